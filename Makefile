@@ -1,0 +1,63 @@
+# The commands a person needs; `make` alone lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# torch comes first and apart from the lock, so that the same lock serves a CPU and a CUDA build.
+# Another build: make setup TORCH='torch==2.13.0+cpu', with pip's own settings naming where it lies.
+TORCH  ?= torch==2.13.0
+STAMP  := $(VENV)/.consilium-setup
+
+# What belongs to torch's CUDA build, and so is installed by `pip install torch` or not at all.
+# torchvision: medmnist asks for it, but nothing here needs it and its CUDA build breaks beside a CPU torch.
+NOT_LOCKED := torch torchvision setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit \
+  nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
+  nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+  nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+.PHONY: help setup run test lint types imports check lock ui clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## virtual environment with the locked packages; does nothing the second time
+	@echo "setup: ready ($(VENV))"
+
+$(STAMP): requirements.lock pyproject.toml Makefile
+	@echo "setup 1/4: virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Consilium needs Python 3.11 or newer; name one with: make setup PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup 2/4: $(TORCH) and the installer (about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" uv
+	@echo "setup 3/4: $$(grep -cE '^[a-z0-9].*==' requirements.lock) packages from requirements.lock"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	@echo "setup 4/4: consilium itself, editable"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+run: $(STAMP)  ## the demo experiment end to end
+	@$(BIN)/consilium run demo
+
+test: $(STAMP)  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff: lint and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict on federated/ and models/
+	@$(BIN)/mypy
+
+imports: $(STAMP)  ## the import contract: flows -> tasks -> federated -> models
+	@$(BIN)/lint-imports
+
+check: lint types imports  ## lint, types and the import contract
+
+ui: $(STAMP)  ## MLflow and Prefect in the browser
+	@$(BIN)/consilium serve --ui-only
+
+lock: $(STAMP)  ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --quiet $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
+
+clean:  ## remove the virtual environment and caches; data, runs and mlruns stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

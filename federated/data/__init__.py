@@ -1,0 +1,1 @@
+"""Data set families, partitions over sites, scanner profiles and phantoms."""

@@ -1,0 +1,53 @@
+"""One row a case with the facts that validation judges."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from federated.data.dataset import SPLITS, Dataset
+from federated.data.partition import Partition
+
+
+def case_tables(dataset: Dataset, partition: Partition) -> dict[str, pd.DataFrame]:
+    """A table for each site.
+
+    Columns: ``split``, ``index`` (in the official split), ``shape``, ``dtype``, ``minimum``,
+    ``maximum``, ``spread`` (standard deviation of the intensities), ``missing`` (NaN or infinite
+    values), ``label``, ``digest`` (SHA-256 of the image), ``in_train`` (for validation and test
+    cases, the number of training cases at any site with the same image) and ``class_cases`` (the
+    site's training cases of the same class).
+    """
+    tables = {
+        site: pd.DataFrame(
+            [
+                {"split": split, "index": index, **_facts(dataset.images[split][index])}
+                | {"label": int(dataset.labels[split][index])}
+                for split in SPLITS
+                for index in splits[split]
+            ]
+        )
+        for site, splits in partition.sites.items()
+    }
+    everything = pd.concat(tables.values())
+    trained = everything.loc[everything["split"] == "train", "digest"].value_counts()
+    for table in tables.values():
+        is_train = table["split"] == "train"
+        table["in_train"] = table["digest"].map(trained).fillna(0).where(~is_train, 0).astype(int)
+        own = table.loc[is_train, "label"].value_counts()
+        table["class_cases"] = table["label"].map(own).fillna(0).astype(int)
+    return tables
+
+
+def _facts(image: np.ndarray) -> dict[str, object]:
+    values = np.asarray(image)
+    finite = np.isfinite(values)
+    return {
+        "shape": "x".join(str(side) for side in values.shape),
+        "dtype": str(values.dtype),
+        "minimum": float(values.min()),
+        "maximum": float(values.max()),
+        "spread": float(values.std()),
+        "missing": int((~finite).sum()),
+        "digest": hashlib.sha256(values.tobytes()).hexdigest()[:16],
+    }

@@ -1,0 +1,54 @@
+"""A data set in memory: images and labels of three splits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+DataSource = Literal["medmnist", "files", "phantom"]
+
+Labels = npt.NDArray[np.int64]
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a data set without its files.
+
+    ``cases`` gives the number of cases of each official split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    dims: Literal[2, 3]
+    channels: int
+    cases: Mapping[Split, int]
+    licence: str
+
+
+@dataclass(frozen=True)
+class LocatedFile:
+    """Where a data set's file lies, what it really is, and its MD5."""
+
+    path: Path
+    source: DataSource
+    md5: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images as ``(n, channels, *spatial)`` uint8 in 0..255, labels as ``(n,)`` int64."""
+
+    info: DatasetInfo
+    images: Mapping[Split, Images]
+    labels: Mapping[Split, Labels]
+
+
+def to_float(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Map uint8 intensities 0..255 to float32 in [0, 1]."""
+    return images.astype(np.float32) / 255.0

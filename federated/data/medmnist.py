@@ -1,0 +1,201 @@
+"""The MedMNIST v2 sets used here: six 3D sets and BloodMNIST (Yang et al. 2023).
+
+Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``; its own download and
+its data set classes are not used, because they need torchvision.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pooch
+from medmnist import INFO
+from requests import RequestException
+
+from federated.data.dataset import SPLITS, Dataset, DatasetInfo, LocatedFile, Split
+from federated.errors import ConsiliumError
+from federated.files import md5_of
+
+DATASETS = (
+    "organmnist3d",
+    "nodulemnist3d",
+    "adrenalmnist3d",
+    "fracturemnist3d",
+    "vesselmnist3d",
+    "synapsemnist3d",
+    "bloodmnist",
+)
+FAMILY = "medmnist"
+Size = Literal[28, 64]
+DOWNLOAD_TIMEOUT_S = 20.0
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """What MedMNIST says of a set.
+
+    Raises:
+        KeyError: ``name`` is not one of :data:`DATASETS`.
+    """
+    if name not in DATASETS:
+        raise KeyError(name)
+    record = INFO[name]
+    labels = record["label"]
+    return DatasetInfo(
+        name=name,
+        classes=tuple(labels[str(index)] for index in range(len(labels))),
+        dims=3 if name.endswith("3d") else 2,
+        channels=int(record["n_channels"]),
+        cases={split: int(record["n_samples"][split]) for split in SPLITS},
+        licence=str(record["license"]),
+    )
+
+
+def file_name(name: str, size: Size) -> str:
+    """The official file name: ``<flag>.npz`` for 28 pixels a side, else ``<flag>_<size>.npz``."""
+    return f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
+
+
+def expected_md5(name: str, size: Size) -> str:
+    """The published MD5 of a set's file."""
+    return str(INFO[name]["MD5" if size == 28 else f"MD5_{size}"])
+
+
+def candidate_paths(name: str, size: Size, root: Path) -> list[Path]:
+    """Where a file is looked for: under ``root``, then under the folder CONSILIUM_DATA names."""
+    roots = [root]
+    if named := os.environ.get("CONSILIUM_DATA"):
+        roots.append(Path(named))
+    return [folder / FAMILY / file_name(name, size) for folder in roots]
+
+
+def find(name: str, size: Size, root: Path, *, official: bool) -> LocatedFile | None:
+    """Find a set's file on this machine.
+
+    With ``official`` its MD5 must be the published one and the source is ``medmnist``; without,
+    any file of that name is taken and the source is ``files``.
+
+    Raises:
+        ConsiliumError: the file is there, but its MD5 is not the published one.
+    """
+    for path in candidate_paths(name, size, root):
+        if not path.is_file():
+            continue
+        md5 = md5_of(path)
+        if not official:
+            return LocatedFile(path, "files", md5)
+        if md5 != expected_md5(name, size):
+            raise ConsiliumError(
+                f"The file {path} is not the published {name}: its MD5 is {md5}, expected "
+                f"{expected_md5(name, size)}. It is damaged, truncated or another version; remove "
+                "it to have it downloaded again, or set data.source=files to use your own file."
+            )
+        return LocatedFile(path, "medmnist", md5)
+    return None
+
+
+def download(name: str, size: Size, root: Path) -> LocatedFile:
+    """Download a set's official file into ``root/medmnist`` and check its MD5.
+
+    The file appears under its name only after the check; a progress bar is shown meanwhile.
+
+    Raises:
+        ConsiliumError: no network, a wrong MD5, or a folder that cannot be written to.
+    """
+    url = str(INFO[name]["url" if size == 28 else f"url_{size}"])
+    folder = root / FAMILY
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = pooch.retrieve(
+            url,
+            known_hash=f"md5:{expected_md5(name, size)}",
+            fname=file_name(name, size),
+            path=folder,
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=DOWNLOAD_TIMEOUT_S),
+        )
+    except (RequestException, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ConsiliumError(
+            f"{name} is not on this machine and could not be downloaded from {url} ({reason}). "
+            f"Put {file_name(name, size)} into {folder}, or name a folder that has "
+            f"{FAMILY}/{file_name(name, size)} with CONSILIUM_DATA, or set data.source=phantom to "
+            "work on generated images."
+        ) from error
+    return LocatedFile(Path(path), "medmnist", expected_md5(name, size))
+
+
+def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
+    """Read an npz of MedMNIST's schema and check every array.
+
+    The schema: ``{train,val,test}_images`` as uint8 ``(n, size, size[, size])``, with a last axis
+    for three channels, and ``{train,val,test}_labels`` as integers ``(n, 1)``.
+
+    Raises:
+        ConsiliumError: the file is missing, damaged, lacks an array, or an array has another
+            shape, type or label than the set's.
+    """
+    arrays = _read_arrays(path)
+    images: dict[Split, npt.NDArray[np.uint8]] = {}
+    labels: dict[Split, npt.NDArray[np.int64]] = {}
+    for split in SPLITS:
+        images[split] = _checked_images(path, split, arrays[f"{split}_images"], info, size)
+        labels[split] = _checked_labels(
+            path, split, arrays[f"{split}_labels"], len(images[split]), len(info.classes)
+        )
+    return Dataset(info, images, labels)
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    wanted = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in wanted if name not in file.files]:
+                raise ConsiliumError(
+                    f"The file {path} lacks {', '.join(missing)}; it has "
+                    f"{', '.join(file.files) or 'nothing'}. MedMNIST's schema needs "
+                    f"{', '.join(wanted)}."
+                )
+            return {name: file[name] for name in wanted}
+    except FileNotFoundError as error:
+        raise ConsiliumError(
+            f"The data file {path} is missing. Run `consilium prepare` again, or put it there."
+        ) from error
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
+        raise ConsiliumError(
+            f"The file {path} cannot be read as an npz of plain arrays ({error}). It is damaged "
+            "or truncated; remove it to have it downloaded again, or put a whole copy there."
+        ) from error
+
+
+def _checked_images(
+    path: Path, split: Split, array: npt.NDArray[Any], info: DatasetInfo, size: Size
+) -> npt.NDArray[np.uint8]:
+    expected = (size,) * info.dims + ((info.channels,) if info.channels > 1 else ())
+    if array.dtype != np.uint8 or array.shape[1:] != expected or not len(array):
+        raise ConsiliumError(
+            f"In {path}, {split}_images has shape {array.shape} and type {array.dtype}; "
+            f"{info.name} at size {size} needs (n, {', '.join(map(str, expected))}) of uint8 with "
+            "n at least 1. Check data.dataset and data.size, or replace the file."
+        )
+    channels_first = np.moveaxis(array, -1, 1) if info.channels > 1 else array[:, np.newaxis]
+    return cast(npt.NDArray[np.uint8], channels_first)
+
+
+def _checked_labels(
+    path: Path, split: Split, array: npt.NDArray[Any], cases: int, classes: int
+) -> npt.NDArray[np.int64]:
+    integers = np.issubdtype(array.dtype, np.integer)
+    if not integers or array.shape not in ((cases, 1), (cases,)):
+        raise ConsiliumError(
+            f"In {path}, {split}_labels has shape {array.shape} and type {array.dtype}; it needs "
+            f"({cases}, 1) of integers, one for each image. Replace the file."
+        )
+    flat = array.reshape(-1).astype(np.int64)
+    if flat.min() < 0 or flat.max() >= classes:
+        raise ConsiliumError(
+            f"In {path}, {split}_labels holds labels from {flat.min()} to {flat.max()}, but the "
+            f"set has the classes 0 to {classes - 1}. Check data.dataset, or replace the file."
+        )
+    return flat

@@ -1,0 +1,67 @@
+"""The prepared folder of an experiment: data file, partition and validation, for DVC."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federated.config import Experiment
+from federated.data.dataset import LocatedFile
+from federated.data.load import locate
+from federated.data.partition import Partition, read_partition
+from federated.errors import ConsiliumError
+from federated.files import atomic_path, read_json, write_json
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """``dataset/``, ``partition.json``, ``validation.json`` and ``data_docs/`` in one folder."""
+
+    root: Path
+
+    @property
+    def partition_path(self) -> Path:
+        """Cases of each site."""
+        return self.root / "partition.json"
+
+    def store_dataset(self, experiment: Experiment) -> LocatedFile:
+        """Find, download or generate the data file, and keep it here: a hard link if possible."""
+        located = locate(experiment.data)
+        target = self.root / "dataset" / located.path.name
+        with atomic_path(target) as temporary:
+            temporary.unlink()
+            try:
+                os.link(located.path, temporary)
+            except OSError:
+                shutil.copyfile(located.path, temporary)
+        for other in target.parent.glob("*.npz"):
+            if other != target:
+                other.unlink()
+        header = {"file": target.name, "source": located.source, "md5": located.md5}
+        write_json(target.parent / "dataset.json", header)
+        return LocatedFile(target, located.source, located.md5)
+
+    def data(self) -> LocatedFile:
+        """The data file that :meth:`store_dataset` kept."""
+        value = self._read("dataset/dataset.json")
+        path = self.root / "dataset" / value["file"]
+        return LocatedFile(path, value["source"], value["md5"])
+
+    def partition(self) -> Partition:
+        """The cases of each site."""
+        return read_partition(self.partition_path)
+
+    def excluded_sites(self) -> tuple[str, ...]:
+        """The sites that validation excluded."""
+        return tuple(self._read("validation.json")["excluded_sites"])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            value: dict[str, Any] = read_json(self.root / name)
+        except (OSError, ValueError) as error:
+            raise ConsiliumError(
+                f"The prepared folder {self.root} has no usable {name}. Make it with "
+                f"`consilium prepare {self.root.name}`."
+            ) from error
+        return value

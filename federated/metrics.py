@@ -1,0 +1,58 @@
+"""Classification metrics, from predicted probabilities."""
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import (
+    accuracy_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from federated.data.dataset import Labels
+
+Probabilities = npt.NDArray[np.float64]
+Metrics = dict[str, float | None]
+
+NAMES = ("accuracy", "auc", "balanced_accuracy", "precision", "recall", "f1", "loss")
+
+
+def auc(labels: Labels, probabilities: Probabilities) -> float | None:
+    """Area under the ROC curve: macro mean, one class against the rest.
+
+    A class enters if there are cases with it and cases without it; ``None`` if none does. With two
+    classes it is the AUC of class 1.
+    """
+    classes = probabilities.shape[1]
+    columns = [1] if classes == 2 else range(classes)
+    areas = [
+        roc_auc_score(labels == column, probabilities[:, column])
+        for column in columns
+        if 0 < (labels == column).sum() < len(labels)
+    ]
+    return float(np.mean(areas)) if areas else None
+
+
+def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metrics:
+    """All of :data:`NAMES` for labels ``(n,)`` and probabilities ``(n, classes)``.
+
+    Precision, recall and F1 are macro means over the classes that occur in labels or predictions,
+    a class without predictions counting as precision 0. ``loss`` is the mean negative log
+    likelihood. Every value is ``None`` where n is 0.
+    """
+    if not len(labels):
+        return dict.fromkeys(NAMES)
+    predicted = probabilities.argmax(axis=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, average="macro", zero_division=0
+    )
+    hits = [(predicted[labels == label] == label).mean() for label in np.unique(labels)]
+    return {
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "auc": auc(labels, probabilities),
+        "balanced_accuracy": float(np.mean(hits)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+        "loss": float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))),
+    }

@@ -1,0 +1,121 @@
+"""The folder of one run: what lies where, and which rounds are complete.
+
+A round counts as done once its ``round.json`` is there; everything else in its folder can be made
+again. So a run that was killed is resumed by starting the first round without that file.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from federated.config import Experiment, read_experiment
+from federated.data.dataset import LocatedFile
+from federated.data.partition import Partition, read_partition
+from federated.errors import ConsiliumError
+from federated.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run; ``root`` is ``runs/<experiment>/<run id>``."""
+
+    root: Path
+
+    @property
+    def run_id(self) -> str:
+        """The folder's own name."""
+        return self.root.name
+
+    @property
+    def partition_path(self) -> Path:
+        """Cases of each site."""
+        return self.root / "partition.json"
+
+    @property
+    def summary_path(self) -> Path:
+        """The machine-readable result."""
+        return self.root / "summary.json"
+
+    @property
+    def model_path(self) -> Path:
+        """The final weights."""
+        return self.root / "model.safetensors"
+
+    def round_path(self, round_number: int) -> Path:
+        """The folder of a round; round 0 holds the initial weights."""
+        return self.root / f"round-{round_number:03d}"
+
+    def state_path(self, round_number: int) -> Path:
+        """The state after a round."""
+        return self.round_path(round_number) / "state.safetensors"
+
+    def site_path(self, round_number: int, site: str, kind: str) -> Path:
+        """A site's ``update``, ``compressed``, ``payload`` or ``predictions`` in a round."""
+        return self.round_path(round_number) / f"{site}.{kind}.safetensors"
+
+    def record_path(self, round_number: int) -> Path:
+        """The record that marks a round as done."""
+        return self.round_path(round_number) / "round.json"
+
+    def experiment(self) -> Experiment:
+        """The resolved configuration of this run."""
+        return read_experiment(self.root / "config.json")
+
+    def write_inputs(
+        self, experiment: Experiment, data: LocatedFile, excluded: tuple[str, ...]
+    ) -> None:
+        """Record what the run is made from; the partition is written on its own."""
+        write_json(self.root / "config.json", experiment.to_json())
+        write_json(
+            self.root / "inputs.json",
+            {**asdict(data), "path": str(data.path.resolve()), "excluded_sites": list(excluded)},
+        )
+
+    def data(self) -> LocatedFile:
+        """The data file of this run."""
+        value = read_json(self.root / "inputs.json")
+        return LocatedFile(Path(value["path"]), value["source"], value["md5"])
+
+    def partition(self) -> Partition:
+        """The cases of each site."""
+        return read_partition(self.partition_path)
+
+    def sites(self) -> list[str]:
+        """The sites that take part: all of the partition but those that validation excluded."""
+        excluded = set(read_json(self.root / "inputs.json")["excluded_sites"])
+        return [site for site in self.partition().sites if site not in excluded]
+
+    def done_rounds(self) -> int:
+        """The number of complete rounds, counted without a gap."""
+        done = 0
+        while self.record_path(done + 1).is_file():
+            done += 1
+        return done
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the complete rounds, in order."""
+        return [read_json(self.record_path(n)) for n in range(1, self.done_rounds() + 1)]
+
+
+def latest_run(runs: Path, experiment: str) -> RunFolder:
+    """The run that ``runs/<experiment>/latest`` points to.
+
+    Raises:
+        ConsiliumError: there is no run of that experiment.
+    """
+    latest = runs / experiment / "latest"
+    if not (latest / "config.json").is_file():
+        raise ConsiliumError(
+            f"There is no run of {experiment!r} in {runs}. "
+            f"Start one with: consilium run {experiment}"
+        )
+    return RunFolder(latest.resolve())
+
+
+def point_latest(folder: RunFolder) -> None:
+    """Make ``latest`` beside the run's folder point to it."""
+    latest = folder.root.parent / "latest"
+    temporary = folder.root.parent / f".latest.{folder.run_id}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.run_id)
+    temporary.replace(latest)

@@ -1,0 +1,15 @@
+"""Federated averaging.
+
+McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized Data",
+Algorithm 1: w_{t+1} = Σ_k (n_k / n) w_k, written here as w_t + Σ_k (n_k / n) Δ_k.
+"""
+
+from typing import Literal
+
+from federated.strategies.strategy import Strategy
+
+
+class FedAvg(Strategy):
+    """Plain weighted averaging of what the sites trained."""
+
+    name: Literal["fedavg"] = "fedavg"

@@ -1,0 +1,67 @@
+"""``summary.json``: the machine-readable result of a run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from federated.config import Experiment
+from federated.data.dataset import LocatedFile
+from federated.run_folder import RunFolder
+
+STAGES = ("local_train", "compress", "protect", "aggregate", "evaluate")
+
+
+def summarise(
+    folder: RunFolder,
+    experiment: Experiment,
+    data: LocatedFile,
+    *,
+    sites: Sequence[str],
+    startup: Mapping[str, float],
+    total_seconds: float,
+    peak_rss_mb: float,
+    git_commit: str,
+    mlflow_run_id: str,
+    model_version: int | None,
+) -> dict[str, Any]:
+    """The summary of a run whose rounds are done, from the rounds' own records.
+
+    Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
+    which at least one site was in it. ``overhead`` is what remains of the rounds when at no time
+    any site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
+    checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
+    ``data`` (download, reading, partition, validation). Bytes are those of the files that travel.
+    """
+    records = folder.records()
+    last = records[-1]
+    stages = {
+        stage: round(sum(record["seconds"][stage] for record in records), 3) for stage in STAGES
+    }
+    return {
+        "experiment": experiment.name,
+        "run_id": folder.run_id,
+        "data_source": data.source,
+        "sites": list(sites),
+        "rounds_done": len(records),
+        "strategy": experiment.strategy.model_dump(mode="json"),
+        "metrics": last["metrics"],
+        "per_site": last["per_site"],
+        "privacy": experiment.privacy.report(),
+        "bytes": {
+            key: sum(record["bytes"][key] for record in records)
+            for key in ("up", "down", "up_dense_float32")
+        },
+        "seconds": {
+            "total": round(total_seconds, 3),
+            "startup": {key: round(value, 3) for key, value in startup.items()},
+            "rounds": [round(record["seconds"]["total"], 3) for record in records],
+            **stages,
+            "overhead": round(sum(record["seconds"]["overhead"] for record in records), 3),
+            "overhead_per_round": [round(record["seconds"]["overhead"], 3) for record in records],
+        },
+        "peak_rss_mb": round(max([peak_rss_mb, *(record["peak_rss_mb"] for record in records)]), 1),
+        "seed": experiment.seed,
+        "git_commit": git_commit,
+        "data_md5": data.md5,
+        "mlflow_run_id": mlflow_run_id,
+        "model_version": model_version,
+    }

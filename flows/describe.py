@@ -1,0 +1,64 @@
+"""Text and tables that the command line prints."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from federated.config import Experiment
+from federated.data.load import load, locate
+from federated.data.partition import class_counts, partition_cases
+from federated.files import read_json
+from federated.run_folder import RunFolder
+
+MAX_CLASS_COLUMNS = 12
+
+
+def result_lines(folder: Path) -> list[str]:
+    """What a finished run reached, and where to look."""
+    summary = read_json(RunFolder(folder).summary_path)
+    test = summary["metrics"]["test"]
+    shown = ", ".join(
+        f"{name} {test[name]:.3f}"
+        for name in ("auc", "accuracy", "balanced_accuracy", "f1")
+        if test[name] is not None
+    )
+    seconds = summary["seconds"]
+    name = summary["experiment"]
+    return [
+        "",
+        f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
+        f"{summary['rounds_done']} rounds in {seconds['total']:.0f} s, of which orchestration "
+        f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
+        f"down {summary['bytes']['down'] / 1e6:.1f} MB",
+        "",
+        "Where to look:",
+        f"  {folder}/summary.json   the result, machine-readable",
+        f"  {folder}/data_docs/index.html   validation of every site's data"
+        if (folder / "data_docs").is_dir()
+        else f"  {folder}/validation.json   validation of every site's data",
+        f"  make ui   MLflow (experiment and model {name!r}) and Prefect in the browser",
+    ]
+
+
+def sites_table(experiment: Experiment) -> Table:
+    """Training cases per class, and cases per split, of every site."""
+    located = locate(experiment.data)
+    dataset = load(located, experiment.data)
+    partition = partition_cases(dataset.labels, experiment.sites, experiment.seed)
+    counts = class_counts(partition, dataset.labels, len(dataset.info.classes))
+    table = Table(
+        title=f"{experiment.name}: {dataset.info.name} ({located.source}), "
+        f"{experiment.sites.partition}, seed {experiment.seed}",
+        caption=f"shares drawn {partition.draws} times, {partition.moved} cases moved to meet the "
+        f"floor; licence {dataset.info.licence}",
+    )
+    table.add_column("site")
+    shown = dataset.info.classes[:MAX_CLASS_COLUMNS]
+    for index, name in enumerate(shown):
+        table.add_column(f"{index} {name}", justify="right", overflow="fold")
+    for split in ("train", "val", "test"):
+        table.add_column(split, justify="right", style="bold")
+    for site, splits in counts.items():
+        per_class = [str(count) for count in splits["train"][: len(shown)]]
+        table.add_row(site, *per_class, *(str(sum(splits[s])) for s in ("train", "val", "test")))
+    return table

@@ -1,0 +1,66 @@
+"""fl-prepare: download, partition, validate.
+
+Validation judges each site's own cases, so the partition, which says whose they are, comes first.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import flow
+
+from federated.config import Experiment, load_experiment
+from federated.data.dataset import Dataset, LocatedFile
+from federated.data.partition import Partition
+from federated.data.prepared import PreparedFolder
+from federated.files import write_text
+from tasks.prepare import download, partition, read
+from tasks.validate import validate
+
+PHANTOM_BANNER = (
+    "NOTE: data_source: phantom. These are generated images, not {name}; no number of this run "
+    "says anything about patients."
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the rounds start from."""
+
+    data: LocatedFile
+    dataset: Dataset
+    partition: Partition
+    excluded: tuple[str, ...]
+
+
+def prepare(experiment: Experiment, folder: Path, keep: PreparedFolder | None = None) -> Prepared:
+    """The graph of fl-prepare, for use inside another flow; writes into ``folder``."""
+    data = download(experiment, keep)
+    dataset = read(experiment, data)
+    dealt = partition(experiment, data, dataset, folder / "partition.json")
+    validation = validate(experiment, dataset, dealt, folder)
+    return Prepared(data, dataset, dealt, validation.excluded)
+
+
+def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) -> Prepared:
+    """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``."""
+    data = source.data()
+    dataset = read(experiment, data)
+    for name in ("partition.json", "validation.json"):
+        write_text(folder / name, (source.root / name).read_text(encoding="utf-8"))
+    return Prepared(data, dataset, source.partition(), source.excluded_sites())
+
+
+@flow(name="fl-prepare", flow_run_name="prepare-{experiment}")
+def fl_prepare(
+    experiment: str, overrides: list[str] | None = None, params: str = "params.yaml"
+) -> str:
+    """Prepare an experiment's data under ``<data.root>/prepared/<experiment>``; return that."""
+    resolved = load_experiment(experiment, overrides or (), Path(params))
+    folder = prepared_folder(resolved)
+    prepare(resolved, folder.root, keep=folder)
+    return str(folder.root)
+
+
+def prepared_folder(experiment: Experiment) -> PreparedFolder:
+    """Where an experiment's data, partition and validation lie outside a run."""
+    return PreparedFolder(experiment.data.root / "prepared" / experiment.name)

@@ -1,0 +1,109 @@
+"""What a person sees while rounds run: a live display on a terminal, plain lines elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from federated.metrics import Metrics
+
+
+class Listener(Protocol):
+    """Is told what happens in a run."""
+
+    def notice(self, text: str) -> None:
+        """Something a person should know."""
+
+    def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        """A round begins with these sites."""
+
+    def site_done(self, site: str, stage: str, text: str) -> None:
+        """A site finished a stage."""
+
+    def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
+        """A round is complete, with the metrics of the validation split."""
+
+
+def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float) -> str:
+    """A round in one line."""
+    shown = ", ".join(
+        f"{name} {metrics[name]:.3f}"
+        for name in ("auc", "accuracy", "loss")
+        if metrics[name] is not None
+    )
+    return f"round {round_number}/{rounds}: validation {shown} ({seconds:.1f} s)"
+
+
+class PlainLines:
+    """One line a round."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def notice(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        if round_number == 1:
+            self.notice(f"{rounds} rounds at {len(sites)} sites")
+
+    def site_done(self, site: str, stage: str, text: str) -> None:
+        pass
+
+    def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
+        self.notice(describe(round_number, rounds, metrics, seconds))
+
+
+class LiveDisplay(PlainLines):
+    """A bar for the rounds, one for the sites of this round, and a line a finished round."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        super().__init__(console)
+        self.progress = progress
+        self.rounds = progress.add_task("rounds", total=None)
+        self.sites = progress.add_task("sites", total=None, visible=False)
+
+    def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        self.progress.update(self.rounds, total=rounds, completed=round_number - 1)
+        self.progress.reset(
+            self.sites, total=len(sites), description=f"round {round_number}", visible=True
+        )
+
+    def site_done(self, site: str, stage: str, text: str) -> None:
+        advance = 1 if stage == "local-train" else 0
+        description = f"{site} {stage} {text}"
+        self.progress.update(self.sites, advance=advance, description=description)
+
+    def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
+        self.progress.update(self.rounds, completed=round_number)
+        super().round_done(round_number, rounds, metrics, seconds)
+
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+def listener() -> Listener | None:
+    """Who is to be told, if anyone; a deployed flow has its run's log alone."""
+    return _listener.get()
+
+
+@contextmanager
+def shown_on(console: Console) -> Iterator[None]:
+    """Show progress on a console while the block runs."""
+    if not console.is_terminal:
+        token = _listener.set(PlainLines(console))
+        try:
+            yield
+        finally:
+            _listener.reset(token)
+        return
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        token = _listener.set(LiveDisplay(console, progress))
+        try:
+            yield
+        finally:
+            _listener.reset(token)

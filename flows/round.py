@@ -1,0 +1,336 @@
+"""fl-round: the rounds of one experiment, each a graph of tasks.
+
+A round, for every site asked: local-train → compress → encrypt; then aggregate → evaluate at every
+site → evaluate → track, and the round's record, which makes it count as done.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+from prefect import flow, get_run_logger, tags
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from federated.config import Experiment, load_experiment
+from federated.coordinator import (
+    choose_sites,
+    commit_round,
+    site_weights,
+    write_initial_state,
+)
+from federated.data.partition import Partition
+from federated.data.prepared import PreparedFolder
+from federated.errors import ConsiliumError
+from federated.evaluation import Evaluation
+from federated.files import write_json
+from federated.model_file import ModelHeader, save_model
+from federated.provenance import git_commit
+from federated.run_folder import RunFolder, latest_run, point_latest
+from federated.site import StageResult, new_model, peak_rss_mb
+from federated.summary import STAGES, summarise
+from federated.timing import Interval, covered
+from federated.update import read_state
+from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
+from flows.progress import describe, listener
+from tasks.aggregate import aggregate
+from tasks.compress import compress
+from tasks.encrypt import encrypt
+from tasks.evaluate import evaluate, evaluate_at_site
+from tasks.local_train import local_train
+from tasks.pool import open_pool, warm_up, worker_count
+from tasks.register import register
+from tasks.track import end_tracking, start_tracking, track_round
+
+# Threads only wait for the pool of workers, which does the work.
+THREADS = max(32, 4 * (os.cpu_count() or 1))
+
+
+@dataclass
+class _Run:
+    """What the graph of a run is wired with."""
+
+    folder: RunFolder
+    experiment: Experiment
+    prepared: Prepared
+    sites: list[str]
+    pool: Executor
+    workers: int
+    mlflow_run_id: str
+    started: float
+    startup: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def partition(self) -> Partition:
+        return self.prepared.partition
+
+
+@flow(
+    name="fl-round",
+    flow_run_name="{experiment}",
+    task_runner=ThreadPoolTaskRunner(max_workers=THREADS),
+)
+def fl_round(
+    experiment: str,
+    overrides: list[str] | None = None,
+    rounds: int | None = None,
+    resume: str | None = None,
+    prepared: str | None = None,
+    params: str = "params.yaml",
+    runs: str = "runs",
+) -> str:
+    """Run the rounds of an experiment, or go on with a run that was stopped.
+
+    Args:
+        experiment: a name under ``experiments`` in params.yaml.
+        overrides: ``section.key=value`` items.
+        rounds: how many rounds in all, instead of the experiment's own number.
+        resume: a run id, or ``latest``; the run's own configuration is used.
+        prepared: a folder that fl-prepare or DVC made, instead of preparing the data anew.
+        params: the parameter file.
+        runs: the folder that holds all runs.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConsiliumError: anything in the input that cannot be used.
+    """
+    started = time.time()
+    process_started = psutil.Process().create_time()
+    folder, resolved = _open_folder(
+        experiment, list(overrides or ()), rounds, resume, Path(params), Path(runs)
+    )
+    _tell(f"run {experiment}/{folder.run_id}")
+    data_started = time.time()
+    if prepared:
+        inputs = take_prepared(resolved, PreparedFolder(Path(prepared)), folder.root)
+    else:
+        inputs = prepare(resolved, folder.root)
+    if inputs.data.source == "phantom":
+        _tell(PHANTOM_BANNER.format(name=resolved.data.dataset))
+    for site in inputs.excluded:
+        _tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
+    data_seconds = time.time() - data_started
+    folder.write_inputs(resolved, inputs.data, inputs.excluded)
+    if not folder.state_path(0).is_file() and not folder.done_rounds():
+        write_initial_state(folder, new_model(resolved, inputs.dataset))
+    sites = folder.sites()
+    workers = worker_count(resolved, len(sites))
+    commit = git_commit(Path.cwd())
+    mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
+    point_latest(folder)
+    with open_pool(resolved, len(sites)) as pool, tags(resolved.name):
+        warm_up(pool, workers)
+        now = time.time()
+        # A served flow's process is its own; one inside a longer process starts with the flow.
+        began = process_started if started - process_started < 60 else started
+        startup = {"orchestration": now - began - data_seconds, "data": data_seconds}
+        run = _Run(folder, resolved, inputs, sites, pool, workers, mlflow_run_id, began, startup)
+        try:
+            for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
+                _run_round(run, round_number)
+            _finish(run, commit)
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            with suppress(Exception):
+                end_tracking(mlflow_run_id, status, [])
+            raise
+    return str(folder.root)
+
+
+def _open_folder(
+    name: str,
+    overrides: list[str],
+    rounds: int | None,
+    resume: str | None,
+    params: Path,
+    runs: Path,
+) -> tuple[RunFolder, Experiment]:
+    """The folder of a new run or of the one to resume, and its resolved experiment."""
+    if rounds is not None:
+        overrides = [*overrides, f"rounds={rounds}"]
+    if resume is None:
+        experiment = load_experiment(name, overrides, params)
+        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+        folder = RunFolder(runs / name / run_id)
+        write_json(folder.root / "config.json", experiment.to_json())
+        return RunFolder(folder.root.resolve()), experiment
+    folder = latest_run(runs, name) if resume == "latest" else RunFolder(runs / name / resume)
+    if not (folder.root / "config.json").is_file():
+        raise ConsiliumError(
+            f"There is no run {resume!r} of {name!r} in {runs}. `ls {runs / name}` lists them; "
+            "without an id, resume takes the latest."
+        )
+    folder = RunFolder(folder.root.resolve())
+    experiment = folder.experiment()
+    if rounds is not None:
+        experiment = experiment.model_copy(update={"rounds": rounds})
+    return folder, experiment
+
+
+def _run_round(run: _Run, round_number: int) -> None:
+    """One round as a graph of tasks; it counts once its record is written."""
+    began = time.time()
+    asked = choose_sites(run.experiment, run.sites, round_number)
+    tell = listener()
+    if tell:
+        tell.round_started(round_number, run.experiment.rounds, asked)
+    stages = _site_chains(run, round_number, asked)
+    down, aggregated = aggregate(run.folder.root, round_number, asked)
+    evaluated = [
+        evaluate_at_site.submit(run.pool, run.folder.root, site, round_number) for site in run.sites
+    ]
+    predicted = [future.result() for future in evaluated]
+    stages += predicted
+    evaluation = evaluate(run.folder.root, round_number, run.sites, predicted)
+    dense = 4 * read_state(run.folder.state_path(round_number)).layout.size * len(asked)
+    sizes = {
+        "up": sum(stage.size for stage in stages if stage.stage == "protect"),
+        "down": down * len(asked),
+        "up_dense_float32": dense,
+    }
+    seconds = _seconds(stages, aggregated, began, run.workers)
+    numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
+    numbers |= {f"seconds/{key}": value for key, value in seconds.items()}
+    track_round(run.mlflow_run_id, round_number, evaluation, numbers)
+    seconds |= _seconds(stages, aggregated, began, run.workers)
+    record = {
+        "round": round_number,
+        "sites": asked,
+        "metrics": dict(evaluation.overall),
+        "per_site": _per_site(run, stages, evaluation),
+        "bytes": sizes,
+        "seconds": {key: round(value, 4) for key, value in seconds.items()},
+        "peak_rss_mb": max(peak_rss_mb(), *(stage.peak_rss_mb for stage in stages)),
+    }
+    commit_round(run.folder, round_number, record)
+    metrics = evaluation.overall["val"]
+    line = describe(round_number, run.experiment.rounds, metrics, seconds["total"])
+    get_run_logger().info(line)
+    if tell:
+        tell.round_done(round_number, run.experiment.rounds, metrics, seconds["total"])
+
+
+def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageResult]:
+    """local-train → compress → encrypt at every site asked; the largest sites start first."""
+    tell = listener()
+    weights = site_weights(run.partition, asked)
+    root = run.folder.root
+    futures: list[PrefectFuture[StageResult]] = []
+    for site in sorted(asked, key=lambda site: -weights[site]):
+        trained = local_train.submit(run.pool, root, site, round_number)
+        compressed = compress.submit(run.pool, root, site, round_number, trained)
+        encrypted = encrypt.submit(run.pool, root, site, round_number, weights[site], compressed)
+        futures += [trained, compressed, encrypted]
+    results = []
+    for future in futures:
+        result = future.result()
+        results.append(result)
+        if tell and result.stage == "local_train":
+            tell.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
+    return results
+
+
+def _seconds(
+    stages: list[StageResult], aggregated: Interval, began: float, workers: int
+) -> dict[str, float]:
+    """Wall-clock seconds of a round so far: in all, per stage, and what is left of it.
+
+    ``overhead`` is the time in which no site trains or evaluates. ``idle`` is the workers' time
+    without a stage, over the number of workers: it holds the overhead and the waiting for the
+    slowest site.
+    """
+    total = time.time() - began
+    intervals = {
+        name: [Interval(s.started, s.ended) for s in stages if s.stage == name] for name in STAGES
+    }
+    intervals["aggregate"] = [aggregated]
+    busy = sum(s.ended - s.started for s in stages)
+    return {
+        "total": total,
+        **{name: covered(parts) for name, parts in intervals.items()},
+        "overhead": total - covered(intervals["local_train"] + intervals["evaluate"]),
+        "idle": total - busy / workers,
+    }
+
+
+def _per_site(
+    run: _Run, stages: list[StageResult], evaluation: Evaluation
+) -> dict[str, dict[str, Any]]:
+    trained = {stage.site: stage for stage in stages if stage.stage == "local_train"}
+    return {
+        site: {
+            "cases": {split: len(indices) for split, indices in run.partition.sites[site].items()},
+            "train_loss": trained[site].loss if site in trained else None,
+            **metrics,
+        }
+        for site, metrics in evaluation.per_site.items()
+    }
+
+
+def _finish(run: _Run, commit: str) -> None:
+    """Write the model and the summary, register the model, close the MLflow run."""
+    experiment, folder = run.experiment, run.folder
+    done = folder.done_rounds()
+    model = new_model(experiment, run.prepared.dataset)
+    state = read_state(folder.state_path(done))
+    state.layout.load(model, state.weights)
+    info = run.prepared.dataset.info
+    header = ModelHeader(
+        name=experiment.model.name,
+        norm=experiment.model.norm,
+        channels=info.channels,
+        classes=len(info.classes),
+        dims=info.dims,
+        size=experiment.data.size,
+        dataset=info.name,
+        data_source=run.prepared.data.source,
+    )
+    save_model(folder.model_path, model, header)
+    metrics: Mapping[str, Any] = folder.records()[-1]["metrics"]
+    split, metric = experiment.selection.metric.split("/")
+    registration = register(
+        experiment.name,
+        folder.model_path,
+        run.mlflow_run_id,
+        experiment.selection.metric,
+        metrics[split][metric],
+    )
+    summary = summarise(
+        folder,
+        experiment,
+        run.prepared.data,
+        sites=run.sites,
+        startup=run.startup,
+        total_seconds=time.time() - run.started,
+        peak_rss_mb=peak_rss_mb(),
+        git_commit=commit,
+        mlflow_run_id=run.mlflow_run_id,
+        model_version=registration.version,
+    )
+    write_json(folder.summary_path, summary)
+    names = ("summary.json", "config.json", "partition.json", "validation.json", "data_docs")
+    end_tracking(
+        run.mlflow_run_id,
+        "FINISHED",
+        [folder.root / name for name in names],
+        {"model_version": str(registration.version), "champion_reason": registration.reason},
+    )
+    _tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
+
+
+def _tell(text: str) -> None:
+    get_run_logger().info(text)
+    tell = listener()
+    if tell:
+        tell.notice(text)

@@ -1,0 +1,41 @@
+"""One way to make a network by name."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from models.norm import Norm
+from models.resnet3d import ResNet3D
+from models.small_cnn import SmallCNN
+
+MODELS = ("small_cnn", "resnet3d")
+
+
+def build_model(
+    name: str, *, channels: int, classes: int, dims: Literal[2, 3], norm: Norm, seed: int
+) -> nn.Module:
+    """Build a network with random weights that depend on ``seed`` alone.
+
+    The caller's random state is left as it was.
+
+    Args:
+        name: one of :data:`MODELS`.
+        channels: channels of an image.
+        classes: number of classes, at least 2.
+        dims: spatial dimensions of an image.
+        norm: normalisation layer.
+        seed: any non-negative integer below 2**63.
+
+    Raises:
+        ValueError: an unknown name, or a 3D network asked for 2D images.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    if name == "resnet3d" and dims != 3:
+        raise ValueError("model resnet3d takes volumes; choose small_cnn for 2D images")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == "resnet3d":
+            return ResNet3D(channels, classes, norm)
+        return SmallCNN(channels, classes, dims, norm)

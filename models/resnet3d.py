@@ -1,0 +1,65 @@
+"""ResNet-18 for volumes (He et al. 2016, with three-dimensional convolutions)."""
+
+from torch import Tensor, nn
+
+from models.norm import Norm, make_norm
+
+WIDTHS = (64, 128, 256, 512)
+BLOCKS_PER_STAGE = 2
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions of kernel 3 and a shortcut (He et al. 2016, Figure 2 and Eq. 2)."""
+
+    def __init__(self, width_in: int, width: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(width_in, width, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = make_norm(norm, width, 3)
+        self.conv2 = nn.Conv3d(width, width, 3, padding=1, bias=False)
+        self.norm2 = make_norm(norm, width, 3)
+        # Not in place: Opacus computes per-case gradients from the activations.
+        self.relu = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or width_in != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv3d(width_in, width, 1, stride=stride, bias=False),
+                make_norm(norm, width, 3),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(out)) + self.shortcut(x)
+        activated: Tensor = self.relu(out)
+        return activated
+
+
+class ResNet3D(nn.Module):
+    """ResNet-18 with 3D convolutions, about 33 million parameters.
+
+    The stem is one convolution of kernel 3 and stride 2 without the max-pooling of the original,
+    which would leave volumes of 28 voxels a side with a single voxel before the last stage.
+
+    Input ``(n, channels, depth, height, width)``; output logits ``(n, classes)``.
+    """
+
+    def __init__(self, channels: int, classes: int, norm: Norm) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv3d(channels, WIDTHS[0], 3, stride=2, padding=1, bias=False),
+            make_norm(norm, WIDTHS[0], 3),
+            nn.ReLU(),
+        )
+        stages: list[nn.Module] = []
+        width_in = WIDTHS[0]
+        for number, width in enumerate(WIDTHS):
+            for block in range(BLOCKS_PER_STAGE):
+                stride = 2 if number > 0 and block == 0 else 1
+                stages.append(BasicBlock(width_in, width, stride, norm))
+                width_in = width
+        self.stages = nn.Sequential(*stages)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
+        self.head = nn.Linear(WIDTHS[-1], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(self.stages(self.stem(images))))
+        return logits

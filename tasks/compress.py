@@ -1,0 +1,22 @@
+"""compress: a site reduces its update to what is sent."""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.site import StageResult, compress_site
+from tasks.pool import run_stage
+
+
+@task(name="compress", task_run_name="compress[{site}] round {round_number}", cache_policy=NO_CACHE)
+def compress(
+    pool: Executor,
+    run: Path,
+    site: str,
+    round_number: int,
+    trained: StageResult,  # noqa: ARG001 - orders the graph
+) -> StageResult:
+    """Compress the update that ``trained`` reports."""
+    return run_stage(pool, compress_site, run, site, round_number)

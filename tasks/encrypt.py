@@ -1,0 +1,23 @@
+"""encrypt: a site weights and protects its update, and so makes the payload that travels."""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.site import StageResult, protect_site
+from tasks.pool import run_stage
+
+
+@task(name="encrypt", task_run_name="encrypt[{site}] round {round_number}", cache_policy=NO_CACHE)
+def encrypt(
+    pool: Executor,
+    run: Path,
+    site: str,
+    round_number: int,
+    weight: float,
+    compressed: StageResult,  # noqa: ARG001 - orders the graph
+) -> StageResult:
+    """Protect what ``compressed`` reports, with the weight n_k / Σn applied at the site."""
+    return run_stage(pool, protect_site, run, site, round_number, weight)

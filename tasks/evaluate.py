@@ -1,0 +1,30 @@
+"""evaluate: the new global model on every site's validation and test cases."""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.coordinator import evaluate as evaluate_predictions
+from federated.evaluation import Evaluation
+from federated.run_folder import RunFolder
+from federated.site import StageResult, evaluate_site
+from tasks.pool import run_stage
+
+
+@task(name="evaluate", task_run_name="evaluate[{site}] round {round_number}", cache_policy=NO_CACHE)
+def evaluate_at_site(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
+    """Predict one site's cases; the predictions lie in the round's folder afterwards."""
+    return run_stage(pool, evaluate_site, run, site, round_number)
+
+
+@task(name="evaluate-all", task_run_name="evaluate round {round_number}", cache_policy=NO_CACHE)
+def evaluate(
+    run: Path,
+    round_number: int,
+    sites: list[str],
+    predicted: list[StageResult],  # noqa: ARG001 - orders the graph
+) -> Evaluation:
+    """Metrics over all sites together and at each of them."""
+    return evaluate_predictions(RunFolder(run), round_number, sites)

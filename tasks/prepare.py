@@ -1,0 +1,45 @@
+"""download and partition: from an experiment's settings to the cases of each site."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.config import Experiment
+from federated.data.dataset import Dataset, LocatedFile
+from federated.data.load import load, locate
+from federated.data.partition import Partition, class_counts, partition_cases, write_partition
+from federated.data.prepared import PreparedFolder
+
+
+@task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)
+def download(experiment: Experiment, folder: PreparedFolder | None = None) -> LocatedFile:
+    """Find, download or generate the data file; with ``folder``, keep it there."""
+    return folder.store_dataset(experiment) if folder else locate(experiment.data)
+
+
+@task(name="read", task_run_name="read {experiment.data.dataset}", cache_policy=NO_CACHE)
+def read(experiment: Experiment, data: LocatedFile) -> Dataset:
+    """Read the data file and check it against the set's schema."""
+    return load(data, experiment.data)
+
+
+@task(
+    name="partition",
+    task_run_name="partition {experiment.sites.partition} over {experiment.sites.count} sites",
+    cache_policy=NO_CACHE,
+)
+def partition(experiment: Experiment, data: LocatedFile, dataset: Dataset, path: Path) -> Partition:
+    """Deal the cases to the sites and write who has which."""
+    result = partition_cases(dataset.labels, experiment.sites, experiment.seed)
+    header = {
+        "dataset": experiment.data.dataset,
+        "size": experiment.data.size,
+        "data_source": data.source,
+        "data_md5": data.md5,
+        "seed": experiment.seed,
+        "settings": experiment.sites.model_dump(mode="json"),
+        "class_counts": class_counts(result, dataset.labels, len(dataset.info.classes)),
+    }
+    write_partition(path, result, header)
+    return result

@@ -1,0 +1,116 @@
+"""register: the final model as a version in MLflow's registry, and the alias ``champion``."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.model_file import read_header
+from tasks.track import client, tracking_uri
+
+ALIAS = "champion"
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The new version, whether it is the champion now, and why."""
+
+    version: int
+    champion: bool
+    reason: str
+
+
+@task(name="register", task_run_name="register {name}", cache_policy=NO_CACHE)
+def register(
+    name: str, model_path: Path, mlflow_run_id: str, metric: str, value: float | None
+) -> Registration:
+    """Log the model with its signature, register it, and move the alias if it improves.
+
+    ``value`` is compared with the champion's on ``metric``, which only ever is one of the
+    validation split. The reason is a tag of the version either way.
+    """
+    _log_model(name, model_path, mlflow_run_id)
+    registry = client()
+    found = registry.search_model_versions(f"name='{name}' and run_id='{mlflow_run_id}'")
+    version = max(found, key=lambda v: int(v.version))
+    champion, reason = judge(metric, value, *_champion(name, metric))
+    number = str(version.version)
+    registry.set_model_version_tag(name, number, "selection_metric", metric)
+    registry.set_model_version_tag(name, number, "selection_value", str(value))
+    registry.set_model_version_tag(name, number, "champion_reason", reason)
+    if champion:
+        registry.set_registered_model_alias(name, ALIAS, number)
+    return Registration(int(version.version), champion, reason)
+
+
+def judge(
+    metric: str, value: float | None, best: float | None, version: str | None
+) -> tuple[bool, str]:
+    """Whether a new version becomes champion, and why.
+
+    ``best`` and ``version`` are the present champion's value and number, ``None`` where there is
+    none.
+    """
+    if value is None:
+        return False, f"not champion: {metric} could not be computed"
+    if version is None:
+        return True, f"champion: the first version, with {metric} {value:.4f}"
+    if best is None:
+        return True, f"champion: version {version} has no {metric}, this one has {value:.4f}"
+    better = value < best if metric.endswith("/loss") else value > best
+    verb = "improves on" if better else "does not improve on"
+    prefix = "champion" if better else "not champion"
+    return better, f"{prefix}: {metric} {value:.4f} {verb} {best:.4f} of version {version}"
+
+
+def _champion(name: str, metric: str) -> tuple[float | None, str | None]:
+    """The present champion's value of ``metric`` and its version."""
+    try:
+        version: ModelVersion = client().get_model_version_by_alias(name, ALIAS)
+    except MlflowException:
+        return None, None
+    text = version.tags.get("selection_value", "None")
+    same = version.tags.get("selection_metric") == metric and text != "None"
+    return (float(text) if same else None), str(version.version)
+
+
+def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
+    header = read_header(model_path)
+    shape = (-1, header.channels, *(header.size,) * header.dims)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), shape, "images")]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes), "probabilities")]),
+    )
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    mlflow.set_tracking_uri(tracking_uri())
+    with mlflow.start_run(run_id=mlflow_run_id):
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(PROJECT / "tasks" / "served_model.py"),
+            artifacts={"weights": str(model_path)},
+            signature=signature,
+            code_paths=[str(PROJECT / "federated"), str(PROJECT / "models")],
+            # Given, or MLflow would install nothing but find out by loading the model elsewhere.
+            pip_requirements=[
+                "torch",
+                "numpy",
+                "safetensors",
+                "pydantic",
+                "scikit-learn",
+                "torchio",
+                "medmnist",
+                "pooch",
+                "pyyaml",
+                "psutil",
+            ],
+            registered_model_name=name,
+        )

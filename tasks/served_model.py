@@ -1,0 +1,36 @@
+"""The registered model's own code: MLflow stores this file, not a pickle.
+
+Input: images ``(n, channels, *spatial)`` uint8, as in the data set. Output: class probabilities
+``(n, classes)``.
+"""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+
+from federated.model_file import load_model, read_header
+from federated.training import predict
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """A network read from safetensors."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the weights that were logged beside this file."""
+        self.model = load_model(context.artifacts["weights"])
+        self.classes = read_header(context.artifacts["weights"]).classes
+
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002 - MLflow's signature
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> np.ndarray:
+        """Class probabilities of each image."""
+        images = np.asarray(model_input, dtype=np.uint8)
+        return predict(self.model, images, torch.device("cpu"), self.classes)
+
+
+mlflow.models.set_model(ServedModel())

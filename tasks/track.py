@@ -1,0 +1,133 @@
+"""track: parameters, tags and per-round metrics of a run in MLflow."""
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.config import Experiment
+from federated.data.dataset import LocatedFile
+from federated.errors import ConsiliumError
+from federated.evaluation import Evaluation
+from federated.files import write_text
+from federated.run_folder import RunFolder
+
+STORE = Path("mlruns")
+PER_SITE = ("auc", "accuracy", "loss")
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI`` where it is set, else the sqlite database in ``mlruns/``."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE / 'mlflow.db'}"
+
+
+def client() -> MlflowClient:
+    """A client of the tracking and model registry server."""
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        STORE.mkdir(exist_ok=True)
+    return MlflowClient(tracking_uri())
+
+
+def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as ``section.key`` and text."""
+    result: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            result |= flattened(item, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = str(item)
+    return result
+
+
+@task(name="track-start", task_run_name="track-start {experiment.name}", cache_policy=NO_CACHE)
+def start_tracking(
+    experiment: Experiment, folder: RunFolder, data: LocatedFile, git_commit: str
+) -> str:
+    """Open the MLflow run of a run folder, or the one it had before; return its id.
+
+    Raises:
+        ConsiliumError: the tracking server does not answer.
+    """
+    marker = folder.root / "mlflow_run_id"
+    try:
+        mlflow = client()
+        if marker.is_file():
+            return _reopened(mlflow, marker.read_text().strip())
+        tags = {
+            "mlflow.source.git.commit": git_commit,
+            "mlflow.source.name": "consilium",
+            "git_commit": git_commit,
+            "data_md5": data.md5,
+            "data_source": data.source,
+            "dvc_stage": os.environ.get("DVC_STAGE", ""),
+            "run_folder": str(folder.root),
+        }
+        run = mlflow.create_run(
+            _experiment_id(mlflow, experiment.name), run_name=folder.run_id, tags=tags
+        )
+        params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
+        mlflow.log_batch(run.info.run_id, params=params)
+    except MlflowException as error:
+        raise ConsiliumError(
+            f"MLflow at {tracking_uri()} cannot be used: {error.message.splitlines()[0]} Start "
+            "that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
+        ) from error
+    write_text(marker, run.info.run_id + "\n")
+    return str(run.info.run_id)
+
+
+def _reopened(mlflow: MlflowClient, run_id: str) -> str:
+    mlflow.update_run(run_id, status="RUNNING")
+    return run_id
+
+
+def _experiment_id(mlflow: MlflowClient, name: str) -> str:
+    found = mlflow.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    location = (STORE / "artifacts" / name).resolve().as_uri() if local else None
+    return str(mlflow.create_experiment(name, artifact_location=location))
+
+
+@task(name="track", task_run_name="track round {round_number}", cache_policy=NO_CACHE)
+def track_round(
+    mlflow_run_id: str, round_number: int, evaluation: Evaluation, numbers: Mapping[str, float]
+) -> None:
+    """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds."""
+    values: dict[str, float | None] = dict(numbers)
+    for split, metrics in evaluation.overall.items():
+        values |= {f"{split}/{name}": value for name, value in metrics.items()}
+    for site, by_split in evaluation.per_site.items():
+        for split, metrics in by_split.items():
+            values |= {f"{site}/{split}/{name}": metrics[name] for name in PER_SITE}
+    now = int(time.time() * 1000)
+    batch = [
+        Metric(name, value, now, round_number)
+        for name, value in values.items()
+        if value is not None and math.isfinite(value)
+    ]
+    client().log_batch(mlflow_run_id, metrics=batch)
+
+
+@task(name="track-end", task_run_name="track-end {status}", cache_policy=NO_CACHE)
+def end_tracking(
+    mlflow_run_id: str, status: str, artifacts: list[Path], tags: Mapping[str, str] | None = None
+) -> None:
+    """Keep files and folders as artifacts, set tags, and close the run with a status."""
+    mlflow = client()
+    for path in artifacts:
+        if path.is_dir():
+            mlflow.log_artifacts(mlflow_run_id, str(path), artifact_path=path.name)
+        elif path.is_file():
+            mlflow.log_artifact(mlflow_run_id, str(path))
+    mlflow.log_batch(mlflow_run_id, tags=[RunTag(k, v) for k, v in (tags or {}).items()])
+    mlflow.set_terminated(mlflow_run_id, status)
