@@ -19,7 +19,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from federated.errors import ConsiliumError  # noqa: E402
+from federated.errors import ConsiliumError
 
 app = typer.Typer(
     name="consilium",
@@ -158,6 +158,8 @@ def serve(
     params: Params = PARAMS,
 ) -> None:
     """Open Prefect and MLflow, and serve a deployment fl-round/NAME for every experiment."""
+    # Served runs have no progress display, so their log belongs on the console.
+    os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
     from flows.serve import serve_all
 
     serve_all(Console(), params, prefect_port, mlflow_port, ui_only=ui_only)

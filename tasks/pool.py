@@ -46,7 +46,8 @@ def open_pool(experiment: Experiment, sites: int) -> Executor:
         for number in range(count):
             numbers.put(number)
         return ProcessPoolExecutor(count, context, _start_worker, (numbers,))
-    return ThreadPoolExecutor(1)
+    # One torch thread here too, so that every runner on a CPU gives the same floating-point sums.
+    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def warm_up(pool: Executor, workers: int) -> None:

@@ -87,8 +87,8 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
     header = read_header(model_path)
     shape = (-1, header.channels, *(header.size,) * header.dims)
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), shape, "images")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes), "probabilities")]),
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes))]),
     )
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking_uri())

@@ -12,6 +12,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.exc import SQLAlchemyError
 
 from federated.config import Experiment
 from federated.data.dataset import LocatedFile
@@ -26,7 +27,9 @@ PER_SITE = ("auc", "accuracy", "loss")
 
 def tracking_uri() -> str:
     """``MLFLOW_TRACKING_URI`` where it is set, else the sqlite database in ``mlruns/``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{STORE / 'mlflow.db'}"
+    # Absolute, because MLflow keeps a connection by its text even if the folder changes.
+    local = f"sqlite:///{STORE.resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or local
 
 
 def client() -> MlflowClient:
@@ -75,9 +78,9 @@ def start_tracking(
         )
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
-    except MlflowException as error:
+    except (MlflowException, OSError, SQLAlchemyError) as error:
         raise ConsiliumError(
-            f"MLflow at {tracking_uri()} cannot be used: {error.message.splitlines()[0]} Start "
+            f"MLflow at {tracking_uri()} cannot be used ({str(error).splitlines()[0]}). Start "
             "that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
         ) from error
     write_text(marker, run.info.run_id + "\n")

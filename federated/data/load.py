@@ -16,12 +16,9 @@ def locate(settings: DataSettings) -> LocatedFile:
     Raises:
         ConsiliumError: the file is not to be had, or is not what it should be.
     """
-    info = medmnist.dataset_info(settings.dataset)
     if settings.source == "phantom":
-        return phantom.materialise(info, settings.size, settings.phantom_seed, settings.root)
-    official = settings.source != "files"
-    found = medmnist.find(settings.dataset, settings.size, settings.root, official=official)
-    if found:
+        return _phantom(settings)
+    if found := locate_local(settings):
         return found
     if settings.source == "files":
         places = medmnist.candidate_paths(settings.dataset, settings.size, settings.root)
@@ -34,7 +31,18 @@ def locate(settings: DataSettings) -> LocatedFile:
     except ConsiliumError:
         if settings.source != "auto":
             raise
-        return phantom.materialise(info, settings.size, settings.phantom_seed, settings.root)
+        return _phantom(settings)
+
+
+def locate_local(settings: DataSettings) -> LocatedFile | None:
+    """Find the file of a data set on this machine, without making or downloading it."""
+    official = settings.source != "files"
+    return medmnist.find(settings.dataset, settings.size, settings.root, official=official)
+
+
+def _phantom(settings: DataSettings) -> LocatedFile:
+    info = medmnist.dataset_info(settings.dataset)
+    return phantom.materialise(info, settings.size, settings.phantom_seed, settings.root)
 
 
 def load(located: LocatedFile, settings: DataSettings) -> Dataset:

@@ -1,0 +1,127 @@
+"""Small data sets in MedMNIST's schema, a project folder to work in, and a Prefect server."""
+
+import os
+import shutil
+import sys
+
+# Before anything reads them: no telemetry, and quiet logs.
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["GX_ANALYTICS_ENABLED"] = "false"
+os.environ["DVC_NO_ANALYTICS"] = "1"
+for name in ("CONSILIUM_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+    os.environ.pop(name, None)
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+REAL_DATA = PROJECT.parent / "shared" / "data"
+
+TINY = {"train": 96, "val": 32, "test": 40}
+
+
+def tiny_arrays(seed: int = 0, cases: dict[str, int] | None = None) -> dict[str, np.ndarray]:
+    """Two classes of volumes: a small and a large bright cube in noise."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for split, count in (cases or TINY).items():
+        labels = (np.arange(count) % 2).astype(np.uint8)
+        images = rng.integers(0, 60, (count, 28, 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            side = 14 if label else 7
+            corner = rng.integers(0, 28 - side, 3)
+            window = tuple(slice(start, start + side) for start in corner)
+            image[window] = 150 + image[window]
+        arrays[f"{split}_images"] = images
+        arrays[f"{split}_labels"] = labels[:, None]
+    return arrays
+
+
+@pytest.fixture
+def write_npz(tmp_path: Path) -> Callable[..., Path]:
+    """Write arrays where AdrenalMNIST3D is looked for below ``tmp_path``."""
+
+    def write(arrays: dict[str, np.ndarray] | None = None) -> Path:
+        path = tmp_path / "data" / "medmnist" / "adrenalmnist3d.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **(arrays if arrays is not None else tiny_arrays()))
+        return path
+
+    return write
+
+
+TINY_PARAMS = {
+    "defaults": {
+        "rounds": 2,
+        "data": {"dataset": "adrenalmnist3d", "source": "files", "root": "data"},
+        "sites": {"count": 3, "partition": "dirichlet", "beta": 0.5, "min_cases": 8},
+        "validate": {"on_failure": "abort"},
+        "training": {"lr": 0.002, "batch_size": 16, "local_epochs": 1, "device": "cpu"},
+        "strategy": {"name": "fedavg"},
+        "privacy": {"name": "none"},
+        "compression": {"name": "none"},
+        "protection": {"name": "plain"},
+        "runner": {"name": "serial"},
+    },
+    "experiments": {
+        "tiny": {
+            "seed": 0,
+            "data": {"dataset": "adrenalmnist3d"},
+            "sites": {"count": 3},
+            "validate": {},
+            "strategy": {"name": "fedprox", "mu": 0.01},
+        }
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database without a run; making it takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path,
+    write_npz: Callable[..., Path],
+    empty_mlflow: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A project folder with a tiny experiment and its data, as the working folder."""
+    write_npz()
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_mlflow, tmp_path / "mlruns" / "mlflow.db")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """Prefect's own test server, in a database that is thrown away."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process of its own: its own Prefect home, nothing configured."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_API")}
+    return kept | {
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from federated.config import (
+    experiment_names,
+    load_experiment,
+    parse_overrides,
+    read_experiment,
+)
+from federated.errors import ConsiliumError
+from federated.files import write_json
+from federated.strategies import FedAvg, FedProx
+from tests.conftest import PROJECT
+
+PARAMS = PROJECT / "params.yaml"
+
+
+@pytest.mark.parametrize("name", experiment_names(PARAMS))
+def test_every_experiment_of_params_yaml_resolves(name):
+    assert load_experiment(name, params=PARAMS).name == name
+
+
+@pytest.mark.parametrize("name", experiment_names(PARAMS))
+def test_every_experiment_states_what_the_data_stages_of_dvc_depend_on(name):
+    own = yaml.safe_load(PARAMS.read_text())["experiments"][name]
+    assert {"seed", "data", "sites", "validate"} <= set(own)
+
+
+def test_only_the_demo_may_fall_back_to_a_phantom():
+    sources = {n: load_experiment(n, params=PARAMS).data.source for n in experiment_names(PARAMS)}
+    assert [name for name, source in sources.items() if source == "auto"] == ["demo"]
+    assert "phantom" not in sources.values()
+
+
+def test_every_experiment_has_a_deployment():
+    deployments = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    assert {d["name"]: d["parameters"]["experiment"] for d in deployments} == {
+        name: name for name in experiment_names(PARAMS)
+    }
+
+
+def test_an_override_reaches_its_section_and_nothing_else():
+    plain = load_experiment("demo", params=PARAMS)
+    changed = load_experiment("demo", ["strategy.mu=0.5"], PARAMS)
+    assert changed.strategy == FedProx(mu=0.5)
+    assert changed.model_copy(update={"strategy": plain.strategy}) == plain
+
+
+def test_another_strategy_does_not_inherit_the_keys_of_the_first():
+    assert load_experiment("demo", ["strategy.name=fedavg"], PARAMS).strategy == FedAvg()
+
+
+def test_numbers_without_a_point_are_numbers():
+    assert parse_overrides(["training.lr=1e-3"]) == {"training": {"lr": 0.001}}
+
+
+def test_a_resolved_experiment_survives_its_file(tmp_path):
+    experiment = load_experiment("demo", ["runner.workers=2"], PARAMS)
+    write_json(tmp_path / "config.json", experiment.to_json())
+    assert read_experiment(tmp_path / "config.json") == experiment
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("strategy.muu=1", r"strategy\.muu is not a known key\. Did you mean 'mu'\?"),
+        ("strategy.mu=-1", r"strategy\.mu=-1 is not possible.*greater than or equal to 0"),
+        ("strategy.mu=.nan", r"strategy\.mu=nan is not possible"),
+        ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedprox'"),
+        ("compression.name=zip", r"compression\.name='zip' is not possible.*'none'"),
+        ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
+        ("sites.count=0", r"sites\.count=0 is not possible"),
+        ("sites=0", r"sites=0 is not possible.*mapping"),
+        ("sites.beta=0", r"sites\.beta=0 is not possible.*greater than 0"),
+        ("sites.beta=-0.5", r"sites\.beta=-0\.5 is not possible"),
+        ("sites.participation=1.5", r"sites\.participation=1\.5 is not possible"),
+        ("data.size=32", r"data\.size=32 is not possible.*28 or 64"),
+        ("data.dataset=organmnist", r"Did you mean 'organmnist3d'\?"),
+        ("data.source=web", r"'medmnist', 'files', 'phantom' or 'auto'"),
+        ("rounds=0", r"rounds=0 is not possible"),
+        ("training.lr=fast", r"training\.lr='fast' is not possible"),
+        ("runner.workers=many", r"runner\.workers='many' is not possible.*or: .*'auto'"),
+        ("trainig.lr=1", r"trainig is not a known key\. Did you mean 'training'\?"),
+        ("training.lr", r"not of the form section\.key=value"),
+        ("=3", r"not of the form section\.key=value"),
+        ("a: b=3", r"is not a known key"),
+        ("training.lr=[", r"is not YAML"),
+        ("validate.on_failure=ignore", r"validate\.on_failure='ignore'.*'abort' or 'exclude-site'"),
+    ],
+)
+def test_a_mistake_is_refused_with_key_value_and_remedy(override, said):
+    with pytest.raises(ConsiliumError, match=said):
+        load_experiment("demo", [override], PARAMS)
+
+
+def test_a_3d_network_for_2d_images_is_refused():
+    with pytest.raises(ConsiliumError, match="small_cnn"):
+        load_experiment("blood", ["model.name=resnet3d"], PARAMS)
+
+
+def test_an_unknown_experiment_names_the_known_ones():
+    with pytest.raises(ConsiliumError, match=r"Did you mean 'organ'\? Known experiments: demo"):
+        load_experiment("orgn", params=PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("experiments: [", "cannot be read as YAML"),
+        ("defaults: {}", "no `experiments:` section"),
+        ("experiments: {demo: 3}", "mapping of sections"),
+    ],
+)
+def test_a_broken_params_file_is_refused(tmp_path, text, said):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConsiliumError, match=said):
+        load_experiment("demo", params=tmp_path / "params.yaml")
+
+
+def test_a_missing_params_file_says_where_to_go():
+    with pytest.raises(ConsiliumError, match="Run consilium in the project's folder"):
+        load_experiment("demo", params=Path("nowhere.yaml"))

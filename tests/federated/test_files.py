@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from federated.errors import ConsiliumError
+from federated.files import atomic_path, read_json, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_json(tmp_path / "a.json", {"old": 1})
+
+    def fail():
+        with atomic_path(tmp_path / "a.json") as temporary:
+            temporary.write_text('{"new": ')
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
+    assert read_json(tmp_path / "a.json") == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConsiliumError, match=r"Cannot write to the folder .*file/sub"):
+        write_json(tmp_path / "file" / "sub" / "a.json", {})
+
+
+def test_a_read_only_file_system_is_named():
+    with pytest.raises(ConsiliumError, match="Cannot write to the folder /proc/consilium"):
+        write_json(Path("/proc/consilium/a.json"), {})

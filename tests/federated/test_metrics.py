@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from federated.metrics import NAMES, auc, classification_metrics
+
+
+def test_perfect_predictions_score_one():
+    labels = np.array([0, 1, 2, 1])
+    metrics = classification_metrics(labels, np.eye(3)[labels])
+    assert all(metrics[name] == 1.0 for name in NAMES if name != "loss")
+    assert metrics["loss"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_two_class_auc_by_hand():
+    """Positives score 0.8 and 0.3, negatives 0.5 and 0.1: three of four pairs are in order."""
+    labels = np.array([1, 1, 0, 0])
+    scores = np.array([0.8, 0.3, 0.5, 0.1])
+    assert auc(labels, np.stack([1 - scores, scores], 1)) == 0.75
+
+
+def test_macro_auc_leaves_out_classes_that_do_not_occur():
+    labels = np.array([0, 0, 1, 1])
+    scores = np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.1, 0.9, 0], [0.2, 0.8, 0]])
+    assert auc(labels, scores) == 1.0
+
+
+def test_auc_of_a_single_class_is_not_defined():
+    assert auc(np.zeros(3, int), np.full((3, 2), 0.5)) is None
+
+
+def test_predicting_the_majority_is_not_balanced():
+    labels = np.array([0] * 9 + [1])
+    metrics = classification_metrics(labels, np.tile([0.9, 0.1], (10, 1)))
+    assert metrics["accuracy"] == 0.9
+    assert metrics["balanced_accuracy"] == 0.5
+    assert metrics["precision"] == pytest.approx(0.45)
+
+
+def test_no_cases_give_no_numbers():
+    assert set(classification_metrics(np.zeros(0, int), np.zeros((0, 2))).values()) == {None}

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from torch import nn
+
+from federated.errors import ConsiliumError
+from federated.update import (
+    CompressedUpdate,
+    Layout,
+    ModelUpdate,
+    Payload,
+    RoundState,
+    read_compressed,
+    read_payload,
+    read_state,
+    read_update,
+    write_compressed,
+    write_payload,
+    write_state,
+    write_update,
+)
+
+MODEL = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+LAYOUT = Layout.of(MODEL)
+VECTOR = np.arange(LAYOUT.size, dtype=np.float32)
+
+
+def equal(first, second):
+    for name, value in vars(first).items():
+        other = getattr(second, name)
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, other)
+        elif isinstance(value, dict):
+            assert value.keys() == other.keys()
+            for key in value:
+                np.testing.assert_array_equal(value[key], other[key])
+        else:
+            assert value == other
+    return True
+
+
+def test_a_layout_holds_floating_point_tensors_alone():
+    names = [name for name, _ in LAYOUT.entries]
+    assert "1.running_mean" in names
+    assert "1.num_batches_tracked" not in names
+    assert LAYOUT.size == 6 + 2 + 4 * 2
+
+
+def test_a_vector_goes_into_a_model_and_comes_out_again():
+    LAYOUT.load(MODEL, VECTOR)
+    np.testing.assert_array_equal(LAYOUT.flatten(MODEL), VECTOR)
+
+
+def test_a_vector_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        LAYOUT.load(MODEL, VECTOR[:-1])
+
+
+def test_every_value_survives_its_file(tmp_path):
+    update = ModelUpdate("site-00", 3, 12, VECTOR, LAYOUT)
+    write_update(tmp_path / "u", update)
+    assert equal(update, read_update(tmp_path / "u"))
+    compressed = CompressedUpdate("site-00", 3, 12, 16, VECTOR)
+    write_compressed(tmp_path / "c", compressed)
+    assert equal(compressed, read_compressed(tmp_path / "c"))
+    payload = Payload("site-00", 3, 0.25, "plain", 16, VECTOR.view(np.uint8))
+    size = write_payload(tmp_path / "p", payload)
+    assert equal(payload, read_payload(tmp_path / "p"))
+    assert size == (tmp_path / "p").stat().st_size
+    state = RoundState(3, VECTOR, LAYOUT, {"momentum": VECTOR + 1})
+    write_state(tmp_path / "s", state)
+    assert equal(state, read_state(tmp_path / "s"))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    write_state(tmp_path / "s", RoundState(0, VECTOR, LAYOUT))
+    with pytest.raises(ConsiliumError, match="holds a 'state', not a payload"):
+        read_payload(tmp_path / "s")
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    write_state(tmp_path / "s", RoundState(0, VECTOR, LAYOUT))
+    content = (tmp_path / "s").read_bytes()
+    (tmp_path / "s").write_bytes(content[:-10])
+    with pytest.raises(ConsiliumError, match="missing or damaged"):
+        read_state(tmp_path / "s")

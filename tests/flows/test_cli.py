@@ -1,0 +1,145 @@
+"""Bad input: one clear paragraph, an exit code that is not 0, no traceback."""
+
+import socket
+import sys
+
+import pytest
+
+from flows.cli import main
+
+
+def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["consilium", *arguments])
+    monkeypatch.delenv("CONSILIUM_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    said = capsys.readouterr()
+    return int(exit_.value.code or 0), said.out, said.err
+
+
+@pytest.fixture
+def refused(capsys, monkeypatch):
+    """Call the command line and return its one paragraph."""
+
+    def ask(*arguments: str) -> str:
+        code, _, error = call(capsys, monkeypatch, *arguments)
+        assert code == 1
+        assert error.startswith("Error: ")
+        assert error.count("\n") == 1
+        assert "Traceback" not in error
+        return error
+
+    return ask
+
+
+MISTAKES = {
+    "unknown experiment": (["run", "tinny"], "Did you mean 'tiny'?"),
+    "unknown key": (["run", "tiny", "--set", "strategy.muu=1"], "Did you mean 'mu'?"),
+    "sites: 0": (["run", "tiny", "--set", "sites=0"], "sites=0 is not possible"),
+    "no sites": (["run", "tiny", "--set", "sites.count=0"], "sites.count=0 is not possible"),
+    "beta 0": (["run", "tiny", "--set", "sites.beta=0"], "sites.beta=0 is not possible"),
+    "negative beta": (["sites", "tiny", "--set", "sites.beta=-1"], "sites.beta=-1"),
+    "more sites than cases": (["sites", "tiny", "--set", "sites.count=90"], "Lower sites.count"),
+    "not a setting": (["run", "tiny", "--set", "mu"], "section.key=value"),
+    "unknown step": (["prepare", "tiny", "--step", "clean"], "There is no step 'clean'"),
+    "nothing prepared": (["prepare", "tiny", "--step", "partition"], "consilium prepare tiny"),
+    "no model": (["evaluate", "tiny", "--model", "no", "--out", "m.json"], "not a model"),
+    "no params": (["run", "tiny", "--params", "no.yaml"], "There is no no.yaml"),
+}
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_paragraph(refused, mistake):
+    arguments, said = MISTAKES[mistake]
+    assert said in refused(*arguments)
+
+
+@pytest.mark.usefixtures("prefect_server")
+class TestMistakesThatShowInTheFlow:
+    def test_a_missing_data_file(self, refused, project):
+        (project / "data" / "medmnist" / "adrenalmnist3d.npz").unlink()
+        assert "data.source=files, but there is no" in refused("run", "tiny")
+
+    def test_a_corrupted_npz(self, refused, project):
+        path = project / "data" / "medmnist" / "adrenalmnist3d.npz"
+        path.write_bytes(path.read_bytes()[:9999])
+        assert "damaged or truncated" in refused("run", "tiny")
+
+    def test_more_sites_than_cases(self, refused, project):
+        assert "Lower sites.count" in refused("run", "tiny", "--set", "sites.count=90")
+
+    def test_a_read_only_run_folder(self, refused, project):
+        said = refused("run", "tiny", "--runs", "/proc/runs")
+        assert "Cannot write to the folder /proc/runs/tiny" in said
+
+    def test_a_tracking_server_that_cannot_be_used(self, refused, project, monkeypatch):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/nowhere/mlflow.db")
+        assert "MLflow at sqlite:////proc/nowhere/mlflow.db" in refused("run", "tiny")
+
+
+PORTS = [("--prefect-port", "Prefect"), ("--mlflow-port", "MLflow")]
+
+
+@pytest.mark.parametrize(("option", "what"), PORTS)
+def test_a_port_in_use(refused, project, monkeypatch, option, what):
+    # As on a machine where no Prefect API is configured.
+    monkeypatch.setattr("flows.serve.configured_api", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = refused("serve", option, port)
+    assert f"Port {port} on 127.0.0.1, meant for the {what} server, is in use" in said
+    assert option in said
+
+
+def test_an_unexpected_error_has_no_traceback_either(refused, monkeypatch, project):
+    monkeypatch.setattr("federated.config.load_experiment", lambda *_: 1 / 0)
+    said = refused("sites", "tiny")
+    assert "ZeroDivisionError" in said
+    assert "--debug" in said
+
+
+def test_debug_shows_the_traceback(monkeypatch, project):
+    monkeypatch.setattr(sys, "argv", ["consilium", "--debug", "sites", "tinny"])
+    monkeypatch.setenv("CONSILIUM_DEBUG", "")
+    from federated.errors import ConsiliumError
+
+    with pytest.raises(ConsiliumError):
+        main()
+
+
+def test_sites_are_shown_as_a_table(capsys, monkeypatch, project):
+    code, out, _ = call(capsys, monkeypatch, "sites", "tiny")
+    assert code == 0
+    assert "site-02" in out
+    assert "hyperplasia" in out
+
+
+def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):
+    code, out, _ = call(capsys, monkeypatch, "doctor")
+    assert code == 0
+    assert "torch" in out
+    text = (project / "params.yaml").read_text().replace("source: files", "source: medmnist")
+    (project / "params.yaml").write_text(text)
+    code, out, _ = call(capsys, monkeypatch, "doctor")
+    assert code == 1
+    assert "wrong" in out
+    assert "MD5" in out
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "resume", "prepare", "evaluate", "sites", "doctor", "serve"]
+)
+def test_every_command_has_help_with_an_example(capsys, monkeypatch, command):
+    code, out, _ = call(capsys, monkeypatch, command, "--help")
+    assert code == 0
+    assert "Example" in out
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_says_what_it_reached_and_where_to_look(capsys, monkeypatch, project):
+    code, out, _ = call(capsys, monkeypatch, "run", "tiny", "--rounds", "1")
+    assert code == 0
+    assert "round 1/1: validation" in out
+    assert "data_source: files" in out
+    assert "summary.json" in out

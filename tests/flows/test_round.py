@@ -1,0 +1,161 @@
+"""fl-round on a tiny data set, against Prefect's test server."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prefect.client.orchestration import get_client
+
+from federated.errors import ConsiliumError
+from federated.run_folder import RunFolder
+from federated.update import read_state
+from flows.round import fl_round
+from tasks import track
+from tests.conftest import tiny_arrays
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+SUMMARY_KEYS = [
+    *("experiment", "run_id", "data_source", "sites", "rounds_done", "strategy", "metrics"),
+    *("per_site", "privacy", "bytes", "seconds", "peak_rss_mb", "seed", "git_commit"),
+    *("data_md5", "mlflow_run_id", "model_version"),
+]
+
+
+def run(**arguments: object) -> RunFolder:
+    return RunFolder(Path(fl_round("tiny", **arguments)))
+
+
+def weights(folder: RunFolder) -> np.ndarray:
+    return read_state(folder.state_path(folder.done_rounds())).weights
+
+
+def test_a_run_leaves_summary_model_and_tracking(project):
+    folder = run()
+    summary = json.loads(folder.summary_path.read_text())
+    assert list(summary) == SUMMARY_KEYS
+    assert summary["data_source"] == "files"
+    assert summary["rounds_done"] == 2
+    assert summary["strategy"] == {"name": "fedprox", "mu": 0.01}
+    assert set(summary["per_site"]) == {"site-00", "site-01", "site-02"}
+    dense = 4 * 180_674 * 3 * 2
+    assert summary["bytes"]["up_dense_float32"] == dense
+    assert dense < summary["bytes"]["up"] < 1.01 * dense
+    assert (project / "runs" / "tiny" / "latest").resolve() == folder.root
+    assert folder.model_path.is_file()
+    assert (folder.root / "data_docs" / "index.html").is_file()
+    assert list(folder.root.rglob("*.part")) == []
+
+    tracked = track.client().get_run(summary["mlflow_run_id"])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["strategy.mu"] == "0.01"
+    assert tracked.data.tags["data_source"] == "files"
+    assert tracked.data.tags["data_md5"] == summary["data_md5"]
+    assert tracked.data.tags["champion_reason"].startswith("champion: the first version")
+    assert tracked.data.metrics["test/auc"] == summary["metrics"]["test"]["auc"]
+    history = track.client().get_metric_history(summary["mlflow_run_id"], "site-01/test/loss")
+    assert [point.step for point in history] == [1, 2]
+
+
+def test_task_runs_are_named_by_site_and_round(project):
+    run(rounds=1)
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(limit=50)
+        flow_run = max((f for f in newest if f.name == "tiny"), key=lambda f: f.created)
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+        names = set()
+        # Prefect writes task runs some moments after they end.
+        for _ in range(100):
+            chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+            names = {t.name for t in client.read_task_runs(flow_run_filter=chosen)}
+            if "track-end FINISHED" in names:
+                break
+    expected = {"aggregate round 1", "evaluate round 1", "track round 1", "register tiny"}
+    for site in ("site-00", "site-01", "site-02"):
+        for stage in ("local-train", "compress", "encrypt", "evaluate"):
+            expected.add(f"{stage}[{site}] round 1")
+    assert expected <= names
+
+
+def test_two_runs_and_both_runners_give_the_same_weights(project):
+    serial = weights(run())
+    np.testing.assert_array_equal(serial, weights(run()))
+    processes = run(overrides=["runner.name=processes", "runner.workers=2"])
+    np.testing.assert_array_equal(serial, weights(processes))
+
+
+def test_more_rounds_on_resume_equal_a_longer_run(project):
+    longer = weights(run(rounds=3))
+    first = run(rounds=1)
+    resumed = run(resume=first.run_id, rounds=3)
+    assert resumed.root == first.root
+    np.testing.assert_array_equal(longer, weights(resumed))
+    assert [record["round"] for record in resumed.records()] == [1, 2, 3]
+
+
+def test_a_half_written_round_is_made_again(project):
+    """As after a power cut: round 2 has a payload and no record."""
+    whole = weights(run())
+    folder = run(rounds=1)
+    half = folder.site_path(2, "site-00", "payload")
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    np.testing.assert_array_equal(whole, weights(run(resume="latest", rounds=2)))
+
+
+def test_only_the_last_states_are_kept(project):
+    folder = run(rounds=4)
+    kept = sorted(path.parent.name for path in folder.root.glob("round-*/state.safetensors"))
+    assert kept == ["round-003", "round-004"]
+    assert list(folder.root.glob("round-*/*.payload.safetensors")) == []
+
+
+def test_fewer_sites_can_be_asked_each_round(project):
+    folder = run(rounds=3, overrides=["sites.participation=0.5"])
+    asked = [record["sites"] for record in folder.records()]
+    assert [len(sites) for sites in asked] == [2, 2, 2]
+    assert all(len(record["per_site"]) == 3 for record in folder.records())
+
+
+def test_scanner_profiles_change_what_is_learned(project):
+    assert (weights(run(rounds=1)) != weights(run(rounds=1, overrides=SHIFT))).any()
+
+
+SHIFT = ["sites.scanner_shift=true"]
+
+
+def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
+    arrays = tiny_arrays()
+    arrays["train_images"][0] = 7
+    write_npz(arrays)
+    with pytest.raises(ConsiliumError, match="not constant"):
+        run()
+    folder = run(overrides=["validate.on_failure=exclude-site"])
+    summary = json.loads(folder.summary_path.read_text())
+    assert len(summary["sites"]) == 2
+
+
+def test_a_failed_run_is_marked_so_in_mlflow(project):
+    with pytest.raises(ConsiliumError, match="diverged"):
+        run(overrides=["training.optimizer=sgd", "training.lr=1e20"])
+    client = track.client()
+    experiment = client.get_experiment_by_name("tiny")
+    assert [r.info.status for r in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+
+
+def test_the_tracking_server_of_the_environment_is_used(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/other.db")
+    run(rounds=1)
+    assert (project / "other.db").is_file()
+    assert track.client().get_experiment_by_name("tiny") is not None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert track.client().get_experiment_by_name("tiny") is None
+
+
+def test_a_resume_without_a_run_says_how_to_start_one(project):
+    with pytest.raises(ConsiliumError, match="consilium run tiny"):
+        run(resume="latest")
+    with pytest.raises(ConsiliumError, match="no run 'gone'"):
+        run(resume="gone")

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federated.config import Experiment, resolve
+from federated.data import medmnist
+from federated.data.dataset import SPLITS, Dataset
+from federated.data.partition import partition_cases
+from federated.errors import ConsiliumError
+from tasks.validate import validate
+from tests.conftest import TINY_PARAMS, tiny_arrays
+
+INFO = medmnist.dataset_info("adrenalmnist3d")
+
+
+def three_sites(**validation: object) -> Experiment:
+    sites = {"count": 3, "partition": "iid", "min_cases": 8}
+    sections = {"sites": sites, "validate": validation}
+    return resolve("tiny", TINY_PARAMS["defaults"] | sections, "params.yaml")
+
+
+def check(folder: Path, arrays: dict[str, np.ndarray] | None = None, **settings: object):
+    arrays = arrays or tiny_arrays()
+    dataset = Dataset(
+        INFO,
+        {split: arrays[f"{split}_images"][:, None] for split in SPLITS},
+        {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in SPLITS},
+    )
+    sites = {"count": 3, "partition": "iid", "min_cases": 8}
+    experiment = resolve(
+        "tiny", TINY_PARAMS["defaults"] | {"sites": sites, "validate": settings}, ""
+    )
+    partition = partition_cases(dataset.labels, experiment.sites, 0)
+    return validate.fn(experiment, dataset, partition, folder), partition
+
+
+def test_good_data_pass_and_leave_data_docs(tmp_path):
+    validation, partition = check(tmp_path)
+    assert validation.excluded == ()
+    assert set(validation.failures) == set(partition.sites)
+    assert json.loads((tmp_path / "validation.json").read_text())["failures"] == {}
+    index = (tmp_path / "data_docs" / "index.html").read_text()
+    assert "site-02" in index
+
+
+def spoil(fault: str) -> tuple[dict[str, np.ndarray], str]:
+    """Arrays with one fault at site-01, whose cases are known from the labels alone."""
+    arrays = tiny_arrays()
+    labels = {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in SPLITS}
+    own = partition_cases(labels, three_sites().sites, 0).sites["site-01"]
+    if fault == "constant":
+        arrays["train_images"][own["train"][0]] = 7
+        return arrays, "not constant: 1 cases break it"
+    if fault == "duplicate":
+        arrays["train_images"][own["train"][0]] = arrays["train_images"][own["train"][1]]
+        return arrays, "no duplicate volume at the site: 2 cases"
+    if fault == "leak":
+        arrays["test_images"][own["test"][0]] = arrays["train_images"][own["train"][1]]
+        return arrays, "no volume in both training and evaluation: 1 cases"
+    arrays["train_images"] = arrays["train_images"].astype(np.float32)
+    arrays["train_images"][own["train"][0], 3, 3, 3] = np.nan
+    return arrays, "no NaN: 1 cases break it"
+
+
+@pytest.mark.parametrize("fault", ["constant", "duplicate", "leak"])
+def test_a_fault_is_named_with_its_site_and_rule(tmp_path, fault):
+    arrays, said = spoil(fault)
+    with pytest.raises(ConsiliumError, match=f"1 of 3 sites fail.*site-01: .*{said}"):
+        check(tmp_path, arrays)
+    assert (tmp_path / "data_docs" / "index.html").is_file()
+
+
+def test_a_float_volume_with_nan_breaks_type_and_nan_rules(tmp_path):
+    arrays, said = spoil("nan")
+    with pytest.raises(ConsiliumError, match=f"site-01: .*{said}") as caught:
+        check(tmp_path, arrays)
+    assert "type: " in str(caught.value)
+
+
+def test_a_failing_site_can_be_excluded(tmp_path):
+    validation, _ = check(tmp_path, spoil("constant")[0], on_failure="exclude-site")
+    assert validation.excluded == ("site-01",)
+    report = json.loads((tmp_path / "validation.json").read_text())
+    assert report["excluded_sites"] == ["site-01"]
+    assert "not constant" in report["failures"]["site-01"][0]
+
+
+def test_no_site_left_is_refused(tmp_path):
+    arrays = tiny_arrays()
+    arrays["train_images"][:] = 7
+    with pytest.raises(ConsiliumError, match="no site is left"):
+        check(tmp_path, arrays, on_failure="exclude-site")
+
+
+def test_too_few_cases_of_a_class_are_named(tmp_path):
+    with pytest.raises(ConsiliumError, match="at least 30 training cases of each class"):
+        check(tmp_path, min_cases_per_class=30)
