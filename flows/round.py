@@ -143,7 +143,8 @@ def fl_round(
             pool.shutdown(wait=False, cancel_futures=True)
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
-                end_tracking(mlflow_run_id, status, [])
+                # Not as a task: Prefect itself may be what failed.
+                end_tracking.fn(mlflow_run_id, status, [])
             raise
     return str(folder.root)
 
