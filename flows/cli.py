@@ -14,6 +14,7 @@ for _name, _value in {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     # The run's log is kept by Prefect; a person at a terminal sees the progress display instead.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 from prefect import serve
+from prefect.deployments.runner import EntrypointType
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from rich.console import Console
 
@@ -66,7 +67,13 @@ def serve_all(
         )
         with temporary_settings(updates={PREFECT_API_URL: api}):
             deployments = [
-                fl_round.to_deployment(name=name, parameters={"experiment": name}) for name in names
+                fl_round.to_deployment(
+                    name=name,
+                    parameters={"experiment": name, "params": str(params)},
+                    # By module, so that any folder with a params.yaml can be served from.
+                    entrypoint_type=EntrypointType.MODULE_PATH,
+                )
+                for name in names
             ]
             serve(*deployments, print_starting_message=False, limit=1)
 

@@ -1,0 +1,106 @@
+"""A copy of the project whose `demo` is tiny, and real servers that end with the test."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import PROJECT, TINY_PARAMS
+
+COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml")
+
+
+@pytest.fixture
+def copy(project: Path, environment: dict[str, str]) -> Path:
+    """A project folder with the real code and pipeline, and params.yaml of one tiny experiment."""
+    for name in COPIED:
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, project / name)
+    tiny = {
+        "defaults": TINY_PARAMS["defaults"],
+        "experiments": {"demo": TINY_PARAMS["experiments"]["tiny"]},
+    }
+    (project / "params.yaml").write_text(yaml.safe_dump(tiny))
+    # The copy's own code, not the installed project's.
+    environment["PYTHONPATH"] = str(project)
+    return project
+
+
+@pytest.fixture
+def call(project: Path, environment: dict[str, str]) -> Callable[..., str]:
+    """Run a command in the project to its end and return what it printed."""
+
+    def run(*command: str, **extra: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=project,
+            env=environment | extra,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def start(project: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start a process in a group of its own; whole groups end with the test."""
+    started: list[subprocess.Popen] = []
+
+    def begin(*command: str, **extra: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            command,
+            cwd=project,
+            env=environment | {"PYTHONUNBUFFERED": "1"} | extra,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in reversed(started):
+        kill_group(process)
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """End a process and all it started, as a power cut would."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+    if process.stdout:
+        process.stdout.close()
+
+
+def wait_for(process: subprocess.Popen, text: str) -> str:
+    """Read a process's lines until one holds ``text``; return all that was read."""
+    lines: list[str] = []
+    assert process.stdout
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError(f"{process.args} ended without {text!r}:\n" + "".join(lines))
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

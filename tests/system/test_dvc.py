@@ -1,0 +1,48 @@
+"""`dvc repro`: nothing to do the second time, only what depends on a change, equal from scratch."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.system
+
+STAGES = ("download", "partition", "validate", "train", "evaluate")
+
+
+def ran(said: str) -> list[str]:
+    return [stage for stage in STAGES if f"Running stage '{stage}@demo'" in said]
+
+
+def set_mu(copy, mu: float) -> None:
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["experiments"]["demo"]["strategy"]["mu"] = mu
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_the_pipeline_is_reproducible(copy, call):
+    call("git", "init", "--quiet")
+    call("dvc", "init", "--quiet")
+
+    assert ran(call("dvc", "repro", "evaluate@demo")) == list(STAGES)
+    metrics = (copy / "outputs" / "demo" / "metrics.json").read_text()
+    rounds = (copy / "outputs" / "demo" / "rounds.csv").read_text()
+    assert json.loads(metrics)["data_source"] == "files"
+    assert rounds.count("\n") == 1 + 2 * 2
+    assert "auc" in call("dvc", "metrics", "show")
+
+    assert ran(call("dvc", "repro", "evaluate@demo")) == []
+
+    set_mu(copy, 5.0)
+    assert ran(call("dvc", "repro", "evaluate@demo")) == ["train", "evaluate"]
+    assert (copy / "outputs" / "demo" / "rounds.csv").read_text() != rounds
+
+    # From scratch: no outputs, no cache, no lock.
+    set_mu(copy, 0.01)
+    for name in ("outputs", "data/prepared", ".dvc/cache", "runs"):
+        shutil.rmtree(copy / name)
+    (copy / "dvc.lock").unlink()
+    assert ran(call("dvc", "repro", "evaluate@demo")) == list(STAGES)
+    assert (copy / "outputs" / "demo" / "metrics.json").read_text() == metrics
+    assert (copy / "outputs" / "demo" / "rounds.csv").read_text() == rounds

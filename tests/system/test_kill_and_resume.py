@@ -1,0 +1,33 @@
+"""Killing a run and resuming it gives the weights of a run that was never killed."""
+
+import numpy as np
+import pytest
+
+from federated.run_folder import RunFolder, latest_run
+from federated.update import read_state
+from tests.system.conftest import kill_group, wait_for
+
+pytestmark = pytest.mark.system
+
+
+def weights(folder: RunFolder) -> np.ndarray:
+    return read_state(folder.state_path(4)).weights
+
+
+def test_a_killed_run_resumes_to_the_same_weights(copy, call, start):
+    call("consilium", "run", "demo", "--rounds", "4")
+    whole = latest_run(copy / "runs", "demo")
+
+    process = start("consilium", "run", "demo", "--rounds", "4")
+    wait_for(process, "round 2/4")
+    kill_group(process)
+    killed = latest_run(copy / "runs", "demo")
+    assert killed.root != whole.root
+    assert 2 <= killed.done_rounds() < 4
+    assert not killed.summary_path.exists()
+
+    said = call("consilium", "resume", "demo")
+    assert f"run demo/{killed.run_id}" in said
+    assert killed.done_rounds() == 4
+    np.testing.assert_array_equal(weights(whole), weights(killed))
+    assert killed.summary_path.is_file()
