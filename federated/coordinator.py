@@ -36,14 +36,14 @@ def site_weights(partition: Partition, sites: list[str]) -> dict[str, float]:
     return {site: count / total for site, count in cases.items()}
 
 
-def aggregate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> int:
+def aggregate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> tuple[int, int]:
     """Add the sites' payloads one after the other and write the round's state.
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
     of sites makes the floating-point sum the same in every run.
 
     Returns:
-        Bytes of the new global model, as each site downloads it.
+        Bytes of the new global model, as each site downloads it, and its number of values.
     """
     experiment = folder.experiment()
     state = read_state(folder.state_path(round_number - 1))
@@ -59,7 +59,7 @@ def aggregate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> int
     weights, strategy_state = experiment.strategy.server_step(state.weights, mean, state.strategy)
     path = folder.state_path(round_number)
     write_state(path, RoundState(round_number, weights, state.layout, strategy_state))
-    return path.stat().st_size
+    return path.stat().st_size, state.layout.size
 
 
 def evaluate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> Evaluation:

@@ -60,7 +60,9 @@ def run(
     from federated.config import load_experiment
 
     # Before a server is started: most mistakes are found here.
-    load_experiment(experiment, [*(sets or []), *([f"rounds={rounds}"] if rounds else [])], params)
+    load_experiment(
+        experiment, [*(sets or []), *([f"rounds={rounds}"] if rounds is not None else [])], params
+    )
     folder = _run_flow(
         experiment,
         overrides=sets or [],

@@ -46,7 +46,7 @@ from tasks.compress import compress
 from tasks.encrypt import encrypt
 from tasks.evaluate import evaluate, evaluate_at_site
 from tasks.local_train import local_train
-from tasks.pool import open_pool, warm_up, worker_count
+from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.register import register
 from tasks.track import end_tracking, start_tracking, track_round
 
@@ -104,49 +104,67 @@ def fl_round(
     Raises:
         ConsiliumError: anything in the input that cannot be used.
     """
-    started = time.time()
-    process_started = psutil.Process().create_time()
+    began = _began()
     folder, resolved = _open_folder(
         experiment, list(overrides or ()), rounds, resume, Path(params), Path(runs)
     )
     _tell(f"run {experiment}/{folder.run_id}")
-    data_started = time.time()
-    if prepared:
-        inputs = take_prepared(resolved, PreparedFolder(Path(prepared)), folder.root)
-    else:
-        inputs = prepare(resolved, folder.root)
-    if inputs.data.source == "phantom":
-        _tell(PHANTOM_BANNER.format(name=resolved.data.dataset))
-    for site in inputs.excluded:
-        _tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
-    data_seconds = time.time() - data_started
-    folder.write_inputs(resolved, inputs.data, inputs.excluded)
-    if not folder.state_path(0).is_file() and not folder.done_rounds():
-        write_initial_state(folder, new_model(resolved, inputs.dataset))
-    sites = folder.sites()
-    workers = worker_count(resolved, len(sites))
-    commit = git_commit(Path.cwd())
-    mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
-    point_latest(folder)
-    with open_pool(resolved, len(sites)) as pool, tags(resolved.name):
-        warm_up(pool, workers)
-        now = time.time()
-        # A served flow's process is its own; one inside a longer process starts with the flow.
-        began = process_started if started - process_started < 60 else started
-        startup = {"orchestration": now - began - data_seconds, "data": data_seconds}
-        run = _Run(folder, resolved, inputs, sites, pool, workers, mlflow_run_id, began, startup)
+    if resume and folder.summary_path.is_file() and folder.done_rounds() >= resolved.rounds:
+        _tell(f"all {resolved.rounds} rounds are done; ask for more with --rounds")
+        return str(folder.root)
+    workers = worker_count(resolved)
+    with open_pool(resolved) as pool, tags(resolved.name):
+        warming = warm_up(pool, workers)
+        data_started = time.time()
+        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None)
+        data_seconds = time.time() - data_started
+        commit = git_commit(Path.cwd())
+        mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
+        point_latest(folder)
+        finished(warming)
+        startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
+        run = _Run(
+            folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
+        )
         try:
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
                 _run_round(run, round_number)
             _finish(run, commit)
         except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
                 # Not as a task: Prefect itself may be what failed.
                 end_tracking.fn(mlflow_run_id, status, [])
             raise
     return str(folder.root)
+
+
+def _began() -> float:
+    """When this run's process started; inside a process that is older than a minute, now."""
+    process_started = psutil.Process().create_time()
+    return process_started if time.time() - process_started < 60 else time.time()
+
+
+def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) -> Prepared:
+    """Prepare the data or take what is prepared, and write what the rounds start from."""
+    if prepared:
+        inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root)
+    else:
+        inputs = prepare(experiment, folder.root)
+    if inputs.data.source == "phantom":
+        _tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
+    for site in inputs.excluded:
+        _tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
+    if folder.done_rounds() and folder.data().md5 != inputs.data.md5:
+        raise ConsiliumError(
+            f"The data file {inputs.data.path} has changed since run {folder.run_id} began: its "
+            f"MD5 is {inputs.data.md5}, then it was {folder.data().md5}. Put the old file back to "
+            f"resume, or start a new run with `consilium run {experiment.name}`."
+        )
+    folder.write_inputs(experiment, inputs.data, inputs.excluded)
+    if not folder.done_rounds():
+        write_initial_state(folder, new_model(experiment, inputs.dataset))
+    return inputs
 
 
 def _open_folder(
@@ -187,24 +205,23 @@ def _run_round(run: _Run, round_number: int) -> None:
     if tell:
         tell.round_started(round_number, run.experiment.rounds, asked)
     stages = _site_chains(run, round_number, asked)
-    down, aggregated = aggregate(run.folder.root, round_number, asked)
+    aggregated = aggregate(run.folder.root, round_number, asked)
     evaluated = [
         evaluate_at_site.submit(run.pool, run.folder.root, site, round_number) for site in run.sites
     ]
     predicted = [future.result() for future in evaluated]
     stages += predicted
     evaluation = evaluate(run.folder.root, round_number, run.sites, predicted)
-    dense = 4 * read_state(run.folder.state_path(round_number)).layout.size * len(asked)
     sizes = {
         "up": sum(stage.size for stage in stages if stage.stage == "protect"),
-        "down": down * len(asked),
-        "up_dense_float32": dense,
+        "down": aggregated.down * len(asked),
+        "up_dense_float32": 4 * aggregated.length * len(asked),
     }
-    seconds = _seconds(stages, aggregated, began, run.workers)
+    seconds = _seconds(stages, aggregated.interval, began, run.workers)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     numbers |= {f"seconds/{key}": value for key, value in seconds.items()}
     track_round(run.mlflow_run_id, round_number, evaluation, numbers)
-    seconds |= _seconds(stages, aggregated, began, run.workers)
+    seconds |= _seconds(stages, aggregated.interval, began, run.workers)
     record = {
         "round": round_number,
         "sites": asked,

@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 
@@ -16,7 +18,7 @@ from federated.training import choose_device
 WORKERS_A_GPU = 4
 
 
-def worker_count(experiment: Experiment, sites: int) -> int:
+def worker_count(experiment: Experiment) -> int:
     """Worker processes for a run: one a core on a CPU, up to four a GPU, never more than sites."""
     runner = experiment.runner
     if not isinstance(runner, Processes):
@@ -27,33 +29,45 @@ def worker_count(experiment: Experiment, sites: int) -> int:
     count = cores or 1
     if choose_device(experiment.training.device).type == "cuda":
         count = min(count, WORKERS_A_GPU * torch.cuda.device_count())
-    return max(1, min(count, sites))
+    return max(1, min(count, experiment.sites.count))
 
 
-def open_pool(experiment: Experiment, sites: int) -> Executor:
-    """The executor for ``experiment.runner``.
+@contextmanager
+def open_pool(experiment: Experiment) -> Iterator[Executor]:
+    """The executor for ``experiment.runner``; if the block fails, stages not begun are dropped.
 
     Raises:
         ConsiliumError: Dask is asked for and not installed, or its scheduler does not answer.
     """
     if isinstance(experiment.runner, Dask):
-        return _dask_executor(experiment.runner.address)
-    if isinstance(experiment.runner, Processes):
-        count = worker_count(experiment, sites)
-        # spawn: a forked copy of a process that has threads and CUDA is not safe to use.
-        context = multiprocessing.get_context("spawn")
-        numbers = context.Queue()
-        for number in range(count):
-            numbers.put(number)
-        return ProcessPoolExecutor(count, context, _start_worker, (numbers,))
-    # One torch thread here too, so that every runner on a CPU gives the same floating-point sums.
-    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        with _dask_client(experiment.runner.address) as client:
+            yield client.get_executor()
+        return
+    pool = _local_pool(experiment)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
-def warm_up(pool: Executor, workers: int) -> None:
-    """Start every worker now, so that the first round does not wait for it."""
-    for future in [pool.submit(_import_stages) for _ in range(workers)]:
-        _finished(future)
+def _local_pool(experiment: Experiment) -> Executor:
+    if not isinstance(experiment.runner, Processes):
+        # One torch thread here too, so that every runner on a CPU gives the same sums.
+        return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    count = worker_count(experiment)
+    # spawn: a forked copy of a process that has threads and CUDA is not safe to use.
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for number in range(count):
+        numbers.put(number)
+    return ProcessPoolExecutor(count, context, _start_worker, (numbers,))
+
+
+def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
+    """Start every worker, so that the first round does not wait for it."""
+    return [pool.submit(_import_stages) for _ in range(workers)]
 
 
 def run_stage(pool: Executor, stage: Any, *arguments: Any) -> StageResult:
@@ -62,13 +76,14 @@ def run_stage(pool: Executor, stage: Any, *arguments: Any) -> StageResult:
     Raises:
         ConsiliumError: what the stage says, or that its worker process died.
     """
-    result: StageResult = _finished(pool.submit(stage, *arguments))
-    return result
+    (result,) = finished([pool.submit(stage, *arguments)])
+    return cast(StageResult, result)
 
 
-def _finished(future: "Future[Any]") -> Any:
+def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
+    """Wait for futures of the pool and return their results."""
     try:
-        return future.result()
+        return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise ConsiliumError(
             "A worker process died, most often because memory ran out. Nothing is lost: lower "
@@ -88,7 +103,7 @@ def _import_stages() -> int:
     return os.getpid()
 
 
-def _dask_executor(address: str) -> Executor:
+def _dask_client(address: str) -> Any:
     try:
         from distributed import Client
     except ImportError as error:
@@ -96,10 +111,11 @@ def _dask_executor(address: str) -> Executor:
             "runner.name=dask needs the extra: install consilium[dask]."
         ) from error
     try:
-        executor: Executor = Client(address, timeout="10s").get_executor()
+        client = Client(address, timeout="10s")
     except (OSError, TimeoutError) as error:
         raise ConsiliumError(
             f"No Dask scheduler answers at runner.address={address}. Start one with "
             "`dask scheduler`, and `dask worker ADDRESS` for each worker, or correct the address."
         ) from error
-    return executor
+    client.run(torch.set_num_threads, 1)
+    return client

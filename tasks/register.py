@@ -1,6 +1,7 @@
 """register: the final model as a version in MLflow's registry, and the alias ``champion``."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,9 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
     )
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking_uri())
-    with mlflow.start_run(run_id=mlflow_run_id):
+    with mlflow.start_run(run_id=mlflow_run_id), warnings.catch_warnings():
+        # The signature is given by hand; an example would load the model once more.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PROJECT / "tasks" / "served_model.py"),

@@ -154,6 +154,29 @@ def test_the_tracking_server_of_the_environment_is_used(project, monkeypatch):
     assert track.client().get_experiment_by_name("tiny") is None
 
 
+def test_a_finished_run_is_not_done_again(project):
+    folder = run(rounds=1)
+    before = folder.summary_path.read_text()
+    assert run(resume="latest").summary_path.read_text() == before
+
+
+def test_other_data_are_not_mixed_into_a_run(project, write_npz):
+    run(rounds=1)
+    write_npz(tiny_arrays(seed=1))
+    with pytest.raises(ConsiliumError, match="has changed since run"):
+        run(resume="latest", rounds=2)
+
+
+def test_a_dask_cluster_gives_the_same_weights(project):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        address = cluster.scheduler_address
+        dask = run(rounds=1, overrides=["runner.name=dask", f"runner.address={address}"])
+    np.testing.assert_array_equal(weights(dask), weights(run(rounds=1)))
+
+
 def test_a_resume_without_a_run_says_how_to_start_one(project):
     with pytest.raises(ConsiliumError, match="consilium run tiny"):
         run(resume="latest")
