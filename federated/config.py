@@ -5,7 +5,6 @@ the command line. Where an overlay changes the ``name`` of a section such as ``s
 other keys of that section start afresh, because they belong to the other implementation.
 """
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from federated.compression import AnyCompression
+from federated.config_errors import closest, explain
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
 from federated.files import read_json
@@ -138,7 +138,7 @@ def load_experiment(
     experiments = document.get("experiments") or {}
     if name not in experiments:
         raise ConsiliumError(
-            f"There is no experiment {name!r} in {params}.{_closest(name, experiments)} "
+            f"There is no experiment {name!r} in {params}.{closest(name, experiments)} "
             f"Known experiments: {', '.join(experiments)}."
         )
     value = _overlay(document.get("defaults") or {}, experiments[name] or {})
@@ -156,11 +156,13 @@ def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
     try:
         experiment = Experiment.model_validate({"name": name, **value})
     except ValidationError as error:
-        raise ConsiliumError(_explain(error, name, where)) from error
+        schema = Experiment.model_json_schema(by_alias=True)
+        message = explain(error, name=name, where=where, schema=schema, choices=CHOICES)
+        raise ConsiliumError(message) from error
     if experiment.data.dataset not in DATASETS:
         raise ConsiliumError(
             f"In experiment {name} of {where}, data.dataset={experiment.data.dataset!r} is not "
-            f"known.{_closest(experiment.data.dataset, DATASETS)} Known data sets: "
+            f"known.{closest(experiment.data.dataset, DATASETS)} Known data sets: "
             f"{', '.join(DATASETS)}."
         )
     if experiment.model.name == "resnet3d" and not experiment.data.dataset.endswith("3d"):
@@ -247,56 +249,3 @@ def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = {**below, **value}
     return result
-
-
-def _closest(word: str, known: Iterable[str]) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1)
-    return f" Did you mean {match[0]!r}?" if match else ""
-
-
-def _explain(error: ValidationError, name: str, where: str) -> str:
-    """One sentence for each problem: the key, the value, what is allowed."""
-    sentences: dict[str, str] = {}
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
-        key = ".".join(_as_written(location))
-        if problem["type"] == "extra_forbidden":
-            allowed = _allowed_keys(location)
-            sentences[key] = (
-                f"{key} is not a known key.{_closest(location[-1], allowed)} "
-                f"Allowed here: {', '.join(allowed)}"
-            )
-            continue
-        message = problem["msg"]
-        if problem["type"] in ("model_type", "model_attributes_type"):
-            message = "A section is a mapping such as {key: value}"
-        if key in sentences:  # another branch of a union
-            sentences[key] += f"; or: {message}"
-        else:
-            sentences[key] = f"{key}={problem['input']!r} is not possible: {message}"
-    return f"Experiment {name} of {where} cannot be used. " + ". ".join(sentences.values()) + "."
-
-
-def _as_written(location: list[str]) -> list[str]:
-    """A location without what pydantic adds for unions: the chosen name, the type tried."""
-    chosen = len(location) > 2 and location[0] in CHOICES
-    kept = [part for i, part in enumerate(location) if not (chosen and i == 1)]
-    return [part for part in kept if "[" not in part and not part.startswith("constrained-")]
-
-
-def _allowed_keys(location: list[str]) -> list[str]:
-    """The keys that the section of a refused key knows."""
-    keys: Mapping[str, Any] = Experiment.model_json_schema(by_alias=True)
-    definitions = keys["$defs"]
-    for part in location[:-1]:
-        node = keys["properties"].get(part, {}) if "properties" in keys else keys
-        options = [node, *node.get("oneOf", []), *node.get("allOf", [])]
-        references = [o["$ref"].rsplit("/", 1)[-1] for o in options if "$ref" in o]
-        mapping = node.get("discriminator", {}).get("mapping", {})
-        if mapping:
-            chosen = location[location.index(part) + 1]
-            keys = definitions[mapping[chosen].rsplit("/", 1)[-1]]
-            break
-        if references:
-            keys = definitions[references[0]]
-    return [key for key in keys.get("properties", {}) if key != "name" or len(location) > 1]

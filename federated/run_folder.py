@@ -5,10 +5,12 @@ again. So a run that was killed is resumed by starting the first round without t
 """
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from federated.config import Experiment, read_experiment
+from federated.config import Experiment, read_experiment, resolve
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, read_partition
 from federated.errors import ConsiliumError
@@ -95,6 +97,42 @@ class RunFolder:
     def records(self) -> list[dict[str, Any]]:
         """The records of the complete rounds, in order."""
         return [read_json(self.record_path(n)) for n in range(1, self.done_rounds() + 1)]
+
+
+def new_run(runs: Path, experiment: Experiment) -> RunFolder:
+    """Make the folder of a new run, with its configuration; its id begins with the time in UTC.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+    root = runs / experiment.name / run_id
+    write_json(root / "config.json", experiment.to_json())
+    return RunFolder(root.resolve())
+
+
+def reopen_run(
+    runs: Path, name: str, run_id: str, rounds: int | None
+) -> tuple[RunFolder, Experiment]:
+    """A run to go on with, by its id or ``latest``, and its configuration.
+
+    ``rounds`` replaces the number of rounds in all.
+
+    Raises:
+        ConsiliumError: there is no such run.
+    """
+    folder = latest_run(runs, name) if run_id == "latest" else RunFolder(runs / name / run_id)
+    if not (folder.root / "config.json").is_file():
+        raise ConsiliumError(
+            f"There is no run {run_id!r} of {name!r} in {runs}. `ls {runs / name}` lists them; "
+            "without an id, resume takes the latest."
+        )
+    folder = RunFolder(folder.root.resolve())
+    experiment = folder.experiment()
+    if rounds is not None:
+        value = experiment.to_json() | {"rounds": rounds}
+        experiment = resolve(value.pop("name"), value, "the command line")
+    return folder, experiment
 
 
 def latest_run(runs: Path, experiment: str) -> RunFolder:

@@ -5,9 +5,8 @@ from typing import Any
 
 from federated.config import Experiment
 from federated.data.dataset import LocatedFile
+from federated.round_record import STAGES
 from federated.run_folder import RunFolder
-
-STAGES = ("local_train", "compress", "protect", "aggregate", "evaluate")
 
 
 def summarise(

@@ -1,7 +1,7 @@
 """fl-round: the rounds of one experiment, each a graph of tasks.
 
 A round, for every site asked: local-train → compress → encrypt; then aggregate → evaluate at every
-site → evaluate → track, and the round's record, which makes it count as done.
+site → evaluate → track → checkpoint, whose record makes the round count as done.
 """
 
 import os
@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 from prefect import flow, get_run_logger, tags
@@ -23,25 +21,24 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from federated.config import Experiment, load_experiment
 from federated.coordinator import (
     choose_sites,
-    commit_round,
     site_weights,
     write_initial_state,
 )
 from federated.data.partition import Partition
 from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
-from federated.evaluation import Evaluation
 from federated.files import write_json
 from federated.model_file import ModelHeader, save_model
 from federated.provenance import git_commit
-from federated.run_folder import RunFolder, latest_run, point_latest
+from federated.round_record import RoundRecord
+from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
 from federated.site import StageResult, new_model, peak_rss_mb
-from federated.summary import STAGES, summarise
-from federated.timing import Interval, covered
+from federated.summary import summarise
 from federated.update import read_state
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import describe, listener
 from tasks.aggregate import aggregate
+from tasks.checkpoint import checkpoint
 from tasks.compress import compress
 from tasks.encrypt import encrypt
 from tasks.evaluate import evaluate, evaluate_at_site
@@ -105,9 +102,12 @@ def fl_round(
         ConsiliumError: anything in the input that cannot be used.
     """
     began = _began()
-    folder, resolved = _open_folder(
-        experiment, list(overrides or ()), rounds, resume, Path(params), Path(runs)
-    )
+    if resume:
+        folder, resolved = reopen_run(Path(runs), experiment, resume, rounds)
+    else:
+        items = [*(overrides or ()), *([f"rounds={rounds}"] if rounds is not None else [])]
+        resolved = load_experiment(experiment, items, Path(params))
+        folder = new_run(Path(runs), resolved)
     _tell(f"run {experiment}/{folder.run_id}")
     if resume and folder.summary_path.is_file() and folder.done_rounds() >= resolved.rounds:
         _tell(f"all {resolved.rounds} rounds are done; ask for more with --rounds")
@@ -127,8 +127,9 @@ def fl_round(
             folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
         )
         try:
+            clock = time.time()
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
-                _run_round(run, round_number)
+                clock = _run_round(run, round_number, clock)
             _finish(run, commit)
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
@@ -167,39 +168,12 @@ def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) ->
     return inputs
 
 
-def _open_folder(
-    name: str,
-    overrides: list[str],
-    rounds: int | None,
-    resume: str | None,
-    params: Path,
-    runs: Path,
-) -> tuple[RunFolder, Experiment]:
-    """The folder of a new run or of the one to resume, and its resolved experiment."""
-    if rounds is not None:
-        overrides = [*overrides, f"rounds={rounds}"]
-    if resume is None:
-        experiment = load_experiment(name, overrides, params)
-        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-        folder = RunFolder(runs / name / run_id)
-        write_json(folder.root / "config.json", experiment.to_json())
-        return RunFolder(folder.root.resolve()), experiment
-    folder = latest_run(runs, name) if resume == "latest" else RunFolder(runs / name / resume)
-    if not (folder.root / "config.json").is_file():
-        raise ConsiliumError(
-            f"There is no run {resume!r} of {name!r} in {runs}. `ls {runs / name}` lists them; "
-            "without an id, resume takes the latest."
-        )
-    folder = RunFolder(folder.root.resolve())
-    experiment = folder.experiment()
-    if rounds is not None:
-        experiment = experiment.model_copy(update={"rounds": rounds})
-    return folder, experiment
+def _run_round(run: _Run, round_number: int, began: float) -> float:
+    """One round as a graph of tasks; it counts once its record is written.
 
-
-def _run_round(run: _Run, round_number: int) -> None:
-    """One round as a graph of tasks; it counts once its record is written."""
-    began = time.time()
+    Its time is taken just before the record is written, and returned: there the next round
+    begins, so that the rounds' times leave no gap.
+    """
     asked = choose_sites(run.experiment, run.sites, round_number)
     tell = listener()
     if tell:
@@ -212,31 +186,22 @@ def _run_round(run: _Run, round_number: int) -> None:
     predicted = [future.result() for future in evaluated]
     stages += predicted
     evaluation = evaluate(run.folder.root, round_number, run.sites, predicted)
-    sizes = {
-        "up": sum(stage.size for stage in stages if stage.stage == "protect"),
-        "down": aggregated.down * len(asked),
-        "up_dense_float32": 4 * aggregated.length * len(asked),
-    }
-    seconds = _seconds(stages, aggregated.interval, began, run.workers)
+    record = RoundRecord(
+        round_number, asked, stages, aggregated.interval, evaluation, began, run.workers
+    )
+    sizes = record.sizes(aggregated.down, aggregated.length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
-    numbers |= {f"seconds/{key}": value for key, value in seconds.items()}
+    numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
     track_round(run.mlflow_run_id, round_number, evaluation, numbers)
-    seconds |= _seconds(stages, aggregated.interval, began, run.workers)
-    record = {
-        "round": round_number,
-        "sites": asked,
-        "metrics": dict(evaluation.overall),
-        "per_site": _per_site(run, stages, evaluation),
-        "bytes": sizes,
-        "seconds": {key: round(value, 4) for key, value in seconds.items()},
-        "peak_rss_mb": max(peak_rss_mb(), *(stage.peak_rss_mb for stage in stages)),
-    }
-    commit_round(run.folder, round_number, record)
+    seconds = record.seconds()
+    measured = time.time()
+    checkpoint(run.folder.root, round_number, record.to_json(run.partition, sizes, seconds))
     metrics = evaluation.overall["val"]
     line = describe(round_number, run.experiment.rounds, metrics, seconds["total"])
     get_run_logger().info(line)
     if tell:
         tell.round_done(round_number, run.experiment.rounds, metrics, seconds["total"])
+    return measured
 
 
 def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageResult]:
@@ -257,43 +222,6 @@ def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageRe
         if tell and result.stage == "local_train":
             tell.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
     return results
-
-
-def _seconds(
-    stages: list[StageResult], aggregated: Interval, began: float, workers: int
-) -> dict[str, float]:
-    """Wall-clock seconds of a round so far: in all, per stage, and what is left of it.
-
-    ``overhead`` is the time in which no site trains or evaluates. ``idle`` is the workers' time
-    without a stage, over the number of workers: it holds the overhead and the waiting for the
-    slowest site.
-    """
-    total = time.time() - began
-    intervals = {
-        name: [Interval(s.started, s.ended) for s in stages if s.stage == name] for name in STAGES
-    }
-    intervals["aggregate"] = [aggregated]
-    busy = sum(s.ended - s.started for s in stages)
-    return {
-        "total": total,
-        **{name: covered(parts) for name, parts in intervals.items()},
-        "overhead": total - covered(intervals["local_train"] + intervals["evaluate"]),
-        "idle": total - busy / workers,
-    }
-
-
-def _per_site(
-    run: _Run, stages: list[StageResult], evaluation: Evaluation
-) -> dict[str, dict[str, Any]]:
-    trained = {stage.site: stage for stage in stages if stage.stage == "local_train"}
-    return {
-        site: {
-            "cases": {split: len(indices) for split, indices in run.partition.sites[site].items()},
-            "train_loss": trained[site].loss if site in trained else None,
-            **metrics,
-        }
-        for site, metrics in evaluation.per_site.items()
-    }
 
 
 def _finish(run: _Run, commit: str) -> None:

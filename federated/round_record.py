@@ -1,0 +1,81 @@
+"""The record of a round: metrics, bytes and where its time went."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from federated.data.partition import Partition
+from federated.evaluation import Evaluation
+from federated.site import StageResult, peak_rss_mb
+from federated.timing import Interval, covered
+
+STAGES = ("local_train", "compress", "protect", "aggregate", "evaluate")
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What happened in a round; ``began`` is in seconds since the epoch."""
+
+    round_number: int
+    sites: Sequence[str]
+    stages: Sequence[StageResult]
+    aggregated: Interval
+    evaluation: Evaluation
+    began: float
+    workers: int
+
+    def sizes(self, down: int, length: int) -> dict[str, int]:
+        """Bytes that travelled, both ways, and what dense float32 updates would have taken.
+
+        ``down`` is the size of the global model for one site, ``length`` its number of values.
+        """
+        return {
+            "up": sum(stage.size for stage in self.stages if stage.stage == "protect"),
+            "down": down * len(self.sites),
+            "up_dense_float32": 4 * length * len(self.sites),
+        }
+
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock seconds of the round so far: in all, per stage, and what is left of it.
+
+        A stage's time is that in which at least one site is in it. ``overhead`` is the time in
+        which no site trains or evaluates. ``idle`` is the workers' time without a stage, over the
+        number of workers: it holds the overhead and the waiting for the slowest site.
+        """
+        total = time.time() - self.began
+        intervals = {
+            name: [Interval(s.started, s.ended) for s in self.stages if s.stage == name]
+            for name in STAGES
+        }
+        intervals["aggregate"] = [self.aggregated]
+        busy = sum(stage.ended - stage.started for stage in self.stages)
+        return {
+            "total": total,
+            **{name: covered(parts) for name, parts in intervals.items()},
+            "overhead": total - covered(intervals["local_train"] + intervals["evaluate"]),
+            "idle": total - busy / self.workers,
+        }
+
+    def to_json(
+        self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """The round as plain values, for ``round.json``."""
+        losses = {stage.site: stage.loss for stage in self.stages if stage.stage == "local_train"}
+        per_site = {
+            site: {
+                "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
+                "train_loss": losses.get(site),
+                **metrics,
+            }
+            for site, metrics in self.evaluation.per_site.items()
+        }
+        return {
+            "round": self.round_number,
+            "sites": list(self.sites),
+            "metrics": dict(self.evaluation.overall),
+            "per_site": per_site,
+            "bytes": dict(sizes),
+            "seconds": {key: round(value, 4) for key, value in seconds.items()},
+            "peak_rss_mb": max(peak_rss_mb(), *(stage.peak_rss_mb for stage in self.stages)),
+        }

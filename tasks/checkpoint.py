@@ -1,0 +1,17 @@
+"""checkpoint: the round's record, which makes the round count as done."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.coordinator import commit_round
+from federated.run_folder import RunFolder
+
+
+@task(name="checkpoint", task_run_name="checkpoint round {round_number}", cache_policy=NO_CACHE)
+def checkpoint(run: Path, round_number: int, record: Mapping[str, Any]) -> None:
+    """Write the record, then drop what no later round reads."""
+    commit_round(RunFolder(run), round_number, record)
