@@ -30,7 +30,7 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	@echo "setup 2/4: $(TORCH) and the installer (about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" uv
 	@echo "setup 3/4: $$(grep -cE '^[a-z0-9].*==' requirements.lock) packages from requirements.lock"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 	@echo "setup 4/4: consilium itself, editable"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

@@ -69,6 +69,7 @@ class TrainingSettings(Settings):
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=3e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     batch_size: int = Field(default=32, ge=1)

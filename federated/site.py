@@ -127,6 +127,7 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         experiment.strategy,
         seed=experiment.seed,
         round_number=round_number,
+        rounds=experiment.rounds,
         site=site,
         device=next(model.parameters()).device,
     )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -56,6 +57,9 @@ def serve_all(
             stack.enter_context(_server(command, f"{api}/health", "Prefect"))
         console.print(f"Prefect  {api.removesuffix('/api')}\nMLflow   {mlflow_url}")
         if ui_only:
+            if console.is_terminal:
+                for page in (api.removesuffix("/api"), mlflow_url):
+                    webbrowser.open(page)
             console.print("Stop with Ctrl-C.")
             _wait()
             return

@@ -75,6 +75,7 @@ def test_the_small_net_learns_the_phantom_well_but_not_perfectly(tmp_path):
         FedAvg(),
         seed=0,
         round_number=1,
+        rounds=1,
         site="central",
         device=torch.device("cpu"),
     )

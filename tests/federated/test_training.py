@@ -5,7 +5,7 @@ import torch
 from federated.config import TrainingSettings
 from federated.errors import ConsiliumError
 from federated.strategies import FedAvg, FedProx
-from federated.training import choose_device, place, predict, random_flips, train
+from federated.training import choose_device, learning_rate, place, predict, random_flips, train
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays
@@ -28,6 +28,7 @@ def trained(strategy=None, site="site-00", round_number=1, images=IMAGES, norm="
         strategy or FedAvg(),
         seed=0,
         round_number=round_number,
+        rounds=10,
         site=site,
         device=CPU,
     )
@@ -67,6 +68,17 @@ def test_a_proximal_term_keeps_the_weights_nearer():
         return np.linalg.norm(weights - origin)
 
     assert moved(FedProx(mu=10.0)) < 0.8 * moved(FedAvg())
+
+
+def test_the_cosine_schedule_falls_from_the_first_round_towards_zero():
+    cosine = TrainingSettings(lr=0.1, schedule="cosine")
+    rates = [learning_rate(cosine, n, 10) for n in range(1, 11)]
+    assert rates[0] == 0.1
+    assert rates[5] == pytest.approx(0.05)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.005
+    constant = TrainingSettings(lr=0.1)
+    assert {learning_rate(constant, n, 10) for n in range(1, 11)} == {0.1}
 
 
 def test_batch_norm_takes_a_last_batch_of_one_case():
