@@ -109,12 +109,13 @@ def project(
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """Prefect's own test server, in a database that is thrown away."""
+def prefect_server() -> Iterator[str]:
+    """The API of Prefect's own test server, with a database that is thrown away."""
+    from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
-        yield
+        yield str(get_current_settings().api.url)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ def set_mu(copy, mu: float) -> None:
     (copy / "params.yaml").write_text(yaml.safe_dump(params))
 
 
-def test_the_pipeline_is_reproducible(copy, call):
+def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
+    environment["PREFECT_API_URL"] = prefect_server
     call("git", "init", "--quiet")
     call("dvc", "init", "--quiet")
 

@@ -14,8 +14,8 @@ def weights(folder: RunFolder) -> np.ndarray:
     return read_state(folder.state_path(4)).weights
 
 
-def test_a_killed_run_resumes_to_the_same_weights(copy, call, start):
-    call("consilium", "run", "demo", "--rounds", "4")
+def test_a_killed_run_resumes_to_the_same_weights(copy, call, start, prefect_server):
+    call("consilium", "run", "demo", "--rounds", "4", PREFECT_API_URL=prefect_server)
     whole = latest_run(copy / "runs", "demo")
 
     process = start("consilium", "run", "demo", "--rounds", "4")
