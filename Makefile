@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 # torch comes first and apart from the lock, so that the same lock serves a CPU and a CUDA build.
 # Another build: make setup TORCH='torch==2.13.0+cpu', with pip's own settings naming where it lies.
 TORCH  ?= torch==2.13.0
+QUIET  := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true
 STAMP  := $(VENV)/.consilium-setup
 
 # What belongs to torch's CUDA build, and so is installed by `pip install torch` or not at all.
@@ -24,15 +25,19 @@ setup: $(STAMP)  ## virtual environment with the locked packages; does nothing t
 	@echo "setup: ready ($(VENV))"
 
 $(STAMP): requirements.lock pyproject.toml Makefile
-	@echo "setup 1/4: virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@echo "setup 1/5: virtual environment in $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Consilium needs Python 3.11 or newer; name one with: make setup PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "setup 2/4: $(TORCH) and the installer (about a minute)"
+	@echo "setup 2/5: $(TORCH) and the installer (about a minute)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" uv
-	@echo "setup 3/4: $$(grep -cE '^[a-z0-9].*==' requirements.lock) packages from requirements.lock"
+	@echo "setup 3/5: $$(grep -cE '^[a-z0-9].*==' requirements.lock) packages from requirements.lock"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
-	@echo "setup 4/4: consilium itself, editable"
+	@echo "setup 4/5: consilium itself, editable"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@echo "setup 5/5: the databases of Prefect and MLflow, which take seconds to make"
+	@($(QUIET) $(BIN)/prefect server database upgrade --yes && \
+	  $(QUIET) $(BIN)/python -c 'from tasks.track import client; client().search_experiments()') \
+	  >/dev/null 2>&1 || echo "setup 5/5: not made; the first run makes them"
 	@touch $@
 
 run: $(STAMP)  ## the demo experiment end to end

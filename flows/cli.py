@@ -2,8 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -57,14 +58,16 @@ def run(
     runs: Runs = RUNS,
 ) -> None:
     """Prepare the data, run the rounds, evaluate and register the model."""
-    from federated.config import load_experiment
 
-    # Before a server is started: most mistakes are found here.
-    load_experiment(
-        experiment, [*(sets or []), *([f"rounds={rounds}"] if rounds is not None else [])], params
-    )
+    def check() -> None:
+        from federated.config import load_experiment
+
+        items = [*(sets or []), *([f"rounds={rounds}"] if rounds is not None else [])]
+        load_experiment(experiment, items, params)
+
     folder = _run_flow(
-        experiment,
+        check,
+        experiment=experiment,
         overrides=sets or [],
         rounds=rounds,
         prepared=str(prepared) if prepared else None,
@@ -86,7 +89,13 @@ def resume(
     runs: Runs = RUNS,
 ) -> None:
     """Go on with a run that was stopped, from its last complete round."""
-    _run_flow(experiment, resume=run_id, rounds=rounds, runs=str(runs))
+
+    def check() -> None:
+        from federated.run_folder import reopen_run
+
+        reopen_run(runs, experiment, run_id, rounds)
+
+    _run_flow(check, experiment=experiment, resume=run_id, rounds=rounds, runs=str(runs))
 
 
 @app.command(epilog="Example: consilium prepare organ")
@@ -108,12 +117,13 @@ def prepare(
 
         console.print(run_step(step, resolved), highlight=False, soft_wrap=True)
         return
-    from flows.server import embedded_server
+    from flows.server import start_embedded_server
 
-    with embedded_server():
-        from flows.prepare import fl_prepare
+    wait_until_ready = start_embedded_server()
+    from flows.prepare import fl_prepare
 
-        folder = fl_prepare(experiment, sets or [], str(params))
+    wait_until_ready()
+    folder = fl_prepare(experiment, sets or [], str(params))
     console.print(f"prepared in {folder}; Data Docs: {folder}/data_docs/index.html", soft_wrap=True)
 
 
@@ -168,17 +178,25 @@ def serve(
     serve_all(Console(), params, prefect_port, mlflow_port, ui_only=ui_only)
 
 
-def _run_flow(experiment: str, **arguments: object) -> Path:
-    """Run fl-round with a progress display, and say where to look."""
-    from flows.server import embedded_server
+def _run_flow(check: Callable[[], None], **arguments: Any) -> Path:
+    """Run fl-round with a progress display, and say where to look.
+
+    ``check`` finds mistakes in the input; it runs while the server starts.
+    """
+    from flows.server import start_embedded_server
 
     console = Console()
-    with console.status("starting Prefect"), embedded_server():
+    with console.status("starting Prefect"):
+        wait_until_ready = start_embedded_server()
+        check()
         from flows.progress import shown_on
         from flows.round import fl_round
+        from tasks.validate import preload
 
+        preload()
+        wait_until_ready()
     with shown_on(console):
-        folder = Path(fl_round(experiment, **arguments))  # type: ignore[arg-type]
+        folder = Path(fl_round(**arguments))
     from flows.describe import result_lines
 
     for line in result_lines(folder):

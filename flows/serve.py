@@ -2,27 +2,20 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 import webbrowser
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 from prefect import serve
 from prefect.deployments.runner import EntrypointType
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from federated.config import experiment_names
-from federated.errors import ConsiliumError
 from flows.ports import HOST, require_free
 from flows.round import fl_round
+from flows.server import configured_api, installed, running, wait_until_healthy
 from tasks.track import client, tracking_uri
-
-STARTUP_TIMEOUT_S = 120
 
 
 def serve_all(
@@ -45,16 +38,21 @@ def serve_all(
         require_free(mlflow_port, "the MLflow server", "--mlflow-port")
     api = configured or f"http://{HOST}:{prefect_port}/api"
     mlflow_url = f"http://{HOST}:{mlflow_port}" if local_mlflow else tracking_uri()
+    at = ("--host", HOST, "--port")
+    servers = []
+    if local_mlflow:
+        client()  # makes the folder and the database
+        store = ("--backend-store-uri", tracking_uri(), "--workers", "1")
+        command = [installed("mlflow"), "server", *store, *at, str(mlflow_port)]
+        servers.append(("MLflow", command, f"{mlflow_url}/health"))
+    if not configured:
+        command = [installed("prefect"), "server", "start", *at, str(prefect_port)]
+        servers.append(("Prefect", command, f"{api}/health"))
     with ExitStack() as stack:
         console.print("starting the servers, some 20 seconds …")
-        if local_mlflow:
-            client()  # makes the folder and the database
-            command = ["mlflow", "server", "--backend-store-uri", tracking_uri()]
-            command += ["--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-            stack.enter_context(_server(command, f"{mlflow_url}/health", "MLflow"))
-        if not configured:
-            command = ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
-            stack.enter_context(_server(command, f"{api}/health", "Prefect"))
+        started = [(stack.enter_context(running(c)), health, name) for name, c, health in servers]
+        for process, health, name in started:
+            wait_until_healthy(process, health, name)
         console.print(f"Prefect  {api.removesuffix('/api')}\nMLflow   {mlflow_url}")
         if ui_only:
             if console.is_terminal:
@@ -80,45 +78,6 @@ def serve_all(
                 for name in names
             ]
             serve(*deployments, print_starting_message=False, limit=1)
-
-
-def configured_api() -> str | None:
-    """The Prefect API that the environment or the active profile names."""
-    url = get_current_settings().api.url
-    return str(url) if url else None
-
-
-@contextmanager
-def _server(command: list[str], health: str, name: str) -> Iterator[None]:
-    """Run a server of this environment until the block ends."""
-    executable = Path(sys.executable).with_name(command[0])
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [str(executable), *command[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        _wait_until_healthy(process, health, name)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: str) -> None:
-    deadline = time.monotonic() + STARTUP_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(health, timeout=2).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise ConsiliumError(
-        f"The {name} server did not come up at {health}. Run `{' '.join(map(str, process.args))}` "  # type: ignore[arg-type]
-        "to see why."
-    )
 
 
 def _wait() -> None:

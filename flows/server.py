@@ -1,40 +1,106 @@
-"""The embedded Prefect server, and warm imports while it starts."""
+"""Servers as processes of our own: Prefect's temporary one, and those of `consilium serve`."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
-from prefect.server.api.server import SubprocessASGIServer
-from prefect.settings import get_current_settings
+import httpx
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from federated.errors import ConsiliumError
+from flows.ports import HOST
 
 STARTUP_TIMEOUT_S = 120
+# As Prefect starts its own temporary server: no pages, and only the services that a run needs.
+TEMPORARY = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+}
+
+
+def configured_api() -> str | None:
+    """The Prefect API that the environment or the active profile names."""
+    url = get_current_settings().api.url
+    return str(url) if url else None
+
+
+def start_embedded_server() -> Callable[[], None]:
+    """Start a temporary Prefect server unless an API is configured; it ends with this process.
+
+    Returns at once a function that waits for the server, to be called before a flow starts: it
+    needs several seconds in a process of its own, in which this one can import and check what the
+    run needs. (Prefect would start one by itself, but only when a flow begins, and it would import
+    the whole server into this process too.)
+    """
+    if configured_api():
+        return lambda: None
+    port = free_port()
+    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    command += ["--host", HOST, "--port", str(port), "--log-level", "error"]
+    api = f"http://{HOST}:{port}/api"
+    lifetime = ExitStack()
+    # Registered before Prefect registers its own, and so run after: the last log lines and task
+    # states are sent when the process exits, and the server must still be there for them.
+    atexit.register(lifetime.close)
+    process = lifetime.enter_context(running([sys.executable, "-m", *command], TEMPORARY))
+    lifetime.enter_context(temporary_settings(updates={PREFECT_API_URL: api}))
+    return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
 
 
 @contextmanager
-def embedded_server() -> Iterator[None]:
-    """Start Prefect's own temporary server unless an API is configured.
-
-    The server needs several seconds in a process of its own; what a run imports is imported
-    meanwhile. The server ends with this process.
-    """
-    if get_current_settings().api.url:
-        yield
-        return
-    failure: list[Exception] = []
-
-    def start() -> None:
+def running(
+    command: Sequence[str], environment: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a quiet process until the block ends."""
+    process = subprocess.Popen(  # noqa: S603 - our own commands
+        command,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            SubprocessASGIServer().start(timeout=STARTUP_TIMEOUT_S)
-        except Exception as error:
-            failure.append(error)
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
-    thread = threading.Thread(target=start, daemon=True)
-    thread.start()
-    import flows.round  # noqa: F401 - torch, MLflow and the rest
-    from tasks.validate import preload
 
-    preload()
-    thread.join()
-    if failure:
-        raise failure[0]
-    yield
+def installed(name: str) -> str:
+    """The path of a command of this environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: str) -> None:
+    """Wait for a server to answer.
+
+    Raises:
+        ConsiliumError: the process ended, or two minutes passed.
+    """
+    deadline = time.monotonic() + STARTUP_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(httpx.HTTPError):
+            if httpx.get(health, timeout=2).status_code == 200:
+                return
+        time.sleep(0.1)
+    state = "ended" if process.poll() is not None else "does not answer"
+    raise ConsiliumError(
+        f"The {name} server {state} instead of coming up at {health}. Run "
+        f"`{' '.join(map(str, list(process.args)))}` to see why."  # type: ignore[arg-type]
+    )
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])

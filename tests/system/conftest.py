@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -98,9 +97,3 @@ def wait_for(process: subprocess.Popen, text: str) -> str:
         if text in line:
             return "".join(lines)
     raise AssertionError(f"{process.args} ended without {text!r}:\n" + "".join(lines))
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -6,7 +6,8 @@ import shutil
 import httpx
 import pytest
 
-from tests.system.conftest import free_port, wait_for
+from flows.server import free_port
+from tests.system.conftest import wait_for
 
 pytestmark = pytest.mark.system
 
