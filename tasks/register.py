@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +86,21 @@ def _champion(name: str, metric: str) -> tuple[float | None, str | None]:
     return (float(text) if same else None), str(version.version)
 
 
+@contextmanager
+def _fluent_api(uri: str) -> Iterator[None]:
+    """Point MLflow's module-level functions, which alone log models, to a tracking server.
+
+    They also write the address into the environment, where it would pass for the user's choice.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
 def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
     header = read_header(model_path)
     shape = (-1, header.channels, *(header.size,) * header.dims)
@@ -92,8 +109,11 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
         outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes))]),
     )
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    mlflow.set_tracking_uri(tracking_uri())
-    with mlflow.start_run(run_id=mlflow_run_id), warnings.catch_warnings():
+    with (
+        _fluent_api(tracking_uri()),
+        mlflow.start_run(run_id=mlflow_run_id),
+        warnings.catch_warnings(),
+    ):
         # The signature is given by hand; an example would load the model once more.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         mlflow.pyfunc.log_model(
