@@ -15,12 +15,16 @@ STAGES = ("local_train", "compress", "protect", "aggregate", "evaluate")
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in a round; ``began`` is in seconds since the epoch."""
+    """What happened in a round; ``began`` is in seconds since the epoch.
+
+    ``aggregated`` and ``scored`` are the coordinator's parts: adding payloads, computing metrics.
+    """
 
     round_number: int
     sites: Sequence[str]
     stages: Sequence[StageResult]
     aggregated: Interval
+    scored: Interval
     evaluation: Evaluation
     began: float
     workers: int
@@ -49,6 +53,7 @@ class RoundRecord:
             for name in STAGES
         }
         intervals["aggregate"] = [self.aggregated]
+        intervals["evaluate"].append(self.scored)
         busy = sum(stage.ended - stage.started for stage in self.stages)
         return {
             "total": total,

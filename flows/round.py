@@ -185,9 +185,9 @@ def _run_round(run: _Run, round_number: int, began: float) -> float:
     ]
     predicted = [future.result() for future in evaluated]
     stages += predicted
-    evaluation = evaluate(run.folder.root, round_number, run.sites, predicted)
+    evaluation, scored = evaluate(run.folder.root, round_number, run.sites, predicted)
     record = RoundRecord(
-        round_number, asked, stages, aggregated.interval, evaluation, began, run.workers
+        round_number, asked, stages, aggregated.interval, scored, evaluation, began, run.workers
     )
     sizes = record.sizes(aggregated.down, aggregated.length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}

@@ -1,5 +1,6 @@
 """evaluate: the new global model on every site's validation and test cases."""
 
+import time
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from federated.coordinator import evaluate as evaluate_predictions
 from federated.evaluation import Evaluation
 from federated.run_folder import RunFolder
 from federated.site import StageResult, evaluate_site
+from federated.timing import Interval
 from tasks.pool import run_stage
 
 
@@ -25,6 +27,8 @@ def evaluate(
     round_number: int,
     sites: list[str],
     predicted: list[StageResult],  # noqa: ARG001 - orders the graph
-) -> Evaluation:
-    """Metrics over all sites together and at each of them."""
-    return evaluate_predictions(RunFolder(run), round_number, sites)
+) -> tuple[Evaluation, Interval]:
+    """Metrics over all sites together and at each of them, and when they were computed."""
+    started = time.time()
+    evaluation = evaluate_predictions(RunFolder(run), round_number, sites)
+    return evaluation, Interval(started, time.time())

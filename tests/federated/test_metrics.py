@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from federated.metrics import NAMES, auc, classification_metrics
 
@@ -16,6 +17,15 @@ def test_two_class_auc_by_hand():
     labels = np.array([1, 1, 0, 0])
     scores = np.array([0.8, 0.3, 0.5, 0.1])
     assert auc(labels, np.stack([1 - scores, scores], 1)) == 0.75
+
+
+def test_auc_equals_scikit_learns_with_ties_too():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    scores = rng.integers(0, 10, 200) / 10
+    assert auc(labels, np.stack([1 - scores, scores], 1)) == pytest.approx(
+        roc_auc_score(labels, scores)
+    )
 
 
 def test_macro_auc_leaves_out_classes_that_do_not_occur():
