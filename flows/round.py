@@ -4,6 +4,7 @@ A round, for every site asked: local-train → compress → encrypt; then aggreg
 site → evaluate → track → checkpoint, whose record makes the round count as done.
 """
 
+import gc
 import os
 import time
 from collections.abc import Mapping
@@ -127,6 +128,9 @@ def fl_round(
             folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
         )
         try:
+            # The imported libraries hold millions of objects; without this, Python's collector
+            # walks through all of them every few rounds, two seconds each time.
+            gc.freeze()
             clock = time.time()
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
                 clock = _run_round(run, round_number, clock)
