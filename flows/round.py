@@ -4,7 +4,6 @@ A round, for every site asked: local-train → compress → encrypt; then aggreg
 site → evaluate → track → checkpoint, whose record makes the round count as done.
 """
 
-import gc
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from prefect import flow, get_run_logger, tags
+from prefect import flow, get_run_logger
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -114,7 +113,9 @@ def fl_round(
         _tell(f"all {resolved.rounds} rounds are done; ask for more with --rounds")
         return str(folder.root)
     workers = worker_count(resolved)
-    with open_pool(resolved) as pool, tags(resolved.name):
+    # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
+    # which made some rounds wait two seconds.
+    with open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
         inputs = _inputs(resolved, folder, Path(prepared) if prepared else None)
@@ -128,9 +129,6 @@ def fl_round(
             folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
         )
         try:
-            # The imported libraries hold millions of objects; without this, Python's collector
-            # walks through all of them every few rounds, two seconds each time.
-            gc.freeze()
             clock = time.time()
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
                 clock = _run_round(run, round_number, clock)
