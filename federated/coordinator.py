@@ -81,8 +81,7 @@ def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]
     for kind in ("update", "compressed", "payload"):
         for path in folder.round_path(round_number).glob(f"*.{kind}.safetensors"):
             path.unlink()
-    if round_number >= 1:
-        for path in folder.round_path(round_number - 1).glob("*.predictions.safetensors"):
-            path.unlink()
+    for path in folder.round_path(round_number - 1).glob("*.predictions.safetensors"):
+        path.unlink()
     if round_number >= 2:
         folder.state_path(round_number - 2).unlink(missing_ok=True)

@@ -50,9 +50,9 @@ class StageResult:
     started: float
     ended: float
     peak_rss_mb: float
-    cases: int = 0
-    loss: float | None = None
-    size: int = 0
+    cases: int
+    loss: float | None
+    size: int
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,16 @@ def peak_rss_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
-def _result(site: str, stage: Stage, started: float, **numbers: float) -> StageResult:
-    return StageResult(site, stage, started, time.time(), peak_rss_mb(), **numbers)  # type: ignore[arg-type]
+def _result(
+    site: str,
+    stage: Stage,
+    started: float,
+    *,
+    cases: int = 0,
+    loss: float | None = None,
+    size: int = 0,
+) -> StageResult:
+    return StageResult(site, stage, started, time.time(), peak_rss_mb(), cases, loss, size)
 
 
 def train_site(run: Path, site: str, round_number: int) -> StageResult:

@@ -117,7 +117,7 @@ def train(
             y = torch.from_numpy(labels[batch.numpy()]).to(device)
             optimizer.zero_grad(set_to_none=True)
             loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             strategy.add_gradient(model.named_parameters(), anchor)
             optimizer.step()
             losses.append(float(loss.detach()) * len(batch))

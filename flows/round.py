@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.config import Experiment, load_experiment
-from federated.coordinator import (
-    choose_sites,
-    site_weights,
-    write_initial_state,
-)
+from federated.coordinator import choose_sites, site_weights, write_initial_state
 from federated.data.partition import Partition
 from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
@@ -63,7 +59,7 @@ class _Run:
     workers: int
     mlflow_run_id: str
     started: float
-    startup: dict[str, float] = field(default_factory=dict)
+    startup: dict[str, float]
 
     @property
     def partition(self) -> Partition:

@@ -96,7 +96,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: st
     state = "ended" if process.poll() is not None else "does not answer"
     raise ConsiliumError(
         f"The {name} server {state} instead of coming up at {health}. Run "
-        f"`{' '.join(map(str, list(process.args)))}` to see why."  # type: ignore[arg-type]
+        f"`{' '.join(map(str, list(process.args)))}` to see why."
     )
 
 

@@ -14,7 +14,7 @@ from federated.model_file import load_model, read_header
 from federated.training import predict
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class ServedModel(mlflow.pyfunc.PythonModel):
     """A network read from safetensors."""
 
     def load_context(self, context: Any) -> None:

@@ -153,5 +153,5 @@ def materialise(info: DatasetInfo, size: int, seed: int, root: Path) -> LocatedF
     if not path.is_file():
         arrays = generate(info, size, seed)
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
     return LocatedFile(path, "phantom", md5_of(path))
