@@ -43,8 +43,8 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: $(STAMP)  ## the demo experiment end to end
 	@$(BIN)/consilium run demo
 
-test: $(STAMP)  ## all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests; ARGS="-k name" for some
+	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,30 +1,31 @@
 """params.yaml as typed, validated, frozen values; the only reader of that file.
 
 An experiment is ``defaults`` overlaid by its own entry under ``experiments`` and by what is set on
-the command line. Where an overlay changes the ``name`` of a section such as ``strategy``, the
-other keys of that section start afresh, because they belong to the other implementation.
+the command line.
 """
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
+from federated.augmentation import Augment, Sampling
 from federated.compression import AnyCompression
 from federated.config_errors import closest, explain
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
 from federated.files import read_json
+from federated.params_file import CHOICES, overlay, parse_overrides, read_params
 from federated.privacy import AnyPrivacy
 from federated.protection import AnyProtection
 from federated.settings import Settings
 from federated.strategies import AnyStrategy
+from models.convolution import Convolution
 from models.norm import Norm
 
-# Sections whose ``name`` picks an implementation with keys of its own.
-CHOICES = ("strategy", "privacy", "compression", "protection", "runner")
+# Before the name of a backbone, as an experiment that can be run.
+PRETRAIN = "pretrain-"
 
 
 class DataSettings(Settings):
@@ -57,15 +58,25 @@ class ValidationSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """The network."""
+    """The network, and what its weights start from.
+
+    ``init`` is ``random`` or a file of pretrained weights. ``conv`` and ``stem`` are those of
+    resnet3d: the kind of its convolutions, and the width of its first kernel in voxels.
+    """
 
     name: Literal["small_cnn", "resnet3d"] = "small_cnn"
     norm: Norm = "group"
-    init: Literal["random"] = "random"
+    init: str = Field(default="random", min_length=1)
+    conv: Convolution = "3d"
+    stem: Literal[3, 7] = 3
 
 
 class TrainingSettings(Settings):
-    """The local loop at a site."""
+    """The local loop at a site.
+
+    The backbone, which is all but the head, is frozen for ``freeze_rounds`` rounds and then
+    trained with ``backbone_lr`` times the learning rate of the head.
+    """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = Field(default=3e-4, gt=0)
@@ -74,14 +85,25 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(default=0.01, ge=0)
     batch_size: int = Field(default=32, ge=1)
     local_epochs: int = Field(default=1, ge=1)
-    augment: Literal["none", "flips"] = "flips"
+    augment: Augment = "flips"
+    sampling: Sampling = "shuffle"
+    class_weights: Literal["none", "balanced"] = "none"
+    freeze_rounds: int = Field(default=0, ge=0)
+    backbone_lr: float = Field(default=1.0, ge=0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class SelectionSettings(Settings):
-    """By which metric a new model version is compared with the champion."""
+    """Which round's model a run keeps, when it stops early, and what makes a champion.
+
+    ``keep`` is the best round by ``metric`` or the last one. With ``patience`` a run ends after
+    that many rounds without a better value.
+    """
 
     metric: Literal["val/auc", "val/accuracy", "val/balanced_accuracy", "val/loss"] = "val/auc"
+    keep: Literal["best", "last"] = "best"
+    patience: Annotated[int, Field(ge=1)] | None = None
 
 
 class Serial(Settings):
@@ -135,21 +157,64 @@ def load_experiment(
     Raises:
         ConsiliumError: no such file or experiment, an unknown key, an impossible value.
     """
-    document = _read_params(params)
-    experiments = document.get("experiments") or {}
-    if name not in experiments:
+    document = read_params(params)
+    value = _experiment_values(document, name, params)
+    return resolve(name, overlay(value, parse_overrides(overrides)), str(params))
+
+
+def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[str]:
+    """The ``section.key=value`` items that let an experiment start from its backbone.
+
+    They are those of its entry under ``transfer``, and ``model.init`` for the entry's
+    ``backbone``, which is one of ``pretraining``.
+
+    Raises:
+        ConsiliumError: it has no entry, or one without a known backbone.
+    """
+    document = read_params(params)
+    entry = dict((document.get("transfer") or {}).get(name) or {})
+    known = document.get("pretraining") or {}
+    backbone = entry.pop("backbone", None)
+    if backbone not in known:
         raise ConsiliumError(
-            f"There is no experiment {name!r} in {params}.{closest(name, experiments)} "
-            f"Known experiments: {', '.join(experiments)}."
+            f"Transfer learning of {name!r} needs an entry `{name}: {{backbone: NAME}}` under "
+            f"`transfer:` in {params}, with NAME one of pretraining: {', '.join(known) or 'none'}."
         )
-    value = _overlay(document.get("defaults") or {}, experiments[name] or {})
-    value = _overlay(value, parse_overrides(overrides))
-    return resolve(name, value, str(params))
+    items = [f"model.init={backbone_path(str(backbone))}"]
+    for section, values in entry.items():
+        items += [f"{section}.{key}={value}" for key, value in values.items()]
+    return items
+
+
+def backbone_path(backbone: str) -> Path:
+    """Where a backbone of ``pretraining`` lies, relative to the project's folder."""
+    return Path("data") / "pretrained" / backbone / "model.safetensors"
+
+
+def _experiment_values(document: Mapping[str, Any], name: str, params: Path) -> dict[str, Any]:
+    """An experiment over the defaults; ``pretrain-NAME`` is backbone NAME of ``pretraining``."""
+    experiments = document["experiments"]
+    defaults = document.get("defaults") or {}
+    backbones = document.get("pretraining") or {}
+    backbone = name.removeprefix(PRETRAIN)
+    if name in experiments:
+        return overlay(defaults, experiments[name] or {})
+    if name.startswith(PRETRAIN) and backbone in backbones:
+        entry = {"strategy": {"name": "central"}, **(backbones[backbone] or {})}
+        source = entry.pop("experiment", backbone)
+        if source in experiments:
+            return overlay(overlay(defaults, experiments[source] or {}), entry)
+        name = str(source)
+    known = [*experiments, *(PRETRAIN + key for key in backbones)]
+    raise ConsiliumError(
+        f"There is no experiment {name!r} in {params}.{closest(name, known)} "
+        f"Known experiments: {', '.join(known)}."
+    )
 
 
 def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
     """The names of all experiments in params.yaml."""
-    return list(_read_params(params).get("experiments") or {})
+    return list(read_params(params).get("experiments") or {})
 
 
 def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
@@ -171,6 +236,13 @@ def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
             f"In experiment {name} of {where}, model.name='resnet3d' takes volumes, but "
             f"data.dataset={experiment.data.dataset!r} holds 2D images. Use model.name=small_cnn."
         )
+    only_resnet = {"conv": experiment.model.conv != "3d", "stem": experiment.model.stem != 3}
+    if experiment.model.name != "resnet3d" and any(only_resnet.values()):
+        keys = " and ".join(f"model.{key}" for key, given in only_resnet.items() if given)
+        raise ConsiliumError(
+            f"In experiment {name} of {where}, {keys} belongs to resnet3d, but model.name="
+            f"{experiment.model.name!r}. Set model.name=resnet3d, or leave it out."
+        )
     return experiment
 
 
@@ -178,75 +250,3 @@ def read_experiment(path: Path) -> Experiment:
     """Read a resolved experiment from a run's folder."""
     value = read_json(path)
     return resolve(value.pop("name"), value, str(path))
-
-
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Nested values from ``section.key=value`` items; values are read as YAML.
-
-    Raises:
-        ConsiliumError: an item without ``=`` or with an empty key.
-    """
-    result: dict[str, Any] = {}
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        parts = [part.strip() for part in key.split(".")]
-        if not equals or not all(parts):
-            raise ConsiliumError(
-                f"The setting {item!r} is not of the form section.key=value, "
-                "for example strategy.mu=0.1."
-            )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConsiliumError(f"The value of the setting {item!r} is not YAML.") from error
-        if isinstance(value, str):
-            value = _number_or_text(value)
-        node = result
-        for part in parts[:-1]:
-            child = node.setdefault(part, {})
-            if not isinstance(child, dict):
-                raise ConsiliumError(f"The setting {item!r} contradicts an earlier one.")
-            node = child
-        node[parts[-1]] = value
-    return result
-
-
-def _number_or_text(text: str) -> float | str:
-    """YAML 1.1 reads 1e-3 as text, because it has no point; a person means a number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _read_params(params: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(params.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConsiliumError(
-            f"There is no {params} in {Path.cwd()}. Run consilium in the project's folder, or name "
-            "the file with --params."
-        ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConsiliumError(f"The file {params} cannot be read as YAML: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("experiments"), dict):
-        raise ConsiliumError(
-            f"The file {params} has no `experiments:` section. It needs `defaults:` and "
-            "`experiments:`, as README.md shows."
-        )
-    return document
-
-
-def _overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(top, Mapping):
-        raise ConsiliumError(f"An experiment is a mapping of sections, not {top!r}.")
-    result = dict(base)
-    for key, value in top.items():
-        below = base.get(key)
-        if not isinstance(value, Mapping) or not isinstance(below, Mapping):
-            result[key] = value
-        elif key in CHOICES and "name" in value and value["name"] != below.get("name"):
-            result[key] = dict(value)
-        else:
-            result[key] = {**below, **value}
-    return result

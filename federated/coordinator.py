@@ -10,56 +10,104 @@ from federated.config import Experiment
 from federated.data.partition import Partition
 from federated.evaluation import Evaluation, score
 from federated.files import write_json
+from federated.optimization import local_work
 from federated.randomness import numpy_generator
-from federated.run_folder import RunFolder
-from federated.site import read_predictions
-from federated.update import Layout, RoundState, read_payload, read_state, write_state
+from federated.run_folder import RunFolder, memory_round
+from federated.selection import kept_round
+from federated.site import POOLED, read_predictions
+from federated.strategies.strategy import LocalWork, Participation, Server
+from federated.update import (
+    Layout,
+    RoundState,
+    read_memory,
+    read_payload,
+    read_state,
+    write_memory,
+    write_state,
+)
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
-    """Write the weights that round 1 starts from."""
-    layout = Layout.of(model)
-    write_state(folder.state_path(0), RoundState(0, layout.flatten(model), layout))
+    """Write what round 1 starts from: the model's weights, and the strategy's own state."""
+    strategy = folder.experiment().strategy
+    layout = Layout.of(model, strategy.personal(model))
+    weights = layout.flatten(model)
+    server = strategy.open_server(weights[layout.shared])
+    write_memory(folder.server_path(0), server.memory)
+    write_state(folder.state_path(0), RoundState(0, weights, layout, server.broadcast))
 
 
 def choose_sites(experiment: Experiment, sites: list[str], round_number: int) -> list[str]:
     """The sites asked in a round: the configured share of all, at least one, in order."""
+    if experiment.strategy.pools_cases:
+        return [POOLED]
     count = ceil(experiment.sites.participation * len(sites))
     rng = numpy_generator(experiment.seed, purpose="participation", round_number=round_number)
     return sorted(rng.choice(sites, size=count, replace=False).tolist())
 
 
-def site_weights(partition: Partition, sites: list[str]) -> dict[str, float]:
+def training_cases(partition: Partition, site: str, sites: Iterable[str]) -> int:
+    """Training cases of a site, or of all ``sites`` for :data:`POOLED`."""
+    return sum(partition.cases(one, "train") for one in (sites if site == POOLED else [site]))
+
+
+def site_weights(partition: Partition, asked: list[str]) -> dict[str, float]:
     """n_k / Σn over the sites asked, with n_k the training cases of site k."""
-    cases = {site: partition.cases(site, "train") for site in sites}
+    if asked == [POOLED]:
+        return {POOLED: 1.0}
+    cases = {site: partition.cases(site, "train") for site in asked}
     total = sum(cases.values())
     return {site: count / total for site, count in cases.items()}
 
 
-def aggregate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> tuple[int, int]:
+def participation(folder: RunFolder, experiment: Experiment, asked: list[str]) -> Participation:
+    """Weights and work of the sites asked, and their share of all sites' training cases."""
+    partition, sites = folder.partition(), folder.sites()
+    batch_norm = experiment.model.norm == "batch"
+    cases = {site: training_cases(partition, site, sites) for site in asked}
+    work: dict[str, LocalWork] = {
+        site: local_work(count, experiment.training, batch_norm) for site, count in cases.items()
+    }
+    everyone = sum(partition.cases(site, "train") for site in sites)
+    share = sum(cases.values()) / everyone
+    return Participation(site_weights(partition, asked), work, share)
+
+
+def aggregate(folder: RunFolder, round_number: int, asked: list[str]) -> tuple[int, int]:
     """Add the sites' payloads one after the other and write the round's state.
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
     of sites makes the floating-point sum the same in every run.
 
     Returns:
-        Bytes of the new global model, as each site downloads it, and its number of values.
+        Bytes of the new state, as each site downloads it, and the model's number of values.
     """
     experiment = folder.experiment()
+    strategy = experiment.strategy
     state = read_state(folder.state_path(round_number - 1))
+    layout = state.layout
     running = None
-    for site in sites:
+    for site in asked:
         payload = read_payload(folder.site_path(round_number, site, "payload"))
         if running is None:
             running = experiment.protection.open_sum(payload.length)
         experiment.protection.add(running, payload, round_number)
+    length = strategy.sent_length(int(layout.shared.sum()))
     if running is None:
-        running = experiment.protection.open_sum(state.layout.size)
-    mean = experiment.compression.decompress(experiment.protection.mean(running), state.layout.size)
-    weights, strategy_state = experiment.strategy.server_step(state.weights, mean, state.strategy)
+        running = experiment.protection.open_sum(length)
+    mean = experiment.compression.decompress(experiment.protection.mean(running), length)
+    before = Server(
+        state.weights[layout.shared],
+        state.broadcast,
+        read_memory(folder.server_path(round_number - 1)),
+    )
+    after = strategy.server_step(before, mean, participation(folder, experiment, asked))
+    weights = state.weights
+    weights[layout.shared] = after.weights
+    write_memory(folder.server_path(round_number), after.memory)
     path = folder.state_path(round_number)
-    write_state(path, RoundState(round_number, weights, state.layout, strategy_state))
-    return path.stat().st_size, state.layout.size
+    write_state(path, RoundState(round_number, weights, layout, after.broadcast))
+    return path.stat().st_size, layout.size
 
 
 def evaluate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> Evaluation:
@@ -75,7 +123,8 @@ def evaluate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> Eval
 def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]) -> None:
     """Mark a round as done, then drop what no later round reads.
 
-    The states of the last two rounds stay, and the predictions of the last one.
+    The states of the last two rounds stay, that of the round whose model is kept so far, and the
+    predictions of the last round.
     """
     write_json(folder.record_path(round_number), record)
     for kind in ("update", "compressed", "payload"):
@@ -83,5 +132,16 @@ def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]
             path.unlink()
     for path in folder.round_path(round_number - 1).glob("*.predictions.safetensors"):
         path.unlink()
-    if round_number >= 2:
-        folder.state_path(round_number - 2).unlink(missing_ok=True)
+    kept = {
+        round_number,
+        round_number - 1,
+        kept_round(folder.records(), folder.experiment().selection),
+    }
+    for number in set(range(round_number)) - kept:
+        folder.state_path(number).unlink(missing_ok=True)
+        folder.server_path(number).unlink(missing_ok=True)
+    for site in folder.sites():
+        needed = {folder.latest_memory(site, number) for number in kept}
+        for path in folder.memory_path(0, site).parent.glob("round-*.memory.safetensors"):
+            if path not in needed and memory_round(path) <= round_number:
+                path.unlink()

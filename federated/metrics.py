@@ -13,8 +13,10 @@ from federated.data.dataset import Labels
 
 Probabilities = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
+Confusion = list[list[int]]
 
-NAMES = ("accuracy", "auc", "balanced_accuracy", "precision", "recall", "f1", "loss")
+NAMES = ("accuracy", "auc", "balanced_accuracy", "precision", "recall", "f1", "ece", "loss")
+CALIBRATION_BINS = 15
 
 
 def auc(labels: Labels, probabilities: Probabilities) -> float | None:
@@ -43,12 +45,33 @@ def _area(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> f
     return (rank_sum - hits * (hits + 1) / 2) / (hits * (len(scores) - hits))
 
 
+def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> float:
+    """Mean distance of confidence and accuracy over 15 equal bins of confidence, in [0, 1].
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", Eq. 3; the confidence is the
+    largest predicted probability, bins are closed on the right, n is at least 1.
+    """
+    confidence = probabilities.max(axis=1)
+    hit = probabilities.argmax(axis=1) == labels
+    bins = np.ceil(confidence * CALIBRATION_BINS).clip(1, CALIBRATION_BINS).astype(int)
+    gaps = np.bincount(bins, weights=confidence - hit)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def confusion_matrix(labels: Labels, probabilities: Probabilities) -> Confusion:
+    """Counts ``[true][predicted]`` of all classes."""
+    classes = probabilities.shape[1]
+    pairs = labels * classes + probabilities.argmax(axis=1)
+    matrix = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+    return [[int(count) for count in row] for row in matrix]
+
+
 def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metrics:
     """All of :data:`NAMES` for labels ``(n,)`` and probabilities ``(n, classes)``.
 
-    Precision, recall and F1 are macro means over the classes that occur in labels or predictions,
-    a class without predictions counting as precision 0. ``loss`` is the mean negative log
-    likelihood. Every value is ``None`` where n is 0.
+    ``ece`` is the expected calibration error. Precision, recall and F1 are macro means over the
+    classes that occur in labels or predictions, a class without predictions counting as precision
+    0. ``loss`` is the mean negative log likelihood. Every value is ``None`` where n is 0.
     """
     if not len(labels):
         return dict.fromkeys(NAMES)
@@ -64,5 +87,6 @@ def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metr
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
+        "ece": expected_calibration_error(labels, probabilities),
         "loss": float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))),
     }

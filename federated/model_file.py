@@ -1,18 +1,26 @@
 """A trained network as one safetensors file: named tensors, and how to build the network."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
+from federated.update import Vector
 from models import build_model
+from models.convolution import Convolution
 from models.norm import Norm
+
+PersonalTensors = Mapping[str, Mapping[str, Vector]]
+SEPARATOR = "/"
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,25 @@ class ModelHeader:
     size: int
     dataset: str
     data_source: str
+    conv: Convolution = "3d"
+    stem: Literal[3, 7] = 3
 
 
-def save_model(path: Path, model: nn.Module, header: ModelHeader) -> None:
-    """Write a model's ``state_dict`` and header atomically."""
+def save_model(
+    path: Path, model: nn.Module, header: ModelHeader, personal: PersonalTensors | None = None
+) -> None:
+    """Write a model's ``state_dict``, its sites' own tensors, and the header atomically.
+
+    ``personal`` holds, by site, the tensors in which that site's model differs.
+    """
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
+    for site, own in (personal or {}).items():
+        tensors |= {
+            f"{site}{SEPARATOR}{name}": torch.from_numpy(np.ascontiguousarray(value))
+            for name, value in own.items()
+        }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"consilium": json.dumps(asdict(header))})
 
@@ -54,9 +74,29 @@ def read_header(path: Path | str) -> ModelHeader:
         ) from error
 
 
-def load_model(path: Path | str) -> nn.Module:
-    """Build the network of a file and fill in its weights; it is in evaluation mode."""
+def personal_sites(path: Path | str) -> list[str]:
+    """The sites that have tensors of their own in a model file; none for a global model."""
+    with safe_open(path, framework="pt") as file:
+        return sorted({k.split(SEPARATOR)[0] for k in file.keys() if SEPARATOR in k})  # noqa: SIM118
+
+
+def load_model(path: Path | str, site: str | None = None) -> nn.Module:
+    """Build the network of a file and fill in its weights; it is in evaluation mode.
+
+    Args:
+        path: a file written by :func:`save_model`.
+        site: whose model, where sites have tensors of their own.
+
+    Raises:
+        ConsiliumError: sites have models of their own, and ``site`` is none of them.
+    """
     header = read_header(path)
+    sites = personal_sites(path)
+    if sites and site not in sites:
+        raise ConsiliumError(
+            f"The model {path} is personalised: every site has its own, and {site!r} is not one "
+            f"of them. Name one of {', '.join(sites)}."
+        )
     model = build_model(
         header.name,
         channels=header.channels,
@@ -64,7 +104,13 @@ def load_model(path: Path | str) -> nn.Module:
         dims=header.dims,
         norm=header.norm,
         seed=0,
+        conv=header.conv,
+        stem=header.stem,
     )
+    own = f"{site}{SEPARATOR}"
     with safe_open(path, framework="pt") as file:
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        names = list(file.keys())
+        tensors = {name: file.get_tensor(name) for name in names if SEPARATOR not in name}
+        tensors |= {n.removeprefix(own): file.get_tensor(n) for n in names if n.startswith(own)}
+    model.load_state_dict(tensors)
     return model.eval()

@@ -79,6 +79,8 @@ class RoundRecord:
             "round": self.round_number,
             "sites": list(self.sites),
             "metrics": dict(self.evaluation.overall),
+            "spread": dict(self.evaluation.spread),
+            "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,
             "bytes": dict(sizes),
             "seconds": {key: round(value, 4) for key, value in seconds.items()},

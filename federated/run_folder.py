@@ -39,6 +39,11 @@ class RunFolder:
         return self.root / "summary.json"
 
     @property
+    def transfer_path(self) -> Path:
+        """What became of the tensors of pretrained weights, where there are any."""
+        return self.root / "transfer.json"
+
+    @property
     def model_path(self) -> Path:
         """The final weights."""
         return self.root / "model.safetensors"
@@ -54,6 +59,23 @@ class RunFolder:
     def site_path(self, round_number: int, site: str, kind: str) -> Path:
         """A site's ``update``, ``compressed``, ``payload`` or ``predictions`` in a round."""
         return self.round_path(round_number) / f"{site}.{kind}.safetensors"
+
+    def server_path(self, round_number: int) -> Path:
+        """What the server keeps to itself after a round."""
+        return self.round_path(round_number) / "server.safetensors"
+
+    def memory_path(self, round_number: int, site: str) -> Path:
+        """What a site keeps to itself after a round."""
+        return self.root / "sites" / site / f"round-{round_number:03d}.memory.safetensors"
+
+    def latest_memory(self, site: str, round_number: int) -> Path | None:
+        """The newest memory of a site that is not from after a round."""
+        paths = [
+            path
+            for path in self.memory_path(0, site).parent.glob("round-*.memory.safetensors")
+            if memory_round(path) <= round_number
+        ]
+        return max(paths, key=memory_round, default=None)
 
     def record_path(self, round_number: int) -> Path:
         """The record that marks a round as done."""
@@ -97,6 +119,11 @@ class RunFolder:
     def records(self) -> list[dict[str, Any]]:
         """The records of the complete rounds, in order."""
         return [read_json(self.record_path(n)) for n in range(1, self.done_rounds() + 1)]
+
+
+def memory_round(path: Path) -> int:
+    """The round of a site's memory file."""
+    return int(path.name.split(".")[0].removeprefix("round-"))
 
 
 def new_run(runs: Path, experiment: Experiment) -> RunFolder:

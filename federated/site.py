@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 import psutil
 from safetensors.numpy import load_file, save_file
@@ -23,20 +24,31 @@ from federated.data.partition import Partition
 from federated.data.scanner import site_images
 from federated.files import atomic_path
 from federated.metrics import Probabilities
+from federated.optimization import local_work
 from federated.randomness import derive_seed
 from federated.run_folder import RunFolder
-from federated.training import choose_device, place, predict, train
+from federated.strategies.strategy import SiteStart
+from federated.training import choose_device, has_batch_norm, place, predict, train
 from federated.update import (
-    Layout,
+    Arrays,
     ModelUpdate,
+    RoundState,
+    Vector,
     read_compressed,
+    read_memory,
     read_state,
     read_update,
     write_compressed,
+    write_memory,
     write_payload,
     write_update,
 )
 from models import build_model
+
+# The one who trains on all sites' cases where the strategy pools them.
+POOLED = "pooled"
+# A site's own tensors in its memory.
+PERSONAL = "personal"
 
 Stage = Literal["local_train", "compress", "protect", "evaluate"]
 
@@ -62,8 +74,8 @@ class _Context:
     experiment: Experiment
     dataset: Dataset
     partition: Partition
+    sites: tuple[str, ...]
     model: nn.Module
-    layout: Layout
 
 
 def new_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
@@ -75,6 +87,8 @@ def new_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
         dims=dataset.info.dims,
         norm=experiment.model.norm,
         seed=derive_seed(experiment.seed, purpose="initial weights"),
+        conv=experiment.model.conv,
+        stem=experiment.model.stem,
     )
 
 
@@ -85,13 +99,19 @@ def _context(run: Path) -> _Context:
     dataset = load(folder.data(), experiment.data)
     worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
     model = place(new_model(experiment, dataset), choose_device(experiment.training.device, worker))
-    return _Context(experiment, dataset, folder.partition(), model, Layout.of(model))
+    return _Context(experiment, dataset, folder.partition(), tuple(folder.sites()), model)
 
 
 @lru_cache(maxsize=1024)
 def _site_cases(run: Path, site: str, split: Split) -> tuple[Images, Labels]:
-    """A site's images and labels; kept, because a scanner profile takes its time."""
+    """A site's images and labels; kept, because a scanner profile takes its time.
+
+    :data:`POOLED` is all sites together.
+    """
     context = _context(run)
+    if site == POOLED:
+        parts = [_site_cases(run, one, split) for one in context.sites]
+        return np.concatenate([i for i, _ in parts]), np.concatenate([y for _, y in parts])
     return site_images(context.experiment, context.dataset, context.partition, site, split)
 
 
@@ -119,29 +139,74 @@ def _result(
     return StageResult(site, stage, started, time.time(), peak_rss_mb(), cases, loss, size)
 
 
+def site_weights_after(
+    folder: RunFolder, round_number: int, site: str
+) -> tuple[RoundState, Vector, Arrays]:
+    """The state after a round, the weights a site has then, and the site's memory.
+
+    The weights are the global ones with the site's own personal tensors, if it has any yet.
+    """
+    state = read_state(folder.state_path(round_number))
+    path = folder.latest_memory(site, round_number)
+    memory = dict(read_memory(path)) if path else {}
+    personal = memory.pop(PERSONAL, None)
+    weights = state.weights.copy()
+    if personal is not None:
+        weights[~state.layout.shared] = personal
+    return state, weights, memory
+
+
+def personal_tensors(folder: RunFolder, round_number: int) -> dict[str, dict[str, Vector]]:
+    """By site, the tensors in which its model after a round differs from the global one."""
+    personal = read_state(folder.state_path(round_number)).layout.personal
+    if not personal:
+        return {}
+    result = {}
+    for site in folder.sites():
+        state, weights, _ = site_weights_after(folder, round_number, site)
+        result[site] = {n: v for n, v in state.layout.split(weights).items() if n in personal}
+    return result
+
+
 def train_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Train from the last round's weights and write the update Δ_k = w_k − w."""
+    """Train from the last round's weights; write what is to be sent, and the site's memory.
+
+    The update is Δ_k = w_k − w on the shared values; personal tensors go to the memory.
+    """
     started = time.time()
     folder, context = RunFolder(run), _context(run)
-    experiment, model = context.experiment, context.model
+    experiment, model, strategy = context.experiment, context.model, context.experiment.strategy
     images, labels = _site_cases(run, site, "train")
-    weights = read_state(folder.state_path(round_number - 1)).weights
-    context.layout.load(model, experiment.strategy.start(weights))
+    state, weights, memory = site_weights_after(folder, round_number - 1, site)
+    layout = state.layout
+    layout.load(model, weights)
+    start = SiteStart(layout, state.broadcast, memory)
+    rule = strategy.local_rule(model, start)
     result = train(
         model,
         images,
         labels,
         experiment.training,
-        experiment.strategy,
+        rule,
         seed=experiment.seed,
         round_number=round_number,
         rounds=experiment.rounds,
         site=site,
         device=next(model.parameters()).device,
+        classes=len(context.dataset.info.classes),
     )
-    vector = context.layout.flatten(model) - weights
-    update = ModelUpdate(site, round_number, len(images), vector, context.layout)
-    write_update(folder.site_path(round_number, site, "update"), update)
+    trained = layout.flatten(model)
+    work = local_work(len(images), experiment.training, has_batch_norm(model))
+    update = (trained - weights)[layout.shared]
+    sent, kept = strategy.finish_site(update, rule, work, start)
+    if layout.personal:
+        kept = {**kept, PERSONAL: trained[~layout.shared]}
+    if kept:
+        write_memory(folder.memory_path(round_number, site), kept)
+    write_update(
+        folder.site_path(round_number, site, "update"),
+        ModelUpdate(site, round_number, len(images), sent),
+    )
     return _result(site, "local_train", started, cases=len(images), loss=result.loss)
 
 
@@ -166,10 +231,11 @@ def protect_site(run: Path, site: str, round_number: int, weight: float) -> Stag
 
 
 def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Predict the site's validation and test cases with the weights after a round."""
+    """Predict the site's validation and test cases with the weights it has after a round."""
     started = time.time()
     folder, context = RunFolder(run), _context(run)
-    context.layout.load(context.model, read_state(folder.state_path(round_number)).weights)
+    state, weights, _ = site_weights_after(folder, round_number, site)
+    state.layout.load(context.model, weights)
     device = next(context.model.parameters()).device
     classes = len(context.dataset.info.classes)
     arrays: dict[str, npt.NDArray[Any]] = {}

@@ -7,6 +7,7 @@ from federated.config import Experiment
 from federated.data.dataset import LocatedFile
 from federated.round_record import STAGES
 from federated.run_folder import RunFolder
+from federated.selection import kept_round
 
 
 def summarise(
@@ -24,6 +25,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The summary of a run whose rounds are done, from the rounds' own records.
 
+    Metrics are those of ``kept_round``, the round whose model the run keeps.
     Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
     which at least one site was in it. ``overhead`` is what remains of the rounds when at no time
     any site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
@@ -31,7 +33,8 @@ def summarise(
     ``data`` (download, reading, partition, validation). Bytes are those of the files that travel.
     """
     records = folder.records()
-    last = records[-1]
+    kept = kept_round(records, experiment.selection)
+    chosen = records[kept - 1]
     stages = {
         stage: round(sum(record["seconds"][stage] for record in records), 3) for stage in STAGES
     }
@@ -42,8 +45,11 @@ def summarise(
         "sites": list(sites),
         "rounds_done": len(records),
         "strategy": experiment.strategy.model_dump(mode="json"),
-        "metrics": last["metrics"],
-        "per_site": last["per_site"],
+        "kept_round": kept,
+        "metrics": chosen["metrics"],
+        "spread": chosen["spread"],
+        "confusion": chosen["confusion"],
+        "per_site": chosen["per_site"],
         "privacy": experiment.privacy.report(),
         "bytes": {
             key: sum(record["bytes"][key] for record in records)

@@ -1,18 +1,25 @@
-"""The local loop: what happens to a model at a site, and how it is evaluated."""
+"""The local loop: what happens to a model at a site, and how it predicts."""
 
 from dataclasses import dataclass
-from math import cos, pi
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from federated.augmentation import augment, class_weights, draw_epoch
 from federated.config import TrainingSettings
 from federated.data.dataset import Images, Labels, to_float
 from federated.errors import ConsiliumError
 from federated.metrics import Probabilities
+from federated.optimization import (
+    freeze,
+    is_frozen,
+    learning_rate,
+    make_optimizer,
+    merges_last_batch,
+)
 from federated.randomness import torch_generator
-from federated.strategies.strategy import Strategy
+from federated.strategies.strategy import LocalRule
 
 EVALUATION_BATCH = 128
 
@@ -42,19 +49,6 @@ def choose_device(setting: str, worker: int = 0) -> torch.device:
     return torch.device("cuda", worker % torch.cuda.device_count())
 
 
-def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) -> float:
-    """The learning rate of a round, counted from 1.
-
-    ``cosine`` falls from ``settings.lr`` in the first round towards 0 after the last one
-    (Loshchilov and Hutter 2017, Eq. 5, with rounds for epochs). On non-IID sites FedAvg with a
-    constant rate stays away from the optimum (Li et al. 2020, "On the Convergence of FedAvg on
-    Non-IID Data", Theorem 4).
-    """
-    if settings.schedule == "constant":
-        return settings.lr
-    return settings.lr * 0.5 * (1.0 + cos(pi * (round_number - 1) / rounds))
-
-
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Move a model to a device with channels last, which halves a 3D step on a CPU."""
     model = model.to(device)
@@ -65,27 +59,19 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
     return model
 
 
-def random_flips(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip each case ``(channels, *spatial)`` along each axis with probability one half."""
-    for axis in range(2, images.ndim):
-        chosen = torch.rand(len(images), generator=generator) < 0.5
-        chosen = chosen.to(images.device).view(-1, *[1] * (images.ndim - 1))
-        images = torch.where(chosen, images.flip(axis), images)
-    return images
-
-
 def train(
     model: nn.Module,
     images: Images,
     labels: Labels,
     settings: TrainingSettings,
-    strategy: Strategy,
+    rule: LocalRule,
     *,
     seed: int,
     round_number: int,
     rounds: int,
     site: str,
     device: torch.device,
+    classes: int,
 ) -> LocalResult:
     """Train ``model`` in place for ``settings.local_epochs`` epochs on a site's training cases.
 
@@ -94,35 +80,41 @@ def train(
 
     Args:
         images: ``(n, channels, *spatial)`` uint8, n at least 1.
-        labels: ``(n,)`` int64.
+        labels: ``(n,)`` int64 in [0, ``classes``).
+        rule: what the strategy changes in a step.
 
     Raises:
-        ConsiliumError: the loss is no longer finite.
+        ConsiliumError: the loss is no longer finite, or the device has no such precision.
     """
     generator = torch_generator(
         seed, purpose="local training", round_number=round_number, site=site
     )
-    optimizer = _make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
-    anchor = {name: p.detach().clone() for name, p in model.named_parameters()}
     model.train()
-    losses: list[float] = []
-    steps = 0
+    freeze(model, is_frozen(settings, round_number))
+    optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
+    precision = _Precision(settings.precision, device)
+    targets = torch.from_numpy(labels)
+    weights = None
+    if settings.class_weights == "balanced":
+        weights = class_weights(targets, classes).to(device)
+    loss_sum, drawn, steps = 0.0, 0, 0
     for _ in range(settings.local_epochs):
-        losses = []
-        order = torch.randperm(len(images), generator=generator)
+        loss_sum, drawn = 0.0, 0
+        order = draw_epoch(targets, settings.sampling, generator)
         for batch in _batches(order, settings.batch_size, has_batch_norm(model)):
             x = torch.from_numpy(to_float(images[batch.numpy()])).to(device)
-            if settings.augment == "flips":
-                x = random_flips(x, generator)
-            y = torch.from_numpy(labels[batch.numpy()]).to(device)
+            x = augment(x, settings.augment, generator)
+            y = targets[batch].to(device)
             optimizer.zero_grad(set_to_none=True)
-            loss = nn.functional.cross_entropy(model(x), y)
-            torch.autograd.backward(loss)
-            strategy.add_gradient(model.named_parameters(), anchor)
-            optimizer.step()
-            losses.append(float(loss.detach()) * len(batch))
+            with precision.autocast():
+                loss = nn.functional.cross_entropy(model(x).float(), y, weight=weights)
+            precision.backward(loss, optimizer)
+            rule.adjust(model.named_parameters())
+            precision.step(optimizer)
+            loss_sum += float(loss.detach()) * len(batch)
+            drawn += len(batch)
             steps += 1
-    mean_loss = sum(losses) / len(images)
+    mean_loss = loss_sum / drawn
     if not np.isfinite(mean_loss):
         raise ConsiliumError(
             f"Training at {site} in round {round_number} diverged: the loss is {mean_loss}. "
@@ -147,22 +139,41 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d) for m in model.modules())
 
 
-def _batches(order: Tensor, batch_size: int, at_least_two: bool) -> list[Tensor]:
-    """Cut an epoch into batches; BatchNorm cannot train on a last batch of one case."""
+class _Precision:
+    """Mixed precision: the forward pass in 16 bits, weights and sums in 32.
+
+    float16 has a small range, so its loss is scaled up before backward (Micikevicius et al. 2018)
+    and the gradients scaled down again before a strategy sees them.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        if name == "float16" and device.type != "cuda":
+            raise ConsiliumError(
+                "training.precision=float16 needs a CUDA device. Use bfloat16 or float32."
+            )
+        self.type = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.type, enabled=self.type is not None)
+
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        torch.autograd.backward(self.scaler.scale(loss))
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()
+
+
+def _batches(order: Tensor, batch_size: int, batch_norm: bool) -> list[Tensor]:
+    """Cut an epoch into batches."""
     batches = list(torch.split(order, batch_size))
-    if at_least_two and len(batches) > 1 and len(batches[-1]) == 1:
+    if merges_last_batch(len(order), batch_size, batch_norm):
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
-
-
-def _make_optimizer(
-    model: nn.Module, settings: TrainingSettings, lr: float
-) -> torch.optim.Optimizer:
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(),
-            lr=lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-    return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=settings.weight_decay)

@@ -7,6 +7,7 @@ Integer buffers (the batch counter of BatchNorm) stay where they are.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,25 +28,44 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the tensors in a flat vector, in order."""
+    """Names and shapes of the tensors in a flat vector, in order.
+
+    Tensors named in ``personal`` stay at the sites; the others are shared.
+    """
 
     entries: tuple[tuple[str, tuple[int, ...]], ...]
+    personal: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(model: nn.Module) -> "Layout":
+    def of(model: nn.Module, personal: frozenset[str] = frozenset()) -> "Layout":
         """The layout of a model's floating-point tensors."""
-        return Layout(
-            tuple(
-                (name, tuple(tensor.shape))
-                for name, tensor in model.state_dict().items()
-                if tensor.is_floating_point()
-            )
+        entries = tuple(
+            (name, tuple(tensor.shape))
+            for name, tensor in model.state_dict().items()
+            if tensor.is_floating_point()
         )
+        return Layout(entries, personal)
 
     @property
     def size(self) -> int:
         """Number of values in the vector."""
         return sum(prod(shape) for _, shape in self.entries)
+
+    @cached_property
+    def shared(self) -> npt.NDArray[np.bool_]:
+        """Which of the vector's values are shared, as booleans of its :attr:`size`."""
+        parts = [np.full(prod(shape), name not in self.personal) for name, shape in self.entries]
+        return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+    def split(self, vector: Vector) -> dict[str, Vector]:
+        """Views of the vector's tensors, by name and in their shapes."""
+        result = {}
+        position = 0
+        for name, shape in self.entries:
+            count = prod(shape)
+            result[name] = vector[position : position + count].reshape(shape)
+            position += count
+        return result
 
     def flatten(self, model: nn.Module) -> Vector:
         """The model's tensors as one float32 vector of :attr:`size` values, on the CPU."""
@@ -62,24 +82,22 @@ class Layout:
         if vector.shape != (self.size,):
             raise ValueError(f"a vector of {vector.shape} does not fit a layout of {self.size}")
         state = model.state_dict()
-        position = 0
         with torch.no_grad():
-            for name, shape in self.entries:
-                count = prod(shape)
-                part = torch.from_numpy(vector[position : position + count].copy())
-                state[name].copy_(part.reshape(shape))
-                position += count
+            for name, part in self.split(vector).items():
+                state[name].copy_(torch.from_numpy(part.copy()))
 
 
 @dataclass(frozen=True)
 class ModelUpdate:
-    """What a site learned in a round: Δ_k = w_k − w, from ``cases`` training cases."""
+    """What a site has to send of a round, from ``cases`` training cases.
+
+    ``vector`` begins with Δ_k = w_k − w on the shared values; a strategy may let more follow.
+    """
 
     site: str
     round_number: int
     cases: int
     vector: Vector
-    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -114,15 +132,15 @@ class Payload:
 
 @dataclass(frozen=True)
 class RoundState:
-    """Everything the next round starts from; reading it back is resuming.
+    """What sites start the next round from: this is what travels down.
 
-    ``strategy`` is the server's own state (momenta, control variates) by name.
+    ``broadcast`` holds what a strategy sends along with the weights (control variates), by name.
     """
 
     round_number: int
     weights: Vector
     layout: Layout
-    strategy: Arrays = field(default_factory=dict)
+    broadcast: Arrays = field(default_factory=dict)
 
 
 def _write(path: Path, kind: str, arrays: Arrays, header: Mapping[str, Any]) -> None:
@@ -149,17 +167,12 @@ def _read(path: Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str,
     return arrays, json.loads(metadata["header"])
 
 
-def _layout_from(entries: list[Any]) -> Layout:
-    return Layout(tuple((name, tuple(shape)) for name, shape in entries))
-
-
 def write_update(path: Path, update: ModelUpdate) -> None:
     """Write an update atomically."""
     header = {
         "site": update.site,
         "round_number": update.round_number,
         "cases": update.cases,
-        "layout": update.layout.entries,
     }
     _write(path, "update", {"vector": update.vector}, header)
 
@@ -167,8 +180,7 @@ def write_update(path: Path, update: ModelUpdate) -> None:
 def read_update(path: Path) -> ModelUpdate:
     """Read an update written by :func:`write_update`."""
     arrays, header = _read(path, "update")
-    layout = _layout_from(header.pop("layout"))
-    return ModelUpdate(vector=arrays["vector"], layout=layout, **header)
+    return ModelUpdate(vector=arrays["vector"], **header)
 
 
 def write_compressed(path: Path, update: CompressedUpdate) -> None:
@@ -209,19 +221,30 @@ def read_payload(path: Path) -> Payload:
 
 def write_state(path: Path, state: RoundState) -> None:
     """Write a round's state atomically."""
-    arrays = {"weights": state.weights} | {f"strategy.{k}": v for k, v in state.strategy.items()}
-    header = {"round_number": state.round_number, "layout": state.layout.entries}
+    arrays = {"weights": state.weights} | {f"broadcast.{k}": v for k, v in state.broadcast.items()}
+    header = {
+        "round_number": state.round_number,
+        "layout": state.layout.entries,
+        "personal": sorted(state.layout.personal),
+    }
     _write(path, "state", arrays, header)
 
 
 def read_state(path: Path) -> RoundState:
     """Read a round's state written by :func:`write_state`."""
     arrays, header = _read(path, "state")
-    strategy = {
-        name.removeprefix("strategy."): array
-        for name, array in arrays.items()
-        if name.startswith("strategy.")
-    }
-    return RoundState(
-        header["round_number"], arrays["weights"], _layout_from(header["layout"]), strategy
-    )
+    entries = tuple((name, tuple(shape)) for name, shape in header["layout"])
+    weights = arrays.pop("weights")
+    broadcast = {name.removeprefix("broadcast."): array for name, array in arrays.items()}
+    layout = Layout(entries, frozenset(header["personal"]))
+    return RoundState(header["round_number"], weights, layout, broadcast)
+
+
+def write_memory(path: Path, arrays: Arrays) -> None:
+    """Write what the server or a site keeps to itself between rounds, atomically."""
+    _write(path, "memory", arrays, {})
+
+
+def read_memory(path: Path) -> Arrays:
+    """Read what :func:`write_memory` wrote."""
+    return _read(path, "memory")[0]

@@ -54,21 +54,26 @@ def run(
     export: Annotated[
         Path | None, typer.Option(help="Also put model.safetensors and rounds.csv here.")
     ] = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Start from the backbone that params.yaml names.")
+    ] = False,
     params: Params = PARAMS,
     runs: Runs = RUNS,
 ) -> None:
     """Prepare the data, run the rounds, evaluate and register the model."""
+    from federated.config import load_experiment, transfer_overrides
+
+    items = [*(transfer_overrides(experiment, params) if transfer else []), *(sets or [])]
 
     def check() -> None:
-        from federated.config import load_experiment
+        load_experiment(
+            experiment, [*items, *([f"rounds={rounds}"] if rounds is not None else [])], params
+        )
 
-        items = [*(sets or []), *([f"rounds={rounds}"] if rounds is not None else [])]
-        load_experiment(experiment, items, params)
-
-    folder = _run_flow(
+    folder = _run_round(
         check,
         experiment=experiment,
-        overrides=sets or [],
+        overrides=items,
         rounds=rounds,
         prepared=str(prepared) if prepared else None,
         params=str(params),
@@ -95,7 +100,68 @@ def resume(
 
         reopen_run(runs, experiment, run_id, rounds)
 
-    _run_flow(check, experiment=experiment, resume=run_id, rounds=rounds, runs=str(runs))
+    _run_round(check, experiment=experiment, resume=run_id, rounds=rounds, runs=str(runs))
+
+
+@app.command(epilog="Example: consilium pretrain organ")
+def pretrain(
+    backbone: Annotated[str, typer.Argument(help="A backbone under `pretraining` of params.yaml.")],
+    sets: Sets = None,
+    params: Params = PARAMS,
+    runs: Runs = RUNS,
+) -> None:
+    """Train a backbone for transfer learning, in one place, on a source set."""
+    from federated.config import PRETRAIN, load_experiment
+
+    def check() -> None:
+        load_experiment(PRETRAIN + backbone, sets or [], params)
+
+    def start() -> str:
+        from flows.pretrain import pretrain as run_pretraining
+
+        return str(run_pretraining(backbone, sets or [], str(params), str(runs)))
+
+    _say_result(Path(_run_flow(check, start)))
+
+
+@app.command(
+    epilog="Example: consilium compare adrenal --strategies fedavg,fedprox:mu=0.1,fedprox+tl"
+)
+def compare(
+    experiment: ExperimentName,
+    strategies: Annotated[
+        str, typer.Option(help="Names, with :key=value for settings and +tl for transfer learning.")
+    ] = "local,central,fedavg,fedavg+tl,fedprox,fedprox+tl,fedbn,scaffold,fedadam",
+    seeds: Annotated[int, typer.Option(min=1, help="How many; they are 0, 1, …")] = 3,
+    results: Annotated[
+        Path | None, typer.Option(help="Also write the table into this Markdown file.")
+    ] = None,
+    sets: Sets = None,
+    params: Params = PARAMS,
+    runs: Runs = RUNS,
+) -> None:
+    """Run strategies side by side; what is finished is not run again."""
+    labels = [label.strip() for label in strategies.split(",") if label.strip()]
+
+    def check() -> None:
+        from federated.comparison import cells
+
+        cells(experiment, labels, seeds, sets or [], params)
+
+    def start() -> str:
+        from flows.compare import fl_compare
+
+        return str(fl_compare(experiment, labels, seeds, sets or [], str(params), str(runs)))
+
+    folder = Path(_run_flow(check, start))
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    console = Console()
+    console.print(table, highlight=False, markup=False, soft_wrap=True)
+    if results:
+        from federated.results_page import put_table
+
+        put_table(results, table)
+    console.print(f"{folder}/table.md, cells.json, auc.png; in MLflow: a run of {experiment}")
 
 
 @app.command(epilog="Example: consilium prepare organ")
@@ -178,8 +244,21 @@ def serve(
     serve_all(Console(), params, prefect_port, mlflow_port, ui_only=ui_only)
 
 
-def _run_flow(check: Callable[[], None], **arguments: Any) -> Path:
-    """Run fl-round with a progress display, and say where to look.
+def _run_round(check: Callable[[], None], **arguments: Any) -> Path:
+    """Run fl-round and say where to look."""
+
+    def start() -> str:
+        from flows.round import fl_round
+
+        return str(fl_round(**arguments))
+
+    folder = Path(_run_flow(check, start))
+    _say_result(folder)
+    return folder
+
+
+def _run_flow(check: Callable[[], None], start: Callable[[], str]) -> str:
+    """Run a flow with a progress display; it returns a folder.
 
     ``check`` finds mistakes in the input; it runs while the server starts.
     """
@@ -190,18 +269,19 @@ def _run_flow(check: Callable[[], None], **arguments: Any) -> Path:
         wait_until_ready = start_embedded_server()
         check()
         from flows.progress import shown_on
-        from flows.round import fl_round
         from tasks.validate import preload
 
         preload()
         wait_until_ready()
     with shown_on(console):
-        folder = Path(fl_round(**arguments))
+        return start()
+
+
+def _say_result(folder: Path) -> None:
     from flows.describe import result_lines
 
     for line in result_lines(folder):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return folder
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.callback()

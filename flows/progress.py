@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+from prefect import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -88,6 +89,14 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 def listener() -> Listener | None:
     """Who is to be told, if anyone; a deployed flow has its run's log alone."""
     return _listener.get()
+
+
+def tell(text: str) -> None:
+    """Tell a person, on the display if there is one and in the flow run's log."""
+    get_run_logger().info(text)
+    shown = _listener.get()
+    if shown:
+        shown.notice(text)
 
 
 @contextmanager

@@ -6,12 +6,10 @@ site → evaluate → track → checkpoint, whose record makes the round count a
 
 import os
 import time
-from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 from prefect import flow, get_run_logger
@@ -28,11 +26,13 @@ from federated.model_file import ModelHeader, save_model
 from federated.provenance import git_commit
 from federated.round_record import RoundRecord
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
-from federated.site import StageResult, new_model, peak_rss_mb
+from federated.selection import kept_round, metric_value, stops_early
+from federated.site import StageResult, new_model, peak_rss_mb, personal_tensors
 from federated.summary import summarise
+from federated.transfer import load_pretrained
 from federated.update import read_state
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
-from flows.progress import describe, listener
+from flows.progress import describe, listener, tell
 from tasks.aggregate import aggregate
 from tasks.checkpoint import checkpoint
 from tasks.compress import compress
@@ -43,6 +43,10 @@ from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.register import register
 from tasks.track import end_tracking, start_tracking, track_round
 
+KEPT_IN_MLFLOW = (
+    *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
+    "data_docs",
+)
 # Threads only wait for the pool of workers, which does the work.
 THREADS = max(32, 4 * (os.cpu_count() or 1))
 
@@ -79,6 +83,7 @@ def fl_round(
     prepared: str | None = None,
     params: str = "params.yaml",
     runs: str = "runs",
+    register_model: bool = True,
 ) -> str:
     """Run the rounds of an experiment, or go on with a run that was stopped.
 
@@ -90,6 +95,7 @@ def fl_round(
         prepared: a folder that fl-prepare or DVC made, instead of preparing the data anew.
         params: the parameter file.
         runs: the folder that holds all runs.
+        register_model: whether the model becomes a version in MLflow's registry.
 
     Returns:
         The run's folder.
@@ -104,9 +110,9 @@ def fl_round(
         items = [*(overrides or ()), *([f"rounds={rounds}"] if rounds is not None else [])]
         resolved = load_experiment(experiment, items, Path(params))
         folder = new_run(Path(runs), resolved)
-    _tell(f"run {experiment}/{folder.run_id}")
+    tell(f"run {experiment}/{folder.run_id}")
     if resume and folder.summary_path.is_file() and folder.done_rounds() >= resolved.rounds:
-        _tell(f"all {resolved.rounds} rounds are done; ask for more with --rounds")
+        tell(f"all {resolved.rounds} rounds are done; ask for more with --rounds")
         return str(folder.root)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
@@ -127,8 +133,12 @@ def fl_round(
         try:
             clock = time.time()
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
+                if stops_early(folder.records(), resolved.selection):
+                    chosen = resolved.selection
+                    tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
+                    break
                 clock = _run_round(run, round_number, clock)
-            _finish(run, commit)
+            _finish(run, commit, register_model)
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -151,9 +161,9 @@ def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) ->
     else:
         inputs = prepare(experiment, folder.root)
     if inputs.data.source == "phantom":
-        _tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
+        tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
     for site in inputs.excluded:
-        _tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
+        tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
     if folder.done_rounds() and folder.data().md5 != inputs.data.md5:
         raise ConsiliumError(
             f"The data file {inputs.data.path} has changed since run {folder.run_id} began: its "
@@ -162,7 +172,12 @@ def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) ->
         )
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
     if not folder.done_rounds():
-        write_initial_state(folder, new_model(experiment, inputs.dataset))
+        model = new_model(experiment, inputs.dataset)
+        if experiment.model.init != "random":
+            report = load_pretrained(model, Path(experiment.model.init))
+            write_json(folder.transfer_path, asdict(report))
+            tell(report.line())
+        write_initial_state(folder, model)
     return inputs
 
 
@@ -173,9 +188,9 @@ def _run_round(run: _Run, round_number: int, began: float) -> float:
     begins, so that the rounds' times leave no gap.
     """
     asked = choose_sites(run.experiment, run.sites, round_number)
-    tell = listener()
-    if tell:
-        tell.round_started(round_number, run.experiment.rounds, asked)
+    shown = listener()
+    if shown:
+        shown.round_started(round_number, run.experiment.rounds, asked)
     stages = _site_chains(run, round_number, asked)
     aggregated = aggregate(run.folder.root, round_number, asked)
     evaluated = [
@@ -197,14 +212,14 @@ def _run_round(run: _Run, round_number: int, began: float) -> float:
     metrics = evaluation.overall["val"]
     line = describe(round_number, run.experiment.rounds, metrics, seconds["total"])
     get_run_logger().info(line)
-    if tell:
-        tell.round_done(round_number, run.experiment.rounds, metrics, seconds["total"])
+    if shown:
+        shown.round_done(round_number, run.experiment.rounds, metrics, seconds["total"])
     return measured
 
 
 def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageResult]:
     """local-train → compress → encrypt at every site asked; the largest sites start first."""
-    tell = listener()
+    shown = listener()
     weights = site_weights(run.partition, asked)
     root = run.folder.root
     futures: list[PrefectFuture[StageResult]] = []
@@ -217,17 +232,18 @@ def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageRe
     for future in futures:
         result = future.result()
         results.append(result)
-        if tell and result.stage == "local_train":
-            tell.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
+        if shown and result.stage == "local_train":
+            shown.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
     return results
 
 
-def _finish(run: _Run, commit: str) -> None:
+def _finish(run: _Run, commit: str, register_model: bool) -> None:
     """Write the model and the summary, register the model, close the MLflow run."""
     experiment, folder = run.experiment, run.folder
-    done = folder.done_rounds()
+    records = folder.records()
+    kept = kept_round(records, experiment.selection)
     model = new_model(experiment, run.prepared.dataset)
-    state = read_state(folder.state_path(done))
+    state = read_state(folder.state_path(kept))
     state.layout.load(model, state.weights)
     info = run.prepared.dataset.info
     header = ModelHeader(
@@ -239,17 +255,19 @@ def _finish(run: _Run, commit: str) -> None:
         size=experiment.data.size,
         dataset=info.name,
         data_source=run.prepared.data.source,
+        conv=experiment.model.conv,
+        stem=experiment.model.stem,
     )
-    save_model(folder.model_path, model, header)
-    metrics: Mapping[str, Any] = folder.records()[-1]["metrics"]
-    split, metric = experiment.selection.metric.split("/")
-    registration = register(
-        experiment.name,
-        folder.model_path,
-        run.mlflow_run_id,
-        experiment.selection.metric,
-        metrics[split][metric],
-    )
+    save_model(folder.model_path, model, header, personal_tensors(folder, kept))
+    registration = None
+    if register_model:
+        registration = register(
+            experiment.name,
+            folder.model_path,
+            run.mlflow_run_id,
+            experiment.selection.metric,
+            metric_value(records[kept - 1], experiment.selection.metric),
+        )
     summary = summarise(
         folder,
         experiment,
@@ -260,21 +278,13 @@ def _finish(run: _Run, commit: str) -> None:
         peak_rss_mb=peak_rss_mb(),
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,
-        model_version=registration.version,
+        model_version=registration.version if registration else None,
     )
     write_json(folder.summary_path, summary)
-    names = ("summary.json", "config.json", "partition.json", "validation.json", "data_docs")
-    end_tracking(
-        run.mlflow_run_id,
-        "FINISHED",
-        [folder.root / name for name in names],
-        {"model_version": str(registration.version), "champion_reason": registration.reason},
-    )
-    _tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
-
-
-def _tell(text: str) -> None:
-    get_run_logger().info(text)
-    tell = listener()
-    if tell:
-        tell.notice(text)
+    files = [folder.root / name for name in KEPT_IN_MLFLOW]
+    tags = {"kept_round": str(kept)}
+    if registration:
+        tags["model_version"] = str(registration.version)
+        tags["champion_reason"] = registration.reason
+        tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
+    end_tracking(run.mlflow_run_id, "FINISHED", files, tags)

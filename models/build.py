@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from models.convolution import Convolution
 from models.norm import Norm
 from models.resnet3d import ResNet3D
 from models.small_cnn import SmallCNN
@@ -13,11 +14,20 @@ MODELS = ("small_cnn", "resnet3d")
 
 
 def build_model(
-    name: str, *, channels: int, classes: int, dims: Literal[2, 3], norm: Norm, seed: int
+    name: str,
+    *,
+    channels: int,
+    classes: int,
+    dims: Literal[2, 3],
+    norm: Norm,
+    seed: int,
+    conv: Convolution = "3d",
+    stem: Literal[3, 7] = 3,
 ) -> nn.Module:
     """Build a network with random weights that depend on ``seed`` alone.
 
-    The caller's random state is left as it was.
+    The caller's random state is left as it was. Every network has its classifier in ``head``;
+    the rest is its backbone.
 
     Args:
         name: one of :data:`MODELS`.
@@ -26,6 +36,8 @@ def build_model(
         dims: spatial dimensions of an image.
         norm: normalisation layer.
         seed: any non-negative integer below 2**63.
+        conv: kind of convolution of resnet3d.
+        stem: kernel of the first convolution of resnet3d.
 
     Raises:
         ValueError: an unknown name, or a 3D network asked for 2D images.
@@ -37,5 +49,10 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "resnet3d":
-            return ResNet3D(channels, classes, norm)
+            return ResNet3D(channels, classes, norm, conv, stem)
         return SmallCNN(channels, classes, dims, norm)
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor or module of this name belongs to the head of any network here."""
+    return name == "head" or name.startswith("head.")

@@ -19,3 +19,14 @@ def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
     if norm == "instance":
         return (nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d)(channels, affine=True)
     return (nn.BatchNorm3d if dims == 3 else nn.BatchNorm2d)(channels)
+
+
+def norm_tensors(model: nn.Module) -> frozenset[str]:
+    """Names in ``state_dict`` of the tensors that belong to normalisation layers."""
+    kinds = (nn.GroupNorm, nn.modules.batchnorm._NormBase)
+    return frozenset(
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, kinds)
+        for name in module.state_dict()
+    )

@@ -12,11 +12,12 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.model_file import read_header
+from federated.selection import improves
 from tasks.track import client, tracking_uri
 
 ALIAS = "champion"
@@ -69,7 +70,7 @@ def judge(
         return True, f"champion: the first version, with {metric} {value:.4f}"
     if best is None:
         return True, f"champion: version {version} has no {metric}, this one has {value:.4f}"
-    better = value < best if metric.endswith("/loss") else value > best
+    better = improves(metric, value, best)
     verb = "improves on" if better else "does not improve on"
     prefix = "champion" if better else "not champion"
     return better, f"{prefix}: {metric} {value:.4f} {verb} {best:.4f} of version {version}"
@@ -107,6 +108,7 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
         outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes))]),
+        params=ParamSchema([ParamSpec("site", DataType.string, "")]),
     )
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with (

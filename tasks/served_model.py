@@ -15,22 +15,26 @@ from federated.training import predict
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):
-    """A network read from safetensors."""
+    """A network read from safetensors; ``params={"site": …}`` chooses a personalised one."""
 
     def load_context(self, context: Any) -> None:
-        """Read the weights that were logged beside this file."""
-        self.model = load_model(context.artifacts["weights"])
-        self.classes = read_header(context.artifacts["weights"]).classes
+        """Remember the weights that were logged beside this file."""
+        self.path = context.artifacts["weights"]
+        self.classes = read_header(self.path).classes
+        self.models: dict[str, torch.nn.Module] = {}
 
     def predict(
         self,
         context: Any,  # noqa: ARG002 - MLflow's signature
         model_input: np.ndarray,
-        params: dict[str, Any] | None = None,  # noqa: ARG002
+        params: dict[str, Any] | None = None,
     ) -> np.ndarray:
         """Class probabilities of each image."""
         images = np.asarray(model_input, dtype=np.uint8)
-        return predict(self.model, images, torch.device("cpu"), self.classes)
+        site = (params or {}).get("site", "")
+        if site not in self.models:
+            self.models[site] = load_model(self.path, site or None)
+        return predict(self.models[site], images, torch.device("cpu"), self.classes)
 
 
 mlflow.models.set_model(ServedModel())

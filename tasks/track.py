@@ -74,7 +74,7 @@ def start_tracking(
             "run_folder": str(folder.root),
         }
         run = mlflow.create_run(
-            _experiment_id(mlflow, experiment.name), run_name=folder.run_id, tags=tags
+            experiment_id(mlflow, experiment.name), run_name=folder.run_id, tags=tags
         )
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
@@ -92,7 +92,8 @@ def _reopened(mlflow: MlflowClient, run_id: str) -> str:
     return run_id
 
 
-def _experiment_id(mlflow: MlflowClient, name: str) -> str:
+def experiment_id(mlflow: MlflowClient, name: str) -> str:
+    """The id of an MLflow experiment, made if it is not there yet."""
     found = mlflow.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
@@ -109,6 +110,8 @@ def track_round(
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
         values |= {f"{split}/{name}": value for name, value in metrics.items()}
+    for split, spread in evaluation.spread.items():
+        values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
     for site, by_split in evaluation.per_site.items():
         for split, metrics in by_split.items():
             values |= {f"{site}/{split}/{name}": metrics[name] for name in PER_SITE}

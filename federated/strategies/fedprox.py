@@ -9,8 +9,22 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
-from federated.strategies.strategy import Strategy
+from federated.strategies.strategy import LocalRule, SiteStart, Strategy
+
+
+class ProximalRule(LocalRule):
+    """Adds μ·(w − w_t) to every parameter's gradient."""
+
+    def __init__(self, mu: float, anchor: Mapping[str, torch.Tensor]) -> None:
+        self.mu, self.anchor = mu, anchor
+
+    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Add the proximal gradient, in place."""
+        for name, parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - self.anchor[name], alpha=self.mu)
 
 
 class FedProx(Strategy):
@@ -19,12 +33,6 @@ class FedProx(Strategy):
     name: Literal["fedprox"] = "fedprox"
     mu: float = Field(default=0.01, ge=0)
 
-    def add_gradient(
-        self,
-        parameters: Iterable[tuple[str, torch.nn.Parameter]],
-        anchor: Mapping[str, torch.Tensor],
-    ) -> None:
-        """Add μ·(w − w_t) to every parameter's gradient."""
-        for name, parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - anchor[name], alpha=self.mu)
+    def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
+        """The proximal term around the weights that ``model`` holds."""
+        return ProximalRule(self.mu, {n: p.detach().clone() for n, p in model.named_parameters()})

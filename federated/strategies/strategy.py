@@ -1,39 +1,101 @@
-"""What a federated strategy decides, as four functions over explicit values."""
+"""What a federated strategy decides, as a few functions over explicit values."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import torch
+import numpy as np
+from torch import nn
 
 from federated.settings import Settings
 from federated.update import Arrays, Layout, Vector
 
 
+@dataclass(frozen=True)
+class SiteStart:
+    """What a site starts a round from.
+
+    ``broadcast`` came from the server with the weights; ``memory`` is what the site itself kept
+    of the last round it took part in, empty before that.
+    """
+
+    layout: Layout
+    broadcast: Arrays = field(default_factory=dict)
+    memory: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """How much a site trains in a round: optimiser steps, and the momentum of SGD (0 for AdamW)."""
+
+    steps: int
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server between rounds: global weights (the shared values alone) and a strategy's state.
+
+    ``broadcast`` goes to the sites with the weights, ``memory`` stays.
+    """
+
+    weights: Vector
+    broadcast: Arrays = field(default_factory=dict)
+    memory: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Participation:
+    """Who sent an update: n_k / Σn and the work of each site, and their share of all cases."""
+
+    weights: Mapping[str, float]
+    work: Mapping[str, LocalWork]
+    share: float = 1.0
+
+
+class LocalRule:
+    """What a strategy changes in the local steps of one site in one round: here nothing."""
+
+    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Change ``.grad`` in place, after backward and before the optimiser's step."""
+
+    def mean_gradient(self, layout: Layout) -> Vector:
+        """The mean over the local steps of the loss's own gradient, for rules that keep it."""
+        raise NotImplementedError
+
+
 class Strategy(Settings):
     """A strategy is its own section of params.yaml; the defaults here are those of FedAvg.
 
-    State between rounds is passed in and returned, never kept in the object.
+    State between rounds is passed in and returned, never kept in the object. Vectors hold the
+    shared values of the layout, in its order.
     """
 
-    def start(self, weights: Vector) -> Vector:
-        """The weights a site starts from, given the global ones."""
-        return weights
+    # Whether all sites' cases are trained on in one place, as no federation may.
+    pools_cases: ClassVar[bool] = False
 
-    def add_gradient(
-        self,
-        parameters: Iterable[tuple[str, torch.nn.Parameter]],
-        anchor: Mapping[str, torch.Tensor],
-    ) -> None:
-        """Add the gradient of an extra loss term to ``.grad``, in place, after backward.
+    def personal(self, model: nn.Module) -> frozenset[str]:
+        """Names of the tensors that stay at each site."""
+        return frozenset()
 
-        ``anchor`` holds the weights the site started from, by name.
-        """
+    def sent_length(self, shared: int) -> int:
+        """How many values a site sends, where ``shared`` of the model's are shared."""
+        return shared
 
-    def shared(self, layout: Layout) -> tuple[str, ...]:
-        """Names of the tensors that a site sends."""
-        return tuple(name for name, _ in layout.entries)
+    def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
+        """The rule for a site's local steps; ``model`` holds the weights it starts from."""
+        return LocalRule()
 
-    def server_step(
-        self, weights: Vector, mean_update: Vector, state: Arrays
+    def finish_site(
+        self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
-        """New global weights and server state from the weighted mean of the updates."""
-        return weights + mean_update, state
+        """What the site sends, of :meth:`sent_length` values, and what it keeps for itself."""
+        return update, {}
+
+    def open_server(self, weights: Vector) -> Server:
+        """The server before the first round."""
+        return Server(weights)
+
+    def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
+        """The server after a round; ``mean`` is Σ n_k·sent_k / Σ n_k over the sites of ``who``."""
+        return Server((server.weights + mean).astype(np.float32), server.broadcast, server.memory)

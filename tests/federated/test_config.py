@@ -6,11 +6,11 @@ import yaml
 from federated.config import (
     experiment_names,
     load_experiment,
-    parse_overrides,
     read_experiment,
 )
 from federated.errors import ConsiliumError
 from federated.files import write_json
+from federated.params_file import parse_overrides
 from federated.strategies import FedAvg, FedProx
 from tests.conftest import PROJECT
 

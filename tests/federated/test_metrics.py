@@ -2,13 +2,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from federated.metrics import NAMES, auc, classification_metrics
+from federated.metrics import (
+    NAMES,
+    auc,
+    classification_metrics,
+    confusion_matrix,
+    expected_calibration_error,
+)
 
 
 def test_perfect_predictions_score_one():
     labels = np.array([0, 1, 2, 1])
     metrics = classification_metrics(labels, np.eye(3)[labels])
-    assert all(metrics[name] == 1.0 for name in NAMES if name != "loss")
+    assert all(metrics[name] == 1.0 for name in NAMES if name not in ("loss", "ece"))
+    assert metrics["ece"] == pytest.approx(0.0, abs=1e-9)
     assert metrics["loss"] == pytest.approx(0.0, abs=1e-9)
 
 
@@ -48,3 +55,22 @@ def test_predicting_the_majority_is_not_balanced():
 
 def test_no_cases_give_no_numbers():
     assert set(classification_metrics(np.zeros(0, int), np.zeros((0, 2))).values()) == {None}
+
+
+def test_calibration_error_by_hand():
+    """Four cases of confidence 0.9, three right: |0.9 - 0.75|; two of 0.6, both right: 0.4."""
+    labels = np.array([0, 0, 0, 1, 0, 1])
+    scores = np.array([[0.9, 0.1]] * 4 + [[0.6, 0.4], [0.4, 0.6]])
+    expected = (4 * 0.15 + 2 * 0.4) / 6
+    assert expected_calibration_error(labels, scores) == pytest.approx(expected)
+
+
+def test_confidence_one_belongs_to_the_last_bin():
+    labels = np.array([1, 0])
+    assert expected_calibration_error(labels, np.eye(2)) == pytest.approx(1.0)
+
+
+def test_a_confusion_matrix_counts_true_then_predicted():
+    labels = np.array([0, 0, 2])
+    scores = np.eye(3)[[0, 1, 1]]
+    assert confusion_matrix(labels, scores) == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]

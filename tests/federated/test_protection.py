@@ -4,7 +4,7 @@ import pytest
 from federated.compression import NoCompression
 from federated.errors import ConsiliumError
 from federated.protection import Plain
-from federated.update import CompressedUpdate, Layout, ModelUpdate
+from federated.update import CompressedUpdate, ModelUpdate
 
 RNG = np.random.default_rng(0)
 
@@ -56,7 +56,7 @@ def test_no_payload_at_all_is_an_error():
 
 def test_no_compression_sends_everything():
     vector = RNG.normal(size=6).astype(np.float32)
-    update = ModelUpdate("site-0", 1, 5, vector, Layout((("w", (6,)),)))
+    update = ModelUpdate("site-0", 1, 5, vector)
     sent = NoCompression().compress(update)
     np.testing.assert_array_equal(NoCompression().decompress(sent.values, 6), vector)
     with pytest.raises(ValueError, match="do not fill"):

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from federated.augmentation import augment, class_weights, draw_epoch, random_flips
 from federated.config import TrainingSettings
 from federated.errors import ConsiliumError
+from federated.optimization import learning_rate, local_work, make_optimizer
 from federated.strategies import FedAvg, FedProx
-from federated.training import choose_device, learning_rate, place, predict, random_flips, train
+from federated.strategies.strategy import SiteStart
+from federated.training import choose_device, place, predict, train
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays
@@ -20,17 +23,19 @@ def trained(strategy=None, site="site-00", round_number=1, images=IMAGES, norm="
     model = build_model("small_cnn", channels=1, classes=2, dims=3, norm=norm, seed=0)
     model = place(model, CPU)
     settings = TrainingSettings(**({"lr": 2e-3, "batch_size": 16} | settings))
+    rule = (strategy or FedAvg()).local_rule(model, SiteStart(Layout.of(model)))
     result = train(
         model,
         images,
         LABELS[: len(images)],
         settings,
-        strategy or FedAvg(),
+        rule,
         seed=0,
         round_number=round_number,
         rounds=10,
         site=site,
         device=CPU,
+        classes=2,
     )
     return Layout.of(model).flatten(model), result, model
 
@@ -112,3 +117,94 @@ def test_flips_mirror_whole_cases():
         assert torch.equal(flipped.flatten(1).sort(1).values, images.flatten(1))
         seen.add(tuple(flipped[0].flatten().tolist()))
     assert len(seen) == 8
+
+
+def start_model(norm="group"):
+    return build_model("small_cnn", channels=1, classes=2, dims=3, norm=norm, seed=0)
+
+
+def changed(after, norm="group"):
+    before = start_model(norm).state_dict()
+    return {n for n, t in after.state_dict().items() if not torch.equal(t, before[n])}
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_frozen_backbone_stays_to_the_last_bit_while_the_head_learns(norm):
+    _, _, model = trained(norm=norm, freeze_rounds=1)
+    assert changed(model, norm) == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}
+
+
+def test_the_backbone_thaws_after_its_frozen_rounds():
+    _, _, model = trained(freeze_rounds=1, round_number=2)
+    assert changed(model) == set(model.state_dict())
+
+
+def test_the_backbone_learns_at_its_own_rate():
+    groups = make_optimizer(start_model(), TrainingSettings(backbone_lr=0.1), 0.02).param_groups
+    rates = {len(group["params"]): group["lr"] for group in groups}
+    assert rates == {4: 0.02, 12: pytest.approx(0.002)}
+
+
+@pytest.mark.parametrize("cases", [1, 15, 16, 17, 33, 40])
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_the_work_that_the_server_expects_is_the_work_that_is_done(cases, norm):
+    if norm == "batch" and cases == 1:
+        pytest.skip("BatchNorm cannot train on a single case")
+    settings = {"batch_size": 16, "local_epochs": 2}
+    steps = trained(norm=norm, images=IMAGES[:cases], **settings)[1].steps
+    work = local_work(cases, TrainingSettings(**settings), norm == "batch")
+    assert work.steps == steps
+
+
+def test_class_weights_make_every_class_a_site_has_count_alike():
+    labels = torch.tensor([0] * 6 + [2] * 2)
+    weights = class_weights(labels, 4)
+    assert weights.tolist() == pytest.approx([8 / 12, 0.0, 2.0, 0.0])
+    assert float(weights[0] * 6) == float(weights[2] * 2) == 4
+
+
+def test_balanced_sampling_draws_a_rare_class_as_often_as_a_common_one():
+    labels = torch.tensor([0] * 900 + [1] * 100)
+    drawn = labels[draw_epoch(labels, "balanced", torch.Generator().manual_seed(0))]
+    assert len(drawn) == 1000
+    assert 430 < int(drawn.sum()) < 570
+    order = draw_epoch(labels, "shuffle", torch.Generator().manual_seed(0))
+    assert sorted(order.tolist()) == list(range(1000))
+
+
+def test_class_weights_and_balanced_sampling_change_training():
+    plain = trained()[0]
+    # The cases are balanced already, so weights alone change nothing; all of one class but some do.
+    skewed = np.array([0] * 34 + [1] * 6)
+    np.testing.assert_array_equal(plain, trained(class_weights="balanced")[0])
+    assert (plain != trained(sampling="balanced")[0]).any()
+    weights = class_weights(torch.from_numpy(skewed), 2)
+    assert weights[1] > 5 * weights[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 12, 12, 12), (3, 3, 12, 12)])
+def test_torchio_augmentation_is_seeded_and_keeps_shape_and_range(shape):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    before = torch.get_rng_state()
+    first, again, other = (
+        augment(images, "torchio", torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == images.shape
+    assert 0 <= float(first.min()) <= float(first.max()) <= 1
+    assert not torch.equal(first[0], first[1])
+
+
+def test_training_in_bfloat16_is_close_to_float32_and_keeps_float32_weights():
+    _, result, model = trained(precision="bfloat16", images=IMAGES[:16])
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    full = trained(images=IMAGES[:16])[1]
+    assert result.loss != full.loss
+    assert result.loss == pytest.approx(full.loss, rel=0.02)
+
+
+def test_float16_without_a_gpu_is_refused():
+    with pytest.raises(ConsiliumError, match="needs a CUDA device"):
+        trained(precision="float16")

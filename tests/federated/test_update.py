@@ -56,7 +56,7 @@ def test_a_vector_of_another_length_is_refused():
 
 
 def test_every_value_survives_its_file(tmp_path):
-    update = ModelUpdate("site-00", 3, 12, VECTOR, LAYOUT)
+    update = ModelUpdate("site-00", 3, 12, VECTOR)
     write_update(tmp_path / "u", update)
     assert equal(update, read_update(tmp_path / "u"))
     compressed = CompressedUpdate("site-00", 3, 12, 16, VECTOR)
@@ -66,9 +66,18 @@ def test_every_value_survives_its_file(tmp_path):
     size = write_payload(tmp_path / "p", payload)
     assert equal(payload, read_payload(tmp_path / "p"))
     assert size == (tmp_path / "p").stat().st_size
-    state = RoundState(3, VECTOR, LAYOUT, {"momentum": VECTOR + 1})
+    state = RoundState(3, VECTOR, LAYOUT, {"control": VECTOR + 1})
     write_state(tmp_path / "s", state)
     assert equal(state, read_state(tmp_path / "s"))
+
+
+def test_personal_tensors_are_not_shared_and_stay_so_in_the_file(tmp_path):
+    layout = Layout.of(MODEL, frozenset({"1.running_mean", "1.running_var"}))
+    kept = layout.split(np.where(layout.shared, 0, VECTOR))
+    assert set(np.flatnonzero(~layout.shared)) == {12, 13, 14, 15}
+    assert not kept["0.weight"].any()
+    write_state(tmp_path / "s", RoundState(3, VECTOR, layout))
+    assert read_state(tmp_path / "s").layout == layout
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):

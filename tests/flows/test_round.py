@@ -8,17 +8,30 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from federated.errors import ConsiliumError
+from federated.model_file import load_model
 from federated.run_folder import RunFolder
 from federated.update import read_state
 from flows.round import fl_round
+from models.norm import norm_tensors
 from tasks import track
 from tests.conftest import tiny_arrays
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 SUMMARY_KEYS = [
-    *("experiment", "run_id", "data_source", "sites", "rounds_done", "strategy", "metrics"),
-    *("per_site", "privacy", "bytes", "seconds", "peak_rss_mb", "seed", "git_commit"),
+    *("experiment", "run_id", "data_source", "sites", "rounds_done", "strategy", "kept_round"),
+    *(
+        "metrics",
+        "spread",
+        "confusion",
+        "per_site",
+        "privacy",
+        "bytes",
+        "seconds",
+        "peak_rss_mb",
+        "seed",
+        "git_commit",
+    ),
     *("data_md5", "mlflow_run_id", "model_version"),
 ]
 
@@ -106,10 +119,79 @@ def test_a_half_written_round_is_made_again(project):
 
 
 def test_only_the_last_states_are_kept(project):
-    folder = run(rounds=4)
+    folder = run(rounds=4, overrides=["selection.keep=last"])
     kept = sorted(path.parent.name for path in folder.root.glob("round-*/state.safetensors"))
     assert kept == ["round-003", "round-004"]
     assert list(folder.root.glob("round-*/*.payload.safetensors")) == []
+
+
+def test_the_best_rounds_model_is_kept_and_evaluates_to_the_summary(project):
+    folder = run(rounds=4, overrides=["selection.metric=val/loss", "training.lr=0.02"])
+    summary = json.loads(folder.summary_path.read_text())
+    losses = [record["metrics"]["val"]["loss"] for record in folder.records()]
+    assert summary["kept_round"] == losses.index(min(losses)) + 1
+    assert summary["metrics"]["val"]["loss"] == min(losses)
+    model, state = (
+        load_model(folder.model_path),
+        read_state(folder.state_path(summary["kept_round"])),
+    )
+    np.testing.assert_array_equal(state.layout.flatten(model), state.weights)
+
+
+def test_a_run_stops_early_where_validation_no_longer_improves(project):
+    stop = ["selection.patience=1", "training.lr=1e-12"]
+    folder = run(rounds=9, overrides=stop)
+    assert folder.done_rounds() == 2
+    assert json.loads(folder.summary_path.read_text())["rounds_done"] == 2
+
+
+@pytest.mark.parametrize("name", ["fedbn", "scaffold", "fedadam", "fedyogi", "fednova", "local"])
+def test_every_strategy_resumes_to_the_same_model(project, name):
+    strategy = [f"strategy.name={name}", "sites.participation=0.6", "selection.keep=last"]
+    whole = run(rounds=3, overrides=strategy)
+    part = run(rounds=1, overrides=strategy)
+    half = part.memory_path(2, "site-00")
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"left by a round that was killed")
+    resumed = run(resume=part.run_id, rounds=3)
+    for site in ("site-00", "site-01", "site-02"):
+        one, other = (load_model(f.model_path, site).state_dict() for f in (whole, resumed))
+        assert all((one[key] == other[key]).all() for key in one)
+
+
+def test_fedbns_sites_have_models_of_their_own(project):
+    folder = run(rounds=2, overrides=["strategy.name=fedbn"])
+    one, other = (load_model(folder.model_path, f"site-0{k}").state_dict() for k in (0, 1))
+    differing = {key for key in one if (one[key] != other[key]).any()}
+    assert differing == norm_tensors(load_model(folder.model_path, "site-00"))
+    with pytest.raises(ConsiliumError, match="personalised"):
+        load_model(folder.model_path)
+
+
+def test_local_sites_send_no_value(project):
+    folder = run(rounds=1, overrides=["strategy.name=local"])
+    assert folder.records()[0]["bytes"]["up"] < 3 * 400
+    personal = load_model(folder.model_path, "site-02").state_dict()
+    assert all(
+        (load_model(folder.model_path, "site-00").state_dict()[k] != v).any()
+        for k, v in personal.items()
+    )
+
+
+def test_central_training_pools_the_cases_and_is_evaluated_at_every_site(project):
+    folder = run(rounds=1, overrides=["strategy.name=central"])
+    (record,) = folder.records()
+    assert record["sites"] == ["pooled"]
+    assert set(record["per_site"]) == {"site-00", "site-01", "site-02"}
+
+
+def test_scaffold_sends_twice_as_much(project):
+    plain = run(rounds=1).records()[0]["bytes"]
+    double = run(rounds=1, overrides=["strategy.name=scaffold"]).records()[0]["bytes"]
+    for way in ("up", "down"):
+        assert double[way] == pytest.approx(2 * plain[way], rel=0.01)
+    adaptive = run(rounds=1, overrides=["strategy.name=fedadam"]).records()[0]["bytes"]
+    assert adaptive["down"] == pytest.approx(plain["down"], rel=0.001)
 
 
 def test_fewer_sites_can_be_asked_each_round(project):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models import MODELS, build_model
+from models import MODELS, build_model, is_head
 
 
 def test_the_small_net_has_about_181_000_parameters():
@@ -48,3 +48,33 @@ def test_mistakes_are_named():
         build_model("vgg", channels=1, classes=2, dims=3, norm="group", seed=0)
     with pytest.raises(ValueError, match="choose small_cnn"):
         build_model("resnet3d", channels=3, classes=2, dims=2, norm="group", seed=0)
+
+
+@pytest.mark.parametrize("conv", ["3d", "acs", "2.5d"])
+@pytest.mark.parametrize("stem", [3, 7])
+def test_every_kind_of_convolution_gives_logits_and_gradients(conv, stem):
+    model = build_model(
+        "resnet3d", channels=1, classes=3, dims=3, norm="group", seed=0, conv=conv, stem=stem
+    )
+    logits = model(torch.rand(1, 1, 12, 12, 12))
+    logits.sum().backward()
+    assert logits.shape == (1, 3)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_an_acs_convolution_sees_a_plane_a_third_of_its_channels():
+    from models.convolution import ACSConv3d
+
+    conv = ACSConv3d(1, 7, kernel=3, stride=1)
+    torch.nn.init.ones_(conv.weight)
+    volume = torch.zeros(1, 1, 5, 5, 5)
+    volume[0, 0, 2, 2, 2] = 1.0
+    out = conv(volume)[0]
+    planes = [tuple(len(torch.unique(torch.nonzero(c)[:, axis])) for axis in range(3)) for c in out]
+    assert planes == [(1, 3, 3)] * 3 + [(3, 1, 3)] * 2 + [(3, 3, 1)] * 2
+
+
+def test_only_the_classifier_is_the_head():
+    model = build_model("resnet3d", channels=1, classes=3, dims=3, norm="group", seed=0)
+    heads = [name for name in model.state_dict() if is_head(name)]
+    assert heads == ["head.weight", "head.bias"]

@@ -1,0 +1,200 @@
+"""Strategies side by side: cells of one label and one seed, their table and paired tests."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from scipy import stats
+
+from federated.config import Experiment, load_experiment, transfer_overrides
+from federated.errors import ConsiliumError
+from federated.files import md5_of, read_json
+from federated.run_folder import RunFolder
+
+TRANSFER = "+tl"
+LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<tl>\+tl)?")
+COLUMNS = ("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece")
+BASELINE = "fedavg"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison: a label such as ``fedprox:mu=0.1+tl``, and a seed."""
+
+    label: str
+    seed: int
+    overrides: tuple[str, ...]
+
+
+def cells(
+    experiment: str, labels: Sequence[str], seeds: int, overrides: Sequence[str], params: Path
+) -> list[Cell]:
+    """All cells, seed by seed, so that what is done at any moment can be compared in pairs.
+
+    A label is a strategy's name, with ``:key=value`` for its own settings and ``+tl`` for transfer
+    learning from the backbone that params.yaml names for the experiment.
+
+    Raises:
+        ConsiliumError: a label that cannot be read, twice the same, or a setting that is not
+            possible.
+    """
+    if len(set(labels)) < len(labels):
+        raise ConsiliumError(f"A strategy is named twice in {','.join(labels)}. Name each once.")
+    result = []
+    for seed in range(seeds):
+        for label in labels:
+            items = (*overrides, *_label_overrides(experiment, label, params), f"seed={seed}")
+            load_experiment(experiment, items, params)
+            result.append(Cell(label, seed, items))
+    return result
+
+
+def _label_overrides(experiment: str, label: str, params: Path) -> list[str]:
+    match = LABEL.fullmatch(label)
+    if not match:
+        raise ConsiliumError(
+            f"The strategy {label!r} is not of the form NAME, NAME:key=value or NAME+tl, for "
+            "example fedprox:mu=0.1+tl."
+        )
+    items = [f"strategy.name={match['name']}"]
+    items += [f"strategy.{item}" for item in match["settings"].split(":")[1:]]
+    return items + (transfer_overrides(experiment, params) if match["tl"] else [])
+
+
+def find_run(runs: Path, experiment: Experiment, data_md5: str) -> RunFolder | None:
+    """The newest run of exactly this configuration and data, finished ones first.
+
+    The runner does not matter: every one gives the same weights. Where the run began from
+    pretrained weights, the file must still be the same.
+    """
+    wanted = _identity(experiment)
+    best: tuple[bool, str] | None = None
+    for config in (runs / experiment.name).glob("*/config.json"):
+        folder = RunFolder(config.parent)
+        if config.parent.is_symlink() or not (folder.root / "inputs.json").is_file():
+            continue
+        try:
+            same = _identity(folder.experiment()) == wanted and folder.data().md5 == data_md5
+        except (ConsiliumError, ValidationError, KeyError):
+            continue  # a run of an older version of this program
+        if same and _same_weights(folder, experiment):
+            found = (folder.summary_path.is_file(), folder.run_id)
+            best = max(found, best) if best else found
+    return RunFolder((runs / experiment.name / best[1]).resolve()) if best else None
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    return {key: value for key, value in experiment.to_json().items() if key != "runner"}
+
+
+def _same_weights(folder: RunFolder, experiment: Experiment) -> bool:
+    if experiment.model.init == "random":
+        return True
+    path = Path(experiment.model.init)
+    written = folder.transfer_path.is_file()
+    return written and path.is_file() and read_json(folder.transfer_path)["md5"] == md5_of(path)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished cell: its summary, and the records of its rounds."""
+
+    cell: Cell
+    summary: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]
+
+    def value(self, metric: str) -> float:
+        """A metric of the test split, of the round whose model was kept; NaN where undefined."""
+        value = self.summary["metrics"]["test"][metric]
+        return float("nan") if value is None else float(value)
+
+
+def read_result(cell: Cell, folder: RunFolder) -> Result:
+    """The result of a cell from its finished run."""
+    return Result(cell, read_json(folder.summary_path), folder.records())
+
+
+def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> float | None:
+    """Two-sided p of a paired t-test over seeds; ``None`` for one pair, or equal differences."""
+    differences = np.subtract(ours, baseline)
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    return float(stats.ttest_rel(ours, baseline).pvalue)
+
+
+def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row a label: mean and sample standard deviation over seeds of every metric.
+
+    ``difference`` and ``p`` are those of the AUC against FedAvg's, paired by seed, where FedAvg is
+    among the labels. ``worst_site`` and ``sd_sites`` are of the AUC over sites, meaned over seeds.
+    """
+    by_label: dict[str, dict[int, Result]] = {}
+    for result in results:
+        by_label.setdefault(result.cell.label, {})[result.cell.seed] = result
+    table = []
+    for label, by_seed in by_label.items():
+        row: dict[str, Any] = {"label": label, "seeds": sorted(by_seed)}
+        for metric in COLUMNS:
+            values = [result.value(metric) for result in by_seed.values()]
+            row[metric] = {"mean": float(np.mean(values)), "sd": sample_sd(values)}
+        spreads = [result.summary["spread"]["test"]["auc"] for result in by_seed.values()]
+        for key, name in (("worst_site", "worst"), ("sd_sites", "sd")):
+            found = [spread[name] for spread in spreads if spread[name] is not None]
+            row[key] = float(np.mean(found)) if found else None
+        row["megabytes_up"] = float(
+            np.mean([result.summary["bytes"]["up"] for result in by_seed.values()]) / 1e6
+        )
+        row["seconds"] = float(
+            np.mean([result.summary["seconds"]["total"] for result in by_seed.values()])
+        )
+        base = by_label.get(BASELINE, {})
+        pairs = sorted(set(by_seed) & set(base))
+        row["difference"] = row["p"] = None
+        if label != BASELINE and pairs:
+            ours = [by_seed[seed].value("auc") for seed in pairs]
+            theirs = [base[seed].value("auc") for seed in pairs]
+            row["difference"] = float(np.mean(np.subtract(ours, theirs)))
+            row["p"] = paired_p(ours, theirs)
+        table.append(row)
+    return table
+
+
+def sample_sd(values: Sequence[float]) -> float | None:
+    """Standard deviation with n − 1; ``None`` for fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def markdown(table: Sequence[Mapping[str, Any]], command: str, note: str) -> str:
+    """The table for people: the command, what it ran on, and a row a label."""
+    head = [
+        "strategy",
+        *(name.replace("_", " ") for name in COLUMNS),
+        "worst site AUC",
+        "sd over sites",
+        "MB up",
+        "AUC − FedAvg",
+        "p",
+    ]
+    lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
+    for row in table:
+        values = [_spread(row[name]["mean"], row[name]["sd"]) for name in COLUMNS]
+        values += [_number(row["worst_site"]), _number(row["sd_sites"])]
+        values += [f"{row['megabytes_up']:.1f}", _number(row["difference"], "+.3f")]
+        lines.append(_line([row["label"], *values, _number(row["p"])]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(values: Sequence[str]) -> str:
+    return "| " + " | ".join(values) + " |"
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None else format(value, form)
+
+
+def _spread(mean: float, sd: float | None) -> str:
+    return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"

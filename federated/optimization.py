@@ -1,0 +1,77 @@
+"""The optimiser of a site's round: learning rates, freezing, the number of steps."""
+
+from math import ceil, cos, pi
+
+import torch
+from torch import nn
+
+from federated.config import TrainingSettings
+from federated.strategies.strategy import LocalWork
+from models import is_head
+
+
+def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) -> float:
+    """The learning rate of a round, counted from 1.
+
+    ``cosine`` falls from ``settings.lr`` in the first round towards 0 after the last one
+    (Loshchilov and Hutter 2017, Eq. 5, with rounds for epochs). On non-IID sites FedAvg with a
+    constant rate stays away from the optimum (Li et al. 2020, "On the Convergence of FedAvg on
+    Non-IID Data", Theorem 4).
+    """
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr * 0.5 * (1.0 + cos(pi * (round_number - 1) / rounds))
+
+
+def is_frozen(settings: TrainingSettings, round_number: int) -> bool:
+    """Whether the backbone is frozen in a round, counted from 1."""
+    return round_number <= settings.freeze_rounds
+
+
+def freeze(model: nn.Module, frozen: bool) -> None:
+    """Freeze or thaw all of a model but its head, statistics of BatchNorm included.
+
+    Call it after ``model.train()``: a frozen BatchNorm stays in evaluation mode.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not frozen or is_head(name))
+    if frozen:
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_head(name):
+                module.eval()
+
+
+def make_optimizer(
+    model: nn.Module, settings: TrainingSettings, lr: float
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over what is not frozen; the backbone's rate is ``backbone_lr`` times ``lr``.
+
+    Two groups are the simplest form of discriminative fine-tuning (Howard and Ruder 2018, Eq. 2).
+    """
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts[is_head(name)].append(parameter)
+    groups = [
+        {"params": parameters, "lr": lr if head else lr * settings.backbone_lr}
+        for head, parameters in parts.items()
+        if parameters
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay)
+
+
+def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:
+    """Whether the last batch joins the one before: BatchNorm cannot train on a single case."""
+    return batch_norm and cases > batch_size and cases % batch_size == 1
+
+
+def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> LocalWork:
+    """How much a site with ``cases`` training cases works in a round."""
+    batches = ceil(cases / settings.batch_size)
+    batches -= merges_last_batch(cases, settings.batch_size, batch_norm)
+    momentum = settings.momentum if settings.optimizer == "sgd" else 0.0
+    return LocalWork(settings.local_epochs * batches, momentum)

@@ -1,0 +1,42 @@
+"""Which round's model a run keeps, and when it stops early; both follow from the records alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from federated.config import SelectionSettings
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def improves(metric: str, value: float, best: float) -> bool:
+    """Whether ``value`` is better than ``best``; a loss is better when it is smaller."""
+    return value < best if metric.endswith("/loss") else value > best
+
+
+def metric_value(record: Mapping[str, Any], metric: str) -> float | None:
+    """A metric such as ``val/auc`` of a round's record; ``None`` where it has no value."""
+    split, name = metric.split("/")
+    value: float | None = record["metrics"][split][name]
+    return value
+
+
+def best_round(records: Records, metric: str) -> int:
+    """The first round with the best value; the last round where none has a value."""
+    best: tuple[int, float] | None = None
+    for record in records:
+        value = metric_value(record, metric)
+        if value is not None and (best is None or improves(metric, value, best[1])):
+            best = (record["round"], value)
+    return best[0] if best else len(records)
+
+
+def kept_round(records: Records, selection: SelectionSettings) -> int:
+    """The round whose model the run keeps."""
+    return len(records) if selection.keep == "last" else best_round(records, selection.metric)
+
+
+def stops_early(records: Records, selection: SelectionSettings) -> bool:
+    """Whether ``patience`` rounds have passed without a better value."""
+    if selection.patience is None or not records:
+        return False
+    return len(records) - best_round(records, selection.metric) >= selection.patience

@@ -1,0 +1,38 @@
+"""FedYogi: Yogi as the server's optimiser.
+
+Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2, FedYogi:
+v ← v − (1 − β2)·Δ²·sign(v − Δ²).
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from federated.strategies.adaptive_server import Hyperparameters, adaptive_step, open_moments
+from federated.strategies.strategy import Participation, Server, Strategy
+from federated.update import Vector
+
+
+class FedYogi(Strategy):
+    """FedAvg's sites, and a server step with first and second moments of the mean update."""
+
+    name: Literal["fedyogi"] = "fedyogi"
+    server_lr: float = Field(default=0.01, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0)
+
+    def open_server(self, weights: Vector) -> Server:
+        """The moments before the first round."""
+        return open_moments(weights, self.tau)
+
+    def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
+        """One step of Yogi."""
+        of = Hyperparameters(self.server_lr, self.beta1, self.beta2, self.tau)
+        return adaptive_step(
+            server,
+            mean,
+            of,
+            lambda v, square: v - (1 - self.beta2) * square * np.sign(v - square),
+        )

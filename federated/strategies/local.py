@@ -1,0 +1,17 @@
+"""Local only: no site sends anything; the baseline that a federation must beat to be worth it."""
+
+from typing import Literal
+
+from torch import nn
+
+from federated.strategies.strategy import Strategy
+
+
+class Local(Strategy):
+    """Every site trains a model of its own, from common initial weights."""
+
+    name: Literal["local"] = "local"
+
+    def personal(self, model: nn.Module) -> frozenset[str]:
+        """Every tensor."""
+        return frozenset(model.state_dict())

@@ -1,0 +1,99 @@
+"""fl-compare: strategies side by side, each with several seeds."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from prefect import flow
+
+from federated.comparison import Cell, Result, cells, find_run, read_result
+from federated.config import load_experiment, transfer_overrides
+from federated.data.load import locate
+from federated.errors import ConsiliumError
+from federated.run_folder import RunFolder
+from flows.pretrain import missing_backbone, pretrain
+from flows.progress import tell
+from flows.round import fl_round
+from tasks.compare import compare
+
+
+@flow(name="fl-compare", flow_run_name="compare-{experiment}")
+def fl_compare(
+    experiment: str,
+    strategies: list[str],
+    seeds: int = 3,
+    overrides: list[str] | None = None,
+    params: str = "params.yaml",
+    runs: str = "runs",
+) -> str:
+    """Run every strategy with every seed; finished cells are not run again, stopped ones resumed.
+
+    Args:
+        experiment: a name under ``experiments`` in params.yaml.
+        strategies: labels, as ``fedprox:mu=0.1+tl``.
+        seeds: how many; they are 0, 1, …
+        overrides: ``section.key=value`` items for all cells.
+        params: the parameter file.
+        runs: the folder that holds all runs.
+
+    Returns:
+        The comparison's folder, with ``table.md``, ``cells.json`` and ``auc.png``.
+
+    Raises:
+        ConsiliumError: an unusable label or setting; or cells that failed, after all others ran.
+    """
+    items = list(overrides or ())
+    planned = cells(experiment, strategies, seeds, items, Path(params))
+    if any(label.endswith("+tl") for label in strategies):
+        _backbone(experiment, params, runs)
+    results: list[Result] = []
+    failed: list[str] = []
+    for number, cell in enumerate(planned, start=1):
+        tell(f"cell {number}/{len(planned)}: {cell.label}, seed {cell.seed}")
+        try:
+            results.append(read_result(cell, _run(cell, experiment, params, runs)))
+        except ConsiliumError as error:
+            failed.append(f"{cell.label}, seed {cell.seed}: {error}")
+    if results:
+        command = describe_command(experiment, strategies, seeds, items)
+        folder = comparison_folder(Path(runs), experiment, command)
+        compare(experiment, results, folder, command)
+    if failed:
+        raise ConsiliumError(
+            f"{len(failed)} of {len(planned)} cells failed; the others are kept, and the same "
+            f"command tries these again. {' '.join(failed)}"
+        )
+    return str(folder)
+
+
+def describe_command(experiment: str, strategies: list[str], seeds: int, items: list[str]) -> str:
+    """The command that makes a comparison."""
+    sets = "".join(f" --set {item}" for item in items)
+    return (
+        f"consilium compare {experiment} --strategies {','.join(strategies)} --seeds {seeds}{sets}"
+    )
+
+
+def comparison_folder(runs: Path, experiment: str, command: str) -> Path:
+    """The same command always writes to the same folder."""
+    digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:8]
+    return runs / experiment / f"compare-{digest}"
+
+
+def _backbone(experiment: str, params: str, runs: str) -> None:
+    """Train the backbone that the experiment starts from, if it is not there."""
+    name = missing_backbone(transfer_overrides(experiment, Path(params)))
+    if name:
+        tell(f"pretraining the backbone {name}")
+        pretrain(name, params=params, runs=runs)
+
+
+def _run(cell: Cell, experiment: str, params: str, runs: str) -> RunFolder:
+    resolved = load_experiment(experiment, cell.overrides, Path(params))
+    found = find_run(Path(runs), resolved, locate(resolved.data).md5)
+    if found and found.summary_path.is_file():
+        tell(f"done before: {found.run_id}")
+        return found
+    where = {"resume": found.run_id} if found else {"overrides": list(cell.overrides)}
+    folder = fl_round(experiment, params=params, runs=runs, register_model=False, **where)
+    return RunFolder(Path(folder))

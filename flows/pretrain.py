@@ -1,0 +1,33 @@
+"""Backbones for transfer learning: centralised training on a source set."""
+
+from pathlib import Path
+
+from federated.config import PRETRAIN, backbone_path
+from federated.run_folder import RunFolder
+from flows.round import fl_round
+from flows.steps import export_run
+
+
+def pretrain(
+    backbone: str,
+    overrides: list[str] | None = None,
+    params: str = "params.yaml",
+    runs: str = "runs",
+) -> Path:
+    """Train a backbone of ``pretraining`` in params.yaml, register it, and put it in place.
+
+    Returns:
+        The run's folder; the weights are at :func:`federated.config.backbone_path` too.
+
+    Raises:
+        ConsiliumError: no such backbone, or anything that fl-round raises.
+    """
+    folder = Path(fl_round(PRETRAIN + backbone, overrides=overrides, params=params, runs=runs))
+    export_run(RunFolder(folder), backbone_path(backbone).parent)
+    return folder
+
+
+def missing_backbone(items: list[str]) -> str | None:
+    """The backbone that ``model.init=…`` among the items names, if its file is not there."""
+    (path,) = (Path(item.partition("=")[2]) for item in items if item.startswith("model.init="))
+    return None if path.is_file() else path.parent.name

@@ -1,0 +1,85 @@
+"""compare: what a comparison found, written to its folder and to MLflow."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.comparison import Result, markdown, rows
+from federated.comparison_figure import auc_figure
+from federated.files import write_json, write_text
+from tasks.track import client, experiment_id
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The folder of a comparison, and its table as Markdown."""
+
+    folder: Path
+    table: str
+
+
+@task(name="compare", task_run_name="compare {name}", cache_policy=NO_CACHE)
+def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
+    """Write ``table.md``, ``cells.json`` and ``auc.png``, and keep them as a run in MLflow."""
+    table = rows(results)
+    note = _note(results)
+    text = markdown(table, command, note)
+    write_text(folder / "table.md", text)
+    write_json(
+        folder / "cells.json",
+        {"command": command, "rows": table, "cells": [_cell(result) for result in results]},
+    )
+    auc_figure(results, folder / "auc.png", f"{name}: {note.split('.')[0]}")
+    _track(name, table, folder, command)
+    return Compared(folder, text)
+
+
+def _note(results: Sequence[Result]) -> str:
+    """The line above a table: where the data come from, seeds, rounds, which code."""
+    summaries = [result.summary for result in results]
+    sources = sorted({summary["data_source"] for summary in summaries})
+    seeds = sorted({result.cell.seed for result in results})
+    commits = sorted({summary["git_commit"][:10] for summary in summaries})
+    rounds = sorted({summary["rounds_done"] for summary in summaries})
+    return (
+        f"Data source: {', '.join(sources)}. Seeds {', '.join(map(str, seeds))}; rounds "
+        f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
+        "standard deviation over seeds; p of a paired t-test of the AUC over seeds against fedavg."
+    )
+
+
+def _cell(result: Result) -> dict[str, Any]:
+    summary = result.summary
+    kept = ("run_id", "kept_round", "metrics", "spread", "bytes", "data_source", "git_commit")
+    return {
+        "label": result.cell.label,
+        "seed": result.cell.seed,
+        "overrides": list(result.cell.overrides),
+        **{key: summary[key] for key in kept},
+        "seconds": summary["seconds"]["total"],
+        "peak_rss_mb": summary["peak_rss_mb"],
+    }
+
+
+def _track(name: str, table: Sequence[dict[str, Any]], folder: Path, command: str) -> None:
+    mlflow = client()
+    tags = {"kind": "comparison", "command": command}
+    run = mlflow.create_run(experiment_id(mlflow, name), run_name=folder.name, tags=tags)
+    metrics = []
+    for row in table:
+        # MLflow allows no + in a name.
+        label = row["label"].replace("+", "-").replace(":", "-").replace("=", "-")
+        metrics.append(Metric(f"{label}/auc_mean", row["auc"]["mean"], 0, 0))
+        if row["p"] is not None:
+            metrics.append(Metric(f"{label}/p", row["p"], 0, 0))
+    labels = ",".join(row["label"] for row in table)
+    run_id = run.info.run_id
+    mlflow.log_batch(run_id, metrics=metrics, params=[Param("labels", labels)])
+    for file in ("table.md", "cells.json", "auc.png"):
+        mlflow.log_artifact(run_id, str(folder / file))
+    mlflow.set_terminated(run_id, "FINISHED")
