@@ -22,6 +22,7 @@ from federated.data.dataset import SPLITS, Dataset, Images, Labels, Split
 from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.scanner import site_images
+from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.metrics import Probabilities
 from federated.optimization import local_work
@@ -241,8 +242,14 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     arrays: dict[str, npt.NDArray[Any]] = {}
     for split in SPLITS[1:]:
         images, labels = _site_cases(run, site, split)
+        probabilities = predict(context.model, images, device, classes)
+        if not np.isfinite(probabilities).all():
+            raise ConsiliumError(
+                f"The model after round {round_number} predicts no numbers at {site}: training "
+                "diverged. Lower training.lr, or strategy.server_lr where the strategy has one."
+            )
         arrays[f"{split}.labels"] = labels
-        arrays[f"{split}.probabilities"] = predict(context.model, images, device, classes)
+        arrays[f"{split}.probabilities"] = probabilities
     with atomic_path(folder.site_path(round_number, site, "predictions")) as temporary:
         save_file(arrays, temporary)
     return _result(site, "evaluate", started)

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from federated.comparison import Cell, Result, cells, markdown, paired_p, rows
+from federated.errors import ConsiliumError
+from federated.results_page import put_table
+from tests.conftest import TINY_PARAMS
+
+
+@pytest.fixture
+def params(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(TINY_PARAMS))
+    return path
+
+
+def result(label, seed, auc):
+    metrics = dict.fromkeys(
+        ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece"), 0.5
+    )
+    summary = {
+        "metrics": {"test": {"auc": auc, **metrics}},
+        "spread": {"test": {"auc": {"worst": auc - 0.1, "sd": 0.05}}},
+        "bytes": {"up": 2_000_000},
+        "seconds": {"total": 10.0},
+    }
+    return Result(Cell(label, seed, ()), summary, [])
+
+
+def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
+    planned = cells("tiny", ["fedavg", "fedprox:mu=0.1"], 2, ["rounds=4"], params)
+    assert [(cell.label, cell.seed) for cell in planned] == [
+        *(("fedavg", 0), ("fedprox:mu=0.1", 0)),
+        *(("fedavg", 1), ("fedprox:mu=0.1", 1)),
+    ]
+    assert planned[3].overrides == (
+        *("rounds=4", "strategy.name=fedprox", "strategy.mu=0.1", "seed=1"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["fedprox mu"], "not of the form"),
+        (["fedpro"], "fedpro"),
+        (["fedavg:mu=1"], r"strategy\.mu"),
+        (["fedprox:mu=-1"], r"strategy\.mu=-1"),
+        (["fedavg+tl"], "needs an entry"),
+        (["fedavg", "fedavg"], "named twice"),
+    ],
+)
+def test_a_label_that_cannot_be_run_is_refused_before_anything_runs(params, labels, message):
+    with pytest.raises(ConsiliumError, match=message):
+        cells("tiny", labels, 1, [], params)
+
+
+def test_a_row_holds_mean_sample_deviation_and_the_paired_test_against_fedavg():
+    ours, theirs = [0.80, 0.86, 0.83], [0.78, 0.85, 0.79]
+    results = [result("fedavg", seed, auc) for seed, auc in enumerate(theirs)]
+    results += [result("fedprox", seed, auc) for seed, auc in enumerate(ours)]
+    fedavg, fedprox = rows(results)
+    assert fedprox["auc"] == pytest.approx({"mean": 0.83, "sd": np.std(ours, ddof=1)})
+    assert fedprox["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
+    assert fedprox["p"] == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert (fedavg["difference"], fedavg["p"]) == (None, None)
+    assert fedprox["megabytes_up"] == 2.0
+    assert fedprox["worst_site"] == pytest.approx(0.73)
+
+
+def test_only_seeds_that_both_have_are_paired():
+    results = [result("fedavg", seed, auc) for seed, auc in enumerate([0.7, 0.8])]
+    results += [result("fedprox", 1, 0.9)]
+    row = rows(results)[1]
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["p"] is None
+    assert row["auc"]["sd"] is None
+
+
+def test_equal_differences_have_no_p():
+    assert paired_p([0.5, 0.75], [0.25, 0.5]) is None
+
+
+def test_the_table_shows_its_command_first_and_every_label():
+    text = markdown(rows([result("fedavg", 0, 0.7)]), "consilium compare x", "A note.")
+    assert text.splitlines()[0] == "`consilium compare x`"
+    assert "| fedavg | 0.700 |" in text
+
+
+def test_a_table_replaces_its_own_older_one_and_leaves_the_page_alone(tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n\nText.\n")
+    put_table(page, "`one`\n| 1 |\n")
+    put_table(page, "`two`\n| 2 |\n")
+    put_table(page, "`one`\n| 3 |\n")
+    text = page.read_text()
+    assert text.startswith("# Results\n\nText.\n")
+    assert "| 1 |" not in text
+    assert text.index("| 3 |") < text.index("| 2 |")
+    assert text.count("<!-- table") == 2
+
+
+def test_a_page_with_half_a_mark_is_refused_and_left_as_it_was(tmp_path):
+    page = tmp_path / "results.md"
+    put_table(page, "`one`\n")
+    broken = page.read_text().split("<!-- end")[0]
+    page.write_text(broken)
+    with pytest.raises(ConsiliumError, match="only one of the marks"):
+        put_table(page, "`one`\n")
+    assert page.read_text() == broken

@@ -1,0 +1,122 @@
+"""fl-compare and pretraining on a tiny data set, against Prefect's test server."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from federated.errors import ConsiliumError
+from flows.compare import fl_compare
+from flows.pretrain import pretrain
+from flows.round import fl_round
+from tasks import track
+from tests.conftest import TINY_PARAMS
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+QUICK = ["training.lr=0.01"]
+
+
+@pytest.fixture
+def with_backbone(project):
+    params = {
+        **TINY_PARAMS,
+        "pretraining": {"cubes": {"experiment": "tiny", "rounds": 1}},
+        "transfer": {"tiny": {"backbone": "cubes", "training": {"freeze_rounds": 1}}},
+    }
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    return project
+
+
+def runs_of(project: Path) -> list[str]:
+    folders = (project / "runs" / "tiny").glob("2*")
+    return sorted(folder.name for folder in folders if not folder.is_symlink())
+
+
+def test_a_comparison_runs_every_cell_once_and_tells_what_it_found(project):
+    labels = ["fedavg", "fedprox:mu=0.5", "local"]
+    folder = Path(fl_compare("tiny", labels, 2, QUICK))
+    document = json.loads((folder / "cells.json").read_text())
+    assert [row["label"] for row in document["rows"]] == labels
+    assert [(cell["label"], cell["seed"]) for cell in document["cells"]] == [
+        (label, seed) for seed in (0, 1) for label in labels
+    ]
+    fedavg, fedprox, _ = document["rows"]
+    aucs = [c["metrics"]["test"]["auc"] for c in document["cells"] if c["label"] == "fedavg"]
+    assert fedavg["auc"]["mean"] == pytest.approx(sum(aucs) / 2)
+    assert fedavg["p"] is None
+    assert fedprox["difference"] is not None
+    table = (folder / "table.md").read_text()
+    assert table.startswith(
+        "`consilium compare tiny --strategies fedavg,fedprox:mu=0.5,local --seeds 2 "
+        "--set training.lr=0.01`"
+    )
+    assert "Data source: files. Seeds 0, 1" in table
+    assert (folder / "auc.png").read_bytes().startswith(b"\x89PNG")
+
+    before = runs_of(project)
+    assert len(before) == 6
+    more = Path(fl_compare("tiny", [*labels, "fedbn"], 1, QUICK))
+    assert len(runs_of(project)) == 7
+    assert more != folder
+    kinds = [
+        run.data.tags.get("kind")
+        for run in track.client().search_runs(
+            [track.client().get_experiment_by_name("tiny").experiment_id]
+        )
+    ]
+    assert kinds.count("comparison") == 2
+    assert track.client().search_registered_models() == []
+
+
+def test_a_stopped_cell_goes_on_where_it_was(project, monkeypatch):
+    import flows.round
+
+    def stopped(*arguments: object) -> float:
+        if arguments[1] == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    real = flows.round._run_round
+    monkeypatch.setattr(flows.round, "_run_round", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        fl_compare("tiny", ["fedavg"], 1)
+    monkeypatch.setattr(flows.round, "_run_round", real)
+    (begun,) = runs_of(project)
+    folder = Path(fl_compare("tiny", ["fedavg"], 1))
+    assert runs_of(project) == [begun]
+    assert json.loads((folder / "cells.json").read_text())["cells"][0]["run_id"] == begun
+
+
+def test_a_cell_that_fails_does_not_keep_the_others_from_running(project):
+    with pytest.raises(ConsiliumError, match=r"1 of 2 cells failed.*fedadam, seed 0: .*diverged"):
+        fl_compare("tiny", ["fedadam:server_lr=1e30", "fedavg"], 1, ["training.optimizer=sgd"])
+    (table,) = (project / "runs" / "tiny").glob("compare-*/table.md")
+    assert "| fedavg |" in table.read_text()
+
+
+def test_a_comparison_trains_the_backbone_it_needs_and_starts_from_it(with_backbone):
+    folder = Path(fl_compare("tiny", ["fedavg", "fedavg+tl"], 1))
+    cells = json.loads((folder / "cells.json").read_text())["cells"]
+    transfer = with_backbone / "runs" / "tiny" / cells[1]["run_id"] / "transfer.json"
+    report = json.loads(transfer.read_text())
+    assert len(report["matched"]) == 16
+    assert report["file"] == "data/pretrained/cubes/model.safetensors"
+    (version,) = track.client().search_model_versions("name='pretrain-cubes'")
+    assert version.version in (1, "1")
+    before = runs_of(with_backbone)
+    fl_compare("tiny", ["fedavg+tl"], 1)
+    assert runs_of(with_backbone) == before
+    pretrain("cubes", ["seed=5"])
+    fl_compare("tiny", ["fedavg+tl"], 1)
+    assert len(runs_of(with_backbone)) == len(before) + 1
+
+
+def test_weights_that_do_not_fit_stop_the_run_before_its_first_round(project):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({"other": np.zeros(3, np.float32)}, project / "w.safetensors")
+    with pytest.raises(ConsiliumError, match=r"Nothing of w\.safetensors fits"):
+        fl_round("tiny", overrides=["model.init=w.safetensors"])
