@@ -43,8 +43,8 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: $(STAMP)  ## the demo experiment end to end
 	@$(BIN)/consilium run demo
 
-test: $(STAMP)  ## all tests; ARGS="-k name" for some
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## all tests, two at a time; ARGS="-k name" for some
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

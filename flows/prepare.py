@@ -43,6 +43,7 @@ def prepare(experiment: Experiment, folder: Path, keep: PreparedFolder | None = 
 
 def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) -> Prepared:
     """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``."""
+    source.check_fits(experiment)
     data = source.data()
     dataset = read(experiment, data)
     for name in ("partition.json", "validation.json"):

@@ -9,7 +9,7 @@ from federated.config import Experiment
 from federated.data.dataset import Dataset, LocatedFile
 from federated.data.load import load, locate
 from federated.data.partition import Partition, class_counts, partition_cases, write_partition
-from federated.data.prepared import PreparedFolder
+from federated.data.prepared import PreparedFolder, partition_header
 
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)
@@ -33,12 +33,9 @@ def partition(experiment: Experiment, data: LocatedFile, dataset: Dataset, path:
     """Deal the cases to the sites and write who has which."""
     result = partition_cases(dataset.labels, experiment.sites, experiment.seed)
     header = {
-        "dataset": experiment.data.dataset,
-        "size": experiment.data.size,
+        **partition_header(experiment),
         "data_source": data.source,
         "data_md5": data.md5,
-        "seed": experiment.seed,
-        "settings": experiment.sites.model_dump(mode="json"),
         "class_counts": class_counts(result, dataset.labels, len(dataset.info.classes)),
     }
     write_partition(path, result, header)

@@ -24,7 +24,7 @@ import yaml
 PROJECT = Path(__file__).resolve().parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
 
-TINY = {"train": 96, "val": 32, "test": 40}
+TINY = {"train": 48, "val": 16, "test": 24}
 
 
 def tiny_arrays(seed: int = 0, cases: dict[str, int] | None = None) -> dict[str, np.ndarray]:
@@ -106,6 +106,20 @@ def project(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> str:
+    """What fl-prepare makes of the tiny experiment; its validation takes seconds."""
+    from flows.prepare import fl_prepare
+
+    folder = tmp_path_factory.mktemp("prepared")
+    data = folder / "medmnist" / "adrenalmnist3d.npz"
+    data.parent.mkdir()
+    np.savez(data, **tiny_arrays())
+    params = folder / "params.yaml"
+    params.write_text(yaml.safe_dump(TINY_PARAMS))
+    return fl_prepare("tiny", [f"data.root={folder}"], str(params))
 
 
 @pytest.fixture(scope="session")

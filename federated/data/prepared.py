@@ -14,6 +14,18 @@ from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json
 
 
+def partition_header(experiment: Experiment) -> dict[str, Any]:
+    """The settings that a partition depends on."""
+    return {
+        "dataset": experiment.data.dataset,
+        "size": experiment.data.size,
+        "seed": experiment.seed,
+        "settings": experiment.sites.model_dump(
+            mode="json", exclude={"participation", "scanner_shift"}
+        ),
+    }
+
+
 @dataclass(frozen=True)
 class PreparedFolder:
     """``dataset/``, ``partition.json``, ``validation.json`` and ``data_docs/`` in one folder."""
@@ -52,6 +64,25 @@ class PreparedFolder:
         """The cases of each site."""
         return read_partition(self.partition_path)
 
+    def check_fits(self, experiment: Experiment) -> None:
+        """Refuse an experiment whose data, sites or seed are not those this was made with.
+
+        Raises:
+            ConsiliumError: names what differs.
+        """
+        made = _flat(self._read("partition.json"))
+        differing = [
+            f"{key} was {made.get(key)!r} and is {value!r} now"
+            for key, value in _flat(partition_header(experiment)).items()
+            if made.get(key) != value
+        ]
+        if differing:
+            raise ConsiliumError(
+                f"The prepared folder {self.root} does not fit this run: {'; '.join(differing)}. "
+                "Prepare it again with `consilium prepare` and the same settings, or leave out "
+                "--prepared."
+            )
+
     def excluded_sites(self) -> tuple[str, ...]:
         """The sites that validation excluded."""
         return tuple(self._read("validation.json")["excluded_sites"])
@@ -65,3 +96,8 @@ class PreparedFolder:
                 f"`consilium prepare {self.root.name}`."
             ) from error
         return value
+
+
+def _flat(header: dict[str, Any]) -> dict[str, Any]:
+    sites = {f"sites.{key}": value for key, value in header["settings"].items()}
+    return {key: value for key, value in header.items() if key != "settings"} | sites

@@ -7,7 +7,7 @@ from federated.data import phantom
 from federated.data.dataset import DatasetInfo
 from federated.data.load import load, locate
 from federated.data.medmnist import DATASETS, dataset_info
-from federated.strategies import FedAvg
+from federated.strategies.strategy import LocalRule
 from federated.training import place, predict, train
 from models import build_model
 
@@ -72,12 +72,13 @@ def test_the_small_net_learns_the_phantom_well_but_not_perfectly(tmp_path):
         dataset.images["train"],
         dataset.labels["train"],
         TrainingSettings(lr=2e-3, local_epochs=8, augment="none"),
-        FedAvg(),
+        LocalRule(),
         seed=0,
         round_number=1,
         rounds=1,
         site="central",
         device=torch.device("cpu"),
+        classes=11,
     )
     predicted = predict(model, dataset.images["test"], torch.device("cpu"), 11).argmax(axis=1)
     accuracy = (predicted == dataset.labels["test"]).mean()
