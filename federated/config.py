@@ -201,10 +201,14 @@ def _experiment_values(document: Mapping[str, Any], name: str, params: Path) -> 
         return overlay(defaults, experiments[name] or {})
     if name.startswith(PRETRAIN) and backbone in backbones:
         entry = {"strategy": {"name": "central"}, **(backbones[backbone] or {})}
-        source = entry.pop("experiment", backbone)
+        source = entry.pop("experiment", None)
         if source in experiments:
             return overlay(overlay(defaults, experiments[source] or {}), entry)
-        name = str(source)
+        raise ConsiliumError(
+            f"The backbone {backbone!r} under `pretraining:` in {params} needs `experiment:`, the "
+            f"experiment whose data it is trained on, one of {', '.join(experiments)}; it has "
+            f"{source!r}."
+        )
     known = [*experiments, *(PRETRAIN + key for key in backbones)]
     raise ConsiliumError(
         f"There is no experiment {name!r} in {params}.{closest(name, known)} "

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from federated.config import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, write_partition
-from federated.config import load_experiment
 from federated.run_folder import RunFolder, new_run
 from federated.update import Layout, Payload, RoundState, write_memory, write_payload, write_state
 

@@ -122,3 +122,9 @@ def test_a_broken_params_file_is_refused(tmp_path, text, said):
 def test_a_missing_params_file_says_where_to_go():
     with pytest.raises(ConsiliumError, match="Run consilium in the project's folder"):
         load_experiment("demo", params=Path("nowhere.yaml"))
+
+
+def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
+    (tmp_path / "params.yaml").write_text("experiments: {demo: {}}\npretraining: {cubes: {}}")
+    with pytest.raises(ConsiliumError, match=r"backbone 'cubes'.* needs `experiment:`.* of demo"):
+        load_experiment("pretrain-cubes", params=tmp_path / "params.yaml")

@@ -90,7 +90,9 @@ def test_a_stopped_cell_goes_on_where_it_was(project, monkeypatch):
 
 
 def test_a_cell_that_fails_does_not_keep_the_others_from_running(project):
-    with pytest.raises(ConsiliumError, match=r"1 of 2 cells failed.*fedadam:server_lr=1e30, seed 0: .*diverged"):
+    with pytest.raises(
+        ConsiliumError, match=r"1 of 2 cells failed.*fedadam:server_lr=1e30, seed 0: .*diverged"
+    ):
         fl_compare("tiny", ["fedadam:server_lr=1e30", "fedavg"], 1, ["training.optimizer=sgd"])
     (table,) = (project / "runs" / "tiny").glob("compare-*/table.md")
     assert "| fedavg |" in table.read_text()

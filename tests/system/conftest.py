@@ -28,6 +28,8 @@ def copy(project: Path, environment: dict[str, str]) -> Path:
     tiny = {
         "defaults": TINY_PARAMS["defaults"],
         "experiments": {"demo": TINY_PARAMS["experiments"]["tiny"]},
+        "pretraining": {"cubes": {"experiment": "demo", "rounds": 1}},
+        "transfer": {"demo": {"backbone": "cubes"}},
     }
     (project / "params.yaml").write_text(yaml.safe_dump(tiny))
     # The copy's own code, not the installed project's.

@@ -8,11 +8,12 @@ import yaml
 
 pytestmark = pytest.mark.system
 
-STAGES = ("download", "partition", "validate", "train", "evaluate")
+STAGES = [f"{stage}@demo" for stage in ("download", "partition", "validate", "train", "evaluate")]
+TRANSFER = ["pretrain@cubes", "transfer@demo"]
 
 
 def ran(said: str) -> list[str]:
-    return [stage for stage in STAGES if f"Running stage '{stage}@demo'" in said]
+    return [stage for stage in STAGES + TRANSFER if f"Running stage '{stage}'" in said]
 
 
 def set_mu(copy, mu: float) -> None:
@@ -26,7 +27,7 @@ def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
     call("git", "init", "--quiet")
     call("dvc", "init", "--quiet")
 
-    assert ran(call("dvc", "repro", "evaluate@demo")) == list(STAGES)
+    assert ran(call("dvc", "repro", "evaluate@demo")) == STAGES
     metrics = (copy / "outputs" / "demo" / "metrics.json").read_text()
     rounds = (copy / "outputs" / "demo" / "rounds.csv").read_text()
     assert json.loads(metrics)["data_source"] == "files"
@@ -36,7 +37,7 @@ def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
     assert ran(call("dvc", "repro", "evaluate@demo")) == []
 
     set_mu(copy, 5.0)
-    assert ran(call("dvc", "repro", "evaluate@demo")) == ["train", "evaluate"]
+    assert ran(call("dvc", "repro", "evaluate@demo")) == ["train@demo", "evaluate@demo"]
     assert (copy / "outputs" / "demo" / "rounds.csv").read_text() != rounds
 
     # From scratch: no outputs, no cache, no lock.
@@ -44,6 +45,7 @@ def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
     for name in ("outputs", "data/prepared", ".dvc/cache", "runs"):
         shutil.rmtree(copy / name)
     (copy / "dvc.lock").unlink()
-    assert ran(call("dvc", "repro", "evaluate@demo")) == list(STAGES)
+    assert ran(call("dvc", "repro", "evaluate@demo", "transfer@demo")) == STAGES + TRANSFER
+    assert (copy / "outputs" / "demo-tl" / "model.safetensors").is_file()
     assert (copy / "outputs" / "demo" / "metrics.json").read_text() == metrics
     assert (copy / "outputs" / "demo" / "rounds.csv").read_text() == rounds

@@ -1,0 +1,61 @@
+"""The command line: `consilium COMMAND`."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+# Before anything is imported that reads them. Nothing here phones home unless someone asks for it.
+for _name, _value in {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # The run's log is kept by Prefect; a person at a terminal sees the progress display instead.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+from flows.cli import run  # noqa: F401
+
+# isort: split
+# In the order of the help: what a person starts with first.
+from federated.errors import ConsiliumError
+from flows.cli import data, service  # noqa: F401
+from flows.cli.options import app
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    if debug:
+        os.environ["CONSILIUM_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line; a mistake is answered in one paragraph."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print(
+            "Stopped. Complete rounds are kept; go on with: consilium resume EXPERIMENT",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    except ConsiliumError as error:
+        if os.environ.get("CONSILIUM_DEBUG"):
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("CONSILIUM_DEBUG"):
+            raise
+        print(
+            f"Error: this should not have happened ({type(error).__name__}: {error}). Run the "
+            "command again as `consilium --debug …` and report what it prints.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

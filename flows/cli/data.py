@@ -1,0 +1,63 @@
+"""prepare, evaluate, sites: data, and models on it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import PARAMS, ExperimentName, Params, Sets, app
+
+
+@app.command(epilog="Example: consilium prepare organ")
+def prepare(
+    experiment: ExperimentName,
+    step: Annotated[
+        str | None, typer.Option(help="Only download, partition or validate, as DVC does.")
+    ] = None,
+    sets: Sets = None,
+    params: Params = PARAMS,
+) -> None:
+    """Download, partition and validate an experiment's data."""
+    from federated.config import load_experiment
+
+    resolved = load_experiment(experiment, sets or [], params)
+    console = Console()
+    if step:
+        from flows.steps import run_step
+
+        console.print(run_step(step, resolved), highlight=False, soft_wrap=True)
+        return
+    from flows.server import start_embedded_server
+
+    wait_until_ready = start_embedded_server()
+    from flows.prepare import fl_prepare
+
+    wait_until_ready()
+    folder = fl_prepare(experiment, sets or [], str(params))
+    console.print(f"prepared in {folder}; Data Docs: {folder}/data_docs/index.html", soft_wrap=True)
+
+
+@app.command(epilog="Example: consilium evaluate adrenal --model outputs/adrenal/model.safetensors")
+def evaluate(
+    experiment: ExperimentName,
+    model: Annotated[Path, typer.Option(help="A model.safetensors.")],
+    out: Annotated[Path, typer.Option(help="Write the metrics here, as JSON.")],
+    sets: Sets = None,
+    params: Params = PARAMS,
+) -> None:
+    """Evaluate a model file on the prepared data: overall and at each site."""
+    from federated.config import load_experiment
+    from flows.steps import evaluate_model
+
+    resolved = load_experiment(experiment, sets or [], params)
+    Console().print_json(data=evaluate_model(resolved, model, out))
+
+
+@app.command(epilog="Example: consilium sites adrenal --set sites.beta=0.1")
+def sites(experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS) -> None:
+    """Show which site has how many cases of each class."""
+    from federated.config import load_experiment
+    from flows.describe import sites_table
+
+    Console().print(sites_table(load_experiment(experiment, sets or [], params)))

@@ -1,0 +1,131 @@
+"""run, resume, pretrain, compare: what trains."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Rounds, Runs, Sets, app
+from flows.cli.running import run_flow, run_rounds, say_result
+
+
+@app.command(epilog="Example: consilium run adrenal --set strategy.name=fedprox --rounds 5")
+def run(
+    experiment: ExperimentName,
+    sets: Sets = None,
+    rounds: Rounds = None,
+    prepared: Annotated[
+        Path | None, typer.Option(help="A folder made by `prepare`; else the data is prepared.")
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also put model.safetensors and rounds.csv here.")
+    ] = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Start from the backbone that params.yaml names.")
+    ] = False,
+    params: Params = PARAMS,
+    runs: Runs = RUNS,
+) -> None:
+    """Prepare the data, run the rounds, evaluate and register the model."""
+    from federated.config import load_experiment, transfer_overrides
+
+    items = [*(transfer_overrides(experiment, params) if transfer else []), *(sets or [])]
+
+    def check() -> None:
+        load_experiment(
+            experiment, [*items, *([f"rounds={rounds}"] if rounds is not None else [])], params
+        )
+
+    folder = run_rounds(
+        check,
+        experiment=experiment,
+        overrides=items,
+        rounds=rounds,
+        prepared=str(prepared) if prepared else None,
+        params=str(params),
+        runs=str(runs),
+    )
+    if export:
+        from federated.run_folder import RunFolder
+        from flows.steps import export_run
+
+        export_run(RunFolder(folder), export)
+
+
+@app.command(epilog="Example: consilium resume adrenal")
+def resume(
+    experiment: ExperimentName,
+    run_id: Annotated[str, typer.Argument(help="A run id.")] = "latest",
+    rounds: Rounds = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Go on with a run that was stopped, from its last complete round."""
+
+    def check() -> None:
+        from federated.run_folder import reopen_run
+
+        reopen_run(runs, experiment, run_id, rounds)
+
+    run_rounds(check, experiment=experiment, resume=run_id, rounds=rounds, runs=str(runs))
+
+
+@app.command(epilog="Example: consilium pretrain organ")
+def pretrain(
+    backbone: Annotated[str, typer.Argument(help="A backbone under `pretraining` of params.yaml.")],
+    sets: Sets = None,
+    params: Params = PARAMS,
+    runs: Runs = RUNS,
+) -> None:
+    """Train a backbone for transfer learning, in one place, on a source set."""
+    from federated.config import PRETRAIN, load_experiment
+
+    def check() -> None:
+        load_experiment(PRETRAIN + backbone, sets or [], params)
+
+    def start() -> str:
+        from flows.pretrain import pretrain as run_pretraining
+
+        return str(run_pretraining(backbone, sets or [], str(params), str(runs)))
+
+    say_result(Path(run_flow(check, start)))
+
+
+@app.command(
+    epilog="Example: consilium compare adrenal --strategies fedavg,fedprox:mu=0.1,fedprox+tl"
+)
+def compare(
+    experiment: ExperimentName,
+    strategies: Annotated[
+        str, typer.Option(help="Names, with :key=value for settings and +tl for transfer learning.")
+    ] = "local,central,fedavg,fedavg+tl,fedprox,fedprox+tl,fedbn,scaffold,fedadam",
+    seeds: Annotated[int, typer.Option(min=1, help="How many; they are 0, 1, …")] = 3,
+    results: Annotated[
+        Path | None, typer.Option(help="Also write the table into this Markdown file.")
+    ] = None,
+    sets: Sets = None,
+    params: Params = PARAMS,
+    runs: Runs = RUNS,
+) -> None:
+    """Run strategies side by side; what is finished is not run again."""
+    labels = [label.strip() for label in strategies.split(",") if label.strip()]
+
+    def check() -> None:
+        from federated.comparison import cells
+
+        cells(experiment, labels, seeds, sets or [], params)
+
+    def start() -> str:
+        from flows.compare import fl_compare
+
+        return str(fl_compare(experiment, labels, seeds, sets or [], str(params), str(runs)))
+
+    folder = Path(run_flow(check, start))
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    console = Console()
+    console.print(table, highlight=False, markup=False, soft_wrap=True)
+    if results:
+        from federated.results_page import put_table
+
+        put_table(results, table)
+    console.print(f"{folder}/table.md, cells.json, auc.png; in MLflow: a run of {experiment}")

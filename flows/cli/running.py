@@ -1,0 +1,47 @@
+"""Starting flows from the command line: server, check of the input, progress, result."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+
+def run_rounds(check: Callable[[], None], **arguments: Any) -> Path:
+    """Run fl-round and say where to look."""
+
+    def start() -> str:
+        from flows.round import fl_round
+
+        return str(fl_round(**arguments))
+
+    folder = Path(run_flow(check, start))
+    say_result(folder)
+    return folder
+
+
+def run_flow(check: Callable[[], None], start: Callable[[], str]) -> str:
+    """Run a flow with a progress display; it returns a folder.
+
+    ``check`` finds mistakes in the input; it runs while the server starts.
+    """
+    from flows.server import start_embedded_server
+
+    console = Console()
+    with console.status("starting Prefect"):
+        wait_until_ready = start_embedded_server()
+        check()
+        from flows.progress import shown_on
+        from tasks.validate import preload
+
+        preload()
+        wait_until_ready()
+    with shown_on(console):
+        return start()
+
+
+def say_result(folder: Path) -> None:
+    from flows.describe import result_lines
+
+    for line in result_lines(folder):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,35 @@
+"""doctor and serve: the machine and the servers."""
+
+import os
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import PARAMS, Params, app
+
+
+@app.command(epilog="Example: consilium doctor")
+def doctor(params: Params = PARAMS) -> None:
+    """Check versions, torch and CUDA, ports, disk and data."""
+    from flows.doctor import examine
+
+    if not examine(Console(), params):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: consilium serve, then: prefect deployment run fl-round/organ")
+def serve(
+    ui_only: Annotated[
+        bool, typer.Option("--ui-only", help="The two web pages alone, no deployments.")
+    ] = False,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    params: Params = PARAMS,
+) -> None:
+    """Open Prefect and MLflow, and serve a deployment fl-round/NAME for every experiment."""
+    # Served runs have no progress display, so their log belongs on the console.
+    os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
+    from flows.serve import serve_all
+
+    serve_all(Console(), params, prefect_port, mlflow_port, ui_only=ui_only)
