@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from federated.augmentation import Augment, Sampling
+from federated.combinations import refuse
 from federated.compression import AnyCompression
 from federated.config_errors import closest, explain
-from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.params_file import CHOICES, overlay, parse_overrides, read_params
@@ -229,24 +229,7 @@ def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
         schema = Experiment.model_json_schema(by_alias=True)
         message = explain(error, name=name, where=where, schema=schema, choices=CHOICES)
         raise ConsiliumError(message) from error
-    if experiment.data.dataset not in DATASETS:
-        raise ConsiliumError(
-            f"In experiment {name} of {where}, data.dataset={experiment.data.dataset!r} is not "
-            f"known.{closest(experiment.data.dataset, DATASETS)} Known data sets: "
-            f"{', '.join(DATASETS)}."
-        )
-    if experiment.model.name == "resnet3d" and not experiment.data.dataset.endswith("3d"):
-        raise ConsiliumError(
-            f"In experiment {name} of {where}, model.name='resnet3d' takes volumes, but "
-            f"data.dataset={experiment.data.dataset!r} holds 2D images. Use model.name=small_cnn."
-        )
-    only_resnet = {"conv": experiment.model.conv != "3d", "stem": experiment.model.stem != 3}
-    if experiment.model.name != "resnet3d" and any(only_resnet.values()):
-        keys = " and ".join(f"model.{key}" for key, given in only_resnet.items() if given)
-        raise ConsiliumError(
-            f"In experiment {name} of {where}, {keys} belongs to resnet3d, but model.name="
-            f"{experiment.model.name!r}. Set model.name=resnet3d, or leave it out."
-        )
+    refuse(experiment, where)
     return experiment
 
 

@@ -1,10 +1,8 @@
-"""What the coordinator does in a round: choose sites, aggregate, evaluate, commit."""
+"""What the coordinator does in a round beside adding payloads: choose sites, evaluate, commit."""
 
 from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Any
-
-from torch import nn
 
 from federated.config import Experiment
 from federated.data.partition import Partition
@@ -14,27 +12,9 @@ from federated.optimization import local_work
 from federated.randomness import numpy_generator
 from federated.run_folder import RunFolder, memory_round
 from federated.selection import kept_round
-from federated.site import POOLED, read_predictions
-from federated.strategies.strategy import LocalWork, Participation, Server
-from federated.update import (
-    Layout,
-    RoundState,
-    read_memory,
-    read_payload,
-    read_state,
-    write_memory,
-    write_state,
-)
-
-
-def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
-    """Write what round 1 starts from: the model's weights, and the strategy's own state."""
-    strategy = folder.experiment().strategy
-    layout = Layout.of(model, strategy.personal(model))
-    weights = layout.flatten(model)
-    server = strategy.open_server(weights[layout.shared])
-    write_memory(folder.server_path(0), server.memory)
-    write_state(folder.state_path(0), RoundState(0, weights, layout, server.broadcast))
+from federated.site import read_predictions
+from federated.strategies.strategy import LocalWork, Participation
+from federated.worker import POOLED
 
 
 def choose_sites(experiment: Experiment, sites: list[str], round_number: int) -> list[str]:
@@ -73,43 +53,6 @@ def participation(folder: RunFolder, experiment: Experiment, asked: list[str]) -
     return Participation(site_weights(partition, asked), work, share)
 
 
-def aggregate(folder: RunFolder, round_number: int, asked: list[str]) -> tuple[int, int]:
-    """Add the sites' payloads one after the other and write the round's state.
-
-    One payload and one sum are in memory at a time, however many sites there are; the fixed order
-    of sites makes the floating-point sum the same in every run.
-
-    Returns:
-        Bytes of the new state, as each site downloads it, and the model's number of values.
-    """
-    experiment = folder.experiment()
-    strategy = experiment.strategy
-    state = read_state(folder.state_path(round_number - 1))
-    layout = state.layout
-    running = None
-    for site in asked:
-        payload = read_payload(folder.site_path(round_number, site, "payload"))
-        if running is None:
-            running = experiment.protection.open_sum(payload.length)
-        experiment.protection.add(running, payload, round_number)
-    length = strategy.sent_length(int(layout.shared.sum()))
-    if running is None:
-        running = experiment.protection.open_sum(length)
-    mean = experiment.compression.decompress(experiment.protection.mean(running), length)
-    before = Server(
-        state.weights[layout.shared],
-        state.broadcast,
-        read_memory(folder.server_path(round_number - 1)),
-    )
-    after = strategy.server_step(before, mean, participation(folder, experiment, asked))
-    weights = state.weights
-    weights[layout.shared] = after.weights
-    write_memory(folder.server_path(round_number), after.memory)
-    path = folder.state_path(round_number)
-    write_state(path, RoundState(round_number, weights, layout, after.broadcast))
-    return path.stat().st_size, layout.size
-
-
 def evaluate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> Evaluation:
     """Metrics from the predictions that the sites wrote.
 
@@ -130,6 +73,7 @@ def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]
     for kind in ("update", "compressed", "payload"):
         for path in folder.round_path(round_number).glob(f"*.{kind}.safetensors"):
             path.unlink()
+    folder.sum_path(round_number).unlink(missing_ok=True)
     for path in folder.round_path(round_number - 1).glob("*.predictions.safetensors"):
         path.unlink()
     kept = {
@@ -142,6 +86,7 @@ def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]
         folder.server_path(number).unlink(missing_ok=True)
     for site in folder.sites():
         needed = {folder.latest_memory(site, number) for number in kept}
-        for path in folder.memory_path(0, site).parent.glob("round-*.memory.safetensors"):
+        needed.add(folder.latest_memory(site, round_number, "residual"))
+        for path in [*folder.memory_paths(site), *folder.memory_paths(site, "residual")]:
             if path not in needed and memory_round(path) <= round_number:
                 path.unlink()

@@ -75,3 +75,11 @@ def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> Loca
     batches -= merges_last_batch(cases, settings.batch_size, batch_norm)
     momentum = settings.momentum if settings.optimizer == "sgd" else 0.0
     return LocalWork(settings.local_epochs * batches, momentum)
+
+
+def expected_change(settings: TrainingSettings, steps: int) -> float:
+    """About the most that a round of ``steps`` changes a value by.
+
+    AdamW moves a value by about its learning rate in a step; for SGD this is a guess.
+    """
+    return settings.lr * steps

@@ -7,10 +7,10 @@ from typing import Any
 
 from federated.data.partition import Partition
 from federated.evaluation import Evaluation
-from federated.site import StageResult, peak_rss_mb
 from federated.timing import Interval, covered
+from federated.worker import StageResult, peak_rss_mb
 
-STAGES = ("local_train", "compress", "protect", "aggregate", "evaluate")
+STAGES = ("local_train", "compress", "protect", "aggregate", "decrypt", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,15 @@ class RoundRecord:
     began: float
     workers: int
 
-    def sizes(self, down: int, length: int) -> dict[str, int]:
+    def sizes(self, down: int, receivers: int, length: int) -> dict[str, int]:
         """Bytes that travelled, both ways, and what dense float32 updates would have taken.
 
-        ``down`` is the size of the global model for one site, ``length`` its number of values.
+        ``down`` is what each of the ``receivers`` downloads: all sites, since all are evaluated.
+        ``length`` is the number of values of a model.
         """
         return {
             "up": sum(stage.size for stage in self.stages if stage.stage == "protect"),
-            "down": down * len(self.sites),
+            "down": down * receivers,
             "up_dense_float32": 4 * length * len(self.sites),
         }
 

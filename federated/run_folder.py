@@ -7,7 +7,7 @@ again. So a run that was killed is resumed by starting the first round without t
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from federated.config import Experiment, read_experiment, resolve
@@ -15,6 +15,9 @@ from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, read_partition
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
+
+# What a site keeps between rounds: its strategy's memory, its compression's.
+MemoryKind = Literal["memory", "residual"]
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,34 @@ class RunFolder:
         """A site's ``update``, ``compressed``, ``payload`` or ``predictions`` in a round."""
         return self.round_path(round_number) / f"{site}.{kind}.safetensors"
 
+    def sum_path(self, round_number: int) -> Path:
+        """The sum of a round's payloads, as every site gets it."""
+        return self.round_path(round_number) / "sum.safetensors"
+
+    @property
+    def context_path(self) -> Path:
+        """What the coordinator knows of the sites' key, where they have one."""
+        return self.root / "context.json"
+
     def server_path(self, round_number: int) -> Path:
         """What the server keeps to itself after a round."""
         return self.round_path(round_number) / "server.safetensors"
 
-    def memory_path(self, round_number: int, site: str) -> Path:
-        """What a site keeps to itself after a round."""
-        return self.root / "sites" / site / f"round-{round_number:03d}.memory.safetensors"
+    def memory_path(self, round_number: int, site: str, kind: MemoryKind = "memory") -> Path:
+        """What a site keeps to itself after a round, for its strategy or its compression."""
+        return self.root / "sites" / site / f"round-{round_number:03d}.{kind}.safetensors"
 
-    def latest_memory(self, site: str, round_number: int) -> Path | None:
-        """The newest memory of a site that is not from after a round."""
-        paths = [
-            path
-            for path in self.memory_path(0, site).parent.glob("round-*.memory.safetensors")
-            if memory_round(path) <= round_number
-        ]
-        return max(paths, key=memory_round, default=None)
+    def memory_paths(self, site: str, kind: MemoryKind = "memory") -> list[Path]:
+        """All that a site has kept, oldest first."""
+        folder = self.memory_path(0, site).parent
+        return sorted(folder.glob(f"round-*.{kind}.safetensors"), key=memory_round)
+
+    def latest_memory(
+        self, site: str, round_number: int, kind: MemoryKind = "memory"
+    ) -> Path | None:
+        """The newest that a site has kept and that is not from after a round."""
+        paths = [p for p in self.memory_paths(site, kind) if memory_round(p) <= round_number]
+        return paths[-1] if paths else None
 
     def record_path(self, round_number: int) -> Path:
         """The record that marks a round as done."""

@@ -30,7 +30,8 @@ def summarise(
     which at least one site was in it. ``overhead`` is what remains of the rounds when at no time
     any site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
     checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
-    ``data`` (download, reading, partition, validation). Bytes are those of the files that travel.
+    ``data`` (download, reading, partition, validation). Bytes are those of the files that travel:
+    payloads up, the initial state and the sum of each round down to every site.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)

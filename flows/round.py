@@ -17,27 +17,30 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.config import Experiment, load_experiment
-from federated.coordinator import choose_sites, site_weights, write_initial_state
+from federated.coordinator import choose_sites, site_weights
 from federated.data.partition import Partition
 from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
+from federated.exchange import write_initial_state
 from federated.files import write_json
 from federated.model_file import ModelHeader, save_model
 from federated.provenance import git_commit
 from federated.round_record import RoundRecord
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
 from federated.selection import kept_round, metric_value, stops_early
-from federated.site import StageResult, new_model, peak_rss_mb, personal_tensors
+from federated.site import personal_tensors
 from federated.summary import summarise
 from federated.transfer import load_pretrained
-from federated.update import read_state
+from federated.update_files import read_state
+from federated.worker import StageResult, new_model, peak_rss_mb
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import describe, listener, tell
-from tasks.aggregate import aggregate
+from tasks.aggregate import aggregate, decrypt
 from tasks.checkpoint import checkpoint
 from tasks.compress import compress
 from tasks.encrypt import encrypt
 from tasks.evaluate import evaluate, evaluate_at_site
+from tasks.keys import key
 from tasks.local_train import local_train
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.register import register
@@ -126,6 +129,8 @@ def fl_round(
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
         point_latest(folder)
         finished(warming)
+        if resolved.protection.keyed:
+            tell(f"key of the sites: {key(pool, folder.root).fingerprint}")
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
         run = _Run(
             folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
@@ -192,23 +197,24 @@ def _run_round(run: _Run, round_number: int, began: float) -> float:
     if shown:
         shown.round_started(round_number, run.experiment.rounds, asked)
     stages = _site_chains(run, round_number, asked)
-    aggregated = aggregate(run.folder.root, round_number, asked)
-    evaluated = [
-        evaluate_at_site.submit(run.pool, run.folder.root, site, round_number) for site in run.sites
-    ]
+    root = run.folder.root
+    aggregated = aggregate(root, round_number, asked)
+    if run.experiment.protection.keyed:
+        stages.append(decrypt(run.pool, root, asked[0], round_number, asked, aggregated))
+    evaluated = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
     predicted = [future.result() for future in evaluated]
     stages += predicted
-    evaluation, scored = evaluate(run.folder.root, round_number, run.sites, predicted)
+    evaluation, scored = evaluate(root, round_number, run.sites, predicted)
     record = RoundRecord(
         round_number, asked, stages, aggregated.interval, scored, evaluation, began, run.workers
     )
-    sizes = record.sizes(aggregated.down, aggregated.length)
+    sizes = record.sizes(aggregated.down, len(run.sites), aggregated.length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
     track_round(run.mlflow_run_id, round_number, evaluation, numbers)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(run.folder.root, round_number, record.to_json(run.partition, sizes, seconds))
+    checkpoint(root, round_number, record.to_json(run.partition, sizes, seconds))
     metrics = evaluation.overall["val"]
     line = describe(round_number, run.experiment.rounds, metrics, seconds["total"])
     get_run_logger().info(line)
@@ -225,8 +231,8 @@ def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageRe
     futures: list[PrefectFuture[StageResult]] = []
     for site in sorted(asked, key=lambda site: -weights[site]):
         trained = local_train.submit(run.pool, root, site, round_number)
-        compressed = compress.submit(run.pool, root, site, round_number, trained)
-        encrypted = encrypt.submit(run.pool, root, site, round_number, weights[site], compressed)
+        compressed = compress.submit(run.pool, root, site, round_number, weights[site], trained)
+        encrypted = encrypt.submit(run.pool, root, site, round_number, compressed)
         futures += [trained, compressed, encrypted]
     results = []
     for future in futures:

@@ -1,20 +1,24 @@
-"""aggregate: the coordinator adds the payloads and makes the new global weights."""
+"""aggregate: the coordinator adds the payloads; who may know the sum makes the next state of it."""
 
 import time
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.coordinator import aggregate as aggregate_payloads
+from federated.exchange import add_payloads, apply_sum, decrypt_site
 from federated.run_folder import RunFolder
 from federated.timing import Interval
+from federated.update_files import read_layout
+from federated.worker import StageResult
+from tasks.pool import run_stage
 
 
 @dataclass(frozen=True)
 class Aggregated:
-    """Bytes that a site downloads, values in the model, and when it ran."""
+    """Bytes that a site downloads, values in the model, and when the sum was made."""
 
     down: int
     length: int
@@ -23,7 +27,27 @@ class Aggregated:
 
 @task(name="aggregate", task_run_name="aggregate round {round_number}", cache_policy=NO_CACHE)
 def aggregate(run: Path, round_number: int, sites: list[str]) -> Aggregated:
-    """Add the payloads of ``sites`` and write the round's state."""
+    """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too."""
     started = time.time()
-    down, length = aggregate_payloads(RunFolder(run), round_number, sites)
+    folder = RunFolder(run)
+    before = folder.state_path(round_number - 1)
+    down = add_payloads(folder, round_number, sites)
+    if round_number == 1:
+        down += before.stat().st_size
+    length = read_layout(before).size
+    if not folder.experiment().protection.keyed:
+        apply_sum(folder, round_number, sites, None)
     return Aggregated(down, length, Interval(started, time.time()))
+
+
+@task(name="decrypt", task_run_name="decrypt[{site}] round {round_number}", cache_policy=NO_CACHE)
+def decrypt(
+    pool: Executor,
+    run: Path,
+    site: str,
+    round_number: int,
+    sites: list[str],
+    aggregated: Aggregated,  # noqa: ARG001 - orders the graph
+) -> StageResult:
+    """Open the sum at a site, with the key that the coordinator has not, and write the state."""
+    return run_stage(pool, decrypt_site, run, site, round_number, sites)

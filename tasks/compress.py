@@ -6,7 +6,8 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.site import StageResult, compress_site
+from federated.exchange import compress_site
+from federated.worker import StageResult
 from tasks.pool import run_stage
 
 
@@ -16,7 +17,8 @@ def compress(
     run: Path,
     site: str,
     round_number: int,
+    weight: float,
     trained: StageResult,  # noqa: ARG001 - orders the graph
 ) -> StageResult:
-    """Compress the update that ``trained`` reports."""
-    return run_stage(pool, compress_site, run, site, round_number)
+    """Weight what ``trained`` reports by n_k / Σn, and compress it."""
+    return run_stage(pool, compress_site, run, site, round_number, weight)

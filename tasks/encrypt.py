@@ -1,4 +1,4 @@
-"""encrypt: a site weights and protects its update, and so makes the payload that travels."""
+"""encrypt: a site protects its compressed update, and so makes the payload that travels."""
 
 from concurrent.futures import Executor
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.site import StageResult, protect_site
+from federated.exchange import protect_site
+from federated.worker import StageResult
 from tasks.pool import run_stage
 
 
@@ -16,8 +17,7 @@ def encrypt(
     run: Path,
     site: str,
     round_number: int,
-    weight: float,
     compressed: StageResult,  # noqa: ARG001 - orders the graph
 ) -> StageResult:
-    """Protect what ``compressed`` reports, with the weight n_k / Σn applied at the site."""
-    return run_stage(pool, protect_site, run, site, round_number, weight)
+    """Protect what ``compressed`` reports."""
+    return run_stage(pool, protect_site, run, site, round_number)

@@ -10,8 +10,9 @@ from prefect.cache_policies import NO_CACHE
 from federated.coordinator import evaluate as evaluate_predictions
 from federated.evaluation import Evaluation
 from federated.run_folder import RunFolder
-from federated.site import StageResult, evaluate_site
+from federated.site import evaluate_site
 from federated.timing import Interval
+from federated.worker import StageResult
 from tasks.pool import run_stage
 
 

@@ -12,8 +12,8 @@ import torch
 
 from federated.config import Dask, Experiment, Processes
 from federated.errors import ConsiliumError
-from federated.site import StageResult
 from federated.training import choose_device
+from federated.worker import StageResult
 
 WORKERS_A_GPU = 4
 
@@ -71,7 +71,7 @@ def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
 
 
 def run_stage(pool: Executor, stage: Any, *arguments: Any) -> StageResult:
-    """Run one stage of :mod:`federated.site` in the pool and wait for it.
+    """Run one stage of a site in the pool and wait for it.
 
     Raises:
         ConsiliumError: what the stage says, or that its worker process died.
@@ -98,6 +98,7 @@ def _start_worker(numbers: Any) -> None:
 
 
 def _import_stages() -> int:
+    import federated.exchange
     import federated.site  # noqa: F401
 
     return os.getpid()

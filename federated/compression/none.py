@@ -1,24 +1,13 @@
-"""No compression: every value of the update is sent."""
+"""No sparsification: every value of the update is sent, quantised where ``bits`` says so."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from federated.settings import Settings
-from federated.update import CompressedUpdate, ModelUpdate, Vector
+from federated.compression.compression import Compression
 
 
-class NoCompression(Settings):
-    """The identity."""
+class NoCompression(Compression):
+    """All positions; without ``bits`` the identity, and nothing stays behind."""
 
     name: Literal["none"] = "none"
 
-    def compress(self, update: ModelUpdate) -> CompressedUpdate:
-        """Keep all coordinates of the update."""
-        return CompressedUpdate(
-            update.site, update.round_number, update.cases, len(update.vector), update.vector
-        )
-
-    def decompress(self, values: Vector, length: int) -> Vector:
-        """The dense vector of ``length`` values from the aggregated ones."""
-        if len(values) != length:
-            raise ValueError(f"{len(values)} values do not fill a vector of {length}")
-        return values
+    sends_all: ClassVar[bool] = True

@@ -1,7 +1,14 @@
 """How an update is protected on its way, one file each; an object is its settings section."""
 
-from federated.protection.plain import Plain, Sum
+from typing import Annotated
 
-AnyProtection = Plain
+from pydantic import Field
 
-__all__ = ["AnyProtection", "Plain", "Sum"]
+from federated.protection.ckks import CKKS
+from federated.protection.packed_bfv import PackedBFV
+from federated.protection.plain import Plain
+from federated.protection.protection import Protection
+
+AnyProtection = Annotated[Plain | CKKS | PackedBFV, Field(discriminator="name")]
+
+__all__ = ["CKKS", "AnyProtection", "PackedBFV", "Plain", "Protection"]

@@ -3,73 +3,80 @@
 It guarantees nothing about privacy; it is the baseline that the other protections are held to.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from federated.errors import ConsiliumError
-from federated.settings import Settings
-from federated.update import CompressedUpdate, Payload, Vector
+from federated.protection.protection import Protection, Sum, closed, refuse_other
+from federated.update import CompressedUpdate, Numbers, Payload
+
+# By encoding: the form of a number in a body. Levels take the smallest integers that hold them.
+FORMS = {"float32": "<f4", "int8": "<i1", "int16": "<i2", "int32": "<i4"}
 
 
-@dataclass
-class Sum:
-    """The running sum of weighted values, the only memory that aggregation needs."""
-
-    total: npt.NDArray[np.float64]
-    weight: float = 0.0
-
-
-class Plain(Settings):
-    """Weighted float32 values in the clear, four bytes each."""
+class Plain(Protection):
+    """Numbers in the clear: four bytes a value, or one or two a level."""
 
     name: Literal["plain"] = "plain"
 
-    def protect(self, update: CompressedUpdate, weight: float) -> Payload:
-        """Apply the site's weight n_k / Σn and make the payload.
-
-        Raises:
-            ConsiliumError: the update holds NaN or infinity, which would spoil every site's model.
-        """
-        if not np.isfinite(update.values).all():
-            raise ConsiliumError(
-                f"The update of {update.site} in round {update.round_number} holds NaN or "
-                "infinite values and was not sent. Lower training.lr, or look at the site's data."
-            )
-        weighted = (update.values.astype(np.float64) * weight).astype("<f4")
+    def protect(self, update: CompressedUpdate, key: Any = None) -> Payload:
+        """The numbers as they are."""
+        encoding, body = _encode(update.numbers)
         return Payload(
             update.site,
             update.round_number,
-            weight,
+            update.weight,
             self.name,
-            len(weighted),
-            weighted.view(np.uint8),
+            encoding,
+            "",
+            update.length if update.positions is not None else len(update.numbers),
+            body,
+            update.positions,
         )
 
-    def open_sum(self, length: int) -> Sum:
+    def open_sum(self, length: int, round_number: int, context: Any = None) -> Sum:
         """An empty sum of ``length`` values."""
-        return Sum(np.zeros(length, dtype=np.float64))
+        return Sum(round_number, length, np.zeros(length, dtype=np.float64))
 
-    def add(self, running: Sum, payload: Payload, round_number: int) -> None:
-        """Add a payload to the running sum, in place.
-
-        Raises:
-            ConsiliumError: a payload of another scheme, round or length.
-        """
-        expected = (self.name, round_number, len(running.total))
-        if (payload.scheme, payload.round_number, payload.length) != expected:
-            raise ConsiliumError(
-                f"The payload of {payload.site} is refused: it is {payload.scheme} of round "
-                f"{payload.round_number} with {payload.length} values, expected {expected[0]} of "
-                f"round {expected[1]} with {expected[2]} values."
-            )
-        running.total += payload.body.view("<f4")
+    def add(self, running: Sum, payload: Payload) -> None:
+        """Add a payload's numbers at their positions, in place."""
+        refuse_other(running, payload, self.name, "")
+        numbers = _decode(payload)
+        if payload.positions is None:
+            running.content += numbers
+        else:
+            running.content[payload.positions] += numbers
         running.weight += payload.weight
+        running.header = payload
 
-    def mean(self, running: Sum) -> Vector:
-        """The weighted mean over the sites that arrived, as float32."""
-        if running.weight <= 0:
-            raise ConsiliumError("No update arrived in this round, so there is no mean to apply.")
-        return (running.total / running.weight).astype(np.float32)
+    def close(self, running: Sum) -> Payload:
+        """The sum; where sites chose positions, only what at least one of them sent."""
+        whole, first, positions = running.content, running.header, None
+        if first is not None and first.positions is not None:
+            positions = np.flatnonzero(whole)
+            whole = whole[positions]
+        levels = first is not None and first.encoding != "float32"
+        encoding, body = _encode(whole.astype(np.int64 if levels else np.float32))
+        return closed(running, body, encoding=encoding, positions=positions)
+
+    def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:
+        """The sum's numbers, zero where nobody sent one."""
+        numbers = _decode(total).astype(np.float64)
+        if total.positions is None:
+            return numbers
+        dense = np.zeros(total.length)
+        dense[total.positions] = numbers
+        return dense
+
+
+def _encode(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.uint8]]:
+    encoding = "float32"
+    if np.issubdtype(numbers.dtype, np.integer):
+        most = int(np.abs(numbers).max(initial=0))
+        encoding = next(f"int{b}" for b in (8, 16, 32) if most < 2 ** (b - 1))
+    return encoding, numbers.astype(FORMS[encoding]).view(np.uint8)
+
+
+def _decode(payload: Payload) -> npt.NDArray[Any]:
+    return payload.body.view(FORMS[payload.encoding])

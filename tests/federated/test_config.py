@@ -69,7 +69,10 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("strategy.mu=-1", r"strategy\.mu=-1 is not possible.*greater than or equal to 0"),
         ("strategy.mu=.nan", r"strategy\.mu=nan is not possible"),
         ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedprox'"),
-        ("compression.name=zip", r"compression\.name='zip' is not possible.*'none'"),
+        ("compression.name=zip", r"'zip'.*'none', 'top_k', 'shared_mask'"),
+        ("protection.name=rot13", r"'rot13'.*'plain', 'ckks', 'packed_bfv'"),
+        ("compression.bits=1", r"compression\.bits=1 is not possible.*greater than or equal to 2"),
+        ("compression.bits=17", r"compression\.bits=17 is not possible.*less than or equal to 16"),
         ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
         ("sites.count=0", r"sites\.count=0 is not possible"),
         ("sites=0", r"sites=0 is not possible.*mapping"),
@@ -128,3 +131,38 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
     (tmp_path / "params.yaml").write_text("experiments: {demo: {}}\npretraining: {cubes: {}}")
     with pytest.raises(ConsiliumError, match=r"backbone 'cubes'.* needs `experiment:`.* of demo"):
         load_experiment("pretrain-cubes", params=tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["compression.name=top_k", "compression.density=0"], r"density=0 is not possible"),
+        (["compression.name=shared_mask", "compression.density=1.5"], r"density=1\.5 is not poss"),
+        (["protection.name=packed_bfv"], r"set compression\.bits"),
+        (
+            ["protection.name=ckks", "compression.name=top_k", "compression.density=0.1"],
+            r"own positions.*shared_mask",
+        ),
+        (["protection.name=ckks", "runner.name=serial"], r"would hold the sites' key"),
+        (["strategy.name=local", "compression.bits=8"], r"nothing to compress or protect"),
+        (["strategy.name=central", "protection.name=ckks"], r"nothing to compress or protect"),
+        (
+            ["protection.name=ckks", "protection.degree=2048", "protection.coefficient_bits=[60]"],
+            r"less than 128-bit security, which allows 54; take degree 4096",
+        ),
+        (
+            [
+                "compression.bits=8",
+                "sites.count=1000",
+                "protection.name=packed_bfv",
+                "protection.degree=2048",
+                "protection.coefficient_bits=[54]",
+                "protection.plain_bits=16",
+            ],
+            r"no head room for 1000 sites.*compression\.bits or sites\.count",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(overrides, said):
+    with pytest.raises(ConsiliumError, match=said):
+        load_experiment("demo", overrides, PARAMS)

@@ -9,7 +9,10 @@ from federated.update import (
     ModelUpdate,
     Payload,
     RoundState,
+)
+from federated.update_files import (
     read_compressed,
+    read_layout,
     read_payload,
     read_state,
     read_update,
@@ -59,16 +62,21 @@ def test_every_value_survives_its_file(tmp_path):
     update = ModelUpdate("site-00", 3, 12, VECTOR)
     write_update(tmp_path / "u", update)
     assert equal(update, read_update(tmp_path / "u"))
-    compressed = CompressedUpdate("site-00", 3, 12, 16, VECTOR)
-    write_compressed(tmp_path / "c", compressed)
-    assert equal(compressed, read_compressed(tmp_path / "c"))
-    payload = Payload("site-00", 3, 0.25, "plain", 16, VECTOR.view(np.uint8))
+    positions = np.arange(0, 32, 2)
+    for numbers in (VECTOR, VECTOR.astype(np.int32)):
+        for chosen in (None, positions):
+            compressed = CompressedUpdate("site-00", 3, 12, 0.25, 16, numbers, chosen)
+            write_compressed(tmp_path / "c", compressed)
+            assert equal(compressed, read_compressed(tmp_path / "c"))
+    body = VECTOR.view(np.uint8)
+    payload = Payload("site-00", 3, 0.25, "plain", "float32", "", 16, body, positions)
     size = write_payload(tmp_path / "p", payload)
     assert equal(payload, read_payload(tmp_path / "p"))
     assert size == (tmp_path / "p").stat().st_size
-    state = RoundState(3, VECTOR, LAYOUT, {"control": VECTOR + 1})
+    state = RoundState(3, VECTOR, LAYOUT, {"control": VECTOR + 1}, {"score": VECTOR + 2})
     write_state(tmp_path / "s", state)
     assert equal(state, read_state(tmp_path / "s"))
+    assert read_layout(tmp_path / "s") == LAYOUT
 
 
 def test_personal_tensors_are_not_shared_and_stay_so_in_the_file(tmp_path):

@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from federated.errors import ConsiliumError
 from federated.model_file import load_model
 from federated.run_folder import RunFolder
-from federated.update import read_state
+from federated.update_files import read_state
 from flows.round import fl_round
 from models.norm import norm_tensors
 from tasks import track

@@ -1,0 +1,66 @@
+"""b-bit stochastic quantisation against a range that all sites know.
+
+A value v becomes the integer q with E[q] = v/s, clipped to ±L, where L = 2^(b−1) − 1 and s = r/L
+for the range r (as in QSGD, Alistarh et al. 2017, Sec. 3.1, with a common range instead of each
+vector's own norm). Because s is the same at every site, integers of different sites add up, and
+Σ q·s is an unbiased estimate of Σ v but for what was clipped; error feedback keeps that at its
+site.
+
+The ranges are chosen: no site tells its own. They start from a bound on what a round can change,
+and follow the largest aggregated value of their group, which everyone knows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.update import Doubles, Levels, Positions, Vector
+
+# A range is this many times the largest sum of the last round: room for a round that moves more,
+# and for sites whose values cancel in the sum.
+ROOM = 2.0
+# A range falls to no less than this share of itself in a round, or a quiet one clips the next.
+SLOWEST = 0.5
+
+
+def largest_level(bits: int) -> int:
+    """L = 2^(b−1) − 1, the largest integer a site sends."""
+    return (1 << (bits - 1)) - 1
+
+
+def quantize(values: Doubles, steps: Doubles, bits: int, rng: np.random.Generator) -> Levels:
+    """Round ``values / steps`` to one of the two integers beside it, at random, within ±L."""
+    scaled = values / steps
+    below = np.floor(scaled)
+    levels = below + (rng.random(len(scaled)) < scaled - below)
+    largest = largest_level(bits)
+    clipped: Levels = np.clip(levels, -largest, largest).astype(np.int32)
+    return clipped
+
+
+def steps_at(
+    ranges: Vector, groups: Sequence[int], bits: int, positions: Positions | None
+) -> Doubles:
+    """The step s of every sent value, from the range of the group that it is in."""
+    steps = ranges.astype(np.float64) / largest_level(bits)
+    if positions is None:
+        return np.repeat(steps, groups)
+    return steps[group_of(groups, positions)]
+
+
+def group_of(groups: Sequence[int], positions: Positions) -> npt.NDArray[np.intp]:
+    """The number of the group, consecutive runs of the vector, that each position is in."""
+    return np.searchsorted(np.cumsum(groups), positions, side="right")
+
+
+def next_ranges(
+    ranges: Vector, groups: Sequence[int], total: Doubles, positions: Positions | None
+) -> Vector:
+    """The ranges of the next round; groups of which nothing was sent keep theirs."""
+    if positions is None:
+        positions = np.arange(sum(groups))
+    found = np.full(len(ranges), -1.0)
+    np.maximum.at(found, group_of(groups, positions), np.abs(total))
+    moved = np.maximum(ROOM * found, SLOWEST * ranges)
+    return np.where(found >= 0, moved, ranges).astype(np.float32)

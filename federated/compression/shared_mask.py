@@ -1,0 +1,82 @@
+"""Shared mask: all sites send the same positions, known to all with no message about them.
+
+Chosen, where MedHE (arXiv 2511.09043) lets every site choose: the positions come from the last
+*aggregated* updates and from the experiment's seed, so that they say nothing about one site, cost
+no bytes, and ciphertexts of different sites add up slot by slot. A share ``explore`` of the
+positions goes round all of them in a seeded order, a new one each time round, so that every one is
+sent at least once in ⌈d / (explore · k)⌉ rounds and can then stay for its size.
+
+Since error feedback keeps what is not sent, a position that was passed over arrives with all that
+it gathered.
+"""
+
+from math import ceil, gcd
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from federated.compression.compression import Agreed, Compression, largest, sent_count
+from federated.randomness import numpy_generator
+from federated.update import Arrays, Positions, Vector
+
+SCORE = "score"
+# How many positions were explored since the first round.
+EXPLORED = "explored"
+
+
+class SharedMask(Compression):
+    """``density`` of the positions: by their score all but the share ``explore``.
+
+    The score of a position is an exponential average, with share ``ema`` of the past, of the
+    magnitude of its aggregated update in the rounds in which it was sent.
+    """
+
+    name: Literal["shared_mask"] = "shared_mask"
+    density: float = Field(gt=0, le=1)
+    explore: float = Field(default=0.2, gt=0, le=1)
+    ema: float = Field(default=0.5, ge=0, lt=1)
+
+    def begin(self, length: int) -> Arrays:
+        """No position has a score yet, and none was explored."""
+        return {SCORE: np.zeros(length, np.float32), EXPLORED: np.zeros(1, np.int64)}
+
+    def positions(self, agreed: Agreed) -> Positions:
+        """The explored positions, and of the others those with the highest scores."""
+        count = sent_count(self.density, agreed.length)
+        if count == agreed.length:
+            return np.arange(agreed.length)
+        explored = self._explored(agreed)
+        score = agreed.arrays[SCORE].copy()
+        score[explored] = -1
+        return np.sort(np.concatenate([explored, largest(score, count - len(explored))]))
+
+    def learn(self, agreed: Agreed, mean: Vector, positions: Positions | None) -> Arrays:
+        """Average the magnitudes of what was sent into the scores."""
+        score = agreed.arrays[SCORE].copy()
+        where = slice(None) if positions is None else positions
+        before, now = score[where], np.abs(mean)
+        score[where] = np.where(before > 0, self.ema * before + (1 - self.ema) * now, now)
+        explored = agreed.arrays[EXPLORED] + len(self._explored(agreed))
+        return {SCORE: score, EXPLORED: explored}
+
+    def _explored(self, agreed: Agreed) -> Positions:
+        """The next positions of this time round; at its end there may be fewer.
+
+        A random stride that shares no factor with d visits every position once. Before any score
+        is known, all are explored.
+        """
+        length = agreed.length
+        count = sent_count(self.density, length)
+        known = int(np.count_nonzero(agreed.arrays[SCORE]))
+        wanted = max(ceil(self.explore * count), count - known)
+        turn, begun = divmod(int(agreed.arrays[EXPLORED][0]), length)
+        rng = numpy_generator(agreed.seed, purpose="exploration", round_number=turn)
+        start = int(rng.integers(length))
+        stride = int(rng.integers(1, length + 1))
+        while gcd(stride, length) != 1:
+            stride = int(rng.integers(1, length + 1))
+        steps = np.arange(begun, min(begun + wanted, length), dtype=np.int64)
+        # Python's integers for the one product that may pass 63 bits.
+        first = (start + begun * stride) % length
+        return (first + (steps - begun) * stride) % length

@@ -1,0 +1,201 @@
+"""How updates become the next state: compress, protect, add, and apply the sum.
+
+Sites compress and protect; the coordinator adds; and whoever may know the sum applies it. With a
+protection that has a key those are the sites alone, each for itself; here one of them does it for
+all, since the state that comes of it is the same everywhere.
+"""
+
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from torch import nn
+
+from federated.compression import Agreed
+from federated.config import Experiment
+from federated.coordinator import participation
+from federated.errors import ConsiliumError
+from federated.files import read_json
+from federated.optimization import expected_change, local_work
+from federated.protection import Protection
+from federated.protection.keys import (
+    PublicContext,
+    SecretContext,
+    key_folder,
+    new_key,
+    read_public,
+    read_secret,
+)
+from federated.run_folder import RunFolder
+from federated.strategies.strategy import Server
+from federated.training import has_batch_norm
+from federated.update import Layout, RoundState
+from federated.update_files import (
+    read_compressed,
+    read_memory,
+    read_payload,
+    read_state,
+    read_update,
+    write_compressed,
+    write_memory,
+    write_payload,
+    write_state,
+)
+from federated.worker import StageResult, stage_result, worker_context
+
+
+def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
+    """The lengths of the tensors in the vector that sites send: the shared ones, once or more."""
+    groups = layout.shared_groups
+    shared = sum(groups)
+    times = experiment.strategy.sent_length(shared) // shared if shared else 0
+    return groups * times
+
+
+def agreed(experiment: Experiment, state: RoundState) -> Agreed:
+    """What every site knows before the round that follows ``state``."""
+    groups = sent_groups(experiment, state.layout)
+    return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed)
+
+
+def numbers_sent(experiment: Experiment, state: RoundState) -> int:
+    """How many numbers each site sends in the round that follows ``state``."""
+    known = agreed(experiment, state)
+    same = experiment.compression.same_positions
+    positions = experiment.compression.positions(known) if same else None
+    return known.length if positions is None else len(positions)
+
+
+def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
+    """Write what round 1 starts from: the model's weights, and what is agreed on before it."""
+    experiment = folder.experiment()
+    strategy, partition, training = experiment.strategy, folder.partition(), experiment.training
+    layout = Layout.of(model, strategy.personal(model))
+    weights = layout.flatten(model)
+    server = strategy.open_server(weights[layout.shared])
+    steps = (
+        local_work(partition.cases(site, "train"), training, has_batch_norm(model)).steps
+        for site in folder.sites()
+    )
+    change = expected_change(training, max(steps))
+    begun = experiment.compression.open(sent_groups(experiment, layout), change)
+    write_memory(folder.server_path(0), server.memory)
+    write_state(folder.state_path(0), RoundState(0, weights, layout, server.broadcast, begun))
+
+
+def prepare_key(run: Path) -> PublicContext:
+    """At a site: take the key that fits the run, or make it; return what the coordinator may have.
+
+    Raises:
+        ConsiliumError: the keys' folder is inside the run's, or not usable.
+    """
+    folder = RunFolder(run)
+    experiment = folder.experiment()
+    state = read_state(folder.state_path(folder.done_rounds()))
+    parameters = experiment.protection.parameters(
+        numbers_sent(experiment, state), experiment.sites.count, experiment.compression.bits
+    )
+    place = key_folder(experiment.name, parameters)
+    if place.is_relative_to(folder.root.parent.parent):
+        raise ConsiliumError(
+            f"The keys' folder {place} is inside {folder.root.parent.parent}, which the "
+            "coordinator reads. Name another folder with CONSILIUM_KEYS."
+        )
+    if (place / "context.json").is_file():
+        return read_public(place)
+    return new_key(experiment.name, parameters)
+
+
+@lru_cache(maxsize=4)
+def _secret(experiment: str, public: PublicContext) -> SecretContext:
+    return read_secret(experiment, public)
+
+
+def public_context(folder: RunFolder) -> PublicContext | None:
+    """The context of the run's key, where its protection has one."""
+    if not folder.experiment().protection.keyed:
+        return None
+    return PublicContext.from_json(read_json(folder.context_path))
+
+
+def _site_key(folder: RunFolder) -> SecretContext | None:
+    public = public_context(folder)
+    return None if public is None else _secret(folder.experiment().name, public)
+
+
+def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
+    """Weight the site's update by n_k / Σn, compress it, and keep what is not sent."""
+    started = time.time()
+    folder = RunFolder(run)
+    experiment = worker_context(run).experiment
+    update = read_update(folder.site_path(round_number, site, "update"))
+    state = read_state(folder.state_path(round_number - 1))
+    path = folder.latest_memory(site, round_number - 1, "residual")
+    memory = read_memory(path) if path else {}
+    known = agreed(experiment, state)
+    compressed, kept = experiment.compression.compress(update, weight, known, memory)
+    if kept:
+        write_memory(folder.memory_path(round_number, site, "residual"), kept)
+    write_compressed(folder.site_path(round_number, site, "compressed"), compressed)
+    return stage_result(site, "compress", started, cases=update.cases)
+
+
+def protect_site(run: Path, site: str, round_number: int) -> StageResult:
+    """Protect the site's compressed update and write the payload that travels."""
+    started = time.time()
+    folder = RunFolder(run)
+    compressed = read_compressed(folder.site_path(round_number, site, "compressed"))
+    protection: Protection = worker_context(run).experiment.protection
+    payload = protection.protect(compressed, _site_key(folder))
+    size = write_payload(folder.site_path(round_number, site, "payload"), payload)
+    return stage_result(site, "protect", started, cases=compressed.cases, size=size)
+
+
+def decrypt_site(run: Path, site: str, round_number: int, asked: list[str]) -> StageResult:
+    """Open the round's sum with the sites' key, and apply it."""
+    started = time.time()
+    folder = RunFolder(run)
+    apply_sum(folder, round_number, asked, _site_key(folder))
+    return stage_result(site, "decrypt", started)
+
+
+def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> int:
+    """Add the sites' payloads one after the other, and write the sum; return its bytes.
+
+    One payload and one sum are in memory at a time, however many sites there are; the fixed order
+    of sites makes the floating-point sum the same in every run.
+    """
+    protection: Protection = folder.experiment().protection
+    running = None
+    for site in asked:
+        payload = read_payload(folder.site_path(round_number, site, "payload"))
+        if running is None:
+            running = protection.open_sum(payload.length, round_number, public_context(folder))
+        protection.add(running, payload)
+    if running is None:
+        raise ConsiliumError(f"No site was asked in round {round_number}.")
+    return write_payload(folder.sum_path(round_number), protection.close(running))
+
+
+def apply_sum(
+    folder: RunFolder, round_number: int, asked: list[str], key: SecretContext | None
+) -> None:
+    """Make the round's state from the last one and the sum."""
+    experiment = folder.experiment()
+    state = read_state(folder.state_path(round_number - 1))
+    total = read_payload(folder.sum_path(round_number))
+    protection: Protection = experiment.protection
+    numbers = protection.reveal(total, key)
+    mean, learned = experiment.compression.expand(numbers, total.weight, agreed(experiment, state))
+    layout = state.layout
+    before = Server(
+        state.weights[layout.shared],
+        state.broadcast,
+        read_memory(folder.server_path(round_number - 1)),
+    )
+    after = experiment.strategy.server_step(before, mean, participation(folder, experiment, asked))
+    weights = state.weights
+    weights[layout.shared] = after.weights
+    write_memory(folder.server_path(round_number), after.memory)
+    path = folder.state_path(round_number)
+    write_state(path, RoundState(round_number, weights, layout, after.broadcast, learned))

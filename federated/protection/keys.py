@@ -1,0 +1,167 @@
+"""Keys of homomorphic encryption: made at a site, kept at the sites, never at the coordinator.
+
+All sites of a federation share one secret key. Whoever has it can decrypt every site's payload: the
+coordinator has not, but a site that colludes with the coordinator could read another site's update.
+Where that is not acceptable, use ``secagg_plus``, in which there is no such key.
+
+A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS`` or ``.consilium/keys``; what
+the coordinator gets is ``context.json``, parameters and fingerprint.
+"""
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from federated.errors import ConsiliumError
+from federated.files import read_json, write_json
+from federated.protection.parameters import Parameters
+from federated.protection.seal import seal_context, through_file
+
+SECRET_FILE = "secret.key"  # noqa: S105 - a file name
+PUBLIC_FILE = "context.json"
+
+
+@dataclass(frozen=True)
+class PublicContext:
+    """What the coordinator knows: parameters, and which key ciphertexts are of."""
+
+    parameters: Parameters
+    key_id: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Thirty-two hexadecimal digits that differ between parameters and between keys."""
+        text = f"{self.parameters.digest}:{self.key_id}"
+        return sha256(text.encode()).hexdigest()[:32]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "parameters": self.parameters.to_json(),
+            "key_id": self.key_id,
+            "fingerprint": self.fingerprint,
+        }
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "PublicContext":
+        """From plain values."""
+        return PublicContext(Parameters.from_json(value["parameters"]), value["key_id"])
+
+
+@dataclass(frozen=True)
+class SecretContext:
+    """What a site knows: the public context, and SEAL's secret key."""
+
+    public: PublicContext
+    key: Any
+
+
+def keys_root() -> Path:
+    """The folder of all keys, absolute."""
+    return Path(os.environ.get("CONSILIUM_KEYS") or Path(".consilium") / "keys").resolve()
+
+
+def key_folder(experiment: str, parameters: Parameters) -> Path:
+    """Where the key of an experiment for some parameters lies: a key fits no others."""
+    return keys_root() / experiment / parameters.digest
+
+
+def key_folders(experiment: str) -> list[Path]:
+    """The folders of all keys of an experiment, oldest first."""
+    found = (keys_root() / experiment).glob(f"*/{PUBLIC_FILE}")
+    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+
+
+def new_key(experiment: str, parameters: Parameters, *, replace: bool = False) -> PublicContext:
+    """Make a secret key and store it, readable by its owner alone.
+
+    Raises:
+        ConsiliumError: there is one already and ``replace`` is not set, or the folder is not
+            writable.
+    """
+    import tenseal.sealapi as seal
+
+    folder = key_folder(experiment, parameters)
+    if (folder / PUBLIC_FILE).exists() and not replace:
+        raise ConsiliumError(
+            f"There is a key for {experiment} already, in {folder}. Use it, or replace it with "
+            f"`consilium keys rotate {experiment}`; what was encrypted with it is lost then."
+        )
+    secret = seal.KeyGenerator(seal_context(parameters)).secret_key()
+    public = PublicContext(parameters, secrets.token_hex(16))
+    # In a folder beside it first, so that a key and its context change together or not at all.
+    fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    try:
+        keys_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh.mkdir(mode=0o700, parents=True)
+        handle = os.open(fresh / SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(through_file(secret.save))
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(fresh / PUBLIC_FILE, public.to_json() | {"made": datetime.now(UTC).isoformat()})
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except OSError as error:
+        raise ConsiliumError(
+            f"The key cannot be stored in {folder}: {error.strerror}. Make the folder writable, or "
+            "name another with CONSILIUM_KEYS."
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return public
+
+
+def read_public(folder: Path) -> PublicContext:
+    """The public half of a key.
+
+    Raises:
+        ConsiliumError: it is missing or damaged.
+    """
+    try:
+        return PublicContext.from_json(read_json(folder / PUBLIC_FILE))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(
+            f"There is no usable key in {folder} ({error}). Make one with `consilium keys new`, or "
+            "copy the folder from the site that made it."
+        ) from error
+
+
+def read_secret(experiment: str, expected: PublicContext) -> SecretContext:
+    """A site's secret key.
+
+    Raises:
+        ConsiliumError: it is missing, readable by others, damaged, or not the one ``expected``.
+    """
+    import tenseal.sealapi as seal
+
+    folder = key_folder(experiment, expected.parameters)
+    public = read_public(folder)
+    if public.fingerprint != expected.fingerprint:
+        raise ConsiliumError(
+            f"The key in {folder} is {public.fingerprint}, but this run uses "
+            f"{expected.fingerprint}. Copy the folder from a site that has that key, or start a "
+            "new run after `consilium keys rotate`."
+        )
+    path = folder / SECRET_FILE
+    try:
+        mode = path.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise ConsiliumError(
+                f"The secret key {path} has permissions {mode:03o}, so others may have read it. "
+                f"Make a new one with `consilium keys rotate {experiment}`."
+            )
+        key = seal.SecretKey()
+        key.load(seal_context(public.parameters), str(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConsiliumError(
+            f"The secret key {path} cannot be read ({error}). Copy the folder from another site, "
+            f"or make a new key with `consilium keys rotate {experiment}`."
+        ) from error
+    return SecretContext(public, key)

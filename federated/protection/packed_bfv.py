@@ -1,0 +1,186 @@
+"""Packed BFV: levels of quantised updates, several in a slot, whose sums are exact.
+
+Levels of b bits lie within ±L, L = 2^(b−1) − 1, so the sum over K sites lies within ±KL. In base
+B = 2KL + 1 with digits within ±KL, v levels make one slot of Σ_i q_i·B^i, and adding slots adds the
+digits without a carry. A slot holds v levels where B^v ≤ t, the plaintext modulus. That the sum is
+decrypted exactly follows from the bound in ``parameters.py``; nothing is estimated.
+
+Guarantee: the coordinator learns nothing of any update under the ring-LWE assumption at 128 bits,
+for as long as no holder of the sites' common key helps it.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import log2
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from federated.compression.quantize import largest_level
+from federated.errors import ConsiliumError
+from federated.protection import homomorphic
+from federated.protection.keys import PublicContext, SecretContext
+from federated.protection.parameters import (
+    NOISE_BITS,
+    Parameters,
+    check_head_room,
+    check_security,
+)
+from federated.protection.protection import Protection, Sum
+from federated.protection.seal import plain_modulus, seal_context
+from federated.update import CompressedUpdate, Payload
+
+# The rings that are tried; each with the largest modulus that costs nothing for key switching.
+CANDIDATES: tuple[tuple[int, tuple[int, ...]], ...] = (
+    (1024, (27,)),
+    (2048, (54,)),
+    (4096, (60,)),
+    (4096, (54, 54)),
+)
+LARGEST_PLAIN_BITS = 60
+
+
+class PackedBFV(Protection):
+    """Without settings, the parameters are those that take the fewest bytes for what is sent."""
+
+    name: Literal["packed_bfv"] = "packed_bfv"
+    degree: int | None = None
+    coefficient_bits: tuple[int, ...] | None = None
+    plain_bits: Annotated[int, Field(ge=14, le=LARGEST_PLAIN_BITS)] | None = None
+
+    keyed: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _secure(self) -> "PackedBFV":
+        if (self.degree is None) != (self.coefficient_bits is None):
+            raise ValueError("degree and coefficient_bits are set together or not at all")
+        if self.degree is not None and self.coefficient_bits is not None:
+            check_security(self.degree, self.coefficient_bits)
+        return self
+
+    def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
+        """The parameters for ``length`` levels of ``bits`` bits from each of ``sites``.
+
+        Raises:
+            ConsiliumError: no levels, or no head room for their sum with the settings given.
+        """
+        if bits is None:
+            raise ConsiliumError(
+                "protection.name=packed_bfv adds integers, so it needs quantised updates: set "
+                "compression.bits, for example to 8."
+            )
+        base = 2 * sites * largest_level(bits) + 1
+        rings = CANDIDATES
+        if self.degree is not None and self.coefficient_bits is not None:
+            rings = ((self.degree, self.coefficient_bits),)
+        possible = [
+            parameters
+            for degree, primes in rings
+            for parameters in self._packings(degree, primes, base, sites)
+        ]
+        if not possible:
+            raise ConsiliumError(
+                f"protection.name=packed_bfv has no head room for {sites} sites with "
+                f"compression.bits={bits}: their sum needs {log2(base):.1f} bits of "
+                f"plaintext{self._given()}. Lower compression.bits or sites.count, or leave out "
+                "protection.plain_bits, coefficient_bits and degree."
+            )
+        return min(possible, key=lambda parameters: parameters.bytes_for(length))
+
+    def _packings(
+        self, degree: int, primes: tuple[int, ...], base: int, sites: int
+    ) -> Iterator[Parameters]:
+        for digits in range(1, LARGEST_PLAIN_BITS):
+            bits = self.plain_bits or smallest_plain_bits(degree, base**digits)
+            if bits is None or plain_modulus(degree, bits).value() < base**digits:
+                return
+            parameters = Parameters("packed_bfv", degree, primes, bits, base, digits)
+            if bits + log2(sites) + NOISE_BITS > parameters.modulus_bits:
+                if self.plain_bits:
+                    check_head_room(parameters, sites)
+                return
+            yield parameters
+
+    def _given(self) -> str:
+        given = self.model_dump(exclude={"name"}, exclude_none=True)
+        if not given:
+            return ""
+        return (
+            ", and " + ", ".join(f"{key}={value}" for key, value in given.items()) + " leave less"
+        )
+
+    def protect(self, update: CompressedUpdate, key: SecretContext) -> Payload:
+        """Pack the levels and encrypt them."""
+        return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
+
+    def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
+        """An empty sum."""
+        return homomorphic.open_sum(length, round_number, context)
+
+    def add(self, running: Sum, payload: Payload) -> None:
+        """Add ciphertexts."""
+        homomorphic.add(running, payload, self.name)
+
+    def close(self, running: Sum) -> Payload:
+        """The sum's ciphertexts."""
+        return homomorphic.close(running)
+
+    def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
+        """Decrypt, and take the digits apart."""
+        import tenseal.sealapi as seal
+
+        parameters = key.public.parameters
+        encoder = seal.BatchEncoder(seal_context(parameters))
+
+        def read(plaintext: Any) -> npt.NDArray[np.float64]:
+            slots = np.array(encoder.decode_int64(plaintext), np.int64)
+            return unpack(slots, parameters.base, parameters.digits).astype(np.float64)
+
+        return homomorphic.decrypt(total, key, read)
+
+
+def smallest_plain_bits(degree: int, capacity: int) -> int | None:
+    """The fewest bits for which a plaintext modulus with slots is at least ``capacity``."""
+    for bits in range(max(14, degree.bit_length() + 1), LARGEST_PLAIN_BITS + 1):
+        if 2**bits >= capacity:
+            try:
+                if plain_modulus(degree, bits).value() >= capacity:
+                    return bits
+            except (RuntimeError, ValueError):
+                continue  # no prime of that size
+    return None
+
+
+def pack(levels: npt.NDArray[np.integer[Any]], base: int, digits: int) -> npt.NDArray[np.int64]:
+    """Slots of ``digits`` levels each; the last one is filled up with zeros."""
+    slots = -(-len(levels) // digits)
+    padded = np.zeros(slots * digits, np.int64)
+    padded[: len(levels)] = levels
+    powers = np.array([base**digit for digit in range(digits)], np.int64)
+    packed: npt.NDArray[np.int64] = padded.reshape(slots, digits) @ powers
+    return packed
+
+
+def unpack(slots: npt.NDArray[np.int64], base: int, digits: int) -> npt.NDArray[np.int64]:
+    """The levels of slots, each within ±(base − 1)/2."""
+    half = base // 2
+    rest = slots
+    columns = []
+    for _ in range(digits):
+        digit = (rest + half) % base - half
+        columns.append(digit)
+        rest = (rest - digit) // base
+    return np.stack(columns, axis=1).reshape(-1)
+
+
+def _plaintexts(levels: npt.NDArray[Any], public: PublicContext) -> Iterator[Callable[[Any], None]]:
+    import tenseal.sealapi as seal
+
+    parameters = public.parameters
+    encoder = seal.BatchEncoder(seal_context(parameters))
+    slots = pack(levels, parameters.base, parameters.digits)
+    for start in range(0, len(slots), parameters.degree):
+        part = slots[start : start + parameters.degree].tolist()
+        yield partial(encoder.encode, part)

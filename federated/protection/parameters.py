@@ -1,0 +1,129 @@
+"""Parameters of the lattice schemes: 128-bit security, head room for the sum, and their choice.
+
+All sites encrypt with the same secret key, and the coordinator only adds. So no parameters for
+multiplication are needed: the coefficient modulus q holds the sum and its noise, no more.
+
+Head room. BFV decrypts exactly while the noise of the sum stays below q/2t. A fresh symmetric
+ciphertext has noise of at most 19.2 a coefficient (SEAL cuts its normal distribution, σ = 3.2, at
+six σ) and rounding adds one half; so K of them are decrypted exactly, for certain, where
+log2 q ≥ log2 t + log2 K + log2(2 · 19.7).
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import ceil, log2
+from typing import Any, Literal
+
+from federated.errors import ConsiliumError
+
+# log2 of the largest q with 128-bit security for a ternary secret, by ring degree: the Homomorphic
+# Encryption Standard (Albrecht et al. 2018), Table 1, as in SEAL.
+MOST_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
+# SEAL's largest prime.
+PRIME_BITS = 60
+NOISE_BITS = log2(2 * 19.7)
+
+Scheme = Literal["ckks", "packed_bfv"]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What fixes a ciphertext's form, known to everyone.
+
+    ``plain_bits`` is that of BFV's plaintext modulus or of CKKS' scale. ``base`` and ``digits`` say
+    how several levels share a slot of packed BFV; they are 0 and 1 for CKKS.
+    """
+
+    scheme: Scheme
+    degree: int
+    coefficient_bits: tuple[int, ...]
+    plain_bits: int
+    base: int = 0
+    digits: int = 1
+
+    @property
+    def numbers_a_ciphertext(self) -> int:
+        """How many numbers one ciphertext holds; CKKS has half as many slots as coefficients."""
+        return self.degree // 2 if self.scheme == "ckks" else self.degree * self.digits
+
+    @property
+    def modulus_bits(self) -> int:
+        """log2 of the modulus that ciphertexts have.
+
+        SEAL sets the last of several primes aside for key switching, where what is left is enough.
+        """
+        first = sum(self.coefficient_bits[:-1])
+        keeps_last = len(self.coefficient_bits) == 1 or first <= self.plain_bits
+        return first + self.coefficient_bits[-1] if keeps_last else first
+
+    def ciphertexts(self, length: int) -> int:
+        """How many ciphertexts hold ``length`` numbers."""
+        return ceil(length / self.numbers_a_ciphertext)
+
+    def bytes_for(self, length: int) -> int:
+        """About how many bytes ``length`` numbers take, seed-compressed."""
+        primes = self.coefficient_bits if self.modulus_bits > 60 else self.coefficient_bits[:1]
+        slot = sum(min(8, (bits + 7) / 8) for bits in primes)
+        return round(self.ciphertexts(length) * self.degree * slot)
+
+    def describe(self) -> str:
+        """In one line, as it stands in headers and messages."""
+        primes = "+".join(map(str, self.coefficient_bits))
+        line = f"degree {self.degree}, coefficients {primes} bits, "
+        if self.scheme == "ckks":
+            return line + f"scale {self.plain_bits} bits"
+        return line + f"plain {self.plain_bits} bits, {self.digits} a slot in base {self.base}"
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"coefficient_bits": list(self.coefficient_bits)}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Parameters":
+        """From plain values."""
+        return Parameters(**value | {"coefficient_bits": tuple(value["coefficient_bits"])})
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that differ between different parameters."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_security(degree: int, coefficient_bits: tuple[int, ...]) -> None:
+    """Refuse what has less than 128-bit security, or SEAL cannot make.
+
+    Raises:
+        ValueError: says which bound is broken and what would be allowed.
+    """
+    most = MOST_BITS.get(degree)
+    if most is None:
+        raise ValueError(f"degree {degree} is none of {', '.join(map(str, MOST_BITS))}")
+    total = sum(coefficient_bits)
+    if total > most:
+        enough = next((d for d, bits in MOST_BITS.items() if bits >= total), None)
+        remedy = f"take degree {enough}" if enough else "take fewer or smaller primes"
+        raise ValueError(
+            f"{total} bits of coefficients at degree {degree} have less than 128-bit security, "
+            f"which allows {most}; {remedy}"
+        )
+    if not coefficient_bits or max(coefficient_bits) > PRIME_BITS:
+        raise ValueError(f"coefficient_bits are one or more primes of at most {PRIME_BITS} bits")
+
+
+def check_head_room(parameters: Parameters, sites: int) -> None:
+    """Refuse parameters with which the sum over all sites might not be decrypted.
+
+    Raises:
+        ConsiliumError: says how much is missing and what to change.
+    """
+    needed = parameters.plain_bits + log2(sites) + NOISE_BITS
+    if needed > parameters.modulus_bits:
+        raise ConsiliumError(
+            f"protection.name={parameters.scheme} has too little head room for {sites} sites: "
+            f"their sum needs {needed:.1f} bits of coefficients, and {parameters.describe()} has "
+            f"{parameters.modulus_bits}. Set a smaller protection.plain_bits, larger "
+            "protection.coefficient_bits with a larger protection.degree, or leave all three out."
+        )

@@ -1,0 +1,108 @@
+"""How numbers are protected between a site and the sum: the interface, and what all refuse."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.errors import ConsiliumError
+from federated.protection.parameters import Parameters
+from federated.settings import Settings
+from federated.update import CompressedUpdate, Payload
+
+# Who a payload is from that holds the sum of the sites' payloads.
+SUM = "sum"
+
+
+@dataclass
+class Sum:
+    """A running sum: the only memory that aggregation needs.
+
+    ``content`` is the protection's own, ``header`` that of the payloads added so far.
+    """
+
+    round_number: int
+    length: int
+    content: Any
+    header: Payload | None = None
+    weight: float = 0.0
+
+
+class Protection(Settings):
+    """A protection is its own section of params.yaml.
+
+    Sites call :meth:`protect`, the coordinator :meth:`open_sum`, :meth:`add` and :meth:`close`, and
+    whoever may know the sum calls :meth:`reveal`.
+    """
+
+    # Whether sites hold a key that the coordinator must not have, so that a site opens the sum.
+    keyed: ClassVar[bool] = False
+
+    def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
+        """The lattice parameters for ``length`` numbers from each of ``sites``, where it has a key.
+
+        Raises:
+            ConsiliumError: no head room for the sum, or numbers that cannot be added.
+        """
+        raise NotImplementedError
+
+    def protect(self, update: CompressedUpdate, key: Any) -> Payload:
+        """The payload that travels, from numbers that are weighted already."""
+        raise NotImplementedError
+
+    def open_sum(self, length: int, round_number: int, context: Any) -> Sum:
+        """An empty sum of ``length`` numbers."""
+        raise NotImplementedError
+
+    def add(self, running: Sum, payload: Payload) -> None:
+        """Add a payload to the running sum, in place.
+
+        Raises:
+            ConsiliumError: a payload of another scheme, context, round or length, or a damaged one.
+        """
+        raise NotImplementedError
+
+    def close(self, running: Sum) -> Payload:
+        """The sum as it goes back to the sites.
+
+        Raises:
+            ConsiliumError: no payload was added.
+        """
+        raise NotImplementedError
+
+    def reveal(self, total: Payload, key: Any) -> npt.NDArray[np.float64]:
+        """The sum's numbers."""
+        raise NotImplementedError
+
+
+def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> None:
+    """Refuse a payload that does not belong to a sum.
+
+    Raises:
+        ConsiliumError: names every difference.
+    """
+    expected = {
+        "scheme": scheme,
+        "context": context,
+        "round_number": running.round_number,
+        "length": running.length,
+    }
+    differing = [
+        f"its {key.replace('_number', '')} is {getattr(payload, key)}, expected {value}"
+        for key, value in expected.items()
+        if getattr(payload, key) != value
+    ]
+    if differing:
+        raise ConsiliumError(f"The payload of {payload.site} is refused: {'; '.join(differing)}.")
+
+
+def closed(running: Sum, body: npt.NDArray[np.uint8], **changes: Any) -> Payload:
+    """The payload of a sum.
+
+    Raises:
+        ConsiliumError: no payload was added.
+    """
+    if running.header is None or running.weight <= 0:
+        raise ConsiliumError("No update arrived in this round, so there is no mean to apply.")
+    return replace(running.header, site=SUM, weight=running.weight, body=body, **changes)

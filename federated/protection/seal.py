@@ -1,0 +1,117 @@
+"""SEAL through ``tenseal.sealapi``: contexts, and ciphertexts as bytes.
+
+The low-level interface is used because it alone writes seed-compressed ciphertexts: of a fresh
+symmetric ciphertext, half is the expansion of a seed, so only the seed is written.
+"""
+
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.errors import ConsiliumError
+from federated.protection.parameters import Parameters
+
+Body = npt.NDArray[np.uint8]
+# SEAL writes to paths alone; memory is faster than a disk.
+SCRATCH = next((path for path in (Path("/dev/shm"),) if path.is_dir()), None)  # noqa: S108
+
+
+@lru_cache(maxsize=8)
+def seal_context(parameters: Parameters) -> Any:
+    """SEAL's context: parameters without any key.
+
+    Raises:
+        ConsiliumError: SEAL does not accept the parameters.
+    """
+    import tenseal.sealapi as seal
+
+    bfv = parameters.scheme == "packed_bfv"
+    chosen = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV if bfv else seal.SCHEME_TYPE.CKKS)
+    chosen.set_poly_modulus_degree(parameters.degree)
+    try:
+        primes = seal.CoeffModulus.Create(parameters.degree, list(parameters.coefficient_bits))
+        chosen.set_coeff_modulus(primes)
+        if bfv:
+            chosen.set_plain_modulus(plain_modulus(parameters.degree, parameters.plain_bits))
+    except (ValueError, RuntimeError) as error:
+        raise ConsiliumError(
+            f"SEAL finds no primes for {parameters.describe()}: {error}. Change "
+            "protection.coefficient_bits or protection.plain_bits, or leave them out."
+        ) from error
+    context = seal.SEALContext(chosen, True, seal.SEC_LEVEL_TYPE.TC128)
+    if not context.parameters_set():
+        raise ConsiliumError(
+            f"SEAL does not accept {parameters.describe()}: {context.parameters_error_message()}. "
+            "Change protection.coefficient_bits or protection.plain_bits, or leave them out."
+        )
+    return context
+
+
+def plain_modulus(degree: int, bits: int) -> Any:
+    """The largest prime of ``bits`` bits with which BFV has a slot a coefficient."""
+    import tenseal.sealapi as seal
+
+    return seal.PlainModulus.Batching(degree, bits)
+
+
+def through_file(write: Callable[[str], None]) -> bytes:
+    """What ``write`` writes to the path it is given."""
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+        path = Path(folder) / "value"
+        write(str(path))
+        return path.read_bytes()
+
+
+def join(parts: list[bytes]) -> Body:
+    """Ciphertexts one after the other, behind their number and lengths, four bytes each."""
+    lengths = np.array([len(parts), *map(len, parts)], "<u4").tobytes()
+    return np.frombuffer(b"".join([lengths, *parts]), np.uint8)
+
+
+def split(body: Body, expected: int) -> list[bytes]:
+    """The ciphertexts of a body written by :func:`join`.
+
+    Raises:
+        ValueError: the body is cut short, or holds another number of ciphertexts.
+    """
+    raw = body.tobytes()
+    count = int.from_bytes(raw[:4], "little")
+    if count != expected:
+        raise ValueError(f"it holds {count} ciphertexts and {expected} are expected")
+    lengths = np.frombuffer(raw[4 : 4 + 4 * count], "<u4")
+    if len(lengths) != count or len(raw) != 4 + 4 * count + int(lengths.sum()):
+        raise ValueError("it is cut short")
+    ends = 4 + 4 * count + np.cumsum(lengths)
+    return [raw[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def load_ciphertexts(context: Any, body: Body, expected: int) -> list[Any]:
+    """The ciphertexts of a body.
+
+    Raises:
+        ValueError: the body is damaged, or SEAL finds a ciphertext that is not of this context.
+    """
+    import tenseal.sealapi as seal
+
+    result = []
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+        path = Path(folder) / "ciphertext"
+        for raw in split(body, expected):
+            path.write_bytes(raw)
+            ciphertext = seal.Ciphertext()
+            try:
+                ciphertext.load(context, str(path))
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"a ciphertext cannot be read ({error})") from error
+            result.append(ciphertext)
+    return result
+
+
+def save_ciphertexts(ciphertexts: list[Any]) -> Body:
+    """A body of ciphertexts."""
+    return join([through_file(ciphertext.save) for ciphertext in ciphertexts])

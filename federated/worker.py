@@ -1,0 +1,117 @@
+"""What a worker process keeps of a run between the stages of its sites.
+
+Each stage reads its input from the run's folder and writes its output there, so that only paths
+pass between processes and any stage can be run again.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+from torch import nn
+
+from federated.config import Experiment
+from federated.data.dataset import Dataset, Images, Labels, Split
+from federated.data.load import load
+from federated.data.partition import Partition
+from federated.data.scanner import site_images
+from federated.randomness import derive_seed
+from federated.run_folder import RunFolder
+from federated.training import choose_device, place
+from models import build_model
+
+# The one who trains on all sites' cases where the strategy pools them.
+POOLED = "pooled"
+
+Stage = Literal["local_train", "compress", "protect", "decrypt", "evaluate"]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports: when it ran (seconds since the epoch), and small numbers."""
+
+    site: str
+    stage: Stage
+    started: float
+    ended: float
+    peak_rss_mb: float
+    cases: int
+    loss: float | None
+    size: int
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What a worker keeps of a run between stages."""
+
+    experiment: Experiment
+    dataset: Dataset
+    partition: Partition
+    sites: tuple[str, ...]
+    model: nn.Module
+
+
+def new_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
+    """The experiment's network with its initial weights."""
+    return build_model(
+        experiment.model.name,
+        channels=dataset.info.channels,
+        classes=len(dataset.info.classes),
+        dims=dataset.info.dims,
+        norm=experiment.model.norm,
+        seed=derive_seed(experiment.seed, purpose="initial weights"),
+        conv=experiment.model.conv,
+        stem=experiment.model.stem,
+    )
+
+
+@lru_cache(maxsize=1)
+def worker_context(run: Path) -> WorkerContext:
+    folder = RunFolder(run)
+    experiment = folder.experiment()
+    dataset = load(folder.data(), experiment.data)
+    worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
+    model = place(new_model(experiment, dataset), choose_device(experiment.training.device, worker))
+    return WorkerContext(experiment, dataset, folder.partition(), tuple(folder.sites()), model)
+
+
+@lru_cache(maxsize=1024)
+def site_cases(run: Path, site: str, split: Split) -> tuple[Images, Labels]:
+    """A site's images and labels; kept, because a scanner profile takes its time.
+
+    :data:`POOLED` is all sites together.
+    """
+    context = worker_context(run)
+    if site == POOLED:
+        parts = [site_cases(run, one, split) for one in context.sites]
+        return np.concatenate([i for i, _ in parts]), np.concatenate([y for _, y in parts])
+    return site_images(context.experiment, context.dataset, context.partition, site, split)
+
+
+def peak_rss_mb() -> float:
+    """The largest resident memory of this process so far, in MiB."""
+    # psutil has no peak on Linux; the kernel's high-water mark has.
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def stage_result(
+    site: str,
+    stage: Stage,
+    started: float,
+    *,
+    cases: int = 0,
+    loss: float | None = None,
+    size: int = 0,
+) -> StageResult:
+    return StageResult(site, stage, started, time.time(), peak_rss_mb(), cases, loss, size)

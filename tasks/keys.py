@@ -1,0 +1,21 @@
+"""key: a site makes or finds the key of a run; the coordinator keeps its public half."""
+
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.exchange import prepare_key
+from federated.files import write_json
+from federated.protection.keys import PublicContext
+from federated.run_folder import RunFolder
+from tasks.pool import finished
+
+
+@task(name="key", task_run_name="key", cache_policy=NO_CACHE)
+def key(pool: Executor, run: Path) -> PublicContext:
+    """Write ``context.json`` of the run, from a key that stays at the sites."""
+    (public,) = finished([pool.submit(prepare_key, run)])
+    write_json(RunFolder(run).context_path, public.to_json())
+    return public

@@ -1,0 +1,227 @@
+"""What is sent and what stays: nothing is lost, and all sites agree where they have to."""
+
+import numpy as np
+import pytest
+
+from federated.compression import NoCompression, SharedMask, TopK
+from federated.compression.compression import RANGES, RESIDUAL, Agreed, largest
+from federated.compression.quantize import largest_level, next_ranges, quantize, steps_at
+from federated.errors import ConsiliumError
+from federated.update import ModelUpdate
+
+GROUPS = (100, 40, 60)
+LENGTH = sum(GROUPS)
+RNG = np.random.default_rng(0)
+
+ALL = [
+    NoCompression(),
+    NoCompression(bits=4),
+    NoCompression(bits=8, scale="global"),
+    TopK(density=0.1),
+    TopK(density=0.1, ema=0.9),
+    TopK(density=0.1, bits=8),
+    SharedMask(density=0.1),
+    SharedMask(density=0.1, bits=8),
+    SharedMask(density=0.05, explore=1.0, bits=2),
+]
+NAMES = [repr(compression) for compression in ALL]
+
+
+def rounds(compression, sites, count, groups=GROUPS, seed=0):
+    """Rounds of random updates: yields what was sent, what stayed, and the mean."""
+    weights = np.full(sites, 1 / sites)
+    arrays = compression.open(groups, 0.05)
+    memories = [{} for _ in range(sites)]
+    for number in range(1, count + 1):
+        agreed = Agreed(seed, number, groups, arrays)
+        total = None
+        deltas, compressed = [], []
+        for site in range(sites):
+            delta = RNG.normal(size=sum(groups), scale=0.01).astype(np.float32)
+            update = ModelUpdate(f"site-{site}", number, 5, delta)
+            sent, memories[site] = compression.compress(
+                update, weights[site], agreed, memories[site]
+            )
+            dense = sent.numbers.astype(np.float64)
+            if sent.positions is not None:
+                dense = np.zeros(sum(groups))
+                dense[sent.positions] = sent.numbers
+            total = dense if total is None else total + dense
+            deltas.append(delta)
+            compressed.append(sent)
+        mean, arrays = compression.expand(total, 1.0, agreed)
+        yield number, agreed, deltas, compressed, memories, mean
+
+
+@pytest.mark.parametrize("compression", ALL, ids=NAMES)
+def test_error_feedback_loses_nothing(compression):
+    """The means of all rounds and what is left at the sites are the mean of all updates."""
+    moved, applied = np.zeros(LENGTH), np.zeros(LENGTH)
+    for _, _, deltas, _, memories, mean in rounds(compression, 3, 30):
+        moved += np.mean(deltas, axis=0)
+        applied += mean
+        left = np.mean([memory.get(RESIDUAL, np.zeros(LENGTH)) for memory in memories], axis=0)
+        np.testing.assert_allclose(applied + left, moved, atol=2e-6)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.1, 0.333, 1.0])
+def test_top_k_is_exact(density):
+    vector = RNG.normal(size=LENGTH).astype(np.float32)
+    compression = TopK(density=density)
+    agreed = Agreed(0, 1, GROUPS, compression.open(GROUPS, 0.05))
+    sent, _ = compression.compress(ModelUpdate("a", 1, 5, vector), 1.0, agreed, {})
+    order = np.argsort(-np.abs(vector))[: round(density * LENGTH)]
+    np.testing.assert_array_equal(sent.positions, np.sort(order))
+    np.testing.assert_array_equal(sent.numbers, vector[np.sort(order)])
+
+
+def test_medhes_threshold_is_an_exponential_average():
+    compression = TopK(density=0.1, ema=0.75)
+    memory = {}
+    thresholds, nows = [], []
+    for number in range(1, 6):
+        vector = (RNG.normal(size=LENGTH) * number).astype(np.float32)
+        nows.append(np.sort(np.abs(vector))[-20])
+        positions, memory = compression.own_positions(vector, memory)
+        thresholds.append(float(memory["threshold"][0]))
+        np.testing.assert_array_equal(positions, np.flatnonzero(np.abs(vector) >= thresholds[-1]))
+    expected = nows[0]
+    for now, threshold in zip(nows, thresholds, strict=True):
+        expected = 0.75 * expected + 0.25 * now
+        assert threshold == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_shared_mask_is_the_same_at_every_site_and_changes():
+    compression = SharedMask(density=0.1)
+    masks = []
+    for _, agreed, _, compressed, _, _ in rounds(compression, 4, 6):
+        assert {len(sent.numbers) for sent in compressed} == {20}
+        assert all(sent.positions is None for sent in compressed)
+        masks.append(compression.positions(agreed))
+        copy = Agreed(agreed.seed, agreed.round_number, GROUPS, dict(agreed.arrays))
+        np.testing.assert_array_equal(compression.positions(copy), masks[-1])
+        assert len(set(masks[-1])) == 20
+    assert any((masks[0] != mask).any() for mask in masks[1:])
+
+
+def test_the_mask_follows_what_all_sites_moved():
+    """Ten positions move and the others hardly do: after one time round, they are always sent."""
+    compression = SharedMask(density=0.1, explore=0.25, ema=0.0)
+    arrays = compression.open(GROUPS, 0.05)
+    memory, strong = {}, np.arange(5, 200, 20)
+    for number in range(1, 60):
+        agreed = Agreed(3, number, GROUPS, arrays)
+        vector = RNG.normal(size=LENGTH, scale=1e-6).astype(np.float32)
+        vector[strong] += 1
+        sent, memory = compression.compress(
+            ModelUpdate("a", number, 5, vector), 1.0, agreed, memory
+        )
+        _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+        if number > 40:
+            assert set(strong) <= set(compression.positions(agreed))
+
+
+@pytest.mark.parametrize(("density", "explore"), [(0.05, 0.2), (0.1, 0.01), (0.02, 1.0)])
+def test_every_position_is_sent_in_time(density, explore):
+    compression = SharedMask(density=density, explore=explore)
+    count = round(density * LENGTH)
+    turn = -(-LENGTH // int(np.ceil(explore * count)))
+    seen = np.zeros(LENGTH, bool)
+    for _, agreed, _, _, _, _ in rounds(compression, 2, turn):
+        seen[compression.positions(agreed)] = True
+    assert seen.all()
+
+
+def test_another_seed_explores_in_another_order():
+    masks = [
+        SharedMask(density=0.1).positions(
+            Agreed(seed, 1, GROUPS, SharedMask(density=0.1).open(GROUPS, 1))
+        )
+        for seed in (0, 1)
+    ]
+    assert (masks[0] != masks[1]).any()
+
+
+class TestQuantisation:
+    @pytest.mark.parametrize("bits", [2, 3, 8, 16])
+    def test_levels_are_unbiased_and_within_their_range(self, bits):
+        values = RNG.uniform(-1, 1, 50)
+        steps = np.full(50, 1 / largest_level(bits))
+        drawn = np.stack([quantize(values, steps, bits, RNG) for _ in range(4000)])
+        assert np.abs(drawn).max() <= largest_level(bits)
+        error = (drawn * steps).mean(axis=0) - values
+        assert np.abs(error).max() < 5 * steps[0] / np.sqrt(4 * 4000) + 1e-12
+
+    def test_each_tensor_has_a_range_of_its_own(self):
+        steps = steps_at(np.float32([1, 2, 4]), GROUPS, 8, None) * 127
+        np.testing.assert_allclose(steps, np.repeat([1, 2, 4], GROUPS))
+        at = steps_at(np.float32([1, 2, 4]), GROUPS, 8, np.array([99, 100, 139, 140])) * 127
+        np.testing.assert_allclose(at, [1, 2, 2, 4])
+
+    def test_ranges_follow_the_largest_sum_but_fall_slowly(self):
+        positions = np.array([0, 1, 150])
+        total = np.array([0.1, -3.0, 0.001])
+        ranges = next_ranges(np.float32([1, 2, 4]), GROUPS, total, positions)
+        np.testing.assert_allclose(ranges, [6, 2, 2])
+
+    def test_a_range_that_is_too_small_grows_until_nothing_is_left_behind(self):
+        compression = NoCompression(bits=8)
+        arrays = compression.open((4,), 1e-4)
+        memory = {}
+        for number in range(1, 40):
+            agreed = Agreed(0, number, (4,), arrays)
+            vector = np.float32([1, -1, 0.5, 0])
+            sent, memory = compression.compress(
+                ModelUpdate("a", number, 5, vector), 1.0, agreed, memory
+            )
+            _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+        assert np.abs(memory[RESIDUAL]).max() < 0.1
+        assert 1 <= arrays[RANGES][0] < 40
+
+    def test_the_same_site_and_round_draw_the_same(self):
+        compression = NoCompression(bits=3)
+        agreed = Agreed(0, 1, GROUPS, compression.open(GROUPS, 0.05))
+        vector = RNG.normal(size=LENGTH, scale=0.01).astype(np.float32)
+        draws = [
+            compression.compress(ModelUpdate(site, 1, 5, vector), 0.5, agreed, {})[0].numbers
+            for site in ("a", "a", "b")
+        ]
+        np.testing.assert_array_equal(draws[0], draws[1])
+        assert (draws[0] != draws[2]).any()
+
+
+@pytest.mark.parametrize("compression", ALL, ids=NAMES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_refused_at_the_site(compression, bad):
+    vector = np.zeros(LENGTH, np.float32)
+    vector[7] = bad
+    agreed = Agreed(0, 3, GROUPS, compression.open(GROUPS, 0.05))
+    with pytest.raises(ConsiliumError, match=r"site-07 in round 3 .*training\.lr"):
+        compression.compress(ModelUpdate("site-07", 3, 5, vector), 1.0, agreed, {})
+
+
+def test_ties_go_to_the_first_positions():
+    np.testing.assert_array_equal(largest(np.float32([1, 3, 1, 1, 3]), 3), [0, 1, 4])
+    assert len(largest(np.float32([1, 2]), 0)) == 0
+
+
+@pytest.mark.parametrize("kind", [TopK, SharedMask])
+@pytest.mark.parametrize("density", [0, -0.1, 1.1])
+def test_a_density_beyond_its_range_is_refused(kind, density):
+    with pytest.raises(ValueError, match="density"):
+        kind(density=density)
+
+
+@pytest.mark.parametrize("bits", [1, 17, 0])
+def test_bits_beyond_their_range_are_refused(bits):
+    with pytest.raises(ValueError, match="bits"):
+        NoCompression(bits=bits)
+
+
+def test_a_strategy_that_sends_nothing_has_nothing_to_expand():
+    compression = NoCompression()
+    agreed = Agreed(0, 1, (), compression.open((), 1.0))
+    empty = np.zeros(0, np.float32)
+    sent, _ = compression.compress(ModelUpdate("a", 1, 5, empty), 1.0, agreed, {})
+    mean, _ = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+    assert mean.shape == (0,)
