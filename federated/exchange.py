@@ -26,12 +26,14 @@ from federated.protection.keys import (
     read_public,
     read_secret,
 )
+from federated.protection.parameters import Parameters
 from federated.run_folder import RunFolder
 from federated.strategies.strategy import Server
 from federated.training import has_batch_norm
 from federated.update import Layout, RoundState
 from federated.update_files import (
     read_compressed,
+    read_layout,
     read_memory,
     read_payload,
     read_state,
@@ -58,12 +60,20 @@ def agreed(experiment: Experiment, state: RoundState) -> Agreed:
     return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed)
 
 
-def numbers_sent(experiment: Experiment, state: RoundState) -> int:
-    """How many numbers each site sends in the round that follows ``state``."""
-    known = agreed(experiment, state)
-    same = experiment.compression.same_positions
-    positions = experiment.compression.positions(known) if same else None
-    return known.length if positions is None else len(positions)
+def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
+    """The parameters of the key that fits what an experiment's sites send.
+
+    Raises:
+        ConsiliumError: its protection has no key, or no head room.
+    """
+    protection: Protection = experiment.protection
+    if not protection.keyed:
+        raise ConsiliumError(
+            f"Experiment {experiment.name} has protection.name={experiment.protection.name}, which "
+            "has no key. Set protection.name=packed_bfv or ckks."
+        )
+    length = experiment.compression.count(sum(sent_groups(experiment, layout)))
+    return protection.parameters(length, experiment.sites.count, experiment.compression.bits)
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
@@ -91,10 +101,8 @@ def prepare_key(run: Path) -> PublicContext:
     """
     folder = RunFolder(run)
     experiment = folder.experiment()
-    state = read_state(folder.state_path(folder.done_rounds()))
-    parameters = experiment.protection.parameters(
-        numbers_sent(experiment, state), experiment.sites.count, experiment.compression.bits
-    )
+    layout = read_layout(folder.state_path(folder.done_rounds()))
+    parameters = key_parameters(experiment, layout)
     place = key_folder(experiment.name, parameters)
     if place.is_relative_to(folder.root.parent.parent):
         raise ConsiliumError(

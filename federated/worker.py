@@ -16,7 +16,7 @@ import psutil
 from torch import nn
 
 from federated.config import Experiment
-from federated.data.dataset import Dataset, Images, Labels, Split
+from federated.data.dataset import Dataset, DatasetInfo, Images, Labels, Split
 from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.scanner import site_images
@@ -56,13 +56,13 @@ class WorkerContext:
     model: nn.Module
 
 
-def new_model(experiment: Experiment, dataset: Dataset) -> nn.Module:
+def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
     """The experiment's network with its initial weights."""
     return build_model(
         experiment.model.name,
-        channels=dataset.info.channels,
-        classes=len(dataset.info.classes),
-        dims=dataset.info.dims,
+        channels=info.channels,
+        classes=len(info.classes),
+        dims=info.dims,
         norm=experiment.model.norm,
         seed=derive_seed(experiment.seed, purpose="initial weights"),
         conv=experiment.model.conv,
@@ -76,7 +76,9 @@ def worker_context(run: Path) -> WorkerContext:
     experiment = folder.experiment()
     dataset = load(folder.data(), experiment.data)
     worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
-    model = place(new_model(experiment, dataset), choose_device(experiment.training.device, worker))
+    model = place(
+        new_model(experiment, dataset.info), choose_device(experiment.training.device, worker)
+    )
     return WorkerContext(experiment, dataset, folder.partition(), tuple(folder.sites()), model)
 
 

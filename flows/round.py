@@ -177,7 +177,7 @@ def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) ->
         )
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
     if not folder.done_rounds():
-        model = new_model(experiment, inputs.dataset)
+        model = new_model(experiment, inputs.dataset.info)
         if experiment.model.init != "random":
             report = load_pretrained(model, Path(experiment.model.init))
             write_json(folder.transfer_path, asdict(report))
@@ -248,7 +248,7 @@ def _finish(run: _Run, commit: str, register_model: bool) -> None:
     experiment, folder = run.experiment, run.folder
     records = folder.records()
     kept = kept_round(records, experiment.selection)
-    model = new_model(experiment, run.prepared.dataset)
+    model = new_model(experiment, run.prepared.dataset.info)
     state = read_state(folder.state_path(kept))
     state.layout.load(model, state.weights)
     info = run.prepared.dataset.info

@@ -67,6 +67,10 @@ class Compression(Settings):
         """What is agreed on before the first round beside the ranges."""
         return {}
 
+    def count(self, length: int) -> int:
+        """How many of ``length`` values a site sends."""
+        return length
+
     def positions(self, agreed: Agreed) -> Positions | None:
         """The positions that every site sends, ascending; ``None`` for all of them."""
         return None

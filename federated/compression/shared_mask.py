@@ -41,9 +41,13 @@ class SharedMask(Compression):
         """No position has a score yet, and none was explored."""
         return {SCORE: np.zeros(length, np.float32), EXPLORED: np.zeros(1, np.int64)}
 
+    def count(self, length: int) -> int:
+        """The density's share."""
+        return sent_count(self.density, length)
+
     def positions(self, agreed: Agreed) -> Positions:
         """The explored positions, and of the others those with the highest scores."""
-        count = sent_count(self.density, agreed.length)
+        count = self.count(agreed.length)
         if count == agreed.length:
             return np.arange(agreed.length)
         explored = self._explored(agreed)
@@ -67,7 +71,7 @@ class SharedMask(Compression):
         is known, all are explored.
         """
         length = agreed.length
-        count = sent_count(self.density, length)
+        count = self.count(length)
         known = int(np.count_nonzero(agreed.arrays[SCORE]))
         wanted = max(ceil(self.explore * count), count - known)
         turn, begun = divmod(int(agreed.arrays[EXPLORED][0]), length)

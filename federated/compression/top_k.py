@@ -29,10 +29,14 @@ class TopK(Compression):
 
     same_positions: ClassVar[bool] = False
 
+    def count(self, length: int) -> int:
+        """The density's share; with ``ema``, about that many."""
+        return sent_count(self.density, length)
+
     def own_positions(self, vector: Vector, memory: Arrays) -> tuple[Positions, Arrays]:
         """The largest magnitudes, and the threshold for the next round."""
         magnitude = np.abs(vector)
-        chosen = largest(magnitude, sent_count(self.density, len(vector)))
+        chosen = largest(magnitude, self.count(len(vector)))
         if self.ema == 0:
             return chosen, {}
         now = magnitude[chosen].min()

@@ -1,0 +1,161 @@
+"""Rounds under encryption: the same model, fewer bytes, and a coordinator without a secret."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federated.errors import ConsiliumError
+from federated.files import read_json
+from federated.protection import PackedBFV
+from federated.protection.keys import (
+    SECRET_FILE,
+    PublicContext,
+    key_folder,
+    key_folders,
+    new_key,
+    read_secret,
+)
+from federated.run_folder import RunFolder
+from federated.update_files import read_state
+from flows.round import fl_round
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+PROCESSES = ["runner.name=processes", "runner.workers=2"]
+SPARSE = ["compression.name=shared_mask", "compression.density=0.03", "compression.bits=8"]
+BFV = ["protection.name=packed_bfv"]
+
+
+def start(prepared: str, **arguments: object) -> RunFolder:
+    folder = fl_round("tiny", prepared=prepared, register_model=False, **arguments)
+    return RunFolder(Path(folder))
+
+
+@pytest.fixture
+def run(project, prepared_tiny):
+    return partial(start, prepared_tiny)
+
+
+def weights(folder: RunFolder) -> np.ndarray:
+    return read_state(folder.state_path(folder.done_rounds())).weights
+
+
+def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run):
+    plain = run(overrides=SPARSE)
+    first = run(overrides=[*SPARSE, *BFV, *PROCESSES], rounds=1)
+    encrypted = run(resume=first.run_id, rounds=2)
+    np.testing.assert_array_equal(weights(plain), weights(encrypted))
+    (sent,) = {json.dumps(r["bytes"]) for r in encrypted.records()[1:]}
+    # One ciphertext of degree 2048 from each of three sites, against four bytes a value.
+    assert json.loads(sent)["up"] < 0.025 * json.loads(sent)["up_dense_float32"]
+    summary = read_json(encrypted.summary_path)
+    assert summary["seconds"]["decrypt"] > 0
+    residuals = [encrypted.memory_paths(f"site-0{k}", "residual") for k in range(3)]
+    assert [len(paths) for paths in residuals] == [1, 1, 1]
+
+
+def test_ckks_gives_the_same_model_but_for_its_error(run):
+    plain = run(rounds=1)
+    encrypted = run(rounds=1, overrides=["protection.name=ckks", *PROCESSES])
+    np.testing.assert_allclose(weights(encrypted), weights(plain), atol=1e-5)
+    assert (weights(encrypted) != weights(plain)).any()
+
+
+def test_a_site_without_the_runs_key_is_told_so(project):
+    public = new_key("tiny", PackedBFV().parameters(100, 3, 8))
+    new_key("tiny", public.parameters, replace=True)
+    with pytest.raises(ConsiliumError, match=r"this run uses .*consilium keys rotate"):
+        read_secret("tiny", public)
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o644, "permissions 644"), (0o600, "cannot be read")])
+def test_a_secret_key_that_others_can_read_or_that_is_damaged_is_refused(project, mode, said):
+    public = new_key("tiny", PackedBFV().parameters(100, 3, 8))
+    path = key_folder("tiny", public.parameters) / SECRET_FILE
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    if mode == 0o600:
+        path.write_bytes(path.read_bytes()[:50])
+    path.chmod(mode)
+    with pytest.raises(ConsiliumError, match=said):
+        read_secret("tiny", public)
+
+
+# Each waits at its end, so that its memory can be looked through.
+COORDINATOR = """
+import sys
+from flows.round import fl_round
+fl_round("tiny", prepared=sys.argv[1], overrides=sys.argv[2:], rounds=1)
+print("waiting", flush=True)
+input()
+"""
+SITE = """
+from federated.protection import PackedBFV
+from federated.protection.keys import key_folders, read_public, read_secret
+(folder,) = key_folders("tiny")
+secret = read_secret("tiny", read_public(folder))
+print("waiting", flush=True)
+input()
+"""
+
+
+def held_in_memory(script: str, pattern: list[bytes], *arguments: str) -> bool:
+    """Whether a process that has run ``script`` holds one of the patterns in readable memory."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        assert any("waiting" in line for line in process.stdout)
+        return any(part in content for content in memory_of(process.pid) for part in pattern)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def memory_of(pid: int) -> Iterator[bytes]:
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            span, rights, *_ = line.split()
+            low, high = (int(part, 16) for part in span.split("-"))
+            if rights.startswith("r") and low < 2**63:
+                try:
+                    memory.seek(low)
+                    yield memory.read(high - low)
+                except OSError:
+                    continue  # pages that the kernel keeps to itself
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads another process's memory")
+def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(project, prepared_tiny):
+    settings = ["compression.bits=8", *BFV, *PROCESSES]
+    run = start(prepared_tiny, overrides=settings, rounds=1)
+    (folder,) = key_folders("tiny")
+    public = PublicContext.from_json(read_json(folder / "context.json"))
+    assert PublicContext.from_json(read_json(run.context_path)) == public
+    secret = read_secret("tiny", public)
+    coefficients = secret.key.data()
+    in_memory = [
+        struct.pack("<8Q", *(coefficients.data(i + k) for k in range(8)))
+        for i in range(0, 800, 100)
+    ]
+    assert len(set(in_memory)) == len(in_memory)
+    in_files = [*in_memory, (folder / SECRET_FILE).read_bytes()[200:264]]
+    secret_folder = folder.resolve()
+    for path in project.rglob("*"):
+        if path.is_file() and secret_folder not in path.resolve().parents:
+            content = path.read_bytes()
+            assert not any(part in content for part in in_files), path
+
+    assert held_in_memory(SITE, in_memory)
+    assert not held_in_memory(COORDINATOR, in_memory, prepared_tiny, *settings)
