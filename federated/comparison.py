@@ -10,13 +10,18 @@ import numpy as np
 from pydantic import ValidationError
 from scipy import stats
 
-from federated.config import Experiment, load_experiment, transfer_overrides
+from federated.config import (
+    Experiment,
+    load_experiment,
+    transfer_overrides,
+    variant_overrides,
+)
 from federated.errors import ConsiliumError
 from federated.files import md5_of, read_json
 from federated.run_folder import RunFolder
 
-TRANSFER = "+tl"
-LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<tl>\+tl)?")
+TRANSFER = "tl"
+LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<variants>(\+[\w.-]+)*)")
 COLUMNS = ("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece")
 BASELINE = "fedavg"
 
@@ -35,8 +40,9 @@ def cells(
 ) -> list[Cell]:
     """All cells, seed by seed, so that what is done at any moment can be compared in pairs.
 
-    A label is a strategy's name, with ``:key=value`` for its own settings and ``+tl`` for transfer
-    learning from the backbone that params.yaml names for the experiment.
+    A label is a strategy's name, with ``:key=value`` for its own settings, ``+tl`` for transfer
+    learning from the backbone that params.yaml names for the experiment, and ``+NAME`` for an entry
+    of its ``variants``.
 
     Raises:
         ConsiliumError: a label that cannot be read, twice the same, or a setting that is not
@@ -57,12 +63,19 @@ def _label_overrides(experiment: str, label: str, params: Path) -> list[str]:
     match = LABEL.fullmatch(label)
     if not match:
         raise ConsiliumError(
-            f"The strategy {label!r} is not of the form NAME, NAME:key=value or NAME+tl, for "
+            f"The strategy {label!r} is not of the form NAME, NAME:key=value or NAME+VARIANT, for "
             "example fedprox:mu=0.1+tl."
         )
     items = [f"strategy.name={match['name']}"]
     items += [f"strategy.{item}" for item in match["settings"].split(":")[1:]]
-    return items + (transfer_overrides(experiment, params) if match["tl"] else [])
+    for variant in match["variants"].split("+")[1:]:
+        transfer = variant == TRANSFER
+        items += (
+            transfer_overrides(experiment, params)
+            if transfer
+            else variant_overrides(variant, params)
+        )
+    return items
 
 
 def find_run(runs: Path, experiment: Experiment, data_md5: str) -> RunFolder | None:
@@ -118,12 +131,21 @@ def read_result(cell: Cell, folder: RunFolder) -> Result:
     return Result(cell, read_json(folder.summary_path), folder.records())
 
 
-def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> float | None:
-    """Two-sided p of a paired t-test over seeds; ``None`` for one pair, or equal differences."""
+def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, float | None]:
+    """Two-sided p over seeds of a paired t-test and of Wilcoxon's signed ranks.
+
+    ``None`` for one pair; for the t-test where all differences are equal, for Wilcoxon where all
+    are zero. With n seeds Wilcoxon's p is never below 2^(1−n).
+    """
     differences = np.subtract(ours, baseline)
-    if len(differences) < 2 or np.ptp(differences) == 0:
-        return None
-    return float(stats.ttest_rel(ours, baseline).pvalue)
+    several = len(differences) > 1
+    t = several and np.ptp(differences) > 0
+    return {
+        "p": float(stats.ttest_rel(ours, baseline).pvalue) if t else None,
+        "p_wilcoxon": float(stats.wilcoxon(differences).pvalue)
+        if several and differences.any()
+        else None,
+    }
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -145,20 +167,20 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         for key, name in (("worst_site", "worst"), ("sd_sites", "sd")):
             found = [spread[name] for spread in spreads if spread[name] is not None]
             row[key] = float(np.mean(found)) if found else None
-        row["megabytes_up"] = float(
-            np.mean([result.summary["bytes"]["up"] for result in by_seed.values()]) / 1e6
-        )
+        for way in ("up", "down"):
+            sizes = [result.summary["bytes"][way] for result in by_seed.values()]
+            row[f"megabytes_{way}"] = float(np.mean(sizes) / 1e6)
         row["seconds"] = float(
             np.mean([result.summary["seconds"]["total"] for result in by_seed.values()])
         )
         base = by_label.get(BASELINE, {})
         pairs = sorted(set(by_seed) & set(base))
-        row["difference"] = row["p"] = None
+        row["difference"] = row["p"] = row["p_wilcoxon"] = None
         if label != BASELINE and pairs:
             ours = [by_seed[seed].value("auc") for seed in pairs]
             theirs = [base[seed].value("auc") for seed in pairs]
             row["difference"] = float(np.mean(np.subtract(ours, theirs)))
-            row["p"] = paired_p(ours, theirs)
+            row |= paired_p(ours, theirs)
         table.append(row)
     return table
 
@@ -176,15 +198,19 @@ def markdown(table: Sequence[Mapping[str, Any]], command: str, note: str) -> str
         "worst site AUC",
         "sd over sites",
         "MB up",
+        "MB down",
         "AUC − FedAvg",
         "p",
+        "p (Wilcoxon)",
     ]
     lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
     for row in table:
         values = [_spread(row[name]["mean"], row[name]["sd"]) for name in COLUMNS]
         values += [_number(row["worst_site"]), _number(row["sd_sites"])]
-        values += [f"{row['megabytes_up']:.1f}", _number(row["difference"], "+.3f")]
-        lines.append(_line([row["label"], *values, _number(row["p"])]))
+        values += [f"{row[f'megabytes_{way}']:.1f}" for way in ("up", "down")]
+        values += [_number(row["difference"], "+.3f")]
+        values += [_number(row["p"]), _number(row["p_wilcoxon"])]
+        lines.append(_line([row["label"], *values]))
     return "\n".join(lines) + "\n"
 
 

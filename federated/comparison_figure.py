@@ -18,8 +18,8 @@ WITHOUT_EXCHANGE = ("local", "central")
 def auc_figure(results: Sequence[Result], path: Path, title: str) -> None:
     """Draw the test AUC, meaned over seeds with a band of one standard deviation, as PNG.
 
-    The right panel counts megabytes up and down of all sites; a strategy without exchange is a
-    horizontal line there, at its last value.
+    The right panel counts megabytes up and down of all sites, on a logarithmic axis where they
+    differ much; a strategy without exchange is a horizontal line there, at its last value.
     """
     figure = Figure(figsize=(12, 5), layout="constrained")
     by_round, by_bytes = figure.subplots(1, 2, sharey=True)
@@ -29,6 +29,10 @@ def auc_figure(results: Sequence[Result], path: Path, title: str) -> None:
         _draw(group, label, by_round, by_bytes, number)
     by_round.set(xlabel="round", ylabel="test AUC")
     by_bytes.set(xlabel="megabytes up and down, all sites")
+    totals = [sum(r["bytes"]["up"] for r in result.records) for result in results]
+    sent = [total for total in totals if total]
+    if sent and max(sent) > 10 * min(sent):
+        by_bytes.set_xscale("log")
     for axes in (by_round, by_bytes):
         axes.grid(alpha=0.3)
     by_bytes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

@@ -180,10 +180,30 @@ def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[st
             f"Transfer learning of {name!r} needs an entry `{name}: {{backbone: NAME}}` under "
             f"`transfer:` in {params}, with NAME one of pretraining: {', '.join(known) or 'none'}."
         )
-    items = [f"model.init={backbone_path(str(backbone))}"]
-    for section, values in entry.items():
-        items += [f"{section}.{key}={value}" for key, value in values.items()]
-    return items
+    return [f"model.init={backbone_path(str(backbone))}", *_items(entry)]
+
+
+def variant_overrides(variant: str, params: Path = Path("params.yaml")) -> list[str]:
+    """The ``section.key=value`` items of an entry under ``variants``.
+
+    Raises:
+        ConsiliumError: there is no such entry.
+    """
+    known = read_params(params).get("variants") or {}
+    if variant not in known:
+        raise ConsiliumError(
+            f"There is no variant {variant!r} under `variants:` in {params}."
+            f"{closest(variant, known)} Known: {', '.join(['tl', *known])}."
+        )
+    return _items(known[variant])
+
+
+def _items(entry: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{section}.{key}={value}"
+        for section, values in entry.items()
+        for key, value in values.items()
+    ]
 
 
 def backbone_path(backbone: str) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from federated.comparison import Cell, Result, cells, find_run, read_result
+from federated.comparison import TRANSFER, Cell, Result, cells, find_run, read_result
 from federated.config import load_experiment, transfer_overrides
 from federated.data.load import locate
 from federated.errors import ConsiliumError
@@ -44,7 +44,7 @@ def fl_compare(
     """
     items = list(overrides or ())
     planned = cells(experiment, strategies, seeds, items, Path(params))
-    if any(label.endswith("+tl") for label in strategies):
+    if any(TRANSFER in label.split("+")[1:] for label in strategies):
         _backbone(experiment, params, runs)
     results: list[Result] = []
     failed: list[str] = []

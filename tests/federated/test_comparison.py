@@ -12,7 +12,8 @@ from tests.conftest import TINY_PARAMS
 @pytest.fixture
 def params(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(TINY_PARAMS))
+    variants = {"medhe": {"compression": {"name": "shared_mask", "density": 0.05}}}
+    path.write_text(yaml.safe_dump({**TINY_PARAMS, "variants": variants}, sort_keys=False))
     return path
 
 
@@ -23,7 +24,7 @@ def result(label, seed, auc):
     summary = {
         "metrics": {"test": {"auc": auc, **metrics}},
         "spread": {"test": {"auc": {"worst": auc - 0.1, "sd": 0.05}}},
-        "bytes": {"up": 2_000_000},
+        "bytes": {"up": 2_000_000, "down": 3_000_000},
         "seconds": {"total": 10.0},
     }
     return Result(Cell(label, seed, ()), summary, [])
@@ -40,6 +41,14 @@ def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
     )
 
 
+def test_a_variant_overlays_sections(params):
+    (cell,) = cells("tiny", ["fedavg+medhe"], 1, [], params)
+    assert cell.overrides == (
+        *("strategy.name=fedavg", "compression.name=shared_mask", "compression.density=0.05"),
+        "seed=0",
+    )
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
@@ -48,6 +57,7 @@ def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
         (["fedavg:mu=1"], r"strategy\.mu"),
         (["fedprox:mu=-1"], r"strategy\.mu=-1"),
         (["fedavg+tl"], "needs an entry"),
+        (["fedavg+medh"], r"no variant 'medh'.*Did you mean 'medhe'\?"),
         (["fedavg", "fedavg"], "named twice"),
     ],
 )
@@ -64,8 +74,10 @@ def test_a_row_holds_mean_sample_deviation_and_the_paired_test_against_fedavg():
     assert fedprox["auc"] == pytest.approx({"mean": 0.83, "sd": np.std(ours, ddof=1)})
     assert fedprox["difference"] == pytest.approx(np.mean(ours) - np.mean(theirs))
     assert fedprox["p"] == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    # All three differences have one sign: the smallest p that three pairs can have.
+    assert fedprox["p_wilcoxon"] == pytest.approx(0.25)
     assert (fedavg["difference"], fedavg["p"]) == (None, None)
-    assert fedprox["megabytes_up"] == 2.0
+    assert (fedprox["megabytes_up"], fedprox["megabytes_down"]) == (2.0, 3.0)
     assert fedprox["worst_site"] == pytest.approx(0.73)
 
 
@@ -79,7 +91,8 @@ def test_only_seeds_that_both_have_are_paired():
 
 
 def test_equal_differences_have_no_p():
-    assert paired_p([0.5, 0.75], [0.25, 0.5]) is None
+    assert paired_p([0.5, 0.75], [0.25, 0.5]) == {"p": None, "p_wilcoxon": 0.5}
+    assert paired_p([0.5, 0.75], [0.5, 0.75]) == {"p": None, "p_wilcoxon": None}
 
 
 def test_the_table_shows_its_command_first_and_every_label():
