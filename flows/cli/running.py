@@ -15,15 +15,16 @@ def run_rounds(check: Callable[[], None], **arguments: Any) -> Path:
 
         return str(fl_round(**arguments))
 
-    folder = Path(run_flow(check, start))
+    folder = Path(run_flow(check, start, validates=not arguments.get("prepared")))
     say_result(folder)
     return folder
 
 
-def run_flow(check: Callable[[], None], start: Callable[[], str]) -> str:
+def run_flow(check: Callable[[], None], start: Callable[[], str], *, validates: bool = True) -> str:
     """Run a flow with a progress display; it returns a folder.
 
-    ``check`` finds mistakes in the input; it runs while the server starts.
+    ``check`` finds mistakes in the input; it runs while the server starts. So does the import of
+    what the flow needs if it ``validates`` data.
     """
     from flows.server import start_embedded_server
 
@@ -32,9 +33,11 @@ def run_flow(check: Callable[[], None], start: Callable[[], str]) -> str:
         wait_until_ready = start_embedded_server()
         check()
         from flows.progress import shown_on
-        from tasks.validate import preload
 
-        preload()
+        if validates:
+            from tasks.validate import preload
+
+            preload()
         wait_until_ready()
     with shown_on(console):
         return start()

@@ -17,7 +17,7 @@ from federated.run_folder import RunFolder, new_run
 from federated.update import CompressedUpdate
 from federated.update_files import write_payload
 
-VALUES = 2_000_000
+VALUES = 1_000_000
 MODEL_MB = 4 * VALUES / 2**20
 
 MEASURE = """

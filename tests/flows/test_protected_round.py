@@ -1,10 +1,12 @@
 """Rounds under encryption: the same model, fewer bytes, and a coordinator without a secret."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from federated.protection.keys import (
     key_folder,
     key_folders,
     new_key,
+    read_public,
     read_secret,
 )
-from federated.run_folder import RunFolder
+from federated.run_folder import RunFolder, latest_run
 from federated.update_files import read_state
 from flows.round import fl_round
 
@@ -106,21 +109,28 @@ input()
 """
 
 
-def held_in_memory(script: str, pattern: list[bytes], *arguments: str) -> bool:
-    """Whether a process that has run ``script`` holds one of the patterns in readable memory."""
+@contextmanager
+def waiting(script: str, server: str, *arguments: str) -> Iterator[int]:
+    """The id of a process that has run ``script`` and is kept from ending."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PREFECT_API_URL": server},
     )
     try:
         assert process.stdout
         assert any("waiting" in line for line in process.stdout)
-        return any(part in content for content in memory_of(process.pid) for part in pattern)
+        yield process.pid
     finally:
         process.kill()
         process.wait()
+
+
+def held_in_memory(pid: int, patterns: list[bytes]) -> bool:
+    """Whether a process holds one of the patterns in its readable memory."""
+    return any(part in content for content in memory_of(pid) for part in patterns)
 
 
 def memory_of(pid: int) -> Iterator[bytes]:
@@ -137,25 +147,29 @@ def memory_of(pid: int) -> Iterator[bytes]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads another process's memory")
-def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(project, prepared_tiny):
+def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(
+    project, prepared_tiny, prefect_server
+):
     settings = ["compression.bits=8", *BFV, *PROCESSES]
-    run = start(prepared_tiny, overrides=settings, rounds=1)
-    (folder,) = key_folders("tiny")
-    public = PublicContext.from_json(read_json(folder / "context.json"))
-    assert PublicContext.from_json(read_json(run.context_path)) == public
-    secret = read_secret("tiny", public)
-    coefficients = secret.key.data()
-    in_memory = [
-        struct.pack("<8Q", *(coefficients.data(i + k) for k in range(8)))
-        for i in range(0, 800, 100)
-    ]
-    assert len(set(in_memory)) == len(in_memory)
-    in_files = [*in_memory, (folder / SECRET_FILE).read_bytes()[200:264]]
-    secret_folder = folder.resolve()
-    for path in project.rglob("*"):
-        if path.is_file() and secret_folder not in path.resolve().parents:
-            content = path.read_bytes()
-            assert not any(part in content for part in in_files), path
+    with waiting(COORDINATOR, prefect_server, prepared_tiny, *settings) as coordinator:
+        (folder,) = key_folders("tiny")
+        public = read_public(folder)
+        secret = read_secret("tiny", public)
+        # SEAL frees it with the key, so both are held on to.
+        coefficients = secret.key.data()
+        patterns = [
+            struct.pack("<8Q", *(coefficients.data(start + k) for k in range(8)))
+            for start in range(0, 800, 100)
+        ]
+        assert len(set(patterns)) == len(patterns)
+        assert not held_in_memory(coordinator, patterns)
+    with waiting(SITE, prefect_server) as site:
+        assert held_in_memory(site, patterns)
 
-    assert held_in_memory(SITE, in_memory)
-    assert not held_in_memory(COORDINATOR, in_memory, prepared_tiny, *settings)
+    run = latest_run(project / "runs", "tiny")
+    assert PublicContext.from_json(read_json(run.context_path)) == public
+    patterns.append((folder / SECRET_FILE).read_bytes()[200:264])
+    for path in project.rglob("*"):
+        if path.is_file() and not path.resolve().is_relative_to(folder):
+            content = path.read_bytes()
+            assert not any(part in content for part in patterns), path

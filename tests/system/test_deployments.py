@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import httpx
 import pytest
@@ -26,16 +27,16 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start):
     assert f"MLflow   http://127.0.0.1:{mlflow}" in said
     api = {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
     # Deployments appear moments after the message; --watch ends with the flow run.
-    wait_for_deployment(call, api)
+    wait_for_deployment(api["PREFECT_API_URL"])
     call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
     assert finished(copy)["data_source"] == "files"
 
 
-def wait_for_deployment(call, api) -> None:
-    for _ in range(20):
-        if "fl-round/demo" in call("prefect", "deployment", "ls", **api):
-            return
-    raise AssertionError("the deployment fl-round/demo did not appear")
+def wait_for_deployment(api: str) -> None:
+    began = time.monotonic()
+    with httpx.Client(timeout=60) as client:
+        while client.get(f"{api}/deployments/name/fl-round/demo").status_code != 200:
+            assert time.monotonic() - began < 120, "the deployment fl-round/demo did not appear"
 
 
 def wait_until_healthy(url: str) -> None:
