@@ -49,7 +49,9 @@ def _note(results: Sequence[Result]) -> str:
     return (
         f"Data source: {', '.join(sources)}. Seeds {', '.join(map(str, seeds))}; rounds "
         f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
-        "standard deviation over seeds; p of a paired t-test of the AUC over seeds against fedavg."
+        "standard deviation over seeds; p of a paired t-test of the AUC over seeds against fedavg. "
+        "AUC is over the cases of all sites together, which favours models that differ between "
+        "sites (local, fedbn), since they can tell sites apart; mean site AUC is within sites."
     )
 
 

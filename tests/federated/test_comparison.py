@@ -23,7 +23,7 @@ def result(label, seed, auc):
     )
     summary = {
         "metrics": {"test": {"auc": auc, **metrics}},
-        "spread": {"test": {"auc": {"worst": auc - 0.1, "sd": 0.05}}},
+        "spread": {"test": {"auc": {"mean": auc - 0.05, "worst": auc - 0.1, "sd": 0.05}}},
         "bytes": {"up": 2_000_000, "down": 3_000_000},
         "seconds": {"total": 10.0},
     }
@@ -79,6 +79,7 @@ def test_a_row_holds_mean_sample_deviation_and_the_paired_test_against_fedavg():
     assert (fedavg["difference"], fedavg["p"]) == (None, None)
     assert (fedprox["megabytes_up"], fedprox["megabytes_down"]) == (2.0, 3.0)
     assert fedprox["worst_site"] == pytest.approx(0.73)
+    assert fedprox["mean_site"] == pytest.approx(0.78)
 
 
 def test_only_seeds_that_both_have_are_paired():
