@@ -39,7 +39,11 @@ class DataSettings(Settings):
 
 
 class SitesSettings(Settings):
-    """How cases are dealt to simulated sites."""
+    """How cases are dealt to simulated sites, and how these take part.
+
+    A site that fails in a round, or refuses to send what it trained, stops the run or, with
+    ``on_dropout: continue``, is left out of that round's mean.
+    """
 
     count: int = Field(default=10, ge=1, le=1000)
     partition: Literal["iid", "dirichlet", "pathological", "quantity"] = "dirichlet"
@@ -47,6 +51,7 @@ class SitesSettings(Settings):
     classes_per_site: int = Field(default=2, ge=1)
     min_cases: int = Field(default=10, ge=1)
     participation: float = Field(default=1.0, gt=0, le=1)
+    on_dropout: Literal["abort", "continue"] = "abort"
     scanner_shift: bool = False
 
 

@@ -10,7 +10,7 @@ from federated.evaluation import Evaluation, score
 from federated.files import write_json
 from federated.optimization import local_work
 from federated.randomness import numpy_generator
-from federated.run_folder import RunFolder, memory_round
+from federated.run_folder import MEMORY_KINDS, RunFolder, memory_round
 from federated.selection import kept_round
 from federated.site import read_predictions
 from federated.strategies.strategy import LocalWork, Participation
@@ -51,6 +51,12 @@ def participation(folder: RunFolder, experiment: Experiment, asked: list[str]) -
     everyone = sum(partition.cases(site, "train") for site in sites)
     share = sum(cases.values()) / everyone
     return Participation(site_weights(partition, asked), work, share)
+
+
+def forget_round(folder: RunFolder, round_number: int, site: str) -> None:
+    """Leave a site that has dropped out of a round as it was before: nothing of it was sent."""
+    for kind in MEMORY_KINDS:
+        folder.memory_path(round_number, site, kind).unlink(missing_ok=True)
 
 
 def evaluate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> Evaluation:

@@ -17,11 +17,14 @@ STAGES = ("local_train", "compress", "protect", "aggregate", "decrypt", "evaluat
 class RoundRecord:
     """What happened in a round; ``began`` is in seconds since the epoch.
 
+    ``sites`` are those whose updates arrived, ``dropped`` the others that were asked, and why.
+
     ``aggregated`` and ``scored`` are the coordinator's parts: adding payloads, computing metrics.
     """
 
     round_number: int
     sites: Sequence[str]
+    dropped: Mapping[str, str]
     stages: Sequence[StageResult]
     aggregated: Interval
     scored: Interval
@@ -79,6 +82,7 @@ class RoundRecord:
         return {
             "round": self.round_number,
             "sites": list(self.sites),
+            "dropped": dict(self.dropped),
             "metrics": dict(self.evaluation.overall),
             "spread": dict(self.evaluation.spread),
             "confusion": dict(self.evaluation.confusion),

@@ -7,7 +7,7 @@ again. So a run that was killed is resumed by starting the first round without t
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import uuid4
 
 from federated.config import Experiment, read_experiment, resolve
@@ -18,6 +18,7 @@ from federated.files import read_json, write_json
 
 # What a site keeps between rounds: its strategy's memory, its compression's.
 MemoryKind = Literal["memory", "residual"]
+MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 
 
 @dataclass(frozen=True)

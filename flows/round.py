@@ -1,50 +1,39 @@
 """fl-round: the rounds of one experiment, each a graph of tasks.
 
-A round, for every site asked: local-train → compress → encrypt; then aggregate → evaluate at every
-site → evaluate → track → checkpoint, whose record makes the round count as done.
+``graph.py`` has the graph; here are a run's beginning and its end: data, model, registry.
 """
 
 import os
 import time
-from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
-from prefect import flow, get_run_logger
-from prefect.futures import PrefectFuture
+from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.config import Experiment, load_experiment
-from federated.coordinator import choose_sites, site_weights
-from federated.data.partition import Partition
 from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
 from federated.model_file import ModelHeader, save_model
 from federated.provenance import git_commit
-from federated.round_record import RoundRecord
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
 from federated.selection import kept_round, metric_value, stops_early
 from federated.site import personal_tensors
 from federated.summary import summarise
 from federated.transfer import load_pretrained
 from federated.update_files import read_state
-from federated.worker import StageResult, new_model, peak_rss_mb
+from federated.worker import new_model, peak_rss_mb
+from flows.graph import Run, run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
-from flows.progress import describe, listener, tell
-from tasks.aggregate import aggregate, decrypt
-from tasks.checkpoint import checkpoint
-from tasks.compress import compress
-from tasks.encrypt import encrypt
-from tasks.evaluate import evaluate, evaluate_at_site
+from flows.progress import tell
 from tasks.keys import key
-from tasks.local_train import local_train
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.register import register
-from tasks.track import end_tracking, start_tracking, track_round
+from tasks.track import end_tracking, start_tracking
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
@@ -52,25 +41,6 @@ KEPT_IN_MLFLOW = (
 )
 # Threads only wait for the pool of workers, which does the work.
 THREADS = max(32, 4 * (os.cpu_count() or 1))
-
-
-@dataclass
-class _Run:
-    """What the graph of a run is wired with."""
-
-    folder: RunFolder
-    experiment: Experiment
-    prepared: Prepared
-    sites: list[str]
-    pool: Executor
-    workers: int
-    mlflow_run_id: str
-    started: float
-    startup: dict[str, float]
-
-    @property
-    def partition(self) -> Partition:
-        return self.prepared.partition
 
 
 @flow(
@@ -132,7 +102,7 @@ def fl_round(
         if resolved.protection.keyed:
             tell(f"key of the sites: {key(pool, folder.root).fingerprint}")
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
-        run = _Run(
+        run = Run(
             folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
         )
         try:
@@ -142,7 +112,7 @@ def fl_round(
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
-                clock = _run_round(run, round_number, clock)
+                clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
@@ -186,64 +156,7 @@ def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) ->
     return inputs
 
 
-def _run_round(run: _Run, round_number: int, began: float) -> float:
-    """One round as a graph of tasks; it counts once its record is written.
-
-    Its time is taken just before the record is written, and returned: there the next round
-    begins, so that the rounds' times leave no gap.
-    """
-    asked = choose_sites(run.experiment, run.sites, round_number)
-    shown = listener()
-    if shown:
-        shown.round_started(round_number, run.experiment.rounds, asked)
-    stages = _site_chains(run, round_number, asked)
-    root = run.folder.root
-    aggregated = aggregate(root, round_number, asked)
-    if run.experiment.protection.keyed:
-        stages.append(decrypt(run.pool, root, asked[0], round_number, asked, aggregated))
-    evaluated = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
-    predicted = [future.result() for future in evaluated]
-    stages += predicted
-    evaluation, scored = evaluate(root, round_number, run.sites, predicted)
-    record = RoundRecord(
-        round_number, asked, stages, aggregated.interval, scored, evaluation, began, run.workers
-    )
-    sizes = record.sizes(aggregated.down, len(run.sites), aggregated.length)
-    numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
-    numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
-    track_round(run.mlflow_run_id, round_number, evaluation, numbers)
-    seconds = record.seconds()
-    measured = time.time()
-    checkpoint(root, round_number, record.to_json(run.partition, sizes, seconds))
-    metrics = evaluation.overall["val"]
-    line = describe(round_number, run.experiment.rounds, metrics, seconds["total"])
-    get_run_logger().info(line)
-    if shown:
-        shown.round_done(round_number, run.experiment.rounds, metrics, seconds["total"])
-    return measured
-
-
-def _site_chains(run: _Run, round_number: int, asked: list[str]) -> list[StageResult]:
-    """local-train → compress → encrypt at every site asked; the largest sites start first."""
-    shown = listener()
-    weights = site_weights(run.partition, asked)
-    root = run.folder.root
-    futures: list[PrefectFuture[StageResult]] = []
-    for site in sorted(asked, key=lambda site: -weights[site]):
-        trained = local_train.submit(run.pool, root, site, round_number)
-        compressed = compress.submit(run.pool, root, site, round_number, weights[site], trained)
-        encrypted = encrypt.submit(run.pool, root, site, round_number, compressed)
-        futures += [trained, compressed, encrypted]
-    results = []
-    for future in futures:
-        result = future.result()
-        results.append(result)
-        if shown and result.stage == "local_train":
-            shown.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
-    return results
-
-
-def _finish(run: _Run, commit: str, register_model: bool) -> None:
+def _finish(run: Run, commit: str, register_model: bool) -> None:
     """Write the model and the summary, register the model, close the MLflow run."""
     experiment, folder = run.experiment, run.folder
     records = folder.records()

@@ -21,7 +21,7 @@ def partition_header(experiment: Experiment) -> dict[str, Any]:
         "size": experiment.data.size,
         "seed": experiment.seed,
         "settings": experiment.sites.model_dump(
-            mode="json", exclude={"participation", "scanner_shift"}
+            mode="json", exclude={"participation", "on_dropout", "scanner_shift"}
         ),
     }
 

@@ -78,11 +78,11 @@ def test_a_stopped_cell_goes_on_where_it_was(project, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    real = flows.round._run_round
-    monkeypatch.setattr(flows.round, "_run_round", stopped)
+    real = flows.round.run_round
+    monkeypatch.setattr(flows.round, "run_round", stopped)
     with pytest.raises(KeyboardInterrupt):
         fl_compare("tiny", ["fedavg"], 1)
-    monkeypatch.setattr(flows.round, "_run_round", real)
+    monkeypatch.setattr(flows.round, "run_round", real)
     (begun,) = runs_of(project)
     folder = Path(fl_compare("tiny", ["fedavg"], 1))
     assert runs_of(project) == [begun]
