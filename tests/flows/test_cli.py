@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from federated.protection.keys import key_folders, read_public
 from flows.cli import main
 
 
@@ -127,11 +128,44 @@ def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):
     assert "MD5" in out
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "resume", "prepare", "evaluate", "sites", "doctor", "serve"]
-)
+@pytest.mark.usefixtures("project")
+def test_keys_are_made_shown_and_replaced_without_their_secret(capsys, monkeypatch, refused):
+    encrypted = ["--set", "protection.name=packed_bfv", "--set", "compression.bits=8"]
+    encrypted += ["--set", "runner.name=processes"]
+    assert "has no key. Set protection.name" in refused("keys", "new", "tiny")
+    assert "no key to replace" in refused("keys", "rotate", "tiny", *encrypted)
+    assert "no key for tiny" in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
+
+    code, made, _ = call(capsys, monkeypatch, "keys", "new", "tiny", *encrypted)
+    assert code == 0
+    assert "never to the coordinator" in made
+    assert "There is a key for tiny already" in refused("keys", "new", "tiny", *encrypted)
+    shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
+    (folder,) = key_folders("tiny")
+    first = read_public(folder).fingerprint
+    assert first in shown
+    call(capsys, monkeypatch, "keys", "rotate", "tiny", *encrypted)
+    shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
+    assert first not in shown
+    assert shown.count("packed_bfv") == 1
+
+
+COMMANDS = [
+    "run",
+    "resume",
+    "pretrain",
+    "compare",
+    "prepare",
+    "evaluate",
+    "sites",
+    "doctor",
+    "serve",
+]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "keys new", "keys show", "keys rotate"])
 def test_every_command_has_help_with_an_example(capsys, monkeypatch, command):
-    code, out, _ = call(capsys, monkeypatch, command, "--help")
+    code, out, _ = call(capsys, monkeypatch, *command.split(), "--help")
     assert code == 0
     assert "Example" in out
 
