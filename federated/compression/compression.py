@@ -63,10 +63,6 @@ class Compression(Settings):
     # Whether something is left behind at the site.
     sends_all: ClassVar[bool] = False
 
-    def begin(self, length: int) -> Arrays:
-        """What is agreed on before the first round beside the ranges."""
-        return {}
-
     def count(self, length: int) -> int:
         """How many of ``length`` values a site sends."""
         return length
@@ -89,10 +85,9 @@ class Compression(Settings):
         ``expected`` bounds what a round changes a value by; where it is too small, the ranges
         double from round to round and error feedback sends later what was clipped.
         """
-        arrays = dict(self.begin(sum(groups)))
-        if self.bits is not None:
-            arrays[RANGES] = np.full(len(self._groups(groups)), expected, np.float32)
-        return arrays
+        if self.bits is None:
+            return {}
+        return {RANGES: np.full(len(self._groups(groups)), expected, np.float32)}
 
     def compress(
         self, update: ModelUpdate, weight: float, agreed: Agreed, memory: Arrays

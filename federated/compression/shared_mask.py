@@ -37,10 +37,6 @@ class SharedMask(Compression):
     explore: float = Field(default=0.2, gt=0, le=1)
     ema: float = Field(default=0.5, ge=0, lt=1)
 
-    def begin(self, length: int) -> Arrays:
-        """No position has a score yet, and none was explored."""
-        return {SCORE: np.zeros(length, np.float32), EXPLORED: np.zeros(1, np.int64)}
-
     def count(self, length: int) -> int:
         """The density's share."""
         return sent_count(self.density, length)
@@ -51,18 +47,18 @@ class SharedMask(Compression):
         if count == agreed.length:
             return np.arange(agreed.length)
         explored = self._explored(agreed)
-        score = agreed.arrays[SCORE].copy()
+        score = _score(agreed)
         score[explored] = -1
         return np.sort(np.concatenate([explored, largest(score, count - len(explored))]))
 
     def learn(self, agreed: Agreed, mean: Vector, positions: Positions | None) -> Arrays:
         """Average the magnitudes of what was sent into the scores."""
-        score = agreed.arrays[SCORE].copy()
+        score = _score(agreed)
         where = slice(None) if positions is None else positions
         before, now = score[where], np.abs(mean)
         score[where] = np.where(before > 0, self.ema * before + (1 - self.ema) * now, now)
-        explored = agreed.arrays[EXPLORED] + len(self._explored(agreed))
-        return {SCORE: score, EXPLORED: explored}
+        explored = _explored_before(agreed) + len(self._explored(agreed))
+        return {SCORE: score, EXPLORED: np.array([explored], np.int64)}
 
     def _explored(self, agreed: Agreed) -> Positions:
         """The next positions of this time round; at its end there may be fewer.
@@ -72,9 +68,9 @@ class SharedMask(Compression):
         """
         length = agreed.length
         count = self.count(length)
-        known = int(np.count_nonzero(agreed.arrays[SCORE]))
+        known = int(np.count_nonzero(_score(agreed)))
         wanted = max(ceil(self.explore * count), count - known)
-        turn, begun = divmod(int(agreed.arrays[EXPLORED][0]), length)
+        turn, begun = divmod(_explored_before(agreed), length)
         rng = numpy_generator(agreed.seed, purpose="exploration", round_number=turn)
         start = int(rng.integers(length))
         stride = int(rng.integers(1, length + 1))
@@ -84,3 +80,14 @@ class SharedMask(Compression):
         # Python's integers for the one product that may pass 63 bits.
         first = (start + begun * stride) % length
         return (first + (steps - begun) * stride) % length
+
+
+def _score(agreed: Agreed) -> Vector:
+    """A copy of the scores; before the first round nothing has one, and none is sent to say so."""
+    if SCORE not in agreed.arrays:
+        return np.zeros(agreed.length, np.float32)
+    return agreed.arrays[SCORE].copy()
+
+
+def _explored_before(agreed: Agreed) -> int:
+    return int(agreed.arrays[EXPLORED][0]) if EXPLORED in agreed.arrays else 0
