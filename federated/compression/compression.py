@@ -60,7 +60,7 @@ class Compression(Settings):
 
     # Whether all sites send the same positions, so that values add up where they stand.
     same_positions: ClassVar[bool] = True
-    # Whether something is left behind at the site.
+    # Whether every value is sent, so that without ``bits`` nothing stays behind.
     sends_all: ClassVar[bool] = False
 
     def count(self, length: int) -> int:

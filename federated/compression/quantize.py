@@ -22,6 +22,8 @@ from federated.update import Doubles, Levels, Positions, Vector
 ROOM = 2.0
 # A range falls to no less than this share of itself in a round, or a quiet one clips the next.
 SLOWEST = 0.5
+# Tensors that do not move, as those of a frozen backbone, keep a range to divide by.
+SMALLEST = 1e-12
 
 
 def largest_level(bits: int) -> int:
@@ -62,5 +64,5 @@ def next_ranges(
         positions = np.arange(sum(groups))
     found = np.full(len(ranges), -1.0)
     np.maximum.at(found, group_of(groups, positions), np.abs(total))
-    moved = np.maximum(ROOM * found, SLOWEST * ranges)
+    moved = np.maximum(np.maximum(ROOM * found, SLOWEST * ranges), SMALLEST)
     return np.where(found >= 0, moved, ranges).astype(np.float32)

@@ -178,6 +178,17 @@ class TestQuantisation:
         assert np.abs(memory[RESIDUAL]).max() < 0.1
         assert 1 <= arrays[RANGES][0] < 40
 
+    def test_a_tensor_that_does_not_move_is_sent_as_zeros_for_ever(self):
+        compression = NoCompression(bits=8)
+        arrays, memory = compression.open((4,), 1e-3), {}
+        for number in range(1, 400):
+            agreed = Agreed(0, number, (4,), arrays)
+            update = ModelUpdate("a", number, 5, np.zeros(4, np.float32))
+            sent, memory = compression.compress(update, 1.0, agreed, memory)
+            mean, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+        assert not mean.any()
+        assert arrays[RANGES][0] > 0
+
     def test_the_same_site_and_round_draw_the_same(self):
         compression = NoCompression(bits=3)
         agreed = Agreed(0, 1, GROUPS, compression.open(GROUPS, 0.05))
