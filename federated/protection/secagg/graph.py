@@ -1,0 +1,30 @@
+"""Who masks with whom: a k-regular graph over the sites of a round (Bell et al. 2020, Sec. 3.2)."""
+
+from collections.abc import Mapping, Sequence
+
+from federated.randomness import numpy_generator
+
+Neighbours = Mapping[str, tuple[str, ...]]
+
+
+def draw_graph(sites: Sequence[str], degree: int, seed: int, round_number: int) -> Neighbours:
+    """The neighbours of each site, in the order of names.
+
+    A Harary graph over the sites in a random order: each is joined to the ``degree / 2`` before
+    and behind it on a circle. With as many neighbours as there are other sites it is complete, as
+    in Bonawitz et al. 2017. Everyone draws the same graph from the experiment's seed; the order has
+    to be random with respect to who drops out, not secret.
+
+    Args:
+        degree: even, at least 2; more than there are other sites means all of them.
+    """
+    names = sorted(sites)
+    if degree >= len(names) - 1:
+        return {site: tuple(other for other in names if other != site) for site in names}
+    rng = numpy_generator(seed, purpose="secagg graph", round_number=round_number)
+    circle = [names[index] for index in rng.permutation(len(names))]
+    result = {}
+    for place, site in enumerate(circle):
+        steps = [*range(-degree // 2, 0), *range(1, degree // 2 + 1)]
+        result[site] = tuple(sorted(circle[(place + step) % len(circle)] for step in steps))
+    return result

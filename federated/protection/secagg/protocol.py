@@ -1,0 +1,252 @@
+"""What each party does in the four stages of SecAgg+ (Bell et al. 2020, Algorithm 2).
+
+1. advertise: a site makes two key pairs and sends the public halves.
+2. share: it splits its masking key and a seed of its own among its neighbours and itself, each
+   share sealed for the one who is to hold it; the coordinator passes them on unread.
+3. mask: it sends its levels plus the mask of its seed, plus or minus a mask with each neighbour.
+4. unmask: of each neighbour, those who are still there give the share of the seed if its masked
+   vector arrived, else that of its masking key; never both. What is left is the sum.
+
+Guarantee: a coordinator that follows the protocol, together with fewer sites than the threshold
+among the neighbours of a site, learns nothing of that site's levels beyond the sum of all who
+arrived, under the computational Diffie-Hellman assumption on X25519 and AES as a pseudorandom
+function. Sites are not authenticated here: who can replace advertised keys can read along, so the
+channel must be.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from federated.errors import ConsiliumError
+from federated.protection.secagg.graph import Neighbours
+from federated.protection.secagg.keys import KEY_BYTES, KeyPair, common_key, public_of
+from federated.protection.secagg.masks import WORDS, mask
+from federated.protection.secagg.shares import recover_key, share_key
+
+Masked = npt.NDArray[np.unsignedinteger]
+Sums = npt.NDArray[np.int64]
+Kind = Literal["seed", "masking"]
+# Used for one message alone, so that the nonce may be constant.
+NONCE = bytes(12)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What all parties of a round know: which round, who masks with whom, how many may be missing.
+
+    ``bits`` is b of the integers modulo 2^b.
+    """
+
+    run: str
+    number: int
+    neighbours: Neighbours
+    threshold: int
+    bits: int
+
+    def holders(self, site: str) -> tuple[str, ...]:
+        """Who holds shares of a site's keys: its neighbours and itself, in the order of names."""
+        return tuple(sorted((*self.neighbours[site], site)))
+
+    def label(self, purpose: str, *sites: str) -> str:
+        """What a key or message is for; two different labels never have a key in common."""
+        return "|".join(["consilium secagg+", self.run, str(self.number), purpose, *sites])
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a site keeps to itself for one round."""
+
+    site: str
+    sealing: KeyPair
+    masking: KeyPair
+    seed: bytes
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """A site's public keys for one round."""
+
+    sealing: bytes
+    masking: bytes
+
+
+@dataclass(frozen=True)
+class Share:
+    """A neighbour's share of a site's seed or masking key."""
+
+    kind: Kind
+    value: bytes
+
+
+def advertise(site: str, random: bytes) -> tuple[Secrets, Advertised]:
+    """Stage 1; ``random`` are :data:`KEY_BYTES` of the operating system's randomness."""
+    secrets = Secrets(site, KeyPair.new(), KeyPair.new(), random)
+    return secrets, Advertised(secrets.sealing.public, secrets.masking.public)
+
+
+def share(secrets: Secrets, advertised: Mapping[str, Advertised], now: Round) -> dict[str, bytes]:
+    """Stage 2: for each holder, its shares of both keys, readable by it alone.
+
+    A site holds shares of its own, so that of n sites all joined to each other n may be the
+    threshold.
+    """
+    holders = now.holders(secrets.site)
+    masking = share_key(secrets.masking.private, holders, now.threshold)
+    seed = share_key(secrets.seed, holders, now.threshold)
+    sealed = {}
+    for holder in holders:
+        label = now.label("share", secrets.site, holder)
+        key = common_key(secrets.sealing.private, advertised[holder].sealing, label)
+        content = masking[holder] + seed[holder]
+        sealed[holder] = ChaCha20Poly1305(key).encrypt(NONCE, content, label.encode())
+    return sealed
+
+
+def mask_levels(
+    levels: npt.NDArray[np.int32],
+    secrets: Secrets,
+    advertised: Mapping[str, Advertised],
+    sharing: Sequence[str],
+    now: Round,
+) -> Masked:
+    """Stage 3: levels that look uniform; ``sharing`` are the sites that completed stage 2."""
+    word = np.dtype(WORDS[now.bits])
+    masked: Masked = levels.astype(np.int64).astype(word) + mask(
+        secrets.seed, len(levels), now.bits
+    )
+    for peer in now.neighbours[secrets.site]:
+        if peer in sharing:
+            key = _pair_key(secrets.site, secrets.masking.private, peer, advertised[peer], now)
+            pair = mask(key, len(levels), now.bits)
+            masked = masked + pair if secrets.site < peer else masked - pair
+    return masked
+
+
+def answer(
+    secrets: Secrets,
+    sealed: Mapping[str, bytes],
+    advertised: Mapping[str, Advertised],
+    arrived: Sequence[str],
+    missing: Sequence[str],
+    before: Mapping[str, Kind],
+    now: Round,
+) -> dict[str, Share]:
+    """Stage 4 at a site: one share of each neighbour.
+
+    Args:
+        sealed: what the neighbours sent in stage 2.
+        arrived: the sites whose masked levels the coordinator has.
+        missing: those that shared and then dropped out.
+        before: what this site has given away in this round already, by neighbour.
+
+    Raises:
+        ConsiliumError: it would give both shares of a neighbour, too few have arrived, or a
+            message was changed or is of another round.
+    """
+    both = set(arrived) & set(missing)
+    if both:
+        raise ConsiliumError(
+            f"{secrets.site} is asked in round {now.number} for both shares of "
+            f"{', '.join(sorted(both))}, which would reveal their updates. It answers nothing."
+        )
+    near = [peer for peer in now.holders(secrets.site) if peer in arrived]
+    if len(near) < now.threshold:
+        raise ConsiliumError(
+            f"Of {secrets.site} and its neighbours only {len(near)} sent updates in round "
+            f"{now.number}, fewer than the threshold of {now.threshold}. It answers nothing."
+        )
+    shares = {}
+    for peer in now.holders(secrets.site):
+        if peer not in sealed or peer not in {*arrived, *missing}:
+            continue
+        kind: Kind = "seed" if peer in arrived else "masking"
+        if before.get(peer, kind) != kind:
+            raise ConsiliumError(
+                f"{secrets.site} has already given the {before[peer]} share of {peer} in round "
+                f"{now.number}; with the other one its update could be read. It answers nothing."
+            )
+        content = _open(secrets, peer, sealed[peer], advertised[peer], now)
+        half = slice(KEY_BYTES, None) if kind == "seed" else slice(KEY_BYTES)
+        shares[peer] = Share(kind, content[half])
+    return shares
+
+
+def unmask(
+    total: Masked,
+    answers: Mapping[str, Mapping[str, Share]],
+    advertised: Mapping[str, Advertised],
+    arrived: Sequence[str],
+    missing: Sequence[str],
+    now: Round,
+) -> Sums:
+    """Stage 4 at the coordinator: the sum of the levels of the sites that arrived.
+
+    Args:
+        total: Σ of the masked levels modulo 2^b.
+        answers: by the site that answers, its shares of its neighbours.
+
+    Raises:
+        ConsiliumError: fewer shares than the threshold; names whose and who is missing.
+    """
+    length = len(total)
+    for site in arrived:
+        seed = _recover(site, "seed", answers, now)
+        total = total - mask(seed, length, now.bits)
+    for site in missing:
+        present = [peer for peer in now.neighbours[site] if peer in arrived]
+        if not present:
+            continue
+        private = _recover(site, "masking", answers, now)
+        if public_of(private) != advertised[site].masking:
+            raise ConsiliumError(
+                f"The shares of {site}'s masking key in round {now.number} do not give the key "
+                "that it advertised. A share was changed; the round cannot be unmasked."
+            )
+        for peer in present:
+            pair = mask(_pair_key(site, private, peer, advertised[peer], now), length, now.bits)
+            total = total - pair if peer < site else total + pair
+    return total.astype(np.dtype(f"<i{now.bits // 8}"), copy=False).astype(np.int64)
+
+
+def _pair_key(site: str, private: bytes, peer: str, public: Advertised, now: Round) -> bytes:
+    label = now.label("mask", *sorted((site, peer)))
+    return common_key(private, public.masking, label)
+
+
+def _open(secrets: Secrets, sender: str, sealed: bytes, public: Advertised, now: Round) -> bytes:
+    label = now.label("share", sender, secrets.site)
+    key = common_key(secrets.sealing.private, public.sealing, label)
+    try:
+        return ChaCha20Poly1305(key).decrypt(NONCE, sealed, label.encode())
+    except InvalidTag as error:
+        raise ConsiliumError(
+            f"The shares from {sender} for {secrets.site} are refused: they were changed on the "
+            f"way, or are not of round {now.number} of run {now.run}."
+        ) from error
+
+
+def _recover(
+    site: str, kind: Kind, answers: Mapping[str, Mapping[str, Share]], now: Round
+) -> bytes:
+    holders = now.holders(site)
+    shares = {
+        holder: answers[holder][site].value
+        for holder in holders
+        if site in answers.get(holder, {}) and answers[holder][site].kind == kind
+    }
+    try:
+        return recover_key(shares, holders, now.threshold)
+    except ValueError as error:
+        absent = ", ".join(holder for holder in holders if holder not in shares)
+        raise ConsiliumError(
+            f"Round {now.number} cannot be unmasked: of those who hold shares of {site} "
+            f"{len(shares)} answered and {now.threshold} are needed; missing: {absent}. Nothing "
+            "was revealed. "
+            "Resume the run when they are back, or lower protection.threshold for a new one."
+        ) from error

@@ -1,0 +1,229 @@
+"""SecAgg+: exact sums for every pattern of dropouts, and nothing else for the coordinator."""
+
+import os
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from federated.errors import ConsiliumError
+from federated.protection.secagg.graph import draw_graph
+from federated.protection.secagg.keys import KeyPair, common_key
+from federated.protection.secagg.masks import mask, smallest_word
+from federated.protection.secagg.protocol import (
+    Round,
+    Share,
+    advertise,
+    answer,
+    mask_levels,
+    share,
+    unmask,
+)
+from federated.protection.secagg.shares import recover_key, share_key
+
+SITES = [f"site-{number:02d}" for number in range(6)]
+RNG = np.random.default_rng(0)
+
+
+def begin(sites=SITES, threshold=4, degree=5, number=1, bits=16):
+    """Stages 1 and 2 of all sites."""
+    now = Round("run", number, draw_graph(sites, degree, 0, number), threshold, bits)
+    parts = {site: advertise(site, os.urandom(32)) for site in sites}
+    secrets = {site: own for site, (own, _) in parts.items()}
+    advertised = {site: public for site, (_, public) in parts.items()}
+    return now, secrets, advertised
+
+
+def exchange(now, secrets, advertised):
+    """By receiver and sender, the sealed shares."""
+    sent = {site: share(secrets[site], advertised, now) for site in secrets}
+    return {
+        site: {sender: sent[sender][site] for sender in secrets if site in sent[sender]}
+        for site in secrets
+    }
+
+
+def only(sealed, sharing):
+    return {sender: message for sender, message in sealed.items() if sender in sharing}
+
+
+def aggregate(now, secrets, advertised, sealed, levels, sharing, arrived, answering):
+    total = sum(mask_levels(levels[s], secrets[s], advertised, sharing, now) for s in arrived)
+    missing = [site for site in sharing if site not in arrived]
+    answers = {
+        site: answer(
+            secrets[site], only(sealed[site], sharing), advertised, arrived, missing, {}, now
+        )
+        for site in answering
+    }
+    return unmask(total, answers, advertised, arrived, missing, now)
+
+
+STATES = ("before sharing", "before sending", "before answering", "stays")
+
+
+def draw_levels(sites=SITES, length=20):
+    return {site: RNG.integers(-127, 128, length).astype(np.int32) for site in sites}
+
+
+def enough(now, sharing, arrived, answering):
+    """Whether each site has enough holders left, and each who answers enough who arrived."""
+    holders = [sum(h in answering for h in now.holders(site)) for site in sharing]
+    near = [sum(h in arrived for h in now.holders(site)) for site in answering]
+    return min(holders) >= now.threshold and min(near, default=0) >= now.threshold
+
+
+@pytest.mark.parametrize("degree", [5, 2])
+def test_the_sum_is_exact_for_every_pattern_of_dropouts(degree):
+    """Each of six sites drops out at one of three moments or stays; the threshold is four."""
+    now, secrets, advertised = begin(threshold=4 if degree == 5 else 2, degree=degree)
+    sealed, levels = exchange(now, secrets, advertised), draw_levels()
+    exact = refused = 0
+    for number, pattern in enumerate(product(STATES, repeat=6)):
+        staying = pattern.count("stays")
+        if staying < 4 and number % 97:
+            continue  # all of those that must succeed, some of the others
+        at = dict(zip(SITES, pattern, strict=True))
+        sharing = [s for s in SITES if at[s] != "before sharing"]
+        arrived = [s for s in sharing if at[s] != "before sending"]
+        answering = [s for s in arrived if at[s] == "stays"]
+        given = (now, secrets, advertised, sealed, levels, sharing, arrived, answering)
+        if not arrived:
+            continue
+        if enough(now, sharing, arrived, answering):
+            found = aggregate(*given)
+            np.testing.assert_array_equal(found, sum(levels[site] for site in arrived))
+            exact += 1
+        else:
+            with pytest.raises(ConsiliumError, match=r"missing: |fewer than the threshold"):
+                aggregate(*given)
+            refused += 1
+    assert exact >= (154 if degree == 5 else 20)
+    assert refused > 20
+
+
+def uniform_p(masked):
+    """p of a chi-square test that 16-bit words are uniform, by their high byte."""
+    return stats.chisquare(np.bincount(masked >> 8, minlength=256)).pvalue
+
+
+def test_one_masked_vector_looks_uniform_and_an_unmasked_one_does_not():
+    now, secrets, advertised = begin(number=3)
+    levels = draw_levels(length=50_000)["site-00"]
+    masked = mask_levels(levels, secrets["site-00"], advertised, SITES, now)
+    assert masked.dtype == np.uint16
+    assert uniform_p(masked) > 1e-4
+    assert uniform_p(levels.astype(np.int64).astype(np.uint16)) < 1e-100
+
+
+def test_without_its_own_seed_known_to_the_coordinator_a_late_vector_stays_masked():
+    """The masks with all neighbours removed, as for a site that was thought to have dropped out."""
+    now, secrets, advertised = begin()
+    levels = draw_levels(length=20_000)["site-00"]
+    masked = mask_levels(levels, secrets["site-00"], advertised, [], now)
+    assert uniform_p(masked) > 1e-4
+
+
+class TestRefusals:
+    def stage(self, **changes):
+        now, secrets, advertised = begin(**changes)
+        return now, secrets, advertised, exchange(now, secrets, advertised)
+
+    def test_both_shares_of_a_peer_in_one_question(self):
+        now, secrets, advertised, sealed = self.stage()
+        with pytest.raises(ConsiliumError, match="asked in round 1 for both shares of site-03"):
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, ["site-03"], {}, now)
+
+    def test_both_shares_of_a_peer_in_two_questions(self):
+        now, secrets, advertised, sealed = self.stage()
+        first = answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, now)
+        before = {peer: given.kind for peer, given in first.items()}
+        others = [site for site in SITES if site != "site-03"]
+        with pytest.raises(ConsiliumError, match="already given the seed share of site-03"):
+            answer(
+                secrets["site-00"],
+                sealed["site-00"],
+                advertised,
+                others,
+                ["site-03"],
+                before,
+                now,
+            )
+
+    @pytest.mark.parametrize("position", [0, 40, -1])
+    def test_a_tampered_share(self, position):
+        now, secrets, advertised, sealed = self.stage()
+        message = bytearray(sealed["site-00"]["site-01"])
+        message[position] ^= 1
+        sealed["site-00"]["site-01"] = bytes(message)
+        with pytest.raises(ConsiliumError, match="shares from site-01 for site-00 are refused"):
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, now)
+
+    def test_a_share_replayed_from_another_round(self):
+        now, secrets, advertised, sealed = self.stage()
+        later = Round(now.run, 2, now.neighbours, now.threshold, now.bits)
+        with pytest.raises(ConsiliumError, match="not of round 2 of run run"):
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, later)
+
+    def test_a_share_passed_off_as_another_sites(self):
+        now, secrets, advertised, sealed = self.stage()
+        sealed["site-00"]["site-01"] = sealed["site-00"]["site-02"]
+        with pytest.raises(ConsiliumError, match="shares from site-01 for site-00 are refused"):
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, now)
+
+    def test_a_false_share_of_a_masking_key(self):
+        now, secrets, advertised, sealed = self.stage()
+        arrived, levels = SITES[:-1], draw_levels()
+        total = sum(mask_levels(levels[s], secrets[s], advertised, SITES, now) for s in arrived)
+        answers = {
+            site: answer(secrets[site], sealed[site], advertised, arrived, SITES[-1:], {}, now)
+            for site in arrived
+        }
+        answers["site-00"]["site-05"] = Share("masking", bytes(32))
+        with pytest.raises(ConsiliumError, match="do not give the key that it advertised"):
+            unmask(total, answers, advertised, arrived, SITES[-1:], now)
+
+    def test_a_public_key_that_makes_the_secret_predictable(self):
+        with pytest.raises(ConsiliumError, match="not usable"):
+            common_key(KeyPair.new().private, bytes(32), "mask")
+
+
+class TestParts:
+    @pytest.mark.parametrize(("count", "degree"), [(10, 4), (101, 10), (6, 2)])
+    def test_every_site_has_as_many_neighbours_and_is_theirs(self, count, degree):
+        sites = [f"s{number:03d}" for number in range(count)]
+        graph = draw_graph(sites, degree, 0, 1)
+        for site in sites:
+            assert len(set(graph[site])) == degree
+            assert site not in graph[site]
+            assert all(site in graph[peer] for peer in graph[site])
+        assert graph == draw_graph(sites, degree, 0, 1)
+        assert graph != draw_graph(sites, degree, 0, 2)
+
+    def test_two_sites_have_a_key_in_common_for_one_purpose(self):
+        one, other = KeyPair.new(), KeyPair.new()
+        key = common_key(one.private, other.public, "mask")
+        assert key == common_key(other.private, one.public, "mask")
+        assert key != common_key(one.private, other.public, "share")
+
+    def test_fewer_shares_than_the_threshold_give_nothing(self):
+        holders = ["a", "b", "c", "d"]
+        key = os.urandom(32)
+        shares = share_key(key, holders, 3)
+        assert recover_key({h: shares[h] for h in "acd"}, holders, 3) == key
+        with pytest.raises(ValueError, match="2 shares of 3"):
+            recover_key({h: shares[h] for h in "ac"}, holders, 3)
+
+    def test_masks_depend_on_every_bit_of_their_key(self):
+        """A 32-bit seed could be searched for; here each of 256 bits changes all of the mask."""
+        key = os.urandom(32)
+        first = mask(key, 64, 32)
+        for bit in range(256):
+            changed = bytearray(key)
+            changed[bit // 8] ^= 1 << bit % 8
+            assert (mask(bytes(changed), 64, 32) != first).all()
+
+    @pytest.mark.parametrize(("largest", "bits"), [(127 * 258, 16), (127 * 259, 32), (2**40, 64)])
+    def test_words_are_as_short_as_the_sum_allows(self, largest, bits):
+        assert smallest_word(largest) == bits
