@@ -69,7 +69,9 @@ def draw_levels(sites=SITES, length=20):
 
 def enough(now, sharing, arrived, answering):
     """Whether each site has enough holders left, and each who answers enough who arrived."""
-    holders = [sum(h in answering for h in now.holders(site)) for site in sharing]
+    # The masks of a site that is gone matter where a neighbour has added them.
+    concerned = [s for s in sharing if s in arrived or set(now.neighbours[s]) & set(arrived)]
+    holders = [sum(h in answering for h in now.holders(site)) for site in concerned]
     near = [sum(h in arrived for h in now.holders(site)) for site in answering]
     return min(holders) >= now.threshold and min(near, default=0) >= now.threshold
 
