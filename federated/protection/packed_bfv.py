@@ -23,7 +23,6 @@ from federated.errors import ConsiliumError
 from federated.protection import homomorphic
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.parameters import (
-    NOISE_BITS,
     Parameters,
     check_head_room,
     check_security,
@@ -97,7 +96,7 @@ class PackedBFV(Protection):
             if bits is None or plain_modulus(degree, bits).value() < base**digits:
                 return
             parameters = Parameters("packed_bfv", degree, primes, bits, base, digits)
-            if bits + log2(sites) + NOISE_BITS > parameters.modulus_bits:
+            if parameters.bits_for_sum(sites) > parameters.modulus_bits:
                 if self.plain_bits:
                     check_head_room(parameters, sites)
                 return

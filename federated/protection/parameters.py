@@ -58,6 +58,10 @@ class Parameters:
         keeps_last = len(self.coefficient_bits) == 1 or first <= self.plain_bits
         return first + self.coefficient_bits[-1] if keeps_last else first
 
+    def bits_for_sum(self, sites: int) -> float:
+        """log2 of the modulus with which the sum over ``sites`` is decrypted for certain."""
+        return self.plain_bits + log2(sites) + NOISE_BITS
+
     def ciphertexts(self, length: int) -> int:
         """How many ciphertexts hold ``length`` numbers."""
         return ceil(length / self.numbers_a_ciphertext)
@@ -119,7 +123,7 @@ def check_head_room(parameters: Parameters, sites: int) -> None:
     Raises:
         ConsiliumError: says how much is missing and what to change.
     """
-    needed = parameters.plain_bits + log2(sites) + NOISE_BITS
+    needed = parameters.bits_for_sum(sites)
     if needed > parameters.modulus_bits:
         raise ConsiliumError(
             f"protection.name={parameters.scheme} has too little head room for {sites} sites: "

@@ -1,5 +1,6 @@
 """How numbers are protected between a site and the sum: the interface, and what all refuse."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -47,33 +48,33 @@ class Protection(Settings):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def protect(self, update: CompressedUpdate, key: Any) -> Payload:
         """The payload that travels, from numbers that are weighted already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_sum(self, length: int, round_number: int, context: Any) -> Sum:
         """An empty sum of ``length`` numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add(self, running: Sum, payload: Payload) -> None:
         """Add a payload to the running sum, in place.
 
         Raises:
             ConsiliumError: a payload of another scheme, context, round or length, or a damaged one.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self, running: Sum) -> Payload:
         """The sum as it goes back to the sites.
 
         Raises:
             ConsiliumError: no payload was added.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def reveal(self, total: Payload, key: Any) -> npt.NDArray[np.float64]:
         """The sum's numbers."""
-        raise NotImplementedError
 
 
 def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> None:
