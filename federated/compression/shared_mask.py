@@ -57,29 +57,35 @@ class SharedMask(Compression):
         where = slice(None) if positions is None else positions
         before, now = score[where], np.abs(mean)
         score[where] = np.where(before > 0, self.ema * before + (1 - self.ema) * now, now)
-        explored = _explored_before(agreed) + len(self._explored(agreed))
+        explored = _explored_before(agreed) + self._explored_count(agreed)
         return {SCORE: score, EXPLORED: np.array([explored], np.int64)}
 
-    def _explored(self, agreed: Agreed) -> Positions:
-        """The next positions of this time round; at its end there may be fewer.
+    def _explored_count(self, agreed: Agreed) -> int:
+        """How many positions are explored; fewer at the end of a time round.
 
-        A random stride that shares no factor with d visits every position once. Before any score
-        is known, all are explored.
+        Before any score is known, all that are sent.
         """
-        length = agreed.length
-        count = self.count(length)
+        count = self.count(agreed.length)
         known = int(np.count_nonzero(_score(agreed)))
         wanted = max(ceil(self.explore * count), count - known)
+        return min(wanted, agreed.length - _explored_before(agreed) % agreed.length)
+
+    def _explored(self, agreed: Agreed) -> Positions:
+        """The next positions of this time round.
+
+        A random stride that shares no factor with d visits every position once.
+        """
+        length = agreed.length
         turn, begun = divmod(_explored_before(agreed), length)
         rng = numpy_generator(agreed.seed, purpose="exploration", round_number=turn)
         start = int(rng.integers(length))
         stride = int(rng.integers(1, length + 1))
         while gcd(stride, length) != 1:
             stride = int(rng.integers(1, length + 1))
-        steps = np.arange(begun, min(begun + wanted, length), dtype=np.int64)
         # Python's integers for the one product that may pass 63 bits.
         first = (start + begun * stride) % length
-        return (first + (steps - begun) * stride) % length
+        steps = np.arange(self._explored_count(agreed), dtype=np.int64)
+        return (first + steps * stride) % length
 
 
 def _score(agreed: Agreed) -> Vector:

@@ -22,14 +22,14 @@ from federated.errors import ConsiliumError
 from federated.protection import homomorphic
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.parameters import Parameters, check_security
-from federated.protection.protection import Protection, Sum
+from federated.protection.protection import Protection
 from federated.protection.seal import seal_context
 from federated.update import CompressedUpdate, Payload
 
 DEGREES = (2048, 4096)
 
 
-class CKKS(Protection):
+class CKKS(homomorphic.CiphertextSums, Protection):
     """``scale_bits`` is log2 of the scale; without a degree, the smaller payload is chosen."""
 
     name: Literal["ckks"] = "ckks"
@@ -81,18 +81,6 @@ class CKKS(Protection):
                 "smaller protection.scale_bits."
             )
         return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
-
-    def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
-        """An empty sum."""
-        return homomorphic.open_sum(length, round_number, context)
-
-    def add(self, running: Sum, payload: Payload) -> None:
-        """Add ciphertexts."""
-        homomorphic.add(running, payload, self.name)
-
-    def close(self, running: Sum) -> Payload:
-        """The sum's ciphertexts."""
-        return homomorphic.close(running)
 
     def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
         """Decrypt."""

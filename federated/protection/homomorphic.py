@@ -42,37 +42,43 @@ def encrypt(
     )
 
 
-def open_sum(length: int, round_number: int, context: PublicContext) -> Sum:
-    """An empty sum under a context; the coordinator needs no key to add."""
-    return Sum(round_number, length, (context, []))
+class CiphertextSums:
+    """The coordinator's part of a protection, which is the same for every scheme: adding.
 
-
-def add(running: Sum, payload: Payload, scheme: str) -> None:
-    """Add a payload's ciphertexts to those of the sum, in place.
-
-    Raises:
-        ConsiliumError: the payload is of another context, round or length, or damaged.
+    It needs the public context alone. To be inherited beside ``Protection``.
     """
-    import tenseal.sealapi as seal
 
-    context, total = running.content
-    refuse_other(running, payload, scheme, context.fingerprint)
-    own = seal_context(context.parameters)
-    expected = context.parameters.ciphertexts(running.length)
-    ciphertexts = _ciphertexts(payload, own, expected)
-    if total:
-        evaluator = seal.Evaluator(own)
-        for one, other in zip(total, ciphertexts, strict=True):
-            evaluator.add_inplace(one, other)
-    else:
-        total.extend(ciphertexts)
-    running.weight += payload.weight
-    running.header = payload
+    name: str
 
+    def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
+        """An empty sum under a context."""
+        return Sum(round_number, length, (context, []))
 
-def close(running: Sum) -> Payload:
-    """The sum's ciphertexts."""
-    return closed(running, save_ciphertexts(running.content[1]))
+    def add(self, running: Sum, payload: Payload) -> None:
+        """Add a payload's ciphertexts to those of the sum, in place.
+
+        Raises:
+            ConsiliumError: the payload is of another context, round or length, or damaged.
+        """
+        import tenseal.sealapi as seal
+
+        context, total = running.content
+        refuse_other(running, payload, self.name, context.fingerprint)
+        own = seal_context(context.parameters)
+        expected = context.parameters.ciphertexts(running.length)
+        ciphertexts = _ciphertexts(payload, own, expected)
+        if total:
+            evaluator = seal.Evaluator(own)
+            for one, other in zip(total, ciphertexts, strict=True):
+                evaluator.add_inplace(one, other)
+        else:
+            total.extend(ciphertexts)
+        running.weight += payload.weight
+        running.header = payload
+
+    def close(self, running: Sum) -> Payload:
+        """The sum's ciphertexts."""
+        return closed(running, save_ciphertexts(running.content[1]))
 
 
 def decrypt(

@@ -27,7 +27,7 @@ from federated.protection.parameters import (
     check_head_room,
     check_security,
 )
-from federated.protection.protection import Protection, Sum
+from federated.protection.protection import Protection
 from federated.protection.seal import plain_modulus, seal_context
 from federated.update import CompressedUpdate, Payload
 
@@ -41,7 +41,7 @@ CANDIDATES: tuple[tuple[int, tuple[int, ...]], ...] = (
 LARGEST_PLAIN_BITS = 60
 
 
-class PackedBFV(Protection):
+class PackedBFV(homomorphic.CiphertextSums, Protection):
     """Without settings, the parameters are those that take the fewest bytes for what is sent."""
 
     name: Literal["packed_bfv"] = "packed_bfv"
@@ -113,18 +113,6 @@ class PackedBFV(Protection):
     def protect(self, update: CompressedUpdate, key: SecretContext) -> Payload:
         """Pack the levels and encrypt them."""
         return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
-
-    def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
-        """An empty sum."""
-        return homomorphic.open_sum(length, round_number, context)
-
-    def add(self, running: Sum, payload: Payload) -> None:
-        """Add ciphertexts."""
-        homomorphic.add(running, payload, self.name)
-
-    def close(self, running: Sum) -> Payload:
-        """The sum's ciphertexts."""
-        return homomorphic.close(running)
 
     def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
         """Decrypt, and take the digits apart."""

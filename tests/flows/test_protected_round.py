@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +24,14 @@ from federated.protection.keys import (
     read_public,
     read_secret,
 )
-from federated.run_folder import RunFolder, latest_run
-from federated.update_files import read_state
-from flows.round import fl_round
+from federated.run_folder import latest_run
+from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 PROCESSES = ["runner.name=processes", "runner.workers=2"]
 SPARSE = ["compression.name=shared_mask", "compression.density=0.03", "compression.bits=8"]
 BFV = ["protection.name=packed_bfv"]
-
-
-def start(prepared: str, **arguments: object) -> RunFolder:
-    folder = fl_round("tiny", prepared=prepared, register_model=False, **arguments)
-    return RunFolder(Path(folder))
-
-
-@pytest.fixture
-def run(project, prepared_tiny):
-    return partial(start, prepared_tiny)
-
-
-def weights(folder: RunFolder) -> np.ndarray:
-    return read_state(folder.state_path(folder.done_rounds())).weights
 
 
 def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run):

@@ -1,25 +1,18 @@
 """fl-round on a tiny data set, against Prefect's test server."""
 
 import json
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
 
-import tasks.encrypt
-from federated.config import load_experiment
-from federated.coordinator import choose_sites
 from federated.errors import ConsiliumError
-from federated.exchange import protect_site
 from federated.model_file import load_model
-from federated.run_folder import MEMORY_KINDS, RunFolder
 from federated.update_files import read_state
-from flows.round import fl_round
 from models.norm import norm_tensors
 from tasks import track
 from tests.conftest import tiny_arrays
+from tests.flows.conftest import full_run, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -39,20 +32,6 @@ SUMMARY_KEYS = [
     ),
     *("data_md5", "mlflow_run_id", "model_version"),
 ]
-
-
-def full_run(**arguments: object) -> RunFolder:
-    return RunFolder(Path(fl_round("tiny", **arguments)))
-
-
-@pytest.fixture
-def run(project, prepared_tiny):
-    """Runs on data prepared once, whose models are not registered: seconds less each."""
-    return partial(full_run, prepared=prepared_tiny, register_model=False)
-
-
-def weights(folder: RunFolder) -> np.ndarray:
-    return read_state(folder.state_path(folder.done_rounds())).weights
 
 
 def test_a_run_leaves_summary_model_and_tracking(project):
@@ -204,56 +183,6 @@ def test_scaffold_sends_twice_as_much(run):
         assert double[way] == pytest.approx(2 * plain[way], rel=0.01)
     adaptive = run(rounds=1, overrides=["strategy.name=fedadam"]).records()[0]["bytes"]
     assert adaptive["down"] == pytest.approx(plain["down"], rel=0.001)
-
-
-SPARSE = ["compression.name=shared_mask", "compression.density=0.1", "strategy.name=scaffold"]
-
-
-@pytest.fixture
-def failing(monkeypatch):
-    """Lets a site fail in a round, after it was trained and compressed."""
-
-    def fail(site: str, round_number: int) -> None:
-        def protect(run: Path, at: str, number: int) -> object:
-            if (at, number) == (site, round_number):
-                raise ConsiliumError(f"{at} has no power.")
-            return protect_site(run, at, number)
-
-        monkeypatch.setattr(tasks.encrypt, "protect_site", protect)
-
-    return fail
-
-
-def test_a_site_that_drops_out_is_left_out_of_the_mean_and_keeps_what_it_had(run, failing):
-    failing("site-01", 2)
-    folder = run(rounds=2, overrides=[*SPARSE, "sites.on_dropout=continue"])
-    first, second = folder.records()
-    assert first["dropped"] == {}
-    assert second["dropped"] == {"site-01": "site-01 has no power."}
-    assert second["sites"] == ["site-00", "site-02"]
-    assert second["bytes"]["up"] == pytest.approx(first["bytes"]["up"] * 2 / 3, rel=0.01)
-    for kind in MEMORY_KINDS:
-        newest = [path.name.split(".")[0] for path in folder.memory_paths("site-01", kind)]
-        assert newest == ["round-001"]
-    assert set(second["per_site"]) == {"site-00", "site-01", "site-02"}
-
-
-def test_a_run_with_a_dropout_resumes_to_the_same_weights(run, failing):
-    failing("site-01", 1)
-    settings = [*SPARSE, "sites.on_dropout=continue"]
-    whole = run(rounds=3, overrides=settings)
-    part = run(rounds=1, overrides=settings)
-    np.testing.assert_array_equal(weights(whole), weights(run(resume=part.run_id, rounds=3)))
-
-
-def test_a_site_that_fails_stops_the_run_unless_told_otherwise(run, failing):
-    failing("site-01", 1)
-    with pytest.raises(ConsiliumError, match="site-01 has no power"):
-        run()
-    (asked,) = choose_sites(load_experiment("tiny", ONE), ["site-00", "site-01", "site-02"], 1)
-    failing(asked, 1)
-    with pytest.raises(ConsiliumError, match=r"All 1 sites have dropped out of round 1.*no power"):
-        run(overrides=[*ONE, "sites.on_dropout=continue"])
 
 
 ONE = ["sites.participation=0.1"]
