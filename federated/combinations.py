@@ -19,14 +19,12 @@ def refuse(experiment: "Experiment", where: str) -> None:
     """
     for reason in _reasons(experiment):
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
-    if experiment.protection.keyed:
-        try:
-            # The number of values is not known yet; neither security nor head room depend on it.
-            experiment.protection.parameters(1, experiment.sites.count, experiment.compression.bits)
-        except ConsiliumError as error:
-            raise ConsiliumError(
-                f"Experiment {experiment.name} of {where} cannot be used: {error}"
-            ) from error
+    try:
+        experiment.protection.check(experiment.sites.asked, experiment.compression.bits)
+    except ConsiliumError as error:
+        raise ConsiliumError(
+            f"Experiment {experiment.name} of {where} cannot be used: {error}"
+        ) from error
 
 
 def _reasons(experiment: "Experiment") -> Iterator[str]:
@@ -58,14 +56,14 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
                 "there is nothing to compress or protect. Set compression.name=none, without bits, "
                 "and protection.name=plain."
             )
-    if protection.keyed and not compression.same_positions:
+    if (protection.keyed or protection.masked) and not compression.same_positions:
         yield (
             f"compression.name={compression.name} lets every site choose its own positions, and "
             f"sums under protection.name={protection.name} add position by position. Use "
             "compression.name=shared_mask."
         )
-    if protection.keyed and experiment.runner.name == "serial":
+    if (protection.keyed or protection.masked) and experiment.runner.name == "serial":
         yield (
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
-            f"sites' key; protection.name={protection.name} needs runner.name=processes or dask."
+            f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
         )

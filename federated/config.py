@@ -5,6 +5,7 @@ the command line.
 """
 
 from collections.abc import Iterable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,6 +54,11 @@ class SitesSettings(Settings):
     participation: float = Field(default=1.0, gt=0, le=1)
     on_dropout: Literal["abort", "continue"] = "abort"
     scanner_shift: bool = False
+
+    @property
+    def asked(self) -> int:
+        """How many are asked in a round, where validation has excluded none."""
+        return ceil(self.participation * self.count)
 
 
 class ValidationSettings(Settings):

@@ -10,7 +10,7 @@ from federated.evaluation import Evaluation, score
 from federated.files import write_json
 from federated.optimization import local_work
 from federated.randomness import numpy_generator
-from federated.run_folder import MEMORY_KINDS, RunFolder, memory_round
+from federated.run_folder import MEMORY_KINDS, MESSAGE_KINDS, RunFolder, memory_round
 from federated.selection import kept_round
 from federated.site import read_predictions
 from federated.strategies.strategy import LocalWork, Participation
@@ -79,7 +79,11 @@ def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]
     for kind in ("update", "compressed", "payload"):
         for path in folder.round_path(round_number).glob(f"*.{kind}.safetensors"):
             path.unlink()
+    for message in MESSAGE_KINDS:
+        for path in folder.round_path(round_number).glob(f"*.{message}.json"):
+            path.unlink()
     folder.sum_path(round_number).unlink(missing_ok=True)
+    folder.roster_path(round_number).unlink(missing_ok=True)
     for path in folder.round_path(round_number - 1).glob("*.predictions.safetensors"):
         path.unlink()
     kept = {

@@ -25,9 +25,13 @@ from federated.protection.keys import (
     new_key,
     read_public,
     read_secret,
+    refuse_keys_in,
 )
 from federated.protection.parameters import Parameters
+from federated.protection.secagg.protocol import Round
+from federated.protection.secagg_plus import Masking
 from federated.run_folder import RunFolder
+from federated.secure_aggregation import agreed_round, masking
 from federated.strategies.strategy import Server
 from federated.training import has_batch_norm
 from federated.update import Layout, RoundState
@@ -73,7 +77,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
             "has no key. Set protection.name=packed_bfv or ckks."
         )
     length = experiment.compression.count(sum(sent_groups(experiment, layout)))
-    return protection.parameters(length, experiment.sites.count, experiment.compression.bits)
+    return protection.parameters(length, experiment.sites.asked, experiment.compression.bits)
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
@@ -104,11 +108,7 @@ def prepare_key(run: Path) -> PublicContext:
     layout = read_layout(folder.state_path(folder.done_rounds()))
     parameters = key_parameters(experiment, layout)
     place = key_folder(experiment.name, parameters)
-    if place.is_relative_to(folder.root.parent.parent):
-        raise ConsiliumError(
-            f"The keys' folder {place} is inside {folder.root.parent.parent}, which the "
-            "coordinator reads. Name another folder with CONSILIUM_KEYS."
-        )
+    refuse_keys_in(folder.root.parent.parent, place)
     if (place / "context.json").is_file():
         return read_public(place)
     return new_key(experiment.name, parameters)
@@ -154,9 +154,15 @@ def protect_site(run: Path, site: str, round_number: int) -> StageResult:
     folder = RunFolder(run)
     compressed = read_compressed(folder.site_path(round_number, site, "compressed"))
     protection: Protection = worker_context(run).experiment.protection
-    payload = protection.protect(compressed, _site_key(folder))
-    size = write_payload(folder.site_path(round_number, site, "payload"), payload)
-    return stage_result(site, "protect", started, cases=compressed.cases, size=size)
+    key: SecretContext | Masking | None = _site_key(folder)
+    received = 0
+    if protection.masked:
+        key, received = masking(folder, site, round_number)
+    payload = protection.protect(compressed, key)
+    sent = write_payload(folder.site_path(round_number, site, "payload"), payload)
+    return stage_result(
+        site, "protect", started, cases=compressed.cases, sent=sent, received=received
+    )
 
 
 def decrypt_site(run: Path, site: str, round_number: int, asked: list[str]) -> StageResult:
@@ -167,8 +173,8 @@ def decrypt_site(run: Path, site: str, round_number: int, asked: list[str]) -> S
     return stage_result(site, "decrypt", started)
 
 
-def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> int:
-    """Add the sites' payloads one after the other, and write the sum; return its bytes.
+def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None:
+    """Add the sites' payloads one after the other, and write the sum.
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
     of sites makes the floating-point sum the same in every run.
@@ -178,11 +184,24 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> int:
     for site in asked:
         payload = read_payload(folder.site_path(round_number, site, "payload"))
         if running is None:
-            running = protection.open_sum(payload.length, round_number, public_context(folder))
+            context = _coordinator_context(folder, round_number)
+            running = protection.open_sum(payload.length, round_number, context)
         protection.add(running, payload)
     if running is None:
         raise ConsiliumError(f"No site was asked in round {round_number}.")
-    return write_payload(folder.sum_path(round_number), protection.close(running))
+    write_payload(folder.sum_path(round_number), protection.close(running))
+
+
+def download_size(folder: RunFolder, round_number: int) -> int:
+    """Bytes of a round that every site downloads: the sum, and before round 1 the initial state."""
+    size = folder.sum_path(round_number).stat().st_size
+    return size + (folder.state_path(0).stat().st_size if round_number == 1 else 0)
+
+
+def _coordinator_context(folder: RunFolder, round_number: int) -> PublicContext | Round | None:
+    if folder.experiment().protection.masked:
+        return agreed_round(folder, round_number)
+    return public_context(folder)
 
 
 def apply_sum(

@@ -10,7 +10,10 @@ from federated.evaluation import Evaluation
 from federated.timing import Interval, covered
 from federated.worker import StageResult, peak_rss_mb
 
-STAGES = ("local_train", "compress", "protect", "aggregate", "decrypt", "evaluate")
+STAGES = (
+    *("advertise", "share", "local_train", "compress", "protect", "aggregate", "unmask"),
+    *("decrypt", "evaluate"),
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class RoundRecord:
     sites: Sequence[str]
     dropped: Mapping[str, str]
     stages: Sequence[StageResult]
-    aggregated: Interval
+    aggregated: Sequence[Interval]
     scored: Interval
     evaluation: Evaluation
     began: float
@@ -35,12 +38,13 @@ class RoundRecord:
     def sizes(self, down: int, receivers: int, length: int) -> dict[str, int]:
         """Bytes that travelled, both ways, and what dense float32 updates would have taken.
 
-        ``down`` is what each of the ``receivers`` downloads: all sites, since all are evaluated.
+        ``down`` is what each of the ``receivers`` downloads at the end of the round: all sites,
+        since all are evaluated.
         ``length`` is the number of values of a model.
         """
         return {
-            "up": sum(stage.size for stage in self.stages if stage.stage == "protect"),
-            "down": down * receivers,
+            "up": sum(stage.sent for stage in self.stages),
+            "down": down * receivers + sum(stage.received for stage in self.stages),
             "up_dense_float32": 4 * length * len(self.sites),
         }
 
@@ -56,7 +60,7 @@ class RoundRecord:
             name: [Interval(s.started, s.ended) for s in self.stages if s.stage == name]
             for name in STAGES
         }
-        intervals["aggregate"] = [self.aggregated]
+        intervals["aggregate"] = list(self.aggregated)
         intervals["evaluate"].append(self.scored)
         busy = sum(stage.ended - stage.started for stage in self.stages)
         return {

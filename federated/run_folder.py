@@ -18,6 +18,8 @@ from federated.files import read_json, write_json
 
 # What a site keeps between rounds: its strategy's memory, its compression's.
 MemoryKind = Literal["memory", "residual"]
+MessageKind = Literal["advertised", "shares", "inbox", "answer"]
+MESSAGE_KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
 MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 
 
@@ -67,6 +69,14 @@ class RunFolder:
     def sum_path(self, round_number: int) -> Path:
         """The sum of a round's payloads, as every site gets it."""
         return self.round_path(round_number) / "sum.safetensors"
+
+    def message_path(self, round_number: int, site: str, kind: MessageKind) -> Path:
+        """A small message from a site, or its ``inbox``, in a round."""
+        return self.round_path(round_number) / f"{site}.{kind}.json"
+
+    def roster_path(self, round_number: int) -> Path:
+        """What the coordinator tells all sites of a round in which they mask."""
+        return self.round_path(round_number) / "roster.json"
 
     @property
     def context_path(self) -> Path:

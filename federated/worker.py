@@ -28,12 +28,24 @@ from models import build_model
 # The one who trains on all sites' cases where the strategy pools them.
 POOLED = "pooled"
 
-Stage = Literal["local_train", "compress", "protect", "decrypt", "evaluate"]
+Stage = Literal[
+    "advertise",
+    "share",
+    "local_train",
+    "compress",
+    "protect",
+    "unmask",
+    "decrypt",
+    "evaluate",
+]
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage reports: when it ran (seconds since the epoch), and small numbers."""
+    """What a stage reports: when it ran (seconds since the epoch), and small numbers.
+
+    ``sent`` and ``received`` are bytes that travelled for it, the round's sum aside.
+    """
 
     site: str
     stage: Stage
@@ -42,7 +54,8 @@ class StageResult:
     peak_rss_mb: float
     cases: int
     loss: float | None
-    size: int
+    sent: int
+    received: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,9 @@ def stage_result(
     *,
     cases: int = 0,
     loss: float | None = None,
-    size: int = 0,
+    sent: int = 0,
+    received: int = 0,
 ) -> StageResult:
-    return StageResult(site, stage, started, time.time(), peak_rss_mb(), cases, loss, size)
+    return StageResult(
+        site, stage, started, time.time(), peak_rss_mb(), cases, loss, sent, received
+    )

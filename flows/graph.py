@@ -6,21 +6,19 @@ done.
 """
 
 import time
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
-from federated.config import Experiment
 from federated.coordinator import choose_sites, forget_round, site_weights
-from federated.data.partition import Partition
-from federated.errors import ConsiliumError
+from federated.exchange import download_size
 from federated.round_record import RoundRecord
-from federated.run_folder import RunFolder
+from federated.update_files import read_layout
 from federated.worker import StageResult
-from flows.prepare import Prepared
-from flows.progress import describe, listener, tell
+from flows.progress import describe, listener
+from flows.secagg import exchange_keys, unmask_sum
+from flows.site_stages import Finished, Run, wait_for
 from tasks.aggregate import aggregate, decrypt
 from tasks.checkpoint import checkpoint
 from tasks.compress import compress
@@ -28,25 +26,6 @@ from tasks.encrypt import encrypt
 from tasks.evaluate import evaluate, evaluate_at_site
 from tasks.local_train import local_train
 from tasks.track import track_round
-
-
-@dataclass
-class Run:
-    """What the graph of a run is wired with."""
-
-    folder: RunFolder
-    experiment: Experiment
-    prepared: Prepared
-    sites: list[str]
-    pool: Executor
-    workers: int
-    mlflow_run_id: str
-    started: float
-    startup: dict[str, float]
-
-    @property
-    def partition(self) -> Partition:
-        return self.prepared.partition
 
 
 def run_round(run: Run, round_number: int, began: float) -> float:
@@ -63,12 +42,27 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     shown = listener()
     if shown:
         shown.round_started(round_number, run.experiment.rounds, asked)
-    stages, dropped = _site_chains(run, round_number, asked)
+    weights = site_weights(run.partition, asked)
+    protection = run.experiment.protection
+    stages: list[StageResult] = []
+    dropped: dict[str, str] = {}
+    if protection.masked:
+        exchanged = exchange_keys(run, round_number, asked)
+        stages += exchanged.results
+        dropped |= exchanged.dropped
+    sending = {site: weights[site] for site in asked if site not in dropped}
+    sent = _train_and_send(run, round_number, sending)
+    stages += sent.results
+    dropped |= sent.dropped
     arrived = [site for site in asked if site not in dropped]
     root = run.folder.root
-    aggregated = aggregate(root, round_number, arrived)
-    if run.experiment.protection.keyed:
-        stages.append(decrypt(run.pool, root, arrived[0], round_number, arrived, aggregated))
+    aggregated = [aggregate(root, round_number, arrived)]
+    if protection.keyed:
+        stages.append(decrypt(run.pool, root, arrived[0], round_number, arrived, aggregated[0]))
+    if protection.masked:
+        answered, interval = unmask_sum(run, round_number, arrived)
+        stages += answered
+        aggregated.append(interval)
     evaluated = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
     predicted = [future.result() for future in evaluated]
     stages += predicted
@@ -78,13 +72,15 @@ def run_round(run: Run, round_number: int, began: float) -> float:
         arrived,
         dropped,
         stages,
-        aggregated.interval,
+        aggregated,
         scored,
         evaluation,
         began,
         run.workers,
     )
-    sizes = record.sizes(aggregated.down, len(run.sites), aggregated.length)
+    down = download_size(run.folder, round_number)
+    length = read_layout(run.folder.state_path(round_number - 1)).size
+    sizes = record.sizes(down, len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
     track_round(run.mlflow_run_id, round_number, evaluation, numbers)
@@ -99,44 +95,16 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     return measured
 
 
-def _site_chains(
-    run: Run, round_number: int, asked: list[str]
-) -> tuple[list[StageResult], dict[str, str]]:
-    """local-train → compress → encrypt at every site asked; the largest sites start first.
-
-    Returns:
-        What the stages report, and why sites have dropped out.
-    """
-    weights = site_weights(run.partition, asked)
+def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
+    """local-train → compress → encrypt at every site of ``weights``; the largest start first."""
     root = run.folder.root
     chains: dict[str, list[PrefectFuture[StageResult]]] = {}
-    for site in sorted(asked, key=lambda site: -weights[site]):
+    for site in sorted(weights, key=lambda site: -weights[site]):
         trained = local_train.submit(run.pool, root, site, round_number)
         compressed = compress.submit(run.pool, root, site, round_number, weights[site], trained)
         encrypted = encrypt.submit(run.pool, root, site, round_number, compressed)
         chains[site] = [trained, compressed, encrypted]
-    results: list[StageResult] = []
-    dropped: dict[str, str] = {}
-    for site, chain in chains.items():
-        try:
-            results += [_finished(future) for future in chain]
-        except ConsiliumError as error:
-            if run.experiment.sites.on_dropout == "abort":
-                raise
-            dropped[site] = str(error)
-            tell(f"{site} drops out of round {round_number}: {error}")
-            forget_round(run.folder, round_number, site)
-    if len(dropped) == len(asked):
-        raise ConsiliumError(
-            f"All {len(asked)} sites have dropped out of round {round_number}; the last said: "
-            f"{dropped[asked[-1]]}"
-        )
-    return results, dropped
-
-
-def _finished(future: PrefectFuture[StageResult]) -> StageResult:
-    result = future.result()
-    shown = listener()
-    if shown and result.stage == "local_train":
-        shown.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
-    return result
+    finished = wait_for(run, round_number, chains)
+    for site in finished.dropped:
+        forget_round(run.folder, round_number, site)
+    return finished

@@ -27,9 +27,10 @@ from federated.summary import summarise
 from federated.transfer import load_pretrained
 from federated.update_files import read_state
 from federated.worker import new_model, peak_rss_mb
-from flows.graph import Run, run_round
+from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import tell
+from flows.site_stages import Run
 from tasks.keys import key
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.register import register

@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import task
@@ -11,33 +10,20 @@ from prefect.cache_policies import NO_CACHE
 from federated.exchange import add_payloads, apply_sum, decrypt_site
 from federated.run_folder import RunFolder
 from federated.timing import Interval
-from federated.update_files import read_layout
 from federated.worker import StageResult
 from tasks.pool import run_stage
 
 
-@dataclass(frozen=True)
-class Aggregated:
-    """Bytes that a site downloads, values in the model, and when the sum was made."""
-
-    down: int
-    length: int
-    interval: Interval
-
-
 @task(name="aggregate", task_run_name="aggregate round {round_number}", cache_policy=NO_CACHE)
-def aggregate(run: Path, round_number: int, sites: list[str]) -> Aggregated:
+def aggregate(run: Path, round_number: int, sites: list[str]) -> Interval:
     """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too."""
     started = time.time()
     folder = RunFolder(run)
-    before = folder.state_path(round_number - 1)
-    down = add_payloads(folder, round_number, sites)
-    if round_number == 1:
-        down += before.stat().st_size
-    length = read_layout(before).size
-    if not folder.experiment().protection.keyed:
+    protection = folder.experiment().protection
+    add_payloads(folder, round_number, sites)
+    if not (protection.keyed or protection.masked):
         apply_sum(folder, round_number, sites, None)
-    return Aggregated(down, length, Interval(started, time.time()))
+    return Interval(started, time.time())
 
 
 @task(name="decrypt", task_run_name="decrypt[{site}] round {round_number}", cache_policy=NO_CACHE)
@@ -47,7 +33,7 @@ def decrypt(
     site: str,
     round_number: int,
     sites: list[str],
-    aggregated: Aggregated,  # noqa: ARG001 - orders the graph
+    aggregated: Interval,  # noqa: ARG001 - orders the graph
 ) -> StageResult:
     """Open the sum at a site, with the key that the coordinator has not, and write the state."""
     return run_stage(pool, decrypt_site, run, site, round_number, sites)

@@ -8,7 +8,8 @@ from federated.protection.ckks import CKKS
 from federated.protection.packed_bfv import PackedBFV
 from federated.protection.plain import Plain
 from federated.protection.protection import Protection
+from federated.protection.secagg_plus import SecAggPlus
 
-AnyProtection = Annotated[Plain | CKKS | PackedBFV, Field(discriminator="name")]
+AnyProtection = Annotated[Plain | CKKS | PackedBFV | SecAggPlus, Field(discriminator="name")]
 
-__all__ = ["CKKS", "AnyProtection", "PackedBFV", "Plain", "Protection"]
+__all__ = ["CKKS", "AnyProtection", "PackedBFV", "Plain", "Protection", "SecAggPlus"]

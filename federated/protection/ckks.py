@@ -11,7 +11,7 @@ the key may learn it. Keep decrypted sums at the sites, or use packed BFV, which
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,6 @@ class CKKS(homomorphic.CiphertextSums, Protection):
     degree: int | None = None
     coefficient_bits: tuple[int, ...] = (40,)
     scale_bits: Annotated[int, Field(ge=10, le=50)] = 30
-
-    keyed: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _secure(self) -> "CKKS":

@@ -1,12 +1,14 @@
 """Sums of ciphertexts: what CKKS and packed BFV have in common."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from federated.errors import ConsiliumError
 from federated.protection.keys import PublicContext, SecretContext
+from federated.protection.parameters import Parameters
 from federated.protection.protection import Sum, closed, refuse_other
 from federated.protection.seal import join, load_ciphertexts, save_ciphertexts, seal_context
 from federated.protection.seal import through_file as saved
@@ -49,6 +51,15 @@ class CiphertextSums:
     """
 
     name: str
+    keyed: ClassVar[bool] = True
+
+    def check(self, sites: int, bits: int | None) -> None:
+        """Refuse what has no head room; the number of values does not matter for that."""
+        self.parameters(1, sites, bits)
+
+    @abstractmethod
+    def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
+        """As of the protection."""
 
     def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
         """An empty sum under a context."""

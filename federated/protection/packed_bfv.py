@@ -12,7 +12,7 @@ for as long as no holder of the sites' common key helps it.
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import log2
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,6 @@ class PackedBFV(homomorphic.CiphertextSums, Protection):
     degree: int | None = None
     coefficient_bits: tuple[int, ...] | None = None
     plain_bits: Annotated[int, Field(ge=14, le=LARGEST_PLAIN_BITS)] | None = None
-
-    keyed: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _secure(self) -> "PackedBFV":

@@ -22,7 +22,7 @@ class Plain(Protection):
 
     def protect(self, update: CompressedUpdate, key: Any = None) -> Payload:
         """The numbers as they are."""
-        encoding, body = _encode(update.numbers)
+        encoding, body = encode_numbers(update.numbers)
         return Payload(
             update.site,
             update.round_number,
@@ -42,7 +42,7 @@ class Plain(Protection):
     def add(self, running: Sum, payload: Payload) -> None:
         """Add a payload's numbers at their positions, in place."""
         refuse_other(running, payload, self.name, "")
-        numbers = _decode(payload)
+        numbers = decode_numbers(payload)
         if payload.positions is None:
             running.content += numbers
         else:
@@ -57,12 +57,12 @@ class Plain(Protection):
             positions = np.flatnonzero(whole)
             whole = whole[positions]
         levels = first is not None and first.encoding != "float32"
-        encoding, body = _encode(whole.astype(np.int64 if levels else np.float32))
+        encoding, body = encode_numbers(whole.astype(np.int64 if levels else np.float32))
         return closed(running, body, encoding=encoding, positions=positions)
 
     def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:
         """The sum's numbers, zero where nobody sent one."""
-        numbers = _decode(total).astype(np.float64)
+        numbers = decode_numbers(total).astype(np.float64)
         if total.positions is None:
             return numbers
         dense = np.zeros(total.length)
@@ -70,7 +70,8 @@ class Plain(Protection):
         return dense
 
 
-def _encode(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.uint8]]:
+def encode_numbers(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.uint8]]:
+    """The form of numbers in a body, and the body."""
     encoding = "float32"
     if np.issubdtype(numbers.dtype, np.integer):
         most = int(np.abs(numbers).max(initial=0))
@@ -78,5 +79,6 @@ def _encode(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[
     return encoding, numbers.astype(FORMS[encoding]).view(np.uint8)
 
 
-def _decode(payload: Payload) -> npt.NDArray[Any]:
+def decode_numbers(payload: Payload) -> npt.NDArray[Any]:
+    """The numbers of a payload in the clear."""
     return payload.body.view(FORMS[payload.encoding])

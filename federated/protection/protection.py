@@ -39,6 +39,15 @@ class Protection(Settings):
 
     # Whether sites hold a key that the coordinator must not have, so that a site opens the sum.
     keyed: ClassVar[bool] = False
+    # Whether sites exchange keys before a round and unmask the sum after it.
+    masked: ClassVar[bool] = False
+
+    def check(self, sites: int, bits: int | None) -> None:
+        """Refuse settings that ``sites`` in a round with levels of ``bits`` bits cannot use.
+
+        Raises:
+            ConsiliumError: says which, and what to change.
+        """
 
     def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
         """The lattice parameters for ``length`` numbers from each of ``sites``, where it has a key.

@@ -70,7 +70,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("strategy.mu=.nan", r"strategy\.mu=nan is not possible"),
         ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedprox'"),
         ("compression.name=zip", r"'zip'.*'none', 'top_k', 'shared_mask'"),
-        ("protection.name=rot13", r"'rot13'.*'plain', 'ckks', 'packed_bfv'"),
+        ("protection.name=rot13", r"'rot13'.*'plain', 'ckks', 'packed_bfv', 'secagg_plus'"),
         ("compression.bits=1", r"compression\.bits=1 is not possible.*greater than or equal to 2"),
         ("compression.bits=17", r"compression\.bits=17 is not possible.*less than or equal to 16"),
         ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
@@ -133,6 +133,9 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
         load_experiment("pretrain-cubes", params=tmp_path / "params.yaml")
 
 
+SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -143,7 +146,18 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
             ["protection.name=ckks", "compression.name=top_k", "compression.density=0.1"],
             r"own positions.*shared_mask",
         ),
-        (["protection.name=ckks", "runner.name=serial"], r"would hold the sites' key"),
+        (["protection.name=ckks", "runner.name=serial"], r"would hold the sites' keys"),
+        (["protection.name=secagg_plus"], r"set compression\.bits"),
+        ([*SECAGG, "runner.name=serial"], r"would hold the sites' keys"),
+        ([*SECAGG, "protection.threshold=5"], r"threshold=5 cannot be with 4 sites.*from 3.* to 4"),
+        ([*SECAGG, "protection.threshold=2"], r"threshold=2 cannot be.*more than half"),
+        ([*SECAGG, "sites.participation=0.1"], r"at least 2 sites.*sites\.participation"),
+        ([*SECAGG, "protection.neighbours=4"], r"neighbours=4 cannot be with 4 sites"),
+        ([*SECAGG, "sites.count=9", "protection.neighbours=5"], r"an even number below 9"),
+        (
+            [*SECAGG, "compression.name=top_k", "compression.density=0.1"],
+            r"own positions.*shared_mask",
+        ),
         (["strategy.name=local", "compression.bits=8"], r"nothing to compress or protect"),
         (["strategy.name=central", "protection.name=ckks"], r"nothing to compress or protect"),
         (

@@ -53,7 +53,7 @@ def aggregate(now, secrets, advertised, sealed, levels, sharing, arrived, answer
     missing = [site for site in sharing if site not in arrived]
     answers = {
         site: answer(
-            secrets[site], only(sealed[site], sharing), advertised, arrived, missing, {}, now
+            secrets[site], only(sealed[site], sharing), advertised, arrived, missing, None, now
         )
         for site in answering
     }
@@ -123,7 +123,8 @@ def test_without_its_own_seed_known_to_the_coordinator_a_late_vector_stays_maske
     """The masks with all neighbours removed, as for a site that was thought to have dropped out."""
     now, secrets, advertised = begin()
     levels = draw_levels(length=20_000)["site-00"]
-    masked = mask_levels(levels, secrets["site-00"], advertised, [], now)
+    alone = Round(now.run, now.number, {"site-00": ()}, 1, now.bits)
+    masked = mask_levels(levels, secrets["site-00"], advertised, ["site-00"], alone)
     assert uniform_p(masked) > 1e-4
 
 
@@ -135,23 +136,26 @@ class TestRefusals:
     def test_both_shares_of_a_peer_in_one_question(self):
         now, secrets, advertised, sealed = self.stage()
         with pytest.raises(ConsiliumError, match="asked in round 1 for both shares of site-03"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, ["site-03"], {}, now)
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, ["site-03"], None, now)
 
-    def test_both_shares_of_a_peer_in_two_questions(self):
+    def test_a_second_sum_of_the_same_round(self):
+        """The difference of two sums would be an update."""
         now, secrets, advertised, sealed = self.stage()
-        first = answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, now)
-        before = {peer: given.kind for peer, given in first.items()}
+        given = (secrets["site-00"], sealed["site-00"], advertised)
         others = [site for site in SITES if site != "site-03"]
-        with pytest.raises(ConsiliumError, match="already given the seed share of site-03"):
-            answer(
-                secrets["site-00"],
-                sealed["site-00"],
-                advertised,
-                others,
-                ["site-03"],
-                before,
-                now,
-            )
+        for missing in (["site-03"], []):
+            with pytest.raises(ConsiliumError, match=r"already answered .*without site-03 would"):
+                answer(*given, others, missing, SITES, now)
+        assert (
+            answer(*given, SITES, [], SITES, now).keys()
+            == answer(*given, SITES, [], None, now).keys()
+        )
+
+    def test_to_send_where_too_few_have_exchanged_keys(self):
+        now, secrets, advertised, _ = self.stage()
+        levels = draw_levels()["site-00"]
+        with pytest.raises(ConsiliumError, match=r"only 3 have exchanged keys .*threshold of 4"):
+            mask_levels(levels, secrets["site-00"], advertised, SITES[:3], now)
 
     @pytest.mark.parametrize("position", [0, 40, -1])
     def test_a_tampered_share(self, position):
@@ -160,26 +164,26 @@ class TestRefusals:
         message[position] ^= 1
         sealed["site-00"]["site-01"] = bytes(message)
         with pytest.raises(ConsiliumError, match="shares from site-01 for site-00 are refused"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, now)
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], None, now)
 
     def test_a_share_replayed_from_another_round(self):
         now, secrets, advertised, sealed = self.stage()
         later = Round(now.run, 2, now.neighbours, now.threshold, now.bits)
         with pytest.raises(ConsiliumError, match="not of round 2 of run run"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, later)
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], None, later)
 
     def test_a_share_passed_off_as_another_sites(self):
         now, secrets, advertised, sealed = self.stage()
         sealed["site-00"]["site-01"] = sealed["site-00"]["site-02"]
         with pytest.raises(ConsiliumError, match="shares from site-01 for site-00 are refused"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], {}, now)
+            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], None, now)
 
     def test_a_false_share_of_a_masking_key(self):
         now, secrets, advertised, sealed = self.stage()
         arrived, levels = SITES[:-1], draw_levels()
         total = sum(mask_levels(levels[s], secrets[s], advertised, SITES, now) for s in arrived)
         answers = {
-            site: answer(secrets[site], sealed[site], advertised, arrived, SITES[-1:], {}, now)
+            site: answer(secrets[site], sealed[site], advertised, arrived, SITES[-1:], None, now)
             for site in arrived
         }
         answers["site-00"]["site-05"] = Share("masking", bytes(32))

@@ -1,14 +1,28 @@
 """Runs of the tiny experiment."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tasks.encrypt
+import tasks.secagg
+from federated.errors import ConsiliumError
+from federated.exchange import protect_site
 from federated.run_folder import RunFolder
+from federated.secure_aggregation import advertise_site, answer_site, share_site
 from federated.update_files import read_state
+from federated.worker import StageResult
 from flows.round import fl_round
+
+STAGES = [
+    (tasks.encrypt, "protect", protect_site),
+    (tasks.secagg, "advertise", advertise_site),
+    (tasks.secagg, "share", share_site),
+    (tasks.secagg, "answer", answer_site),
+]
 
 
 def full_run(**arguments: object) -> RunFolder:
@@ -19,6 +33,26 @@ def full_run(**arguments: object) -> RunFolder:
 def run(project, prepared_tiny):
     """Runs on data prepared once, whose models are not registered: seconds less each."""
     return partial(full_run, prepared=prepared_tiny, register_model=False)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Lets stages of sites fail, told as "stage site round", where they run in this process."""
+
+    def fail(*told: str) -> None:
+        def failing_stage(name: str, stage: Callable[..., StageResult]) -> Callable[..., object]:
+            def run_stage(run: Path, site: str, round_number: int) -> object:
+                if f"{name} {site} {round_number}" in told:
+                    raise ConsiliumError(f"{site} has no power.")
+                return stage(run, site, round_number)
+
+            return run_stage
+
+        for module, name, stage in STAGES:
+            wrapped = failing_stage(name, stage)
+            monkeypatch.setattr(module, stage.__name__, wrapped)
+
+    return fail
 
 
 def weights(folder: RunFolder) -> np.ndarray:

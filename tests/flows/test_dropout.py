@@ -1,15 +1,11 @@
 """Rounds in which a site fails."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import tasks.encrypt
 from federated.config import load_experiment
 from federated.coordinator import choose_sites
 from federated.errors import ConsiliumError
-from federated.exchange import protect_site
 from federated.run_folder import MEMORY_KINDS
 from tests.flows.conftest import weights
 
@@ -19,23 +15,8 @@ ONE = ["sites.participation=0.1"]
 SPARSE = ["compression.name=shared_mask", "compression.density=0.1", "strategy.name=scaffold"]
 
 
-@pytest.fixture
-def failing(monkeypatch):
-    """Lets a site fail in a round, after it was trained and compressed."""
-
-    def fail(site: str, round_number: int) -> None:
-        def protect(run: Path, at: str, number: int) -> object:
-            if (at, number) == (site, round_number):
-                raise ConsiliumError(f"{at} has no power.")
-            return protect_site(run, at, number)
-
-        monkeypatch.setattr(tasks.encrypt, "protect_site", protect)
-
-    return fail
-
-
 def test_a_site_that_drops_out_is_left_out_of_the_mean_and_keeps_what_it_had(run, failing):
-    failing("site-01", 2)
+    failing("protect site-01 2")
     folder = run(rounds=2, overrides=[*SPARSE, "sites.on_dropout=continue"])
     first, second = folder.records()
     assert first["dropped"] == {}
@@ -49,7 +30,7 @@ def test_a_site_that_drops_out_is_left_out_of_the_mean_and_keeps_what_it_had(run
 
 
 def test_a_run_with_a_dropout_resumes_to_the_same_weights(run, failing):
-    failing("site-01", 1)
+    failing("protect site-01 1")
     settings = [*SPARSE, "sites.on_dropout=continue"]
     whole = run(rounds=3, overrides=settings)
     part = run(rounds=1, overrides=settings)
@@ -57,10 +38,10 @@ def test_a_run_with_a_dropout_resumes_to_the_same_weights(run, failing):
 
 
 def test_a_site_that_fails_stops_the_run_unless_told_otherwise(run, failing):
-    failing("site-01", 1)
+    failing("protect site-01 1")
     with pytest.raises(ConsiliumError, match="site-01 has no power"):
         run()
     (asked,) = choose_sites(load_experiment("tiny", ONE), ["site-00", "site-01", "site-02"], 1)
-    failing(asked, 1)
+    failing(f"protect {asked} 1")
     with pytest.raises(ConsiliumError, match=r"All 1 sites have dropped out of round 1.*no power"):
         run(overrides=[*ONE, "sites.on_dropout=continue"])

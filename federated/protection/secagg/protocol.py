@@ -14,8 +14,10 @@ function. Sites are not authenticated here: who can replace advertised keys can 
 channel must be.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
 import numpy as np
@@ -52,6 +54,12 @@ class Round:
     def holders(self, site: str) -> tuple[str, ...]:
         """Who holds shares of a site's keys: its neighbours and itself, in the order of names."""
         return tuple(sorted((*self.neighbours[site], site)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Thirty-two hexadecimal digits that differ between runs, rounds and settings."""
+        text = json.dumps([self.label("round"), dict(self.neighbours), self.threshold, self.bits])
+        return sha256(text.encode()).hexdigest()[:32]
 
     def label(self, purpose: str, *sites: str) -> str:
         """What a key or message is for; two different labels never have a key in common."""
@@ -115,7 +123,17 @@ def mask_levels(
     sharing: Sequence[str],
     now: Round,
 ) -> Masked:
-    """Stage 3: levels that look uniform; ``sharing`` are the sites that completed stage 2."""
+    """Stage 3: levels that look uniform; ``sharing`` are the sites that completed stage 2.
+
+    Raises:
+        ConsiliumError: fewer of the site's holders than the threshold are among them.
+    """
+    near = [peer for peer in now.holders(secrets.site) if peer in sharing]
+    if len(near) < now.threshold:
+        raise ConsiliumError(
+            f"Of {secrets.site} and its neighbours only {len(near)} have exchanged keys in round "
+            f"{now.number}, fewer than the threshold of {now.threshold}. It sends nothing."
+        )
     word = np.dtype(WORDS[now.bits])
     masked: Masked = levels.astype(np.int64).astype(word) + mask(
         secrets.seed, len(levels), now.bits
@@ -134,7 +152,7 @@ def answer(
     advertised: Mapping[str, Advertised],
     arrived: Sequence[str],
     missing: Sequence[str],
-    before: Mapping[str, Kind],
+    before: Sequence[str] | None,
     now: Round,
 ) -> dict[str, Share]:
     """Stage 4 at a site: one share of each neighbour.
@@ -143,17 +161,24 @@ def answer(
         sealed: what the neighbours sent in stage 2.
         arrived: the sites whose masked levels the coordinator has.
         missing: those that shared and then dropped out.
-        before: what this site has given away in this round already, by neighbour.
+        before: the sites that had arrived when this site answered in this round before, if it did.
 
     Raises:
-        ConsiliumError: it would give both shares of a neighbour, too few have arrived, or a
-            message was changed or is of another round.
+        ConsiliumError: it would give both shares of a neighbour, or help to a second sum of the
+            same round, too few have arrived, or a message was changed or is of another round.
     """
     both = set(arrived) & set(missing)
     if both:
         raise ConsiliumError(
             f"{secrets.site} is asked in round {now.number} for both shares of "
             f"{', '.join(sorted(both))}, which would reveal their updates. It answers nothing."
+        )
+    if before is not None and set(before) != set(arrived):
+        other = ", ".join(sorted(set(before) ^ set(arrived)))
+        raise ConsiliumError(
+            f"{secrets.site} has already answered in round {now.number} for other sites; a second "
+            f"sum with or without {other} would reveal their updates by the difference. It answers "
+            "nothing. Start a new run, or resume when the same sites can take part."
         )
     near = [peer for peer in now.holders(secrets.site) if peer in arrived]
     if len(near) < now.threshold:
@@ -166,11 +191,6 @@ def answer(
         if peer not in sealed or peer not in {*arrived, *missing}:
             continue
         kind: Kind = "seed" if peer in arrived else "masking"
-        if before.get(peer, kind) != kind:
-            raise ConsiliumError(
-                f"{secrets.site} has already given the {before[peer]} share of {peer} in round "
-                f"{now.number}; with the other one its update could be read. It answers nothing."
-            )
         content = _open(secrets, peer, sealed[peer], advertised[peer], now)
         half = slice(KEY_BYTES, None) if kind == "seed" else slice(KEY_BYTES)
         shares[peer] = Share(kind, content[half])

@@ -1,0 +1,65 @@
+"""The part of a round's graph that SecAgg+ adds before the updates and after their sum.
+
+advertise at every site → relay keys → share at every site → relay shares, then what every round
+has; and between aggregate and evaluate: relay arrived → answer at every site → unmask.
+"""
+
+from collections.abc import Sequence
+
+from federated.timing import Interval
+from federated.worker import StageResult
+from flows.site_stages import Finished, Run, wait_for
+from tasks.secagg import (
+    advertise,
+    answer,
+    pass_keys_on,
+    pass_shares_on,
+    share,
+    tell_arrived,
+    unmask,
+)
+
+
+def exchange_keys(run: Run, round_number: int, asked: Sequence[str]) -> Finished:
+    """Stages 1 and 2: whoever is not in ``dropped`` afterwards masks with its neighbours.
+
+    Raises:
+        ConsiliumError: fewer sites are left than the threshold; names those who are missing.
+    """
+    root = run.folder.root
+    first = wait_for(
+        run,
+        round_number,
+        {site: [advertise.submit(run.pool, root, site, round_number)] for site in asked},
+    )
+    advertised = [site for site in asked if site not in first.dropped]
+    pass_keys_on(root, round_number, advertised)
+    second = wait_for(
+        run,
+        round_number,
+        {site: [share.submit(run.pool, root, site, round_number)] for site in advertised},
+    )
+    sharing = [site for site in advertised if site not in second.dropped]
+    pass_shares_on(root, round_number, sharing)
+    return Finished(first.results + second.results, first.dropped | second.dropped)
+
+
+def unmask_sum(
+    run: Run, round_number: int, arrived: Sequence[str]
+) -> tuple[list[StageResult], Interval]:
+    """Stage 4: the sum of those who ``arrived``, and the round's state.
+
+    A site that fails to answer is not missing from the sum, while enough others do answer.
+
+    Raises:
+        ConsiliumError: too few answer; names whose shares are missing.
+    """
+    root = run.folder.root
+    tell_arrived(root, round_number, list(arrived))
+    answers = wait_for(
+        run,
+        round_number,
+        {site: [answer.submit(run.pool, root, site, round_number)] for site in arrived},
+    )
+    answering = [site for site in arrived if site not in answers.dropped]
+    return answers.results, unmask(root, round_number, list(arrived), answering)

@@ -1,0 +1,77 @@
+"""What a run's graph is wired with, and waiting for a stage at all of its sites."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from prefect.futures import PrefectFuture
+
+from federated.config import Experiment
+from federated.data.partition import Partition
+from federated.errors import ConsiliumError
+from federated.run_folder import RunFolder
+from federated.worker import StageResult
+from flows.prepare import Prepared
+from flows.progress import listener, tell
+
+Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
+
+
+@dataclass
+class Run:
+    """What the graph of a run is wired with."""
+
+    folder: RunFolder
+    experiment: Experiment
+    prepared: Prepared
+    sites: list[str]
+    pool: Executor
+    workers: int
+    mlflow_run_id: str
+    started: float
+    startup: dict[str, float]
+
+    @property
+    def partition(self) -> Partition:
+        return self.prepared.partition
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What stages report, and why sites have dropped out."""
+
+    results: list[StageResult]
+    dropped: dict[str, str]
+
+
+def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
+    """Wait for the stages of every site.
+
+    Raises:
+        ConsiliumError: what a stage says; of a site that fails only where ``sites.on_dropout`` is
+            ``abort``, or no site is left.
+    """
+    results: list[StageResult] = []
+    dropped: dict[str, str] = {}
+    for site, chain in chains.items():
+        try:
+            results += [_finished(future) for future in chain]
+        except ConsiliumError as error:
+            if run.experiment.sites.on_dropout == "abort":
+                raise
+            dropped[site] = str(error)
+            tell(f"{site} drops out of round {round_number}: {error}")
+    if len(dropped) == len(chains):
+        raise ConsiliumError(
+            f"All {len(chains)} sites have dropped out of round {round_number}; the last said: "
+            f"{list(dropped.values())[-1]}"
+        )
+    return Finished(results, dropped)
+
+
+def _finished(future: PrefectFuture[StageResult]) -> StageResult:
+    result = future.result()
+    shown = listener()
+    if shown and result.stage == "local_train":
+        shown.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
+    return result

@@ -1,0 +1,76 @@
+"""The stages of SecAgg+ beside encrypt, which masks: keys before the round's updates, shares after.
+
+The coordinator's parts are in the two relays and in unmask; what a site does runs in the pool.
+"""
+
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.exchange import apply_sum
+from federated.run_folder import RunFolder
+from federated.secure_aggregation import (
+    advertise_site,
+    answer_site,
+    relay_arrived,
+    relay_keys,
+    relay_shares,
+    share_site,
+    unmask_sum,
+)
+from federated.timing import Interval
+from federated.worker import StageResult
+from tasks.pool import run_stage
+
+
+@task(
+    name="advertise", task_run_name="advertise[{site}] round {round_number}", cache_policy=NO_CACHE
+)
+def advertise(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
+    """Make a site's keys for the round."""
+    return run_stage(pool, advertise_site, run, site, round_number)
+
+
+@task(name="relay-keys", task_run_name="relay keys round {round_number}", cache_policy=NO_CACHE)
+def pass_keys_on(run: Path, round_number: int, advertised: list[str]) -> None:
+    """Tell all sites the public keys of those that have ``advertised`` theirs."""
+    relay_keys(RunFolder(run), round_number, advertised)
+
+
+@task(name="share", task_run_name="share[{site}] round {round_number}", cache_policy=NO_CACHE)
+def share(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
+    """Split a site's secrets among its neighbours."""
+    return run_stage(pool, share_site, run, site, round_number)
+
+
+@task(name="relay-shares", task_run_name="relay shares round {round_number}", cache_policy=NO_CACHE)
+def pass_shares_on(run: Path, round_number: int, sharing: list[str]) -> None:
+    """Give every site the shares that are sealed for it."""
+    relay_shares(RunFolder(run), round_number, sharing)
+
+
+@task(
+    name="relay-arrived", task_run_name="relay arrived round {round_number}", cache_policy=NO_CACHE
+)
+def tell_arrived(run: Path, round_number: int, arrived: list[str]) -> None:
+    """Tell all sites whose updates are in the sum."""
+    relay_arrived(RunFolder(run), round_number, arrived)
+
+
+@task(name="answer", task_run_name="answer[{site}] round {round_number}", cache_policy=NO_CACHE)
+def answer(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
+    """Give a site's shares of those in the sum, once."""
+    return run_stage(pool, answer_site, run, site, round_number)
+
+
+@task(name="unmask", task_run_name="unmask round {round_number}", cache_policy=NO_CACHE)
+def unmask(run: Path, round_number: int, sites: list[str], answering: list[str]) -> Interval:
+    """Take the masks off the sum of ``sites``, and write the round's state."""
+    started = time.time()
+    folder = RunFolder(run)
+    unmask_sum(folder, round_number, answering)
+    apply_sum(folder, round_number, sites, None)
+    return Interval(started, time.time())

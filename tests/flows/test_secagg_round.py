@@ -1,0 +1,127 @@
+"""Rounds under SecAgg+: the very sum of the levels in the clear, also when sites drop out."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tasks.pool
+from federated.errors import ConsiliumError
+from federated.protection.keys import keys_root, site_secrets_folder
+from federated.run_folder import MESSAGE_KINDS, latest_run
+from tests.flows.conftest import weights
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+LEVELS = ["compression.bits=8"]
+SECAGG = [*LEVELS, "protection.name=secagg_plus", "runner.name=processes", "runner.workers=2"]
+CONTINUE = ["sites.on_dropout=continue"]
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """The sites' stages in this process: starting workers takes seconds a run."""
+    pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
+    monkeypatch.setattr(tasks.pool, "_local_pool", lambda experiment: pool())
+
+
+def test_masked_levels_give_the_very_same_model_and_resume_to_it(run):
+    plain = run(overrides=LEVELS)
+    first = run(overrides=SECAGG, rounds=1)
+    masked = run(resume=first.run_id, rounds=2)
+    np.testing.assert_array_equal(weights(plain), weights(masked))
+    record = masked.records()[1]
+    clear = plain.records()[1]["bytes"]
+    # Two bytes a level, and small messages; the sum comes back in the clear.
+    assert clear["up"] * 2 < record["bytes"]["up"] < clear["up"] * 2.05
+    assert clear["down"] < record["bytes"]["down"] < clear["down"] * 1.05
+    assert record["seconds"]["advertise"] > 0
+    assert record["seconds"]["unmask"] > 0
+    left = {path.name.split(".")[-2] for path in masked.round_path(2).glob("*.json")}
+    assert left == {"round"}
+
+
+def test_secrets_are_erased_once_answered_and_lie_outside_the_runs(run, in_process, project):
+    folder = run(overrides=SECAGG, rounds=1)
+    place = site_secrets_folder("tiny", folder.run_id, "site-00")
+    assert [path.name for path in place.iterdir()] == ["answered.json"]
+    answered = json.loads((place / "answered.json").read_text())
+    assert answered == {"1": ["site-00", "site-01", "site-02"]}
+    assert keys_root().stat().st_mode & 0o077 == 0
+    assert not place.is_relative_to(project / "runs")
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "protect"])
+def test_a_dropout_before_sending_gives_the_mean_of_the_others(run, in_process, failing, stage):
+    failing(f"{stage} site-01 1", "protect site-01 1")
+    masked = run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    plain = run(rounds=1, overrides=[*LEVELS, *CONTINUE])
+    assert masked.records()[0]["dropped"] == {"site-01": "site-01 has no power."}
+    assert masked.records()[0]["sites"] == ["site-00", "site-02"]
+    np.testing.assert_array_equal(weights(masked), weights(plain))
+
+
+def test_a_site_that_does_not_answer_is_in_the_sum(run, in_process, failing):
+    failing("answer site-01 1")
+    masked = run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    assert masked.records()[0]["dropped"] == {}
+    np.testing.assert_array_equal(weights(masked), weights(run(rounds=1, overrides=LEVELS)))
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (
+            ["share site-01 1", "share site-02 1"],
+            r"1 of 3 sites are left.*missing: site-01, site-02",
+        ),
+        (
+            ["answer site-01 1", "answer site-02 1"],
+            r"cannot be unmasked.*missing: site-01, site-02",
+        ),
+    ],
+)
+def test_below_the_threshold_the_missing_are_named_and_nothing_is_unmasked(
+    run, in_process, failing, told, said, project
+):
+    failing(*told)
+    with pytest.raises(ConsiliumError, match=said):
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    folder = latest_run(project / "runs", "tiny")
+    assert folder.done_rounds() == 0
+    assert not folder.state_path(1).exists()
+
+
+def test_a_site_answers_for_one_sum_a_round(run, in_process, failing):
+    """Killed after the answers and resumed with another dropout, the round would leak."""
+    failing("answer site-01 1", "answer site-02 1")
+    with pytest.raises(ConsiliumError, match="cannot be unmasked"):
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    failing("protect site-02 1")
+    with pytest.raises(ConsiliumError, match=r"cannot be unmasked.*missing: site-00"):
+        run(resume="latest", rounds=1)
+    failing()
+    resumed = run(resume="latest", rounds=1)
+    np.testing.assert_array_equal(weights(resumed), weights(run(rounds=1, overrides=LEVELS)))
+
+
+def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, project):
+    """A round that failed in its last stage leaves all that passed by the coordinator."""
+    failing("answer site-01 1", "answer site-02 1")
+    with pytest.raises(ConsiliumError):
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    folder = latest_run(project / "runs", "tiny")
+    place = site_secrets_folder("tiny", folder.run_id, "site-01")
+    secrets = json.loads((place / "round-001.json").read_text())
+    hidden = [secrets["seed"], secrets["masking"]["private"], secrets["sealing"]["private"]]
+    passed = {kind: list(folder.round_path(1).glob(f"*.{kind}.json")) for kind in MESSAGE_KINDS}
+    assert [len(paths) for paths in passed.values()] == [3, 3, 3, 1]
+    for path in Path(folder.root).rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(bytes.fromhex(secret) in content for secret in hidden)
+            assert not any(secret.encode() in content for secret in hidden)
