@@ -56,6 +56,7 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
                 "there is nothing to compress or protect. Set compression.name=none, without bits, "
                 "and protection.name=plain."
             )
+    yield from _reasons_of_privacy(experiment)
     if (protection.keyed or protection.masked) and not compression.same_positions:
         yield (
             f"compression.name={compression.name} lets every site choose its own positions, and "
@@ -67,3 +68,42 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
             f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
         )
+
+
+def _reasons_of_privacy(experiment: "Experiment") -> Iterator[str]:
+    privacy, training = experiment.privacy, experiment.training
+    if privacy.unit is None:
+        return
+    name = f"privacy.name={privacy.name}"
+    if experiment.strategy.name in ("local", "central"):
+        yield (
+            f"strategy.name={experiment.strategy.name} is a baseline in which no site sends an "
+            f"update, and {name} is about what is sent. Set privacy.name=none."
+        )
+    if not experiment.compression.same_positions:
+        yield (
+            f"compression.name={experiment.compression.name} remembers the site's largest values "
+            f"from round to round, which {name} does not account for. Use "
+            "compression.name=shared_mask."
+        )
+    if privacy.unit == "record":
+        if experiment.model.norm == "batch":
+            yield (
+                "model.norm=batch mixes the cases of a batch, so that no case has a gradient of "
+                f"its own to clip, which {name} needs. Set model.norm=group or instance."
+            )
+        label_counts = {
+            "training.class_weights=balanced": training.class_weights == "balanced",
+            "training.sampling=balanced": training.sampling == "balanced",
+        }
+        for setting, given in label_counts.items():
+            if given:
+                yield (
+                    f"{setting} uses a site's number of cases of each class, which {name} does not "
+                    "account for. Leave it out."
+                )
+        if training.precision != "float32":
+            yield (
+                f"training.precision={training.precision} is not supported with {name}. Set "
+                "training.precision=float32."
+            )

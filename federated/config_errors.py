@@ -36,6 +36,9 @@ def explain(
                 f"Allowed here: {', '.join(allowed)}"
             )
             continue
+        if problem["type"] == "missing":
+            sentences[key] = f"{key} is missing: it has no default"
+            continue
         message = problem["msg"]
         if problem["type"] in ("model_type", "model_attributes_type"):
             message = "A section is a mapping such as {key: value}"

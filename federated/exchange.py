@@ -17,6 +17,7 @@ from federated.coordinator import participation
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.optimization import expected_change, local_work
+from federated.private_release import largest_noise
 from federated.protection import Protection
 from federated.protection.keys import (
     PublicContext,
@@ -48,6 +49,9 @@ from federated.update_files import (
     write_state,
 )
 from federated.worker import StageResult, stage_result, worker_context
+
+# How many standard deviations of privacy noise a range of quantisation holds from the start.
+NOISE_ROOM = 4.0
 
 
 def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
@@ -91,7 +95,7 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
         local_work(partition.cases(site, "train"), training, has_batch_norm(model)).steps
         for site in folder.sites()
     )
-    change = expected_change(training, max(steps))
+    change = expected_change(training, max(steps)) + NOISE_ROOM * largest_noise(folder)
     begun = experiment.compression.open(sent_groups(experiment, layout), change)
     write_memory(folder.server_path(0), server.memory)
     write_state(folder.state_path(0), RoundState(0, weights, layout, server.broadcast, begun))

@@ -75,6 +75,7 @@ class RoundRecord:
     ) -> dict[str, Any]:
         """The round as plain values, for ``round.json``."""
         losses = {stage.site: stage.loss for stage in self.stages if stage.stage == "local_train"}
+        spent = {stage.site: stage.epsilon for stage in self.stages if stage.epsilon is not None}
         per_site = {
             site: {
                 "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
@@ -89,6 +90,7 @@ class RoundRecord:
             "dropped": dict(self.dropped),
             "metrics": dict(self.evaluation.overall),
             "spread": dict(self.evaluation.spread),
+            "epsilon_rdp": spent or None,
             "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,
             "bytes": dict(sizes),

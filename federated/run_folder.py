@@ -70,6 +70,15 @@ class RunFolder:
         """The sum of a round's payloads, as every site gets it."""
         return self.round_path(round_number) / "sum.safetensors"
 
+    @property
+    def privacy_path(self) -> Path:
+        """What each site releases in a round, where there is privacy."""
+        return self.root / "privacy.json"
+
+    def ledger_path(self, site: str) -> Path:
+        """What a site's ledger says of this run."""
+        return self.root / "ledger" / f"{site}.json"
+
     def message_path(self, round_number: int, site: str, kind: MessageKind) -> Path:
         """A small message from a site, or its ``inbox``, in a round."""
         return self.round_path(round_number) / f"{site}.{kind}.json"

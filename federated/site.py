@@ -13,6 +13,7 @@ from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.metrics import Probabilities
 from federated.optimization import local_work
+from federated.private_release import begin_release, spent_so_far
 from federated.run_folder import RunFolder
 from federated.strategies.strategy import SiteStart
 from federated.training import has_batch_norm, predict, train
@@ -62,6 +63,8 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     folder, context = RunFolder(run), worker_context(run)
     experiment, model, strategy = context.experiment, context.model, context.experiment.strategy
     images, labels = site_cases(run, site, "train")
+    # Before anything is computed that leaves the site: from here on it counts as released.
+    private = begin_release(folder, site, round_number)
     state, weights, memory = site_weights_after(folder, round_number - 1, site)
     layout = state.layout
     layout.load(model, weights)
@@ -79,11 +82,14 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         site=site,
         device=next(model.parameters()).device,
         classes=len(context.dataset.info.classes),
+        private=private.make_gradients(len(images)) if private else None,
     )
     trained = layout.flatten(model)
     work = local_work(len(images), experiment.training, has_batch_norm(model))
     update = (trained - weights)[layout.shared]
     sent, kept = strategy.finish_site(update, rule, work, start)
+    if private:
+        sent = private.protect_update(sent)
     if layout.personal:
         kept = {**kept, PERSONAL: trained[~layout.shared]}
     if kept:
@@ -92,7 +98,15 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         folder.site_path(round_number, site, "update"),
         ModelUpdate(site, round_number, len(images), sent),
     )
-    return stage_result(site, "local_train", started, cases=len(images), loss=result.loss)
+    return stage_result(
+        site,
+        "local_train",
+        started,
+        cases=len(images),
+        # Of a private site, the loss would be a release that nobody accounts for.
+        loss=None if private else result.loss,
+        epsilon=spent_so_far(folder, site) if private else None,
+    )
 
 
 def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:

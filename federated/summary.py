@@ -16,6 +16,7 @@ def summarise(
     data: LocatedFile,
     *,
     sites: Sequence[str],
+    privacy: Mapping[str, Any],
     startup: Mapping[str, float],
     total_seconds: float,
     peak_rss_mb: float,
@@ -51,7 +52,7 @@ def summarise(
         "spread": chosen["spread"],
         "confusion": chosen["confusion"],
         "per_site": chosen["per_site"],
-        "privacy": experiment.privacy.report(),
+        "privacy": dict(privacy),
         "bytes": {
             key: sum(record["bytes"][key] for record in records)
             for key in ("up", "down", "up_dense_float32")

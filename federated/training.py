@@ -1,6 +1,9 @@
 """The local loop: what happens to a model at a site, and how it predicts."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,11 +27,27 @@ from federated.strategies.strategy import LocalRule
 EVALUATION_BATCH = 128
 
 
+class Gradients(Protocol):
+    """What draws batches and computes their gradients instead of the ordinary loop."""
+
+    def batches(self) -> Iterable[Tensor]:
+        """Indices of the cases of each step."""
+
+    def compute(self, batch: Tensor, losses: Callable[[Tensor], Tensor]) -> float:
+        """Write a step's gradient into ``.grad``, from the loss of each case."""
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+
+
+MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
+
+
 @dataclass(frozen=True)
 class LocalResult:
-    """Mean training loss of the last local epoch, and the number of optimiser steps."""
+    """Mean training loss of the last local epoch, unless private, and the optimiser's steps."""
 
-    loss: float
+    loss: float | None
     steps: int
 
 
@@ -72,6 +91,7 @@ def train(
     site: str,
     device: torch.device,
     classes: int,
+    private: MakeGradients | None = None,
 ) -> LocalResult:
     """Train ``model`` in place for ``settings.local_epochs`` epochs on a site's training cases.
 
@@ -82,6 +102,7 @@ def train(
         images: ``(n, channels, *spatial)`` uint8, n at least 1.
         labels: ``(n,)`` int64 in [0, ``classes``).
         rule: what the strategy changes in a step.
+        private: makes what computes gradients instead, which then also draws the batches.
 
     Raises:
         ConsiliumError: the loss is no longer finite, or the device has no such precision.
@@ -97,17 +118,24 @@ def train(
     weights = None
     if settings.class_weights == "balanced":
         weights = class_weights(targets, classes).to(device)
+
+    def loss_of(batch: Tensor, reduction: str) -> Tensor:
+        x = torch.from_numpy(to_float(images[batch.numpy()])).to(device)
+        x = augment(x, settings.augment, generator)
+        y = targets[batch].to(device)
+        with precision.autocast():
+            logits = model(x).float()
+            return nn.functional.cross_entropy(logits, y, weight=weights, reduction=reduction)
+
+    if private is not None:
+        return _train_privately(model, private(model, optimizer), optimizer, rule, loss_of)
     loss_sum, drawn, steps = 0.0, 0, 0
     for _ in range(settings.local_epochs):
         loss_sum, drawn = 0.0, 0
         order = draw_epoch(targets, settings.sampling, generator)
         for batch in _batches(order, settings.batch_size, has_batch_norm(model)):
-            x = torch.from_numpy(to_float(images[batch.numpy()])).to(device)
-            x = augment(x, settings.augment, generator)
-            y = targets[batch].to(device)
             optimizer.zero_grad(set_to_none=True)
-            with precision.autocast():
-                loss = nn.functional.cross_entropy(model(x).float(), y, weight=weights)
+            loss = loss_of(batch, "mean")
             precision.backward(loss, optimizer)
             rule.adjust(model.named_parameters())
             precision.step(optimizer)
@@ -121,6 +149,26 @@ def train(
             "Lower training.lr."
         )
     return LocalResult(mean_loss, steps)
+
+
+def _train_privately(
+    model: nn.Module,
+    gradients: Gradients,
+    optimizer: torch.optim.Optimizer,
+    rule: LocalRule,
+    loss_of: Callable[..., Tensor],
+) -> LocalResult:
+    """The same with gradients that are clipped and noised; the loss would be a release too."""
+    steps = 0
+    try:
+        for batch in gradients.batches():
+            gradients.compute(batch, partial(loss_of, reduction="none"))
+            rule.adjust(model.named_parameters())
+            optimizer.step()
+            steps += 1
+    finally:
+        gradients.close()
+    return LocalResult(None, steps)
 
 
 def predict(model: nn.Module, images: Images, device: torch.device, classes: int) -> Probabilities:

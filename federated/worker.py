@@ -44,7 +44,8 @@ Stage = Literal[
 class StageResult:
     """What a stage reports: when it ran (seconds since the epoch), and small numbers.
 
-    ``sent`` and ``received`` are bytes that travelled for it, the round's sum aside.
+    ``sent`` and ``received`` are bytes that travelled for it, the round's sum aside. ``epsilon`` is
+    what the site has spent in the run so far, by RDP.
     """
 
     site: str
@@ -56,6 +57,7 @@ class StageResult:
     loss: float | None
     sent: int
     received: int
+    epsilon: float | None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def stage_result(
     loss: float | None = None,
     sent: int = 0,
     received: int = 0,
+    epsilon: float | None = None,
 ) -> StageResult:
+    ended = time.time()
     return StageResult(
-        site, stage, started, time.time(), peak_rss_mb(), cases, loss, sent, received
+        site, stage, started, ended, peak_rss_mb(), cases, loss, sent, received, epsilon
     )

@@ -83,6 +83,9 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     sizes = record.sizes(down, len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
+    spent = [stage.epsilon for stage in stages if stage.epsilon is not None]
+    if spent:
+        numbers["privacy/epsilon_rdp"] = max(spent)
     track_round(run.mlflow_run_id, round_number, evaluation, numbers)
     seconds = record.seconds()
     measured = time.time()

@@ -5,9 +5,12 @@
 
 import os
 import time
+from collections.abc import Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 from prefect import flow
@@ -19,6 +22,7 @@ from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
 from federated.model_file import ModelHeader, save_model
+from federated.private_release import summarise_privacy
 from federated.provenance import git_commit
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
 from federated.selection import kept_round, metric_value, stops_early
@@ -33,12 +37,13 @@ from flows.progress import tell
 from flows.site_stages import Run
 from tasks.keys import key
 from tasks.pool import finished, open_pool, warm_up, worker_count
+from tasks.privacy import plan_privacy, report_privacy
 from tasks.register import register
-from tasks.track import end_tracking, start_tracking
+from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
-    "data_docs",
+    *("data_docs", "privacy.json", "ledger"),
 )
 # Threads only wait for the pool of workers, which does the work.
 THREADS = max(32, 4 * (os.cpu_count() or 1))
@@ -94,7 +99,7 @@ def fl_round(
     with open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None)
+        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool)
         data_seconds = time.time() - data_started
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
@@ -124,13 +129,25 @@ def fl_round(
     return str(folder.root)
 
 
+def _announce(experiment: Experiment, plan: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tell how much noise sites add, and what a person should know of that."""
+    noises = [site["noise_multiplier"] for site in plan.values()]
+    span = f"{min(noises):.3g}" if len(set(noises)) == 1 else f"{min(noises):.3g}-{max(noises):.3g}"
+    privacy = experiment.privacy
+    tell(f"privacy for each {privacy.unit}: {privacy.name} with noise multiplier {span}")
+    for warning in {warning: None for site in plan.values() for warning in site["warnings"]}:
+        tell(f"warning: {warning}")
+
+
 def _began() -> float:
     """When this run's process started; inside a process that is older than a minute, now."""
     process_started = psutil.Process().create_time()
     return process_started if time.time() - process_started < 60 else time.time()
 
 
-def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) -> Prepared:
+def _inputs(
+    experiment: Experiment, folder: RunFolder, prepared: Path | None, pool: Executor
+) -> Prepared:
     """Prepare the data or take what is prepared, and write what the rounds start from."""
     if prepared:
         inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root)
@@ -153,6 +170,8 @@ def _inputs(experiment: Experiment, folder: RunFolder, prepared: Path | None) ->
             report = load_pretrained(model, Path(experiment.model.init))
             write_json(folder.transfer_path, asdict(report))
             tell(report.line())
+        if experiment.privacy.unit:
+            _announce(experiment, plan_privacy(pool, folder.root, folder.sites()))
         write_initial_state(folder, model)
     return inputs
 
@@ -188,11 +207,13 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
             experiment.selection.metric,
             metric_value(records[kept - 1], experiment.selection.metric),
         )
+    privacy = _privacy(run)
     summary = summarise(
         folder,
         experiment,
         run.prepared.data,
         sites=run.sites,
+        privacy=privacy,
         startup=run.startup,
         total_seconds=time.time() - run.started,
         peak_rss_mb=peak_rss_mb(),
@@ -208,3 +229,18 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         tags["champion_reason"] = registration.reason
         tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
     end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
+
+
+def _privacy(run: Run) -> dict[str, Any]:
+    """The privacy part of the summary, from the sites' ledgers."""
+    if not run.experiment.privacy.unit:
+        return summarise_privacy(run.experiment, {})
+    reports = report_privacy(run.pool, run.folder.root, run.sites)
+    privacy = summarise_privacy(run.experiment, reports)
+    tell(
+        f"privacy spent: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:g} for each "
+        f"{privacy['unit']}, composed over the run ({privacy['accountant']}); "
+        f"{privacy['epsilon_ledger']:.3g} over all runs on these data"
+    )
+    track_privacy(run.mlflow_run_id, privacy)
+    return privacy

@@ -73,5 +73,7 @@ def _finished(future: PrefectFuture[StageResult]) -> StageResult:
     result = future.result()
     shown = listener()
     if shown and result.stage == "local_train":
-        shown.site_done(result.site, "local-train", f"loss {result.loss:.3f}")
+        shown.site_done(
+            result.site, "local-train", "" if result.loss is None else f"loss {result.loss:.3f}"
+        )
     return result

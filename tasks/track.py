@@ -124,6 +124,22 @@ def track_round(
     client().log_batch(mlflow_run_id, metrics=batch)
 
 
+@task(name="track-privacy", task_run_name="track privacy", cache_policy=NO_CACHE)
+def track_privacy(mlflow_run_id: str, privacy: Mapping[str, Any]) -> None:
+    """Log what a run has spent: of the site that has spent most, and of each."""
+    values = {key: privacy[key] for key in ("epsilon", "epsilon_per_round", "epsilon_ledger")}
+    values["delta"] = privacy["delta"]
+    values |= {f"{site}/epsilon": report["epsilon"] for site, report in privacy["per_site"].items()}
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"privacy/{name}", value, now, 0)
+        for name, value in values.items()
+        if math.isfinite(value)
+    ]
+    tags = [RunTag(f"privacy.{key}", str(privacy[key])) for key in ("unit", "accountant", "noise")]
+    client().log_batch(mlflow_run_id, metrics=metrics, tags=tags)
+
+
 @task(name="track-end", task_run_name="track-end {status}", cache_policy=NO_CACHE)
 def end_tracking(
     mlflow_run_id: str, status: str, artifacts: list[Path], tags: Mapping[str, str] | None = None

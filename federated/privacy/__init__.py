@@ -1,7 +1,14 @@
-"""Differential privacy; the object chosen here is its section of params.yaml."""
+"""Differential privacy, one file a mechanism; an object is its settings section."""
 
+from typing import Annotated
+
+from pydantic import Field
+
+from federated.privacy.dp_sgd import DPSGD
 from federated.privacy.none import NoPrivacy
+from federated.privacy.privacy import Privacy, Private
+from federated.privacy.site_level import SiteLevel
 
-AnyPrivacy = NoPrivacy
+AnyPrivacy = Annotated[NoPrivacy | DPSGD | SiteLevel, Field(discriminator="name")]
 
-__all__ = ["AnyPrivacy", "NoPrivacy"]
+__all__ = ["DPSGD", "AnyPrivacy", "NoPrivacy", "Privacy", "Private", "SiteLevel"]

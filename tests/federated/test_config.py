@@ -74,6 +74,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("compression.bits=1", r"compression\.bits=1 is not possible.*greater than or equal to 2"),
         ("compression.bits=17", r"compression\.bits=17 is not possible.*less than or equal to 16"),
         ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
+        ("privacy.name=magic", r"'magic'.*'none', 'dp_sgd', 'site_level'"),
         ("sites.count=0", r"sites\.count=0 is not possible"),
         ("sites=0", r"sites=0 is not possible.*mapping"),
         ("sites.beta=0", r"sites\.beta=0 is not possible.*greater than 0"),
@@ -133,6 +134,7 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
         load_experiment("pretrain-cubes", params=tmp_path / "params.yaml")
 
 
+DP_SGD = ["privacy.name=dp_sgd", "privacy.epsilon=8"]
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
 
 
@@ -147,6 +149,21 @@ SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
             r"own positions.*shared_mask",
         ),
         (["protection.name=ckks", "runner.name=serial"], r"would hold the sites' keys"),
+        (["privacy.name=dp_sgd"], r"set one of noise_multiplier, epsilon and epsilon_per_round"),
+        ([*DP_SGD, "privacy.noise_multiplier=1"], r"set one of noise_multiplier, epsilon"),
+        (
+            ["privacy.name=dp_sgd", "privacy.epsilon=0"],
+            r"epsilon=0 is not possible.*greater than 0",
+        ),
+        ([*DP_SGD, "privacy.delta=1"], r"delta=1 is not possible.*less than 1"),
+        ([*DP_SGD, "privacy.clip=0"], r"clip=0 is not possible.*greater than 0"),
+        (["privacy.name=site_level", "privacy.epsilon=6"], r"privacy\.clip is missing"),
+        ([*DP_SGD, "model.norm=batch"], r"mixes the cases of a batch.*model\.norm=group"),
+        ([*DP_SGD, "training.sampling=balanced"], r"number of cases of each class"),
+        ([*DP_SGD, "training.class_weights=balanced"], r"number of cases of each class"),
+        ([*DP_SGD, "training.precision=bfloat16"], r"Set training\.precision=float32"),
+        ([*DP_SGD, "strategy.name=local"], r"about what is sent"),
+        ([*DP_SGD, "compression.name=top_k", "compression.density=0.1"], r"largest values"),
         (["protection.name=secagg_plus"], r"set compression\.bits"),
         ([*SECAGG, "runner.name=serial"], r"would hold the sites' keys"),
         ([*SECAGG, "protection.threshold=5"], r"threshold=5 cannot be with 4 sites.*from 3.* to 4"),

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from federated.privacy.ledger import ledger_root
 from federated.protection.keys import key_folders, read_public
 from flows.cli import main
 
@@ -150,6 +151,30 @@ def test_keys_are_made_shown_and_replaced_without_their_secret(capsys, monkeypat
     assert shown.count("packed_bfv") == 1
 
 
+@pytest.mark.usefixtures("project")
+def test_ledgers_are_shown_checked_and_limited(capsys, monkeypatch, refused):
+    assert "epsilon has to be above 0" in refused("ledger", "budget", "tiny", "--epsilon", "0")
+    assert "no site 'site-9'" in refused("ledger", "budget", "tiny", "--epsilon=1", "--site=site-9")
+    assert "--unit is record or site" in refused(
+        "ledger", "budget", "tiny", "--epsilon=1", "--unit=x"
+    )
+    limited = call(
+        capsys, monkeypatch, "ledger", "budget", "tiny", "--epsilon=3", "--site=site-01"
+    )[1]
+    assert "site-01: epsilon 3 at delta 1e-05 for each record, of which - is spent" in limited
+    shown = call(capsys, monkeypatch, "ledger", "show", "tiny")[1]
+    assert shown.count("none") == 2
+    assert "epsilon 3 at" in shown
+    code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
+    assert code == 0
+    assert out.count("whole") == 3
+    (path,) = ledger_root().glob("*/site-01-*.jsonl")
+    path.write_text(path.read_text().replace('"epsilon": 3.0', '"epsilon": 9.0'))
+    code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
+    assert code == 1
+    assert "entry 1 was changed" in out
+
+
 COMMANDS = [
     "run",
     "resume",
@@ -163,7 +188,12 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "keys new", "keys show", "keys rotate"])
+LEDGER = ["ledger show", "ledger verify", "ledger budget"]
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(f"keys {c}" for c in ("new", "show", "rotate")), *LEDGER]
+)
 def test_every_command_has_help_with_an_example(capsys, monkeypatch, command):
     code, out, _ = call(capsys, monkeypatch, *command.split(), "--help")
     assert code == 0

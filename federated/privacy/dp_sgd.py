@@ -1,0 +1,164 @@
+"""DP-SGD: record-level differential privacy of local training (Abadi et al. 2016, Algorithm 1).
+
+Each step draws every case with probability q = B/n (Poisson sampling), clips the gradient of each
+case to norm C, adds N(0, σ²C²) to their sum and divides by B, the expected batch. Opacus computes
+and clips the gradients of single cases; sampling and noise come from the site's own secret.
+
+Guarantee: (ε, δ) for a record as the unit, where neighbouring data sets of a site differ in one
+training case being there or not, against everyone who sees what the site sends, in all rounds. It
+assumes that nobody knows which cases a step drew. n is taken to be public. Training losses are not
+reported. Validation and test cases, of which predictions are shared, are not covered.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from opacus.grad_sample.utils import prepare_module
+from opacus.optimizers import get_optimizer_class
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from opacus.validators import ModuleValidator
+from pydantic import Field
+from torch import Tensor, nn
+
+from federated.errors import ConsiliumError
+from federated.privacy.accounting import Release
+from federated.privacy.ledger import Unit
+from federated.privacy.noise import SecretRandom
+from federated.privacy.privacy import Private
+
+Mode = Literal["hooks", "functorch", "ghost"]
+# From indices of cases to the loss of each.
+Losses = Callable[[Tensor], Tensor]
+
+
+class DPSGD(Private):
+    """``clip`` is C. ``mode`` is how gradients of single cases are computed; ``auto`` is what was
+    fastest, functorch for volumes and hooks for images. ``physical_batch`` cases are in memory at
+    a time, however many a step draws.
+    """
+
+    name: Literal["dp_sgd"] = "dp_sgd"
+    clip: float = Field(default=1.0, gt=0)
+    mode: Mode | Literal["auto"] = "auto"
+    physical_batch: Annotated[int, Field(ge=1)] = 32
+
+    unit: ClassVar[Unit | None] = "record"
+    mechanism: ClassVar[str] = "poisson sampled gaussian"
+
+    def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
+        """B/n, and as many mechanisms as steps."""
+        return min(1.0, batch_size / cases), steps
+
+    def gradients(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        release: Release,
+        cases: int,
+        random: SecretRandom,
+    ) -> "PrivateGradients":
+        """Gradients of Poisson batches, clipped and noised."""
+        mode = self.mode
+        if mode == "auto":
+            volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
+            mode = "functorch" if volumes else "hooks"
+        return PrivateGradients(
+            model, optimizer, mode, self.clip, release, cases, self.physical_batch, random
+        )
+
+
+class PrivateGradients:
+    """The gradients of one round of DP-SGD, left in ``.grad``; to be closed afterwards.
+
+    Raises:
+        ConsiliumError: a layer whose output for a case depends on the others, as BatchNorm.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        mode: Mode,
+        clip: float,
+        release: Release,
+        cases: int,
+        physical_batch: int,
+        random: SecretRandom,
+    ) -> None:
+        refuse_unsuitable(model)
+        self._release, self._cases, self._random = release, cases, random
+        self._expected = release.sampling_rate * cases
+        self._noise = release.noise_multiplier * clip
+        self._physical_batch, self._mode = physical_batch, mode
+        extra = {"max_grad_norm": clip} if mode == "ghost" else {}
+        self._hooks: Any = prepare_module(model, mode, wrap_model=False, **extra)
+        self._optimizer: Any = get_optimizer_class("flat", False, mode)(
+            optimizer,
+            noise_multiplier=release.noise_multiplier,
+            max_grad_norm=clip,
+            expected_batch_size=max(1, round(self._expected)),
+        )
+
+    def batches(self) -> Iterator[Tensor]:
+        """Indices of the cases of each step; a step may draw none."""
+        for _ in range(self._release.steps):
+            drawn = self._random.uniform(self._cases) < self._release.sampling_rate
+            yield torch.from_numpy(np.flatnonzero(drawn))
+
+    def compute(self, batch: Tensor, losses: Losses) -> float:
+        """Write the noised mean gradient of a step into ``.grad``; return the sum of the losses."""
+        parameters: list[Any] = self._optimizer.params
+        for parameter in parameters:
+            parameter.summed_grad = None
+        with warnings.catch_warnings():
+            # The images need no gradient, which is as it should be.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            total = self._add_clipped(batch, losses)
+        for parameter in parameters:
+            summed = parameter.summed_grad
+            if summed is None:
+                summed = torch.zeros_like(parameter)
+            drawn = torch.from_numpy(self._random.normal(parameter.shape).astype(np.float32))
+            noise = self._noise * drawn.to(parameter.device)
+            parameter.grad = (summed.view_as(parameter) + noise) / self._expected
+            parameter.summed_grad = parameter.grad_sample = None
+        return total
+
+    def _add_clipped(self, batch: Tensor, losses: Losses) -> float:
+        """Add the clipped gradients of a batch into ``.summed_grad``, part by part."""
+        total = 0.0
+        for part in torch.split(batch, self._physical_batch) if len(batch) else ():
+            self._optimizer.zero_grad()
+            loss = losses(part)
+            total += float(loss.detach().sum())
+            if self._mode == "ghost":
+                twice = DPTensorFastGradientClipping(self._hooks, self._optimizer, loss, "mean")
+                twice.backward()
+            else:
+                torch.autograd.backward(loss.mean())
+            # Opacus adds this part's clipped gradients and leaves the noise to the last one.
+            self._optimizer.signal_skip_step(True)
+            self._optimizer.pre_step()
+        return total
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        self._hooks.cleanup()
+
+
+def refuse_unsuitable(model: nn.Module) -> None:
+    """Refuse layers that mix the cases of a batch.
+
+    Raises:
+        ConsiliumError: names them, with Opacus' remedy.
+    """
+    errors = ModuleValidator.validate(model, strict=False)
+    if errors:
+        said = " ".join(str(error) for error in errors[:2])
+        raise ConsiliumError(
+            f"privacy.name=dp_sgd cannot train this network: {said} Set model.norm=group or "
+            "instance."
+        )

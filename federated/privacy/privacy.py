@@ -1,0 +1,104 @@
+"""What differential privacy changes at a site: the interface, with no privacy as its defaults."""
+
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from federated.privacy.accounting import Accountant, Release, noise_multiplier_for
+from federated.privacy.ledger import Unit
+from federated.privacy.noise import SecretRandom
+from federated.settings import Settings
+from federated.update import Vector
+
+
+class Privacy(Settings):
+    """A privacy is its own section of params.yaml."""
+
+    # Whom a guarantee is for; None where there is none.
+    unit: ClassVar[Unit | None] = None
+
+
+class Private(Privacy):
+    """A Gaussian mechanism at every site, with the settings that all of them have.
+
+    How much noise is told by one of ``noise_multiplier``, its standard deviation over ``clip``,
+    ``epsilon``, composed over all rounds, and ``epsilon_per_round``. ``noise`` comes from a secret
+    of the site, or is ``seeded`` from the experiment's seed, so that a simulation can be repeated:
+    whoever knows the seed can then take it away again.
+    """
+
+    clip: float = Field(gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    epsilon_per_round: Annotated[float, Field(gt=0)] | None = None
+    accountant: Accountant = "prv"
+    noise: Literal["secret", "seeded"] = "secret"
+
+    # As it stands in the ledger.
+    mechanism: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> "Private":
+        amounts = (self.noise_multiplier, self.epsilon, self.epsilon_per_round)
+        if sum(amount is not None for amount in amounts) != 1:
+            raise ValueError("set one of noise_multiplier, epsilon and epsilon_per_round")
+        return self
+
+    @abstractmethod
+    def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
+        """Sampling rate and number of mechanisms in a round of ``steps`` local steps at a site."""
+
+    def plan(self, cases: int, steps: int, batch_size: int, rounds: int) -> Release:
+        """What a site of ``cases`` training cases releases in each of ``rounds`` rounds.
+
+        Raises:
+            ConsiliumError: the target cannot be reached.
+        """
+        rate, count = self.sampling(cases, steps, batch_size)
+        noise = self.noise_multiplier
+        if noise is None:
+            target = self.epsilon or self.epsilon_per_round
+            assert target is not None
+            times = rounds if self.epsilon else 1
+            noise = noise_multiplier_for(target, self.delta, rate, count * times, self.accountant)
+        return Release(noise, rate, count)
+
+    def gradients(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        release: Release,
+        cases: int,
+        random: SecretRandom,
+    ) -> Any:
+        """What computes the gradients of local training; ``None`` for the ordinary ones."""
+        return None
+
+    def protect_update(self, update: Vector, release: Release, random: SecretRandom) -> Vector:
+        """What a site sends instead of its update."""
+        return update
+
+    def update_noise(self, release: Release) -> float:
+        """The standard deviation of the noise in each value of an update, before its weight."""
+        return 0.0
+
+    def warnings(self, cases: int, sites: int) -> list[str]:
+        """What a person should know of these settings at a site of ``cases`` training cases."""
+        found = []
+        units = cases if self.unit == "record" else sites
+        if self.delta >= 1 / units:
+            found.append(
+                f"privacy.delta={self.delta:g} is not below 1/{units}, one over the number of "
+                f"{self.unit}s: a mechanism may then publish a {self.unit} outright and keep its "
+                "guarantee"
+            )
+        if self.noise == "seeded":
+            found.append(
+                "privacy.noise=seeded: the noise can be made again from the seed, so the guarantee "
+                "does not hold against those who know it; for simulations only"
+            )
+        return found

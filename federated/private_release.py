@@ -1,0 +1,184 @@
+"""A site's release in a round: planned before the run, entered in its ledger, then made."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from federated.config import Experiment
+from federated.data.partition import Partition
+from federated.files import read_json
+from federated.optimization import local_work
+from federated.privacy import Private
+from federated.privacy.accounting import Release, epsilon
+from federated.privacy.ledger import Ledger, Spending, ledger_root, spent
+from federated.privacy.noise import SecretRandom, secret_random, seeded_random
+from federated.protection.keys import keys_root, refuse_keys_in
+from federated.run_folder import RunFolder
+from federated.training import MakeGradients
+from federated.update import Vector
+from federated.worker import worker_context
+
+
+def site_ledger(experiment: Experiment, data_md5: str, partition: Partition, site: str) -> Ledger:
+    """The ledger of a site's training cases: the same in every run and experiment that uses them.
+
+    Simulated sites of another partition hold other cases and have ledgers of their own.
+    """
+    cases = ",".join(map(str, sorted(partition.sites[site]["train"])))
+    name = sha256(f"{data_md5}|{cases}".encode()).hexdigest()[:12]
+    return Ledger(ledger_root() / experiment.data.dataset / f"{site}-{name}.jsonl")
+
+
+def plan_site(run: Path, site: str) -> dict[str, Any]:
+    """What a site is to release in every round, and what a person should know of that.
+
+    Raises:
+        ConsiliumError: the privacy that is asked for cannot be reached.
+    """
+    folder = RunFolder(run)
+    experiment = folder.experiment()
+    privacy = experiment.privacy
+    assert isinstance(privacy, Private)
+    cases = folder.partition().cases(site, "train")
+    steps = local_work(cases, experiment.training, batch_norm=False).steps
+    release = privacy.plan(cases, steps, experiment.training.batch_size, experiment.rounds)
+    return {**asdict(release), "warnings": privacy.warnings(cases, len(folder.sites()))}
+
+
+@dataclass(frozen=True)
+class PrivateRound:
+    """What makes a site's round private, once it is entered in the ledger."""
+
+    privacy: Private
+    release: Release
+    random: SecretRandom
+
+    def make_gradients(self, cases: int) -> MakeGradients | None:
+        """What local training on ``cases`` cases computes its gradients with, if not as usual."""
+        if self.privacy.unit != "record":
+            return None
+        return partial(
+            self.privacy.gradients, release=self.release, cases=cases, random=self.random
+        )
+
+    def protect_update(self, update: Vector) -> Vector:
+        """What the site sends instead of its update."""
+        return self.privacy.protect_update(update, self.release, self.random)
+
+
+def begin_release(folder: RunFolder, site: str, round_number: int) -> PrivateRound | None:
+    """Enter what the site is about to release in its ledger; ``None`` without privacy.
+
+    Raises:
+        ConsiliumError: it would pass the site's budget, or the ledger is not whole.
+    """
+    context = worker_context(folder.root)
+    experiment, privacy = context.experiment, context.experiment.privacy
+    if not isinstance(privacy, Private):
+        return None
+    release = planned_release(folder, site)
+    ledger = site_ledger(experiment, folder.data().md5, context.partition, site)
+    refuse_keys_in(folder.root.parent.parent, ledger.path)
+    ledger.spend(
+        Spending(
+            privacy.mechanism,
+            privacy.unit or "record",
+            release.noise_multiplier,
+            release.sampling_rate,
+            release.steps,
+            privacy.clip,
+            round_number,
+            folder.run_id,
+            experiment.name,
+            site,
+        )
+    )
+    if privacy.noise == "seeded":
+        random = seeded_random(experiment.seed, site, round_number, privacy.mechanism)
+        return PrivateRound(privacy, release, random)
+    place = keys_root() / "noise"
+    refuse_keys_in(folder.root.parent.parent, place)
+    random = secret_random(place, site, folder.run_id, round_number, privacy.mechanism)
+    return PrivateRound(privacy, release, random)
+
+
+def planned_release(folder: RunFolder, site: str) -> Release:
+    """What :func:`plan_site` found for a site."""
+    plan = read_json(folder.privacy_path)[site]
+    return Release(plan["noise_multiplier"], plan["sampling_rate"], plan["steps"])
+
+
+def largest_noise(folder: RunFolder) -> float:
+    """The largest standard deviation of the noise in a value of any site's update."""
+    privacy = folder.experiment().privacy
+    if not isinstance(privacy, Private):
+        return 0.0
+    return max(privacy.update_noise(planned_release(folder, site)) for site in folder.sites())
+
+
+def spent_so_far(folder: RunFolder, site: str) -> float:
+    """ε of all that a site has released in a run, by RDP, which is quick and an upper bound."""
+    privacy, ledger = _privacy_and_ledger(folder, site)
+    return spent(ledger.spendings(folder.run_id), privacy.unit or "record", privacy.delta, "rdp")
+
+
+def report_site(run: Path, site: str) -> dict[str, Any]:
+    """What a site's ledger says of a run, for the run's summary.
+
+    ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
+    of the site's training cases, ``epsilon_per_round`` that of a single round.
+    """
+    folder = RunFolder(run)
+    privacy, ledger = _privacy_and_ledger(folder, site)
+    unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
+    release = planned_release(folder, site)
+    own = ledger.spendings(folder.run_id)
+    budget = ledger.budgets().get(unit)
+    return {
+        "epsilon": spent(own, unit, delta, accountant),
+        "epsilon_per_round": epsilon([release], delta, accountant),
+        "epsilon_ledger": spent(ledger.spendings(), unit, delta, accountant),
+        "budget": budget.epsilon if budget else None,
+        "noise_multiplier": release.noise_multiplier,
+        "sampling_rate": release.sampling_rate,
+        "steps": sum(spending.steps for spending in own),
+        "releases": [asdict(spending) for spending in own],
+        "head": asdict(ledger.head()),
+    }
+
+
+def summarise_privacy(
+    experiment: Experiment, per_site: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The ``privacy`` part of a run's summary; its ε are those of the site that has spent most.
+
+    ``None`` stands for "no guarantee".
+    """
+    privacy = experiment.privacy
+    if not isinstance(privacy, Private):
+        empty = ("unit", "delta", "epsilon", "epsilon_per_round", "epsilon_ledger", "accountant")
+        return {"name": privacy.name, **dict.fromkeys(empty), "per_site": {}}
+    most = {
+        key: max(report[key] for report in per_site.values())
+        for key in ("epsilon", "epsilon_per_round", "epsilon_ledger")
+    }
+    kept = ("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps")
+    return {
+        "name": privacy.name,
+        "unit": privacy.unit,
+        "delta": privacy.delta,
+        **most,
+        "accountant": privacy.accountant,
+        "noise": privacy.noise,
+        "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
+    }
+
+
+def _privacy_and_ledger(folder: RunFolder, site: str) -> tuple[Private, Ledger]:
+    context = worker_context(folder.root)
+    privacy = context.experiment.privacy
+    assert isinstance(privacy, Private)
+    return privacy, site_ledger(context.experiment, folder.data().md5, context.partition, site)

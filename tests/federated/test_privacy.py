@@ -1,0 +1,157 @@
+"""Noise, clipping, DP-SGD and site-level privacy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from federated.errors import ConsiliumError
+from federated.privacy import DPSGD, SiteLevel
+from federated.privacy.accounting import Release
+from federated.privacy.dp_sgd import refuse_unsuitable
+from federated.privacy.noise import SecretRandom, secret_random, seeded_random
+from federated.privacy.site_level import clip
+from models import build_model
+
+KEY = bytes(range(32))
+
+
+class TestNoise:
+    def test_uniform_and_normal_are_what_they_are_called(self):
+        random = SecretRandom(KEY)
+        uniform, normal = random.uniform(100_000), random.normal((100, 1000))
+        assert 0 < uniform.min() < uniform.max() < 1
+        assert stats.kstest(uniform, "uniform").pvalue > 1e-3
+        assert normal.shape == (100, 1000)
+        assert stats.kstest(normal.ravel(), "norm").pvalue > 1e-3
+        assert abs(np.corrcoef(normal)[0, 1]) < 0.15
+
+    def test_a_site_has_the_same_noise_again_in_the_same_round_of_the_same_run_alone(
+        self, tmp_path
+    ):
+        def draw(**changes):
+            given = {"site": "a", "run": "r", "round_number": 1, "purpose": "p"} | changes
+            return secret_random(tmp_path / "noise", **given).normal((50,))
+
+        first = draw()
+        np.testing.assert_array_equal(first, draw())
+        for changes in ({"site": "b"}, {"run": "s"}, {"round_number": 2}, {"purpose": "q"}):
+            assert (draw(**changes) != first).all()
+        assert (tmp_path / "noise" / "a.key").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "noise" / "a.key").unlink()
+        assert (draw() != first).all()
+
+    def test_a_damaged_secret_is_refused(self, tmp_path):
+        (tmp_path / "a.key").write_bytes(b"short")
+        with pytest.raises(ConsiliumError, match=r"a\.key from which a makes its noise is damaged"):
+            secret_random(tmp_path, "a", "r", 1, "p")
+
+    def test_seeded_noise_depends_on_the_seed_alone(self):
+        first = seeded_random(0, "a", 1, "p").normal((9,))
+        np.testing.assert_array_equal(first, seeded_random(0, "a", 1, "p").normal((9,)))
+        assert (seeded_random(1, "a", 1, "p").normal((9,)) != first).all()
+
+
+class TestSiteLevel:
+    def test_an_update_is_clipped_and_never_stretched(self):
+        update = np.float32([3, 4])
+        np.testing.assert_allclose(clip(update, 1.0), [0.6, 0.8], rtol=1e-6)
+        np.testing.assert_array_equal(clip(update, 7.0), update)
+        np.testing.assert_array_equal(clip(np.zeros(2, np.float32), 1.0), [0, 0])
+
+    def test_the_noise_is_that_of_the_multiplier_and_the_clip(self):
+        privacy = SiteLevel(clip=2.0, noise_multiplier=1.5)
+        update = np.full(100_000, 1.0, np.float32)
+        sent = privacy.protect_update(update, privacy.plan(100, 7, 16, 20), SecretRandom(KEY))
+        assert sent.dtype == np.float32
+        noise = sent - clip(update, 2.0)
+        assert noise.std() == pytest.approx(3.0, rel=0.02)
+        assert stats.kstest(noise / 3.0, "norm").pvalue > 1e-3
+
+    def test_the_papers_budget_is_per_round(self):
+        paper = SiteLevel(clip=7.0, epsilon_per_round=6.0, delta=1.9e-4).plan(100, 7, 16, 20)
+        composed = SiteLevel(clip=7.0, epsilon=6.0, delta=1.9e-4).plan(100, 7, 16, 20)
+        assert (paper.sampling_rate, paper.steps) == (1.0, 1)
+        assert composed.noise_multiplier > 3 * paper.noise_multiplier
+
+
+def gradients_of(mode, noise=0.0, clip_norm=0.5, physical_batch=32, dims=3, rate=1.0, cases=10):
+    """The gradient of one step of DP-SGD, and what plain autograd gives case by case."""
+    model = build_model("small_cnn", channels=1, classes=2, dims=dims, norm="group", seed=0)
+    images = torch.randn((cases, 1) + (12,) * dims, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(cases) % 2
+
+    def losses(batch):
+        return nn.functional.cross_entropy(model(images[batch]), labels[batch], reduction="none")
+
+    single = []
+    for case in range(cases):
+        model.zero_grad()
+        losses(torch.tensor([case])).sum().backward()
+        single.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    privacy = DPSGD(clip=clip_norm, noise_multiplier=1.0, mode=mode, physical_batch=physical_batch)
+    release = Release(noise, rate, 1)
+    private = privacy.gradients(model, optimizer, release, cases, SecretRandom(KEY))
+    (batch,) = private.batches()
+    private.compute(batch, losses)
+    found = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+    private.close()
+    return found, torch.stack(single), batch, model
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost", "auto"])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("physical_batch", [32, 4])
+def test_every_mode_gives_the_mean_of_clipped_gradients(mode, dims, physical_batch):
+    found, single, batch, _ = gradients_of(mode, dims=dims, physical_batch=physical_batch)
+    assert len(batch) == 10
+    norms = single.norm(dim=1)
+    assert (norms > 0.5).any()
+    expected = (single * (0.5 / norms).clamp(max=1.0)[:, None]).sum(dim=0) / 10
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_noise_of_a_step_is_that_of_the_multiplier_over_the_expected_batch():
+    clean, *_ = gradients_of("hooks", rate=0.5, cases=20)
+    noised, *_ = gradients_of("hooks", noise=3.0, rate=0.5, cases=20)
+    noise = (noised - clean).numpy() * 10 / (3.0 * 0.5)
+    assert noise.std() == pytest.approx(1.0, rel=0.05)
+    assert stats.kstest(noise, "norm").pvalue > 1e-3
+
+
+def test_a_step_that_draws_no_case_is_noise_alone():
+    found, _, batch, _ = gradients_of("functorch", noise=1.0, rate=1e-9)
+    assert len(batch) == 0
+    assert torch.isfinite(found).all()
+    assert found.abs().max() > 0
+
+
+def test_poisson_batches_draw_each_case_on_its_own():
+    model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
+    privacy = DPSGD(noise_multiplier=1.0)
+    release = Release(1.0, 0.2, 2000)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    private = privacy.gradients(model, optimizer, release, 50, SecretRandom(KEY))
+    sizes = [len(batch) for batch in private.batches()]
+    private.close()
+    assert len(sizes) == 2000
+    assert np.mean(sizes) == pytest.approx(10, rel=0.05)
+    assert np.var(sizes) == pytest.approx(50 * 0.2 * 0.8, rel=0.15)
+
+
+def test_training_can_go_on_without_privacy_afterwards():
+    *_, model = gradients_of("hooks")
+    model(torch.zeros(1, 1, 12, 12, 12)).sum().backward()
+    assert all(getattr(p, "grad_sample", None) is None for p in model.parameters())
+
+
+def test_layers_that_mix_cases_are_refused_with_the_remedy():
+    model = build_model("small_cnn", channels=1, classes=2, dims=3, norm="batch", seed=0)
+    with pytest.raises(ConsiliumError, match=r"BatchNorm.*Set model\.norm=group"):
+        refuse_unsuitable(model)
+    for norm in ("group", "instance"):
+        refuse_unsuitable(
+            build_model("small_cnn", channels=1, classes=2, dims=3, norm=norm, seed=0)
+        )

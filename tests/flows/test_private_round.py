@@ -1,0 +1,128 @@
+"""Rounds with privacy: entered before they are released, within the budget, and in the summary."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tasks.local_train
+from federated.errors import ConsiliumError
+from federated.privacy.accounting import epsilon
+from federated.privacy.ledger import Budget, Ledger, ledger_root
+from federated.protection.keys import keys_root
+from federated.site import train_site
+from tasks import track
+from tests.flows.conftest import weights
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+DP_SGD = ["privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.delta=1e-3"]
+SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.epsilon_per_round=6"]
+
+
+def ledger(site: str) -> Ledger:
+    (path,) = ledger_root().glob(f"*/{site}-*.jsonl")
+    return Ledger(path)
+
+
+def test_what_is_spent_is_in_ledger_summary_and_mlflow(run):
+    folder = run(overrides=DP_SGD)
+    summary = json.loads(folder.summary_path.read_text())
+    privacy = summary["privacy"]
+    assert (privacy["unit"], privacy["delta"], privacy["accountant"]) == ("record", 1e-3, "prv")
+    entries = ledger("site-00").spendings()
+    assert [(e.round_number, e.run) for e in entries] == [(1, folder.run_id), (2, folder.run_id)]
+    own = privacy["per_site"]["site-00"]
+    assert own["epsilon"] == epsilon([e.release for e in entries], 1e-3, "prv")
+    assert privacy["epsilon"] == max(s["epsilon"] for s in privacy["per_site"].values())
+    assert privacy["epsilon_per_round"] < privacy["epsilon"] == privacy["epsilon_ledger"]
+    cases = summary["per_site"]["site-00"]["cases"]["train"]
+    assert entries[0].sampling_rate == min(1, 16 / cases)
+    assert summary["per_site"]["site-00"]["train_loss"] is None
+    assert all(value > 0 for value in folder.records()[0]["epsilon_rdp"].values())
+    kept = json.loads(folder.ledger_path("site-00").read_text())
+    assert kept["head"]["count"] == 2
+    metrics = track.client().get_run(summary["mlflow_run_id"]).data.metrics
+    assert metrics["privacy/epsilon"] == pytest.approx(privacy["epsilon"])
+    assert metrics["privacy/epsilon_rdp"] >= privacy["epsilon"]
+
+    again = json.loads(run(overrides=DP_SGD).summary_path.read_text())["privacy"]
+    assert again["epsilon"] == privacy["epsilon"]
+    assert again["epsilon_ledger"] > privacy["epsilon_ledger"]
+
+
+def test_a_target_is_reached_over_all_rounds(run):
+    overrides = ["privacy.name=dp_sgd", "privacy.epsilon=4", "privacy.delta=1e-3"]
+    privacy = json.loads(run(overrides=overrides).summary_path.read_text())["privacy"]
+    for site in privacy["per_site"].values():
+        assert 3.9 < site["epsilon"] <= 4
+
+
+def test_site_level_noise_is_new_in_every_run_and_the_same_on_resume(run):
+    first, other = run(overrides=SITE, rounds=1), run(overrides=SITE, rounds=1)
+    assert (weights(first) != weights(other)).any()
+    (first.round_path(1) / "round.json").unlink()
+    again = run(resume=first.run_id, rounds=1)
+    np.testing.assert_array_equal(weights(again), weights(first))
+    # A round that is made again counts again, although its noise is the same.
+    assert [e.round_number for e in ledger("site-00").spendings(first.run_id)] == [1, 1]
+    summary = json.loads(again.summary_path.read_text())["privacy"]
+    assert summary["epsilon_per_round"] == pytest.approx(6, rel=0.01)
+    assert summary["epsilon"] > 6
+
+
+def test_seeded_noise_gives_the_same_run_twice_and_says_what_it_costs(run):
+    seeded = [*SITE, "privacy.noise=seeded"]
+    first = run(overrides=seeded, rounds=1)
+    np.testing.assert_array_equal(weights(first), weights(run(overrides=seeded, rounds=1)))
+    (warning,) = json.loads(first.privacy_path.read_text())["site-00"]["warnings"]
+    assert "does not hold against those who know it" in warning
+
+
+def test_noise_goes_before_quantisation_whose_range_has_room_for_it(run):
+    """Everything behind the noise is post-processing."""
+    settings = [*SITE, "privacy.noise=seeded", "compression.bits=16"]
+    folder = run(overrides=settings, rounds=1)
+    plain = run(overrides=settings[:-1], rounds=1)
+    difference = np.abs(weights(folder) - weights(plain)).max()
+    # A level is 4σC / 32767 where nothing was clipped.
+    assert 0 < difference < 1e-3
+    assert folder.latest_memory("site-00", 1, "residual") is not None
+
+
+def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run):
+    run(overrides=DP_SGD, rounds=1)
+    after_one = ledger("site-01").spendings()[0].release
+    spent = epsilon([after_one], 1e-3, "rdp")
+    ledger("site-01").set_budget(Budget("record", spent * 1.01, 1e-3))
+    with pytest.raises(ConsiliumError, match=r"site-01 has a privacy budget of .* was not started"):
+        run(overrides=DP_SGD, rounds=1)
+    folder = run(overrides=[*DP_SGD, "sites.on_dropout=continue"], rounds=1)
+    (record,) = folder.records()
+    assert record["sites"] == ["site-00", "site-02"]
+    assert "privacy budget" in record["dropped"]["site-01"]
+    assert len(ledger("site-01").spendings()) == 1
+
+
+def test_it_is_entered_before_it_is_computed(run, monkeypatch):
+    """A site that dies in local training has spent what it was about to release."""
+
+    def die(run: Path, site: str, round_number: int) -> object:
+        import federated.site
+
+        monkeypatch.setattr(federated.site, "train", lambda *_, **__: 1 / 0)
+        return train_site(run, site, round_number)
+
+    monkeypatch.setattr(tasks.local_train, "train_site", die)
+    with pytest.raises(ZeroDivisionError):
+        run(overrides=DP_SGD)
+    spent = [len(Ledger(p).spendings()) for p in ledger_root().glob("*/*.jsonl")]
+    assert sum(spent) >= 1
+
+
+def test_ledgers_and_secrets_of_noise_lie_outside_the_runs(run, project):
+    run(overrides=SITE, rounds=1)
+    for place in (ledger_root(), keys_root() / "noise"):
+        assert not place.is_relative_to(project / "runs")
+        assert all(path.stat().st_mode & 0o077 == 0 for path in place.rglob("*") if path.is_file())
