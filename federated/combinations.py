@@ -39,7 +39,7 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
     if model.name == "resnet3d" and not dataset.endswith("3d"):
         yield (
             f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
-            "Use model.name=small_cnn."
+            "Use model.name=small_cnn or dp_resnet."
         )
     only_resnet = {"conv": model.conv != "3d", "stem": model.stem != 3}
     if model.name != "resnet3d" and any(only_resnet.values()):
@@ -47,6 +47,11 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
         yield (
             f"{keys} belongs to resnet3d, but model.name={model.name!r}. Set model.name=resnet3d, "
             "or leave it out."
+        )
+    if model.scale_norm and model.name != "dp_resnet":
+        yield (
+            f"model.scale_norm belongs to dp_resnet, but model.name={model.name!r}. Set "
+            "model.name=dp_resnet, or leave it out."
         )
     if strategy.name in ("local", "central"):
         plain = compression.name == "none" and compression.bits is None

@@ -72,14 +72,16 @@ class ModelSettings(Settings):
     """The network, and what its weights start from.
 
     ``init`` is ``random`` or a file of pretrained weights. ``conv`` and ``stem`` are those of
-    resnet3d: the kind of its convolutions, and the width of its first kernel in voxels.
+    resnet3d: the kind of its convolutions, and the width of its first kernel in voxels;
+    ``scale_norm`` is of dp_resnet: whether its residual sums are normalised once more.
     """
 
-    name: Literal["small_cnn", "resnet3d"] = "small_cnn"
+    name: Literal["small_cnn", "resnet3d", "dp_resnet"] = "small_cnn"
     norm: Norm = "group"
     init: str = Field(default="random", min_length=1)
     conv: Convolution = "3d"
     stem: Literal[3, 7] = 3
+    scale_norm: bool = False
 
 
 class TrainingSettings(Settings):

@@ -37,6 +37,7 @@ class ModelHeader:
     data_source: str
     conv: Convolution = "3d"
     stem: Literal[3, 7] = 3
+    scale_norm: bool = False
 
 
 def save_model(
@@ -106,6 +107,7 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
         seed=0,
         conv=header.conv,
         stem=header.stem,
+        scale_norm=header.scale_norm,
     )
     own = f"{site}{SEPARATOR}"
     with safe_open(path, framework="pt") as file:

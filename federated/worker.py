@@ -82,6 +82,7 @@ def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
         seed=derive_seed(experiment.seed, purpose="initial weights"),
         conv=experiment.model.conv,
         stem=experiment.model.stem,
+        scale_norm=experiment.model.scale_norm,
     )
 
 

@@ -196,6 +196,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         data_source=run.prepared.data.source,
         conv=experiment.model.conv,
         stem=experiment.model.stem,
+        scale_norm=experiment.model.scale_norm,
     )
     save_model(folder.model_path, model, header, personal_tensors(folder, kept))
     registration = None

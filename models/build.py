@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from models.convolution import Convolution
+from models.dp_resnet import DPResNet
 from models.norm import Norm
 from models.resnet3d import ResNet3D
 from models.small_cnn import SmallCNN
 
-MODELS = ("small_cnn", "resnet3d")
+MODELS = ("small_cnn", "resnet3d", "dp_resnet")
 
 
 def build_model(
@@ -23,6 +24,7 @@ def build_model(
     seed: int,
     conv: Convolution = "3d",
     stem: Literal[3, 7] = 3,
+    scale_norm: bool = False,
 ) -> nn.Module:
     """Build a network with random weights that depend on ``seed`` alone.
 
@@ -38,6 +40,7 @@ def build_model(
         seed: any non-negative integer below 2**63.
         conv: kind of convolution of resnet3d.
         stem: kernel of the first convolution of resnet3d.
+        scale_norm: whether dp_resnet normalises its residual sums.
 
     Raises:
         ValueError: an unknown name, or a 3D network asked for 2D images.
@@ -50,6 +53,8 @@ def build_model(
         torch.manual_seed(seed)
         if name == "resnet3d":
             return ResNet3D(channels, classes, norm, conv, stem)
+        if name == "dp_resnet":
+            return DPResNet(channels, classes, dims, norm, scale_norm)
         return SmallCNN(channels, classes, dims, norm)
 
 

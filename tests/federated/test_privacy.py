@@ -152,6 +152,5 @@ def test_layers_that_mix_cases_are_refused_with_the_remedy():
     with pytest.raises(ConsiliumError, match=r"BatchNorm.*Set model\.norm=group"):
         refuse_unsuitable(model)
     for norm in ("group", "instance"):
-        refuse_unsuitable(
-            build_model("small_cnn", channels=1, classes=2, dims=3, norm=norm, seed=0)
-        )
+        for name in ("small_cnn", "dp_resnet", "resnet3d"):
+            refuse_unsuitable(build_model(name, channels=1, classes=2, dims=3, norm=norm, seed=0))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from models import MODELS, build_model, is_head
 
@@ -18,16 +19,41 @@ def test_resnet_18_has_about_33_million_parameters():
 @pytest.mark.parametrize("norm", ["group", "batch", "instance"])
 @pytest.mark.parametrize("side", [28, 64])
 def test_every_network_takes_both_sizes_with_every_norm(name, norm, side):
-    if name == "resnet3d" and side == 64 and norm != "group":
+    if name != "small_cnn" and side == 64 and norm != "group":
         pytest.skip("seconds each, and the size does not touch the norm")
     model = build_model(name, channels=1, classes=3, dims=3, norm=norm, seed=0).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 1, side, side, side)).shape == (1, 3)
 
 
-def test_the_small_net_takes_2d_images():
-    model = build_model("small_cnn", channels=3, classes=8, dims=2, norm="group", seed=0)
+@pytest.mark.parametrize("name", ["small_cnn", "dp_resnet"])
+def test_some_networks_take_2d_images(name):
+    model = build_model(name, channels=3, classes=8, dims=2, norm="group", seed=0)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 8)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_dp_resnet_has_nine_layers_and_nothing_that_mixes_cases_or_pools_by_maximum(dims):
+    def network(scale_norm):
+        return build_model(
+            "dp_resnet",
+            channels=3,
+            classes=8,
+            dims=dims,
+            norm="group",
+            seed=0,
+            scale_norm=scale_norm,
+        )
+
+    modules = list(network(False).modules())
+    kinds = (nn.Conv2d, nn.Conv3d, nn.Linear)
+    assert sum(isinstance(module, kinds) for module in modules) == 9
+    pools = (nn.MaxPool2d, nn.MaxPool3d, nn.modules.batchnorm._BatchNorm)
+    assert not any(isinstance(module, pools) for module in modules)
+    extra = set(network(True).state_dict()) - set(network(False).state_dict())
+    assert len(extra) == 4
+    sizes = sum(p.numel() for p in network(False).parameters())
+    assert 6.5e6 < sizes < 6.7e6 or dims == 3
 
 
 def test_weights_depend_on_the_seed_alone():
@@ -44,7 +70,9 @@ def test_weights_depend_on_the_seed_alone():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="unknown model 'vgg'; known: small_cnn, resnet3d"):
+    with pytest.raises(
+        ValueError, match="unknown model 'vgg'; known: small_cnn, resnet3d, dp_resnet"
+    ):
         build_model("vgg", channels=1, classes=2, dims=3, norm="group", seed=0)
     with pytest.raises(ValueError, match="choose small_cnn"):
         build_model("resnet3d", channels=3, classes=2, dims=2, norm="group", seed=0)
