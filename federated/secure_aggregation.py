@@ -5,7 +5,6 @@ on the way up; the roster, for all, and an inbox of sealed shares for each site 
 site's secrets lie with its keys, outside the runs, and are erased once it has answered.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from federated.protection import SecAggPlus
 from federated.protection.keys import keys_root, refuse_keys_in, site_secrets_folder
 from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
-from federated.protection.secagg.keys import KEY_BYTES, KeyPair
+from federated.protection.secagg.keys import KeyPair
 from federated.protection.secagg.masks import WORDS
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, Share
 from federated.protection.secagg_plus import Masking
@@ -51,11 +50,11 @@ def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
     place = _secrets(folder, site)
     for old in place.glob("round-*.json"):
         old.unlink()
-    secrets, public = protocol.advertise(site, os.urandom(KEY_BYTES))
+    secrets, public = protocol.advertise(site)
     own = {
         "sealing": asdict(secrets.sealing),
-        "masking": asdict(secrets.masking),
-        "seed": secrets.seed,
+        "masking_seed": secrets.masking_seed,
+        "own_seed": secrets.own_seed,
     }
     write_json(_secret_path(place, round_number), _to_hex(own), 0o600)
     sent = _send(folder, round_number, site, "advertised", asdict(public))
@@ -218,7 +217,7 @@ def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
             f"{site} has no secrets for round {round_number} of run {folder.run_id}: it has "
             "answered already, or never advertised keys. Resume the run; the round begins anew."
         ) from error
-    return Secrets(site, KeyPair(**value["sealing"]), KeyPair(**value["masking"]), value["seed"])
+    return Secrets(site, **(value | {"sealing": KeyPair(**value["sealing"])}))
 
 
 def _read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:

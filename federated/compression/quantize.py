@@ -33,9 +33,8 @@ def largest_level(bits: int) -> int:
 
 def quantize(values: Doubles, steps: Doubles, bits: int, rng: np.random.Generator) -> Levels:
     """Round ``values / steps`` to one of the two integers beside it, at random, within ±L."""
-    scaled = values / steps
-    below = np.floor(scaled)
-    levels = below + (rng.random(len(scaled)) < scaled - below)
+    # ⌊x + u⌋ with u uniform in [0, 1) is ⌊x⌋ + 1 with the probability of x − ⌊x⌋.
+    levels = np.floor(values / steps + rng.random(len(values)))
     largest = largest_level(bits)
     clipped: Levels = np.clip(levels, -largest, largest).astype(np.int32)
     return clipped

@@ -21,6 +21,9 @@ from federated.protection.secagg.masks import WORDS, smallest_word
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_levels
 from federated.update import CompressedUpdate, Payload
 
+# Without a setting. Shares take time and bytes with the square of it, masks with it.
+MOST_NEIGHBOURS = 20
+
 
 @dataclass(frozen=True)
 class Masking:
@@ -33,8 +36,8 @@ class Masking:
 
 
 class SecAggPlus(Protection):
-    """``neighbours`` a site masks with, all others if left out; ``threshold`` of those who hold its
-    shares, which are the neighbours and itself, have to stay to the end, two thirds if left out.
+    """``neighbours`` a site masks with, all others up to 20 if left out; ``threshold`` of those who
+    hold its shares, the neighbours and itself, have to stay to the end, two thirds if left out.
     """
 
     name: Literal["secagg_plus"] = "secagg_plus"
@@ -76,7 +79,7 @@ class SecAggPlus(Protection):
 
     def holders(self, sites: int) -> int:
         """How many hold shares of a site's keys: its neighbours and itself."""
-        return min(self.neighbours or sites, sites - 1) + 1
+        return min(self.neighbours or MOST_NEIGHBOURS, sites - 1) + 1
 
     def needed(self, sites: int) -> int:
         """The threshold, where ``sites`` are asked."""

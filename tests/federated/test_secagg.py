@@ -20,7 +20,7 @@ from federated.protection.secagg.protocol import (
     share,
     unmask,
 )
-from federated.protection.secagg.shares import recover_key, share_key
+from federated.protection.secagg.shares import recover_seed, share_seed
 
 SITES = [f"site-{number:02d}" for number in range(6)]
 RNG = np.random.default_rng(0)
@@ -29,7 +29,7 @@ RNG = np.random.default_rng(0)
 def begin(sites=SITES, threshold=4, degree=5, number=1, bits=16):
     """Stages 1 and 2 of all sites."""
     now = Round("run", number, draw_graph(sites, degree, 0, number), threshold, bits)
-    parts = {site: advertise(site, os.urandom(32)) for site in sites}
+    parts = {site: advertise(site) for site in sites}
     secrets = {site: own for site, (own, _) in parts.items()}
     advertised = {site: public for site, (_, public) in parts.items()}
     return now, secrets, advertised
@@ -157,7 +157,7 @@ class TestRefusals:
         with pytest.raises(ConsiliumError, match=r"only 3 have exchanged keys .*threshold of 4"):
             mask_levels(levels, secrets["site-00"], advertised, SITES[:3], now)
 
-    @pytest.mark.parametrize("position", [0, 40, -1])
+    @pytest.mark.parametrize("position", [0, 20, -1])
     def test_a_tampered_share(self, position):
         now, secrets, advertised, sealed = self.stage()
         message = bytearray(sealed["site-00"]["site-01"])
@@ -186,7 +186,7 @@ class TestRefusals:
             site: answer(secrets[site], sealed[site], advertised, arrived, SITES[-1:], None, now)
             for site in arrived
         }
-        answers["site-00"]["site-05"] = Share("masking", bytes(32))
+        answers["site-00"]["site-05"] = Share("masking", bytes(16))
         with pytest.raises(ConsiliumError, match="do not give the key that it advertised"):
             unmask(total, answers, advertised, arrived, SITES[-1:], now)
 
@@ -215,11 +215,11 @@ class TestParts:
 
     def test_fewer_shares_than_the_threshold_give_nothing(self):
         holders = ["a", "b", "c", "d"]
-        key = os.urandom(32)
-        shares = share_key(key, holders, 3)
-        assert recover_key({h: shares[h] for h in "acd"}, holders, 3) == key
+        key = os.urandom(16)
+        shares = share_seed(key, holders, 3)
+        assert recover_seed({h: shares[h] for h in "acd"}, holders, 3) == key
         with pytest.raises(ValueError, match="2 shares of 3"):
-            recover_key({h: shares[h] for h in "ac"}, holders, 3)
+            recover_seed({h: shares[h] for h in "ac"}, holders, 3)
 
     def test_masks_depend_on_every_bit_of_their_key(self):
         """A 32-bit seed could be searched for; here each of 256 bits changes all of the mask."""

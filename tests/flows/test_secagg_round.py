@@ -117,7 +117,7 @@ def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, projec
     folder = latest_run(project / "runs", "tiny")
     place = site_secrets_folder("tiny", folder.run_id, "site-01")
     secrets = json.loads((place / "round-001.json").read_text())
-    hidden = [secrets["seed"], secrets["masking"]["private"], secrets["sealing"]["private"]]
+    hidden = [secrets["own_seed"], secrets["masking_seed"], secrets["sealing"]["private"]]
     passed = {kind: list(folder.round_path(1).glob(f"*.{kind}.json")) for kind in MESSAGE_KINDS}
     assert [len(paths) for paths in passed.values()] == [3, 3, 3, 1]
     for path in Path(folder.root).rglob("*"):

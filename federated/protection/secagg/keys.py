@@ -1,5 +1,6 @@
 """How two sites come to a common secret: X25519 (RFC 7748) and HKDF-SHA256 (RFC 5869)."""
 
+import os
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidKey
@@ -16,27 +17,40 @@ from cryptography.hazmat.primitives.serialization import (
 from federated.errors import ConsiliumError
 
 KEY_BYTES = 32
+# Of the seeds that are shared out: 128 bits, which is also about the strength of X25519.
+SEED_BYTES = 16
 
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A pair for one round; ``private`` never leaves the site but in shares of ``masking`` keys."""
+    """A pair for one round."""
 
     private: bytes
     public: bytes
 
     @staticmethod
     def new() -> "KeyPair":
-        """From the operating system's randomness: no seed may lead to it."""
+        """From the operating system's randomness."""
         key = X25519PrivateKey.generate()
-        private = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-        return KeyPair(private, public_of(private))
+        return KeyPair.of(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
+
+    @staticmethod
+    def of(private: bytes) -> "KeyPair":
+        """The pair of a private key, which may be any 32 bytes."""
+        key = X25519PrivateKey.from_private_bytes(private).public_key()
+        return KeyPair(private, key.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
-def public_of(private: bytes) -> bytes:
-    """The public half of a private key."""
-    key = X25519PrivateKey.from_private_bytes(private).public_key()
-    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+def new_seed() -> bytes:
+    """:data:`SEED_BYTES` of the operating system's randomness."""
+    return os.urandom(SEED_BYTES)
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """:data:`KEY_BYTES` from a secret, one key a purpose."""
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(
+        secret
+    )
 
 
 def common_key(private: bytes, public: bytes, purpose: str) -> bytes:
@@ -53,6 +67,4 @@ def common_key(private: bytes, public: bytes, purpose: str) -> bytes:
         raise ConsiliumError(
             f"A site's public key for {purpose} is not usable: {error}."
         ) from error
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(
-        secret
-    )
+    return derive_key(secret, purpose)

@@ -15,11 +15,31 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 WORDS: dict[int, npt.DTypeLike] = {16: "<u2", 32: "<u4", 64: "<u8"}
 
 
+# Words of a stream at a time: it stays in the processor's cache, and memory does not grow.
+CHUNK = 1 << 16
+
+
+def add_mask(words: npt.NDArray[np.unsignedinteger], key: bytes, *, subtract: bool = False) -> None:
+    """Add the mask of a key to integers modulo 2^b, or take it away, in place.
+
+    The mask is uniform to everyone without the key.
+    """
+    zeros = bytes(CHUNK * words.itemsize)
+    # The cipher asks for room for one block more, less one byte.
+    stream = bytearray(len(zeros) + 15)
+    cipher = Cipher(AES(key), CTR(bytes(16))).encryptor()
+    apply = np.subtract if subtract else np.add
+    for start in range(0, len(words), CHUNK):
+        part = words[start : start + CHUNK]
+        cipher.update_into(zeros[: part.nbytes], stream)
+        apply(part, np.frombuffer(stream, words.dtype, len(part)), out=part)
+
+
 def mask(key: bytes, length: int, bits: int) -> npt.NDArray[np.unsignedinteger]:
-    """``length`` integers modulo 2^``bits``, uniform to everyone without the key."""
-    word = np.dtype(WORDS[bits])
-    stream = Cipher(AES(key), CTR(bytes(16))).encryptor().update(bytes(length * word.itemsize))
-    return np.frombuffer(stream, word)
+    """The mask of a key as integers modulo 2^``bits``."""
+    words = np.zeros(length, WORDS[bits])
+    add_mask(words, key)
+    return words
 
 
 def smallest_word(largest_sum: int) -> int:

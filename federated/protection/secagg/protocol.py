@@ -1,11 +1,11 @@
 """What each party does in the four stages of SecAgg+ (Bell et al. 2020, Algorithm 2).
 
 1. advertise: a site makes two key pairs and sends the public halves.
-2. share: it splits its masking key and a seed of its own among its neighbours and itself, each
-   share sealed for the one who is to hold it; the coordinator passes them on unread.
-3. mask: it sends its levels plus the mask of its seed, plus or minus a mask with each neighbour.
-4. unmask: of each neighbour, those who are still there give the share of the seed if its masked
-   vector arrived, else that of its masking key; never both. What is left is the sum.
+2. share: it splits the seed of its masking key and a seed of its own among its neighbours and
+   itself, each share sealed for its holder; the coordinator passes them on unread.
+3. mask: it sends its levels plus the mask of its own seed, plus or minus one with each neighbour.
+4. unmask: of each neighbour, those who are still there give the share of its own seed if its masked
+   vector arrived, else that of its masking key's; never both. What is left is the sum.
 
 Guarantee: a coordinator that follows the protocol, together with fewer sites than the threshold
 among the neighbours of a site, learns nothing of that site's levels beyond the sum of all who
@@ -27,13 +27,13 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from federated.errors import ConsiliumError
 from federated.protection.secagg.graph import Neighbours
-from federated.protection.secagg.keys import KEY_BYTES, KeyPair, common_key, public_of
-from federated.protection.secagg.masks import WORDS, mask
-from federated.protection.secagg.shares import recover_key, share_key
+from federated.protection.secagg.keys import SEED_BYTES, KeyPair, common_key, derive_key, new_seed
+from federated.protection.secagg.masks import WORDS, add_mask
+from federated.protection.secagg.shares import recover_seed, share_seed
 
 Masked = npt.NDArray[np.unsignedinteger]
 Sums = npt.NDArray[np.int64]
-Kind = Literal["seed", "masking"]
+Kind = Literal["own", "masking"]
 # Used for one message alone, so that the nonce may be constant.
 NONCE = bytes(12)
 
@@ -68,12 +68,21 @@ class Round:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What a site keeps to itself for one round."""
+    """What a site keeps to itself for one round.
+
+    ``masking_seed`` leads to the keys it has in common with its neighbours, ``own_seed`` to the
+    mask that is its alone.
+    """
 
     site: str
     sealing: KeyPair
-    masking: KeyPair
-    seed: bytes
+    masking_seed: bytes
+    own_seed: bytes
+
+    @property
+    def masking(self) -> KeyPair:
+        """The pair that masking keys are agreed on with."""
+        return masking_pair(self.masking_seed)
 
 
 @dataclass(frozen=True)
@@ -86,32 +95,32 @@ class Advertised:
 
 @dataclass(frozen=True)
 class Share:
-    """A neighbour's share of a site's seed or masking key."""
+    """A neighbour's share of one of a site's seeds."""
 
     kind: Kind
     value: bytes
 
 
-def advertise(site: str, random: bytes) -> tuple[Secrets, Advertised]:
-    """Stage 1; ``random`` are :data:`KEY_BYTES` of the operating system's randomness."""
-    secrets = Secrets(site, KeyPair.new(), KeyPair.new(), random)
+def advertise(site: str) -> tuple[Secrets, Advertised]:
+    """Stage 1."""
+    secrets = Secrets(site, KeyPair.new(), new_seed(), new_seed())
     return secrets, Advertised(secrets.sealing.public, secrets.masking.public)
 
 
 def share(secrets: Secrets, advertised: Mapping[str, Advertised], now: Round) -> dict[str, bytes]:
-    """Stage 2: for each holder, its shares of both keys, readable by it alone.
+    """Stage 2: for each holder, its shares of both seeds, readable by it alone.
 
     A site holds shares of its own, so that of n sites all joined to each other n may be the
     threshold.
     """
     holders = now.holders(secrets.site)
-    masking = share_key(secrets.masking.private, holders, now.threshold)
-    seed = share_key(secrets.seed, holders, now.threshold)
+    masking = share_seed(secrets.masking_seed, holders, now.threshold)
+    own = share_seed(secrets.own_seed, holders, now.threshold)
     sealed = {}
     for holder in holders:
         label = now.label("share", secrets.site, holder)
         key = common_key(secrets.sealing.private, advertised[holder].sealing, label)
-        content = masking[holder] + seed[holder]
+        content = masking[holder] + own[holder]
         sealed[holder] = ChaCha20Poly1305(key).encrypt(NONCE, content, label.encode())
     return sealed
 
@@ -135,14 +144,13 @@ def mask_levels(
             f"{now.number}, fewer than the threshold of {now.threshold}. It sends nothing."
         )
     word = np.dtype(WORDS[now.bits])
-    masked: Masked = levels.astype(np.int64).astype(word) + mask(
-        secrets.seed, len(levels), now.bits
-    )
+    masked: Masked = levels.astype(word)
+    add_mask(masked, _own_key(secrets.own_seed, now))
+    private = secrets.masking.private
     for peer in now.neighbours[secrets.site]:
         if peer in sharing:
-            key = _pair_key(secrets.site, secrets.masking.private, peer, advertised[peer], now)
-            pair = mask(key, len(levels), now.bits)
-            masked = masked + pair if secrets.site < peer else masked - pair
+            key = _pair_key(secrets.site, private, peer, advertised[peer], now)
+            add_mask(masked, key, subtract=secrets.site > peer)
     return masked
 
 
@@ -190,9 +198,9 @@ def answer(
     for peer in now.holders(secrets.site):
         if peer not in sealed or peer not in {*arrived, *missing}:
             continue
-        kind: Kind = "seed" if peer in arrived else "masking"
+        kind: Kind = "own" if peer in arrived else "masking"
         content = _open(secrets, peer, sealed[peer], advertised[peer], now)
-        half = slice(KEY_BYTES, None) if kind == "seed" else slice(KEY_BYTES)
+        half = slice(SEED_BYTES, None) if kind == "own" else slice(SEED_BYTES)
         shares[peer] = Share(kind, content[half])
     return shares
 
@@ -214,24 +222,33 @@ def unmask(
     Raises:
         ConsiliumError: fewer shares than the threshold; names whose and who is missing.
     """
-    length = len(total)
+    total = total.copy()
     for site in arrived:
-        seed = _recover(site, "seed", answers, now)
-        total = total - mask(seed, length, now.bits)
+        seed = _recover(site, "own", answers, now)
+        add_mask(total, _own_key(seed, now), subtract=True)
     for site in missing:
         present = [peer for peer in now.neighbours[site] if peer in arrived]
         if not present:
             continue
-        private = _recover(site, "masking", answers, now)
-        if public_of(private) != advertised[site].masking:
+        pair = masking_pair(_recover(site, "masking", answers, now))
+        if pair.public != advertised[site].masking:
             raise ConsiliumError(
                 f"The shares of {site}'s masking key in round {now.number} do not give the key "
                 "that it advertised. A share was changed; the round cannot be unmasked."
             )
         for peer in present:
-            pair = mask(_pair_key(site, private, peer, advertised[peer], now), length, now.bits)
-            total = total - pair if peer < site else total + pair
+            key = _pair_key(site, pair.private, peer, advertised[peer], now)
+            add_mask(total, key, subtract=peer < site)
     return total.astype(np.dtype(f"<i{now.bits // 8}"), copy=False).astype(np.int64)
+
+
+def masking_pair(seed: bytes) -> KeyPair:
+    """The key pair that a masking seed leads to."""
+    return KeyPair.of(derive_key(seed, "consilium secagg+ masking pair"))
+
+
+def _own_key(seed: bytes, now: Round) -> bytes:
+    return derive_key(seed, now.label("own mask"))
 
 
 def _pair_key(site: str, private: bytes, peer: str, public: Advertised, now: Round) -> bytes:
@@ -261,7 +278,7 @@ def _recover(
         if site in answers.get(holder, {}) and answers[holder][site].kind == kind
     }
     try:
-        return recover_key(shares, holders, now.threshold)
+        return recover_seed(shares, holders, now.threshold)
     except ValueError as error:
         absent = ", ".join(holder for holder in holders if holder not in shares)
         raise ConsiliumError(

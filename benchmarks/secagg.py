@@ -1,0 +1,137 @@
+"""SecAgg+ around one round's updates, all parties in one process, beside Flower's workflow.
+
+    python benchmarks/secagg.py --sites 20 --values 1000000
+    python benchmarks/secagg.py --sites 20 --values 1000000 --flower FLOWERS_ENVIRONMENT/bin/python
+
+Overhead is the time of SecAgg+ less that of a plain float32 mean of the same updates, in seconds of
+one core for all sites and the coordinator together. Ours counts quantisation, sealing, masking,
+adding and unmasking; Flower's its server workflow with its client mod (`flower_secagg.py`, in an
+environment of its own). Each number is the median of --repeats rounds.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from federated.compression.quantize import largest_level, quantize
+from federated.protection import Plain, SecAggPlus
+from federated.protection.secagg import protocol
+from federated.protection.secagg.masks import WORDS
+from federated.protection.secagg_plus import Masking
+from federated.update import CompressedUpdate
+
+
+def updates_of(sites: int, length: int) -> dict[str, Any]:
+    """The updates that every row protects."""
+    rng = np.random.default_rng(0)
+    return {f"site-{n:03d}": rng.normal(0, 0.01, length).astype(np.float32) for n in range(sites)}
+
+
+def plain(updates: dict[str, Any]) -> float:
+    """Seconds of protecting, adding and revealing the updates in the clear."""
+    started, protection = time.perf_counter(), Plain()
+    length = len(next(iter(updates.values())))
+    running = protection.open_sum(length, 1)
+    for site, update in updates.items():
+        payload = protection.protect(CompressedUpdate(site, 1, 1, 1.0, length, update))
+        protection.add(running, payload)
+    protection.reveal(protection.close(running))
+    return time.perf_counter() - started
+
+
+def secure(updates: dict[str, Any], neighbours: int | None, bits: int) -> tuple[float, float]:
+    """Seconds of SecAgg+ around the updates, and by how much the server's memory grew in MiB."""
+    protection = SecAggPlus(neighbours=neighbours)
+    sites, length = list(updates), len(next(iter(updates.values())))
+    steps = np.full(length, 0.08 / largest_level(bits))
+    rng = np.random.default_rng(1)
+    server_memory = []
+    process = psutil.Process()
+    started = time.perf_counter()
+    parts = {site: protocol.advertise(site) for site in sites}
+    secrets = {site: own for site, (own, _) in parts.items()}
+    advertised = {site: public for site, (_, public) in parts.items()}
+    now = protection.begin("benchmark", 1, sites, len(sites), 0, bits)
+    sealed: dict[str, dict[str, bytes]] = {site: {} for site in sites}
+    for site in sites:
+        for holder, message in protocol.share(secrets[site], advertised, now).items():
+            sealed[holder][site] = message
+    running = protection.open_sum(length, 1, now)
+    expected = np.zeros(length, np.int64)
+    checking = 0.0
+    for site, update in updates.items():
+        levels = quantize(update.astype(np.float64), steps, bits, rng)
+        masking = Masking(secrets[site], advertised, sites, now)
+        payload = protection.protect(CompressedUpdate(site, 1, 1, 1.0, length, levels), masking)
+        protection.add(running, payload)
+        begun = time.perf_counter()
+        expected += levels
+        server_memory.append(process.memory_info().rss / 2**20)
+        checking += time.perf_counter() - begun
+    answers = {
+        site: protocol.answer(secrets[site], sealed[site], advertised, sites, [], None, now)
+        for site in sites
+    }
+    words = protection.close(running).body.view(WORDS[now.bits])
+    sums = protocol.unmask(words, answers, advertised, sites, [], now)
+    seconds = time.perf_counter() - started - checking
+    if not np.array_equal(sums, expected):
+        raise SystemExit("the unmasked sum is wrong")
+    return seconds, max(server_memory) - server_memory[0]
+
+
+def flower(python: Path, sites: int, length: int, shares: int) -> dict[str, float]:
+    """The same by Flower, in its own environment."""
+    script = Path(__file__).with_name("flower_secagg.py")
+    threshold = max(2, 2 * shares // 3)
+    command = [python, script, *map(str, (sites, length, shares, threshold))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sites", type=int, default=20)
+    parser.add_argument("--values", type=int, default=1_000_000)
+    parser.add_argument("--neighbours", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--flower", type=Path, help="a Python with flwr installed")
+    given = parser.parse_args()
+    updates = updates_of(given.sites, given.values)
+    table = Table(title=f"{given.sites} sites, {given.values} values; seconds of a round")
+    for column in ("", "plain", "SecAgg+", "overhead", "memory growth, MiB"):
+        table.add_column(column, justify="right" if column else "left")
+    repeats = range(given.repeats)
+    base = statistics.median(plain(updates) for _ in repeats)
+    graphs = {"all neighbours": None, f"{given.neighbours} neighbours": given.neighbours}
+    for name, neighbours in graphs.items():
+        for bits in (8, 16):
+            rounds = [secure(updates, neighbours, bits) for _ in repeats]
+            seconds = statistics.median(seconds for seconds, _ in rounds)
+            memory = statistics.median(growth for _, growth in rounds)
+            cells = (f"{base:.3f}", f"{seconds:.3f}", f"{seconds - base:.3f}", f"{memory:.1f}")
+            table.add_row(f"Consilium, {name}, {bits}-bit levels", *cells)
+        if given.flower:
+            # Flower counts the site itself among the holders of its shares.
+            shares = given.sites if neighbours is None else neighbours + 1
+            found = [flower(given.flower, given.sites, given.values, shares) for _ in repeats]
+            base_theirs = statistics.median(f["plain"] for f in found)
+            theirs = statistics.median(f["secure"] for f in found)
+            cells = (f"{base_theirs:.3f}", f"{theirs:.3f}", f"{theirs - base_theirs:.3f}", "")
+            table.add_row(f"Flower, {name}", *cells)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
