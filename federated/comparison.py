@@ -125,6 +125,12 @@ class Result:
         value = self.summary["metrics"]["test"][metric]
         return float("nan") if value is None else float(value)
 
+    @property
+    def epsilon(self) -> float | None:
+        """The composed ε of the site that has spent most, where there is privacy."""
+        value: float | None = self.summary["privacy"]["epsilon"]
+        return value
+
 
 def read_result(cell: Cell, folder: RunFolder) -> Result:
     """The result of a cell from its finished run."""
@@ -155,6 +161,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     among the labels. ``mean_site``, ``worst_site`` and ``sd_sites`` are of the sites' own AUCs,
     meaned over seeds: where sites have models of their own, the AUC over all cases together also
     rewards telling sites apart, which differ in their shares of the classes; these do not.
+    ``epsilon`` is the largest of any seed.
     """
     by_label: dict[str, dict[int, Result]] = {}
     for result in results:
@@ -172,6 +179,8 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         for way in ("up", "down"):
             sizes = [result.summary["bytes"][way] for result in by_seed.values()]
             row[f"megabytes_{way}"] = float(np.mean(sizes) / 1e6)
+        spent = [result.epsilon for result in by_seed.values() if result.epsilon is not None]
+        row["epsilon"] = max(spent, default=None)
         row["seconds"] = float(
             np.mean([result.summary["seconds"]["total"] for result in by_seed.values()])
         )
@@ -194,8 +203,10 @@ def sample_sd(values: Sequence[float]) -> float | None:
 
 def markdown(table: Sequence[Mapping[str, Any]], command: str, note: str) -> str:
     """The table for people: the command, what it ran on, and a row a label."""
+    private = any(row["epsilon"] is not None for row in table)
     head = [
         "strategy",
+        *(["ε"] if private else []),
         *(name.replace("_", " ") for name in COLUMNS),
         "mean site AUC",
         "worst site AUC",
@@ -208,7 +219,8 @@ def markdown(table: Sequence[Mapping[str, Any]], command: str, note: str) -> str
     ]
     lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
     for row in table:
-        values = [_spread(row[name]["mean"], row[name]["sd"]) for name in COLUMNS]
+        values = [_number(row["epsilon"], ".3g")] if private else []
+        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in COLUMNS]
         values += [_number(row[name]) for name in ("mean_site", "worst_site", "sd_sites")]
         values += [f"{row[f'megabytes_{way}']:.1f}" for way in ("up", "down")]
         values += [_number(row["difference"], "+.3f")]

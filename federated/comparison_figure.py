@@ -1,4 +1,4 @@
-"""The figure of a comparison: AUC against rounds and against megabytes."""
+"""The figure of a comparison: AUC against rounds, megabytes and, where there is privacy, ε."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,23 +19,29 @@ def auc_figure(results: Sequence[Result], path: Path, title: str) -> None:
     """Draw the test AUC, meaned over seeds with a band of one standard deviation, as PNG.
 
     The right panel counts megabytes up and down of all sites, on a logarithmic axis where they
-    differ much; a strategy without exchange is a horizontal line there, at its last value.
+    differ much; a strategy without exchange is a horizontal line there, at its last value. Where a
+    run was private, a third panel has the composed ε, and a line for each that was not.
     """
-    figure = Figure(figsize=(12, 5), layout="constrained")
-    by_round, by_bytes = figure.subplots(1, 2, sharey=True)
+    private = any(result.epsilon is not None for result in results)
+    figure = Figure(figsize=(16 if private else 12, 5), layout="constrained")
+    by_round, by_bytes, *rest = figure.subplots(1, 3 if private else 2, sharey=True)
     labels = list(dict.fromkeys(result.cell.label for result in results))
     for number, label in enumerate(labels):
         group = [result for result in results if result.cell.label == label]
         _draw(group, label, by_round, by_bytes, number)
+        for by_epsilon in rest:
+            _draw_privacy(group, label, by_epsilon, number)
     by_round.set(xlabel="round", ylabel="test AUC")
     by_bytes.set(xlabel="megabytes up and down, all sites")
     totals = [sum(r["bytes"]["up"] for r in result.records) for result in results]
     sent = [total for total in totals if total]
     if sent and max(sent) > 10 * min(sent):
         by_bytes.set_xscale("log")
-    for axes in (by_round, by_bytes):
+    for by_epsilon in rest:
+        by_epsilon.set(xlabel="composed ε of the run", xscale="log")
+    for axes in (by_round, by_bytes, *rest):
         axes.grid(alpha=0.3)
-    by_bytes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    (by_bytes, *rest)[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
@@ -60,6 +66,17 @@ def _draw(group: Sequence[Result], label: str, by_round: Axes, by_bytes: Axes, n
         by_bytes.axhline(mean[-1], color=color, linestyle=dashes, label=last, alpha=0.6)
     else:
         by_bytes.plot(megabytes, mean, dashes, color=color, label=label)
+
+
+def _draw_privacy(group: Sequence[Result], label: str, axes: Axes, number: int) -> None:
+    values = np.array([result.value("auc") for result in group])
+    spent = [result.epsilon for result in group if result.epsilon is not None]
+    color = f"C{number % 10}"
+    if spent:
+        sd = values.std(ddof=1) if len(values) > 1 else 0.0
+        axes.errorbar(max(spent), values.mean(), yerr=sd, fmt="o", color=color, label=label)
+    else:
+        axes.axhline(values.mean(), color=color, alpha=0.6, label=f"{label} (not private)")
 
 
 def _auc(record: Mapping[str, Any]) -> float:

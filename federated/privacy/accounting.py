@@ -5,7 +5,8 @@ Every mechanism here is a Gaussian one, possibly on a Poisson sample of the reco
 """
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -101,7 +102,7 @@ def _prv(releases: tuple[Release, ...], delta: float) -> float:
     accountant.history = [(r.noise_multiplier, r.sampling_rate, r.steps) for r in releases]
     # Where ε is tiny, an error of a hundredth would be most of it.
     error = min(0.01, 0.01 * _rdp(releases, delta))
-    with np.errstate(divide="ignore"):  # log(1 − q) where all records are in every step
+    with np.errstate(divide="ignore"), _quiet():  # log(1 − q) where q is 1
         return float(accountant.get_epsilon(delta, eps_error=max(error, 1e-4)))
 
 
@@ -109,11 +110,17 @@ def _rdp(releases: tuple[Release, ...], delta: float) -> float:
     total = np.zeros(len(ALPHAS))
     for release in releases:
         total += release.steps * _divergences(release.noise_multiplier, release.sampling_rate)
-    with warnings.catch_warnings():
-        # That the best order is at an end of the range: the bound holds all the same.
-        warnings.simplefilter("ignore", UserWarning)
+    with _quiet():
         found, _ = rdp_analysis.get_privacy_spent(orders=ALPHAS, rdp=total, delta=delta)
     return float(found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Opacus' note that the best order is at an end of the range; the bound holds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 @lru_cache(maxsize=4096)

@@ -131,7 +131,7 @@ class PrivateGradients:
         """Add the clipped gradients of a batch into ``.summed_grad``, part by part."""
         total = 0.0
         for part in torch.split(batch, self._physical_batch) if len(batch) else ():
-            self._optimizer.zero_grad()
+            self._optimizer.zero_grad(set_to_none=True)
             loss = losses(part)
             total += float(loss.detach().sum())
             if self._mode == "ghost":

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import yaml
+from matplotlib import image
 from scipy import stats
 
 from federated.comparison import Cell, Result, cells, markdown, paired_p, rows
+from federated.comparison_figure import auc_figure
 from federated.errors import ConsiliumError
 from federated.results_page import put_table
 from tests.conftest import TINY_PARAMS
@@ -26,8 +28,10 @@ def result(label, seed, auc):
         "spread": {"test": {"auc": {"mean": auc - 0.05, "worst": auc - 0.1, "sd": 0.05}}},
         "bytes": {"up": 2_000_000, "down": 3_000_000},
         "seconds": {"total": 10.0},
+        "privacy": {"epsilon": None},
     }
-    return Result(Cell(label, seed, ()), summary, [])
+    record = {"metrics": {"test": {"auc": auc}}, "bytes": {"up": 1, "down": 1}}
+    return Result(Cell(label, seed, ()), summary, [record])
 
 
 def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
@@ -100,6 +104,16 @@ def test_the_table_shows_its_command_first_and_every_label():
     text = markdown(rows([result("fedavg", 0, 0.7)]), "consilium compare x", "A note.")
     assert text.splitlines()[0] == "`consilium compare x`"
     assert "| fedavg | 0.700 |" in text
+
+
+def test_privacy_has_a_column_and_a_panel_where_there_is_any(tmp_path):
+    public, private = result("fedavg", 0, 0.9), result("fedavg+dp", 0, 0.8)
+    private.summary["privacy"]["epsilon"] = 7.99
+    assert "ε" not in markdown(rows([public]), "command", "")
+    assert "| fedavg+dp | 7.99 |" in markdown(rows([public, private]), "command", "")
+    for results, width in (([public], 12), ([public, private], 16)):
+        auc_figure(results, tmp_path / "auc.png", "title")
+        assert image.imread(tmp_path / "auc.png").shape[1] == width * 130
 
 
 def test_a_table_replaces_its_own_older_one_and_leaves_the_page_alone(tmp_path):
