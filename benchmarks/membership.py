@@ -45,7 +45,7 @@ class Federation:
     def update(self, site: str, privacy: Private | None = None) -> Vector:
         """What a site sends after one round, with noise that depends on the seed."""
         experiment = self.experiment
-        indices = self.partition.sites[site]["train"]
+        indices = list(self.partition.sites[site]["train"])
         images = self.dataset.images["train"][indices]
         labels = self.dataset.labels["train"][indices]
         make = release = random = None

@@ -14,14 +14,21 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from opacus.accountants import PRVAccountant, RDPAccountant
-from opacus.accountants.analysis import rdp as rdp_analysis
-from scipy.optimize import brentq
 
 from federated.errors import ConsiliumError
 
 Accountant = Literal["prv", "rdp"]
-ALPHAS = (*RDPAccountant.DEFAULT_ALPHAS, 80.0, 100.0, 128.0, 256.0, 512.0, 1024.0)
+# Opacus' own, and larger ones for little noise a step.
+ALPHAS = (
+    *(1 + x / 10 for x in range(1, 100)),
+    *map(float, range(12, 64)),
+    80.0,
+    100.0,
+    128.0,
+    256.0,
+    512.0,
+    1024.0,
+)
 # Noise multipliers that are tried for a target ε.
 SMALLEST, LARGEST = 0.05, 1e5
 
@@ -64,6 +71,8 @@ def noise_multiplier_for(
         ConsiliumError: no noise is enough.
     """
 
+    from scipy.optimize import brentq
+
     def excess(log_noise: float, by: Accountant) -> float:
         release = Release(float(np.exp(log_noise)), sampling_rate, steps)
         return epsilon([release], delta, by) - target
@@ -98,6 +107,8 @@ def _merged(releases: Iterable[Release]) -> tuple[Release, ...]:
 
 @lru_cache(maxsize=4096)
 def _prv(releases: tuple[Release, ...], delta: float) -> float:
+    from opacus.accountants import PRVAccountant  # it takes a second to import
+
     accountant = PRVAccountant()
     accountant.history = [(r.noise_multiplier, r.sampling_rate, r.steps) for r in releases]
     # Where ε is tiny, an error of a hundredth would be most of it.
@@ -107,11 +118,13 @@ def _prv(releases: tuple[Release, ...], delta: float) -> float:
 
 
 def _rdp(releases: tuple[Release, ...], delta: float) -> float:
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
     total = np.zeros(len(ALPHAS))
     for release in releases:
         total += release.steps * _divergences(release.noise_multiplier, release.sampling_rate)
     with _quiet():
-        found, _ = rdp_analysis.get_privacy_spent(orders=ALPHAS, rdp=total, delta=delta)
+        found, _ = get_privacy_spent(orders=ALPHAS, rdp=total, delta=delta)
     return float(found)
 
 
@@ -125,7 +138,7 @@ def _quiet() -> Iterator[None]:
 
 @lru_cache(maxsize=4096)
 def _divergences(noise_multiplier: float, sampling_rate: float) -> npt.NDArray[np.float64]:
-    values = rdp_analysis.compute_rdp(
-        q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=ALPHAS
-    )
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    values = compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=ALPHAS)
     return np.asarray(values, np.float64)

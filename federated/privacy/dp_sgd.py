@@ -16,10 +16,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from opacus.grad_sample.utils import prepare_module
-from opacus.optimizers import get_optimizer_class
-from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-from opacus.validators import ModuleValidator
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -88,6 +84,10 @@ class PrivateGradients:
         physical_batch: int,
         random: SecretRandom,
     ) -> None:
+        # Opacus takes a second to import, which only those who use it are to wait for.
+        from opacus.grad_sample.utils import prepare_module
+        from opacus.optimizers import get_optimizer_class
+
         refuse_unsuitable(model)
         self._release, self._cases, self._random = release, cases, random
         self._expected = release.sampling_rate * cases
@@ -129,6 +129,8 @@ class PrivateGradients:
 
     def _add_clipped(self, batch: Tensor, losses: Losses) -> float:
         """Add the clipped gradients of a batch into ``.summed_grad``, part by part."""
+        from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
         total = 0.0
         for part in torch.split(batch, self._physical_batch) if len(batch) else ():
             self._optimizer.zero_grad(set_to_none=True)
@@ -155,6 +157,8 @@ def refuse_unsuitable(model: nn.Module) -> None:
     Raises:
         ConsiliumError: names them, with Opacus' remedy.
     """
+    from opacus.validators import ModuleValidator
+
     errors = ModuleValidator.validate(model, strict=False)
     if errors:
         said = " ".join(str(error) for error in errors[:2])
