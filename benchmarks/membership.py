@@ -3,8 +3,9 @@
     CONSILIUM_DATA=FOLDER python benchmarks/membership.py adrenal
 
 All sites train one round from the same initial weights. For each target site the attacker scores
-every training case of the federation by how it lines up with what it saw (membership.py); the AUC
-of telling the target's cases from the others', within classes, is meaned over sites. 0.5 is chance.
+every training case of the federation by how it lines up with what it saw (membership.py): the
+target's update less the mean of all, or the sum. The AUC of telling the target's cases from the
+others', within classes, is meaned over sites. 0.5 is chance.
 """
 
 import argparse
@@ -116,7 +117,9 @@ def main() -> None:
     for name, privacy in protections.items():
         updates = {site: federation.update(site, privacy) for site in sites}
         total = federation.sum_of(updates)
-        seen = {"each update": list(updates.values()), "the sum": [total] * len(sites)}
+        mean = np.mean(list(updates.values()), axis=0)
+        own = [update - mean for update in updates.values()]
+        seen = {"each update": own, "the sum": [total] * len(sites)}
         for what, vectors in seen.items():
             found = federation.attack(vectors)
             table.add_row(f"{what} ({name})", f"{np.mean(found):.3f}", f"{max(found):.3f}")

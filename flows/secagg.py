@@ -5,6 +5,7 @@ has; and between aggregate and evaluate: relay arrived → answer at every site 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from federated.timing import Interval
 from federated.worker import StageResult
@@ -27,18 +28,10 @@ def exchange_keys(run: Run, round_number: int, asked: Sequence[str]) -> Finished
         ConsiliumError: fewer sites are left than the threshold; names those who are missing.
     """
     root = run.folder.root
-    first = wait_for(
-        run,
-        round_number,
-        {site: [advertise.submit(run.pool, root, site, round_number)] for site in asked},
-    )
+    first = _at_every(run, round_number, advertise, asked)
     advertised = [site for site in asked if site not in first.dropped]
     pass_keys_on(root, round_number, advertised)
-    second = wait_for(
-        run,
-        round_number,
-        {site: [share.submit(run.pool, root, site, round_number)] for site in advertised},
-    )
+    second = _at_every(run, round_number, share, advertised)
     sharing = [site for site in advertised if site not in second.dropped]
     pass_shares_on(root, round_number, sharing)
     return Finished(first.results + second.results, first.dropped | second.dropped)
@@ -56,10 +49,11 @@ def unmask_sum(
     """
     root = run.folder.root
     tell_arrived(root, round_number, list(arrived))
-    answers = wait_for(
-        run,
-        round_number,
-        {site: [answer.submit(run.pool, root, site, round_number)] for site in arrived},
-    )
+    answers = _at_every(run, round_number, answer, arrived)
     answering = [site for site in arrived if site not in answers.dropped]
     return answers.results, unmask(root, round_number, list(arrived), answering)
+
+
+def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:
+    chains = {site: [stage.submit(run.pool, run.folder.root, site, round_number)] for site in sites}
+    return wait_for(run, round_number, chains)

@@ -6,13 +6,13 @@ Nasr, Shokri and Houmansadr 2019, Sec. IV, with nothing learned). The attacker h
 weights it began from, and candidates with their labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import nn
+from torch import Tensor, nn
 
 from federated.data.dataset import Images, Labels, to_float
 from federated.update import Layout, Vector
@@ -23,7 +23,9 @@ Scores = npt.NDArray[np.float64]
 def alignment(
     model: nn.Module, updates: Sequence[Vector], images: Images, labels: Labels
 ) -> Scores:
-    """For each update and case the cosine of −∇ℓ at the model's weights and the update.
+    """For each update and case the cosine of the update and −(∇ℓ − mean ∇ℓ of the case's class).
+
+    Without the mean, which all cases of a class have in common, what is left is the case's own.
 
     Args:
         model: with the weights that the updates began from, all of them trained.
@@ -32,20 +34,31 @@ def alignment(
     Returns:
         ``(len(updates), n)`` in [−1, 1].
     """
-    layout = Layout.of(model)
-    directions = torch.from_numpy(np.stack(updates).astype(np.float64))
+    directions = torch.from_numpy(np.stack(updates).astype(np.float32))
     directions = directions / directions.norm(dim=1, keepdim=True).clamp(min=1e-30)
-    parameters = dict(model.named_parameters())
-    model.eval()
+    # Two passes: the gradients of all cases together would not fit into memory.
+    classes = [int(label) for label in labels]
+    means = {label: torch.zeros(directions.shape[1]) for label in set(classes)}
+    for gradient, label in zip(_gradients(model, images, labels), classes, strict=True):
+        means[label] += gradient / classes.count(label)
     scores = []
+    for gradient, label in zip(_gradients(model, images, labels), classes, strict=True):
+        own = gradient - means[label]
+        scores.append(-(directions @ own) / own.norm().clamp(min=1e-30))
+    aligned: Scores = torch.stack(scores, dim=1).double().numpy()
+    return aligned
+
+
+def _gradients(model: nn.Module, images: Images, labels: Labels) -> Iterator[Tensor]:
+    """∇ℓ of each case as a flat vector, in the order of the model's tensors."""
+    parameters = dict(model.named_parameters())
+    names = [name for name, _ in Layout.of(model).entries]
+    model.eval()
     for image, label in zip(images, labels, strict=True):
         logits = model(torch.from_numpy(to_float(image[None])))
         loss = nn.functional.cross_entropy(logits, torch.tensor([int(label)]))
-        gradients = torch.autograd.grad(loss, [parameters[name] for name, _ in layout.entries])
-        gradient = torch.cat([part.reshape(-1).double() for part in gradients])
-        scores.append(-(directions @ gradient) / gradient.norm().clamp(min=1e-30))
-    aligned: Scores = torch.stack(scores, dim=1).numpy()
-    return aligned
+        parts = torch.autograd.grad(loss, [parameters[name] for name in names])
+        yield torch.cat([part.reshape(-1) for part in parts])
 
 
 def advantage(scores: Scores, member: npt.NDArray[np.bool_], labels: Labels) -> float:
