@@ -14,6 +14,7 @@ from prefect.futures import PrefectFuture
 from federated.coordinator import choose_sites, forget_round, site_weights
 from federated.exchange import download_size
 from federated.round_record import RoundRecord
+from federated.timing import Interval
 from federated.update_files import read_layout
 from federated.worker import StageResult
 from flows.progress import describe, listener
@@ -42,59 +43,71 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     shown = listener()
     if shown:
         shown.round_started(round_number, run.experiment.rounds, asked)
-    weights = site_weights(run.partition, asked)
-    protection = run.experiment.protection
-    stages: list[StageResult] = []
-    dropped: dict[str, str] = {}
-    if protection.masked:
+    exchanged = Finished([], {})
+    if run.experiment.protection.masked:
         exchanged = exchange_keys(run, round_number, asked)
-        stages += exchanged.results
-        dropped |= exchanged.dropped
-    sending = {site: weights[site] for site in asked if site not in dropped}
+    weights = site_weights(run.partition, asked)
+    sending = {site: weights[site] for site in asked if site not in exchanged.dropped}
     sent = _train_and_send(run, round_number, sending)
-    stages += sent.results
-    dropped |= sent.dropped
+    dropped = exchanged.dropped | sent.dropped
     arrived = [site for site in asked if site not in dropped]
+    opened, aggregated = _sum_up(run, round_number, arrived)
     root = run.folder.root
-    aggregated = [aggregate(root, round_number, arrived)]
-    if protection.keyed:
-        stages.append(decrypt(run.pool, root, arrived[0], round_number, arrived, aggregated[0]))
-    if protection.masked:
-        answered, interval = unmask_sum(run, round_number, arrived)
-        stages += answered
-        aggregated.append(interval)
     evaluated = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
     predicted = [future.result() for future in evaluated]
-    stages += predicted
     evaluation, scored = evaluate(root, round_number, run.sites, predicted)
     record = RoundRecord(
         round_number,
         arrived,
         dropped,
-        stages,
+        [*exchanged.results, *sent.results, *opened, *predicted],
         aggregated,
         scored,
         evaluation,
         began,
         run.workers,
     )
-    down = download_size(run.folder, round_number)
-    length = read_layout(run.folder.state_path(round_number - 1)).size
-    sizes = record.sizes(down, len(run.sites), length)
+    return _report(run, record)
+
+
+def _sum_up(
+    run: Run, round_number: int, arrived: list[str]
+) -> tuple[list[StageResult], list[Interval]]:
+    """aggregate, and then whatever opens the sum: decrypt at a site, unmask with all of them.
+
+    Returns:
+        What sites did for it, and when the coordinator worked.
+    """
+    root, protection = run.folder.root, run.experiment.protection
+    aggregated = aggregate(root, round_number, arrived)
+    if protection.keyed:
+        opened = decrypt(run.pool, root, arrived[0], round_number, arrived, aggregated)
+        return [opened], [aggregated]
+    if protection.masked:
+        answered, unmasked = unmask_sum(run, round_number, arrived)
+        return answered, [aggregated, unmasked]
+    return [], [aggregated]
+
+
+def _report(run: Run, record: RoundRecord) -> float:
+    """Track a round, write its record, and tell of it; return when its time was taken."""
+    folder, number, rounds = run.folder, record.round_number, run.experiment.rounds
+    length = read_layout(folder.state_path(number - 1)).size
+    sizes = record.sizes(download_size(folder, number), len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
-    spent = [stage.epsilon for stage in stages if stage.epsilon is not None]
+    spent = [stage.epsilon for stage in record.stages if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
-    track_round(run.mlflow_run_id, round_number, evaluation, numbers)
+    track_round(run.mlflow_run_id, number, record.evaluation, numbers)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(root, round_number, record.to_json(run.partition, sizes, seconds))
-    metrics = evaluation.overall["val"]
-    line = describe(round_number, run.experiment.rounds, metrics, seconds["total"])
-    get_run_logger().info(line)
+    checkpoint(folder.root, number, record.to_json(run.partition, sizes, seconds))
+    metrics = record.evaluation.overall["val"]
+    get_run_logger().info(describe(number, rounds, metrics, seconds["total"]))
+    shown = listener()
     if shown:
-        shown.round_done(round_number, run.experiment.rounds, metrics, seconds["total"])
+        shown.round_done(number, rounds, metrics, seconds["total"])
     return measured
 
 
