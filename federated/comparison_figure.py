@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from federated.comparison import Result
 from federated.files import atomic_path
@@ -32,19 +33,29 @@ def auc_figure(results: Sequence[Result], path: Path, title: str) -> None:
         for by_epsilon in rest:
             _draw_privacy(group, label, by_epsilon, number)
     by_round.set(xlabel="round", ylabel="test AUC")
+    by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set(xlabel="megabytes up and down, all sites")
     totals = [sum(r["bytes"]["up"] for r in result.records) for result in results]
     sent = [total for total in totals if total]
     if sent and max(sent) > 10 * min(sent):
         by_bytes.set_xscale("log")
+        _label_decades(by_bytes)
     for by_epsilon in rest:
         by_epsilon.set(xlabel="composed ε of the run", xscale="log")
+        _label_decades(by_epsilon)
     for axes in (by_round, by_bytes, *rest):
         axes.grid(alpha=0.3)
     (by_bytes, *rest)[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
+
+
+def _label_decades(axes: Axes) -> None:
+    """Plain numbers at 1, 2 and 5 of every decade; the default labels run into each other."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw(group: Sequence[Result], label: str, by_round: Axes, by_bytes: Axes, number: int) -> None:
