@@ -181,7 +181,7 @@ def reopen_run(
     ``rounds`` replaces the number of rounds in all.
 
     Raises:
-        ConsiliumError: there is no such run.
+        ConsiliumError: there is no such run, or a private one is to have other rounds.
     """
     folder = latest_run(runs, name) if run_id == "latest" else RunFolder(runs / name / run_id)
     if not (folder.root / "config.json").is_file():
@@ -191,6 +191,12 @@ def reopen_run(
         )
     folder = RunFolder(folder.root.resolve())
     experiment = folder.experiment()
+    if rounds is not None and rounds != experiment.rounds and experiment.privacy.unit:
+        raise ConsiliumError(
+            f"Run {folder.run_id} of {name!r} is private, and its noise was made for "
+            f"{experiment.rounds} rounds: a round that is made again with another schedule and the "
+            "same noise would give the noise away. Resume it without --rounds, or start a new run."
+        )
     if rounds is not None:
         value = experiment.to_json() | {"rounds": rounds}
         experiment = resolve(value.pop("name"), value, "the command line")

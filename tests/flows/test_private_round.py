@@ -65,6 +65,8 @@ def test_site_level_noise_is_new_in_every_run_and_the_same_on_resume(run):
     (first.round_path(1) / "round.json").unlink()
     again = run(resume=first.run_id, rounds=1)
     np.testing.assert_array_equal(weights(again), weights(first))
+    with pytest.raises(ConsiliumError, match=r"made for 1 rounds.*without --rounds"):
+        run(resume=first.run_id, rounds=2)
     # A round that is made again counts again, although its noise is the same.
     assert [e.round_number for e in ledger("site-00").spendings(first.run_id)] == [1, 1]
     summary = json.loads(again.summary_path.read_text())["privacy"]
