@@ -33,7 +33,7 @@ class Gradients(Protocol):
     def batches(self) -> Iterable[Tensor]:
         """Indices of the cases of each step."""
 
-    def compute(self, batch: Tensor, losses: Callable[[Tensor], Tensor]) -> float:
+    def compute(self, batch: Tensor, losses: Callable[[Tensor], Tensor]) -> None:
         """Write a step's gradient into ``.grad``, from the loss of each case."""
 
     def close(self) -> None:

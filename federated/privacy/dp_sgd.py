@@ -108,15 +108,15 @@ class PrivateGradients:
             drawn = self._random.uniform(self._cases) < self._release.sampling_rate
             yield torch.from_numpy(np.flatnonzero(drawn))
 
-    def compute(self, batch: Tensor, losses: Losses) -> float:
-        """Write the noised mean gradient of a step into ``.grad``; return the sum of the losses."""
+    def compute(self, batch: Tensor, losses: Losses) -> None:
+        """Write the noised mean gradient of a step into ``.grad``."""
         parameters: list[Any] = self._optimizer.params
         for parameter in parameters:
             parameter.summed_grad = None
         with warnings.catch_warnings():
             # The images need no gradient, which is as it should be.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            total = self._add_clipped(batch, losses)
+            self._add_clipped(batch, losses)
         for parameter in parameters:
             summed = parameter.summed_grad
             if summed is None:
@@ -125,17 +125,14 @@ class PrivateGradients:
             noise = self._noise * drawn.to(parameter.device)
             parameter.grad = (summed.view_as(parameter) + noise) / self._expected
             parameter.summed_grad = parameter.grad_sample = None
-        return total
 
-    def _add_clipped(self, batch: Tensor, losses: Losses) -> float:
+    def _add_clipped(self, batch: Tensor, losses: Losses) -> None:
         """Add the clipped gradients of a batch into ``.summed_grad``, part by part."""
         from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
-        total = 0.0
         for part in torch.split(batch, self._physical_batch) if len(batch) else ():
             self._optimizer.zero_grad(set_to_none=True)
             loss = losses(part)
-            total += float(loss.detach().sum())
             if self._mode == "ghost":
                 twice = DPTensorFastGradientClipping(self._hooks, self._optimizer, loss, "mean")
                 twice.backward()
@@ -144,7 +141,6 @@ class PrivateGradients:
             # Opacus adds this part's clipped gradients and leaves the noise to the last one.
             self._optimizer.signal_skip_step(True)
             self._optimizer.pre_step()
-        return total
 
     def close(self) -> None:
         """Leave the model as it was."""

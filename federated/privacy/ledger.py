@@ -90,7 +90,7 @@ class Ledger:
             releases = [*_spendings(entries), spending]
             for budget in _budgets(entries).values():
                 _refuse_beyond(budget, releases, spending.site)
-            return self._append({"kind": "spending", **asdict(spending)})
+            return self._append(entries, {"kind": "spending", **asdict(spending)})
 
     def set_budget(self, budget: Budget) -> Head:
         """Enter a budget, which replaces that of the same unit.
@@ -99,8 +99,7 @@ class Ledger:
             ConsiliumError: the ledger is not whole.
         """
         with self._locked():
-            self._whole()
-            return self._append({"kind": "budget", **asdict(budget)})
+            return self._append(self._whole(), {"kind": "budget", **asdict(budget)})
 
     def spendings(self, run: str | None = None) -> list[Spending]:
         """All releases, or those of one run.
@@ -124,8 +123,7 @@ class Ledger:
         Raises:
             ConsiliumError: it is not: says what was changed.
         """
-        entries = self._whole()
-        return Head(len(entries), entries[-1]["hash"]) if entries else Head()
+        return _head(self._whole())
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -144,8 +142,8 @@ class Ledger:
         finally:
             os.close(handle)
 
-    def _append(self, content: dict[str, Any]) -> Head:
-        before = self.head()
+    def _append(self, entries: list[dict[str, Any]], content: dict[str, Any]) -> Head:
+        before = _head(entries)
         entry = {**content, "time": datetime.now(UTC).isoformat(), "previous": before.hash}
         entry["hash"] = _hash(entry)
         line = (json.dumps(entry) + "\n").encode()
@@ -262,6 +260,10 @@ def _budgets(entries: list[dict[str, Any]]) -> dict[Unit, Budget]:
         if entry["kind"] == "budget":
             budgets[entry["unit"]] = Budget(entry["unit"], entry["epsilon"], entry["delta"])
     return budgets
+
+
+def _head(entries: list[dict[str, Any]]) -> Head:
+    return Head(len(entries), entries[-1]["hash"]) if entries else Head()
 
 
 def _hash(entry: dict[str, Any]) -> str:

@@ -16,14 +16,11 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from scipy.special import ndtri
 
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
-
-KEY_BYTES = 32
+from federated.key_derivation import KEY_BYTES, derive_key
 
 
 class SecretRandom:
@@ -65,8 +62,8 @@ def seeded_random(seed: int, site: str, round_number: int, purpose: str) -> Secr
 
 
 def _derive(secret: bytes, site: str, run: str, round_number: int, purpose: str) -> bytes:
-    info = "|".join(["consilium noise", run, str(round_number), site, purpose])
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info.encode()).derive(secret)
+    purpose = "|".join(["consilium noise", run, str(round_number), site, purpose])
+    return derive_key(secret, purpose)
 
 
 def _site_secret(place: Path, site: str) -> bytes:

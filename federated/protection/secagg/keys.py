@@ -1,12 +1,10 @@
-"""How two sites come to a common secret: X25519 (RFC 7748) and HKDF-SHA256 (RFC 5869)."""
+"""How two sites come to a common secret: X25519 (RFC 7748) and HKDF."""
 
 import os
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -15,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from federated.errors import ConsiliumError
+from federated.key_derivation import derive_key
 
-KEY_BYTES = 32
 # Of the seeds that are shared out: 128 bits, which is also about the strength of X25519.
 SEED_BYTES = 16
 
@@ -44,13 +42,6 @@ class KeyPair:
 def new_seed() -> bytes:
     """:data:`SEED_BYTES` of the operating system's randomness."""
     return os.urandom(SEED_BYTES)
-
-
-def derive_key(secret: bytes, purpose: str) -> bytes:
-    """:data:`KEY_BYTES` from a secret, one key a purpose."""
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode()).derive(
-        secret
-    )
 
 
 def common_key(private: bytes, public: bytes, purpose: str) -> bytes:

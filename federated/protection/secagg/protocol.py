@@ -26,8 +26,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from federated.errors import ConsiliumError
+from federated.key_derivation import derive_key
 from federated.protection.secagg.graph import Neighbours
-from federated.protection.secagg.keys import SEED_BYTES, KeyPair, common_key, derive_key, new_seed
+from federated.protection.secagg.keys import SEED_BYTES, KeyPair, common_key, new_seed
 from federated.protection.secagg.masks import WORDS, add_mask
 from federated.protection.secagg.shares import recover_seed, share_seed
 
