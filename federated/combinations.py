@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from federated.config_errors import closest
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
+from federated.privacy import DistributedSiteLevel
 
 if TYPE_CHECKING:
     from federated.config import Experiment
@@ -91,6 +92,8 @@ def _reasons_of_privacy(experiment: "Experiment") -> Iterator[str]:
             f"from round to round, which {name} does not account for. Use "
             "compression.name=shared_mask."
         )
+    if isinstance(privacy, DistributedSiteLevel):
+        yield from _reasons_of_distributed_noise(experiment, privacy)
     if privacy.unit == "record":
         if experiment.model.norm == "batch":
             yield (
@@ -112,3 +115,22 @@ def _reasons_of_privacy(experiment: "Experiment") -> Iterator[str]:
                 f"training.precision={training.precision} is not supported with {name}. Set "
                 "training.precision=float32."
             )
+
+
+def _reasons_of_distributed_noise(
+    experiment: "Experiment", privacy: DistributedSiteLevel
+) -> Iterator[str]:
+    name = f"privacy.name={privacy.name}"
+    if experiment.protection.name == "plain":
+        yield (
+            f"{name} leaves each update with a share of the noise, so nobody may see it alone. Use "
+            "protection.name=secagg_plus, or packed_bfv or ckks where sites trust each other, or "
+            "privacy.name=site_level."
+        )
+    if experiment.compression.bits is None:
+        yield f"{name} adds integer noise to quantised updates. Set compression.bits, best to 16."
+    if privacy.missing >= experiment.sites.asked:
+        yield (
+            f"privacy.missing={privacy.missing} leaves none of the {experiment.sites.asked} sites "
+            "of a round to add noise. Lower it, or raise sites.count."
+        )

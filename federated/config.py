@@ -58,7 +58,11 @@ class SitesSettings(Settings):
     @property
     def asked(self) -> int:
         """How many are asked in a round, where validation has excluded none."""
-        return ceil(self.participation * self.count)
+        return self.asked_of(self.count)
+
+    def asked_of(self, sites: int) -> int:
+        """How many of ``sites`` are asked in a round: the share of them, at least one."""
+        return ceil(self.participation * sites)
 
 
 class ValidationSettings(Settings):

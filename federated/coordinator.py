@@ -1,7 +1,6 @@
 """What the coordinator does in a round beside adding payloads: choose sites, evaluate, commit."""
 
 from collections.abc import Iterable, Mapping
-from math import ceil
 from typing import Any
 
 from federated.config import Experiment
@@ -21,7 +20,7 @@ def choose_sites(experiment: Experiment, sites: list[str], round_number: int) ->
     """The sites asked in a round: the configured share of all, at least one, in order."""
     if experiment.strategy.pools_cases:
         return [POOLED]
-    count = ceil(experiment.sites.participation * len(sites))
+    count = experiment.sites.asked_of(len(sites))
     rng = numpy_generator(experiment.seed, purpose="participation", round_number=round_number)
     return sorted(rng.choice(sites, size=count, replace=False).tolist())
 

@@ -17,7 +17,12 @@ from federated.coordinator import participation
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.optimization import expected_change, local_work
-from federated.private_release import largest_noise
+from federated.private_release import (
+    largest_noise,
+    noise_levels,
+    noisy_grid,
+    refuse_too_little_noise,
+)
 from federated.protection import Protection
 from federated.protection.keys import (
     PublicContext,
@@ -62,10 +67,18 @@ def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
     return groups * times
 
 
-def agreed(experiment: Experiment, state: RoundState) -> Agreed:
+def agreed(folder: RunFolder, state: RoundState) -> Agreed:
     """What every site knows before the round that follows ``state``."""
+    experiment = folder.experiment()
     groups = sent_groups(experiment, state.layout)
-    return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed)
+    grid = noisy_grid(folder, sent_length(experiment, state.layout))
+    step = grid.step if grid else None
+    return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed, step)
+
+
+def sent_length(experiment: Experiment, layout: Layout) -> int:
+    """How many numbers a site sends."""
+    return experiment.compression.count(sum(sent_groups(experiment, layout)))
 
 
 def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
@@ -80,7 +93,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
             f"Experiment {experiment.name} has protection.name={experiment.protection.name}, which "
             "has no key. Set protection.name=packed_bfv or ckks."
         )
-    length = experiment.compression.count(sum(sent_groups(experiment, layout)))
+    length = sent_length(experiment, layout)
     return protection.parameters(length, experiment.sites.asked, experiment.compression.bits)
 
 
@@ -97,8 +110,10 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
     )
     change = expected_change(training, max(steps)) + NOISE_ROOM * largest_noise(folder)
     begun = experiment.compression.open(sent_groups(experiment, layout), change)
+    begin = RoundState(0, weights, layout, server.broadcast, begun)
+    agreed(folder, begin)  # what cannot be agreed on is said before anything is written
     write_memory(folder.server_path(0), server.memory)
-    write_state(folder.state_path(0), RoundState(0, weights, layout, server.broadcast, begun))
+    write_state(folder.state_path(0), begin)
 
 
 def prepare_key(run: Path) -> PublicContext:
@@ -144,8 +159,9 @@ def compress_site(run: Path, site: str, round_number: int, weight: float) -> Sta
     state = read_state(folder.state_path(round_number - 1))
     path = folder.latest_memory(site, round_number - 1, "residual")
     memory = read_memory(path) if path else {}
-    known = agreed(experiment, state)
-    compressed, kept = experiment.compression.compress(update, weight, known, memory)
+    known = agreed(folder, state)
+    noised = noise_levels(folder, site, round_number, sent_length(experiment, state.layout))
+    compressed, kept = experiment.compression.compress(update, weight, known, memory, noised)
     if kept:
         write_memory(folder.memory_path(round_number, site, "residual"), kept)
     write_compressed(folder.site_path(round_number, site, "compressed"), compressed)
@@ -173,6 +189,7 @@ def decrypt_site(run: Path, site: str, round_number: int, asked: list[str]) -> S
     """Open the round's sum with the sites' key, and apply it."""
     started = time.time()
     folder = RunFolder(run)
+    refuse_too_little_noise(folder, len(asked))
     apply_sum(folder, round_number, asked, _site_key(folder))
     return stage_result(site, "decrypt", started)
 
@@ -217,7 +234,7 @@ def apply_sum(
     total = read_payload(folder.sum_path(round_number))
     protection: Protection = experiment.protection
     numbers = protection.reveal(total, key)
-    mean, learned = experiment.compression.expand(numbers, total.weight, agreed(experiment, state))
+    mean, learned = experiment.compression.expand(numbers, total.weight, agreed(folder, state))
     layout = state.layout
     before = Server(
         state.weights[layout.shared],

@@ -1,6 +1,7 @@
 """A site's release in a round: planned before the run, entered in its ledger, then made."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
@@ -10,15 +11,17 @@ from typing import Any
 from federated.config import Experiment
 from federated.data.partition import Partition
 from federated.files import read_json
+from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work
-from federated.privacy import Private
+from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.accounting import Release, epsilon
+from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.privacy.ledger import Ledger, Spending, ledger_root, spent
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
 from federated.protection.keys import keys_root, refuse_keys_in
 from federated.run_folder import RunFolder
 from federated.training import MakeGradients
-from federated.update import Vector
+from federated.update import Doubles, Levels, Vector
 from federated.worker import worker_context
 
 
@@ -96,13 +99,67 @@ def begin_release(folder: RunFolder, site: str, round_number: int) -> PrivateRou
             site,
         )
     )
+    return PrivateRound(privacy, release, _noise_source(folder, privacy, site, round_number))
+
+
+def _noise_source(
+    folder: RunFolder, privacy: Private, site: str, round_number: int
+) -> SecretRandom:
+    """Where a site's noise of a round comes from.
+
+    A release that is made again after a crash is the same one again, with the same noise. Not so
+    a sum, to which other sites may have come: it has noise of its own.
+    """
     if privacy.noise == "seeded":
-        random = seeded_random(experiment.seed, site, round_number, privacy.mechanism)
-        return PrivateRound(privacy, release, random)
+        seed = worker_context(folder.root).experiment.seed
+        return seeded_random(seed, site, round_number, privacy.mechanism)
+    if privacy.distributed:
+        return SecretRandom(os.urandom(KEY_BYTES))
     place = keys_root() / "noise"
     refuse_keys_in(folder.root.parent.parent, place)
-    random = secret_random(place, site, folder.run_id, round_number, privacy.mechanism)
-    return PrivateRound(privacy, release, random)
+    return secret_random(place, site, folder.run_id, round_number, privacy.mechanism)
+
+
+def noisy_grid(folder: RunFolder, length: int) -> NoisyGrid | None:
+    """The grid that sites round what they send to, of ``length`` values, and add their noise on.
+
+    ``None`` where a privacy does not do so.
+
+    Raises:
+        ConsiliumError: too few bits for this much noise.
+    """
+    experiment = folder.experiment()
+    privacy, bits = experiment.privacy, experiment.compression.bits
+    if not isinstance(privacy, DistributedSiteLevel):
+        return None
+    assert bits is not None
+    sites = folder.sites()
+    release = planned_release(folder, sites[0])
+    return privacy.grid(release, experiment.sites.asked_of(len(sites)), bits, length)
+
+
+def noise_levels(
+    folder: RunFolder, site: str, round_number: int, length: int
+) -> Callable[[Doubles], Levels] | None:
+    """What makes noised levels of a site's values in a round; ``None`` as :func:`noisy_grid`."""
+    grid = noisy_grid(folder, length)
+    if grid is None:
+        return None
+    privacy = folder.experiment().privacy
+    assert isinstance(privacy, Private)
+    return partial(grid.levels, random=_noise_source(folder, privacy, site, round_number))
+
+
+def refuse_too_little_noise(folder: RunFolder, arrived: int) -> None:
+    """At a site, before it helps to open a sum of ``arrived`` sites.
+
+    Raises:
+        ConsiliumError: more have dropped out than its privacy allows.
+    """
+    experiment = folder.experiment()
+    if isinstance(experiment.privacy, DistributedSiteLevel):
+        asked = experiment.sites.asked_of(len(folder.sites()))
+        experiment.privacy.refuse_too_little_noise(asked, arrived)
 
 
 def planned_release(folder: RunFolder, site: str) -> Release:
@@ -173,6 +230,7 @@ def summarise_privacy(
         **most,
         "accountant": privacy.accountant,
         "noise": privacy.noise,
+        "missing": privacy.missing if isinstance(privacy, DistributedSiteLevel) else 0,
         "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
     }
 

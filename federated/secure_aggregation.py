@@ -14,6 +14,7 @@ from typing import Any
 from federated.coordinator import choose_sites
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
+from federated.private_release import refuse_too_little_noise
 from federated.protection import SecAggPlus
 from federated.protection.keys import keys_root, refuse_keys_in, site_secrets_folder
 from federated.protection.plain import encode_numbers
@@ -128,6 +129,7 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     started = time.time()
     folder = RunFolder(run)
     roster, size = _read_roster(folder, round_number)
+    refuse_too_little_noise(folder, len(roster.arrived))
     place = _secrets(folder, site)
     secrets = _read_secrets(folder, site, round_number)
     sealed = _from_hex(_read(folder, round_number, site, "inbox"))

@@ -4,7 +4,7 @@ A subclass chooses the positions. Error feedback (Seide et al. 2014; Karimireddy
 Alg. 1) is the same for all: u = Δ + e, what is sent is taken from u, and e ← u − sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
@@ -20,6 +20,7 @@ from federated.update import (
     Arrays,
     CompressedUpdate,
     Doubles,
+    Levels,
     ModelUpdate,
     Numbers,
     Positions,
@@ -35,13 +36,15 @@ class Agreed:
     """What every site knows before a round, without a message about it.
 
     ``groups`` are the lengths of the tensors in the vector that is sent, in order; ``arrays`` is
-    what a compression learned of the rounds before, from their aggregates alone.
+    what a compression learned of the rounds before, from their aggregates alone. ``step`` is the
+    width of a level where a privacy rounds the values, to a grid that is the same every round.
     """
 
     seed: int
     round_number: int
     groups: tuple[int, ...]
     arrays: Arrays
+    step: float | None = None
 
     @cached_property
     def length(self) -> int:
@@ -90,9 +93,17 @@ class Compression(Settings):
         return {RANGES: np.full(len(self._groups(groups)), expected, np.float32)}
 
     def compress(
-        self, update: ModelUpdate, weight: float, agreed: Agreed, memory: Arrays
+        self,
+        update: ModelUpdate,
+        weight: float,
+        agreed: Agreed,
+        memory: Arrays,
+        noised: Callable[[Doubles], Levels] | None = None,
     ) -> tuple[CompressedUpdate, Arrays]:
         """What a site sends of its update, weighted by n_k / Σn, and what it keeps.
+
+        ``noised`` makes levels of the weighted values where a privacy rounds them. Of what it is
+        given nothing is kept: a residual that knew the noise would take it back in the next round.
 
         Raises:
             ConsiliumError: the update holds NaN or infinity, which would spoil every site's model.
@@ -102,7 +113,7 @@ class Compression(Settings):
                 f"The update of {update.site} in round {update.round_number} holds NaN or "
                 "infinite values and was not sent. Lower training.lr, or look at the site's data."
             )
-        lossless = self.sends_all and self.bits is None
+        lossless = self.sends_all and (self.bits is None or noised is not None)
         vector = update.vector if lossless else update.vector + memory.get(RESIDUAL, 0)
         kept: dict[str, Vector] = {}
         if self.same_positions:
@@ -114,7 +125,9 @@ class Compression(Settings):
         weighted = chosen.astype(np.float64) * weight
         numbers: Numbers = weighted.astype(np.float32)
         sent: Doubles = numbers.astype(np.float64)
-        if self.bits is not None:
+        if noised is not None:
+            numbers, sent = noised(weighted), weighted
+        elif self.bits is not None:
             steps = self._steps(agreed, positions)
             rng = numpy_generator(
                 agreed.seed,
@@ -150,7 +163,9 @@ class Compression(Settings):
         if total.shape != (expected,):
             raise ValueError(f"a sum of {total.shape} does not fit {expected} positions")
         arrays: dict[str, Vector] = {}
-        if self.bits is not None:
+        if agreed.step is not None:
+            total = total * agreed.step
+        elif self.bits is not None:
             total = total * self._steps(agreed, positions)
             ranges = agreed.arrays[RANGES]
             arrays[RANGES] = next_ranges(ranges, self._groups(agreed.groups), total, positions)

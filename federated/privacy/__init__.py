@@ -4,11 +4,22 @@ from typing import Annotated
 
 from pydantic import Field
 
+from federated.privacy.distributed import DistributedSiteLevel
 from federated.privacy.dp_sgd import DPSGD
 from federated.privacy.none import NoPrivacy
 from federated.privacy.privacy import Privacy, Private
 from federated.privacy.site_level import SiteLevel
 
-AnyPrivacy = Annotated[NoPrivacy | DPSGD | SiteLevel, Field(discriminator="name")]
+AnyPrivacy = Annotated[
+    NoPrivacy | DPSGD | SiteLevel | DistributedSiteLevel, Field(discriminator="name")
+]
 
-__all__ = ["DPSGD", "AnyPrivacy", "NoPrivacy", "Privacy", "Private", "SiteLevel"]
+__all__ = [
+    "DPSGD",
+    "AnyPrivacy",
+    "DistributedSiteLevel",
+    "NoPrivacy",
+    "Privacy",
+    "Private",
+    "SiteLevel",
+]

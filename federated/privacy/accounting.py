@@ -29,6 +29,8 @@ ALPHAS = (
     512.0,
     1024.0,
 )
+# A mechanism whose noise multiplier holds for Rényi divergences alone, so that ε is by those.
+RDP_ONLY = "distributed discrete gaussian"
 # Noise multipliers that are tried for a target ε.
 SMALLEST, LARGEST = 0.05, 1e5
 

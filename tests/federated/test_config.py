@@ -135,6 +135,7 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
 
 
 DP_SGD = ["privacy.name=dp_sgd", "privacy.epsilon=8"]
+SHARES = ["privacy.name=site_level_distributed", "privacy.clip=1", "privacy.epsilon=8"]
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
 
 
@@ -165,6 +166,10 @@ SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
         ([*DP_SGD, "strategy.name=local"], r"about what is sent"),
         ([*DP_SGD, "compression.name=top_k", "compression.density=0.1"], r"largest values"),
         (["protection.name=secagg_plus"], r"set compression\.bits"),
+        ([*SHARES, "compression.bits=16"], r"nobody may see it alone.*secagg_plus"),
+        ([*SHARES, "protection.name=ckks"], r"Set compression\.bits, best to 16"),
+        ([*SHARES, *SECAGG, "privacy.missing=4"], r"missing=4 leaves none of the 4 sites"),
+        ([*SHARES, *SECAGG, "privacy.accountant=prv"], r"'rdp'"),
         ([*SECAGG, "runner.name=serial"], r"would hold the sites' keys"),
         ([*SECAGG, "protection.threshold=5"], r"threshold=5 cannot be with 4 sites.*from 3.* to 4"),
         ([*SECAGG, "protection.threshold=2"], r"threshold=2 cannot be.*more than half"),

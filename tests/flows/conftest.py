@@ -1,13 +1,16 @@
 """Runs of the tiny experiment."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import tasks.encrypt
+import tasks.pool
 import tasks.secagg
 from federated.errors import ConsiliumError
 from federated.exchange import protect_site
@@ -33,6 +36,13 @@ def full_run(**arguments: object) -> RunFolder:
 def run(project, prepared_tiny):
     """Runs on data prepared once, whose models are not registered: seconds less each."""
     return partial(full_run, prepared=prepared_tiny, register_model=False)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """The sites' stages in this process: starting workers takes seconds a run."""
+    pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
+    monkeypatch.setattr(tasks.pool, "_local_pool", lambda experiment: pool())
 
 
 @pytest.fixture

@@ -1,15 +1,11 @@
 """Rounds under SecAgg+: the very sum of the levels in the clear, also when sites drop out."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-import tasks.pool
 from federated.errors import ConsiliumError
 from federated.protection.keys import keys_root, site_secrets_folder
 from federated.run_folder import MESSAGE_KINDS, latest_run
@@ -20,13 +16,6 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 LEVELS = ["compression.bits=8"]
 SECAGG = [*LEVELS, "protection.name=secagg_plus", "runner.name=processes", "runner.workers=2"]
 CONTINUE = ["sites.on_dropout=continue"]
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """The sites' stages in this process: starting workers takes seconds a run."""
-    pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
-    monkeypatch.setattr(tasks.pool, "_local_pool", lambda experiment: pool())
 
 
 def test_masked_levels_give_the_very_same_model_and_resume_to_it(run):

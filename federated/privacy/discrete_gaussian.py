@@ -1,0 +1,158 @@
+"""Sums of levels with discrete Gaussian noise (Kairouz, Liu and Steinke 2021, arXiv 2102.06387).
+
+Each site scales its vector to a grid, rounds it at random, and adds integer noise of its own; what
+is released is the sum. A sum of n discrete Gaussians is nearly one, and how nearly is in the bound:
+with each site's noise σ on the grid, and vectors of norm Δ and length d after rounding, the sum is
+½ε²-concentrated private (their Theorem 1) with
+
+    ε = min( √(Δ²/(nσ²) + τd/2),  Δ/(√n σ) + τ√d ),   τ = 10 Σ_{j<n} exp(−2π² σ² j/(j+1)).
+
+1/ε takes the place of the noise multiplier of a Gaussian in the accounting of Rényi divergences,
+which are the same; it may not in PRV, which uses more of the Gaussian than that.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, exp, pi, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.compression.quantize import largest_level
+from federated.errors import ConsiliumError
+from federated.privacy.noise import SecretRandom
+from federated.update import Doubles, Levels
+
+# The noise is drawn by 53-bit numbers, which know no value further out than this many standard
+# deviations: those together have a probability below 2^-53.
+TAIL = 8.3
+# β of conditional rounding: how often it is tried again; half of the time at the most.
+BETA = exp(-0.5)
+
+
+@dataclass(frozen=True)
+class NoisyGrid:
+    """How a site's weighted vector becomes noised levels; the same at all sites of a round.
+
+    ``step`` is the width of the grid, ``clip`` the norm on the grid before rounding and ``norm``
+    the largest after it, ``sigma`` the standard deviation of a site's noise, in levels.
+    """
+
+    step: float
+    clip: float
+    norm: float
+    sigma: float
+
+    def levels(self, values: Doubles, random: SecretRandom) -> Levels:
+        """Clip, round and noise a site's values."""
+        scaled = values / self.step
+        length = float(np.linalg.norm(scaled))
+        if length > self.clip:
+            scaled *= self.clip / length
+        noise = discrete_normal(self.sigma, len(values), random)
+        levels: Levels = (self._rounded(scaled, random) + noise).astype(np.int32)
+        return levels
+
+    def _rounded(self, scaled: Doubles, random: SecretRandom) -> npt.NDArray[np.int64]:
+        """Each to one of the two integers beside it, again until the norm is not above its bound.
+
+        Their Algorithm 2. That it is tried again makes the mean a little smaller, by design.
+        """
+        while True:
+            rounded = np.floor(scaled + random.uniform(len(scaled))).astype(np.int64)
+            if np.linalg.norm(rounded) <= self.norm:
+                return rounded
+
+
+def fit_grid(
+    clip: float, noise_multiplier: float, bits: int, length: int, noisy_sites: int
+) -> NoisyGrid:
+    """The finest grid on which levels of ``bits`` bits hold every site's values with their noise.
+
+    Args:
+        clip: largest norm of a site's weighted vector.
+        noise_multiplier: of the sum, over ``clip``, of ``noisy_sites`` sites' noise.
+        length: of the vector.
+
+    Raises:
+        ConsiliumError: too few bits for this much noise.
+    """
+    largest = largest_level(bits)
+
+    def grid(clip_levels: float) -> NoisyGrid:
+        norm = norm_after_rounding(clip_levels, length)
+        sigma = _sigma(norm, noise_multiplier, length, noisy_sites)
+        return NoisyGrid(clip / clip_levels, clip_levels, norm, sigma)
+
+    def fits(found: NoisyGrid) -> bool:
+        return found.norm + TAIL * found.sigma + 1 <= largest
+
+    low, high = 1e-3, float(largest)
+    if not fits(grid(low)):
+        raise ConsiliumError(
+            f"compression.bits={bits} has no room for the noise of privacy.name="
+            f"site_level_distributed in a vector of {length} values: with a noise multiplier of "
+            f"{noise_multiplier:.3g} from {noisy_sites} sites, a site's levels reach "
+            f"{grid(low).norm + TAIL * grid(low).sigma:.0f}, and the largest is {largest}. Raise "
+            "compression.bits, or privacy.epsilon, or send fewer values by "
+            "compression.name=shared_mask."
+        )
+    while high / low > 1 + 1e-6:
+        middle = sqrt(low * high)
+        low, high = (middle, high) if fits(grid(middle)) else (low, middle)
+    return grid(low)
+
+
+def norm_after_rounding(clip: float, length: int) -> float:
+    """The bound Δ on the norm of a vector of norm ``clip`` after conditional rounding (their Eq. 4,
+    on a grid of width 1).
+    """
+    root = sqrt(length)
+    conditional = clip**2 + length / 4 + sqrt(-2 * np.log(BETA)) * (clip + root / 2)
+    return min(clip + root, sqrt(conditional))
+
+
+def sum_noise_multiplier(norm: float, sigma: float, length: int, noisy_sites: int) -> float:
+    """1/ε of the theorem: what the sum's noise is worth, over its sensitivity ``norm``."""
+    tau = 10 * sum(exp(-2 * pi**2 * sigma**2 * j / (j + 1)) for j in range(1, noisy_sites))
+    ideal = norm / (sqrt(noisy_sites) * sigma)
+    found = min(sqrt(ideal**2 + tau * length / 2), ideal + tau * sqrt(length))
+    return 1 / found
+
+
+def _sigma(norm: float, noise_multiplier: float, length: int, noisy_sites: int) -> float:
+    """The smallest noise of a site, to a millionth, with which the sum has the multiplier."""
+    low = norm * noise_multiplier / sqrt(noisy_sites)
+    if sum_noise_multiplier(norm, low, length, noisy_sites) >= noise_multiplier * (1 - 1e-12):
+        return low
+    high = low + 4
+    while high / low > 1 + 1e-6:
+        middle = (low + high) / 2
+        enough = sum_noise_multiplier(norm, middle, length, noisy_sites) >= noise_multiplier
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def discrete_normal(sigma: float, count: int, random: SecretRandom) -> npt.NDArray[np.int64]:
+    """``count`` integers with probabilities in proportion to exp(−x²/(2σ²)).
+
+    By the inverse of the distribution function: as exact as 53-bit uniform numbers are.
+    """
+    values, cumulative = _distribution(sigma)
+    drawn: npt.NDArray[np.int64] = values[np.searchsorted(cumulative, random.uniform(count))]
+    return drawn
+
+
+@lru_cache(maxsize=4)
+def _distribution(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The integers within the tail, and the probability of each or a smaller one but for the last.
+
+    Added up from both ends, so that each half is as exact as the other.
+    """
+    end = ceil(TAIL * sigma)
+    values = np.arange(-end, end + 1)
+    mass = np.exp(-0.5 * (values / sigma) ** 2)
+    mass /= mass.sum()
+    lower = np.cumsum(mass[:end])
+    upper = 1 - np.cumsum(mass[:end:-1])[::-1]
+    return values, np.concatenate([lower, upper])

@@ -1,0 +1,70 @@
+"""Site-level differential privacy of the sum: every site adds a share of the noise.
+
+The distributed discrete Gaussian (Kairouz, Liu and Steinke 2021, arXiv 2102.06387) around one
+round: of K sites asked, each clips its weighted update to C/K, rounds it to a grid and adds integer
+noise; the sum carries noise of standard deviation z·C/K. Of a mean over K sites that is as much as
+each of them adds for itself under ``site_level`` divided by K instead of √K.
+
+Guarantee: (ε, δ) for a site as the unit, where neighbouring federations differ in one site's update
+being zero, against everyone who sees the sums and at most ``missing`` shares of their noise: a site
+that drops out has added none, and a site that looks at the sum knows its own. It rests on the
+protection, which has to keep single updates, with their small shares of the noise, from whoever the
+guarantee is against: SecAgg+ from the coordinator and fewer than its threshold of sites, encryption
+from the coordinator alone. Sites are taken to add their noise as they should. Weights and
+validation and test cases are not covered.
+"""
+
+from math import sqrt
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from federated.errors import ConsiliumError
+from federated.privacy.accounting import RDP_ONLY, Release
+from federated.privacy.discrete_gaussian import NoisyGrid, fit_grid
+from federated.privacy.ledger import Unit
+from federated.privacy.privacy import Private
+
+
+class DistributedSiteLevel(Private):
+    """``clip`` is C. ``missing`` of the sites asked may drop out or know their own noise."""
+
+    name: Literal["site_level_distributed"] = "site_level_distributed"
+    missing: Annotated[int, Field(ge=0)] = 1
+    # The guarantee is one of Rényi divergences, which PRV cannot use.
+    accountant: Literal["rdp"] = "rdp"
+
+    unit: ClassVar[Unit | None] = "site"
+    mechanism: ClassVar[str] = RDP_ONLY
+    distributed: ClassVar[bool] = True
+
+    def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
+        """One mechanism a round, on all that the site has."""
+        return 1.0, 1
+
+    def grid(self, release: Release, asked: int, bits: int, length: int) -> NoisyGrid:
+        """How a site's update of ``length`` values becomes levels of ``bits`` bits, with noise.
+
+        Raises:
+            ConsiliumError: too few bits for this much noise.
+        """
+        clip, noisy = self.clip / asked, asked - self.missing
+        return fit_grid(clip, release.noise_multiplier, bits, length, noisy)
+
+    def refuse_too_little_noise(self, asked: int, arrived: int) -> None:
+        """For a site to ask before it helps to open a sum.
+
+        Raises:
+            ConsiliumError: more sites have dropped out than the guarantee allows.
+        """
+        if asked - arrived > self.missing:
+            raise ConsiliumError(
+                f"The sum of {arrived} of {asked} sites has less noise than its privacy needs, so "
+                f"no site helps to open it: privacy.missing={self.missing} may drop out. Resume "
+                "when they are back; for the next run, privacy.missing="
+                f"{asked - arrived} makes every site's share of the noise "
+                f"{self._larger(asked, arrived):.2f} times as large."
+            )
+
+    def _larger(self, asked: int, arrived: int) -> float:
+        return sqrt((asked - self.missing) / max(1, arrived))
