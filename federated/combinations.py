@@ -98,7 +98,8 @@ def _reasons_of_privacy(experiment: "Experiment") -> Iterator[str]:
         if experiment.model.norm == "batch":
             yield (
                 "model.norm=batch mixes the cases of a batch, so that no case has a gradient of "
-                f"its own to clip, which {name} needs. Set model.norm=group or instance."
+                f"its own to clip, which {name} needs. Set model.norm=group or instance, or "
+                "batch_fixed, for BatchNorm as Opacus' fixer replaces it."
             )
         label_counts = {
             "training.class_weights=balanced": training.class_weights == "balanced",

@@ -7,7 +7,7 @@ from torch import nn
 
 from models.convolution import Convolution
 from models.dp_resnet import DPResNet
-from models.norm import Norm
+from models.norm import Norm, fixed
 from models.resnet3d import ResNet3D
 from models.small_cnn import SmallCNN
 
@@ -51,11 +51,14 @@ def build_model(
         raise ValueError("model resnet3d takes volumes; choose small_cnn for 2D images")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        network: nn.Module
         if name == "resnet3d":
-            return ResNet3D(channels, classes, norm, conv, stem)
-        if name == "dp_resnet":
-            return DPResNet(channels, classes, dims, norm, scale_norm)
-        return SmallCNN(channels, classes, dims, norm)
+            network = ResNet3D(channels, classes, norm, conv, stem)
+        elif name == "dp_resnet":
+            network = DPResNet(channels, classes, dims, norm, scale_norm)
+        else:
+            network = SmallCNN(channels, classes, dims, norm)
+    return fixed(network) if norm == "batch_fixed" else network
 
 
 def is_head(name: str) -> bool:

@@ -4,7 +4,8 @@ from typing import Literal
 
 from torch import nn
 
-Norm = Literal["group", "batch", "instance"]
+# batch_fixed is batch as Opacus' fixer replaces it, once the network is built.
+Norm = Literal["group", "batch", "instance", "batch_fixed"]
 
 
 def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
@@ -19,6 +20,17 @@ def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
     if norm == "instance":
         return (nn.InstanceNorm3d if dims == 3 else nn.InstanceNorm2d)(channels, affine=True)
     return (nn.BatchNorm3d if dims == 3 else nn.BatchNorm2d)(channels)
+
+
+def fixed(network: nn.Module) -> nn.Module:
+    """A copy in which Opacus' fixer has replaced what mixes the cases of a batch.
+
+    BatchNorm becomes GroupNorm of up to 32 groups, with the same names and weights of its own.
+    """
+    from opacus.validators import ModuleValidator  # a second to import
+
+    replaced: nn.Module = ModuleValidator.fix(network)
+    return replaced
 
 
 def norm_tensors(model: nn.Module) -> frozenset[str]:

@@ -159,6 +159,6 @@ def refuse_unsuitable(model: nn.Module) -> None:
     if errors:
         said = " ".join(str(error) for error in errors[:2])
         raise ConsiliumError(
-            f"privacy.name=dp_sgd cannot train this network: {said} Set model.norm=group or "
-            "instance."
+            f"privacy.name=dp_sgd cannot train this network: {said} Set model.norm=group, "
+            "instance or batch_fixed."
         )

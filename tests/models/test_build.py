@@ -1,5 +1,6 @@
 import pytest
 import torch
+from opacus.validators import ModuleValidator
 from torch import nn
 
 from models import MODELS, build_model, is_head
@@ -16,7 +17,7 @@ def test_resnet_18_has_about_33_million_parameters():
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("norm", ["group", "batch", "instance"])
+@pytest.mark.parametrize("norm", ["group", "batch", "instance", "batch_fixed"])
 @pytest.mark.parametrize("side", [28, 64])
 def test_every_network_takes_both_sizes_with_every_norm(name, norm, side):
     if name != "small_cnn" and side == 64 and norm != "group":
@@ -54,6 +55,22 @@ def test_dp_resnet_has_nine_layers_and_nothing_that_mixes_cases_or_pools_by_maxi
     assert len(extra) == 4
     sizes = sum(p.numel() for p in network(False).parameters())
     assert 6.5e6 < sizes < 6.7e6 or dims == 3
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_opacus_fixer_leaves_nothing_that_mixes_cases(name):
+    def network(norm):
+        return build_model(name, channels=1, classes=2, dims=3, norm=norm, seed=0)
+
+    kept, replaced = network("batch"), network("batch_fixed")
+    assert ModuleValidator.validate(kept)
+    assert not ModuleValidator.validate(replaced)
+    lost = set(kept.state_dict()) - set(replaced.state_dict())
+    assert {key.rsplit(".", 1)[1] for key in lost} == {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    }
 
 
 def test_weights_depend_on_the_seed_alone():
