@@ -1,5 +1,6 @@
 """Writing files so that a reader sees the old one or the whole new one, never a part."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -47,6 +48,21 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made if it is not there; waits for whoever holds it.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:

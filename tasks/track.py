@@ -18,7 +18,7 @@ from federated.config import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
-from federated.files import write_text
+from federated.files import locked, write_text
 from federated.run_folder import RunFolder
 
 STORE = Path("mlruns")
@@ -34,9 +34,12 @@ def tracking_uri() -> str:
 
 def client() -> MlflowClient:
     """A client of the tracking and model registry server."""
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        STORE.mkdir(exist_ok=True)
-    return MlflowClient(tracking_uri())
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return MlflowClient(tracking_uri())
+    STORE.mkdir(exist_ok=True)
+    # The first client makes the database, and two at once spoil each other's.
+    with locked(STORE / ".lock"):
+        return MlflowClient(tracking_uri())
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

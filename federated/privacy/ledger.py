@@ -7,11 +7,10 @@ the number of lines and the last hash: an edited, removed or cut off line is not
 rewrite both files can forge both; runs keep the heads that they saw.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from federated.errors import ConsiliumError
-from federated.files import read_json, write_json
+from federated.files import locked, read_json, write_json
 from federated.privacy.accounting import RDP_ONLY, Accountant, Release, epsilon
 
 Unit = Literal["record", "site"]
@@ -127,20 +126,17 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise ConsiliumError(
-                f"The privacy ledger {self.path} cannot be written to: {error.strerror}. Nothing "
-                "is released without an entry. Make its folder writable, or name another with "
-                "CONSILIUM_LEDGER."
-            ) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                held.enter_context(locked(self.path.with_suffix(".lock")))
+            except OSError as error:
+                raise ConsiliumError(
+                    f"The privacy ledger {self.path} cannot be written to: {error.strerror}. "
+                    "Nothing is released without an entry. Make its folder writable, or name "
+                    "another with CONSILIUM_LEDGER."
+                ) from error
             yield
-        finally:
-            os.close(handle)
 
     def _append(self, entries: list[dict[str, Any]], content: dict[str, Any]) -> Head:
         before = _head(entries)
