@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from federated.compression import Agreed
+from federated.agreement import agreed, sent_groups, sent_length
 from federated.config import Experiment
 from federated.coordinator import participation
 from federated.errors import ConsiliumError
@@ -20,7 +20,6 @@ from federated.optimization import expected_change, local_work
 from federated.private_release import (
     largest_noise,
     noise_levels,
-    noisy_grid,
     refuse_too_little_noise,
 )
 from federated.protection import Protection
@@ -57,28 +56,6 @@ from federated.worker import StageResult, stage_result, worker_context
 
 # How many standard deviations of privacy noise a range of quantisation holds from the start.
 NOISE_ROOM = 4.0
-
-
-def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
-    """The lengths of the tensors in the vector that sites send: the shared ones, once or more."""
-    groups = layout.shared_groups
-    shared = sum(groups)
-    times = experiment.strategy.sent_length(shared) // shared if shared else 0
-    return groups * times
-
-
-def agreed(folder: RunFolder, state: RoundState) -> Agreed:
-    """What every site knows before the round that follows ``state``."""
-    experiment = folder.experiment()
-    groups = sent_groups(experiment, state.layout)
-    grid = noisy_grid(folder, sent_length(experiment, state.layout))
-    step = grid.step if grid else None
-    return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed, step)
-
-
-def sent_length(experiment: Experiment, layout: Layout) -> int:
-    """How many numbers a site sends."""
-    return experiment.compression.count(sum(sent_groups(experiment, layout)))
 
 
 def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:

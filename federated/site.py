@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from federated.agreement import trained_values
 from federated.data.dataset import SPLITS, Labels, Split
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
+from federated.masked_training import MaskedRule
 from federated.metrics import Probabilities
 from federated.optimization import local_work
 from federated.private_release import begin_release, spent_so_far
@@ -70,12 +72,13 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     layout.load(model, weights)
     start = SiteStart(layout, state.broadcast, memory)
     rule = strategy.local_rule(model, start)
+    moves = trained_values(folder, state, model)
     result = train(
         model,
         images,
         labels,
         experiment.training,
-        rule,
+        rule if moves is None else MaskedRule(rule, layout, moves),
         seed=experiment.seed,
         round_number=round_number,
         rounds=experiment.rounds,
@@ -86,7 +89,10 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     )
     trained = layout.flatten(model)
     work = local_work(len(images), experiment.training, has_batch_norm(model))
-    update = (trained - weights)[layout.shared]
+    change = trained - weights
+    if moves is not None:
+        change[~moves] = 0  # weight decay touches every value
+    update = change[layout.shared]
     sent, kept = strategy.finish_site(update, rule, work, start)
     if private:
         sent = private.protect_update(sent)

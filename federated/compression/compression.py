@@ -74,6 +74,10 @@ class Compression(Settings):
         """The positions that every site sends, ascending; ``None`` for all of them."""
         return None
 
+    def trained(self, agreed: Agreed) -> Positions | None:
+        """The positions that local training of the round may move; ``None`` for all of them."""
+        return None
+
     def own_positions(self, vector: Vector, memory: Arrays) -> tuple[Positions, Arrays]:
         """The positions that a site chooses for itself, and what it remembers for the next time."""
         raise NotImplementedError

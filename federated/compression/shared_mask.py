@@ -29,13 +29,15 @@ class SharedMask(Compression):
     """``density`` of the positions: by their score all but the share ``explore``.
 
     The score of a position is an exponential average, with share ``ema`` of the past, of the
-    magnitude of its aggregated update in the rounds in which it was sent.
+    magnitude of its aggregated update in the rounds in which it was sent. With ``train: sent``,
+    local training moves the positions that are sent and no others.
     """
 
     name: Literal["shared_mask"] = "shared_mask"
     density: float = Field(gt=0, le=1)
     explore: float = Field(default=0.2, gt=0, le=1)
     ema: float = Field(default=0.5, ge=0, lt=1)
+    train: Literal["all", "sent"] = "all"
 
     def count(self, length: int) -> int:
         """The density's share."""
@@ -50,6 +52,10 @@ class SharedMask(Compression):
         score = _score(agreed)
         score[explored] = -1
         return np.sort(np.concatenate([explored, largest(score, count - len(explored))]))
+
+    def trained(self, agreed: Agreed) -> Positions | None:
+        """Those that are sent, where so set."""
+        return self.positions(agreed) if self.train == "sent" else None
 
     def learn(self, agreed: Agreed, mean: Vector, positions: Positions | None) -> Arrays:
         """Average the magnitudes of what was sent into the scores."""

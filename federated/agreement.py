@@ -1,0 +1,56 @@
+"""What all sites know before a round with no message about it: it follows from the state."""
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from federated.compression import Agreed
+from federated.config import Experiment
+from federated.private_release import noisy_grid
+from federated.run_folder import RunFolder
+from federated.update import Layout, RoundState
+
+
+def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
+    """The lengths of the tensors in the vector that sites send: the shared ones, once or more."""
+    groups = layout.shared_groups
+    shared = sum(groups)
+    times = experiment.strategy.sent_length(shared) // shared if shared else 0
+    return groups * times
+
+
+def sent_length(experiment: Experiment, layout: Layout) -> int:
+    """How many numbers a site sends."""
+    return experiment.compression.count(sum(sent_groups(experiment, layout)))
+
+
+def agreed(folder: RunFolder, state: RoundState) -> Agreed:
+    """What every site knows before the round that follows ``state``."""
+    experiment = folder.experiment()
+    groups = sent_groups(experiment, state.layout)
+    grid = noisy_grid(folder, sent_length(experiment, state.layout))
+    step = grid.step if grid else None
+    return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed, step)
+
+
+def trained_values(
+    folder: RunFolder, state: RoundState, model: nn.Module
+) -> npt.NDArray[np.bool_] | None:
+    """Which of the model's values local training may move; ``None`` where it may move all.
+
+    Those that are sent, personal ones, and statistics, which training does not choose.
+    """
+    positions = folder.experiment().compression.trained(agreed(folder, state))
+    if positions is None:
+        return None
+    layout = state.layout
+    shared = np.zeros(int(layout.shared.sum()), bool)
+    # What a strategy sends beside the update follows it.
+    shared[positions[positions < len(shared)]] = True
+    result = np.ones(layout.size, bool)
+    result[layout.shared] = shared
+    parameters = {name for name, _ in model.named_parameters()}
+    for name, part in layout.split(result).items():
+        if name not in parameters:
+            part[...] = True
+    return result
