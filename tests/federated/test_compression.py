@@ -142,6 +142,14 @@ def test_another_seed_explores_in_another_order():
     assert (masks[0] != masks[1]).any()
 
 
+def test_what_local_training_may_move_is_what_is_sent_where_so_set():
+    agreed = Agreed(0, 1, GROUPS, {})
+    sent = SharedMask(density=0.1, train="sent")
+    np.testing.assert_array_equal(sent.trained(agreed), sent.positions(agreed))
+    assert SharedMask(density=0.1).trained(agreed) is None
+    assert NoCompression().trained(agreed) is None
+
+
 class TestQuantisation:
     @pytest.mark.parametrize("bits", [2, 3, 8, 16])
     def test_levels_are_unbiased_and_within_their_range(self, bits):

@@ -5,6 +5,7 @@ import torch
 from federated.augmentation import augment, class_weights, draw_epoch, random_flips
 from federated.config import TrainingSettings
 from federated.errors import ConsiliumError
+from federated.masked_training import MaskedRule
 from federated.optimization import learning_rate, local_work, make_optimizer
 from federated.strategies import FedAvg, FedProx
 from federated.strategies.strategy import SiteStart
@@ -203,6 +204,20 @@ def test_training_in_bfloat16_is_close_to_float32_and_keeps_float32_weights():
     full = trained(images=IMAGES[:16])[1]
     assert result.loss != full.loss
     assert result.loss == pytest.approx(full.loss, rel=0.02)
+
+
+def test_a_mask_holds_gradients_after_the_strategys_own_term():
+    model = build_model("small_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)
+    layout = Layout.of(model)
+    moves = np.arange(layout.size) % 3 == 0
+    strategy = FedProx(mu=1.0).local_rule(model, SiteStart(layout))
+    for parameter in model.parameters():
+        parameter.data += 1
+        parameter.grad = torch.ones_like(parameter)
+    MaskedRule(strategy, layout, moves).adjust(model.named_parameters())
+    gradients = np.concatenate([p.grad.ravel().numpy() for p in model.parameters()])
+    # 1 of the loss and 1 of the proximal term.
+    np.testing.assert_allclose(gradients, np.where(moves, 2, 0), rtol=1e-5)
 
 
 def test_float16_without_a_gpu_is_refused():
