@@ -48,7 +48,7 @@ def plain(updates: dict[str, Any]) -> float:
     return time.perf_counter() - started
 
 
-def secure(updates: dict[str, Any], neighbours: int | None, bits: int) -> tuple[float, float]:
+def secure(updates: dict[str, Any], neighbours: int, bits: int) -> tuple[float, float]:
     """Seconds of SecAgg+ around the updates, and by how much the server's memory grew in MiB."""
     protection = SecAggPlus(neighbours=neighbours)
     sites, length = list(updates), len(next(iter(updates.values())))
@@ -114,8 +114,9 @@ def main() -> None:
         table.add_column(column, justify="right" if column else "left")
     repeats = range(given.repeats)
     base = statistics.median(plain(updates) for _ in repeats)
-    graphs = {"all neighbours": None, f"{given.neighbours} neighbours": given.neighbours}
-    for name, neighbours in graphs.items():
+    most = SecAggPlus().holders(given.sites) - 1
+    for neighbours in dict.fromkeys((most, min(most, given.neighbours))):
+        name = "all neighbours" if neighbours == given.sites - 1 else f"{neighbours} neighbours"
         for bits in (8, 16):
             rounds = [secure(updates, neighbours, bits) for _ in repeats]
             seconds = statistics.median(seconds for seconds, _ in rounds)
@@ -124,7 +125,7 @@ def main() -> None:
             table.add_row(f"Consilium, {name}, {bits}-bit levels", *cells)
         if given.flower:
             # Flower counts the site itself among the holders of its shares.
-            shares = given.sites if neighbours is None else neighbours + 1
+            shares = neighbours + 1
             found = [flower(given.flower, given.sites, given.values, shares) for _ in repeats]
             base_theirs = statistics.median(f["plain"] for f in found)
             theirs = statistics.median(f["secure"] for f in found)
