@@ -6,7 +6,8 @@ from torch import nn
 
 from federated.compression import Agreed
 from federated.config import Experiment
-from federated.private_release import noisy_grid
+from federated.optimization import learning_rate
+from federated.private_release import largest_noise, noisy_grid
 from federated.run_folder import RunFolder
 from federated.update import Layout, RoundState
 
@@ -29,8 +30,24 @@ def agreed(folder: RunFolder, state: RoundState) -> Agreed:
     experiment = folder.experiment()
     groups = sent_groups(experiment, state.layout)
     grid = noisy_grid(folder, sent_length(experiment, state.layout))
-    step = grid.step if grid else None
-    return Agreed(experiment.seed, state.round_number + 1, groups, state.agreed, step)
+    number = state.round_number + 1
+    return Agreed(
+        experiment.seed,
+        number,
+        groups,
+        state.agreed,
+        grid.step if grid else None,
+        # Noise does not fall with the learning rate.
+        1.0 if largest_noise(folder) else _next_rate(experiment, number),
+    )
+
+
+def _next_rate(experiment: Experiment, number: int) -> float:
+    """The learning rate of the round after ``number`` over that of ``number``, by the schedule."""
+    now, after = (
+        learning_rate(experiment.training, n, experiment.rounds) for n in (number, number + 1)
+    )
+    return after / now if number < experiment.rounds else 1.0
 
 
 def trained_values(

@@ -38,6 +38,7 @@ class Agreed:
     ``groups`` are the lengths of the tensors in the vector that is sent, in order; ``arrays`` is
     what a compression learned of the rounds before, from their aggregates alone. ``step`` is the
     width of a level where a privacy rounds the values, to a grid that is the same every round.
+    ``next_scale`` is how large updates of the next round are expected to be, over this one's.
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Agreed:
     groups: tuple[int, ...]
     arrays: Arrays
     step: float | None = None
+    next_scale: float = 1.0
 
     @cached_property
     def length(self) -> int:
@@ -172,7 +174,9 @@ class Compression(Settings):
         elif self.bits is not None:
             total = total * self._steps(agreed, positions)
             ranges = agreed.arrays[RANGES]
-            arrays[RANGES] = next_ranges(ranges, self._groups(agreed.groups), total, positions)
+            arrays[RANGES] = next_ranges(
+                ranges, self._groups(agreed.groups), total, positions, agreed.next_scale
+            )
         at_positions = (total / weight).astype(np.float32)
         arrays |= self.learn(agreed, at_positions, positions)
         if positions is None:

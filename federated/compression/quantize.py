@@ -56,12 +56,21 @@ def group_of(groups: Sequence[int], positions: Positions) -> npt.NDArray[np.intp
 
 
 def next_ranges(
-    ranges: Vector, groups: Sequence[int], total: Doubles, positions: Positions | None
+    ranges: Vector,
+    groups: Sequence[int],
+    total: Doubles,
+    positions: Positions | None,
+    next_scale: float = 1.0,
 ) -> Vector:
-    """The ranges of the next round; groups of which nothing was sent keep theirs."""
+    """The ranges of the next round; groups of which nothing was sent keep theirs.
+
+    ``next_scale`` is how large the next round's updates are expected to be, over this one's: where
+    the learning rate falls faster than :data:`SLOWEST`, levels of a few bits would else be nothing
+    but rounding.
+    """
     if positions is None:
         positions = np.arange(sum(groups))
     found = np.full(len(ranges), -1.0)
     np.maximum.at(found, group_of(groups, positions), np.abs(total))
-    moved = np.maximum(np.maximum(ROOM * found, SLOWEST * ranges), SMALLEST)
-    return np.where(found >= 0, moved, ranges).astype(np.float32)
+    moved = np.where(found >= 0, np.maximum(ROOM * found, SLOWEST * ranges), ranges)
+    return np.maximum(next_scale * moved, SMALLEST).astype(np.float32)
