@@ -113,7 +113,7 @@ def _noise_source(
     if privacy.noise == "seeded":
         seed = worker_context(folder.root).experiment.seed
         return seeded_random(seed, site, round_number, privacy.mechanism)
-    if privacy.distributed:
+    if isinstance(privacy, DistributedSiteLevel):
         return SecretRandom(os.urandom(KEY_BYTES))
     place = keys_root() / "noise"
     refuse_keys_in(folder.root.parent.parent, place)

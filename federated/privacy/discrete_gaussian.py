@@ -64,6 +64,7 @@ class NoisyGrid:
                 return rounded
 
 
+@lru_cache(maxsize=16)
 def fit_grid(
     clip: float, noise_multiplier: float, bits: int, length: int, noisy_sites: int
 ) -> NoisyGrid:

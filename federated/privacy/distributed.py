@@ -36,7 +36,6 @@ class DistributedSiteLevel(Private):
 
     unit: ClassVar[Unit | None] = "site"
     mechanism: ClassVar[str] = RDP_ONLY
-    distributed: ClassVar[bool] = True
 
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
         """One mechanism a round, on all that the site has."""

@@ -19,8 +19,6 @@ class Privacy(Settings):
 
     # Whom a guarantee is for; None where there is none.
     unit: ClassVar[Unit | None] = None
-    # Whether the noise is in the sum alone, so that a protection has to hide the updates.
-    distributed: ClassVar[bool] = False
 
 
 class Private(Privacy):
