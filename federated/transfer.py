@@ -45,15 +45,17 @@ class TransferReport:
             f"transfer learning from {self.file} ({self.format}): {len(self.matched)} tensors "
             f"matched, {len(self.reshaped)} reshaped, {len(self.skipped)} skipped, "
             f"{len(self.missing)} not in the file, {len(self.unused)} of the file unused"
-            + ("; the head is initialised anew" if head else "")
+            + ("; the head starts anew, from zero" if head else "")
         )
 
 
 def load_pretrained(model: nn.Module, path: Path) -> TransferReport:
     """Fill a model with what fits of a file of weights, in place.
 
-    The head keeps its own initial weights unless all of it fits exactly, that is, unless the
-    classes are the same in number. Integer buffers are left alone.
+    The head, which is one linear classifier, starts from zero unless all of it fits exactly, that
+    is, unless the classes are the same in number. From zero every class is equally probable and the
+    first step is along the features; random weights would first have to be unlearnt, which under
+    differential privacy costs most of the budget. Integer buffers are left alone.
 
     Raises:
         ConsiliumError: no such file, not plain tensors, or nothing of the backbone fits.
@@ -82,8 +84,11 @@ def load_pretrained(model: nn.Module, path: Path) -> TransferReport:
             "give another file."
         )
     with torch.no_grad():
-        for name, tensor in fitted.items():
-            target[name].copy_(tensor)
+        for name, tensor in target.items():
+            if name in fitted:
+                tensor.copy_(fitted[name])
+            elif is_head(name):
+                tensor.zero_()
     return report
 
 
@@ -101,7 +106,7 @@ def _fit_all(
             report.missing.append(name)
             continue
         if is_head(name) and not head_fits:
-            report.skipped[name] = "the head is initialised anew: it is for other classes"
+            report.skipped[name] = "it is for other classes: the head starts anew, from zero"
             continue
         result, how = fit(found[name].float(), tuple(tensor.shape))
         if result is None:

@@ -28,8 +28,8 @@ def build_model(
 ) -> nn.Module:
     """Build a network with random weights that depend on ``seed`` alone.
 
-    The caller's random state is left as it was. Every network has its classifier in ``head``;
-    the rest is its backbone.
+    The caller's random state is left as it was. Every network has its classifier, one linear
+    layer, in ``head``; the rest is its backbone.
 
     Args:
         name: one of :data:`MODELS`.

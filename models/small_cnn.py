@@ -11,7 +11,7 @@ HIDDEN = 64
 
 
 class SmallCNN(nn.Module):
-    """Three convolution blocks of 16, 32 and 64 channels, then two linear layers.
+    """Three convolution blocks of 16, 32 and 64 channels, a hidden layer of 64, and the classifier.
 
     A block is convolution (kernel 3), max-pooling by 2, normalisation and ReLU; pooling first
     leaves an eighth of a volume to normalise, a third of the time of a step on a CPU. For one
@@ -37,10 +37,14 @@ class SmallCNN(nn.Module):
             ]
             width_in = width
         # 28 voxels a side arrive here as 3, so this is the identity there and fixes larger inputs.
-        self.features = nn.Sequential(*layers, adaptive_pool(3), nn.Flatten())
-        self.head = nn.Sequential(
-            nn.Linear(WIDTHS[-1] * 3**dims, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)
-        )
+        layers += [
+            adaptive_pool(3),
+            nn.Flatten(),
+            nn.Linear(WIDTHS[-1] * 3**dims, HIDDEN),
+            nn.ReLU(),
+        ]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(HIDDEN, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))

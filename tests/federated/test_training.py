@@ -132,7 +132,7 @@ def changed(after, norm="group"):
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_a_frozen_backbone_stays_to_the_last_bit_while_the_head_learns(norm):
     _, _, model = trained(norm=norm, freeze_rounds=1)
-    assert changed(model, norm) == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}
+    assert changed(model, norm) == {"head.weight", "head.bias"}
 
 
 def test_the_backbone_thaws_after_its_frozen_rounds():

@@ -119,7 +119,8 @@ def test_an_acs_convolution_sees_a_plane_a_third_of_its_channels():
     assert planes == [(1, 3, 3)] * 3 + [(3, 1, 3)] * 2 + [(3, 3, 1)] * 2
 
 
-def test_only_the_classifier_is_the_head():
-    model = build_model("resnet3d", channels=1, classes=3, dims=3, norm="group", seed=0)
+@pytest.mark.parametrize("name", MODELS)
+def test_only_the_classifier_is_the_head(name):
+    model = build_model(name, channels=1, classes=3, dims=3, norm="group", seed=0)
     heads = [name for name in model.state_dict() if is_head(name)]
     assert heads == ["head.weight", "head.bias"]
