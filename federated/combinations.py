@@ -40,7 +40,7 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
     if model.name == "resnet3d" and not dataset.endswith("3d"):
         yield (
             f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
-            "Use model.name=small_cnn or dp_resnet."
+            "Use model.name=small_cnn, shallow_cnn or dp_resnet."
         )
     only_resnet = {"conv": model.conv != "3d", "stem": model.stem != 3}
     if model.name != "resnet3d" and any(only_resnet.values()):

@@ -80,7 +80,7 @@ class ModelSettings(Settings):
     ``scale_norm`` is of dp_resnet: whether its residual sums are normalised once more.
     """
 
-    name: Literal["small_cnn", "resnet3d", "dp_resnet"] = "small_cnn"
+    name: Literal["small_cnn", "shallow_cnn", "resnet3d", "dp_resnet"] = "small_cnn"
     norm: Norm = "group"
     init: str = Field(default="random", min_length=1)
     conv: Convolution = "3d"

@@ -13,6 +13,7 @@ from federated.augmentation import augment, class_weights, draw_epoch
 from federated.config import TrainingSettings
 from federated.data.dataset import Images, Labels, to_float
 from federated.errors import ConsiliumError
+from federated.feature_mean import set_mean, set_private_mean
 from federated.metrics import Probabilities
 from federated.optimization import (
     freeze,
@@ -23,6 +24,7 @@ from federated.optimization import (
 )
 from federated.randomness import torch_generator
 from federated.strategies.strategy import LocalRule
+from models import Centring, centring_of
 
 EVALUATION_BATCH = 128
 
@@ -35,6 +37,11 @@ class Gradients(Protocol):
 
     def compute(self, batch: Tensor, losses: Callable[[Tensor], Tensor]) -> None:
         """Write a step's gradient into ``.grad``, from the loss of each case."""
+
+    def noised_mean(
+        self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
+    ) -> Tensor:
+        """Instead of a step's gradient, the mean of a vector of each case."""
 
     def close(self) -> None:
         """Leave the model as it was."""
@@ -119,16 +126,23 @@ def train(
     if settings.class_weights == "balanced":
         weights = class_weights(targets, classes).to(device)
 
-    def loss_of(batch: Tensor, reduction: str) -> Tensor:
+    def inputs(batch: Tensor) -> Tensor:
         x = torch.from_numpy(to_float(images[batch.numpy()])).to(device)
-        x = augment(x, settings.augment, generator)
+        return augment(x, settings.augment, generator)
+
+    def loss_of(batch: Tensor, reduction: str) -> Tensor:
         y = targets[batch].to(device)
         with precision.autocast():
-            logits = model(x).float()
+            logits = model(inputs(batch)).float()
             return nn.functional.cross_entropy(logits, y, weight=weights, reduction=reduction)
 
+    # Found once: every later round builds on it.
+    centring = centring_of(model) if round_number == 1 else None
     if private is not None:
-        return _train_privately(model, private(model, optimizer), optimizer, rule, loss_of)
+        gradients = private(model, optimizer)
+        return _train_privately(model, gradients, optimizer, rule, loss_of, inputs, centring)
+    if centring is not None:
+        set_mean(model, centring, torch.split(torch.arange(len(images)), EVALUATION_BATCH), inputs)
     loss_sum, drawn, steps = 0.0, 0, 0
     for _ in range(settings.local_epochs):
         loss_sum, drawn = 0.0, 0
@@ -157,11 +171,16 @@ def _train_privately(
     optimizer: torch.optim.Optimizer,
     rule: LocalRule,
     loss_of: Callable[..., Tensor],
+    inputs: Callable[[Tensor], Tensor],
+    centring: Centring | None,
 ) -> LocalResult:
     """The same with gradients that are clipped and noised; the loss would be a release too."""
     steps = 0
     try:
-        for batch in gradients.batches():
+        batches = iter(gradients.batches())
+        if centring is not None:
+            set_private_mean(model, centring, next(batches), inputs, gradients)
+        for batch in batches:
             gradients.compute(batch, partial(loss_of, reduction="none"))
             rule.adjust(model.named_parameters())
             optimizer.step()

@@ -9,9 +9,10 @@ from models.convolution import Convolution
 from models.dp_resnet import DPResNet
 from models.norm import Norm, fixed
 from models.resnet3d import ResNet3D
+from models.shallow_cnn import ShallowCNN
 from models.small_cnn import SmallCNN
 
-MODELS = ("small_cnn", "resnet3d", "dp_resnet")
+MODELS = ("small_cnn", "shallow_cnn", "resnet3d", "dp_resnet")
 
 
 def build_model(
@@ -56,6 +57,8 @@ def build_model(
             network = ResNet3D(channels, classes, norm, conv, stem)
         elif name == "dp_resnet":
             network = DPResNet(channels, classes, dims, norm, scale_norm)
+        elif name == "shallow_cnn":
+            network = ShallowCNN(channels, classes, dims, norm)
         else:
             network = SmallCNN(channels, classes, dims, norm)
     return fixed(network) if norm == "batch_fixed" else network

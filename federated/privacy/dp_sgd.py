@@ -126,6 +126,22 @@ class PrivateGradients:
             parameter.grad = (summed.view_as(parameter) + noise) / self._expected
             parameter.summed_grad = parameter.grad_sample = None
 
+    def noised_mean(
+        self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
+    ) -> Tensor:
+        """The mean of the vectors ``(n, width)`` of a step's cases, instead of a gradient.
+
+        Each is clipped to norm ``bound``, and the noise is σ·``bound``: the same mechanism as a
+        step on gradients, with a sensitivity of its own.
+        """
+        # A batch of none tells the width.
+        parts = torch.split(batch, self._physical_batch) if len(batch) else (batch,)
+        total = sum(clipped(vectors(part), bound).sum(dim=0) for part in parts)
+        assert isinstance(total, Tensor)
+        drawn = torch.from_numpy(self._random.normal(total.shape).astype(np.float32))
+        noise = self._release.noise_multiplier * bound * drawn.to(total.device)
+        return (total + noise) / self._expected
+
     def _add_clipped(self, batch: Tensor, losses: Losses) -> None:
         """Add the clipped gradients of a batch into ``.summed_grad``, part by part."""
         from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
@@ -145,6 +161,13 @@ class PrivateGradients:
     def close(self) -> None:
         """Leave the model as it was."""
         self._hooks.cleanup()
+
+
+def clipped(vectors: Tensor, bound: float) -> Tensor:
+    """Rows scaled down to a Euclidean norm of at most ``bound``."""
+    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    scaled: Tensor = vectors * (bound / norms.clamp(min=bound))
+    return scaled
 
 
 def refuse_unsuitable(model: nn.Module) -> None:
