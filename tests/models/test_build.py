@@ -11,6 +11,15 @@ def test_the_small_net_has_about_181_000_parameters():
     assert sum(p.numel() for p in model.parameters()) == 180_674
 
 
+def test_the_shallow_net_has_about_500_parameters_and_starts_uncentred():
+    model = build_model("shallow_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)
+    assert sum(p.numel() for p in model.parameters()) == 514
+    x = torch.rand(3, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.centring(x), 20 * x)
+    model.centring.mean.copy_(x[0])
+    assert not model.centring(x)[0].any()
+
+
 def test_resnet_18_has_about_33_million_parameters():
     model = build_model("resnet3d", channels=1, classes=2, dims=3, norm="group", seed=0)
     assert 33.0e6 < sum(p.numel() for p in model.parameters()) < 33.3e6
@@ -27,7 +36,7 @@ def test_every_network_takes_both_sizes_with_every_norm(name, norm, side):
         assert model(torch.zeros(1, 1, side, side, side)).shape == (1, 3)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "dp_resnet"])
+@pytest.mark.parametrize("name", ["small_cnn", "shallow_cnn", "dp_resnet"])
 def test_some_networks_take_2d_images(name):
     model = build_model(name, channels=3, classes=8, dims=2, norm="group", seed=0)
     assert model(torch.zeros(2, 3, 28, 28)).shape == (2, 8)
@@ -88,7 +97,7 @@ def test_weights_depend_on_the_seed_alone():
 
 def test_mistakes_are_named():
     with pytest.raises(
-        ValueError, match="unknown model 'vgg'; known: small_cnn, resnet3d, dp_resnet"
+        ValueError, match="unknown model 'vgg'; known: small_cnn, shallow_cnn, resnet3d, dp_resnet"
     ):
         build_model("vgg", channels=1, classes=2, dims=3, norm="group", seed=0)
     with pytest.raises(ValueError, match="choose small_cnn"):
