@@ -1,0 +1,95 @@
+"""What a segmentation data set is: the same few facts for each, beside how its files are found."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of one case.
+
+    ``images`` holds a file for each of the family's modalities, in that order; ``mask`` is ``None``
+    where it is missing. Cases of one ``patient`` stay in one split; ``site`` is where the images
+    come from, where the data set tells.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    mask: Path | None
+    patient: str
+    site: str | None = None
+
+
+@dataclass(frozen=True)
+class CaseNames:
+    """Where the files of a case lie in the family's folder."""
+
+    images: tuple[str, ...]
+    mask: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The cases of a folder, by name, and the files that belong to none of them."""
+
+    cases: tuple[CaseFiles, ...]
+    strays: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A data set family.
+
+    ``labels`` are the classes by their value in a mask, background first; ``label_values`` maps
+    values as they stand in the files to these where they differ. ``channels`` is that of one case,
+    all modalities together. ``spacing`` in mm is what volumes are resampled to, ``None`` to leave
+    them; ``shape`` in voxels is what a network sees at once: whole cases are fitted to it where
+    ``whole``, else patches of it are drawn. ``window`` in Hounsfield units clips CT, ``None``
+    normalises each image to zero mean and unit variance. ``find`` lists a folder,
+    ``name_files`` says where the files of the n-th case of a generated one lie.
+    """
+
+    name: str
+    dims: Literal[2, 3]
+    modalities: tuple[str, ...]
+    channels: int
+    labels: tuple[str, ...]
+    label_values: Mapping[int, int]
+    spacing: tuple[float, float, float] | None
+    shape: tuple[int, ...]
+    whole: bool
+    window: tuple[float, float] | None
+    licence: str
+    source: str
+    layout: str
+    find: Callable[[Path], Found]
+    name_files: Callable[[int], CaseNames]
+
+
+def pair(
+    images: Mapping[str, tuple[Path, ...]],
+    masks: Mapping[str, Path],
+    describe: Callable[[str], tuple[str, str | None]],
+    others: Iterable[Path] = (),
+) -> Found:
+    """Cases from images and masks of the same names.
+
+    Args:
+        describe: from a case's name to its patient and its site.
+        others: further files that belong to no case.
+    """
+    cases = [CaseFiles(name, images[name], masks.get(name), *describe(name)) for name in images]
+    strays = [masks[name] for name in masks if name not in images]
+    ordered = sorted(cases, key=lambda case: case.name)
+    return Found(tuple(ordered), tuple(sorted([*strays, *others])))
+
+
+def by_stem(folder: Path, patterns: Iterable[str], remove: str = "") -> dict[str, Path]:
+    """Files of a folder by their name without its extensions and without the ending ``remove``."""
+    return {
+        path.name.split(".")[0].removesuffix(remove): path
+        for pattern in patterns
+        for path in sorted(folder.glob(pattern))
+    }

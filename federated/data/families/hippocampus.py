@@ -1,0 +1,37 @@
+"""Hippocampus: T1-weighted MRI crops with two labels, Medical Segmentation Decathlon Task04."""
+
+from pathlib import Path
+
+from federated.data.families.family import CaseNames, Family, Found, by_stem, pair
+
+
+def find(folder: Path) -> Found:
+    """``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``; each name is another patient."""
+    images = by_stem(folder / "images", ["*.nii.gz", "*.nii"])
+    masks = by_stem(folder / "labels", ["*.nii.gz", "*.nii"])
+    return pair({n: (p,) for n, p in images.items()}, masks, lambda name: (name, None))
+
+
+def name_files(number: int) -> CaseNames:
+    """``hippocampus_NNN``."""
+    name = f"hippocampus_{number:03d}.nii.gz"
+    return CaseNames((f"images/{name}",), f"labels/{name}")
+
+
+HIPPOCAMPUS = Family(
+    name="hippocampus",
+    dims=3,
+    modalities=("MRI",),
+    channels=1,
+    labels=("background", "anterior", "posterior"),
+    label_values={},
+    spacing=(1.0, 1.0, 1.0),
+    shape=(48, 64, 48),
+    whole=True,
+    window=None,
+    licence="CC BY-SA 4.0",
+    source="Antonelli et al. 2022, The Medical Segmentation Decathlon",
+    layout="images/hippocampus_NNN.nii.gz, labels/hippocampus_NNN.nii.gz",
+    find=find,
+    name_files=name_files,
+)

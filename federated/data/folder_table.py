@@ -1,0 +1,120 @@
+"""One row a case of a folder, with the facts that validation judges."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from federated.data.families import CaseFiles, Family, Found
+from federated.data.read_volume import Volume, read_mask, read_volume
+from federated.errors import ConsiliumError
+
+# Affines of a pair may differ by rounding in their headers, in mm.
+AFFINE_TOLERANCE = 1e-3
+# A tenth of a size, a contrast or a window of CT is no difference.
+LEAST_SPREAD = 0.1
+
+
+def folder_table(family: Family, found: Found) -> pd.DataFrame:
+    """Facts of all cases and strays, each file read once, one case in memory at a time.
+
+    Columns: ``case``; ``path`` of the image and ``mask_path`` (empty where there is none);
+    ``unreadable`` says why a file cannot be read; ``shapes`` and ``affines`` are ``same`` or what
+    differs between the files of the case; ``labels`` those in the mask that the family does not
+    know; ``foreground`` the voxels that are labelled; ``missing`` the values that are no numbers;
+    ``size`` and ``intensity`` how many robust standard deviations the case is from the others: in
+    the logarithm of its voxels, and in its mean where intensities have a unit (CT), else in the
+    logarithm of its contrast, spread over mean, because the scale of an MRI or a photograph says
+    nothing; ``copy_of`` another case with the same image, listed before. Facts that cannot be had
+    are NaN.
+    """
+    rows = [_facts(family, case) for case in found.cases]
+    rows += [{"case": path.name, "path": "", "mask_path": str(path)} for path in found.strays]
+    columns = (
+        *("case", "path", "mask_path", "unreadable", "shapes", "affines", "labels", "foreground"),
+        *("missing", "voxels", "mean", "spread", "digest"),
+    )
+    table = pd.DataFrame(rows, columns=list(columns))
+    text = ["path", "mask_path", "unreadable", "labels"]
+    table[text] = table[text].fillna("")
+    table[["shapes", "affines"]] = table[["shapes", "affines"]].fillna("same")
+    table["size"] = _distance(_log(table["voxels"]), LEAST_SPREAD)
+    if family.window:
+        width = family.window[1] - family.window[0]
+        table["intensity"] = _distance(table["mean"], LEAST_SPREAD * width)
+    else:
+        contrast = _log(table["spread"]) - _log(table["mean"].abs())
+        table["intensity"] = _distance(contrast, LEAST_SPREAD)
+    table["copy_of"] = _copies(table)
+    return table
+
+
+def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "case": case.name,
+        "path": str(case.images[0]),
+        "mask_path": str(case.mask or ""),
+    }
+    try:
+        images = [read_volume(path) for path in case.images]
+        mask = read_mask(case.mask) if case.mask else None
+    except ConsiliumError as error:
+        return row | {"unreadable": str(error)}
+    values = np.concatenate([image.values for image in images])
+    finite = np.isfinite(values)
+    row |= {
+        "missing": int((~finite).sum()),
+        "voxels": int(np.prod(images[0].spatial)),
+        "mean": float(values[finite].mean()) if finite.any() else np.nan,
+        "spread": float(values[finite].std()) if finite.any() else np.nan,
+        "digest": hashlib.sha256(values.tobytes()).hexdigest()[:16],
+        "shapes": _differing_shapes([*images, *([mask] if mask else [])]),
+        "affines": _differing_affines([*images, *([mask] if mask else [])]),
+    }
+    if mask:
+        present = np.unique(mask.values)
+        known = {*range(len(family.labels)), *family.label_values}
+        row["labels"] = ", ".join(str(int(v)) for v in present if int(v) not in known)
+        row["foreground"] = int((mask.values != 0).sum())
+    return row
+
+
+def _differing_shapes(volumes: Sequence[Volume]) -> str:
+    shapes = list(dict.fromkeys("x".join(map(str, volume.spatial)) for volume in volumes))
+    return "same" if len(shapes) == 1 else " and ".join(shapes)
+
+
+def _differing_affines(volumes: Sequence[Volume]) -> str:
+    affines = [volume.affine for volume in volumes if volume.affine is not None]
+    gaps = [float(np.abs(affine - affines[0]).max()) for affine in affines[1:]]
+    if not gaps or max(gaps) <= AFFINE_TOLERANCE:
+        return "same"
+    return f"differ by up to {max(gaps):.3g}"
+
+
+def _log(values: "pd.Series[Any]") -> "pd.Series[float]":
+    return pd.Series(np.log(values.astype(float).clip(lower=1e-6)), index=values.index)
+
+
+def _distance(values: "pd.Series[float]", least: float) -> "pd.Series[float]":
+    """How far each value is from the median, in robust standard deviations.
+
+    1.4826 times the median absolute deviation is the standard deviation of a normal distribution;
+    at least ``least`` is taken, so that among equal cases a small difference is none.
+    """
+    gaps = (values - values.median()).abs()
+    scale = 1.4826 * float(gaps.median()) if gaps.notna().any() else 0.0
+    return gaps / max(scale, least)
+
+
+def _copies(table: pd.DataFrame) -> list[str]:
+    first: dict[str, str] = {}
+    result = []
+    for case, digest in zip(table["case"], table["digest"], strict=True):
+        known = isinstance(digest, str)
+        result.append(first.get(digest, "") if known else "")
+        if known:
+            first.setdefault(digest, case)
+    return result

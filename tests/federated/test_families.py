@@ -1,0 +1,199 @@
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from federated.data.families import FAMILIES
+from federated.data.folder_phantom import write_phantom
+from federated.data.folder_table import folder_table
+from federated.data.read_volume import read_mask, read_volume
+from federated.errors import ConsiliumError
+from tests.conftest import REAL_DATA
+
+SMALL = {2: (40, 48), 3: (20, 24, 16)}
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def family(request):
+    return FAMILIES[request.param]
+
+
+def phantom(family, folder, cases=6):
+    write_phantom(family, folder, cases, seed=0, shape=SMALL[family.dims])
+    return family.find(folder)
+
+
+def test_every_family_finds_its_cases_and_reads_them(family, tmp_path):
+    found = phantom(family, tmp_path)
+    assert len(found.cases) == 6
+    assert not found.strays
+    assert len({case.name for case in found.cases}) == 6
+    for case in found.cases:
+        images = [read_volume(path) for path in case.images]
+        mask = read_mask(case.mask)
+        assert sum(len(image.values) for image in images) == family.channels
+        assert {image.spatial for image in images} == {mask.spatial}
+        assert mask.spatial == SMALL[family.dims]
+        values = {family.label_values.get(int(v), int(v)) for v in np.unique(mask.values)}
+        assert values <= set(range(len(family.labels)))
+
+
+def test_a_phantom_has_nothing_to_complain_of(family, tmp_path):
+    table = folder_table(family, phantom(family, tmp_path))
+    assert (table[["unreadable", "labels", "copy_of"]] == "").all(axis=None)
+    assert (table[["shapes", "affines"]] == "same").all(axis=None)
+    assert (table["foreground"] > 0).all()
+    assert (table[["size", "intensity"]] < 6).all(axis=None)
+
+
+def test_a_phantom_is_the_same_again_and_another_with_another_seed(tmp_path):
+    family = FAMILIES["hippocampus"]
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write_phantom(family, tmp_path / name, 1, seed, SMALL[3])
+    first, again, other = (
+        read_volume(family.find(tmp_path / name).cases[0].images[0]).values for name in "abc"
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_both_eyes_and_all_time_points_of_a_patient_belong_together(tmp_path):
+    eyes = phantom(FAMILIES["retina"], tmp_path / "retina", 8).cases
+    chase = [case for case in eyes if case.site == "chasedb1"]
+    assert len(chase) == 4
+    assert len({case.patient for case in chase}) == 2
+    assert len({case.patient for case in eyes if case.site == "drive"}) == 4
+    points = phantom(FAMILIES["brain"], tmp_path / "brain").cases
+    assert len({case.patient for case in points}) == 3
+
+
+def test_lesions_and_institutions_are_read_where_they_are_told(tmp_path):
+    skin, brain = tmp_path / "skin", tmp_path / "brain"
+    phantom(FAMILIES["skin"], skin)
+    (skin / "HAM10000_metadata.csv").write_text(
+        "lesion_id,image_id,dataset\nL1,ISIC_0000000,vienna_dias\nL1,ISIC_0000001,vienna_dias\n"
+    )
+    first, second, third, *_ = FAMILIES["skin"].find(skin).cases
+    assert (first.patient, first.site) == (second.patient, second.site) == ("L1", "vienna_dias")
+    assert (third.patient, third.site) == ("ISIC_0000002", None)
+    phantom(FAMILIES["brain"], brain)
+    (brain / "partitioning_1.csv").write_text("Partition_ID,Subject_ID\n3,BraTS-GLI-00000-100\n")
+    sites = {case.name: case.site for case in FAMILIES["brain"].find(brain).cases}
+    assert sites["BraTS-GLI-00000-100"] == "institution-03"
+    assert sites["BraTS-GLI-00001-100"] is None
+
+
+def test_a_case_that_lacks_a_modality_is_none_and_its_files_are_named(tmp_path):
+    phantom(FAMILIES["brain"], tmp_path, 4)
+    name = "BraTS-GLI-00000-100"
+    (tmp_path / name / f"{name}-t2f.nii.gz").unlink()
+    found = FAMILIES["brain"].find(tmp_path)
+    assert len(found.cases) == 3
+    assert {path.name for path in found.strays} == {
+        f"{name}-{kind}.nii.gz" for kind in ("t1n", "t1c", "t2w", "seg")
+    }
+
+
+class TestFaults:
+    """One fault of each kind in a folder, all of them found in one pass."""
+
+    @pytest.fixture(scope="class")
+    def table(self, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("kidney")
+        write_phantom(FAMILIES["kidney"], folder, 16, seed=0, shape=(16, 18, 20))
+
+        def change(number, kind, values=None, affine=None):
+            path = folder / f"case_{number:05d}" / f"{kind}.nii.gz"
+            image = nibabel.load(path)
+            array = np.asarray(image.dataobj) if values is None else values
+            nibabel.save(
+                nibabel.Nifti1Image(array, image.affine if affine is None else affine), path
+            )
+
+        (folder / "case_00000/segmentation.nii.gz").unlink()
+        (folder / "case_00001/imaging.nii.gz").unlink()
+        change(2, "segmentation", values=np.ones((16, 18, 19), np.uint8))
+        change(3, "segmentation", affine=np.diag([2.0, 2.0, 3.0, 1.0]))
+        change(4, "segmentation", values=np.full((16, 18, 20), 7, np.uint8))
+        change(5, "segmentation", values=np.zeros((16, 18, 20), np.uint8))
+        change(6, "imaging", values=np.zeros((64, 64, 64), np.float32))
+        change(6, "segmentation", values=np.ones((64, 64, 64), np.uint8))
+        change(7, "imaging", values=np.full((16, 18, 20), 3000, np.float32))
+        copied = np.asarray(nibabel.load(folder / "case_00010/imaging.nii.gz").dataobj)
+        change(11, "imaging", values=copied)
+        path = folder / "case_00008/imaging.nii.gz"
+        path.write_bytes(path.read_bytes()[:200])
+        (folder / "case_00009/imaging.nii.gz").write_text("a note, not an image")
+        change(12, "segmentation", values=np.full((16, 18, 20), 0.5, np.float32))
+        broken = np.zeros((16, 18, 20), np.float32)
+        broken[0] = np.nan
+        change(13, "imaging", values=broken)
+        family = FAMILIES["kidney"]
+        return folder_table(family, family.find(folder)).set_index("case")
+
+    def test_an_image_without_a_mask(self, table):
+        assert list(table.index[(table["mask_path"] == "")]) == ["case_00000"]
+
+    def test_a_mask_without_an_image(self, table):
+        alone = table[table["path"] == ""]
+        assert alone["mask_path"].str.endswith("case_00001/segmentation.nii.gz").all()
+        assert len(alone) == 1
+
+    def test_a_pair_of_different_shapes(self, table):
+        assert table["shapes"]["case_00002"] == "16x18x20 and 16x18x19"
+        assert (table["shapes"] != "same").sum() == 1
+
+    def test_a_pair_of_different_affines(self, table):
+        assert table["affines"]["case_00003"] == "differ by up to 1"
+        assert (table["affines"] != "same").sum() == 1
+
+    def test_labels_that_nobody_knows(self, table):
+        assert table["labels"]["case_00004"] == "7"
+        assert (table["labels"] != "").sum() == 1
+
+    def test_an_empty_mask(self, table):
+        assert list(table.index[table["foreground"] == 0]) == ["case_00005"]
+
+    def test_a_size_far_from_the_rest(self, table):
+        assert list(table.index[table["size"] > 6]) == ["case_00006"]
+
+    def test_an_intensity_far_from_the_rest(self, table):
+        assert "case_00007" in table.index[table["intensity"] > 6]
+
+    def test_files_that_cannot_be_read(self, table):
+        said = table["unreadable"][table["unreadable"] != ""]
+        assert list(said.index) == ["case_00008", "case_00009", "case_00012"]
+        assert said.str.contains("segmentation|imaging").all()
+
+    def test_a_copy_under_another_name(self, table):
+        assert table["copy_of"]["case_00011"] == "case_00010"
+        assert (table["copy_of"] != "").sum() == 1
+
+    def test_values_that_are_no_numbers(self, table):
+        assert table["missing"]["case_00013"] == 18 * 20
+        assert (table["missing"] > 0).sum() == 1
+
+
+def test_the_real_folders_have_nothing_to_complain_of():
+    for name, cases in (("hippocampus", 200), ("retina", 40)):
+        folder = REAL_DATA / name
+        if not folder.is_dir():
+            pytest.skip(f"no real {name} files under {REAL_DATA}")
+        family = FAMILIES[name]
+        table = folder_table(family, family.find(folder))
+        assert len(table) == cases
+        assert (table[["unreadable", "labels", "copy_of"]] == "").all(axis=None)
+        assert (table[["shapes", "affines"]] == "same").all(axis=None)
+        assert (table[["size", "intensity"]] < 6).all(axis=None)
+
+
+def test_what_is_no_volume_is_refused(tmp_path):
+    nibabel.save(
+        nibabel.Nifti1Image(np.zeros((4, 4, 4, 2), np.float32), np.eye(4)), tmp_path / "a.nii"
+    )
+    with pytest.raises(ConsiliumError, match=r"a\.nii has 4 axes, 4x4x4x2"):
+        read_volume(tmp_path / "a.nii")
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "grey.png")
+    assert read_volume(tmp_path / "grey.png").values.shape == (3, 4, 5)
+    with pytest.raises(ConsiliumError, match=r"none\.png cannot be read"):
+        read_volume(tmp_path / "none.png")
