@@ -1,0 +1,126 @@
+"""Overlap and surface distance of masks, per case and class, by MONAI.
+
+Where a class is in neither mask, nothing was to be found and nothing was: Dice 1, distances 0.
+Where it is in one of them alone, Dice is 0 and each distance the diagonal of the image, the
+farthest two surfaces could be apart (as BraTS scores it), so that a model gains nothing by leaving
+a class out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Mask = npt.NDArray[np.integer]
+
+NAMES = ("dice", "hd95", "assd")
+PERCENTILE = 95.0
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """A case's values for each class but the background, in the order of the labels.
+
+    ``dice`` in [0, 1]; ``hd95``, the 95th percentile of the Hausdorff distance, the larger of both
+    directions, and ``assd``, the average symmetric surface distance, in mm, or in pixels of a
+    picture.
+    """
+
+    case: str
+    patient: str
+    dice: tuple[float, ...]
+    hd95: tuple[float, ...]
+    assd: tuple[float, ...]
+
+
+def score_case(
+    case: str,
+    patient: str,
+    predicted: Mask,
+    truth: Mask,
+    classes: int,
+    spacing: Sequence[float],
+) -> CaseScore:
+    """Score a predicted mask against the true one.
+
+    Args:
+        predicted, truth: ``spatial``, values in [0, ``classes``).
+        spacing: mm of a voxel along each axis.
+
+    Raises:
+        ValueError: different shapes, or a spacing of other length.
+    """
+    if predicted.shape != truth.shape or len(spacing) != truth.ndim:
+        raise ValueError(f"{case}: {predicted.shape} and {truth.shape}, spacing {spacing}")
+    values = [
+        _class_values(predicted == label, truth == label, spacing) for label in range(1, classes)
+    ]
+    dice, hd95, assd = zip(*values, strict=True)
+    return CaseScore(case, patient, dice, hd95, assd)
+
+
+def _class_values(
+    predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], spacing: Sequence[float]
+) -> tuple[float, float, float]:
+    """Dice, HD95 and ASSD of one class."""
+    # MONAI takes seconds to import, which only those who segment are to wait for.
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_distance import compute_average_surface_distance
+
+    found, there = int(predicted.sum()), int(truth.sum())
+    if not found and not there:
+        return 1.0, 0.0, 0.0
+    if not found or not there:
+        farthest = float(np.linalg.norm(np.multiply(truth.shape, spacing)))
+        return 0.0, farthest, farthest
+    dice = 2 * int((predicted & truth).sum()) / (found + there)
+    one, other = (torch.from_numpy(mask)[None, None] for mask in (predicted, truth))
+    sides = list(spacing)
+    hd95 = compute_hausdorff_distance(
+        one, other, include_background=True, percentile=PERCENTILE, spacing=sides
+    )
+    assd = compute_average_surface_distance(
+        one, other, include_background=True, symmetric=True, spacing=sides
+    )
+    return dice, float(hd95), float(assd)
+
+
+def summarise(scores: Sequence[CaseScore], labels: Sequence[str]) -> dict[str, float | None]:
+    """Means and spreads over patients; ``None`` where there is no case.
+
+    A patient's value is the mean of their cases. Keys: each of :data:`NAMES`, meaned over classes;
+    ``NAME_sd``, its sample standard deviation over patients; ``NAME_CLASS`` for each class.
+
+    Args:
+        labels: names of the classes, the background first.
+    """
+    keys = ("", "_sd", *(f"_{label}" for label in labels[1:]))
+    result: dict[str, float | None] = {f"{name}{end}": None for name in NAMES for end in keys}
+    if not scores:
+        return result
+    for name in NAMES:
+        patients = _by_patient(scores, name)
+        means = patients.mean(axis=1)
+        result[name] = float(means.mean())
+        result[f"{name}_sd"] = float(means.std(ddof=1)) if len(means) > 1 else None
+        for number, label in enumerate(labels[1:]):
+            result[f"{name}_{label}"] = float(patients[:, number].mean())
+    return result
+
+
+def _by_patient(scores: Sequence[CaseScore], name: str) -> npt.NDArray[np.float64]:
+    """``(patients, classes)``."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for score in scores:
+        found.setdefault(score.patient, []).append(getattr(score, name))
+    return np.array([np.mean(values, axis=0) for values in found.values()])
+
+
+def worst_median_best(scores: Sequence[CaseScore]) -> Mapping[str, CaseScore]:
+    """The cases of the lowest, the middle and the highest mean Dice, by those names."""
+    ordered = sorted(scores, key=lambda score: float(np.mean(score.dice)))
+    if not ordered:
+        return {}
+    return {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]}

@@ -1,0 +1,87 @@
+"""A U-Net of MONAI's blocks, in two and three dimensions."""
+
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
+from torch import Tensor, nn
+
+from models.norm import Norm
+
+LEVELS = 4
+
+
+class UNet(nn.Module):
+    """Four levels of two convolutions each, halved by max-pooling (Ronneberger et al. 2015).
+
+    Channels are ``width``, doubled at each level. Normalisation is GroupNorm or InstanceNorm with
+    weights, which mix no cases, so that DP-SGD can train it. With ``deep_supervision`` the two
+    levels below the finest are read out too while training (Lee et al. 2015).
+
+    Input ``(n, channels, *spatial)``, each side a multiple of 8. Output logits ``(n, classes,
+    *spatial)``; while training with deep supervision ``(n, 3, classes, *spatial)``, finest first,
+    the others brought to its size.
+
+    Raises:
+        ValueError: ``width`` is no multiple of 8, which GroupNorm needs.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        dims: Literal[2, 3],
+        norm: Norm,
+        width: int,
+        deep_supervision: bool,
+    ) -> None:
+        super().__init__()
+        if width % 8 or width < 8:
+            raise ValueError(f"width must be a multiple of 8, not {width}")
+        # Not in place: gradients of single cases need what went in.
+        act = ("LeakyReLU", {"negative_slope": 0.01, "inplace": False})
+        settings: dict[str, Any] = {"act": act, "norm": _norm(norm), "bias": True}
+        widths = [width * 2**level for level in range(LEVELS)]
+        self.down = nn.ModuleList([TwoConv(dims, channels, widths[0], **settings)])
+        self.down.extend(Down(dims, above, below, **settings) for above, below in pairwise(widths))
+        self.up = nn.ModuleList(
+            UpCat(dims, below, above, above, **settings, halves=True)
+            for above, below in reversed(list(pairwise(widths)))
+        )
+        conv = nn.Conv3d if dims == 3 else nn.Conv2d
+        self.head = nn.ModuleList(
+            conv(widths[level], classes, kernel_size=1)
+            for level in range(LEVELS - 1 if deep_supervision else 1)
+        )
+        self._interpolation = "trilinear" if dims == 3 else "bilinear"
+
+    def forward(self, images: Tensor) -> Tensor:
+        x, skipped = images, []
+        for level in self.down:
+            x = level(x)
+            skipped.append(x)
+        decoded = []
+        for level, skip in zip(self.up, reversed(skipped[:-1]), strict=True):
+            x = level(x, skip)
+            decoded.append(x)
+        decoded.reverse()
+        finest: Tensor = self.head[0](decoded[0])
+        if not self.training or len(self.head) == 1:
+            return finest
+        coarser = [
+            nn.functional.interpolate(
+                head(features), size=images.shape[2:], mode=self._interpolation
+            )
+            for head, features in list(zip(self.head, decoded, strict=True))[1:]
+        ]
+        return torch.stack([finest, *coarser], dim=1)
+
+
+def _norm(norm: Norm) -> tuple[str, dict[str, Any]]:
+    """MONAI's name of a normalisation, with its settings."""
+    if norm == "group":
+        return "group", {"num_groups": 8}
+    if norm == "instance":
+        return "instance", {"affine": True}
+    return "batch", {}
