@@ -3,9 +3,9 @@
     CONSILIUM_DATA=FOLDER python benchmarks/membership.py adrenal
 
 All sites train one round from the same initial weights. For each target site the attacker scores
-every training case of the federation by how it lines up with what it saw (membership.py): the
-target's update less the mean of all, or the sum. The AUC of telling the target's cases from the
-others', within classes, is meaned over sites. 0.5 is chance.
+every training case of the federation by its share in what was seen (membership.py): the target's
+update, or the sum of all. The AUC of telling the target's cases from the others', within classes,
+is meaned over sites. 0.5 is chance.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from federated.data.load import load, locate
 from federated.data.partition import partition_cases
 from federated.optimization import local_work
 from federated.privacy import DPSGD, Private, SiteLevel
-from federated.privacy.membership import advantage, alignment
+from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import seeded_random
 from federated.strategies.strategy import LocalRule
 from federated.training import place, train
@@ -85,7 +85,7 @@ class Federation:
         """The AUC at each target site of what the attacker has ``seen`` of it."""
         self.layout.load(self.model, self.start)
         images, labels = self.dataset.images["train"], self.dataset.labels["train"]
-        scores = alignment(self.model, seen, images, labels)
+        scores = shares(self.model, seen, images, labels)
         members = [
             np.isin(np.arange(len(labels)), splits["train"])
             for splits in self.partition.sites.values()
@@ -117,9 +117,7 @@ def main() -> None:
     for name, privacy in protections.items():
         updates = {site: federation.update(site, privacy) for site in sites}
         total = federation.sum_of(updates)
-        mean = np.mean(list(updates.values()), axis=0)
-        own = [update - mean for update in updates.values()]
-        seen = {"each update": own, "the sum": [total] * len(sites)}
+        seen = {"each update": list(updates.values()), "the sum": [total] * len(sites)}
         for what, vectors in seen.items():
             found = federation.attack(vectors)
             table.add_row(f"{what} ({name})", f"{np.mean(found):.3f}", f"{max(found):.3f}")
