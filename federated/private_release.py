@@ -59,12 +59,19 @@ class PrivateRound:
     release: Release
     random: SecretRandom
 
-    def make_gradients(self, cases: int) -> MakeGradients | None:
-        """What local training on ``cases`` cases computes its gradients with, if not as usual."""
+    def make_gradients(self, cases: int, clip: float | None) -> MakeGradients | None:
+        """What local training on ``cases`` cases computes its gradients with, if not as usual.
+
+        ``clip`` is the site's clipping norm after its last round, where that changes.
+        """
         if self.privacy.unit != "record":
             return None
         return partial(
-            self.privacy.gradients, release=self.release, cases=cases, random=self.random
+            self.privacy.gradients,
+            release=self.release,
+            cases=cases,
+            random=self.random,
+            clip=clip,
         )
 
     def protect_update(self, update: Vector) -> Vector:

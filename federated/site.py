@@ -25,6 +25,8 @@ from federated.worker import StageResult, site_cases, stage_result, worker_conte
 
 # A site's own tensors in its memory.
 PERSONAL = "personal"
+# Its clipping norm, where that changes.
+CLIP = "clipping norm"
 
 
 def site_weights_after(
@@ -68,6 +70,7 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     # Before anything is computed that leaves the site: from here on it counts as released.
     private = begin_release(folder, site, round_number)
     state, weights, memory = site_weights_after(folder, round_number - 1, site)
+    clip = memory.get(CLIP)
     layout = state.layout
     layout.load(model, weights)
     start = SiteStart(layout, state.broadcast, memory)
@@ -85,7 +88,9 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         site=site,
         device=next(model.parameters()).device,
         classes=len(context.dataset.info.classes),
-        private=private.make_gradients(len(images)) if private else None,
+        private=private.make_gradients(len(images), None if clip is None else float(clip[0]))
+        if private
+        else None,
     )
     trained = layout.flatten(model)
     work = local_work(len(images), experiment.training, has_batch_norm(model))
@@ -96,6 +101,9 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     sent, kept = strategy.finish_site(update, rule, work, start)
     if private:
         sent = private.protect_update(sent)
+    if result.clip is not None:
+        # An outcome of the mechanism, as the update is: it tells no more.
+        kept = {**kept, CLIP: np.array([result.clip], np.float32)}
     if layout.personal:
         kept = {**kept, PERSONAL: trained[~layout.shared]}
     if kept:

@@ -46,16 +46,24 @@ class Gradients(Protocol):
     def close(self) -> None:
         """Leave the model as it was."""
 
+    @property
+    def clip(self) -> float | None:
+        """The clipping norm that the next round begins with, where it changes."""
+
 
 MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
 
 
 @dataclass(frozen=True)
 class LocalResult:
-    """Mean training loss of the last local epoch, unless private, and the optimiser's steps."""
+    """Mean training loss of the last local epoch, unless private, and the optimiser's steps.
+
+    ``clip`` is the clipping norm that private training has got to, where it changes.
+    """
 
     loss: float | None
     steps: int
+    clip: float | None = None
 
 
 def choose_device(setting: str, worker: int = 0) -> torch.device:
@@ -187,7 +195,7 @@ def _train_privately(
             steps += 1
     finally:
         gradients.close()
-    return LocalResult(None, steps)
+    return LocalResult(None, steps, gradients.clip)
 
 
 def predict(model: nn.Module, images: Images, device: torch.device, classes: int) -> Probabilities:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from federated.errors import ConsiliumError
 from federated.privacy.accounting import Release
+from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
 from federated.privacy.privacy import Private
@@ -33,13 +34,15 @@ Losses = Callable[[Tensor], Tensor]
 class DPSGD(Private):
     """``clip`` is C. ``mode`` is how gradients of single cases are computed; ``auto`` is what was
     fastest, functorch for volumes and hooks for images. ``physical_batch`` cases are in memory at
-    a time, however many a step draws.
+    a time, however many a step draws. With ``adaptive`` the norm begins at C and follows a private
+    quantile of the norms, step by step and round by round, at each site for itself.
     """
 
     name: Literal["dp_sgd"] = "dp_sgd"
     clip: float = Field(default=1.0, gt=0)
     mode: Mode | Literal["auto"] = "auto"
     physical_batch: Annotated[int, Field(ge=1)] = 32
+    adaptive: AdaptiveClipping | None = None
 
     unit: ClassVar[Unit | None] = "record"
     mechanism: ClassVar[str] = "poisson sampled gaussian"
@@ -55,19 +58,30 @@ class DPSGD(Private):
         release: Release,
         cases: int,
         random: SecretRandom,
+        clip: float | None = None,
     ) -> "PrivateGradients":
-        """Gradients of Poisson batches, clipped and noised."""
+        """Gradients of Poisson batches, clipped and noised; ``clip`` is where the norm has got."""
         mode = self.mode
         if mode == "auto":
             volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
             mode = "functorch" if volumes else "hooks"
         return PrivateGradients(
-            model, optimizer, mode, self.clip, release, cases, self.physical_batch, random
+            model,
+            optimizer,
+            mode,
+            clip or self.clip,
+            release,
+            cases,
+            self.physical_batch,
+            random,
+            self.adaptive,
         )
 
 
 class PrivateGradients:
     """The gradients of one round of DP-SGD, left in ``.grad``; to be closed afterwards.
+
+    With ``adaptive`` the clipping norm changes from step to step.
 
     Raises:
         ConsiliumError: a layer whose output for a case depends on the others, as BatchNorm.
@@ -83,6 +97,7 @@ class PrivateGradients:
         cases: int,
         physical_batch: int,
         random: SecretRandom,
+        adaptive: AdaptiveClipping | None = None,
     ) -> None:
         # Opacus takes a second to import, which only those who use it are to wait for.
         from opacus.grad_sample.utils import prepare_module
@@ -91,7 +106,10 @@ class PrivateGradients:
         refuse_unsuitable(model)
         self._release, self._cases, self._random = release, cases, random
         self._expected = release.sampling_rate * cases
-        self._noise = release.noise_multiplier * clip
+        self._clip, self._adaptive, self._below = clip, adaptive, 0.0
+        self._noise = release.noise_multiplier
+        if adaptive:
+            self._noise = adaptive.noise_of_sum(release.noise_multiplier, self._expected)
         self._physical_batch, self._mode = physical_batch, mode
         extra = {"max_grad_norm": clip} if mode == "ghost" else {}
         self._hooks: Any = prepare_module(model, mode, wrap_model=False, **extra)
@@ -122,9 +140,21 @@ class PrivateGradients:
             if summed is None:
                 summed = torch.zeros_like(parameter)
             drawn = torch.from_numpy(self._random.normal(parameter.shape).astype(np.float32))
-            noise = self._noise * drawn.to(parameter.device)
+            noise = self._noise * self._clip * drawn.to(parameter.device)
             parameter.grad = (summed.view_as(parameter) + noise) / self._expected
             parameter.summed_grad = parameter.grad_sample = None
+        if self._adaptive:
+            self._follow(self._adaptive)
+
+    def _follow(self, adaptive: AdaptiveClipping) -> None:
+        """Move the clipping norm by the noised count of this step's norms."""
+        noise = adaptive.noise_of_count(self._release.noise_multiplier, self._expected)
+        if self._release.noise_multiplier == 0:
+            noise = 0.0
+        count = self._below + noise * float(self._random.normal((1,))[0])
+        self._clip = adaptive.next_norm(self._clip, count / self._expected + 0.5)
+        self._optimizer.max_grad_norm = self._hooks.max_grad_norm = self._clip
+        self._below = 0.0
 
     def noised_mean(
         self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
@@ -154,9 +184,26 @@ class PrivateGradients:
                 twice.backward()
             else:
                 torch.autograd.backward(loss.mean())
+            if self._adaptive:
+                self._below += float((self._norms() <= self._clip).float().sub(0.5).sum())
             # Opacus adds this part's clipped gradients and leaves the noise to the last one.
             self._optimizer.signal_skip_step(True)
             self._optimizer.pre_step()
+
+    def _norms(self) -> Tensor:
+        """The norm of each case's gradient, ``(cases,)``, before it is clipped."""
+        if self._mode == "ghost":
+            of_cases: Tensor = self._hooks.per_sample_gradient_norms
+            return of_cases
+        samples = self._optimizer.grad_samples
+        norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in samples]
+        of_all: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+        return of_all
+
+    @property
+    def clip(self) -> float | None:
+        """The clipping norm that the next round begins with, where it is adaptive."""
+        return self._clip if self._adaptive else None
 
     def close(self) -> None:
         """Leave the model as it was."""

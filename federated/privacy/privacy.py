@@ -74,8 +74,12 @@ class Private(Privacy):
         release: Release,
         cases: int,
         random: SecretRandom,
+        clip: float | None = None,
     ) -> Any:
-        """What computes the gradients of local training; ``None`` for the ordinary ones."""
+        """What computes the gradients of local training; ``None`` for the ordinary ones.
+
+        ``clip`` is the site's clipping norm after its last round, where that changes.
+        """
         return None
 
     def protect_update(self, update: Vector, release: Release, random: SecretRandom) -> Vector:

@@ -1,0 +1,61 @@
+"""A clipping norm that follows a quantile of the norms it clips (Andrew et al. 2021, NeurIPS).
+
+C ← C · exp(−η (b̃ − γ)), Eq. 2 there, with b̃ the noised share of norms that are at most C: so C
+grows while more than the share γ of norms is clipped off, and falls while fewer are.
+
+The counts are released too. A case changes Σ (b_i − ½) by at most ½, so that noise of σ_b on it and
+of z_Δ·C on the sum of gradients, with z_Δ = (z⁻² − (2σ_b)⁻²)^(−½), is together one Gaussian
+mechanism of noise multiplier z (Theorem 1 there). That z stands in the plan and in the ledger, and
+nothing further is spent on the norm.
+"""
+
+from math import exp, sqrt
+from typing import Annotated
+
+from pydantic import Field
+
+from federated.errors import ConsiliumError
+from federated.settings import Settings
+
+# σ_b where none is given: this share of the expected batch, as in the paper.
+COUNT_NOISE_SHARE = 0.05
+
+
+class AdaptiveClipping(Settings):
+    """``quantile`` is γ, the share of norms that are not clipped; ``rate`` is η.
+
+    ``count_noise`` is σ_b, in cases. It is a twentieth of the expected batch where it is left out,
+    and at least z, so that the gradients' own noise rises by no more than 16 %.
+    """
+
+    quantile: float = Field(default=0.5, gt=0, lt=1)
+    rate: float = Field(default=0.2, gt=0)
+    count_noise: Annotated[float, Field(gt=0)] | None = None
+
+    def noise_of_count(self, noise_multiplier: float, expected_batch: float) -> float:
+        """σ_b."""
+        if self.count_noise is not None:
+            return self.count_noise
+        return max(COUNT_NOISE_SHARE * expected_batch, noise_multiplier)
+
+    def noise_of_sum(self, noise_multiplier: float, expected_batch: float) -> float:
+        """z_Δ, the gradients' noise over C, for a total of z = ``noise_multiplier``.
+
+        Raises:
+            ConsiliumError: the counts alone would tell more than z allows.
+        """
+        if noise_multiplier == 0:
+            return 0.0
+        count_noise = self.noise_of_count(noise_multiplier, expected_batch)
+        left = noise_multiplier**-2 - (2 * count_noise) ** -2
+        if left <= 0:
+            raise ConsiliumError(
+                f"privacy.adaptive.count_noise={count_noise:g} is too little: the counts alone "
+                f"would tell more than a noise multiplier of {noise_multiplier:.3g} allows. Set it "
+                f"above {noise_multiplier / 2:.3g}, or leave it out."
+            )
+        return 1 / sqrt(left)
+
+    def next_norm(self, norm: float, share: float) -> float:
+        """C after a step in which the share b̃ of norms was at most C; b̃ may leave [0, 1]."""
+        return norm * exp(-self.rate * (share - self.quantile))

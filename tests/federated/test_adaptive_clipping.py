@@ -1,0 +1,135 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from federated.config import load_experiment
+from federated.errors import ConsiliumError
+from federated.privacy import DPSGD
+from federated.privacy.accounting import Release, epsilon
+from federated.privacy.adaptive_clipping import AdaptiveClipping
+from federated.privacy.noise import SecretRandom
+from models import build_model
+from tests.conftest import PROJECT
+
+KEY = bytes(range(32))
+CASES = 24
+
+
+def steps(number, noise=0.0, clip=1e-3, mode="hooks", physical_batch=32, sampled=1.0, **settings):
+    """The clipping norm after ``number`` steps on a model that stands still, and all the norms."""
+    model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
+    images = torch.randn((CASES, 1, 12, 12), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(CASES) % 2
+
+    def losses(batch):
+        return nn.functional.cross_entropy(model(images[batch]), labels[batch], reduction="none")
+
+    norms = []
+    for case in range(CASES):
+        gradients = torch.autograd.grad(losses(torch.tensor([case])).sum(), model.parameters())
+        norms.append(float(torch.cat([g.reshape(-1) for g in gradients]).norm()))
+    privacy = DPSGD(
+        clip=clip,
+        noise_multiplier=1.0,
+        mode=mode,
+        physical_batch=physical_batch,
+        adaptive=AdaptiveClipping(**settings),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    release = Release(noise, sampled, number)
+    private = privacy.gradients(model, optimizer, release, CASES, SecretRandom(KEY), clip)
+    seen = []
+    for batch in private.batches():
+        private.compute(batch, losses)
+        seen.append(private.clip)
+    private.close()
+    return seen, np.array(norms)
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+@pytest.mark.parametrize("quantile", [0.25, 0.75])
+def test_the_norm_goes_to_the_quantile(mode, quantile):
+    seen, norms = steps(40, clip=0.5, mode=mode, quantile=quantile, rate=0.3, physical_batch=10)
+    assert seen[-1] == pytest.approx(np.quantile(norms, quantile), rel=0.1)
+
+
+def test_a_step_moves_it_by_the_share_of_norms_below():
+    seen, norms = steps(1, clip=0.5, quantile=0.5, rate=0.2)
+    share = (norms <= 0.5).mean()
+    assert seen[0] == pytest.approx(0.5 * np.exp(-0.2 * (share - 0.5)))
+
+
+def test_from_far_above_it_falls():
+    seen, norms = steps(5, clip=1e3, rate=0.2)
+    assert seen == pytest.approx([1e3 * np.exp(-0.1 * step) for step in range(1, 6)], rel=1e-6)
+    assert norms.max() < 1e2
+
+
+def test_the_gradients_are_clipped_to_the_norm_of_the_moment():
+    model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
+    images = torch.randn((CASES, 1, 12, 12), generator=torch.Generator().manual_seed(0))
+
+    def losses(batch):
+        labels = batch % 2
+        return nn.functional.cross_entropy(model(images[batch]), labels, reduction="none")
+
+    privacy = DPSGD(
+        clip=1e-4, noise_multiplier=1.0, mode="hooks", adaptive=AdaptiveClipping(rate=1)
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    private = privacy.gradients(model, optimizer, Release(0.0, 1.0, 3), CASES, SecretRandom(KEY))
+    found = []
+    for batch in private.batches():
+        private.compute(batch, losses)
+        found.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]).clone())
+    private.close()
+    # The model stands still and every gradient is clipped, so that only the norm changes.
+    for before, after in pairwise(found):
+        torch.testing.assert_close(after, before * np.exp(0.5), rtol=1e-3, atol=1e-9)
+    assert private.clip == pytest.approx(1e-4 * np.exp(1.5))
+
+
+def test_the_count_is_noised_with_what_was_promised():
+    # Steps that draw nobody, at a rate that keeps the norm in range.
+    seen, _ = steps(100, noise=2.0, clip=0.5, sampled=1e-9, rate=1e-11, count_noise=6.0)
+    counts = np.diff(np.log([0.5, *seen])) / -1e-11 * 1e-9 * CASES
+    assert np.mean(counts) == pytest.approx(0.0, abs=2.0)
+    assert np.std(counts) == pytest.approx(6.0, rel=0.25)
+
+
+def test_counts_and_gradients_cost_together_what_the_noise_multiplier_says():
+    adaptive = AdaptiveClipping(count_noise=2.0)
+    noise = adaptive.noise_of_sum(1.5, expected_batch=32)
+    # Two Gaussian mechanisms on the same cases: their inverse variances add up.
+    assert noise**-2 + (2 * 2.0) ** -2 == pytest.approx(1.5**-2)
+    together = epsilon([Release(noise, 1.0, 1), Release(4.0, 1.0, 1)], 1e-5, "rdp")
+    assert together == pytest.approx(epsilon([Release(1.5, 1.0, 1)], 1e-5, "rdp"), rel=1e-6)
+
+
+def test_without_a_count_noise_the_gradients_pay_little():
+    for noise, batch in ((0.5, 1.0), (3.0, 32.0), (1.0, 640.0)):
+        assert noise <= AdaptiveClipping().noise_of_sum(noise, batch) <= 1.16 * noise
+
+
+def test_too_little_noise_on_the_counts_is_refused_with_the_remedy():
+    with pytest.raises(ConsiliumError, match=r"count_noise=0\.4 is too little.*above 0\.5"):
+        AdaptiveClipping(count_noise=0.4).noise_of_sum(1.0, 32)
+
+
+@pytest.mark.parametrize("value", ["quantile=0", "quantile=1", "rate=0", "count_noise=-1"])
+def test_impossible_settings_are_refused(value):
+    items = ["privacy.name=dp_sgd", "privacy.noise_multiplier=1", f"privacy.adaptive.{value}"]
+    with pytest.raises(ConsiliumError, match=r"privacy\.adaptive"):
+        load_experiment("demo", items, PROJECT / "params.yaml")
+
+
+def test_without_adaptation_there_is_no_norm_to_keep():
+    model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    privacy = DPSGD(noise_multiplier=1.0)
+    private = privacy.gradients(model, optimizer, Release(1.0, 1.0, 1), 4, SecretRandom(KEY))
+    private.close()
+    assert private.clip is None
