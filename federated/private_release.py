@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -89,7 +89,8 @@ def begin_release(folder: RunFolder, site: str, round_number: int) -> PrivateRou
     experiment, privacy = context.experiment, context.experiment.privacy
     if not isinstance(privacy, Private):
         return None
-    release = planned_release(folder, site)
+    planned = planned_release(folder, site)
+    release = privacy.of_round(planned, round_number, experiment.rounds)
     ledger = site_ledger(experiment, folder.data().md5, context.partition, site)
     refuse_keys_in(folder.root.parent.parent, ledger.path)
     ledger.spend(
@@ -170,7 +171,7 @@ def refuse_too_little_noise(folder: RunFolder, arrived: int) -> None:
 
 
 def planned_release(folder: RunFolder, site: str) -> Release:
-    """What :func:`plan_site` found for a site."""
+    """What :func:`plan_site` found for a site, before the schedule of its noise."""
     plan = read_json(folder.privacy_path)[site]
     return Release(plan["noise_multiplier"], plan["sampling_rate"], plan["steps"])
 
@@ -180,7 +181,8 @@ def largest_noise(folder: RunFolder) -> float:
     privacy = folder.experiment().privacy
     if not isinstance(privacy, Private):
         return 0.0
-    return max(privacy.update_noise(planned_release(folder, site)) for site in folder.sites())
+    planned = max(privacy.update_noise(planned_release(folder, site)) for site in folder.sites())
+    return planned * max(privacy.noise_schedule)
 
 
 def spent_so_far(folder: RunFolder, site: str) -> float:
@@ -193,17 +195,18 @@ def report_site(run: Path, site: str) -> dict[str, Any]:
     """What a site's ledger says of a run, for the run's summary.
 
     ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
-    of the site's training cases, ``epsilon_per_round`` that of a single round.
+    of the site's training cases, ``epsilon_per_round`` that of the round with the least noise.
     """
     folder = RunFolder(run)
     privacy, ledger = _privacy_and_ledger(folder, site)
     unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
     release = planned_release(folder, site)
+    least = min(privacy.noise_schedule) * release.noise_multiplier
     own = ledger.spendings(folder.run_id)
     budget = ledger.budgets().get(unit)
     return {
         "epsilon": spent(own, unit, delta, accountant),
-        "epsilon_per_round": epsilon([release], delta, accountant),
+        "epsilon_per_round": epsilon([replace(release, noise_multiplier=least)], delta, accountant),
         "epsilon_ledger": spent(ledger.spendings(), unit, delta, accountant),
         "budget": budget.epsilon if budget else None,
         "noise_multiplier": release.noise_multiplier,

@@ -7,7 +7,7 @@ Every mechanism here is a Gaussian one, possibly on a Poisson sample of the reco
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf
 from typing import Literal
@@ -65,9 +65,11 @@ def epsilon(releases: Iterable[Release], delta: float, accountant: Accountant) -
 
 @lru_cache(maxsize=1024)
 def noise_multiplier_for(
-    target: float, delta: float, sampling_rate: float, steps: int, accountant: Accountant
+    target: float, delta: float, releases: tuple[Release, ...], accountant: Accountant
 ) -> float:
-    """The smallest noise multiplier, to a thousandth, whose composed ε is at most ``target``.
+    """The smallest noise, to a thousandth, with which ``releases`` have a composed ε of ``target``.
+
+    Their own noise multipliers are relative: each has that many times what is returned.
 
     Raises:
         ConsiliumError: no noise is enough.
@@ -76,15 +78,16 @@ def noise_multiplier_for(
     from scipy.optimize import brentq
 
     def excess(log_noise: float, by: Accountant) -> float:
-        release = Release(float(np.exp(log_noise)), sampling_rate, steps)
-        return epsilon([release], delta, by) - target
+        noise = float(np.exp(log_noise))
+        scaled = [replace(r, noise_multiplier=noise * r.noise_multiplier) for r in releases]
+        return epsilon(scaled, delta, by) - target
 
     low, high = np.log(SMALLEST), np.log(LARGEST)
     if excess(high, "rdp") > 0:
         raise ConsiliumError(
             f"privacy.epsilon={target:g} at delta={delta:g} cannot be reached with any noise in "
-            f"{steps} steps at sampling rate {sampling_rate:.3g}. Raise privacy.epsilon, or train "
-            "fewer rounds."
+            f"{sum(r.steps for r in releases)} steps at sampling rate "
+            f"{releases[0].sampling_rate:.3g}. Raise privacy.epsilon, or train fewer rounds."
         )
     if excess(low, "rdp") <= 0:
         return SMALLEST

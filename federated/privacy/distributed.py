@@ -33,6 +33,8 @@ class DistributedSiteLevel(Private):
     missing: Annotated[int, Field(ge=0)] = 1
     # The guarantee is one of Rényi divergences, which PRV cannot use.
     accountant: Literal["rdp"] = "rdp"
+    # The grid is the same in all rounds.
+    noise_schedule: tuple[Literal[1], ...] = (1,)
 
     unit: ClassVar[Unit | None] = "site"
     mechanism: ClassVar[str] = RDP_ONLY

@@ -1,6 +1,8 @@
 """What differential privacy changes at a site: the interface, with no privacy as its defaults."""
 
 from abc import abstractmethod
+from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -27,7 +29,9 @@ class Private(Privacy):
     How much noise is told by one of ``noise_multiplier``, its standard deviation over ``clip``,
     ``epsilon``, composed over all rounds, and ``epsilon_per_round``. ``noise`` comes from a secret
     of the site, or is ``seeded`` from the experiment's seed, so that a simulation can be repeated:
-    whoever knows the seed can then take it away again.
+    whoever knows the seed can then take it away again. ``noise_schedule`` cuts the run into
+    stretches of equal length, each with so many times that noise: (1.5, 1, 0.7) falls from more to
+    less. With ``epsilon`` the noise is found for all stretches together.
     """
 
     clip: float = Field(gt=0)
@@ -37,6 +41,7 @@ class Private(Privacy):
     epsilon_per_round: Annotated[float, Field(gt=0)] | None = None
     accountant: Accountant = "prv"
     noise: Literal["secret", "seeded"] = "secret"
+    noise_schedule: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
 
     # As it stands in the ledger.
     mechanism: ClassVar[str]
@@ -46,7 +51,21 @@ class Private(Privacy):
         amounts = (self.noise_multiplier, self.epsilon, self.epsilon_per_round)
         if sum(amount is not None for amount in amounts) != 1:
             raise ValueError("set one of noise_multiplier, epsilon and epsilon_per_round")
+        if self.epsilon_per_round is not None and set(self.noise_schedule) != {1.0}:
+            raise ValueError(
+                "noise_schedule changes the noise from round to round, so it goes with epsilon or "
+                "noise_multiplier and not with epsilon_per_round"
+            )
         return self
+
+    def factor(self, round_number: int, rounds: int) -> float:
+        """How many times the planned noise a round from 1 to ``rounds`` has."""
+        return self.noise_schedule[(round_number - 1) * len(self.noise_schedule) // rounds]
+
+    def of_round(self, planned: Release, round_number: int, rounds: int) -> Release:
+        """What is released in a round."""
+        noise = planned.noise_multiplier * self.factor(round_number, rounds)
+        return replace(planned, noise_multiplier=noise)
 
     @abstractmethod
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
@@ -54,6 +73,8 @@ class Private(Privacy):
 
     def plan(self, cases: int, steps: int, batch_size: int, rounds: int) -> Release:
         """What a site of ``cases`` training cases releases in each of ``rounds`` rounds.
+
+        Before the schedule: :meth:`of_round` applies it.
 
         Raises:
             ConsiliumError: the target cannot be reached.
@@ -63,8 +84,10 @@ class Private(Privacy):
         if noise is None:
             target = self.epsilon or self.epsilon_per_round
             assert target is not None
-            times = rounds if self.epsilon else 1
-            noise = noise_multiplier_for(target, self.delta, rate, count * times, self.accountant)
+            numbers = range(1, rounds + 1) if self.epsilon else [1]
+            factors = Counter(self.factor(number, rounds) for number in numbers)
+            releases = tuple(Release(f, rate, count * n) for f, n in sorted(factors.items()))
+            noise = noise_multiplier_for(target, self.delta, releases, self.accountant)
         return Release(noise, rate, count)
 
     def gradients(

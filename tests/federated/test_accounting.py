@@ -82,7 +82,7 @@ def test_nothing_released_costs_nothing_and_no_noise_costs_everything():
     ("target", "rate", "steps"), [(8.0, 0.1, 400), (1.0, 0.05, 100), (6, 1, 1)]
 )
 def test_the_noise_found_reaches_the_target_and_hardly_more(accountant, target, rate, steps):
-    noise = noise_multiplier_for(target, 1e-4, rate, steps, accountant)
+    noise = noise_multiplier_for(target, 1e-4, (Release(1.0, rate, steps),), accountant)
     assert epsilon([Release(noise, rate, steps)], 1e-4, accountant) <= target
     less = Release(noise * 0.99, rate, steps)
     assert epsilon([less], 1e-4, accountant) > target
@@ -90,7 +90,7 @@ def test_the_noise_found_reaches_the_target_and_hardly_more(accountant, target, 
 
 def test_a_target_that_no_noise_reaches_is_refused():
     with pytest.raises(ConsiliumError, match="cannot be reached with any noise"):
-        noise_multiplier_for(1e-9, 1e-12, 1.0, 10**6, "rdp")
+        noise_multiplier_for(1e-9, 1e-12, (Release(1.0, 1.0, 10**6),), "rdp")
 
 
 def test_the_gaussian_mechanism_alone_is_balle_and_wangs():

@@ -7,8 +7,8 @@ from scipy import stats
 from torch import nn
 
 from federated.errors import ConsiliumError
-from federated.privacy import DPSGD, SiteLevel
-from federated.privacy.accounting import Release
+from federated.privacy import DPSGD, DistributedSiteLevel, SiteLevel
+from federated.privacy.accounting import Release, epsilon
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
 from federated.privacy.site_level import clip
@@ -74,6 +74,48 @@ class TestSiteLevel:
         composed = SiteLevel(clip=7.0, epsilon=6.0, delta=1.9e-4).plan(100, 7, 16, 20)
         assert (paper.sampling_rate, paper.steps) == (1.0, 1)
         assert composed.noise_multiplier > 3 * paper.noise_multiplier
+
+
+class TestSchedule:
+    def private(self, **settings):
+        return DPSGD(**({"delta": 1e-4, "epsilon": 3.0} | settings))
+
+    def releases(self, privacy, rounds=9):
+        planned = privacy.plan(100, 4, 20, rounds)
+        return [privacy.of_round(planned, number, rounds) for number in range(1, rounds + 1)]
+
+    def test_stretches_of_equal_length_have_their_share_of_the_noise(self):
+        found = self.releases(self.private(noise_schedule=(2.0, 1.0, 0.5)))
+        relative = [release.noise_multiplier / found[4].noise_multiplier for release in found]
+        assert relative == pytest.approx([2, 2, 2, 1, 1, 1, 0.5, 0.5, 0.5])
+
+    def test_a_stretch_may_be_shorter_where_rounds_do_not_divide(self):
+        privacy = self.private(noise_schedule=(2.0, 1.0))
+        assert [privacy.factor(number, 3) for number in (1, 2, 3)] == [2.0, 2.0, 1.0]
+        assert [privacy.factor(number, 1) for number in (1,)] == [2.0]
+
+    @pytest.mark.parametrize("accountant", ["rdp", "prv"])
+    def test_epsilon_is_that_of_all_stretches_together(self, accountant):
+        privacy = self.private(noise_schedule=(1.5, 1.0, 0.7), accountant=accountant)
+        found = self.releases(privacy)
+        assert epsilon(found, 1e-4, accountant) == pytest.approx(3.0, rel=0.01)
+        assert epsilon(found, 1e-4, accountant) <= 3.0 * 1.0001
+        constant = self.releases(self.private(accountant=accountant))
+        assert found[-1].noise_multiplier < constant[0].noise_multiplier < found[0].noise_multiplier
+
+    def test_with_a_noise_multiplier_it_is_taken_as_it_stands(self):
+        privacy = DPSGD(noise_multiplier=2.0, noise_schedule=(1.0, 0.5))
+        noises = [release.noise_multiplier for release in self.releases(privacy, rounds=2)]
+        assert noises == [2.0, 1.0]
+
+    def test_what_does_not_go_together_is_refused(self):
+        with pytest.raises(ValueError, match="goes with epsilon or noise_multiplier"):
+            SiteLevel(clip=1.0, epsilon_per_round=1.0, noise_schedule=(1.0, 0.5))
+        for wrong in ((), (1.0, 0.0), (-1.0,)):
+            with pytest.raises(ValueError, match="noise_schedule"):
+                self.private(noise_schedule=wrong)
+        with pytest.raises(ValueError, match="noise_schedule"):
+            DistributedSiteLevel(clip=1.0, epsilon=1.0, noise_schedule=(2.0,))
 
 
 def gradients_of(mode, noise=0.0, clip_norm=0.5, physical_batch=32, dims=3, rate=1.0, cases=10):

@@ -12,6 +12,7 @@ from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, ledger_root
 from federated.protection.keys import keys_root
 from federated.site import train_site
+from federated.update_files import read_memory
 from tasks import track
 from tests.flows.conftest import weights
 
@@ -57,6 +58,25 @@ def test_a_target_is_reached_over_all_rounds(run):
     privacy = json.loads(run(overrides=overrides).summary_path.read_text())["privacy"]
     for site in privacy["per_site"].values():
         assert 3.9 < site["epsilon"] <= 4
+
+
+def test_a_schedule_and_a_norm_that_follows_are_composed_and_go_on_from_round_to_round(run):
+    overrides = [
+        *("privacy.name=dp_sgd", "privacy.epsilon=4", "privacy.delta=1e-3", "privacy.clip=0.01"),
+        *("privacy.noise_schedule=[2, 1]", "privacy.adaptive.rate=0.5"),
+    ]
+    folder = run(overrides=overrides)
+    first, second = ledger("site-00").spendings()
+    assert first.noise_multiplier == pytest.approx(2 * second.noise_multiplier)
+    own = json.loads(folder.summary_path.read_text())["privacy"]["per_site"]["site-00"]
+    assert own["epsilon"] == epsilon([first.release, second.release], 1e-3, "prv")
+    assert 3.9 < own["epsilon"] <= 4
+    norms = [
+        float(read_memory(folder.memory_path(number, "site-00"))["clipping norm"][0])
+        for number in (1, 2)
+    ]
+    # Nearly every gradient is larger, and the second round goes on where the first has got.
+    assert 0.01 < norms[0] < norms[1]
 
 
 def test_site_level_noise_is_new_in_every_run_and_the_same_on_resume(run):
