@@ -62,7 +62,7 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         mask = read_mask(case.mask) if case.mask else None
     except ConsiliumError as error:
         return row | {"unreadable": str(error)}
-    values = np.concatenate([image.values for image in images])
+    values = np.concatenate([image.values.reshape(-1) for image in images])
     finite = np.isfinite(values)
     row |= {
         "missing": int((~finite).sum()),

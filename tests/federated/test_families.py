@@ -94,6 +94,14 @@ def test_a_case_that_lacks_a_modality_is_none_and_its_files_are_named(tmp_path):
     }
 
 
+def test_modalities_of_different_shapes_are_named(tmp_path):
+    found = phantom(FAMILIES["brain"], tmp_path, 3)
+    path = found.cases[1].images[2]
+    nibabel.save(nibabel.Nifti1Image(np.ones((20, 24, 15), np.float32), np.diag([1.0] * 4)), path)
+    table = folder_table(FAMILIES["brain"], found)
+    assert list(table["shapes"]) == ["same", "20x24x16 and 20x24x15", "same"]
+
+
 class TestFaults:
     """One fault of each kind in a folder, all of them found in one pass."""
 
