@@ -50,8 +50,7 @@ def _scanner_like(images: Tensor, generator: torch.Generator) -> Tensor:
         torch.manual_seed(seed)
         for index, image in enumerate(images.cpu()):
             volume = image.unsqueeze(-1) if flat else image
-            # TorchIO leaves this constructor without types.
-            changed = change(tio.ScalarImage(tensor=volume)).data  # type: ignore[no-untyped-call]
+            changed = change(tio.ScalarImage(tensor=volume)).data
             result[index] = changed.reshape(image.shape).clamp(0.0, 1.0)
     return result
 

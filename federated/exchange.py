@@ -23,6 +23,7 @@ from federated.private_release import (
     refuse_too_little_noise,
 )
 from federated.protection import Protection
+from federated.protection.homomorphic import CiphertextSums
 from federated.protection.keys import (
     PublicContext,
     SecretContext,
@@ -65,7 +66,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
         ConsiliumError: its protection has no key, or no head room.
     """
     protection: Protection = experiment.protection
-    if not protection.keyed:
+    if not isinstance(protection, CiphertextSums):
         raise ConsiliumError(
             f"Experiment {experiment.name} has protection.name={experiment.protection.name}, which "
             "has no key. Set protection.name=packed_bfv or ckks."

@@ -6,9 +6,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from models.centring import Centring
-from models.norm import Norm, make_norm
+from models.norm import Norm
+from models.small_cnn import WIDTHS, block
 
-WIDTH = 16
 # Means of normalised and rectified channels lie within a few times a hundredth of their mean.
 SCALE = 20.0
 
@@ -28,21 +28,14 @@ class ShallowCNN(nn.Module):
 
     def __init__(self, channels: int, classes: int, dims: Literal[2, 3], norm: Norm) -> None:
         super().__init__()
-        conv = nn.Conv3d if dims == 3 else nn.Conv2d
-        pool = nn.MaxPool3d if dims == 3 else nn.MaxPool2d
         mean = nn.AdaptiveAvgPool3d if dims == 3 else nn.AdaptiveAvgPool2d
         self.features = nn.Sequential(
-            conv(channels, WIDTH, kernel_size=3, padding=1),
-            pool(2),
-            make_norm(norm, WIDTH, dims),
-            nn.ReLU(),
-            mean(1),
-            nn.Flatten(),
+            *block(channels, WIDTHS[0], dims, norm), mean(1), nn.Flatten()
         )
         # Normalised channels have a mean square of 1, so the norm of their means is at most √width;
         # of rectified ones it is about half of that.
-        self.centring = Centring(WIDTH, SCALE, bound=sqrt(WIDTH / 2))
-        self.head = nn.Linear(WIDTH, classes)
+        self.centring = Centring(WIDTHS[0], SCALE, bound=sqrt(WIDTHS[0] / 2))
+        self.head = nn.Linear(WIDTHS[0], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.centring(self.features(images)))

@@ -23,18 +23,11 @@ class SmallCNN(nn.Module):
 
     def __init__(self, channels: int, classes: int, dims: Literal[2, 3], norm: Norm) -> None:
         super().__init__()
-        conv = nn.Conv3d if dims == 3 else nn.Conv2d
-        pool = nn.MaxPool3d if dims == 3 else nn.MaxPool2d
         adaptive_pool = nn.AdaptiveAvgPool3d if dims == 3 else nn.AdaptiveAvgPool2d
         layers: list[nn.Module] = []
         width_in = channels
         for width in WIDTHS:
-            layers += [
-                conv(width_in, width, kernel_size=3, padding=1),
-                pool(2),
-                make_norm(norm, width, dims),
-                nn.ReLU(),
-            ]
+            layers += block(width_in, width, dims, norm)
             width_in = width
         # 28 voxels a side arrive here as 3, so this is the identity there and fixes larger inputs.
         layers += [
@@ -49,3 +42,15 @@ class SmallCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+def block(width_in: int, width: int, dims: Literal[2, 3], norm: Norm) -> list[nn.Module]:
+    """A convolution of kernel 3, max-pooling by 2, normalisation and ReLU."""
+    conv = nn.Conv3d if dims == 3 else nn.Conv2d
+    pool = nn.MaxPool3d if dims == 3 else nn.MaxPool2d
+    return [
+        conv(width_in, width, kernel_size=3, padding=1),
+        pool(2),
+        make_norm(norm, width, dims),
+        nn.ReLU(),
+    ]

@@ -97,5 +97,4 @@ def _write_mask(path: Path, mask: npt.NDArray[np.uint8], family: Family) -> None
 
 def _save_nifti(path: Path, values: npt.NDArray[Any], family: Family) -> None:
     affine = np.diag([*(family.spacing or (1.0, 1.0, 1.0)), 1.0])
-    # nibabel leaves this function without types.
-    nibabel.save(nibabel.Nifti1Image(values, affine), path)  # type: ignore[no-untyped-call]
+    nibabel.save(nibabel.Nifti1Image(values, affine), path)

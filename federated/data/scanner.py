@@ -69,8 +69,7 @@ def apply_profile(images: Images, profile: ScannerProfile) -> Images:
     for index, image in enumerate(images):
         tensor = torch.from_numpy(image.astype(np.float32) / 255.0)
         volume = tensor if tensor.ndim == 4 else tensor.unsqueeze(-1)
-        # TorchIO leaves this constructor without types.
-        shown = fixed(tio.ScalarImage(tensor=volume))  # type: ignore[no-untyped-call]
+        shown = fixed(tio.ScalarImage(tensor=volume))
         noisy = tio.Noise(0.0, profile.noise, profile.noise_seed + index)(shown).data
         result[index] = (noisy.reshape(tensor.shape).clamp(0.0, 1.0) * 255).round().byte().numpy()
     return result

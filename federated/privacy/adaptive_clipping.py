@@ -33,7 +33,9 @@ class AdaptiveClipping(Settings):
     count_noise: Annotated[float, Field(gt=0)] | None = None
 
     def noise_of_count(self, noise_multiplier: float, expected_batch: float) -> float:
-        """σ_b."""
+        """σ_b; 0 without any noise."""
+        if noise_multiplier == 0:
+            return 0.0
         if self.count_noise is not None:
             return self.count_noise
         return max(COUNT_NOISE_SHARE * expected_batch, noise_multiplier)

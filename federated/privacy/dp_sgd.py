@@ -149,8 +149,6 @@ class PrivateGradients:
     def _follow(self, adaptive: AdaptiveClipping) -> None:
         """Move the clipping norm by the noised count of this step's norms."""
         noise = adaptive.noise_of_count(self._release.noise_multiplier, self._expected)
-        if self._release.noise_multiplier == 0:
-            noise = 0.0
         count = self._below + noise * float(self._random.normal((1,))[0])
         self._clip = adaptive.next_norm(self._clip, count / self._expected + 0.5)
         self._optimizer.max_grad_norm = self._hooks.max_grad_norm = self._clip

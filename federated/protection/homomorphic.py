@@ -59,7 +59,11 @@ class CiphertextSums:
 
     @abstractmethod
     def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
-        """As of the protection."""
+        """The lattice parameters for ``length`` numbers from each of ``sites``.
+
+        Raises:
+            ConsiliumError: no head room for the sum, or numbers that cannot be added.
+        """
 
     def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
         """An empty sum under a context."""

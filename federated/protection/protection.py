@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.errors import ConsiliumError
-from federated.protection.parameters import Parameters
 from federated.settings import Settings
 from federated.update import CompressedUpdate, Payload
 
@@ -48,14 +47,6 @@ class Protection(Settings):
         Raises:
             ConsiliumError: says which, and what to change.
         """
-
-    def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
-        """The lattice parameters for ``length`` numbers from each of ``sites``, where it has a key.
-
-        Raises:
-            ConsiliumError: no head room for the sum, or numbers that cannot be added.
-        """
-        raise NotImplementedError
 
     @abstractmethod
     def protect(self, update: CompressedUpdate, key: Any) -> Payload:

@@ -88,6 +88,7 @@ class Scaffold(Strategy):
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
         """Send Δ_k and the change of c_k; keep c_k."""
+        assert isinstance(rule, ControlRule)
         control = rule.mean_gradient(start.layout)
         change = control - start.memory.get(CONTROL, np.zeros_like(control))
         return np.concatenate([update, change]), {CONTROL: control}

@@ -59,10 +59,6 @@ class LocalRule:
     def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Change ``.grad`` in place, after backward and before the optimiser's step."""
 
-    def mean_gradient(self, layout: Layout) -> Vector:
-        """The mean over the local steps of the loss's own gradient, for rules that keep it."""
-        raise NotImplementedError
-
 
 class Strategy(Settings):
     """A strategy is its own section of params.yaml; the defaults here are those of FedAvg.
