@@ -60,7 +60,7 @@ class TestPlain:
         numbers, total = summed(
             Plain(), [update(v, weight=w) for v, w in zip(vectors, (1, 2, 3), strict=True)]
         )
-        np.testing.assert_allclose(numbers, vectors.sum(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(numbers, vectors.sum(axis=0), rtol=1e-6, atol=1e-6)
         assert total.weight == 6
         assert total.body.nbytes == 200
 
