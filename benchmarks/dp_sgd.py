@@ -25,7 +25,9 @@ from rich.table import Table
 from torch import nn
 
 from federated.config import TrainingSettings
-from federated.data.dataset import Images, Labels
+from federated.data.cases import LabelledImages
+from federated.data.medmnist import dataset_info
+from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
 from federated.privacy.dp_sgd import Mode
@@ -35,25 +37,23 @@ from federated.training import choose_device, place, train
 from models import build_model
 
 Network = Literal["small_cnn", "dp_resnet"]
-# Channels, spatial dimensions and classes: a volume of AdrenalMNIST3D, an image of BloodMNIST.
-SHAPES: dict[Network, tuple[int, Literal[2, 3], int]] = {
-    "small_cnn": (1, 3, 2),
-    "dp_resnet": (3, 2, 8),
-}
+# Whose channels, dimensions and classes the random images have.
+SETS: dict[Network, str] = {"small_cnn": "adrenalmnist3d", "dp_resnet": "bloodmnist"}
 NONE = "none"
 
 
 @lru_cache(maxsize=1)
-def _prepared(network: Network, cases: int, device: str) -> tuple[nn.Module, Images, Labels]:
+def _prepared(network: Network, cases: int, device: str) -> tuple[nn.Module, LabelledImages]:
     torch.set_num_threads(1)
-    channels, dims, classes = SHAPES[network]
+    info = dataset_info(SETS[network])
+    channels, dims, classes = info.channels, info.dims, len(info.classes)
     model = build_model(
         network, channels=channels, classes=classes, dims=dims, norm="group", seed=0
     )
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (cases, channels) + (28,) * dims, dtype=np.uint8)
     labels = rng.integers(0, classes, cases).astype(np.int64)
-    return place(model, choose_device(device)), images, labels
+    return place(model, choose_device(device)), LabelledImages(images, labels)
 
 
 def epoch(
@@ -63,7 +63,7 @@ def epoch(
 
     On a GPU, the latter is what torch has allocated there at most.
     """
-    model, images, labels = _prepared(network, cases, device)
+    model, drawn = _prepared(network, cases, device)
     settings = TrainingSettings(lr=1e-3, batch_size=batch, device=device)
     make = None
     if mode != NONE:
@@ -76,16 +76,15 @@ def epoch(
     started = time.perf_counter()
     train(
         model,
-        images,
-        labels,
+        drawn,
         settings,
         LocalRule(),
+        make_loss(drawn, settings, dataset_info(SETS[network]), where),
         seed=0,
         round_number=1,
         rounds=1,
         site="benchmark",
         device=where,
-        classes=SHAPES[network][2],
         private=make,
     )
     if where.type == "cuda":
@@ -105,7 +104,7 @@ def _before() -> float:
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", choices=SHAPES, default="small_cnn")
+    parser.add_argument("--model", choices=SETS, default="small_cnn")
     parser.add_argument("--cases", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)

@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from federated.config import Experiment, load_experiment
+from federated.data.cases import LabelledImages
 from federated.data.load import load, locate
 from federated.data.partition import partition_cases
+from federated.learning.classification import make_loss
 from federated.optimization import local_work
 from federated.privacy import DPSGD, Private, SiteLevel
 from federated.privacy.membership import advantage, shares
@@ -47,30 +49,31 @@ class Federation:
         """What a site sends after one round, with noise that depends on the seed."""
         experiment = self.experiment
         indices = list(self.partition.sites[site]["train"])
-        images = self.dataset.images["train"][indices]
-        labels = self.dataset.labels["train"][indices]
+        cases = LabelledImages(
+            self.dataset.images["train"][indices], self.dataset.labels["train"][indices]
+        )
         make = release = random = None
         if privacy:
-            steps = local_work(len(labels), experiment.training, batch_norm=False).steps
+            steps = local_work(len(cases), experiment.training, batch_norm=False).steps
             release = privacy.plan(
-                len(labels), steps, experiment.training.batch_size, experiment.rounds
+                len(cases), steps, experiment.training.batch_size, experiment.rounds
             )
             random = seeded_random(experiment.seed, site, 1, privacy.mechanism)
             if privacy.unit == "record":
-                make = partial(privacy.gradients, release=release, cases=len(labels), random=random)
+                make = partial(privacy.gradients, release=release, cases=len(cases), random=random)
         self.layout.load(self.model, self.start)
+        device = next(self.model.parameters()).device
         train(
             self.model,
-            images,
-            labels,
+            cases,
             experiment.training,
             LocalRule(),
+            make_loss(cases, experiment.training, self.dataset.info, device),
             seed=experiment.seed,
             round_number=1,
             rounds=experiment.rounds,
             site=site,
-            device=next(self.model.parameters()).device,
-            classes=len(self.dataset.info.classes),
+            device=device,
             private=make,
         )
         update = self.layout.flatten(self.model) - self.start

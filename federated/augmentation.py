@@ -1,10 +1,13 @@
 """Random changes of training images, and which cases an epoch draws."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torchio as tio
 from torch import Tensor
+
+from federated.randomness import global_draws
 
 Augment = Literal["none", "flips", "torchio"]
 Sampling = Literal["shuffle", "balanced"]
@@ -22,32 +25,69 @@ def augment(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
     return flipped if how == "flips" else _scanner_like(flipped, generator)
 
 
-def random_flips(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Flip each case ``(channels, *spatial)`` along each axis with probability one half."""
-    for axis in range(2, images.ndim):
+def augment_pair(
+    images: Tensor, masks: Tensor, how: Augment, mirrored: Sequence[int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The same for normalised images and their masks ``(n, *spatial)``, which move alike.
+
+    ``mirrored`` are the spatial axes along which cases are flipped. Masks come out as int64.
+    """
+    if how == "none":
+        return images, masks.long()
+    both = torch.cat([images, masks.unsqueeze(1).float()], dim=1)
+    flipped = random_flips(both, generator, mirrored)
+    images, masks = flipped[:, :-1], flipped[:, -1].long()
+    if how == "flips":
+        return images, masks
+    flat = images.ndim == 4
+    change = _scanner_changes(flat)
+    changed = []
+    with global_draws(generator):
+        for image, mask in zip(images, masks, strict=True):
+            subject = tio.Subject(
+                image=tio.ScalarImage(tensor=image.unsqueeze(-1) if flat else image),
+                mask=tio.LabelMap(tensor=mask.view(1, *mask.shape, *[1] * flat)),
+            )
+            moved = change(subject)
+            changed.append((moved.get_image("image").data, moved.get_image("mask").data[0]))
+    return (
+        torch.stack([image.reshape(images.shape[1:]) for image, _ in changed]),
+        torch.stack([mask.reshape(masks.shape[1:]) for _, mask in changed]).long(),
+    )
+
+
+def random_flips(
+    images: Tensor, generator: torch.Generator, axes: Sequence[int] | None = None
+) -> Tensor:
+    """Flip each case ``(channels, *spatial)`` along each axis with probability one half.
+
+    ``axes`` are spatial ones, counted from 0; all where it is left out.
+    """
+    for axis in range(images.ndim - 2) if axes is None else axes:
         chosen = torch.rand(len(images), generator=generator) < 0.5
         chosen = chosen.to(images.device).view(-1, *[1] * (images.ndim - 1))
-        images = torch.where(chosen, images.flip(axis), images)
+        images = torch.where(chosen, images.flip(axis + 2), images)
     return images
 
 
-def _scanner_like(images: Tensor, generator: torch.Generator) -> Tensor:
-    flat = images.ndim == 4
+def _scanner_changes(flat: bool) -> tio.Transform:
     # A 2D image is a volume of one slice: it may only turn and shift within that slice.
     degrees = (0, 0, 0, 0, -10, 10) if flat else (-10, 10)
     translation = (-1, 1, -1, 1, 0, 0) if flat else (-1, 1)
-    change = tio.Compose(
+    return tio.Compose(
         [
             tio.RandomAffine(scales=0.1, degrees=degrees, translation=translation),
             tio.RandomGamma(log_gamma=0.2, p=0.5),
             tio.RandomNoise(std=(0, 0.03), p=0.5),
         ]
     )
-    seed = int(torch.randint(2**62, (1,), generator=generator))
+
+
+def _scanner_like(images: Tensor, generator: torch.Generator) -> Tensor:
+    flat = images.ndim == 4
+    change = _scanner_changes(flat)
     result = torch.empty_like(images)
-    # TorchIO draws from torch's global generator alone; it is put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with global_draws(generator):
         for index, image in enumerate(images.cpu()):
             volume = image.unsqueeze(-1) if flat else image
             changed = change(tio.ScalarImage(tensor=volume)).data

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from federated.config_errors import closest
+from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
 from federated.privacy import DistributedSiteLevel
@@ -32,11 +33,13 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
     dataset, model = experiment.data.dataset, experiment.model
     strategy, compression = experiment.strategy, experiment.compression
     protection = experiment.protection
-    if dataset not in DATASETS:
+    known = (*DATASETS, *FAMILIES)
+    if dataset not in known:
         yield (
-            f"data.dataset={dataset!r} is not known.{closest(dataset, DATASETS)} Known data sets: "
-            f"{', '.join(DATASETS)}."
+            f"data.dataset={dataset!r} is not known.{closest(dataset, known)} Known data sets: "
+            f"{', '.join(known)}."
         )
+    yield from _reasons_of_task(experiment)
     if model.name == "resnet3d" and not dataset.endswith("3d"):
         yield (
             f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
@@ -53,6 +56,11 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
         yield (
             f"model.scale_norm belongs to dp_resnet, but model.name={model.name!r}. Set "
             "model.name=dp_resnet, or leave it out."
+        )
+    if model.name != "unet" and (model.deep_supervision or model.width != 16):
+        yield (
+            "model.width and model.deep_supervision belong to unet, but "
+            f"model.name={model.name!r}. Leave them out."
         )
     if strategy.name in ("local", "central"):
         plain = compression.name == "none" and compression.bits is None
@@ -73,6 +81,59 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
         yield (
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
             f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
+        )
+
+
+def _reasons_of_task(experiment: "Experiment") -> Iterator[str]:
+    """Settings that belong to classification or to segmentation alone."""
+    data, training, sites = experiment.data, experiment.training, experiment.sites
+    metric, model = experiment.selection.metric, experiment.model.name
+    family = FAMILIES.get(data.dataset)
+    segments = f"data.dataset={data.dataset} is for segmentation"
+    if family is None:
+        if model == "unet" or metric == "val/dice" or sites.overlays:
+            wrong = {
+                "model.name=unet": model == "unet",
+                "selection.metric=val/dice": metric == "val/dice",
+                "sites.overlays=true": sites.overlays,
+            }
+            setting = next(text for text, given in wrong.items() if given)
+            yield (
+                f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
+                f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
+            )
+        if sites.partition == "natural":
+            yield (
+                f"data.dataset={data.dataset} does not say which hospital a case comes from. Use "
+                "another sites.partition than natural."
+            )
+        if training.patches_per_case != 1:
+            yield (
+                f"training.patches_per_case={training.patches_per_case} is for images too large "
+                f"for the network; those of data.dataset={data.dataset} pass whole. Leave it out."
+            )
+        return
+    if model != "unet":
+        yield f"{segments}, but model.name={model!r} classifies. Set model.name=unet."
+    if metric not in ("val/dice", "val/loss"):
+        yield f"{segments}, which has no {metric}. Set selection.metric=val/dice."
+    if data.source == "medmnist":
+        yield (
+            f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
+            "phantom where there are no files."
+        )
+    if sites.partition in ("dirichlet", "pathological"):
+        yield (
+            f"{segments}, where cases have no class to share out by, but sites.partition="
+            f"{sites.partition}. Use iid, quantity or natural."
+        )
+    for setting in ("class_weights", "sampling"):
+        if getattr(training, setting) == "balanced":
+            yield f"{segments}, but training.{setting}=balanced is for classes of images."
+    if family.whole and training.patches_per_case != 1:
+        yield (
+            f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "
+            "pass whole. Leave it out."
         )
 
 

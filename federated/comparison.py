@@ -18,12 +18,14 @@ from federated.config import (
 )
 from federated.errors import ConsiliumError
 from federated.files import md5_of, read_json
+from federated.learning import TASKS, LearningTask
 from federated.run_folder import RunFolder
 
 TRANSFER = "tl"
 LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<variants>(\+[\w.-]+)*)")
-COLUMNS = ("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece")
 BASELINE = "fedavg"
+# How a headline metric is written.
+SHOWN = {"auc": "AUC", "dice": "Dice"}
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,12 @@ class Result:
     summary: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
 
+    @property
+    def task(self) -> LearningTask:
+        """What was learnt."""
+        # Runs of older versions all classified, and did not say so.
+        return TASKS[self.summary.get("task", "classification")]
+
     def value(self, metric: str) -> float:
         """A metric of the test split, of the round whose model was kept; NaN where undefined."""
         value = self.summary["metrics"]["test"][metric]
@@ -157,22 +165,23 @@ def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, floa
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One row a label: mean and sample standard deviation over seeds of every metric.
 
-    ``difference`` and ``p`` are those of the AUC against FedAvg's, paired by seed, where FedAvg is
-    among the labels. ``mean_site``, ``worst_site`` and ``sd_sites`` are of the sites' own AUCs,
-    meaned over seeds: where sites have models of their own, the AUC over all cases together also
-    rewards telling sites apart, which differ in their shares of the classes; these do not.
-    ``epsilon`` is the largest of any seed.
+    ``difference`` and ``p`` are those of the task's headline, AUC or Dice, against FedAvg's, paired
+    by seed, where FedAvg is among the labels. ``mean_site``, ``worst_site`` and ``sd_sites`` are of
+    the sites' own, meaned over seeds: where sites have models of their own, the AUC over all cases
+    together also rewards telling sites apart, which differ in their shares of the classes; these do
+    not. ``epsilon`` is the largest of any seed.
     """
+    task = results[0].task
     by_label: dict[str, dict[int, Result]] = {}
     for result in results:
         by_label.setdefault(result.cell.label, {})[result.cell.seed] = result
     table = []
     for label, by_seed in by_label.items():
         row: dict[str, Any] = {"label": label, "seeds": sorted(by_seed)}
-        for metric in COLUMNS:
+        for metric in task.compared:
             values = [result.value(metric) for result in by_seed.values()]
             row[metric] = {"mean": float(np.mean(values)), "sd": sample_sd(values)}
-        spreads = [result.summary["spread"]["test"]["auc"] for result in by_seed.values()]
+        spreads = [result.summary["spread"]["test"][task.headline] for result in by_seed.values()]
         for key, name in (("mean_site", "mean"), ("worst_site", "worst"), ("sd_sites", "sd")):
             found = [spread[name] for spread in spreads if spread[name] is not None]
             row[key] = float(np.mean(found)) if found else None
@@ -188,8 +197,8 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         pairs = sorted(set(by_seed) & set(base))
         row["difference"] = row["p"] = row["p_wilcoxon"] = None
         if label != BASELINE and pairs:
-            ours = [by_seed[seed].value("auc") for seed in pairs]
-            theirs = [base[seed].value("auc") for seed in pairs]
+            ours = [by_seed[seed].value(task.headline) for seed in pairs]
+            theirs = [base[seed].value(task.headline) for seed in pairs]
             row["difference"] = float(np.mean(np.subtract(ours, theirs)))
             row |= paired_p(ours, theirs)
         table.append(row)
@@ -201,26 +210,29 @@ def sample_sd(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def markdown(table: Sequence[Mapping[str, Any]], command: str, note: str) -> str:
+def markdown(
+    table: Sequence[Mapping[str, Any]], task: LearningTask, command: str, note: str
+) -> str:
     """The table for people: the command, what it ran on, and a row a label."""
+    shown = SHOWN.get(task.headline, task.headline)
     private = any(row["epsilon"] is not None for row in table)
     head = [
         "strategy",
         *(["ε"] if private else []),
-        *(name.replace("_", " ") for name in COLUMNS),
-        "mean site AUC",
-        "worst site AUC",
+        *(name.replace("_", " ") for name in task.compared),
+        f"mean site {shown}",
+        f"worst site {shown}",
         "sd over sites",
         "MB up",
         "MB down",
-        "AUC − FedAvg",
+        f"{shown} − FedAvg",
         "p",
         "p (Wilcoxon)",
     ]
     lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
     for row in table:
         values = [_number(row["epsilon"], ".3g")] if private else []
-        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in COLUMNS]
+        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in task.compared]
         values += [_number(row[name]) for name in ("mean_site", "worst_site", "sd_sites")]
         values += [f"{row[f'megabytes_{way}']:.1f}" for way in ("up", "down")]
         values += [_number(row["difference"], "+.3f")]

@@ -1,4 +1,4 @@
-"""The figure of a comparison: AUC against rounds, megabytes and, where there is privacy, ε."""
+"""The figure of a comparison: AUC or Dice against rounds, megabytes and, where it is, ε."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,30 +9,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from federated.comparison import Result
+from federated.comparison import SHOWN, Result
 from federated.files import atomic_path
 
 # Nothing travels, or what travels are the images themselves.
 WITHOUT_EXCHANGE = ("local", "central")
 
 
-def auc_figure(results: Sequence[Result], path: Path, title: str) -> None:
-    """Draw the test AUC, meaned over seeds with a band of one standard deviation, as PNG.
+def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None:
+    """Draw the task's headline on the test split as PNG.
 
-    The right panel counts megabytes up and down of all sites, on a logarithmic axis where they
-    differ much; a strategy without exchange is a horizontal line there, at its last value. Where a
-    run was private, a third panel has the composed ε, and a line for each that was not.
+    It is meaned over seeds, with a band of one standard deviation. The right panel counts megabytes
+    up and down of all sites, on a logarithmic axis where they differ much; a strategy without
+    exchange is a horizontal line there, at its last value. Where a run was private, a third panel
+    has the composed ε, and a line for each that was not.
     """
+    headline = results[0].task.headline
     private = any(result.epsilon is not None for result in results)
     figure = Figure(figsize=(16 if private else 12, 5), layout="constrained")
     by_round, by_bytes, *rest = figure.subplots(1, 3 if private else 2, sharey=True)
     labels = list(dict.fromkeys(result.cell.label for result in results))
     for number, label in enumerate(labels):
         group = [result for result in results if result.cell.label == label]
-        _draw(group, label, by_round, by_bytes, number)
+        _draw(group, label, by_round, by_bytes, number, headline)
         for by_epsilon in rest:
-            _draw_privacy(group, label, by_epsilon, number)
-    by_round.set(xlabel="round", ylabel="test AUC")
+            _draw_privacy(group, label, by_epsilon, number, headline)
+    by_round.set(xlabel="round", ylabel=f"test {SHOWN[headline]}")
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set(xlabel="megabytes up and down, all sites")
     totals = [sum(r["bytes"]["up"] for r in result.records) for result in results]
@@ -58,10 +60,18 @@ def _label_decades(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _draw(group: Sequence[Result], label: str, by_round: Axes, by_bytes: Axes, number: int) -> None:
+def _draw(
+    group: Sequence[Result],
+    label: str,
+    by_round: Axes,
+    by_bytes: Axes,
+    number: int,
+    headline: str,
+) -> None:
     length = min(len(result.records) for result in group)
     curves = np.array(
-        [[_auc(record) for record in result.records[:length]] for result in group], float
+        [[_score(record, headline) for record in result.records[:length]] for result in group],
+        float,
     )
     traffic = np.array(
         [[r["bytes"]["up"] + r["bytes"]["down"] for r in x.records[:length]] for x in group], float
@@ -79,8 +89,10 @@ def _draw(group: Sequence[Result], label: str, by_round: Axes, by_bytes: Axes, n
         by_bytes.plot(megabytes, mean, dashes, color=color, label=label)
 
 
-def _draw_privacy(group: Sequence[Result], label: str, axes: Axes, number: int) -> None:
-    values = np.array([result.value("auc") for result in group])
+def _draw_privacy(
+    group: Sequence[Result], label: str, axes: Axes, number: int, headline: str
+) -> None:
+    values = np.array([result.value(headline) for result in group])
     spent = [result.epsilon for result in group if result.epsilon is not None]
     color = f"C{number % 10}"
     if spent:
@@ -90,6 +102,6 @@ def _draw_privacy(group: Sequence[Result], label: str, axes: Axes, number: int) 
         axes.axhline(values.mean(), color=color, alpha=0.6, label=f"{label} (not private)")
 
 
-def _auc(record: Mapping[str, Any]) -> float:
-    value = record["metrics"]["test"]["auc"]
+def _score(record: Mapping[str, Any], headline: str) -> float:
+    value = record["metrics"]["test"][headline]
     return float("nan") if value is None else float(value)

@@ -35,6 +35,7 @@ class DataSettings(Settings):
     dataset: str = "organmnist3d"
     source: Literal["medmnist", "files", "phantom", "auto"] = "medmnist"
     root: Path = Path("data")
+    # Of a MedMNIST set; those of a folder have their own.
     size: Literal[28, 64] = 28
     phantom_seed: int = Field(default=0, ge=0)
 
@@ -43,17 +44,20 @@ class SitesSettings(Settings):
     """How cases are dealt to simulated sites, and how these take part.
 
     A site that fails in a round, or refuses to send what it trained, stops the run or, with
-    ``on_dropout: continue``, is left out of that round's mean.
+    ``on_dropout: continue``, is left out of that round's mean. ``natural`` sites are those that the
+    data name. ``overlays`` keeps pictures of test cases with their masks in the run's folder and in
+    MLflow: images of patients leave the site for it.
     """
 
     count: int = Field(default=10, ge=1, le=1000)
-    partition: Literal["iid", "dirichlet", "pathological", "quantity"] = "dirichlet"
+    partition: Literal["iid", "dirichlet", "pathological", "quantity", "natural"] = "dirichlet"
     beta: float = Field(default=0.5, gt=0)
     classes_per_site: int = Field(default=2, ge=1)
     min_cases: int = Field(default=10, ge=1)
     participation: float = Field(default=1.0, gt=0, le=1)
     on_dropout: Literal["abort", "continue"] = "abort"
     scanner_shift: bool = False
+    overlays: bool = False
 
     @property
     def asked(self) -> int:
@@ -66,10 +70,16 @@ class SitesSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """What is checked of a site's data, and what happens to a site that fails."""
+    """What is checked of a site's data, and what happens where it fails.
 
-    on_failure: Literal["abort", "exclude-site"] = "abort"
+    ``drop-case`` leaves out the cases that break a rule, and a site that fails all the same.
+    ``outlier`` is how many robust standard deviations a volume's size or intensity may be from the
+    rest of its site's.
+    """
+
+    on_failure: Literal["abort", "exclude-site", "drop-case"] = "abort"
     min_cases_per_class: int = Field(default=1, ge=1)
+    outlier: float = Field(default=6.0, gt=0)
 
 
 class ModelSettings(Settings):
@@ -77,22 +87,26 @@ class ModelSettings(Settings):
 
     ``init`` is ``random`` or a file of pretrained weights. ``conv`` and ``stem`` are those of
     resnet3d: the kind of its convolutions, and the width of its first kernel in voxels;
-    ``scale_norm`` is of dp_resnet: whether its residual sums are normalised once more.
+    ``scale_norm`` is of dp_resnet: whether its residual sums are normalised once more. ``width``,
+    the channels of the finest level, and ``deep_supervision`` are of unet.
     """
 
-    name: Literal["small_cnn", "shallow_cnn", "resnet3d", "dp_resnet"] = "small_cnn"
+    name: Literal["small_cnn", "shallow_cnn", "resnet3d", "dp_resnet", "unet"] = "small_cnn"
     norm: Norm = "group"
     init: str = Field(default="random", min_length=1)
     conv: Convolution = "3d"
     stem: Literal[3, 7] = 3
     scale_norm: bool = False
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
+    deep_supervision: bool = False
 
 
 class TrainingSettings(Settings):
     """The local loop at a site.
 
     The backbone, which is all but the head, is frozen for ``freeze_rounds`` rounds and then
-    trained with ``backbone_lr`` times the learning rate of the head.
+    trained with ``backbone_lr`` times the learning rate of the head. In an epoch, each case that is
+    too large for the network gives ``patches_per_case`` patches.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -101,6 +115,7 @@ class TrainingSettings(Settings):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     batch_size: int = Field(default=32, ge=1)
+    patches_per_case: int = Field(default=1, ge=1)
     local_epochs: int = Field(default=1, ge=1)
     augment: Augment = "flips"
     sampling: Sampling = "shuffle"
@@ -118,7 +133,9 @@ class SelectionSettings(Settings):
     that many rounds without a better value.
     """
 
-    metric: Literal["val/auc", "val/accuracy", "val/balanced_accuracy", "val/loss"] = "val/auc"
+    metric: Literal["val/auc", "val/accuracy", "val/balanced_accuracy", "val/loss", "val/dice"] = (
+        "val/auc"
+    )
     keep: Literal["best", "last"] = "best"
     patience: Annotated[int, Field(ge=1)] | None = None
 

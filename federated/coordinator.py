@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from federated.config import Experiment
+from federated.data.dataset import DatasetInfo
 from federated.data.partition import Partition
-from federated.evaluation import Evaluation, score
+from federated.evaluation import Evaluation
 from federated.files import write_json
+from federated.learning import task_of
 from federated.optimization import local_work
 from federated.randomness import numpy_generator
 from federated.run_folder import MEMORY_KINDS, MESSAGE_KINDS, RunFolder, memory_round
@@ -58,14 +60,16 @@ def forget_round(folder: RunFolder, round_number: int, site: str) -> None:
         folder.memory_path(round_number, site, kind).unlink(missing_ok=True)
 
 
-def evaluate(folder: RunFolder, round_number: int, sites: Iterable[str]) -> Evaluation:
-    """Metrics from the predictions that the sites wrote.
+def evaluate(
+    folder: RunFolder, round_number: int, sites: Iterable[str], info: DatasetInfo
+) -> Evaluation:
+    """Metrics from what the sites wrote: their predictions, in segmentation their cases' scores.
 
-    The overall metrics need every site's predicted probabilities and labels; a federation that
-    does not share those has the per-site ones alone.
+    In classification the overall metrics need every site's predicted probabilities and labels; a
+    federation that does not share those has the per-site ones alone.
     """
     predictions = {site: read_predictions(folder, round_number, site) for site in sites}
-    return score(predictions)
+    return task_of(info).score(predictions, info)
 
 
 def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]) -> None:

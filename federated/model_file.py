@@ -32,12 +32,14 @@ class ModelHeader:
     channels: int
     classes: int
     dims: Literal[2, 3]
-    size: int
+    size: int | None
     dataset: str
     data_source: str
     conv: Convolution = "3d"
     stem: Literal[3, 7] = 3
     scale_norm: bool = False
+    width: int = 16
+    deep_supervision: bool = False
 
 
 def save_model(
@@ -108,6 +110,8 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
         conv=header.conv,
         stem=header.stem,
         scale_norm=header.scale_norm,
+        width=header.width,
+        deep_supervision=header.deep_supervision,
     )
     own = f"{site}{SEPARATOR}"
     with safe_open(path, framework="pt") as file:

@@ -1,6 +1,8 @@
 """Every random draw comes from a generator derived from (seed, round, site, purpose)."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,3 +34,15 @@ def torch_generator(
     return torch.Generator().manual_seed(
         derive_seed(seed, purpose=purpose, round_number=round_number, site=site)
     )
+
+
+@contextmanager
+def global_draws(generator: torch.Generator) -> Iterator[None]:
+    """What draws from torch's global generator alone, as TorchIO does, draws from this one.
+
+    The global generator is put back afterwards.
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -9,16 +9,16 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from federated.agreement import trained_values
-from federated.data.dataset import SPLITS, Labels, Split
+from federated.data.dataset import SPLITS, Split
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
+from federated.learning import Arrays as Predictions
 from federated.masked_training import MaskedRule
-from federated.metrics import Probabilities
 from federated.optimization import local_work
 from federated.private_release import begin_release, spent_so_far
 from federated.run_folder import RunFolder
 from federated.strategies.strategy import SiteStart
-from federated.training import has_batch_norm, predict, train
+from federated.training import has_batch_norm, train
 from federated.update import Arrays, ModelUpdate, RoundState, Vector
 from federated.update_files import read_memory, read_state, write_memory, write_update
 from federated.worker import StageResult, site_cases, stage_result, worker_context
@@ -66,7 +66,7 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
     experiment, model, strategy = context.experiment, context.model, context.experiment.strategy
-    images, labels = site_cases(run, site, "train")
+    cases = site_cases(run, site, "train")
     # Before anything is computed that leaves the site: from here on it counts as released.
     private = begin_release(folder, site, round_number)
     state, weights, memory = site_weights_after(folder, round_number - 1, site)
@@ -76,24 +76,24 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     start = SiteStart(layout, state.broadcast, memory)
     rule = strategy.local_rule(model, start)
     moves = trained_values(folder, state, model)
+    device = next(model.parameters()).device
     result = train(
         model,
-        images,
-        labels,
+        cases,
         experiment.training,
         rule if moves is None else MaskedRule(rule, layout, moves),
+        context.task.make_loss(cases, experiment.training, context.info, device),
         seed=experiment.seed,
         round_number=round_number,
         rounds=experiment.rounds,
         site=site,
-        device=next(model.parameters()).device,
-        classes=len(context.dataset.info.classes),
-        private=private.make_gradients(len(images), None if clip is None else float(clip[0]))
+        device=device,
+        private=private.make_gradients(len(cases), None if clip is None else float(clip[0]))
         if private
         else None,
     )
     trained = layout.flatten(model)
-    work = local_work(len(images), experiment.training, has_batch_norm(model))
+    work = local_work(len(cases), experiment.training, has_batch_norm(model))
     change = trained - weights
     if moves is not None:
         change[~moves] = 0  # weight decay touches every value
@@ -110,13 +110,13 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         write_memory(folder.memory_path(round_number, site), kept)
     write_update(
         folder.site_path(round_number, site, "update"),
-        ModelUpdate(site, round_number, len(images), sent),
+        ModelUpdate(site, round_number, len(cases), sent),
     )
     return stage_result(
         site,
         "local_train",
         started,
-        cases=len(images),
+        cases=len(cases),
         # Of a private site, the loss would be a release that nobody accounts for.
         loss=None if private else result.loss,
         epsilon=spent_so_far(folder, site) if private else None,
@@ -130,28 +130,30 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     state, weights, _ = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     device = next(context.model.parameters()).device
-    classes = len(context.dataset.info.classes)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for split in SPLITS[1:]:
-        images, labels = site_cases(run, site, split)
-        probabilities = predict(context.model, images, device, classes)
-        if not np.isfinite(probabilities).all():
+        found = context.task.predict(
+            context.model, site_cases(run, site, split), device, context.info
+        )
+        if not all(np.isfinite(values).all() for values in found.values()):
             raise ConsiliumError(
                 f"The model after round {round_number} predicts no numbers at {site}: training "
                 "diverged. Lower training.lr, or strategy.server_lr where the strategy has one."
             )
-        arrays[f"{split}.labels"] = labels
-        arrays[f"{split}.probabilities"] = probabilities
+        arrays |= {f"{split}.{name}": values for name, values in found.items()}
     with atomic_path(folder.site_path(round_number, site, "predictions")) as temporary:
         save_file(arrays, temporary)
     return stage_result(site, "evaluate", started)
 
 
-def read_predictions(
-    folder: RunFolder, round_number: int, site: str
-) -> dict[Split, tuple[Labels, Probabilities]]:
-    """Labels and probabilities that :func:`evaluate_site` wrote, per split."""
+def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
+    """What :func:`evaluate_site` wrote, per split."""
     arrays = load_file(folder.site_path(round_number, site, "predictions"))
     return {
-        split: (arrays[f"{split}.labels"], arrays[f"{split}.probabilities"]) for split in SPLITS[1:]
+        split: {
+            name.removeprefix(f"{split}."): values
+            for name, values in arrays.items()
+            if name.startswith(f"{split}.")
+        }
+        for split in SPLITS[1:]
     }

@@ -15,6 +15,7 @@ def summarise(
     experiment: Experiment,
     data: LocatedFile,
     *,
+    task: str,
     sites: Sequence[str],
     privacy: Mapping[str, Any],
     startup: Mapping[str, float],
@@ -43,6 +44,7 @@ def summarise(
     return {
         "experiment": experiment.name,
         "run_id": folder.run_id,
+        "task": task,
         "data_source": data.source,
         "sites": list(sites),
         "rounds_done": len(records),

@@ -1,32 +1,27 @@
-"""The local loop: what happens to a model at a site, and how it predicts."""
+"""The local loop: what happens to a model at a site."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.augmentation import augment, class_weights, draw_epoch
 from federated.config import TrainingSettings
-from federated.data.dataset import Images, Labels, to_float
+from federated.data.cases import Batch, Cases
 from federated.errors import ConsiliumError
 from federated.feature_mean import set_mean, set_private_mean
-from federated.metrics import Probabilities
-from federated.optimization import (
-    freeze,
-    is_frozen,
-    learning_rate,
-    make_optimizer,
-    merges_last_batch,
-)
+from federated.optimization import freeze, is_frozen, learning_rate, make_optimizer
 from federated.randomness import torch_generator
 from federated.strategies.strategy import LocalRule
 from models import Centring, centring_of
 
-EVALUATION_BATCH = 128
+# How many cases at a time where no gradients are computed.
+FEATURE_BATCH = 128
+
+# From logits, what is to be predicted, and torch's ``mean`` or ``none``, to the loss.
+Loss = Callable[[Tensor, Tensor, str], Tensor]
 
 
 class Gradients(Protocol):
@@ -95,17 +90,16 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
 
 def train(
     model: nn.Module,
-    images: Images,
-    labels: Labels,
+    cases: Cases,
     settings: TrainingSettings,
     rule: LocalRule,
+    loss: Loss,
     *,
     seed: int,
     round_number: int,
     rounds: int,
     site: str,
     device: torch.device,
-    classes: int,
     private: MakeGradients | None = None,
 ) -> LocalResult:
     """Train ``model`` in place for ``settings.local_epochs`` epochs on a site's training cases.
@@ -114,9 +108,9 @@ def train(
     result does not depend on which worker runs it. The optimiser starts afresh each round.
 
     Args:
-        images: ``(n, channels, *spatial)`` uint8, n at least 1.
-        labels: ``(n,)`` int64 in [0, ``classes``).
+        cases: at least one.
         rule: what the strategy changes in a step.
+        loss: of the task.
         private: makes what computes gradients instead, which then also draws the batches.
 
     Raises:
@@ -129,40 +123,37 @@ def train(
     freeze(model, is_frozen(settings, round_number))
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
     precision = _Precision(settings.precision, device)
-    targets = torch.from_numpy(labels)
-    weights = None
-    if settings.class_weights == "balanced":
-        weights = class_weights(targets, classes).to(device)
 
-    def inputs(batch: Tensor) -> Tensor:
-        x = torch.from_numpy(to_float(images[batch.numpy()])).to(device)
-        return augment(x, settings.augment, generator)
+    def inputs(indices: Tensor) -> Tensor:
+        return cases.take(indices, settings, generator)[0].to(device)
 
-    def loss_of(batch: Tensor, reduction: str) -> Tensor:
-        y = targets[batch].to(device)
+    def loss_of(batch: Batch, reduction: str) -> Tensor:
+        x, y = (part.to(device) for part in batch)
         with precision.autocast():
-            logits = model(inputs(batch)).float()
-            return nn.functional.cross_entropy(logits, y, weight=weights, reduction=reduction)
+            logits = model(x).float()
+        return loss(logits, y, reduction)
+
+    def losses(indices: Tensor) -> Tensor:
+        return loss_of(cases.take(indices, settings, generator), "none")
 
     # Found once: every later round builds on it.
     centring = centring_of(model) if round_number == 1 else None
     if private is not None:
         gradients = private(model, optimizer)
-        return _train_privately(model, gradients, optimizer, rule, loss_of, inputs, centring)
+        return _train_privately(model, gradients, optimizer, rule, losses, inputs, centring)
     if centring is not None:
-        set_mean(model, centring, torch.split(torch.arange(len(images)), EVALUATION_BATCH), inputs)
+        set_mean(model, centring, torch.split(torch.arange(len(cases)), FEATURE_BATCH), inputs)
     loss_sum, drawn, steps = 0.0, 0, 0
     for _ in range(settings.local_epochs):
         loss_sum, drawn = 0.0, 0
-        order = draw_epoch(targets, settings.sampling, generator)
-        for batch in _batches(order, settings.batch_size, has_batch_norm(model)):
+        for batch in cases.epoch(settings, has_batch_norm(model), generator):
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(batch, "mean")
-            precision.backward(loss, optimizer)
+            batch_loss = loss_of(batch, "mean")
+            precision.backward(batch_loss, optimizer)
             rule.adjust(model.named_parameters())
             precision.step(optimizer)
-            loss_sum += float(loss.detach()) * len(batch)
-            drawn += len(batch)
+            loss_sum += float(batch_loss.detach()) * len(batch[1])
+            drawn += len(batch[1])
             steps += 1
     mean_loss = loss_sum / drawn
     if not np.isfinite(mean_loss):
@@ -178,7 +169,7 @@ def _train_privately(
     gradients: Gradients,
     optimizer: torch.optim.Optimizer,
     rule: LocalRule,
-    loss_of: Callable[..., Tensor],
+    losses: Callable[[Tensor], Tensor],
     inputs: Callable[[Tensor], Tensor],
     centring: Centring | None,
 ) -> LocalResult:
@@ -189,24 +180,13 @@ def _train_privately(
         if centring is not None:
             set_private_mean(model, centring, next(batches), inputs, gradients)
         for batch in batches:
-            gradients.compute(batch, partial(loss_of, reduction="none"))
+            gradients.compute(batch, losses)
             rule.adjust(model.named_parameters())
             optimizer.step()
             steps += 1
     finally:
         gradients.close()
     return LocalResult(None, steps, gradients.clip)
-
-
-def predict(model: nn.Module, images: Images, device: torch.device, classes: int) -> Probabilities:
-    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0."""
-    model.eval()
-    parts = [np.zeros((0, classes))]
-    with torch.inference_mode():
-        for start in range(0, len(images), EVALUATION_BATCH):
-            x = torch.from_numpy(to_float(images[start : start + EVALUATION_BATCH])).to(device)
-            parts.append(model(x).double().softmax(dim=1).cpu().numpy())
-    return np.concatenate(parts)
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -244,11 +224,3 @@ class _Precision:
             self.scaler.update()
         else:
             optimizer.step()
-
-
-def _batches(order: Tensor, batch_size: int, batch_norm: bool) -> list[Tensor]:
-    """Cut an epoch into batches."""
-    batches = list(torch.split(order, batch_size))
-    if merges_last_batch(len(order), batch_size, batch_norm):
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches

@@ -11,15 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import psutil
 from torch import nn
 
 from federated.config import Experiment
-from federated.data.dataset import Dataset, DatasetInfo, Images, Labels, Split
+from federated.data.cases import Cases
+from federated.data.dataset import DatasetInfo, Split
 from federated.data.load import load
 from federated.data.partition import Partition
-from federated.data.scanner import site_images
+from federated.data.site_cases import SiteCases
+from federated.learning import LearningTask, task_of
 from federated.randomness import derive_seed
 from federated.run_folder import RunFolder
 from federated.training import choose_device, place
@@ -65,10 +66,16 @@ class WorkerContext:
     """What a worker keeps of a run between stages."""
 
     experiment: Experiment
-    dataset: Dataset
-    partition: Partition
+    info: DatasetInfo
+    task: LearningTask
+    cases: SiteCases
     sites: tuple[str, ...]
     model: nn.Module
+
+    @property
+    def partition(self) -> Partition:
+        """The cases of each site, by number."""
+        return self.cases.partition
 
 
 def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
@@ -83,6 +90,8 @@ def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
         conv=experiment.model.conv,
         stem=experiment.model.stem,
         scale_norm=experiment.model.scale_norm,
+        width=experiment.model.width,
+        deep_supervision=experiment.model.deep_supervision,
     )
 
 
@@ -95,20 +104,17 @@ def worker_context(run: Path) -> WorkerContext:
     model = place(
         new_model(experiment, dataset.info), choose_device(experiment.training.device, worker)
     )
-    return WorkerContext(experiment, dataset, folder.partition(), tuple(folder.sites()), model)
+    cases = SiteCases(experiment, dataset, folder.partition())
+    info = dataset.info
+    return WorkerContext(experiment, info, task_of(info), cases, tuple(folder.sites()), model)
 
 
-@lru_cache(maxsize=1024)
-def site_cases(run: Path, site: str, split: Split) -> tuple[Images, Labels]:
-    """A site's images and labels; kept, because a scanner profile takes its time.
-
-    :data:`POOLED` is all sites together.
-    """
+def site_cases(run: Path, site: str, split: Split) -> Cases:
+    """A site's cases; :data:`POOLED` is all sites together."""
     context = worker_context(run)
     if site == POOLED:
-        parts = [site_cases(run, one, split) for one in context.sites]
-        return np.concatenate([i for i, _ in parts]), np.concatenate([y for _, y in parts])
-    return site_images(context.experiment, context.dataset, context.partition, site, split)
+        return context.cases.pooled(context.sites, split)
+    return context.cases.of(site, split)
 
 
 def peak_rss_mb() -> float:

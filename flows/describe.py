@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.table import Table
 
 from federated.config import Experiment
+from federated.data.deal import case_counts, deal
 from federated.data.load import load, locate
-from federated.data.partition import class_counts, partition_cases
 from federated.files import read_json
 from federated.run_folder import RunFolder
 
@@ -19,8 +19,8 @@ def result_lines(folder: Path) -> list[str]:
     test = summary["metrics"]["test"]
     shown = ", ".join(
         f"{name} {test[name]:.3f}"
-        for name in ("auc", "accuracy", "balanced_accuracy", "f1")
-        if test[name] is not None
+        for name in ("auc", "accuracy", "balanced_accuracy", "f1", "dice", "hd95", "assd")
+        if test.get(name) is not None
     )
     seconds = summary["seconds"]
     name = summary["experiment"]
@@ -44,8 +44,8 @@ def sites_table(experiment: Experiment) -> Table:
     """Training cases per class, and cases per split, of every site."""
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    partition = partition_cases(dataset.labels, experiment.sites, experiment.seed)
-    counts = class_counts(partition, dataset.labels, len(dataset.info.classes))
+    partition = deal(dataset, experiment.sites, experiment.seed)
+    counts = case_counts(dataset, partition)
     table = Table(
         title=f"{experiment.name}: {dataset.info.name} ({located.source}), "
         f"{experiment.sites.partition}, seed {experiment.seed}",
@@ -53,7 +53,8 @@ def sites_table(experiment: Experiment) -> Table:
         f"floor; licence {dataset.info.licence}",
     )
     table.add_column("site")
-    shown = dataset.info.classes[:MAX_CLASS_COLUMNS]
+    labelled = dataset.info.task == "classification"
+    shown = dataset.info.classes[:MAX_CLASS_COLUMNS] if labelled else ()
     for index, name in enumerate(shown):
         table.add_column(f"{index} {name}", justify="right", overflow="fold")
     for split in ("train", "val", "test"):

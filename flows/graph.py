@@ -55,7 +55,9 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     root = run.folder.root
     evaluated = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
     predicted = [future.result() for future in evaluated]
-    evaluation, scored = evaluate(root, round_number, run.sites, predicted)
+    evaluation, scored = evaluate(
+        root, round_number, run.sites, run.prepared.dataset.info, predicted
+    )
     record = RoundRecord(
         round_number,
         arrived,

@@ -6,8 +6,8 @@ from math import isinf
 from rich.table import Table
 
 from federated.config import Experiment
+from federated.data.deal import deal
 from federated.data.load import load, locate
-from federated.data.partition import partition_cases
 from federated.errors import ConsiliumError
 from federated.privacy.ledger import Budget, Ledger, Unit, spent
 from federated.private_release import site_ledger
@@ -21,7 +21,7 @@ def ledgers_of(experiment: Experiment, site: str | None = None) -> dict[str, Led
     """
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    partition = partition_cases(dataset.labels, experiment.sites, experiment.seed)
+    partition = deal(dataset, experiment.sites, experiment.seed)
     if site is not None and site not in partition.sites:
         raise ConsiliumError(
             f"Experiment {experiment.name} has no site {site!r}; it has "

@@ -9,9 +9,10 @@ from pathlib import Path
 from prefect import flow
 
 from federated.config import Experiment, load_experiment
-from federated.data.dataset import Dataset, LocatedFile
-from federated.data.partition import Partition
-from federated.data.prepared import PreparedFolder
+from federated.data.dataset import LocatedFile
+from federated.data.deal import AnyDataset
+from federated.data.partition import Partition, leave_out
+from federated.data.prepared import PreparedFolder, write_dealt
 from federated.files import write_text
 from tasks.prepare import download, partition, read
 from tasks.validate import validate
@@ -27,7 +28,7 @@ class Prepared:
     """What the rounds start from."""
 
     data: LocatedFile
-    dataset: Dataset
+    dataset: AnyDataset
     partition: Partition
     excluded: tuple[str, ...]
 
@@ -38,7 +39,10 @@ def prepare(experiment: Experiment, folder: Path, keep: PreparedFolder | None = 
     dataset = read(experiment, data)
     dealt = partition(experiment, data, dataset, folder / "partition.json")
     validation = validate(experiment, dataset, dealt, folder)
-    return Prepared(data, dataset, dealt, validation.excluded)
+    left = leave_out(dealt, validation.dropped)
+    if left != dealt:
+        write_dealt(folder / "partition.json", experiment, data, dataset, left)
+    return Prepared(data, dataset, left, validation.excluded)
 
 
 def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) -> Prepared:
@@ -46,9 +50,12 @@ def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) 
     source.check_fits(experiment)
     data = source.data()
     dataset = read(experiment, data)
-    for name in ("partition.json", "validation.json"):
-        write_text(folder / name, (source.root / name).read_text(encoding="utf-8"))
-    return Prepared(data, dataset, source.partition(), source.excluded_sites())
+    write_text(
+        folder / "validation.json", (source.root / "validation.json").read_text(encoding="utf-8")
+    )
+    left = source.partition()
+    write_dealt(folder / "partition.json", experiment, data, dataset, left)
+    return Prepared(data, dataset, left, source.excluded_sites())
 
 
 @flow(name="fl-prepare", flow_run_name="prepare-{experiment}")

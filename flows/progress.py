@@ -32,8 +32,8 @@ def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float) -
     """A round in one line."""
     shown = ", ".join(
         f"{name} {metrics[name]:.3f}"
-        for name in ("auc", "accuracy", "loss")
-        if metrics[name] is not None
+        for name in ("auc", "accuracy", "dice", "hd95", "loss")
+        if metrics.get(name) is not None
     )
     return f"round {round_number}/{rounds}: validation {shown} ({seconds:.1f} s)"
 

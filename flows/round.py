@@ -36,6 +36,7 @@ from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import tell
 from flows.site_stages import Run
 from tasks.keys import key
+from tasks.overlays import overlays
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.privacy import plan_privacy, report_privacy
 from tasks.register import register
@@ -43,7 +44,7 @@ from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
-    *("data_docs", "privacy.json", "ledger"),
+    *("data_docs", "privacy.json", "ledger", "overlays"),
 )
 # Threads only wait for the pool of workers, which does the work.
 THREADS = max(32, 4 * (os.cpu_count() or 1))
@@ -191,14 +192,19 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         channels=info.channels,
         classes=len(info.classes),
         dims=info.dims,
-        size=experiment.data.size,
+        size=experiment.data.size if info.task == "classification" else None,
         dataset=info.name,
         data_source=run.prepared.data.source,
         conv=experiment.model.conv,
         stem=experiment.model.stem,
         scale_norm=experiment.model.scale_norm,
+        width=experiment.model.width,
+        deep_supervision=experiment.model.deep_supervision,
     )
     save_model(folder.model_path, model, header, personal_tensors(folder, kept))
+    if experiment.sites.overlays:
+        overlays(run.pool, folder.root, run.sites, kept)
+        tell(f"test cases with their masks: {folder.root}/overlays")
     registration = None
     if register_model:
         registration = register(
@@ -213,6 +219,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         folder,
         experiment,
         run.prepared.data,
+        task=info.task,
         sites=run.sites,
         privacy=privacy,
         startup=run.startup,

@@ -6,8 +6,8 @@ from pathlib import Path
 from federated.config import Experiment
 from federated.data.load import load
 from federated.errors import ConsiliumError
-from federated.evaluation import evaluate_file
 from federated.files import atomic_path, write_json
+from federated.model_evaluation import evaluate_file
 from federated.model_file import read_header
 from federated.run_folder import RunFolder
 from flows.prepare import prepared_folder
@@ -15,6 +15,8 @@ from tasks.prepare import download, partition
 from tasks.validate import validate
 
 STEPS = ("download", "partition", "validate")
+# Metrics of rounds.csv, as far as the task has them; the first is its ``score``.
+EXPORTED = ("auc", "accuracy", "balanced_accuracy", "dice", "hd95", "assd", "loss")
 
 
 def run_step(step: str, experiment: Experiment) -> str:
@@ -34,9 +36,10 @@ def run_step(step: str, experiment: Experiment) -> str:
     if step == "partition":
         dealt = partition.fn(experiment, data, dataset, folder.partition_path)
         return f"{folder.partition_path}: {len(dealt.sites)} sites"
-    validation = validate.fn(experiment, dataset, folder.partition(), folder.root)
+    validation = validate.fn(experiment, dataset, folder.dealt(), folder.root)
     excluded = ", ".join(validation.excluded) or "none"
-    return f"{folder.root}/validation.json: excluded sites: {excluded}"
+    dropped = sum(len(cases) for splits in validation.dropped.values() for cases in splits.values())
+    return f"{folder.root}/validation.json: excluded sites: {excluded}; cases left out: {dropped}"
 
 
 def evaluate_model(experiment: Experiment, model: Path, out: Path) -> dict[str, float | None]:
@@ -59,8 +62,10 @@ def export_run(folder: RunFolder, target: Path) -> None:
         temporary.write_bytes(folder.model_path.read_bytes())
     with atomic_path(target / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["round", "split", "auc", "accuracy", "balanced_accuracy", "loss"])
-        for record in folder.records():
+        records = folder.records()
+        names = [name for name in EXPORTED if name in records[0]["metrics"]["val"]]
+        writer.writerow(["round", "split", "score", *names])
+        for record in records:
             for split, metrics in record["metrics"].items():
-                values = [metrics[n] for n in ("auc", "accuracy", "balanced_accuracy", "loss")]
-                writer.writerow([record["round"], split, *values])
+                values = [metrics[name] for name in names]
+                writer.writerow([record["round"], split, values[0], *values])

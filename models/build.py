@@ -12,7 +12,7 @@ from models.resnet3d import ResNet3D
 from models.shallow_cnn import ShallowCNN
 from models.small_cnn import SmallCNN
 
-MODELS = ("small_cnn", "shallow_cnn", "resnet3d", "dp_resnet")
+MODELS = ("small_cnn", "shallow_cnn", "resnet3d", "dp_resnet", "unet")
 
 
 def build_model(
@@ -26,11 +26,13 @@ def build_model(
     conv: Convolution = "3d",
     stem: Literal[3, 7] = 3,
     scale_norm: bool = False,
+    width: int = 16,
+    deep_supervision: bool = False,
 ) -> nn.Module:
     """Build a network with random weights that depend on ``seed`` alone.
 
-    The caller's random state is left as it was. Every network has its classifier, one linear
-    layer, in ``head``; the rest is its backbone.
+    The caller's random state is left as it was. Every network has its classifier in ``head``, one
+    linear layer, in unet 1x1 convolutions; the rest is its backbone.
 
     Args:
         name: one of :data:`MODELS`.
@@ -42,6 +44,8 @@ def build_model(
         conv: kind of convolution of resnet3d.
         stem: kernel of the first convolution of resnet3d.
         scale_norm: whether dp_resnet normalises its residual sums.
+        width: channels of unet's finest level, a multiple of 8.
+        deep_supervision: whether unet's coarser levels are read out while training.
 
     Raises:
         ValueError: an unknown name, or a 3D network asked for 2D images.
@@ -57,6 +61,11 @@ def build_model(
             network = ResNet3D(channels, classes, norm, conv, stem)
         elif name == "dp_resnet":
             network = DPResNet(channels, classes, dims, norm, scale_norm)
+        elif name == "unet":
+            # MONAI takes seconds to import, which only those who segment are to wait for.
+            from models.unet import UNet
+
+            network = UNet(channels, classes, dims, norm, width, deep_supervision)
         elif name == "shallow_cnn":
             network = ShallowCNN(channels, classes, dims, norm)
         else:

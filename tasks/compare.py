@@ -9,8 +9,8 @@ from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.comparison import Result, markdown, rows
-from federated.comparison_figure import auc_figure
+from federated.comparison import SHOWN, Result, markdown, rows
+from federated.comparison_figure import comparison_figure
 from federated.files import write_json, write_text
 from tasks.track import client, experiment_id
 
@@ -25,17 +25,21 @@ class Compared:
 
 @task(name="compare", task_run_name="compare {name}", cache_policy=NO_CACHE)
 def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
-    """Write ``table.md``, ``cells.json`` and ``auc.png``, and keep them as a run in MLflow."""
-    table = rows(results)
+    """Write ``table.md``, ``cells.json`` and a figure, and keep them as a run in MLflow.
+
+    The figure is named after the task's headline: ``auc.png`` or ``dice.png``.
+    """
+    table, task = rows(results), results[0].task
     note = _note(results)
-    text = markdown(table, command, note)
+    text = markdown(table, task, command, note)
     write_text(folder / "table.md", text)
     write_json(
         folder / "cells.json",
         {"command": command, "rows": table, "cells": [_cell(result) for result in results]},
     )
-    auc_figure(results, folder / "auc.png", f"{name}: {note.split('.')[0]}")
-    _track(name, table, folder, command)
+    figure = folder / f"{task.headline}.png"
+    comparison_figure(results, figure, f"{name}: {note.split('.')[0]}")
+    _track(name, table, task.headline, folder, command)
     return Compared(folder, text)
 
 
@@ -46,12 +50,16 @@ def _note(results: Sequence[Result]) -> str:
     seeds = sorted({result.cell.seed for result in results})
     commits = sorted({summary["git_commit"][:10] for summary in summaries})
     rounds = sorted({summary["rounds_done"] for summary in summaries})
+    headline = results[0].task.headline
+    pooled = (
+        " AUC is over the cases of all sites together, which favours models that differ between "
+        "sites (local, fedbn), since they can tell sites apart; mean site AUC is within sites."
+    )
     return (
         f"Data source: {', '.join(sources)}. Seeds {', '.join(map(str, seeds))}; rounds "
         f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
-        "standard deviation over seeds; p of a paired t-test of the AUC over seeds against fedavg. "
-        "AUC is over the cases of all sites together, which favours models that differ between "
-        "sites (local, fedbn), since they can tell sites apart; mean site AUC is within sites."
+        f"standard deviation over seeds; p of a paired t-test of the {SHOWN[headline]} over seeds "
+        "against fedavg." + (pooled if headline == "auc" else "")
     )
 
 
@@ -68,7 +76,9 @@ def _cell(result: Result) -> dict[str, Any]:
     }
 
 
-def _track(name: str, table: Sequence[dict[str, Any]], folder: Path, command: str) -> None:
+def _track(
+    name: str, table: Sequence[dict[str, Any]], headline: str, folder: Path, command: str
+) -> None:
     mlflow = client()
     tags = {"kind": "comparison", "command": command}
     run = mlflow.create_run(experiment_id(mlflow, name), run_name=folder.name, tags=tags)
@@ -76,12 +86,12 @@ def _track(name: str, table: Sequence[dict[str, Any]], folder: Path, command: st
     for row in table:
         # MLflow allows no + in a name.
         label = row["label"].replace("+", "-").replace(":", "-").replace("=", "-")
-        metrics.append(Metric(f"{label}/auc_mean", row["auc"]["mean"], 0, 0))
+        metrics.append(Metric(f"{label}/{headline}_mean", row[headline]["mean"], 0, 0))
         if row["p"] is not None:
             metrics.append(Metric(f"{label}/p", row["p"], 0, 0))
     labels = ",".join(row["label"] for row in table)
     run_id = run.info.run_id
     mlflow.log_batch(run_id, metrics=metrics, params=[Param("labels", labels)])
-    for file in ("table.md", "cells.json", "auc.png"):
+    for file in ("table.md", "cells.json", f"{headline}.png"):
         mlflow.log_artifact(run_id, str(folder / file))
     mlflow.set_terminated(run_id, "FINISHED")

@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.coordinator import evaluate as evaluate_predictions
+from federated.data.dataset import DatasetInfo
 from federated.evaluation import Evaluation
 from federated.run_folder import RunFolder
 from federated.site import evaluate_site
@@ -27,9 +28,10 @@ def evaluate(
     run: Path,
     round_number: int,
     sites: list[str],
+    info: DatasetInfo,
     predicted: list[StageResult],  # noqa: ARG001 - orders the graph
 ) -> tuple[Evaluation, Interval]:
     """Metrics over all sites together and at each of them, and when they were computed."""
     started = time.time()
-    evaluation = evaluate_predictions(RunFolder(run), round_number, sites)
+    evaluation = evaluate_predictions(RunFolder(run), round_number, sites, info)
     return evaluation, Interval(started, time.time())

@@ -6,10 +6,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.config import Experiment
-from federated.data.dataset import Dataset, LocatedFile
+from federated.data.dataset import LocatedFile
+from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate
-from federated.data.partition import Partition, class_counts, partition_cases, write_partition
-from federated.data.prepared import PreparedFolder, partition_header
+from federated.data.partition import Partition
+from federated.data.prepared import PreparedFolder, write_dealt
 
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)
@@ -19,8 +20,8 @@ def download(experiment: Experiment, folder: PreparedFolder | None = None) -> Lo
 
 
 @task(name="read", task_run_name="read {experiment.data.dataset}", cache_policy=NO_CACHE)
-def read(experiment: Experiment, data: LocatedFile) -> Dataset:
-    """Read the data file and check it against the set's schema."""
+def read(experiment: Experiment, data: LocatedFile) -> AnyDataset:
+    """Read the data file and check it against the set's schema; or list a folder."""
     return load(data, experiment.data)
 
 
@@ -29,14 +30,10 @@ def read(experiment: Experiment, data: LocatedFile) -> Dataset:
     task_run_name="partition {experiment.sites.partition} over {experiment.sites.count} sites",
     cache_policy=NO_CACHE,
 )
-def partition(experiment: Experiment, data: LocatedFile, dataset: Dataset, path: Path) -> Partition:
+def partition(
+    experiment: Experiment, data: LocatedFile, dataset: AnyDataset, path: Path
+) -> Partition:
     """Deal the cases to the sites and write who has which."""
-    result = partition_cases(dataset.labels, experiment.sites, experiment.seed)
-    header = {
-        **partition_header(experiment),
-        "data_source": data.source,
-        "data_md5": data.md5,
-        "class_counts": class_counts(result, dataset.labels, len(dataset.info.classes)),
-    }
-    write_partition(path, result, header)
+    result = deal(dataset, experiment.sites, experiment.seed)
+    write_dealt(path, experiment, data, dataset, result)
     return result

@@ -88,7 +88,7 @@ def _champion(name: str, metric: str) -> tuple[float | None, str | None]:
 
 
 @contextmanager
-def _fluent_api(uri: str) -> Iterator[None]:
+def fluent_api(uri: str) -> Iterator[None]:
     """Point MLflow's module-level functions, which alone log models, to a tracking server.
 
     They also write the address into the environment, where it would pass for the user's choice.
@@ -104,15 +104,18 @@ def _fluent_api(uri: str) -> Iterator[None]:
 
 def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
     header = read_header(model_path)
-    shape = (-1, header.channels, *(header.size,) * header.dims)
+    # Images of a segmentation set are of any size, and normalised.
+    spatial = (header.size or -1,) * header.dims
+    voxels = () if header.size else spatial
+    values = np.dtype(np.uint8 if header.size else np.float32)
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), shape)]),
-        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes))]),
+        inputs=Schema([TensorSpec(values, (-1, header.channels, *spatial))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes, *voxels))]),
         params=ParamSchema([ParamSpec("site", DataType.string, "")]),
     )
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with (
-        _fluent_api(tracking_uri()),
+        fluent_api(tracking_uri()),
         mlflow.start_run(run_id=mlflow_run_id),
         warnings.catch_warnings(),
     ):
@@ -132,6 +135,11 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
                 "pydantic",
                 "scikit-learn",
                 "torchio",
+                "monai",
+                "nibabel",
+                "pillow",
+                "scipy",
+                "cachetools",
                 "medmnist",
                 "pooch",
                 "pyyaml",

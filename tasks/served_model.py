@@ -1,7 +1,8 @@
 """The registered model's own code: MLflow stores this file, not a pickle.
 
-Input: images ``(n, channels, *spatial)`` uint8, as in the data set. Output: class probabilities
-``(n, classes)``.
+Input: images ``(n, channels, *spatial)``, uint8 as in the data set for classification, and float32
+as ``federated.data.prepared_case`` makes them for segmentation. Output: class probabilities
+``(n, classes)``, of segmentation ``(n, classes, *spatial)``. ``consilium predict`` takes files.
 """
 
 from typing import Any
@@ -10,8 +11,10 @@ import mlflow
 import numpy as np
 import torch
 
+from federated.data.families import FAMILIES
+from federated.learning.classification import predict
+from federated.learning.segmentation import segment
 from federated.model_file import load_model, read_header
-from federated.training import predict
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):
@@ -20,7 +23,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         """Remember the weights that were logged beside this file."""
         self.path = context.artifacts["weights"]
-        self.classes = read_header(self.path).classes
+        self.header = read_header(self.path)
         self.models: dict[str, torch.nn.Module] = {}
 
     def predict(
@@ -30,11 +33,17 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         params: dict[str, Any] | None = None,
     ) -> np.ndarray:
         """Class probabilities of each image."""
-        images = np.asarray(model_input, dtype=np.uint8)
         site = (params or {}).get("site", "")
         if site not in self.models:
             self.models[site] = load_model(self.path, site or None)
-        return predict(self.models[site], images, torch.device("cpu"), self.classes)
+        model, device = self.models[site], torch.device("cpu")
+        family = FAMILIES.get(self.header.dataset)
+        if family is None:
+            images = np.asarray(model_input, dtype=np.uint8)
+            return predict(model, images, device, self.header.classes)
+        volumes = torch.from_numpy(np.asarray(model_input, dtype=np.float32))
+        logits = [segment(model, volume, family, device) for volume in volumes]
+        return torch.stack(logits).softmax(dim=1).double().cpu().numpy()
 
 
 mlflow.models.set_model(ServedModel())

@@ -22,7 +22,7 @@ from federated.files import locked, write_text
 from federated.run_folder import RunFolder
 
 STORE = Path("mlruns")
-PER_SITE = ("auc", "accuracy", "loss")
+PER_SITE = ("auc", "accuracy", "dice", "hd95", "assd", "loss")
 
 
 def tracking_uri() -> str:
@@ -117,7 +117,7 @@ def track_round(
         values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
     for site, by_split in evaluation.per_site.items():
         for split, metrics in by_split.items():
-            values |= {f"{site}/{split}/{name}": metrics[name] for name in PER_SITE}
+            values |= {f"{site}/{split}/{n}": metrics[n] for n in PER_SITE if n in metrics}
     now = int(time.time() * 1000)
     batch = [
         Metric(name, value, now, round_number)

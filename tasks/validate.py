@@ -2,63 +2,117 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.config import Experiment
-from federated.data.case_table import case_tables
-from federated.data.dataset import Dataset
+from federated.data.dataset import Split
+from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
+from federated.data.tables import NO_SITE, site_tables
 from federated.errors import ConsiliumError
 from federated.files import write_json
+
+# How many cases of a broken rule a message names; the report names all.
+NAMED = 5
+Dropped = dict[str, dict[Split, list[int]]]
+
+
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule that a site's cases break, which of them, and what was found there.
+
+    ``rows`` are those of the site's table; empty where the rule is about the site as a whole.
+    """
+
+    rule: str
+    said: str
+    where: Sequence[str]
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Which rules failed at which site (empty: none), and who is excluded for it."""
+    """Which rules failed at which site (empty: none), who is excluded, which cases are dropped."""
 
     failures: dict[str, list[str]]
     excluded: tuple[str, ...]
+    dropped: Dropped
 
 
 @task(name="validate", task_run_name="validate {experiment.name}", cache_policy=NO_CACHE)
 def validate(
-    experiment: Experiment, dataset: Dataset, partition: Partition, folder: Path
+    experiment: Experiment, dataset: AnyDataset, partition: Partition, folder: Path
 ) -> Validation:
     """Check every site's cases; write ``validation.json`` and ``data_docs/`` into ``folder``.
+
+    Files that belong to no case are named too; where the run goes on, it does without them.
 
     Raises:
         ConsiliumError: a site fails and ``validate.on_failure`` is ``abort``, or all sites do.
             The report and the Data Docs are written all the same.
     """
-    failures = _run_suites(experiment, dataset, partition, folder / "data_docs")
-    excluded = tuple(site for site, rules in failures.items() if rules)
+    tables = site_tables(dataset, partition)
+    broken = _run_suites(experiment, dataset, tables, folder / "data_docs")
+    dropped: Dropped = {}
+    if experiment.validation.on_failure == "drop-case":
+        dropped = {site: _cases(tables[site], rules) for site, rules in broken.items() if rules}
+        dropped.pop(NO_SITE, None)
+        left = {site: _left(tables[site], rules) for site, rules in broken.items()}
+        left.pop(NO_SITE, None)
+        again = _run_suites(experiment, dataset, left, folder / "data_docs")
+        excluded = tuple(site for site, rules in again.items() if rules)
+        for site in excluded:
+            broken[site] = [*broken[site], *again[site]]
+    else:
+        excluded = tuple(site for site, rules in broken.items() if rules and site != NO_SITE)
+    failures = {site: [_text(rule) for rule in rules] for site, rules in broken.items()}
     write_json(
         folder / "validation.json",
         {
             "on_failure": experiment.validation.on_failure,
             "failures": {site: rules for site, rules in failures.items() if rules},
+            "broken": {s: [asdict(rule) for rule in rules] for s, rules in broken.items() if rules},
             "excluded_sites": list(excluded),
+            "dropped_cases": dropped,
             "sites": list(partition.sites),
         },
     )
-    if excluded and experiment.validation.on_failure == "abort":
+    if any(failures.values()) and experiment.validation.on_failure == "abort":
+        failing = [site for site, rules in failures.items() if rules]
+        count = len(set(failing) & set(partition.sites))
         raise ConsiliumError(
-            f"The data of {len(excluded)} of {len(failures)} sites fail validation: "
-            + " ".join(f"{site}: {'; '.join(failures[site])}." for site in excluded)
-            + f" Mend the data, or go on without these sites with "
-            f"validate.on_failure=exclude-site. The full report is {folder}/data_docs/index.html."
+            f"The data of {count} of {len(partition.sites)} sites fail validation: "
+            + " ".join(f"{site}: {'; '.join(failures[site])}." for site in failing)
+            + " Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
+            "or without these cases with validate.on_failure=drop-case. The full report is "
+            f"{folder}/data_docs/index.html."
         )
-    if len(excluded) == len(failures):
+    if len(excluded) == len(partition.sites):
         raise ConsiliumError(
             "The data of every site fail validation, so no site is left to train. The report is "
             f"{folder}/data_docs/index.html."
         )
-    return Validation(failures, excluded)
+    return Validation(failures, excluded, dropped)
+
+
+def _cases(table: pd.DataFrame, rules: Sequence[BrokenRule]) -> dict[Split, list[int]]:
+    """The cases that break a rule, by split."""
+    rows = sorted({row for rule in rules for row in rule.rows})
+    result: dict[Split, list[int]] = {}
+    for split, index in table.loc[rows, ["split", "index"]].itertuples(index=False):
+        result.setdefault(split, []).append(int(index))
+    return result
+
+
+def _left(table: pd.DataFrame, rules: Sequence[BrokenRule]) -> pd.DataFrame:
+    return table.drop(index=sorted({row for rule in rules for row in rule.rows}))
 
 
 def preload() -> None:
@@ -67,50 +121,13 @@ def preload() -> None:
     import great_expectations.expectations  # noqa: F401
 
 
-def _expectations(experiment: Experiment, dataset: Dataset) -> list[Any]:
-    import great_expectations.expectations as gxe
-
-    info = dataset.info
-    shape = "x".join(map(str, (info.channels, *(experiment.data.size,) * info.dims)))
-    least = experiment.validation.min_cases_per_class
-    in_train = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
-    rules = {
-        "shape": gxe.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape]),
-        "type": gxe.ExpectColumnValuesToBeInSet(column="dtype", value_set=["uint8"]),
-        "intensity from 0": gxe.ExpectColumnValuesToBeBetween(
-            column="minimum", min_value=0, max_value=255
-        ),
-        "intensity up to 255": gxe.ExpectColumnValuesToBeBetween(
-            column="maximum", min_value=0, max_value=255
-        ),
-        "no NaN": gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[0]),
-        "not constant": gxe.ExpectColumnValuesToBeBetween(
-            column="spread", min_value=0, strict_min=True
-        ),
-        "known label": gxe.ExpectColumnValuesToBeInSet(
-            column="label", value_set=list(range(len(info.classes)))
-        ),
-        "no duplicate volume at the site": gxe.ExpectColumnValuesToBeUnique(column="digest"),
-        "no volume in both training and evaluation": gxe.ExpectColumnValuesToBeInSet(
-            column="in_train", value_set=[0]
-        ),
-        f"at least {least} training cases of each class it has": (
-            gxe.ExpectColumnValuesToBeBetween(column="class_cases", min_value=least, **in_train)
-        ),
-        f"at least {experiment.sites.min_cases} training cases": (
-            gxe.ExpectTableRowCountToBeBetween(min_value=experiment.sites.min_cases, **in_train)
-        ),
-    }
-    for name, rule in rules.items():
-        rule.notes = name
-    return list(rules.values())
-
-
 def _run_suites(
-    experiment: Experiment, dataset: Dataset, partition: Partition, docs: Path
-) -> dict[str, list[str]]:
+    experiment: Experiment, dataset: AnyDataset, tables: Mapping[str, pd.DataFrame], docs: Path
+) -> dict[str, list[BrokenRule]]:
     preload()
     import great_expectations as gx
+
+    from tasks.expectations import expectations
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
@@ -128,29 +145,44 @@ def _run_suites(
         },
     )
     source = context.data_sources.add_pandas("cases")
-    failures: dict[str, list[str]] = {}
-    for site, table in case_tables(dataset, partition).items():
+    broken: dict[str, list[BrokenRule]] = {}
+    for site, table in tables.items():
         batch = source.add_dataframe_asset(site).add_batch_definition_whole_dataframe("all")
-        suite = gx.ExpectationSuite(name=site, expectations=_expectations(experiment, dataset))
+        rules = expectations(experiment, dataset.info, of_a_site=site != NO_SITE)
+        suite = gx.ExpectationSuite(name=site, expectations=rules)
         definition = context.validation_definitions.add(
             gx.ValidationDefinition(name=site, data=batch, suite=context.suites.add(suite))
         )
         checkpoint = context.checkpoints.add(
-            gx.Checkpoint(name=site, validation_definitions=[definition])
+            gx.Checkpoint(
+                name=site,
+                validation_definitions=[definition],
+                result_format={"result_format": "COMPLETE"},
+            )
         )
         (result,) = checkpoint.run(batch_parameters={"dataframe": table}).run_results.values()
-        failures[site] = [_describe(r) for r in result.results if not r.success]
+        broken[site] = [_broken(r, table) for r in result.results if not r.success]
     context.build_data_docs(site_names=["consilium"])
-    return failures
+    return broken
 
 
-def _describe(result: Any) -> str:
-    """The rule and how many cases break it, with an example."""
+def _broken(result: Any, table: pd.DataFrame) -> BrokenRule:
+    """The rule, which cases break it, and what they have instead."""
     rule = result.expectation_config.notes
     if result.exception_info.get("raised_exception"):
-        return f"{rule}: {result.exception_info['exception_message']}"
-    count = result.result.get("unexpected_count")
-    if count is None:
-        return f"{rule}: there are {result.result.get('observed_value')}"
-    examples = result.result.get("partial_unexpected_list") or []
-    return f"{rule}: {count} cases break it, for example {examples[0] if examples else '?'}"
+        return BrokenRule(rule, str(result.exception_info["exception_message"]), (), ())
+    rows = result.result.get("unexpected_index_list")
+    if rows is None:
+        return BrokenRule(rule, f"there are {result.result.get('observed_value')}", (), ())
+    found = [value for value in result.result.get("partial_unexpected_list") or () if value != ""]
+    said = f"{len(rows)} cases break it" + (f", for example {found[0]}" if found else "")
+    return BrokenRule(rule, said, [str(table.loc[row, "where"]) for row in rows], list(rows))
+
+
+def _text(broken: BrokenRule) -> str:
+    """What a person reads of it."""
+    named = ", ".join(broken.where[:NAMED])
+    more = len(broken.where) - NAMED
+    if not named:
+        return f"{broken.rule}: {broken.said}"
+    return f"{broken.rule}: {broken.said} ({named}{f' and {more} more' if more > 0 else ''})"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+LearningTask = Literal["classification", "segmentation"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DataSource = Literal["medmnist", "files", "phantom"]
@@ -20,7 +21,8 @@ Images = npt.NDArray[np.uint8]
 class DatasetInfo:
     """What is known of a data set without its files.
 
-    ``cases`` gives the number of cases of each official split.
+    ``classes`` are those of a case, or of a voxel with the background first. ``cases`` gives the
+    number of cases of each split.
     """
 
     name: str
@@ -29,11 +31,12 @@ class DatasetInfo:
     channels: int
     cases: Mapping[Split, int]
     licence: str
+    task: LearningTask = "classification"
 
 
 @dataclass(frozen=True)
 class LocatedFile:
-    """Where a data set's file lies, what it really is, and its MD5."""
+    """Where a data set's file or folder lies, what it really is, and its MD5."""
 
     path: Path
     source: DataSource
@@ -42,7 +45,8 @@ class LocatedFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images as ``(n, channels, *spatial)`` uint8 in 0..255, labels as ``(n,)`` int64."""
+    """For classification: images as ``(n, channels, *spatial)`` uint8 in 0..255, labels as ``(n,)``
+    int64."""
 
     info: DatasetInfo
     images: Mapping[Split, Images]

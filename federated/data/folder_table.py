@@ -1,7 +1,7 @@
 """One row a case of a folder, with the facts that validation judges."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,27 @@ AFFINE_TOLERANCE = 1e-3
 LEAST_SPREAD = 0.1
 
 
-def folder_table(family: Family, found: Found) -> pd.DataFrame:
-    """Facts of all cases and strays, each file read once, one case in memory at a time.
+def folder_tables(family: Family, groups: Mapping[str, Found]) -> dict[str, pd.DataFrame]:
+    """Facts of all cases and strays of each group, such as a site.
 
-    Columns: ``case``; ``path`` of the image and ``mask_path`` (empty where there is none);
-    ``unreadable`` says why a file cannot be read; ``shapes`` and ``affines`` are ``same`` or what
-    differs between the files of the case; ``labels`` those in the mask that the family does not
-    know; ``foreground`` the voxels that are labelled; ``missing`` the values that are no numbers;
-    ``size`` and ``intensity`` how many robust standard deviations the case is from the others: in
-    the logarithm of its voxels, and in its mean where intensities have a unit (CT), else in the
-    logarithm of its contrast, spread over mean, because the scale of an MRI or a photograph says
-    nothing; ``copy_of`` another case with the same image, listed before. Facts that cannot be had
-    are NaN.
+    Each file is read once, one case in memory at a time. Columns: ``case``; ``path`` of the image
+    and ``mask_path`` (empty where there is none); ``unreadable`` says why a file cannot be read;
+    ``shapes`` and ``affines`` are ``same`` or what differs between the files of the case;
+    ``labels`` those in the mask that the family does not know; ``foreground`` the voxels that are
+    labelled; ``missing`` the values that are no numbers; ``size`` and ``intensity`` how many robust
+    standard deviations the case is from the others of its group: in the logarithm of its voxels,
+    and in its mean where intensities have a unit (CT), else in the logarithm of its contrast,
+    spread over mean, because the scale of an MRI or a photograph says nothing; ``copy_of`` another
+    case of any group with the same image, listed before. Facts that cannot be had are NaN.
     """
+    tables = {name: _judged(family, found) for name, found in groups.items()}
+    first: dict[str, str] = {}
+    for table in tables.values():
+        table["copy_of"] = _copies(table, first)
+    return tables
+
+
+def _judged(family: Family, found: Found) -> pd.DataFrame:
     rows = [_facts(family, case) for case in found.cases]
     rows += [{"case": path.name, "path": "", "mask_path": str(path)} for path in found.strays]
     columns = (
@@ -47,7 +55,6 @@ def folder_table(family: Family, found: Found) -> pd.DataFrame:
     else:
         contrast = _log(table["spread"]) - _log(table["mean"].abs())
         table["intensity"] = _distance(contrast, LEAST_SPREAD)
-    table["copy_of"] = _copies(table)
     return table
 
 
@@ -109,8 +116,8 @@ def _distance(values: "pd.Series[float]", least: float) -> "pd.Series[float]":
     return gaps / max(scale, least)
 
 
-def _copies(table: pd.DataFrame) -> list[str]:
-    first: dict[str, str] = {}
+def _copies(table: pd.DataFrame, first: dict[str, str]) -> list[str]:
+    """For each case another with the same image; ``first`` are those seen, by digest."""
     result = []
     for case, digest in zip(table["case"], table["digest"], strict=True):
         known = isinstance(digest, str)

@@ -1,17 +1,20 @@
-"""From settings to images: find, download or generate a set's file, and read it."""
+"""From settings to images: find, download or generate a set's file or folder, and read it."""
 
 from federated.config import DataSettings
-from federated.data import medmnist, phantom
-from federated.data.dataset import Dataset, LocatedFile
+from federated.data import folder_dataset, medmnist, phantom
+from federated.data.dataset import LocatedFile
+from federated.data.deal import AnyDataset
+from federated.data.families import FAMILIES
 from federated.errors import ConsiliumError
 
 
 def locate(settings: DataSettings) -> LocatedFile:
-    """Find the file of a data set, or get it as ``settings.source`` allows.
+    """Find the file or folder of a data set, or get it as ``settings.source`` allows.
 
     ``medmnist``: the published file, from this machine or downloaded. ``files``: a file of that
-    name on this machine, whatever its MD5. ``phantom``: generated. ``auto``: as ``medmnist``, but
-    a phantom where the published file is not to be had; the result's ``source`` says so.
+    name, or a folder of a segmentation set, on this machine, whatever its MD5. ``phantom``:
+    generated. ``auto``: the published file or the folder, but a phantom where it is not to be had;
+    the result's ``source`` says so.
 
     Raises:
         ConsiliumError: the file is not to be had, or is not what it should be.
@@ -20,6 +23,10 @@ def locate(settings: DataSettings) -> LocatedFile:
         return _phantom(settings)
     if found := locate_local(settings):
         return found
+    if settings.dataset in FAMILIES:
+        if settings.source != "auto":
+            raise _no_folder(settings)
+        return _phantom(settings)
     if settings.source == "files":
         places = medmnist.candidate_paths(settings.dataset, settings.size, settings.root)
         raise ConsiliumError(
@@ -36,15 +43,31 @@ def locate(settings: DataSettings) -> LocatedFile:
 
 def locate_local(settings: DataSettings) -> LocatedFile | None:
     """Find the file of a data set on this machine, without making or downloading it."""
+    if settings.dataset in FAMILIES:
+        return folder_dataset.find_folder(settings.dataset, settings.root)
     official = settings.source != "files"
     return medmnist.find(settings.dataset, settings.size, settings.root, official=official)
 
 
+def _no_folder(settings: DataSettings) -> ConsiliumError:
+    family = FAMILIES[settings.dataset]
+    places = folder_dataset.candidate_folders(family.name, settings.root)
+    return ConsiliumError(
+        f"data.source={settings.source}, but there is no folder {' and no '.join(map(str, places))}"
+        f". Put the files of {family.source} there, as {family.layout}; or name the folder above "
+        "with data.root or CONSILIUM_DATA; or try it on generated images with data.source=phantom."
+    )
+
+
 def _phantom(settings: DataSettings) -> LocatedFile:
+    if family := FAMILIES.get(settings.dataset):
+        return folder_dataset.materialise(family, settings.phantom_seed, settings.root)
     info = medmnist.dataset_info(settings.dataset)
     return phantom.materialise(info, settings.size, settings.phantom_seed, settings.root)
 
 
-def load(located: LocatedFile, settings: DataSettings) -> Dataset:
-    """Read a located file and check every array against the set's schema."""
+def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
+    """Read a located file and check every array against the set's schema; or list a folder."""
+    if settings.dataset in FAMILIES:
+        return folder_dataset.read_folder(located.path, settings.dataset)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)

@@ -6,7 +6,7 @@ so that a site is evaluated on the mix of classes it trains on, and the test cas
 together are the official test split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,23 @@ def _fill_up(
         sizes[receiver] += 1
         moved += 1
     return moved
+
+
+def leave_out(
+    partition: Partition, dropped: Mapping[str, Mapping[Split, Sequence[int]]]
+) -> Partition:
+    """The partition without some cases."""
+    return Partition(
+        {
+            site: {
+                split: tuple(i for i in indices if i not in dropped.get(site, {}).get(split, ()))
+                for split, indices in splits.items()
+            }
+            for site, splits in partition.sites.items()
+        },
+        partition.draws,
+        partition.moved,
+    )
 
 
 def class_counts(

@@ -8,8 +8,9 @@ from typing import Any
 
 from federated.config import Experiment
 from federated.data.dataset import LocatedFile
+from federated.data.deal import AnyDataset, case_counts
 from federated.data.load import locate
-from federated.data.partition import Partition, read_partition
+from federated.data.partition import Partition, leave_out, read_partition, write_partition
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json
 
@@ -26,6 +27,19 @@ def partition_header(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def write_dealt(
+    path: Path, experiment: Experiment, data: LocatedFile, dataset: AnyDataset, partition: Partition
+) -> None:
+    """Write a partition with the settings and the data it was made from, and what each site has."""
+    header = {
+        **partition_header(experiment),
+        "data_source": data.source,
+        "data_md5": data.md5,
+        "class_counts": case_counts(dataset, partition),
+    }
+    write_partition(path, partition, header)
+
+
 @dataclass(frozen=True)
 class PreparedFolder:
     """``dataset/``, ``partition.json``, ``validation.json`` and ``data_docs/`` in one folder."""
@@ -38,15 +52,16 @@ class PreparedFolder:
         return self.root / "partition.json"
 
     def store_dataset(self, experiment: Experiment) -> LocatedFile:
-        """Find, download or generate the data file, and keep it here: a hard link if possible."""
+        """Find, download or generate the data, and keep them here: hard links where possible."""
         located = locate(experiment.data)
         target = self.root / "dataset" / located.path.name
-        with atomic_path(target) as temporary:
-            temporary.unlink()
-            try:
-                os.link(located.path, temporary)
-            except OSError:
-                shutil.copyfile(located.path, temporary)
+        if located.path.is_dir():
+            shutil.rmtree(target.parent, ignore_errors=True)
+            shutil.copytree(located.path, target, copy_function=_link)
+        else:
+            with atomic_path(target) as temporary:
+                temporary.unlink()
+                _link(located.path, temporary)
         for other in target.parent.glob("*.npz"):
             if other != target:
                 other.unlink()
@@ -60,9 +75,13 @@ class PreparedFolder:
         path = self.root / "dataset" / value["file"]
         return LocatedFile(path, value["source"], value["md5"])
 
-    def partition(self) -> Partition:
-        """The cases of each site."""
+    def dealt(self) -> Partition:
+        """The cases of each site, before validation."""
         return read_partition(self.partition_path)
+
+    def partition(self) -> Partition:
+        """The cases of each site, without those that validation has dropped."""
+        return leave_out(self.dealt(), self._read("validation.json")["dropped_cases"])
 
     def check_fits(self, experiment: Experiment) -> None:
         """Refuse an experiment whose data, sites or seed are not those this was made with.
@@ -96,6 +115,14 @@ class PreparedFolder:
                 f"`consilium prepare {self.root.name}`."
             ) from error
         return value
+
+
+def _link(source: Path | str, target: Path | str) -> None:
+    """A hard link, or a copy where file systems differ."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _flat(header: dict[str, Any]) -> dict[str, Any]:

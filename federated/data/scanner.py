@@ -11,9 +11,7 @@ import numpy as np
 import torch
 import torchio as tio
 
-from federated.config import Experiment
-from federated.data.dataset import Dataset, Images, Labels, Split
-from federated.data.partition import Partition
+from federated.data.dataset import Images
 from federated.randomness import derive_seed, numpy_generator
 
 BIAS_ORDER = 1
@@ -50,12 +48,20 @@ def scanner_profile(seed: int, site: str, dims: int) -> ScannerProfile:
     )
 
 
-def apply_profile(images: Images, profile: ScannerProfile) -> Images:
-    """Return ``images`` ``(n, channels, *spatial)`` as this scanner would show them.
+def show(image: torch.Tensor, profile: ScannerProfile, number: int) -> torch.Tensor:
+    """An image ``(channels, *spatial)`` of intensities in [0, 1] as this scanner would show it.
 
-    Case i of equal input and profile always comes out equal.
+    ``number`` tells cases apart; the same case always comes out equal.
     """
-    fixed = tio.Compose(
+    volume = image if image.ndim == 4 else image.unsqueeze(-1)
+    shown = _transform(profile)(tio.ScalarImage(tensor=volume))
+    noisy = tio.Noise(0.0, profile.noise, profile.noise_seed + number)(shown).data
+    return noisy.reshape(image.shape).clamp(0.0, 1.0)
+
+
+def _transform(profile: ScannerProfile) -> tio.Transform:
+    """All of it but the noise."""
+    return tio.Compose(
         [
             tio.Gamma(profile.gamma),
             tio.BiasField(list(profile.bias), BIAS_ORDER),
@@ -65,23 +71,12 @@ def apply_profile(images: Images, profile: ScannerProfile) -> Images:
             ),
         ]
     )
+
+
+def apply_profile(images: Images, profile: ScannerProfile) -> Images:
+    """Return ``images`` ``(n, channels, *spatial)`` as this scanner would show them."""
     result = np.empty_like(images)
-    for index, image in enumerate(images):
-        tensor = torch.from_numpy(image.astype(np.float32) / 255.0)
-        volume = tensor if tensor.ndim == 4 else tensor.unsqueeze(-1)
-        shown = fixed(tio.ScalarImage(tensor=volume))
-        noisy = tio.Noise(0.0, profile.noise, profile.noise_seed + index)(shown).data
-        result[index] = (noisy.reshape(tensor.shape).clamp(0.0, 1.0) * 255).round().byte().numpy()
+    for number, image in enumerate(images):
+        shown = show(torch.from_numpy(image.astype(np.float32) / 255.0), profile, number)
+        result[number] = (shown * 255).round().byte().numpy()
     return result
-
-
-def site_images(
-    experiment: Experiment, dataset: Dataset, partition: Partition, site: str, split: Split
-) -> tuple[Images, Labels]:
-    """A site's images and labels in a split, as its scanner shows them if profiles are on."""
-    indices = list(partition.sites[site][split])
-    images = dataset.images[split][indices]
-    if experiment.sites.scanner_shift and indices:
-        profile = scanner_profile(experiment.seed, site, dataset.info.dims)
-        images = apply_profile(images, profile)
-    return images, dataset.labels[split][indices]

@@ -128,4 +128,4 @@ def compare(
         from federated.results_page import put_table
 
         put_table(results, table)
-    console.print(f"{folder}/table.md, cells.json, auc.png; in MLflow: a run of {experiment}")
+    console.print(f"{folder}/table.md, cells.json and the figure; in MLflow: a run of {experiment}")

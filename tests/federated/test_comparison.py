@@ -5,8 +5,9 @@ from matplotlib import image
 from scipy import stats
 
 from federated.comparison import Cell, Result, cells, markdown, paired_p, rows
-from federated.comparison_figure import auc_figure
+from federated.comparison_figure import comparison_figure
 from federated.errors import ConsiliumError
+from federated.learning import CLASSIFICATION
 from federated.results_page import put_table
 from tests.conftest import TINY_PARAMS
 
@@ -101,7 +102,9 @@ def test_equal_differences_have_no_p():
 
 
 def test_the_table_shows_its_command_first_and_every_label():
-    text = markdown(rows([result("fedavg", 0, 0.7)]), "consilium compare x", "A note.")
+    text = markdown(
+        rows([result("fedavg", 0, 0.7)]), CLASSIFICATION, "consilium compare x", "A note."
+    )
     assert text.splitlines()[0] == "`consilium compare x`"
     assert "| fedavg | 0.700 |" in text
 
@@ -109,10 +112,11 @@ def test_the_table_shows_its_command_first_and_every_label():
 def test_privacy_has_a_column_and_a_panel_where_there_is_any(tmp_path):
     public, private = result("fedavg", 0, 0.9), result("fedavg+dp", 0, 0.8)
     private.summary["privacy"]["epsilon"] = 7.99
-    assert "ε" not in markdown(rows([public]), "command", "")
-    assert "| fedavg+dp | 7.99 |" in markdown(rows([public, private]), "command", "")
+    assert "ε" not in markdown(rows([public]), CLASSIFICATION, "command", "")
+    both = markdown(rows([public, private]), CLASSIFICATION, "command", "")
+    assert "| fedavg+dp | 7.99 |" in both
     for results, width in (([public], 12), ([public, private], 16)):
-        auc_figure(results, tmp_path / "auc.png", "title")
+        comparison_figure(results, tmp_path / "auc.png", "title")
         assert image.imread(tmp_path / "auc.png").shape[1] == width * 130
 
 

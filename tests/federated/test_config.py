@@ -91,7 +91,10 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("=3", r"not of the form section\.key=value"),
         ("a: b=3", r"is not a known key"),
         ("training.lr=[", r"is not YAML"),
-        ("validate.on_failure=ignore", r"validate\.on_failure='ignore'.*'abort' or 'exclude-site'"),
+        (
+            "validate.on_failure=ignore",
+            r"validate\.on_failure='ignore'.*'abort', 'exclude-site' or 'drop-case'",
+        ),
     ],
 )
 def test_a_mistake_is_refused_with_key_value_and_remedy(override, said):

@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 
-from federated.evaluation import score
+from federated.data.medmnist import dataset_info
+from federated.learning.classification import score
 
 
 def site(labels, right):
     labels = np.array(labels)
     scores = np.where(np.array(right), labels, 1 - labels)
-    return {split: (labels, np.eye(2)[scores]) for split in ("val", "test")}
+    arrays = {"labels": labels, "probabilities": np.eye(2)[scores]}
+    return dict.fromkeys(("val", "test"), arrays)
 
 
 def test_the_spread_counts_every_site_alike_and_leaves_out_those_without_a_value():
@@ -16,7 +18,8 @@ def test_the_spread_counts_every_site_alike_and_leaves_out_those_without_a_value
             "a": site([0, 1, 0, 1, 0, 1], [1, 1, 1, 1, 1, 1]),
             "b": site([0, 1], [1, 0]),
             "c": site([0, 0, 0, 0], [1, 1, 1, 0]),  # one class: it has no AUC
-        }
+        },
+        dataset_info("adrenalmnist3d"),
     )
     accuracy = evaluation.spread["test"]["accuracy"]
     assert accuracy == pytest.approx({"worst": 0.5, "mean": 0.75, "sd": np.std([1, 0.5, 0.75])})

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 from federated.config import TrainingSettings
+from federated.data.cases import LabelledImages
 from federated.data.dataset import to_float
+from federated.data.medmnist import dataset_info
+from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
 from federated.privacy.dp_sgd import clipped
@@ -18,6 +21,8 @@ from tests.conftest import tiny_arrays
 ARRAYS = tiny_arrays()
 IMAGES = ARRAYS["train_images"][:40, None]
 LABELS = ARRAYS["train_labels"][:40, 0].astype(np.int64)
+CASES = LabelledImages(IMAGES, LABELS)
+INFO = dataset_info("adrenalmnist3d")
 
 
 def shallow():
@@ -45,16 +50,15 @@ def mean_after(round_number=1, noise=None, rate=1.0, steps=1, bound=None, key=b"
     settings = TrainingSettings(optimizer="sgd", lr=0.1, augment="none", batch_size=16)
     result = train(
         model,
-        IMAGES,
-        LABELS,
+        CASES,
         settings,
         FedAvg().local_rule(model, SiteStart(Layout.of(model))),
+        make_loss(CASES, settings, INFO, torch.device("cpu")),
         seed=0,
         round_number=round_number,
         rounds=3,
         site="site-00",
         device=torch.device("cpu"),
-        classes=2,
         private=private,
     )
     return layer.mean, result.steps, model

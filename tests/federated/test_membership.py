@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from federated.config import TrainingSettings
+from federated.data.cases import LabelledImages
+from federated.data.medmnist import dataset_info
+from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import SecretRandom
@@ -20,6 +23,7 @@ CPU = torch.device("cpu")
 ARRAYS = tiny_arrays(cases={"train": 48})
 IMAGES = ARRAYS["train_images"][:, None]
 LABELS = ARRAYS["train_labels"][:, 0].astype(np.int64)
+INFO = dataset_info("adrenalmnist3d")
 # Four sites of twelve cases, each class as often at each.
 SITES = np.split(np.arange(48), 4)
 
@@ -38,13 +42,14 @@ def sent_by(model, cases, privacy=None):
         random = SecretRandom(bytes(31) + bytes([cases[0]]))
         private = partial(privacy.gradients, release=release, cases=len(cases), random=random)
     settings = TrainingSettings(optimizer="sgd", lr=0.01, momentum=0, batch_size=4, augment="none")
-    given = {"seed": 0, "round_number": 1, "rounds": 1, "device": CPU, "classes": 2}
+    given = {"seed": 0, "round_number": 1, "rounds": 1, "device": CPU}
+    own = LabelledImages(IMAGES[cases], LABELS[cases])
     train(
         model,
-        IMAGES[cases],
-        LABELS[cases],
+        own,
         settings,
         LocalRule(),
+        make_loss(own, settings, INFO, CPU),
         site="x",
         private=private,
         **given,

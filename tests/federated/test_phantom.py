@@ -4,11 +4,13 @@ import torch
 
 from federated.config import DataSettings, TrainingSettings
 from federated.data import phantom
+from federated.data.cases import LabelledImages
 from federated.data.dataset import DatasetInfo
 from federated.data.load import load, locate
 from federated.data.medmnist import DATASETS, dataset_info
+from federated.learning.classification import make_loss, predict
 from federated.strategies.strategy import LocalRule
-from federated.training import place, predict, train
+from federated.training import place, train
 from models import build_model
 
 
@@ -67,18 +69,19 @@ def test_the_small_net_learns_the_phantom_well_but_not_perfectly(tmp_path):
         build_model("small_cnn", channels=1, classes=11, dims=3, norm="group", seed=0),
         torch.device("cpu"),
     )
+    how = TrainingSettings(lr=2e-3, local_epochs=8, augment="none")
+    cases = LabelledImages(dataset.images["train"], dataset.labels["train"])
     train(
         model,
-        dataset.images["train"],
-        dataset.labels["train"],
-        TrainingSettings(lr=2e-3, local_epochs=8, augment="none"),
+        cases,
+        how,
         LocalRule(),
+        make_loss(cases, how, dataset.info, torch.device("cpu")),
         seed=0,
         round_number=1,
         rounds=1,
         site="central",
         device=torch.device("cpu"),
-        classes=11,
     )
     predicted = predict(model, dataset.images["test"], torch.device("cpu"), 11).argmax(axis=1)
     accuracy = (predicted == dataset.labels["test"]).mean()

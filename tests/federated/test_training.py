@@ -4,12 +4,15 @@ import torch
 
 from federated.augmentation import augment, class_weights, draw_epoch, random_flips
 from federated.config import TrainingSettings
+from federated.data.cases import LabelledImages
+from federated.data.medmnist import dataset_info
 from federated.errors import ConsiliumError
+from federated.learning.classification import make_loss, predict
 from federated.masked_training import MaskedRule
 from federated.optimization import learning_rate, local_work, make_optimizer
 from federated.strategies import FedAvg, FedProx
 from federated.strategies.strategy import SiteStart
-from federated.training import choose_device, place, predict, train
+from federated.training import choose_device, place, train
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays
@@ -18,25 +21,26 @@ CPU = torch.device("cpu")
 ARRAYS = tiny_arrays()
 IMAGES = ARRAYS["train_images"][:40, None]
 LABELS = ARRAYS["train_labels"][:40, 0].astype(np.int64)
+INFO = dataset_info("adrenalmnist3d")
 
 
 def trained(strategy=None, site="site-00", round_number=1, images=IMAGES, norm="group", **settings):
     model = build_model("small_cnn", channels=1, classes=2, dims=3, norm=norm, seed=0)
     model = place(model, CPU)
     settings = TrainingSettings(**({"lr": 2e-3, "batch_size": 16} | settings))
+    cases = LabelledImages(images, LABELS[: len(images)])
     rule = (strategy or FedAvg()).local_rule(model, SiteStart(Layout.of(model)))
     result = train(
         model,
-        images,
-        LABELS[: len(images)],
+        cases,
         settings,
         rule,
+        make_loss(cases, settings, INFO, CPU),
         seed=0,
         round_number=round_number,
         rounds=10,
         site=site,
         device=CPU,
-        classes=2,
     )
     return Layout.of(model).flatten(model), result, model
 

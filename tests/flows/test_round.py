@@ -17,7 +17,16 @@ from tests.flows.conftest import full_run, weights
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 SUMMARY_KEYS = [
-    *("experiment", "run_id", "data_source", "sites", "rounds_done", "strategy", "kept_round"),
+    *(
+        "experiment",
+        "run_id",
+        "task",
+        "data_source",
+        "sites",
+        "rounds_done",
+        "strategy",
+        "kept_round",
+    ),
     *(
         "metrics",
         "spread",

@@ -2,8 +2,8 @@ import mlflow
 import numpy as np
 import pytest
 
+from federated.learning.classification import predict
 from federated.model_file import ModelHeader, load_model, save_model
-from federated.training import predict
 from models import build_model
 from tasks import track
 from tasks.register import judge, register

@@ -70,6 +70,7 @@ BRAIN = Family(
     shape=(96, 96, 96),
     whole=False,
     window=None,
+    mirrored=(0,),
     licence="as granted by the BraTS challenge, for research",
     source="de Verdier et al. 2024, The 2024 BraTS Challenge: glioma post-treatment",
     layout="BraTS-GLI-NNNNN-TTT/BraTS-GLI-NNNNN-TTT-{t1n,t1c,t2w,t2f,seg}.nii.gz, "

@@ -47,7 +47,8 @@ class Family:
     all modalities together. ``spacing`` in mm is what volumes are resampled to, ``None`` to leave
     them; ``shape`` in voxels is what a network sees at once: whole cases are fitted to it where
     ``whole``, else patches of it are drawn. ``window`` in Hounsfield units clips CT, ``None``
-    normalises each image to zero mean and unit variance. ``find`` lists a folder,
+    normalises each image to zero mean and unit variance. ``mirrored`` are the axes along which a
+    mirrored case could be a real one, in RAS order for volumes. ``find`` lists a folder,
     ``name_files`` says where the files of the n-th case of a generated one lie.
     """
 
@@ -61,6 +62,7 @@ class Family:
     shape: tuple[int, ...]
     whole: bool
     window: tuple[float, float] | None
+    mirrored: tuple[int, ...]
     licence: str
     source: str
     layout: str

@@ -29,6 +29,7 @@ HIPPOCAMPUS = Family(
     shape=(48, 64, 48),
     whole=True,
     window=None,
+    mirrored=(0,),
     licence="CC BY-SA 4.0",
     source="Antonelli et al. 2022, The Medical Segmentation Decathlon",
     layout="images/hippocampus_NNN.nii.gz, labels/hippocampus_NNN.nii.gz",

@@ -32,6 +32,7 @@ KIDNEY = Family(
     shape=(96, 96, 96),
     whole=False,
     window=(-79.0, 304.0),
+    mirrored=(0,),
     licence="CC BY-NC-SA 4.0",
     source="Heller et al. 2023, The KiTS21 Challenge; kits-challenge.org",
     layout="case_NNNNN/imaging.nii.gz, case_NNNNN/segmentation.nii.gz",

@@ -49,6 +49,7 @@ RETINA = Family(
     shape=(96, 96),
     whole=False,
     window=None,
+    mirrored=(0, 1),
     licence="DRIVE: research use; CHASE_DB1: CC BY 4.0",
     source="Staal et al. 2004 (DRIVE); Fraz et al. 2012 (CHASE_DB1)",
     layout="drive/images/NN_training.tif, drive/1st_manual/NN_manual1.gif, "

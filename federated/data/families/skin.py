@@ -51,6 +51,7 @@ SKIN = Family(
     shape=(192, 256),
     whole=True,
     window=None,
+    mirrored=(0, 1),
     licence="CC BY-NC 4.0",
     source="Tschandl et al. 2018 (HAM10000); Codella et al. 2019 (ISIC 2018)",
     layout="images/ISIC_NNNNNNN.jpg, masks/ISIC_NNNNNNN_segmentation.png, "

@@ -1,0 +1,64 @@
+"""A site's cases of one split, as the local loop takes them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from federated.augmentation import augment, draw_epoch
+from federated.config import TrainingSettings
+from federated.data.dataset import Images, Labels, to_float
+from federated.optimization import merges_last_batch
+
+# Inputs of the network, float32 ``(n, channels, *spatial)``, and the integers it is to predict:
+# ``(n,)`` in classification, ``(n, *spatial)`` in segmentation.
+Batch = tuple[Tensor, Tensor]
+
+
+class Cases(Protocol):
+    """Cases of either task. What is random comes from the generator alone."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
+        """These cases, augmented; of each a patch, where the task has patches."""
+
+    def epoch(
+        self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """The batches of an epoch."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """``images`` ``(n, channels, *spatial)`` uint8, ``labels`` ``(n,)``: all in memory."""
+
+    images: Images
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
+        """See :class:`Cases`."""
+        images = torch.from_numpy(to_float(self.images[indices.numpy()]))
+        labels = torch.from_numpy(self.labels[indices.numpy()])
+        return augment(images, how.augment, generator), labels
+
+    def epoch(
+        self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator
+    ) -> Iterator[Batch]:
+        """See :class:`Cases`."""
+        order = draw_epoch(torch.from_numpy(self.labels), how.sampling, generator)
+        for indices in batches(order, how.batch_size, batch_norm):
+            yield self.take(indices, how, generator)
+
+
+def batches(order: Tensor, batch_size: int, batch_norm: bool) -> list[Tensor]:
+    """Cut the order of an epoch into batches."""
+    parts = list(torch.split(order, batch_size))
+    if merges_last_batch(len(order), batch_size, batch_norm):
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts

@@ -1,0 +1,61 @@
+"""The cases of every site and split of an experiment, as its scanner shows them."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+from cachetools import LRUCache
+
+from federated.config import Experiment
+from federated.data.cases import Cases, LabelledImages
+from federated.data.dataset import Dataset, Split
+from federated.data.deal import AnyDataset
+from federated.data.partition import Partition
+from federated.data.scanner import ScannerProfile, apply_profile, scanner_profile
+from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
+
+
+class SiteCases:
+    """Cases by site and split, each made once: a scanner profile takes its time."""
+
+    def __init__(self, experiment: Experiment, dataset: AnyDataset, partition: Partition) -> None:
+        self.partition = partition
+        self._experiment, self._dataset = experiment, dataset
+        self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
+        self._made = lru_cache(maxsize=None)(self._make)
+
+    def of(self, site: str, split: Split) -> Cases:
+        """The cases of one site."""
+        return self._made((site,), split)
+
+    def pooled(self, sites: Iterable[str], split: Split) -> Cases:
+        """Those of several sites together."""
+        return self._made(tuple(sites), split)
+
+    def _make(self, sites: tuple[str, ...], split: Split) -> Cases:
+        if isinstance(self._dataset, Dataset):
+            parts = [self._labelled(self._dataset, site, split) for site in sites]
+            if len(parts) == 1:
+                return parts[0]
+            return LabelledImages(
+                np.concatenate([part.images for part in parts]),
+                np.concatenate([part.labels for part in parts]),
+            )
+        shown = [
+            ShownCase(self._dataset.cases[split][index], self._profile(site))
+            for site in sites
+            for index in self.partition.sites[site][split]
+        ]
+        return SegmentedCases(self._dataset.family, shown, self._kept)
+
+    def _profile(self, site: str) -> ScannerProfile | None:
+        if not self._experiment.sites.scanner_shift:
+            return None
+        return scanner_profile(self._experiment.seed, site, self._dataset.info.dims)
+
+    def _labelled(self, dataset: Dataset, site: str, split: Split) -> LabelledImages:
+        indices, profile = list(self.partition.sites[site][split]), self._profile(site)
+        images = dataset.images[split][indices]
+        if profile and indices:
+            images = apply_profile(images, profile)
+        return LabelledImages(images, dataset.labels[split][indices])

@@ -1,0 +1,51 @@
+"""The table of facts of each site's cases, for data sets of either task."""
+
+import pandas as pd
+
+from federated.data.case_table import case_tables
+from federated.data.dataset import SPLITS, Dataset
+from federated.data.deal import AnyDataset
+from federated.data.families import Found
+from federated.data.folder_dataset import FolderDataset
+from federated.data.folder_table import folder_tables
+from federated.data.partition import Partition
+
+# The group of files that belong to no case, and so to no site.
+NO_SITE = "no site"
+
+
+def site_tables(dataset: AnyDataset, partition: Partition) -> dict[str, pd.DataFrame]:
+    """A table for each site, with a row a case; files without a case in one for :data:`NO_SITE`.
+
+    All have the columns ``split`` and ``index``, the case's number in its split, and ``where``,
+    what a person finds it by; the others are those of ``case_tables`` or ``folder_tables``.
+    """
+    if isinstance(dataset, Dataset):
+        tables = case_tables(dataset, partition)
+        for table in tables.values():
+            table["where"] = [
+                f"{split} case {index}"
+                for split, index in zip(table["split"], table["index"], strict=True)
+            ]
+        return tables
+    return _folder_tables(dataset, partition)
+
+
+def _folder_tables(dataset: FolderDataset, partition: Partition) -> dict[str, pd.DataFrame]:
+    places = {
+        site: [(split, index) for split in SPLITS for index in splits[split]]
+        for site, splits in partition.sites.items()
+    }
+    groups = {
+        site: Found(tuple(dataset.cases[split][index] for split, index in own), ())
+        for site, own in places.items()
+    }
+    if dataset.strays:
+        groups[NO_SITE] = Found((), dataset.strays)
+    tables = folder_tables(dataset.family, groups)
+    for site, table in tables.items():
+        own = places.get(site, [("none", -1)] * len(table))
+        table["split"] = [split for split, _ in own]
+        table["index"] = [index for _, index in own]
+        table["where"] = table["path"].where(table["path"] != "", table["mask_path"])
+    return tables

@@ -1,0 +1,16 @@
+"""What a network is to learn: classification or segmentation, each behind one interface."""
+
+from federated.data.dataset import DatasetInfo
+from federated.learning.classification import CLASSIFICATION
+from federated.learning.learning_task import Arrays, LearningTask
+from federated.learning.segmentation import SEGMENTATION
+
+TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
+
+
+def task_of(info: DatasetInfo) -> LearningTask:
+    """What a network learns on a data set."""
+    return TASKS[info.task]
+
+
+__all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Arrays", "LearningTask", "task_of"]

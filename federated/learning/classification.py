@@ -1,0 +1,97 @@
+"""Classification: one class for each image."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federated.augmentation import class_weights
+from federated.config import TrainingSettings
+from federated.data.cases import Cases, LabelledImages
+from federated.data.dataset import SPLITS, DatasetInfo, Images, Split, to_float
+from federated.evaluation import Evaluation, Spread, spread_over_sites
+from federated.learning.learning_task import Arrays, LearningTask
+from federated.metrics import (
+    Confusion,
+    Metrics,
+    Probabilities,
+    classification_metrics,
+    confusion_matrix,
+)
+from federated.training import Loss
+
+EVALUATION_BATCH = 128
+
+
+def make_loss(
+    cases: Cases, settings: TrainingSettings, info: DatasetInfo, device: torch.device
+) -> Loss:
+    """Cross-entropy, with the site's class weights where they are asked for."""
+    assert isinstance(cases, LabelledImages)
+    weights = None
+    if settings.class_weights == "balanced":
+        targets = torch.from_numpy(cases.labels)
+        weights = class_weights(targets, len(info.classes)).to(device)
+
+    def loss(logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        return nn.functional.cross_entropy(logits, labels, weight=weights, reduction=reduction)
+
+    return loss
+
+
+def predict(model: nn.Module, images: Images, device: torch.device, classes: int) -> Probabilities:
+    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0."""
+    model.eval()
+    parts = [np.zeros((0, classes))]
+    with torch.inference_mode():
+        for start in range(0, len(images), EVALUATION_BATCH):
+            x = torch.from_numpy(to_float(images[start : start + EVALUATION_BATCH])).to(device)
+            parts.append(model(x).double().softmax(dim=1).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _predict_cases(
+    model: nn.Module, cases: Cases, device: torch.device, info: DatasetInfo
+) -> Arrays:
+    """``labels`` ``(n,)`` and ``probabilities`` ``(n, classes)``."""
+    assert isinstance(cases, LabelledImages)
+    probabilities = predict(model, cases.images, device, len(info.classes))
+    return {"labels": cases.labels, "probabilities": probabilities}
+
+
+def score(
+    predictions: Mapping[str, Mapping[Split, Arrays]],
+    info: DatasetInfo,  # noqa: ARG001 - as every task's
+) -> Evaluation:
+    """Metrics from labels and probabilities per site and split."""
+    overall: dict[Split, Metrics] = {}
+    confusion: dict[Split, Confusion] = {}
+    for split in SPLITS[1:]:
+        parts = [by_split[split] for by_split in predictions.values()]
+        labels = np.concatenate([part["labels"] for part in parts])
+        probabilities = np.concatenate([part["probabilities"] for part in parts])
+        overall[split] = classification_metrics(labels, probabilities)
+        confusion[split] = confusion_matrix(labels, probabilities)
+    per_site = {
+        site: {
+            split: classification_metrics(part["labels"], part["probabilities"])
+            for split, part in by_split.items()
+        }
+        for site, by_split in predictions.items()
+    }
+    spread: dict[Split, Spread] = {
+        split: spread_over_sites(per_site, split, SPREAD) for split in SPLITS[1:]
+    }
+    return Evaluation(overall, per_site, spread, confusion)
+
+
+# Metrics of which larger is better, and whose spread over sites is told.
+SPREAD = ("auc", "accuracy", "balanced_accuracy", "f1")
+CLASSIFICATION = LearningTask(
+    headline="auc",
+    compared=("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece"),
+    make_loss=make_loss,
+    predict=_predict_cases,
+    score=score,
+)

@@ -1,0 +1,140 @@
+"""Segmentation: a class for each voxel of an image.
+
+A site scores its own cases and sends numbers alone; no mask leaves it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federated.config import TrainingSettings
+from federated.data.cases import Cases
+from federated.data.dataset import SPLITS, DatasetInfo, Split
+from federated.data.families import Family
+from federated.data.segmented_cases import SegmentedCases
+from federated.evaluation import Evaluation, spread_over_sites
+from federated.learning.learning_task import Arrays, LearningTask
+from federated.metrics import Metrics
+from federated.segmentation_loss import dice_ce
+from federated.segmentation_metrics import NAMES, CaseScore, score_case, summarise
+from federated.training import Loss
+
+# Neighbouring windows share this part of their sides.
+OVERLAP = 0.25
+WINDOWS_AT_ONCE = 4
+
+
+def make_loss(
+    cases: Cases,  # noqa: ARG001 - as every task's
+    settings: TrainingSettings,  # noqa: ARG001
+    info: DatasetInfo,  # noqa: ARG001
+    device: torch.device,  # noqa: ARG001
+) -> Loss:
+    """Soft Dice and cross-entropy of each case."""
+
+    def loss(logits: Tensor, masks: Tensor, reduction: str) -> Tensor:
+        losses = dice_ce(logits, masks)
+        return losses.mean() if reduction == "mean" else losses
+
+    return loss
+
+
+def segment(model: nn.Module, image: Tensor, family: Family, device: torch.device) -> Tensor:
+    """Logits ``(classes, *spatial)`` of one prepared image ``(channels, *spatial)``.
+
+    Whole cases pass at once; others by windows of the family's shape, meaned with Gaussian weights
+    where they overlap (MONAI's sliding window).
+    """
+    # MONAI takes seconds to import, which only those who segment are to wait for.
+    from monai.inferers.utils import sliding_window_inference
+
+    model.eval()
+    with torch.inference_mode():
+        batch = image.unsqueeze(0).to(device)
+        if family.whole:
+            logits: Tensor = model(batch)[0]
+            return logits
+        found = sliding_window_inference(
+            batch, family.shape, WINDOWS_AT_ONCE, model, overlap=OVERLAP, mode="gaussian"
+        )
+        assert isinstance(found, Tensor)
+        return found[0]
+
+
+def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetInfo) -> Arrays:
+    """The scores of each case, on its own grid.
+
+    ``dice``, ``hd95`` and ``assd`` are ``(n, classes − 1)``, ``loss`` ``(n,)`` on the prepared
+    grid; ``patients`` ``(n,)`` are numbers that tell the site's patients apart.
+    """
+    assert isinstance(cases, SegmentedCases)
+    classes = len(info.classes)
+    numbers: dict[str, int] = {}
+    scores: list[CaseScore] = []
+    losses: list[float] = []
+    for index, shown in enumerate(cases.shown):
+        case, files = cases.case(index), shown.files
+        assert case.truth is not None
+        assert case.mask is not None
+        logits = segment(model, case.image, cases.family, device).cpu()
+        losses.append(float(dice_ce(logits.unsqueeze(0), case.mask.unsqueeze(0))[0]))
+        predicted = case.to_own_grid(logits.softmax(dim=0))
+        numbers.setdefault(files.patient, len(numbers))
+        scores.append(
+            score_case(files.name, files.patient, predicted, case.truth, classes, case.own.spacing)
+        )
+    arrays = {
+        name: np.array([getattr(one, name) for one in scores], np.float64).reshape(-1, classes - 1)
+        for name in NAMES
+    }
+    patients = np.array([numbers[one.patient] for one in scores], np.int64)
+    return {**arrays, "loss": np.array(losses, np.float64), "patients": patients}
+
+
+def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) -> Evaluation:
+    """Means over patients: of all sites together, and of each."""
+    overall: dict[Split, Metrics] = {}
+    per_site: dict[str, dict[Split, Metrics]] = {site: {} for site in predictions}
+    for split in SPLITS[1:]:
+        everyone: list[CaseScore] = []
+        losses: list[float] = []
+        for site, by_split in predictions.items():
+            scores = _scores(site, by_split[split])
+            own = by_split[split]["loss"].tolist()
+            per_site[site][split] = _metrics(scores, own, info)
+            everyone += scores
+            losses += own
+        overall[split] = _metrics(everyone, losses, info)
+    spread = {split: spread_over_sites(per_site, split, ("dice",)) for split in SPLITS[1:]}
+    return Evaluation(overall, per_site, spread, {})
+
+
+def _scores(site: str, arrays: Arrays) -> list[CaseScore]:
+    return [
+        CaseScore(
+            case=str(index),
+            patient=f"{site}/{patient}",
+            dice=tuple(arrays["dice"][index]),
+            hd95=tuple(arrays["hd95"][index]),
+            assd=tuple(arrays["assd"][index]),
+        )
+        for index, patient in enumerate(arrays["patients"])
+    ]
+
+
+def _metrics(scores: Sequence[CaseScore], losses: Sequence[float], info: DatasetInfo) -> Metrics:
+    return {
+        **summarise(scores, info.classes),
+        "loss": float(np.mean(losses)) if losses else None,
+    }
+
+
+SEGMENTATION = LearningTask(
+    headline="dice",
+    compared=("dice", "hd95", "assd"),
+    make_loss=make_loss,
+    predict=predict,
+    score=score,
+)

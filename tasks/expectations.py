@@ -1,0 +1,87 @@
+"""The rules that Great Expectations checks, for the tables of either task.
+
+A rule's name is what a person reads; it stands in the expectation's ``notes``.
+"""
+
+from typing import Any
+
+import great_expectations.expectations as gxe
+
+from federated.config import Experiment
+from federated.data.dataset import DatasetInfo
+
+IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
+
+
+def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) -> list[Any]:
+    """The rules for one site's table of cases, or for files that belong to no site."""
+    least = experiment.sites.min_cases
+    own = _of_images if info.task == "classification" else _of_folders
+    rules = own(experiment, info)
+    if of_a_site:
+        rules[f"at least {least} training cases"] = gxe.ExpectTableRowCountToBeBetween(
+            min_value=least, **IN_TRAIN
+        )
+    for name, rule in rules.items():
+        rule.notes = name
+    return list(rules.values())
+
+
+def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
+    shape = "x".join(map(str, (info.channels, *(experiment.data.size,) * info.dims)))
+    least = experiment.validation.min_cases_per_class
+    return {
+        "shape": gxe.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape]),
+        "type": gxe.ExpectColumnValuesToBeInSet(column="dtype", value_set=["uint8"]),
+        "intensity from 0": gxe.ExpectColumnValuesToBeBetween(
+            column="minimum", min_value=0, max_value=255
+        ),
+        "intensity up to 255": gxe.ExpectColumnValuesToBeBetween(
+            column="maximum", min_value=0, max_value=255
+        ),
+        "no NaN": gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[0]),
+        "not constant": gxe.ExpectColumnValuesToBeBetween(
+            column="spread", min_value=0, strict_min=True
+        ),
+        "known label": gxe.ExpectColumnValuesToBeInSet(
+            column="label", value_set=list(range(len(info.classes)))
+        ),
+        "no duplicate volume at the site": gxe.ExpectColumnValuesToBeUnique(column="digest"),
+        "no volume in both training and evaluation": gxe.ExpectColumnValuesToBeInSet(
+            column="in_train", value_set=[0]
+        ),
+        f"at least {least} training cases of each class it has": (
+            gxe.ExpectColumnValuesToBeBetween(column="class_cases", min_value=least, **IN_TRAIN)
+        ),
+    }
+
+
+def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG001
+    most = experiment.validation.outlier
+    return {
+        "an image for each mask, with all modalities": _never_empty("path"),
+        "a mask for each image": _never_empty("mask_path"),
+        "readable files": gxe.ExpectColumnValuesToBeInSet(column="unreadable", value_set=[""]),
+        "one shape for all files of a case": gxe.ExpectColumnValuesToBeInSet(
+            column="shapes", value_set=["same"]
+        ),
+        "one affine for all files of a case": gxe.ExpectColumnValuesToBeInSet(
+            column="affines", value_set=["same"]
+        ),
+        "known labels": gxe.ExpectColumnValuesToBeInSet(column="labels", value_set=[""]),
+        "a mask that is not empty": gxe.ExpectColumnValuesToBeBetween(
+            column="foreground", min_value=1
+        ),
+        "no NaN": gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[0]),
+        "a size like the others": gxe.ExpectColumnValuesToBeBetween(column="size", max_value=most),
+        "intensities like the others": gxe.ExpectColumnValuesToBeBetween(
+            column="intensity", max_value=most
+        ),
+        "no copy of another case": gxe.ExpectColumnValuesToBeInSet(
+            column="copy_of", value_set=[""]
+        ),
+    }
+
+
+def _never_empty(column: str) -> Any:
+    return gxe.ExpectColumnValuesToNotBeInSet(column=column, value_set=[""])

@@ -1,0 +1,111 @@
+"""Validation of a segmentation set: every fault named at once, cases left out, sites excluded."""
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from federated.config import resolve
+from federated.data.deal import deal
+from federated.data.families import FAMILIES
+from federated.data.folder_dataset import read_folder
+from federated.data.folder_phantom import write_phantom
+from federated.errors import ConsiliumError
+from tasks.validate import validate
+from tests.federated.faulty_folder import write_faulty
+
+RULES = {
+    "case_00000": "a mask for each image",
+    "case_00001": "an image for each mask",
+    "case_00002": "one shape for all files of a case",
+    "case_00003": "one affine for all files of a case",
+    "case_00004": "known labels",
+    "case_00005": "a mask that is not empty",
+    "case_00006": "a size like the others",
+    "case_00007": "intensities like the others",
+    "case_00008": "readable files",
+    "case_00009": "readable files",
+    "case_00011": "no copy of another case",
+    "case_00012": "readable files",
+    "case_00013": "no NaN",
+}
+
+
+def which(case):
+    """Of two copies the one that is listed later is named, and splits are listed one by one."""
+    return "case_00011" if case == "case_00010" else case
+
+
+def check(folder, out, on_failure, sites=1):
+    experiment = resolve(
+        "kidney",
+        {
+            "data": {"dataset": "kidney", "source": "files", "root": str(folder.parent)},
+            "sites": {"count": sites, "partition": "iid", "min_cases": 3},
+            "validate": {"on_failure": on_failure},
+            "model": {"name": "unet"},
+            "selection": {"metric": "val/dice"},
+            **{"strategy": {"name": "fedavg"}, "privacy": {"name": "none"}},
+            **{"compression": {"name": "none"}, "protection": {"name": "plain"}},
+        },
+        "params.yaml",
+    )
+    dataset = read_folder(folder, "kidney")
+    partition = deal(dataset, experiment.sites, 0)
+    validation = validate.fn(experiment, dataset, partition, out)
+    return validation, dataset, json.loads((out / "validation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "kidney"
+    write_faulty(folder, cases=30)
+    return folder
+
+
+def test_every_fault_is_named_with_its_path_and_rule_in_one_pass(faulty, tmp_path):
+    with pytest.raises(ConsiliumError, match="1 of 1 sites fail") as caught:
+        check(faulty, tmp_path, "abort")
+    assert (tmp_path / "data_docs" / "index.html").is_file()
+    broken = json.loads((tmp_path / "validation.json").read_text())["broken"]
+    named = {
+        (which(path.split("/")[-2]), one["rule"].split(",")[0])
+        for rules in broken.values()
+        for one in rules
+        for path in one["where"]
+    }
+    assert set(RULES.items()) <= named
+    assert {case for case, _ in named} == set(RULES)
+    message = str(caught.value)
+    assert all(rule in message for rule in RULES.values())
+
+
+def test_faulty_cases_are_dropped_and_the_rest_goes_on(faulty, tmp_path):
+    validation, dataset, report = check(faulty, tmp_path, "drop-case")
+    assert validation.excluded == ()
+    dropped = {
+        which(dataset.cases[split][index].name)
+        for splits in validation.dropped.values()
+        for split, indices in splits.items()
+        for index in indices
+    }
+    # Case 1 has no image, so it is no case.
+    assert dropped == set(RULES) - {"case_00001"}
+    assert report["dropped_cases"] == {s: dict(d) for s, d in validation.dropped.items()}
+    assert "no site" in report["failures"]
+
+
+def test_a_site_can_be_excluded_for_one_bad_case(tmp_path):
+    folder = tmp_path / "kidney"
+    write_phantom(FAMILIES["kidney"], folder, 16, seed=0, shape=(16, 18, 20))
+    path = folder / "case_00003" / "segmentation.nii.gz"
+    empty = np.zeros((16, 18, 20), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(empty, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+    validation, _, report = check(folder, tmp_path / "out", "exclude-site", sites=2)
+    assert len(validation.excluded) == 1
+    assert report["excluded_sites"] == list(validation.excluded)
+    assert validation.dropped == {}
+    (said,) = report["failures"][validation.excluded[0]]
+    assert said.startswith("a mask that is not empty: 1 cases break it")
+    assert said.endswith("case_00003/imaging.nii.gz)")
