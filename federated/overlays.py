@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from federated.data.families import Family
 from federated.data.prepared_case import PreparedCase
@@ -81,7 +83,9 @@ def _draw(
             colours = {"cmap": "tab10", "vmin": 0, "vmax": 9, "alpha": 0.5}
             axes.imshow(covered, interpolation="nearest", **colours)
         axes.set(title=name, xticks=[], yticks=[])
-    labels = ", ".join(f"{number} {label}" for number, label in enumerate(family.labels) if number)
-    figure.suptitle(f"{title}\n{labels}")
+    names = dict(enumerate(family.labels))
+    handles = [Patch(color=colormaps["tab10"](n), label=names[n]) for n in list(names)[1:]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(title)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90, format="png")

@@ -6,6 +6,7 @@ farthest two surfaces could be apart (as BraTS scores it), so that a model gains
 a class out.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -78,12 +79,17 @@ def _class_values(
     dice = 2 * int((predicted & truth).sum()) / (found + there)
     one, other = (torch.from_numpy(mask)[None, None] for mask in (predicted, truth))
     sides = list(spacing)
-    hd95 = compute_hausdorff_distance(
-        one, other, include_background=True, percentile=PERCENTILE, spacing=sides
-    )
-    assd = compute_average_surface_distance(
-        one, other, include_background=True, symmetric=True, spacing=sides
-    )
+    with warnings.catch_warnings():
+        # MONAI 1.6 calls itself in a way that it has deprecated.
+        warnings.filterwarnings(
+            "ignore", message=".*always_return_as_numpy", category=FutureWarning
+        )
+        hd95 = compute_hausdorff_distance(
+            one, other, include_background=True, percentile=PERCENTILE, spacing=sides
+        )
+        assd = compute_average_surface_distance(
+            one, other, include_background=True, symmetric=True, spacing=sides
+        )
     return dice, float(hd95), float(assd)
 
 
