@@ -1,6 +1,6 @@
 """Networks, and nothing else: :func:`build_model` is the one way to make one."""
 
-from models.build import MODELS, build_model, is_head
+from models.build import CLASSIFIERS, MODELS, build_model, is_head
 from models.centring import Centring, centring_of
 
-__all__ = ["MODELS", "Centring", "build_model", "centring_of", "is_head"]
+__all__ = ["CLASSIFIERS", "MODELS", "Centring", "build_model", "centring_of", "is_head"]

@@ -12,7 +12,8 @@ from models.resnet3d import ResNet3D
 from models.shallow_cnn import ShallowCNN
 from models.small_cnn import SmallCNN
 
-MODELS = ("small_cnn", "shallow_cnn", "resnet3d", "dp_resnet", "unet")
+CLASSIFIERS = ("small_cnn", "shallow_cnn", "resnet3d", "dp_resnet")
+MODELS = (*CLASSIFIERS, "unet")
 
 
 def build_model(

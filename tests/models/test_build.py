@@ -3,7 +3,7 @@ import torch
 from opacus.validators import ModuleValidator
 from torch import nn
 
-from models import MODELS, build_model, is_head
+from models import CLASSIFIERS, build_model, is_head
 
 
 def test_the_small_net_has_about_181_000_parameters():
@@ -25,7 +25,7 @@ def test_resnet_18_has_about_33_million_parameters():
     assert 33.0e6 < sum(p.numel() for p in model.parameters()) < 33.3e6
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("norm", ["group", "batch", "instance", "batch_fixed"])
 @pytest.mark.parametrize("side", [28, 64])
 def test_every_network_takes_both_sizes_with_every_norm(name, norm, side):
@@ -66,7 +66,7 @@ def test_dp_resnet_has_nine_layers_and_nothing_that_mixes_cases_or_pools_by_maxi
     assert 6.5e6 < sizes < 6.7e6 or dims == 3
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_opacus_fixer_leaves_nothing_that_mixes_cases(name):
     def network(norm):
         return build_model(name, channels=1, classes=2, dims=3, norm=norm, seed=0)
@@ -128,8 +128,14 @@ def test_an_acs_convolution_sees_a_plane_a_third_of_its_channels():
     assert planes == [(1, 3, 3)] * 3 + [(3, 1, 3)] * 2 + [(3, 3, 1)] * 2
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_only_the_classifier_is_the_head(name):
     model = build_model(name, channels=1, classes=3, dims=3, norm="group", seed=0)
     heads = [name for name in model.state_dict() if is_head(name)]
     assert heads == ["head.weight", "head.bias"]
+
+
+def test_a_unet_is_read_out_in_its_head():
+    model = build_model("unet", channels=1, classes=3, dims=3, norm="group", seed=0)
+    heads = [name for name in model.state_dict() if is_head(name)]
+    assert heads == ["head.0.weight", "head.0.bias"]

@@ -1,0 +1,81 @@
+"""The memory that large volumes take: validation, patch training, sliding-window evaluation.
+
+    python benchmarks/segmentation_memory.py --side 128
+
+Generated volumes of four modalities in BraTS' folders pass through each step in this process, one
+after the other; the peak of its resident memory is printed after each.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from federated.config import SitesSettings, load_experiment
+from federated.data.dataset import SPLITS
+from federated.data.deal import deal
+from federated.data.families import FAMILIES
+from federated.data.folder_dataset import read_folder
+from federated.data.folder_phantom import write_phantom
+from federated.data.site_cases import SiteCases
+from federated.data.tables import site_tables
+from federated.learning import SEGMENTATION
+from federated.strategies.strategy import LocalRule
+from federated.training import train
+from federated.worker import new_model, peak_rss_mb
+
+
+def main() -> None:
+    """Run every step and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--width", type=int, default=16)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    console, family, device = Console(), FAMILIES["brain"], torch.device("cpu")
+    sets = ["data.source=phantom", "sites.count=1", f"model.width={given.width}"]
+    experiment = load_experiment("brain", [*sets, "training.patches_per_case=1"])
+    started = time.perf_counter()
+
+    def tell(step: str) -> None:
+        nonlocal started
+        seconds = time.perf_counter() - started
+        console.print(f"{step}: {seconds:.0f} s, peak so far {peak_rss_mb() / 1024:.2f} GiB")
+        started = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_phantom(family, Path(folder), given.cases, 0, (given.side,) * 3)
+        dataset = read_folder(Path(folder), "brain")
+        tell(f"{given.cases} volumes of {given.side}^3 with four channels written")
+        partition = deal(dataset, SitesSettings(count=1, partition="iid", min_cases=1), 0)
+        site_tables(dataset, partition)
+        tell("validation")
+        model = new_model(experiment, dataset.info)
+        cases = SiteCases(experiment, dataset, partition)
+        (site,) = partition.sites
+        own = cases.of(site, "train")
+        loss = SEGMENTATION.make_loss(own, experiment.training, dataset.info, device)
+        train(
+            model,
+            own,
+            experiment.training,
+            LocalRule(),
+            loss,
+            seed=0,
+            round_number=1,
+            rounds=1,
+            site=site,
+            device=device,
+        )
+        tell(f"one epoch of patches of {family.shape[0]}^3")
+        for split in SPLITS[1:]:
+            SEGMENTATION.predict(model, cases.of(site, split), device, dataset.info)
+        tell("sliding-window evaluation")
+
+
+if __name__ == "__main__":
+    main()
