@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from federated.config import Experiment
 
 
+# Settings that one network alone has.
+OWN_SETTINGS = {
+    "resnet3d": ("conv", "stem"),
+    "dp_resnet": ("scale_norm",),
+    "unet": ("width", "deep_supervision"),
+}
+
+
 def refuse(experiment: "Experiment", where: str) -> None:
     """Refuse an experiment whose sections do not go together.
 
@@ -45,23 +53,14 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
             f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
             "Use model.name=small_cnn, shallow_cnn or dp_resnet."
         )
-    only_resnet = {"conv": model.conv != "3d", "stem": model.stem != 3}
-    if model.name != "resnet3d" and any(only_resnet.values()):
-        keys = " and ".join(f"model.{key}" for key, given in only_resnet.items() if given)
-        yield (
-            f"{keys} belongs to resnet3d, but model.name={model.name!r}. Set model.name=resnet3d, "
-            "or leave it out."
-        )
-    if model.scale_norm and model.name != "dp_resnet":
-        yield (
-            f"model.scale_norm belongs to dp_resnet, but model.name={model.name!r}. Set "
-            "model.name=dp_resnet, or leave it out."
-        )
-    if model.name != "unet" and (model.deep_supervision or model.width != 16):
-        yield (
-            "model.width and model.deep_supervision belong to unet, but "
-            f"model.name={model.name!r}. Leave them out."
-        )
+    for owner, keys in OWN_SETTINGS.items():
+        fields = type(model).model_fields
+        given = [key for key in keys if getattr(model, key) != fields[key].default]
+        if model.name != owner and given:
+            yield (
+                f"{' and '.join(f'model.{key}' for key in given)} belongs to {owner}, but "
+                f"model.name={model.name!r}. Set model.name={owner}, or leave it out."
+            )
     if strategy.name in ("local", "central"):
         plain = compression.name == "none" and compression.bits is None
         if protection.name != "plain" or not plain:
@@ -91,17 +90,17 @@ def _reasons_of_task(experiment: "Experiment") -> Iterator[str]:
     family = FAMILIES.get(data.dataset)
     segments = f"data.dataset={data.dataset} is for segmentation"
     if family is None:
-        if model == "unet" or metric == "val/dice" or sites.overlays:
-            wrong = {
-                "model.name=unet": model == "unet",
-                "selection.metric=val/dice": metric == "val/dice",
-                "sites.overlays=true": sites.overlays,
-            }
-            setting = next(text for text, given in wrong.items() if given)
-            yield (
-                f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
-                f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
-            )
+        wrong = {
+            "model.name=unet": model == "unet",
+            "selection.metric=val/dice": metric == "val/dice",
+            "sites.overlays=true": sites.overlays,
+        }
+        for setting, given in wrong.items():
+            if given:
+                yield (
+                    f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
+                    f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
+                )
         if sites.partition == "natural":
             yield (
                 f"data.dataset={data.dataset} does not say which hospital a case comes from. Use "

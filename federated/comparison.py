@@ -24,8 +24,6 @@ from federated.run_folder import RunFolder
 TRANSFER = "tl"
 LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<variants>(\+[\w.-]+)*)")
 BASELINE = "fedavg"
-# How a headline metric is written.
-SHOWN = {"auc": "AUC", "dice": "Dice"}
 
 
 @dataclass(frozen=True)
@@ -214,18 +212,17 @@ def markdown(
     table: Sequence[Mapping[str, Any]], task: LearningTask, command: str, note: str
 ) -> str:
     """The table for people: the command, what it ran on, and a row a label."""
-    shown = SHOWN.get(task.headline, task.headline)
     private = any(row["epsilon"] is not None for row in table)
     head = [
         "strategy",
         *(["ε"] if private else []),
         *(name.replace("_", " ") for name in task.compared),
-        f"mean site {shown}",
-        f"worst site {shown}",
+        f"mean site {task.title}",
+        f"worst site {task.title}",
         "sd over sites",
         "MB up",
         "MB down",
-        f"{shown} − FedAvg",
+        f"{task.title} − FedAvg",
         "p",
         "p (Wilcoxon)",
     ]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from federated.comparison import SHOWN, Result
+from federated.comparison import Result
 from federated.files import atomic_path
 
 # Nothing travels, or what travels are the images themselves.
@@ -24,17 +24,17 @@ def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None
     exchange is a horizontal line there, at its last value. Where a run was private, a third panel
     has the composed ε, and a line for each that was not.
     """
-    headline = results[0].task.headline
+    task = results[0].task
     private = any(result.epsilon is not None for result in results)
     figure = Figure(figsize=(16 if private else 12, 5), layout="constrained")
     by_round, by_bytes, *rest = figure.subplots(1, 3 if private else 2, sharey=True)
     labels = list(dict.fromkeys(result.cell.label for result in results))
     for number, label in enumerate(labels):
         group = [result for result in results if result.cell.label == label]
-        _draw(group, label, by_round, by_bytes, number, headline)
+        _draw(group, label, by_round, by_bytes, number, task.headline)
         for by_epsilon in rest:
-            _draw_privacy(group, label, by_epsilon, number, headline)
-    by_round.set(xlabel="round", ylabel=f"test {SHOWN[headline]}")
+            _draw_privacy(group, label, by_epsilon, number, task.headline)
+    by_round.set(xlabel="round", ylabel=f"test {task.title}")
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set(xlabel="megabytes up and down, all sites")
     totals = [sum(r["bytes"]["up"] for r in result.records) for result in results]

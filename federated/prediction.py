@@ -109,20 +109,11 @@ def _segment(model: nn.Module, family: Family, path: Path, target: Path) -> None
             content = image.to_bytes()
             temporary.write_bytes(_gzipped(content) if target.suffix == ".gz" else content)
         else:
-            Image.fromarray(_grey_values(mask, family)).save(temporary, format="PNG")
+            Image.fromarray(family.values_in_files(mask)).save(temporary, format="PNG")
 
 
 def _gzipped(content: bytes) -> bytes:
     return gzip.compress(content, mtime=0)
-
-
-def _grey_values(mask: npt.NDArray[np.uint8], family: Family) -> npt.NDArray[np.uint8]:
-    """The values that labels have in the data set's own masks."""
-    in_file = {label: value for value, label in family.label_values.items()}
-    values = np.zeros_like(mask)
-    for label in range(1, len(family.labels)):
-        values[mask == label] = in_file.get(label, label)
-    return values
 
 
 def _volumes(family: Family, path: Path) -> list[Volume]:

@@ -9,7 +9,7 @@ from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.comparison import SHOWN, Result, markdown, rows
+from federated.comparison import Result, markdown, rows
 from federated.comparison_figure import comparison_figure
 from federated.files import write_json, write_text
 from tasks.track import client, experiment_id
@@ -50,7 +50,7 @@ def _note(results: Sequence[Result]) -> str:
     seeds = sorted({result.cell.seed for result in results})
     commits = sorted({summary["git_commit"][:10] for summary in summaries})
     rounds = sorted({summary["rounds_done"] for summary in summaries})
-    headline = results[0].task.headline
+    task = results[0].task
     pooled = (
         " AUC is over the cases of all sites together, which favours models that differ between "
         "sites (local, fedbn), since they can tell sites apart; mean site AUC is within sites."
@@ -58,8 +58,8 @@ def _note(results: Sequence[Result]) -> str:
     return (
         f"Data source: {', '.join(sources)}. Seeds {', '.join(map(str, seeds))}; rounds "
         f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
-        f"standard deviation over seeds; p of a paired t-test of the {SHOWN[headline]} over seeds "
-        "against fedavg." + (pooled if headline == "auc" else "")
+        f"standard deviation over seeds; p of a paired t-test of the {task.title} over seeds "
+        "against fedavg." + (pooled if task.headline == "auc" else "")
     )
 
 

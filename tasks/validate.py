@@ -61,17 +61,16 @@ def validate(
     tables = site_tables(dataset, partition)
     broken = _run_suites(experiment, dataset, tables, folder / "data_docs")
     dropped: Dropped = {}
-    if experiment.validation.on_failure == "drop-case":
-        dropped = {site: _cases(tables[site], rules) for site, rules in broken.items() if rules}
-        dropped.pop(NO_SITE, None)
-        left = {site: _left(tables[site], rules) for site, rules in broken.items()}
-        left.pop(NO_SITE, None)
+    failing = [site for site in partition.sites if broken[site]]
+    excluded = tuple(failing)
+    if failing and experiment.validation.on_failure == "drop-case":
+        rows = {site: _broken_rows(broken[site]) for site in partition.sites}
+        dropped = {site: _cases(tables[site], rows[site]) for site in failing}
+        left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
         again = _run_suites(experiment, dataset, left, folder / "data_docs")
-        excluded = tuple(site for site, rules in again.items() if rules)
+        excluded = tuple(site for site in failing if again[site])
         for site in excluded:
             broken[site] = [*broken[site], *again[site]]
-    else:
-        excluded = tuple(site for site, rules in broken.items() if rules and site != NO_SITE)
     failures = {site: [_text(rule) for rule in rules] for site, rules in broken.items()}
     write_json(
         folder / "validation.json",
@@ -85,11 +84,9 @@ def validate(
         },
     )
     if any(failures.values()) and experiment.validation.on_failure == "abort":
-        failing = [site for site, rules in failures.items() if rules]
-        count = len(set(failing) & set(partition.sites))
         raise ConsiliumError(
-            f"The data of {count} of {len(partition.sites)} sites fail validation: "
-            + " ".join(f"{site}: {'; '.join(failures[site])}." for site in failing)
+            f"The data of {len(failing)} of {len(partition.sites)} sites fail validation: "
+            + " ".join(f"{site}: {'; '.join(rules)}." for site, rules in failures.items() if rules)
             + " Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
             "or without these cases with validate.on_failure=drop-case. The full report is "
             f"{folder}/data_docs/index.html."
@@ -102,17 +99,16 @@ def validate(
     return Validation(failures, excluded, dropped)
 
 
-def _cases(table: pd.DataFrame, rules: Sequence[BrokenRule]) -> dict[Split, list[int]]:
-    """The cases that break a rule, by split."""
-    rows = sorted({row for rule in rules for row in rule.rows})
+def _broken_rows(rules: Sequence[BrokenRule]) -> list[int]:
+    return sorted({row for rule in rules for row in rule.rows})
+
+
+def _cases(table: pd.DataFrame, rows: Sequence[int]) -> dict[Split, list[int]]:
+    """The cases of some rows, by split."""
     result: dict[Split, list[int]] = {}
     for split, index in table.loc[rows, ["split", "index"]].itertuples(index=False):
         result.setdefault(split, []).append(int(index))
     return result
-
-
-def _left(table: pd.DataFrame, rules: Sequence[BrokenRule]) -> pd.DataFrame:
-    return table.drop(index=sorted({row for rule in rules for row in rule.rows}))
 
 
 def preload() -> None:

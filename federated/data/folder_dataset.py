@@ -1,13 +1,13 @@
 """A segmentation data set: the cases of a folder, split by patient."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
 from federated.data.families import FAMILIES, CaseFiles, Family
+from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
 from federated.files import locked, md5_of
 from federated.randomness import numpy_generator
@@ -30,8 +30,7 @@ class FolderDataset:
 
 def candidate_folders(name: str, root: Path) -> list[Path]:
     """Where a family's folder is looked for: under ``root``, then where CONSILIUM_DATA says."""
-    named = os.environ.get("CONSILIUM_DATA")
-    return [folder / name for folder in [root, *([Path(named)] if named else [])]]
+    return [folder / name for folder in data_roots(root)]
 
 
 def find_folder(name: str, root: Path) -> LocatedFile | None:

@@ -85,10 +85,7 @@ def _write(path: Path, image: Field, family: Family) -> None:
 
 def _write_mask(path: Path, mask: npt.NDArray[np.uint8], family: Family) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.zeros_like(mask)
-    in_file = {ours: theirs for theirs, ours in family.label_values.items()}
-    for label in range(1, len(family.labels)):
-        values[mask == label] = in_file.get(label, label)
+    values = family.values_in_files(mask)
     if family.dims == 2:
         Image.fromarray(values).save(path)
     else:

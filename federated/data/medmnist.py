@@ -4,7 +4,6 @@ Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``; its o
 its data set classes are not used, because they need torchvision.
 """
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,6 +15,7 @@ from medmnist import INFO
 from requests import RequestException
 
 from federated.data.dataset import SPLITS, Dataset, DatasetInfo, LocatedFile, Split
+from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
 from federated.files import md5_of
 
@@ -65,10 +65,7 @@ def expected_md5(name: str, size: Size) -> str:
 
 def candidate_paths(name: str, size: Size, root: Path) -> list[Path]:
     """Where a file is looked for: under ``root``, then under the folder CONSILIUM_DATA names."""
-    roots = [root]
-    if named := os.environ.get("CONSILIUM_DATA"):
-        roots.append(Path(named))
-    return [folder / FAMILY / file_name(name, size) for folder in roots]
+    return [folder / FAMILY / file_name(name, size) for folder in data_roots(root)]
 
 
 def find(name: str, size: Size, root: Path, *, official: bool) -> LocatedFile | None:

@@ -81,7 +81,8 @@ class PreparedFolder:
 
     def partition(self) -> Partition:
         """The cases of each site, without those that validation has dropped."""
-        return leave_out(self.dealt(), self._read("validation.json")["dropped_cases"])
+        # Folders of older versions have dropped none, and do not say so.
+        return leave_out(self.dealt(), self._read("validation.json").get("dropped_cases", {}))
 
     def check_fits(self, experiment: Experiment) -> None:
         """Refuse an experiment whose data, sites or seed are not those this was made with.

@@ -108,8 +108,8 @@ def prepare_volumes(
     _refuse_unfit(family, name, volumes, truth)
     own = _grid(volumes[0], family)
     images: dict[str, tio.Image] = {
-        str(number): tio.ScalarImage(tensor=_tensor(volume.values, family), affine=own.affine)
-        for number, volume in enumerate(volumes)
+        str(position): tio.ScalarImage(tensor=_tensor(volume.values, family), affine=own.affine)
+        for position, volume in enumerate(volumes)
     }
     if truth is not None:
         images[MASK] = tio.LabelMap(tensor=_tensor(truth[np.newaxis], family), affine=own.affine)

@@ -93,9 +93,14 @@ class SegmentedCases:
 
     def _sampler(self) -> LabelSampler:
         """Patches around a voxel of any label with equal chances; padded volumes hold them."""
-        depth = (1,) if self.family.dims == 2 else ()
         labels = dict.fromkeys(range(len(self.family.labels)), 1.0)
-        return LabelSampler((*self.family.shape, *depth), "mask", labels)
+        return LabelSampler(self._patch_shape, "mask", labels)
+
+    @property
+    def _patch_shape(self) -> tuple[int, int, int]:
+        """A patch as TorchIO has it: a picture's has a third axis."""
+        height, width, depth = (*self.family.shape, 1)[:3]
+        return height, width, depth
 
     def subject(self, index: int) -> tio.Subject:
         """A case as TorchIO's subject, at least as large as a patch."""
@@ -107,8 +112,7 @@ class SegmentedCases:
         subject = tio.Subject(
             image=tio.ScalarImage(tensor=image), mask=tio.LabelMap(tensor=mask[None])
         )
-        depth = (1,) if flat else ()
-        sides = zip(subject.spatial_shape, (*self.family.shape, *depth), strict=True)
+        sides = zip(subject.spatial_shape, self._patch_shape, strict=True)
         return tio.CropOrPad(tuple(max(pair) for pair in sides))(subject)
 
     def _draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

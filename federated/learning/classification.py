@@ -90,6 +90,7 @@ def score(
 SPREAD = ("auc", "accuracy", "balanced_accuracy", "f1")
 CLASSIFICATION = LearningTask(
     headline="auc",
+    title="AUC",
     compared=("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece"),
     make_loss=make_loss,
     predict=_predict_cases,

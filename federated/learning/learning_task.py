@@ -23,13 +23,14 @@ class LearningTask:
     """One kind of task.
 
     ``headline`` is the metric that models are judged by, larger being better, and whose spread over
-    sites is told; ``compared`` are those of a comparison's table.
+    sites is told, ``title`` how a person writes it; ``compared`` are those of a comparison's table.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` what a site writes of its
     validation or test cases, and ``score`` the metrics from what all sites wrote.
     """
 
     headline: str
+    title: str
     compared: tuple[str, ...]
     make_loss: Callable[[Cases, TrainingSettings, DatasetInfo, torch.device], Loss]
     predict: Callable[[nn.Module, Cases, torch.device, DatasetInfo], Arrays]

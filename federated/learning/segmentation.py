@@ -133,6 +133,7 @@ def _metrics(scores: Sequence[CaseScore], losses: Sequence[float], info: Dataset
 
 SEGMENTATION = LearningTask(
     headline="dice",
+    title="Dice",
     compared=("dice", "hd95", "assd"),
     make_loss=make_loss,
     predict=predict,

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class CaseFiles:
@@ -68,6 +71,14 @@ class Family:
     layout: str
     find: Callable[[Path], Found]
     name_files: Callable[[int], CaseNames]
+
+    def values_in_files(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A mask of labels with the values that the data set's own files have for them."""
+        in_files = {label: value for value, label in self.label_values.items()}
+        values = np.zeros_like(mask)
+        for label in range(1, len(self.labels)):
+            values[mask == label] = in_files.get(label, label)
+        return values
 
 
 def pair(
