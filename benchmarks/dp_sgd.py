@@ -70,7 +70,9 @@ def epoch(
         release = Release(1.0, batch / cases, cases // batch)
         private = DPSGD(noise_multiplier=1.0, mode=mode, physical_batch=batch)
         random = SecretRandom(bytes(32))
-        make = partial(private.gradients, release=release, cases=cases, random=random)
+        make = partial(
+            private.gradients, release=release, cases=cases, clip=private.clip, random=random
+        )
     before = _before()
     where = choose_device(device)
     started = time.perf_counter()

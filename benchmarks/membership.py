@@ -60,7 +60,13 @@ class Federation:
             )
             random = seeded_random(experiment.seed, site, 1, privacy.mechanism)
             if privacy.unit == "record":
-                make = partial(privacy.gradients, release=release, cases=len(cases), random=random)
+                make = partial(
+                    privacy.gradients,
+                    release=release,
+                    cases=len(cases),
+                    clip=privacy.clip,
+                    random=random,
+                )
         self.layout.load(self.model, self.start)
         device = next(self.model.parameters()).device
         train(
@@ -77,7 +83,9 @@ class Federation:
             private=make,
         )
         update = self.layout.flatten(self.model) - self.start
-        return privacy.protect_update(update, release, random) if privacy else update
+        if privacy:
+            update, _ = privacy.protect_update(update, release, privacy.clip, random)
+        return update
 
     def sum_of(self, updates: dict[str, Vector]) -> Vector:
         """What the coordinator learns under SecAgg+ or encryption: Σ n_k Δ_k."""

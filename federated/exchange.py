@@ -88,7 +88,8 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
     )
     change = expected_change(training, max(steps)) + NOISE_ROOM * largest_noise(folder)
     begun = experiment.compression.open(sent_groups(experiment, layout), change)
-    begin = RoundState(0, weights, layout, server.broadcast, begun)
+    clip = experiment.privacy.agreed_clip()
+    begin = RoundState(0, weights, layout, server.broadcast, begun, clip)
     agreed(folder, begin)  # what cannot be agreed on is said before anything is written
     write_memory(folder.server_path(0), server.memory)
     write_state(folder.state_path(0), begin)
@@ -223,5 +224,8 @@ def apply_sum(
     weights = state.weights
     weights[layout.shared] = after.weights
     write_memory(folder.server_path(round_number), after.memory)
+    clip = state.clip
+    if clip is not None:
+        clip = experiment.privacy.next_clip(clip, total.below / total.weight)
     path = folder.state_path(round_number)
-    write_state(path, RoundState(round_number, weights, layout, after.broadcast, learned))
+    write_state(path, RoundState(round_number, weights, layout, after.broadcast, learned, clip))

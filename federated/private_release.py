@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from federated.files import read_json
 from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work
 from federated.privacy import DistributedSiteLevel, Private
-from federated.privacy.accounting import Release, epsilon
+from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.privacy.ledger import Ledger, Spending, ledger_root, spent
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
@@ -57,13 +58,11 @@ class PrivateRound:
 
     privacy: Private
     release: Release
+    clip: float
     random: SecretRandom
 
-    def make_gradients(self, cases: int, clip: float | None) -> MakeGradients | None:
-        """What local training on ``cases`` cases computes its gradients with, if not as usual.
-
-        ``clip`` is the site's clipping norm after its last round, where that changes.
-        """
+    def make_gradients(self, cases: int) -> MakeGradients | None:
+        """What local training on ``cases`` cases computes its gradients with, if not as usual."""
         if self.privacy.unit != "record":
             return None
         return partial(
@@ -71,16 +70,20 @@ class PrivateRound:
             release=self.release,
             cases=cases,
             random=self.random,
-            clip=clip,
+            clip=self.clip,
         )
 
-    def protect_update(self, update: Vector) -> Vector:
-        """What the site sends instead of its update."""
-        return self.privacy.protect_update(update, self.release, self.random)
+    def protect_update(self, update: Vector) -> tuple[Vector, float]:
+        """What the site sends instead of its update, and ``ModelUpdate.below``."""
+        return self.privacy.protect_update(update, self.release, self.clip, self.random)
 
 
-def begin_release(folder: RunFolder, site: str, round_number: int) -> PrivateRound | None:
+def begin_release(
+    folder: RunFolder, site: str, round_number: int, clip: float | None
+) -> PrivateRound | None:
     """Enter what the site is about to release in its ledger; ``None`` without privacy.
+
+    ``clip`` is where the clipping norm has got, if it changes.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
@@ -89,6 +92,7 @@ def begin_release(folder: RunFolder, site: str, round_number: int) -> PrivateRou
     experiment, privacy = context.experiment, context.experiment.privacy
     if not isinstance(privacy, Private):
         return None
+    clip = privacy.clip if clip is None else clip
     planned = planned_release(folder, site)
     release = privacy.of_round(planned, round_number, experiment.rounds)
     ledger = site_ledger(experiment, folder.data().md5, context.partition, site)
@@ -100,14 +104,15 @@ def begin_release(folder: RunFolder, site: str, round_number: int) -> PrivateRou
             release.noise_multiplier,
             release.sampling_rate,
             release.steps,
-            privacy.clip,
+            clip,
             round_number,
             folder.run_id,
             experiment.name,
             site,
         )
     )
-    return PrivateRound(privacy, release, _noise_source(folder, privacy, site, round_number))
+    random = _noise_source(folder, privacy, site, round_number)
+    return PrivateRound(privacy, release, clip, random)
 
 
 def _noise_source(
@@ -181,33 +186,49 @@ def largest_noise(folder: RunFolder) -> float:
     privacy = folder.experiment().privacy
     if not isinstance(privacy, Private):
         return 0.0
-    planned = max(privacy.update_noise(planned_release(folder, site)) for site in folder.sites())
+    releases = (planned_release(folder, site) for site in folder.sites())
+    planned = max(privacy.update_noise(release, privacy.clip) for release in releases)
     return planned * max(privacy.noise_schedule)
 
 
-def spent_so_far(folder: RunFolder, site: str) -> float:
-    """ε of all that a site has released in a run, by RDP, which is quick and an upper bound."""
+def spent_so_far(folder: RunFolder, site: str) -> float | None:
+    """ε of all that a site has released in a run, by RDP, which is quick and an upper bound.
+
+    ``None`` where there is no guarantee.
+    """
     privacy, ledger = _privacy_and_ledger(folder, site)
-    return spent(ledger.spendings(folder.run_id), privacy.unit or "record", privacy.delta, "rdp")
+    return _finite(
+        spent(ledger.spendings(folder.run_id), privacy.unit or "record", privacy.delta, "rdp")
+    )
+
+
+def _finite(epsilon: float) -> float | None:
+    return None if isinf(epsilon) else epsilon
 
 
 def report_site(run: Path, site: str) -> dict[str, Any]:
     """What a site's ledger says of a run, for the run's summary.
 
     ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
-    of the site's training cases, ``epsilon_per_round`` that of the round with the least noise.
+    of the site's training cases, ``epsilon_per_round`` that of the round with the least noise;
+    ``None`` stands for "no guarantee".
     """
     folder = RunFolder(run)
     privacy, ledger = _privacy_and_ledger(folder, site)
     unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
     release = planned_release(folder, site)
-    least = min(privacy.noise_schedule) * release.noise_multiplier
     own = ledger.spendings(folder.run_id)
+    least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
     budget = ledger.budgets().get(unit)
     return {
-        "epsilon": spent(own, unit, delta, accountant),
-        "epsilon_per_round": epsilon([replace(release, noise_multiplier=least)], delta, accountant),
-        "epsilon_ledger": spent(ledger.spendings(), unit, delta, accountant),
+        **{
+            key: _finite(spent(spendings, unit, delta, accountant))
+            for key, spendings in {
+                "epsilon": own,
+                "epsilon_per_round": least,
+                "epsilon_ledger": ledger.spendings(),
+            }.items()
+        },
         "budget": budget.epsilon if budget else None,
         "noise_multiplier": release.noise_multiplier,
         "sampling_rate": release.sampling_rate,
@@ -228,10 +249,10 @@ def summarise_privacy(
     if not isinstance(privacy, Private):
         empty = ("unit", "delta", "epsilon", "epsilon_per_round", "epsilon_ledger", "accountant")
         return {"name": privacy.name, **dict.fromkeys(empty), "per_site": {}}
-    most = {
-        key: max(report[key] for report in per_site.values())
-        for key in ("epsilon", "epsilon_per_round", "epsilon_ledger")
-    }
+    most = {}
+    for key in ("epsilon", "epsilon_per_round", "epsilon_ledger"):
+        found = [report[key] for report in per_site.values()]
+        most[key] = None if None in found else max(found)
     kept = ("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps")
     return {
         "name": privacy.name,

@@ -25,7 +25,7 @@ from federated.worker import StageResult, site_cases, stage_result, worker_conte
 
 # A site's own tensors in its memory.
 PERSONAL = "personal"
-# Its clipping norm, where that changes.
+# Its clipping norm, where that is its own and changes.
 CLIP = "clipping norm"
 
 
@@ -67,10 +67,10 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     folder, context = RunFolder(run), worker_context(run)
     experiment, model, strategy = context.experiment, context.model, context.experiment.strategy
     cases = site_cases(run, site, "train")
-    # Before anything is computed that leaves the site: from here on it counts as released.
-    private = begin_release(folder, site, round_number)
     state, weights, memory = site_weights_after(folder, round_number - 1, site)
-    clip = memory.get(CLIP)
+    clip = float(memory[CLIP][0]) if CLIP in memory else state.clip
+    # Before anything is computed that leaves the site: from here on it counts as released.
+    private = begin_release(folder, site, round_number, clip)
     layout = state.layout
     layout.load(model, weights)
     start = SiteStart(layout, state.broadcast, memory)
@@ -88,9 +88,7 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         rounds=experiment.rounds,
         site=site,
         device=device,
-        private=private.make_gradients(len(cases), None if clip is None else float(clip[0]))
-        if private
-        else None,
+        private=private.make_gradients(len(cases)) if private else None,
     )
     trained = layout.flatten(model)
     work = local_work(len(cases), experiment.training, has_batch_norm(model))
@@ -99,8 +97,9 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         change[~moves] = 0  # weight decay touches every value
     update = change[layout.shared]
     sent, kept = strategy.finish_site(update, rule, work, start)
+    below = 0.0
     if private:
-        sent = private.protect_update(sent)
+        sent, below = private.protect_update(sent)
     if result.clip is not None:
         # An outcome of the mechanism, as the update is: it tells no more.
         kept = {**kept, CLIP: np.array([result.clip], np.float32)}
@@ -110,7 +109,7 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         write_memory(folder.memory_path(round_number, site), kept)
     write_update(
         folder.site_path(round_number, site, "update"),
-        ModelUpdate(site, round_number, len(cases), sent),
+        ModelUpdate(site, round_number, len(cases), sent, below),
     )
     return stage_result(
         site,

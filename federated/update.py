@@ -95,20 +95,24 @@ class ModelUpdate:
     """What a site has to send of a round, from ``cases`` training cases.
 
     ``vector`` begins with Δ_k = w_k − w on the shared values; a strategy may let more follow.
+    ``below`` is released with it where the clipping norm follows a quantile: ½ or −½ by whether the
+    update was at most as long as that norm, with noise.
     """
 
     site: str
     round_number: int
     cases: int
     vector: Vector
+    below: float = 0.0
 
 
 @dataclass(frozen=True)
 class CompressedUpdate:
     """An update as it is sent: ``numbers`` at the positions that the compression keeps.
 
-    ``weight`` is n_k / Σn over the sites asked in this round and already applied. ``length`` is
-    the length of the uncompressed vector. ``positions`` are there only if the site chose them.
+    ``weight`` is n_k / Σn over the sites asked in this round and already applied, to ``below`` as
+    well. ``length`` is the length of the uncompressed vector. ``positions`` are there only if the
+    site chose them.
     """
 
     site: str
@@ -118,6 +122,7 @@ class CompressedUpdate:
     length: int
     numbers: Numbers
     positions: Positions | None = None
+    below: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,9 @@ class Payload:
     """Bytes that leave a site or, as the sum of those, the coordinator.
 
     The content is weighted, so the coordinator only adds; who reads the sum divides by ``weight``,
-    which is n_k / Σn of a site, added up in the sum. ``scheme`` and ``encoding`` say how ``length``
-    numbers became ``body``; ``context`` is the fingerprint of the key, where there is one.
+    which is n_k / Σn of a site, added up in the sum, as ``below`` is. ``scheme`` and ``encoding``
+    say how ``length`` numbers became ``body``; ``context`` is the fingerprint of the key, where
+    there is one. All but ``body`` is in the clear.
     """
 
     site: str
@@ -138,6 +144,7 @@ class Payload:
     length: int
     body: npt.NDArray[np.uint8]
     positions: Positions | None = None
+    below: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,8 @@ class RoundState:
     """What sites start the next round from.
 
     Each site can make it from the last state and the round's sum. ``broadcast`` holds what a
-    strategy needs beside the weights (control variates), ``agreed`` what the compression does.
+    strategy needs beside the weights (control variates), ``agreed`` what the compression does,
+    ``clip`` the clipping norm, where all sites have the same and it changes.
     """
 
     round_number: int
@@ -153,3 +161,4 @@ class RoundState:
     layout: Layout
     broadcast: Arrays = field(default_factory=dict)
     agreed: Arrays = field(default_factory=dict)
+    clip: float | None = None

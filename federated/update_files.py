@@ -45,6 +45,7 @@ def write_update(path: Path, update: ModelUpdate) -> None:
         "site": update.site,
         "round_number": update.round_number,
         "cases": update.cases,
+        "below": update.below,
     }
     _write(path, "update", {"vector": update.vector}, header)
 
@@ -63,6 +64,7 @@ def write_compressed(path: Path, update: CompressedUpdate) -> None:
         "cases": update.cases,
         "weight": update.weight,
         "length": update.length,
+        "below": update.below,
     }
     _write(path, "compressed", {"numbers": update.numbers} | _positions(update), header)
 
@@ -83,6 +85,7 @@ def write_payload(path: Path, payload: Payload) -> int:
         "encoding": payload.encoding,
         "context": payload.context,
         "length": payload.length,
+        "below": payload.below,
     }
     _write(path, "payload", {"body": payload.body} | _positions(payload), header)
     return path.stat().st_size
@@ -116,6 +119,7 @@ def write_state(path: Path, state: RoundState) -> None:
         "round_number": state.round_number,
         "layout": state.layout.entries,
         "personal": sorted(state.layout.personal),
+        "clip": state.clip,
     }
     _write(path, "state", arrays, header)
 
@@ -128,7 +132,8 @@ def read_state(path: Path) -> RoundState:
         part, dot, key = name.partition(".")
         if dot:
             parts[part][key] = array
-    return RoundState(header["round_number"], arrays["weights"], _layout(header), **parts)
+    number, clip = header["round_number"], header.get("clip")
+    return RoundState(number, arrays["weights"], _layout(header), **parts, clip=clip)
 
 
 def read_layout(path: Path) -> Layout:

@@ -245,10 +245,14 @@ def _privacy(run: Run) -> dict[str, Any]:
         return summarise_privacy(run.experiment, {})
     reports = report_privacy(run.pool, run.folder.root, run.sites)
     privacy = summarise_privacy(run.experiment, reports)
+    run_epsilon, all_epsilon = (
+        "without bound" if privacy[key] is None else f"{privacy[key]:.3g}"
+        for key in ("epsilon", "epsilon_ledger")
+    )
     tell(
-        f"privacy spent: epsilon {privacy['epsilon']:.3g} at delta {privacy['delta']:g} for each "
+        f"privacy spent: epsilon {run_epsilon} at delta {privacy['delta']:g} for each "
         f"{privacy['unit']}, composed over the run ({privacy['accountant']}); "
-        f"{privacy['epsilon_ledger']:.3g} over all runs on these data"
+        f"{all_epsilon} over all runs on these data"
     )
     track_privacy(run.mlflow_run_id, privacy)
     return privacy

@@ -137,7 +137,7 @@ def track_privacy(mlflow_run_id: str, privacy: Mapping[str, Any]) -> None:
     metrics = [
         Metric(f"privacy/{name}", value, now, 0)
         for name, value in values.items()
-        if math.isfinite(value)
+        if value is not None and math.isfinite(value)
     ]
     tags = [RunTag(f"privacy.{key}", str(privacy[key])) for key in ("unit", "accountant", "noise")]
     client().log_batch(mlflow_run_id, metrics=metrics, tags=tags)

@@ -155,6 +155,7 @@ class Compression(Settings):
             agreed.length,
             numbers,
             None if self.same_positions else positions,
+            weight * update.below,
         )
         return compressed, kept
 

@@ -7,11 +7,13 @@ from pydantic import Field
 from federated.privacy.distributed import DistributedSiteLevel
 from federated.privacy.dp_sgd import DPSGD
 from federated.privacy.none import NoPrivacy
+from federated.privacy.percentile_laplace import PercentileLaplace
 from federated.privacy.privacy import Privacy, Private
 from federated.privacy.site_level import SiteLevel
 
 AnyPrivacy = Annotated[
-    NoPrivacy | DPSGD | SiteLevel | DistributedSiteLevel, Field(discriminator="name")
+    NoPrivacy | DPSGD | SiteLevel | DistributedSiteLevel | PercentileLaplace,
+    Field(discriminator="name"),
 ]
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "AnyPrivacy",
     "DistributedSiteLevel",
     "NoPrivacy",
+    "PercentileLaplace",
     "Privacy",
     "Private",
     "SiteLevel",

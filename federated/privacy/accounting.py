@@ -31,6 +31,8 @@ ALPHAS = (
 )
 # A mechanism whose noise multiplier holds for Rényi divergences alone, so that ε is by those.
 RDP_ONLY = "distributed discrete gaussian"
+# One that has no ε, alone or composed.
+UNACCOUNTED = "laplace at a private percentile"
 # Noise multipliers that are tried for a target ε.
 SMALLEST, LARGEST = 0.05, 1e5
 

@@ -57,8 +57,8 @@ class DPSGD(Private):
         optimizer: torch.optim.Optimizer,
         release: Release,
         cases: int,
+        clip: float,
         random: SecretRandom,
-        clip: float | None = None,
     ) -> "PrivateGradients":
         """Gradients of Poisson batches, clipped and noised; ``clip`` is where the norm has got."""
         mode = self.mode
@@ -69,7 +69,7 @@ class DPSGD(Private):
             model,
             optimizer,
             mode,
-            clip or self.clip,
+            clip,
             release,
             cases,
             self.physical_batch,

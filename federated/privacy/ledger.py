@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from federated.errors import ConsiliumError
 from federated.files import locked, read_json, write_json
-from federated.privacy.accounting import RDP_ONLY, Accountant, Release, epsilon
+from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Accountant, Release, epsilon
 
 Unit = Literal["record", "site"]
 FIRST = "0" * 64
@@ -207,11 +207,13 @@ def spent(spendings: list[Spending], unit: Unit, delta: float, accountant: Accou
 
     A release at site level protects each record too: with one record exchanged, the clipped update
     moves by up to twice the clipping norm, so that half the noise multiplier counts. A release at
-    record level says nothing of a site as a whole. Where only Rényi divergences are known of a
-    mechanism, ε is by those whatever ``accountant`` says.
+    record level says nothing of a site as a whole, one that is :data:`UNACCOUNTED` of nobody. Where
+    only Rényi divergences are known of a mechanism, ε is by those whatever ``accountant`` says.
     """
     releases = []
     for spending in spendings:
+        if spending.mechanism == UNACCOUNTED:
+            return inf
         if spending.mechanism == RDP_ONLY:
             accountant = "rdp"
         release = spending.release

@@ -22,6 +22,14 @@ class Privacy(Settings):
     # Whom a guarantee is for; None where there is none.
     unit: ClassVar[Unit | None] = None
 
+    def agreed_clip(self) -> float | None:
+        """The clipping norm of the first round, where all sites have the same and it changes."""
+        return None
+
+    def next_clip(self, clip: float, below: float) -> float:
+        """That of the round after one with ``clip``; ``below`` is the mean of what sites sent."""
+        return clip
+
 
 class Private(Privacy):
     """A Gaussian mechanism at every site, with the settings that all of them have.
@@ -96,20 +104,19 @@ class Private(Privacy):
         optimizer: torch.optim.Optimizer,
         release: Release,
         cases: int,
+        clip: float,
         random: SecretRandom,
-        clip: float | None = None,
     ) -> Any:
-        """What computes the gradients of local training; ``None`` for the ordinary ones.
-
-        ``clip`` is the site's clipping norm after its last round, where that changes.
-        """
+        """What computes the gradients of local training; ``None`` for the ordinary ones."""
         return None
 
-    def protect_update(self, update: Vector, release: Release, random: SecretRandom) -> Vector:
-        """What a site sends instead of its update."""
-        return update
+    def protect_update(
+        self, update: Vector, release: Release, clip: float, random: SecretRandom
+    ) -> tuple[Vector, float]:
+        """What a site sends instead of its update, and ``ModelUpdate.below``."""
+        return update, 0.0
 
-    def update_noise(self, release: Release) -> float:
+    def update_noise(self, release: Release, clip: float) -> float:
         """The standard deviation of the noise in each value of an update, before its weight."""
         return 0.0
 

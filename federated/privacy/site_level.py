@@ -4,6 +4,11 @@ McMahan et al. 2018 ("Learning Differentially Private Recurrent Language Models"
 each site, as in DPResNet (arXiv 2412.00687): what is sent is clip(Δ, C) + N(0, σ²C²), where
 clip(Δ, C) = Δ · min(1, C/‖Δ‖).
 
+With ``adaptive``, C is that of all sites and follows a private quantile of the norms of their
+updates from round to round (Andrew et al. 2021): each site sends, beside its update and in the
+clear, whether it was at most C long, with noise of its own. Both releases together are one Gaussian
+mechanism of the noise multiplier that is planned and entered.
+
 Guarantee: (ε, δ) for a site as the unit, where neighbouring federations differ in one site's update
 being zero, against everyone who sees what the site sends, the coordinator included; no help of
 SecAgg+ or encryption is assumed. What is sent has the weight n_k / Σn applied afterwards, so that
@@ -16,16 +21,21 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from federated.privacy.accounting import Release
+from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
 from federated.privacy.privacy import Private
 from federated.update import Vector
 
+# Of the norms that a site counts in a round: that of its update.
+ONE_NORM = 1.0
+
 
 class SiteLevel(Private):
-    """``clip`` is C, the largest norm that an update keeps."""
+    """``clip`` is C, the largest norm that an update keeps; with ``adaptive`` the first one."""
 
     name: Literal["site_level"] = "site_level"
+    adaptive: AdaptiveClipping | None = None
 
     unit: ClassVar[Unit | None] = "site"
     mechanism: ClassVar[str] = "gaussian"
@@ -34,18 +44,37 @@ class SiteLevel(Private):
         """One mechanism a round, on all that the site has."""
         return 1.0, 1
 
-    def update_noise(self, release: Release) -> float:
-        """σC."""
-        return release.noise_multiplier * self.clip
+    def agreed_clip(self) -> float | None:
+        """C, where it changes."""
+        return self.clip if self.adaptive else None
 
-    def protect_update(self, update: Vector, release: Release, random: SecretRandom) -> Vector:
-        """The clipped and noised update."""
-        clipped = clip(update, self.clip)
+    def next_clip(self, clip: float, below: float) -> float:
+        """C after a round in which a share ½ + ``below`` of the sites' norms was at most C."""
+        assert self.adaptive is not None
+        return self.adaptive.next_norm(clip, below + 0.5)
+
+    def update_noise(self, release: Release, clip: float) -> float:
+        """σC; with ``adaptive`` a little more, since the count is released too."""
+        noise = release.noise_multiplier
+        if self.adaptive:
+            noise = self.adaptive.noise_of_sum(noise, ONE_NORM)
+        return noise * clip
+
+    def protect_update(
+        self, update: Vector, release: Release, clip: float, random: SecretRandom
+    ) -> tuple[Vector, float]:
+        """The clipped and noised update; and ±½ with noise, by whether it was at most C long."""
+        clipped = clip_to(update, clip)
         noise = random.normal(update.shape)
-        return (clipped + self.update_noise(release) * noise).astype(np.float32)
+        noised = (clipped + self.update_noise(release, clip) * noise).astype(np.float32)
+        if self.adaptive is None:
+            return noised, 0.0
+        count_noise = self.adaptive.noise_of_count(release.noise_multiplier, ONE_NORM)
+        whether = 0.5 if clipped is update else -0.5
+        return noised, whether + count_noise * float(random.normal((1,))[0])
 
 
-def clip(update: Vector, norm: float) -> Vector:
-    """``update`` scaled down to at most ``norm`` in length."""
+def clip_to(update: Vector, norm: float) -> Vector:
+    """``update`` scaled down to at most ``norm`` in length; itself where it is no longer."""
     length = float(np.linalg.norm(update.astype(np.float64)))
     return update if length <= norm else (update * (norm / length)).astype(np.float32)

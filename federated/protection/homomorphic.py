@@ -9,7 +9,7 @@ import numpy as np
 from federated.errors import ConsiliumError
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.parameters import Parameters
-from federated.protection.protection import Sum, closed, refuse_other
+from federated.protection.protection import Sum, closed, count, refuse_other
 from federated.protection.seal import join, load_ciphertexts, save_ciphertexts, seal_context
 from federated.protection.seal import through_file as saved
 from federated.update import CompressedUpdate, Payload
@@ -41,6 +41,7 @@ def encrypt(
         key.public.fingerprint,
         len(update.numbers),
         join(parts),
+        below=update.below,
     )
 
 
@@ -88,8 +89,7 @@ class CiphertextSums:
                 evaluator.add_inplace(one, other)
         else:
             total.extend(ciphertexts)
-        running.weight += payload.weight
-        running.header = payload
+        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The sum's ciphertexts."""

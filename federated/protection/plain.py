@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from federated.protection.protection import Protection, Sum, closed, refuse_other
+from federated.protection.protection import Protection, Sum, closed, count, refuse_other
 from federated.update import CompressedUpdate, Numbers, Payload
 
 # By encoding: the form of a number in a body. Levels take the smallest integers that hold them.
@@ -33,6 +33,7 @@ class Plain(Protection):
             update.length if update.positions is not None else len(update.numbers),
             body,
             update.positions,
+            update.below,
         )
 
     def open_sum(self, length: int, round_number: int, context: Any = None) -> Sum:
@@ -47,8 +48,7 @@ class Plain(Protection):
             running.content += numbers
         else:
             running.content[payload.positions] += numbers
-        running.weight += payload.weight
-        running.header = payload
+        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The sum; where sites chose positions, only what at least one of them sent."""

@@ -27,6 +27,7 @@ class Sum:
     content: Any
     header: Payload | None = None
     weight: float = 0.0
+    below: float = 0.0
 
 
 class Protection(Settings):
@@ -98,6 +99,13 @@ def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> N
         raise ConsiliumError(f"The payload of {payload.site} is refused: {'; '.join(differing)}.")
 
 
+def count(running: Sum, payload: Payload) -> None:
+    """Count a payload whose body was added, with what it has in the clear."""
+    running.weight += payload.weight
+    running.below += payload.below
+    running.header = payload
+
+
 def closed(running: Sum, body: npt.NDArray[np.uint8], **changes: Any) -> Payload:
     """The payload of a sum.
 
@@ -106,4 +114,5 @@ def closed(running: Sum, body: npt.NDArray[np.uint8], **changes: Any) -> Payload
     """
     if running.header is None or running.weight <= 0:
         raise ConsiliumError("No update arrived in this round, so there is no mean to apply.")
-    return replace(running.header, site=SUM, weight=running.weight, body=body, **changes)
+    total = replace(running.header, site=SUM, weight=running.weight, below=running.below)
+    return replace(total, body=body, **changes)

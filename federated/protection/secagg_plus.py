@@ -15,7 +15,7 @@ from pydantic import Field
 from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
 from federated.protection.plain import decode_numbers
-from federated.protection.protection import Protection, Sum, closed, refuse_other
+from federated.protection.protection import Protection, Sum, closed, count, refuse_other
 from federated.protection.secagg.graph import draw_graph
 from federated.protection.secagg.masks import WORDS, smallest_word
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_levels
@@ -110,6 +110,7 @@ class SecAggPlus(Protection):
             now.fingerprint,
             len(masked),
             masked.view(np.uint8),
+            below=update.below,
         )
 
     def open_sum(self, length: int, round_number: int, context: Round) -> Sum:
@@ -126,8 +127,7 @@ class SecAggPlus(Protection):
                 f"{len(payload.body)} bytes, not {words.nbytes}. Resume the run to send it again."
             )
         words += payload.body.view(WORDS[now.bits])
-        running.weight += payload.weight
-        running.header = payload
+        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The sum, still masked."""

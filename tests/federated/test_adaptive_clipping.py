@@ -7,7 +7,7 @@ from torch import nn
 
 from federated.config import load_experiment
 from federated.errors import ConsiliumError
-from federated.privacy import DPSGD
+from federated.privacy import DPSGD, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.noise import SecretRandom
@@ -40,7 +40,7 @@ def steps(number, noise=0.0, clip=1e-3, mode="hooks", physical_batch=32, sampled
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     release = Release(noise, sampled, number)
-    private = privacy.gradients(model, optimizer, release, CASES, SecretRandom(KEY), clip)
+    private = privacy.gradients(model, optimizer, release, CASES, clip, SecretRandom(KEY))
     seen = []
     for batch in private.batches():
         private.compute(batch, losses)
@@ -80,7 +80,8 @@ def test_the_gradients_are_clipped_to_the_norm_of_the_moment():
         clip=1e-4, noise_multiplier=1.0, mode="hooks", adaptive=AdaptiveClipping(rate=1)
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    private = privacy.gradients(model, optimizer, Release(0.0, 1.0, 3), CASES, SecretRandom(KEY))
+    release = Release(0.0, 1.0, 3)
+    private = privacy.gradients(model, optimizer, release, CASES, 1e-4, SecretRandom(KEY))
     found = []
     for batch in private.batches():
         private.compute(batch, losses)
@@ -130,6 +131,40 @@ def test_without_adaptation_there_is_no_norm_to_keep():
     model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     privacy = DPSGD(noise_multiplier=1.0)
-    private = privacy.gradients(model, optimizer, Release(1.0, 1.0, 1), 4, SecretRandom(KEY))
+    release = Release(1.0, 1.0, 1)
+    private = privacy.gradients(model, optimizer, release, 4, privacy.clip, SecretRandom(KEY))
     private.close()
     assert private.clip is None
+
+
+class TestSiteLevel:
+    ADAPTIVE = SiteLevel(clip=2.0, noise_multiplier=1.5, adaptive={"quantile": 0.5, "rate": 0.2})
+
+    def sent(self, update, clip=2.0, privacy=ADAPTIVE, key=KEY):
+        release = privacy.plan(100, 7, 16, 20)
+        return privacy.protect_update(update, release, clip, SecretRandom(key))
+
+    def test_update_and_count_have_the_noise_that_is_one_mechanism_of_the_plan(self):
+        update = np.ones(100_000, np.float32)
+        sent, _ = self.sent(update)
+        noise = (sent - update * 2 / np.linalg.norm(update)).std() / 2
+        counts = [
+            self.sent(update[:1], key=bytes([n % 256, n // 256] * 16))[1] for n in range(4000)
+        ]
+        count_noise = np.std(counts)
+        assert noise == pytest.approx(self.ADAPTIVE.adaptive.noise_of_sum(1.5, 1), rel=0.02)
+        # Theorem 1: z⁻² = z_Δ⁻² + (2σ_b)⁻².
+        assert noise**-2 + (2 * count_noise) ** -2 == pytest.approx(1.5**-2, rel=0.03)
+        assert np.mean(counts) == pytest.approx(0.5, abs=0.1)  # 1 is at most 2 long
+        long = [self.sent(update, key=bytes([n] * 32))[1] for n in range(200)]
+        assert np.mean(long) == pytest.approx(-0.5, abs=0.4)
+
+    def test_the_norm_follows_the_share_of_sites(self):
+        assert self.ADAPTIVE.agreed_clip() == 2.0
+        assert self.ADAPTIVE.next_clip(2.0, 0.5) == pytest.approx(2 * np.exp(-0.2 * 0.5))
+        assert self.ADAPTIVE.next_clip(2.0, -0.5) == pytest.approx(2 * np.exp(0.2 * 0.5))
+
+    def test_without_adaptation_nothing_is_counted(self):
+        fixed = SiteLevel(clip=2.0, noise_multiplier=1.5)
+        assert fixed.agreed_clip() is None
+        assert self.sent(np.ones(4, np.float32), privacy=fixed)[1] == 0

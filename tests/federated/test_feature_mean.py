@@ -45,7 +45,8 @@ def mean_after(round_number=1, noise=None, rate=1.0, steps=1, bound=None, key=b"
 
         def private(model, optimizer):
             release = Release(noise, rate, steps)
-            return privacy.gradients(model, optimizer, release, len(IMAGES), SecretRandom(key))
+            random = SecretRandom(key)
+            return privacy.gradients(model, optimizer, release, len(IMAGES), privacy.clip, random)
 
     settings = TrainingSettings(optimizer="sgd", lr=0.1, augment="none", batch_size=16)
     result = train(

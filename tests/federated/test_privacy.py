@@ -11,7 +11,7 @@ from federated.privacy import DPSGD, DistributedSiteLevel, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
-from federated.privacy.site_level import clip
+from federated.privacy.site_level import clip_to
 from models import build_model
 
 KEY = bytes(range(32))
@@ -56,16 +56,18 @@ class TestNoise:
 class TestSiteLevel:
     def test_an_update_is_clipped_and_never_stretched(self):
         update = np.float32([3, 4])
-        np.testing.assert_allclose(clip(update, 1.0), [0.6, 0.8], rtol=1e-6)
-        np.testing.assert_array_equal(clip(update, 7.0), update)
-        np.testing.assert_array_equal(clip(np.zeros(2, np.float32), 1.0), [0, 0])
+        np.testing.assert_allclose(clip_to(update, 1.0), [0.6, 0.8], rtol=1e-6)
+        np.testing.assert_array_equal(clip_to(update, 7.0), update)
+        np.testing.assert_array_equal(clip_to(np.zeros(2, np.float32), 1.0), [0, 0])
 
     def test_the_noise_is_that_of_the_multiplier_and_the_clip(self):
         privacy = SiteLevel(clip=2.0, noise_multiplier=1.5)
         update = np.full(100_000, 1.0, np.float32)
-        sent = privacy.protect_update(update, privacy.plan(100, 7, 16, 20), SecretRandom(KEY))
+        planned = privacy.plan(100, 7, 16, 20)
+        sent, below = privacy.protect_update(update, planned, 2.0, SecretRandom(KEY))
+        assert below == 0
         assert sent.dtype == np.float32
-        noise = sent - clip(update, 2.0)
+        noise = sent - clip_to(update, 2.0)
         assert noise.std() == pytest.approx(3.0, rel=0.02)
         assert stats.kstest(noise / 3.0, "norm").pvalue > 1e-3
 
@@ -135,7 +137,7 @@ def gradients_of(mode, noise=0.0, clip_norm=0.5, physical_batch=32, dims=3, rate
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     privacy = DPSGD(clip=clip_norm, noise_multiplier=1.0, mode=mode, physical_batch=physical_batch)
     release = Release(noise, rate, 1)
-    private = privacy.gradients(model, optimizer, release, cases, SecretRandom(KEY))
+    private = privacy.gradients(model, optimizer, release, cases, privacy.clip, SecretRandom(KEY))
     (batch,) = private.batches()
     private.compute(batch, losses)
     found = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
@@ -175,7 +177,7 @@ def test_poisson_batches_draw_each_case_on_its_own():
     privacy = DPSGD(noise_multiplier=1.0)
     release = Release(1.0, 0.2, 2000)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    private = privacy.gradients(model, optimizer, release, 50, SecretRandom(KEY))
+    private = privacy.gradients(model, optimizer, release, 50, privacy.clip, SecretRandom(KEY))
     sizes = [len(batch) for batch in private.batches()]
     private.close()
     assert len(sizes) == 2000

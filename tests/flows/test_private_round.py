@@ -12,7 +12,7 @@ from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, ledger_root
 from federated.protection.keys import keys_root
 from federated.site import train_site
-from federated.update_files import read_memory
+from federated.update_files import read_memory, read_state
 from tasks import track
 from tests.flows.conftest import weights
 
@@ -100,6 +100,34 @@ def test_seeded_noise_gives_the_same_run_twice_and_says_what_it_costs(run):
     np.testing.assert_array_equal(weights(first), weights(run(overrides=seeded, rounds=1)))
     (warning,) = json.loads(first.privacy_path.read_text())["site-00"]["warnings"]
     assert "does not hold against those who know it" in warning
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [[], ["compression.bits=16", "protection.name=secagg_plus", "runner.name=processes"]],
+    ids=["plain", "secagg_plus"],
+)
+def test_a_norm_of_all_sites_follows_their_updates_and_stands_in_the_ledger(
+    run, in_process, protection
+):
+    """Nearly no noise, so that every update is seen to be longer than the first norm."""
+    adaptive = [*SITE[:2], "privacy.noise_multiplier=0.05", "privacy.adaptive.rate=0.5"]
+    first = "privacy.clip=0.001"
+    folder = run(overrides=[*adaptive, first, *protection])
+    clips = [entry.clip for entry in ledger("site-00").spendings()]
+    assert clips == [0.001, pytest.approx(0.001 * np.exp(0.5 * 0.5), rel=0.1)]
+    assert read_state(folder.state_path(2)).clip == pytest.approx(0.001 * np.exp(0.5), rel=0.1)
+    assert read_state(folder.state_path(1)).clip == clips[1]
+
+
+def test_what_has_no_guarantee_reports_no_epsilon(run, caplog):
+    laplace = ["privacy.name=percentile_laplace", "privacy.clip=1", "privacy.noise_multiplier=0.1"]
+    folder = run(overrides=laplace, rounds=1)
+    privacy = json.loads(folder.summary_path.read_text())["privacy"]
+    assert (privacy["epsilon"], privacy["epsilon_ledger"]) == (None, None)
+    assert privacy["per_site"]["site-00"]["epsilon"] is None
+    assert "gives no guarantee that composes" in caplog.text
+    assert "epsilon without bound" in caplog.text
 
 
 def test_noise_goes_before_quantisation_whose_range_has_room_for_it(run):
