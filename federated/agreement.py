@@ -1,7 +1,6 @@
 """What all sites know before a round with no message about it: it follows from the state."""
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from federated.compression import Agreed
@@ -9,15 +8,12 @@ from federated.config import Experiment
 from federated.optimization import learning_rate
 from federated.private_release import largest_noise, noisy_grid
 from federated.run_folder import RunFolder
-from federated.update import Layout, RoundState
+from federated.update import Flags, Layout, RoundState
 
 
 def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
     """The lengths of the tensors in the vector that sites send: the shared ones, once or more."""
-    groups = layout.shared_groups
-    shared = sum(groups)
-    times = experiment.strategy.sent_length(shared) // shared if shared else 0
-    return groups * times
+    return layout.shared_groups * len(experiment.strategy.sent_sizes(0.0))
 
 
 def sent_length(experiment: Experiment, layout: Layout) -> int:
@@ -50,9 +46,7 @@ def _next_rate(experiment: Experiment, number: int) -> float:
     return after / now if number < experiment.rounds else 1.0
 
 
-def trained_values(
-    folder: RunFolder, state: RoundState, model: nn.Module
-) -> npt.NDArray[np.bool_] | None:
+def trained_values(folder: RunFolder, state: RoundState, model: nn.Module) -> Flags | None:
     """Which of the model's values local training may move; ``None`` where it may move all.
 
     Those that are sent, personal ones, and statistics, which training does not choose.

@@ -8,6 +8,7 @@ from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
 from federated.privacy import DistributedSiteLevel
+from federated.strategies import APFL, Ditto, FedRep, FineTune, ResFIM
 
 if TYPE_CHECKING:
     from federated.config import Experiment
@@ -69,6 +70,7 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
                 "there is nothing to compress or protect. Set compression.name=none, without bits, "
                 "and protection.name=plain."
             )
+    yield from _reasons_of_personalisation(experiment)
     yield from _reasons_of_privacy(experiment)
     if (protection.keyed or protection.masked) and not compression.same_positions:
         yield (
@@ -81,6 +83,36 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
             f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
         )
+
+
+def _reasons_of_personalisation(experiment: "Experiment") -> Iterator[str]:
+    strategy, privacy = experiment.strategy, experiment.privacy
+    name = f"strategy.name={strategy.name}"
+    if privacy.unit is not None and isinstance(strategy, Ditto | APFL | FedRep | ResFIM):
+        yield (
+            f"{name} trains or looks at the cases beside the update that privacy.name="
+            f"{privacy.name} accounts for, and what comes of it is evaluated. Use "
+            "strategy.name=fedavg, fedprox, fedbn or fedper, or privacy.name=none."
+        )
+    if isinstance(strategy, FineTune) and strategy.tuning_rounds >= experiment.rounds:
+        yield (
+            f"strategy.tuning_rounds={strategy.tuning_rounds} leaves none of {experiment.rounds} "
+            "rounds to train together. Lower it, or raise rounds."
+        )
+    if isinstance(strategy, ResFIM):
+        if experiment.sites.count < 2:
+            yield f"{name} compares styles of sites, and sites.count=1. Raise it."
+        if experiment.model.norm in ("batch", "batch_fixed"):
+            yield (
+                f"{name} needs gradients of single cases, which model.norm="
+                f"{experiment.model.norm} mixes. Set model.norm=group or instance."
+            )
+        if experiment.compression.name != "none":
+            yield (
+                f"compression.name={experiment.compression.name} sends some positions, but {name} "
+                "sends with every value for how many sites it holds, and the two have to arrive "
+                "together. Set compression.name=none, with compression.bits to send less."
+            )
 
 
 def _reasons_of_task(experiment: "Experiment") -> Iterator[str]:

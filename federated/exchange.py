@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from federated.agreement import agreed, sent_groups, sent_length
+from federated.agreement import agreed, sent_length
 from federated.config import Experiment
 from federated.coordinator import participation
 from federated.errors import ConsiliumError
@@ -87,7 +87,9 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
         for site in folder.sites()
     )
     change = expected_change(training, max(steps)) + NOISE_ROOM * largest_noise(folder)
-    begun = experiment.compression.open(sent_groups(experiment, layout), change)
+    tensors = len(layout.shared_groups)
+    expected = [size for size in strategy.sent_sizes(change) for _ in range(tensors)]
+    begun = experiment.compression.open(expected)
     clip = experiment.privacy.agreed_clip()
     begin = RoundState(0, weights, layout, server.broadcast, begun, clip)
     agreed(folder, begin)  # what cannot be agreed on is said before anything is written

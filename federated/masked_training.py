@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from federated.strategies.strategy import LocalRule
-from federated.update import Layout
+from federated.update import Flags, Layout
 
 
 class MaskedRule(LocalRule):
@@ -17,7 +16,7 @@ class MaskedRule(LocalRule):
     An optimiser that starts with the round then leaves those values, but for weight decay.
     """
 
-    def __init__(self, rule: LocalRule, layout: Layout, trained: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, rule: LocalRule, layout: Layout, trained: Flags) -> None:
         self._rule = rule
         masks = layout.split(trained.astype(np.float32))
         self._masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}

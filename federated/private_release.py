@@ -1,11 +1,10 @@
 """A site's release in a round: planned before the run, entered in its ledger, then made."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
-from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,17 @@ from federated.optimization import local_work
 from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
-from federated.privacy.ledger import Ledger, Spending, ledger_root, spent
+from federated.privacy.ledger import Ledger, Spending, Unit, ledger_root
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
 from federated.protection.keys import keys_root, refuse_keys_in
 from federated.run_folder import RunFolder
+from federated.strategies.resfim import StyleNoise
 from federated.training import MakeGradients
 from federated.update import Doubles, Levels, Vector
 from federated.worker import worker_context
+
+# A site's style in the ledger: the mean over its cases, with Gaussian noise.
+STYLE_MECHANISM = "gaussian mean of styles"
 
 
 def site_ledger(experiment: Experiment, data_md5: str, partition: Partition, site: str) -> Ledger:
@@ -95,12 +98,40 @@ def begin_release(
     clip = privacy.clip if clip is None else clip
     planned = planned_release(folder, site)
     release = privacy.of_round(planned, round_number, experiment.rounds)
+    unit = privacy.unit or "record"
+    _spend(folder, site, privacy.mechanism, unit, release, clip, round_number)
+    random = _noise_source(folder, privacy, site, round_number)
+    return PrivateRound(privacy, release, clip, random)
+
+
+def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> SecretRandom:
+    """Enter a site's style in its ledger, before round 1; return where its noise comes from.
+
+    Raises:
+        ConsiliumError: it would pass the site's budget, or the ledger is not whole.
+    """
+    release = Release(noise.noise_multiplier, sampling_rate=1.0, steps=1)
+    _spend(folder, site, STYLE_MECHANISM, "record", release, noise.clip, round_number=0)
+    return secret_random(_secrets(folder), site, folder.run_id, 0, STYLE_MECHANISM)
+
+
+def _spend(
+    folder: RunFolder,
+    site: str,
+    mechanism: str,
+    unit: Unit,
+    release: Release,
+    clip: float,
+    round_number: int,
+) -> None:
+    context = worker_context(folder.root)
+    experiment = context.experiment
     ledger = site_ledger(experiment, folder.data().md5, context.partition, site)
     refuse_keys_in(folder.root.parent.parent, ledger.path)
     ledger.spend(
         Spending(
-            privacy.mechanism,
-            privacy.unit or "record",
+            mechanism,
+            unit,
             release.noise_multiplier,
             release.sampling_rate,
             release.steps,
@@ -111,8 +142,13 @@ def begin_release(
             site,
         )
     )
-    random = _noise_source(folder, privacy, site, round_number)
-    return PrivateRound(privacy, release, clip, random)
+
+
+def _secrets(folder: RunFolder) -> Path:
+    """Where sites keep what their noise is made from."""
+    place = keys_root() / "noise"
+    refuse_keys_in(folder.root.parent.parent, place)
+    return place
 
 
 def _noise_source(
@@ -128,9 +164,7 @@ def _noise_source(
         return seeded_random(seed, site, round_number, privacy.mechanism)
     if isinstance(privacy, DistributedSiteLevel):
         return SecretRandom(os.urandom(KEY_BYTES))
-    place = keys_root() / "noise"
-    refuse_keys_in(folder.root.parent.parent, place)
-    return secret_random(place, site, folder.run_id, round_number, privacy.mechanism)
+    return secret_random(_secrets(folder), site, folder.run_id, round_number, privacy.mechanism)
 
 
 def noisy_grid(folder: RunFolder, length: int) -> NoisyGrid | None:
@@ -189,85 +223,3 @@ def largest_noise(folder: RunFolder) -> float:
     releases = (planned_release(folder, site) for site in folder.sites())
     planned = max(privacy.update_noise(release, privacy.clip) for release in releases)
     return planned * max(privacy.noise_schedule)
-
-
-def spent_so_far(folder: RunFolder, site: str) -> float | None:
-    """ε of all that a site has released in a run, by RDP, which is quick and an upper bound.
-
-    ``None`` where there is no guarantee.
-    """
-    privacy, ledger = _privacy_and_ledger(folder, site)
-    return _finite(
-        spent(ledger.spendings(folder.run_id), privacy.unit or "record", privacy.delta, "rdp")
-    )
-
-
-def _finite(epsilon: float) -> float | None:
-    return None if isinf(epsilon) else epsilon
-
-
-def report_site(run: Path, site: str) -> dict[str, Any]:
-    """What a site's ledger says of a run, for the run's summary.
-
-    ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
-    of the site's training cases, ``epsilon_per_round`` that of the round with the least noise;
-    ``None`` stands for "no guarantee".
-    """
-    folder = RunFolder(run)
-    privacy, ledger = _privacy_and_ledger(folder, site)
-    unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
-    release = planned_release(folder, site)
-    own = ledger.spendings(folder.run_id)
-    least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
-    budget = ledger.budgets().get(unit)
-    return {
-        **{
-            key: _finite(spent(spendings, unit, delta, accountant))
-            for key, spendings in {
-                "epsilon": own,
-                "epsilon_per_round": least,
-                "epsilon_ledger": ledger.spendings(),
-            }.items()
-        },
-        "budget": budget.epsilon if budget else None,
-        "noise_multiplier": release.noise_multiplier,
-        "sampling_rate": release.sampling_rate,
-        "steps": sum(spending.steps for spending in own),
-        "releases": [asdict(spending) for spending in own],
-        "head": asdict(ledger.head()),
-    }
-
-
-def summarise_privacy(
-    experiment: Experiment, per_site: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The ``privacy`` part of a run's summary; its ε are those of the site that has spent most.
-
-    ``None`` stands for "no guarantee".
-    """
-    privacy = experiment.privacy
-    if not isinstance(privacy, Private):
-        empty = ("unit", "delta", "epsilon", "epsilon_per_round", "epsilon_ledger", "accountant")
-        return {"name": privacy.name, **dict.fromkeys(empty), "per_site": {}}
-    most = {}
-    for key in ("epsilon", "epsilon_per_round", "epsilon_ledger"):
-        found = [report[key] for report in per_site.values()]
-        most[key] = None if None in found else max(found)
-    kept = ("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps")
-    return {
-        "name": privacy.name,
-        "unit": privacy.unit,
-        "delta": privacy.delta,
-        **most,
-        "accountant": privacy.accountant,
-        "noise": privacy.noise,
-        "missing": privacy.missing if isinstance(privacy, DistributedSiteLevel) else 0,
-        "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
-    }
-
-
-def _privacy_and_ledger(folder: RunFolder, site: str) -> tuple[Private, Ledger]:
-    context = worker_context(folder.root)
-    privacy = context.experiment.privacy
-    assert isinstance(privacy, Private)
-    return privacy, site_ledger(context.experiment, folder.data().md5, context.partition, site)

@@ -11,7 +11,7 @@ from federated.timing import Interval, covered
 from federated.worker import StageResult, peak_rss_mb
 
 STAGES = (
-    *("advertise", "share", "local_train", "compress", "protect", "aggregate", "unmask"),
+    *("advertise", "share", "style", "local_train", "compress", "protect", "aggregate", "unmask"),
     *("decrypt", "evaluate"),
 )
 

@@ -66,6 +66,10 @@ class RunFolder:
         """A site's ``update``, ``compressed``, ``payload`` or ``predictions`` in a round."""
         return self.round_path(round_number) / f"{site}.{kind}.safetensors"
 
+    def style_path(self, site: str) -> Path:
+        """The style of a site's images, as all sites know it."""
+        return self.root / "styles" / f"{site}.safetensors"
+
     def sum_path(self, round_number: int) -> Path:
         """The sum of a round's payloads, as every site gets it."""
         return self.round_path(round_number) / "sum.safetensors"

@@ -27,7 +27,10 @@ def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
     # MONAI takes seconds to import, which only those who segment are to wait for.
     from monai.losses.dice import DiceLoss
 
-    dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, reduction="none")
-    overlap: Tensor = dice(logits, labels[:, None])
+    # MONAI's own one-hot code writes in place, which gradients of single cases by vmap cannot.
+    classes = torch.arange(logits.shape[1], device=labels.device)
+    one_hot = (labels.unsqueeze(-1) == classes).movedim(-1, 1).to(logits.dtype)
+    dice = DiceLoss(include_background=False, softmax=True, reduction="none")
+    overlap: Tensor = dice(logits, one_hot)
     entropy = nn.functional.cross_entropy(logits, labels.long(), reduction="none")
     return overlap.flatten(1).mean(dim=1) + entropy.flatten(1).mean(dim=1)

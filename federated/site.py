@@ -6,105 +6,106 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from safetensors.numpy import load_file, save_file
+from torch import Tensor
 
 from federated.agreement import trained_values
+from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, Split
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.learning import Arrays as Predictions
 from federated.masked_training import MaskedRule
 from federated.optimization import local_work
-from federated.private_release import begin_release, spent_so_far
+from federated.privacy_report import spent_so_far
+from federated.private_release import PrivateRound, begin_release
+from federated.randomness import torch_generator
 from federated.run_folder import RunFolder
-from federated.strategies.strategy import SiteStart
-from federated.training import has_batch_norm, train
-from federated.update import Arrays, ModelUpdate, RoundState, Vector
+from federated.strategies.strategy import LocalData, LocalRule, SiteStart
+from federated.style_exchange import other_styles, received_styles
+from federated.training import LocalResult, Loss, has_batch_norm, train
+from federated.update import Arrays, Flags, ModelUpdate, RoundState, Vector
 from federated.update_files import read_memory, read_state, write_memory, write_update
 from federated.worker import StageResult, site_cases, stage_result, worker_context
 
-# A site's own tensors in its memory.
-PERSONAL = "personal"
-# Its clipping norm, where that is its own and changes.
+# In a site's memory, its clipping norm, where that is its own and changes.
 CLIP = "clipping norm"
 
 
 def site_weights_after(
     folder: RunFolder, round_number: int, site: str
 ) -> tuple[RoundState, Vector, Arrays]:
-    """The state after a round, the weights a site has then, and the site's memory.
-
-    The weights are the global ones with the site's own personal tensors, if it has any yet.
-    """
+    """The state after a round, the weights of a site's own model then, and the site's memory."""
     state = read_state(folder.state_path(round_number))
+    memory = site_memory(folder, round_number, site)
+    strategy = folder.experiment().strategy
+    return state, strategy.own_weights(state.weights, state.layout, memory), memory
+
+
+def site_memory(folder: RunFolder, round_number: int, site: str) -> Arrays:
+    """What a site has kept until after a round; empty where that is nothing."""
     path = folder.latest_memory(site, round_number)
-    memory = dict(read_memory(path)) if path else {}
-    personal = memory.pop(PERSONAL, None)
-    weights = state.weights.copy()
-    if personal is not None:
-        weights[~state.layout.shared] = personal
-    return state, weights, memory
+    return read_memory(path) if path else {}
 
 
 def personal_tensors(folder: RunFolder, round_number: int) -> dict[str, dict[str, Vector]]:
-    """By site, the tensors in which its model after a round differs from the global one."""
-    personal = read_state(folder.state_path(round_number)).layout.personal
-    if not personal:
-        return {}
-    result = {}
+    """By site, the tensors in which sites' models after a round differ from the global one.
+
+    The same tensors for all sites; empty where every site has the global model.
+    """
+    state = read_state(folder.state_path(round_number))
+    layout, strategy = state.layout, folder.experiment().strategy
+    common, names, own = layout.split(state.weights), set(layout.personal), {}
     for site in folder.sites():
-        state, weights, _ = site_weights_after(folder, round_number, site)
-        result[site] = {n: v for n, v in state.layout.split(weights).items() if n in personal}
-    return result
+        memory = site_memory(folder, round_number, site)
+        weights = strategy.own_weights(state.weights, layout, memory)
+        own[site] = layout.split(weights)
+        if weights is not state.weights:
+            names |= {n for n, value in own[site].items() if (value != common[n]).any()}
+    if not names:
+        return {}
+    return {site: {n: v for n, v in parts.items() if n in names} for site, parts in own.items()}
 
 
 def train_site(run: Path, site: str, round_number: int) -> StageResult:
     """Train from the last round's weights; write what is to be sent, and the site's memory.
 
-    The update is Δ_k = w_k − w on the shared values; personal tensors go to the memory.
+    The update is Δ_k = w_k − w on the shared values, where w are the global weights.
     """
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
-    experiment, model, strategy = context.experiment, context.model, context.experiment.strategy
+    experiment, strategy = context.experiment, context.experiment.strategy
     cases = site_cases(run, site, "train")
-    state, weights, memory = site_weights_after(folder, round_number - 1, site)
+    state = read_state(folder.state_path(round_number - 1))
+    memory = site_memory(folder, round_number - 1, site)
     clip = float(memory[CLIP][0]) if CLIP in memory else state.clip
     # Before anything is computed that leaves the site: from here on it counts as released.
     private = begin_release(folder, site, round_number, clip)
     layout = state.layout
-    layout.load(model, weights)
-    start = SiteStart(layout, state.broadcast, memory)
-    rule = strategy.local_rule(model, start)
-    moves = trained_values(folder, state, model)
-    device = next(model.parameters()).device
-    result = train(
-        model,
-        cases,
-        experiment.training,
-        rule if moves is None else MaskedRule(rule, layout, moves),
-        context.task.make_loss(cases, experiment.training, context.info, device),
-        seed=experiment.seed,
-        round_number=round_number,
-        rounds=experiment.rounds,
-        site=site,
-        device=device,
-        private=private.make_gradients(len(cases)) if private else None,
+    start = SiteStart(
+        layout,
+        state.weights,
+        state.broadcast,
+        memory,
+        site,
+        round_number,
+        experiment.rounds,
     )
-    trained = layout.flatten(model)
-    work = local_work(len(cases), experiment.training, has_batch_norm(model))
-    change = trained - weights
+    moves = trained_values(folder, state, context.model)
+    result, ended, rules = _train_passes(folder, start, cases, moves, private)
+    change = ended[-1] - start.weights
     if moves is not None:
         change[~moves] = 0  # weight decay touches every value
-    update = change[layout.shared]
-    sent, kept = strategy.finish_site(update, rule, work, start)
+    work = local_work(len(cases), experiment.training, has_batch_norm(context.model))
+    sent, kept = strategy.finish_site(change[layout.shared], rules[-1], work, start)
+    kept = {**kept, **strategy.keep(ended, rules, start)}
     below = 0.0
     if private:
         sent, below = private.protect_update(sent)
     if result.clip is not None:
         # An outcome of the mechanism, as the update is: it tells no more.
-        kept = {**kept, CLIP: np.array([result.clip], np.float32)}
-    if layout.personal:
-        kept = {**kept, PERSONAL: trained[~layout.shared]}
+        kept[CLIP] = np.array([result.clip], np.float32)
     if kept:
         write_memory(folder.memory_path(round_number, site), kept)
     write_update(
@@ -118,8 +119,71 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         cases=len(cases),
         # Of a private site, the loss would be a release that nobody accounts for.
         loss=None if private else result.loss,
+        received=received_styles(folder, site, round_number),
         epsilon=spent_so_far(folder, site) if private else None,
     )
+
+
+def _train_passes(
+    folder: RunFolder,
+    start: SiteStart,
+    cases: Cases,
+    moves: Flags | None,
+    private: PrivateRound | None,
+) -> tuple[LocalResult, list[Vector], list[LocalRule]]:
+    """Train what the strategy says, in order: how the last pass went, the weights and rules of all.
+
+    ``moves`` are the values that the last pass may move, which is the one that is sent.
+    """
+    context = worker_context(folder.root)
+    experiment, model, layout = context.experiment, context.model, start.layout
+    settings, device = experiment.training, next(model.parameters()).device
+    loss = context.task.make_loss(cases, settings, context.info, device)
+    passes = experiment.strategy.passes(start)
+    ended: list[Vector] = []
+    rules: list[LocalRule] = []
+    for number, one in enumerate(passes):
+        if one.weights is not None:
+            layout.load(model, one.weights)
+        last = number == len(passes) - 1
+        rule = one.rule(model)
+        epochs = one.epochs or settings.local_epochs
+        result = train(
+            model,
+            cases,
+            settings.model_copy(update={"local_epochs": epochs}),
+            rule if moves is None or not last else MaskedRule(rule, layout, moves),
+            loss,
+            seed=experiment.seed,
+            round_number=start.round_number,
+            rounds=start.rounds,
+            site=start.name,
+            # The passes before the last draw other batches.
+            purpose="local training" if last else f"local training, pass {number}",
+            device=device,
+            private=private.make_gradients(len(cases)) if private else None,
+        )
+        rule.look(model, local_data(folder, start, cases, loss, device))
+        ended.append(layout.flatten(model))
+        rules.append(rule)
+    return result, ended, rules
+
+
+def local_data(
+    folder: RunFolder, start: SiteStart, cases: Cases, loss: Loss, device: torch.device
+) -> LocalData:
+    """A site's training cases, as a strategy's rule looks at them."""
+    experiment = worker_context(folder.root).experiment
+    generator = torch_generator(
+        experiment.seed, purpose="a look", round_number=start.round_number, site=start.name
+    )
+
+    def take(indices: Tensor) -> tuple[Tensor, Tensor]:
+        images, targets = cases.take(indices, experiment.training, generator)
+        return images.to(device), targets.to(device)
+
+    styles = other_styles(folder, start.name) if experiment.strategy.shares_style else ()
+    return LocalData(len(cases), take, loss, generator, styles)
 
 
 def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:

@@ -101,11 +101,12 @@ def train(
     site: str,
     device: torch.device,
     private: MakeGradients | None = None,
+    purpose: str = "local training",
 ) -> LocalResult:
     """Train ``model`` in place for ``settings.local_epochs`` epochs on a site's training cases.
 
-    Order of cases and augmentation come from a generator of (seed, round, site), so that the
-    result does not depend on which worker runs it. The optimiser starts afresh each round.
+    Order of cases and augmentation come from a generator of (seed, round, site, purpose), so that
+    the result does not depend on which worker runs it. The optimiser starts afresh each round.
 
     Args:
         cases: at least one.
@@ -116,9 +117,7 @@ def train(
     Raises:
         ConsiliumError: the loss is no longer finite, or the device has no such precision.
     """
-    generator = torch_generator(
-        seed, purpose="local training", round_number=round_number, site=site
-    )
+    generator = torch_generator(seed, purpose=purpose, round_number=round_number, site=site)
     model.train()
     freeze(model, is_frozen(settings, round_number))
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))

@@ -21,6 +21,7 @@ Levels = npt.NDArray[np.int32]
 # What a compression sends: values, or levels where it quantises.
 Numbers = Vector | Levels
 Positions = npt.NDArray[np.intp]
+Flags = npt.NDArray[np.bool_]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -50,7 +51,7 @@ class Layout:
         return sum(prod(shape) for _, shape in self.entries)
 
     @cached_property
-    def shared(self) -> npt.NDArray[np.bool_]:
+    def shared(self) -> Flags:
         """Which of the vector's values are shared, as booleans of its :attr:`size`."""
         parts = [np.full(prod(shape), name not in self.personal) for name, shape in self.entries]
         return np.concatenate(parts) if parts else np.zeros(0, bool)

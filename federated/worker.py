@@ -32,6 +32,7 @@ POOLED = "pooled"
 Stage = Literal[
     "advertise",
     "share",
+    "style",
     "local_train",
     "compress",
     "protect",

@@ -1,6 +1,7 @@
 """The graph of one round.
 
-For every site asked: local-train → compress → encrypt; then aggregate → decrypt, where there is a
+Before the first one share-style at every site, where the strategy asks for it. For every site
+asked: local-train → compress → encrypt; then aggregate → decrypt, where there is a
 key → evaluate at every site → evaluate → track → checkpoint, whose record makes the round count as
 done.
 """
@@ -26,6 +27,7 @@ from tasks.compress import compress
 from tasks.encrypt import encrypt
 from tasks.evaluate import evaluate, evaluate_at_site
 from tasks.local_train import local_train
+from tasks.share_style import share_style
 from tasks.track import track_round
 
 
@@ -46,6 +48,7 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     exchanged = Finished([], {})
     if run.experiment.protection.masked:
         exchanged = exchange_keys(run, round_number, asked)
+    styles = _share_styles(run, round_number)
     weights = site_weights(run.partition, asked)
     sending = {site: weights[site] for site in asked if site not in exchanged.dropped}
     sent = _train_and_send(run, round_number, sending)
@@ -62,7 +65,7 @@ def run_round(run: Run, round_number: int, began: float) -> float:
         round_number,
         arrived,
         dropped,
-        [*exchanged.results, *sent.results, *opened, *predicted],
+        [*styles, *exchanged.results, *sent.results, *opened, *predicted],
         aggregated,
         scored,
         evaluation,
@@ -70,6 +73,18 @@ def run_round(run: Run, round_number: int, began: float) -> float:
         run.workers,
     )
     return _report(run, record)
+
+
+def _share_styles(run: Run, round_number: int) -> list[StageResult]:
+    """Before the first round, share-style at every site, where the strategy asks for it.
+
+    Raises:
+        ConsiliumError: what a stage says; without all styles there is no first round.
+    """
+    if round_number > 1 or not run.experiment.strategy.shares_style:
+        return []
+    shared = [share_style.submit(run.pool, run.folder.root, site) for site in run.sites]
+    return [future.result() for future in shared]
 
 
 def _sum_up(

@@ -22,7 +22,7 @@ from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
 from federated.model_file import ModelHeader, save_model
-from federated.private_release import summarise_privacy
+from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
 from federated.selection import kept_round, metric_value, stops_early

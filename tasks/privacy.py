@@ -8,7 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.files import write_json
-from federated.private_release import plan_site, report_site
+from federated.privacy_report import report_site
+from federated.private_release import plan_site
 from federated.run_folder import RunFolder
 from tasks.pool import finished
 

@@ -88,15 +88,16 @@ class Compression(Settings):
         """What is agreed on after a round beside the ranges; ``mean`` is of the ``positions``."""
         return {}
 
-    def open(self, groups: Sequence[int], expected: float) -> Arrays:
+    def open(self, expected: Sequence[float]) -> Arrays:
         """What is agreed on before the first round.
 
-        ``expected`` bounds what a round changes a value by; where it is too small, the ranges
-        double from round to round and error feedback sends later what was clipped.
+        ``expected`` bounds the values of each tensor that is sent; where it is too small, the
+        ranges double from round to round and error feedback sends later what was clipped.
         """
         if self.bits is None:
             return {}
-        return {RANGES: np.full(len(self._groups(groups)), expected, np.float32)}
+        ranges = expected if self.scale == "tensor" else [max(expected, default=0.0)]
+        return {RANGES: np.array(ranges, np.float32)}
 
     def compress(
         self,

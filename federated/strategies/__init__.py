@@ -4,30 +4,56 @@ from typing import Annotated
 
 from pydantic import Field
 
+from federated.strategies.apfl import APFL
 from federated.strategies.central import Central
+from federated.strategies.ditto import Ditto
 from federated.strategies.fedadam import FedAdam
 from federated.strategies.fedavg import FedAvg
 from federated.strategies.fedbn import FedBN
 from federated.strategies.fednova import FedNova
+from federated.strategies.fedper import FedPer
 from federated.strategies.fedprox import FedProx
+from federated.strategies.fedrep import FedRep
 from federated.strategies.fedyogi import FedYogi
+from federated.strategies.finetune import FineTune
 from federated.strategies.local import Local
+from federated.strategies.resfim import ResFIM
 from federated.strategies.scaffold import Scaffold
 
 AnyStrategy = Annotated[
-    FedAvg | FedProx | FedBN | Scaffold | FedAdam | FedYogi | FedNova | Local | Central,
+    FedAvg
+    | FedProx
+    | FedBN
+    | Scaffold
+    | FedAdam
+    | FedYogi
+    | FedNova
+    | FedPer
+    | FedRep
+    | Ditto
+    | APFL
+    | FineTune
+    | ResFIM
+    | Local
+    | Central,
     Field(discriminator="name"),
 ]
 
 __all__ = [
+    "APFL",
     "AnyStrategy",
     "Central",
+    "Ditto",
     "FedAdam",
     "FedAvg",
     "FedBN",
     "FedNova",
+    "FedPer",
     "FedProx",
+    "FedRep",
     "FedYogi",
+    "FineTune",
     "Local",
+    "ResFIM",
     "Scaffold",
 ]

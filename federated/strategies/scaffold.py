@@ -66,9 +66,9 @@ class Scaffold(Strategy):
     name: Literal["scaffold"] = "scaffold"
     server_lr: float = Field(default=1.0, gt=0)
 
-    def sent_length(self, shared: int) -> int:
+    def sent_sizes(self, change: float) -> tuple[float, ...]:
         """Update and change of the control variate."""
-        return 2 * shared
+        return change, change
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
         """Correct by c − c_k; a site that never took part has c_k = 0."""

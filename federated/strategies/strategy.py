@@ -1,27 +1,53 @@
 """What a federated strategy decides, as a few functions over explicit values."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from federated.settings import Settings
-from federated.update import Arrays, Layout, Vector
+from federated.update import Arrays, Flags, Layout, Vector
+
+# In a site's memory: the values of its own tensors.
+PERSONAL = "personal"
+# Or those of a whole model of its own.
+OWN = "own"
 
 
 @dataclass(frozen=True)
 class SiteStart:
     """What a site starts a round from.
 
-    ``broadcast`` came from the server with the weights; ``memory`` is what the site itself kept
-    of the last round it took part in, empty before that.
+    ``weights`` are the global ones, in the layout's order, of which ``broadcast`` came with them;
+    ``memory`` is what the site itself kept of the last round it took part in, empty before that.
+    ``name`` is the site's; rounds count from 1.
     """
 
     layout: Layout
+    weights: Vector
     broadcast: Arrays = field(default_factory=dict)
     memory: Arrays = field(default_factory=dict)
+    name: str = ""
+    round_number: int = 1
+    rounds: int = 1
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """A site's training cases, for a rule to look at; ``styles`` are those of the other sites.
+
+    ``take`` gives network inputs and what is to be predicted, by indices of ``count`` cases;
+    ``loss`` is that of training, from logits, with torch's ``mean`` or ``none``.
+    """
+
+    count: int
+    take: Callable[[Tensor], tuple[Tensor, Tensor]]
+    loss: Callable[[Tensor, Tensor, str], Tensor]
+    generator: torch.Generator
+    styles: Sequence[Vector] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,24 @@ class LocalRule:
     def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Change ``.grad`` in place, after backward and before the optimiser's step."""
 
+    def look(self, model: nn.Module, data: LocalData) -> None:
+        """Look at the model once it is trained, and at the cases it was trained on."""
+
+
+@dataclass(frozen=True)
+class LocalPass:
+    """One run of the local loop in a round.
+
+    Args:
+        rule: made from the model with the weights that the pass begins with.
+        weights: these; ``None`` where the pass before has ended.
+        epochs: instead of ``training.local_epochs``.
+    """
+
+    rule: Callable[[nn.Module], LocalRule]
+    weights: Vector | None = None
+    epochs: int | None = None
+
 
 class Strategy(Settings):
     """A strategy is its own section of params.yaml; the defaults here are those of FedAvg.
@@ -69,14 +113,38 @@ class Strategy(Settings):
 
     # Whether all sites' cases are trained on in one place, as no federation may.
     pools_cases: ClassVar[bool] = False
+    # Whether sites tell each other the style of their images before the first round.
+    shares_style: ClassVar[bool] = False
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """Names of the tensors that stay at each site."""
         return frozenset()
 
-    def sent_length(self, shared: int) -> int:
-        """How many values a site sends, where ``shared`` of the model's are shared."""
-        return shared
+    def sent_sizes(self, change: float) -> tuple[float, ...]:
+        """About the largest value of each part of what is sent, where training moves by ``change``.
+
+        Each part is as long as the shared values; the update is the first.
+        """
+        return (change,)
+
+    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+        """The site's model: the global weights with what is the site's own of them.
+
+        ``weights`` itself where nothing is.
+        """
+        if PERSONAL not in memory:
+            return weights
+        own = weights.copy()
+        own[~layout.shared] = memory[PERSONAL]
+        return own
+
+    def passes(self, start: SiteStart) -> Sequence[LocalPass]:
+        """What is trained at a site in a round, in order; the last pass is what is sent.
+
+        The first one names its weights.
+        """
+        own = self.own_weights(start.weights, start.layout, start.memory)
+        return [LocalPass(lambda model: self.local_rule(model, start), own)]
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
         """The rule for a site's local steps; ``model`` holds the weights it starts from."""
@@ -85,8 +153,27 @@ class Strategy(Settings):
     def finish_site(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
-        """What the site sends, of :meth:`sent_length` values, and what it keeps for itself."""
+        """What the site sends and what it keeps for itself.
+
+        ``update`` is by how much the last pass ended from the global weights, on the shared values;
+        ``rule`` and ``work`` are of that pass.
+        """
         return update, {}
+
+    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+        """What is the site's own of the models that the passes ``ended`` with."""
+        if not start.layout.personal:
+            return {}
+        return {PERSONAL: ended[-1][~start.layout.shared]}
+
+    def movable(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
+        """Which values a site that joins a finished federation may move; the others stay.
+
+        ``model`` holds the global weights. By default the site's own tensors, or all of them where
+        there are none.
+        """
+        personal = ~start.layout.shared
+        return personal if personal.any() else ~personal
 
     def open_server(self, weights: Vector) -> Server:
         """The server before the first round."""

@@ -2,6 +2,16 @@
 
 import numpy as np
 import pytest
+from torch import nn
+
+from federated.strategies.strategy import SiteStart
+from federated.update import Layout
+
+
+def site_start(model: nn.Module, **given: object) -> SiteStart:
+    """What a site starts from with the weights that a model holds."""
+    layout = Layout.of(model)
+    return SiteStart(layout, layout.flatten(model), **given)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ NAMES = [repr(compression) for compression in ALL]
 def rounds(compression, sites, count, groups=GROUPS, seed=0):
     """Rounds of random updates: yields what was sent, what stayed, and the mean."""
     weights = np.full(sites, 1 / sites)
-    arrays = compression.open(groups, 0.05)
+    arrays = compression.open([0.05] * len(groups))
     memories = [{} for _ in range(sites)]
     for number in range(1, count + 1):
         agreed = Agreed(seed, number, groups, arrays)
@@ -68,7 +68,7 @@ def test_error_feedback_loses_nothing(compression):
 def test_top_k_is_exact(density):
     vector = RNG.normal(size=LENGTH).astype(np.float32)
     compression = TopK(density=density)
-    agreed = Agreed(0, 1, GROUPS, compression.open(GROUPS, 0.05))
+    agreed = Agreed(0, 1, GROUPS, compression.open([0.05] * len(GROUPS)))
     sent, _ = compression.compress(ModelUpdate("a", 1, 5, vector), 1.0, agreed, {})
     order = np.argsort(-np.abs(vector))[: round(density * LENGTH)]
     np.testing.assert_array_equal(sent.positions, np.sort(order))
@@ -107,7 +107,7 @@ def test_the_shared_mask_is_the_same_at_every_site_and_changes():
 def test_the_mask_follows_what_all_sites_moved():
     """Ten positions move and the others hardly do: after one time round, they are always sent."""
     compression = SharedMask(density=0.1, explore=0.25, ema=0.0)
-    arrays = compression.open(GROUPS, 0.05)
+    arrays = compression.open([0.05] * len(GROUPS))
     memory, strong = {}, np.arange(5, 200, 20)
     for number in range(1, 60):
         agreed = Agreed(3, number, GROUPS, arrays)
@@ -135,7 +135,7 @@ def test_every_position_is_sent_in_time(density, explore):
 def test_another_seed_explores_in_another_order():
     masks = [
         SharedMask(density=0.1).positions(
-            Agreed(seed, 1, GROUPS, SharedMask(density=0.1).open(GROUPS, 1))
+            Agreed(seed, 1, GROUPS, SharedMask(density=0.1).open([1]))
         )
         for seed in (0, 1)
     ]
@@ -181,7 +181,7 @@ class TestQuantisation:
         errors = {}
         for scale in (1.0, 0.25):
             compression, arrays, memory = NoCompression(bits=3), {}, {}
-            arrays = compression.open((200,), 4.0)
+            arrays = compression.open([4.0])
             for number in range(5):
                 agreed = Agreed(0, number, (200,), arrays, next_scale=scale)
                 vector = (RNG.uniform(-1, 1, 200) * 0.25**number).astype(np.float32)
@@ -194,7 +194,7 @@ class TestQuantisation:
 
     def test_a_range_that_is_too_small_grows_until_nothing_is_left_behind(self):
         compression = NoCompression(bits=8)
-        arrays = compression.open((4,), 1e-4)
+        arrays = compression.open([1e-4])
         memory = {}
         for number in range(1, 40):
             agreed = Agreed(0, number, (4,), arrays)
@@ -208,7 +208,7 @@ class TestQuantisation:
 
     def test_a_tensor_that_does_not_move_is_sent_as_zeros_for_ever(self):
         compression = NoCompression(bits=8)
-        arrays, memory = compression.open((4,), 1e-3), {}
+        arrays, memory = compression.open([1e-3]), {}
         for number in range(1, 400):
             agreed = Agreed(0, number, (4,), arrays)
             update = ModelUpdate("a", number, 5, np.zeros(4, np.float32))
@@ -219,7 +219,7 @@ class TestQuantisation:
 
     def test_the_same_site_and_round_draw_the_same(self):
         compression = NoCompression(bits=3)
-        agreed = Agreed(0, 1, GROUPS, compression.open(GROUPS, 0.05))
+        agreed = Agreed(0, 1, GROUPS, compression.open([0.05] * len(GROUPS)))
         vector = RNG.normal(size=LENGTH, scale=0.01).astype(np.float32)
         draws = [
             compression.compress(ModelUpdate(site, 1, 5, vector), 0.5, agreed, {})[0].numbers
@@ -234,7 +234,7 @@ class TestQuantisation:
 def test_a_value_that_is_not_finite_is_refused_at_the_site(compression, bad):
     vector = np.zeros(LENGTH, np.float32)
     vector[7] = bad
-    agreed = Agreed(0, 3, GROUPS, compression.open(GROUPS, 0.05))
+    agreed = Agreed(0, 3, GROUPS, compression.open([0.05] * len(GROUPS)))
     with pytest.raises(ConsiliumError, match=r"site-07 in round 3 .*training\.lr"):
         compression.compress(ModelUpdate("site-07", 3, 5, vector), 1.0, agreed, {})
 
@@ -259,7 +259,7 @@ def test_bits_beyond_their_range_are_refused(bits):
 
 def test_a_strategy_that_sends_nothing_has_nothing_to_expand():
     compression = NoCompression()
-    agreed = Agreed(0, 1, (), compression.open((), 1.0))
+    agreed = Agreed(0, 1, (), compression.open([]))
     empty = np.zeros(0, np.float32)
     sent, _ = compression.compress(ModelUpdate("a", 1, 5, empty), 1.0, agreed, {})
     mean, _ = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)

@@ -12,11 +12,11 @@ from federated.privacy.accounting import Release
 from federated.privacy.dp_sgd import clipped
 from federated.privacy.noise import SecretRandom
 from federated.strategies import FedAvg
-from federated.strategies.strategy import SiteStart
 from federated.training import train
 from federated.update import Layout
 from models import build_model, centring_of
 from tests.conftest import tiny_arrays
+from tests.federated.conftest import site_start
 
 ARRAYS = tiny_arrays()
 IMAGES = ARRAYS["train_images"][:40, None]
@@ -53,7 +53,7 @@ def mean_after(round_number=1, noise=None, rate=1.0, steps=1, bound=None, key=b"
         model,
         CASES,
         settings,
-        FedAvg().local_rule(model, SiteStart(Layout.of(model))),
+        FedAvg().local_rule(model, site_start(model)),
         make_loss(CASES, settings, INFO, torch.device("cpu")),
         seed=0,
         round_number=round_number,

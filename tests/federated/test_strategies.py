@@ -17,9 +17,10 @@ from federated.strategies import (
     Scaffold,
 )
 from federated.strategies.fednova import accumulated
-from federated.strategies.strategy import LocalWork, Participation, SiteStart
+from federated.strategies.strategy import LocalWork, Participation
 from federated.update import Layout
 from models import build_model
+from tests.federated.conftest import site_start
 
 EVERY = [FedAvg, FedProx, FedBN, Scaffold, FedAdam, FedYogi, FedNova, Local, Central]
 
@@ -34,23 +35,28 @@ def one_weight(value):
     return model
 
 
-def descend(strategy, start, target, steps, lr, curvature=1.0, broadcast=None, memory=None):
-    """``steps`` of gradient descent on curvature·(w − target)² / 2 at one site.
+def descend(strategy, start, target, steps, lr, curvature=1.0, broadcast=None, memory=None, **site):
+    """``steps`` of gradient descent on curvature·(w − target)² / 2 at one site, in each pass.
 
     Returns what the site sends and what it keeps.
     """
     model = one_weight(start)
-    layout = Layout.of(model)
-    site = SiteStart(layout, broadcast or {}, memory or {})
-    rule = strategy.local_rule(model, site)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (curvature * (model.weight - target) ** 2 / 2).sum().backward()
-        rule.adjust(model.named_parameters())
-        optimizer.step()
-    update = layout.flatten(model) - f32(start)
-    return strategy.finish_site(update, rule, LocalWork(steps), site)
+    begun = site_start(model, broadcast=broadcast or {}, memory=memory or {}, **site)
+    layout, ended, rules = begun.layout, [], []
+    for one in strategy.passes(begun):
+        if one.weights is not None:
+            layout.load(model, one.weights)
+        rule = one.rule(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (curvature * (model.weight - target) ** 2 / 2).sum().backward()
+            rule.adjust(model.named_parameters())
+            optimizer.step()
+        ended.append(layout.flatten(model))
+        rules.append(rule)
+    sent, kept = strategy.finish_site(ended[-1] - begun.weights, rules[-1], LocalWork(steps), begun)
+    return sent, {**kept, **strategy.keep(ended, rules, begun)}
 
 
 # Two sites with different optima, curvatures, weights and steps.
@@ -67,7 +73,7 @@ def federate(strategy, rounds, lr, steps):
     memories = {site: {} for site in SITES}
     path = []
     for _ in range(rounds):
-        mean = np.zeros(strategy.sent_length(1), np.float32)
+        mean = np.zeros(len(strategy.sent_sizes(1.0)), np.float32)
         for site, problem in SITES.items():
             sent, memories[site] = descend(
                 strategy,

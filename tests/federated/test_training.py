@@ -11,11 +11,11 @@ from federated.learning.classification import make_loss, predict
 from federated.masked_training import MaskedRule
 from federated.optimization import learning_rate, local_work, make_optimizer
 from federated.strategies import FedAvg, FedProx
-from federated.strategies.strategy import SiteStart
 from federated.training import choose_device, place, train
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays
+from tests.federated.conftest import site_start
 
 CPU = torch.device("cpu")
 ARRAYS = tiny_arrays()
@@ -29,7 +29,7 @@ def trained(strategy=None, site="site-00", round_number=1, images=IMAGES, norm="
     model = place(model, CPU)
     settings = TrainingSettings(**({"lr": 2e-3, "batch_size": 16} | settings))
     cases = LabelledImages(images, LABELS[: len(images)])
-    rule = (strategy or FedAvg()).local_rule(model, SiteStart(Layout.of(model)))
+    rule = (strategy or FedAvg()).local_rule(model, site_start(model))
     result = train(
         model,
         cases,
@@ -214,7 +214,7 @@ def test_a_mask_holds_gradients_after_the_strategys_own_term():
     model = build_model("small_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)
     layout = Layout.of(model)
     moves = np.arange(layout.size) % 3 == 0
-    strategy = FedProx(mu=1.0).local_rule(model, SiteStart(layout))
+    strategy = FedProx(mu=1.0).local_rule(model, site_start(model))
     for parameter in model.parameters():
         parameter.data += 1
         parameter.grad = torch.ones_like(parameter)

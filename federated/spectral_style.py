@@ -1,0 +1,58 @@
+"""Style as the low-frequency amplitude of an image's Fourier transform, in 2D and 3D.
+
+Yang and Soatto 2020, "FDA: Fourier Domain Adaptation for Semantic Segmentation", Eq. 3: the
+central block of the amplitude, a share β of each axis to either side of the origin, is exchanged
+for that of another domain, the phase stays, and the inverse transform has this image's content in
+that style. pFL-ResFIM (arXiv 2603.14848) uses it between sites.
+"""
+
+import torch
+from torch import Tensor
+
+
+def style_shape(spatial: tuple[int, ...], beta: float) -> tuple[int, ...]:
+    """The sides of a style's block: 2⌊βN⌋ + 1 of an axis of N, at least 3."""
+    return tuple(2 * max(1, int(beta * side)) + 1 for side in spatial)
+
+
+def style_of(images: Tensor, beta: float) -> Tensor:
+    """Low-frequency amplitudes ``(n, channels, *block)`` of images ``(n, channels, *spatial)``."""
+    amplitude: Tensor = _spectrum(images).abs()[_block(images, beta)]
+    return amplitude
+
+
+def in_style(images: Tensor, styles: Tensor, beta: float) -> Tensor:
+    """Images with the amplitudes of ``styles`` ``(n, channels, *block)``, one an image.
+
+    Raises:
+        ValueError: styles of another shape than :func:`style_of` gives of these images.
+    """
+    spectrum, block = _spectrum(images), _block(images, beta)
+    if styles.shape != spectrum[block].shape:
+        raise ValueError(f"styles of {tuple(styles.shape)} do not fit {tuple(images.shape)}")
+    spectrum[block] = torch.polar(styles.to(images.dtype), spectrum[block].angle())
+    axes = _axes(images)
+    # What noise in a style takes from its symmetry would be imaginary.
+    shown: Tensor = torch.fft.ifftn(torch.fft.ifftshift(spectrum, dim=axes), dim=axes).real
+    return shown
+
+
+def _axes(images: Tensor) -> tuple[int, ...]:
+    return tuple(range(2, images.ndim))
+
+
+def _spectrum(images: Tensor) -> Tensor:
+    """The Fourier transform with its origin in the middle."""
+    axes = _axes(images)
+    shifted: Tensor = torch.fft.fftshift(torch.fft.fftn(images, dim=axes), dim=axes)
+    return shifted
+
+
+def _block(images: Tensor, beta: float) -> tuple[slice, ...]:
+    """Where the low frequencies are in a spectrum."""
+    spatial = tuple(images.shape[2:])
+    middle = (
+        slice(side // 2 - width // 2, side // 2 + width // 2 + 1)
+        for side, width in zip(spatial, style_shape(spatial, beta), strict=True)
+    )
+    return slice(None), slice(None), *middle

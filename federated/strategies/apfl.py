@@ -1,0 +1,79 @@
+"""APFL: each site's model is a mixture of its own and the global one.
+
+Deng et al. 2020, "Adaptive Personalized Federated Learning" (arXiv 2003.13461), Algorithm 1: a site
+uses v̄ = α·v + (1 − α)·w, trains v on the loss of v̄ and w on its own, and with ``adapt`` moves α
+against ⟨v − w, ∇f(v̄)⟩ (Eq. 10).
+
+Chosen: the optimiser of the experiment moves v̄ itself, around the w that the round begins with,
+and v = (v̄ − (1 − α)·w) / α follows; α moves once a round, by the mean of its gradients, and stays
+in [0.05, 1], where v is defined.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from federated.strategies.strategy import OWN, LocalPass, LocalRule, SiteStart, Strategy
+from federated.update import Arrays, Layout, Vector
+
+ALPHA = "alpha"
+LEAST = 0.05
+
+
+class MixtureRule(LocalRule):
+    """Leaves the gradients and sums up ⟨v̄ − w, ∇f(v̄)⟩."""
+
+    def __init__(self, start: SiteStart, model: nn.Module) -> None:
+        device = next(model.parameters()).device
+        parts = start.layout.split(start.weights)
+        self.anchor = {name: torch.tensor(part, device=device) for name, part in parts.items()}
+        self.sum, self.steps = 0.0, 0
+
+    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Add this step's product."""
+        self.steps += 1
+        for name, parameter in parameters:
+            if parameter.grad is not None:
+                away = parameter.detach() - self.anchor[name]
+                self.sum += float((away * parameter.grad).sum())
+
+
+class APFL(Strategy):
+    """``alpha`` is α at the start; ``alpha_lr`` its learning rate, where it adapts."""
+
+    name: Literal["apfl"] = "apfl"
+    alpha: float = Field(default=0.5, ge=LEAST, le=1)
+    adapt: bool = True
+    alpha_lr: float = Field(default=0.01, gt=0)
+
+    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+        """v̄, once there is a v."""
+        if OWN not in memory:
+            return weights
+        alpha = np.float32(memory[ALPHA][0])
+        mixed: Vector = alpha * memory[OWN] + (1 - alpha) * weights
+        return mixed
+
+    def passes(self, start: SiteStart) -> Sequence[LocalPass]:
+        """The mixture, then the global model."""
+        own = self.own_weights(start.weights, start.layout, start.memory)
+        return [
+            LocalPass(lambda model: MixtureRule(start, model), own),
+            LocalPass(lambda _: LocalRule(), start.weights),
+        ]
+
+    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+        """v and α."""
+        rule = rules[0]
+        assert isinstance(rule, MixtureRule)
+        alpha = float(start.memory[ALPHA][0]) if ALPHA in start.memory else self.alpha
+        own = (ended[0] - np.float32(1 - alpha) * start.weights) / np.float32(alpha)
+        if self.adapt:
+            # v̄ − w is α·(v − w).
+            slope = rule.sum / max(rule.steps, 1) / alpha
+            alpha = min(1.0, max(LEAST, alpha - self.alpha_lr * slope))
+        return {OWN: own, ALPHA: np.array([alpha], np.float32)}

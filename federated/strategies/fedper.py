@@ -1,0 +1,23 @@
+"""FedPer: each site has a head of its own on a common backbone.
+
+Arivazhagan et al. 2019, "Federated Learning with Personalization Layers" (arXiv 1912.00818),
+Algorithm 1: base layers are averaged, personalisation layers stay, both are trained together. Here
+the personalisation layers are the network's head.
+"""
+
+from typing import Literal
+
+from torch import nn
+
+from federated.strategies.strategy import Strategy
+from models import is_head
+
+
+class FedPer(Strategy):
+    """FedAvg on all but the head; each site has a model of its own."""
+
+    name: Literal["fedper"] = "fedper"
+
+    def personal(self, model: nn.Module) -> frozenset[str]:
+        """The tensors of the head."""
+        return frozenset(name for name in model.state_dict() if is_head(name))

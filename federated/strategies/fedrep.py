@@ -1,0 +1,47 @@
+"""FedRep: a common representation, and at each site a head that is trained before it.
+
+Collins et al. 2021, "Exploiting Shared Representations for Personalized Federated Learning",
+Algorithm 1: a site first trains its own head on the representation as it came, then the
+representation under that head, and sends the representation.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from federated.strategies.strategy import LocalPass, LocalRule, SiteStart, Strategy
+from models import is_head
+
+
+class PartRule(LocalRule):
+    """Trains the parameters whose names ``trains`` says yes to."""
+
+    def __init__(self, trains: Callable[[str], bool]) -> None:
+        self.trains = trains
+
+    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Take the others their gradients, so that the optimiser leaves them as they are."""
+        for name, parameter in parameters:
+            if not self.trains(name):
+                parameter.grad = None
+
+
+class FedRep(Strategy):
+    """``head_epochs`` on the head, then ``training.local_epochs`` on the representation."""
+
+    name: Literal["fedrep"] = "fedrep"
+    head_epochs: int = Field(default=1, ge=1)
+
+    def personal(self, model: nn.Module) -> frozenset[str]:
+        """The tensors of the head."""
+        return frozenset(name for name in model.state_dict() if is_head(name))
+
+    def passes(self, start: SiteStart) -> Sequence[LocalPass]:
+        """Head, then representation."""
+        own = self.own_weights(start.weights, start.layout, start.memory)
+        return [
+            LocalPass(lambda _: PartRule(is_head), own, self.head_epochs),
+            LocalPass(lambda _: PartRule(lambda name: not is_head(name))),
+        ]

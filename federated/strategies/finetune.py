@@ -1,0 +1,39 @@
+"""FedAvg, then every site trains the model that came of it alone.
+
+The baseline that personalisation is held to (Yu et al. 2020, "Salvaging Federated Learning by Local
+Adaptation", Sec. 3.1): the last ``tuning_rounds`` rounds of a run are the site's own.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from federated.strategies.strategy import OWN, LocalRule, LocalWork, SiteStart, Strategy
+from federated.update import Arrays, Layout, Vector
+
+
+class FineTune(Strategy):
+    """In a tuning round a site sends zeros, and the global model stays as it is."""
+
+    name: Literal["finetune"] = "finetune"
+    tuning_rounds: int = Field(default=1, ge=1)
+
+    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+        """The site's own model, once it tunes."""
+        own: Vector = memory.get(OWN, weights)
+        return own
+
+    def finish_site(
+        self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
+    ) -> tuple[Vector, Arrays]:
+        """The update, or zeros."""
+        return (np.zeros_like(update) if self._tunes(start) else update), {}
+
+    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+        """The model, while it is tuned."""
+        return {OWN: ended[-1]} if self._tunes(start) else {}
+
+    def _tunes(self, start: SiteStart) -> bool:
+        return start.round_number > start.rounds - self.tuning_rounds

@@ -1,0 +1,79 @@
+"""share-style: what sites tell each other of how their images look, once, before the first round.
+
+A style is the mean over a site's training cases of the low-frequency amplitudes of what the network
+sees: a few numbers a channel, without any phase. Every site gets those of all others, by way of the
+coordinator.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from federated.private_release import begin_style_release
+from federated.randomness import torch_generator
+from federated.run_folder import RunFolder
+from federated.spectral_style import style_of
+from federated.strategies import ResFIM
+from federated.update import Vector
+from federated.update_files import read_memory, write_memory
+from federated.worker import StageResult, site_cases, stage_result, worker_context
+
+STYLE = "style"
+CASES_AT_ONCE = 16
+
+
+def share_style(run: Path, site: str) -> StageResult:
+    """Write the style of a site, which every other site is told."""
+    started = time.time()
+    folder = RunFolder(run)
+    path = folder.style_path(site)
+    write_memory(path, {STYLE: site_style(folder, site)})
+    cases = len(site_cases(run, site, "train"))
+    return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
+
+
+def site_style(folder: RunFolder, site: str) -> Vector:
+    """The mean style of a site's training cases ``(channels, *block)``, noised where so set.
+
+    Raises:
+        ConsiliumError: the noise would pass the site's budget.
+    """
+    experiment = worker_context(folder.root).experiment
+    strategy, cases = experiment.strategy, site_cases(folder.root, site, "train")
+    assert isinstance(strategy, ResFIM)
+    noise = strategy.style_noise
+    random = begin_style_release(folder, site, noise) if noise else None
+    # As it is, not augmented; what is random is where patches are drawn.
+    settings = experiment.training.model_copy(update={"augment": "none"})
+    generator = torch_generator(experiment.seed, purpose="style", site=site)
+    total: npt.NDArray[np.float64] | float = 0.0
+    for some in torch.split(torch.arange(len(cases)), CASES_AT_ONCE):
+        images, _ = cases.take(some, settings, generator)
+        styles = style_of(images, strategy.beta).double().numpy()
+        if noise:
+            norms = np.sqrt(np.square(styles).sum(axis=tuple(range(1, styles.ndim)), keepdims=True))
+            styles = styles * np.minimum(1.0, noise.clip / np.maximum(norms, 1e-30))
+        total = total + styles.sum(axis=0)
+    total = np.asarray(total)
+    if noise and random:
+        total = total + noise.noise_multiplier * noise.clip * random.normal(total.shape)
+    # An amplitude is not negative.
+    return np.maximum(total / len(cases), 0).astype(np.float32)
+
+
+def other_styles(folder: RunFolder, site: str) -> list[Vector]:
+    """The styles of all sites but one."""
+    return [
+        read_memory(folder.style_path(other))[STYLE] for other in folder.sites() if other != site
+    ]
+
+
+def received_styles(folder: RunFolder, site: str, round_number: int) -> int:
+    """Bytes of the other sites' styles, which come with the first round."""
+    if round_number != 1 or not folder.experiment().strategy.shares_style:
+        return 0
+    others = (folder.style_path(other) for other in folder.sites() if other != site)
+    return sum(path.stat().st_size for path in others)
