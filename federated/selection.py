@@ -15,8 +15,13 @@ def improves(metric: str, value: float, best: float) -> bool:
 
 def metric_value(record: Mapping[str, Any], metric: str) -> float | None:
     """A metric such as ``val/auc`` of a round's record; ``None`` where it has no value."""
+    return metric_value_of(record["metrics"], metric)
+
+
+def metric_value_of(metrics: Mapping[str, Any], metric: str) -> float | None:
+    """The same of metrics by split, for example a site's."""
     split, name = metric.split("/")
-    value: float | None = record["metrics"][split][name]
+    value: float | None = metrics[split][name]
     return value
 
 

@@ -25,7 +25,7 @@ from federated.model_file import ModelHeader, save_model
 from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
-from federated.selection import kept_round, metric_value, stops_early
+from federated.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.site import personal_tensors
 from federated.summary import summarise
 from federated.transfer import load_pretrained
@@ -39,7 +39,7 @@ from tasks.keys import key
 from tasks.overlays import overlays
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.privacy import plan_privacy, report_privacy
-from tasks.register import register
+from tasks.register import register, register_sites
 from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
@@ -201,7 +201,8 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         width=experiment.model.width,
         deep_supervision=experiment.model.deep_supervision,
     )
-    save_model(folder.model_path, model, header, personal_tensors(folder, kept))
+    own = personal_tensors(folder, kept)
+    save_model(folder.model_path, model, header, own)
     if experiment.sites.overlays:
         overlays(run.pool, folder.root, run.sites, kept)
         tell(f"test cases with their masks: {folder.root}/overlays")
@@ -214,6 +215,8 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
             experiment.selection.metric,
             metric_value(records[kept - 1], experiment.selection.metric),
         )
+        if own:
+            _register_sites(run, registration.version, records[kept - 1])
     privacy = _privacy(run)
     summary = summarise(
         folder,
@@ -237,6 +240,14 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         tags["champion_reason"] = registration.reason
         tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
     end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
+
+
+def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
+    """Register the sites' own models of a version beside it, by each site's own metric."""
+    name, metric = run.experiment.name, run.experiment.selection.metric
+    values = {site: metric_value_of(record["per_site"][site], metric) for site in run.sites}
+    register_sites(name, version, metric, values)
+    tell(f"registered the models of {len(values)} sites as {name}.SITE")
 
 
 def _privacy(run: Run) -> dict[str, Any]:

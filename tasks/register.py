@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from federated.selection import improves
 from tasks.track import client, tracking_uri
 
 ALIAS = "champion"
+# Of a version: whose model it is, where its file holds those of several sites.
+SITE_TAG = "site"
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -43,17 +45,49 @@ def register(
     validation split. The reason is a tag of the version either way.
     """
     _log_model(name, model_path, mlflow_run_id)
-    registry = client()
-    found = registry.search_model_versions(f"name='{name}' and run_id='{mlflow_run_id}'")
+    found = client().search_model_versions(f"name='{name}' and run_id='{mlflow_run_id}'")
     version = max(found, key=lambda v: int(v.version))
+    return _compare(version, metric, value)
+
+
+@task(name="register-sites", task_run_name="register sites of {name}", cache_policy=NO_CACHE)
+def register_sites(
+    name: str, version: int, metric: str, values: Mapping[str, float | None]
+) -> dict[str, Registration]:
+    """Register every site's own model of a personalised ``version``, as ``NAME.SITE``.
+
+    The files are those of the version; the tag ``site`` says whose model is meant. ``values`` are
+    the sites' own, with which each site's champion is compared.
+    """
+    registry = client()
+    common = registry.get_model_version(name, str(version))
+    registered = {}
+    for site, value in values.items():
+        own = site_model_name(name, site)
+        if not registry.search_registered_models(f"name='{own}'"):
+            registry.create_registered_model(own)
+        made = registry.create_model_version(
+            own, common.source, common.run_id, tags={SITE_TAG: site}, model_id=common.model_id
+        )
+        registered[site] = _compare(made, metric, value)
+    return registered
+
+
+def site_model_name(name: str, site: str) -> str:
+    """The name of a site's own model; MLflow allows no slash in one."""
+    return f"{name}.{site}"
+
+
+def _compare(version: ModelVersion, metric: str, value: float | None) -> Registration:
+    """Tag a new version with its value, and move the alias if it improves."""
+    registry, name, number = client(), version.name, str(version.version)
     champion, reason = judge(metric, value, *_champion(name, metric))
-    number = str(version.version)
     registry.set_model_version_tag(name, number, "selection_metric", metric)
     registry.set_model_version_tag(name, number, "selection_value", str(value))
     registry.set_model_version_tag(name, number, "champion_reason", reason)
     if champion:
         registry.set_registered_model_alias(name, ALIAS, number)
-    return Registration(int(version.version), champion, reason)
+    return Registration(int(number), champion, reason)
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""The weights of a model in MLflow's registry, as a file."""
+"""The weights of a model in MLflow's registry, as a file, and whose they are."""
 
 import re
 from pathlib import Path
@@ -7,20 +7,22 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from federated.errors import ConsiliumError
-from tasks.register import fluent_api
+from tasks.register import SITE_TAG, fluent_api
 from tasks.track import client, tracking_uri
 
 NAME = re.compile(r"(?P<name>[^@/]+(/[^@/]+)*?)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
 
-def registered_weights(model: str) -> Path:
+def registered_weights(model: str) -> tuple[Path, str | None]:
     """The file of ``NAME@ALIAS`` or ``NAME/VERSION``; the path itself where ``model`` is a file.
+
+    Beside it the site, where the version is that of one site's own model.
 
     Raises:
         ConsiliumError: there is no such file or registered model.
     """
     if Path(model).is_file():
-        return Path(model)
+        return Path(model), None
     match = NAME.fullmatch(model)
     if not match:
         raise ConsiliumError(
@@ -30,9 +32,9 @@ def registered_weights(model: str) -> Path:
     try:
         registry = client()
         if match["alias"]:
-            registry.get_model_version_by_alias(match["name"], match["alias"])
+            version = registry.get_model_version_by_alias(match["name"], match["alias"])
         else:
-            registry.get_model_version(match["name"], match["version"])
+            version = registry.get_model_version(match["name"], match["version"])
         with fluent_api(tracking_uri()):
             folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model}"))
     except (MlflowException, OSError) as error:
@@ -42,4 +44,4 @@ def registered_weights(model: str) -> Path:
             f"{known or 'none'}. A run registers its model: `consilium run NAME`."
         ) from error
     (path,) = folder.glob("artifacts/*.safetensors")
-    return path
+    return path, version.tags.get(SITE_TAG)

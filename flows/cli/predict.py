@@ -29,5 +29,6 @@ def predict(
     from tasks.registered_model import registered_weights
 
     console = Console()
-    for path in predict_files(registered_weights(model), files, out, site):
+    weights, whose = registered_weights(model)
+    for path in predict_files(weights, files, out, site or whose):
         console.print(path, soft_wrap=True, highlight=False)

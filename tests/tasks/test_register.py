@@ -6,7 +6,8 @@ from federated.learning.classification import predict
 from federated.model_file import ModelHeader, load_model, save_model
 from models import build_model
 from tasks import track
-from tasks.register import judge, register
+from tasks.register import judge, register, register_sites
+from tasks.registered_model import registered_weights
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,24 @@ def test_a_registered_model_predicts_and_the_alias_follows_the_better_one(model_
     assert signature.inputs.inputs[0].shape == (-1, 1, 28, 28, 28)
     kept = [p.name for p in (project / "a").rglob("*") if p.suffix in (".pkl", ".pth", ".pt")]
     assert kept == []
+
+
+def test_sites_own_models_are_registered_and_tell_whose_they_are(model_file, project):
+    client = track.client()
+    header = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")
+    heads = {site: {"head.bias": np.full(2, k, np.float32)} for k, site in enumerate(("a", "b"))}
+    save_model(model_file, load_model(model_file), header, heads)
+    experiment = client.create_experiment("tiny", artifact_location=(project / "a").as_uri())
+    for better in ("a", "b"):
+        run = client.create_run(experiment).info.run_id
+        version = register.fn("tiny", model_file, run, "val/auc", 0.7).version
+        values = {site: 0.9 if site == better else 0.8 for site in heads}
+        register_sites.fn("tiny", version, "val/auc", values)
+    for site, number in (("a", 1), ("b", 2)):
+        champion = client.get_model_version_by_alias(f"tiny.{site}", "champion")
+        assert int(champion.version) == number
+        path, whose = registered_weights(f"tiny.{site}@champion")
+        assert whose == site
+        assert (
+            load_model(path, whose).head.bias.detach().numpy() == heads[site]["head.bias"]
+        ).all()
