@@ -1,16 +1,16 @@
 """What a site does with its own cases in a round: local-train and evaluate."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from federated.agreement import trained_values
+from federated.config import Experiment
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, Split
 from federated.errors import ConsiliumError
@@ -140,6 +140,7 @@ def _train_passes(
     settings, device = experiment.training, next(model.parameters()).device
     loss = context.task.make_loss(cases, settings, context.info, device)
     passes = experiment.strategy.passes(start)
+    styles = other_styles(folder, start.name) if experiment.strategy.shares_style else []
     ended: list[Vector] = []
     rules: list[LocalRule] = []
     for number, one in enumerate(passes):
@@ -163,17 +164,21 @@ def _train_passes(
             device=device,
             private=private.make_gradients(len(cases)) if private else None,
         )
-        rule.look(model, local_data(folder, start, cases, loss, device))
+        rule.look(model, local_data(experiment, start, cases, loss, device, styles))
         ended.append(layout.flatten(model))
         rules.append(rule)
     return result, ended, rules
 
 
 def local_data(
-    folder: RunFolder, start: SiteStart, cases: Cases, loss: Loss, device: torch.device
+    experiment: Experiment,
+    start: SiteStart,
+    cases: Cases,
+    loss: Loss,
+    device: torch.device,
+    styles: Sequence[Vector],
 ) -> LocalData:
-    """A site's training cases, as a strategy's rule looks at them."""
-    experiment = worker_context(folder.root).experiment
+    """A site's training cases, as a strategy looks at them; ``styles`` are of the other sites."""
     generator = torch_generator(
         experiment.seed, purpose="a look", round_number=start.round_number, site=start.name
     )
@@ -182,7 +187,6 @@ def local_data(
         images, targets = cases.take(indices, experiment.training, generator)
         return images.to(device), targets.to(device)
 
-    styles = other_styles(folder, start.name) if experiment.strategy.shares_style else ()
     return LocalData(len(cases), take, loss, generator, styles)
 
 
@@ -192,21 +196,35 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     folder, context = RunFolder(run), worker_context(run)
     state, weights, _ = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
-    device = next(context.model.parameters()).device
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for split in SPLITS[1:]:
-        found = context.task.predict(
-            context.model, site_cases(run, site, split), device, context.info
-        )
-        if not all(np.isfinite(values).all() for values in found.values()):
-            raise ConsiliumError(
-                f"The model after round {round_number} predicts no numbers at {site}: training "
-                "diverged. Lower training.lr, or strategy.server_lr where the strategy has one."
-            )
-        arrays |= {f"{split}.{name}": values for name, values in found.items()}
+    arrays = {
+        f"{split}.{name}": values
+        for split, found in predict_splits(run, site).items()
+        for name, values in found.items()
+    }
     with atomic_path(folder.site_path(round_number, site, "predictions")) as temporary:
         save_file(arrays, temporary)
     return stage_result(site, "evaluate", started)
+
+
+def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
+    """What the worker's model, as it is, predicts of the site's validation and test cases.
+
+    Raises:
+        ConsiliumError: something that is no number.
+    """
+    context = worker_context(run)
+    device = next(context.model.parameters()).device
+    predictions: dict[Split, Predictions] = {}
+    for split in SPLITS[1:]:
+        cases = site_cases(run, site, split)
+        found = context.task.predict(context.model, cases, device, context.info)
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise ConsiliumError(
+                f"The model predicts no numbers at {site}: training diverged. Lower training.lr, "
+                "or strategy.server_lr where the strategy has one."
+            )
+        predictions[split] = found
+    return predictions
 
 
 def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:

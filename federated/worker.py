@@ -21,6 +21,7 @@ from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.site_cases import SiteCases
 from federated.learning import LearningTask, task_of
+from federated.model_file import ModelHeader
 from federated.randomness import derive_seed
 from federated.run_folder import RunFolder
 from federated.training import choose_device, place
@@ -88,6 +89,25 @@ def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
         dims=info.dims,
         norm=experiment.model.norm,
         seed=derive_seed(experiment.seed, purpose="initial weights"),
+        conv=experiment.model.conv,
+        stem=experiment.model.stem,
+        scale_norm=experiment.model.scale_norm,
+        width=experiment.model.width,
+        deep_supervision=experiment.model.deep_supervision,
+    )
+
+
+def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) -> ModelHeader:
+    """What a file of the experiment's network says of it."""
+    return ModelHeader(
+        name=experiment.model.name,
+        norm=experiment.model.norm,
+        channels=info.channels,
+        classes=len(info.classes),
+        dims=info.dims,
+        size=experiment.data.size if info.task == "classification" else None,
+        dataset=info.name,
+        data_source=data_source,
         conv=experiment.model.conv,
         stem=experiment.model.stem,
         scale_norm=experiment.model.scale_norm,

@@ -21,7 +21,7 @@ from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
-from federated.model_file import ModelHeader, save_model
+from federated.model_file import save_model
 from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
@@ -30,7 +30,7 @@ from federated.site import personal_tensors
 from federated.summary import summarise
 from federated.transfer import load_pretrained
 from federated.update_files import read_state
-from federated.worker import new_model, peak_rss_mb
+from federated.worker import model_header, new_model, peak_rss_mb
 from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import tell
@@ -186,21 +186,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     state = read_state(folder.state_path(kept))
     state.layout.load(model, state.weights)
     info = run.prepared.dataset.info
-    header = ModelHeader(
-        name=experiment.model.name,
-        norm=experiment.model.norm,
-        channels=info.channels,
-        classes=len(info.classes),
-        dims=info.dims,
-        size=experiment.data.size if info.task == "classification" else None,
-        dataset=info.name,
-        data_source=run.prepared.data.source,
-        conv=experiment.model.conv,
-        stem=experiment.model.stem,
-        scale_norm=experiment.model.scale_norm,
-        width=experiment.model.width,
-        deep_supervision=experiment.model.deep_supervision,
-    )
+    header = model_header(experiment, info, run.prepared.data.source)
     own = personal_tensors(folder, kept)
     save_model(folder.model_path, model, header, own)
     if experiment.sites.overlays:

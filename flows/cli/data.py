@@ -1,4 +1,4 @@
-"""prepare, evaluate, sites: data, and models on it."""
+"""prepare, evaluate: data, and models on it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,12 +52,3 @@ def evaluate(
 
     resolved = load_experiment(experiment, sets or [], params)
     Console().print_json(data=evaluate_model(resolved, model, out))
-
-
-@app.command(epilog="Example: consilium sites adrenal --set sites.beta=0.1")
-def sites(experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS) -> None:
-    """Show which site has how many cases of each class."""
-    from federated.config import load_experiment
-    from flows.describe import sites_table
-
-    Console().print(sites_table(load_experiment(experiment, sets or [], params)))

@@ -96,13 +96,13 @@ def test_a_port_in_use(refused, project, monkeypatch, option, what):
 
 def test_an_unexpected_error_has_no_traceback_either(refused, monkeypatch, project):
     monkeypatch.setattr("federated.config.load_experiment", lambda *_: 1 / 0)
-    said = refused("sites", "tiny")
+    said = refused("sites", "show", "tiny")
     assert "ZeroDivisionError" in said
     assert "--debug" in said
 
 
 def test_debug_shows_the_traceback(monkeypatch, project):
-    monkeypatch.setattr(sys, "argv", ["consilium", "--debug", "sites", "tinny"])
+    monkeypatch.setattr(sys, "argv", ["consilium", "--debug", "sites", "show", "tinny"])
     monkeypatch.setenv("CONSILIUM_DEBUG", "")
     from federated.errors import ConsiliumError
 
@@ -111,7 +111,7 @@ def test_debug_shows_the_traceback(monkeypatch, project):
 
 
 def test_sites_are_shown_as_a_table(capsys, monkeypatch, project):
-    code, out, _ = call(capsys, monkeypatch, "sites", "tiny")
+    code, out, _ = call(capsys, monkeypatch, "sites", "show", "tiny")
     assert code == 0
     assert "site-02" in out
     assert "hyperplasia" in out

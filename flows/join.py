@@ -1,0 +1,145 @@
+"""fl-join: a new site joins a finished federation."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from federated.config import Experiment
+from federated.data.dataset import LocatedFile
+from federated.data.deal import AnyDataset, deal
+from federated.data.partition import Partition
+from federated.data.prepared import write_dealt
+from federated.errors import ConsiliumError
+from federated.files import write_json
+from federated.joining import WEIGHTS, Joined, joining_experiment
+from federated.model_file import save_model
+from federated.provenance import git_commit
+from federated.run_folder import RunFolder, reopen_run
+from federated.selection import metric_value_of
+from federated.update import Layout
+from federated.update_files import read_memory
+from federated.worker import model_header, new_model
+from flows.progress import tell
+from tasks.join import join
+from tasks.pool import open_pool
+from tasks.prepare import download, read
+from tasks.register import register, site_model_name
+from tasks.track import end_tracking, start_tracking, track_round
+from tasks.validate import validate
+
+
+@flow(name="fl-join", flow_run_name="{site} joins {experiment}")
+def fl_join(
+    experiment: str,
+    site: str,
+    data: str,
+    run_id: str = "latest",
+    rounds: int = 5,
+    runs: str = "runs",
+    register_model: bool = True,
+) -> str:
+    """Let a new site join a finished run: take, find its own part, train it, evaluate, register.
+
+    Args:
+        experiment: a name under ``experiments`` in params.yaml.
+        site: the new site's name.
+        data: the folder with the site's data, in the form of ``data.root``.
+        run_id: the federation's run, or ``latest``.
+        rounds: how many times ``training.local_epochs`` the site trains.
+        runs: the folder that holds all runs.
+        register_model: whether the site's model is registered as ``EXPERIMENT.SITE``.
+
+    Returns:
+        The site's folder, ``joined/SITE`` of the run.
+
+    Raises:
+        ConsiliumError: anything in the input that cannot be used.
+    """
+    federation, _ = reopen_run(Path(runs), experiment, run_id, None)
+    resolved = joining_experiment(federation, site, Path(data))
+    folder = RunFolder(federation.root / "joined" / site)
+    located, dataset, partition = _take(resolved, folder, site)
+    validate(resolved, dataset, partition, folder.root)
+    folder.write_inputs(resolved, located, ())
+    with open_pool(resolved) as pool:
+        joined = join(pool, folder.root, federation.root, site, rounds)
+    model = new_model(resolved, dataset.info)
+    Layout.of(model).load(model, read_memory(folder.memory_path(rounds, site))[WEIGHTS])
+    header = model_header(resolved, dataset.info, located.source)
+    save_model(folder.model_path, model, header)
+    mlflow_run_id = start_tracking(resolved, folder, located, git_commit(Path.cwd()))
+    track_round(mlflow_run_id, 0, joined.before, {})
+    track_round(mlflow_run_id, rounds, joined.after, {"joined/moved": joined.moved})
+    metric = resolved.selection.metric
+    after = joined.after.per_site[site]
+    version = None
+    if register_model:
+        name = site_model_name(experiment, site)
+        value = metric_value_of(after, metric)
+        version = register(name, folder.model_path, mlflow_run_id, metric, value).version
+        tell(f"registered {name} version {version}")
+    summary = _summary(federation, resolved, located, partition, joined, site, rounds)
+    write_json(folder.summary_path, summary | {"model_version": version})
+    files = [folder.root / name for name in ("summary.json", "validation.json", "data_docs")]
+    tags = {"joined": site, "federation": federation.run_id}
+    end_tracking(mlflow_run_id, "FINISHED", files, tags)
+    headline = metric.split("/")[1]
+    for split in ("val", "test"):
+        was, now = (each.per_site[site][split][headline] for each in (joined.before, joined.after))
+        tell(f"{split} {headline}: {_shown(was)} with the global model, {_shown(now)} with its own")
+    return str(folder.root)
+
+
+def _take(
+    experiment: Experiment, folder: RunFolder, site: str
+) -> tuple[LocatedFile, AnyDataset, Partition]:
+    """The site's data, and all of its cases as its own.
+
+    Raises:
+        ConsiliumError: there are none in the folder that was named.
+    """
+    located = download(experiment)
+    root = experiment.data.root
+    if not located.path.resolve().is_relative_to(root.resolve()):
+        raise ConsiliumError(
+            f"There is no {experiment.data.dataset} in {root}, where the joining site's data are "
+            f"to be; what was found lies in {located.path}. Name the folder above the data with "
+            "--data."
+        )
+    dataset = read(experiment, located)
+    dealt = deal(dataset, experiment.sites, experiment.seed)
+    (splits,) = dealt.sites.values()
+    partition = Partition({site: splits}, dealt.draws, dealt.moved)
+    write_dealt(folder.partition_path, experiment, located, dataset, partition)
+    return located, dataset, partition
+
+
+def _summary(
+    federation: RunFolder,
+    experiment: Experiment,
+    located: LocatedFile,
+    partition: Partition,
+    joined: Joined,
+    site: str,
+    rounds: int,
+) -> dict[str, Any]:
+    return {
+        "experiment": experiment.name,
+        "federation": federation.run_id,
+        "strategy": federation.experiment().strategy.name,
+        "site": site,
+        "cases": {split: len(cases) for split, cases in partition.sites[site].items()},
+        "data_source": located.source,
+        "data_md5": located.md5,
+        "rounds": rounds,
+        "moved": joined.moved,
+        "before": dict(joined.before.per_site[site]),
+        "after": dict(joined.after.per_site[site]),
+        "seconds": joined.seconds,
+        "seed": experiment.seed,
+    }
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
