@@ -238,6 +238,29 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
+def per_site_markdown(results: Sequence[Result]) -> str:
+    """In segmentation, where sites are what is compared: every site's own, meaned over seeds."""
+    task = results[0].task
+    if task.headline != "dice":
+        return ""
+    sites = results[0].summary["sites"]
+    if any(result.summary["sites"] != sites for result in results):
+        return ""
+    title = " / ".join(name.upper() if name != "dice" else task.title for name in task.compared)
+    lines = ["", f"At each site: {title}", "", _line(["strategy", *sites])]
+    lines.append(_line(["---"] * (1 + len(sites))))
+    for label in dict.fromkeys(result.cell.label for result in results):
+        group = [result.summary["per_site"] for result in results if result.cell.label == label]
+        cells = []
+        for site in sites:
+            means = [np.mean([per[site]["test"][n] for per in group]) for n in task.compared]
+            cells.append(
+                " / ".join(f"{m:.3f}" if i == 0 else f"{m:.1f}" for i, m in enumerate(means))
+            )
+        lines.append(_line([label, *cells]))
+    return "\n".join(lines) + "\n"
+
+
 def _line(values: Sequence[str]) -> str:
     return "| " + " | ".join(values) + " |"
 

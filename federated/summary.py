@@ -24,6 +24,7 @@ def summarise(
     git_commit: str,
     mlflow_run_id: str,
     model_version: int | None,
+    sensitive_layers: Mapping[str, Mapping[str, float]] | None,
 ) -> dict[str, Any]:
     """The summary of a run whose rounds are done, from the rounds' own records.
 
@@ -34,12 +35,15 @@ def summarise(
     checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
     ``data`` (download, reading, partition, validation). Bytes are those of the files that travel:
     payloads up, the initial state and the sum of each round down to every site.
+    ``sensitive_layers`` are the shares of each layer that pFL-ResFIM left to the sites.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)
     chosen = records[kept - 1]
     stages = {
-        stage: round(sum(record["seconds"][stage] for record in records), 3) for stage in STAGES
+        # Rounds of older versions do not have every stage.
+        stage: round(sum(record["seconds"].get(stage, 0.0) for record in records), 3)
+        for stage in STAGES
     }
     return {
         "experiment": experiment.name,
@@ -54,6 +58,7 @@ def summarise(
         "spread": chosen["spread"],
         "confusion": chosen["confusion"],
         "per_site": chosen["per_site"],
+        "sensitive_layers": sensitive_layers,
         "privacy": dict(privacy),
         "bytes": {
             key: sum(record["bytes"][key] for record in records)

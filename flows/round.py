@@ -27,6 +27,7 @@ from federated.provenance import git_commit
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
 from federated.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.site import personal_tensors
+from federated.strategies import ResFIM
 from federated.summary import summarise
 from federated.transfer import load_pretrained
 from federated.update_files import read_state
@@ -40,11 +41,12 @@ from tasks.overlays import overlays
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.privacy import plan_privacy, report_privacy
 from tasks.register import register, register_sites
+from tasks.sensitivity import sensitivity
 from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
-    *("data_docs", "privacy.json", "ledger", "overlays"),
+    *("data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
 )
 # Threads only wait for the pool of workers, which does the work.
 THREADS = max(32, 4 * (os.cpu_count() or 1))
@@ -217,6 +219,9 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,
         model_version=registration.version if registration else None,
+        sensitive_layers=sensitivity(folder.root, kept)
+        if isinstance(experiment.strategy, ResFIM)
+        else None,
     )
     write_json(folder.summary_path, summary)
     files = [folder.root / name for name in KEPT_IN_MLFLOW]

@@ -9,9 +9,11 @@ from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.comparison import Result, markdown, rows
+from federated.comparison import Result, markdown, per_site_markdown, rows
 from federated.comparison_figure import comparison_figure
 from federated.files import write_json, write_text
+from federated.sensitivity import Shares, mean_shares, sensitivity_figure
+from tasks.sensitivity import FIGURE
 from tasks.track import client, experiment_id
 
 
@@ -27,11 +29,12 @@ class Compared:
 def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
     """Write ``table.md``, ``cells.json`` and a figure, and keep them as a run in MLflow.
 
-    The figure is named after the task's headline: ``auc.png`` or ``dice.png``.
+    The figure is named after the task's headline: ``auc.png`` or ``dice.png``. Where layers were
+    found sensitive to the domain, ``sensitive_layers.png`` shows which.
     """
     table, task = rows(results), results[0].task
     note = _note(results)
-    text = markdown(table, task, command, note)
+    text = markdown(table, task, command, note) + per_site_markdown(results)
     write_text(folder / "table.md", text)
     write_json(
         folder / "cells.json",
@@ -39,8 +42,25 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
     )
     figure = folder / f"{task.headline}.png"
     comparison_figure(results, figure, f"{name}: {note.split('.')[0]}")
-    _track(name, table, task.headline, folder, command)
+    files = ["table.md", "cells.json", figure.name]
+    if shares := _sensitive_layers(results):
+        sensitivity_figure(shares, folder / FIGURE, f"{name}: mean over seeds")
+        files.append(FIGURE)
+    _track(name, table, task.headline, folder, command, files)
     return Compared(folder, text)
+
+
+def _sensitive_layers(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Of every label that has such, the shares of each layer at its sites, meaned over seeds."""
+    found: dict[str, list[Shares]] = {}
+    for result in results:
+        if shares := result.summary.get("sensitive_layers"):
+            found.setdefault(result.cell.label, []).append(shares)
+    return {
+        f"{label}, {site}": layers
+        for label, several in found.items()
+        for site, layers in mean_shares(several).items()
+    }
 
 
 def _note(results: Sequence[Result]) -> str:
@@ -77,7 +97,12 @@ def _cell(result: Result) -> dict[str, Any]:
 
 
 def _track(
-    name: str, table: Sequence[dict[str, Any]], headline: str, folder: Path, command: str
+    name: str,
+    table: Sequence[dict[str, Any]],
+    headline: str,
+    folder: Path,
+    command: str,
+    files: Sequence[str],
 ) -> None:
     mlflow = client()
     tags = {"kind": "comparison", "command": command}
@@ -92,6 +117,6 @@ def _track(
     labels = ",".join(row["label"] for row in table)
     run_id = run.info.run_id
     mlflow.log_batch(run_id, metrics=metrics, params=[Param("labels", labels)])
-    for file in ("table.md", "cells.json", f"{headline}.png"):
+    for file in files:
         mlflow.log_artifact(run_id, str(folder / file))
     mlflow.set_terminated(run_id, "FINISHED")

@@ -4,11 +4,20 @@ import yaml
 from matplotlib import image
 from scipy import stats
 
-from federated.comparison import Cell, Result, cells, markdown, paired_p, rows
+from federated.comparison import (
+    Cell,
+    Result,
+    cells,
+    markdown,
+    paired_p,
+    per_site_markdown,
+    rows,
+)
 from federated.comparison_figure import comparison_figure
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION
 from federated.results_page import put_table
+from federated.sensitivity import mean_shares, sensitivity_figure
 from tests.conftest import TINY_PARAMS
 
 
@@ -141,3 +150,32 @@ def test_a_page_with_half_a_mark_is_refused_and_left_as_it_was(tmp_path):
     with pytest.raises(ConsiliumError, match="only one of the marks"):
         put_table(page, "`one`\n")
     assert page.read_text() == broken
+
+
+def segmented(label, seed, dice):
+    per_site = {
+        site: {"test": {"dice": dice + more, "hd95": 2.0, "assd": 0.5}}
+        for site, more in (("site-a", 0.1), ("site-b", -0.1))
+    }
+    summary = {"task": "segmentation", "sites": ["site-a", "site-b"], "per_site": per_site}
+    return Result(Cell(label, seed, ()), summary, [])
+
+
+def test_in_segmentation_every_site_has_its_own_means_over_seeds():
+    text = per_site_markdown(
+        [segmented("fedavg", 0, 0.5), segmented("fedavg", 1, 0.7), segmented("resfim", 0, 0.8)]
+    )
+    assert "At each site: Dice / HD95 / ASSD" in text
+    assert "| fedavg | 0.700 / 2.0 / 0.5 | 0.500 / 2.0 / 0.5 |" in text
+    assert "| resfim | 0.900 / 2.0 / 0.5 | 0.700 / 2.0 / 0.5 |" in text
+    assert per_site_markdown([result("fedavg", 0, 0.8)]) == ""
+
+
+def test_the_figure_of_sensitive_layers_is_drawn_from_means_over_seeds(tmp_path):
+    one = {"site-a": {"down.0": 0.2, "head": 0.0}, "site-b": {"down.0": 0.4, "head": 0.1}}
+    two = {"site-a": {"down.0": 0.4, "head": 0.2}, "site-b": {"down.0": 0.4, "head": 0.1}}
+    shares = mean_shares([one, two])
+    assert shares["site-a"] == pytest.approx({"down.0": 0.3, "head": 0.1})
+    sensitivity_figure(shares, tmp_path / "layers.png", "two seeds")
+    drawn = image.imread(tmp_path / "layers.png")
+    assert len(np.unique(drawn.reshape(-1, drawn.shape[-1]), axis=0)) > 20

@@ -50,6 +50,9 @@ def test_resfim_keeps_a_share_of_the_values_and_shares_the_rest(run):
     masks = [read_memory(folder.latest_memory(site, 1))[MASK].astype(bool) for site in SITES]
     assert all(mask.mean() == pytest.approx(0.2, abs=0.01) for mask in masks)
     assert (masks[0] != masks[1]).any()
+    summary = json.loads(folder.summary_path.read_text())
+    assert set(summary["sensitive_layers"]) == set(SITES)
+    assert (folder.root / "sensitive_layers.png").stat().st_size > 5000
     common = weights(folder)
     for site, mask in zip(SITES, masks, strict=True):
         model = load_model(folder.model_path, site)
