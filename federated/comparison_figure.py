@@ -78,7 +78,10 @@ def _draw(
     )
     megabytes = traffic.cumsum(axis=1).mean(axis=0) / 1e6
     mean, sd = curves.mean(axis=0), curves.std(axis=0, ddof=1 if len(group) > 1 else 0)
-    rounds = np.arange(1, length + 1)
+    # Not every round need have been evaluated.
+    known = ~np.isnan(mean)
+    mean, sd, megabytes = mean[known], sd[known], megabytes[known]
+    rounds = np.arange(1, length + 1)[known]
     color, dashes = f"C{number % 10}", "-" if number < 10 else "--"
     by_round.plot(rounds, mean, dashes, color=color, label=label)
     by_round.fill_between(rounds, mean - sd, mean + sd, color=color, alpha=0.12)
@@ -103,5 +106,5 @@ def _draw_privacy(
 
 
 def _score(record: Mapping[str, Any], headline: str) -> float:
-    value = record["metrics"]["test"][headline]
+    value = record["metrics"]["test"][headline] if record["metrics"] else None
     return float("nan") if value is None else float(value)

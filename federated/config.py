@@ -129,14 +129,16 @@ class TrainingSettings(Settings):
 class SelectionSettings(Settings):
     """Which round's model a run keeps, when it stops early, and what makes a champion.
 
-    ``keep`` is the best round by ``metric`` or the last one. With ``patience`` a run ends after
-    that many rounds without a better value.
+    Models are evaluated after ``every`` so many rounds, and after the last. ``keep`` is the best of
+    these by ``metric`` or the last one. With ``patience`` a run ends where a model is not better
+    than one of that many rounds before.
     """
 
     metric: Literal["val/auc", "val/accuracy", "val/balanced_accuracy", "val/loss", "val/dice"] = (
         "val/auc"
     )
     keep: Literal["best", "last"] = "best"
+    every: int = Field(default=1, ge=1)
     patience: Annotated[int, Field(ge=1)] | None = None
 
 

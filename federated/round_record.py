@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from federated.data.dataset import Split
 from federated.data.partition import Partition
 from federated.evaluation import Evaluation
+from federated.metrics import Metrics
 from federated.timing import Interval, covered
 from federated.worker import StageResult, peak_rss_mb
 
@@ -76,13 +78,16 @@ class RoundRecord:
         """The round as plain values, for ``round.json``."""
         losses = {stage.site: stage.loss for stage in self.stages if stage.stage == "local_train"}
         spent = {stage.site: stage.epsilon for stage in self.stages if stage.epsilon is not None}
+        # Of a round that was not evaluated, the sites that trained; not where all were pooled.
+        trained: dict[str, dict[Split, Metrics]] = {s: {} for s in losses if s in partition.sites}
+        evaluated = self.evaluation.per_site or trained
         per_site = {
             site: {
                 "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
                 "train_loss": losses.get(site),
                 **metrics,
             }
-            for site, metrics in self.evaluation.per_site.items()
+            for site, metrics in evaluated.items()
         }
         return {
             "round": self.round_number,

@@ -13,8 +13,10 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from federated.coordinator import choose_sites, forget_round, site_weights
+from federated.evaluation import Evaluation
 from federated.exchange import download_size
 from federated.round_record import RoundRecord
+from federated.selection import is_evaluated
 from federated.timing import Interval
 from federated.update_files import read_layout
 from federated.worker import StageResult
@@ -55,12 +57,7 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     dropped = exchanged.dropped | sent.dropped
     arrived = [site for site in asked if site not in dropped]
     opened, aggregated = _sum_up(run, round_number, arrived)
-    root = run.folder.root
-    evaluated = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
-    predicted = [future.result() for future in evaluated]
-    evaluation, scored = evaluate(
-        root, round_number, run.sites, run.prepared.dataset.info, predicted
-    )
+    predicted, evaluation, scored = _evaluate(run, round_number)
     record = RoundRecord(
         round_number,
         arrived,
@@ -106,6 +103,18 @@ def _sum_up(
     return [], [aggregated]
 
 
+def _evaluate(run: Run, round_number: int) -> tuple[list[StageResult], Evaluation, Interval]:
+    """evaluate at every site and then all together, in a round that is evaluated."""
+    experiment, root = run.experiment, run.folder.root
+    if not is_evaluated(experiment.selection, round_number, experiment.rounds):
+        now = time.time()
+        return [], Evaluation({}, {}, {}, {}), Interval(now, now)
+    submitted = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
+    predicted = [future.result() for future in submitted]
+    info = run.prepared.dataset.info
+    return predicted, *evaluate(root, round_number, run.sites, info, predicted)
+
+
 def _report(run: Run, record: RoundRecord) -> float:
     """Track a round, write its record, and tell of it; return when its time was taken."""
     folder, number, rounds = run.folder, record.round_number, run.experiment.rounds
@@ -120,7 +129,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     seconds = record.seconds()
     measured = time.time()
     checkpoint(folder.root, number, record.to_json(run.partition, sizes, seconds))
-    metrics = record.evaluation.overall["val"]
+    metrics = record.evaluation.overall.get("val", {})
     get_run_logger().info(describe(number, rounds, metrics, seconds["total"]))
     shown = listener()
     if shown:

@@ -25,7 +25,7 @@ class Listener(Protocol):
         """A site finished a stage."""
 
     def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
-        """A round is complete, with the metrics of the validation split."""
+        """A round is complete, with the metrics of the validation split, if it has any."""
 
 
 def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float) -> str:
@@ -35,7 +35,8 @@ def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float) -
         for name in ("auc", "accuracy", "dice", "hd95", "loss")
         if metrics.get(name) is not None
     )
-    return f"round {round_number}/{rounds}: validation {shown} ({seconds:.1f} s)"
+    found = f"validation {shown}" if metrics else "not evaluated"
+    return f"round {round_number}/{rounds}: {found} ({seconds:.1f} s)"
 
 
 class PlainLines:

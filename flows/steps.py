@@ -62,7 +62,7 @@ def export_run(folder: RunFolder, target: Path) -> None:
         temporary.write_bytes(folder.model_path.read_bytes())
     with atomic_path(target / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        records = folder.records()
+        records = [record for record in folder.records() if record["metrics"]]
         names = [name for name in EXPORTED if name in records[0]["metrics"]["val"]]
         writer.writerow(["round", "split", "score", *names])
         for record in records:

@@ -1,7 +1,7 @@
 import pytest
 
 from federated.config import SelectionSettings
-from federated.selection import best_round, kept_round, stops_early
+from federated.selection import best_round, is_evaluated, kept_round, stops_early
 
 
 def records(*values, name="auc"):
@@ -30,3 +30,19 @@ def test_the_last_round_is_kept_on_request():
 def test_a_run_stops_after_patience_rounds_without_a_better_value(values, stops):
     assert stops_early(records(*values), SelectionSettings(patience=2)) == stops
     assert not stops_early(records(*values), SelectionSettings())
+
+
+def test_rounds_that_were_not_evaluated_are_neither_kept_nor_stopped_at():
+    sparse = records(0.0, 0.6, 0.0, 0.5, 0.0)
+    for number in (0, 2, 4):
+        sparse[number]["metrics"] = {}
+    assert kept_round(sparse, SelectionSettings()) == 2
+    assert kept_round(sparse, SelectionSettings(keep="last")) == 4
+    assert not stops_early(sparse, SelectionSettings(patience=2))
+    assert stops_early(sparse[:4], SelectionSettings(patience=2))
+    assert kept_round(sparse[:1], SelectionSettings()) == 1
+
+
+def test_every_so_many_rounds_and_the_last_are_evaluated():
+    evaluated = [n for n in range(1, 9) if is_evaluated(SelectionSettings(every=3), n, 8)]
+    assert evaluated == [3, 6, 8]

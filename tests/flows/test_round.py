@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from federated.errors import ConsiliumError
 from federated.model_file import load_model
 from federated.update_files import read_state
+from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
 from tests.conftest import tiny_arrays
@@ -32,6 +33,7 @@ SUMMARY_KEYS = [
         "spread",
         "confusion",
         "per_site",
+        "sensitive_layers",
         "privacy",
         "bytes",
         "seconds",
@@ -157,6 +159,22 @@ def test_every_strategy_resumes_to_the_same_model(run, name):
     for site in ("site-00", "site-01", "site-02"):
         one, other = (load_model(f.model_path, site).state_dict() for f in (whole, resumed))
         assert all((one[key] == other[key]).all() for key in one)
+
+
+def test_a_round_may_pass_without_an_evaluation(run):
+    folder = run(rounds=3, overrides=["selection.every=2"])
+    first, second, third = folder.records()
+    assert first["metrics"] == first["spread"] == {}
+    assert set(first["per_site"]["site-00"]) == {"cases", "train_loss"}
+    assert second["metrics"]["test"]["auc"] is not None
+    summary = json.loads(folder.summary_path.read_text())
+    assert summary["metrics"] in (second["metrics"], third["metrics"])
+    assert first["seconds"]["evaluate"] == 0 < third["seconds"]["evaluate"]
+    every = run(rounds=3)
+    assert every.records()[1]["metrics"] == second["metrics"]
+    export_run(folder, folder.root / "exported")
+    rows = (folder.root / "exported" / "rounds.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ["2", "2", "3", "3"]
 
 
 def test_fedbns_sites_have_models_of_their_own(run):
