@@ -34,6 +34,7 @@ from federated.privacy.dp_sgd import Mode
 from federated.privacy.noise import SecretRandom
 from federated.strategies.strategy import LocalRule
 from federated.training import choose_device, place, train
+from federated.worker import keep_freed_memory
 from models import build_model
 
 Network = Literal["small_cnn", "dp_resnet"]
@@ -45,6 +46,7 @@ NONE = "none"
 @lru_cache(maxsize=1)
 def _prepared(network: Network, cases: int, device: str) -> tuple[nn.Module, LabelledImages]:
     torch.set_num_threads(1)
+    keep_freed_memory()  # as workers do
     info = dataset_info(SETS[network])
     channels, dims, classes = info.channels, info.dims, len(info.classes)
     model = build_model(

@@ -31,7 +31,7 @@ from federated.strategies import ResFIM
 from federated.strategies.strategy import LocalData, LocalRule, SiteStart
 from federated.training import place, train
 from federated.update import Layout
-from federated.worker import new_model, peak_rss_mb
+from federated.worker import keep_freed_memory, new_model, peak_rss_mb
 
 CPU = torch.device("cpu")
 
@@ -71,6 +71,7 @@ class RandomCases:
 def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
     """Seconds, growth of the peak in MiB, and a model's size in MiB."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as workers do
     experiment: Experiment = load_experiment(name)
     family, settings = FAMILIES[experiment.data.dataset], experiment.training
     info = DatasetInfo(

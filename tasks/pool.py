@@ -13,7 +13,7 @@ import torch
 from federated.config import Dask, Experiment, Processes
 from federated.errors import ConsiliumError
 from federated.training import choose_device
-from federated.worker import StageResult
+from federated.worker import StageResult, keep_freed_memory
 
 WORKERS_A_GPU = 4
 
@@ -95,6 +95,7 @@ def _start_worker(numbers: Any) -> None:
     """One torch thread a worker; its number decides which GPU it uses."""
     os.environ["CONSILIUM_WORKER"] = str(numbers.get())
     torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def _import_stages() -> int:
