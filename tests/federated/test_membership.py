@@ -40,7 +40,9 @@ def sent_by(model, cases, privacy=None):
     if privacy:
         release = privacy.plan(len(cases), 6, 4, 20)
         random = SecretRandom(bytes(31) + bytes([cases[0]]))
-        private = partial(privacy.gradients, release=release, cases=len(cases), random=random)
+        private = partial(
+            privacy.gradients, release=release, cases=len(cases), clip=privacy.clip, random=random
+        )
     settings = TrainingSettings(optimizer="sgd", lr=0.01, momentum=0, batch_size=4, augment="none")
     given = {"seed": 0, "round_number": 1, "rounds": 1, "device": CPU}
     own = LabelledImages(IMAGES[cases], LABELS[cases])

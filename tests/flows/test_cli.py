@@ -40,8 +40,11 @@ MISTAKES = {
     "sites: 0": (["run", "tiny", "--set", "sites=0"], "sites=0 is not possible"),
     "no sites": (["run", "tiny", "--set", "sites.count=0"], "sites.count=0 is not possible"),
     "beta 0": (["run", "tiny", "--set", "sites.beta=0"], "sites.beta=0 is not possible"),
-    "negative beta": (["sites", "tiny", "--set", "sites.beta=-1"], "sites.beta=-1"),
-    "more sites than cases": (["sites", "tiny", "--set", "sites.count=90"], "Lower sites.count"),
+    "negative beta": (["sites", "show", "tiny", "--set", "sites.beta=-1"], "sites.beta=-1"),
+    "more sites than cases": (
+        ["sites", "show", "tiny", "--set", "sites.count=90"],
+        "Lower sites.count",
+    ),
     "not a setting": (["run", "tiny", "--set", "mu"], "section.key=value"),
     "unknown step": (["prepare", "tiny", "--step", "clean"], "There is no step 'clean'"),
     "nothing prepared": (["prepare", "tiny", "--step", "partition"], "consilium prepare tiny"),
@@ -182,17 +185,21 @@ COMMANDS = [
     "compare",
     "prepare",
     "evaluate",
-    "sites",
+    "predict",
     "doctor",
     "serve",
 ]
 
 
-LEDGER = ["ledger show", "ledger verify", "ledger budget"]
+GROUPS = {
+    "keys": ("new", "show", "rotate"),
+    "ledger": ("show", "verify", "budget"),
+    "sites": ("show", "join"),
+}
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, *(f"keys {c}" for c in ("new", "show", "rotate")), *LEDGER]
+    "command", [*COMMANDS, *(f"{group} {one}" for group in GROUPS for one in GROUPS[group])]
 )
 def test_every_command_has_help_with_an_example(capsys, monkeypatch, command):
     code, out, _ = call(capsys, monkeypatch, *command.split(), "--help")
