@@ -70,7 +70,7 @@ def epoch(
     make = None
     if mode != NONE:
         release = Release(1.0, batch / cases, cases // batch)
-        private = DPSGD(noise_multiplier=1.0, mode=mode, physical_batch=batch)
+        private = DPSGD(noise_multiplier=1.0, mode=mode)
         random = SecretRandom(bytes(32))
         make = partial(
             private.gradients, release=release, cases=cases, clip=private.clip, random=random
