@@ -23,8 +23,8 @@ from rich.table import Table
 
 from federated.config import Experiment, TrainingSettings, load_experiment
 from federated.data.cases import Batch, batches
-from federated.data.dataset import DatasetInfo
 from federated.data.families import FAMILIES
+from federated.data.folder_dataset import folder_info
 from federated.learning.segmentation import make_loss
 from federated.spectral_style import style_of
 from federated.strategies import ResFIM
@@ -74,15 +74,7 @@ def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
     keep_freed_memory()  # as workers do
     experiment: Experiment = load_experiment(name)
     family, settings = FAMILIES[experiment.data.dataset], experiment.training
-    info = DatasetInfo(
-        name=name,
-        classes=family.labels,
-        dims=family.dims,
-        channels=family.channels,
-        cases={},
-        licence=family.licence,
-        task="segmentation",
-    )
+    info = folder_info(family, {})
     cases = RandomCases(count, info.channels, len(info.classes), family.shape)
     model = place(new_model(experiment, info), CPU).train()
     layout, loss = Layout.of(model), make_loss(cases, settings, info, CPU)
@@ -95,7 +87,11 @@ def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
         style = style_of(other, strategy.beta)[0].numpy()
         start = SiteStart(layout, layout.flatten(model))
         data = LocalData(
-            count, lambda some: cases.take(some, settings, generator), loss, generator, [style]
+            count,
+            lambda some: cases.take(some, settings, generator),
+            loss,
+            generator,
+            lambda: [style],
         )
         strategy.find_mask(start, model, data)
     else:

@@ -143,6 +143,14 @@ def read_result(cell: Cell, folder: RunFolder) -> Result:
     return Result(cell, read_json(folder.summary_path), folder.records())
 
 
+def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results of each label, in the order in which labels first come."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.cell.label, []).append(result)
+    return groups
+
+
 def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, float | None]:
     """Two-sided p over seeds of a paired t-test and of Wilcoxon's signed ranks.
 
@@ -170,11 +178,9 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     not. ``epsilon`` is the largest of any seed.
     """
     task = results[0].task
-    by_label: dict[str, dict[int, Result]] = {}
-    for result in results:
-        by_label.setdefault(result.cell.label, {})[result.cell.seed] = result
+    seeds = {label: {r.cell.seed: r for r in group} for label, group in by_label(results).items()}
     table = []
-    for label, by_seed in by_label.items():
+    for label, by_seed in seeds.items():
         row: dict[str, Any] = {"label": label, "seeds": sorted(by_seed)}
         for metric in task.compared:
             values = [result.value(metric) for result in by_seed.values()]
@@ -191,7 +197,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         row["seconds"] = float(
             np.mean([result.summary["seconds"]["total"] for result in by_seed.values()])
         )
-        base = by_label.get(BASELINE, {})
+        base = seeds.get(BASELINE, {})
         pairs = sorted(set(by_seed) & set(base))
         row["difference"] = row["p"] = row["p_wilcoxon"] = None
         if label != BASELINE and pairs:
@@ -249,8 +255,8 @@ def per_site_markdown(results: Sequence[Result]) -> str:
     title = " / ".join(name.upper() if name != "dice" else task.title for name in task.compared)
     lines = ["", f"At each site: {title}", "", _line(["strategy", *sites])]
     lines.append(_line(["---"] * (1 + len(sites))))
-    for label in dict.fromkeys(result.cell.label for result in results):
-        group = [result.summary["per_site"] for result in results if result.cell.label == label]
+    for label, found in by_label(results).items():
+        group = [result.summary["per_site"] for result in found]
         cells = []
         for site in sites:
             means = [np.mean([per[site]["test"][n] for per in group]) for n in task.compared]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from federated.comparison import Result
+from federated.comparison import Result, by_label
 from federated.files import atomic_path
 
 # Nothing travels, or what travels are the images themselves.
@@ -28,9 +28,7 @@ def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None
     private = any(result.epsilon is not None for result in results)
     figure = Figure(figsize=(16 if private else 12, 5), layout="constrained")
     by_round, by_bytes, *rest = figure.subplots(1, 3 if private else 2, sharey=True)
-    labels = list(dict.fromkeys(result.cell.label for result in results))
-    for number, label in enumerate(labels):
-        group = [result for result in results if result.cell.label == label]
+    for number, (label, group) in enumerate(by_label(results).items()):
         _draw(group, label, by_round, by_bytes, number, task.headline)
         for by_epsilon in rest:
             _draw_privacy(group, label, by_epsilon, number, task.headline)

@@ -17,7 +17,6 @@ from federated.run_folder import RunFolder
 from federated.selection import kept_round
 from federated.site import local_data, predict_splits
 from federated.strategies.strategy import LocalRule, SiteStart
-from federated.style_exchange import other_styles
 from federated.training import train
 from federated.update import Vector
 from federated.update_files import read_state, write_memory
@@ -92,9 +91,8 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
     before = _evaluate(run, site)
     device = next(model.parameters()).device
     loss = context.task.make_loss(cases, experiment.training, context.info, device)
-    styles = other_styles(others, site) if common.strategy.shares_style else []
     model.train()
-    data = local_data(experiment, start, cases, loss, device, styles)
+    data = local_data(others, experiment, start, cases, loss, device)
     movable = common.strategy.movable(start, model, data)
     weights: Vector = state.weights
     for number in range(1, rounds + 1):

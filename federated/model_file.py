@@ -41,6 +41,22 @@ class ModelHeader:
     width: int = 16
     deep_supervision: bool = False
 
+    def build(self, seed: int) -> nn.Module:
+        """The network, with random weights that depend on ``seed`` alone."""
+        return build_model(
+            self.name,
+            channels=self.channels,
+            classes=self.classes,
+            dims=self.dims,
+            norm=self.norm,
+            seed=seed,
+            conv=self.conv,
+            stem=self.stem,
+            scale_norm=self.scale_norm,
+            width=self.width,
+            deep_supervision=self.deep_supervision,
+        )
+
 
 def save_model(
     path: Path, model: nn.Module, header: ModelHeader, personal: PersonalTensors | None = None
@@ -100,19 +116,7 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
             f"The model {path} is personalised: every site has its own, and {site!r} is not one "
             f"of them. Name one of {', '.join(sites)}."
         )
-    model = build_model(
-        header.name,
-        channels=header.channels,
-        classes=header.classes,
-        dims=header.dims,
-        norm=header.norm,
-        seed=0,
-        conv=header.conv,
-        stem=header.stem,
-        scale_norm=header.scale_norm,
-        width=header.width,
-        deep_supervision=header.deep_supervision,
-    )
+    model = header.build(seed=0)
     own = f"{site}{SEPARATOR}"
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())

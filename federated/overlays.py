@@ -34,7 +34,7 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
     folder, context = RunFolder(run), worker_context(run)
     cases = site_cases(run, site, "test")
     assert isinstance(cases, SegmentedCases)
-    state, weights, _ = site_weights_after(folder, round_number, site)
+    state, weights = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     device = next(context.model.parameters()).device
     masks: dict[str, tuple[PreparedCase, Mask, Mask]] = {}

@@ -1,7 +1,7 @@
 """What a site does with its own cases in a round: local-train and evaluate."""
 
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,12 @@ CLIP = "clipping norm"
 
 def site_weights_after(
     folder: RunFolder, round_number: int, site: str
-) -> tuple[RoundState, Vector, Arrays]:
-    """The state after a round, the weights of a site's own model then, and the site's memory."""
+) -> tuple[RoundState, Vector]:
+    """The state after a round, and the weights of a site's own model then."""
     state = read_state(folder.state_path(round_number))
     memory = site_memory(folder, round_number, site)
-    strategy = folder.experiment().strategy
-    return state, strategy.own_weights(state.weights, state.layout, memory), memory
+    strategy = worker_context(folder.root).experiment.strategy
+    return state, strategy.own_weights(state.weights, state.layout, memory)
 
 
 def site_memory(folder: RunFolder, round_number: int, site: str) -> Arrays:
@@ -140,7 +140,6 @@ def _train_passes(
     settings, device = experiment.training, next(model.parameters()).device
     loss = context.task.make_loss(cases, settings, context.info, device)
     passes = experiment.strategy.passes(start)
-    styles = other_styles(folder, start.name) if experiment.strategy.shares_style else []
     ended: list[Vector] = []
     rules: list[LocalRule] = []
     for number, one in enumerate(passes):
@@ -164,21 +163,21 @@ def _train_passes(
             device=device,
             private=private.make_gradients(len(cases)) if private else None,
         )
-        rule.look(model, local_data(experiment, start, cases, loss, device, styles))
+        rule.look(model, local_data(folder, experiment, start, cases, loss, device))
         ended.append(layout.flatten(model))
         rules.append(rule)
     return result, ended, rules
 
 
 def local_data(
+    folder: RunFolder,
     experiment: Experiment,
     start: SiteStart,
     cases: Cases,
     loss: Loss,
     device: torch.device,
-    styles: Sequence[Vector],
 ) -> LocalData:
-    """A site's training cases, as a strategy looks at them; ``styles`` are of the other sites."""
+    """A site's training cases, as a strategy looks at them; ``folder`` has the others' styles."""
     generator = torch_generator(
         experiment.seed, purpose="a look", round_number=start.round_number, site=start.name
     )
@@ -187,6 +186,7 @@ def local_data(
         images, targets = cases.take(indices, experiment.training, generator)
         return images.to(device), targets.to(device)
 
+    styles = partial(other_styles, folder, start.name)
     return LocalData(len(cases), take, loss, generator, styles)
 
 
@@ -194,7 +194,7 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round."""
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
-    state, weights, _ = site_weights_after(folder, round_number, site)
+    state, weights = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     arrays = {
         f"{split}.{name}": values

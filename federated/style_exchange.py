@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from federated.privacy.dp_sgd import clipped
 from federated.private_release import begin_style_release
 from federated.randomness import torch_generator
 from federated.run_folder import RunFolder
@@ -52,11 +53,10 @@ def site_style(folder: RunFolder, site: str) -> Vector:
     total: npt.NDArray[np.float64] | float = 0.0
     for some in torch.split(torch.arange(len(cases)), CASES_AT_ONCE):
         images, _ = cases.take(some, settings, generator)
-        styles = style_of(images, strategy.beta).double().numpy()
+        styles = style_of(images, strategy.beta).double()
         if noise:
-            norms = np.sqrt(np.square(styles).sum(axis=tuple(range(1, styles.ndim)), keepdims=True))
-            styles = styles * np.minimum(1.0, noise.clip / np.maximum(norms, 1e-30))
-        total = total + styles.sum(axis=0)
+            styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)
+        total = total + styles.sum(dim=0).numpy()
     total = np.asarray(total)
     if noise and random:
         total = total + noise.noise_multiplier * noise.clip * random.normal(total.shape)

@@ -26,7 +26,6 @@ from federated.model_file import ModelHeader
 from federated.randomness import derive_seed
 from federated.run_folder import RunFolder
 from federated.training import choose_device, place
-from models import build_model
 
 # glibc's numbers of these settings, in malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -85,19 +84,8 @@ class WorkerContext:
 
 def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
     """The experiment's network with its initial weights."""
-    return build_model(
-        experiment.model.name,
-        channels=info.channels,
-        classes=len(info.classes),
-        dims=info.dims,
-        norm=experiment.model.norm,
-        seed=derive_seed(experiment.seed, purpose="initial weights"),
-        conv=experiment.model.conv,
-        stem=experiment.model.stem,
-        scale_norm=experiment.model.scale_norm,
-        width=experiment.model.width,
-        deep_supervision=experiment.model.deep_supervision,
-    )
+    seed = derive_seed(experiment.seed, purpose="initial weights")
+    return model_header(experiment, info, experiment.data.source).build(seed)
 
 
 def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) -> ModelHeader:

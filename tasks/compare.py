@@ -9,10 +9,10 @@ from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.comparison import Result, markdown, per_site_markdown, rows
+from federated.comparison import Result, by_label, markdown, per_site_markdown, rows
 from federated.comparison_figure import comparison_figure
 from federated.files import write_json, write_text
-from federated.sensitivity import Shares, mean_shares, sensitivity_figure
+from federated.sensitivity import mean_shares, sensitivity_figure
 from tasks.sensitivity import FIGURE
 from tasks.track import client, experiment_id
 
@@ -52,14 +52,11 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
 
 def _sensitive_layers(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     """Of every label that has such, the shares of each layer at its sites, meaned over seeds."""
-    found: dict[str, list[Shares]] = {}
-    for result in results:
-        if shares := result.summary.get("sensitive_layers"):
-            found.setdefault(result.cell.label, []).append(shares)
+    found = [result for result in results if result.summary.get("sensitive_layers")]
     return {
         f"{label}, {site}": layers
-        for label, several in found.items()
-        for site, layers in mean_shares(several).items()
+        for label, group in by_label(found).items()
+        for site, layers in mean_shares([r.summary["sensitive_layers"] for r in group]).items()
     }
 
 

@@ -83,16 +83,21 @@ def read_folder(folder: Path, name: str) -> FolderDataset:
             f"The folder {folder} holds {len(found.cases)} cases of {name}, too few patients to "
             "split into training, validation and test. At least three are needed, best many more."
         )
-    info = DatasetInfo(
-        name=name,
+    info = folder_info(family, {split: len(cases[split]) for split in SPLITS})
+    return FolderDataset(family, info, cases, found.strays)
+
+
+def folder_info(family: Family, cases: Mapping[Split, int]) -> DatasetInfo:
+    """What is known of a family's images, and how many ``cases`` each split has."""
+    return DatasetInfo(
+        name=family.name,
         classes=family.labels,
         dims=family.dims,
         channels=family.channels,
-        cases={split: len(cases[split]) for split in SPLITS},
+        cases=cases,
         licence=family.licence,
         task="segmentation",
     )
-    return FolderDataset(family, info, cases, found.strays)
 
 
 def split_patients(cases: Sequence[CaseFiles]) -> dict[Split, tuple[CaseFiles, ...]]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -28,9 +27,7 @@ class MixtureRule(LocalRule):
     """Leaves the gradients and sums up ⟨v̄ − w, ∇f(v̄)⟩."""
 
     def __init__(self, start: SiteStart, model: nn.Module) -> None:
-        device = next(model.parameters()).device
-        parts = start.layout.split(start.weights)
-        self.anchor = {name: torch.tensor(part, device=device) for name, part in parts.items()}
+        self.anchor = start.tensors(model)
         self.sum, self.steps = 0.0, 0
 
     def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:

@@ -8,12 +8,11 @@ round begins with; the global one is trained as in FedAvg. What a site uses is v
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from federated.strategies.fedprox import ProximalRule
 from federated.strategies.strategy import OWN, LocalPass, LocalRule, SiteStart, Strategy
-from federated.update import Arrays, Layout, Vector
+from federated.update import Arrays, Vector
 
 
 class Ditto(Strategy):
@@ -23,26 +22,18 @@ class Ditto(Strategy):
     lam: float = Field(default=0.1, ge=0)
     personal_epochs: int | None = Field(default=None, ge=1)
 
-    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
-        """The personal model, once there is one."""
-        own: Vector = memory.get(OWN, weights)
-        return own
-
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
         """The personal model near the global one, then the global one."""
         own = self.own_weights(start.weights, start.layout, start.memory)
         return [
-            LocalPass(lambda model: self._near(start, model), own, self.personal_epochs),
+            LocalPass(
+                lambda model: ProximalRule(self.lam, start.tensors(model)),
+                own,
+                self.personal_epochs,
+            ),
             LocalPass(lambda _: LocalRule(), start.weights),
         ]
 
     def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
         """The personal model."""
         return {OWN: ended[0]}
-
-    def _near(self, start: SiteStart, model: torch.nn.Module) -> LocalRule:
-        device = next(model.parameters()).device
-        parts = start.layout.split(start.weights)
-        return ProximalRule(
-            self.lam, {name: torch.tensor(part, device=device) for name, part in parts.items()}
-        )

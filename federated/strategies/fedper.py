@@ -10,7 +10,7 @@ from typing import Literal
 from torch import nn
 
 from federated.strategies.strategy import Strategy
-from models import is_head
+from models.build import head_tensors
 
 
 class FedPer(Strategy):
@@ -20,4 +20,4 @@ class FedPer(Strategy):
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """The tensors of the head."""
-        return frozenset(name for name in model.state_dict() if is_head(name))
+        return head_tensors(model)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from federated.strategies.strategy import LocalPass, LocalRule, SiteStart, Strategy
-from models import is_head
+from models.build import head_tensors, is_head
 
 
 class PartRule(LocalRule):
@@ -36,7 +36,7 @@ class FedRep(Strategy):
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """The tensors of the head."""
-        return frozenset(name for name in model.state_dict() if is_head(name))
+        return head_tensors(model)
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
         """Head, then representation."""

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from federated.strategies.strategy import OWN, LocalRule, LocalWork, SiteStart, Strategy
-from federated.update import Arrays, Layout, Vector
+from federated.update import Arrays, Vector
 
 
 class FineTune(Strategy):
@@ -19,11 +19,6 @@ class FineTune(Strategy):
 
     name: Literal["finetune"] = "finetune"
     tuning_rounds: int = Field(default=1, ge=1)
-
-    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
-        """The site's own model, once it tunes."""
-        own: Vector = memory.get(OWN, weights)
-        return own
 
     def finish_site(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart

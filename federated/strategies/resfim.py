@@ -118,8 +118,9 @@ class ResFIM(Strategy):
         if self.select == "fisher":
             add_fisher(diagonal, model, images, targets, data.loss)
             return diagonal
-        drawn = torch.randint(len(data.styles), (len(images),), generator=data.generator)
-        styles = np.stack([data.styles[int(number)] for number in drawn])
+        known = data.styles()
+        drawn = torch.randint(len(known), (len(images),), generator=data.generator)
+        styles = np.stack([known[int(number)] for number in drawn])
         stylised = in_style(images, torch.from_numpy(styles).to(images.device), self.beta)
         add_fisher(diagonal, model, stylised, targets, data.loss)
         add_fisher(diagonal, model, images, targets, data.loss, factor=-1.0)

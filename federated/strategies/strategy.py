@@ -13,7 +13,7 @@ from federated.update import Arrays, Flags, Layout, Vector
 
 # In a site's memory: the values of its own tensors.
 PERSONAL = "personal"
-# Or those of a whole model of its own.
+# Or other values of its own: those of a whole model, if the strategy does not say which.
 OWN = "own"
 
 
@@ -34,10 +34,16 @@ class SiteStart:
     round_number: int = 1
     rounds: int = 1
 
+    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """The global weights by the names of the model's tensors, on its device."""
+        device = next(model.parameters()).device
+        parts = self.layout.split(self.weights)
+        return {name: torch.tensor(part, device=device) for name, part in parts.items()}
+
 
 @dataclass(frozen=True)
 class LocalData:
-    """A site's training cases, for a rule to look at; ``styles`` are those of the other sites.
+    """A site's training cases, for a rule to look at; ``styles`` reads those of the other sites.
 
     ``take`` gives network inputs and what is to be predicted, by indices of ``count`` cases;
     ``loss`` is that of training, from logits, with torch's ``mean`` or ``none``.
@@ -47,7 +53,7 @@ class LocalData:
     take: Callable[[Tensor], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor, str], Tensor]
     generator: torch.Generator
-    styles: Sequence[Vector] = ()
+    styles: Callable[[], Sequence[Vector]]
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,9 @@ class Strategy(Settings):
 
         ``weights`` itself where nothing is.
         """
+        if OWN in memory:
+            whole: Vector = memory[OWN]
+            return whole
         if PERSONAL not in memory:
             return weights
         own = weights.copy()

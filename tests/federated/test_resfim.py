@@ -76,7 +76,7 @@ def data_of(own, others, count=4):
             logits, targets, reduction=reduction
         ),
         torch.Generator().manual_seed(0),
-        [style.numpy() for style in style_of(others, 0.05)],
+        lambda: [style.numpy() for style in style_of(others, 0.05)],
     )
 
 
@@ -98,7 +98,7 @@ def test_the_mask_is_the_share_of_parameters_and_leaves_statistics():
         lambda indices: (inputs[indices], (inputs[indices, 0] > 0.5).long()),
         loss,
         torch.Generator().manual_seed(0),
-        [style_of(2 * inputs + 1, 0.05)[0].numpy()],
+        lambda: [style_of(2 * inputs + 1, 0.05)[0].numpy()],
     )
     for select in ("residual", "fisher", "random"):
         strategy = ResFIM(rho=0.2, fisher_cases=2, select=select)
