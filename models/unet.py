@@ -4,12 +4,16 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
+from monai.networks.layers.factories import Norm as MonaiNorm
 from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
-from models.norm import Norm
+from models.norm import Norm, instance_norm
 
 LEVELS = 4
+# MONAI's blocks know a normalisation by its name.
+INSTANCE = "consilium_instance"
+MonaiNorm.add_factory_callable(INSTANCE, lambda _dims: instance_norm)
 
 
 class UNet(nn.Module):
@@ -83,5 +87,5 @@ def _norm(norm: Norm) -> tuple[str, dict[str, Any]]:
     if norm == "group":
         return "group", {"num_groups": 8}
     if norm == "instance":
-        return "instance", {"affine": True}
+        return INSTANCE, {}
     return "batch", {}
