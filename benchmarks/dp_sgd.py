@@ -30,7 +30,7 @@ from federated.data.medmnist import dataset_info
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
-from federated.privacy.dp_sgd import Mode
+from federated.privacy.case_gradients import Mode
 from federated.privacy.noise import SecretRandom
 from federated.strategies.strategy import LocalRule
 from federated.training import choose_device, place, train

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from models import Centring
 
+Take = Callable[[Tensor], tuple[Tensor, Tensor]]
+
 
 class PrivateMean(Protocol):
     """What makes a mean private."""
@@ -18,18 +20,16 @@ class PrivateMean(Protocol):
         """The mean of the vectors of a batch of cases, clipped to ``bound`` and noised."""
 
 
-def set_mean(
-    model: nn.Module, layer: Centring, batches: Iterable[Tensor], images: Callable[[Tensor], Tensor]
-) -> None:
+def set_mean(model: nn.Module, layer: Centring, batches: Iterable[Tensor], take: Take) -> None:
     """Set the layer's mean to that of all cases, in place.
 
     Args:
         batches: indices of cases.
-        images: from such indices to what the network takes.
+        take: from such indices to what the network takes, first of two.
     """
     total, cases = torch.zeros_like(layer.mean, dtype=torch.float64), 0
     for batch in batches:
-        total += _features(model, layer, images(batch)).double().sum(dim=0)
+        total += _features(model, layer, take(batch)[0]).double().sum(dim=0)
         cases += len(batch)
     layer.mean.copy_(total / cases)
 
@@ -38,7 +38,7 @@ def set_private_mean(
     model: nn.Module,
     layer: Centring,
     batch: Tensor,
-    images: Callable[[Tensor], Tensor],
+    take: Take,
     private: PrivateMean,
 ) -> None:
     """Set the layer's mean to a noised one of ``batch``, the cases of one step, in place.
@@ -47,7 +47,7 @@ def set_private_mean(
     clipping norm, so that a round releases no more than was planned.
     """
     found = private.noised_mean(
-        batch, lambda part: _features(model, layer, images(part)), layer.bound
+        batch, lambda part: _features(model, layer, take(part)[0]), layer.bound
     )
     layer.mean.copy_(found)
 

@@ -1,15 +1,14 @@
 """The diagonal of the empirical Fisher information, from gradients of single cases."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from federated.objective import Loss
+
 # How many cases' gradients are in memory at once. With the sum that is three models.
 CASES_AT_ONCE = 2
 
-Loss = Callable[[Tensor, Tensor, str], Tensor]
 Diagonal = dict[str, Tensor]
 
 

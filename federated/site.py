@@ -17,6 +17,7 @@ from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.learning import Arrays as Predictions
 from federated.masked_training import MaskedRule
+from federated.objective import Loss
 from federated.optimization import local_work
 from federated.privacy_report import spent_so_far
 from federated.private_release import PrivateRound, begin_release
@@ -24,7 +25,7 @@ from federated.randomness import torch_generator
 from federated.run_folder import RunFolder
 from federated.strategies.strategy import LocalData, LocalRule, SiteStart
 from federated.style_exchange import other_styles, received_styles
-from federated.training import LocalResult, Loss, has_batch_norm, train
+from federated.training import LocalResult, has_batch_norm, train
 from federated.update import Arrays, Flags, ModelUpdate, RoundState, Vector
 from federated.update_files import read_memory, read_state, write_memory, write_update
 from federated.worker import StageResult, site_cases, stage_result, worker_context

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from federated.privacy.dp_sgd import clipped
+from federated.privacy.clipping import clipped
 from federated.private_release import begin_style_release
 from federated.randomness import torch_generator
 from federated.run_folder import RunFolder

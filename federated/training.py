@@ -12,6 +12,7 @@ from federated.config import TrainingSettings
 from federated.data.cases import Batch, Cases
 from federated.errors import ConsiliumError
 from federated.feature_mean import set_mean, set_private_mean
+from federated.objective import Loss, Objective
 from federated.optimization import freeze, is_frozen, learning_rate, make_optimizer
 from federated.randomness import torch_generator
 from federated.strategies.strategy import LocalRule
@@ -20,9 +21,6 @@ from models import Centring, centring_of
 # How many cases at a time where no gradients are computed.
 FEATURE_BATCH = 128
 
-# From logits, what is to be predicted, and torch's ``mean`` or ``none``, to the loss.
-Loss = Callable[[Tensor, Tensor, str], Tensor]
-
 
 class Gradients(Protocol):
     """What draws batches and computes their gradients instead of the ordinary loop."""
@@ -30,8 +28,8 @@ class Gradients(Protocol):
     def batches(self) -> Iterable[Tensor]:
         """Indices of the cases of each step."""
 
-    def compute(self, batch: Tensor, losses: Callable[[Tensor], Tensor]) -> None:
-        """Write a step's gradient into ``.grad``, from the loss of each case."""
+    def compute(self, batch: Tensor, objective: Objective) -> None:
+        """Write a step's gradient into ``.grad``."""
 
     def noised_mean(
         self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
@@ -123,36 +121,29 @@ def train(
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
     precision = _Precision(settings.precision, device)
 
-    def inputs(indices: Tensor) -> Tensor:
-        return cases.take(indices, settings, generator)[0].to(device)
+    def take(indices: Tensor) -> Batch:
+        images, targets = cases.take(indices, settings, generator)
+        return images.to(device), targets.to(device)
 
-    def loss_of(batch: Batch, reduction: str) -> Tensor:
-        x, y = (part.to(device) for part in batch)
-        with precision.autocast():
-            logits = model(x).float()
-        return loss(logits, y, reduction)
-
-    def losses(indices: Tensor) -> Tensor:
-        return loss_of(cases.take(indices, settings, generator), "none")
-
+    objective = Objective(take, loss, precision.autocast)
     # Found once: every later round builds on it.
     centring = centring_of(model) if round_number == 1 else None
     if private is not None:
         gradients = private(model, optimizer)
-        return _train_privately(model, gradients, optimizer, rule, losses, inputs, centring)
+        return _train_privately(model, gradients, optimizer, rule, objective, centring)
     if centring is not None:
-        set_mean(model, centring, torch.split(torch.arange(len(cases)), FEATURE_BATCH), inputs)
+        set_mean(model, centring, torch.split(torch.arange(len(cases)), FEATURE_BATCH), take)
     loss_sum, drawn, steps = 0.0, 0, 0
     for _ in range(settings.local_epochs):
         loss_sum, drawn = 0.0, 0
-        for batch in cases.epoch(settings, has_batch_norm(model), generator):
+        for images, targets in cases.epoch(settings, has_batch_norm(model), generator):
             optimizer.zero_grad(set_to_none=True)
-            batch_loss = loss_of(batch, "mean")
+            batch_loss = objective.of(model, images.to(device), targets.to(device))
             precision.backward(batch_loss, optimizer)
             rule.adjust(model.named_parameters())
             precision.step(optimizer)
-            loss_sum += float(batch_loss.detach()) * len(batch[1])
-            drawn += len(batch[1])
+            loss_sum += float(batch_loss.detach()) * len(targets)
+            drawn += len(targets)
             steps += 1
     mean_loss = loss_sum / drawn
     if not np.isfinite(mean_loss):
@@ -168,8 +159,7 @@ def _train_privately(
     gradients: Gradients,
     optimizer: torch.optim.Optimizer,
     rule: LocalRule,
-    losses: Callable[[Tensor], Tensor],
-    inputs: Callable[[Tensor], Tensor],
+    objective: Objective,
     centring: Centring | None,
 ) -> LocalResult:
     """The same with gradients that are clipped and noised; the loss would be a release too."""
@@ -177,9 +167,9 @@ def _train_privately(
     try:
         batches = iter(gradients.batches())
         if centring is not None:
-            set_private_mean(model, centring, next(batches), inputs, gradients)
+            set_private_mean(model, centring, next(batches), objective.take, gradients)
         for batch in batches:
-            gradients.compute(batch, losses)
+            gradients.compute(batch, objective)
             rule.adjust(model.named_parameters())
             optimizer.step()
             steps += 1

@@ -19,7 +19,7 @@ from federated.metrics import (
     classification_metrics,
     confusion_matrix,
 )
-from federated.training import Loss
+from federated.objective import Loss
 
 EVALUATION_BATCH = 128
 

@@ -12,7 +12,7 @@ from federated.config import TrainingSettings
 from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
 from federated.evaluation import Evaluation
-from federated.training import Loss
+from federated.objective import Loss
 
 # What a site writes of its predictions on one split, by name; the first axis is the case.
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -17,9 +17,9 @@ from federated.data.segmented_cases import SegmentedCases
 from federated.evaluation import Evaluation, spread_over_sites
 from federated.learning.learning_task import Arrays, LearningTask
 from federated.metrics import Metrics
+from federated.objective import Loss
 from federated.segmentation_loss import dice_ce
 from federated.segmentation_metrics import NAMES, CaseScore, score_case, summarise
-from federated.training import Loss
 
 # Neighbouring windows share this part of their sides.
 OVERLAP = 0.25

@@ -1,8 +1,8 @@
 """DP-SGD: record-level differential privacy of local training (Abadi et al. 2016, Algorithm 1).
 
 Each step draws every case with probability q = B/n (Poisson sampling), clips the gradient of each
-case to norm C, adds N(0, σ²C²) to their sum and divides by B, the expected batch. Opacus computes
-and clips the gradients of single cases; sampling and noise come from the site's own secret.
+case to norm C, adds N(0, σ²C²) to their sum and divides by B, the expected batch. Sampling and
+noise come from the site's own secret.
 
 Guarantee: (ε, δ) for a record as the unit, where neighbouring data sets of a site differ in one
 training case being there or not, against everyone who sees what the site sends, in all rounds. It
@@ -10,9 +10,8 @@ assumes that nobody knows which cases a step drew. n is taken to be public. Trai
 reported. Validation and test cases, of which predictions are shared, are not covered.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,20 +19,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from federated.errors import ConsiliumError
+from federated.objective import Objective
 from federated.privacy.accounting import Release
 from federated.privacy.adaptive_clipping import AdaptiveClipping
+from federated.privacy.case_gradients import Mode, case_gradients, parameters_of
+from federated.privacy.clipping import clipped
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
 from federated.privacy.privacy import Private
 
-Mode = Literal["hooks", "functorch", "ghost"]
-# From indices of cases to the loss of each.
-Losses = Callable[[Tensor], Tensor]
-
 
 class DPSGD(Private):
     """``clip`` is C. ``mode`` is how gradients of single cases are computed; ``auto`` is what was
-    fastest, functorch for volumes and hooks for images. ``physical_batch`` cases are in memory at
+    fastest, vmap for volumes and hooks for images. ``physical_batch`` cases are in memory at
     a time, however many a step draws. With ``adaptive`` the norm begins at C and follows a private
     quantile of the norms, step by step and round by round, at each site for itself.
     """
@@ -64,7 +62,7 @@ class DPSGD(Private):
         mode = self.mode
         if mode == "auto":
             volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
-            mode = "functorch" if volumes else "hooks"
+            mode = "vmap" if volumes else "hooks"
         return PrivateGradients(
             model,
             optimizer,
@@ -99,26 +97,15 @@ class PrivateGradients:
         random: SecretRandom,
         adaptive: AdaptiveClipping | None = None,
     ) -> None:
-        # Opacus takes a second to import, which only those who use it are to wait for.
-        from opacus.grad_sample.utils import prepare_module
-        from opacus.optimizers import get_optimizer_class
-
         refuse_unsuitable(model)
         self._release, self._cases, self._random = release, cases, random
         self._expected = release.sampling_rate * cases
-        self._clip, self._adaptive, self._below = clip, adaptive, 0.0
+        self._clip, self._adaptive = clip, adaptive
         self._noise = release.noise_multiplier
         if adaptive:
             self._noise = adaptive.noise_of_sum(release.noise_multiplier, self._expected)
-        self._physical_batch, self._mode = physical_batch, mode
-        extra = {"max_grad_norm": clip} if mode == "ghost" else {}
-        self._hooks: Any = prepare_module(model, mode, wrap_model=False, **extra)
-        self._optimizer: Any = get_optimizer_class("flat", False, mode)(
-            optimizer,
-            noise_multiplier=release.noise_multiplier,
-            max_grad_norm=clip,
-            expected_batch_size=max(1, round(self._expected)),
-        )
+        self._physical_batch, self._parameters = physical_batch, parameters_of(optimizer)
+        self._gradients = case_gradients(mode, model, optimizer)
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of the cases of each step; a step may draw none."""
@@ -126,33 +113,27 @@ class PrivateGradients:
             drawn = self._random.uniform(self._cases) < self._release.sampling_rate
             yield torch.from_numpy(np.flatnonzero(drawn))
 
-    def compute(self, batch: Tensor, losses: Losses) -> None:
+    def compute(self, batch: Tensor, objective: Objective) -> None:
         """Write the noised mean gradient of a step into ``.grad``."""
-        parameters: list[Any] = self._optimizer.params
-        for parameter in parameters:
-            parameter.summed_grad = None
-        with warnings.catch_warnings():
-            # The images need no gradient, which is as it should be.
-            warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            self._add_clipped(batch, losses)
-        for parameter in parameters:
-            summed = parameter.summed_grad
-            if summed is None:
-                summed = torch.zeros_like(parameter)
+        sums = [torch.zeros_like(parameter) for parameter in self._parameters]
+        below = 0.0
+        for part in torch.split(batch, self._physical_batch) if len(batch) else ():
+            found, norms = self._gradients.clipped_sum(part, objective, self._clip)
+            for total, of_part in zip(sums, found, strict=True):
+                total += of_part
+            below += float((norms <= self._clip).float().sub(0.5).sum())
+        for parameter, total in zip(self._parameters, sums, strict=True):
             drawn = torch.from_numpy(self._random.normal(parameter.shape).astype(np.float32))
             noise = self._noise * self._clip * drawn.to(parameter.device)
-            parameter.grad = (summed.view_as(parameter) + noise) / self._expected
-            parameter.summed_grad = parameter.grad_sample = None
+            parameter.grad = (total + noise) / self._expected
         if self._adaptive:
-            self._follow(self._adaptive)
+            self._follow(self._adaptive, below)
 
-    def _follow(self, adaptive: AdaptiveClipping) -> None:
+    def _follow(self, adaptive: AdaptiveClipping, below: float) -> None:
         """Move the clipping norm by the noised count of this step's norms."""
         noise = adaptive.noise_of_count(self._release.noise_multiplier, self._expected)
-        count = self._below + noise * float(self._random.normal((1,))[0])
+        count = below + noise * float(self._random.normal((1,))[0])
         self._clip = adaptive.next_norm(self._clip, count / self._expected + 0.5)
-        self._optimizer.max_grad_norm = self._hooks.max_grad_norm = self._clip
-        self._below = 0.0
 
     def noised_mean(
         self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
@@ -170,34 +151,6 @@ class PrivateGradients:
         noise = self._release.noise_multiplier * bound * drawn.to(total.device)
         return (total + noise) / self._expected
 
-    def _add_clipped(self, batch: Tensor, losses: Losses) -> None:
-        """Add the clipped gradients of a batch into ``.summed_grad``, part by part."""
-        from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-
-        for part in torch.split(batch, self._physical_batch) if len(batch) else ():
-            self._optimizer.zero_grad(set_to_none=True)
-            loss = losses(part)
-            if self._mode == "ghost":
-                twice = DPTensorFastGradientClipping(self._hooks, self._optimizer, loss, "mean")
-                twice.backward()
-            else:
-                torch.autograd.backward(loss.mean())
-            if self._adaptive:
-                self._below += float((self._norms() <= self._clip).float().sub(0.5).sum())
-            # Opacus adds this part's clipped gradients and leaves the noise to the last one.
-            self._optimizer.signal_skip_step(True)
-            self._optimizer.pre_step()
-
-    def _norms(self) -> Tensor:
-        """The norm of each case's gradient, ``(cases,)``, before it is clipped."""
-        if self._mode == "ghost":
-            of_cases: Tensor = self._hooks.per_sample_gradient_norms
-            return of_cases
-        samples = self._optimizer.grad_samples
-        norms = [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in samples]
-        of_all: Tensor = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-        return of_all
-
     @property
     def clip(self) -> float | None:
         """The clipping norm that the next round begins with, where it is adaptive."""
@@ -205,14 +158,7 @@ class PrivateGradients:
 
     def close(self) -> None:
         """Leave the model as it was."""
-        self._hooks.cleanup()
-
-
-def clipped(vectors: Tensor, bound: float) -> Tensor:
-    """Rows scaled down to a Euclidean norm of at most ``bound``."""
-    norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    scaled: Tensor = vectors * (bound / norms.clamp(min=bound))
-    return scaled
+        self._gradients.close()
 
 
 def refuse_unsuitable(model: nn.Module) -> None:

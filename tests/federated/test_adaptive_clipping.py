@@ -7,6 +7,7 @@ from torch import nn
 
 from federated.config import load_experiment
 from federated.errors import ConsiliumError
+from federated.objective import Objective
 from federated.privacy import DPSGD, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.adaptive_clipping import AdaptiveClipping
@@ -18,18 +19,22 @@ KEY = bytes(range(32))
 CASES = 24
 
 
+def cross_entropy(logits, labels, reduction):
+    return nn.functional.cross_entropy(logits, labels, reduction=reduction)
+
+
 def steps(number, noise=0.0, clip=1e-3, mode="hooks", physical_batch=32, sampled=1.0, **settings):
     """The clipping norm after ``number`` steps on a model that stands still, and all the norms."""
     model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
     images = torch.randn((CASES, 1, 12, 12), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(CASES) % 2
 
-    def losses(batch):
-        return nn.functional.cross_entropy(model(images[batch]), labels[batch], reduction="none")
-
+    objective = Objective(lambda batch: (images[batch], labels[batch]), cross_entropy)
     norms = []
     for case in range(CASES):
-        gradients = torch.autograd.grad(losses(torch.tensor([case])).sum(), model.parameters())
+        gradients = torch.autograd.grad(
+            objective.of(model, *objective.take(torch.tensor([case]))), model.parameters()
+        )
         norms.append(float(torch.cat([g.reshape(-1) for g in gradients]).norm()))
     privacy = DPSGD(
         clip=clip,
@@ -43,13 +48,13 @@ def steps(number, noise=0.0, clip=1e-3, mode="hooks", physical_batch=32, sampled
     private = privacy.gradients(model, optimizer, release, CASES, clip, SecretRandom(KEY))
     seen = []
     for batch in private.batches():
-        private.compute(batch, losses)
+        private.compute(batch, objective)
         seen.append(private.clip)
     private.close()
     return seen, np.array(norms)
 
 
-@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+@pytest.mark.parametrize("mode", ["vmap", "hooks", "functorch", "ghost"])
 @pytest.mark.parametrize("quantile", [0.25, 0.75])
 def test_the_norm_goes_to_the_quantile(mode, quantile):
     seen, norms = steps(40, clip=0.5, mode=mode, quantile=quantile, rate=0.3, physical_batch=10)
@@ -72,10 +77,7 @@ def test_the_gradients_are_clipped_to_the_norm_of_the_moment():
     model = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
     images = torch.randn((CASES, 1, 12, 12), generator=torch.Generator().manual_seed(0))
 
-    def losses(batch):
-        labels = batch % 2
-        return nn.functional.cross_entropy(model(images[batch]), labels, reduction="none")
-
+    objective = Objective(lambda batch: (images[batch], batch % 2), cross_entropy)
     privacy = DPSGD(
         clip=1e-4, noise_multiplier=1.0, mode="hooks", adaptive=AdaptiveClipping(rate=1)
     )
@@ -84,7 +86,7 @@ def test_the_gradients_are_clipped_to_the_norm_of_the_moment():
     private = privacy.gradients(model, optimizer, release, CASES, 1e-4, SecretRandom(KEY))
     found = []
     for batch in private.batches():
-        private.compute(batch, losses)
+        private.compute(batch, objective)
         found.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]).clone())
     private.close()
     # The model stands still and every gradient is clipped, so that only the norm changes.

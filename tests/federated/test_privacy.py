@@ -7,6 +7,7 @@ from scipy import stats
 from torch import nn
 
 from federated.errors import ConsiliumError
+from federated.objective import Objective
 from federated.privacy import DPSGD, DistributedSiteLevel, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.dp_sgd import refuse_unsuitable
@@ -120,32 +121,34 @@ class TestSchedule:
             DistributedSiteLevel(clip=1.0, epsilon=1.0, noise_schedule=(2.0,))
 
 
+def cross_entropy(logits, labels, reduction):
+    return nn.functional.cross_entropy(logits, labels, reduction=reduction)
+
+
 def gradients_of(mode, noise=0.0, clip_norm=0.5, physical_batch=32, dims=3, rate=1.0, cases=10):
     """The gradient of one step of DP-SGD, and what plain autograd gives case by case."""
     model = build_model("small_cnn", channels=1, classes=2, dims=dims, norm="group", seed=0)
     images = torch.randn((cases, 1) + (12,) * dims, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(cases) % 2
 
-    def losses(batch):
-        return nn.functional.cross_entropy(model(images[batch]), labels[batch], reduction="none")
-
+    objective = Objective(lambda batch: (images[batch], labels[batch]), cross_entropy)
     single = []
     for case in range(cases):
         model.zero_grad()
-        losses(torch.tensor([case])).sum().backward()
+        objective.of(model, *objective.take(torch.tensor([case]))).backward()
         single.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     privacy = DPSGD(clip=clip_norm, noise_multiplier=1.0, mode=mode, physical_batch=physical_batch)
     release = Release(noise, rate, 1)
     private = privacy.gradients(model, optimizer, release, cases, privacy.clip, SecretRandom(KEY))
     (batch,) = private.batches()
-    private.compute(batch, losses)
+    private.compute(batch, objective)
     found = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
     private.close()
     return found, torch.stack(single), batch, model
 
 
-@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost", "auto"])
+@pytest.mark.parametrize("mode", ["vmap", "hooks", "functorch", "ghost", "auto"])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("physical_batch", [32, 4])
 def test_every_mode_gives_the_mean_of_clipped_gradients(mode, dims, physical_batch):
