@@ -52,6 +52,7 @@ def validate(
 ) -> Validation:
     """Check every site's cases; write ``validation.json`` and ``data_docs/`` into ``folder``.
 
+    Where cases are dropped, ``data_docs/after_dropping/`` tells of those that are left.
     Files that belong to no case are named too; where the run goes on, it does without them.
 
     Raises:
@@ -67,7 +68,7 @@ def validate(
         rows = {site: _broken_rows(broken[site]) for site in partition.sites}
         dropped = {site: _cases(tables[site], rows[site]) for site in failing}
         left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
-        again = _run_suites(experiment, dataset, left, folder / "data_docs")
+        again = _run_suites(experiment, dataset, left, folder / "data_docs" / "after_dropping")
         excluded = tuple(site for site in failing if again[site])
         for site in excluded:
             broken[site] = [*broken[site], *again[site]]

@@ -94,6 +94,8 @@ def test_faulty_cases_are_dropped_and_the_rest_goes_on(faulty, tmp_path):
     assert dropped == set(RULES) - {"case_00001"}
     assert report["dropped_cases"] == {s: dict(d) for s, d in validation.dropped.items()}
     assert "no site" in report["failures"]
+    assert "Failed" in (tmp_path / "data_docs" / "index.html").read_text()
+    assert "Failed" not in (tmp_path / "data_docs" / "after_dropping" / "index.html").read_text()
 
 
 def test_a_site_can_be_excluded_for_one_bad_case(tmp_path):
