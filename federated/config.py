@@ -105,7 +105,9 @@ class TrainingSettings(Settings):
     """The local loop at a site.
 
     The backbone, which is all but the head, is frozen for ``freeze_rounds`` rounds and then
-    trained with ``backbone_lr`` times the learning rate of the head. In an epoch, each case that is
+    trained with ``backbone_lr`` times the learning rate of the head. With ``trainable`` only these
+    layers are: ``norm`` for all normalisation layers, ``head``, or others by the beginning of their
+    tensors' names, as ``down.0``. In an epoch, each case that is
     too large for the network gives ``patches_per_case`` patches.
     """
 
@@ -122,6 +124,7 @@ class TrainingSettings(Settings):
     class_weights: Literal["none", "balanced"] = "none"
     freeze_rounds: int = Field(default=0, ge=0)
     backbone_lr: float = Field(default=1.0, ge=0)
+    trainable: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

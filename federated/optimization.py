@@ -1,13 +1,16 @@
 """The optimiser of a site's round: learning rates, freezing, the number of steps."""
 
+import re
 from math import ceil, cos, pi
 
 import torch
 from torch import nn
 
 from federated.config import TrainingSettings
+from federated.errors import ConsiliumError
 from federated.strategies.strategy import LocalWork
 from models import is_head
+from models.norm import norm_tensors
 
 
 def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) -> float:
@@ -23,22 +26,48 @@ def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) ->
     return settings.lr * 0.5 * (1.0 + cos(pi * (round_number - 1) / rounds))
 
 
-def is_frozen(settings: TrainingSettings, round_number: int) -> bool:
-    """Whether the backbone is frozen in a round, counted from 1."""
-    return round_number <= settings.freeze_rounds
+def trained_parameters(
+    model: nn.Module, settings: TrainingSettings, round_number: int
+) -> frozenset[str]:
+    """The names of the parameters that are trained in a round, counted from 1.
+
+    Raises:
+        ConsiliumError: ``training.trainable`` names a layer that the network does not have.
+    """
+    names = frozenset(name for name, _ in model.named_parameters())
+    wanted: tuple[str, ...] = settings.trainable
+    if round_number <= settings.freeze_rounds:
+        wanted = ("head",)
+    if not wanted:
+        return names
+    trained: frozenset[str] = frozenset()
+    for layer in wanted:
+        found = names & norm_tensors(model) if layer == "norm" else _below(layer, names)
+        if not found:
+            there = sorted({re.sub(r"(?<=\d)\..*|\.(weight|bias)$", "", name) for name in names})
+            raise ConsiliumError(
+                f"training.trainable names {layer!r}, which the network does not have. There are "
+                f"norm, {', '.join(there)}."
+            )
+        trained |= found
+    return trained
 
 
-def freeze(model: nn.Module, frozen: bool) -> None:
-    """Freeze or thaw all of a model but its head, statistics of BatchNorm included.
+def _below(layer: str, names: frozenset[str]) -> frozenset[str]:
+    return frozenset(name for name in names if name == layer or name.startswith(f"{layer}."))
+
+
+def freeze(model: nn.Module, trained: frozenset[str]) -> None:
+    """Freeze all parameters but ``trained``, with the statistics of BatchNorm that go with them.
 
     Call it after ``model.train()``: a frozen BatchNorm stays in evaluation mode.
     """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not frozen or is_head(name))
-    if frozen:
-        for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not is_head(name):
-                module.eval()
+        parameter.requires_grad_(name in trained)
+    for module in model.modules():
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:
+            module.eval()
 
 
 def make_optimizer(

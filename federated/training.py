@@ -13,7 +13,12 @@ from federated.data.cases import Batch, Cases
 from federated.errors import ConsiliumError
 from federated.feature_mean import set_mean, set_private_mean
 from federated.objective import Loss, Objective
-from federated.optimization import freeze, is_frozen, learning_rate, make_optimizer
+from federated.optimization import (
+    freeze,
+    learning_rate,
+    make_optimizer,
+    trained_parameters,
+)
 from federated.randomness import torch_generator
 from federated.strategies.strategy import LocalRule
 from models import Centring, centring_of
@@ -117,7 +122,7 @@ def train(
     """
     generator = torch_generator(seed, purpose=purpose, round_number=round_number, site=site)
     model.train()
-    freeze(model, is_frozen(settings, round_number))
+    freeze(model, trained_parameters(model, settings, round_number))
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
     precision = _Precision(settings.precision, device)
 

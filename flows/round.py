@@ -22,6 +22,7 @@ from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
 from federated.model_file import save_model
+from federated.optimization import trained_parameters
 from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
 from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
@@ -169,6 +170,7 @@ def _inputs(
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
+        trained_parameters(model, experiment.training, experiment.rounds)
         if experiment.model.init != "random":
             report = load_pretrained(model, Path(experiment.model.init))
             write_json(folder.transfer_path, asdict(report))

@@ -14,6 +14,7 @@ from federated.strategies import FedAvg, FedProx
 from federated.training import choose_device, place, train
 from federated.update import Layout
 from models import build_model
+from models.norm import norm_tensors
 from tests.conftest import tiny_arrays
 from tests.federated.conftest import site_start
 
@@ -142,6 +143,20 @@ def test_a_frozen_backbone_stays_to_the_last_bit_while_the_head_learns(norm):
 def test_the_backbone_thaws_after_its_frozen_rounds():
     _, _, model = trained(freeze_rounds=1, round_number=2)
     assert changed(model) == set(model.state_dict())
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_only_layers_that_are_named_are_trained(norm):
+    _, _, model = trained(norm=norm, trainable=["norm", "head"])
+    assert changed(model, norm) == norm_tensors(model) | {"head.weight", "head.bias"}
+    first = next(iter(start_model().state_dict())).rsplit(".", 1)[0]
+    _, _, model = trained(trainable=[first])
+    assert changed(model) == {f"{first}.weight", f"{first}.bias"} & set(model.state_dict())
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(ConsiliumError, match=r"trainable names 'neck'.*There are norm, .*head"):
+        trained(trainable=["norm", "neck"])
 
 
 def test_the_backbone_learns_at_its_own_rate():
