@@ -24,8 +24,8 @@ from federated.data.site_cases import SiteCases
 from federated.data.tables import site_tables
 from federated.learning import SEGMENTATION
 from federated.strategies.strategy import LocalRule
-from federated.training import train
-from federated.worker import new_model, peak_rss_mb
+from federated.training import place, train
+from federated.worker import keep_freed_memory, new_model, peak_rss_mb
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as workers do
     console, family, device = Console(), FAMILIES["brain"], torch.device("cpu")
     sets = ["data.source=phantom", "sites.count=1", f"model.width={given.width}"]
     experiment = load_experiment("brain", [*sets, "training.patches_per_case=1"])
@@ -54,7 +55,7 @@ def main() -> None:
         partition = deal(dataset, SitesSettings(count=1, partition="iid", min_cases=1), 0)
         site_tables(dataset, partition)
         tell("validation")
-        model = new_model(experiment, dataset.info)
+        model = place(new_model(experiment, dataset.info), device)
         cases = SiteCases(experiment, dataset, partition)
         (site,) = partition.sites
         own = cases.of(site, "train")

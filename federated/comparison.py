@@ -261,7 +261,7 @@ def per_site_markdown(results: Sequence[Result]) -> str:
         for site in sites:
             means = [np.mean([per[site]["test"][n] for per in group]) for n in task.compared]
             cells.append(
-                " / ".join(f"{m:.3f}" if i == 0 else f"{m:.1f}" for i, m in enumerate(means))
+                " / ".join(f"{m:.3f}" if i == 0 else f"{m:.2f}" for i, m in enumerate(means))
             )
         lines.append(_line([label, *cells]))
     return "\n".join(lines) + "\n"

@@ -166,8 +166,8 @@ def test_in_segmentation_every_site_has_its_own_means_over_seeds():
         [segmented("fedavg", 0, 0.5), segmented("fedavg", 1, 0.7), segmented("resfim", 0, 0.8)]
     )
     assert "At each site: Dice / HD95 / ASSD" in text
-    assert "| fedavg | 0.700 / 2.0 / 0.5 | 0.500 / 2.0 / 0.5 |" in text
-    assert "| resfim | 0.900 / 2.0 / 0.5 | 0.700 / 2.0 / 0.5 |" in text
+    assert "| fedavg | 0.700 / 2.00 / 0.50 | 0.500 / 2.00 / 0.50 |" in text
+    assert "| resfim | 0.900 / 2.00 / 0.50 | 0.700 / 2.00 / 0.50 |" in text
     assert per_site_markdown([result("fedavg", 0, 0.8)]) == ""
 
 
