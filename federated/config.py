@@ -107,8 +107,8 @@ class TrainingSettings(Settings):
     The backbone, which is all but the head, is frozen for ``freeze_rounds`` rounds and then
     trained with ``backbone_lr`` times the learning rate of the head. With ``trainable`` only these
     layers are: ``norm`` for all normalisation layers, ``head``, or others by the beginning of their
-    tensors' names, as ``down.0``. In an epoch, each case that is
-    too large for the network gives ``patches_per_case`` patches.
+    tensors' names, as ``down.0``. In an epoch, each case that is too large for the network gives
+    ``patches_per_case`` patches.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -6,9 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from federated.objective import Take
 from models import Centring
-
-Take = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class PrivateMean(Protocol):

@@ -1,12 +1,15 @@
-"""What local training minimises."""
+"""What local training minimises, and its gradients case by case."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
+# From indices of cases to network inputs and what is to be predicted.
+Take = Callable[[Tensor], tuple[Tensor, Tensor]]
 # From logits, what is to be predicted, and torch's ``mean`` or ``none``, to the loss.
 Loss = Callable[[Tensor, Tensor, str], Tensor]
 
@@ -19,7 +22,7 @@ class Objective:
     network's device; the network runs under ``autocast``, the loss in float32.
     """
 
-    take: Callable[[Tensor], tuple[Tensor, Tensor]]
+    take: Take
     loss: Loss
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -34,3 +37,40 @@ class Objective:
         with self.autocast():
             logits = model(images).float()
         return self.loss(logits, targets, reduction)
+
+
+def gradients_of_cases(
+    model: nn.Module,
+    trained: Mapping[str, Tensor],
+    loss: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor],
+) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+    """The gradient of each case, vectorised over cases by torch.func; the model is left as it is.
+
+    BatchNorm, which mixes cases, has no gradient of a single one.
+
+    Args:
+        trained: the parameters that gradients are wanted of, by their names.
+        loss: from the network and a batch of a single case to its loss.
+
+    Returns:
+        From images ``(n, channels, *spatial)`` and targets ``(n, …)`` to ``(n, …)`` for each
+        parameter in ``trained``, in its order.
+    """
+    everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    fixed = {name: value.detach() for name, value in everything.items() if name not in trained}
+    values = {name: value.detach() for name, value in trained.items()}
+
+    def of_case(values: dict[str, Tensor], image: Tensor, target: Tensor) -> Tensor:
+        def network(images: Tensor) -> Tensor:
+            logits: Tensor = functional_call(model, {**fixed, **values}, (images,))
+            return logits
+
+        return loss(network, image.unsqueeze(0), target.unsqueeze(0))
+
+    vectorised = vmap(grad(of_case), in_dims=(None, 0, 0), randomness="different")
+
+    def gradients(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = vectorised(values, images, targets)
+        return found
+
+    return gradients

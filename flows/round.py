@@ -170,6 +170,7 @@ def _inputs(
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
+        # Refuses layers that are not there before anything is trained.
         trained_parameters(model, experiment.training, experiment.rounds)
         if experiment.model.init != "random":
             report = load_pretrained(model, Path(experiment.model.init))

@@ -22,7 +22,7 @@ from federated.errors import ConsiliumError
 from federated.objective import Objective
 from federated.privacy.accounting import Release
 from federated.privacy.adaptive_clipping import AdaptiveClipping
-from federated.privacy.case_gradients import Mode, case_gradients, parameters_of
+from federated.privacy.case_gradients import Mode, case_gradients
 from federated.privacy.clipping import clipped
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
@@ -104,8 +104,9 @@ class PrivateGradients:
         self._noise = release.noise_multiplier
         if adaptive:
             self._noise = adaptive.noise_of_sum(release.noise_multiplier, self._expected)
-        self._physical_batch, self._parameters = physical_batch, parameters_of(optimizer)
-        self._gradients = case_gradients(mode, model, optimizer)
+        self._physical_batch = physical_batch
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._gradients = case_gradients(mode, model, self._parameters)
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of the cases of each step; a step may draw none."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from federated.objective import Loss, Take
 from federated.settings import Settings
 from federated.update import Arrays, Flags, Layout, Vector
 
@@ -50,8 +51,8 @@ class LocalData:
     """
 
     count: int
-    take: Callable[[Tensor], tuple[Tensor, Tensor]]
-    loss: Callable[[Tensor, Tensor, str], Tensor]
+    take: Take
+    loss: Loss
     generator: torch.Generator
     styles: Callable[[], Sequence[Vector]]
 
