@@ -2,13 +2,15 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
-from opacus.grad_sample.functorch import ft_compute_per_sample_gradient
+from opacus.grad_sample.functorch import ft_compute_per_sample_gradient, prepare_layer
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from federated.objective import Objective
 from federated.privacy.clipping import clip_and_sum
@@ -25,8 +27,11 @@ class OpacusGradients:
     ) -> None:
         self._model, self._ghost = model, mode == "ghost"
         self._parameters: Sequence[Any] = parameters
-        kind: Any = GradSampleHooksFastGradientClipping if self._ghost else _UsedOnce
-        self._hooks = kind(model, loss_reduction="sum", force_functorch=mode == "functorch")
+        self._hooks: Any = (
+            GradSampleHooksFastGradientClipping(model, loss_reduction="sum")
+            if self._ghost
+            else _LayerHooks(model, mode == "functorch")
+        )
 
     def clipped_sum(
         self, cases: Tensor, objective: Objective, clip: float
@@ -40,10 +45,8 @@ class OpacusGradients:
             if self._ghost:
                 return self._by_norms(losses, clip)
             torch.autograd.backward(losses.sum())
-        found = clip_and_sum([parameter.grad_sample for parameter in self._parameters], clip)
-        for parameter in self._parameters:
-            parameter.grad_sample = None
-        return found
+        of_cases = self._hooks.collect()
+        return clip_and_sum([of_cases[parameter] for parameter in self._parameters], clip)
 
     def _by_norms(self, losses: Tensor, clip: float) -> tuple[Sequence[Tensor], Tensor]:
         self._hooks.max_grad_norm = clip
@@ -62,33 +65,42 @@ class OpacusGradients:
         self._hooks.cleanup()
 
 
-class _UsedOnce(GradSampleHooks):  # type: ignore[misc] # opacus has no types
-    """Opacus' hooks for networks that use each layer once in a step, as all here do.
+class _LayerHooks:
+    """Opacus' formulas on the layers of a network that uses each once in a step, as all here do.
 
-    What a layer gives is kept as it is. Opacus adds it into zeros, since others might follow, and
-    that took a quarter of a step's time and half of its memory.
+    What a layer gives is kept as it is. Opacus' own hooks add it into zeros, since others might
+    follow, and that took a quarter of a step's time and half of its memory.
     """
 
-    def capture_backprops_hook(
-        self,
-        module: nn.Module,
-        _forward_input: Any,
-        forward_output: Any,
-        loss_reduction: str,
-        batch_first: bool,
-    ) -> None:
-        """Leave the gradients of a layer's cases in ``grad_sample`` of its parameters."""
-        activations, backprops = self.rearrange_grad_samples(
-            module=module,
-            backprops=forward_output[0].detach(),
-            loss_reduction=loss_reduction,
-            batch_first=batch_first,
-        )
-        assert not module.activations, f"{type(module).__name__} is used twice in a step"
-        sampler = self.GRAD_SAMPLERS.get(type(module), ft_compute_per_sample_gradient)
-        if self.force_functorch:
-            sampler = ft_compute_per_sample_gradient
-        for parameter, gradients in sampler(module, activations, backprops).items():
-            if parameter.requires_grad:
-                parameter.grad_sample = gradients
-        del module.max_batch_len
+    def __init__(self, model: nn.Module, functorch: bool) -> None:
+        self._inputs: dict[nn.Module, Tensor] = {}
+        self._found: dict[nn.Parameter, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+        for module in model.modules():
+            if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                continue
+            formula: Any = GradSampleHooks.GRAD_SAMPLERS.get(type(module))
+            if formula is None or functorch:
+                prepare_layer(module)  # copies the layer, so before it has hooks
+                formula = ft_compute_per_sample_gradient
+            give = partial(self._differentiate, formula)
+            self._handles.append(module.register_forward_hook(self._keep_input))
+            self._handles.append(module.register_full_backward_hook(give))
+
+    def collect(self) -> dict[nn.Parameter, Tensor]:
+        """The gradients ``(n, …)`` of each parameter since they were last collected."""
+        found, self._found = self._found, {}
+        return found
+
+    def cleanup(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep_input(self, module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        assert module not in self._inputs, f"{type(module).__name__} is used twice in a step"
+        self._inputs[module] = inputs[0].detach()
+
+    def _differentiate(self, formula: Any, module: nn.Module, _inputs: Any, outputs: Any) -> None:
+        gradients = formula(module, [self._inputs.pop(module)], outputs[0].detach())
+        self._found.update({p: g for p, g in gradients.items() if p.requires_grad})
