@@ -21,7 +21,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from federated.config import Experiment, TrainingSettings, load_experiment
+from federated.config import Experiment, load_experiment
+from federated.config_sections import TrainingSettings
 from federated.data.cases import Batch, batches
 from federated.data.families import FAMILIES
 from federated.data.folder_dataset import folder_info

@@ -121,6 +121,11 @@ def _reasons_of_task(experiment: "Experiment") -> Iterator[str]:
     metric, model = experiment.selection.metric, experiment.model.name
     family = FAMILIES.get(data.dataset)
     segments = f"data.dataset={data.dataset} is for segmentation"
+    if data.spacing is not None and (family is None or family.spacing is None):
+        yield (
+            f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
+            f"data.dataset={data.dataset} do not have. Leave it out."
+        )
     if family is None:
         wrong = {
             "model.name=unet": model == "unet",

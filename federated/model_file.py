@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from federated.data.families import FAMILIES, Family
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.update import Vector
@@ -25,7 +26,11 @@ SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """The arguments of :func:`models.build_model`, and what the network was trained on."""
+    """The arguments of :func:`models.build_model`, and what the network was trained on.
+
+    ``size`` is that of MedMNIST's images, ``spacing`` that of volumes in mm where it is not their
+    data set's own.
+    """
 
     name: str
     norm: Norm
@@ -40,6 +45,12 @@ class ModelHeader:
     scale_norm: bool = False
     width: int = 16
     deep_supervision: bool = False
+    spacing: float | None = None
+
+    def family(self) -> Family | None:
+        """The segmentation set it was trained on, with its spacing; ``None`` of a classifier."""
+        family = FAMILIES.get(self.dataset)
+        return family.with_spacing(self.spacing) if family else None
 
     def build(self, seed: int) -> nn.Module:
         """The network, with random weights that depend on ``seed`` alone."""

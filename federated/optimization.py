@@ -6,7 +6,7 @@ from math import ceil, cos, pi
 import torch
 from torch import nn
 
-from federated.config import TrainingSettings
+from federated.config_sections import TrainingSettings
 from federated.errors import ConsiliumError
 from federated.strategies.strategy import LocalWork
 from models import is_head
@@ -104,7 +104,7 @@ def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> Loca
     batches = ceil(drawn / settings.batch_size)
     batches -= merges_last_batch(drawn, settings.batch_size, batch_norm)
     momentum = settings.momentum if settings.optimizer == "sgd" else 0.0
-    return LocalWork(settings.local_epochs * batches, momentum)
+    return LocalWork(settings.local_steps or settings.local_epochs * batches, momentum)
 
 
 def expected_change(settings: TrainingSettings, steps: int) -> float:

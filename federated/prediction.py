@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from federated.data.dataset import Images
-from federated.data.families import FAMILIES, Family
+from federated.data.families import Family
 from federated.data.medmnist import dataset_info
 from federated.data.prepared_case import prepare_volumes
 from federated.data.read_volume import NIFTI, Volume, read_volume
@@ -54,7 +54,7 @@ def predict_files(
     """
     header = read_header(model_path)
     model = load_model(model_path, site)
-    family = FAMILIES.get(header.dataset)
+    family = header.family()
     if family is None:
         return [_classify(model, header, files, out / PROBABILITIES)]
     targets = [out / _target_name(path) for path in files]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from federated.config import SelectionSettings
+from federated.config_sections import SelectionSettings
 
 Records = Sequence[Mapping[str, Any]]
 

@@ -148,11 +148,11 @@ def _train_passes(
             layout.load(model, one.weights)
         last = number == len(passes) - 1
         rule = one.rule(model)
-        epochs = one.epochs or settings.local_epochs
+        own = {"local_epochs": one.epochs, "local_steps": None} if one.epochs else {}
         result = train(
             model,
             cases,
-            settings.model_copy(update={"local_epochs": epochs}),
+            settings.model_copy(update=own),
             rule if moves is None or not last else MaskedRule(rule, layout, moves),
             loss,
             seed=experiment.seed,

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.config import TrainingSettings
+from federated.config_sections import TrainingSettings
 from federated.data.cases import Batch, Cases
 from federated.errors import ConsiliumError
 from federated.feature_mean import set_mean, set_private_mean
@@ -54,7 +55,7 @@ MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
 
 @dataclass(frozen=True)
 class LocalResult:
-    """Mean training loss of the last local epoch, unless private, and the optimiser's steps.
+    """Mean loss of the last local epoch, or what was begun of it, unless private, and steps taken.
 
     ``clip`` is the clipping norm that private training has got to, where it changes.
     """
@@ -106,7 +107,7 @@ def train(
     private: MakeGradients | None = None,
     purpose: str = "local training",
 ) -> LocalResult:
-    """Train ``model`` in place for ``settings.local_epochs`` epochs on a site's training cases.
+    """Train ``model`` in place on a site's training cases, for a round's epochs or steps.
 
     Order of cases and augmentation come from a generator of (seed, round, site, purpose), so that
     the result does not depend on which worker runs it. The optimiser starts afresh each round.
@@ -139,9 +140,13 @@ def train(
     if centring is not None:
         set_mean(model, centring, torch.split(torch.arange(len(cases)), FEATURE_BATCH), take)
     loss_sum, drawn, steps = 0.0, 0, 0
-    for _ in range(settings.local_epochs):
+    most = settings.local_steps
+    for _ in range(most or settings.local_epochs):
+        if steps == most:
+            break
         loss_sum, drawn = 0.0, 0
-        for images, targets in cases.epoch(settings, has_batch_norm(model), generator):
+        epoch = cases.epoch(settings, has_batch_norm(model), generator)
+        for images, targets in islice(epoch, most and most - steps):
             optimizer.zero_grad(set_to_none=True)
             batch_loss = objective.of(model, images.to(device), targets.to(device))
             precision.backward(batch_loss, optimizer)

@@ -104,6 +104,7 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         scale_norm=experiment.model.scale_norm,
         width=experiment.model.width,
         deep_supervision=experiment.model.deep_supervision,
+        spacing=experiment.data.spacing,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import torch
 
-from federated.config import Dask, Experiment, Processes
+from federated.config import Experiment
+from federated.config_sections import Dask, Processes
 from federated.errors import ConsiliumError
 from federated.training import choose_device
 from federated.worker import StageResult, keep_freed_memory

@@ -11,7 +11,6 @@ import mlflow
 import numpy as np
 import torch
 
-from federated.data.families import FAMILIES
 from federated.learning.classification import predict
 from federated.learning.segmentation import segment
 from federated.model_file import load_model, read_header
@@ -37,7 +36,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         if site not in self.models:
             self.models[site] = load_model(self.path, site or None)
         model, device = self.models[site], torch.device("cpu")
-        family = FAMILIES.get(self.header.dataset)
+        family = self.header.family()
         if family is None:
             images = np.asarray(model_input, dtype=np.uint8)
             return predict(model, images, device, self.header.classes)

@@ -64,13 +64,16 @@ def materialise(family: Family, seed: int, root: Path) -> LocatedFile:
     return LocatedFile(folder, "phantom", folder_md5(folder))
 
 
-def read_folder(folder: Path, name: str) -> FolderDataset:
+def read_folder(folder: Path, name: str, spacing: float | None = None) -> FolderDataset:
     """List a family's folder and split its patients; no image is read.
+
+    Args:
+        spacing: sides in mm of the voxels that volumes are resampled to, if not the family's own.
 
     Raises:
         ConsiliumError: there is no case, or there are too few patients for three splits.
     """
-    family = FAMILIES[name]
+    family = FAMILIES[name].with_spacing(spacing)
     found = family.find(folder)
     if not found.cases:
         raise ConsiliumError(

@@ -1,6 +1,6 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
-from federated.config import DataSettings
+from federated.config_sections import DataSettings
 from federated.data import folder_dataset, medmnist, phantom
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset
@@ -69,5 +69,5 @@ def _phantom(settings: DataSettings) -> LocatedFile:
 def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     """Read a located file and check every array against the set's schema; or list a folder."""
     if settings.dataset in FAMILIES:
-        return folder_dataset.read_folder(located.path, settings.dataset)
+        return folder_dataset.read_folder(located.path, settings.dataset, settings.spacing)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)

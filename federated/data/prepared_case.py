@@ -114,7 +114,7 @@ def prepare_volumes(
     if truth is not None:
         images[MASK] = tio.LabelMap(tensor=_tensor(truth[np.newaxis], family), affine=own.affine)
     with torch.random.fork_rng(devices=[]):  # TorchIO draws even where nothing is random
-        subject = _geometry(family)(tio.Subject(images))
+        subject = _geometry(tio.Subject(images), family)
         shown = subject.get_images(intensity_only=True)
         image = torch.cat([_intensities(one.data, family, profile, number) for one in shown])
     grid = Grid(shown[0].spatial_shape, np.asarray(shown[0].affine, np.float64), own.flat)
@@ -190,18 +190,36 @@ def _refuse_unfit(
         )
 
 
-def _geometry(family: Family) -> tio.Transform:
-    steps: list[tio.Transform] = []
-    if family.dims == 3:
-        steps.append(tio.ToCanonical())
-        if family.spacing:
-            steps.append(tio.Resample(family.spacing))
+def _geometry(subject: tio.Subject, family: Family) -> tio.Subject:
+    if family.dims == 2:
         if family.whole:
-            steps.append(tio.CropOrPad(family.shape))
-    elif family.whole:
-        height, width = family.shape
-        steps.append(tio.Resize((height, width, 1)))
-    return tio.Compose(steps)
+            height, width = family.shape
+            return tio.Resize((height, width, 1))(subject)
+        return subject
+    subject = tio.ToCanonical()(subject)
+    if family.spacing:
+        subject = _resampled(subject, tio.Resample(family.spacing), len(family.labels))
+    return tio.CropOrPad(family.shape)(subject) if family.whole else subject
+
+
+def _resampled(subject: tio.Subject, resample: tio.Resample, labels: int) -> tio.Subject:
+    """Images linearly, and a mask as the label with the largest share of each new voxel.
+
+    The nearest voxel would be the one on the same side everywhere where voxels become twice as
+    large, and move the mask by half a voxel.
+    """
+    resampled = resample(subject)
+    if MASK in subject:
+        mask = subject.get_image(MASK)
+        largest = torch.full_like(resampled.get_image(MASK).data, -1.0)
+        result = torch.zeros_like(largest)
+        for label in range(labels):  # one at a time: a CT is large
+            is_label = (mask.data == label).float()
+            share = resample(tio.ScalarImage(tensor=is_label, affine=mask.affine)).data
+            result[share > largest] = label
+            largest = torch.maximum(largest, share)
+        resampled.get_image(MASK).set_data(result)
+    return resampled
 
 
 def _intensities(

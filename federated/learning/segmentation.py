@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.config import TrainingSettings
+from federated.config_sections import TrainingSettings
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.data.families import Family

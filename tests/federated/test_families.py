@@ -183,3 +183,15 @@ def test_what_is_no_volume_is_refused(tmp_path):
     assert read_volume(tmp_path / "grey.png").values.shape == (3, 4, 5)
     with pytest.raises(ConsiliumError, match=r"none\.png cannot be read"):
         read_volume(tmp_path / "none.png")
+
+
+def test_coarser_voxels_keep_the_field_of_view_of_whole_volumes_and_the_voxels_of_patches():
+    hippocampus, kidney = FAMILIES["hippocampus"], FAMILIES["kidney"]
+    assert hippocampus.with_spacing(None) is hippocampus
+    coarse = hippocampus.with_spacing(2.0)
+    # 40 x 56 x 40 mm, up to multiples of 8 voxels
+    assert (coarse.spacing, coarse.shape) == ((2.0, 2.0, 2.0), (24, 32, 24))
+    assert hippocampus.with_spacing(1.0) == hippocampus
+    assert kidney.with_spacing(4.0).shape == kidney.shape
+    with pytest.raises(ValueError, match="retina have no spacing"):
+        FAMILIES["retina"].with_spacing(2.0)

@@ -1,6 +1,6 @@
 import pytest
 
-from federated.config import SelectionSettings
+from federated.config_sections import SelectionSettings
 from federated.selection import best_round, is_evaluated, kept_round, stops_early
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from federated.augmentation import augment, class_weights, draw_epoch, random_flips
-from federated.config import TrainingSettings
+from federated.config_sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.medmnist import dataset_info
 from federated.errors import ConsiliumError
@@ -167,13 +167,23 @@ def test_the_backbone_learns_at_its_own_rate():
 
 @pytest.mark.parametrize("cases", [1, 15, 16, 17, 33, 40])
 @pytest.mark.parametrize("norm", ["group", "batch"])
-def test_the_work_that_the_server_expects_is_the_work_that_is_done(cases, norm):
+@pytest.mark.parametrize("amount", [{"local_epochs": 2}, {"local_steps": 1}, {"local_steps": 4}])
+def test_the_work_that_the_server_expects_is_the_work_that_is_done(cases, norm, amount):
     if norm == "batch" and cases == 1:
         pytest.skip("BatchNorm cannot train on a single case")
-    settings = {"batch_size": 16, "local_epochs": 2}
+    settings = {"batch_size": 16, **amount}
     steps = trained(norm=norm, images=IMAGES[:cases], **settings)[1].steps
     work = local_work(cases, TrainingSettings(**settings), norm == "batch")
     assert work.steps == steps
+
+
+def test_as_many_steps_as_an_epoch_has_are_an_epoch():
+    settings = {"batch_size": 16, "optimizer": "sgd"}
+    epoch = trained(images=IMAGES[:40], **settings)[0]
+    for steps, same in ((3, True), (2, False)):
+        model, result, _ = trained(images=IMAGES[:40], local_steps=steps, **settings)
+        assert result.steps == steps
+        assert np.array_equal(model, epoch) == same
 
 
 def test_class_weights_make_every_class_a_site_has_count_alike():

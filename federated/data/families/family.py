@@ -1,12 +1,16 @@
 """What a segmentation data set is: the same few facts for each, beside how its files are found."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+# Networks halve the sides of an image three times.
+MULTIPLE = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,25 @@ class Family:
     layout: str
     find: Callable[[Path], Found]
     name_files: Callable[[int], CaseNames]
+
+    def with_spacing(self, side: float | None) -> "Family":
+        """The same volumes with voxels of ``side`` mm; itself with ``None``.
+
+        Whole cases keep their field of view, rounded up to sides that a network can halve; patches
+        keep their voxels.
+
+        Raises:
+            ValueError: its images have no spacing.
+        """
+        if side is None:
+            return self
+        if self.spacing is None:
+            raise ValueError(f"images of {self.name} have no spacing in mm")
+        shape = self.shape
+        if self.whole:
+            reach = [n * own / side for n, own in zip(shape, self.spacing, strict=True)]
+            shape = tuple(MULTIPLE * ceil(n / MULTIPLE - 1e-9) for n in reach)
+        return replace(self, spacing=(side, side, side), shape=shape)
 
     def values_in_files(self, mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A mask of labels with the values that the data set's own files have for them."""
