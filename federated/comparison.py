@@ -1,29 +1,20 @@
-"""Strategies side by side: cells of one label and one seed, their table and paired tests."""
+"""Strategies side by side: cells of one label and one seed, and the runs that are theirs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
-from scipy import stats
 
-from federated.config import (
-    Experiment,
-    load_experiment,
-    transfer_overrides,
-    variant_overrides,
-)
+from federated.config import Experiment, load_experiment, transfer_overrides, variant_overrides
 from federated.errors import ConsiliumError
 from federated.files import md5_of, read_json
-from federated.learning import TASKS, LearningTask
 from federated.run_folder import RunFolder
 
 TRANSFER = "tl"
 LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<variants>(\+[\w.-]+)*)")
-BASELINE = "fedavg"
 
 
 @dataclass(frozen=True)
@@ -110,170 +101,3 @@ def _same_weights(folder: RunFolder, experiment: Experiment) -> bool:
     path = Path(experiment.model.init)
     written = folder.transfer_path.is_file()
     return written and path.is_file() and read_json(folder.transfer_path)["md5"] == md5_of(path)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished cell: its summary, and the records of its rounds."""
-
-    cell: Cell
-    summary: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
-
-    @property
-    def task(self) -> LearningTask:
-        """What was learnt."""
-        # Runs of older versions all classified, and did not say so.
-        return TASKS[self.summary.get("task", "classification")]
-
-    def value(self, metric: str) -> float:
-        """A metric of the test split, of the round whose model was kept; NaN where undefined."""
-        value = self.summary["metrics"]["test"][metric]
-        return float("nan") if value is None else float(value)
-
-    @property
-    def epsilon(self) -> float | None:
-        """The composed ε of the site that has spent most, where there is privacy."""
-        value: float | None = self.summary["privacy"]["epsilon"]
-        return value
-
-
-def read_result(cell: Cell, folder: RunFolder) -> Result:
-    """The result of a cell from its finished run."""
-    return Result(cell, read_json(folder.summary_path), folder.records())
-
-
-def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The results of each label, in the order in which labels first come."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        groups.setdefault(result.cell.label, []).append(result)
-    return groups
-
-
-def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, float | None]:
-    """Two-sided p over seeds of a paired t-test and of Wilcoxon's signed ranks.
-
-    ``None`` for one pair; for the t-test where all differences are equal, for Wilcoxon where all
-    are zero. With n seeds Wilcoxon's p is never below 2^(1−n).
-    """
-    differences = np.subtract(ours, baseline)
-    several = len(differences) > 1
-    t = several and np.ptp(differences) > 0
-    return {
-        "p": float(stats.ttest_rel(ours, baseline).pvalue) if t else None,
-        "p_wilcoxon": float(stats.wilcoxon(differences).pvalue)
-        if several and differences.any()
-        else None,
-    }
-
-
-def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row a label: mean and sample standard deviation over seeds of every metric.
-
-    ``difference`` and ``p`` are those of the task's headline, AUC or Dice, against FedAvg's, paired
-    by seed, where FedAvg is among the labels. ``mean_site``, ``worst_site`` and ``sd_sites`` are of
-    the sites' own, meaned over seeds: where sites have models of their own, the AUC over all cases
-    together also rewards telling sites apart, which differ in their shares of the classes; these do
-    not. ``epsilon`` is the largest of any seed.
-    """
-    task = results[0].task
-    seeds = {label: {r.cell.seed: r for r in group} for label, group in by_label(results).items()}
-    table = []
-    for label, by_seed in seeds.items():
-        row: dict[str, Any] = {"label": label, "seeds": sorted(by_seed)}
-        for metric in task.compared:
-            values = [result.value(metric) for result in by_seed.values()]
-            row[metric] = {"mean": float(np.mean(values)), "sd": sample_sd(values)}
-        spreads = [result.summary["spread"]["test"][task.headline] for result in by_seed.values()]
-        for key, name in (("mean_site", "mean"), ("worst_site", "worst"), ("sd_sites", "sd")):
-            found = [spread[name] for spread in spreads if spread[name] is not None]
-            row[key] = float(np.mean(found)) if found else None
-        for way in ("up", "down"):
-            sizes = [result.summary["bytes"][way] for result in by_seed.values()]
-            row[f"megabytes_{way}"] = float(np.mean(sizes) / 1e6)
-        spent = [result.epsilon for result in by_seed.values() if result.epsilon is not None]
-        row["epsilon"] = max(spent, default=None)
-        row["seconds"] = float(
-            np.mean([result.summary["seconds"]["total"] for result in by_seed.values()])
-        )
-        base = seeds.get(BASELINE, {})
-        pairs = sorted(set(by_seed) & set(base))
-        row["difference"] = row["p"] = row["p_wilcoxon"] = None
-        if label != BASELINE and pairs:
-            ours = [by_seed[seed].value(task.headline) for seed in pairs]
-            theirs = [base[seed].value(task.headline) for seed in pairs]
-            row["difference"] = float(np.mean(np.subtract(ours, theirs)))
-            row |= paired_p(ours, theirs)
-        table.append(row)
-    return table
-
-
-def sample_sd(values: Sequence[float]) -> float | None:
-    """Standard deviation with n − 1; ``None`` for fewer than two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def markdown(
-    table: Sequence[Mapping[str, Any]], task: LearningTask, command: str, note: str
-) -> str:
-    """The table for people: the command, what it ran on, and a row a label."""
-    private = any(row["epsilon"] is not None for row in table)
-    head = [
-        "strategy",
-        *(["ε"] if private else []),
-        *(name.replace("_", " ") for name in task.compared),
-        f"mean site {task.title}",
-        f"worst site {task.title}",
-        "sd over sites",
-        "MB up",
-        "MB down",
-        f"{task.title} − FedAvg",
-        "p",
-        "p (Wilcoxon)",
-    ]
-    lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
-    for row in table:
-        values = [_number(row["epsilon"], ".3g")] if private else []
-        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in task.compared]
-        values += [_number(row[name]) for name in ("mean_site", "worst_site", "sd_sites")]
-        values += [f"{row[f'megabytes_{way}']:.1f}" for way in ("up", "down")]
-        values += [_number(row["difference"], "+.3f")]
-        values += [_number(row["p"]), _number(row["p_wilcoxon"])]
-        lines.append(_line([row["label"], *values]))
-    return "\n".join(lines) + "\n"
-
-
-def per_site_markdown(results: Sequence[Result]) -> str:
-    """In segmentation, where sites are what is compared: every site's own, meaned over seeds."""
-    task = results[0].task
-    if task.headline != "dice":
-        return ""
-    sites = results[0].summary["sites"]
-    if any(result.summary["sites"] != sites for result in results):
-        return ""
-    title = " / ".join(name.upper() if name != "dice" else task.title for name in task.compared)
-    lines = ["", f"At each site: {title}", "", _line(["strategy", *sites])]
-    lines.append(_line(["---"] * (1 + len(sites))))
-    for label, found in by_label(results).items():
-        group = [result.summary["per_site"] for result in found]
-        cells = []
-        for site in sites:
-            means = [np.mean([per[site]["test"][n] for per in group]) for n in task.compared]
-            cells.append(
-                " / ".join(f"{m:.3f}" if i == 0 else f"{m:.2f}" for i, m in enumerate(means))
-            )
-        lines.append(_line([label, *cells]))
-    return "\n".join(lines) + "\n"
-
-
-def _line(values: Sequence[str]) -> str:
-    return "| " + " | ".join(values) + " |"
-
-
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "" if value is None else format(value, form)
-
-
-def _spread(mean: float, sd: float | None) -> str:
-    return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"

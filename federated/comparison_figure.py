@@ -1,15 +1,14 @@
 """The figure of a comparison: AUC or Dice against rounds, megabytes and, where it is, ε."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from federated.comparison import Result, by_label
+from federated.comparison_table import Result, by_label
 from federated.files import atomic_path
 
 # Nothing travels, or what travels are the images themselves.
@@ -29,7 +28,7 @@ def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None
     figure = Figure(figsize=(16 if private else 12, 5), layout="constrained")
     by_round, by_bytes, *rest = figure.subplots(1, 3 if private else 2, sharey=True)
     for number, (label, group) in enumerate(by_label(results).items()):
-        _draw(group, label, by_round, by_bytes, number, task.headline)
+        _draw(group, label, by_round, by_bytes, number)
         for by_epsilon in rest:
             _draw_privacy(group, label, by_epsilon, number, task.headline)
     by_round.set(xlabel="round", ylabel=f"test {task.title}")
@@ -64,11 +63,10 @@ def _draw(
     by_round: Axes,
     by_bytes: Axes,
     number: int,
-    headline: str,
 ) -> None:
     length = min(len(result.records) for result in group)
     curves = np.array(
-        [[_score(record, headline) for record in result.records[:length]] for result in group],
+        [[result.score(record) for record in result.records[:length]] for result in group],
         float,
     )
     traffic = np.array(
@@ -101,8 +99,3 @@ def _draw_privacy(
         axes.errorbar(max(spent), values.mean(), yerr=sd, fmt="o", color=color, label=label)
     else:
         axes.axhline(values.mean(), color=color, alpha=0.6, label=f"{label} (not private)")
-
-
-def _score(record: Mapping[str, Any], headline: str) -> float:
-    value = record["metrics"]["test"][headline] if record["metrics"] else None
-    return float("nan") if value is None else float(value)

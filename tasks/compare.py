@@ -9,8 +9,8 @@ from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.comparison import Result, by_label, markdown, per_site_markdown, rows
 from federated.comparison_figure import comparison_figure
+from federated.comparison_table import Result, by_label, markdown, per_site_markdown, rows
 from federated.files import write_json, write_text
 from federated.sensitivity import mean_shares, sensitivity_figure
 from tasks.sensitivity import FIGURE
@@ -33,7 +33,7 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
     found sensitive to the domain, ``sensitive_layers.png`` shows which.
     """
     table, task = rows(results), results[0].task
-    note = _note(results)
+    note = _note(results, table[0]["baseline"])
     text = markdown(table, task, command, note) + per_site_markdown(results)
     write_text(folder / "table.md", text)
     write_json(
@@ -60,7 +60,7 @@ def _sensitive_layers(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     }
 
 
-def _note(results: Sequence[Result]) -> str:
+def _note(results: Sequence[Result], baseline: str) -> str:
     """The line above a table: where the data come from, seeds, rounds, which code."""
     summaries = [result.summary for result in results]
     sources = sorted({summary["data_source"] for summary in summaries})
@@ -76,7 +76,8 @@ def _note(results: Sequence[Result]) -> str:
         f"Data source: {', '.join(sources)}. Seeds {', '.join(map(str, seeds))}; rounds "
         f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
         f"standard deviation over seeds; p of a paired t-test of the {task.title} over seeds "
-        "against fedavg." + (pooled if task.headline == "auc" else "")
+        f"against {baseline}; rounds to 90 % of a run's own final {task.title}."
+        + (pooled if task.headline == "auc" else "")
     )
 
 

@@ -4,16 +4,9 @@ import yaml
 from matplotlib import image
 from scipy import stats
 
-from federated.comparison import (
-    Cell,
-    Result,
-    cells,
-    markdown,
-    paired_p,
-    per_site_markdown,
-    rows,
-)
+from federated.comparison import Cell, cells
 from federated.comparison_figure import comparison_figure
+from federated.comparison_table import Result, markdown, paired_p, per_site_markdown, rows
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION
 from federated.results_page import put_table
@@ -103,6 +96,24 @@ def test_only_seeds_that_both_have_are_paired():
     assert row["difference"] == pytest.approx(0.1)
     assert row["p"] is None
     assert row["auc"]["sd"] is None
+
+
+def test_without_fedavg_the_first_label_is_what_others_are_compared_with():
+    table = rows([result("fedadam", 0, 0.7), result("fedadam+dp", 0, 0.6)])
+    assert [row["baseline"] for row in table] == ["fedadam", "fedadam"]
+    assert table[1]["difference"] == pytest.approx(-0.1)
+    assert "| AUC − fedadam |" in markdown(table, CLASSIFICATION, "command", "")
+
+
+def test_rounds_to_90_percent_are_counted_in_rounds_that_were_evaluated():
+    scores = [0.2, None, 0.69, 0.75, None, 0.8]
+    found = result("fedavg", 0, 0.8)
+    records = [
+        {**found.records[0], "metrics": score and {"test": {"auc": score}}} for score in scores
+    ]
+    table = rows([Result(found.cell, found.summary, records)])
+    assert table[0]["rounds_to_most"] == 4
+    assert rows([Result(found.cell, found.summary, records[:1])])[0]["rounds_to_most"] is None
 
 
 def test_equal_differences_have_no_p():
