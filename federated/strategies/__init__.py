@@ -9,6 +9,7 @@ from federated.strategies.central import Central
 from federated.strategies.ditto import Ditto
 from federated.strategies.fedadam import FedAdam
 from federated.strategies.fedavg import FedAvg
+from federated.strategies.fedavgm import FedAvgM
 from federated.strategies.fedbn import FedBN
 from federated.strategies.fednova import FedNova
 from federated.strategies.fedper import FedPer
@@ -22,6 +23,7 @@ from federated.strategies.scaffold import Scaffold
 
 AnyStrategy = Annotated[
     FedAvg
+    | FedAvgM
     | FedProx
     | FedBN
     | Scaffold
@@ -46,6 +48,7 @@ __all__ = [
     "Ditto",
     "FedAdam",
     "FedAvg",
+    "FedAvgM",
     "FedBN",
     "FedNova",
     "FedPer",

@@ -9,6 +9,7 @@ from federated.strategies import (
     Central,
     FedAdam,
     FedAvg,
+    FedAvgM,
     FedBN,
     FedNova,
     FedProx,
@@ -22,7 +23,7 @@ from federated.update import Layout
 from models import build_model
 from tests.federated.conftest import site_start
 
-EVERY = [FedAvg, FedProx, FedBN, Scaffold, FedAdam, FedYogi, FedNova, Local, Central]
+EVERY = [FedAvg, FedAvgM, FedProx, FedBN, Scaffold, FedAdam, FedYogi, FedNova, Local, Central]
 
 
 def f32(*values):
@@ -189,6 +190,22 @@ def test_fedadam_follows_algorithm_2_by_hand():
     server = strategy.server_step(server, f32(-0.1), who)
     m, v = 0.5 * m - 0.5 * 0.1, 0.75 * v + 0.25 * 0.1**2
     assert server.weights == pytest.approx([first + 0.1 * m / (v**0.5 + 0.01)])
+
+
+def test_fedavgm_adds_what_is_left_of_earlier_updates():
+    strategy = FedAvgM(momentum=0.5, server_lr=0.1)
+    who = Participation({"a": 1.0}, {})
+    server = strategy.server_step(strategy.open_server(f32(1.0)), f32(0.2), who)
+    assert server.weights == pytest.approx([1.0 + 0.1 * 0.2])
+    server = strategy.server_step(server, f32(-0.4), who)
+    assert server.weights == pytest.approx([1.02 + 0.1 * (0.5 * 0.2 - 0.4)])
+
+
+def test_fedavgm_without_momentum_is_fedavg():
+    steps = {"a": 5, "b": 2}
+    assert federate(FedAvgM(momentum=0), 8, 0.05, steps) == pytest.approx(
+        federate(FedAvg(), 8, 0.05, steps), abs=1e-6
+    )
 
 
 def test_fedyogi_follows_algorithm_2_by_hand():

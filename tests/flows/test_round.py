@@ -146,7 +146,9 @@ def test_a_run_stops_early_where_validation_no_longer_improves(run):
     assert json.loads(folder.summary_path.read_text())["rounds_done"] == 2
 
 
-@pytest.mark.parametrize("name", ["fedbn", "scaffold", "fedadam", "fedyogi", "fednova", "local"])
+@pytest.mark.parametrize(
+    "name", ["fedbn", "scaffold", "fedavgm", "fedadam", "fedyogi", "fednova", "local"]
+)
 def test_every_strategy_resumes_to_the_same_model(run, name):
     strategy = [f"strategy.name={name}", "sites.participation=0.6", "selection.keep=last"]
     whole = run(rounds=3, overrides=strategy)
