@@ -17,15 +17,17 @@ from pydantic import Field
 from federated.errors import ConsiliumError
 from federated.settings import Settings
 
-# σ_b where none is given: this share of the expected batch, as in the paper.
+# σ_b where none is given: this share of the expected batch, as in the paper, but at least so many
+# times z: in a batch of a few cases a twentieth would take nearly all of z from the gradients.
 COUNT_NOISE_SHARE = 0.05
+LEAST_COUNT_NOISE = 2.0
 
 
 class AdaptiveClipping(Settings):
     """``quantile`` is γ, the share of norms that are not clipped; ``rate`` is η.
 
     ``count_noise`` is σ_b, in cases. It is a twentieth of the expected batch where it is left out,
-    and at least z, so that the gradients' own noise rises by no more than 16 %.
+    and at least twice z, so that the gradients' own noise rises by no more than 3.3 %.
     """
 
     quantile: float = Field(default=0.5, gt=0, lt=1)
@@ -38,7 +40,7 @@ class AdaptiveClipping(Settings):
             return 0.0
         if self.count_noise is not None:
             return self.count_noise
-        return max(COUNT_NOISE_SHARE * expected_batch, noise_multiplier)
+        return max(COUNT_NOISE_SHARE * expected_batch, LEAST_COUNT_NOISE * noise_multiplier)
 
     def noise_of_sum(self, noise_multiplier: float, expected_batch: float) -> float:
         """z_Δ, the gradients' noise over C, for a total of z = ``noise_multiplier``.
