@@ -49,7 +49,8 @@ def start_embedded_server() -> Callable[[], None]:
     # Registered before Prefect registers its own, and so run after: the last log lines and task
     # states are sent when the process exits, and the server must still be there for them.
     atexit.register(lifetime.close)
-    process = lifetime.enter_context(running([sys.executable, "-m", *command], TEMPORARY))
+    command = [sys.executable, "-m", "flows.ends_with_parent", *command]
+    process = lifetime.enter_context(running(command, TEMPORARY))
     lifetime.enter_context(temporary_settings(updates={PREFECT_API_URL: api}))
     return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
 
@@ -58,12 +59,18 @@ def start_embedded_server() -> Callable[[], None]:
 def running(
     command: Sequence[str], environment: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a quiet process until the block ends."""
+    """Run a quiet process until the block ends.
+
+    It is a process group of its own: what stops this one, as Ctrl-C in a terminal, must leave it
+    the time to tell Prefect's server so. Its standard input is a pipe that ends with this process.
+    """
     process = subprocess.Popen(  # noqa: S603 - our own commands
         command,
         env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        process_group=0,
     )
     try:
         yield process

@@ -1,6 +1,7 @@
 """The command line: `consilium COMMAND`."""
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -35,21 +36,29 @@ def _options(
         os.environ["CONSILIUM_DEBUG"] = "1"
 
 
+# What Typer makes of a KeyboardInterrupt.
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; a mistake is answered in one paragraph."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves it ignored
+            signal.signal(number, _stop)
     try:
         app()
-    except KeyboardInterrupt:
-        print(
-            "Stopped. Complete rounds are kept; go on with: consilium resume EXPERIMENT",
-            file=sys.stderr,
-        )
-        sys.exit(130)
     except ConsiliumError as error:
         if os.environ.get("CONSILIUM_DEBUG"):
             raise
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print(
+                "Stopped. Complete rounds are kept; go on with: consilium resume EXPERIMENT",
+                file=sys.stderr,
+            )
+        raise
     except Exception as error:
         if os.environ.get("CONSILIUM_DEBUG"):
             raise
@@ -59,3 +68,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt

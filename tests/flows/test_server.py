@@ -1,3 +1,6 @@
+import os
+import select
+import signal
 import subprocess
 import sys
 
@@ -5,6 +8,7 @@ import pytest
 
 from federated.errors import ConsiliumError
 from flows.server import free_port, running, wait_until_healthy
+from tests.conftest import PROJECT
 
 
 def test_a_server_that_ends_at_once_is_explained():
@@ -13,6 +17,33 @@ def test_a_server_that_ends_at_once_is_explained():
         process.wait()
         with pytest.raises(ConsiliumError, match=r"The Toy server ended instead of .* to see why"):
             wait_until_healthy(process, health, "Toy")
+
+
+def test_a_module_ends_with_who_started_it(tmp_path):
+    """However that ends: here it is killed."""
+    module = tmp_path / "endless.py"
+    module.write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    parent = (
+        "import subprocess, sys, time\n"
+        "command = [sys.executable, '-m', 'flows.ends_with_parent', 'endless']\n"
+        "subprocess.Popen(command, stdin=subprocess.PIPE)\n"
+        "time.sleep(60)\n"
+    )
+    paths = os.pathsep.join([str(PROJECT), str(tmp_path)])
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert process.stdout
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    # The pipe closes when the child, which has it too, is gone.
+    ended, _, _ = select.select([process.stdout], [], [], 10)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    assert ended
 
 
 def test_a_process_ends_with_its_block():

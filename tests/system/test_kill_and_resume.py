@@ -1,5 +1,8 @@
 """Killing a run and resuming it gives the weights of a run that was never killed."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
@@ -12,6 +15,17 @@ pytestmark = pytest.mark.system
 
 def weights(folder: RunFolder) -> np.ndarray:
     return read_state(folder.state_path(4)).weights
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on_and_nothing_else(copy, start):
+    """As by Ctrl-C, or by a scheduler: every process of the group gets the signal."""
+    process = start("consilium", "run", "demo", "--rounds", "40")
+    wait_for(process, "round 1/40")
+    os.killpg(process.pid, signal.SIGTERM)
+    *rounds, last = process.stdout.read().splitlines()
+    assert last.startswith("Stopped. Complete rounds are kept; go on with: consilium resume")
+    assert all(line.startswith("round ") for line in rounds)
+    assert process.wait(timeout=30) == 130
 
 
 def test_a_killed_run_resumes_to_the_same_weights(copy, call, start, prefect_server):

@@ -1,0 +1,22 @@
+"""`python -m flows.ends_with_parent MODULE ARGUMENT…`: a module that ends with who started it.
+
+Its standard input is a pipe that nobody writes to; it is closed when the process that holds the
+other end is gone, however that ended.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
