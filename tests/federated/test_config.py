@@ -68,7 +68,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("strategy.muu=1", r"strategy\.muu is not a known key\. Did you mean 'mu'\?"),
         ("strategy.mu=-1", r"strategy\.mu=-1 is not possible.*greater than or equal to 0"),
         ("strategy.mu=.nan", r"strategy\.mu=nan is not possible"),
-        ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedprox'"),
+        ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedavgm', 'fedprox'"),
         ("compression.name=zip", r"'zip'.*'none', 'top_k', 'shared_mask'"),
         ("protection.name=rot13", r"'rot13'.*'plain', 'ckks', 'packed_bfv', 'secagg_plus'"),
         ("compression.bits=1", r"compression\.bits=1 is not possible.*greater than or equal to 2"),
