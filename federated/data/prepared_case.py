@@ -198,27 +198,30 @@ def _geometry(subject: tio.Subject, family: Family) -> tio.Subject:
         return subject
     subject = tio.ToCanonical()(subject)
     if family.spacing:
-        subject = _resampled(subject, tio.Resample(family.spacing), len(family.labels))
+        subject = _resampled(subject, family.spacing, len(family.labels))
     return tio.CropOrPad(family.shape)(subject) if family.whole else subject
 
 
-def _resampled(subject: tio.Subject, resample: tio.Resample, labels: int) -> tio.Subject:
+def _resampled(
+    subject: tio.Subject, spacing: tuple[float, float, float], labels: int
+) -> tio.Subject:
     """Images linearly, and a mask as the label with the largest share of each new voxel.
 
     The nearest voxel would be the one on the same side everywhere where voxels become twice as
     large, and move the mask by half a voxel.
     """
-    resampled = resample(subject)
+    resampled = tio.Resample(spacing, exclude=[MASK])(subject)
     if MASK in subject:
-        mask = subject.get_image(MASK)
-        largest = torch.full_like(resampled.get_image(MASK).data, -1.0)
+        mask, resample = subject.get_image(MASK), tio.Resample(spacing)
+        grid = resampled.get_first_image()
+        largest = torch.full((1, *grid.spatial_shape), -1.0)
         result = torch.zeros_like(largest)
         for label in range(labels):  # one at a time: a CT is large
             is_label = (mask.data == label).float()
             share = resample(tio.ScalarImage(tensor=is_label, affine=mask.affine)).data
             result[share > largest] = label
             largest = torch.maximum(largest, share)
-        resampled.get_image(MASK).set_data(result)
+        resampled[MASK] = tio.LabelMap(tensor=result, affine=grid.affine)
     return resampled
 
 
