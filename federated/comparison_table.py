@@ -34,14 +34,12 @@ class Result:
 
     def value(self, metric: str) -> float:
         """A metric of the test split, of the round whose model was kept; NaN where undefined."""
-        value = self.summary["metrics"]["test"][metric]
-        return float("nan") if value is None else float(value)
+        return _or_nan(self.summary["metrics"]["test"][metric])
 
     def score(self, record: Mapping[str, Any]) -> float:
         """The headline on the test split after a round; NaN where it was not evaluated."""
         metrics = record["metrics"]
-        value = metrics["test"][self.task.headline] if metrics else None
-        return float("nan") if value is None else float(value)
+        return _or_nan(metrics["test"][self.task.headline] if metrics else None)
 
     @property
     def rounds_to_most(self) -> int | None:
@@ -190,6 +188,10 @@ def per_site_markdown(results: Sequence[Result]) -> str:
             )
         lines.append(_line([label, *cells]))
     return "\n".join(lines) + "\n"
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _line(values: Sequence[str]) -> str:
