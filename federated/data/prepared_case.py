@@ -194,26 +194,23 @@ def _geometry(subject: tio.Subject, family: Family) -> tio.Subject:
     if family.dims == 2:
         if family.whole:
             height, width = family.shape
-            return tio.Resize((height, width, 1))(subject)
+            return _resampled(subject, tio.Resize((height, width, 1)), len(family.labels))
         return subject
     subject = tio.ToCanonical()(subject)
     if family.spacing:
-        subject = _resampled(subject, family.spacing, len(family.labels))
+        subject = _resampled(subject, tio.Resample(family.spacing), len(family.labels))
     return tio.CropOrPad(family.shape)(subject) if family.whole else subject
 
 
-def _resampled(
-    subject: tio.Subject, spacing: tuple[float, float, float], labels: int
-) -> tio.Subject:
+def _resampled(subject: tio.Subject, resample: tio.SpatialTransform, labels: int) -> tio.Subject:
     """Images linearly, and a mask as the label with the largest share of each new voxel.
 
     The nearest voxel would be the one on the same side everywhere where voxels become twice as
     large, and move the mask by half a voxel.
     """
-    resampled = tio.Resample(spacing, exclude=[MASK])(subject)
+    resampled = resample(tio.Subject(subject.get_images_dict(intensity_only=True)))
     if MASK in subject:
-        mask, resample = subject.get_image(MASK), tio.Resample(spacing)
-        grid = resampled.get_first_image()
+        mask, grid = subject.get_image(MASK), resampled.get_first_image()
         largest = torch.full((1, *grid.spatial_shape), -1.0)
         result = torch.zeros_like(largest)
         for label in range(labels):  # one at a time: a CT is large

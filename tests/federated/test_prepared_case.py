@@ -77,17 +77,28 @@ def test_a_turned_and_stretched_volume_comes_back_onto_its_own_grid(tmp_path):
     assert overlap / ((back > 0).sum() + (prepared.truth > 0).sum()) > 0.9
 
 
+def assert_centred(prepared, labels, side):
+    """Within a tenth of the network's voxels, ``side`` of the case's own long."""
+    back = prepared.to_own_grid(one_hot(prepared.mask, labels))
+    assert back.shape == prepared.truth.shape
+    for label in range(1, labels):
+        found, true = (np.argwhere(mask == label) for mask in (back, prepared.truth))
+        assert found.mean(axis=0) == pytest.approx(true.mean(axis=0), abs=0.1 * side)
+
+
 def test_coarser_voxels_come_back_onto_the_cases_own_grid(tmp_path):
     write_phantom(FAMILIES["hippocampus"], tmp_path, 1, seed=0)
     family = FAMILIES["hippocampus"].with_spacing(2.0)
     prepared = prepare_case(family, family.find(tmp_path).cases[0])
     assert prepared.image.shape == (1, *family.shape)
     assert prepared.grid.spacing == pytest.approx((2, 2, 2))
-    back = prepared.to_own_grid(one_hot(prepared.mask, 3))
-    assert back.shape == prepared.truth.shape
-    for label in (1, 2):
-        found, true = (np.argwhere(mask == label) for mask in (back, prepared.truth))
-        assert found.mean(axis=0) == pytest.approx(true.mean(axis=0), abs=0.3)
+    assert_centred(prepared, labels=3, side=2)
+
+
+def test_a_picture_of_four_times_the_side_comes_back_onto_its_own_grid(tmp_path):
+    family = FAMILIES["skin"]
+    write_phantom(family, tmp_path, 1, seed=0, shape=tuple(4 * side for side in family.shape))
+    assert_centred(prepare_case(family, family.find(tmp_path).cases[0]), labels=2, side=4)
 
 
 def test_a_scanner_changes_the_image_and_not_the_mask(case):
