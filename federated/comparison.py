@@ -33,7 +33,7 @@ def cells(
 
     A label is a strategy's name, with ``:key=value`` for its own settings, ``+tl`` for transfer
     learning from the backbone that params.yaml names for the experiment, and ``+NAME`` for an entry
-    of its ``variants``.
+    of its ``variants``. Seeds are the experiment's own and those that follow it.
 
     Raises:
         ConsiliumError: a label that cannot be read, twice the same, or a setting that is not
@@ -42,11 +42,11 @@ def cells(
     if len(set(labels)) < len(labels):
         raise ConsiliumError(f"A strategy is named twice in {','.join(labels)}. Name each once.")
     result = []
-    for seed in range(seeds):
+    for number in range(seeds):
         for label in labels:
-            items = (*overrides, *_label_overrides(experiment, label, params), f"seed={seed}")
-            load_experiment(experiment, items, params)
-            result.append(Cell(label, seed, items))
+            items = (*overrides, *_label_overrides(experiment, label, params))
+            seed = load_experiment(experiment, items, params).seed + number
+            result.append(Cell(label, seed, (*items, f"seed={seed}")))
     return result
 
 

@@ -32,7 +32,7 @@ def fl_compare(
     Args:
         experiment: a name under ``experiments`` in params.yaml.
         strategies: labels, as ``fedprox:mu=0.1+tl``.
-        seeds: how many; they are 0, 1, …
+        seeds: how many, from the experiment's own on.
         overrides: ``section.key=value`` items for all cells.
         params: the parameter file.
         runs: the folder that holds all runs.

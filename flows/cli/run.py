@@ -99,7 +99,7 @@ def compare(
     strategies: Annotated[
         str, typer.Option(help="Names, with :key=value for settings and +tl for transfer learning.")
     ] = "local,central,fedavg,fedavg+tl,fedprox,fedprox+tl,fedbn,scaffold,fedadam",
-    seeds: Annotated[int, typer.Option(min=1, help="How many; they are 0, 1, …")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from the experiment's own on.")] = 3,
     results: Annotated[
         Path | None, typer.Option(help="Also write the table into this Markdown file.")
     ] = None,

@@ -48,6 +48,14 @@ def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
     )
 
 
+def test_seeds_begin_at_the_experiments_own(params):
+    planned = cells("tiny", ["fedavg"], 2, ["seed=10"], params)
+    assert [(cell.seed, cell.overrides[-1]) for cell in planned] == [
+        (10, "seed=10"),
+        (11, "seed=11"),
+    ]
+
+
 def test_a_variant_overlays_sections(params):
     (cell,) = cells("tiny", ["fedavg+medhe"], 1, [], params)
     assert cell.overrides == (
