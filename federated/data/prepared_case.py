@@ -218,7 +218,7 @@ def _resampled(subject: tio.Subject, resample: tio.SpatialTransform, labels: int
             share = resample(tio.ScalarImage(tensor=is_label, affine=mask.affine)).data
             result[share > largest] = label
             largest = torch.maximum(largest, share)
-        resampled[MASK] = tio.LabelMap(tensor=result, affine=grid.affine)
+        resampled.add_image(tio.LabelMap(tensor=result, affine=grid.affine), MASK)
     return resampled
 
 

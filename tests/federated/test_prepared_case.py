@@ -95,6 +95,15 @@ def test_coarser_voxels_come_back_onto_the_cases_own_grid(tmp_path):
     assert_centred(prepared, labels=3, side=2)
 
 
+@pytest.mark.parametrize("spacing", [1.0, 1.1])
+def test_a_volume_larger_than_the_network_takes_keeps_its_middle(tmp_path, spacing):
+    family = FAMILIES["hippocampus"].with_spacing(spacing)
+    write_phantom(family, tmp_path, 1, seed=0, shape=(50, 70, 40))
+    prepared = prepare_case(family, family.find(tmp_path).cases[0])
+    assert prepared.mask.shape == family.shape
+    assert_centred(prepared, labels=3, side=spacing)
+
+
 def test_a_picture_of_four_times_the_side_comes_back_onto_its_own_grid(tmp_path):
     family = FAMILIES["skin"]
     write_phantom(family, tmp_path, 1, seed=0, shape=tuple(4 * side for side in family.shape))
