@@ -1,7 +1,7 @@
 """A clipping norm that follows a quantile of the norms it clips (Andrew et al. 2021, NeurIPS).
 
 C ← C · exp(−η (b̃ − γ)), Eq. 2 there, with b̃ the noised share of norms that are at most C: so C
-grows while more than the share γ of norms is clipped off, and falls while fewer are.
+grows while that share is below γ, and falls while it is above.
 
 The counts are released too. A case changes Σ (b_i − ½) by at most ½, so that noise of σ_b on it and
 of z_Δ·C on the sum of gradients, with z_Δ = (z⁻² − (2σ_b)⁻²)^(−½), is together one Gaussian
