@@ -14,7 +14,7 @@ from federated.data.deal import AnyDataset
 from federated.data.partition import Partition, leave_out
 from federated.data.prepared import PreparedFolder, write_dealt
 from federated.files import write_text
-from tasks.prepare import download, partition, read
+from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 
 PHANTOM_BANNER = (
@@ -33,10 +33,15 @@ class Prepared:
     excluded: tuple[str, ...]
 
 
-def prepare(experiment: Experiment, folder: Path, keep: PreparedFolder | None = None) -> Prepared:
-    """The graph of fl-prepare, for use inside another flow; writes into ``folder``."""
-    data = download(experiment, keep)
+def prepare(experiment: Experiment, folder: Path, kept: PreparedFolder | None = None) -> Prepared:
+    """The graph of fl-prepare, for use inside another flow; writes into ``folder``.
+
+    The data are read where they were found, so that what is wrong is named by its own path.
+    """
+    data = download(experiment)
     dataset = read(experiment, data)
+    if kept:
+        keep(data, kept)
     dealt = partition(experiment, data, dataset, folder / "partition.json")
     validation = validate(experiment, dataset, dealt, folder)
     left = leave_out(dealt, validation.dropped)
@@ -65,7 +70,7 @@ def fl_prepare(
     """Prepare an experiment's data under ``<data.root>/prepared/<experiment>``; return that."""
     resolved = load_experiment(experiment, overrides or (), Path(params))
     folder = prepared_folder(resolved)
-    prepare(resolved, folder.root, keep=folder)
+    prepare(resolved, folder.root, kept=folder)
     return str(folder.root)
 
 

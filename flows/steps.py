@@ -11,7 +11,7 @@ from federated.model_evaluation import evaluate_file
 from federated.model_file import read_header
 from federated.run_folder import RunFolder
 from flows.prepare import prepared_folder
-from tasks.prepare import download, partition
+from tasks.prepare import download, keep, partition
 from tasks.validate import validate
 
 STEPS = ("download", "partition", "validate")
@@ -29,7 +29,7 @@ def run_step(step: str, experiment: Experiment) -> str:
         raise ConsiliumError(f"There is no step {step!r}. Steps, in order: {', '.join(STEPS)}.")
     folder = prepared_folder(experiment)
     if step == "download":
-        data = download.fn(experiment, folder)
+        data = keep.fn(download.fn(experiment), folder)
         return f"{data.path} (data_source: {data.source})"
     data = folder.data()
     dataset = load(data, experiment.data)

@@ -58,6 +58,7 @@ def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
 
 def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG001
     most = experiment.validation.outlier
+    far = f"{most:g} robust standard deviations from the site's median"
     return {
         "an image for each mask, with all modalities": _never_empty("path"),
         "a mask for each image": _never_empty("mask_path"),
@@ -73,8 +74,10 @@ def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  #
             column="foreground", min_value=1
         ),
         "no NaN": gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[0]),
-        "a size like the others": gxe.ExpectColumnValuesToBeBetween(column="size", max_value=most),
-        "intensities like the others": gxe.ExpectColumnValuesToBeBetween(
+        f"a size like the others, at most {far}": gxe.ExpectColumnValuesToBeBetween(
+            column="size", max_value=most
+        ),
+        f"intensities like the others, at most {far}": gxe.ExpectColumnValuesToBeBetween(
             column="intensity", max_value=most
         ),
         "no copy of another case": gxe.ExpectColumnValuesToBeInSet(

@@ -14,9 +14,15 @@ from federated.data.prepared import PreparedFolder, write_dealt
 
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)
-def download(experiment: Experiment, folder: PreparedFolder | None = None) -> LocatedFile:
-    """Find, download or generate the data file; with ``folder``, keep it there."""
-    return folder.store_dataset(experiment) if folder else locate(experiment.data)
+def download(experiment: Experiment) -> LocatedFile:
+    """Find, download or generate the data file or folder."""
+    return locate(experiment.data)
+
+
+@task(name="keep", task_run_name="keep {data.path.name}", cache_policy=NO_CACHE)
+def keep(data: LocatedFile, folder: PreparedFolder) -> LocatedFile:
+    """Keep the data in the prepared folder."""
+    return folder.store_dataset(data)
 
 
 @task(name="read", task_run_name="read {experiment.data.dataset}", cache_policy=NO_CACHE)

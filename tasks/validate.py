@@ -86,9 +86,9 @@ def validate(
     )
     if any(failures.values()) and experiment.validation.on_failure == "abort":
         raise ConsiliumError(
-            f"The data of {len(failing)} of {len(partition.sites)} sites fail validation: "
-            + " ".join(f"{site}: {'; '.join(rules)}." for site, rules in failures.items() if rules)
-            + " Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
+            f"The data of {len(failing)} of {len(partition.sites)} sites fail validation:\n"
+            + "".join(f"  {site}: {rule}\n" for site, rules in failures.items() for rule in rules)
+            + "Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
             "or without these cases with validate.on_failure=drop-case. The full report is "
             f"{folder}/data_docs/index.html."
         )
@@ -172,7 +172,13 @@ def _broken(result: Any, table: pd.DataFrame) -> BrokenRule:
     if rows is None:
         return BrokenRule(rule, f"there are {result.result.get('observed_value')}", (), ())
     found = [value for value in result.result.get("partial_unexpected_list") or () if value != ""]
-    said = f"{len(rows)} cases break it" + (f", for example {found[0]}" if found else "")
+    said = "broken by 1 case" if len(rows) == 1 else f"broken by {len(rows)} cases"
+    if found:
+        said += (
+            f", for example {found[0]:.4g}"
+            if isinstance(found[0], float)
+            else f", for example {found[0]}"
+        )
     return BrokenRule(rule, said, [str(table.loc[row, "where"]) for row in rows], list(rows))
 
 

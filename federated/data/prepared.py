@@ -9,7 +9,6 @@ from typing import Any
 from federated.config import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, case_counts
-from federated.data.load import locate
 from federated.data.partition import Partition, leave_out, read_partition, write_partition
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json
@@ -51,9 +50,8 @@ class PreparedFolder:
         """Cases of each site."""
         return self.root / "partition.json"
 
-    def store_dataset(self, experiment: Experiment) -> LocatedFile:
-        """Find, download or generate the data, and keep them here: hard links where possible."""
-        located = locate(experiment.data)
+    def store_dataset(self, located: LocatedFile) -> LocatedFile:
+        """Keep the data here, by hard links where possible."""
         target = self.root / "dataset" / located.path.name
         if located.path.is_dir():
             shutil.rmtree(target.parent, ignore_errors=True)

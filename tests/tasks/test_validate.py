@@ -52,29 +52,29 @@ def spoil(fault: str) -> tuple[dict[str, np.ndarray], str]:
     own = partition_cases(labels, three_sites().sites, 0).sites["site-01"]
     if fault == "constant":
         arrays["train_images"][own["train"][0]] = 7
-        return arrays, "not constant: 1 cases break it"
+        return arrays, "not constant: broken by 1 case"
     if fault == "duplicate":
         arrays["train_images"][own["train"][0]] = arrays["train_images"][own["train"][1]]
-        return arrays, "no duplicate volume at the site: 2 cases"
+        return arrays, "no duplicate volume at the site: broken by 2 cases"
     if fault == "leak":
         arrays["test_images"][own["test"][0]] = arrays["train_images"][own["train"][1]]
-        return arrays, "no volume in both training and evaluation: 1 cases"
+        return arrays, "no volume in both training and evaluation: broken by 1 case"
     arrays["train_images"] = arrays["train_images"].astype(np.float32)
     arrays["train_images"][own["train"][0], 3, 3, 3] = np.nan
-    return arrays, "no NaN: 1 cases break it"
+    return arrays, "no NaN: broken by 1 case"
 
 
 @pytest.mark.parametrize("fault", ["constant", "duplicate", "leak"])
 def test_a_fault_is_named_with_its_site_and_rule(tmp_path, fault):
     arrays, said = spoil(fault)
-    with pytest.raises(ConsiliumError, match=f"1 of 3 sites fail.*site-01: .*{said}"):
+    with pytest.raises(ConsiliumError, match=rf"(?s)1 of 3 sites fail.*\n  site-01: {said}"):
         check(tmp_path, arrays)
     assert (tmp_path / "data_docs" / "index.html").is_file()
 
 
 def test_a_float_volume_with_nan_breaks_type_and_nan_rules(tmp_path):
     arrays, said = spoil("nan")
-    with pytest.raises(ConsiliumError, match=f"site-01: .*{said}") as caught:
+    with pytest.raises(ConsiliumError, match=f"site-01: {said}") as caught:
         check(tmp_path, arrays)
     assert "type: " in str(caught.value)
 
