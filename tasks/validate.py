@@ -174,11 +174,8 @@ def _broken(result: Any, table: pd.DataFrame) -> BrokenRule:
     found = [value for value in result.result.get("partial_unexpected_list") or () if value != ""]
     said = "broken by 1 case" if len(rows) == 1 else f"broken by {len(rows)} cases"
     if found:
-        said += (
-            f", for example {found[0]:.4g}"
-            if isinstance(found[0], float)
-            else f", for example {found[0]}"
-        )
+        one = f"{found[0]:.4g}" if isinstance(found[0], float) else found[0]
+        said += f", for example {one}"
     return BrokenRule(rule, said, [str(table.loc[row, "where"]) for row in rows], list(rows))
 
 
