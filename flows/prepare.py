@@ -53,6 +53,7 @@ def prepare(experiment: Experiment, folder: Path, kept: PreparedFolder | None = 
 def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) -> Prepared:
     """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``."""
     source.check_fits(experiment)
+    excluded = source.excluded_sites()
     data = source.data()
     dataset = read(experiment, data)
     write_text(
@@ -60,7 +61,7 @@ def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) 
     )
     left = source.partition()
     write_dealt(folder / "partition.json", experiment, data, dataset, left)
-    return Prepared(data, dataset, left, source.excluded_sites())
+    return Prepared(data, dataset, left, excluded)
 
 
 @flow(name="fl-prepare", flow_run_name="prepare-{experiment}")

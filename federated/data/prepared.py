@@ -102,8 +102,21 @@ class PreparedFolder:
             )
 
     def excluded_sites(self) -> tuple[str, ...]:
-        """The sites that validation excluded."""
-        return tuple(self._read("validation.json")["excluded_sites"])
+        """The sites that validation excluded.
+
+        Raises:
+            ConsiliumError: validation failed and was set to end the preparation, not to exclude.
+        """
+        report = self._read("validation.json")
+        if report["failures"] and report["on_failure"] == "abort":
+            raise ConsiliumError(
+                f"The data in the prepared folder {self.root} failed validation "
+                f"({', '.join(report['failures'])}), and validate.on_failure was abort. Mend the "
+                "data and prepare it again, or prepare it without these sites or cases, with "
+                "validate.on_failure=exclude-site or drop-case. The report is "
+                f"{self.root}/data_docs/index.html."
+            )
+        return tuple(report["excluded_sites"])
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

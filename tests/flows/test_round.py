@@ -9,6 +9,7 @@ from prefect.client.orchestration import get_client
 from federated.errors import ConsiliumError
 from federated.model_file import load_model
 from federated.update_files import read_state
+from flows.prepare import fl_prepare
 from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
@@ -240,6 +241,18 @@ def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
     folder = full_run(overrides=["validate.on_failure=exclude-site"])
     summary = json.loads(folder.summary_path.read_text())
     assert len(summary["sites"]) == 2
+
+
+def test_a_preparation_that_failed_is_not_gone_on_from(project, write_npz):
+    arrays = tiny_arrays()
+    arrays["train_images"][0] = 7
+    write_npz(arrays)
+    with pytest.raises(ConsiliumError, match="not constant"):
+        fl_prepare("tiny")
+    with pytest.raises(ConsiliumError, match=r"failed validation .*prepare it again"):
+        full_run(prepared="data/prepared/tiny")
+    fl_prepare("tiny", ["validate.on_failure=exclude-site"])
+    assert full_run(prepared="data/prepared/tiny", rounds=1).summary_path.is_file()
 
 
 def test_a_folder_prepared_with_other_settings_is_refused(run):
