@@ -16,10 +16,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from federated.config import Experiment, load_experiment
+from federated.config import load_experiment
 from federated.data.cases import LabelledImages
 from federated.data.load import load, locate
 from federated.data.partition import partition_cases
+from federated.experiment import Experiment
 from federated.learning.classification import make_loss
 from federated.optimization import local_work
 from federated.privacy import DPSGD, Private, SiteLevel

@@ -1,18 +1,14 @@
 """Which settings go together: what is refused when the configuration is read, and why."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from federated.config_errors import closest
 from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
+from federated.experiment import Experiment
 from federated.privacy import DistributedSiteLevel
 from federated.strategies import APFL, Ditto, FedRep, FineTune, ResFIM
-
-if TYPE_CHECKING:
-    from federated.config import Experiment
-
 
 # Settings that one network alone has.
 OWN_SETTINGS = {
@@ -22,7 +18,7 @@ OWN_SETTINGS = {
 }
 
 
-def refuse(experiment: "Experiment", where: str) -> None:
+def refuse(experiment: Experiment, where: str) -> None:
     """Refuse an experiment whose sections do not go together.
 
     Raises:
@@ -38,7 +34,7 @@ def refuse(experiment: "Experiment", where: str) -> None:
         ) from error
 
 
-def _reasons(experiment: "Experiment") -> Iterator[str]:
+def _reasons(experiment: Experiment) -> Iterator[str]:
     dataset, model = experiment.data.dataset, experiment.model
     strategy, compression = experiment.strategy, experiment.compression
     protection = experiment.protection
@@ -85,7 +81,7 @@ def _reasons(experiment: "Experiment") -> Iterator[str]:
         )
 
 
-def _reasons_of_personalisation(experiment: "Experiment") -> Iterator[str]:
+def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
     strategy, privacy = experiment.strategy, experiment.privacy
     name = f"strategy.name={strategy.name}"
     if privacy.unit is not None and isinstance(strategy, Ditto | APFL | FedRep | ResFIM):
@@ -115,7 +111,7 @@ def _reasons_of_personalisation(experiment: "Experiment") -> Iterator[str]:
             )
 
 
-def _reasons_of_task(experiment: "Experiment") -> Iterator[str]:
+def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     """Settings that belong to classification or to segmentation alone."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
     metric, model = experiment.selection.metric, experiment.model.name
@@ -173,7 +169,7 @@ def _reasons_of_task(experiment: "Experiment") -> Iterator[str]:
         )
 
 
-def _reasons_of_privacy(experiment: "Experiment") -> Iterator[str]:
+def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
     privacy, training = experiment.privacy, experiment.training
     if privacy.unit is None:
         return
@@ -216,7 +212,7 @@ def _reasons_of_privacy(experiment: "Experiment") -> Iterator[str]:
 
 
 def _reasons_of_distributed_noise(
-    experiment: "Experiment", privacy: DistributedSiteLevel
+    experiment: Experiment, privacy: DistributedSiteLevel
 ) -> Iterator[str]:
     name = f"privacy.name={privacy.name}"
     if experiment.protection.name == "plain":

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from federated.config import Experiment, load_experiment, transfer_overrides, variant_overrides
+from federated.config import load_experiment, transfer_overrides, variant_overrides
 from federated.errors import ConsiliumError
+from federated.experiment import Experiment
 from federated.files import md5_of, read_json
 from federated.run_folder import RunFolder
 

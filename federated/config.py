@@ -6,57 +6,19 @@ the command line.
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from federated.combinations import refuse
-from federated.compression import AnyCompression
 from federated.config_errors import closest, explain
-from federated.config_sections import (
-    Dask,
-    DataSettings,
-    ModelSettings,
-    Processes,
-    SelectionSettings,
-    Serial,
-    SitesSettings,
-    TrainingSettings,
-    ValidationSettings,
-)
 from federated.errors import ConsiliumError
+from federated.experiment import Experiment
 from federated.files import read_json
 from federated.params_file import CHOICES, overlay, parse_overrides, read_params
-from federated.privacy import AnyPrivacy
-from federated.protection import AnyProtection
-from federated.settings import Settings
-from federated.strategies import AnyStrategy
 
 # Before the name of a backbone, as an experiment that can be run.
 PRETRAIN = "pretrain-"
-
-
-class Experiment(Settings):
-    """One resolved experiment."""
-
-    name: str
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    rounds: int = Field(default=20, ge=1)
-    data: DataSettings = DataSettings()
-    sites: SitesSettings = SitesSettings()
-    validation: ValidationSettings = Field(default=ValidationSettings(), alias="validate")
-    model: ModelSettings = ModelSettings()
-    training: TrainingSettings = TrainingSettings()
-    selection: SelectionSettings = SelectionSettings()
-    strategy: AnyStrategy
-    privacy: AnyPrivacy
-    compression: AnyCompression
-    protection: AnyProtection
-    runner: Annotated[Serial | Processes | Dask, Field(discriminator="name")] = Processes()
-
-    def to_json(self) -> dict[str, Any]:
-        """The resolved experiment as plain values, readable by :func:`read_experiment`."""
-        return self.model_dump(mode="json", by_alias=True)
 
 
 def load_experiment(

@@ -1,0 +1,45 @@
+"""An experiment: all its settings, typed and frozen; what reads and checks them is config.py."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from federated.compression import AnyCompression
+from federated.config_sections import (
+    Dask,
+    DataSettings,
+    ModelSettings,
+    Processes,
+    SelectionSettings,
+    Serial,
+    SitesSettings,
+    TrainingSettings,
+    ValidationSettings,
+)
+from federated.privacy import AnyPrivacy
+from federated.protection import AnyProtection
+from federated.settings import Settings
+from federated.strategies import AnyStrategy
+
+
+class Experiment(Settings):
+    """One resolved experiment."""
+
+    name: str
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    rounds: int = Field(default=20, ge=1)
+    data: DataSettings = DataSettings()
+    sites: SitesSettings = SitesSettings()
+    validation: ValidationSettings = Field(default=ValidationSettings(), alias="validate")
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    selection: SelectionSettings = SelectionSettings()
+    strategy: AnyStrategy
+    privacy: AnyPrivacy
+    compression: AnyCompression
+    protection: AnyProtection
+    runner: Annotated[Serial | Processes | Dask, Field(discriminator="name")] = Processes()
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved experiment as plain values, which ``read_experiment`` of config.py reads."""
+        return self.model_dump(mode="json", by_alias=True)
