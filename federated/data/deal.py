@@ -19,11 +19,12 @@ def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
     Of a folder's cases, all of one patient go to one site; ``natural`` sites are those that the
-    data name.
+    data name. Sites of a folder may get fewer than ``min_cases``: validation names them, beside
+    all else that is wrong with the files.
 
     Raises:
-        ConsiliumError: too few cases or patients, or natural sites where the data have none or
-            others.
+        ConsiliumError: too few cases or patients for so many sites, or natural sites where the
+            data have none or others.
     """
     if isinstance(dataset, Dataset):
         return partition_cases(dataset.labels, settings, seed)
@@ -34,7 +35,9 @@ def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
         for split in SPLITS
     }
     labels = {split: np.zeros(len(names), np.int64) for split, names in patients.items()}
-    dealt = partition_cases(labels, settings, seed)
+    even = len(labels["train"]) // settings.count
+    floor = min(settings.min_cases, even) or settings.min_cases
+    dealt = partition_cases(labels, settings.model_copy(update={"min_cases": floor}), seed)
     return Partition(
         {
             site: {
@@ -74,12 +77,6 @@ def _natural(dataset: FolderDataset, settings: SitesSettings) -> Partition:
         }
         for name in names
     }
-    for site, splits in sites.items():
-        if len(splits["train"]) < settings.min_cases:
-            raise ConsiliumError(
-                f"{site} has {len(splits['train'])} training cases, fewer than "
-                f"sites.min_cases={settings.min_cases}. Lower it."
-            )
     return Partition(sites, draws=0, moved=0)
 
 

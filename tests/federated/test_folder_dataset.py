@@ -64,7 +64,6 @@ def test_natural_sites_are_those_of_the_data_and_each_has_all_splits(dataset):
     [
         ("retina", {"count": 3}, r"has 2 sites \(chasedb1, drive\).*Set sites\.count=2"),
         ("kidney", {"count": 2}, r"do not say which site 24 cases.*use sites\.partition=iid"),
-        ("retina", {"count": 2, "min_cases": 50}, r"fewer than sites\.min_cases=50"),
     ],
 )
 def test_natural_sites_that_the_data_do_not_have_are_refused(dataset, name, settings, said):

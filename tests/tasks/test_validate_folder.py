@@ -98,12 +98,25 @@ def test_faulty_cases_are_dropped_and_the_rest_goes_on(faulty, tmp_path):
     assert "Failed" not in (tmp_path / "data_docs" / "after_dropping" / "index.html").read_text()
 
 
-def test_a_site_can_be_excluded_for_one_bad_case(tmp_path):
-    folder = tmp_path / "kidney"
-    write_phantom(FAMILIES["kidney"], folder, 16, seed=0, shape=(16, 18, 20))
+def write_one_empty_mask(folder, cases):
+    write_phantom(FAMILIES["kidney"], folder, cases, seed=0, shape=(16, 18, 20))
     path = folder / "case_00003" / "segmentation.nii.gz"
     empty = np.zeros((16, 18, 20), np.uint8)
     nibabel.save(nibabel.Nifti1Image(empty, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+
+
+def test_too_few_cases_are_named_beside_what_else_is_wrong(tmp_path):
+    folder = tmp_path / "kidney"
+    write_one_empty_mask(folder, 7)
+    with pytest.raises(ConsiliumError, match="1 of 2 sites fail") as caught:
+        check(folder, tmp_path / "out", "abort", sites=2)
+    assert "at least 3 training cases (sites.min_cases): there are 2" in str(caught.value)
+    assert "a mask that is not empty" in str(caught.value)
+
+
+def test_a_site_can_be_excluded_for_one_bad_case(tmp_path):
+    folder = tmp_path / "kidney"
+    write_one_empty_mask(folder, 16)
     validation, _, report = check(folder, tmp_path / "out", "exclude-site", sites=2)
     assert len(validation.excluded) == 1
     assert report["excluded_sites"] == list(validation.excluded)
