@@ -19,8 +19,8 @@ def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) 
     own = _of_images if info.task == "classification" else _of_folders
     rules = own(experiment, info)
     if of_a_site:
-        rules[f"at least {least} training cases (sites.min_cases)"] = gxe.ExpectTableRowCountToBeBetween(
-            min_value=least, **IN_TRAIN
+        rules[f"at least {least} training cases (sites.min_cases)"] = (
+            gxe.ExpectTableRowCountToBeBetween(min_value=least, **IN_TRAIN)
         )
     for name, rule in rules.items():
         rule.notes = name
