@@ -9,6 +9,7 @@ from federated.data.load import load, locate
 from federated.experiment import Experiment
 from federated.files import read_json
 from federated.run_folder import RunFolder
+from flows.progress import counted
 
 MAX_CLASS_COLUMNS = 12
 
@@ -27,7 +28,7 @@ def result_lines(folder: Path) -> list[str]:
     return [
         "",
         f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
-        f"{summary['rounds_done']} rounds in {seconds['total']:.0f} s, of which orchestration "
+        f"{counted(summary['rounds_done'], 'round')} in {seconds['total']:.0f} s, of which orchestration "
         f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
         "",

@@ -39,6 +39,11 @@ def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float) -
     return f"round {round_number}/{rounds}: {found} ({seconds:.1f} s)"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 round``, ``2 rounds``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class PlainLines:
     """One line a round."""
 
@@ -50,7 +55,7 @@ class PlainLines:
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         if round_number == 1:
-            self.notice(f"{rounds} rounds at {len(sites)} sites")
+            self.notice(f"{counted(rounds, 'round')} at {counted(len(sites), 'site')}")
 
     def site_done(self, site: str, stage: str, text: str) -> None:
         pass
