@@ -25,10 +25,11 @@ def result_lines(folder: Path) -> list[str]:
     )
     seconds = summary["seconds"]
     name = summary["experiment"]
+    done = counted(summary["rounds_done"], "round")
     return [
         "",
         f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
-        f"{counted(summary['rounds_done'], 'round')} in {seconds['total']:.0f} s, of which orchestration "
+        f"{done} in {seconds['total']:.0f} s, of which orchestration "
         f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
         "",
