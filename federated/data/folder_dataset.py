@@ -1,6 +1,7 @@
 """A segmentation data set: the cases of a folder, split by patient."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,14 @@ def find_folder(name: str, root: Path) -> LocatedFile | None:
 
 
 def folder_md5(folder: Path) -> str:
-    """One MD5 over the relative paths and the contents of all files, in the order of paths."""
+    """One MD5 over the relative paths and the contents of all files, in the order of paths.
+
+    Links are followed: a folder that is put together from links is the data they lead to.
+    """
     digest = hashlib.md5(usedforsecurity=False)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    walked = os.walk(folder, followlinks=True)
+    paths = (Path(below, name) for below, _, names in walked for name in names)
+    for path in sorted(path for path in paths if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{md5_of(path)}\n".encode())
     return digest.hexdigest()
 

@@ -79,6 +79,10 @@ def test_a_folder_is_named_by_the_content_of_all_its_files(tmp_path):
     write_phantom(FAMILIES["hippocampus"], tmp_path / "a", 3, 0, SMALL[3])
     before = folder_md5(tmp_path / "a")
     assert before == folder_md5(tmp_path / "a")
+    (tmp_path / "linked").mkdir()
+    for part in ("images", "labels"):
+        (tmp_path / "linked" / part).symlink_to(tmp_path / "a" / part)
+    assert before == folder_md5(tmp_path / "linked")
     next((tmp_path / "a" / "labels").iterdir()).write_bytes(b"another")
     assert folder_md5(tmp_path / "a") != before
 
