@@ -130,9 +130,9 @@ class PreparedFolder:
 
 
 def _link(source: Path | str, target: Path | str) -> None:
-    """A hard link, or a copy where file systems differ."""
+    """A hard link, or a copy where file systems differ; of what a link leads to, not of the link."""
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copyfile(source, target)
 

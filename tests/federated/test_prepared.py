@@ -1,0 +1,24 @@
+"""The prepared folder of an experiment."""
+
+import shutil
+
+from federated.data.dataset import LocatedFile
+from federated.data.families import FAMILIES
+from federated.data.folder_dataset import folder_md5
+from federated.data.folder_phantom import write_phantom
+from federated.data.prepared import PreparedFolder
+
+
+def test_data_put_together_from_links_are_kept_as_files(tmp_path):
+    plain, linked = tmp_path / "plain", tmp_path / "elsewhere" / "hippocampus"
+    write_phantom(FAMILIES["hippocampus"], plain, 3, seed=0, shape=(16, 16, 16))
+    (linked / "images").mkdir(parents=True)
+    for path in (plain / "images").iterdir():
+        (linked / "images" / path.name).symlink_to(f"../../../plain/images/{path.name}")
+    (linked / "labels").symlink_to("../../plain/labels")
+    md5 = folder_md5(linked)
+    kept = PreparedFolder(tmp_path / "prepared").store_dataset(LocatedFile(linked, "files", md5))
+    assert not [path for path in kept.path.rglob("*") if path.is_symlink()]
+    shutil.rmtree(linked)
+    shutil.rmtree(plain)
+    assert folder_md5(kept.path) == md5
