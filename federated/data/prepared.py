@@ -130,7 +130,7 @@ class PreparedFolder:
 
 
 def _link(source: Path | str, target: Path | str) -> None:
-    """A hard link, or a copy where file systems differ; of what a link leads to, not of the link."""
+    """A hard link to a file, or to what a link leads to; a copy where file systems differ."""
     try:
         os.link(os.path.realpath(source), target)
     except OSError:
