@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.medmnist import dataset_info
 from federated.learning.classification import make_loss

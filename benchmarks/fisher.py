@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from federated.config import load_experiment
-from federated.config_sections import TrainingSettings
+from federated.configuration.experiment import Experiment
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Batch, batches
 from federated.data.families import FAMILIES
 from federated.data.folder_dataset import folder_info
-from federated.experiment import Experiment
 from federated.learning.segmentation import make_loss
 from federated.spectral_style import style_of
 from federated.strategies import ResFIM

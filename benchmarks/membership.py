@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from federated.config import load_experiment
+from federated.configuration.experiment import Experiment
 from federated.data.cases import LabelledImages
 from federated.data.load import load, locate
 from federated.data.partition import partition_cases
-from federated.experiment import Experiment
 from federated.learning.classification import make_loss
 from federated.optimization import local_work
 from federated.privacy import DPSGD, Private, SiteLevel

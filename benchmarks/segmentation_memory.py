@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from federated.config import load_experiment
-from federated.config_sections import SitesSettings
+from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS
 from federated.data.deal import deal
 from federated.data.families import FAMILIES

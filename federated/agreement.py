@@ -4,7 +4,7 @@ import numpy as np
 from torch import nn
 
 from federated.compression import Agreed
-from federated.experiment import Experiment
+from federated.configuration.experiment import Experiment
 from federated.optimization import learning_rate
 from federated.private_release import largest_noise, noisy_grid
 from federated.run_folder import RunFolder

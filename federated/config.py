@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from federated.combinations import refuse
-from federated.config_errors import closest, explain
+from federated.configuration.combinations import refuse
+from federated.configuration.errors import closest, explain
+from federated.configuration.experiment import Experiment
+from federated.configuration.params_file import CHOICES, overlay, parse_overrides, read_params
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import read_json
-from federated.params_file import CHOICES, overlay, parse_overrides, read_params
 
 # Before the name of a backbone, as an experiment that can be run.
 PRETRAIN = "pretrain-"

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
 from federated.data.partition import Partition
 from federated.evaluation import Evaluation
-from federated.experiment import Experiment
 from federated.files import write_json
 from federated.learning import task_of
 from federated.optimization import local_work

@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import nn
 
 from federated.agreement import agreed, sent_length
+from federated.configuration.experiment import Experiment
 from federated.coordinator import participation
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import read_json
 from federated.optimization import expected_change, local_work
 from federated.private_release import (

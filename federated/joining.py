@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from federated.config import resolve
+from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
-from federated.experiment import Experiment
 from federated.masked_training import MaskedRule
 from federated.run_folder import RunFolder
 from federated.selection import kept_round

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import torch
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, Split
 from federated.data.load import load
 from federated.data.prepared import PreparedFolder
 from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
-from federated.experiment import Experiment
 from federated.learning import Arrays, task_of
 from federated.model_file import load_model, read_header
 

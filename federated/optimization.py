@@ -6,7 +6,7 @@ from math import ceil, cos, pi
 import torch
 from torch import nn
 
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.errors import ConsiliumError
 from federated.strategies.strategy import LocalWork
 from models import is_head

@@ -17,8 +17,8 @@ from federated.data.prepared_case import PreparedCase
 from federated.data.segmented_cases import SegmentedCases
 from federated.files import atomic_path
 from federated.learning.segmentation import segment
+from federated.learning.segmentation_metrics import CaseScore, score_case, worst_median_best
 from federated.run_folder import RunFolder
-from federated.segmentation_metrics import CaseScore, score_case, worst_median_best
 from federated.site import site_weights_after
 from federated.worker import site_cases, worker_context
 

@@ -6,7 +6,7 @@ from math import isinf
 from pathlib import Path
 from typing import Any
 
-from federated.experiment import Experiment
+from federated.configuration.experiment import Experiment
 from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.ledger import Ledger, spent
 from federated.private_release import planned_release, site_ledger

@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
-from federated.experiment import Experiment
 from federated.files import read_json
 from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work

@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 from uuid import uuid4
 
 from federated.config import read_experiment, resolve
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, read_partition
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import read_json, write_json
 
 # What a site keeps between rounds: its strategy's memory, its compression's.

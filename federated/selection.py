@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from federated.config_sections import SelectionSettings
+from federated.configuration.sections import SelectionSettings
 
 Records = Sequence[Mapping[str, Any]]
 

@@ -10,10 +10,10 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from federated.agreement import trained_values
+from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, Split
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import atomic_path
 from federated.learning import Arrays as Predictions
 from federated.masked_training import MaskedRule

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
-from federated.experiment import Experiment
 from federated.round_record import STAGES
 from federated.run_folder import RunFolder
 from federated.selection import kept_round

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Batch, Cases
 from federated.errors import ConsiliumError
 from federated.feature_mean import set_mean, set_private_mean

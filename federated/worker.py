@@ -15,12 +15,12 @@ from typing import Literal
 import psutil
 from torch import nn
 
+from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
 from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.site_cases import SiteCases
-from federated.experiment import Experiment
 from federated.learning import LearningTask, task_of
 from federated.model_file import ModelHeader
 from federated.randomness import derive_seed

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from federated.comparison import TRANSFER, Cell, cells, find_run
-from federated.comparison_table import Result, read_result
+from federated.comparison.cells import TRANSFER, Cell, cells, find_run
+from federated.comparison.table import Result, read_result
 from federated.config import load_experiment, transfer_overrides
 from federated.data.load import locate
 from federated.errors import ConsiliumError

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from federated.configuration.experiment import Experiment
 from federated.data.deal import case_counts, deal
 from federated.data.load import load, locate
-from federated.experiment import Experiment
 from federated.files import read_json
 from federated.run_folder import RunFolder
 from flows.progress import counted

@@ -5,12 +5,12 @@ from typing import Any
 
 from prefect import flow
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.partition import Partition
 from federated.data.prepared import write_dealt
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import write_json
 from federated.joining import WEIGHTS, Joined, joining_experiment
 from federated.model_file import save_model

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from federated.configuration.experiment import Experiment
 from federated.data.medmnist import dataset_info
 from federated.errors import ConsiliumError
 from federated.exchange import key_parameters
-from federated.experiment import Experiment
 from federated.files import read_json
 from federated.protection.keys import PUBLIC_FILE, key_folder, key_folders, new_key
 from federated.update import Layout

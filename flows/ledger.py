@@ -5,10 +5,10 @@ from math import isinf
 
 from rich.table import Table
 
+from federated.configuration.experiment import Experiment
 from federated.data.deal import deal
 from federated.data.load import load, locate
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.privacy.ledger import Budget, Ledger, Unit, spent
 from federated.private_release import site_ledger
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from prefect import flow
 
 from federated.config import load_experiment
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition, leave_out
 from federated.data.prepared import PreparedFolder, write_dealt
-from federated.experiment import Experiment
 from federated.files import write_text
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate

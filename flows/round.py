@@ -17,10 +17,10 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.config import load_experiment
+from federated.configuration.experiment import Experiment
 from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
-from federated.experiment import Experiment
 from federated.files import write_json
 from federated.model_file import save_model
 from federated.optimization import trained_parameters

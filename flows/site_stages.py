@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from prefect.futures import PrefectFuture
 
+from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.run_folder import RunFolder
 from federated.worker import StageResult
 from flows.prepare import Prepared

@@ -3,9 +3,9 @@
 import csv
 from pathlib import Path
 
+from federated.configuration.experiment import Experiment
 from federated.data.load import load
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import atomic_path, write_json
 from federated.model_evaluation import evaluate_file
 from federated.model_file import read_header

@@ -9,8 +9,8 @@ from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.comparison_figure import comparison_figure
-from federated.comparison_table import Result, by_label, markdown, per_site_markdown, rows
+from federated.comparison.figure import comparison_figure
+from federated.comparison.table import Result, by_label, markdown, per_site_markdown, rows
 from federated.files import write_json, write_text
 from federated.sensitivity import mean_shares, sensitivity_figure
 from tasks.sensitivity import FIGURE

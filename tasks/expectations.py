@@ -7,8 +7,8 @@ from typing import Any
 
 import great_expectations.expectations as gxe
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
-from federated.experiment import Experiment
 
 IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 

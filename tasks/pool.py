@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import torch
 
-from federated.config_sections import Dask, Processes
+from federated.configuration.experiment import Experiment
+from federated.configuration.sections import Dask, Processes
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.training import choose_device
 from federated.worker import StageResult, keep_freed_memory
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate
 from federated.data.partition import Partition
 from federated.data.prepared import PreparedFolder, write_dealt
-from federated.experiment import Experiment
 
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)

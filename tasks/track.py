@@ -14,10 +14,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.exc import SQLAlchemyError
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
-from federated.experiment import Experiment
 from federated.files import locked, write_text
 from federated.run_folder import RunFolder
 

@@ -11,12 +11,12 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
 from federated.data.tables import NO_SITE, site_tables
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import write_json
 
 # How many cases of a broken rule a message names; the report names all.

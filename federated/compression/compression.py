@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from federated.compression.quantize import next_ranges, quantize, steps_at
+from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
 from federated.randomness import numpy_generator
-from federated.settings import Settings
 from federated.update import (
     Arrays,
     CompressedUpdate,

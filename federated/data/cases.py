@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from federated.augmentation import augment, draw_epoch
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.dataset import Images, Labels, to_float
 from federated.optimization import merges_last_batch
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from federated.config_sections import SitesSettings
+from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.families import CaseFiles
 from federated.data.folder_dataset import FolderDataset

@@ -1,6 +1,6 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
-from federated.config_sections import DataSettings
+from federated.configuration.sections import DataSettings
 from federated.data import folder_dataset, medmnist, phantom
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federated.config_sections import SitesSettings
+from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS, Labels, Split
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, case_counts
 from federated.data.partition import Partition, leave_out, read_partition, write_partition
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import atomic_path, read_json, write_json
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchio.data.sampler import LabelSampler
 
 from federated.augmentation import augment_pair
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Batch, batches
 from federated.data.families import CaseFiles, Family
 from federated.data.prepared_case import PreparedCase, prepare_case

@@ -6,13 +6,13 @@ from functools import lru_cache
 import numpy as np
 from cachetools import LRUCache
 
+from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
 from federated.data.scanner import ScannerProfile, apply_profile, scanner_profile
 from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
-from federated.experiment import Experiment
 
 
 class SiteCases:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from federated.augmentation import class_weights
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import SPLITS, DatasetInfo, Images, Split, to_float
 from federated.evaluation import Evaluation, Spread, spread_over_sites

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
 from federated.evaluation import Evaluation

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.data.families import Family
 from federated.data.segmented_cases import SegmentedCases
 from federated.evaluation import Evaluation, spread_over_sites
 from federated.learning.learning_task import Arrays, LearningTask
+from federated.learning.segmentation_loss import dice_ce
+from federated.learning.segmentation_metrics import NAMES, CaseScore, score_case, summarise
 from federated.metrics import Metrics
 from federated.objective import Loss
-from federated.segmentation_loss import dice_ce
-from federated.segmentation_metrics import NAMES, CaseScore, score_case, summarise
 
 # Neighbouring windows share this part of their sides.
 OVERLAP = 0.25

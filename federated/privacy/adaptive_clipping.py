@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
-from federated.settings import Settings
 
 # σ_b where none is given: this share of the expected batch, as in the paper, but at least so many
 # times z: in a batch of a few cases a twentieth would take nearly all of z from the gradients.

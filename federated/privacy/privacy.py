@@ -9,10 +9,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from federated.configuration.settings import Settings
 from federated.privacy.accounting import Accountant, Release, noise_multiplier_for
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
-from federated.settings import Settings
 from federated.update import Vector
 
 

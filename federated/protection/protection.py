@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
-from federated.settings import Settings
 from federated.update import CompressedUpdate, Payload
 
 # Who a payload is from that holds the sum of the sites' payloads.

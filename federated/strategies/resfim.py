@@ -25,8 +25,8 @@ from pydantic import Field
 from torch import nn
 
 from federated.compression.compression import largest
+from federated.configuration.settings import Settings
 from federated.fisher import Diagonal, add_fisher, zeros
-from federated.settings import Settings
 from federated.spectral_style import in_style
 from federated.strategies.strategy import (
     OWN,

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from federated.configuration.settings import Settings
 from federated.objective import Loss, Take
-from federated.settings import Settings
 from federated.update import Arrays, Flags, Layout, Vector
 
 # In a site's memory: the values of its own tensors.

@@ -111,7 +111,7 @@ def compare(
     labels = [label.strip() for label in strategies.split(",") if label.strip()]
 
     def check() -> None:
-        from federated.comparison import cells
+        from federated.comparison.cells import cells
 
         cells(experiment, labels, seeds, sets or [], params)
 
@@ -125,7 +125,7 @@ def compare(
     console = Console()
     console.print(table, highlight=False, markup=False, soft_wrap=True)
     if results:
-        from federated.results_page import put_table
+        from federated.comparison.results_page import put_table
 
         put_table(results, table)
     console.print(f"{folder}/table.md, cells.json and the figure; in MLflow: a run of {experiment}")

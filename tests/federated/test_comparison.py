@@ -4,12 +4,12 @@ import yaml
 from matplotlib import image
 from scipy import stats
 
-from federated.comparison import Cell, cells
-from federated.comparison_figure import comparison_figure
-from federated.comparison_table import Result, markdown, paired_p, per_site_markdown, rows
+from federated.comparison.cells import Cell, cells
+from federated.comparison.figure import comparison_figure
+from federated.comparison.results_page import put_table
+from federated.comparison.table import Result, markdown, paired_p, per_site_markdown, rows
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION
-from federated.results_page import put_table
 from federated.sensitivity import mean_shares, sensitivity_figure
 from tests.conftest import TINY_PARAMS
 

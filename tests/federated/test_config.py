@@ -8,9 +8,9 @@ from federated.config import (
     load_experiment,
     read_experiment,
 )
+from federated.configuration.params_file import parse_overrides
 from federated.errors import ConsiliumError
 from federated.files import write_json
-from federated.params_file import parse_overrides
 from federated.strategies import FedAvg, FedProx
 from tests.conftest import PROJECT
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from federated.config_sections import DataSettings, SitesSettings
+from federated.configuration.sections import DataSettings, SitesSettings
 from federated.data.deal import deal
 from federated.data.families import FAMILIES
 from federated.data.folder_dataset import folder_md5, read_folder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import requests
 
-from federated.config_sections import DataSettings
+from federated.configuration.sections import DataSettings
 from federated.data import medmnist
 from federated.data.dataset import SPLITS
 from federated.data.load import load, locate

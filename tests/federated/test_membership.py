@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.medmnist import dataset_info
 from federated.learning.classification import make_loss

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.config_sections import SitesSettings
+from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS
 from federated.data.partition import (
     class_counts,

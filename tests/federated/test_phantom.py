@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from federated.config_sections import DataSettings, TrainingSettings
+from federated.configuration.sections import DataSettings, TrainingSettings
 from federated.data import phantom
 from federated.data.cases import LabelledImages
 from federated.data.dataset import DatasetInfo

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from federated.compression.quantize import largest_level
+from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
 from federated.protection import CKKS, PackedBFV, Plain
 from federated.protection.keys import new_key, read_secret
 from federated.protection.packed_bfv import pack, unpack
 from federated.protection.parameters import MOST_BITS
 from federated.protection.protection import SUM
-from federated.settings import Settings
 from federated.update import CompressedUpdate
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ from torch import nn
 from federated.config import load_experiment
 from federated.errors import ConsiliumError
 from federated.fisher import CASES_AT_ONCE, add_fisher, zeros
-from federated.segmentation_loss import dice_ce
+from federated.learning.segmentation_loss import dice_ce
 from federated.spectral_style import style_of
 from federated.strategies import ResFIM
 from federated.strategies.resfim import MASK, SensitivityRule

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from federated.segmentation_loss import dice_ce
+from federated.learning.segmentation_loss import dice_ce
 
 
 def case(size=6, classes=3):

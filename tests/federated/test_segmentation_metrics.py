@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from federated.segmentation_metrics import score_case, summarise, worst_median_best
+from federated.learning.segmentation_metrics import score_case, summarise, worst_median_best
 
 LABELS = ("background", "kidney", "tumour")
 

@@ -5,7 +5,7 @@ import torch
 from cachetools import LRUCache
 
 from federated.augmentation import augment_pair
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.families import FAMILIES
 from federated.data.folder_phantom import write_phantom
 from federated.data.segmented_cases import SegmentedCases, ShownCase

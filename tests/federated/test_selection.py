@@ -1,6 +1,6 @@
 import pytest
 
-from federated.config_sections import SelectionSettings
+from federated.configuration.sections import SelectionSettings
 from federated.selection import best_round, is_evaluated, kept_round, stops_early
 
 

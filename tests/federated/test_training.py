@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from federated.augmentation import augment, class_weights, draw_epoch, random_flips
-from federated.config_sections import TrainingSettings
+from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.medmnist import dataset_info
 from federated.errors import ConsiliumError

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from federated.config import resolve
+from federated.configuration.experiment import Experiment
 from federated.data import medmnist
 from federated.data.dataset import SPLITS, Dataset
 from federated.data.partition import partition_cases
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from tasks.validate import validate
 from tests.conftest import TINY_PARAMS, tiny_arrays
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
-from federated.comparison_table import Result, by_label
+from federated.comparison.table import Result, by_label
 from federated.files import atomic_path
 
 # Nothing travels, or what travels are the images themselves.

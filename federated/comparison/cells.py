@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from federated.config import load_experiment, transfer_overrides, variant_overrides
+from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.files import md5_of, read_json
 from federated.run_folder import RunFolder
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from federated.augmentation import Augment, Sampling
-from federated.settings import Settings
+from federated.configuration.settings import Settings
 from models.convolution import Convolution
 from models.norm import Norm
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from federated.compression import AnyCompression
-from federated.config_sections import (
+from federated.configuration.sections import (
     Dask,
     DataSettings,
     ModelSettings,
@@ -16,9 +16,9 @@ from federated.config_sections import (
     TrainingSettings,
     ValidationSettings,
 )
+from federated.configuration.settings import Settings
 from federated.privacy import AnyPrivacy
 from federated.protection import AnyProtection
-from federated.settings import Settings
 from federated.strategies import AnyStrategy
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from federated.config_errors import closest
+from federated.configuration.errors import closest
+from federated.configuration.experiment import Experiment
 from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
-from federated.experiment import Experiment
 from federated.privacy import DistributedSiteLevel
 from federated.strategies import APFL, Ditto, FedRep, FineTune, ResFIM
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from federated.comparison import Cell
+from federated.comparison.cells import Cell
 from federated.files import read_json
 from federated.learning import TASKS, LearningTask
 from federated.run_folder import RunFolder

@@ -1,0 +1,1 @@
+"""Strategies side by side: which runs a comparison has, its table and its figure."""
