@@ -1,10 +1,12 @@
 """fl-round on a tiny data set, against Prefect's test server."""
 
 import json
+from time import monotonic
 
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from federated.errors import ConsiliumError
 from federated.model_file import load_model
@@ -75,22 +77,19 @@ def test_a_run_leaves_summary_model_and_tracking(project):
 
 def test_task_runs_are_named_by_site_and_round(project):
     full_run(rounds=1)
-    with get_client(sync_client=True) as client:
-        newest = client.read_flow_runs(limit=50)
-        flow_run = max((f for f in newest if f.name == "tiny"), key=lambda f: f.created)
-        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
-        names = set()
-        # Prefect writes task runs some moments after they end.
-        for _ in range(100):
-            chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
-            names = {t.name for t in client.read_task_runs(flow_run_filter=chosen)}
-            if "track-end FINISHED" in names:
-                break
     expected = {"aggregate round 1", "evaluate round 1", "track round 1", "register tiny"}
     for site in ("site-00", "site-01", "site-02"):
         for stage in ("local-train", "compress", "encrypt", "evaluate"):
             expected.add(f"{stage}[{site}] round 1")
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(limit=50)
+        flow_run = max((f for f in newest if f.name == "tiny"), key=lambda f: f.created)
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+        names: set[str] = set()
+        # Prefect writes task runs some moments after they end, and in no certain order.
+        until = monotonic() + 60
+        while not expected <= names and monotonic() < until:
+            names = {t.name for t in client.read_task_runs(flow_run_filter=chosen)}
     assert expected <= names
 
 
