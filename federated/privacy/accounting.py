@@ -33,6 +33,8 @@ ALPHAS = (
 RDP_ONLY = "distributed discrete gaussian"
 # One that has no ε, alone or composed.
 UNACCOUNTED = "laplace at a private percentile"
+# Above this ε the exponentials of Opacus' PRV accountant overflow, and it says infinity.
+LARGEST_PRV = 300.0
 # Noise multipliers that are tried for a target ε.
 SMALLEST, LARGEST = 0.05, 1e5
 
@@ -54,15 +56,17 @@ def epsilon(releases: Iterable[Release], delta: float, accountant: Accountant) -
     """The ε that all of ``releases`` on the same data have together at ``delta``; an upper bound.
 
     ``prv`` is the numerical composition of Gopi et al. 2021 (arXiv 2106.02848), the tighter one;
-    ``rdp`` composes Rényi divergences (Mironov 2017), in microseconds. Infinite where a release
-    has no noise; 0 without a release.
+    ``rdp`` composes Rényi divergences (Mironov 2017), in microseconds, and is taken for ``prv`` too
+    where it is above :data:`LARGEST_PRV`. Infinite where a release has no noise; 0 without a
+    release.
     """
     merged = _merged(releases)
     if not merged:
         return 0.0
     if any(release.noise_multiplier == 0 for release in merged):
         return inf
-    return (_prv if accountant == "prv" else _rdp)(merged, delta)
+    by_rdp = _rdp(merged, delta)
+    return by_rdp if accountant == "rdp" or by_rdp > LARGEST_PRV else _prv(merged, delta)
 
 
 @lru_cache(maxsize=1024)

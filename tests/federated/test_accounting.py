@@ -79,12 +79,14 @@ def test_nothing_released_costs_nothing_and_no_noise_costs_everything():
 
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize(
-    ("target", "rate", "steps"), [(8.0, 0.1, 400), (1.0, 0.05, 100), (6, 1, 1)]
+    ("target", "rate", "steps"),
+    [(8.0, 0.1, 400), (1.0, 0.05, 100), (6, 1, 1), (290, 1, 60), (1000, 1, 60)],
 )
 def test_the_noise_found_reaches_the_target_and_hardly_more(accountant, target, rate, steps):
     noise = noise_multiplier_for(target, 1e-4, (Release(1.0, rate, steps),), accountant)
     assert epsilon([Release(noise, rate, steps)], 1e-4, accountant) <= target
-    less = Release(noise * 0.99, rate, steps)
+    # The accountants part where PRV ends, at 300.
+    less = Release(noise * (0.97 if target == 290 else 0.99), rate, steps)
     assert epsilon([less], 1e-4, accountant) > target
 
 
