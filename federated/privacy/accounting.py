@@ -65,8 +65,7 @@ def epsilon(releases: Iterable[Release], delta: float, accountant: Accountant) -
         return 0.0
     if any(release.noise_multiplier == 0 for release in merged):
         return inf
-    by_rdp = _rdp(merged, delta)
-    return by_rdp if accountant == "rdp" or by_rdp > LARGEST_PRV else _prv(merged, delta)
+    return (_prv if accountant == "prv" else _rdp)(merged, delta)
 
 
 @lru_cache(maxsize=1024)
@@ -120,10 +119,13 @@ def _merged(releases: Iterable[Release]) -> tuple[Release, ...]:
 def _prv(releases: tuple[Release, ...], delta: float) -> float:
     from opacus.accountants import PRVAccountant  # it takes a second to import
 
+    by_rdp = _rdp(releases, delta)
+    if by_rdp > LARGEST_PRV:
+        return by_rdp
     accountant = PRVAccountant()
     accountant.history = [(r.noise_multiplier, r.sampling_rate, r.steps) for r in releases]
     # Where ε is tiny, an error of a hundredth would be most of it.
-    error = min(0.01, 0.01 * _rdp(releases, delta))
+    error = min(0.01, 0.01 * by_rdp)
     with np.errstate(divide="ignore"), _quiet():  # log(1 − q) where q is 1
         return float(accountant.get_epsilon(delta, eps_error=max(error, 1e-4)))
 
