@@ -11,11 +11,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from federated.errors import ConsiliumError
 from federated.model_file import load_model
 from federated.update_files import read_state
-from flows.prepare import fl_prepare
 from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
-from tests.conftest import tiny_arrays
 from tests.flows.conftest import full_run, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -231,35 +229,6 @@ def test_scanner_profiles_change_what_is_learned(run):
 SHIFT = ["sites.scanner_shift=true"]
 
 
-def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
-    arrays = tiny_arrays()
-    arrays["train_images"][0] = 7
-    write_npz(arrays)
-    with pytest.raises(ConsiliumError, match="not constant"):
-        full_run()
-    folder = full_run(overrides=["validate.on_failure=exclude-site"])
-    summary = json.loads(folder.summary_path.read_text())
-    assert len(summary["sites"]) == 2
-
-
-def test_a_preparation_that_failed_is_not_gone_on_from(project, write_npz):
-    arrays = tiny_arrays()
-    arrays["train_images"][0] = 7
-    write_npz(arrays)
-    with pytest.raises(ConsiliumError, match="not constant"):
-        fl_prepare("tiny")
-    with pytest.raises(ConsiliumError, match=r"failed validation .*prepare it again"):
-        full_run(prepared="data/prepared/tiny")
-    fl_prepare("tiny", ["validate.on_failure=exclude-site"])
-    assert full_run(prepared="data/prepared/tiny", rounds=1).summary_path.is_file()
-
-
-def test_a_folder_prepared_with_other_settings_is_refused(run):
-    with pytest.raises(ConsiliumError, match=r"seed was 0 and is 1 now; sites\.beta was 0\.5"):
-        run(overrides=["seed=1", "sites.beta=0.1"])
-    run(rounds=1, overrides=["sites.participation=0.5"])
-
-
 def test_a_failed_run_is_marked_so_in_mlflow(run):
     with pytest.raises(ConsiliumError, match="diverged"):
         run(overrides=["training.optimizer=sgd", "training.lr=1e20"])
@@ -281,13 +250,6 @@ def test_a_finished_run_is_not_done_again(run):
     folder = run(rounds=1)
     before = folder.summary_path.read_text()
     assert run(resume="latest").summary_path.read_text() == before
-
-
-def test_other_data_are_not_mixed_into_a_run(project, write_npz):
-    full_run(rounds=1)
-    write_npz(tiny_arrays(seed=1))
-    with pytest.raises(ConsiliumError, match="has changed since run"):
-        full_run(resume="latest", rounds=2)
 
 
 def test_a_dask_cluster_gives_the_same_weights(run):

@@ -1,0 +1,48 @@
+"""What data a run takes: those that were checked, made ready with its settings, and no others."""
+
+import json
+
+import pytest
+
+from federated.errors import ConsiliumError
+from flows.prepare import fl_prepare
+from tests.conftest import tiny_arrays
+from tests.flows.conftest import full_run
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
+    arrays = tiny_arrays()
+    arrays["train_images"][0] = 7
+    write_npz(arrays)
+    with pytest.raises(ConsiliumError, match="not constant"):
+        full_run()
+    folder = full_run(overrides=["validate.on_failure=exclude-site"])
+    summary = json.loads(folder.summary_path.read_text())
+    assert len(summary["sites"]) == 2
+
+
+def test_a_preparation_that_failed_is_not_gone_on_from(project, write_npz):
+    arrays = tiny_arrays()
+    arrays["train_images"][0] = 7
+    write_npz(arrays)
+    with pytest.raises(ConsiliumError, match="not constant"):
+        fl_prepare("tiny")
+    with pytest.raises(ConsiliumError, match=r"failed validation .*prepare it again"):
+        full_run(prepared="data/prepared/tiny")
+    fl_prepare("tiny", ["validate.on_failure=exclude-site"])
+    assert full_run(prepared="data/prepared/tiny", rounds=1).summary_path.is_file()
+
+
+def test_a_folder_prepared_with_other_settings_is_refused(run):
+    with pytest.raises(ConsiliumError, match=r"seed was 0 and is 1 now; sites\.beta was 0\.5"):
+        run(overrides=["seed=1", "sites.beta=0.1"])
+    run(rounds=1, overrides=["sites.participation=0.5"])
+
+
+def test_other_data_are_not_mixed_into_a_run(project, write_npz):
+    full_run(rounds=1)
+    write_npz(tiny_arrays(seed=1))
+    with pytest.raises(ConsiliumError, match="has changed since run"):
+        full_run(resume="latest", rounds=2)
