@@ -1,7 +1,8 @@
 """`python -m flows.ends_with_parent MODULE ARGUMENT…`: a module that ends with who started it.
 
 Its standard input is a pipe that nobody writes to; it is closed when the process that holds the
-other end is gone, however that ended.
+other end is gone, however that ended. What the module itself starts ends with it: they are one
+process group.
 """
 
 import os
@@ -13,10 +14,11 @@ import threading
 
 def _end_with_input() -> None:
     sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.killpg(0, signal.SIGTERM)
 
 
 if __name__ == "__main__":
+    os.setpgid(0, 0)
     threading.Thread(target=_end_with_input, daemon=True).start()
     del sys.argv[0]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

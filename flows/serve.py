@@ -14,7 +14,7 @@ from rich.console import Console
 from federated.config import experiment_names
 from flows.ports import HOST, require_free
 from flows.round import fl_round
-from flows.server import configured_api, installed, running, wait_until_healthy
+from flows.server import configured_api, running, wait_until_healthy
 from tasks.track import client, tracking_uri
 
 
@@ -43,10 +43,10 @@ def serve_all(
     if local_mlflow:
         client()  # makes the folder and the database
         store = ("--backend-store-uri", tracking_uri(), "--workers", "1")
-        command = [installed("mlflow"), "server", *store, *at, str(mlflow_port)]
+        command = ["mlflow", "server", *store, *at, str(mlflow_port)]
         servers.append(("MLflow", command, f"{mlflow_url}/health"))
     if not configured:
-        command = [installed("prefect"), "server", "start", *at, str(prefect_port)]
+        command = ["prefect", "server", "start", *at, str(prefect_port)]
         servers.append(("Prefect", command, f"{api}/health"))
     with ExitStack() as stack:
         console.print("starting the servers, some 20 seconds …")

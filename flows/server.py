@@ -2,13 +2,13 @@
 
 import atexit
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 import httpx
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
@@ -49,7 +49,6 @@ def start_embedded_server() -> Callable[[], None]:
     # Registered before Prefect registers its own, and so run after: the last log lines and task
     # states are sent when the process exits, and the server must still be there for them.
     atexit.register(lifetime.close)
-    command = [sys.executable, "-m", "flows.ends_with_parent", *command]
     process = lifetime.enter_context(running(command, TEMPORARY))
     lifetime.enter_context(temporary_settings(updates={PREFECT_API_URL: api}))
     return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
@@ -59,13 +58,14 @@ def start_embedded_server() -> Callable[[], None]:
 def running(
     command: Sequence[str], environment: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a quiet process until the block ends.
+    """Run a module, quietly, with all that it starts, until the block or this process ends.
 
     It is a process group of its own: what stops this one, as Ctrl-C in a terminal, must leave it
-    the time to tell Prefect's server so. Its standard input is a pipe that ends with this process.
+    the time to tell Prefect's server so. Its standard input is a pipe that ends with this process,
+    however this one ends.
     """
     process = subprocess.Popen(  # noqa: S603 - our own commands
-        command,
+        [sys.executable, "-m", "flows.ends_with_parent", *command],
         env={**os.environ, **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -75,17 +75,13 @@ def running(
     try:
         yield process
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def installed(name: str) -> str:
-    """The path of a command of this environment."""
-    return str(Path(sys.executable).with_name(name))
 
 
 def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: str) -> None:
@@ -101,9 +97,10 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: st
                 return
         time.sleep(0.1)
     state = "ended" if process.poll() is not None else "does not answer"
+    module = " ".join(map(str, list(process.args)[3:]))
     raise ConsiliumError(
         f"The {name} server {state} instead of coming up at {health}. Run "
-        f"`{' '.join(map(str, list(process.args)))}` to see why."
+        f"`python -m {module}` to see why."
     )
 
 

@@ -33,8 +33,9 @@ class SitesSettings(Settings):
 
     A site that fails in a round, or refuses to send what it trained, stops the run or, with
     ``on_dropout: continue``, is left out of that round's mean. ``natural`` sites are those that the
-    data name. ``overlays`` keeps pictures of test cases with their masks in the run's folder and in
-    MLflow: images of patients leave the site for it.
+    data name, or those divided evenly by patient where ``count`` is a multiple of theirs.
+    ``overlays`` keeps pictures of test cases with their masks in the run's folder and in MLflow:
+    images of patients leave the site for it.
     """
 
     count: int = Field(default=10, ge=1, le=1000)

@@ -7,7 +7,6 @@ import numpy as np
 
 from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS, Dataset, Split
-from federated.data.families import CaseFiles
 from federated.data.folder_dataset import FolderDataset
 from federated.data.partition import Partition, class_counts, partition_cases
 from federated.errors import ConsiliumError
@@ -19,8 +18,9 @@ def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
     Of a folder's cases, all of one patient go to one site; ``natural`` sites are those that the
-    data name. Sites of a folder may get fewer than ``min_cases``: validation names them, beside
-    all else that is wrong with the files.
+    data name, each divided evenly where ``count`` is a multiple of theirs. Sites of a folder may
+    get fewer than ``min_cases``: validation names them, beside all else that is wrong with the
+    files.
 
     Raises:
         ConsiliumError: too few cases or patients for so many sites, or natural sites where the
@@ -29,33 +29,38 @@ def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     if isinstance(dataset, Dataset):
         return partition_cases(dataset.labels, settings, seed)
     if settings.partition == "natural":
-        return _natural(dataset, settings)
-    patients = {
-        split: list(dict.fromkeys(case.patient for case in dataset.cases[split]))
-        for split in SPLITS
-    }
-    labels = {split: np.zeros(len(names), np.int64) for split, names in patients.items()}
+        return _natural(dataset, settings, seed)
+    everyone: Held = {split: range(len(dataset.cases[split])) for split in SPLITS}
+    return _by_patient(dataset, everyone, settings, seed)
+
+
+# Indices into the cases of each split.
+Held = Mapping[Split, Sequence[int]]
+
+
+def _by_patient(
+    dataset: FolderDataset, held: Held, settings: SitesSettings, seed: int
+) -> Partition:
+    """Deal those cases to ``settings.count`` sites, all of one patient to one."""
+    patient = {split: [case.patient for case in dataset.cases[split]] for split in SPLITS}
+    names = {split: list(dict.fromkeys(patient[split][i] for i in held[split])) for split in SPLITS}
+    labels = {split: np.zeros(len(names[split]), np.int64) for split in SPLITS}
     even = len(labels["train"]) // settings.count
     floor = min(settings.min_cases, even) or settings.min_cases
     dealt = partition_cases(labels, settings.model_copy(update={"min_cases": floor}), seed)
-    return Partition(
-        {
-            site: {
-                split: _cases_of({patients[split][i] for i in splits[split]}, dataset.cases[split])
-                for split in SPLITS
-            }
-            for site, splits in dealt.sites.items()
-        },
-        dealt.draws,
-        dealt.moved,
-    )
+
+    def cases(split: Split, chosen: Sequence[int]) -> tuple[int, ...]:
+        patients = {names[split][index] for index in chosen}
+        return tuple(index for index in held[split] if patient[split][index] in patients)
+
+    sites = {
+        site: {split: cases(split, chosen) for split, chosen in splits.items()}
+        for site, splits in dealt.sites.items()
+    }
+    return Partition(sites, dealt.draws, dealt.moved)
 
 
-def _cases_of(patients: set[str], cases: Sequence[CaseFiles]) -> tuple[int, ...]:
-    return tuple(index for index, case in enumerate(cases) if case.patient in patients)
-
-
-def _natural(dataset: FolderDataset, settings: SitesSettings) -> Partition:
+def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Partition:
     names = sorted({case.site for cases in dataset.cases.values() for case in cases if case.site})
     unknown = [c.name for cases in dataset.cases.values() for c in cases if c.site is None]
     if unknown:
@@ -65,18 +70,32 @@ def _natural(dataset: FolderDataset, settings: SitesSettings) -> Partition:
             f"of sites beside them (expected: {dataset.family.layout}), or use "
             "sites.partition=iid."
         )
-    if len(names) != settings.count:
+    if settings.count % len(names):
         raise ConsiliumError(
             f"sites.partition=natural, and {dataset.info.name} has {len(names)} sites "
-            f"({', '.join(names)}), but sites.count={settings.count}. Set sites.count={len(names)}."
+            f"({', '.join(names)}), but sites.count={settings.count}. Set sites.count to "
+            f"{len(names)}, or to a multiple of it, which divides each of them evenly by patient."
         )
-    sites: dict[str, dict[Split, tuple[int, ...]]] = {
-        f"site-{name}": {
+    parts = settings.model_copy(update={"count": settings.count // len(names), "partition": "iid"})
+    sites: dict[str, Mapping[Split, tuple[int, ...]]] = {}
+    for name in names:
+        held: dict[Split, tuple[int, ...]] = {
             split: tuple(i for i, case in enumerate(dataset.cases[split]) if case.site == name)
             for split in SPLITS
         }
-        for name in names
-    }
+        if parts.count == 1:
+            sites[f"site-{name}"] = held
+            continue
+        patients = {dataset.cases["train"][index].patient for index in held["train"]}
+        if len(patients) < parts.count:
+            raise ConsiliumError(
+                f"sites.count={settings.count} divides each of the {len(names)} sites that "
+                f"{dataset.info.name} names into {parts.count}, but {name} has {len(patients)} "
+                f"patients for training. Set sites.count={len(names) * max(1, len(patients))} or "
+                "lower."
+            )
+        for part, splits in _by_patient(dataset, held, parts, seed).sites.items():
+            sites[f"site-{name}-{part.removeprefix('site-')}"] = splits
     return Partition(sites, draws=0, moved=0)
 
 

@@ -59,10 +59,33 @@ def test_natural_sites_are_those_of_the_data_and_each_has_all_splits(dataset):
     assert all(partition.cases(s, split) for s in partition.sites for split in SPLITS)
 
 
+def test_more_natural_sites_than_the_data_have_divide_each_of_them_by_patient(dataset):
+    found = dataset("retina")
+    natural = SitesSettings(count=2, partition="natural", min_cases=1)
+    whole = deal(found, natural, seed=0)
+    four = natural.model_copy(update={"count": 4})
+    parts = deal(found, four, seed=0)
+    assert parts != deal(found, four, seed=1)
+    assert list(parts.sites) == [
+        *("site-chasedb1-00", "site-chasedb1-01", "site-drive-00", "site-drive-01")
+    ]
+    for name, splits in whole.sites.items():
+        first, second = (parts.sites[f"{name}-{part}"] for part in ("00", "01"))
+        for split in SPLITS:
+            assert sorted(first[split] + second[split]) == list(splits[split])
+        one, other = (
+            {found.cases["train"][i].patient for i in part["train"]} for part in (first, second)
+        )
+        assert one
+        assert other
+        assert not one & other
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("retina", {"count": 3}, r"has 2 sites \(chasedb1, drive\).*Set sites\.count=2"),
+        ("retina", {"count": 3}, r"has 2 sites \(chasedb1, drive\).*Set sites\.count to 2, or"),
+        ("retina", {"count": 30}, r"into 15, but chasedb1 has 4 patients.*Set sites\.count=8 or"),
         ("kidney", {"count": 2}, r"do not say which site 24 cases.*use sites\.partition=iid"),
     ],
 )

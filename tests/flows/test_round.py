@@ -6,7 +6,8 @@ from time import monotonic
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
 
 from federated.errors import ConsiliumError
 from federated.model_file import load_model
@@ -80,8 +81,9 @@ def test_task_runs_are_named_by_site_and_round(project):
         for stage in ("local-train", "compress", "encrypt", "evaluate"):
             expected.add(f"{stage}[{site}] round 1")
     with get_client(sync_client=True) as client:
-        newest = client.read_flow_runs(limit=50)
-        flow_run = max((f for f in newest if f.name == "tiny"), key=lambda f: f.created)
+        named = FlowRunFilter(name=FlowRunFilterName(any_=["tiny"]))
+        newest = FlowRunSort.START_TIME_DESC
+        (flow_run,) = client.read_flow_runs(flow_run_filter=named, sort=newest, limit=1)
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
         names: set[str] = set()
         # Prefect writes task runs some moments after they end, and in no certain order.

@@ -13,9 +13,11 @@ from tests.conftest import PROJECT
 
 def test_a_server_that_ends_at_once_is_explained():
     health = f"http://127.0.0.1:{free_port()}/health"
-    with running([sys.executable, "-c", "raise SystemExit(3)"]) as process:
+    with running(["no_such_module"]) as process:
         process.wait()
-        with pytest.raises(ConsiliumError, match=r"The Toy server ended instead of .* to see why"):
+        with pytest.raises(
+            ConsiliumError, match=r"The Toy server ended instead of .*`python -m no_such_module`"
+        ):
             wait_until_healthy(process, health, "Toy")
 
 
@@ -47,7 +49,7 @@ def test_a_module_ends_with_who_started_it(tmp_path):
 
 
 def test_a_process_ends_with_its_block():
-    with running([sys.executable, "-c", "input()"]) as process:
+    with running(["http.server", str(free_port())]) as process:
         pass
     assert isinstance(process, subprocess.Popen)
     assert process.poll() is not None

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import socket
 import time
 
 import httpx
 import pytest
 
 from flows.server import free_port
-from tests.system.conftest import wait_for
+from tests.system.conftest import kill_group, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -30,6 +31,16 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start):
     wait_for_deployment(api["PREFECT_API_URL"])
     call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
     assert finished(copy)["data_source"] == "files"
+    kill_group(server)
+    # The servers are processes of their own, and end all the same.
+    until = time.monotonic() + 30
+    while any(map(answers, (prefect, mlflow))):
+        assert time.monotonic() < until, "a server was left behind"
+
+
+def answers(port: str) -> bool:
+    with socket.socket() as asked:
+        return asked.connect_ex(("127.0.0.1", int(port))) == 0
 
 
 def wait_for_deployment(api: str) -> None:
