@@ -17,6 +17,9 @@ from flows.round import fl_round
 from flows.server import configured_api, running, wait_until_healthy
 from tasks.track import client, tracking_uri
 
+# Its queues are for evaluating language models, and are eight more processes of 200 MiB each.
+MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
 
 def serve_all(
     console: Console, params: Path, prefect_port: int, mlflow_port: int, *, ui_only: bool
@@ -39,18 +42,21 @@ def serve_all(
     api = configured or f"http://{HOST}:{prefect_port}/api"
     mlflow_url = f"http://{HOST}:{mlflow_port}" if local_mlflow else tracking_uri()
     at = ("--host", HOST, "--port")
-    servers = []
+    servers: list[tuple[str, list[str], dict[str, str], str]] = []
     if local_mlflow:
         client()  # makes the folder and the database
         store = ("--backend-store-uri", tracking_uri(), "--workers", "1")
         command = ["mlflow", "server", *store, *at, str(mlflow_port)]
-        servers.append(("MLflow", command, f"{mlflow_url}/health"))
+        servers.append(("MLflow", command, MLFLOW, f"{mlflow_url}/health"))
     if not configured:
         command = ["prefect", "server", "start", *at, str(prefect_port)]
-        servers.append(("Prefect", command, f"{api}/health"))
+        servers.append(("Prefect", command, {}, f"{api}/health"))
     with ExitStack() as stack:
         console.print("starting the servers, some 20 seconds …")
-        started = [(stack.enter_context(running(c)), health, name) for name, c, health in servers]
+        started = [
+            (stack.enter_context(running(command, environment)), health, name)
+            for name, command, environment, health in servers
+        ]
         for process, health, name in started:
             wait_until_healthy(process, health, name)
         console.print(f"Prefect  {api.removesuffix('/api')}\nMLflow   {mlflow_url}")
