@@ -99,6 +99,18 @@ def test_a_case_that_lacks_a_modality_is_none_and_its_files_are_named(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["brain", "kidney"])
+def test_a_case_whose_folder_is_empty_is_named(tmp_path, name):
+    family = FAMILIES[name]
+    (case, *_) = phantom(family, tmp_path, 3).cases
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    for path in (*case.images, case.mask):
+        path.unlink()
+    found = family.find(tmp_path)
+    assert found.strays == (tmp_path / case.name,)
+    assert list(folder_table(family, found)["path"])[-1] == ""
+
+
 def test_modalities_of_different_shapes_are_named(tmp_path):
     found = phantom(FAMILIES["brain"], tmp_path, 3)
     path = found.cases[1].images[2]

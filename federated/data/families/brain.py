@@ -14,16 +14,17 @@ def find(folder: Path) -> Found:
 
     ``BraTS-GLI-NNNNN-TTT`` is the time point TTT of a patient. Institutions are those of FeTS'
     ``partitioning_1.csv`` where it lies beside the cases. A case that lacks a modality is none, and
-    its files are strays.
+    its files are strays, and so is a folder without any.
     """
     institutions = _institutions(folder)
     images, masks, others = {}, {}, []
-    for case in sorted(path for path in folder.iterdir() if path.is_dir()):
+    cases = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    for case in sorted(cases):
         files = {p.name.split(".")[0].removeprefix(f"{case.name}-"): p for p in case.glob("*.nii*")}
         if all(modality in files for modality in MODALITIES):
             images[case.name] = tuple(files[modality] for modality in MODALITIES)
         else:
-            others += [path for kind, path in files.items() if kind != "seg"]
+            others += [path for kind, path in files.items() if kind != "seg"] if files else [case]
         if "seg" in files:
             masks[case.name] = files["seg"]
     return pair(

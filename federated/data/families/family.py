@@ -39,7 +39,7 @@ class CaseNames:
 
 @dataclass(frozen=True)
 class Found:
-    """The cases of a folder, by name, and the files that belong to none of them."""
+    """The cases of a folder, by name, and the files and folders that belong to none of them."""
 
     cases: tuple[CaseFiles, ...]
     strays: tuple[Path, ...]
@@ -114,7 +114,7 @@ def pair(
 
     Args:
         describe: from a case's name to its patient and its site.
-        others: further files that belong to no case.
+        others: further files or folders that belong to no case.
     """
     cases = [CaseFiles(name, images[name], masks.get(name), *describe(name)) for name in images]
     strays = [masks[name] for name in masks if name not in images]

@@ -6,13 +6,17 @@ from federated.data.families.family import CaseNames, Family, Found, pair
 
 
 def find(folder: Path) -> Found:
-    """``case_NNNNN/imaging.nii.gz`` and ``case_NNNNN/segmentation.nii.gz``."""
+    """``case_NNNNN/imaging.nii.gz`` and ``case_NNNNN/segmentation.nii.gz``.
+
+    A case's folder that has neither is a stray.
+    """
     cases = sorted(path for path in folder.glob("case_*") if path.is_dir())
     images = {c.name: (c / "imaging.nii.gz",) for c in cases if (c / "imaging.nii.gz").is_file()}
     masks = {
         c.name: c / "segmentation.nii.gz" for c in cases if (c / "segmentation.nii.gz").is_file()
     }
-    return pair(images, masks, lambda name: (name, None))
+    empty = [case for case in cases if case.name not in images and case.name not in masks]
+    return pair(images, masks, lambda name: (name, None), empty)
 
 
 def name_files(number: int) -> CaseNames:
