@@ -55,6 +55,7 @@ def fl_compare(
             results.append(read_result(cell, _run(cell, experiment, params, runs)))
         except ConsiliumError as error:
             failed.append(f"{cell.label}, seed {cell.seed}: {error}")
+            tell(f"failed: {failed[-1]}")
     if results:
         command = describe_command(experiment, strategies, seeds, items)
         folder = comparison_folder(Path(runs), experiment, command)

@@ -89,13 +89,15 @@ def test_a_stopped_cell_goes_on_where_it_was(project, monkeypatch):
     assert json.loads((folder / "cells.json").read_text())["cells"][0]["run_id"] == begun
 
 
-def test_a_cell_that_fails_does_not_keep_the_others_from_running(project):
+def test_a_cell_that_fails_is_told_at_once_and_the_others_run(project, caplog):
     with pytest.raises(
         ConsiliumError, match=r"1 of 2 cells failed.*fedadam:server_lr=1e30, seed 0: .*diverged"
     ):
         fl_compare("tiny", ["fedadam:server_lr=1e30", "fedavg"], 1, ["training.optimizer=sgd"])
     (table,) = (project / "runs" / "tiny").glob("compare-*/table.md")
     assert "| fedavg |" in table.read_text()
+    told = caplog.text
+    assert 0 < told.find("failed: fedadam:server_lr=1e30, seed 0: ") < told.find("cell 2/2")
 
 
 def test_a_comparison_trains_the_backbone_it_needs_and_starts_from_it(with_backbone):
