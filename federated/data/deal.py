@@ -12,6 +12,8 @@ from federated.data.partition import Partition, class_counts, partition_cases
 from federated.errors import ConsiliumError
 
 AnyDataset = Dataset | FolderDataset
+# Indices into the cases of each split.
+Held = Mapping[Split, Sequence[int]]
 
 
 def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
@@ -32,10 +34,6 @@ def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
         return _natural(dataset, settings, seed)
     everyone: Held = {split: range(len(dataset.cases[split])) for split in SPLITS}
     return _by_patient(dataset, everyone, settings, seed)
-
-
-# Indices into the cases of each split.
-Held = Mapping[Split, Sequence[int]]
 
 
 def _by_patient(

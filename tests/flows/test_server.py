@@ -15,9 +15,8 @@ def test_a_server_that_ends_at_once_is_explained():
     health = f"http://127.0.0.1:{free_port()}/health"
     with running(["no_such_module"]) as process:
         process.wait()
-        with pytest.raises(
-            ConsiliumError, match=r"The Toy server ended instead of .*`python -m no_such_module`"
-        ):
+        said = r"The Toy server ended instead of .*`python -m no_such_module` to see why"
+        with pytest.raises(ConsiliumError, match=said):
             wait_until_healthy(process, health, "Toy")
 
 
