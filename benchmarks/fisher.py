@@ -90,6 +90,7 @@ def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
         start = SiteStart(layout, layout.flatten(model))
         data = LocalData(
             count,
+            count * settings.patches_per_case,
             lambda some: cases.take(some, settings, generator),
             loss,
             generator,

@@ -46,11 +46,13 @@ class SiteStart:
 class LocalData:
     """A site's training cases, for a rule to look at; ``styles`` reads those of the other sites.
 
-    ``take`` gives network inputs and what is to be predicted, by indices of ``count`` cases;
-    ``loss`` is that of training, from logits, with torch's ``mean`` or ``none``.
+    ``take`` gives network inputs and what is to be predicted, by indices of ``count`` cases; an
+    epoch of training draws ``epoch`` of them, more than ``count`` where it takes several patches of
+    each; ``loss`` is that of training, from logits, with torch's ``mean`` or ``none``.
     """
 
     count: int
+    epoch: int
     take: Take
     loss: Loss
     generator: torch.Generator

@@ -1,5 +1,7 @@
 """pFL-ResFIM: Fisher information, masks, and the mean over the sites for which a value holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,7 @@ class Scaled(nn.Module):
 def data_of(own, others, count=4):
     return LocalData(
         count,
+        4 * count,
         lambda indices: (own[indices], indices % 2),
         lambda logits, targets, reduction: nn.functional.cross_entropy(
             logits, targets, reduction=reduction
@@ -95,6 +98,7 @@ def test_the_mask_is_the_share_of_parameters_and_leaves_statistics():
     inputs = images((32, 32), 4)
     data = LocalData(
         4,
+        8,
         lambda indices: (inputs[indices], (inputs[indices, 0] > 0.5).long()),
         loss,
         torch.Generator().manual_seed(0),
@@ -104,6 +108,23 @@ def test_the_mask_is_the_share_of_parameters_and_leaves_statistics():
         strategy = ResFIM(rho=0.2, fisher_cases=2, select=select)
         mask = strategy.find_mask(start, model, data)
         assert mask.sum() == round(0.2 * sum(p.numel() for p in model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "cases"), [(200, 8), (32, 8), (31, 6), (28, 6), (16, 4), (8, 2), (3, 2)]
+)
+def test_a_mask_looks_at_a_quarter_of_an_epoch_in_pairs(epoch, cases):
+    taken = []
+
+    def take(indices):
+        taken.append(len(indices))
+        return images((8, 8), len(indices)), indices % 2
+
+    ResFIM()._difference(
+        Scaled(),
+        replace(data_of(images((8, 8), 1), images((8, 8), 1)), count=200, epoch=epoch, take=take),
+    )
+    assert taken == [cases]
 
 
 @pytest.mark.parametrize(("warmup", "refresh", "due"), [(1, 5, [1, 6, 11]), (3, 4, [3, 7, 11])])
