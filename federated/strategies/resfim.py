@@ -71,6 +71,7 @@ class SensitivityRule(LocalRule):
 class ResFIM(Strategy):
     """``rho`` is the share of parameters that stays, ``beta`` that of the spectrum that is style.
 
+    ``fisher_cases`` is the most cases that F is over; a short epoch makes them fewer (``cases``).
     ``select`` is what the mask goes by: the residual, the Fisher information itself, or chance, to
     compare with.
     """
