@@ -65,7 +65,7 @@ class RandomCases:
         self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
         """As many patches of a case as the experiment draws."""
-        patches = torch.arange(self.count * how.patches_per_case)
+        patches = torch.arange(how.drawn(self.count))
         for indices in batches(patches, how.batch_size, batch_norm):
             yield self.take(indices, how, generator)
 
@@ -90,7 +90,7 @@ def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
         start = SiteStart(layout, layout.flatten(model))
         data = LocalData(
             count,
-            count * settings.patches_per_case,
+            settings.drawn(count),
             lambda some: cases.take(some, settings, generator),
             loss,
             generator,

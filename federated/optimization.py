@@ -100,7 +100,7 @@ def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:
 
 def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> LocalWork:
     """How much a site with ``cases`` training cases works in a round."""
-    drawn = cases * settings.patches_per_case
+    drawn = settings.drawn(cases)
     batches = ceil(drawn / settings.batch_size)
     batches -= merges_last_batch(drawn, settings.batch_size, batch_norm)
     momentum = settings.momentum if settings.optimizer == "sgd" else 0.0

@@ -188,8 +188,8 @@ def local_data(
         return images.to(device), targets.to(device)
 
     styles = partial(other_styles, folder, start.name)
-    epoch = len(cases) * experiment.training.patches_per_case
-    return LocalData(len(cases), epoch, take, loss, generator, styles)
+    drawn = experiment.training.drawn(len(cases))
+    return LocalData(len(cases), drawn, take, loss, generator, styles)
 
 
 def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:

@@ -118,6 +118,10 @@ class TrainingSettings(Settings):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
+    def drawn(self, cases: int) -> int:
+        """How many cases, or patches of them, an epoch over so many cases draws."""
+        return cases * self.patches_per_case
+
 
 class SelectionSettings(Settings):
     """Which round's model a run keeps, when it stops early, and what makes a champion.

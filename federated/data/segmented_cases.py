@@ -76,7 +76,7 @@ class SegmentedCases:
             return
         with global_draws(generator):
             queue = self._queue(how.patches_per_case)
-        patches = torch.arange(len(self) * how.patches_per_case)
+        patches = torch.arange(how.drawn(len(self)))
         for numbers in batches(patches, how.batch_size, batch_norm):
             with global_draws(generator):
                 drawn = [_pair(queue[int(number)]) for number in numbers]
