@@ -14,8 +14,9 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 # Several test processes share the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in ("CONSILIUM_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+for name in ("CONSILIUM_DATA", "CONSILIUM_KEYS", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+os.environ.pop("PREFECT_API_URL", None)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,16 @@ def tiny_arrays(seed: int = 0, cases: dict[str, int] | None = None) -> dict[str,
         arrays[f"{split}_images"] = images
         arrays[f"{split}_labels"] = labels[:, None]
     return arrays
+
+
+@pytest.fixture(autouse=True)
+def consilium_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A home of its own for every test: nothing is read from or written to a person's."""
+    home = tmp_path_factory.mktemp("home") / "consilium"
+    monkeypatch.setenv("CONSILIUM_HOME", str(home))
+    return home
 
 
 @pytest.fixture

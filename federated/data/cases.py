@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from federated.augmentation import augment, draw_epoch
 from federated.configuration.sections import TrainingSettings
 from federated.data.dataset import Images, Labels, to_float
+from federated.data.records import labelled_digests
 from federated.optimization import merges_last_batch
 
 # Inputs of the network, float32 ``(n, channels, *spatial)``, and the integers it is to predict:
@@ -22,6 +24,10 @@ class Cases(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The digest of each case's record, as :mod:`federated.data.records` has it."""
+
     def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
         """These cases, augmented; of each a patch, where the task has patches."""
 
@@ -33,13 +39,23 @@ class Cases(Protocol):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """``images`` ``(n, channels, *spatial)`` uint8, ``labels`` ``(n,)``: all in memory."""
+    """``images`` ``(n, channels, *spatial)`` uint8, ``labels`` ``(n,)``: all in memory.
+
+    ``digests`` are those of the records that ``images`` were made from, where a scanner profile has
+    changed them.
+    """
 
     images: Images
     labels: Labels
+    digests: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def records(self) -> tuple[str, ...]:
+        """See :class:`Cases`."""
+        return labelled_digests(self.images, self.labels) if self.digests is None else self.digests
 
     def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
         """See :class:`Cases`."""

@@ -14,6 +14,7 @@ from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Batch, batches
 from federated.data.families import CaseFiles, Family
 from federated.data.prepared_case import PreparedCase, prepare_case
+from federated.data.records import case_digest
 from federated.data.scanner import ScannerProfile
 from federated.randomness import derive_seed, global_draws
 
@@ -44,6 +45,11 @@ class SegmentedCases:
 
     def __len__(self) -> int:
         return len(self.shown)
+
+    @property
+    def records(self) -> tuple[str, ...]:
+        """See :class:`federated.data.cases.Cases`."""
+        return tuple(case_digest(shown.files) for shown in self.shown)
 
     def case(self, index: int) -> PreparedCase:
         """A case, prepared."""

@@ -11,6 +11,7 @@ from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
+from federated.data.records import labelled_digests
 from federated.data.scanner import ScannerProfile, apply_profile, scanner_profile
 from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
 
@@ -40,6 +41,7 @@ class SiteCases:
             return LabelledImages(
                 np.concatenate([part.images for part in parts]),
                 np.concatenate([part.labels for part in parts]),
+                tuple(digest for part in parts for digest in part.records),
             )
         shown = [
             ShownCase(self._dataset.cases[split][index], self._profile(site))
@@ -56,6 +58,9 @@ class SiteCases:
     def _labelled(self, dataset: Dataset, site: str, split: Split) -> LabelledImages:
         indices, profile = list(self.partition.sites[site][split]), self._profile(site)
         images = dataset.images[split][indices]
-        if profile and indices:
-            images = apply_profile(images, profile)
-        return LabelledImages(images, dataset.labels[split][indices])
+        labels = dataset.labels[split][indices]
+        if not profile or not indices:
+            return LabelledImages(images, labels)
+        return LabelledImages(
+            apply_profile(images, profile), labels, labelled_digests(images, labels)
+        )

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from federated.errors import ConsiliumError
 from federated.files import locked, read_json, write_json
+from federated.home import consilium_home
 from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Accountant, Release, epsilon
 
 Unit = Literal["record", "site"]
@@ -199,7 +200,7 @@ class Ledger:
 
 def ledger_root() -> Path:
     """The folder of all ledgers, absolute."""
-    return Path(os.environ.get("CONSILIUM_LEDGER") or Path(".consilium") / "ledger").resolve()
+    return Path(os.environ.get("CONSILIUM_LEDGER") or consilium_home() / "ledger").resolve()
 
 
 def spent(spendings: list[Spending], unit: Unit, delta: float, accountant: Accountant) -> float:

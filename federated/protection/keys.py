@@ -4,8 +4,8 @@ All sites of a federation share one secret key. Whoever has it can decrypt every
 coordinator has not, but a site that colludes with the coordinator could read another site's update.
 Where that is not acceptable, use ``secagg_plus``, in which there is no such key.
 
-A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS`` or ``.consilium/keys``; what
-the coordinator gets is ``context.json``, parameters and fingerprint.
+A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS``, or ``keys`` in the site's
+home; what the coordinator gets is ``context.json``, parameters and fingerprint.
 """
 
 import os
@@ -19,6 +19,7 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
+from federated.home import consilium_home
 from federated.protection.parameters import Parameters
 from federated.protection.seal import seal_context, through_file
 
@@ -63,7 +64,7 @@ class SecretContext:
 
 def keys_root() -> Path:
     """The folder of all keys, absolute."""
-    return Path(os.environ.get("CONSILIUM_KEYS") or Path(".consilium") / "keys").resolve()
+    return Path(os.environ.get("CONSILIUM_KEYS") or consilium_home() / "keys").resolve()
 
 
 def refuse_keys_in(shared: Path, place: Path) -> None:

@@ -1,0 +1,63 @@
+"""What tells one record of a data set from another: its values, not where they are stored.
+
+A record is one case: an image and its label, or its images and their mask. Its digest is SHA-256
+over the decoded values and their shapes, so it does not depend on the names of files, on
+compression, or on the container that the values were read from.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.data.families import CaseFiles
+from federated.data.read_volume import read_mask, read_volume
+
+
+def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """Sixty-four hexadecimal digits of the shapes and values of arrays, in their order.
+
+    Values are taken as float64, so that the same numbers in another type are the same record.
+    """
+    digest = sha256()
+    for array in arrays:
+        digest.update(f"{array.shape}|".encode())
+        digest.update(np.ascontiguousarray(array, "<f8").tobytes())
+    return digest.hexdigest()
+
+
+def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
+    """The digest of each of the records ``images`` ``(n, …)`` and ``labels`` ``(n,)``."""
+    pairs = zip(images, labels, strict=True)
+    return tuple(array_digest([image, np.asarray(label)]) for image, label in pairs)
+
+
+@lru_cache(maxsize=65536)
+def case_digest(case: CaseFiles) -> str:
+    """The digest of a case of a folder: its images, and its mask where it has one.
+
+    Raises:
+        ConsiliumError: a file cannot be read.
+    """
+    arrays = [read_volume(path).values for path in case.images]
+    if case.mask is not None:
+        arrays.append(read_mask(case.mask).values)
+    return array_digest(arrays)
+
+
+def identities(digests: Sequence[str]) -> tuple[str, ...]:
+    """A name for each record that no other has: its digest, and its number among equal records.
+
+    Which names a set of records has does not depend on their order; taking one record away takes
+    one name away and leaves all others as they are.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for digest in digests:
+        names.append(f"{digest}-{seen[digest]}")
+        seen[digest] += 1
+    return tuple(names)
