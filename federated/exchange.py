@@ -6,8 +6,10 @@ all, since the state that comes of it is the same everywhere.
 """
 
 import time
-from functools import lru_cache
+from dataclasses import asdict
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Final
 
 from torch import nn
 
@@ -17,10 +19,13 @@ from federated.coordinator import participation
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.optimization import expected_change, local_work
+from federated.privacy_report import spent_so_far
 from federated.private_release import (
+    begin_release,
     largest_noise,
-    noise_levels,
+    noisy_grid,
     refuse_too_little_noise,
+    release_sources,
 )
 from federated.protection import Protection
 from federated.protection.homomorphic import CiphertextSums
@@ -36,20 +41,23 @@ from federated.protection.keys import (
 from federated.protection.parameters import Parameters
 from federated.protection.secagg.protocol import Round
 from federated.protection.secagg_plus import Masking
+from federated.releases import Parts, arrays_digest, site_releases, state_digest
 from federated.run_folder import RunFolder
 from federated.secure_aggregation import agreed_round, masking
 from federated.strategies.strategy import Server
 from federated.training import has_batch_norm
-from federated.update import Layout, RoundState
+from federated.update import Arrays, CompressedUpdate, Layout, RoundState
 from federated.update_files import (
+    pack_compressed,
+    pack_memory,
     read_compressed,
     read_layout,
     read_memory,
     read_payload,
     read_state,
     read_update,
-    write_compressed,
     write_memory,
+    write_packed,
     write_payload,
     write_state,
 )
@@ -57,6 +65,9 @@ from federated.worker import StageResult, stage_result, worker_context
 
 # How many standard deviations of privacy noise a range of quantisation holds from the start.
 NOISE_ROOM = 4.0
+# What a site writes of a round's compression.
+COMPRESSED: Final = "compressed"
+RESIDUAL: Final = "residual"
 
 
 def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
@@ -132,28 +143,61 @@ def _site_key(folder: RunFolder) -> SecretContext | None:
 
 
 def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
-    """Weight the site's update by n_k / Σn, compress it, and keep what is not sent."""
+    """Weight the site's update by n_k / Σn, compress it, and keep what is not sent.
+
+    Where the levels get the noise of a privacy they are a release, made once: asked again, the site
+    sends what it stored.
+    """
     started = time.time()
     folder = RunFolder(run)
     experiment = worker_context(run).experiment
     update = read_update(folder.site_path(round_number, site, "update"))
     state = read_state(folder.state_path(round_number - 1))
-    path = folder.latest_memory(site, round_number - 1, "residual")
+    path = folder.latest_memory(site, round_number - 1, RESIDUAL)
     memory = read_memory(path) if path else {}
     known = agreed(folder, state)
-    noised = noise_levels(folder, site, round_number, sent_length(experiment, state.layout))
-    compressed, kept = experiment.compression.compress(update, weight, known, memory, noised)
-    if kept:
-        write_memory(folder.memory_path(round_number, site, "residual"), kept)
-    write_compressed(folder.site_path(round_number, site, "compressed"), compressed)
-    return stage_result(site, "compress", started, cases=update.cases)
+    compress = partial(experiment.compression.compress, update, weight, known, memory)
+    grid = noisy_grid(folder, sent_length(experiment, state.layout))
+    if grid is None:
+        parts = _packed(*compress())
+    else:
+        inputs = {
+            "update": arrays_digest({"vector": update.vector}),
+            "state": state_digest(state),
+            "memory": arrays_digest(memory),
+        }
+        sources = release_sources(
+            folder, site, round_number, "levels", None, inputs, weight=weight, **asdict(grid)
+        )
+
+        def make() -> Parts:
+            private = begin_release(folder, site, round_number, None)
+            assert private is not None
+            return _packed(*compress(partial(grid.levels, random=private.random)))
+
+        parts = site_releases(run, site).once(sources, make)
+    if RESIDUAL in parts:
+        write_packed(folder.memory_path(round_number, site, RESIDUAL), parts[RESIDUAL])
+    write_packed(folder.site_path(round_number, site, COMPRESSED), parts[COMPRESSED])
+    return stage_result(
+        site,
+        "compress",
+        started,
+        cases=update.cases,
+        epsilon=spent_so_far(folder, site) if grid else None,
+    )
+
+
+def _packed(compressed: CompressedUpdate, kept: Arrays) -> Parts:
+    parts = {COMPRESSED: pack_compressed(compressed)}
+    return parts | {RESIDUAL: pack_memory(kept)} if kept else parts
 
 
 def protect_site(run: Path, site: str, round_number: int) -> StageResult:
     """Protect the site's compressed update and write the payload that travels."""
     started = time.time()
     folder = RunFolder(run)
-    compressed = read_compressed(folder.site_path(round_number, site, "compressed"))
+    compressed = read_compressed(folder.site_path(round_number, site, COMPRESSED))
     protection: Protection = worker_context(run).experiment.protection
     key: SecretContext | Masking | None = _site_key(folder)
     received = 0

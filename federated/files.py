@@ -1,4 +1,8 @@
-"""Writing files so that a reader sees the old one or the whole new one, never a part."""
+"""Writing files so that a reader sees the old one or the whole new one, never a part.
+
+A file that is its owner's alone has the mode :data:`PRIVATE`, and folders that are made for it are
+closed to others as well, whatever the umask is.
+"""
 
 import fcntl
 import hashlib
@@ -12,19 +16,41 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 
+# Permissions of a file, and of a folder, that is for its owner alone.
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+OTHERS = 0o077
+
+
+def make_folders(folder: Path, *, private: bool = False) -> None:
+    """Make a folder and those above it that are missing.
+
+    They are open to their owner alone if ``private`` is set, and also where the folder that they
+    are made in is: ``Path.mkdir`` with ``parents`` would leave those above to the umask.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    for place in [*reversed(folder.parents), folder]:
+        if place.is_dir():
+            continue
+        closed = private or not place.parent.stat().st_mode & OTHERS
+        # Somebody else may have made it in between; a file in its place is an error.
+        place.mkdir(PRIVATE_FOLDER if closed else 0o777, exist_ok=True)
+
 
 @contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed onto ``path``.
 
     On any exception the temporary file is removed and ``path`` is left as it was. ``mode`` are the
-    permissions it gets; until then its owner alone can read it.
+    permissions it gets; until then its owner alone can read it. Folders that are missing are made,
+    for their owner alone where the file is.
 
     Raises:
         ConsiliumError: the folder cannot be written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, private=not mode & OTHERS)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
         raise ConsiliumError(

@@ -1,7 +1,6 @@
 """A site's release in a round: planned before the run, entered in its ledger, then made."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
@@ -11,19 +10,20 @@ from typing import Any
 from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
 from federated.files import read_json
-from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work
 from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.privacy.ledger import Ledger, Spending, Unit, ledger_root
-from federated.privacy.noise import SecretRandom, secret_random, seeded_random
-from federated.protection.keys import keys_root, refuse_keys_in
+from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
+from federated.protection.keys import refuse_keys_in
+from federated.provenance import code_digest
+from federated.releases import Kind, Sources
 from federated.run_folder import RunFolder
 from federated.strategies.resfim import StyleNoise
 from federated.training import MakeGradients
-from federated.update import Doubles, Levels, Vector
-from federated.worker import worker_context
+from federated.update import Vector
+from federated.worker import site_cases, worker_context
 
 # A site's style in the ledger: the mean over its cases, with Gaussian noise.
 STYLE_MECHANISM = "gaussian mean of styles"
@@ -86,22 +86,78 @@ def begin_release(
 ) -> PrivateRound | None:
     """Enter what the site is about to release in its ledger; ``None`` without privacy.
 
-    ``clip`` is where the clipping norm has got, if it changes.
+    ``clip`` is where the clipping norm has got, if it changes. The noise is new every time, so
+    whoever begins a release twice has made two.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
     """
-    context = worker_context(folder.root)
-    experiment, privacy = context.experiment, context.experiment.privacy
+    privacy = worker_context(folder.root).experiment.privacy
     if not isinstance(privacy, Private):
         return None
-    clip = privacy.clip if clip is None else clip
-    planned = planned_release(folder, site)
-    release = privacy.of_round(planned, round_number, experiment.rounds)
+    release, clip = _planned_round(folder, privacy, site, round_number, clip)
     unit = privacy.unit or "record"
     _spend(folder, site, privacy.mechanism, unit, release, clip, round_number)
     random = _noise_source(folder, privacy, site, round_number)
     return PrivateRound(privacy, release, clip, random)
+
+
+def release_sources(
+    folder: RunFolder,
+    site: str,
+    round_number: int,
+    kind: Kind,
+    clip: float | None,
+    inputs: Mapping[str, str],
+    **numbers: float,
+) -> Sources:
+    """What a private round's release is computed from: ``inputs`` are digests of arrays.
+
+    ``numbers`` are what the stage is given beside the plan.
+    """
+    privacy = worker_context(folder.root).experiment.privacy
+    assert isinstance(privacy, Private)
+    release, clip = _planned_round(folder, privacy, site, round_number, clip)
+    plan = {**asdict(release), "clip": clip, "mechanism": privacy.mechanism, **numbers}
+    return _sources(folder, site, round_number, kind, plan, inputs)
+
+
+def style_sources(folder: RunFolder, site: str, noise: StyleNoise) -> Sources:
+    """What a site's noised style is computed from. It is asked for with the first round."""
+    plan = {**noise.model_dump(), "mechanism": STYLE_MECHANISM}
+    return _sources(folder, site, 1, "style", plan, {})
+
+
+def _sources(
+    folder: RunFolder,
+    site: str,
+    round_number: int,
+    kind: Kind,
+    plan: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> Sources:
+    context = worker_context(folder.root)
+    return Sources(
+        kind,
+        folder.run_id,
+        site,
+        round_number,
+        context.experiment.to_json(),
+        context.sites,
+        site_cases(folder.root, site, "train").records,
+        plan,
+        inputs,
+        code_digest(),
+    )
+
+
+def _planned_round(
+    folder: RunFolder, privacy: Private, site: str, round_number: int, clip: float | None
+) -> tuple[Release, float]:
+    """What a round releases by the plan and its schedule, and the clipping norm it begins with."""
+    rounds = worker_context(folder.root).experiment.rounds
+    release = privacy.of_round(planned_release(folder, site), round_number, rounds)
+    return release, privacy.clip if clip is None else clip
 
 
 def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> SecretRandom:
@@ -112,7 +168,7 @@ def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> Secr
     """
     release = Release(noise.noise_multiplier, sampling_rate=1.0, steps=1)
     _spend(folder, site, STYLE_MECHANISM, "record", release, noise.clip, round_number=0)
-    return secret_random(_secrets(folder), site, folder.run_id, 0, STYLE_MECHANISM)
+    return fresh_random()
 
 
 def _spend(
@@ -144,27 +200,14 @@ def _spend(
     )
 
 
-def _secrets(folder: RunFolder) -> Path:
-    """Where sites keep what their noise is made from."""
-    place = keys_root() / "noise"
-    refuse_keys_in(folder.root.parent.parent, place)
-    return place
-
-
 def _noise_source(
     folder: RunFolder, privacy: Private, site: str, round_number: int
 ) -> SecretRandom:
-    """Where a site's noise of a round comes from.
-
-    A release that is made again after a crash is the same one again, with the same noise. Not so
-    a sum, to which other sites may have come: it has noise of its own.
-    """
+    """Where the noise of a release comes from: new every time, unless it is to be ``seeded``."""
     if privacy.noise == "seeded":
         seed = worker_context(folder.root).experiment.seed
         return seeded_random(seed, site, round_number, privacy.mechanism)
-    if isinstance(privacy, DistributedSiteLevel):
-        return SecretRandom(os.urandom(KEY_BYTES))
-    return secret_random(_secrets(folder), site, folder.run_id, round_number, privacy.mechanism)
+    return fresh_random()
 
 
 def noisy_grid(folder: RunFolder, length: int) -> NoisyGrid | None:
@@ -183,18 +226,6 @@ def noisy_grid(folder: RunFolder, length: int) -> NoisyGrid | None:
     sites = folder.sites()
     release = planned_release(folder, sites[0])
     return privacy.grid(release, experiment.sites.asked_of(len(sites)), bits, length)
-
-
-def noise_levels(
-    folder: RunFolder, site: str, round_number: int, length: int
-) -> Callable[[Doubles], Levels] | None:
-    """What makes noised levels of a site's values in a round; ``None`` as :func:`noisy_grid`."""
-    grid = noisy_grid(folder, length)
-    if grid is None:
-        return None
-    privacy = folder.experiment().privacy
-    assert isinstance(privacy, Private)
-    return partial(grid.levels, random=_noise_source(folder, privacy, site, round_number))
 
 
 def refuse_too_little_noise(folder: RunFolder, arrived: int) -> None:

@@ -2,6 +2,9 @@
 
 A round counts as done once its ``round.json`` is there; everything else in its folder can be made
 again. So a run that was killed is resumed by starting the first round without that file.
+
+On one machine the folder also holds what a site writes for itself, as its update before it is
+protected; so it is open to its owner alone, whatever lies in it.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,7 +18,8 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, read_partition
 from federated.errors import ConsiliumError
-from federated.files import read_json, write_json
+from federated.files import OTHERS, PRIVATE_FOLDER, make_folders, read_json, write_json
+from federated.privacy import Private
 
 # What a site keeps between rounds: its strategy's memory, its compression's.
 MemoryKind = Literal["memory", "residual"]
@@ -135,6 +139,10 @@ class RunFolder:
             {**asdict(data), "path": str(data.path.resolve()), "excluded_sites": list(excluded)},
         )
 
+    def begun(self) -> bool:
+        """Whether a round may have been started: what the run is made from is recorded before."""
+        return (self.root / "inputs.json").is_file()
+
     def data(self) -> LocatedFile:
         """The data file of this run."""
         value = read_json(self.root / "inputs.json")
@@ -169,11 +177,21 @@ def memory_round(path: Path) -> int:
 def new_run(runs: Path, experiment: Experiment) -> RunFolder:
     """Make the folder of a new run, with its configuration; its id begins with the time in UTC.
 
+    The folder is open to its owner alone.
+
     Raises:
         ConsiliumError: the folder cannot be written to.
     """
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
     root = runs / experiment.name / run_id
+    try:
+        make_folders(root.parent)
+        root.mkdir(PRIVATE_FOLDER)
+    except OSError as error:
+        raise ConsiliumError(
+            f"Cannot write to the folder {root.parent}: {error.strerror}. Make it writable, free "
+            "some space, or name another folder."
+        ) from error
     write_json(root / "config.json", experiment.to_json())
     return RunFolder(root.resolve())
 
@@ -183,10 +201,12 @@ def reopen_run(
 ) -> tuple[RunFolder, Experiment]:
     """A run to go on with, by its id or ``latest``, and its configuration.
 
-    ``rounds`` replaces the number of rounds in all.
+    ``rounds`` replaces the number of rounds in all. The folder is closed to others, as those of
+    older versions were not.
 
     Raises:
-        ConsiliumError: there is no such run, or a private one is to have other rounds.
+        ConsiliumError: there is no such run, it is somebody else's, or the noise of a private one
+            was found for another number of rounds.
     """
     folder = latest_run(runs, name) if run_id == "latest" else RunFolder(runs / name / run_id)
     if not (folder.root / "config.json").is_file():
@@ -196,12 +216,23 @@ def reopen_run(
         )
     folder = RunFolder(folder.root.resolve())
     experiment = folder.experiment()
-    if rounds is not None and rounds != experiment.rounds and experiment.privacy.unit:
+    privacy = experiment.privacy
+    target = privacy.epsilon if isinstance(privacy, Private) else None
+    if rounds is not None and rounds != experiment.rounds and target is not None:
         raise ConsiliumError(
-            f"Run {folder.run_id} of {name!r} is private, and its noise was made for "
-            f"{experiment.rounds} rounds: a round that is made again with another schedule and the "
-            "same noise would give the noise away. Resume it without --rounds, or start a new run."
+            f"Run {folder.run_id} of {name!r} is to spend privacy.epsilon={target:g} in all, and "
+            f"its noise was made for {experiment.rounds} rounds: {rounds} rounds with the same "
+            "noise spend another epsilon than was asked for. Resume it without --rounds, or start "
+            "a new run."
         )
+    try:
+        if folder.root.stat().st_mode & OTHERS:
+            folder.root.chmod(PRIVATE_FOLDER)
+    except OSError as error:
+        raise ConsiliumError(
+            f"The folder {folder.root} cannot be closed to others: {error.strerror}. Go on with "
+            f"the run as the user who began it, or close it: chmod 700 {folder.root}"
+        ) from error
     if rounds is not None:
         value = experiment.to_json() | {"rounds": rounds}
         experiment = resolve(value.pop("name"), value, "the command line")

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import torch
 
 from federated.privacy.clipping import clipped
-from federated.private_release import begin_style_release
+from federated.private_release import begin_style_release, style_sources
 from federated.randomness import torch_generator
+from federated.releases import Parts, site_releases
 from federated.run_folder import RunFolder
 from federated.spectral_style import style_of
 from federated.strategies import ResFIM
 from federated.update import Vector
-from federated.update_files import read_memory, write_memory
+from federated.update_files import pack_memory, read_memory, write_packed
 from federated.worker import StageResult, site_cases, stage_result, worker_context
 
 STYLE = "style"
@@ -27,11 +28,25 @@ CASES_AT_ONCE = 16
 
 
 def share_style(run: Path, site: str) -> StageResult:
-    """Write the style of a site, which every other site is told."""
+    """Write the style of a site, which every other site is told.
+
+    With noise on it, it is a release, made once: asked again, the site sends what it stored.
+    """
     started = time.time()
     folder = RunFolder(run)
     path = folder.style_path(site)
-    write_memory(path, {STYLE: site_style(folder, site)})
+    strategy = worker_context(run).experiment.strategy
+    assert isinstance(strategy, ResFIM)
+
+    def make() -> Parts:
+        return {STYLE: pack_memory({STYLE: site_style(folder, site)})}
+
+    noise = strategy.style_noise
+    if noise is None:
+        parts = make()
+    else:
+        parts = site_releases(run, site).once(style_sources(folder, site, noise), make)
+    write_packed(path, parts[STYLE])
     cases = len(site_cases(run, site, "train"))
     return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
 

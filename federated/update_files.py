@@ -1,4 +1,8 @@
-"""The values that travel, as safetensors files with a JSON header; nothing is ever unpickled."""
+"""The values that travel, as safetensors files with a JSON header; nothing is ever unpickled.
+
+The files are open to their owner alone: among them are updates before they are protected, and what
+a site keeps to itself. What ``pack_`` makes of a value are the bytes of its file.
+"""
 
 import json
 from collections.abc import Mapping
@@ -8,20 +12,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from federated.errors import ConsiliumError
-from federated.files import atomic_path
+from federated.files import PRIVATE, atomic_path
 from federated.update import Arrays, CompressedUpdate, Layout, ModelUpdate, Payload, RoundState
 
 
+def _packed(kind: str, arrays: Arrays, header: Mapping[str, Any]) -> bytes:
+    packed: bytes = save(_whole(arrays), metadata=_metadata(kind, header))
+    return packed
+
+
 def _write(path: Path, kind: str, arrays: Arrays, header: Mapping[str, Any]) -> None:
-    with atomic_path(path) as temporary:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            temporary,
-            metadata={"kind": kind, "header": json.dumps(header)},
-        )
+    with atomic_path(path, PRIVATE) as temporary:
+        save_file(_whole(arrays), temporary, metadata=_metadata(kind, header))
+
+
+def _whole(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _metadata(kind: str, header: Mapping[str, Any]) -> dict[str, str]:
+    return {"kind": kind, "header": json.dumps(header)}
+
+
+def write_packed(path: Path, content: bytes) -> None:
+    """Write the bytes that a ``pack_`` function made, atomically."""
+    with atomic_path(path, PRIVATE) as temporary:
+        temporary.write_bytes(content)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -39,25 +58,25 @@ def _read(path: Path, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str,
     return arrays, json.loads(metadata["header"])
 
 
-def write_update(path: Path, update: ModelUpdate) -> None:
-    """Write an update atomically."""
+def pack_update(update: ModelUpdate) -> bytes:
+    """The file of an update."""
     header = {
         "site": update.site,
         "round_number": update.round_number,
         "cases": update.cases,
         "below": update.below,
     }
-    _write(path, "update", {"vector": update.vector}, header)
+    return _packed("update", {"vector": update.vector}, header)
 
 
 def read_update(path: Path) -> ModelUpdate:
-    """Read an update written by :func:`write_update`."""
+    """Read an update of :func:`pack_update`."""
     arrays, header = _read(path, "update")
     return ModelUpdate(vector=arrays["vector"], **header)
 
 
-def write_compressed(path: Path, update: CompressedUpdate) -> None:
-    """Write a compressed update atomically."""
+def pack_compressed(update: CompressedUpdate) -> bytes:
+    """The file of a compressed update."""
     header = {
         "site": update.site,
         "round_number": update.round_number,
@@ -66,11 +85,11 @@ def write_compressed(path: Path, update: CompressedUpdate) -> None:
         "length": update.length,
         "below": update.below,
     }
-    _write(path, "compressed", {"numbers": update.numbers} | _positions(update), header)
+    return _packed("compressed", {"numbers": update.numbers} | _positions(update), header)
 
 
 def read_compressed(path: Path) -> CompressedUpdate:
-    """Read an update written by :func:`write_compressed`."""
+    """Read an update of :func:`pack_compressed`."""
     arrays, header = _read(path, "compressed")
     return CompressedUpdate(numbers=arrays["numbers"], positions=_read_positions(arrays), **header)
 
@@ -147,9 +166,14 @@ def _layout(header: Mapping[str, Any]) -> Layout:
     return Layout(entries, frozenset(header["personal"]))
 
 
+def pack_memory(arrays: Arrays) -> bytes:
+    """The file of what a site keeps to itself between rounds."""
+    return _packed("memory", arrays, {})
+
+
 def write_memory(path: Path, arrays: Arrays) -> None:
     """Write what the server or a site keeps to itself between rounds, atomically."""
-    _write(path, "memory", arrays, {})
+    write_packed(path, pack_memory(arrays))
 
 
 def read_memory(path: Path) -> Arrays:

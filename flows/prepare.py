@@ -14,6 +14,7 @@ from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition, leave_out
 from federated.data.prepared import PreparedFolder, write_dealt
+from federated.errors import ConsiliumError
 from federated.files import write_text
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
@@ -34,12 +35,22 @@ class Prepared:
     excluded: tuple[str, ...]
 
 
-def prepare(experiment: Experiment, folder: Path, kept: PreparedFolder | None = None) -> Prepared:
+def prepare(
+    experiment: Experiment,
+    folder: Path,
+    kept: PreparedFolder | None = None,
+    begun_with: LocatedFile | None = None,
+) -> Prepared:
     """The graph of fl-prepare, for use inside another flow; writes into ``folder``.
 
     The data are read where they were found, so that what is wrong is named by its own path.
+
+    Raises:
+        ConsiliumError: what a stage says, or the data are not those that a run was ``begun_with``;
+            nothing is written then.
     """
     data = download(experiment)
+    _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
     if kept:
         keep(data, kept)
@@ -51,11 +62,21 @@ def prepare(experiment: Experiment, folder: Path, kept: PreparedFolder | None = 
     return Prepared(data, dataset, left, validation.excluded)
 
 
-def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) -> Prepared:
-    """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``."""
+def take_prepared(
+    experiment: Experiment,
+    source: PreparedFolder,
+    folder: Path,
+    begun_with: LocatedFile | None = None,
+) -> Prepared:
+    """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``.
+
+    Raises:
+        ConsiliumError: it does not fit, or is not what a run was ``begun_with``.
+    """
     source.check_fits(experiment)
     excluded = source.excluded_sites()
     data = source.data()
+    _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
     write_text(
         folder / "validation.json", (source.root / "validation.json").read_text(encoding="utf-8")
@@ -63,6 +84,17 @@ def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) 
     left = source.partition()
     write_dealt(folder / "partition.json", experiment, data, dataset, left)
     return Prepared(data, dataset, left, excluded)
+
+
+def _refuse_other_data(
+    experiment: Experiment, folder: Path, data: LocatedFile, begun_with: LocatedFile | None
+) -> None:
+    if begun_with and begun_with.md5 != data.md5:
+        raise ConsiliumError(
+            f"The data file {data.path} has changed since run {folder.name} began: its "
+            f"MD5 is {data.md5}, then it was {begun_with.md5}. Put the old file back to resume, or "
+            f"start a new run with `consilium run {experiment.name}`."
+        )
 
 
 @flow(name="fl-prepare", flow_run_name="prepare-{experiment}")

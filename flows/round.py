@@ -19,7 +19,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from federated.config import load_experiment
 from federated.configuration.experiment import Experiment
 from federated.data.prepared import PreparedFolder
-from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
 from federated.model_file import save_model
@@ -41,7 +40,7 @@ from flows.site_stages import Run
 from tasks.keys import key
 from tasks.overlays import overlays
 from tasks.pool import finished, open_pool, warm_up, worker_count
-from tasks.privacy import plan_privacy, report_privacy
+from tasks.privacy import close, plan_privacy, report_privacy
 from tasks.register import register, register_sites
 from tasks.sensitivity import sensitivity
 from tasks.track import end_tracking, start_tracking, track_privacy
@@ -154,20 +153,16 @@ def _inputs(
     experiment: Experiment, folder: RunFolder, prepared: Path | None, pool: Executor
 ) -> Prepared:
     """Prepare the data or take what is prepared, and write what the rounds start from."""
+    # Also of a run that broke off in its first round: a site may have sent something of it.
+    begun_with = folder.data() if folder.begun() else None
     if prepared:
-        inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root)
+        inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root, begun_with)
     else:
-        inputs = prepare(experiment, folder.root)
+        inputs = prepare(experiment, folder.root, begun_with=begun_with)
     if inputs.data.source == "phantom":
         tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
     for site in inputs.excluded:
         tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
-    if folder.done_rounds() and folder.data().md5 != inputs.data.md5:
-        raise ConsiliumError(
-            f"The data file {inputs.data.path} has changed since run {folder.run_id} began: its "
-            f"MD5 is {inputs.data.md5}, then it was {folder.data().md5}. Put the old file back to "
-            f"resume, or start a new run with `consilium run {experiment.name}`."
-        )
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
@@ -228,6 +223,8 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         else None,
     )
     write_json(folder.summary_path, summary)
+    if experiment.privacy.unit or experiment.strategy.shares_style:
+        close(run.pool, folder.root, run.sites)
     files = [folder.root / name for name in KEPT_IN_MLFLOW]
     tags = {"kept_round": str(kept)}
     if registration:

@@ -11,7 +11,7 @@ from federated.objective import Objective
 from federated.privacy import DPSGD, DistributedSiteLevel, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.dp_sgd import refuse_unsuitable
-from federated.privacy.noise import SecretRandom, secret_random, seeded_random
+from federated.privacy.noise import SecretRandom, seeded_random
 from federated.privacy.site_level import clip_to
 from models import build_model
 
