@@ -166,9 +166,8 @@ def compress_site(run: Path, site: str, round_number: int, weight: float) -> Sta
             "state": state_digest(state),
             "memory": arrays_digest(memory),
         }
-        sources = release_sources(
-            folder, site, round_number, "levels", None, inputs, weight=weight, **asdict(grid)
-        )
+        given = {"weight": weight, "grid": asdict(grid)}
+        sources = release_sources(folder, site, round_number, "levels", None, inputs, given)
 
         def make() -> Parts:
             private = begin_release(folder, site, round_number, None)

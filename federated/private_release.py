@@ -109,16 +109,16 @@ def release_sources(
     kind: Kind,
     clip: float | None,
     inputs: Mapping[str, str],
-    **numbers: float,
+    numbers: Mapping[str, Any] | None = None,
 ) -> Sources:
     """What a private round's release is computed from: ``inputs`` are digests of arrays.
 
-    ``numbers`` are what the stage is given beside the plan.
+    ``numbers`` are what the stage is given beside the plan and the clipping norm.
     """
     privacy = worker_context(folder.root).experiment.privacy
     assert isinstance(privacy, Private)
     release, clip = _planned_round(folder, privacy, site, round_number, clip)
-    plan = {**asdict(release), "clip": clip, "mechanism": privacy.mechanism, **numbers}
+    plan = {**asdict(release), "clip": clip, "mechanism": privacy.mechanism, "given": numbers}
     return _sources(folder, site, round_number, kind, plan, inputs)
 
 
