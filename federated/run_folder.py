@@ -40,6 +40,16 @@ class RunFolder:
         return self.root.name
 
     @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.json"
+
+    @property
+    def inputs_path(self) -> Path:
+        """What the run is made from: the data, and which sites take part."""
+        return self.root / "inputs.json"
+
+    @property
     def partition_path(self) -> Path:
         """Cases of each site."""
         return self.root / "partition.json"
@@ -127,25 +137,25 @@ class RunFolder:
 
     def experiment(self) -> Experiment:
         """The resolved configuration of this run."""
-        return read_experiment(self.root / "config.json")
+        return read_experiment(self.config_path)
 
     def write_inputs(
         self, experiment: Experiment, data: LocatedFile, excluded: tuple[str, ...]
     ) -> None:
         """Record what the run is made from; the partition is written on its own."""
-        write_json(self.root / "config.json", experiment.to_json())
+        write_json(self.config_path, experiment.to_json())
         write_json(
-            self.root / "inputs.json",
+            self.inputs_path,
             {**asdict(data), "path": str(data.path.resolve()), "excluded_sites": list(excluded)},
         )
 
     def begun(self) -> bool:
         """Whether a round may have been started: what the run is made from is recorded before."""
-        return (self.root / "inputs.json").is_file()
+        return self.inputs_path.is_file()
 
     def data(self) -> LocatedFile:
         """The data file of this run."""
-        value = read_json(self.root / "inputs.json")
+        value = read_json(self.inputs_path)
         return LocatedFile(Path(value["path"]), value["source"], value["md5"])
 
     def partition(self) -> Partition:
@@ -154,7 +164,7 @@ class RunFolder:
 
     def sites(self) -> list[str]:
         """The sites that take part: all of the partition but those that validation excluded."""
-        excluded = set(read_json(self.root / "inputs.json")["excluded_sites"])
+        excluded = set(read_json(self.inputs_path)["excluded_sites"])
         return [site for site in self.partition().sites if site not in excluded]
 
     def done_rounds(self) -> int:

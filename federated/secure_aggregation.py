@@ -14,6 +14,7 @@ from typing import Any
 from federated.coordinator import choose_sites
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
+from federated.home import private_folder, refuse_open
 from federated.private_release import refuse_too_little_noise
 from federated.protection import SecAggPlus
 from federated.protection.keys import keys_root, refuse_keys_in, site_secrets_folder
@@ -202,8 +203,7 @@ def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -
 def _secrets(folder: RunFolder, site: str) -> Path:
     place = site_secrets_folder(worker_context(folder.root).experiment.name, folder.run_id, site)
     refuse_keys_in(folder.root.parent.parent, place)
-    keys_root().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return place
+    return private_folder(place, keys_root())
 
 
 def _secret_path(place: Path, round_number: int) -> Path:
@@ -213,6 +213,7 @@ def _secret_path(place: Path, round_number: int) -> Path:
 def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
     path = _secret_path(_secrets(folder, site), round_number)
     try:
+        refuse_open(path)
         value = _from_hex(read_json(path))
     except OSError as error:
         raise ConsiliumError(

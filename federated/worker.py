@@ -8,11 +8,12 @@ import ctypes
 import os
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 import psutil
+from cachetools import LRUCache, cached
 from torch import nn
 
 from federated.configuration.experiment import Experiment
@@ -108,8 +109,17 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
     )
 
 
-@lru_cache(maxsize=1)
+def _as_it_is(run: Path) -> tuple[Path, str]:
+    """A run and the digest of what it is made from: a run that is resumed may have other rounds."""
+    folder, digest = RunFolder(run), sha256()
+    for path in (folder.config_path, folder.inputs_path, folder.partition_path):
+        digest.update(path.read_bytes())
+    return run, digest.hexdigest()
+
+
+@cached(LRUCache(maxsize=1), key=_as_it_is)
 def worker_context(run: Path) -> WorkerContext:
+    """What this process keeps of a run, made anew where the run has changed."""
     folder = RunFolder(run)
     experiment = folder.experiment()
     dataset = load(folder.data(), experiment.data)

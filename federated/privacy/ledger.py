@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from federated.errors import ConsiliumError
 from federated.files import locked, read_json, write_json
-from federated.home import consilium_home
+from federated.home import consilium_home, private_folder
 from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Accountant, Release, epsilon
 
 Unit = Literal["record", "site"]
@@ -129,7 +129,7 @@ class Ledger:
     def _locked(self) -> Iterator[None]:
         with ExitStack() as held:
             try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                private_folder(self.path.parent)
                 held.enter_context(locked(self.path.with_suffix(".lock")))
             except OSError as error:
                 raise ConsiliumError(

@@ -19,7 +19,7 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
-from federated.home import consilium_home
+from federated.home import consilium_home, private_folder
 from federated.protection.parameters import Parameters
 from federated.protection.seal import seal_context, through_file
 
@@ -116,8 +116,7 @@ def new_key(experiment: str, parameters: Parameters, *, replace: bool = False) -
     # In a folder beside it first, so that a key and its context change together or not at all.
     fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
-        keys_root().mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.mkdir(mode=0o700, parents=True)
+        private_folder(fresh, keys_root())
         handle = os.open(fresh / SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(through_file(secret.save))

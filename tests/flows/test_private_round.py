@@ -1,16 +1,19 @@
 """Rounds with privacy: entered before they are released, within the budget, and in the summary."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tasks.aggregate
 import tasks.local_train
 from federated.errors import ConsiliumError
+from federated.home import consilium_home
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, ledger_root
-from federated.protection.keys import keys_root
+from federated.run_folder import RunFolder
 from federated.site import train_site
 from federated.update_files import read_memory, read_state
 from tasks import track
@@ -79,19 +82,61 @@ def test_a_schedule_and_a_norm_that_follows_are_composed_and_go_on_from_round_to
     assert 0.01 < norms[0] < norms[1]
 
 
-def test_site_level_noise_is_new_in_every_run_and_the_same_on_resume(run):
+def test_site_level_noise_is_new_in_every_run(run):
     first, other = run(overrides=SITE, rounds=1), run(overrides=SITE, rounds=1)
     assert (weights(first) != weights(other)).any()
-    (first.round_path(1) / "round.json").unlink()
-    again = run(resume=first.run_id, rounds=1)
-    np.testing.assert_array_equal(weights(again), weights(first))
-    with pytest.raises(ConsiliumError, match=r"made for 1 rounds.*without --rounds"):
-        run(resume=first.run_id, rounds=2)
-    # A round that is made again counts again, although its noise is the same.
-    assert [e.round_number for e in ledger("site-00").spendings(first.run_id)] == [1, 1]
+
+
+@pytest.mark.parametrize("privacy", [SITE, DP_SGD], ids=["site_level", "dp_sgd"])
+def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
+    run, project, consilium_home, tmp_path_factory, monkeypatch, privacy
+):
+    """The run's folder and the home as they lie when the last round's updates have arrived."""
+    add, kept = tasks.aggregate.add_payloads, tmp_path_factory.mktemp("kept") / "copy"
+
+    def copy(folder: RunFolder, round_number: int, asked: list[str]) -> None:
+        if round_number == 2 and not kept.exists():
+            shutil.copytree(project / "runs", kept / "runs", symlinks=True)
+            shutil.copytree(consilium_home, kept / "home")
+        add(folder, round_number, asked)
+
+    monkeypatch.setattr(tasks.aggregate, "add_payloads", copy)
+    whole = run(overrides=privacy)
+    ended = weights(whole)
+    for name, place in (("runs", project / "runs"), ("home", consilium_home)):
+        shutil.rmtree(place)
+        (kept / name).rename(place)
+    for path in whole.round_path(2).glob("site-*"):
+        path.unlink()
+    assert whole.done_rounds() == 1
+    assert not whole.summary_path.exists()
+    resumed = run(resume=whole.run_id)
+    np.testing.assert_array_equal(weights(resumed), ended)
+    assert [e.round_number for e in ledger("site-00").spendings(whole.run_id)] == [1, 2]
+
+
+def test_a_round_that_is_asked_for_after_the_end_is_another_release(run):
+    folder = run(overrides=SITE, rounds=1)
+    ended = weights(folder)
+    assert not list((consilium_home() / "releases").rglob("*.release"))
+    folder.record_path(1).unlink()
+    again = run(resume=folder.run_id, rounds=1)
+    assert (weights(again) != ended).mean() > 0.9
+    assert [e.round_number for e in ledger("site-00").spendings(folder.run_id)] == [1, 1]
     summary = json.loads(again.summary_path.read_text())["privacy"]
     assert summary["epsilon_per_round"] == pytest.approx(6, rel=0.01)
     assert summary["epsilon"] > 6
+
+
+def test_a_run_goes_on_with_more_rounds_unless_its_noise_was_made_for_an_epsilon_in_all(run):
+    folder = run(overrides=SITE, rounds=1)
+    longer = run(resume=folder.run_id, rounds=2)
+    assert [e.round_number for e in ledger("site-00").spendings(folder.run_id)] == [1, 2]
+    own = json.loads(longer.summary_path.read_text())["privacy"]
+    assert own["epsilon"] > own["epsilon_per_round"] == pytest.approx(6, rel=0.01)
+    target = run(overrides=[*SITE[:2], "privacy.epsilon=6"], rounds=1)
+    with pytest.raises(ConsiliumError, match=r"epsilon=6 in all.*made for 1 rounds.*--rounds"):
+        run(resume=target.run_id, rounds=2)
 
 
 def test_seeded_noise_gives_the_same_run_twice_and_says_what_it_costs(run):
@@ -171,8 +216,9 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     assert sum(spent) >= 1
 
 
-def test_ledgers_and_secrets_of_noise_lie_outside_the_runs(run, project):
-    run(overrides=SITE, rounds=1)
-    for place in (ledger_root(), keys_root() / "noise"):
+def test_ledgers_and_releases_lie_outside_the_runs_and_are_closed_to_others(run, project):
+    folder = run(overrides=SITE, rounds=1)
+    for place in (ledger_root(), consilium_home() / "releases" / folder.run_id / "site-00"):
         assert not place.is_relative_to(project / "runs")
-        assert all(path.stat().st_mode & 0o077 == 0 for path in place.rglob("*") if path.is_file())
+        assert any(path.is_file() for path in place.rglob("*"))
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (place, *place.rglob("*")))
