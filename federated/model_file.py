@@ -81,7 +81,7 @@ def save_model(
     }
     for site, own in (personal or {}).items():
         tensors |= {
-            f"{site}{SEPARATOR}{name}": torch.from_numpy(np.ascontiguousarray(value))
+            f"{site}{SEPARATOR}{name}": torch.from_numpy(np.array(value))
             for name, value in own.items()
         }
     with atomic_path(path) as temporary:

@@ -3,12 +3,12 @@
 It guarantees nothing about privacy; it is the baseline that the other protections are held to.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from federated.protection.protection import Protection, Sum, closed, count, refuse_other
+from federated.protection.protection import Onlooker, Protection, Sum, closed, count, refuse_other
 from federated.update import CompressedUpdate, Numbers, Payload
 
 # By encoding: the form of a number in a body. Levels take the smallest integers that hold them.
@@ -19,6 +19,8 @@ class Plain(Protection):
     """Numbers in the clear: four bytes a value, or one or two a level."""
 
     name: Literal["plain"] = "plain"
+
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset()
 
     def protect(self, update: CompressedUpdate, key: Any = None) -> Payload:
         """The numbers as they are."""
