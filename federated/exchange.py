@@ -78,7 +78,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
     """Write what round 1 starts from: the model's weights, and what is agreed on before it."""
     experiment = folder.experiment()
-    strategy, partition, training = experiment.strategy, folder.partition(), experiment.training
+    strategy, partition, training = experiment.strategy, folder.case_counts(), experiment.training
     layout = Layout.of(model, strategy.personal(model))
     weights = layout.flatten(model)
     server = strategy.open_server(weights[layout.shared])

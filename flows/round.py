@@ -155,9 +155,9 @@ def _inputs(
 ) -> Prepared:
     """Prepare the data or take what is prepared, and write what the rounds start from."""
     if prepared:
-        inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root)
+        inputs = take_prepared(experiment, PreparedFolder(prepared), folder)
     else:
-        inputs = prepare(experiment, folder.root)
+        inputs = prepare(experiment, folder)
     if inputs.data.source == "phantom":
         tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
     for site in inputs.excluded:

@@ -12,6 +12,7 @@ from federated.configuration.experiment import Experiment
 from federated.coordinator import site_weights
 from federated.data.deal import deal
 from federated.data.load import load, locate
+from federated.data.prepared import dealt_header
 from federated.exchange import (
     add_payloads,
     apply_sum,
@@ -34,7 +35,6 @@ from federated.secure_aggregation import (
 from federated.site import train_site
 from federated.update_files import read_state, write_state
 from federated.worker import new_model, worker_context
-from tests.federated.partition_of_run import write_partition_of
 
 CASES = {"train": 24, "val": 8, "test": 8}
 ROUNDS = 2
@@ -81,7 +81,8 @@ def begin(experiment: Experiment, runs: Path) -> RunFolder:
     folder = new_run(runs, experiment)
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    write_partition_of(folder, experiment, located, deal(dataset, experiment.sites, 0))
+    dealt = deal(dataset, experiment.sites, 0)
+    folder.write_partition(dealt, dealt_header(experiment, located))
     folder.write_inputs(experiment, located, ())
     worker_context.cache_clear()
     if experiment.privacy.unit:
