@@ -125,6 +125,10 @@ class RunFolder:
         name = f"round-{round_number:03d}.{kind}.safetensors"
         return self.root / "sites" / _checked(site) / name
 
+    def own_error_path(self, site: str) -> Path:
+        """What last went wrong at a site of a private run, for itself alone."""
+        return self.root / "sites" / _checked(site) / "error.txt"
+
     def memory_paths(self, site: str, kind: MemoryKind = "memory") -> list[Path]:
         """All that a site has kept, oldest first."""
         folder = self.memory_path(0, site).parent

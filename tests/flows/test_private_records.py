@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tasks.local_train
 from federated.errors import ConsiliumError
 from federated.run_folder import RunFolder
+from federated.site import train_site
+from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW
+from tasks import track
 from tests.conftest import tiny_arrays
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -131,3 +135,63 @@ def test_a_run_whose_sites_lack_their_cases_says_which_file_is_missing(run):
     assert folder.case_counts().cases("site-01", "train") > 0
     with pytest.raises(ConsiliumError, match=r"site-01/cases\.json cannot be read"):
         folder.partition()
+
+
+def times_in(value: object, path: str = "") -> Iterator[str]:
+    """Where in a record of a run there are seconds or memory."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from times_in(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from times_in(item, path)
+    elif value is not None and ("seconds" in path or "rss" in path):
+        yield path
+
+
+@pytest.mark.parametrize("privacy", [DP_SGD, SITE], ids=["dp_sgd", "site_level"])
+def test_no_times_or_memory_of_a_private_sites_stages_are_recorded(run, caplog, privacy):
+    """They follow the batches that were drawn: a batch without a case is a little quicker."""
+    folder = run(overrides=privacy)
+    for record in folder.records():
+        assert list(times_in(record)) == []
+        assert {"total", "local_train", "overhead"} <= record["seconds"].keys()
+    summary = json.loads(folder.summary_path.read_text())
+    told = set(times_in(summary))
+    assert told == {".seconds.total", ".seconds.startup.orchestration", ".seconds.startup.data"}
+    assert {"rounds", "local_train", "overhead_per_round"} <= summary["seconds"].keys()
+    mlflow = track.client()
+    run_id = summary["mlflow_run_id"]
+    names = mlflow.get_run(run_id).data.metrics
+    assert not [name for name in names if "seconds" in name or "rss" in name]
+    history = mlflow.get_metric_history(run_id, "val/auc")
+    assert [metric.timestamp for metric in history] == [0, 0]
+    assert "round 1/2: validation" in caplog.text
+    assert not re.search(r"round \d/\d: .*\d s\)", caplog.text)
+    assert "s; sent up" in " ".join(result_lines(folder.root))
+
+
+def test_times_of_a_run_without_privacy_are_recorded_as_ever(run):
+    folder = run(rounds=1)
+    (record,) = folder.records()
+    assert record["seconds"]["local_train"] > 0 < record["peak_rss_mb"]
+    summary = json.loads(folder.summary_path.read_text())
+    assert summary["seconds"]["rounds"][0] > 0 < summary["peak_rss_mb"]
+
+
+def test_why_a_private_site_drops_out_is_told_to_the_site_alone(run, monkeypatch, caplog):
+    """What cannot be read is named by its file, and a file by its patient."""
+
+    def fail(run: Path, site: str, round_number: int) -> object:
+        if site == "site-01":
+            raise ConsiliumError("The file jane-doe.nii.gz cannot be read.")
+        return train_site(run, site, round_number)
+
+    monkeypatch.setattr(tasks.local_train, "train_site", fail)
+    folder = run(overrides=[*DP_SGD, "sites.on_dropout=continue"], rounds=1)
+    (record,) = folder.records()
+    assert "the reason stays with the site" in record["dropped"]["site-01"]
+    assert "jane-doe" not in " ".join([*shared_texts(folder).values(), caplog.text])
+    own = folder.own_error_path("site-01")
+    assert "jane-doe" in own.read_text()
+    assert own.stat().st_mode & 0o077 == 0
