@@ -133,6 +133,17 @@ def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read a resolved experiment from a run's folder."""
-    value = read_json(path)
-    return resolve(value.pop("name"), value, str(path))
+    """Read a resolved experiment from a run's folder.
+
+    Raises:
+        ConsiliumError: it is missing, damaged, or no experiment.
+    """
+    try:
+        value = dict(read_json(path))
+        name = str(value.pop("name"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(
+            f"The configuration {path} cannot be read ({error!r}). Put the file back, or start a "
+            "new run."
+        ) from error
+    return resolve(name, value, str(path))

@@ -161,8 +161,27 @@ class RunFolder:
 
     def data(self) -> LocatedFile:
         """The data file of this run."""
-        value = read_json(self.root / "inputs.json")
+        value = self._inputs()
         return LocatedFile(Path(value["path"]), value["source"], value["md5"])
+
+    def _inputs(self) -> dict[str, Any]:
+        """What :meth:`write_inputs` wrote.
+
+        Raises:
+            ConsiliumError: it is missing, damaged or something else.
+        """
+        path = self.root / "inputs.json"
+        try:
+            value = dict(read_json(path))
+            kinds = (*((key, str) for key in ("path", "source", "md5")), ("excluded_sites", list))
+            wrong = [key for key, kind in kinds if not isinstance(value.get(key), kind)]
+            if wrong:
+                raise ValueError(f"it has no {wrong[0]}")
+        except (OSError, ValueError, TypeError) as error:
+            raise ConsiliumError(
+                f"The run's {path} cannot be read ({error}). Put the file back, or start a new run."
+            ) from error
+        return value
 
     def write_partition(self, partition: Partition, header: Mapping[str, Any]) -> None:
         """Keep how many cases each site has where all can read it, and which ones at each site.
@@ -204,7 +223,7 @@ class RunFolder:
 
     def sites(self) -> list[str]:
         """The sites that take part: all of the partition but those that validation excluded."""
-        excluded = set(read_json(self.root / "inputs.json")["excluded_sites"])
+        excluded = set(self._inputs()["excluded_sites"])
         return [site for site in self.case_counts().sites if site not in excluded]
 
     def done_rounds(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from federated.agreement import trained_values
@@ -27,7 +27,13 @@ from federated.strategies.strategy import LocalData, LocalRule, SiteStart
 from federated.style_exchange import other_styles, received_styles
 from federated.training import LocalResult, has_batch_norm, train
 from federated.update import Arrays, Flags, ModelUpdate, RoundState, Vector
-from federated.update_files import read_memory, read_state, write_memory, write_update
+from federated.update_files import (
+    read_arrays,
+    read_memory,
+    read_state,
+    write_memory,
+    write_update,
+)
 from federated.worker import StageResult, site_cases, stage_result, worker_context
 
 # In a site's memory, its clipping norm, where that is its own and changes.
@@ -230,8 +236,12 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
 
 
 def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` wrote, per split."""
-    arrays = load_file(folder.site_path(round_number, site, "predictions"))
+    """What :func:`evaluate_site` wrote, per split.
+
+    Raises:
+        ConsiliumError: it is missing or damaged.
+    """
+    arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
     return {
         split: {
             name.removeprefix(f"{split}."): values
