@@ -13,7 +13,7 @@ from typing import Final
 
 from torch import nn
 
-from federated.agreement import agreed, sent_length
+from federated.agreement import agreed, sent_groups, sent_length
 from federated.configuration.experiment import Experiment
 from federated.coordinator import participation
 from federated.errors import ConsiliumError
@@ -89,7 +89,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
     """Write what round 1 starts from: the model's weights, and what is agreed on before it."""
     experiment = folder.experiment()
-    strategy, partition, training = experiment.strategy, folder.partition(), experiment.training
+    strategy, partition, training = experiment.strategy, folder.case_counts(), experiment.training
     layout = Layout.of(model, strategy.personal(model))
     weights = layout.flatten(model)
     server = strategy.open_server(weights[layout.shared])
@@ -226,15 +226,25 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None
     """
     protection: Protection = folder.experiment().protection
     running = None
+    length = _summed_length(folder, round_number)
     for site in asked:
-        payload = read_payload(folder.site_path(round_number, site, "payload"))
+        payload = read_payload(folder.site_path(round_number, site, "payload"), length)
         if running is None:
             context = _coordinator_context(folder, round_number)
-            running = protection.open_sum(payload.length, round_number, context)
+            running = protection.open_sum(length, round_number, context)
         protection.add(running, payload)
     if running is None:
         raise ConsiliumError(f"No site was asked in round {round_number}.")
     write_payload(folder.sum_path(round_number), protection.close(running))
+
+
+def _summed_length(folder: RunFolder, round_number: int) -> int:
+    """How many numbers the sum of a round has: told by no payload, but by what all agree on."""
+    experiment = folder.experiment()
+    layout = read_layout(folder.state_path(round_number - 1))
+    if experiment.compression.same_positions:
+        return sent_length(experiment, layout)
+    return sum(sent_groups(experiment, layout))
 
 
 def download_size(folder: RunFolder, round_number: int) -> int:

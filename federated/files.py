@@ -16,6 +16,8 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 
+# In bytes; the largest that is written is a partition of some million cases.
+MOST_JSON = 64 * 2**20
 # Permissions of a file, and of a folder, that is for its owner alone.
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 OTHERS = 0o077
@@ -102,9 +104,23 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n", mode)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file written by :func:`write_json`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Read a JSON file written by :func:`write_json`, of at most ``most`` bytes.
+
+    Raises:
+        ConsiliumError: it has more.
+        OSError, ValueError: it is not there, or no JSON, or nested deeper than anything here is.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ConsiliumError(
+            f"The file {path} is refused: it has {size} bytes, and at most {most} are read. It is "
+            "damaged, or was not written by this project; put back the one that was."
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def md5_of(path: Path) -> str:

@@ -14,6 +14,7 @@ from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
 from federated.masked_training import MaskedRule
+from federated.names import refuse_site_name
 from federated.run_folder import RunFolder
 from federated.selection import kept_round
 from federated.site import local_data, predict_splits
@@ -50,11 +51,8 @@ def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experime
             f"Run {federation.run_id} of {experiment.name!r} is not finished, and a site joins a "
             f"finished federation. Finish it: consilium resume {experiment.name}"
         )
-    if not site or not all(sign.isalnum() or sign in "-_" for sign in site):
-        raise ConsiliumError(
-            f"{site!r} cannot be a site's name. Use letters, digits, - and _, as in clinic-north."
-        )
-    if site in federation.partition().sites:
+    refuse_site_name(site)
+    if site in federation.case_counts().sites:
         raise ConsiliumError(
             f"{site} is one of the sites of run {federation.run_id}; its model is in the run. Name "
             "another site to join."

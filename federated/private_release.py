@@ -49,7 +49,7 @@ def plan_site(run: Path, site: str) -> dict[str, Any]:
     experiment = folder.experiment()
     privacy = experiment.privacy
     assert isinstance(privacy, Private)
-    cases = folder.partition().cases(site, "train")
+    cases = folder.case_counts().cases(site, "train")
     steps = local_work(cases, experiment.training, batch_norm=False).steps
     release = privacy.plan(cases, steps, experiment.training.batch_size, experiment.rounds)
     return {**asdict(release), "warnings": privacy.warnings(cases, len(folder.sites()))}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from federated.agreement import trained_values
@@ -31,6 +31,7 @@ from federated.update import Arrays, Flags, ModelUpdate, RoundState, Vector
 from federated.update_files import (
     pack_memory,
     pack_update,
+    read_arrays,
     read_memory,
     read_state,
     write_packed,
@@ -268,8 +269,12 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
 
 
 def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` wrote, per split."""
-    arrays = load_file(folder.site_path(round_number, site, "predictions"))
+    """What :func:`evaluate_site` wrote, per split.
+
+    Raises:
+        ConsiliumError: it is missing or damaged.
+    """
+    arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
     return {
         split: {
             name.removeprefix(f"{split}."): values

@@ -1,6 +1,6 @@
 """``summary.json``: the machine-readable result of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from federated.configuration.experiment import Experiment
@@ -35,16 +35,15 @@ def summarise(
     checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
     ``data`` (download, reading, partition, validation). Bytes are those of the files that travel:
     payloads up, the initial state and the sum of each round down to every site.
+    Of a private run seconds are told in all alone, and memory is not.
     ``sensitive_layers`` are the shares of each layer that pFL-ResFIM left to the sites.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)
     chosen = records[kept - 1]
-    stages = {
-        # Rounds of older versions do not have every stage.
-        stage: round(sum(record["seconds"].get(stage, 0.0) for record in records), 3)
-        for stage in STAGES
-    }
+    # Rounds of older versions do not have every stage.
+    stages = {s: _total(record["seconds"].get(s, 0.0) for record in records) for s in STAGES}
+    peaks = [peak_rss_mb, *(record["peak_rss_mb"] for record in records)]
     return {
         "experiment": experiment.name,
         "run_id": folder.run_id,
@@ -67,15 +66,22 @@ def summarise(
         "seconds": {
             "total": round(total_seconds, 3),
             "startup": {key: round(value, 3) for key, value in startup.items()},
-            "rounds": [round(record["seconds"]["total"], 3) for record in records],
+            "rounds": [_total([record["seconds"]["total"]]) for record in records],
             **stages,
-            "overhead": round(sum(record["seconds"]["overhead"] for record in records), 3),
-            "overhead_per_round": [round(record["seconds"]["overhead"], 3) for record in records],
+            "overhead": _total(record["seconds"]["overhead"] for record in records),
+            "overhead_per_round": [_total([r["seconds"]["overhead"]]) for r in records],
         },
-        "peak_rss_mb": round(max([peak_rss_mb, *(record["peak_rss_mb"] for record in records)]), 1),
+        "peak_rss_mb": None if None in peaks else round(max(peaks), 1),
         "seed": experiment.seed,
         "git_commit": git_commit,
         "data_md5": data.md5,
         "mlflow_run_id": mlflow_run_id,
         "model_version": model_version,
     }
+
+
+def _total(seconds: Iterable[float | None]) -> float | None:
+    """Their sum; ``None`` where one is not told."""
+    known = list(seconds)
+    told = [value for value in known if value is not None]
+    return round(sum(told), 3) if len(told) == len(known) else None

@@ -29,8 +29,8 @@ def result_lines(folder: Path) -> list[str]:
     return [
         "",
         f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
-        f"{done} in {seconds['total']:.0f} s, of which orchestration "
-        f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
+        f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
+        f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
         "",
         "Where to look:",
@@ -40,6 +40,11 @@ def result_lines(folder: Path) -> list[str]:
         else f"  {folder}/validation.json   validation of every site's data",
         f"  make ui   MLflow (experiment and model {name!r}) and Prefect in the browser",
     ]
+
+
+def _orchestration(seconds: float | None) -> str:
+    """How much of a run's time it took; a private run does not tell."""
+    return "" if seconds is None else f", of which orchestration {seconds:.1f} s"
 
 
 def sites_table(experiment: Experiment) -> Table:

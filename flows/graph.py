@@ -121,11 +121,12 @@ def _report(run: Run, record: RoundRecord) -> float:
     length = read_layout(folder.state_path(number - 1)).size
     sizes = record.sizes(download_size(folder, number), len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
-    numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
+    taken = {key: value for key, value in record.seconds().items() if value is not None}
+    numbers |= {f"seconds/{key}": value for key, value in taken.items()}
     spent = [stage.epsilon for stage in record.stages if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
-    track_round(run.mlflow_run_id, number, record.evaluation, numbers)
+    track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
     checkpoint(folder.root, number, record.to_json(run.partition, sizes, seconds))

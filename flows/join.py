@@ -9,7 +9,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.partition import Partition
-from federated.data.prepared import write_dealt
+from federated.data.prepared import dealt_header
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.joining import WEIGHTS, Joined, joining_experiment
@@ -60,7 +60,10 @@ def fl_join(
     resolved = joining_experiment(federation, site, Path(data))
     folder = RunFolder(federation.root / "joined" / site)
     located, dataset, partition = _take(resolved, folder, site)
-    validate(resolved, dataset, partition, folder.root)
+    # It lies in the federation's folder, and is as open as that: not at all where that is private.
+    private = federation.experiment().privacy.unit is not None
+    reports = folder.own_reports if private else folder.root
+    validate(resolved, dataset, partition, folder.root, reports)
     folder.write_inputs(resolved, located, ())
     with open_pool(resolved) as pool:
         joined = join(pool, folder.root, federation.root, site, rounds)
@@ -111,7 +114,7 @@ def _take(
     dealt = deal(dataset, experiment.sites, experiment.seed)
     (splits,) = dealt.sites.values()
     partition = Partition({site: splits}, dealt.draws, dealt.moved)
-    write_dealt(folder.partition_path, experiment, located, dataset, partition)
+    folder.write_partition(partition, dealt_header(experiment, located))
     return located, dataset, partition
 
 

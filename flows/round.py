@@ -156,9 +156,9 @@ def _inputs(
     # Also of a run that broke off in its first round: a site may have sent something of it.
     begun_with = folder.data() if folder.begun() else None
     if prepared:
-        inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root, begun_with)
+        inputs = take_prepared(experiment, PreparedFolder(prepared), folder, begun_with)
     else:
-        inputs = prepare(experiment, folder.root, begun_with=begun_with)
+        inputs = prepare(experiment, folder, begun_with)
     if inputs.data.source == "phantom":
         tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
     for site in inputs.excluded:

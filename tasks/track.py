@@ -107,9 +107,16 @@ def experiment_id(mlflow: MlflowClient, name: str) -> str:
 
 @task(name="track", task_run_name="track round {round_number}", cache_policy=NO_CACHE)
 def track_round(
-    mlflow_run_id: str, round_number: int, evaluation: Evaluation, numbers: Mapping[str, float]
+    mlflow_run_id: str,
+    round_number: int,
+    evaluation: Evaluation,
+    numbers: Mapping[str, float],
+    timed: bool = True,
 ) -> None:
-    """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds."""
+    """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds.
+
+    Unless ``timed``, without when that was: of a private run it would tell how long a round took.
+    """
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
         values |= {f"{split}/{name}": value for name, value in metrics.items()}
@@ -118,7 +125,7 @@ def track_round(
     for site, by_split in evaluation.per_site.items():
         for split, metrics in by_split.items():
             values |= {f"{site}/{split}/{n}": metrics[n] for n in PER_SITE if n in metrics}
-    now = int(time.time() * 1000)
+    now = int(time.time() * 1000) if timed else 0
     batch = [
         Metric(name, value, now, round_number)
         for name, value in values.items()

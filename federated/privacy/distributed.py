@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from federated.errors import ConsiliumError
+from federated.errors import RefusalError
 from federated.privacy.accounting import RDP_ONLY, Release
 from federated.privacy.discrete_gaussian import NoisyGrid, fit_grid
 from federated.privacy.ledger import Unit
@@ -66,7 +66,7 @@ class DistributedSiteLevel(Private):
             ConsiliumError: more sites have dropped out than the guarantee allows.
         """
         if asked - arrived > self.missing:
-            raise ConsiliumError(
+            raise RefusalError(
                 f"The sum of {arrived} of {asked} sites has less noise than its privacy needs, so "
                 f"no site helps to open it: privacy.missing={self.missing} may drop out. Resume "
                 "when they are back; for the next run, privacy.missing="

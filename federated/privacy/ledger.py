@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
 from federated.files import locked, read_json, write_json
 from federated.home import consilium_home, private_folder
 from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Accountant, Release, epsilon
@@ -192,7 +192,7 @@ class Ledger:
         return entries
 
     def _changed(self, how: str) -> ConsiliumError:
-        return ConsiliumError(
+        return RefusalError(
             f"The privacy ledger {self.path} is not whole: {how}. Nothing more is released from "
             "this data. Put back the ledger and its head from a copy, or find out who changed it."
         )
@@ -238,7 +238,7 @@ def _refuse_beyond(budget: Budget, spendings: list[Spending], site: str) -> None
         if needed == inf:
             break
     before = spent(spendings[:-1], budget.unit, budget.delta, "prv")
-    raise ConsiliumError(
+    raise RefusalError(
         f"{site} has a privacy budget of epsilon={budget.epsilon:g} at delta={budget.delta:g} for "
         f"each {budget.unit} and has spent {before:.3g}; round {spendings[-1].round_number} of run "
         f"{spendings[-1].run} would make it {needed:.3g}, so it was not started there. Let the run "

@@ -11,7 +11,7 @@ the key may learn it. Keep decrypted sums at the sites, or use packed BFV, which
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from federated.errors import ConsiliumError
 from federated.protection import homomorphic
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.parameters import Parameters, check_security
-from federated.protection.protection import Protection
+from federated.protection.protection import Onlooker, Protection
 from federated.protection.seal import seal_context
 from federated.update import CompressedUpdate, Payload
 
@@ -36,6 +36,8 @@ class CKKS(homomorphic.CiphertextSums, Protection):
     degree: int | None = None
     coefficient_bits: tuple[int, ...] = (40,)
     scale_bits: Annotated[int, Field(ge=10, le=50)] = 30
+
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator"})
 
     @model_validator(mode="after")
     def _secure(self) -> "CKKS":

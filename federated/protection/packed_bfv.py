@@ -12,7 +12,7 @@ for as long as no holder of the sites' common key helps it.
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import log2
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from federated.protection.parameters import (
     check_head_room,
     check_security,
 )
-from federated.protection.protection import Protection
+from federated.protection.protection import Onlooker, Protection
 from federated.protection.seal import plain_modulus, seal_context
 from federated.update import CompressedUpdate, Payload
 
@@ -48,6 +48,8 @@ class PackedBFV(homomorphic.CiphertextSums, Protection):
     degree: int | None = None
     coefficient_bits: tuple[int, ...] | None = None
     plain_bits: Annotated[int, Field(ge=14, le=LARGEST_PLAIN_BITS)] | None = None
+
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator"})
 
     @model_validator(mode="after")
     def _secure(self) -> "PackedBFV":

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ import numpy.typing as npt
 from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
 from federated.update import CompressedUpdate, Payload
+
+# Who follows the protocol and may not see a single site's update all the same.
+Onlooker = Literal["coordinator", "sites"]
 
 # Who a payload is from that holds the sum of the sites' payloads.
 SUM = "sum"
@@ -37,6 +40,10 @@ class Protection(Settings):
     whoever may know the sum calls :meth:`reveal`.
     """
 
+    # From whom a protection hides each site's update, as long as all follow the protocol; nobody is
+    # an answer too. One that says nothing is refused with privacy, and with keys or masks; a
+    # subclass says it for itself.
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = None
     # Whether sites hold a key that the coordinator must not have, so that a site opens the sum.
     keyed: ClassVar[bool] = False
     # Whether sites exchange keys before a round and unmask the sum after it.

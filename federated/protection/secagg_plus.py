@@ -15,7 +15,7 @@ from pydantic import Field
 from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
 from federated.protection.plain import decode_numbers
-from federated.protection.protection import Protection, Sum, closed, count, refuse_other
+from federated.protection.protection import Onlooker, Protection, Sum, closed, count, refuse_other
 from federated.protection.secagg.graph import draw_graph
 from federated.protection.secagg.masks import WORDS, smallest_word
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_levels
@@ -44,6 +44,7 @@ class SecAggPlus(Protection):
     threshold: Annotated[int, Field(ge=1)] | None = None
     neighbours: Annotated[int, Field(ge=2)] | None = None
 
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator", "sites"})
     masked: ClassVar[bool] = True
 
     def check(self, sites: int, bits: int | None) -> None:
