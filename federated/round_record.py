@@ -72,6 +72,11 @@ class RoundRecord:
             "idle": total - busy / self.workers,
         }
 
+    def _absent_at(self, site: str) -> dict[str, dict[str, list[str]]]:
+        """What a site's metrics leave out, where the round was evaluated."""
+        found = self.evaluation.absent_at.get(site)
+        return {} if found is None else {"classes_absent": _absent(found)}
+
     def to_json(
         self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float]
     ) -> dict[str, Any]:
@@ -85,6 +90,7 @@ class RoundRecord:
             site: {
                 "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
                 "train_loss": losses.get(site),
+                **self._absent_at(site),
                 **metrics,
             }
             for site, metrics in evaluated.items()
@@ -94,6 +100,7 @@ class RoundRecord:
             "sites": list(self.sites),
             "dropped": dict(self.dropped),
             "metrics": dict(self.evaluation.overall),
+            "classes_absent": _absent(self.evaluation.classes_absent),
             "spread": dict(self.evaluation.spread),
             "epsilon_rdp": spent or None,
             "confusion": dict(self.evaluation.confusion),
@@ -102,3 +109,8 @@ class RoundRecord:
             "seconds": {key: round(value, 4) for key, value in seconds.items()},
             "peak_rss_mb": max(peak_rss_mb(), *(stage.peak_rss_mb for stage in self.stages)),
         }
+
+
+def _absent(classes: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:
+    """The classes that no case has, by split, as plain values."""
+    return {split: list(names) for split, names in classes.items()}

@@ -1,5 +1,6 @@
 """Text and tables that the command line prints."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -28,7 +29,8 @@ def result_lines(folder: Path) -> list[str]:
     done = counted(summary["rounds_done"], "round")
     return [
         "",
-        f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
+        f"{name}: test {shown or '-'}  (data_source: {summary['data_source']}, seed {summary['seed']})",
+        *absent_lines(summary["classes_absent"]),
         f"{done} in {seconds['total']:.0f} s, of which orchestration "
         f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
@@ -39,6 +41,15 @@ def result_lines(folder: Path) -> list[str]:
         if (folder / "data_docs").is_dir()
         else f"  {folder}/validation.json   validation of every site's data",
         f"  make ui   MLflow (experiment and model {name!r}) and Prefect in the browser",
+    ]
+
+
+def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which classes no case of a split has, and so no mean over classes."""
+    return [
+        f"no case of the {split} split has {', '.join(names)}: left out of its means"
+        for split, names in absent.items()
+        if names
     ]
 
 
