@@ -26,11 +26,12 @@ def result_lines(folder: Path) -> list[str]:
     )
     seconds = summary["seconds"]
     name = summary["experiment"]
+    source = f"data_source: {summary['data_source']}, seed {summary['seed']}"
     done = counted(summary["rounds_done"], "round")
     return [
         "",
-        f"{name}: test {shown or '-'}  (data_source: {summary['data_source']}, seed {summary['seed']})",
-        *absent_lines(summary["classes_absent"]),
+        f"{name}: test {shown or '-'}  ({source})",
+        *absent_lines(summary.get("classes_absent", {})),
         f"{done} in {seconds['total']:.0f} s, of which orchestration "
         f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
