@@ -10,7 +10,7 @@ from federated.data.families import FAMILIES, CaseFiles, Family
 from federated.data.families.file_names import walk
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
-from federated.files import locked, md5_of
+from federated.files import locked, md5_of, require_writable
 from federated.randomness import numpy_generator
 
 # Of the patients of each natural site; the rest is for training. The split is one for all seeds.
@@ -63,7 +63,7 @@ def materialise(family: Family, seed: int, root: Path) -> LocatedFile:
     from federated.data.folder_phantom import write_phantom
 
     folder = root / "phantom" / f"{family.name}-{seed}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(folder.parent, "below data.root, for generated images")
     with locked(folder.parent / f".{folder.name}.lock"):
         if not folder.is_dir():
             part = folder.parent / f".{folder.name}.part"
