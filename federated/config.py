@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from federated.configuration.combinations import refuse
 from federated.configuration.errors import closest, explain
 from federated.configuration.experiment import Experiment
-from federated.configuration.params_file import CHOICES, overlay, parse_overrides, read_params
+from federated.configuration.params_file import (
+    CHOICES,
+    as_override,
+    overlay,
+    parse_overrides,
+    read_params,
+)
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.names import refuse_name
@@ -73,7 +79,7 @@ def variant_overrides(variant: str, params: Path = Path("params.yaml")) -> list[
 
 def _items(entry: Mapping[str, Any]) -> list[str]:
     return [
-        f"{section}.{key}={value}"
+        as_override(f"{section}.{key}", value)
         for section, values in entry.items()
         for key, value in values.items()
     ]

@@ -55,10 +55,7 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         make_folders(path.parent, private=not mode & OTHERS)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise ConsiliumError(
-            f"Cannot write to the folder {path.parent}: {error.strerror}. "
-            "Make it writable, free some space, or name another folder."
-        ) from error
+        raise cannot_write(path.parent, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -78,14 +75,44 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         os.close(folder)
 
 
+def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumError:
+    """What a person is told of a folder that cannot be written to.
+
+    Args:
+        which: what names the folder, such as a variable of the environment.
+    """
+    said = f" ({which})" if which else ""
+    return ConsiliumError(
+        f"Cannot write to the folder {folder}{said}: {error.strerror or error}. "
+        "Make it writable, free some space, or name another folder."
+    )
+
+
+def require_writable(folder: Path, which: str) -> None:
+    """Make a folder if it is not there, and see that files can be written into it.
+
+    Raises:
+        ConsiliumError: they cannot; names the folder, and ``which`` it is.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error, which) from error
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, which is made if it is not there; waits for whoever holds it.
 
     Raises:
-        OSError: the file cannot be made.
+        ConsiliumError: the file cannot be made.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

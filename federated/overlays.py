@@ -51,7 +51,7 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
     paths = []
     for which, score in worst_median_best(scores).items():
         path = folder.root / "overlays" / f"{site}-{which}.png"
-        title = f"{site}, {which} test case: {score.case}, Dice {np.mean(score.dice):.3f}"
+        title = f"{site}, {which} test case: {score.case}, Dice {score.mean_dice:.3f}"
         _draw(path, cases.family, *masks[score.case], title)
         paths.append(path)
     return paths

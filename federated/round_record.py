@@ -80,6 +80,11 @@ class RoundRecord:
             "idle": total - busy / self.workers,
         }
 
+    def _absent_at(self, site: str) -> dict[str, dict[str, list[str]]]:
+        """What a site's metrics leave out, where the round was evaluated."""
+        found = self.evaluation.absent_at.get(site)
+        return {} if found is None else {"classes_absent": _absent(found)}
+
     def to_json(
         self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float | None]
     ) -> dict[str, Any]:
@@ -93,6 +98,7 @@ class RoundRecord:
             site: {
                 "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
                 "train_loss": losses.get(site),
+                **self._absent_at(site),
                 **metrics,
             }
             for site, metrics in evaluated.items()
@@ -102,6 +108,7 @@ class RoundRecord:
             "sites": list(self.sites),
             "dropped": dict(self.dropped),
             "metrics": dict(self.evaluation.overall),
+            "classes_absent": _absent(self.evaluation.classes_absent),
             "spread": dict(self.evaluation.spread),
             "epsilon_rdp": spent or None,
             "confusion": dict(self.evaluation.confusion),
@@ -118,3 +125,8 @@ class RoundRecord:
         peaks = [stage.peak_rss_mb for stage in self.stages]
         known = [peak for peak in peaks if peak is not None]
         return max(peak_rss_mb(), *known) if self.timed else None
+
+
+def _absent(classes: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:
+    """The classes that no case has, by split, as plain values."""
+    return {split: list(names) for split, names in classes.items()}

@@ -28,7 +28,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The summary of a run whose rounds are done, from the rounds' own records.
 
-    Metrics are those of ``kept_round``, the round whose model the run keeps.
+    Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
+    the classes that no case of a split has, which are in no mean over classes.
     Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
     which at least one site was in it. ``overhead`` is what remains of the rounds when at no time
     any site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
@@ -54,6 +55,8 @@ def summarise(
         "strategy": experiment.strategy.model_dump(mode="json"),
         "kept_round": kept,
         "metrics": chosen["metrics"],
+        # Rounds of older versions do not tell.
+        "classes_absent": chosen.get("classes_absent", {}),
         "spread": chosen["spread"],
         "confusion": chosen["confusion"],
         "per_site": chosen["per_site"],

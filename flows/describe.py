@@ -1,5 +1,6 @@
 """Text and tables that the command line prints."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -25,10 +26,12 @@ def result_lines(folder: Path) -> list[str]:
     )
     seconds = summary["seconds"]
     name = summary["experiment"]
+    source = f"data_source: {summary['data_source']}, seed {summary['seed']}"
     done = counted(summary["rounds_done"], "round")
     return [
         "",
-        f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
+        f"{name}: test {shown or '-'}  ({source})",
+        *absent_lines(summary.get("classes_absent", {})),
         f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
         f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
@@ -45,6 +48,15 @@ def result_lines(folder: Path) -> list[str]:
 def _orchestration(seconds: float | None) -> str:
     """How much of a run's time it took; a private run does not tell."""
     return "" if seconds is None else f", of which orchestration {seconds:.1f} s"
+
+
+def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which classes no case of a split has, and so no mean over classes."""
+    return [
+        f"no case of the {split} split has {', '.join(names)}: left out of its means"
+        for split, names in absent.items()
+        if names
+    ]
 
 
 def sites_table(experiment: Experiment) -> Table:

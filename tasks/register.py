@@ -176,7 +176,7 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
                 "cachetools",
                 "medmnist",
                 "pooch",
-                "pyyaml",
+                "ruamel.yaml",
                 "psutil",
             ],
             registered_model_name=name,

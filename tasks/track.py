@@ -18,8 +18,9 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
-from federated.files import locked, write_text
+from federated.files import cannot_write, locked, write_text
 from federated.run_folder import RunFolder
+from tasks.reachable import require_mlflow
 
 STORE = Path("mlruns")
 PER_SITE = ("auc", "accuracy", "dice", "hd95", "assd", "loss")
@@ -33,10 +34,19 @@ def tracking_uri() -> str:
 
 
 def client() -> MlflowClient:
-    """A client of the tracking and model registry server."""
+    """A client of the tracking and model registry server.
+
+    Raises:
+        ConsiliumError: the server that ``MLFLOW_TRACKING_URI`` names does not answer, or the local
+            folder cannot be written to.
+    """
     if os.environ.get("MLFLOW_TRACKING_URI"):
+        require_mlflow()
         return MlflowClient(tracking_uri())
-    STORE.mkdir(exist_ok=True)
+    try:
+        STORE.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(STORE.resolve(), error, "of MLflow") from error
     # The first client makes the database, and two at once spoil each other's.
     with locked(STORE / ".lock"):
         return MlflowClient(tracking_uri())
@@ -82,9 +92,14 @@ def start_tracking(
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
     except (MlflowException, OSError, SQLAlchemyError) as error:
+        remedy = (
+            "Start that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
+            if os.environ.get("MLFLOW_TRACKING_URI")
+            else f"Make {STORE.resolve()} and the files in it readable and writable."
+        )
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise ConsiliumError(
-            f"MLflow at {tracking_uri()} cannot be used ({str(error).splitlines()[0]}). Start "
-            "that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
+            f"MLflow at {tracking_uri()} cannot be used ({said}). {remedy}"
         ) from error
     write_text(marker, run.info.run_id + "\n")
     return str(run.info.run_id)

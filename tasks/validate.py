@@ -96,8 +96,13 @@ def validate(
     if private:
         failures = shared_part(report)["failures"]
     if any(failures.values()) and experiment.validation.on_failure == "abort":
-        raise ConsiliumError(
+        which = (
             f"The data of {len(failing)} of {len(partition.sites)} sites fail validation:\n"
+            if failing
+            else "The data fail validation, though not those of any site:\n"
+        )
+        raise ConsiliumError(
+            which
             + "".join(f"  {site}: {rule}\n" for site, rules in failures.items() for rule in rules)
             + "Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
             "or without these cases with validate.on_failure=drop-case. The full report is "

@@ -9,6 +9,7 @@ from typing import Any
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, case_counts
+from federated.data.families.file_names import is_data
 from federated.data.partition import Partition, leave_out, read_partition, write_partition
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json
@@ -60,7 +61,7 @@ class PreparedFolder:
         target = self.root / "dataset" / located.path.name
         if located.path.is_dir():
             shutil.rmtree(target.parent, ignore_errors=True)
-            shutil.copytree(located.path, target, copy_function=_link)
+            shutil.copytree(located.path, target, copy_function=_link, ignore=_no_data)
         else:
             with atomic_path(target) as temporary:
                 temporary.unlink()
@@ -140,6 +141,11 @@ class PreparedFolder:
                 f"`consilium prepare {self.root.name}`."
             ) from error
         return value
+
+
+def _no_data(_folder: str, names: list[str]) -> list[str]:
+    """Those of a folder's names that are no data, and are not copied."""
+    return [name for name in names if not is_data(name)]
 
 
 def _link(source: Path | str, target: Path | str) -> None:

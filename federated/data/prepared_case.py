@@ -143,16 +143,15 @@ def _grid(volume: Volume, family: Family) -> Grid:
 def _known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[np.uint8]:
     """The mask with the family's own labels, ``(*spatial)``."""
     values = mask.values[0]
+    present = [int(value) for value in np.unique(values)]
+    if fault := family.label_fault(case.name, present):
+        raise ConsiliumError(
+            f"The mask {case.mask} {fault}. Mend it, or leave the case out with "
+            "validate.on_failure=drop-case."
+        )
     result = np.zeros(values.shape, np.uint8)
-    for value in np.unique(values):
-        label = family.label_values.get(int(value), int(value))
-        if not 0 <= label < len(family.labels):
-            raise ConsiliumError(
-                f"The mask {case.mask} has the label {int(value)}, which {family.name} does not "
-                f"know: it has {', '.join(family.labels)}. Mend it, or leave the case out with "
-                "validate.on_failure=drop-case."
-            )
-        result[values == value] = label
+    for value in present:
+        result[values == value] = family.label_of(value)
     return result
 
 
