@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from federated.data.families import CaseFiles, Family, Found
-from federated.data.read_volume import Volume, read_mask, read_volume
+from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
 from federated.errors import ConsiliumError
 
 # Affines of a pair may differ by rounding in their headers, in mm.
@@ -67,6 +67,8 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
     try:
         images = [read_volume(path) for path in case.images]
         mask = read_mask(case.mask) if case.mask else None
+    except NotFiniteError as error:
+        return row | {"unreadable": str(error), "missing": error.voxels}
     except ConsiliumError as error:
         return row | {"unreadable": str(error)}
     values = np.concatenate([image.values.reshape(-1) for image in images])
