@@ -34,12 +34,14 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
             f"An image of case {name} has one value everywhere. Put the right file there, or leave "
             "the case out with validate.on_failure=drop-case."
         )
-    clipped = np.clip(np.asarray(values, np.float64), low, high)
+    # Hounsfield units fit into float32; a CT in float64 might not fit into memory.
+    narrow = family.window and values.dtype == np.float32
+    clipped = np.clip(values if narrow else values.astype(np.float64), low, high)
     if family.window:
         _refuse_no_hounsfield(values, clipped, family, name)
     clipped -= low
     clipped /= high - low
-    return clipped.astype(np.float32)
+    return clipped.astype(np.float32, copy=False)
 
 
 def normalised(unit: Floats, family: Family, name: str) -> tuple[Floats, tuple[float, ...]]:

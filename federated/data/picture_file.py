@@ -45,7 +45,9 @@ def read_picture(path: Path) -> Picture:
             transparent parts, or colours that are not grey or RGB.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        # By an open file: Pillow maps one that it opens by name, and of a TIFF that lies on its
+        # side it then takes the rows for columns.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as picture:
             return _read(path, picture)
     except ConsiliumError:
         raise
@@ -108,11 +110,12 @@ def _read(path: Path, picture: Image.Image) -> Picture:
             f"The file {path} holds {frames} pictures. Save the one that is meant as a file of its "
             "own."
         )
-    orientation = _orientation(picture)
+    # Before EXIF, which of PNG is read by loading all.
     tiles = [str(tile.args) for tile in getattr(picture, "tile", ())]
     narrowed = picture.mode not in WIDE and any(";16" in tile for tile in tiles)
     inverted = _stays_inverted(path, picture)
     compression = str(picture.info.get("compression", ""))
+    orientation = _orientation(picture)
     picture.load()
     values = _wide_colours(path, picture, orientation) if narrowed else _values(path, picture)
     if inverted:

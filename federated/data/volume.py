@@ -22,7 +22,8 @@ SMALLEST, LARGEST = 0.01, 100.0
 LEAST_VOLUME = 1e-3
 # Affines of the files of one case may differ by rounding in their headers, in mm.
 AFFINE_TOLERANCE = 1e-3
-LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+FLOAT32 = np.dtype(np.float32)
+LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
 
 # What a result is written with, so that it lies as its image does: NIfTI's header, or a picture's
 # EXIF orientation, 1 to 8.
@@ -82,8 +83,9 @@ def check_numbers(values: npt.NDArray[Any], name: str) -> None:
         raise ConsiliumError(f"The image {name} is empty: its shape is {_times(values.shape)}.")
     if values.dtype.kind != "f":
         return
-    # A comparison with NaN is false.
-    wrong = ~(np.abs(values) <= LARGEST_FLOAT32)
+    wrong = ~np.isfinite(values)
+    if values.dtype.itemsize > FLOAT32.itemsize:
+        wrong |= np.abs(values) > LARGEST_FLOAT32
     voxels = int(wrong.sum())
     if voxels:
         first = tuple(int(index) for index in np.argwhere(wrong)[0][1:])
