@@ -41,9 +41,9 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
     scores: list[CaseScore] = []
     for index, shown in enumerate(cases.shown):
         case, name = cases.case(index), shown.files.name
-        assert case.mask is not None
-        found = segment(context.model, case.image, cases.family, device).argmax(dim=0)
-        predicted, truth = found.cpu().numpy().astype(np.uint8), case.mask.numpy()
+        assert case.whole_mask is not None
+        found = segment(context.model, case.whole, cases.family, device).argmax(dim=0)
+        predicted, truth = found.cpu().numpy().astype(np.uint8), case.whole_mask.numpy()
         spacing = (1.0,) * truth.ndim
         classes = len(context.info.classes)
         scores.append(score_case(name, shown.files.patient, predicted, truth, classes, spacing))
@@ -61,7 +61,7 @@ def _draw(
     path: Path, family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str
 ) -> None:
     """The image alone, with the true mask and with the predicted one; of a volume one slice."""
-    image = case.image.numpy()
+    image = case.whole.numpy()
     if truth.ndim == 3:
         # The axial slice in which there is most to be seen.
         level = int((truth > 0).sum(axis=(0, 1)).argmax())

@@ -10,7 +10,7 @@ import pandas as pd
 from federated.data.families import CaseFiles, Family, Found
 from federated.data.labels_left import can_lose, labels_left, said
 from federated.data.prepared_case import prepare_case
-from federated.data.read_volume import Volume, read_mask, read_volume
+from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
 from federated.errors import ConsiliumError
 
 # Affines of a pair may differ by rounding in their headers, in mm.
@@ -84,6 +84,8 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
     try:
         images = [read_volume(path) for path in case.images]
         mask = read_mask(case.mask) if case.mask else None
+    except NotFiniteError as error:
+        return row | {"unreadable": str(error), "missing": error.voxels}
     except ConsiliumError as error:
         return row | {"unreadable": str(error)}
     values = np.concatenate([image.values.reshape(-1) for image in images])

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import nibabel
 import numpy as np
-import numpy.typing as npt
 
 from federated.data.families import Family
 from federated.data.prepared_case import PreparedCase
@@ -45,30 +44,13 @@ def can_lose(family: Family, image: Volume, counts: Mapping[int, int]) -> bool:
 def labels_left(case: PreparedCase) -> dict[int, tuple[int, int]]:
     """For each label of the case its voxels on the case's own grid, and how many of them are left.
 
-    Those are left whose centres lie in what the network sees; none, where preparing leaves no voxel
-    of the label. Empty for a case without a mask.
+    Empty for a case without a mask.
     """
-    if case.truth is None or case.mask is None:
-        return {}
-    learnt = set(np.unique(case.mask.numpy()).tolist())
-    result = {}
-    for label in np.unique(case.truth).tolist():
-        if label:
-            voxels = np.argwhere(case.truth == label)
-            seen = int(_inside(voxels, case).sum()) if label in learnt else 0
-            result[int(label)] = (len(voxels), seen)
-    return result
-
-
-def _inside(voxels: npt.NDArray[np.int64], case: PreparedCase) -> npt.NDArray[np.bool_]:
-    """Which of the own grid's voxels ``(n, axes)`` have their centre on the prepared grid."""
-    own = np.zeros((len(voxels), 4))
-    own[:, : voxels.shape[1]] = voxels
-    own[:, 3] = 1
-    there = own @ (np.linalg.inv(case.grid.affine) @ case.own.affine).T
-    sides = np.array(case.grid.shape)
-    inside = (there[:, :3] >= -EDGE) & (there[:, :3] <= sides - 1 + EDGE)
-    return np.asarray(inside.all(axis=1), np.bool_)
+    lost = case.lost_labels
+    return {
+        label: (there, round(there * (1 - lost.get(label, 0.0))))
+        for label, (there, _) in case.kept_labels.items()
+    }
 
 
 def said(family: Family, left: dict[int, tuple[int, int]]) -> str:

@@ -112,14 +112,13 @@ class SegmentedCases:
         """A case as TorchIO's subject, at least as large as a patch."""
         case = self.case(index)
         flat = self.family.dims == 2
-        assert case.mask is not None
-        image = case.image.unsqueeze(-1) if flat else case.image
-        mask = case.mask.unsqueeze(-1) if flat else case.mask
-        subject = tio.Subject(
+        assert case.whole_mask is not None
+        # At least as large as a patch, with the image's own background around it.
+        image = case.whole.unsqueeze(-1) if flat else case.whole
+        mask = case.whole_mask.unsqueeze(-1) if flat else case.whole_mask
+        return tio.Subject(
             image=tio.ScalarImage(tensor=image), mask=tio.LabelMap(tensor=mask[None])
         )
-        sides = zip(subject.spatial_shape, self._patch_shape, strict=True)
-        return tio.CropOrPad(tuple(max(pair) for pair in sides))(subject)
 
     def _draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A case, or a patch of it."""

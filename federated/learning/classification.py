@@ -1,15 +1,17 @@
 """Classification: one class for each image."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from federated.augmentation import class_weights
 from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Cases, LabelledImages
-from federated.data.dataset import SPLITS, DatasetInfo, Images, Labels, Split, to_float
+from federated.data.dataset import SPLITS, DatasetInfo, Labels, Split, to_float
 from federated.evaluation import Evaluation, Spread, spread_over_sites
 from federated.learning.learning_task import Arrays, LearningTask
 from federated.metrics import (
@@ -40,8 +42,13 @@ def make_loss(
     return loss
 
 
-def predict(model: nn.Module, images: Images, device: torch.device, classes: int) -> Probabilities:
-    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0."""
+def predict(
+    model: nn.Module, images: npt.NDArray[Any], device: torch.device, classes: int
+) -> Probabilities:
+    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0.
+
+    ``images`` are ``(n, channels, *spatial)`` in 0..255, of any numeric type.
+    """
     model.eval()
     parts = [np.zeros((0, classes))]
     with torch.inference_mode():

@@ -51,8 +51,9 @@ def make_loss(
 def segment(model: nn.Module, image: Tensor, family: Family, device: torch.device) -> Tensor:
     """Logits ``(classes, *spatial)`` of one prepared image ``(channels, *spatial)``.
 
-    Whole cases pass at once; others by windows of the family's shape, meaned with Gaussian weights
-    where they overlap (MONAI's sliding window).
+    An image is at least as large as the family's shape, as prepared cases are. One of that shape
+    whose family is taken whole passes at once; others by windows of it, meaned with Gaussian
+    weights where they overlap (MONAI's sliding window).
     """
     # MONAI takes seconds to import, which only those who segment are to wait for.
     from monai.inferers.utils import sliding_window_inference
@@ -60,7 +61,7 @@ def segment(model: nn.Module, image: Tensor, family: Family, device: torch.devic
     model.eval()
     with torch.inference_mode():
         batch = image.unsqueeze(0).to(device)
-        if family.whole:
+        if family.whole and image.shape[1:] == family.shape:
             return _logits(model, batch)[0]
         found = sliding_window_inference(
             batch,
@@ -100,9 +101,9 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
     for index, shown in enumerate(cases.shown):
         case, files = cases.case(index), shown.files
         assert case.truth is not None
-        assert case.mask is not None
-        logits = segment(model, case.image, cases.family, device).cpu()
-        losses.append(float(dice_ce(logits.unsqueeze(0), case.mask.unsqueeze(0))[0]))
+        assert case.whole_mask is not None
+        logits = segment(model, case.whole, cases.family, device).cpu()
+        losses.append(float(dice_ce(logits.unsqueeze(0), case.whole_mask.unsqueeze(0))[0]))
         predicted = case.to_own_grid(logits.softmax(dim=0))
         numbers.setdefault(files.patient, len(numbers))
         scores.append(
