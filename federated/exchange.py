@@ -15,7 +15,7 @@ from torch import nn
 
 from federated.agreement import agreed, sent_groups, sent_length
 from federated.configuration.experiment import Experiment
-from federated.coordinator import participation
+from federated.coordinator import choose_sites, participation
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.optimization import expected_change, local_work
@@ -32,6 +32,8 @@ from federated.protection.homomorphic import CiphertextSums
 from federated.protection.keys import (
     PublicContext,
     SecretContext,
+    count_opening,
+    erase_keys,
     key_folder,
     new_key,
     read_public,
@@ -82,8 +84,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
             f"Experiment {experiment.name} has protection.name={experiment.protection.name}, which "
             "has no key. Set protection.name=packed_bfv or ckks."
         )
-    length = sent_length(experiment, layout)
-    return protection.parameters(length, experiment.sites.asked, experiment.compression.bits)
+    return protection.parameters(sent_length(experiment, layout), experiment.cohort())
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
@@ -109,7 +110,9 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
 
 
 def prepare_key(run: Path) -> PublicContext:
-    """At a site: take the key that fits the run, or make it; return what the coordinator may have.
+    """At a site: take the run's key, or make it; return what the coordinator may have.
+
+    A run that goes on has the key that it had, unless that is lost or made for other rounds.
 
     Raises:
         ConsiliumError: the keys' folder is inside the run's, or not usable.
@@ -118,16 +121,23 @@ def prepare_key(run: Path) -> PublicContext:
     experiment = folder.experiment()
     layout = read_layout(folder.state_path(folder.done_rounds()))
     parameters = key_parameters(experiment, layout)
-    place = key_folder(experiment.name, parameters)
+    place = key_folder(experiment.name, folder.run_id, parameters)
     refuse_keys_in(folder.root.parent.parent, place)
     if (place / "context.json").is_file():
         return read_public(place)
-    return new_key(experiment.name, parameters)
+    return new_key(experiment.name, folder.run_id, parameters)
 
 
-@lru_cache(maxsize=4)
-def _secret(experiment: str, public: PublicContext) -> SecretContext:
-    return read_secret(experiment, public)
+def erase_key(run: Path) -> None:
+    """At a site, once a run has ended: remove its key, from this process's memory as well."""
+    folder = RunFolder(run)
+    _secret.cache_clear()
+    erase_keys(folder.experiment().name, folder.run_id)
+
+
+@lru_cache(maxsize=1)
+def _secret(experiment: str, run_id: str, public: PublicContext) -> SecretContext:
+    return read_secret(experiment, run_id, public)
 
 
 def public_context(folder: RunFolder) -> PublicContext | None:
@@ -139,7 +149,9 @@ def public_context(folder: RunFolder) -> PublicContext | None:
 
 def _site_key(folder: RunFolder) -> SecretContext | None:
     public = public_context(folder)
-    return None if public is None else _secret(folder.experiment().name, public)
+    if public is None:
+        return None
+    return _secret(folder.experiment().name, folder.run_id, public)
 
 
 def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
@@ -209,12 +221,26 @@ def protect_site(run: Path, site: str, round_number: int) -> StageResult:
     )
 
 
-def decrypt_site(run: Path, site: str, round_number: int, asked: list[str]) -> StageResult:
-    """Open the round's sum with the sites' key, and apply it."""
+def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) -> StageResult:
+    """Open the round's sum, which is that of ``arrived``, with the sites' key, and apply it.
+
+    What is written, for the coordinator to read in this simulation, is flooded already where the
+    protection is CKKS.
+
+    Raises:
+        ConsiliumError: the sum is of too few sites or of others than those asked, has too little
+            noise for its privacy, or the key has opened as many sums as it may.
+    """
     started = time.time()
     folder = RunFolder(run)
-    refuse_too_little_noise(folder, len(asked))
-    apply_sum(folder, round_number, asked, _site_key(folder))
+    experiment = folder.experiment()
+    asked = choose_sites(experiment, folder.sites(), round_number)
+    counted = experiment.protection.refuse_too_few(site, round_number, asked, arrived)
+    refuse_too_little_noise(folder, len(counted))
+    key = _site_key(folder)
+    if key is not None:
+        count_opening(experiment.name, folder.run_id, key.public)
+    apply_sum(folder, round_number, sorted(counted), key)
     return stage_result(site, "decrypt", started)
 
 

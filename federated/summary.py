@@ -5,6 +5,7 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
+from federated.exchange import public_context
 from federated.round_record import STAGES
 from federated.run_folder import RunFolder
 from federated.selection import kept_round
@@ -37,6 +38,7 @@ def summarise(
     ``data`` (download, reading, partition, validation). Bytes are those of the files that travel:
     payloads up, the initial state and the sum of each round down to every site.
     Of a private run seconds are told in all alone, and memory is not.
+    ``protection`` says what updates were protected by, and for how much it is made.
     ``sensitive_layers`` are the shares of each layer that pFL-ResFIM left to the sites.
     """
     records = folder.records()
@@ -62,6 +64,9 @@ def summarise(
         "per_site": chosen["per_site"],
         "sensitive_layers": sensitive_layers,
         "privacy": dict(privacy),
+        "protection": experiment.protection.report(
+            experiment.cohort(len(sites)), public_context(folder)
+        ),
         "bytes": {
             key: sum(record["bytes"][key] for record in records)
             for key in ("up", "down", "up_dense_float32")

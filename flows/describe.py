@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -35,6 +36,7 @@ def result_lines(folder: Path) -> list[str]:
         f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
         f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
+        *protection_lines(summary["protection"]),
         "",
         "Where to look:",
         f"  {folder}/summary.json   the result, machine-readable",
@@ -57,6 +59,27 @@ def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
         for split, names in absent.items()
         if names
     ]
+
+
+def protection_lines(protection: Mapping[str, Any]) -> list[str]:
+    """What hides the sites' updates in a run, and for how much it is made."""
+    name = protection["name"]
+    if name == "plain":
+        return []
+    line = f"{name}: sums of at least {protection['min_sites']} sites are opened"
+    if "openings" in protection:
+        noise = protection["noise_in_a_sum"]
+        line += (
+            f", at most {protection['openings']} of them, flooded for "
+            f"{protection['statistical_security']} bits of statistical security, "
+            + ("and exact" if noise is None else f"off by {noise:.1g}")
+        )
+    if "threshold" in protection:
+        line += (
+            f"; {protection['threshold']} of {protection['neighbours'] + 1} holders of a site's "
+            f"shares are needed"
+        )
+    return [line]
 
 
 def sites_table(experiment: Experiment) -> Table:

@@ -37,7 +37,7 @@ from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import tell
 from flows.site_stages import Run
-from tasks.keys import key
+from tasks.keys import forget_key, key
 from tasks.overlays import overlays
 from tasks.pool import finished, open_pool, warm_up, worker_count
 from tasks.privacy import close, plan_privacy, report_privacy
@@ -124,6 +124,8 @@ def fl_round(
                     break
                 clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
+            if resolved.protection.keyed:
+                forget_key(pool, folder.root)
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -164,6 +166,9 @@ def _inputs(
     for site in inputs.excluded:
         tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
+    if inputs.excluded:
+        # The configuration was checked with all sites; what is left has to be enough too.
+        experiment.protection.check(experiment.cohort(len(folder.sites())))
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
         # Refuses layers that are not there before anything is trained.

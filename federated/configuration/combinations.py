@@ -29,7 +29,7 @@ def refuse(experiment: Experiment, where: str) -> None:
     for reason in _reasons(experiment):
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
     try:
-        experiment.protection.check(experiment.sites.asked, experiment.compression.bits)
+        experiment.protection.check(experiment.cohort())
     except ConsiliumError as error:
         raise ConsiliumError(
             f"Experiment {experiment.name} of {where} cannot be used: {error}"

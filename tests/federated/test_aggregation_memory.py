@@ -12,6 +12,7 @@ from federated.config import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, write_partition
 from federated.files import write_json
+from federated.protection import Cohort
 from federated.protection.keys import new_key, read_secret
 from federated.run_folder import RunFolder, new_run
 from federated.update import CompressedUpdate, Layout, RoundState
@@ -45,9 +46,11 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
     write_state(folder.state_path(0), RoundState(0, np.zeros(VALUES, np.float32), layout))
     protection, key, numbers = experiment.protection, None, np.ones(VALUES, np.float32)
     if protection.keyed:
-        public = new_key(f"{sites}", protection.parameters(VALUES, room, 8))
+        public = new_key(
+            "tiny", folder.run_id, protection.parameters(VALUES, Cohort(room, room, 1, 8))
+        )
         write_json(folder.context_path, public.to_json())
-        key, numbers = read_secret(f"{sites}", public), np.ones(VALUES, np.int32)
+        key, numbers = read_secret("tiny", folder.run_id, public), np.ones(VALUES, np.int32)
     update = CompressedUpdate(names[0], 1, 1, 1 / sites, VALUES, numbers)
     payload = protection.protect(update, key)
     for name in names:

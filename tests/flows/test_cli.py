@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
+from federated.errors import ConsiliumError
 from federated.privacy.ledger import ledger_root
 from federated.protection.keys import key_folders, read_public
 from flows.cli import main
+from flows.round import fl_round
 
 
 def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
@@ -132,26 +134,30 @@ def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):
     assert "MD5" in out
 
 
-@pytest.mark.usefixtures("project")
-def test_keys_are_made_shown_and_replaced_without_their_secret(capsys, monkeypatch, refused):
-    encrypted = ["--set", "protection.name=packed_bfv", "--set", "compression.bits=8"]
-    encrypted += ["--set", "runner.name=processes"]
-    assert "has no key. Set protection.name" in refused("keys", "new", "tiny")
-    assert "no key to replace" in refused("keys", "rotate", "tiny", *encrypted)
+def test_keys_of_a_stopped_run_are_made_shown_replaced_and_erased(
+    capsys, monkeypatch, refused, project, prefect_server, in_process, failing, prepared_tiny
+):
+    assert "There is no run of 'tiny'" in refused("keys", "new", "tiny")
     assert "no key for tiny" in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
-
-    code, made, _ = call(capsys, monkeypatch, "keys", "new", "tiny", *encrypted)
+    settings = ["protection.name=packed_bfv", "compression.bits=8", "runner.name=processes"]
+    failing("protect site-01 1")
+    with pytest.raises(ConsiliumError, match="no power"):
+        fl_round("tiny", settings, prepared=prepared_tiny)
+    (folder,) = key_folders("tiny")
+    assert "There is a key for run" in refused("keys", "new", "tiny")
+    first = read_public(folder).fingerprint
+    assert first in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
+    code, made, _ = call(capsys, monkeypatch, "keys", "rotate", "tiny")
     assert code == 0
     assert "never to the coordinator" in made
-    assert "There is a key for tiny already" in refused("keys", "new", "tiny", *encrypted)
-    shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
-    (folder,) = key_folders("tiny")
-    first = read_public(folder).fingerprint
-    assert first in shown
-    call(capsys, monkeypatch, "keys", "rotate", "tiny", *encrypted)
     shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
     assert first not in shown
     assert shown.count("packed_bfv") == 1
+    assert "erased 1 of run" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
+    assert "no key of run" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
+    assert "has no key to replace" in refused("keys", "rotate", "tiny")
+    assert call(capsys, monkeypatch, "keys", "new", "tiny")[0] == 0
+    assert len(key_folders("tiny")) == 1
 
 
 @pytest.mark.usefixtures("project")
