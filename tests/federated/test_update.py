@@ -66,11 +66,11 @@ def test_every_value_survives_its_file(tmp_path):
     positions = np.arange(0, 32, 2)
     for numbers in (VECTOR, VECTOR.astype(np.int32)):
         for chosen in (None, positions):
-            compressed = CompressedUpdate("site-00", 3, 12, 0.25, 16, numbers, chosen)
+            compressed = CompressedUpdate("site-00", 3, 12, 0.25, 32, numbers, chosen)
             write_packed(tmp_path / "c", pack_compressed(compressed))
             assert equal(compressed, read_compressed(tmp_path / "c"))
     body = VECTOR.view(np.uint8)
-    payload = Payload("site-00", 3, 0.25, "plain", "float32", "", 16, body, positions)
+    payload = Payload("site-00", 3, 0.25, "plain", "float32", "", 32, body, positions)
     size = write_payload(tmp_path / "p", payload)
     assert equal(payload, read_payload(tmp_path / "p"))
     assert size == (tmp_path / "p").stat().st_size
