@@ -26,6 +26,7 @@ def prefect(login: Login) -> Guard:
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         # No other origin: its own needs no leave, and this is none that a browser has.
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
+        "PREFECT_SERVER_API_BASE_PATH": "/api",
         # Below whatever address the pages were loaded from.
         "PREFECT_SERVER_UI_API_URL": "/api",
     }
