@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.errors import closest
 from federated.configuration.experiment import Experiment
+from federated.configuration.sections import Dask
 from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
@@ -45,6 +47,8 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
             f"{', '.join(known)}."
         )
     yield from _reasons_of_task(experiment)
+    if isinstance(experiment.runner, Dask):
+        yield from reasons_of_dask(experiment.runner)
     if model.name == "resnet3d" and not dataset.endswith("3d"):
         yield (
             f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
