@@ -19,14 +19,41 @@ def is_free(port: int) -> bool:
     return True
 
 
-def require_free(port: int, what: str, option: str) -> None:
-    """Refuse a port that is taken.
+def listen(port: int = 0) -> socket.socket:
+    """A socket that listens at a loopback port; at one that is free now, if ``port`` is 0.
+
+    It does so at once, whatever may have to start before somebody answers: a port that was only
+    seen to be free could by then be another user's, who would be told secrets.
+
+    Raises:
+        OSError: something listens there already.
+    """
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+        listening.listen()
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+def listen_at(port: int, what: str, option: str) -> socket.socket:
+    """As :func:`listen`, for a port that a person chose.
 
     Raises:
         ConsiliumError: something listens there already.
     """
-    if not is_free(port):
+    try:
+        return listen(port)
+    except OSError as error:
         raise ConsiliumError(
             f"Port {port} on {HOST}, meant for {what}, is in use by another program. Stop that "
             f"program, or choose another port with {option}."
-        )
+        ) from error
+
+
+def port_of(listening: socket.socket) -> int:
+    """The port that a socket listens at."""
+    return int(listening.getsockname()[1])

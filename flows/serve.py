@@ -3,22 +3,22 @@
 import os
 import signal
 import webbrowser
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from prefect import serve
 from prefect.deployments.runner import EntrypointType
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import temporary_settings
 from rich.console import Console
 
 from federated.config import experiment_names
-from flows.ports import HOST, require_free
+from flows.login import USER, Login, new_login
+from flows.ports import HOST, listen_at
 from flows.round import fl_round
-from flows.server import configured_api, running, wait_until_healthy
+from flows.server import client_settings, configured_api, running_guarded, wait_until_healthy
+from flows.session import Session, published
 from tasks.track import client, tracking_uri
-
-# Its queues are for evaluating language models, and are eight more processes of 200 MiB each.
-MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def serve_all(
@@ -27,63 +27,99 @@ def serve_all(
     """Start what is not running yet, then serve until interrupted.
 
     A Prefect API or an MLflow server that is configured (``PREFECT_API_URL``,
-    ``MLFLOW_TRACKING_URI``) is used, not started again.
+    ``MLFLOW_TRACKING_URI``) is used, not started again. Those that are started answer their owner
+    alone, by a login that is new with every start.
 
     Raises:
         ConsiliumError: a port is taken, or a server does not come up.
     """
     names = experiment_names(params)
-    configured = configured_api()
-    local_mlflow = not os.environ.get("MLFLOW_TRACKING_URI")
-    if not configured:
-        require_free(prefect_port, "the Prefect server", "--prefect-port")
-    if local_mlflow:
-        require_free(mlflow_port, "the MLflow server", "--mlflow-port")
-    api = configured or f"http://{HOST}:{prefect_port}/api"
-    mlflow_url = f"http://{HOST}:{mlflow_port}" if local_mlflow else tracking_uri()
-    at = ("--host", HOST, "--port")
-    servers: list[tuple[str, list[str], dict[str, str], str]] = []
-    if local_mlflow:
-        client()  # makes the folder and the database
-        store = ("--backend-store-uri", tracking_uri(), "--workers", "1")
-        command = ["mlflow", "server", *store, *at, str(mlflow_port)]
-        servers.append(("MLflow", command, MLFLOW, f"{mlflow_url}/health"))
-    if not configured:
-        command = ["prefect", "server", "start", *at, str(prefect_port)]
-        servers.append(("Prefect", command, {}, f"{api}/health"))
-    with ExitStack() as stack:
-        console.print("starting the servers, some 20 seconds …")
-        started = [
-            (stack.enter_context(running(command, environment)), health, name)
-            for name, command, environment, health in servers
-        ]
-        for process, health, name in started:
-            wait_until_healthy(process, health, name)
-        console.print(f"Prefect  {api.removesuffix('/api')}\nMLflow   {mlflow_url}")
+    with _servers(console, prefect_port, mlflow_port) as (session, login):
+        _say_where(console, session, login)
         if ui_only:
             if console.is_terminal:
-                for page in (api.removesuffix("/api"), mlflow_url):
+                for page in _pages(session):
                     webbrowser.open(page)
             console.print("Stop with Ctrl-C.")
             _wait()
             return
+        api = session.prefect_api
+        how = '  eval "$(consilium serve --env)"\n' if api else ""
         console.print(
-            f"In another terminal:\n  export PREFECT_API_URL={api}\n"
-            f"  prefect deployment run fl-round/{names[0]}\n"
+            f"In another terminal:\n{how}  prefect deployment run fl-round/{names[0]}\n"
             f"Deployments: {', '.join(names)}. Stop with Ctrl-C.",
             highlight=False,
         )
-        with temporary_settings(updates={PREFECT_API_URL: api}):
-            deployments = [
-                fl_round.to_deployment(
-                    name=name,
-                    parameters={"experiment": name, "params": str(params)},
-                    # By module, so that any folder with a params.yaml can be served from.
-                    entrypoint_type=EntrypointType.MODULE_PATH,
-                )
-                for name in names
-            ]
-            serve(*deployments, print_starting_message=False, limit=1)
+        with temporary_settings(updates=client_settings(api, login)) if api else nullcontext():
+            _serve_deployments(names, params)
+
+
+@contextmanager
+def _servers(
+    console: Console, prefect_port: int, mlflow_port: int
+) -> Iterator[tuple[Session, Login]]:
+    """Start what is not configured, and wait for it; what was started, and its login."""
+    login = new_login()
+    prefect_api = mlflow = None
+    with ExitStack() as stack:
+        # Both ports are taken before anything is started: who may not have one is told at once.
+        listening = {}
+        if not configured_api():
+            prefect_api = f"http://{HOST}:{prefect_port}/api"
+            taken = listen_at(prefect_port, "the Prefect server", "--prefect-port")
+            listening["prefect"] = stack.enter_context(taken)
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            mlflow = f"http://{HOST}:{mlflow_port}"
+            taken = listen_at(mlflow_port, "the MLflow server", "--mlflow-port")
+            listening["mlflow"] = stack.enter_context(taken)
+            client()  # makes the folder and the database
+        console.print("starting the servers, some 20 seconds …")
+        started = {
+            name: stack.enter_context(running_guarded(name, listening[name], login))
+            for name in listening
+        }
+        if mlflow:
+            wait_until_healthy(started["mlflow"], f"{mlflow}/health", "MLflow")
+        if prefect_api:
+            wait_until_healthy(started["prefect"], f"{prefect_api}/health", "Prefect")
+        session = Session(prefect_api, mlflow, login.secret)
+        stack.enter_context(published(session))
+        yield session, login
+
+
+def _pages(session: Session) -> tuple[str, str]:
+    """Where Prefect's and MLflow's pages are."""
+    api = session.prefect_api or str(configured_api())
+    return api.removesuffix("/api"), session.mlflow or tracking_uri()
+
+
+def _say_where(console: Console, session: Session, login: Login) -> None:
+    """Print the addresses, and to a terminal the login: a log is read by others, and kept."""
+    prefect, mlflow = _pages(session)
+    console.print(f"Prefect  {prefect}\nMLflow   {mlflow}")
+    if not (session.prefect_api or session.mlflow):
+        return
+    if not console.is_terminal:
+        console.print("`consilium serve --env` prints the login to its owner.")
+        return
+    if session.prefect_api:
+        console.print(f"Prefect's page asks for: {login.auth_string}", highlight=False)
+    if session.mlflow:
+        asked = f"user {USER}, password {login.secret}"
+        console.print(f"MLflow's page asks for:  {asked}", highlight=False)
+
+
+def _serve_deployments(names: list[str], params: Path) -> None:
+    deployments = [
+        fl_round.to_deployment(
+            name=name,
+            parameters={"experiment": name, "params": str(params)},
+            # By module, so that any folder with a params.yaml can be served from.
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        for name in names
+    ]
+    serve(*deployments, print_starting_message=False, limit=1)
 
 
 def _wait() -> None:

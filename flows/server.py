@@ -9,12 +9,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import httpx
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+    get_current_settings,
+    temporary_settings,
+)
 
 from federated.errors import ConsiliumError
-from flows.ports import HOST
+from flows.guarded_server import SECRET, SOCKET
+from flows.login import Login, new_login
+from flows.ports import HOST, listen, port_of
 
 STARTUP_TIMEOUT_S = 120
 # As Prefect starts its own temporary server: no pages, and only the services that a run needs.
@@ -36,33 +45,58 @@ def start_embedded_server() -> Callable[[], None]:
 
     Returns at once a function that waits for the server, to be called before a flow starts: it
     needs several seconds in a process of its own, in which this one can import and check what the
-    run needs. (Prefect would start one by itself, but only when a flow begins, and it would import
-    the whole server into this process too.)
+    run needs. (Prefect would start one by itself, but only when a flow begins, it would import
+    the whole server into this process too, and it would answer everybody on the machine.)
+
+    The server's login is known to it and to this process alone: the flow and its tasks run here,
+    and the workers that train have nothing to say to Prefect.
     """
     if configured_api():
         return lambda: None
-    port = free_port()
-    command = ["uvicorn", "--factory", "prefect.server.api.server:create_app"]
-    command += ["--host", HOST, "--port", str(port), "--log-level", "error"]
-    api = f"http://{HOST}:{port}/api"
+    listening, login = listen(), new_login()
+    api = f"http://{HOST}:{port_of(listening)}/api"
     lifetime = ExitStack()
     # Registered before Prefect registers its own, and so run after: the last log lines and task
     # states are sent when the process exits, and the server must still be there for them.
     atexit.register(lifetime.close)
-    process = lifetime.enter_context(running(command, TEMPORARY))
-    lifetime.enter_context(temporary_settings(updates={PREFECT_API_URL: api}))
+    process = lifetime.enter_context(running_guarded("prefect", listening, login, TEMPORARY))
+    lifetime.enter_context(temporary_settings(updates=client_settings(api, login)))
     return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
+
+
+def client_settings(api: str, login: Login) -> dict[Any, str | bool]:
+    """Prefect's settings for whoever is to use a server that was started here."""
+    return {
+        PREFECT_API_URL: api,
+        PREFECT_API_AUTH_STRING: login.auth_string,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True,
+    }
+
+
+@contextmanager
+def running_guarded(
+    name: str, listening: socket.socket, login: Login, environment: dict[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a server of ``guarded_server`` at a socket, which is closed here."""
+    number = listening.fileno()
+    handed = {SECRET: login.secret, SOCKET: str(number)}
+    command = ["flows.guarded_server", name]
+    with running(command, (environment or {}) | handed, [number]) as process:
+        listening.close()
+        yield process
 
 
 @contextmanager
 def running(
-    command: Sequence[str], environment: dict[str, str] | None = None
+    command: Sequence[str],
+    environment: dict[str, str] | None = None,
+    inherited: Sequence[int] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a module, quietly, with all that it starts, until the block or this process ends.
 
     It is a process group of its own: what stops this one, as Ctrl-C in a terminal, must leave it
     the time to tell Prefect's server so. Its standard input is a pipe that ends with this process,
-    however this one ends.
+    however this one ends. It has the file descriptors ``inherited``.
     """
     process = subprocess.Popen(  # noqa: S603 - our own commands
         [sys.executable, "-m", "flows.ends_with_parent", *command],
@@ -71,6 +105,7 @@ def running(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         process_group=0,
+        pass_fds=inherited,
     )
     try:
         yield process
@@ -106,5 +141,5 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: st
 
 def free_port() -> int:
     """A loopback port that is free now."""
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
+    with listen() as listening:
+        return port_of(listening)

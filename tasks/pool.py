@@ -15,6 +15,7 @@ from federated.configuration.sections import Dask, Processes
 from federated.errors import ConsiliumError
 from federated.training import choose_device
 from federated.worker import StageResult, keep_freed_memory, run_and_report
+from tasks.dask_cluster import dask_client
 
 WORKERS_A_GPU = 4
 
@@ -38,10 +39,11 @@ def open_pool(experiment: Experiment) -> Iterator[Executor]:
     """The executor for ``experiment.runner``; if the block fails, stages not begun are dropped.
 
     Raises:
-        ConsiliumError: Dask is asked for and not installed, or its scheduler does not answer.
+        ConsiliumError: Dask is asked for and not installed, or its scheduler does not answer, or
+            answers others too.
     """
     if isinstance(experiment.runner, Dask):
-        with _dask_client(experiment.runner.address) as client:
+        with dask_client(experiment.runner) as client:
             yield client.get_executor()
         return
     pool = _local_pool(experiment)
@@ -104,21 +106,3 @@ def _import_stages() -> int:
     import federated.site  # noqa: F401
 
     return os.getpid()
-
-
-def _dask_client(address: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ConsiliumError(
-            "runner.name=dask needs the extra: install consilium[dask]."
-        ) from error
-    try:
-        client = Client(address, timeout="10s")
-    except (OSError, TimeoutError) as error:
-        raise ConsiliumError(
-            f"No Dask scheduler answers at runner.address={address}. Start one with "
-            "`dask scheduler`, and `dask worker ADDRESS` for each worker, or correct the address."
-        ) from error
-    client.run(torch.set_num_threads, 1)
-    return client

@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from federated.compression import COMPRESSIONS
+from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.errors import closest
 from federated.configuration.experiment import Experiment
+from federated.configuration.sections import Dask
 from federated.configuration.settings import Settings
 from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
@@ -47,6 +49,8 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
             f"{', '.join(known)}."
         )
     yield from _reasons_of_task(experiment)
+    if isinstance(experiment.runner, Dask):
+        yield from reasons_of_dask(experiment.runner)
     if model.name == "resnet3d" and not dataset.endswith("3d"):
         yield (
             f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "

@@ -153,7 +153,15 @@ class Processes(Settings):
 
 
 class Dask(Settings):
-    """Workers of a running Dask cluster that share this folder; needs the extra ``dask``."""
+    """Workers of a running Dask cluster that share this folder; needs the extra ``dask``.
+
+    ``address`` is ``tls://HOST:PORT``, with the PEM files of the authority that signed the
+    scheduler's and the workers' certificates, and of a certificate and a key of the same authority
+    for the run; or a loopback address.
+    """
 
     name: Literal["dask"] = "dask"
     address: str
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None

@@ -17,6 +17,8 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # The run's log is kept by Prefect; a person at a terminal sees the progress display instead.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # The server that Prefect would start by itself answers everybody; ours is behind a guard.
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -23,11 +23,25 @@ def serve(
     ui_only: Annotated[
         bool, typer.Option("--ui-only", help="The two web pages alone, no deployments.")
     ] = False,
+    env: Annotated[
+        bool,
+        typer.Option(
+            "--env", help="Print what a shell needs for the servers that run, and do nothing else."
+        ),
+    ] = False,
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
     params: Params = PARAMS,
 ) -> None:
-    """Open Prefect and MLflow, and serve a deployment fl-round/NAME for every experiment."""
+    """Open Prefect and MLflow, and serve a deployment fl-round/NAME for every experiment.
+
+    Both answer their owner alone: another terminal is let in by eval "$(consilium serve --env)".
+    """
+    if env:
+        from flows.session import running_session
+
+        print("\n".join(running_session(prefect_port).exports()))
+        return
     # Served runs have no progress display, so their log belongs on the console.
     os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
     from flows.preflight import require_servers_and_folders

@@ -52,3 +52,20 @@ def test_a_process_ends_with_its_block():
         pass
     assert isinstance(process, subprocess.Popen)
     assert process.poll() is not None
+
+
+def test_prefect_starts_no_server_of_its_own(tmp_path):
+    """That one would answer every user of the machine and every page in a browser."""
+    asks = (
+        "import flows.cli\n"
+        "from prefect.client.orchestration import get_client\n"
+        "get_client(sync_client=True)\n"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    asked = subprocess.run(
+        [sys.executable, "-c", asks],
+        env=kept | {"PYTHONPATH": str(PROJECT), "PREFECT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "No Prefect API URL provided" in asked.stderr

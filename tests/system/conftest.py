@@ -4,10 +4,12 @@ import os
 import shutil
 import signal
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -99,3 +101,23 @@ def wait_for(process: subprocess.Popen, text: str) -> str:
         if text in line:
             return "".join(lines)
     raise AssertionError(f"{process.args} ended without {text!r}:\n" + "".join(lines))
+
+
+def arguments() -> set[str]:
+    """The command lines of all processes, as every user of the machine can see them."""
+    seen = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            seen.add(" ".join(process.cmdline()))
+    return seen
+
+
+def files_with(secret: str, *folders: Path) -> list[Path]:
+    """The files below folders that hold a secret, in the clear or as a header has it."""
+    forms = (secret.encode(), b64encode(f"consilium:{secret}".encode()))
+    return [
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and any(form in path.read_bytes() for form in forms)
+    ]

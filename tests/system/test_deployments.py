@@ -3,13 +3,15 @@
 import json
 import shutil
 import socket
+import subprocess
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
 
 from flows.server import free_port
-from tests.system.conftest import kill_group, wait_for
+from tests.system.conftest import arguments, files_with, kill_group, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -21,15 +23,32 @@ def finished(copy) -> dict:
     return summary
 
 
-def test_serve_offers_every_experiment_and_both_pages(copy, call, start):
+def exported(said: str) -> dict[str, str]:
+    """The variables that `consilium serve --env` has a shell export."""
+    lines = [line for line in said.splitlines() if line.startswith("export ")]
+    return dict(line.removeprefix("export ").split("=", 1) for line in lines)
+
+
+def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_path):
     prefect, mlflow = str(free_port()), str(free_port())
     server = start("consilium", "serve", "--prefect-port", prefect, "--mlflow-port", mlflow)
     said = wait_for(server, "Stop with Ctrl-C")
     assert f"MLflow   http://127.0.0.1:{mlflow}" in said
-    api = {"PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api"}
+    api = exported(call("consilium", "serve", "--env"))
+    assert api["PREFECT_API_URL"] == f"http://127.0.0.1:{prefect}/api"
     # Deployments appear moments after the message; --watch ends with the flow run.
-    wait_for_deployment(api["PREFECT_API_URL"])
-    call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
+    wait_for_deployment(api)
+    run = start("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
+    seen = arguments()
+    while run.poll() is None:
+        seen |= arguments()
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(timeout=0.5)
+    assert run.returncode == 0, run.stdout.read()
+    secret = api["PREFECT_API_AUTH_STRING"].removeprefix("consilium:")
+    assert not [line for line in seen if secret in line]
+    # Data, run folder, MLflow's store, Prefect's database and logs; the home is elsewhere.
+    assert not files_with(secret, tmp_path)
     assert finished(copy)["data_source"] == "files"
     kill_group(server)
     # The servers are processes of their own, and end all the same.
@@ -38,33 +57,42 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start):
         assert time.monotonic() < until, "a server was left behind"
 
 
+def test_a_run_uses_served_servers_as_its_own(copy, call, start):
+    """`consilium run` in the terminal that `--env` was for, with MLflow's server as well."""
+    prefect, mlflow = str(free_port()), str(free_port())
+    ports = ("--prefect-port", prefect, "--mlflow-port", mlflow)
+    wait_for(start("consilium", "serve", "--ui-only", *ports), "Stop with Ctrl-C")
+    said = call("consilium", "serve", "--env")
+    settings = exported(said) | exported(said.replace("# export", "export"))
+    assert settings["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{mlflow}"
+    call("consilium", "run", "demo", **settings)
+    finished(copy)
+
+
 def answers(port: str) -> bool:
     with socket.socket() as asked:
         return asked.connect_ex(("127.0.0.1", int(port))) == 0
 
 
-def wait_for_deployment(api: str) -> None:
+def wait_for_deployment(api: dict[str, str]) -> None:
     began = time.monotonic()
-    with httpx.Client(timeout=60) as client:
-        while client.get(f"{api}/deployments/name/fl-round/demo").status_code != 200:
+    user, secret = api["PREFECT_API_AUTH_STRING"].split(":")
+    url = f"{api['PREFECT_API_URL']}/deployments/name/fl-round/demo"
+    with httpx.Client(timeout=60, auth=(user, secret)) as client:
+        while client.get(url).status_code != 200:
             assert time.monotonic() - began < 120, "the deployment fl-round/demo did not appear"
 
 
-def wait_until_healthy(url: str) -> None:
-    transport = httpx.HTTPTransport(retries=20)
-    with httpx.Client(transport=transport, timeout=60) as client:
-        assert client.get(url).status_code == 200
-
-
-def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start):
-    port = str(free_port())
-    api = {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "NO_COLOR": "1"}
-    server = start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
-    wait_for(server, "Check out the dashboard")
-    wait_until_healthy(f"http://127.0.0.1:{port}/api/health")
+def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path):
+    prefect, mlflow = str(free_port()), str(free_port())
+    ports = ("--prefect-port", prefect, "--mlflow-port", mlflow)
+    wait_for(start("consilium", "serve", "--ui-only", *ports), "Stop with Ctrl-C")
+    api = exported(call("consilium", "serve", "--env")) | {"NO_COLOR": "1"}
     call("prefect", "work-pool", "create", "consilium", "--type", "process", **api)
     call("prefect", "--no-prompt", "deploy", "--name", "demo", **api)
     worker = start("prefect", "worker", "start", "--pool", "consilium", **api)
     wait_for(worker, "started!")
     call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
+    secret = api["PREFECT_API_AUTH_STRING"].removeprefix("consilium:")
+    assert not files_with(secret, tmp_path)
     assert finished(copy)["experiment"] == "demo"

@@ -1,6 +1,9 @@
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,4 +58,68 @@ def test_a_dask_scheduler_that_does_not_answer_is_named():
         pytest.raises(ConsiliumError, match="No Dask scheduler answers at"),
         open_pool(unreachable),
     ):
+        pass
+
+
+FILES = ("ca_file", "cert_file", "key_file")
+
+
+@contextmanager
+def cluster(host: str = "127.0.0.1", **options: Any) -> Iterator[str]:
+    """The address of a Dask cluster of one worker."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=":0", host=host, **options
+    ) as started:
+        yield started.scheduler_address
+
+
+def certificates(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """A cluster's own security, and files with which a run is let in."""
+    security = pytest.importorskip("distributed.security").Security.temporary()
+    folder.mkdir()
+    pems = (security.tls_ca_file, security.tls_client_cert, security.tls_client_key)
+    files = {}
+    for name, pem in zip(FILES, pems, strict=True):
+        path = folder / f"{name}.pem"
+        path.write_text(pem)
+        path.chmod(0o600)
+        files[name] = str(path)
+    return {"protocol": "tls://", "security": security}, files
+
+
+def test_under_tls_a_run_is_let_in_by_its_certificate_alone(tmp_path):
+    options, files = certificates(tmp_path / "ours")
+    _, others = certificates(tmp_path / "others")
+    with cluster(**options) as address:
+        with open_pool(experiment(name="dask", address=address, **files)) as pool:
+            assert run_stage(pool, threads) == 1
+        for unknown in (
+            experiment(name="dask", address=address, **others),
+            experiment(name="dask", address=address.replace("tls", "tcp")),
+        ):
+            said = "No Dask scheduler answers at .* or not to this certificate"
+            with pytest.raises(ConsiliumError, match=said), open_pool(unknown):
+                pass
+
+
+def test_a_scheduler_that_other_machines_reach_without_tls_is_refused():
+    """Though it is asked for by the loopback address, where it answers too."""
+    with cluster(host="0.0.0.0") as address:
+        port = address.rsplit(":", 1)[1]
+        said = "for other machines too, and whoever reaches a Dask scheduler runs code"
+        everywhere = experiment(name="dask", address=f"tcp://127.0.0.1:{port}")
+        with pytest.raises(ConsiliumError, match=said), open_pool(everywhere):
+            pass
+
+
+def test_a_key_that_others_may_read_and_a_missing_file_are_refused(tmp_path):
+    _, files = certificates(tmp_path / "ours")
+    secured = experiment(name="dask", address="tls://127.0.0.1:9", **files)
+    Path(files["key_file"]).chmod(0o640)
+    with pytest.raises(ConsiliumError, match="has permissions 640"), open_pool(secured):
+        pass
+    Path(files["ca_file"]).unlink()
+    said = r"runner.ca_file=.* cannot be read"
+    with pytest.raises(ConsiliumError, match=said), open_pool(secured):
         pass

@@ -1,0 +1,127 @@
+"""Who may speak to a server on this machine: its owner, from its own pages or a program.
+
+A server on a loopback address is reached by more than its owner. Every other user of the machine
+can connect to it. So can every web page that is open in the owner's browser: by requests to the
+loopback address from the page's own origin, and, after DNS rebinding, by requests of an "own"
+origin whose host name has been made to point here. Prefect 3.8.8 checks none of these; MLflow 3.17
+asks for no login, and trusts pages of every loopback port.
+"""
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from flows.login import Login
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Given a request's type (http or websocket), method and path: is it answered without the secret?
+OpenToAll = Callable[[str, str, str], bool]
+
+# Any port, for whoever forwards one from another machine: a page cannot choose it.
+LOOPBACK = re.compile(rb"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+# Pages of other origins may neither frame these, nor load from them.
+HEADERS = {
+    b"x-frame-options": b"SAMEORIGIN",
+    b"x-content-type-options": b"nosniff",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"same-origin",
+}
+Refusal = tuple[int, str]
+
+
+class Guard:
+    """An ASGI application before another, which refuses whom that should not answer.
+
+    In this order: a host that is not a loopback name (400), another origin (403), no secret (401).
+    The secret of ``login`` is asked for as HTTP Basic, for every request that is not
+    ``open_to_all``. A browser is told to ask its user for it if ``prompts``; otherwise the pages
+    behind do it themselves.
+    """
+
+    def __init__(self, app: App, login: Login, open_to_all: OpenToAll, *, prompts: bool) -> None:
+        self._app = app
+        self._login = login
+        self._open_to_all = open_to_all
+        self._prompts = prompts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif refusal := self._refusal(scope):
+            await _refuse(scope, receive, send, *refusal, prompts=self._prompts)
+        else:
+            await self._app(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
+        headers = _headers(scope)
+        method = scope.get("method", "GET")
+        hosts = headers.get(b"host", [])
+        if len(hosts) != 1 or not LOOPBACK.fullmatch(hosts[0]):
+            return 400, "Invalid host: this server answers at http://127.0.0.1 only."
+        origins = headers.get(b"origin", [])
+        own = b"http://" + hosts[0].lower()
+        if any(origin.lower() != own for origin in origins) or _fetched_elsewhere(headers, method):
+            return 403, "Pages of other origins are not answered."
+        if self._open_to_all(scope["type"], method, scope["path"]):
+            return None
+        given = headers.get(b"authorization", [])
+        if len(given) != 1 or not hmac.compare_digest(given[0], self._login.header):
+            return 401, "Unauthorized: `consilium serve --env` prints the login to its owner."
+        return None
+
+
+def _headers(scope: Scope) -> Mapping[bytes, list[bytes]]:
+    """All values of each header, by its name in small letters, as ASGI has it."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        values.setdefault(name, []).append(value)
+    return values
+
+
+def _fetched_elsewhere(headers: Mapping[bytes, list[bytes]], method: str) -> bool:
+    """Whether a browser says that a page of another origin asks for this, but for a link to it.
+
+    Requests for images, scripts and frames have no ``Origin``, and a browser that was given the
+    login sends it along with them. Another port of this machine is ``same-site``.
+    """
+    sites = headers.get(b"sec-fetch-site", [])
+    if all(site in (b"none", b"same-origin") for site in sites):
+        return False
+    modes, destinations = headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")
+    return method != "GET" or modes != [b"navigate"] or destinations != [b"document"]
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, status: int, said: str, *, prompts: bool
+) -> None:
+    """Answer with a line of text, or refuse a WebSocket before it is one."""
+    kind = "http.response"
+    if scope["type"] == "websocket":
+        await receive()  # the request to connect
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        kind = "websocket.http.response"
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS.items()]
+    if status == 401 and prompts:
+        headers.append((b"www-authenticate", b'Basic realm="consilium"'))
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    await send({"type": f"{kind}.body", "body": said.encode()})
+
+
+def _with_headers(send: Send) -> Send:
+    """Add what browsers are to know, where the application has not said it."""
+
+    async def add(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            said = {name.lower() for name, _ in message.get("headers", [])}
+            missing = [item for item in HEADERS.items() if item[0] not in said]
+            message["headers"] = [*message.get("headers", []), *missing]
+        await send(message)
+
+    return add

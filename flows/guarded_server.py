@@ -1,0 +1,80 @@
+"""`python -m flows.guarded_server NAME`: Prefect's or MLflow's server, behind a guard.
+
+In the environment are the secret of its login, and the number of an inherited socket that listens
+already, so that nobody else can take its port while the server is being imported. Whoever starts
+it without them, to see what it says, has it at a free port with a secret that nobody knows.
+"""
+
+import os
+import socket
+import sys
+
+from flows.guard import App, Guard
+from flows.login import Login, new_login
+from flows.ports import listen
+
+SECRET = "CONSILIUM_SERVER_SECRET"  # noqa: S105 - a name
+SOCKET = "CONSILIUM_SERVER_SOCKET"
+
+
+def prefect(login: Login) -> Guard:
+    """Prefect's server. Its own pages ask for the login, and so does its own API."""
+    os.environ |= {
+        "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
+        # For what the server asks of itself.
+        "PREFECT_API_AUTH_STRING": login.auth_string,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        # No other origin: its own needs no leave, and this is none that a browser has.
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
+        "PREFECT_SERVER_API_BASE_PATH": "/api",
+        # Below whatever address the pages were loaded from.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+    }
+    from prefect.server.api.server import create_app
+
+    return Guard(create_app(final=True), login, _prefect_is_open, prompts=False)
+
+
+def mlflow(login: Login) -> Guard:
+    """MLflow's server. It has no login page, so the browser asks."""
+    from tasks.mlflow_server import tracking_server
+
+    return Guard(tracking_server(), login, _mlflow_is_open, prompts=True)
+
+
+def _prefect_is_open(kind: str, method: str, path: str) -> bool:
+    if kind == "websocket":
+        # Asks for the secret in its first message: a browser cannot send it in a header.
+        return True
+    if path in ("/api/health", "/api/ready"):
+        return method == "GET"
+    # The pages, the same for everybody, and the settings that they read before they ask.
+    return method in ("GET", "HEAD") and path != "/api" and not path.startswith("/api/")
+
+
+def _mlflow_is_open(kind: str, method: str, path: str) -> bool:
+    return (kind, method, path) == ("http", "GET", "/health")
+
+
+SERVERS = {"prefect": prefect, "mlflow": mlflow}
+
+
+def serve(app: App, listening: socket.socket) -> None:
+    """Answer requests at a socket until a signal ends it."""
+    import uvicorn  # here, because who starts this process imports the names above
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        lifespan="on",
+        # There is no proxy, whose word about a client could be taken.
+        proxy_headers=False,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    _secret, _number = (os.environ.pop(name, None) for name in (SECRET, SOCKET))
+    _listening = socket.socket(fileno=int(_number)) if _number else listen()
+    serve(SERVERS[sys.argv[1]](Login(_secret) if _secret else new_login()), _listening)

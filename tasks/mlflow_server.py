@@ -1,0 +1,39 @@
+"""MLflow's tracking server as an application, as `mlflow server` would set it up."""
+
+import os
+from typing import Any
+
+from mlflow.server.constants import (
+    ARTIFACT_ROOT_ENV_VAR,
+    ARTIFACTS_DESTINATION_ENV_VAR,
+    BACKEND_STORE_URI_ENV_VAR,
+    REGISTRY_STORE_URI_ENV_VAR,
+    SERVE_ARTIFACTS_ENV_VAR,
+)
+
+from tasks.track import tracking_uri
+
+
+def tracking_server() -> Any:
+    """The ASGI application for the store of this folder; it asks for no login by itself.
+
+    MLflow reads where its store is from the environment of its process.
+    """
+    os.environ |= {
+        BACKEND_STORE_URI_ENV_VAR: tracking_uri(),
+        REGISTRY_STORE_URI_ENV_VAR: tracking_uri(),
+        ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
+        ARTIFACTS_DESTINATION_ENV_VAR: "./mlartifacts",
+        SERVE_ARTIFACTS_ENV_VAR: "true",
+        # Its queues are for evaluating language models, and are eight more processes of 200 MiB.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # What the owner's shell may have set for servers of other kinds.
+        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+        "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
+        "MLFLOW_ENABLE_WORKSPACES": "false",
+    }
+    for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"):
+        os.environ.pop(name, None)
+    from mlflow.server.fastapi_app import app
+
+    return app
