@@ -2,7 +2,7 @@
 
 Each step draws every case with probability q = B/n (Poisson sampling), clips the gradient of each
 case to norm C, adds N(0, σ²C²) to their sum and divides by B, the expected batch. Sampling and
-noise come from the site's own secret.
+noise come from a key that is new in every release (:mod:`federated.privacy.noise`).
 
 Guarantee: (ε, δ) for a record as the unit, where neighbouring data sets of a site differ in one
 training case being there or not, against everyone who sees what the site sends, in all rounds. It

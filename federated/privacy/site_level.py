@@ -2,7 +2,7 @@
 
 McMahan et al. 2018 ("Learning Differentially Private Recurrent Language Models") with the noise at
 each site, as in DPResNet (arXiv 2412.00687): what is sent is clip(Δ, C) + N(0, σ²C²), where
-clip(Δ, C) = Δ · min(1, C/‖Δ‖).
+clip(Δ, C) = Δ · min(1, C/‖Δ‖). The noise is new in every release (:mod:`federated.privacy.noise`).
 
 With ``adaptive``, C is that of all sites and follows a private quantile of the norms of their
 updates from round to round (Andrew et al. 2021): each site sends, beside its update and in the
