@@ -1,6 +1,8 @@
 """One training case more or less changes no other case's term in a private sum."""
 
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +10,20 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
+from federated import style_exchange
+from federated.config import load_experiment
 from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
+from federated.data.dataset import Dataset, to_float
 from federated.data.families import FAMILIES
+from federated.data.folder_dataset import FolderDataset, read_folder
 from federated.data.folder_phantom import write_phantom
+from federated.data.medmnist import dataset_info
+from federated.data.partition import Partition
 from federated.data.records import identities
+from federated.data.scanner import apply_profile, scanner_profile
 from federated.data.segmented_cases import SegmentedCases, ShownCase
+from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.learning.segmentation_loss import dice_ce
 from federated.objective import Objective
@@ -22,7 +32,14 @@ from federated.privacy.accounting import Release
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom
+from federated.private_release import PrivateRound
+from federated.run_folder import RunFolder
+from federated.strategies import FedAvg, ResFIM
+from federated.training import train
+from federated.update import Layout
 from models import build_model
+from tests.conftest import PROJECT
+from tests.federated.conftest import site_start
 
 KEY = bytes(range(32))
 CLIP = 1e-2  # below the gradients' norms, so that each case counts with all that it may
@@ -213,14 +230,11 @@ def test_a_case_is_changed_anew_in_each_step_and_round():
 
 def seeds(key, names=("a-0", "b-0"), rate=0.5, steps=200):
     draws = CaseDraws(SecretRandom(key), names, rate, steps)
-    return [
-        {
-            names[case]: generator.initial_seed()
-            for case, generator in zip(b.tolist(), g, strict=True)
-        }
-        for b in draws.batches()
-        for g in [draws.generators(b)]
-    ]
+    found = []
+    for batch in draws.batches():
+        drawn = zip(batch.tolist(), draws.generators(batch), strict=True)
+        found.append({names[case]: generator.initial_seed() for case, generator in drawn})
+    return found
 
 
 def test_draws_are_those_of_the_key_and_the_record():
@@ -282,3 +296,129 @@ def test_a_private_mean_of_features_changes_by_at_most_its_bound():
     everyone = mean(list(range(9)))
     for removed in range(9):
         assert float((everyone - mean(without(9, removed))).norm()) <= 0.5 * (1 + 1e-4)
+
+
+def trained(keep, augment, seed=0, dims=2):
+    """Weights after a round of private training, less those before, by the training loop itself."""
+    site = classification(dims)
+    cases = pick_labelled(site.cases, keep)
+    model = site._model()
+    layout = Layout.of(model)
+    before = layout.flatten(model)
+    settings = TrainingSettings(
+        optimizer="sgd", lr=1.0, momentum=0, weight_decay=0, augment=augment, batch_size=9
+    )
+    privacy = DPSGD(clip=CLIP, noise_multiplier=1.0)
+    private = PrivateRound(privacy, Release(0.0, 1.0, 1), CLIP, SecretRandom(KEY))
+    train(
+        model,
+        cases,
+        settings,
+        FedAvg().local_rule(model, site_start(model)),
+        cross_entropy,
+        seed=seed,
+        round_number=1,
+        rounds=1,
+        site="site-00",
+        device=torch.device("cpu"),
+        private=private.make_gradients(cases),
+    )
+    return (layout.flatten(model) - before) * len(keep)
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+def test_the_update_of_a_site_changes_by_at_most_the_norm(augment):
+    everyone = trained(list(range(9)), augment)
+    for removed in (0, 4, 8):
+        assert np.linalg.norm(everyone - trained(without(9, removed), augment)) <= CLIP * 1.01
+
+
+@pytest.mark.parametrize("augment", ["flips", "torchio"])
+def test_private_training_takes_nothing_from_the_public_seed(augment):
+    everyone = list(range(9))
+    np.testing.assert_array_equal(trained(everyone, augment), trained(everyone, augment, seed=1))
+
+
+@pytest.mark.parametrize("name", ["retina", "hippocampus"])
+def test_the_style_of_a_site_changes_by_at_most_the_share_of_a_case(name, tmp_path, monkeypatch):
+    """Patches of the others stay where they are."""
+    site = segmentation(name, tmp_path)
+    clip = 1.0
+    # Without noise to speak of, to see what it is added to.
+    noise = {"clip": clip, "noise_multiplier": 1e-12}
+    experiment = load_experiment("demo", [], PROJECT / "params.yaml").model_copy(
+        update={"strategy": ResFIM(style_noise=noise)}
+    )
+    monkeypatch.setattr(
+        style_exchange, "worker_context", lambda _: SimpleNamespace(experiment=experiment)
+    )
+    monkeypatch.setattr(style_exchange, "begin_style_release", lambda *_: SecretRandom(KEY))
+
+    def total(keep):
+        cases = pick_shown(site.cases, keep)
+        monkeypatch.setattr(style_exchange, "site_cases", lambda *_: cases)
+        return style_exchange.site_style(RunFolder(tmp_path), "site-00") * len(keep)
+
+    everyone = total([0, 1, 2, 3])
+    for removed in range(4):
+        assert np.linalg.norm(everyone - total(without(4, removed))) <= clip * (1 + 1e-4)
+
+
+class TestScannerNoise:
+    """A site's scanner adds noise to each image: by its record, where records are protected."""
+
+    PRIVATE = ("privacy.name=dp_sgd", "privacy.noise_multiplier=1")
+
+    def shown(self, dataset, keep, *items):
+        items = [*items, "sites.scanner_shift=true"]
+        experiment = load_experiment("demo", items, PROJECT / "params.yaml")
+        partition = Partition({"site-00": {"train": tuple(keep)}}, draws=1, moved=0)
+        cases = SiteCases(experiment, dataset, partition).of("site-00", "train")
+        how = TrainingSettings(augment="none")
+        images, _ = cases.take(torch.arange(len(keep)), how, torch.Generator())
+        return dict(zip(keep, images, strict=True))
+
+    def labelled(self):
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (5, 1, 12, 12, 12), dtype=np.uint8)
+        images[3] = images[1]
+        info = dataset_info("adrenalmnist3d")
+        return Dataset(info, {"train": images}, {"train": np.zeros(5, np.int64)})
+
+    def folder(self, path):
+        family = replace(FAMILIES["hippocampus"], shape=(16, 16, 16))
+        write_phantom(family, path, 4, seed=0, shape=(18, 17, 16))
+        files = family.find(path).cases
+        # The same record in files of other names.
+        for old, new in zip(files[0].images, files[2].images, strict=True):
+            shutil.copy(old, new)
+        shutil.copy(files[0].mask, files[2].mask)
+        info = read_folder(path, "hippocampus", None).info
+        return FolderDataset(family, info, {"train": files}, ())
+
+    def test_of_a_case_does_not_depend_on_what_else_is_there(self):
+        dataset = self.labelled()
+        whole = self.shown(dataset, [0, 1, 2, 3, 4], *self.PRIVATE)
+        less = self.shown(dataset, [1, 2, 3, 4], *self.PRIVATE)
+        assert all(torch.equal(image, whole[case]) for case, image in less.items())
+        assert not torch.equal(whole[1], whole[3])  # equal records, each with noise of its own
+
+    def test_of_equal_records_it_does_not_matter_which_one_is_taken_away(self, tmp_path):
+        hippocampus = ["data.dataset=hippocampus", "model.name=unet", "sites.partition=iid"]
+        hippocampus += ["selection.metric=val/dice"]
+        for dataset, items, pair in (
+            (self.labelled(), [], (1, 3)),
+            (self.folder(tmp_path), hippocampus, (0, 2)),
+        ):
+            first, second = (
+                self.shown(dataset, [case], *self.PRIVATE, *items)[case] for case in pair
+            )
+            assert torch.equal(first, second)
+
+    def test_without_such_privacy_it_is_what_it_was(self):
+        dataset = self.labelled()
+        found = self.shown(dataset, [2, 4])
+        experiment = load_experiment("demo", [], PROJECT / "params.yaml")
+        profile = scanner_profile(experiment.seed, "site-00", 3)
+        images = apply_profile(dataset.images["train"][[2, 4]], profile)
+        np.testing.assert_array_equal(torch.stack(list(found.values())), to_float(images))
