@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from federated.configuration.experiment import Experiment
+from federated.data.cases import Cases
 from federated.data.partition import Partition
+from federated.data.records import identities
 from federated.files import read_json
 from federated.optimization import local_work
 from federated.privacy import DistributedSiteLevel, Private
@@ -64,14 +66,14 @@ class PrivateRound:
     clip: float
     random: SecretRandom
 
-    def make_gradients(self, cases: int) -> MakeGradients | None:
-        """What local training on ``cases`` cases computes its gradients with, if not as usual."""
+    def make_gradients(self, cases: Cases) -> MakeGradients | None:
+        """What local training on these cases computes its gradients with, if not as usual."""
         if self.privacy.unit != "record":
             return None
         return partial(
             self.privacy.gradients,
             release=self.release,
-            cases=cases,
+            cases=identities(cases.records),
             random=self.random,
             clip=self.clip,
         )

@@ -200,7 +200,7 @@ def _train_passes(
             # The passes before the last draw other batches.
             purpose="local training" if last else f"local training, pass {number}",
             device=device,
-            private=private.make_gradients(len(cases)) if private else None,
+            private=private.make_gradients(cases) if private else None,
         )
         rule.look(model, local_data(folder, experiment, start, cases, loss, device))
         ended.append(layout.flatten(model))

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from federated.data.records import identities
+from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
 from federated.private_release import begin_style_release, style_sources
-from federated.randomness import torch_generator
+from federated.randomness import Draws, torch_generator
 from federated.releases import Parts, site_releases
 from federated.run_folder import RunFolder
 from federated.spectral_style import style_of
@@ -64,10 +66,14 @@ def site_style(folder: RunFolder, site: str) -> Vector:
     random = begin_style_release(folder, site, noise) if noise else None
     # As it is, not augmented; what is random is where patches are drawn.
     settings = experiment.training.model_copy(update={"augment": "none"})
-    generator = torch_generator(experiment.seed, purpose="style", site=site)
+    draws: Draws = torch_generator(experiment.seed, purpose="style", site=site)
+    of_cases = CaseDraws(random, identities(cases.records), rate=1.0, steps=1) if random else None
     total: npt.NDArray[np.float64] | float = 0.0
-    for some in torch.split(torch.arange(len(cases)), CASES_AT_ONCE):
-        images, _ = cases.take(some, settings, generator)
+    everyone = torch.arange(len(cases)) if of_cases is None else next(of_cases.batches())
+    for some in torch.split(everyone, CASES_AT_ONCE):
+        if of_cases is not None:
+            draws = of_cases.generators(some)
+        images, _ = cases.take(some, settings, draws)
         styles = style_of(images, strategy.beta).double()
         if noise:
             styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)

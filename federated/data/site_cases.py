@@ -1,6 +1,6 @@
 """The cases of every site and split of an experiment, as its scanner shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +11,15 @@ from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
-from federated.data.records import labelled_digests
-from federated.data.scanner import ScannerProfile, apply_profile, scanner_profile
+from federated.data.records import case_digest, identities, labelled_digests
+from federated.data.scanner import (
+    ScannerProfile,
+    apply_profile,
+    noise_number,
+    scanner_profile,
+)
 from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
+from federated.strategies import ResFIM
 
 
 class SiteCases:
@@ -43,11 +49,15 @@ class SiteCases:
                 np.concatenate([part.labels for part in parts]),
                 tuple(digest for part in parts for digest in part.records),
             )
-        shown = [
-            ShownCase(self._dataset.cases[split][index], self._profile(site))
-            for site in sites
-            for index in self.partition.sites[site][split]
-        ]
+        shown: list[ShownCase] = []
+        for site in sites:
+            files = [self._dataset.cases[split][i] for i in self.partition.sites[site][split]]
+            profile = self._profile(site)
+            names: Sequence[str | None] = [None] * len(files)
+            if profile and releases_records(self._experiment):
+                names = identities([case_digest(case) for case in files])
+            pairs = zip(files, names, strict=True)
+            shown += [ShownCase(case, profile, name) for case, name in pairs]
         return SegmentedCases(self._dataset.family, shown, self._kept)
 
     def _profile(self, site: str) -> ScannerProfile | None:
@@ -61,6 +71,19 @@ class SiteCases:
         labels = dataset.labels[split][indices]
         if not profile or not indices:
             return LabelledImages(images, labels)
-        return LabelledImages(
-            apply_profile(images, profile), labels, labelled_digests(images, labels)
-        )
+        digests = labelled_digests(images, labels)
+        numbers = None
+        if releases_records(self._experiment):
+            numbers = [noise_number(identity) for identity in identities(digests)]
+        return LabelledImages(apply_profile(images, profile, numbers), labels, digests)
+
+
+def releases_records(experiment: Experiment) -> bool:
+    """Whether something is released that is private with a record as the unit.
+
+    Then a scanner's noise in an image goes by the image's own record, so that one case more or less
+    changes no other's. Elsewhere it goes by a case's place or name.
+    """
+    strategy = experiment.strategy
+    style = isinstance(strategy, ResFIM) and strategy.style_noise is not None
+    return experiment.privacy.unit == "record" or style

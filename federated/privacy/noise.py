@@ -31,7 +31,16 @@ class SecretRandom:
     """
 
     def __init__(self, key: bytes) -> None:
+        self._key = key
         self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
+
+    def child(self, purpose: str) -> "SecretRandom":
+        """A stream of its own, for a purpose within this one's.
+
+        It depends on the key and the purpose alone: neither on what was drawn here before nor on
+        which other children there are.
+        """
+        return SecretRandom(derive_key(self._key, purpose))
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
         """``count`` numbers in (0, 1)."""

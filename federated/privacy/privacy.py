@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -106,11 +107,14 @@ class Private(Privacy):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         release: Release,
-        cases: int,
+        cases: Sequence[str],
         clip: float,
         random: SecretRandom,
     ) -> Any:
-        """What computes the gradients of local training; ``None`` for the ordinary ones."""
+        """What computes the gradients of local training; ``None`` for the ordinary ones.
+
+        ``cases`` are the identities of the site's training cases, in their order.
+        """
         return None
 
     def protect_update(

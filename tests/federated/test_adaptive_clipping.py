@@ -14,6 +14,7 @@ from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.noise import SecretRandom
 from models import build_model
 from tests.conftest import PROJECT
+from tests.federated.conftest import case_names
 
 KEY = bytes(range(32))
 CASES = 24
@@ -45,7 +46,8 @@ def steps(number, noise=0.0, clip=1e-3, mode="hooks", physical_batch=32, sampled
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     release = Release(noise, sampled, number)
-    private = privacy.gradients(model, optimizer, release, CASES, clip, SecretRandom(KEY))
+    random = SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, case_names(CASES), clip, random)
     seen = []
     for batch in private.batches():
         private.compute(batch, objective)
@@ -83,7 +85,8 @@ def test_the_gradients_are_clipped_to_the_norm_of_the_moment():
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     release = Release(0.0, 1.0, 3)
-    private = privacy.gradients(model, optimizer, release, CASES, 1e-4, SecretRandom(KEY))
+    random = SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, case_names(CASES), 1e-4, random)
     found = []
     for batch in private.batches():
         private.compute(batch, objective)
@@ -134,7 +137,8 @@ def test_without_adaptation_there_is_no_norm_to_keep():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     privacy = DPSGD(noise_multiplier=1.0)
     release = Release(1.0, 1.0, 1)
-    private = privacy.gradients(model, optimizer, release, 4, privacy.clip, SecretRandom(KEY))
+    random = SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, case_names(4), privacy.clip, random)
     private.close()
     assert private.clip is None
 

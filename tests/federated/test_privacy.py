@@ -14,6 +14,7 @@ from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
 from federated.privacy.site_level import clip_to
 from models import build_model
+from tests.federated.conftest import case_names
 
 KEY = bytes(range(32))
 
@@ -124,7 +125,8 @@ def gradients_of(mode, noise=0.0, clip_norm=0.5, physical_batch=32, dims=3, rate
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     privacy = DPSGD(clip=clip_norm, noise_multiplier=1.0, mode=mode, physical_batch=physical_batch)
     release = Release(noise, rate, 1)
-    private = privacy.gradients(model, optimizer, release, cases, privacy.clip, SecretRandom(KEY))
+    names, random = case_names(cases), SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, names, privacy.clip, random)
     (batch,) = private.batches()
     private.compute(batch, objective)
     found = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
@@ -164,7 +166,8 @@ def test_poisson_batches_draw_each_case_on_its_own():
     privacy = DPSGD(noise_multiplier=1.0)
     release = Release(1.0, 0.2, 2000)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    private = privacy.gradients(model, optimizer, release, 50, privacy.clip, SecretRandom(KEY))
+    names, random = case_names(50), SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, names, privacy.clip, random)
     sizes = [len(batch) for batch in private.batches()]
     private.close()
     assert len(sizes) == 2000
