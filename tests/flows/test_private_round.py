@@ -111,7 +111,7 @@ def test_a_norm_of_all_sites_follows_their_updates_and_stands_in_the_ledger(
     run, in_process, protection
 ):
     """Nearly no noise, so that every update is seen to be longer than the first norm."""
-    adaptive = [*SITE[:2], "privacy.noise_multiplier=0.05", "privacy.adaptive.rate=0.5"]
+    adaptive = [*SITE[:2], "privacy.noise_multiplier=0.02", "privacy.adaptive.rate=0.5"]
     first = "privacy.clip=0.001"
     folder = run(overrides=[*adaptive, first, *protection])
     clips = [entry.clip for entry in ledger("site-00").spendings()]
