@@ -69,9 +69,9 @@ def _beyond(budget: Budget, spending: Spending, before: float, needed: float) ->
     return ConsiliumError(
         f"{spending.site} has a privacy budget of {_limit(budget)} and has spent {before:.3g}; "
         f"round {spending.round_number} of run {spending.run} would make it {needed:.3g} "
-        f"(mechanism {spending.mechanism!r}), so it was not started there. Let the run go on without it "
-        f"(sites.on_dropout=continue), {remedy}, or have the site's data protection officer change "
-        "it with `consilium ledger budget`."
+        f"(mechanism {spending.mechanism!r}), so it was not started there. Let the run go on "
+        f"without it (sites.on_dropout=continue), {remedy}, or have the site's data protection "
+        "officer change it with `consilium ledger budget`."
     )
 
 

@@ -195,7 +195,7 @@ def _parsed(line: bytes, previous: str) -> Entry | None:
     if not seam or end[64:] != _END or sha256(body + b"}").hexdigest().encode() != end[:64]:
         return None
     try:
-        entry = json.loads(body + b"}")
+        entry = json.loads((body + b"}").decode())
     except ValueError:
         return None
     if not isinstance(entry, dict) or entry.get("previous") != previous:

@@ -63,7 +63,9 @@ class _Contents:
         self.spendings.append(spending)
         self.by_run.setdefault(spending.run, []).append(spending)
         totals = self.trained if spending.trains else self.evaluated
-        totals.setdefault(spending.records, Counter())[Kind.of(spending)] += spending.steps
+        if spending.records not in totals:
+            totals[spending.records] = Counter()
+        totals[spending.records][Kind.of(spending)] += spending.steps
 
 
 # By path, what this process has read of it; whole files are read once.

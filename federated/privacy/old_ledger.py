@@ -46,13 +46,6 @@ def old_files(dataset: str) -> list[Path]:
     return sorted(path for place in places for path in (place / dataset).glob("*-*.jsonl"))
 
 
-def migrated_files(dataset: str) -> list[Path]:
-    """Those that were taken over, under the names that they have since."""
-    places = {ledger_root(), Path(".consilium/ledger").resolve()}
-    pattern = f"*-*.jsonl{MIGRATED}"
-    return sorted(path for place in places for path in (place / dataset).glob(pattern))
-
-
 def read_old(path: Path) -> OldLedger:
     """Read a ledger file of an older version.
 
@@ -82,10 +75,15 @@ def read_old(path: Path) -> OldLedger:
 
 
 def put_aside(path: Path) -> None:
-    """Keep a file that was taken over, with its head, under another name."""
-    for one in (path.with_suffix(".head.json"), path):
+    """Keep a file that was taken over, and then its head, under other names."""
+    for one in (path, path.with_suffix(".head.json")):
         if one.is_file():
-            one.rename(one.with_name(one.name + MIGRATED))
+            target = one.with_name(one.name + MIGRATED)
+            number = 1
+            while target.exists():
+                number += 1
+                target = one.with_name(f"{one.name}{MIGRATED}-{number}")
+            one.rename(target)
 
 
 def _read_head(path: Path) -> Head:

@@ -11,6 +11,7 @@ import pytest
 
 import federated.privacy.ledger as ledger_module
 from federated.errors import ConsiliumError
+from federated.privacy import hash_chain
 from federated.privacy.accounting import epsilon
 from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
@@ -118,6 +119,24 @@ class TestRecords:
         ledger_module._READ[ledger.path] = known
         assert len(ledger.spendings()) == 2
         assert self.worst(ledger, ["a"]) == self.of(100)
+
+
+def test_a_spend_reads_no_more_than_was_added_since_the_last(ledger, monkeypatch):
+    """With every run of a data set in one file it would otherwise take longer and longer."""
+    read = []
+    parsed = hash_chain._parsed
+    monkeypatch.setattr(hash_chain, "_parsed", lambda *a: read.append(1) or parsed(*a))
+    for _ in range(20):
+        ledger.spend(ONE, ["a"])
+    assert not read
+    ledger_module._READ.clear()
+    ledger.spend(ONE, ["a"])
+    assert len(read) == 20  # wholly, once in a process
+    ledger.spend(ONE, ["a"])
+    ledger.spendings("run")
+    assert len(read) == 20
+    ledger.head()
+    assert len(read) == 20 + 22
 
 
 class TestBudgetOfRecords:
