@@ -6,6 +6,7 @@ data set, and all simulated sites have parts of its records.
 """
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from federated.configuration.experiment import Experiment
@@ -106,24 +107,30 @@ def enter_evaluation(
     enter(run, site, round_number, records, mechanism=mechanism)
 
 
+def refuse_evaluation(run: Path, site: str) -> None:
+    """Before a run's first round: refuse what :func:`enter_evaluation` would refuse after it.
+
+    Raises:
+        ConsiliumError: a budget does not allow that the site's cases are evaluated.
+    """
+    experiment = worker_context(run).experiment
+    records = [record for split in SPLITS[1:] for record in site_cases(run, site, split).records]
+    run_id = RunFolder(run).run_id
+    holder_ledger(experiment).refuse(_evaluation(experiment, site, run_id), records)
+
+
 def enter_file_evaluation(experiment: Experiment, site: str, records: Sequence[str]) -> None:
     """Enter that scores of a model file on a site's cases are told, outside of any run.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.
     """
-    none = NO_RELEASE
-    spending = Spending(
-        EVALUATION,
-        "record",
-        none.noise_multiplier,
-        none.sampling_rate,
-        none.steps,
-        0.0,
-        0,
-        "consilium evaluate",
-        experiment.name,
-        site,
-    )
     if records:
+        spending = _evaluation(experiment, site, "consilium evaluate")
         holder_ledger(experiment).spend(spending, records)
+
+
+def _evaluation(experiment: Experiment, site: str, run: str) -> Spending:
+    noise, rate, steps = astuple(NO_RELEASE)
+    name = experiment.name
+    return Spending(EVALUATION, "record", noise, rate, steps, 0.0, 0, run, name, site)

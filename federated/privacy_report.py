@@ -1,7 +1,7 @@
 """What sites have spent, from the holder's ledger: for a run's rounds and for its summary."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import inf, isinf
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from federated.patients import most_of_one
 from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
-from federated.privacy.spending import NO_MECHANISM, Spending
+from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
 from federated.private_release import planned_release
 from federated.run_folder import RunFolder
 from federated.worker import POOLED, worker_context
@@ -27,7 +27,7 @@ def spent_so_far(folder: RunFolder, site: str) -> float | None:
     """
     privacy = worker_context(folder.root).experiment.privacy
     assert isinstance(privacy, Private)
-    own = _own(folder, site)
+    own = _as_simulated(_own(folder, site))
     return _finite(spent(own, privacy.unit or "record", privacy.delta, "rdp"))
 
 
@@ -36,6 +36,11 @@ def _own(folder: RunFolder, site: str) -> list[Spending]:
     ledger = holder_ledger(worker_context(folder.root).experiment)
     entries = ledger.spendings(folder.run_id)
     return [entry for entry in entries if entry.trains and entry.site in (site, POOLED)]
+
+
+def _as_simulated(own: list[Spending]) -> list[Spending]:
+    """The entries as if their noise came from a secret, which is what a simulation is of."""
+    return [replace(entry, mechanism=entry.mechanism.removesuffix(SEEDED)) for entry in own]
 
 
 def _finite(epsilon: float) -> float | None:
@@ -49,15 +54,17 @@ def report_site(run: Path, site: str) -> dict[str, Any]:
     of any of the site's training cases: that of the case, or with privacy for sites of the site,
     that has spent most. ``epsilon_per_round`` is that of the round with the least noise,
     ``epsilon_patient`` that over the run of a patient who has ``cases_of_one_patient`` cases, the
-    most that any has. ``None`` stands for "no guarantee", and for a number that nobody knows. The
-    head is kept in the site's home too.
+    most that any has. ``None`` stands for "no guarantee", and for a number that nobody knows. With
+    ``privacy.noise=seeded`` the ε of the run are those that secret noise would have had; in the
+    ledger such a release has no bound. The head is kept in the site's home too.
     """
     folder, context = RunFolder(run), worker_context(run)
     privacy, ledger = context.experiment.privacy, holder_ledger(context.experiment)
     own = _own(folder, site)
     report: dict[str, Any] = {"holder": ledger.holder, **_cases_of_one(run, site)}
     if isinstance(privacy, Private):
-        report |= _private_report(folder, site, privacy, own, report["cases_of_one_patient"])
+        simulated, most = _as_simulated(own), report["cases_of_one_patient"]
+        report |= _private_report(folder, site, privacy, simulated, most)
     else:
         report |= dict.fromkeys(EPSILONS)
     head = ledger.last()

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from federated.entering import enter, training_records
+from federated.entering import enter, refuse_evaluation, training_records
 from federated.files import read_json
 from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work
@@ -16,6 +16,7 @@ from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
+from federated.privacy.spending import SEEDED
 from federated.protection.keys import keys_root, refuse_keys_in
 from federated.run_folder import RunFolder
 from federated.strategies.resfim import StyleNoise
@@ -31,8 +32,10 @@ def plan_site(run: Path, site: str) -> dict[str, Any]:
     """What a site is to release in every round, and what a person should know of that.
 
     Raises:
-        ConsiliumError: the privacy that is asked for cannot be reached.
+        ConsiliumError: the privacy that is asked for cannot be reached, or a budget does not allow
+            that the site's cases are evaluated.
     """
+    refuse_evaluation(run, site)
     folder = RunFolder(run)
     experiment = folder.experiment()
     privacy = experiment.privacy
@@ -100,7 +103,7 @@ def begin_release(
         site,
         round_number,
         records,
-        mechanism=privacy.mechanism,
+        mechanism=privacy.mechanism + (SEEDED if privacy.noise == "seeded" else ""),
         unit=privacy.unit or "record",
         release=release,
         clip=clip,

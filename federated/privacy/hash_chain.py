@@ -131,10 +131,7 @@ class HashChain:
 
     def append(self, checked: Checked, content: Mapping[str, Any]) -> Head:
         """Append an entry behind what was checked, and sync it to the disk; under the lock."""
-        now = datetime.now(UTC).isoformat()
-        text = json.dumps({"time": now, **content, "previous": checked.head.hash})
-        found = sha256(text.encode()).hexdigest()
-        line = text[:-1].encode() + _SEAM + found.encode() + _END
+        line, found = chained(content, checked.head.hash)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             # What a crash left of an entry was never followed by its release.
@@ -183,6 +180,14 @@ class HashChain:
             file.seek(checked.size)
             rest = file.read()
         return [line for line in rest.splitlines(True) if line.endswith(b"\n")]
+
+
+def chained(content: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
+    """The line of an entry that follows the hash ``previous``, and its own hash."""
+    now = datetime.now(UTC).isoformat()
+    text = json.dumps({"time": now, **content, "previous": previous})
+    found = sha256(text.encode()).hexdigest()
+    return text[:-1].encode() + _SEAM + found.encode() + _END, found
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int]:

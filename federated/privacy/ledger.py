@@ -108,6 +108,14 @@ class Ledger:
                 self.sets.store(touched)
             return self._append(contents, {"kind": "spending", **asdict(spending)})
 
+    def refuse(self, spending: Spending, records: Collection[str]) -> None:
+        """Refuse what :meth:`spend` would refuse, and enter nothing.
+
+        Raises:
+            ConsiliumError: it would pass a budget, or the ledger is not whole.
+        """
+        refuse_beyond(self._account(self._current()), spending, record_set(records))
+
     def set_budget(self, budget: Budget, records: Collection[str] | None = None) -> Head:
         """Enter a budget for ``records``, or for all that the holder has and will have.
 

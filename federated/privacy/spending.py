@@ -15,6 +15,9 @@ EVALUATION = "evaluation in the clear"
 PICTURES = "pictures in the clear"
 IN_THE_CLEAR = frozenset({EVALUATION, PICTURES})
 WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED}) | IN_THE_CLEAR
+# Behind the name of a mechanism whose noise comes from the experiment's seed: everyone who takes
+# part knows it, so that it protects from nobody.
+SEEDED = ", with noise from the seed"
 NO_RELEASE = Release(noise_multiplier=0.0, sampling_rate=1.0, steps=1)
 
 
@@ -112,7 +115,7 @@ class Kind:
         on mixtures of Gaussians, whose sensitivities are ordered stochastically).
         """
         noise, rate = self.noise_multiplier, self.sampling_rate
-        if self.mechanism in WITHOUT_BOUND or noise == 0:
+        if noise == 0 or self.mechanism in WITHOUT_BOUND or self.mechanism.endswith(SEEDED):
             return None
         if self.unit != unit:
             if unit == "site":

@@ -11,6 +11,8 @@ import yaml
 
 from federated.config import load_experiment
 from federated.data.deal import deal
+from federated.data.families import FAMILIES
+from federated.data.folder_phantom import write_phantom
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
 from federated.data.prepared import write_dealt
@@ -21,6 +23,7 @@ from federated.files import write_json
 from federated.joining import join_site
 from federated.model_evaluation import evaluate_file
 from federated.model_file import save_model
+from federated.patients import most_of_one
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, ledger_root
 from federated.privacy.spending import EVALUATION, NO_MECHANISM
@@ -30,7 +33,7 @@ from federated.run_folder import RunFolder, new_run
 from federated.site import evaluate_site, train_site
 from federated.style_exchange import share_style
 from federated.worker import POOLED, model_header, new_model, worker_context
-from tests.conftest import TINY_PARAMS, tiny_arrays
+from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
 
 DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
 
@@ -211,6 +214,9 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         evaluate_site(folder.root, "site-00", 0)
     assert not folder.site_path(0, "site-00", "predictions").exists()
+    # A run that evaluates is not begun.
+    with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
+        begin()
 
 
 def test_scores_of_a_model_file_are_entered(begin, tmp_path):
@@ -278,6 +284,18 @@ def test_the_summary_of_a_run_without_privacy_says_what_the_ledger_has(begin):
     assert said["epsilon_ledger"] is None
 
 
+def test_noise_from_the_seed_bounds_nothing_in_the_ledger(begin):
+    folder = begin({**DP, "noise": "seeded"})
+    train_site(folder.root, "site-00", 1)
+    assert worst(folder) == float("inf")
+    report = report_site(folder.root, "site-00")
+    assert report["epsilon"] > 0  # of the simulation
+    assert report["epsilon_ledger"] is None
+    ledger_of(folder).set_budget(Budget("record", 1e6, 1e-3))
+    with pytest.raises(ConsiliumError, match="would make it inf"):
+        train_site(folder.root, "site-01", 1)
+
+
 def test_epsilon_of_the_ledger_is_that_of_the_worst_record(begin):
     first = begin()
     train_site(first.root, "site-00", 1)
@@ -293,3 +311,13 @@ def test_epsilon_of_the_ledger_is_that_of_the_worst_record(begin):
     # MedMNIST has no patients.
     (warning,) = plan_site(other.root, "site-01")["warnings"]
     assert "does not say which cases are of one patient" in warning
+
+
+def test_the_patients_of_a_folder_are_known(tmp_path):
+    write_phantom(FAMILIES["retina"], tmp_path / "retina", 24, seed=0, shape=(100, 100))
+    experiment = load_experiment("retina", [f"data.root={tmp_path}"], PROJECT / "params.yaml")
+    cases = held_cases(experiment, load(locate(experiment.data), experiment.data))
+    most = [most_of_one(cases.patients(site, "train")) for site in cases.partition.sites]
+    assert sorted(most) == [1, 2]  # both eyes of a patient, in one of the two sets
+    for site in cases.partition.sites:
+        assert len(cases.patients(site, "train")) == len(cases.records([site], "train"))
