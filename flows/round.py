@@ -21,6 +21,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.prepared import PreparedFolder
 from federated.exchange import write_initial_state
 from federated.files import write_json
+from federated.ledger_migration import take_over
 from federated.model_file import save_model
 from federated.optimization import trained_parameters
 from federated.privacy_report import summarise_privacy
@@ -103,7 +104,7 @@ def fl_round(
     with open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool)
+        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool, Path(params))
         data_seconds = time.time() - data_started
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
@@ -152,9 +153,16 @@ def _began() -> float:
 
 
 def _inputs(
-    experiment: Experiment, folder: RunFolder, prepared: Path | None, pool: Executor
+    experiment: Experiment,
+    folder: RunFolder,
+    prepared: Path | None,
+    pool: Executor,
+    params: Path,
 ) -> Prepared:
-    """Prepare the data or take what is prepared, and write what the rounds start from."""
+    """Prepare the data or take what is prepared, and write what the rounds start from.
+
+    Ledgers of older versions are taken over before anything is entered.
+    """
     # Also of a run that broke off in its first round: a site may have sent something of it.
     begun_with = folder.data() if folder.begun() else None
     if prepared:
@@ -169,6 +177,9 @@ def _inputs(
     if inputs.excluded:
         # The configuration was checked with all sites; what is left has to be enough too.
         experiment.protection.check(experiment.cohort(len(folder.sites())))
+    runs = folder.root.parent.parent
+    if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
+        tell(said)
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
         # Refuses layers that are not there before anything is trained.
@@ -248,11 +259,11 @@ def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
 
 
 def _privacy(run: Run) -> dict[str, Any]:
-    """The privacy part of the summary, from the sites' ledgers."""
-    if not run.experiment.privacy.unit:
-        return summarise_privacy(run.experiment, {})
+    """The privacy part of the summary, from the ledger of who holds the data."""
     reports = report_privacy(run.pool, run.folder.root, run.sites)
     privacy = summarise_privacy(run.experiment, reports)
+    if not run.experiment.privacy.unit:
+        return privacy
     run_epsilon, all_epsilon = (
         "without bound" if privacy[key] is None else f"{privacy[key]:.3g}"
         for key in ("epsilon", "epsilon_ledger")
