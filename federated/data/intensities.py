@@ -41,8 +41,7 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
         _refuse_no_hounsfield(values, clipped, family, name)
     clipped -= low
     clipped /= high - low
-    unit: Floats = clipped.astype(np.float32, copy=False)
-    return unit
+    return np.asarray(clipped, np.float32)
 
 
 def normalised(unit: Floats, family: Family, name: str) -> tuple[Floats, tuple[float, ...]]:

@@ -22,7 +22,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP")
 # A JPEG with previews behind it, as phones make, which are left.
 MPO = "MPO"
 LOSSY = ("JPEG", MPO)
-ORIENTATION, PHOTOMETRIC = 0x0112, 262
+ORIENTATION = 0x0112
+# Of TIFF.
+BITS, PHOTOMETRIC, FORMAT = 258, 262, 339
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 UPRIGHT = 1
 
@@ -112,12 +114,17 @@ def _read(path: Path, picture: Image.Image) -> Picture:
         )
     # Before EXIF, which of PNG is read by loading all.
     tiles = [str(tile.args) for tile in getattr(picture, "tile", ())]
-    narrowed = picture.mode not in WIDE and any(";16" in tile for tile in tiles)
+    tags: Any = getattr(picture, "tag_v2", {})
+    wide = any(";16" in tile for tile in tiles) or max(tags.get(BITS, (8,))) > 8
+    narrowed = wide and picture.mode not in WIDE
+    unsigned = picture.mode == "I" and tags.get(BITS) == (32,) and tags.get(FORMAT, (1,)) == (1,)
     inverted = _stays_inverted(path, picture)
     compression = str(picture.info.get("compression", ""))
     orientation = _orientation(picture)
     picture.load()
     values = _wide_colours(path, picture, orientation) if narrowed else _values(path, picture)
+    if unsigned:
+        values = values.view(np.uint32)
     if inverted:
         values = np.iinfo(values.dtype).max - values
     if form != "TIFF":  # which Pillow has turned already
@@ -179,10 +186,11 @@ def _wide_colours(path: Path, picture: Image.Image, orientation: int) -> npt.NDA
     # Takes a moment to import.
     import SimpleITK as sitk  # noqa: N813 - as everywhere
 
-    wide = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    try:
+        wide = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    except RuntimeError:
+        wide = np.zeros(0, np.uint16)
     narrow = np.asarray(picture)
-    if picture.mode == "RGBA" and wide.shape[-1] == 2:  # grey and alpha
-        narrow = narrow[..., [0, 3]]
     turned = picture.format == "TIFF" and orientation != UPRIGHT
     same = wide.dtype == np.uint16 and wide.shape == narrow.shape
     if turned or not same or not np.array_equal(wide >> 8, narrow):
@@ -190,4 +198,4 @@ def _wide_colours(path: Path, picture: Image.Image, orientation: int) -> npt.NDA
             f"The picture {path} has 16 bits a colour in a form that cannot be read without losing "
             "some. Save it upright as PNG, grey or RGB."
         )
-    return _opaque(path, wide) if wide.shape[-1] in (2, 4) else np.moveaxis(wide, -1, 0)
+    return _opaque(path, wide) if wide.shape[-1] == 4 else np.moveaxis(wide, -1, 0)

@@ -164,41 +164,41 @@ class TestTheSameMask:
     not TRAINED.is_file() or not (REAL_DATA / "hippocampus").is_dir(),
     reason=f"no trained model or files beside {REAL_DATA}",
 )
-def test_six_real_cases_get_the_same_mask_however_they_are_stored(tmp_path):
+@pytest.mark.parametrize("number", range(40, 46))
+def test_a_real_case_gets_the_same_mask_however_it_is_stored(tmp_path, number):
+    path = sorted((REAL_DATA / "hippocampus/images").glob("*.nii.gz"))[number]
+    image = nibabel.load(path)
+    values = np.asarray(image.dataobj, np.float32)
+
     def image_of(values, affine=None, header=None):
         return nibabel.Nifti1Image(values, image.affine if affine is None else affine, header)
 
     def mask(made):
         nibabel.save(made, tmp_path / "x.nii.gz")
-        (path,) = predict_files(TRAINED, [tmp_path / "x.nii.gz"], tmp_path / "out")
-        return nibabel.load(path)
+        (written,) = predict_files(TRAINED, [tmp_path / "x.nii.gz"], tmp_path / "out")
+        return nibabel.load(written)
 
-    scores = []
-    for path in sorted((REAL_DATA / "hippocampus/images").glob("*.nii.gz"))[40:46]:
-        image = nibabel.load(path)
-        values = np.asarray(image.dataobj, np.float32)
-        plain = array(mask(image_of(values)))
-        truth = array(nibabel.load(path.parent.parent / "labels" / path.name))
-        scores.append(mean_dice(plain, truth))
-        stored = {
-            "x10": image_of(values * 10),
-            "+1000": image_of(values + 1000),
-            "-1024": image_of(values - 1024),
-            "z": image_of((values - values.mean()) / values.std()),
-            "1": image_of(values, turned(2, 1) @ image.affine),
-            "10": image_of(values, turned(0, 10) @ image.affine),
-            "44": image_of(values, turned(1, 44) @ image.affine),
-            "two": image_of(values, turned(2, 20) @ turned(0, 15) @ image.affine),
-            "big": image_of(values.astype(">f4"), None, nibabel.Nifti1Header(endianness=">")),
-        }
-        for name, made in stored.items():
-            assert mean_dice(array(mask(made)), plain) >= 0.999, name
-        for codes in ("LPI", "PIR", "ASL", "SRA"):
-            there = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
-            back = ornt_transform(axcodes2ornt(codes), io_orientation(image.affine))
-            found = mask(image.as_reoriented(there)).as_reoriented(back)
-            assert mean_dice(array(found), plain) >= 0.999, codes
-    assert np.mean(scores) > 0.67
+    plain = array(mask(image_of(values)))
+    truth = array(nibabel.load(path.parent.parent / "labels" / path.name))
+    assert mean_dice(plain, truth) > 0.55
+    stored = {
+        "x10": image_of(values * 10),
+        "+1000": image_of(values + 1000),
+        "-1024": image_of(values - 1024),
+        "z": image_of((values - values.mean()) / values.std()),
+        "1": image_of(values, turned(2, 1) @ image.affine),
+        "10": image_of(values, turned(0, 10) @ image.affine),
+        "44": image_of(values, turned(1, 44) @ image.affine),
+        "two": image_of(values, turned(2, 20) @ turned(0, 15) @ image.affine),
+        "big": image_of(values.astype(">f4"), None, nibabel.Nifti1Header(endianness=">")),
+    }
+    for name, made in stored.items():
+        assert mean_dice(array(mask(made)), plain) >= 0.999, name
+    for codes in ("LPI", "PIR", "ASL", "SRA"):
+        there = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
+        back = ornt_transform(axcodes2ornt(codes), io_orientation(image.affine))
+        found = mask(image.as_reoriented(there)).as_reoriented(back)
+        assert mean_dice(array(found), plain) >= 0.999, codes
 
 
 def mean_dice(found, true):

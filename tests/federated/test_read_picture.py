@@ -1,6 +1,8 @@
 """Pictures keep every grey level and lie upright, or are refused."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -41,6 +43,31 @@ def test_real_numbers_and_32_bits_of_tiff_survive(tmp_path):
     wide = RAMP.astype(np.int32) * 70000
     read = read_volume(saved(tmp_path / "b.tif", Image.fromarray(wide)))
     np.testing.assert_array_equal(read.values[2], wide)
+
+
+def test_32_bits_without_a_sign_are_not_negative(tmp_path):
+    import tifffile
+
+    wide = RAMP.astype(np.uint32) * 2**24
+    tifffile.imwrite(tmp_path / "a.tif", wide)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.tif").values[0], wide)
+
+
+def test_sixteen_bits_in_planes_or_with_alpha_are_read_whole_or_refused(tmp_path):
+    import tifffile
+
+    planes = np.random.default_rng(1).integers(0, 2**16, (3, 9, 14)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
+    refused(tmp_path / "a.tif", read_volume, "16 bits a colour")
+    row = b"\0" + bytes(range(16)) * 2
+    header = struct.pack(">IIBBBBB", 8, 2, 16, 4, 0, 0, 0)  # grey and alpha
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(row * 2)), (b"IEND", b""))
+    content = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    refused(tmp_path / "a.png", read_volume, "16 bits a colour")
 
 
 def test_big_endian_tiff_is_read_as_it_is_meant(tmp_path):
