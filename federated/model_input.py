@@ -44,7 +44,7 @@ def class_images(images: npt.NDArray[Any], header: ModelHeader, name: str) -> np
         )
     if not len(images):
         return np.asarray(images, np.uint8)
-    check_numbers(images, name)
+    check_numbers(images, name, leading=0)
     scaled = _to_255(images, header, name)
     flat = scaled.reshape(len(scaled), -1)
     constant = np.flatnonzero(flat.min(axis=1) == flat.max(axis=1))

@@ -67,8 +67,11 @@ class Volume:
         return tuple(self.values.shape[1:])
 
 
-def check_numbers(values: npt.NDArray[Any], name: str) -> None:
-    """Refuse an array ``(channels or cases, *spatial)`` with anything but finite numbers.
+def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None:
+    """Refuse an array with anything but finite numbers.
+
+    Args:
+        leading: how many axes, such as channels, come before those that say where a voxel is.
 
     Raises:
         NotFiniteError: says how many voxels, and where the first one is.
@@ -88,7 +91,7 @@ def check_numbers(values: npt.NDArray[Any], name: str) -> None:
         wrong |= np.abs(values) > LARGEST_FLOAT32
     voxels = int(wrong.sum())
     if voxels:
-        first = tuple(int(index) for index in np.argwhere(wrong)[0][1:])
+        first = tuple(int(index) for index in np.argwhere(wrong)[0][leading:])
         raise NotFiniteError(
             f"The image {name} has {voxels} of {values.size} voxels that are NaN, infinite or too "
             f"large for 32 bits, the first at {first} counted from 0. Every voxel has to be a "
