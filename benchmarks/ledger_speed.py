@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from federated.privacy import hash_chain
+from federated.privacy import hash_chain, record_sets
 from federated.privacy import ledger as ledger_module
 from federated.privacy.ledger import Budget, Ledger, Spending
 from federated.randomness import numpy_generator
@@ -80,10 +80,11 @@ def main() -> None:
 
         def cold(number: int) -> None:
             ledger_module._READ.clear()
-            ledger.spend(ONE, sets[number])
+            record_sets._KNOWN.clear()
+            Ledger(ledger.path).spend(ONE, sets[number])
 
         def warm(number: int) -> None:
-            ledger.spend(ONE, sets[number % len(sets)])
+            Ledger(ledger.path).spend(ONE, sets[number % len(sets)])
 
         table = Table(title=f"entering a release, {entries} entries before")
         for column in ("", "milliseconds", "of the processor"):

@@ -13,7 +13,7 @@ beside it, heads that were seen in another folder of the home.
 import os
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -21,55 +21,18 @@ from typing import Any
 from federated.home import consilium_home
 from federated.privacy.account import Account
 from federated.privacy.budget import UNITS, refuse_beyond
-from federated.privacy.composition import Histories, Touched
-from federated.privacy.hash_chain import Checked, Entry, HashChain, Head
+from federated.privacy.composition import Histories
+from federated.privacy.hash_chain import Checked, HashChain, Head
 from federated.privacy.kept_heads import by_number, home_heads
+from federated.privacy.ledger_contents import Contents
 from federated.privacy.record_sets import Records, RecordSets, record_set
-from federated.privacy.spending import Budget, Kind, Spending, Unit
+from federated.privacy.spending import Budget, Spending, Unit
 
 __all__ = ["Budget", "Head", "Ledger", "Spending", "Unit", "ledger_root"]
 
 
-@dataclass
-class _Contents:
-    """What was read of a ledger file, and what it says."""
-
-    checked: Checked = field(default_factory=Checked)
-    spendings: list[Spending] = field(default_factory=list)
-    by_run: dict[str, list[Spending]] = field(default_factory=dict)
-    # What touched each set of records: by training, and by evaluation.
-    trained: dict[str | None, Counter[Kind]] = field(default_factory=dict)
-    evaluated: dict[str | None, Counter[Kind]] = field(default_factory=dict)
-    budgets: list[Budget] = field(default_factory=list)
-    # Files of older versions whose entries were taken over, by their last hash.
-    migrated: dict[str, str] = field(default_factory=dict)
-    # Which sets touch which records, kept while no other sets come.
-    touched: dict[Any, Touched] = field(default_factory=dict)
-
-    def add(self, entry: Entry) -> None:
-        """Take in an entry."""
-        kind = entry["kind"]
-        if kind == "spending":
-            self._spend(Spending(**{name: entry[name] for name in Spending.__dataclass_fields__}))
-        elif kind == "budget":
-            names = Budget.__dataclass_fields__
-            self.budgets.append(Budget(**{name: entry[name] for name in names}))
-        elif kind == "migrated":
-            self.migrated[entry["source"]] = entry["head"]
-            for one in entry["entries"]:
-                self.add(one)
-
-    def _spend(self, spending: Spending) -> None:
-        self.spendings.append(spending)
-        self.by_run.setdefault(spending.run, []).append(spending)
-        totals = self.trained if spending.trains else self.evaluated
-        if spending.records not in totals:
-            totals[spending.records] = Counter()
-        totals[spending.records][Kind.of(spending)] += spending.steps
-
-
 # By path, what this process has read of it; whole files are read once.
-_READ: dict[Path, _Contents] = {}
+_READ: dict[Path, Contents] = {}
 
 
 class Ledger:
@@ -279,32 +242,32 @@ class Ledger:
         """
         return self._account(self._current()).of_patients(patients)
 
-    def _current(self, anew: bool = False) -> _Contents:
+    def _current(self, anew: bool = False) -> Contents:
         if not self.path.is_file() and not self.head_path.is_file() and not home_heads(self.path):
-            return _Contents()
+            return Contents()
         with self._chain.locked(writing=False):
             return self._read(anew)
 
-    def _read(self, anew: bool = False) -> _Contents:
+    def _read(self, anew: bool = False) -> Contents:
         """What the file says now, once it is found whole; under the lock."""
         known = _READ.pop(self.path, None)
         heads: dict[int, str] = {}
         if anew or known is None or not self._chain.extends(known.checked):
-            known = _Contents()
+            known = Contents()
             heads = by_number(kept.head for kept in home_heads(self.path))
         for entry in self._chain.read(known.checked, heads):
             known.add(entry)
         _READ[self.path] = known
         return known
 
-    def _append(self, contents: _Contents, entry: dict[str, Any]) -> Head:
+    def _append(self, contents: Contents, entry: dict[str, Any]) -> Head:
         _READ.pop(self.path, None)
         head = self._chain.append(contents.checked, entry)
         contents.add(entry)
         _READ[self.path] = contents
         return head
 
-    def _account(self, contents: _Contents) -> Account:
+    def _account(self, contents: Contents) -> Account:
         return Account(
             contents.trained,
             contents.evaluated,

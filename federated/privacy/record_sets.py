@@ -36,12 +36,16 @@ def record_set(records: Collection[str]) -> RecordSet:
     return _record_set(tuple(records))
 
 
+# By folder and name, the sets that this process has read or written.
+_KNOWN: dict[Path, dict[str, Records]] = {}
+
+
 class RecordSets:
-    """The stored sets of a folder; what was read or written once is kept in memory."""
+    """The stored sets of a folder; what this process has read or written stays in memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._known: dict[str, Records] = {}
+        self._known = _KNOWN.setdefault(folder, {})
 
     def path(self, name: str) -> Path:
         """Where a set lies."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from math import inf
@@ -16,6 +17,7 @@ from federated.privacy.accounting import epsilon
 from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
 from federated.privacy.ledger import Budget, Ledger, Spending
+from federated.privacy.record_sets import record_set
 from federated.privacy.spending import EVALUATION
 
 NOTHING = Spending("none", "record", 0.0, 1.0, 1, 0.0, 1, "run", "adrenal", "site-00")
@@ -137,6 +139,22 @@ def test_a_spend_reads_no_more_than_was_added_since_the_last(ledger, monkeypatch
     assert len(read) == 20
     ledger.head()
     assert len(read) == 20 + 22
+
+
+def test_what_several_enter_at_once_is_all_there(ledger):
+    def enter(worker):
+        for number in range(10):
+            Ledger(ledger.path).spend(replace(ONE, round_number=number), [f"r{worker}"])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(4)))
+    assert ledger.head().count == 40
+    assert {entry.records for entry in ledger.spendings()} == {
+        record_set([f"r{worker}"]).name for worker in range(4)
+    }
+    assert ledger.histories(["r0"], "record").worst(1e-5, "rdp") == epsilon(
+        [replace(ONE, steps=500).release], 1e-5, "rdp"
+    )
 
 
 class TestBudgetOfRecords:
