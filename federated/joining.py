@@ -11,6 +11,7 @@ from typing import Any
 
 from federated.config import resolve
 from federated.configuration.experiment import Experiment
+from federated.entering import enter, enter_evaluation, training_records
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
 from federated.masked_training import MaskedRule
@@ -79,10 +80,17 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
 
     ``run`` is the site's folder, ``federation`` that of the finished run. The weights are left in
     the site's memory of the last round.
+
+    Raises:
+        ConsiliumError: a budget of who holds the site's data does not allow it.
     """
     started = time.time()
     folder, others = RunFolder(run), RunFolder(federation)
     context = worker_context(run)
+    # What is trained without noise and evaluated here goes into the federation's folder, the
+    # tracking server and the registry.
+    enter(run, site, 1, training_records(run, site))
+    enter_evaluation(run, site, 1)
     experiment, model = context.experiment, context.model
     common = others.experiment()
     state = read_state(others.state_path(kept_round(others.records(), common.selection)))

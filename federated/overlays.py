@@ -15,9 +15,11 @@ from matplotlib.patches import Patch
 from federated.data.families import Family
 from federated.data.prepared_case import PreparedCase
 from federated.data.segmented_cases import SegmentedCases
+from federated.entering import enter_evaluation
 from federated.files import atomic_path
 from federated.learning.segmentation import segment
 from federated.learning.segmentation_metrics import CaseScore, score_case, worst_median_best
+from federated.privacy.spending import PICTURES
 from federated.run_folder import RunFolder
 from federated.site import site_weights_after
 from federated.worker import site_cases, worker_context
@@ -30,10 +32,14 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
 
     Returns:
         The pictures, ``overlays/SITE-worst.png`` and so on in the run's folder.
+
+    Raises:
+        ConsiliumError: a budget does not allow it.
     """
     folder, context = RunFolder(run), worker_context(run)
     cases = site_cases(run, site, "test")
     assert isinstance(cases, SegmentedCases)
+    enter_evaluation(run, site, round_number, ("test",), PICTURES)
     state, weights = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     device = next(context.model.parameters()).device

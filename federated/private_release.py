@@ -4,20 +4,19 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from federated.configuration.experiment import Experiment
-from federated.data.partition import Partition
+from federated.entering import enter, refuse_evaluation, training_records
 from federated.files import read_json
 from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work
+from federated.patients import patient_warnings
 from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
-from federated.privacy.ledger import Ledger, Spending, Unit, ledger_root
 from federated.privacy.noise import SecretRandom, secret_random, seeded_random
+from federated.privacy.spending import SEEDED
 from federated.protection.keys import keys_root, refuse_keys_in
 from federated.run_folder import RunFolder
 from federated.strategies.resfim import StyleNoise
@@ -29,22 +28,14 @@ from federated.worker import worker_context
 STYLE_MECHANISM = "gaussian mean of styles"
 
 
-def site_ledger(experiment: Experiment, data_md5: str, partition: Partition, site: str) -> Ledger:
-    """The ledger of a site's training cases: the same in every run and experiment that uses them.
-
-    Simulated sites of another partition hold other cases and have ledgers of their own.
-    """
-    cases = ",".join(map(str, sorted(partition.sites[site]["train"])))
-    name = sha256(f"{data_md5}|{cases}".encode()).hexdigest()[:12]
-    return Ledger(ledger_root() / experiment.data.dataset / f"{site}-{name}.jsonl")
-
-
 def plan_site(run: Path, site: str) -> dict[str, Any]:
     """What a site is to release in every round, and what a person should know of that.
 
     Raises:
-        ConsiliumError: the privacy that is asked for cannot be reached.
+        ConsiliumError: the privacy that is asked for cannot be reached, or a budget does not allow
+            that the site's cases are evaluated.
     """
+    refuse_evaluation(run, site)
     folder = RunFolder(run)
     experiment = folder.experiment()
     privacy = experiment.privacy
@@ -52,7 +43,13 @@ def plan_site(run: Path, site: str) -> dict[str, Any]:
     cases = folder.partition().cases(site, "train")
     steps = local_work(cases, experiment.training, batch_norm=False).steps
     release = privacy.plan(cases, steps, experiment.training.batch_size, experiment.rounds)
-    return {**asdict(release), "warnings": privacy.warnings(cases, len(folder.sites()))}
+    warnings = privacy.warnings(cases, len(folder.sites()))
+    patients = worker_context(run).cases.patients(site, "train")
+    planned = [
+        privacy.of_round(release, n + 1, experiment.rounds) for n in range(experiment.rounds)
+    ]
+    warnings += patient_warnings(privacy, site, planned, patients)
+    return {**asdict(release), "warnings": warnings}
 
 
 @dataclass(frozen=True)
@@ -84,22 +81,33 @@ class PrivateRound:
 def begin_release(
     folder: RunFolder, site: str, round_number: int, clip: float | None
 ) -> PrivateRound | None:
-    """Enter what the site is about to release in its ledger; ``None`` without privacy.
+    """Enter what the site is about to release in the ledger; ``None`` without privacy.
 
-    ``clip`` is where the clipping norm has got, if it changes.
+    Without privacy it is entered too, as a release without a bound. ``clip`` is where the clipping
+    norm has got, if it changes.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
     """
     context = worker_context(folder.root)
     experiment, privacy = context.experiment, context.experiment.privacy
+    records = training_records(folder.root, site)
     if not isinstance(privacy, Private):
+        enter(folder.root, site, round_number, records)
         return None
     clip = privacy.clip if clip is None else clip
     planned = planned_release(folder, site)
     release = privacy.of_round(planned, round_number, experiment.rounds)
-    unit = privacy.unit or "record"
-    _spend(folder, site, privacy.mechanism, unit, release, clip, round_number)
+    enter(
+        folder.root,
+        site,
+        round_number,
+        records,
+        mechanism=privacy.mechanism + (SEEDED if privacy.noise == "seeded" else ""),
+        unit=privacy.unit or "record",
+        release=release,
+        clip=clip,
+    )
     random = _noise_source(folder, privacy, site, round_number)
     return PrivateRound(privacy, release, clip, random)
 
@@ -111,37 +119,16 @@ def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> Secr
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
     """
     release = Release(noise.noise_multiplier, sampling_rate=1.0, steps=1)
-    _spend(folder, site, STYLE_MECHANISM, "record", release, noise.clip, round_number=0)
-    return secret_random(_secrets(folder), site, folder.run_id, 0, STYLE_MECHANISM)
-
-
-def _spend(
-    folder: RunFolder,
-    site: str,
-    mechanism: str,
-    unit: Unit,
-    release: Release,
-    clip: float,
-    round_number: int,
-) -> None:
-    context = worker_context(folder.root)
-    experiment = context.experiment
-    ledger = site_ledger(experiment, folder.data().md5, context.partition, site)
-    refuse_keys_in(folder.root.parent.parent, ledger.path)
-    ledger.spend(
-        Spending(
-            mechanism,
-            unit,
-            release.noise_multiplier,
-            release.sampling_rate,
-            release.steps,
-            clip,
-            round_number,
-            folder.run_id,
-            experiment.name,
-            site,
-        )
+    enter(
+        folder.root,
+        site,
+        0,
+        training_records(folder.root, site),
+        mechanism=STYLE_MECHANISM,
+        release=release,
+        clip=noise.clip,
     )
+    return secret_random(_secrets(folder), site, folder.run_id, 0, STYLE_MECHANISM)
 
 
 def _secrets(folder: RunFolder) -> Path:

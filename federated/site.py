@@ -13,6 +13,7 @@ from federated.agreement import trained_values
 from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, Split
+from federated.entering import enter_evaluation
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.learning import Arrays as Predictions
@@ -196,6 +197,7 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round."""
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
+    enter_evaluation(run, site, round_number)
     state, weights = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     arrays = {

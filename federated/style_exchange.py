@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from federated.entering import enter
 from federated.privacy.clipping import clipped
 from federated.private_release import begin_style_release
 from federated.randomness import torch_generator
@@ -40,13 +41,15 @@ def site_style(folder: RunFolder, site: str) -> Vector:
     """The mean style of a site's training cases ``(channels, *block)``, noised where so set.
 
     Raises:
-        ConsiliumError: the noise would pass the site's budget.
+        ConsiliumError: it would pass a budget; without noise, any that there is.
     """
     experiment = worker_context(folder.root).experiment
     strategy, cases = experiment.strategy, site_cases(folder.root, site, "train")
     assert isinstance(strategy, ResFIM)
     noise = strategy.style_noise
     random = begin_style_release(folder, site, noise) if noise else None
+    if not noise:
+        enter(folder.root, site, 0, cases.records)
     # As it is, not augmented; what is random is where patches are drawn.
     settings = experiment.training.model_copy(update={"augment": "none"})
     generator = torch_generator(experiment.seed, purpose="style", site=site)

@@ -22,6 +22,7 @@ from federated.data.prepared import PreparedFolder
 from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
+from federated.ledger_migration import take_over
 from federated.model_file import save_model
 from federated.optimization import trained_parameters
 from federated.privacy_report import summarise_privacy
@@ -104,7 +105,7 @@ def fl_round(
     with open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool)
+        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool, Path(params))
         data_seconds = time.time() - data_started
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
@@ -151,9 +152,16 @@ def _began() -> float:
 
 
 def _inputs(
-    experiment: Experiment, folder: RunFolder, prepared: Path | None, pool: Executor
+    experiment: Experiment,
+    folder: RunFolder,
+    prepared: Path | None,
+    pool: Executor,
+    params: Path,
 ) -> Prepared:
-    """Prepare the data or take what is prepared, and write what the rounds start from."""
+    """Prepare the data or take what is prepared, and write what the rounds start from.
+
+    Ledgers of older versions are taken over before anything is entered.
+    """
     if prepared:
         inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root)
     else:
@@ -169,6 +177,9 @@ def _inputs(
             f"resume, or start a new run with `consilium run {experiment.name}`."
         )
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
+    runs = folder.root.parent.parent
+    if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
+        tell(said)
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
         # Refuses layers that are not there before anything is trained.
@@ -246,11 +257,11 @@ def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
 
 
 def _privacy(run: Run) -> dict[str, Any]:
-    """The privacy part of the summary, from the sites' ledgers."""
-    if not run.experiment.privacy.unit:
-        return summarise_privacy(run.experiment, {})
+    """The privacy part of the summary, from the ledger of who holds the data."""
     reports = report_privacy(run.pool, run.folder.root, run.sites)
     privacy = summarise_privacy(run.experiment, reports)
+    if not run.experiment.privacy.unit:
+        return privacy
     run_epsilon, all_epsilon = (
         "without bound" if privacy[key] is None else f"{privacy[key]:.3g}"
         for key in ("epsilon", "epsilon_ledger")

@@ -11,7 +11,7 @@ from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
-from federated.data.records import labelled_digests
+from federated.data.records import case_digest, labelled_digests
 from federated.data.scanner import ScannerProfile, apply_profile, scanner_profile
 from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
 
@@ -24,6 +24,7 @@ class SiteCases:
         self._experiment, self._dataset = experiment, dataset
         self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
         self._made = lru_cache(maxsize=None)(self._make)
+        self._records = lru_cache(maxsize=None)(self._digests_of)
 
     def of(self, site: str, split: Split) -> Cases:
         """The cases of one site."""
@@ -32,6 +33,25 @@ class SiteCases:
     def pooled(self, sites: Iterable[str], split: Split) -> Cases:
         """Those of several sites together."""
         return self._made(tuple(sites), split)
+
+    def records(self, sites: Iterable[str], split: Split) -> tuple[str, ...]:
+        """The digests of the records of one site or several; no image is shown for it."""
+        return tuple(digest for site in sites for digest in self._records(site, split))
+
+    def patients(self, site: str, split: Split) -> tuple[str, ...] | None:
+        """Of whom each case of a site is; ``None`` where the data set does not say."""
+        if isinstance(self._dataset, Dataset):
+            return None
+        cases = self._dataset.cases[split]
+        return tuple(cases[index].patient for index in self.partition.sites[site][split])
+
+    def _digests_of(self, site: str, split: Split) -> tuple[str, ...]:
+        indices = list(self.partition.sites[site][split])
+        if isinstance(self._dataset, Dataset):
+            images, labels = self._dataset.images[split], self._dataset.labels[split]
+            return labelled_digests(images[indices], labels[indices])
+        cases = self._dataset.cases[split]
+        return tuple(case_digest(cases[index]) for index in indices)
 
     def _make(self, sites: tuple[str, ...], split: Split) -> Cases:
         if isinstance(self._dataset, Dataset):
@@ -59,8 +79,6 @@ class SiteCases:
         indices, profile = list(self.partition.sites[site][split]), self._profile(site)
         images = dataset.images[split][indices]
         labels = dataset.labels[split][indices]
-        if not profile or not indices:
-            return LabelledImages(images, labels)
-        return LabelledImages(
-            apply_profile(images, profile), labels, labelled_digests(images, labels)
-        )
+        if profile and indices:
+            images = apply_profile(images, profile)
+        return LabelledImages(images, labels, self._records(site, split))

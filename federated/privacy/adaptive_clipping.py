@@ -5,12 +5,12 @@ grows while that share is below γ, and falls while it is above.
 
 The counts are released too. Where one unit more or less changes Σ (b_i − ½) by at most s, noise of
 σ_b on it and of z_Δ·C on the sum of what is clipped, with z_Δ = (z⁻² − (σ_b/s)⁻²)^(−½), is together
-one Gaussian mechanism of noise multiplier z (Theorem 1 there, which has s = ½). That z stands in the
-plan and in the ledger, and nothing further is spent on the norm.
+one Gaussian mechanism of noise multiplier z (Theorem 1 there, which has s = ½). That z stands in
+the plan and in the ledger, and nothing further is spent on the norm.
 
 s is ½ where a unit is there or not, as a case is in a step: it adds ½ or −½, or nothing. It is 1
-where a unit's update is zero instead, as a site's is: a zero update is at most C long and sends ½, a
-long one sends −½, and the two are furthest apart in the clipped update at the same time.
+where a unit's update is zero instead, as a site's is: a zero update is at most C long and sends ½,
+a long one sends −½, and the two are furthest apart in the clipped update at the same time.
 """
 
 from math import exp, sqrt

@@ -186,7 +186,7 @@ class Constant(SecretRandom):
 
 
 def exact_epsilon(distance, delta):
-    """ε of two Gaussians ``distance`` standard deviations apart (Balle and Wang 2018, Theorem 8)."""
+    """ε of two Gaussians so many standard deviations apart (Balle and Wang 2018, Theorem 8)."""
 
     def excess(epsilon):
         upper = norm.cdf(distance / 2 - epsilon / distance)
