@@ -4,8 +4,8 @@
 
 Each row is the median over five sites of encrypting an update that is compressed already and of
 adding it to the sum, and of decrypting the sum, in seconds of one core; for CKKS with the noise of
-an opening, made for --rounds of --sites. `worst error` is that of the sum: of values within ±1/5 for CKKS, of
-levels where it must be 0.
+an opening, made for --rounds of --sites. `worst error` is that of the sum: of values within ±1/5
+for CKKS, of levels where it must be 0.
 """
 
 import argparse
