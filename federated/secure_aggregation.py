@@ -196,16 +196,27 @@ def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -
 
 
 def agreed_round(folder: RunFolder, round_number: int, roster: Roster | None = None) -> Round:
-    """What all parties know of a round of a run, once the keys are advertised."""
+    """What all parties know of a round of a run, once the keys are advertised.
+
+    Raises:
+        ConsiliumError: keys are told of sites that were not asked, whose holders could be anybody.
+    """
     if roster is None:
         roster, _ = _read_roster(folder, round_number)
     experiment = folder.experiment()
     protection, bits = experiment.protection, experiment.compression.bits
     assert isinstance(protection, SecAggPlus)
     assert bits is not None
-    asked = len(choose_sites(experiment, folder.sites(), round_number))
+    asked = choose_sites(experiment, folder.sites(), round_number)
     names = sorted(roster.advertised)
-    return protection.begin(folder.run_id, round_number, names, asked, experiment.seed, bits)
+    unknown = [name for name in names if name not in asked]
+    if unknown:
+        raise ConsiliumError(
+            f"Round {round_number} is told the keys of {', '.join(unknown)}, not asked in it; who "
+            "has those could hold shares of everyone's. No site goes on. Resume the run; the round "
+            "begins anew."
+        )
+    return protection.begin(folder.run_id, round_number, names, len(asked), experiment.seed, bits)
 
 
 def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -> None:

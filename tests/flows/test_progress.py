@@ -2,6 +2,9 @@ from io import StringIO
 
 from rich.console import Console
 
+from federated.protection import CKKS, Cohort, SecAggPlus
+from federated.protection.keys import PublicContext
+from flows.describe import protection_lines
 from flows.progress import listener, shown_on
 
 METRICS = {"auc": 0.8765, "accuracy": 0.7, "loss": 0.5}
@@ -36,3 +39,16 @@ def test_a_metric_that_is_not_defined_is_left_out():
     with shown_on(console):
         listener().round_done(1, 1, METRICS | {"auc": None}, 1.0)
     assert console.file.getvalue() == "round 1/1: validation accuracy 0.700, loss 0.500 (1.0 s)\n"
+
+
+def test_what_protects_updates_is_told_with_its_numbers():
+    assert protection_lines({"name": "plain"}) == []
+    public = PublicContext(CKKS().parameters(1000, Cohort(10, 10, 20, None)), "key")
+    (line,) = protection_lines(CKKS().report(Cohort(10, 10, 20, None), public))
+    assert "at least 3 sites are opened, at most 400 of them" in line
+    assert "40 bits of statistical security, off by" in line
+    public = PublicContext(CKKS().parameters(1000, Cohort(10, 10, 20, 8)), "key")
+    (line,) = protection_lines(CKKS().report(Cohort(10, 10, 20, 8), public))
+    assert line.endswith("and exact")
+    (line,) = protection_lines(SecAggPlus().report(Cohort(10, 10, 20, 8), None))
+    assert line.endswith("7 of 10 holders of a site's shares are needed")

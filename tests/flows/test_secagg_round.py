@@ -8,9 +8,10 @@ import pytest
 
 import flows.secagg
 from federated.errors import ConsiliumError
+from federated.exchange import protect_site
 from federated.protection.keys import keys_root, site_secrets_folder
 from federated.run_folder import MESSAGE_KINDS, latest_run
-from federated.secure_aggregation import answer_site
+from federated.secure_aggregation import answer_site, share_site
 from tasks.secagg import forget
 from tests.flows.conftest import weights
 
@@ -100,6 +101,23 @@ def test_no_sum_of_two_sites_is_unmasked(run, in_process, failing, project):
     with pytest.raises(ConsiliumError, match=r"is of 2 of 3 sites.*min_sites=3.*missing: site-01"):
         run(rounds=1, overrides=[*SECAGG, *CONTINUE])
     assert not latest_run(project / "runs", "tiny").state_path(1).exists()
+
+
+def test_a_site_shares_nothing_with_names_that_were_not_asked(
+    run, in_process, failing, project, monkeypatch
+):
+    """Shares of its seeds would go to whoever made the names up."""
+    failing("answer site-01 1", "answer site-02 1")
+    monkeypatch.setattr(flows.secagg, "forget", lambda *given: None)
+    with pytest.raises(ConsiliumError, match="cannot be unmasked"):
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    folder = latest_run(project / "runs", "tiny")
+    roster = json.loads(folder.roster_path(1).read_text())
+    roster["advertised"]["ghost"] = roster["advertised"]["site-02"]
+    folder.roster_path(1).write_text(json.dumps(roster))
+    for stage in (share_site, protect_site):
+        with pytest.raises(ConsiliumError, match="keys of ghost, not asked"):
+            stage(folder.root, "site-01", 1)
 
 
 @pytest.mark.parametrize("arrived", [["site-00"], ["site-00", "site-02"], ["site-00"] * 3])
