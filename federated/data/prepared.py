@@ -74,10 +74,20 @@ class PreparedFolder:
         return LocatedFile(target, located.source, located.md5)
 
     def data(self) -> LocatedFile:
-        """The data file that :meth:`store_dataset` kept."""
+        """The data file that :meth:`store_dataset` kept.
+
+        Raises:
+            ConsiliumError: there is none, or what is said of it names a file elsewhere.
+        """
         value = self._read("dataset/dataset.json")
-        path = self.root / "dataset" / value["file"]
-        return LocatedFile(path, value["source"], value["md5"])
+        file = str(value.get("file", ""))
+        inside = Path(file).name == file and file not in ("", "..")
+        if not inside or not (self.root / "dataset" / file).exists():
+            raise ConsiliumError(
+                f"The prepared folder {self.root} has no data file {file!r:.120} in dataset/, "
+                f"which its dataset.json names. Make it with `consilium prepare {self.root.name}`."
+            )
+        return LocatedFile(self.root / "dataset" / file, value["source"], value["md5"])
 
     def dealt(self) -> Partition:
         """The cases of each site, before validation."""

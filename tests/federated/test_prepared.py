@@ -1,12 +1,16 @@
 """The prepared folder of an experiment."""
 
+import json
 import shutil
+
+import pytest
 
 from federated.data.dataset import LocatedFile
 from federated.data.families import FAMILIES
 from federated.data.folder_dataset import folder_md5
 from federated.data.folder_phantom import write_phantom
 from federated.data.prepared import PreparedFolder
+from federated.errors import ConsiliumError
 
 
 def test_data_put_together_from_links_are_kept_as_files(tmp_path):
@@ -22,3 +26,14 @@ def test_data_put_together_from_links_are_kept_as_files(tmp_path):
     shutil.rmtree(linked)
     shutil.rmtree(plain)
     assert folder_md5(kept.path) == md5
+
+
+@pytest.mark.parametrize("file", ["../secret.npz", "/etc/passwd", "", "..", "missing.npz", None])
+def test_the_data_file_of_a_prepared_folder_lies_in_it(tmp_path, file):
+    (tmp_path / "secret.npz").write_bytes(b"")
+    place = tmp_path / "prepared" / "dataset"
+    place.mkdir(parents=True)
+    text = json.dumps({"file": file, "source": "files", "md5": "0"})
+    (place / "dataset.json").write_text(text)
+    with pytest.raises(ConsiliumError, match=r"which its dataset\.json names"):
+        PreparedFolder(tmp_path / "prepared").data()
