@@ -136,6 +136,7 @@ def _summary(
         "moved": joined.moved,
         "before": dict(joined.before.per_site[site]),
         "after": dict(joined.after.per_site[site]),
+        "classes_absent": {s: list(c) for s, c in joined.after.classes_absent.items()},
         "seconds": joined.seconds,
         "seed": experiment.seed,
     }

@@ -86,6 +86,6 @@ def _by_way_of(url: str) -> str:
     if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
         return ""
     return (
-        f", by way of the proxy {without_password(proxy)} of {parts.scheme.upper()}_PROXY; put {parts.hostname} into "
-        "NO_PROXY if it is to be asked without"
+        f", by way of the proxy {without_password(proxy)} of {parts.scheme.upper()}_PROXY; put "
+        f"{parts.hostname} into NO_PROXY if it is to be asked without"
     )
