@@ -148,6 +148,7 @@ def _summary(
         "privacy": summarise_privacy(experiment, {}),
         "before": dict(joined.before.per_site[site]),
         "after": dict(joined.after.per_site[site]),
+        "classes_absent": {s: list(c) for s, c in joined.after.classes_absent.items()},
         "seconds": joined.seconds,
         "seed": experiment.seed,
     }

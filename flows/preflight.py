@@ -26,7 +26,8 @@ def require_servers_and_folders(configured: str | None, *, tracked: bool = True)
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             require_writable(Path("mlruns"), "of MLflow, below the working folder")
     if configured:
-        require_answer(configured, "/health", "PREFECT_API_URL", "have a temporary server started")
+        otherwise = "have a temporary server started"
+        require_answer(configured, "/health", "PREFECT_API_URL", otherwise, must_know=True)
     else:
         # Where the temporary server keeps its database.
         require_writable(get_current_settings().home, "PREFECT_HOME, by default ~/.prefect")

@@ -1,6 +1,7 @@
 """Whether a server answers that a run is told to use, found out before anything waits for it."""
 
 import os
+import re
 from functools import lru_cache
 from threading import Thread
 from urllib.parse import urlsplit
@@ -15,16 +16,20 @@ CONNECT_S = 5.0
 LONGEST_S = 12.0
 # What proxies answer for a server behind them that does not.
 GATEWAY = (502, 503, 504)
+NOT_FOUND = 404
 
 
 @lru_cache(maxsize=16)
-def require_answer(url: str, health: str, variable: str, otherwise: str) -> None:
+def require_answer(
+    url: str, health: str, variable: str, otherwise: str, *, must_know: bool = False
+) -> None:
     """Ask a server for any answer; one that has answered is not asked again.
 
     Args:
         url: where the server is, as ``variable`` has it. What is no HTTP address is not asked.
         health: a page of it that needs no rights, such as ``/health``.
         otherwise: what happens where the variable is not set, for a person.
+        must_know: whether a server that does not know the page is another one.
 
     Raises:
         ConsiliumError: it does not answer within 12 seconds; names ``variable``.
@@ -39,7 +44,8 @@ def require_answer(url: str, health: str, variable: str, otherwise: str) -> None
                 url.rstrip("/") + health, timeout=httpx.Timeout(LONGEST_S, connect=CONNECT_S)
             )
             status = response.status_code
-            said[0] = f"the answer is HTTP {status}" if status in GATEWAY else ""
+            wrong = status in GATEWAY or (must_know and status == NOT_FOUND)
+            said[0] = f"the answer is HTTP {status}" if wrong else ""
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             said[0] = str(error) or type(error).__name__
 
@@ -48,8 +54,9 @@ def require_answer(url: str, health: str, variable: str, otherwise: str) -> None
     asking.join(LONGEST_S)
     if said[0]:
         raise ConsiliumError(
-            f"{variable} is {url}, and no server answers there ({said[0]}){_by_way_of(url)}. Start "
-            f"that server, mend {variable}, or unset it to {otherwise}."
+            f"{variable} is {without_password(url)}, and no such server answers there "
+            f"({without_password(said[0])}){_by_way_of(url)}. Start that server, mend {variable}, "
+            f"or unset it to {otherwise}."
         )
 
 
@@ -63,6 +70,11 @@ def require_mlflow() -> None:
         require_answer(url, "/health", "MLFLOW_TRACKING_URI", "use the local mlruns/")
 
 
+def without_password(text: str) -> str:
+    """An address, or a text with some, without the names and passwords in them."""
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
+
+
 def _by_way_of(url: str) -> str:
     """Which proxy was asked, if any."""
     try:
@@ -74,6 +86,6 @@ def _by_way_of(url: str) -> str:
     if not proxy or not parts.hostname or proxy_bypass(parts.hostname):
         return ""
     return (
-        f", by way of the proxy {proxy} of {parts.scheme.upper()}_PROXY; put {parts.hostname} into "
-        "NO_PROXY if it is to be asked without"
+        f", by way of the proxy {without_password(proxy)} of {parts.scheme.upper()}_PROXY; put "
+        f"{parts.hostname} into NO_PROXY if it is to be asked without"
     )

@@ -20,7 +20,7 @@ from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
 from federated.files import cannot_write, locked, write_text
 from federated.run_folder import RunFolder
-from tasks.reachable import require_mlflow
+from tasks.reachable import require_mlflow, without_password
 
 STORE = Path("mlruns")
 PER_SITE = ("auc", "accuracy", "dice", "hd95", "assd", "loss")
@@ -98,9 +98,8 @@ def start_tracking(
             else f"Make {STORE.resolve()} and the files in it readable and writable."
         )
         said = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConsiliumError(
-            f"MLflow at {tracking_uri()} cannot be used ({said}). {remedy}"
-        ) from error
+        text = without_password(f"MLflow at {tracking_uri()} cannot be used ({said})")
+        raise ConsiliumError(f"{text}. {remedy}") from error
     write_text(marker, run.info.run_id + "\n")
     return str(run.info.run_id)
 

@@ -69,9 +69,13 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CONSILIUM_DEBUG"):
             raise
-        said = _of_this_machine(error) or (
-            f"this should not have happened ({type(error).__name__}: {error}). Run the "
-            "command again as `consilium --debug …` and report what it prints."
+        said = (
+            _of_this_machine(error)
+            or _of_a_server(error)
+            or (
+                f"this should not have happened ({type(error).__name__}: {error}). Run the "
+                "command again as `consilium --debug …` and report what it prints."
+            )
         )
         print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)
@@ -92,6 +96,18 @@ def _of_this_machine(error: Exception) -> str:
     return (
         f"{where}: {error.strerror}. Make it readable and writable to you, free some space, or "
         "name another folder (--runs, data.root, CONSILIUM_HOME, PREFECT_HOME)."
+    )
+
+
+def _of_a_server(error: Exception) -> str:
+    """A Prefect server that answers no more; ``""`` for any other mistake."""
+    if type(error).__module__.split(".")[0] != "httpx" and "Failed to reach API" not in str(error):
+        return ""
+    api = os.environ.get("PREFECT_API_URL")
+    which = f"that PREFECT_API_URL names, {api}," if api else "of this run"
+    return (
+        f"the Prefect server {which} does not answer any more ({error}). Start it again; complete "
+        "rounds are kept, and go on with: consilium resume EXPERIMENT"
     )
 
 

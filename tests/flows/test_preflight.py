@@ -146,12 +146,14 @@ class TestServers:
         monkeypatch.setattr("tasks.reachable.LONGEST_S", 1)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         began = time.monotonic()
-        with pytest.raises(ConsiliumError, match=rf"MLFLOW_TRACKING_URI is {url}, and no server"):
+        with pytest.raises(
+            ConsiliumError, match=rf"MLFLOW_TRACKING_URI is {url}, and no such server"
+        ):
             require_servers_and_folders(None)
         assert time.monotonic() - began < SOON_S
 
     def test_a_dead_prefect_api_is_named(self, nobody):
-        with pytest.raises(ConsiliumError, match=rf"PREFECT_API_URL is {nobody}/api, and no serv"):
+        with pytest.raises(ConsiliumError, match=rf"PREFECT_API_URL is {nobody}/api, and no such"):
             require_servers_and_folders(f"{nobody}/api")
 
     @pytest.mark.parametrize("url", ["http://", "http://[", "https://nowhere.invalid"])
@@ -165,6 +167,21 @@ class TestServers:
         with answering(status) as url:
             monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
             require_servers_and_folders(None)
+
+    def test_what_answers_and_is_no_prefect_is_named(self):
+        with (
+            answering(404) as url,
+            pytest.raises(ConsiliumError, match=r"no such server answers there \(.* HTTP 404\)"),
+        ):
+            require_servers_and_folders(f"{url}/api")
+
+    def test_a_server_that_stops_answering_is_no_mistake_of_ours(self, refused, monkeypatch):
+        def gone(*_):
+            raise RuntimeError("Failed to reach API at http://127.0.0.1:9/api/")
+
+        monkeypatch.setattr("federated.config.load_experiment", gone)
+        said = refused("sites", "show", "tiny")
+        assert "does not answer any more (Failed to reach API at http://127.0.0.1:9/api/)" in said
 
     def test_a_proxy_that_answers_in_its_place_is_named(self, monkeypatch):
         with answering(503) as proxy:
@@ -183,6 +200,14 @@ class TestServers:
     def test_every_command_names_a_dead_prefect_api(self, refused, nobody, command):
         with temporary_settings(updates={PREFECT_API_URL: f"{nobody}/api"}):
             assert f"PREFECT_API_URL is {nobody}/api" in refused(*command)
+
+    def test_no_password_is_shown(self, monkeypatch, nobody):
+        secret = nobody.replace("//", "//ann:secret@")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+        with pytest.raises(ConsiliumError) as caught:
+            require_servers_and_folders(None)
+        assert "secret" not in str(caught.value)
+        assert nobody.replace("//", "//***@") in str(caught.value)
 
     def test_a_database_is_not_asked(self, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
@@ -291,4 +316,4 @@ class TestDoctor:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", nobody)
         code, out, _ = call(capsys, monkeypatch, "doctor")
         assert code == 1
-        assert f"MLFLOW_TRACKING_URI is {nobody}, and no server answers" in out
+        assert f"MLFLOW_TRACKING_URI is {nobody}, and no such server answers" in out
