@@ -27,6 +27,7 @@ from torch import nn
 from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.medmnist import dataset_info
+from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
@@ -73,7 +74,11 @@ def epoch(
         private = DPSGD(noise_multiplier=1.0, mode=mode)
         random = SecretRandom(bytes(32))
         make = partial(
-            private.gradients, release=release, cases=cases, clip=private.clip, random=random
+            private.gradients,
+            release=release,
+            cases=identities(drawn.records),
+            clip=private.clip,
+            random=random,
         )
     before = _before()
     where = choose_device(device)

@@ -7,26 +7,32 @@ import torch
 import torchio as tio
 from torch import Tensor
 
-from federated.randomness import global_draws
+from federated.randomness import Draws, global_draws
 
 Augment = Literal["none", "flips", "torchio"]
 Sampling = Literal["shuffle", "balanced"]
 
 
-def augment(images: Tensor, how: Augment, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, how: Augment, draws: Draws) -> Tensor:
     """Change a batch ``(n, channels, *spatial)`` of intensities in [0, 1].
 
     ``flips`` mirrors; ``torchio`` also rotates, scales, shifts, and changes gamma and noise
-    (TorchIO, Pérez-García et al. 2021).
+    (TorchIO, Pérez-García et al. 2021). With a generator for each case, a case comes out the same
+    whatever else is in the batch.
     """
     if how == "none":
         return images
-    flipped = random_flips(images, generator)
-    return flipped if how == "flips" else _scanner_like(flipped, generator)
+    flipped = random_flips(images, draws)
+    if how == "flips":
+        return flipped
+    if isinstance(draws, torch.Generator):
+        return _scanner_like(flipped, draws)
+    cases = zip(torch.split(flipped, 1), draws, strict=True)
+    return torch.cat([flipped[:0], *(_scanner_like(case, own) for case, own in cases)])
 
 
 def augment_pair(
-    images: Tensor, masks: Tensor, how: Augment, mirrored: Sequence[int], generator: torch.Generator
+    images: Tensor, masks: Tensor, how: Augment, mirrored: Sequence[int], draws: Draws
 ) -> tuple[Tensor, Tensor]:
     """The same for normalised images and their masks ``(n, *spatial)``, which move alike.
 
@@ -35,10 +41,24 @@ def augment_pair(
     if how == "none":
         return images, masks.long()
     both = torch.cat([images, masks.unsqueeze(1).float()], dim=1)
-    flipped = random_flips(both, generator, mirrored)
+    flipped = random_flips(both, draws, mirrored)
     images, masks = flipped[:, :-1], flipped[:, -1].long()
     if how == "flips":
         return images, masks
+    if isinstance(draws, torch.Generator):
+        return _pairs_moved(images, masks, draws)
+    cases = zip(torch.split(images, 1), torch.split(masks, 1), draws, strict=True)
+    moved = [_pairs_moved(image, mask, own) for image, mask, own in cases]
+    return (
+        torch.cat([images[:0], *(image for image, _ in moved)]),
+        torch.cat([masks[:0], *(mask for _, mask in moved)]),
+    )
+
+
+def _pairs_moved(
+    images: Tensor, masks: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """TorchIO's changes of one case after the other."""
     flat = images.ndim == 4
     change = _scanner_changes(flat)
     changed = []
@@ -56,18 +76,26 @@ def augment_pair(
     )
 
 
-def random_flips(
-    images: Tensor, generator: torch.Generator, axes: Sequence[int] | None = None
-) -> Tensor:
+def random_flips(images: Tensor, draws: Draws, axes: Sequence[int] | None = None) -> Tensor:
     """Flip each case ``(channels, *spatial)`` along each axis with probability one half.
 
     ``axes`` are spatial ones, counted from 0; all where it is left out.
     """
     for axis in range(images.ndim - 2) if axes is None else axes:
-        chosen = torch.rand(len(images), generator=generator) < 0.5
+        chosen = _uniform(len(images), draws) < 0.5
         chosen = chosen.to(images.device).view(-1, *[1] * (images.ndim - 1))
         images = torch.where(chosen, images.flip(axis + 2), images)
     return images
+
+
+def _uniform(cases: int, draws: Draws) -> Tensor:
+    """A number in [0, 1) for each case, ``(cases,)``."""
+    if isinstance(draws, torch.Generator):
+        return torch.rand(cases, generator=draws)
+    numbers = torch.empty(cases)
+    for case, own in enumerate(draws):
+        numbers[case].uniform_(generator=own)
+    return numbers
 
 
 def _scanner_changes(flat: bool) -> tio.Transform:

@@ -13,9 +13,16 @@ from pydantic import ValidationError
 from federated.configuration.combinations import refuse
 from federated.configuration.errors import closest, explain
 from federated.configuration.experiment import Experiment
-from federated.configuration.params_file import CHOICES, overlay, parse_overrides, read_params
+from federated.configuration.params_file import (
+    CHOICES,
+    as_override,
+    overlay,
+    parse_overrides,
+    read_params,
+)
 from federated.errors import ConsiliumError
 from federated.files import read_json
+from federated.names import refuse_name
 
 # Before the name of a backbone, as an experiment that can be run.
 PRETRAIN = "pretrain-"
@@ -72,7 +79,7 @@ def variant_overrides(variant: str, params: Path = Path("params.yaml")) -> list[
 
 def _items(entry: Mapping[str, Any]) -> list[str]:
     return [
-        f"{section}.{key}={value}"
+        as_override(f"{section}.{key}", value)
         for section, values in entry.items()
         for key, value in values.items()
     ]
@@ -114,7 +121,13 @@ def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
 
 
 def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
-    """Check plain values and freeze them as an :class:`Experiment`."""
+    """Check plain values and freeze them as an :class:`Experiment`.
+
+    Raises:
+        ConsiliumError: an unknown key, an impossible value, settings that do not go together, or a
+            name that no folder can have.
+    """
+    refuse_name(name, "an experiment's name", f" (in {where})")
     try:
         experiment = Experiment.model_validate({"name": name, **value})
     except ValidationError as error:
@@ -126,6 +139,17 @@ def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read a resolved experiment from a run's folder."""
-    value = read_json(path)
-    return resolve(value.pop("name"), value, str(path))
+    """Read a resolved experiment from a run's folder.
+
+    Raises:
+        ConsiliumError: it is missing, damaged, or no experiment.
+    """
+    try:
+        value = dict(read_json(path))
+        name = str(value.pop("name"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(
+            f"The configuration {path} cannot be read ({error!r}). Put the file back, or start a "
+            "new run."
+        ) from error
+    return resolve(name, value, str(path))

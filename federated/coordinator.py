@@ -5,7 +5,7 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
-from federated.data.partition import Partition
+from federated.data.partition import CaseCounts, Partition
 from federated.evaluation import Evaluation
 from federated.files import write_json
 from federated.learning import task_of
@@ -27,12 +27,12 @@ def choose_sites(experiment: Experiment, sites: list[str], round_number: int) ->
     return sorted(rng.choice(sites, size=count, replace=False).tolist())
 
 
-def training_cases(partition: Partition, site: str, sites: Iterable[str]) -> int:
+def training_cases(partition: CaseCounts, site: str, sites: Iterable[str]) -> int:
     """Training cases of a site, or of all ``sites`` for :data:`POOLED`."""
     return sum(partition.cases(one, "train") for one in (sites if site == POOLED else [site]))
 
 
-def site_weights(partition: Partition, asked: list[str]) -> dict[str, float]:
+def site_weights(partition: CaseCounts | Partition, asked: list[str]) -> dict[str, float]:
     """n_k / Σn over the sites asked, with n_k the training cases of site k."""
     if asked == [POOLED]:
         return {POOLED: 1.0}
@@ -43,7 +43,7 @@ def site_weights(partition: Partition, asked: list[str]) -> dict[str, float]:
 
 def participation(folder: RunFolder, experiment: Experiment, asked: list[str]) -> Participation:
     """Weights and work of the sites asked, and their share of all sites' training cases."""
-    partition, sites = folder.partition(), folder.sites()
+    partition, sites = folder.case_counts(), folder.sites()
     batch_norm = experiment.model.norm == "batch"
     cases = {site: training_cases(partition, site, sites) for site in asked}
     work: dict[str, LocalWork] = {

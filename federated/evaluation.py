@@ -1,7 +1,7 @@
 """How good a model is: over the cases of all sites together, and at each site."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,13 +17,17 @@ class Evaluation:
 
     ``spread`` tells how fair the model is: over the sites where a metric has a value, ``worst``,
     ``mean`` and ``sd`` (the population's standard deviation), sites counting alike. ``confusion``
-    are counts ``[true][predicted]`` over all cases, in classification alone.
+    are counts ``[true][predicted]`` over all cases, in classification alone. ``classes_absent`` are
+    the classes that no case of a split has: they are left out of means over classes, of all sites
+    together, and at each site those that ``absent_at`` names.
     """
 
     overall: Mapping[Split, Metrics]
     per_site: Mapping[str, Mapping[Split, Metrics]]
     spread: Mapping[Split, Mapping[str, Metrics]]
     confusion: Mapping[Split, Confusion]
+    classes_absent: Mapping[Split, Sequence[str]] = field(default_factory=dict)
+    absent_at: Mapping[str, Mapping[Split, Sequence[str]]] = field(default_factory=dict)
 
 
 def spread_over_sites(

@@ -6,27 +6,34 @@ all, since the state that comes of it is the same everywhere.
 """
 
 import time
-from functools import lru_cache
+from dataclasses import asdict
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Final
 
 from torch import nn
 
-from federated.agreement import agreed, sent_length
+from federated.agreement import agreed, sent_groups, sent_length
 from federated.configuration.experiment import Experiment
-from federated.coordinator import participation
+from federated.coordinator import choose_sites, participation
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.optimization import expected_change, local_work
+from federated.privacy_report import spent_so_far
 from federated.private_release import (
+    begin_release,
     largest_noise,
-    noise_levels,
+    noisy_grid,
     refuse_too_little_noise,
+    release_sources,
 )
 from federated.protection import Protection
 from federated.protection.homomorphic import CiphertextSums
 from federated.protection.keys import (
     PublicContext,
     SecretContext,
+    count_opening,
+    erase_keys,
     key_folder,
     new_key,
     read_public,
@@ -36,20 +43,23 @@ from federated.protection.keys import (
 from federated.protection.parameters import Parameters
 from federated.protection.secagg.protocol import Round
 from federated.protection.secagg_plus import Masking
+from federated.releases import Parts, arrays_digest, site_releases, state_digest
 from federated.run_folder import RunFolder
 from federated.secure_aggregation import agreed_round, masking
 from federated.strategies.strategy import Server
 from federated.training import has_batch_norm
-from federated.update import Layout, RoundState
+from federated.update import Arrays, CompressedUpdate, Layout, RoundState
 from federated.update_files import (
+    pack_compressed,
+    pack_memory,
     read_compressed,
     read_layout,
     read_memory,
     read_payload,
     read_state,
     read_update,
-    write_compressed,
     write_memory,
+    write_packed,
     write_payload,
     write_state,
 )
@@ -57,6 +67,9 @@ from federated.worker import StageResult, stage_result, worker_context
 
 # How many standard deviations of privacy noise a range of quantisation holds from the start.
 NOISE_ROOM = 4.0
+# What a site writes of a round's compression.
+COMPRESSED: Final = "compressed"
+RESIDUAL: Final = "residual"
 
 
 def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
@@ -71,14 +84,13 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
             f"Experiment {experiment.name} has protection.name={experiment.protection.name}, which "
             "has no key. Set protection.name=packed_bfv or ckks."
         )
-    length = sent_length(experiment, layout)
-    return protection.parameters(length, experiment.sites.asked, experiment.compression.bits)
+    return protection.parameters(sent_length(experiment, layout), experiment.cohort())
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
     """Write what round 1 starts from: the model's weights, and what is agreed on before it."""
     experiment = folder.experiment()
-    strategy, partition, training = experiment.strategy, folder.partition(), experiment.training
+    strategy, partition, training = experiment.strategy, folder.case_counts(), experiment.training
     layout = Layout.of(model, strategy.personal(model))
     weights = layout.flatten(model)
     server = strategy.open_server(weights[layout.shared])
@@ -98,7 +110,9 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
 
 
 def prepare_key(run: Path) -> PublicContext:
-    """At a site: take the key that fits the run, or make it; return what the coordinator may have.
+    """At a site: take the run's key, or make it; return what the coordinator may have.
+
+    A run that goes on has the key that it had, unless that is lost or made for other rounds.
 
     Raises:
         ConsiliumError: the keys' folder is inside the run's, or not usable.
@@ -107,16 +121,23 @@ def prepare_key(run: Path) -> PublicContext:
     experiment = folder.experiment()
     layout = read_layout(folder.state_path(folder.done_rounds()))
     parameters = key_parameters(experiment, layout)
-    place = key_folder(experiment.name, parameters)
+    place = key_folder(experiment.name, folder.run_id, parameters)
     refuse_keys_in(folder.root.parent.parent, place)
     if (place / "context.json").is_file():
         return read_public(place)
-    return new_key(experiment.name, parameters)
+    return new_key(experiment.name, folder.run_id, parameters)
 
 
-@lru_cache(maxsize=4)
-def _secret(experiment: str, public: PublicContext) -> SecretContext:
-    return read_secret(experiment, public)
+def erase_key(run: Path) -> None:
+    """At a site, once a run has ended: remove its key, from this process's memory as well."""
+    folder = RunFolder(run)
+    _secret.cache_clear()
+    erase_keys(folder.experiment().name, folder.run_id)
+
+
+@lru_cache(maxsize=1)
+def _secret(experiment: str, run_id: str, public: PublicContext) -> SecretContext:
+    return read_secret(experiment, run_id, public)
 
 
 def public_context(folder: RunFolder) -> PublicContext | None:
@@ -128,32 +149,66 @@ def public_context(folder: RunFolder) -> PublicContext | None:
 
 def _site_key(folder: RunFolder) -> SecretContext | None:
     public = public_context(folder)
-    return None if public is None else _secret(folder.experiment().name, public)
+    if public is None:
+        return None
+    return _secret(folder.experiment().name, folder.run_id, public)
 
 
 def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
-    """Weight the site's update by n_k / Σn, compress it, and keep what is not sent."""
+    """Weight the site's update by n_k / Σn, compress it, and keep what is not sent.
+
+    Where the levels get the noise of a privacy they are a release, made once: asked again, the site
+    sends what it stored.
+    """
     started = time.time()
     folder = RunFolder(run)
     experiment = worker_context(run).experiment
     update = read_update(folder.site_path(round_number, site, "update"))
     state = read_state(folder.state_path(round_number - 1))
-    path = folder.latest_memory(site, round_number - 1, "residual")
+    path = folder.latest_memory(site, round_number - 1, RESIDUAL)
     memory = read_memory(path) if path else {}
     known = agreed(folder, state)
-    noised = noise_levels(folder, site, round_number, sent_length(experiment, state.layout))
-    compressed, kept = experiment.compression.compress(update, weight, known, memory, noised)
-    if kept:
-        write_memory(folder.memory_path(round_number, site, "residual"), kept)
-    write_compressed(folder.site_path(round_number, site, "compressed"), compressed)
-    return stage_result(site, "compress", started, cases=update.cases)
+    compress = partial(experiment.compression.compress, update, weight, known, memory)
+    grid = noisy_grid(folder, sent_length(experiment, state.layout))
+    if grid is None:
+        parts = _packed(*compress())
+    else:
+        inputs = {
+            "update": arrays_digest({"vector": update.vector}),
+            "state": state_digest(state),
+            "memory": arrays_digest(memory),
+        }
+        given = {"weight": weight, "grid": asdict(grid)}
+        sources = release_sources(folder, site, round_number, "levels", None, inputs, given)
+
+        def make() -> Parts:
+            private = begin_release(folder, site, round_number, None)
+            assert private is not None
+            return _packed(*compress(partial(grid.levels, random=private.random)))
+
+        parts = site_releases(run, site).once(sources, make)
+    if RESIDUAL in parts:
+        write_packed(folder.memory_path(round_number, site, RESIDUAL), parts[RESIDUAL])
+    write_packed(folder.site_path(round_number, site, COMPRESSED), parts[COMPRESSED])
+    return stage_result(
+        site,
+        "compress",
+        started,
+        cases=update.cases,
+        epsilon=spent_so_far(folder, site) if grid else None,
+    )
+
+
+def _packed(compressed: CompressedUpdate, kept: Arrays) -> Parts:
+    parts = {COMPRESSED: pack_compressed(compressed)}
+    return parts | {RESIDUAL: pack_memory(kept)} if kept else parts
 
 
 def protect_site(run: Path, site: str, round_number: int) -> StageResult:
     """Protect the site's compressed update and write the payload that travels."""
     started = time.time()
     folder = RunFolder(run)
-    compressed = read_compressed(folder.site_path(round_number, site, "compressed"))
+    compressed = read_compressed(folder.site_path(round_number, site, COMPRESSED))
     protection: Protection = worker_context(run).experiment.protection
     key: SecretContext | Masking | None = _site_key(folder)
     received = 0
@@ -166,12 +221,26 @@ def protect_site(run: Path, site: str, round_number: int) -> StageResult:
     )
 
 
-def decrypt_site(run: Path, site: str, round_number: int, asked: list[str]) -> StageResult:
-    """Open the round's sum with the sites' key, and apply it."""
+def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) -> StageResult:
+    """Open the round's sum, which is that of ``arrived``, with the sites' key, and apply it.
+
+    What is written, for the coordinator to read in this simulation, is flooded already where the
+    protection is CKKS.
+
+    Raises:
+        ConsiliumError: the sum is of too few sites or of others than those asked, has too little
+            noise for its privacy, or the key has opened as many sums as it may.
+    """
     started = time.time()
     folder = RunFolder(run)
-    refuse_too_little_noise(folder, len(asked))
-    apply_sum(folder, round_number, asked, _site_key(folder))
+    experiment = folder.experiment()
+    asked = choose_sites(experiment, folder.sites(), round_number)
+    counted = experiment.protection.refuse_too_few(site, round_number, asked, arrived)
+    refuse_too_little_noise(folder, len(counted))
+    key = _site_key(folder)
+    if key is not None:
+        count_opening(experiment.name, folder.run_id, key.public)
+    apply_sum(folder, round_number, sorted(counted), key)
     return stage_result(site, "decrypt", started)
 
 
@@ -183,15 +252,25 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None
     """
     protection: Protection = folder.experiment().protection
     running = None
+    length = _summed_length(folder, round_number)
     for site in asked:
-        payload = read_payload(folder.site_path(round_number, site, "payload"))
+        payload = read_payload(folder.site_path(round_number, site, "payload"), length)
         if running is None:
             context = _coordinator_context(folder, round_number)
-            running = protection.open_sum(payload.length, round_number, context)
+            running = protection.open_sum(length, round_number, context)
         protection.add(running, payload)
     if running is None:
         raise ConsiliumError(f"No site was asked in round {round_number}.")
     write_payload(folder.sum_path(round_number), protection.close(running))
+
+
+def _summed_length(folder: RunFolder, round_number: int) -> int:
+    """How many numbers the sum of a round has: told by no payload, but by what all agree on."""
+    experiment = folder.experiment()
+    layout = read_layout(folder.state_path(round_number - 1))
+    if experiment.compression.same_positions:
+        return sent_length(experiment, layout)
+    return sum(sent_groups(experiment, layout))
 
 
 def download_size(folder: RunFolder, round_number: int) -> int:

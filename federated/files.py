@@ -1,4 +1,8 @@
-"""Writing files so that a reader sees the old one or the whole new one, never a part."""
+"""Writing files so that a reader sees the old one or the whole new one, never a part.
+
+A file that is its owner's alone has the mode :data:`PRIVATE`, and folders that are made for it are
+closed to others as well, whatever the umask is.
+"""
 
 import fcntl
 import hashlib
@@ -12,25 +16,46 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 
+# In bytes; the largest that is written is a partition of some million cases.
+MOST_JSON = 64 * 2**20
+# Permissions of a file, and of a folder, that is for its owner alone.
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+OTHERS = 0o077
+
+
+def make_folders(folder: Path, *, private: bool = False) -> None:
+    """Make a folder and those above it that are missing.
+
+    They are open to their owner alone if ``private`` is set, and also where the folder that they
+    are made in is: ``Path.mkdir`` with ``parents`` would leave those above to the umask.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    for place in [*reversed(folder.parents), folder]:
+        if place.is_dir():
+            continue
+        closed = private or not place.parent.stat().st_mode & OTHERS
+        # Somebody else may have made it in between; a file in its place is an error.
+        place.mkdir(PRIVATE_FOLDER if closed else 0o777, exist_ok=True)
+
 
 @contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed onto ``path``.
 
     On any exception the temporary file is removed and ``path`` is left as it was. ``mode`` are the
-    permissions it gets; until then its owner alone can read it.
+    permissions it gets; until then its owner alone can read it. Folders that are missing are made,
+    for their owner alone where the file is.
 
     Raises:
         ConsiliumError: the folder cannot be written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent, private=not mode & OTHERS)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     except OSError as error:
-        raise ConsiliumError(
-            f"Cannot write to the folder {path.parent}: {error.strerror}. "
-            "Make it writable, free some space, or name another folder."
-        ) from error
+        raise cannot_write(path.parent, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -50,14 +75,44 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
         os.close(folder)
 
 
+def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumError:
+    """What a person is told of a folder that cannot be written to.
+
+    Args:
+        which: what names the folder, such as a variable of the environment.
+    """
+    said = f" ({which})" if which else ""
+    return ConsiliumError(
+        f"Cannot write to the folder {folder}{said}: {error.strerror or error}. "
+        "Make it writable, free some space, or name another folder."
+    )
+
+
+def require_writable(folder: Path, which: str) -> None:
+    """Make a folder if it is not there, and see that files can be written into it.
+
+    Raises:
+        ConsiliumError: they cannot; names the folder, and ``which`` it is.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error, which) from error
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file, which is made if it is not there; waits for whoever holds it.
 
     Raises:
-        OSError: the file cannot be made.
+        ConsiliumError: the file cannot be made.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -76,9 +131,23 @@ def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n", mode)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file written by :func:`write_json`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Read a JSON file written by :func:`write_json`, of at most ``most`` bytes.
+
+    Raises:
+        ConsiliumError: it has more.
+        OSError, ValueError: it is not there, or no JSON, or nested deeper than anything here is.
+    """
+    size = path.stat().st_size
+    if size > most:
+        raise ConsiliumError(
+            f"The file {path} is refused: it has {size} bytes, and at most {most} are read. It is "
+            "damaged, or was not written by this project; put back the one that was."
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def md5_of(path: Path) -> str:

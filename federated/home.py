@@ -7,7 +7,59 @@ command is started in. It is ``CONSILIUM_HOME``, or ``~/.consilium``; its owner 
 import os
 from pathlib import Path
 
+from federated.errors import ConsiliumError
+from federated.files import OTHERS, make_folders
+
 
 def consilium_home() -> Path:
     """The site's home, absolute; it is not made here."""
     return Path(os.environ.get("CONSILIUM_HOME") or Path.home() / ".consilium").resolve()
+
+
+def private_folder(folder: Path, root: Path | None = None) -> Path:
+    """Make a folder for secrets, with those above it that are missing; return it.
+
+    What is made is open to its owner alone under every umask. What was there before is looked at,
+    from ``folder`` up to ``root``, the site's home if left out; further up it is not the site's.
+
+    Raises:
+        ConsiliumError: a folder from ``root`` down is open to others.
+        OSError: one cannot be made.
+    """
+    root = consilium_home() if root is None else root
+    make_folders(folder, private=True)
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(root):
+            break
+        refuse_open(place)
+    return folder
+
+
+def refuse_open(path: Path) -> None:
+    """Refuse a file or folder of the site's own that other users of the machine can open.
+
+    Raises:
+        ConsiliumError: names the permissions, and how to take them away.
+        OSError: it is not there.
+    """
+    mode = path.stat().st_mode & 0o777
+    if mode & OTHERS:
+        kind, closed = ("folder", "700") if path.is_dir() else ("file", "600")
+        raise ConsiliumError(
+            f"The {kind} {path} is for its owner alone, but has permissions {mode:03o}, so other "
+            f"users of this machine can open it. Close it with `chmod {closed} {path}`, and find "
+            "out who has read it."
+        )
+
+
+def refuse_shared(shared: Path, place: Path) -> None:
+    """Refuse a place of the site's own in a folder that the coordinator reads.
+
+    Raises:
+        ConsiliumError: ``place`` is inside ``shared``.
+    """
+    if place.is_relative_to(shared):
+        raise ConsiliumError(
+            f"The site's own folder {place} is inside {shared}, which the coordinator reads. Name "
+            "another home with CONSILIUM_HOME."
+        )

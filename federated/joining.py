@@ -11,9 +11,11 @@ from typing import Any
 
 from federated.config import resolve
 from federated.configuration.experiment import Experiment
+from federated.entering import enter, enter_evaluation, training_records
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
 from federated.masked_training import MaskedRule
+from federated.names import refuse_site_name
 from federated.run_folder import RunFolder
 from federated.selection import kept_round
 from federated.site import local_data, predict_splits
@@ -50,11 +52,8 @@ def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experime
             f"Run {federation.run_id} of {experiment.name!r} is not finished, and a site joins a "
             f"finished federation. Finish it: consilium resume {experiment.name}"
         )
-    if not site or not all(sign.isalnum() or sign in "-_" for sign in site):
-        raise ConsiliumError(
-            f"{site!r} cannot be a site's name. Use letters, digits, - and _, as in clinic-north."
-        )
-    if site in federation.partition().sites:
+    refuse_site_name(site)
+    if site in federation.case_counts().sites:
         raise ConsiliumError(
             f"{site} is one of the sites of run {federation.run_id}; its model is in the run. Name "
             "another site to join."
@@ -79,10 +78,17 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
 
     ``run`` is the site's folder, ``federation`` that of the finished run. The weights are left in
     the site's memory of the last round.
+
+    Raises:
+        ConsiliumError: a budget of who holds the site's data does not allow it.
     """
     started = time.time()
     folder, others = RunFolder(run), RunFolder(federation)
     context = worker_context(run)
+    # What is trained without noise and evaluated here goes into the federation's folder, the
+    # tracking server and the registry.
+    enter(run, site, 1, training_records(run, site))
+    enter_evaluation(run, site, 1)
     experiment, model = context.experiment, context.model
     common = others.experiment()
     state = read_state(others.state_path(kept_round(others.records(), common.selection)))

@@ -70,16 +70,18 @@ def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metr
     """All of :data:`NAMES` for labels ``(n,)`` and probabilities ``(n, classes)``.
 
     ``ece`` is the expected calibration error. Precision, recall and F1 are macro means over the
-    classes that occur in labels or predictions, a class without predictions counting as precision
-    0. ``loss`` is the mean negative log likelihood. Every value is ``None`` where n is 0.
+    classes that occur in the labels, as is the balanced accuracy, a class without predictions
+    counting as precision 0: of a class without cases there is nothing to recall. ``loss`` is the
+    mean negative log likelihood. Every value is ``None`` where n is 0.
     """
     if not len(labels):
         return dict.fromkeys(NAMES)
     predicted = probabilities.argmax(axis=1)
+    there = np.unique(labels)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, average="macro", zero_division=0
+        labels, predicted, labels=there, average="macro", zero_division=0
     )
-    hits = [(predicted[labels == label] == label).mean() for label in np.unique(labels)]
+    hits = [(predicted[labels == label] == label).mean() for label in there]
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "auc": auc(labels, probabilities),

@@ -9,6 +9,7 @@ from federated.data.dataset import SPLITS, Split
 from federated.data.load import load
 from federated.data.prepared import PreparedFolder
 from federated.data.site_cases import SiteCases
+from federated.entering import enter_file_evaluation
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
 from federated.learning import Arrays, task_of
@@ -19,7 +20,8 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     """Evaluate a model file on an experiment's prepared validation and test cases.
 
     Raises:
-        ConsiliumError: no such model, or one for other images than the experiment's.
+        ConsiliumError: no such model, or one for other images than the experiment's; or a budget
+            does not allow it.
     """
     header = read_header(model_path)
     data = experiment.data
@@ -39,6 +41,8 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     for site in cases.partition.sites:
         if site in excluded:
             continue
+        records = [one for split in SPLITS[1:] for one in cases.records([site], split)]
+        enter_file_evaluation(experiment, site, records)
         model = load_model(model_path, site)
         predictions[site] = {
             split: task.predict(model, cases.of(site, split), device, dataset.info)

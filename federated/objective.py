@@ -46,7 +46,8 @@ def gradients_of_cases(
 ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
     """The gradient of each case, vectorised over cases by torch.func; the model is left as it is.
 
-    BatchNorm, which mixes cases, has no gradient of a single one.
+    BatchNorm, which mixes cases, has no gradient of a single one. A layer that draws at random
+    would draw by a case's place, and raises RuntimeError.
 
     Args:
         trained: the parameters that gradients are wanted of, by their names.
@@ -67,7 +68,7 @@ def gradients_of_cases(
 
         return loss(network, image.unsqueeze(0), target.unsqueeze(0))
 
-    vectorised = vmap(grad(of_case), in_dims=(None, 0, 0), randomness="different")
+    vectorised = vmap(grad(of_case), in_dims=(None, 0, 0), randomness="error")
 
     def gradients(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = vectorised(values, images, targets)

@@ -15,9 +15,11 @@ from matplotlib.patches import Patch
 from federated.data.families import Family
 from federated.data.prepared_case import PreparedCase
 from federated.data.segmented_cases import SegmentedCases
+from federated.entering import enter_evaluation
 from federated.files import atomic_path
 from federated.learning.segmentation import segment
 from federated.learning.segmentation_metrics import CaseScore, score_case, worst_median_best
+from federated.privacy.spending import PICTURES
 from federated.run_folder import RunFolder
 from federated.site import site_weights_after
 from federated.worker import site_cases, worker_context
@@ -30,10 +32,14 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
 
     Returns:
         The pictures, ``overlays/SITE-worst.png`` and so on in the run's folder.
+
+    Raises:
+        ConsiliumError: a budget does not allow it.
     """
     folder, context = RunFolder(run), worker_context(run)
     cases = site_cases(run, site, "test")
     assert isinstance(cases, SegmentedCases)
+    enter_evaluation(run, site, round_number, ("test",), PICTURES)
     state, weights = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     device = next(context.model.parameters()).device
@@ -41,9 +47,9 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
     scores: list[CaseScore] = []
     for index, shown in enumerate(cases.shown):
         case, name = cases.case(index), shown.files.name
-        assert case.mask is not None
-        found = segment(context.model, case.image, cases.family, device).argmax(dim=0)
-        predicted, truth = found.cpu().numpy().astype(np.uint8), case.mask.numpy()
+        assert case.whole_mask is not None
+        found = segment(context.model, case.whole, cases.family, device).argmax(dim=0)
+        predicted, truth = found.cpu().numpy().astype(np.uint8), case.whole_mask.numpy()
         spacing = (1.0,) * truth.ndim
         classes = len(context.info.classes)
         scores.append(score_case(name, shown.files.patient, predicted, truth, classes, spacing))
@@ -51,7 +57,7 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
     paths = []
     for which, score in worst_median_best(scores).items():
         path = folder.root / "overlays" / f"{site}-{which}.png"
-        title = f"{site}, {which} test case: {score.case}, Dice {np.mean(score.dice):.3f}"
+        title = f"{site}, {which} test case: {score.case}, Dice {score.mean_dice:.3f}"
         _draw(path, cases.family, *masks[score.case], title)
         paths.append(path)
     return paths
@@ -61,7 +67,7 @@ def _draw(
     path: Path, family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str
 ) -> None:
     """The image alone, with the true mask and with the predicted one; of a volume one slice."""
-    image = case.image.numpy()
+    image = case.whole.numpy()
     if truth.ndim == 3:
         # The axial slice in which there is most to be seen.
         level = int((truth > 0).sum(axis=(0, 1)).argmax())

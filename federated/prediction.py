@@ -6,28 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image
+from nibabel.nifti1 import Nifti1Header
 from torch import nn
 
-from federated.data.dataset import Images
+from federated.data.array_file import is_npz, read_arrays
 from federated.data.families import Family
 from federated.data.medmnist import dataset_info
-from federated.data.prepared_case import prepare_volumes
-from federated.data.read_volume import NIFTI, Volume, read_volume
+from federated.data.nifti_file import is_nifti, nifti_bytes
+from federated.data.picture_file import PICTURES, UPRIGHT, orientation_of, write_picture
+from federated.data.prepared_case import PreparedCase, prepare_volumes
+from federated.data.read_volume import Volume, read_volume
+from federated.data.volume import Frame
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.learning.classification import predict
-from federated.learning.segmentation import segment
 from federated.model_file import ModelHeader, load_model, read_header
+from federated.model_input import CPU, case_of_array, class_images, full_range, segmented
 
-NPZ = ".npz"
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
 PROBABILITIES = "probabilities.csv"
-CPU = torch.device("cpu")
 
 
 def predict_files(
@@ -35,12 +33,17 @@ def predict_files(
 ) -> list[Path]:
     """Predict each file and write what was found into ``out``.
 
-    In segmentation each file, NIfTI, picture or ``.npz`` with an array ``image`` ``(channels,
-    *spatial)``, gives a mask of its own name, shape and affine; a picture's is PNG, with the grey
-    values of the data set's masks. Where a case has several modalities, it is a folder with a NIfTI
-    file ``…-MODALITY.nii.gz`` for each. In classification all files together give
-    ``probabilities.csv``, a row an image; ``.npz`` holds arrays whose names end in ``images``, as
-    MedMNIST's.
+    In segmentation each file gives a mask of its own name and grid. That of NIfTI has the codes,
+    the unit and the affine of its image's header. That of a picture is PNG, with the grey values of
+    the data set's masks; a photograph with an EXIF orientation is predicted upright, and its mask
+    is stored as the photograph is, as TIFF with the same tag. ``.npz`` has an array ``image``
+    ``(channels, *spatial)``, and may have its ``affine``; without one a volume's voxels are of 1 mm
+    in RAS order. A file larger than the network's field is predicted by a window that slides over
+    all of it. Where a case has several modalities, it is a folder with a NIfTI file
+    ``…-MODALITY.nii.gz`` for each.
+
+    In classification all files together give ``probabilities.csv``, a row an image; ``.npz`` holds
+    arrays whose names end in ``images``, as MedMNIST's.
 
     Args:
         site: whose model, where sites have their own.
@@ -68,10 +71,10 @@ def _target_name(path: Path) -> str:
     name = path.name
     if path.is_dir():
         return f"{name}.nii.gz"
-    if name.endswith((*NIFTI, NPZ)):
+    if is_nifti(path) or is_npz(path):
         return name
     if path.suffix.lower() in PICTURES:
-        return f"{path.stem}.png"
+        return f"{path.stem}.{'png' if orientation_of(path) == UPRIGHT else 'tif'}"
     raise ConsiliumError(
         f"The file {path} is of no kind that can be predicted. Give NIfTI (.nii, .nii.gz), "
         f"pictures ({', '.join(PICTURES)}) or .npz."
@@ -96,63 +99,61 @@ def _refuse_collisions(files: Sequence[Path], targets: Sequence[Path]) -> None:
 
 
 def _segment(model: nn.Module, family: Family, path: Path, target: Path) -> None:
-    volumes = _volumes(family, path)
-    case = prepare_volumes(family, str(path), volumes)
-    mask = case.to_own_grid(segment(model, case.image, family, CPU).softmax(dim=0))
+    case, frame = _case(family, path)
+    mask = case.to_own_grid(segmented(model, family, case))
     with atomic_path(target) as temporary:
-        # Writers go by the ending, which the temporary name has not.
-        if target.name.endswith(NPZ):
+        if isinstance(frame, Nifti1Header):
+            content = nifti_bytes(mask, frame)
+            # Without a time stamp: the same mask is the same bytes.
+            packed = target.name.lower().endswith(".gz")
+            temporary.write_bytes(gzip.compress(content, mtime=0) if packed else content)
+        elif isinstance(frame, int):
+            write_picture(temporary, family.values_in_files(mask), frame)
+        else:
+            # By a file: the writer goes by the ending, which the temporary name has not.
             with temporary.open("wb") as file:
                 np.savez_compressed(file, mask=mask)
-        elif target.name.endswith(NIFTI):
-            image = nibabel.Nifti1Image(mask, volumes[0].affine)
-            content = image.to_bytes()
-            temporary.write_bytes(_gzipped(content) if target.suffix == ".gz" else content)
-        else:
-            Image.fromarray(family.values_in_files(mask)).save(temporary, format="PNG")
 
 
-def _gzipped(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)
+def _case(family: Family, path: Path) -> tuple[PreparedCase, Frame | None]:
+    """A case prepared, and what its mask is written with; ``None`` of an array."""
+    if is_npz(path):
+        arrays = read_arrays(path, ("image", "affine").__contains__)
+        if "image" not in arrays:
+            raise ConsiliumError(f"The file {path} has no array `image`, but an `affine`.")
+        affine = np.asarray(arrays.get("affine", np.eye(4)), np.float64)
+        flat = family.dims == 2
+        return case_of_array(family, arrays["image"], str(path), None if flat else affine), None
+    volumes = _volumes(family, path)
+    return prepare_volumes(family, str(path), volumes), volumes[0].frame
 
 
 def _volumes(family: Family, path: Path) -> list[Volume]:
-    if path.name.endswith(NPZ):
-        values = _array(path, "image")
-        affine = np.eye(4) if family.dims == 3 else None
-        channels = values if values.ndim == family.dims + 1 else values[np.newaxis]
-        parts = channels[:, np.newaxis] if len(family.modalities) > 1 else [channels]
-        return [Volume(np.asarray(part, np.float32), affine) for part in parts]
     if len(family.modalities) == 1:
         return [read_volume(path)]
-    found = [sorted(path.glob(f"*-{modality}.nii*")) for modality in family.modalities]
+    found = [_modality(path, modality) for modality in family.modalities]
     if not path.is_dir() or not all(found):
         raise ConsiliumError(
             f"A case of {family.name} has the modalities {', '.join(family.modalities)}, and "
             f"{path} is no folder with a NIfTI file for each, named like "
             f"NAME-{family.modalities[0]}.nii.gz."
         )
+    twice = next((files for files in found if len(files) > 1), None)
+    if twice:
+        raise ConsiliumError(
+            f"The folder {path} has more than one file of a modality: "
+            f"{', '.join(file.name for file in twice)}. Leave one of them there."
+        )
     return [read_volume(files[0]) for files in found]
 
 
-def _array(path: Path, name: str) -> npt.NDArray[Any]:
-    arrays = _arrays(path)
-    if name not in arrays:
-        raise ConsiliumError(
-            f"The file {path} has no array {name!r}; it has {', '.join(arrays) or 'none'}."
-        )
-    return arrays[name]
-
-
-def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ConsiliumError(
-            f"The file {path} cannot be read ({error}). It is missing, damaged or of another kind; "
-            "put a whole copy there."
-        ) from error
+def _modality(folder: Path, modality: str) -> list[Path]:
+    """The files of a modality; a name that begins with a dot is no data."""
+    return sorted(
+        path
+        for path in folder.glob(f"*-{modality}.*")
+        if is_nifti(path) and not path.name.startswith(".")
+    )
 
 
 def _classify(model: nn.Module, header: ModelHeader, files: Sequence[Path], target: Path) -> Path:
@@ -169,33 +170,29 @@ def _classify(model: nn.Module, header: ModelHeader, files: Sequence[Path], targ
     return target
 
 
-def _images(path: Path, header: ModelHeader) -> list[tuple[str, Images]]:
-    """Batches ``(n, channels, *spatial)`` uint8 of a file, by the name of their array."""
-    if path.name.endswith(NPZ):
-        arrays = {n: a for n, a in _arrays(path).items() if n.endswith("images")}
-        if not arrays:
-            raise ConsiliumError(f"The file {path} has no array whose name ends in `images`.")
+def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Batches ``(n, channels, *spatial)`` of a file, by the name of their array."""
+    if is_npz(path):
+        arrays = read_arrays(path, lambda name: name.endswith("images"))
         channels_last = header.channels > 1
         return [
-            (name, _fitting(path, np.moveaxis(a, -1, 1) if channels_last else a[:, None], header))
+            (
+                name,
+                class_images(
+                    np.moveaxis(a, -1, 1) if channels_last and a.ndim > 1 else a[:, np.newaxis],
+                    header,
+                    f"{name} of {path}",
+                ),
+            )
             for name, a in arrays.items()
         ]
     _target_name(path)
-    return [("", _fitting(path, read_volume(path).values[np.newaxis], header))]
-
-
-def _fitting(path: Path, images: npt.NDArray[Any], header: ModelHeader) -> Images:
-    wanted = (header.channels, *(header.size or 0,) * header.dims)
-    if header.channels == 1 and images.ndim > 1 and images.shape[1] == 3 and header.dims == 2:
-        images = images[:, :1]
-    if images.shape[1:] != wanted:
-        raise ConsiliumError(
-            f"An image of {path} is {'x'.join(map(str, images.shape[1:]))}; the model takes "
-            f"{'x'.join(map(str, wanted))}, as {header.dataset} has. Crop and resample it so."
-        )
-    if images.min() < 0 or images.max() > 255:
-        raise ConsiliumError(
-            f"The intensities of {path} lie in {images.min():g}..{images.max():g}; the model takes "
-            f"0..255, as {header.dataset} has. Scale them so."
-        )
-    return np.asarray(np.rint(images), np.uint8)
+    values = full_range(read_volume(path).values, str(path))
+    if header.channels == 1 and len(values) == 3 and header.dims == 2:
+        if (values != values[:1]).any():
+            raise ConsiliumError(
+                f"The picture {path} is coloured; the model takes grey ones, as {header.dataset} "
+                "has. Save it grey."
+            )
+        values = values[:1]
+    return [("", class_images(values[np.newaxis], header, str(path)))]

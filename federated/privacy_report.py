@@ -1,17 +1,23 @@
-"""What sites have spent, from their ledgers: for a run's rounds and for its summary."""
+"""What sites have spent, from the holder's ledger: for a run's rounds and for its summary."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from math import isinf
+from dataclasses import asdict, replace
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
 from federated.configuration.experiment import Experiment
+from federated.entering import holder_ledger, training_records
+from federated.patients import most_of_one
 from federated.privacy import DistributedSiteLevel, Private
-from federated.privacy.ledger import Ledger, spent
-from federated.private_release import planned_release, site_ledger
+from federated.privacy.composition import spent
+from federated.privacy.kept_heads import keep_head
+from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
+from federated.private_release import planned_release
 from federated.run_folder import RunFolder
-from federated.worker import worker_context
+from federated.worker import POOLED, worker_context
+
+EPSILONS = ("epsilon", "epsilon_per_round", "epsilon_ledger", "epsilon_patient")
 
 
 def spent_so_far(folder: RunFolder, site: str) -> float | None:
@@ -19,10 +25,22 @@ def spent_so_far(folder: RunFolder, site: str) -> float | None:
 
     ``None`` where there is no guarantee.
     """
-    privacy, ledger = _privacy_and_ledger(folder, site)
-    return _finite(
-        spent(ledger.spendings(folder.run_id), privacy.unit or "record", privacy.delta, "rdp")
-    )
+    privacy = worker_context(folder.root).experiment.privacy
+    assert isinstance(privacy, Private)
+    own = _as_simulated(_own(folder, site))
+    return _finite(spent(own, privacy.unit or "record", privacy.delta, "rdp"))
+
+
+def _own(folder: RunFolder, site: str) -> list[Spending]:
+    """What a site has released of its training cases in a run."""
+    ledger = holder_ledger(worker_context(folder.root).experiment)
+    entries = ledger.spendings(folder.run_id)
+    return [entry for entry in entries if entry.trains and entry.site in (site, POOLED)]
+
+
+def _as_simulated(own: list[Spending]) -> list[Spending]:
+    """The entries as if their noise came from a secret, which is what a simulation is of."""
+    return [replace(entry, mechanism=entry.mechanism.removesuffix(SEEDED)) for entry in own]
 
 
 def _finite(epsilon: float) -> float | None:
@@ -30,34 +48,57 @@ def _finite(epsilon: float) -> float | None:
 
 
 def report_site(run: Path, site: str) -> dict[str, Any]:
-    """What a site's ledger says of a run, for the run's summary.
+    """What the holder's ledger says of a site in a run, for the run's summary.
 
     ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
-    of the site's training cases, ``epsilon_per_round`` that of the round with the least noise;
-    ``None`` stands for "no guarantee".
+    of any of the site's training cases: that of the case, or with privacy for sites of the site,
+    that has spent most. ``epsilon_per_round`` is that of the round with the least noise,
+    ``epsilon_patient`` that over the run of a patient who has ``cases_of_one_patient`` cases, the
+    most that any has. ``None`` stands for "no guarantee", and for a number that nobody knows. With
+    ``privacy.noise=seeded`` the ε of the run are those that secret noise would have had; in the
+    ledger such a release has no bound. The head is kept in the site's home too.
     """
-    folder = RunFolder(run)
-    privacy, ledger = _privacy_and_ledger(folder, site)
-    unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
-    release = planned_release(folder, site)
-    own = ledger.spendings(folder.run_id)
-    least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
-    budget = ledger.budgets().get(unit)
+    folder, context = RunFolder(run), worker_context(run)
+    privacy, ledger = context.experiment.privacy, holder_ledger(context.experiment)
+    own = _own(folder, site)
+    report: dict[str, Any] = {"holder": ledger.holder, **_cases_of_one(run, site)}
+    if isinstance(privacy, Private):
+        simulated, most = _as_simulated(own), report["cases_of_one_patient"]
+        report |= _private_report(folder, site, privacy, simulated, most)
+    else:
+        report |= dict.fromkeys(EPSILONS)
+    head = ledger.last()
+    keep_head(ledger.path, head, folder.run_id)
     return {
-        **{
-            key: _finite(spent(spendings, unit, delta, accountant))
-            for key, spendings in {
-                "epsilon": own,
-                "epsilon_per_round": least,
-                "epsilon_ledger": ledger.spendings(),
-            }.items()
-        },
-        "budget": budget.epsilon if budget else None,
-        "noise_multiplier": release.noise_multiplier,
-        "sampling_rate": release.sampling_rate,
+        **report,
         "steps": sum(spending.steps for spending in own),
         "releases": [asdict(spending) for spending in own],
-        "head": asdict(ledger.head()),
+        "head": asdict(head),
+    }
+
+
+def _cases_of_one(run: Path, site: str) -> dict[str, int | None]:
+    return {"cases_of_one_patient": most_of_one(worker_context(run).cases.patients(site, "train"))}
+
+
+def _private_report(
+    folder: RunFolder, site: str, privacy: Private, own: list[Spending], most: int | None
+) -> dict[str, Any]:
+    unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
+    ledger = holder_ledger(worker_context(folder.root).experiment)
+    records = training_records(folder.root, site)
+    least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
+    budgets = [budget for budget in ledger.budgets(records) if budget.unit == unit]
+    patient = spent(own, "record", delta, accountant, most) if most else inf
+    release = planned_release(folder, site)
+    return {
+        "epsilon": _finite(spent(own, unit, delta, accountant)),
+        "epsilon_per_round": _finite(spent(least, unit, delta, accountant)),
+        "epsilon_ledger": _finite(ledger.histories(records, unit).worst(delta, accountant)),
+        "epsilon_patient": _finite(patient),
+        "budget": min((b.epsilon for b in budgets if b.epsilon < inf), default=None),
+        "noise_multiplier": release.noise_multiplier,
+        "sampling_rate": release.sampling_rate,
     }
 
 
@@ -66,19 +107,26 @@ def summarise_privacy(
 ) -> dict[str, Any]:
     """The ``privacy`` part of a run's summary; its ε are those of the site that has spent most.
 
-    ``None`` stands for "no guarantee".
+    ``None`` stands for "no guarantee". ``mechanism`` is what stands in the ledger, where a run
+    without privacy is a release without a bound.
     """
     privacy = experiment.privacy
     if not isinstance(privacy, Private):
-        empty = ("unit", "delta", "epsilon", "epsilon_per_round", "epsilon_ledger", "accountant")
-        return {"name": privacy.name, **dict.fromkeys(empty), "per_site": {}}
+        empty = ("unit", "delta", *EPSILONS, "accountant")
+        said = "no guarantee: every update is in the ledger as a release without a bound"
+        name = {"name": privacy.name, "mechanism": NO_MECHANISM, "guarantee": said}
+        return {**name, **dict.fromkeys(empty), "per_site": {}}
     most = {}
-    for key in ("epsilon", "epsilon_per_round", "epsilon_ledger"):
+    for key in EPSILONS:
         found = [report[key] for report in per_site.values()]
         most[key] = None if None in found else max(found)
-    kept = ("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps")
+    kept = (
+        *("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps"),
+        *("cases_of_one_patient", "epsilon_patient"),
+    )
     return {
         "name": privacy.name,
+        "mechanism": privacy.mechanism,
         "unit": privacy.unit,
         "delta": privacy.delta,
         **most,
@@ -87,10 +135,3 @@ def summarise_privacy(
         "missing": privacy.missing if isinstance(privacy, DistributedSiteLevel) else 0,
         "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
     }
-
-
-def _privacy_and_ledger(folder: RunFolder, site: str) -> tuple[Private, Ledger]:
-    context = worker_context(folder.root)
-    privacy = context.experiment.privacy
-    assert isinstance(privacy, Private)
-    return privacy, site_ledger(context.experiment, folder.data().md5, context.partition, site)

@@ -1,58 +1,56 @@
 """A site's release in a round: planned before the run, entered in its ledger, then made."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from federated.configuration.experiment import Experiment
-from federated.data.partition import Partition
+from federated.data.cases import Cases
+from federated.data.records import identities
+from federated.entering import enter, refuse_evaluation, training_records
 from federated.files import read_json
-from federated.key_derivation import KEY_BYTES
 from federated.optimization import local_work
+from federated.patients import patient_warnings
 from federated.privacy import DistributedSiteLevel, Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
-from federated.privacy.ledger import Ledger, Spending, Unit, ledger_root
-from federated.privacy.noise import SecretRandom, secret_random, seeded_random
-from federated.protection.keys import keys_root, refuse_keys_in
+from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
+from federated.privacy.spending import SEEDED
+from federated.provenance import code_digest
+from federated.releases import Kind, Sources
 from federated.run_folder import RunFolder
 from federated.strategies.resfim import StyleNoise
 from federated.training import MakeGradients
-from federated.update import Doubles, Levels, Vector
-from federated.worker import worker_context
+from federated.update import Vector
+from federated.worker import site_cases, worker_context
 
 # A site's style in the ledger: the mean over its cases, with Gaussian noise.
 STYLE_MECHANISM = "gaussian mean of styles"
-
-
-def site_ledger(experiment: Experiment, data_md5: str, partition: Partition, site: str) -> Ledger:
-    """The ledger of a site's training cases: the same in every run and experiment that uses them.
-
-    Simulated sites of another partition hold other cases and have ledgers of their own.
-    """
-    cases = ",".join(map(str, sorted(partition.sites[site]["train"])))
-    name = sha256(f"{data_md5}|{cases}".encode()).hexdigest()[:12]
-    return Ledger(ledger_root() / experiment.data.dataset / f"{site}-{name}.jsonl")
 
 
 def plan_site(run: Path, site: str) -> dict[str, Any]:
     """What a site is to release in every round, and what a person should know of that.
 
     Raises:
-        ConsiliumError: the privacy that is asked for cannot be reached.
+        ConsiliumError: the privacy that is asked for cannot be reached, or a budget does not allow
+            that the site's cases are evaluated.
     """
+    refuse_evaluation(run, site)
     folder = RunFolder(run)
     experiment = folder.experiment()
     privacy = experiment.privacy
     assert isinstance(privacy, Private)
-    cases = folder.partition().cases(site, "train")
+    cases = folder.case_counts().cases(site, "train")
     steps = local_work(cases, experiment.training, batch_norm=False).steps
     release = privacy.plan(cases, steps, experiment.training.batch_size, experiment.rounds)
-    return {**asdict(release), "warnings": privacy.warnings(cases, len(folder.sites()))}
+    warnings = privacy.warnings(cases, len(folder.sites()))
+    patients = worker_context(run).cases.patients(site, "train")
+    planned = [
+        privacy.of_round(release, n + 1, experiment.rounds) for n in range(experiment.rounds)
+    ]
+    warnings += patient_warnings(privacy, site, planned, patients)
+    return {**asdict(release), "warnings": warnings}
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,14 @@ class PrivateRound:
     clip: float
     random: SecretRandom
 
-    def make_gradients(self, cases: int) -> MakeGradients | None:
-        """What local training on ``cases`` cases computes its gradients with, if not as usual."""
+    def make_gradients(self, cases: Cases) -> MakeGradients | None:
+        """What local training on these cases computes its gradients with, if not as usual."""
         if self.privacy.unit != "record":
             return None
         return partial(
             self.privacy.gradients,
             release=self.release,
-            cases=cases,
+            cases=identities(cases.records),
             random=self.random,
             clip=self.clip,
         )
@@ -84,24 +82,91 @@ class PrivateRound:
 def begin_release(
     folder: RunFolder, site: str, round_number: int, clip: float | None
 ) -> PrivateRound | None:
-    """Enter what the site is about to release in its ledger; ``None`` without privacy.
+    """Enter what the site is about to release in the ledger; ``None`` without privacy.
 
-    ``clip`` is where the clipping norm has got, if it changes.
+    Without privacy it is entered too, as a release without a bound. ``clip`` is where the clipping
+    norm has got, if it changes. The noise is new every time, so whoever begins a release twice has
+    made two.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
     """
-    context = worker_context(folder.root)
-    experiment, privacy = context.experiment, context.experiment.privacy
+    privacy = worker_context(folder.root).experiment.privacy
+    records = training_records(folder.root, site)
     if not isinstance(privacy, Private):
+        enter(folder.root, site, round_number, records)
         return None
-    clip = privacy.clip if clip is None else clip
-    planned = planned_release(folder, site)
-    release = privacy.of_round(planned, round_number, experiment.rounds)
-    unit = privacy.unit or "record"
-    _spend(folder, site, privacy.mechanism, unit, release, clip, round_number)
+    release, clip = _planned_round(folder, privacy, site, round_number, clip)
+    enter(
+        folder.root,
+        site,
+        round_number,
+        records,
+        mechanism=privacy.mechanism + (SEEDED if privacy.noise == "seeded" else ""),
+        unit=privacy.unit or "record",
+        release=release,
+        clip=clip,
+    )
     random = _noise_source(folder, privacy, site, round_number)
     return PrivateRound(privacy, release, clip, random)
+
+
+def release_sources(
+    folder: RunFolder,
+    site: str,
+    round_number: int,
+    kind: Kind,
+    clip: float | None,
+    inputs: Mapping[str, str],
+    numbers: Mapping[str, Any] | None = None,
+) -> Sources:
+    """What a private round's release is computed from: ``inputs`` are digests of arrays.
+
+    ``numbers`` are what the stage is given beside the plan and the clipping norm.
+    """
+    privacy = worker_context(folder.root).experiment.privacy
+    assert isinstance(privacy, Private)
+    release, clip = _planned_round(folder, privacy, site, round_number, clip)
+    plan = {**asdict(release), "clip": clip, "mechanism": privacy.mechanism, "given": numbers}
+    return _sources(folder, site, round_number, kind, plan, inputs)
+
+
+def style_sources(folder: RunFolder, site: str, noise: StyleNoise) -> Sources:
+    """What a site's noised style is computed from. It is asked for with the first round."""
+    plan = {**noise.model_dump(), "mechanism": STYLE_MECHANISM}
+    return _sources(folder, site, 1, "style", plan, {})
+
+
+def _sources(
+    folder: RunFolder,
+    site: str,
+    round_number: int,
+    kind: Kind,
+    plan: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> Sources:
+    context = worker_context(folder.root)
+    return Sources(
+        kind,
+        folder.run_id,
+        site,
+        round_number,
+        context.experiment.to_json(),
+        context.sites,
+        site_cases(folder.root, site, "train").records,
+        plan,
+        inputs,
+        code_digest(),
+    )
+
+
+def _planned_round(
+    folder: RunFolder, privacy: Private, site: str, round_number: int, clip: float | None
+) -> tuple[Release, float]:
+    """What a round releases by the plan and its schedule, and the clipping norm it begins with."""
+    rounds = worker_context(folder.root).experiment.rounds
+    release = privacy.of_round(planned_release(folder, site), round_number, rounds)
+    return release, privacy.clip if clip is None else clip
 
 
 def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> SecretRandom:
@@ -111,60 +176,26 @@ def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> Secr
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
     """
     release = Release(noise.noise_multiplier, sampling_rate=1.0, steps=1)
-    _spend(folder, site, STYLE_MECHANISM, "record", release, noise.clip, round_number=0)
-    return secret_random(_secrets(folder), site, folder.run_id, 0, STYLE_MECHANISM)
-
-
-def _spend(
-    folder: RunFolder,
-    site: str,
-    mechanism: str,
-    unit: Unit,
-    release: Release,
-    clip: float,
-    round_number: int,
-) -> None:
-    context = worker_context(folder.root)
-    experiment = context.experiment
-    ledger = site_ledger(experiment, folder.data().md5, context.partition, site)
-    refuse_keys_in(folder.root.parent.parent, ledger.path)
-    ledger.spend(
-        Spending(
-            mechanism,
-            unit,
-            release.noise_multiplier,
-            release.sampling_rate,
-            release.steps,
-            clip,
-            round_number,
-            folder.run_id,
-            experiment.name,
-            site,
-        )
+    enter(
+        folder.root,
+        site,
+        0,
+        training_records(folder.root, site),
+        mechanism=STYLE_MECHANISM,
+        release=release,
+        clip=noise.clip,
     )
-
-
-def _secrets(folder: RunFolder) -> Path:
-    """Where sites keep what their noise is made from."""
-    place = keys_root() / "noise"
-    refuse_keys_in(folder.root.parent.parent, place)
-    return place
+    return fresh_random()
 
 
 def _noise_source(
     folder: RunFolder, privacy: Private, site: str, round_number: int
 ) -> SecretRandom:
-    """Where a site's noise of a round comes from.
-
-    A release that is made again after a crash is the same one again, with the same noise. Not so
-    a sum, to which other sites may have come: it has noise of its own.
-    """
+    """Where the noise of a release comes from: new every time, unless it is to be ``seeded``."""
     if privacy.noise == "seeded":
         seed = worker_context(folder.root).experiment.seed
         return seeded_random(seed, site, round_number, privacy.mechanism)
-    if isinstance(privacy, DistributedSiteLevel):
-        return SecretRandom(os.urandom(KEY_BYTES))
-    return secret_random(_secrets(folder), site, folder.run_id, round_number, privacy.mechanism)
+    return fresh_random()
 
 
 def noisy_grid(folder: RunFolder, length: int) -> NoisyGrid | None:
@@ -183,18 +214,6 @@ def noisy_grid(folder: RunFolder, length: int) -> NoisyGrid | None:
     sites = folder.sites()
     release = planned_release(folder, sites[0])
     return privacy.grid(release, experiment.sites.asked_of(len(sites)), bits, length)
-
-
-def noise_levels(
-    folder: RunFolder, site: str, round_number: int, length: int
-) -> Callable[[Doubles], Levels] | None:
-    """What makes noised levels of a site's values in a round; ``None`` as :func:`noisy_grid`."""
-    grid = noisy_grid(folder, length)
-    if grid is None:
-        return None
-    privacy = folder.experiment().privacy
-    assert isinstance(privacy, Private)
-    return partial(grid.levels, random=_noise_source(folder, privacy, site, round_number))
 
 
 def refuse_too_little_noise(folder: RunFolder, arrived: int) -> None:

@@ -1,11 +1,15 @@
 """Every random draw comes from a generator derived from (seed, round, site, purpose)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+# Where what is random about the cases of a batch comes from: one generator for all of them in turn,
+# or one for each, so that no case has a part in another's draws.
+Draws = torch.Generator | Sequence[torch.Generator]
 
 
 def derive_seed(seed: int, *, purpose: str, round_number: int = 0, site: str = "") -> int:

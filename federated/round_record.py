@@ -50,21 +50,29 @@ class RoundRecord:
             "up_dense_float32": 4 * length * len(self.sites),
         }
 
-    def seconds(self) -> dict[str, float]:
+    @property
+    def timed(self) -> bool:
+        """Whether sites tell when their stages ran, which those of a private run do not."""
+        return all(stage.started is not None for stage in self.stages)
+
+    def seconds(self) -> dict[str, float | None]:
         """Wall-clock seconds of the round so far: in all, per stage, and what is left of it.
 
         A stage's time is that in which at least one site is in it. ``overhead`` is the time in
         which no site trains or evaluates. ``idle`` is the workers' time without a stage, over the
         number of workers: it holds the overhead and the waiting for the slowest site.
+        Of a private run all are ``None``, since the sites' times would follow from them.
         """
+        if not self.timed:
+            return dict.fromkeys(("total", *STAGES, "overhead", "idle"))
         total = time.time() - self.began
-        intervals = {
-            name: [Interval(s.started, s.ended) for s in self.stages if s.stage == name]
-            for name in STAGES
-        }
+        intervals: dict[str, list[Interval]] = {name: [] for name in STAGES}
+        for stage in self.stages:
+            if stage.started is not None and stage.ended is not None:
+                intervals[stage.stage].append(Interval(stage.started, stage.ended))
+        busy = sum(one.ended - one.started for parts in intervals.values() for one in parts)
         intervals["aggregate"] = list(self.aggregated)
         intervals["evaluate"].append(self.scored)
-        busy = sum(stage.ended - stage.started for stage in self.stages)
         return {
             "total": total,
             **{name: covered(parts) for name, parts in intervals.items()},
@@ -72,8 +80,13 @@ class RoundRecord:
             "idle": total - busy / self.workers,
         }
 
+    def _absent_at(self, site: str) -> dict[str, dict[str, list[str]]]:
+        """What a site's metrics leave out, where the round was evaluated."""
+        found = self.evaluation.absent_at.get(site)
+        return {} if found is None else {"classes_absent": _absent(found)}
+
     def to_json(
-        self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float]
+        self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float | None]
     ) -> dict[str, Any]:
         """The round as plain values, for ``round.json``."""
         losses = {stage.site: stage.loss for stage in self.stages if stage.stage == "local_train"}
@@ -85,6 +98,7 @@ class RoundRecord:
             site: {
                 "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
                 "train_loss": losses.get(site),
+                **self._absent_at(site),
                 **metrics,
             }
             for site, metrics in evaluated.items()
@@ -94,11 +108,25 @@ class RoundRecord:
             "sites": list(self.sites),
             "dropped": dict(self.dropped),
             "metrics": dict(self.evaluation.overall),
+            "classes_absent": _absent(self.evaluation.classes_absent),
             "spread": dict(self.evaluation.spread),
             "epsilon_rdp": spent or None,
             "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,
             "bytes": dict(sizes),
-            "seconds": {key: round(value, 4) for key, value in seconds.items()},
-            "peak_rss_mb": max(peak_rss_mb(), *(stage.peak_rss_mb for stage in self.stages)),
+            "seconds": {
+                key: None if value is None else round(value, 4) for key, value in seconds.items()
+            },
+            "peak_rss_mb": self._peak_rss_mb(),
         }
+
+    def _peak_rss_mb(self) -> float | None:
+        """The largest memory of any process; ``None`` of a private run."""
+        peaks = [stage.peak_rss_mb for stage in self.stages]
+        known = [peak for peak in peaks if peak is not None]
+        return max(peak_rss_mb(), *known) if self.timed else None
+
+
+def _absent(classes: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:
+    """The classes that no case has, by split, as plain values."""
+    return {split: list(names) for split, names in classes.items()}

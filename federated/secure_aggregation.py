@@ -2,7 +2,8 @@
 
 What travels are small JSON files in the round's folder: what a site advertises, shares and answers
 on the way up; the roster, for all, and an inbox of sealed shares for each site on the way down. A
-site's secrets lie with its keys, outside the runs, and are erased once it has answered.
+site's secrets of a round lie with its keys, outside the runs, and are erased once it has answered,
+and where the round is over or broken off without that. What it has answered for is kept.
 """
 
 import time
@@ -14,8 +15,9 @@ from typing import Any
 from federated.coordinator import choose_sites
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
+from federated.home import private_folder, refuse_open
 from federated.private_release import refuse_too_little_noise
-from federated.protection import SecAggPlus
+from federated.protection import Protection, SecAggPlus
 from federated.protection.keys import keys_root, refuse_keys_in, site_secrets_folder
 from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
@@ -49,8 +51,7 @@ def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
     started = time.time()
     folder = RunFolder(run)
     place = _secrets(folder, site)
-    for old in place.glob("round-*.json"):
-        old.unlink()
+    _erase(place)
     secrets, public = protocol.advertise(site)
     own = {
         "sealing": asdict(secrets.sealing),
@@ -115,8 +116,15 @@ def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, i
 
 
 def relay_arrived(folder: RunFolder, round_number: int, arrived: Sequence[str]) -> None:
-    """At the coordinator, after stage 3: tell all sites whose update is in the sum."""
+    """At the coordinator, after stage 3: tell all sites whose update is in the sum.
+
+    Raises:
+        ConsiliumError: so few have arrived, or in such groups, that no site would help.
+    """
     roster, _ = _read_roster(folder, round_number)
+    if arrived:
+        _refuse_sum(folder, round_number, arrived[0], arrived)
+        protocol.refuse_parts(arrived, agreed_round(folder, round_number, roster))
     _write_roster(folder, round_number, replace(roster, arrived=tuple(arrived)))
 
 
@@ -125,11 +133,15 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
 
     For which sum is written down before, so that no crash lets it help to a second one; then the
     round's secrets are erased.
+
+    Raises:
+        ConsiliumError: the sum is one that the site must not help to open.
     """
     started = time.time()
     folder = RunFolder(run)
     roster, size = _read_roster(folder, round_number)
-    refuse_too_little_noise(folder, len(roster.arrived))
+    counted = _refuse_sum(folder, round_number, site, roster.arrived)
+    refuse_too_little_noise(folder, len(counted))
     place = _secrets(folder, site)
     secrets = _read_secrets(folder, site, round_number)
     sealed = _from_hex(_read(folder, round_number, site, "inbox"))
@@ -148,6 +160,17 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     sent = _send(folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()})
     _secret_path(place, round_number).unlink()
     return stage_result(site, "unmask", started, sent=sent, received=size)
+
+
+def forget_secrets(run: Path, sites: Sequence[str]) -> None:
+    """At each site, once a round is over or broken off: erase what is secret of it.
+
+    A site that dropped out or never answered has still its seeds, with which its masked update,
+    that the coordinator may have kept, could be read.
+    """
+    folder = RunFolder(run)
+    for site in sites:
+        _erase(_secrets(folder, site))
 
 
 def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -> None:
@@ -199,11 +222,25 @@ def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -
         )
 
 
+def _refuse_sum(
+    folder: RunFolder, round_number: int, site: str, arrived: Sequence[str]
+) -> frozenset[str]:
+    """Refuse to open a sum that is not one of enough of the sites asked; return who is in it."""
+    experiment = folder.experiment()
+    asked = choose_sites(experiment, folder.sites(), round_number)
+    protection: Protection = experiment.protection
+    return protection.refuse_too_few(site, round_number, asked, arrived)
+
+
+def _erase(place: Path) -> None:
+    for secret in place.glob("round-*.json"):
+        secret.unlink()
+
+
 def _secrets(folder: RunFolder, site: str) -> Path:
     place = site_secrets_folder(worker_context(folder.root).experiment.name, folder.run_id, site)
     refuse_keys_in(folder.root.parent.parent, place)
-    keys_root().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return place
+    return private_folder(place, keys_root())
 
 
 def _secret_path(place: Path, round_number: int) -> Path:
@@ -213,6 +250,7 @@ def _secret_path(place: Path, round_number: int) -> Path:
 def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
     path = _secret_path(_secrets(folder, site), round_number)
     try:
+        refuse_open(path)
         value = _from_hex(read_json(path))
     except OSError as error:
         raise ConsiliumError(

@@ -6,32 +6,43 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from federated.agreement import trained_values
 from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, Split
+from federated.entering import enter_evaluation
 from federated.errors import ConsiliumError
-from federated.files import atomic_path
+from federated.files import PRIVATE, atomic_path
 from federated.learning import Arrays as Predictions
 from federated.masked_training import MaskedRule
 from federated.objective import Loss
 from federated.optimization import local_work
 from federated.privacy_report import spent_so_far
-from federated.private_release import PrivateRound, begin_release
+from federated.private_release import PrivateRound, begin_release, release_sources
 from federated.randomness import torch_generator
+from federated.releases import Parts, arrays_digest, site_releases, state_digest
 from federated.run_folder import RunFolder
 from federated.strategies.strategy import LocalData, LocalRule, SiteStart
 from federated.style_exchange import other_styles, received_styles
 from federated.training import LocalResult, has_batch_norm, train
 from federated.update import Arrays, Flags, ModelUpdate, RoundState, Vector
-from federated.update_files import read_memory, read_state, write_memory, write_update
+from federated.update_files import (
+    pack_memory,
+    pack_update,
+    read_arrays,
+    read_memory,
+    read_state,
+    write_packed,
+)
 from federated.worker import StageResult, site_cases, stage_result, worker_context
 
 # In a site's memory, its clipping norm, where that is its own and changes.
 CLIP = "clipping norm"
+# What a site writes of a round's training.
+UPDATE, MEMORY = "update", "memory"
 
 
 def site_weights_after(
@@ -72,28 +83,67 @@ def personal_tensors(folder: RunFolder, round_number: int) -> dict[str, dict[str
 def train_site(run: Path, site: str, round_number: int) -> StageResult:
     """Train from the last round's weights; write what is to be sent, and the site's memory.
 
-    The update is Δ_k = w_k − w on the shared values, where w are the global weights.
+    The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where it gets
+    the noise of a privacy it is a release, made once: asked again, the site sends what it stored.
     """
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
-    experiment, strategy = context.experiment, context.experiment.strategy
-    cases = site_cases(run, site, "train")
+    privacy = context.experiment.privacy
     state = read_state(folder.state_path(round_number - 1))
     memory = site_memory(folder, round_number - 1, site)
     clip = float(memory[CLIP][0]) if CLIP in memory else state.clip
-    # Before anything is computed that leaves the site: from here on it counts as released.
-    private = begin_release(folder, site, round_number, clip)
-    layout = state.layout
+    moves = trained_values(folder, state, context.model)
     start = SiteStart(
-        layout,
+        state.layout,
         state.weights,
         state.broadcast,
         memory,
         site,
         round_number,
-        experiment.rounds,
+        context.experiment.rounds,
     )
-    moves = trained_values(folder, state, context.model)
+    loss = None
+    if privacy.unit is None:
+        parts, loss = _train(folder, start, moves, clip)
+    elif privacy.noise_in_sum:
+        # The noise is added to the levels. An attempt at a round has levels of its own.
+        site_releases(run, site).forget(round_number, "levels")
+        parts, _ = _train(folder, start, moves, clip)
+    else:
+        inputs = {"state": state_digest(state), "memory": arrays_digest(memory)}
+        if moves is not None:
+            inputs["moves"] = arrays_digest({"moves": moves})
+        sources = release_sources(folder, site, round_number, "update", clip, inputs)
+        # Of a private site, the loss would be a release that nobody accounts for.
+        parts = site_releases(run, site).once(
+            sources, lambda: _train(folder, start, moves, clip)[0]
+        )
+    if MEMORY in parts:
+        write_packed(folder.memory_path(round_number, site), parts[MEMORY])
+    write_packed(folder.site_path(round_number, site, UPDATE), parts[UPDATE])
+    return stage_result(
+        site,
+        "local_train",
+        started,
+        cases=len(site_cases(run, site, "train")),
+        loss=loss,
+        received=received_styles(folder, site, round_number),
+        epsilon=spent_so_far(folder, site) if privacy.unit and not privacy.noise_in_sum else None,
+    )
+
+
+def _train(
+    folder: RunFolder, start: SiteStart, moves: Flags | None, clip: float | None
+) -> tuple[Parts, float | None]:
+    """The files of a site's update and memory of a round, and the loss of its training."""
+    context = worker_context(folder.root)
+    experiment, strategy = context.experiment, context.experiment.strategy
+    site, round_number, layout = start.name, start.round_number, start.layout
+    cases = site_cases(folder.root, site, "train")
+    private = None
+    if not experiment.privacy.noise_in_sum:
+        # Before anything is computed that leaves the site: from here on it counts as released.
+        private = begin_release(folder, site, round_number, clip)
     result, ended, rules = _train_passes(folder, start, cases, moves, private)
     change = ended[-1] - start.weights
     if moves is not None:
@@ -107,22 +157,11 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     if result.clip is not None:
         # An outcome of the mechanism, as the update is: it tells no more.
         kept[CLIP] = np.array([result.clip], np.float32)
+    update = ModelUpdate(site, round_number, len(cases), sent, below)
+    parts = {UPDATE: pack_update(update)}
     if kept:
-        write_memory(folder.memory_path(round_number, site), kept)
-    write_update(
-        folder.site_path(round_number, site, "update"),
-        ModelUpdate(site, round_number, len(cases), sent, below),
-    )
-    return stage_result(
-        site,
-        "local_train",
-        started,
-        cases=len(cases),
-        # Of a private site, the loss would be a release that nobody accounts for.
-        loss=None if private else result.loss,
-        received=received_styles(folder, site, round_number),
-        epsilon=spent_so_far(folder, site) if private else None,
-    )
+        parts[MEMORY] = pack_memory(kept)
+    return parts, result.loss
 
 
 def _train_passes(
@@ -162,7 +201,7 @@ def _train_passes(
             # The passes before the last draw other batches.
             purpose="local training" if last else f"local training, pass {number}",
             device=device,
-            private=private.make_gradients(len(cases)) if private else None,
+            private=private.make_gradients(cases) if private else None,
         )
         rule.look(model, local_data(folder, experiment, start, cases, loss, device))
         ended.append(layout.flatten(model))
@@ -196,6 +235,7 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round."""
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
+    enter_evaluation(run, site, round_number)
     state, weights = site_weights_after(folder, round_number, site)
     state.layout.load(context.model, weights)
     arrays = {
@@ -203,7 +243,8 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
         for split, found in predict_splits(run, site).items()
         for name, values in found.items()
     }
-    with atomic_path(folder.site_path(round_number, site, "predictions")) as temporary:
+    path = folder.site_path(round_number, site, "predictions")
+    with atomic_path(path, PRIVATE) as temporary:
         save_file(arrays, temporary)
     return stage_result(site, "evaluate", started)
 
@@ -230,8 +271,12 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
 
 
 def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` wrote, per split."""
-    arrays = load_file(folder.site_path(round_number, site, "predictions"))
+    """What :func:`evaluate_site` wrote, per split.
+
+    Raises:
+        ConsiliumError: it is missing or damaged.
+    """
+    arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
     return {
         split: {
             name.removeprefix(f"{split}."): values

@@ -12,14 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from federated.data.records import identities
+from federated.entering import enter
+from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
-from federated.private_release import begin_style_release
-from federated.randomness import torch_generator
+from federated.private_release import begin_style_release, style_sources
+from federated.randomness import Draws, torch_generator
+from federated.releases import Parts, site_releases
 from federated.run_folder import RunFolder
 from federated.spectral_style import style_of
 from federated.strategies import ResFIM
 from federated.update import Vector
-from federated.update_files import read_memory, write_memory
+from federated.update_files import pack_memory, read_memory, write_packed
 from federated.worker import StageResult, site_cases, stage_result, worker_context
 
 STYLE = "style"
@@ -27,11 +31,25 @@ CASES_AT_ONCE = 16
 
 
 def share_style(run: Path, site: str) -> StageResult:
-    """Write the style of a site, which every other site is told."""
+    """Write the style of a site, which every other site is told.
+
+    With noise on it, it is a release, made once: asked again, the site sends what it stored.
+    """
     started = time.time()
     folder = RunFolder(run)
     path = folder.style_path(site)
-    write_memory(path, {STYLE: site_style(folder, site)})
+    strategy = worker_context(run).experiment.strategy
+    assert isinstance(strategy, ResFIM)
+
+    def make() -> Parts:
+        return {STYLE: pack_memory({STYLE: site_style(folder, site)})}
+
+    noise = strategy.style_noise
+    if noise is None:
+        parts = make()
+    else:
+        parts = site_releases(run, site).once(style_sources(folder, site, noise), make)
+    write_packed(path, parts[STYLE])
     cases = len(site_cases(run, site, "train"))
     return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
 
@@ -40,19 +58,25 @@ def site_style(folder: RunFolder, site: str) -> Vector:
     """The mean style of a site's training cases ``(channels, *block)``, noised where so set.
 
     Raises:
-        ConsiliumError: the noise would pass the site's budget.
+        ConsiliumError: it would pass a budget; without noise, any that there is.
     """
     experiment = worker_context(folder.root).experiment
     strategy, cases = experiment.strategy, site_cases(folder.root, site, "train")
     assert isinstance(strategy, ResFIM)
     noise = strategy.style_noise
     random = begin_style_release(folder, site, noise) if noise else None
+    if not noise:
+        enter(folder.root, site, 0, cases.records)
     # As it is, not augmented; what is random is where patches are drawn.
     settings = experiment.training.model_copy(update={"augment": "none"})
-    generator = torch_generator(experiment.seed, purpose="style", site=site)
+    draws: Draws = torch_generator(experiment.seed, purpose="style", site=site)
+    of_cases = CaseDraws(random, identities(cases.records), rate=1.0, steps=1) if random else None
     total: npt.NDArray[np.float64] | float = 0.0
-    for some in torch.split(torch.arange(len(cases)), CASES_AT_ONCE):
-        images, _ = cases.take(some, settings, generator)
+    everyone = torch.arange(len(cases)) if of_cases is None else next(of_cases.batches())
+    for some in torch.split(everyone, CASES_AT_ONCE):
+        if of_cases is not None:
+            draws = of_cases.generators(some)
+        images, _ = cases.take(some, settings, draws)
         styles = style_of(images, strategy.beta).double()
         if noise:
             styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)

@@ -1,6 +1,6 @@
 """The local loop: what happens to a model at a site."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -33,6 +33,9 @@ class Gradients(Protocol):
 
     def batches(self) -> Iterable[Tensor]:
         """Indices of the cases of each step."""
+
+    def generators(self, cases: Tensor) -> Sequence[torch.Generator]:
+        """For each of these cases of the step, what all that is random about it comes from."""
 
     def compute(self, batch: Tensor, objective: Objective) -> None:
         """Write a step's gradient into ``.grad``."""
@@ -110,13 +113,15 @@ def train(
     """Train ``model`` in place on a site's training cases, for a round's epochs or steps.
 
     Order of cases and augmentation come from a generator of (seed, round, site, purpose), so that
-    the result does not depend on which worker runs it. The optimiser starts afresh each round.
+    the result does not depend on which worker runs it; private training draws both case by case,
+    from the site's secret. The optimiser starts afresh each round.
 
     Args:
         cases: at least one.
         rule: what the strategy changes in a step.
         loss: of the task.
-        private: makes what computes gradients instead, which then also draws the batches.
+        private: makes what computes gradients instead, which then also draws the batches and all
+            that is random about their cases.
 
     Raises:
         ConsiliumError: the loss is no longer finite, or the device has no such precision.
@@ -126,16 +131,17 @@ def train(
     freeze(model, trained_parameters(model, settings, round_number))
     optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
     precision = _Precision(settings.precision, device)
+    gradients = private(model, optimizer) if private is not None else None
 
     def take(indices: Tensor) -> Batch:
-        images, targets = cases.take(indices, settings, generator)
+        draws = generator if gradients is None else gradients.generators(indices)
+        images, targets = cases.take(indices, settings, draws)
         return images.to(device), targets.to(device)
 
     objective = Objective(take, loss, precision.autocast)
     # Found once: every later round builds on it.
     centring = centring_of(model) if round_number == 1 else None
-    if private is not None:
-        gradients = private(model, optimizer)
+    if gradients is not None:
         return _train_privately(model, gradients, optimizer, rule, objective, centring)
     if centring is not None:
         set_mean(model, centring, torch.split(torch.arange(len(cases)), FEATURE_BATCH), take)

@@ -7,12 +7,14 @@ pass between processes and any stage can be run again.
 import ctypes
 import os
 import time
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
+from cachetools import LRUCache, cached
 from torch import nn
 
 from federated.configuration.experiment import Experiment
@@ -21,8 +23,11 @@ from federated.data.dataset import DatasetInfo, Split
 from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.site_cases import SiteCases
+from federated.errors import ConsiliumError, RefusalError
+from federated.files import write_text
 from federated.learning import LearningTask, task_of
 from federated.model_file import ModelHeader
+from federated.privacy import NoPrivacy
 from federated.randomness import derive_seed
 from federated.run_folder import RunFolder
 from federated.training import choose_device, place
@@ -50,14 +55,16 @@ class StageResult:
     """What a stage reports: when it ran (seconds since the epoch), and small numbers.
 
     ``sent`` and ``received`` are bytes that travelled for it, the round's sum aside. ``epsilon`` is
-    what the site has spent in the run so far, by RDP.
+    what the site has spent in the run so far, by RDP. Of a private site there are no times and no
+    memory: they follow the batches that its steps drew, and whoever knows these knows more of a
+    case than the ledger accounts for.
     """
 
     site: str
     stage: Stage
-    started: float
-    ended: float
-    peak_rss_mb: float
+    started: float | None
+    ended: float | None
+    peak_rss_mb: float | None
     cases: int
     loss: float | None
     sent: int
@@ -108,8 +115,17 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
     )
 
 
-@lru_cache(maxsize=1)
+def _as_it_is(run: Path) -> tuple[Path, str]:
+    """A run and the digest of what it is made from: a run that is resumed may have other rounds."""
+    folder, digest = RunFolder(run), sha256()
+    for path in (folder.config_path, folder.inputs_path, folder.partition_path):
+        digest.update(path.read_bytes())
+    return run, digest.hexdigest()
+
+
+@cached(LRUCache(maxsize=1), key=_as_it_is)
 def worker_context(run: Path) -> WorkerContext:
+    """What this process keeps of a run, made anew where the run has changed."""
     folder = RunFolder(run)
     experiment = folder.experiment()
     dataset = load(folder.data(), experiment.data)
@@ -155,6 +171,35 @@ def peak_rss_mb() -> float:
     except OSError:
         pass
     return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def run_and_report(stage: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a stage at a site; give what the site may report of it.
+
+    The first two of the ``arguments`` are the run's folder and the site.
+
+    Raises:
+        ConsiliumError: what the stage says. Of a private run others read why the site refuses
+            something; what else went wrong is kept at the site.
+    """
+    try:
+        result = stage(*arguments)
+    except RefusalError:
+        raise
+    except ConsiliumError as error:
+        folder, site = RunFolder(arguments[0]), arguments[1]
+        if isinstance(folder.experiment().privacy, NoPrivacy):
+            raise
+        path = folder.own_error_path(site)
+        write_text(path, f"{error}\n", 0o600)
+        raise RefusalError(
+            f"{site} could not finish its part, {stage.__name__}. The run is private, so the "
+            f"reason stays with the site, in {path}."
+        ) from None
+    if not isinstance(result, StageResult):
+        return result
+    private = not isinstance(worker_context(arguments[0]).experiment.privacy, NoPrivacy)
+    return replace(result, started=None, ended=None, peak_rss_mb=None) if private else result
 
 
 def stage_result(

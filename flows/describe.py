@@ -1,6 +1,8 @@
 """Text and tables that the command line prints."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -25,13 +27,16 @@ def result_lines(folder: Path) -> list[str]:
     )
     seconds = summary["seconds"]
     name = summary["experiment"]
+    source = f"data_source: {summary['data_source']}, seed {summary['seed']}"
     done = counted(summary["rounds_done"], "round")
     return [
         "",
-        f"{name}: test {shown}  (data_source: {summary['data_source']}, seed {summary['seed']})",
-        f"{done} in {seconds['total']:.0f} s, of which orchestration "
-        f"{seconds['overhead']:.1f} s; sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
+        f"{name}: test {shown or '-'}  ({source})",
+        *absent_lines(summary.get("classes_absent", {})),
+        f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
+        f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
+        *protection_lines(summary["protection"]),
         "",
         "Where to look:",
         f"  {folder}/summary.json   the result, machine-readable",
@@ -40,6 +45,41 @@ def result_lines(folder: Path) -> list[str]:
         else f"  {folder}/validation.json   validation of every site's data",
         f"  make ui   MLflow (experiment and model {name!r}) and Prefect in the browser",
     ]
+
+
+def _orchestration(seconds: float | None) -> str:
+    """How much of a run's time it took; a private run does not tell."""
+    return "" if seconds is None else f", of which orchestration {seconds:.1f} s"
+
+
+def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """Which classes no case of a split has, and so no mean over classes."""
+    return [
+        f"no case of the {split} split has {', '.join(names)}: left out of its means"
+        for split, names in absent.items()
+        if names
+    ]
+
+
+def protection_lines(protection: Mapping[str, Any]) -> list[str]:
+    """What hides the sites' updates in a run, and for how much it is made."""
+    name = protection["name"]
+    if name == "plain":
+        return []
+    line = f"{name}: sums of at least {protection['min_sites']} sites are opened"
+    if "openings" in protection:
+        noise = protection["noise_in_a_sum"]
+        line += (
+            f", at most {protection['openings']} of them, flooded for "
+            f"{protection['statistical_security']} bits of statistical security, "
+            + ("and exact" if noise is None else f"off by {noise:.1g}")
+        )
+    if "threshold" in protection:
+        line += (
+            f"; {protection['threshold']} of {protection['neighbours'] + 1} holders of a site's "
+            f"shares are needed"
+        )
+    return [line]
 
 
 def sites_table(experiment: Experiment) -> Table:

@@ -10,32 +10,44 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 from rich.console import Console
+from rich.markup import escape
 
 from federated.config import experiment_names, load_experiment
-from federated.data.load import locate_local
+from federated.configuration.experiment import Experiment
+from federated.data.families import FAMILIES
+from federated.data.load import locate_local, missing
 from federated.errors import ConsiliumError
 from flows.ports import is_free
+from flows.preflight import require_servers_and_folders
+from flows.server import configured_api
 
 PACKAGES = ("torch", "prefect", "mlflow", "dvc", "great-expectations", "torchio", "medmnist")
 PACKAGES += ("opacus", "tenseal")
 LEAST_DISK_GB = 5
-Finding = tuple[bool, str]
+# Whether it is as it should be, ``None`` where only an experiment of one's own choice needs it.
+Finding = tuple[bool | None, str]
+MARKS = {True: "[green]ok[/]     ", False: "[red]wrong[/]  ", None: "[yellow]missing[/]"}
 
 
 def examine(console: Console, params: Path) -> bool:
-    """Print every finding; return whether all that a run needs is there."""
+    """Print every finding; return whether all that a run needs is there.
+
+    Folders of data that a run does not download are told as missing, with where to put them: an
+    experiment needs its own alone.
+    """
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,
         _torch,
         _ports,
         _disk,
+        _servers_and_folders,
         lambda: _data(params),
     )
     healthy = True
     for check in checks:
         for good, text in check():
-            healthy = healthy and good
-            console.print(f"[green]ok[/]    {text}" if good else f"[red]wrong[/] {text}")
+            healthy = healthy and good is not False
+            console.print(MARKS[good], escape(text), soft_wrap=True)
     return healthy
 
 
@@ -78,6 +90,17 @@ def _disk() -> Iterator[Finding]:
     yield writable, f"{Path.cwd()} is " + ("writable" if writable else "not writable")
 
 
+def _servers_and_folders() -> Iterator[Finding]:
+    try:
+        require_servers_and_folders(configured_api())
+    except ConsiliumError as error:
+        yield False, str(error)
+        return
+    named = [n for n in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI") if os.environ.get(n)]
+    servers = f"the server of {' and that of '.join(named)} answers; " if named else ""
+    yield True, f"{servers}the folders of Prefect, MLflow and this site can be written to"
+
+
 def _data(params: Path) -> Iterator[Finding]:
     try:
         names = experiment_names(params)
@@ -87,13 +110,26 @@ def _data(params: Path) -> Iterator[Finding]:
     for name in names:
         try:
             experiment = load_experiment(name, (), params)
-            found = locate_local(experiment.data)
-        except ConsiliumError as error:
+            yield _data_of(experiment)
+        except (ConsiliumError, OSError) as error:
             yield False, f"{name}: {error}"
-            continue
-        dataset = experiment.data.dataset
-        yield (
-            True,
-            f"{name}: {dataset} "
-            + (f"at {found.path} ({found.source})" if found else "is not here; a run downloads it"),
-        )
+
+
+def _data_of(experiment: Experiment) -> Finding:
+    """Where an experiment's data are, or how they come here.
+
+    Raises:
+        ConsiliumError: they are here and cannot be used.
+    """
+    settings = experiment.data
+    name = f"{experiment.name}: {settings.dataset}"
+    if settings.source == "phantom":
+        return True, f"{name} is generated"
+    if found := locate_local(settings):
+        return True, f"{name} at {found.path} ({found.source})"
+    if settings.source == "auto":
+        return True, f"{name} is not here; a run makes do with generated images"
+    if settings.source == "medmnist" and settings.dataset not in FAMILIES:
+        return True, f"{name} is not here; a run downloads it"
+    # As a run would say it.
+    return None, f"{name} is not here, and no run downloads it. {missing(settings)}"

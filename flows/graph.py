@@ -8,6 +8,7 @@ done.
 
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
@@ -21,7 +22,7 @@ from federated.timing import Interval
 from federated.update_files import read_layout
 from federated.worker import StageResult
 from flows.progress import describe, listener
-from flows.secagg import exchange_keys, unmask_sum
+from flows.secagg import exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for
 from tasks.aggregate import aggregate, decrypt
 from tasks.checkpoint import checkpoint
@@ -47,6 +48,12 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     shown = listener()
     if shown:
         shown.round_started(round_number, run.experiment.rounds, asked)
+    masked = run.experiment.protection.masked
+    with forgotten_secrets(run, asked) if masked else nullcontext():
+        return _run_round(run, round_number, began, asked)
+
+
+def _run_round(run: Run, round_number: int, began: float, asked: list[str]) -> float:
     exchanged = Finished([], {})
     if run.experiment.protection.masked:
         exchanged = exchange_keys(run, round_number, asked)
@@ -91,8 +98,14 @@ def _sum_up(
 
     Returns:
         What sites did for it, and when the coordinator worked.
+
+    Raises:
+        ConsiliumError: so few have arrived that no site would help to open their sum.
     """
     root, protection = run.folder.root, run.experiment.protection
+    asked = choose_sites(run.experiment, run.sites, round_number)
+    # The sites ask this themselves; here it is said before anything is added.
+    protection.refuse_too_few(arrived[0], round_number, asked, arrived)
     aggregated = aggregate(root, round_number, arrived)
     if protection.keyed:
         opened = decrypt(run.pool, root, arrived[0], round_number, arrived, aggregated)
@@ -121,11 +134,12 @@ def _report(run: Run, record: RoundRecord) -> float:
     length = read_layout(folder.state_path(number - 1)).size
     sizes = record.sizes(download_size(folder, number), len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
-    numbers |= {f"seconds/{key}": value for key, value in record.seconds().items()}
+    taken = {key: value for key, value in record.seconds().items() if value is not None}
+    numbers |= {f"seconds/{key}": value for key, value in taken.items()}
     spent = [stage.epsilon for stage in record.stages if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
-    track_round(run.mlflow_run_id, number, record.evaluation, numbers)
+    track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
     checkpoint(folder.root, number, record.to_json(run.partition, sizes, seconds))

@@ -9,11 +9,13 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.partition import Partition
-from federated.data.prepared import write_dealt
+from federated.data.prepared import dealt_header
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.joining import WEIGHTS, Joined, joining_experiment
+from federated.ledger_migration import take_over
 from federated.model_file import save_model
+from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
 from federated.run_folder import RunFolder, reopen_run
 from federated.selection import metric_value_of
@@ -24,6 +26,7 @@ from flows.progress import tell
 from tasks.join import join
 from tasks.pool import open_pool
 from tasks.prepare import download, read
+from tasks.privacy import report_privacy
 from tasks.register import register, site_model_name
 from tasks.track import end_tracking, start_tracking, track_round
 from tasks.validate import validate
@@ -60,10 +63,16 @@ def fl_join(
     resolved = joining_experiment(federation, site, Path(data))
     folder = RunFolder(federation.root / "joined" / site)
     located, dataset, partition = _take(resolved, folder, site)
-    validate(resolved, dataset, partition, folder.root)
+    # It lies in the federation's folder, and is as open as that: not at all where that is private.
+    private = federation.experiment().privacy.unit is not None
+    reports = folder.own_reports if private else folder.root
+    validate(resolved, dataset, partition, folder.root, reports)
     folder.write_inputs(resolved, located, ())
+    if said := take_over(resolved, located, dataset, Path(runs), Path("params.yaml")):
+        tell(said)
     with open_pool(resolved) as pool:
         joined = join(pool, folder.root, federation.root, site, rounds)
+        report_privacy(pool, folder.root, [site])
     model = new_model(resolved, dataset.info)
     Layout.of(model).load(model, read_memory(folder.memory_path(rounds, site))[WEIGHTS])
     header = model_header(resolved, dataset.info, located.source)
@@ -81,7 +90,9 @@ def fl_join(
         tell(f"registered {name} version {version}")
     summary = _summary(federation, resolved, located, partition, joined, site, rounds)
     write_json(folder.summary_path, summary | {"model_version": version})
-    files = [folder.root / name for name in ("summary.json", "validation.json", "data_docs")]
+    files = [
+        folder.root / name for name in ("summary.json", "validation.json", "data_docs", "ledger")
+    ]
     tags = {"joined": site, "federation": federation.run_id}
     end_tracking(mlflow_run_id, "FINISHED", files, tags)
     headline = metric.split("/")[1]
@@ -111,7 +122,7 @@ def _take(
     dealt = deal(dataset, experiment.sites, experiment.seed)
     (splits,) = dealt.sites.values()
     partition = Partition({site: splits}, dealt.draws, dealt.moved)
-    write_dealt(folder.partition_path, experiment, located, dataset, partition)
+    folder.write_partition(partition, dealt_header(experiment, located))
     return located, dataset, partition
 
 
@@ -134,6 +145,7 @@ def _summary(
         "data_md5": located.md5,
         "rounds": rounds,
         "moved": joined.moved,
+        "privacy": summarise_privacy(experiment, {}),
         "before": dict(joined.before.per_site[site]),
         "after": dict(joined.after.per_site[site]),
         "seconds": joined.seconds,

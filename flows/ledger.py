@@ -1,72 +1,198 @@
-"""Showing, checking and limiting what sites have released, for the command line."""
+"""Showing, checking and limiting what was released of a holder's records, for the command line."""
 
-from collections.abc import Iterator
-from math import isinf
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, isinf
+from pathlib import Path
 
 from rich.table import Table
 
 from federated.configuration.experiment import Experiment
-from federated.data.deal import deal
 from federated.data.load import load, locate
+from federated.data.partition import Partition
+from federated.data.site_cases import SiteCases
+from federated.entering import held_cases, holder_ledger
 from federated.errors import ConsiliumError
-from federated.privacy.ledger import Budget, Ledger, Unit, spent
-from federated.private_release import site_ledger
+from federated.ledger_migration import take_over
+from federated.patients import most_of_one
+from federated.privacy.kept_heads import KeptHead, home_heads, run_heads
+from federated.privacy.ledger import Ledger
+from federated.privacy.spending import Budget, Spending
+
+# Shares of a budget by which records are counted.
+SHARES = (0.75, 0.5, 0.25)
 
 
-def ledgers_of(experiment: Experiment, site: str | None = None) -> dict[str, Ledger]:
-    """The ledgers of an experiment's sites, or of one of them.
+@dataclass(frozen=True)
+class Holder:
+    """The ledger of who holds an experiment's data, and the cases of each of its sites."""
+
+    experiment: Experiment
+    ledger: Ledger
+    cases: SiteCases
+
+    @property
+    def partition(self) -> Partition:
+        """Which site has which cases."""
+        return self.cases.partition
+
+    def trained(self, site: str) -> tuple[str, ...]:
+        """The records that a site trains on."""
+        return self.cases.records([site], "train")
+
+
+def open_holder(experiment: Experiment, runs: Path, params: Path) -> tuple[Holder, str | None]:
+    """The holder of an experiment's data, and what is to be told of ledgers of older versions,
+    which are taken over where there are any.
 
     Raises:
-        ConsiliumError: there is no such site.
+        ConsiliumError: the data are not to be had, or a ledger is not whole.
     """
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    partition = deal(dataset, experiment.sites, experiment.seed)
-    if site is not None and site not in partition.sites:
-        raise ConsiliumError(
-            f"Experiment {experiment.name} has no site {site!r}; it has "
-            f"{', '.join(partition.sites)}."
+    said = take_over(experiment, located, dataset, runs, params)
+    holder = Holder(experiment, holder_ledger(experiment), held_cases(experiment, dataset))
+    return holder, said
+
+
+def show(holder: Holder, delta: float) -> Iterator[Table | str]:
+    """What was released of each site's training cases, in all runs and experiments."""
+    yield _sites_table(holder, delta)
+    everyone = [record for site in holder.partition.sites for record in holder.trained(site)]
+    for budget in holder.ledger.budgets(everyone):
+        if budget.unit == "site":
+            yield f"budget: {budget_text(budget)}"
+    for budget, left in holder.ledger.left(everyone):
+        yield f"budget: {budget_text(budget)}"
+        yield _left_table(budget, left)
+    if told := len(holder.ledger.evaluated_only()):
+        yield (
+            f"evaluated in the clear: {told} records that were never trained on; no epsilon says "
+            "anything of these"
         )
-    return {
-        name: site_ledger(experiment, located.md5, partition, name)
-        for name in ([site] if site else partition.sites)
-    }
+    yield _about_patients(holder)
 
 
-def ledger_table(experiment: Experiment, delta: float) -> Table:
-    """What each site has released of its training cases, in all runs and experiments."""
+def _sites_table(holder: Holder, delta: float) -> Table:
     table = Table(
-        title=f"{experiment.name}: released of the sites' training cases, in all runs",
-        caption=f"epsilon at delta={delta:g}, composed by prv; - stands for nothing released",
+        title=f"{holder.ledger.holder}: released of the training cases of {holder.experiment.name}",
+        caption=(
+            f"epsilon at delta={delta:g} of the record, the patient and the site that has spent "
+            "most, over all runs, by prv; - stands for nothing released"
+        ),
     )
-    for column in ("site", "entries", "runs", "epsilon (record)", "epsilon (site)", "budget"):
-        table.add_column(column, justify="left" if column in ("site", "budget") else "right")
-    for site, ledger in ledgers_of(experiment).items():
-        spendings = ledger.spendings()
-        units: tuple[Unit, ...] = ("record", "site")
+    columns = ("site", "records", "entries", "runs", "record", "patient", "site as a whole")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "site" else "right")
+    spendings = holder.ledger.spendings()
+    for site in holder.partition.sites:
+        records = holder.trained(site)
+        own = _touching(holder.ledger, spendings, records)
         table.add_row(
             site,
-            str(len(spendings)),
-            str(len({spending.run for spending in spendings})),
-            *(_shown(spent(spendings, unit, delta, "prv")) for unit in units),
-            ", ".join(_budget_text(budget) for budget in ledger.budgets().values()) or "none",
+            str(len(records)),
+            str(len(own)),
+            str(len({spending.run for spending in own})),
+            _shown(holder.ledger.histories(records, "record").worst(delta, "prv")),
+            _patient(holder, site, delta),
+            _shown(holder.ledger.histories(records, "site").worst(delta, "prv")),
         )
     return table
 
 
-def verify_lines(experiment: Experiment) -> Iterator[tuple[bool, str]]:
-    """For each site whether its ledger is whole, and what is to be said of it."""
-    for site, ledger in ledgers_of(experiment).items():
-        try:
-            head = ledger.head()
-        except ConsiliumError as error:
-            yield False, f"{site}: {error}"
-        else:
-            yield True, f"{site}: whole, {head.count} entries, head {head.hash[:16]}  {ledger.path}"
+def _touching(
+    ledger: Ledger, spendings: Sequence[Spending], records: Sequence[str]
+) -> list[Spending]:
+    """The entries of training that touched any of these records."""
+    own = frozenset(records)
+    names = {spending.records for spending in spendings if spending.trains}
+    met = {name for name in names if name is None or not own.isdisjoint(ledger.sets.read(name))}
+    return [spending for spending in spendings if spending.trains and spending.records in met]
 
 
-def set_budgets(experiment: Experiment, budget: Budget, site: str | None) -> Iterator[str]:
-    """Enter a budget in the ledgers of an experiment's sites, or of one of them.
+def _patients_of(holder: Holder, site: str) -> dict[str, list[str]] | None:
+    patients = holder.cases.patients(site, "train")
+    if patients is None:
+        return None
+    found: dict[str, list[str]] = {}
+    for patient, record in zip(patients, holder.trained(site), strict=True):
+        found.setdefault(patient, []).append(record)
+    return found
+
+
+def _patient(holder: Holder, site: str, delta: float) -> str:
+    patients = _patients_of(holder, site)
+    if patients is None:
+        return "unknown"
+    return _shown(holder.ledger.of_patients(patients).worst(delta, "rdp"))
+
+
+def _about_patients(holder: Holder) -> str:
+    counts = [most_of_one(holder.cases.patients(site, "train")) for site in holder.partition.sites]
+    known = [count for count in counts if count is not None]
+    if not known:
+        return (
+            f"a record is a case; {holder.ledger.holder} does not say which cases are of one "
+            "patient, so nothing can be said of patients"
+        )
+    return (
+        f"a record is a case; a patient has up to {max(known)} training cases at a site, and the "
+        "epsilon (rdp) of patients counts all that they have"
+    )
+
+
+def _left_table(budget: Budget, left: Sequence[tuple[float, int]]) -> Table:
+    """How many records have how much left of a budget."""
+    table = Table(title="training records by what is left of epsilon")
+    table.add_column("left")
+    table.add_column("records", justify="right")
+    limits = [(f">= {share * budget.epsilon:.3g}", share * budget.epsilon) for share in SHARES]
+    rows = [(f"all {budget.epsilon:g}", budget.epsilon), *limits, ("> 0", 0.0)]
+    remaining = list(left)
+    for text, limit in rows:
+        own = [n for value, n in remaining if value > 0 and value >= limit]
+        remaining = [(v, n) for v, n in remaining if not (v > 0 and v >= limit)]
+        table.add_row(text, str(sum(own)))
+    table.add_row("nothing", str(sum(n for value, n in remaining if value != -inf)))
+    table.add_row("no guarantee", str(sum(n for value, n in remaining if value == -inf)))
+    return table
+
+
+def verify(holder: Holder, runs: Sequence[Path]) -> Iterator[tuple[bool, str]]:
+    """Whether the ledger is whole and the one that runs have seen, and what is to be said of it."""
+    ledger = holder.ledger
+    try:
+        head, hashes = ledger.head(), ledger.hashes()
+    except ConsiliumError as error:
+        yield False, f"{ledger.holder}: {error}"
+        return
+    yield (
+        True,
+        f"{ledger.holder}: whole, {head.count} entries, head {head.hash[:16]}  {ledger.path}",
+    )
+    kept = [kept for place in runs for kept in run_heads(place, ledger.holder)]
+    wrong = [one for one in [*kept, *home_heads(ledger.path)] if not _fits(one, hashes)]
+    for one in wrong:
+        yield (
+            False,
+            (
+                f"{ledger.holder}: run {one.run} has seen entry {one.head.count} with the hash "
+                f"{one.head.hash[:16]} ({one.place}), which the ledger does not have: it was put "
+                "back to an older copy, or replaced"
+            ),
+        )
+    if not wrong:
+        places = ", ".join(map(str, runs))
+        yield True, f"{ledger.holder}: it agrees with the {len(kept)} heads found in {places}"
+
+
+def _fits(kept: KeptHead, hashes: Sequence[str]) -> bool:
+    count = kept.head.count
+    return count == 0 or (count <= len(hashes) and hashes[count - 1] == kept.head.hash)
+
+
+def set_budget(holder: Holder, budget: Budget) -> Iterator[str]:
+    """Enter a budget for all records of the holder, or for those of the site that it names.
 
     Raises:
         ConsiliumError: ε or δ that no mechanism can have, or no such site.
@@ -76,14 +202,31 @@ def set_budgets(experiment: Experiment, budget: Budget, site: str | None) -> Ite
             f"A budget of epsilon={budget.epsilon:g} at delta={budget.delta:g} cannot be: epsilon "
             "has to be above 0, delta between 0 and 1."
         )
-    for name, ledger in ledgers_of(experiment, site).items():
-        ledger.set_budget(budget)
-        used = spent(ledger.spendings(), budget.unit, budget.delta, "prv")
-        yield f"{name}: {_budget_text(budget)}, of which {_shown(used)} is spent"
+    sites = list(holder.partition.sites)
+    if budget.site is not None and budget.site not in sites:
+        raise ConsiliumError(
+            f"Experiment {holder.experiment.name} has no site {budget.site!r}; it has "
+            f"{', '.join(sites)}."
+        )
+    own = None
+    if budget.site is not None:
+        splits = ("train", "val", "test")
+        own = [r for split in splits for r in holder.cases.records([budget.site], split)]
+    holder.ledger.set_budget(budget, own)
+    for site in [budget.site] if budget.site else sites:
+        histories = holder.ledger.histories(holder.trained(site), budget.unit)
+        used = _shown(histories.worst(budget.delta, "prv"))
+        yield f"{site}: {budget_text(budget)}, of which {used} is spent"
 
 
-def _budget_text(budget: Budget) -> str:
-    return f"epsilon {budget.epsilon:g} at delta {budget.delta:g} for each {budget.unit}"
+def budget_text(budget: Budget) -> str:
+    """A budget in words."""
+    if budget.epsilon == inf:
+        return f"lifted for each {budget.unit}"
+    whose = f" of {budget.site}" if budget.site else ""
+    refused = ", no evaluation in the clear" if budget.evaluation == "refuse" else ""
+    limit = f"epsilon {budget.epsilon:g} at delta {budget.delta:g} for each {budget.unit}"
+    return f"{limit}{whose}{refused}"
 
 
 def _shown(value: float) -> str:

@@ -13,8 +13,10 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition, leave_out
-from federated.data.prepared import PreparedFolder, write_dealt
-from federated.files import write_text
+from federated.data.prepared import PreparedFolder, dealt_header, write_dealt
+from federated.data.validation_report import write_report
+from federated.errors import ConsiliumError
+from federated.run_folder import RunFolder
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 
@@ -34,35 +36,63 @@ class Prepared:
     excluded: tuple[str, ...]
 
 
-def prepare(experiment: Experiment, folder: Path, kept: PreparedFolder | None = None) -> Prepared:
-    """The graph of fl-prepare, for use inside another flow; writes into ``folder``.
+def prepare(
+    experiment: Experiment, folder: RunFolder, begun_with: LocatedFile | None = None
+) -> Prepared:
+    """The graph of fl-prepare, for use inside another flow; writes into a run's ``folder``.
 
-    The data are read where they were found, so that what is wrong is named by its own path.
+    The data are read where they were found, so that what is wrong is named by its own path. Of a
+    private run, what is found in the cases stays with the sites.
+
+    Raises:
+        ConsiliumError: what a stage says, or the data are not those that a run was ``begun_with``;
+            nothing is written then.
     """
     data = download(experiment)
+    _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
-    if kept:
-        keep(data, kept)
-    dealt = partition(experiment, data, dataset, folder / "partition.json")
-    validation = validate(experiment, dataset, dealt, folder)
+    dealt = partition(experiment, dataset)
+    header = dealt_header(experiment, data)
+    folder.write_partition(dealt, header)
+    reports = folder.own_reports if experiment.privacy.unit else folder.root
+    validation = validate(experiment, dataset, dealt, folder.root, reports)
     left = leave_out(dealt, validation.dropped)
-    if left != dealt:
-        write_dealt(folder / "partition.json", experiment, data, dataset, left)
+    folder.write_partition(left, header)
     return Prepared(data, dataset, left, validation.excluded)
 
 
-def take_prepared(experiment: Experiment, source: PreparedFolder, folder: Path) -> Prepared:
-    """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``."""
+def take_prepared(
+    experiment: Experiment,
+    source: PreparedFolder,
+    folder: RunFolder,
+    begun_with: LocatedFile | None = None,
+) -> Prepared:
+    """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``.
+
+    Raises:
+        ConsiliumError: it does not fit, or is not what a run was ``begun_with``.
+    """
     source.check_fits(experiment)
     excluded = source.excluded_sites()
     data = source.data()
+    _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
-    write_text(
-        folder / "validation.json", (source.root / "validation.json").read_text(encoding="utf-8")
-    )
+    reports = folder.own_reports if experiment.privacy.unit else folder.root
+    write_report(source.report(), folder.root, reports)
     left = source.partition()
-    write_dealt(folder / "partition.json", experiment, data, dataset, left)
+    folder.write_partition(left, dealt_header(experiment, data))
     return Prepared(data, dataset, left, excluded)
+
+
+def _refuse_other_data(
+    experiment: Experiment, folder: RunFolder, data: LocatedFile, begun_with: LocatedFile | None
+) -> None:
+    if begun_with and begun_with.md5 != data.md5:
+        raise ConsiliumError(
+            f"The data file {data.path} has changed since run {folder.run_id} began: its "
+            f"MD5 is {data.md5}, then it was {begun_with.md5}. Put the old file back to resume, or "
+            f"start a new run with `consilium run {experiment.name}`."
+        )
 
 
 @flow(name="fl-prepare", flow_run_name="prepare-{experiment}")
@@ -72,7 +102,15 @@ def fl_prepare(
     """Prepare an experiment's data under ``<data.root>/prepared/<experiment>``; return that."""
     resolved = load_experiment(experiment, overrides or (), Path(params))
     folder = prepared_folder(resolved)
-    prepare(resolved, folder.root, kept=folder)
+    data = download(resolved)
+    dataset = read(resolved, data)
+    keep(data, folder)
+    dealt = partition(resolved, dataset)
+    write_dealt(folder.partition_path, resolved, data, dataset, dealt)
+    validation = validate(resolved, dataset, dealt, folder.root)
+    write_dealt(
+        folder.partition_path, resolved, data, dataset, leave_out(dealt, validation.dropped)
+    )
     return str(folder.root)
 
 

@@ -24,19 +24,22 @@ class Listener(Protocol):
     def site_done(self, site: str, stage: str, text: str) -> None:
         """A site finished a stage."""
 
-    def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
+    def round_done(
+        self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
+    ) -> None:
         """A round is complete, with the metrics of the validation split, if it has any."""
 
 
-def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float) -> str:
-    """A round in one line."""
+def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float | None) -> str:
+    """A round in one line; how long it took, where that may be told."""
     shown = ", ".join(
         f"{name} {metrics[name]:.3f}"
         for name in ("auc", "accuracy", "dice", "hd95", "loss")
         if metrics.get(name) is not None
     )
     found = f"validation {shown}" if metrics else "not evaluated"
-    return f"round {round_number}/{rounds}: {found} ({seconds:.1f} s)"
+    took = "" if seconds is None else f" ({seconds:.1f} s)"
+    return f"round {round_number}/{rounds}: {found}{took}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -60,7 +63,9 @@ class PlainLines:
     def site_done(self, site: str, stage: str, text: str) -> None:
         pass
 
-    def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
+    def round_done(
+        self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
+    ) -> None:
         self.notice(describe(round_number, rounds, metrics, seconds))
 
 
@@ -84,7 +89,9 @@ class LiveDisplay(PlainLines):
         description = f"{site} {stage} {text}"
         self.progress.update(self.sites, advance=advance, description=description)
 
-    def round_done(self, round_number: int, rounds: int, metrics: Metrics, seconds: float) -> None:
+    def round_done(
+        self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
+    ) -> None:
         self.progress.update(self.rounds, completed=round_number)
         super().round_done(round_number, rounds, metrics, seconds)
 

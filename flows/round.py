@@ -19,9 +19,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from federated.config import load_experiment
 from federated.configuration.experiment import Experiment
 from federated.data.prepared import PreparedFolder
-from federated.errors import ConsiliumError
 from federated.exchange import write_initial_state
 from federated.files import write_json
+from federated.ledger_migration import take_over
 from federated.model_file import save_model
 from federated.optimization import trained_parameters
 from federated.privacy_report import summarise_privacy
@@ -38,10 +38,10 @@ from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import tell
 from flows.site_stages import Run
-from tasks.keys import key
+from tasks.keys import forget_key, key
 from tasks.overlays import overlays
 from tasks.pool import finished, open_pool, warm_up, worker_count
-from tasks.privacy import plan_privacy, report_privacy
+from tasks.privacy import close, plan_privacy, report_privacy
 from tasks.register import register, register_sites
 from tasks.sensitivity import sensitivity
 from tasks.track import end_tracking, start_tracking, track_privacy
@@ -104,7 +104,7 @@ def fl_round(
     with open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool)
+        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool, Path(params))
         data_seconds = time.time() - data_started
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
@@ -125,6 +125,8 @@ def fl_round(
                     break
                 clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
+            if resolved.protection.keyed:
+                forget_key(pool, folder.root)
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -151,24 +153,33 @@ def _began() -> float:
 
 
 def _inputs(
-    experiment: Experiment, folder: RunFolder, prepared: Path | None, pool: Executor
+    experiment: Experiment,
+    folder: RunFolder,
+    prepared: Path | None,
+    pool: Executor,
+    params: Path,
 ) -> Prepared:
-    """Prepare the data or take what is prepared, and write what the rounds start from."""
+    """Prepare the data or take what is prepared, and write what the rounds start from.
+
+    Ledgers of older versions are taken over before anything is entered.
+    """
+    # Also of a run that broke off in its first round: a site may have sent something of it.
+    begun_with = folder.data() if folder.begun() else None
     if prepared:
-        inputs = take_prepared(experiment, PreparedFolder(prepared), folder.root)
+        inputs = take_prepared(experiment, PreparedFolder(prepared), folder, begun_with)
     else:
-        inputs = prepare(experiment, folder.root)
+        inputs = prepare(experiment, folder, begun_with)
     if inputs.data.source == "phantom":
         tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
     for site in inputs.excluded:
         tell(f"{site} is excluded: its data fail validation, see {folder.root}/validation.json")
-    if folder.done_rounds() and folder.data().md5 != inputs.data.md5:
-        raise ConsiliumError(
-            f"The data file {inputs.data.path} has changed since run {folder.run_id} began: its "
-            f"MD5 is {inputs.data.md5}, then it was {folder.data().md5}. Put the old file back to "
-            f"resume, or start a new run with `consilium run {experiment.name}`."
-        )
     folder.write_inputs(experiment, inputs.data, inputs.excluded)
+    if inputs.excluded:
+        # The configuration was checked with all sites; what is left has to be enough too.
+        experiment.protection.check(experiment.cohort(len(folder.sites())))
+    runs = folder.root.parent.parent
+    if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
+        tell(said)
     if not folder.done_rounds():
         model = new_model(experiment, inputs.dataset.info)
         # Refuses layers that are not there before anything is trained.
@@ -228,6 +239,8 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         else None,
     )
     write_json(folder.summary_path, summary)
+    if experiment.privacy.unit or experiment.strategy.shares_style:
+        close(run.pool, folder.root, run.sites)
     files = [folder.root / name for name in KEPT_IN_MLFLOW]
     tags = {"kept_round": str(kept)}
     if registration:
@@ -246,11 +259,11 @@ def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
 
 
 def _privacy(run: Run) -> dict[str, Any]:
-    """The privacy part of the summary, from the sites' ledgers."""
-    if not run.experiment.privacy.unit:
-        return summarise_privacy(run.experiment, {})
+    """The privacy part of the summary, from the ledger of who holds the data."""
     reports = report_privacy(run.pool, run.folder.root, run.sites)
     privacy = summarise_privacy(run.experiment, reports)
+    if not run.experiment.privacy.unit:
+        return privacy
     run_epsilon, all_epsilon = (
         "without bound" if privacy[key] is None else f"{privacy[key]:.3g}"
         for key in ("epsilon", "epsilon_ledger")

@@ -1,10 +1,12 @@
 """The part of a round's graph that SecAgg+ adds before the updates and after their sum.
 
 advertise at every site → relay keys → share at every site → relay shares, then what every round
-has; and between aggregate and evaluate: relay arrived → answer at every site → unmask.
+has; and between aggregate and evaluate: relay arrived → answer at every site → unmask. However the
+round ends, forget: the sites erase what is secret of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from federated.timing import Interval
@@ -13,12 +15,27 @@ from flows.site_stages import Finished, Run, wait_for
 from tasks.secagg import (
     advertise,
     answer,
+    forget,
     pass_keys_on,
     pass_shares_on,
     share,
     tell_arrived,
     unmask,
 )
+
+
+@contextmanager
+def forgotten_secrets(run: Run, asked: Sequence[str]) -> Iterator[None]:
+    """A round in which sites mask: their secrets are erased at its end, however it ends."""
+    root = run.folder.root
+    try:
+        yield
+    except BaseException:
+        # What broke the round off is what a person has to read, and may have broken the pool too.
+        with suppress(Exception):
+            forget(run.pool, root, list(asked))
+        raise
+    forget(run.pool, root, list(asked))
 
 
 def exchange_keys(run: Run, round_number: int, asked: Sequence[str]) -> Finished:
@@ -56,4 +73,10 @@ def unmask_sum(
 
 def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:
     chains = {site: [stage.submit(run.pool, run.folder.root, site, round_number)] for site in sites}
-    return wait_for(run, round_number, chains)
+    try:
+        return wait_for(run, round_number, chains)
+    except BaseException:
+        # The other sites' stages are short; what they write is erased once they are done.
+        for (future,) in chains.values():
+            future.wait()
+        raise

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from federated.configuration.experiment import Experiment
 from federated.data.load import load
+from federated.data.prepared import write_dealt
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, write_json
 from federated.model_evaluation import evaluate_file
@@ -34,7 +35,8 @@ def run_step(step: str, experiment: Experiment) -> str:
     data = folder.data()
     dataset = load(data, experiment.data)
     if step == "partition":
-        dealt = partition.fn(experiment, data, dataset, folder.partition_path)
+        dealt = partition.fn(experiment, dataset)
+        write_dealt(folder.partition_path, experiment, data, dataset, dealt)
         return f"{folder.partition_path}: {len(dealt.sites)} sites"
     validation = validate.fn(experiment, dataset, folder.dealt(), folder.root)
     excluded = ", ".join(validation.excluded) or "none"

@@ -1,5 +1,6 @@
 """compare: what a comparison found, written to its folder and to MLflow."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,11 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
     write_text(folder / "table.md", text)
     write_json(
         folder / "cells.json",
-        {"command": command, "rows": table, "cells": [_cell(result) for result in results]},
+        {
+            "command": command,
+            "rows": [_without_nan(row) for row in table],
+            "cells": [_cell(result) for result in results],
+        },
     )
     figure = folder / f"{task.headline}.png"
     comparison_figure(results, figure, f"{name}: {note.split('.')[0]}")
@@ -81,6 +86,13 @@ def _note(results: Sequence[Result], baseline: str) -> str:
     )
 
 
+def _without_nan(row: Any) -> Any:
+    """A row with ``null`` for what has no value: JSON has no NaN."""
+    if isinstance(row, dict):
+        return {key: _without_nan(value) for key, value in row.items()}
+    return None if isinstance(row, float) and math.isnan(row) else row
+
+
 def _cell(result: Result) -> dict[str, Any]:
     summary = result.summary
     kept = ("run_id", "kept_round", "metrics", "spread", "bytes", "data_source", "git_commit")
@@ -109,9 +121,12 @@ def _track(
     for row in table:
         # MLflow allows no + in a name.
         label = row["label"].replace("+", "-").replace(":", "-").replace("=", "-")
-        metrics.append(Metric(f"{label}/{headline}_mean", row[headline]["mean"], 0, 0))
-        if row["p"] is not None:
-            metrics.append(Metric(f"{label}/p", row["p"], 0, 0))
+        values = {f"{label}/{headline}_mean": row[headline]["mean"], f"{label}/p": row["p"]}
+        metrics += [
+            Metric(name, value, 0, 0)
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        ]
     labels = ",".join(row["label"] for row in table)
     run_id = run.info.run_id
     mlflow.log_batch(run_id, metrics=metrics, params=[Param("labels", labels)])

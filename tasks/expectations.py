@@ -60,7 +60,9 @@ def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  #
     most = experiment.validation.outlier
     far = f"{most:g} robust standard deviations from the site's median"
     return {
-        "an image for each mask, with all modalities": _never_empty("path"),
+        "an image for each mask, with all modalities, and no file that belongs to no case": (
+            _never_empty("path")
+        ),
         "a mask for each image": _never_empty("mask_path"),
         "readable files": gxe.ExpectColumnValuesToBeInSet(column="unreadable", value_set=[""]),
         "one shape for all files of a case": gxe.ExpectColumnValuesToBeInSet(
@@ -74,6 +76,13 @@ def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  #
             column="foreground", min_value=1
         ),
         "no NaN": gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[0]),
+        "images that can be prepared for the network": gxe.ExpectColumnValuesToBeInSet(
+            column="unprepared", value_set=[""]
+        ),
+        "all labelled voxels left in what the network sees": gxe.ExpectColumnValuesToBeInSet(
+            column="lost", value_set=[""]
+        ),
+        "a patient for each image, where a table is to name them": _never_empty("patient"),
         f"a size like the others, at most {far}": gxe.ExpectColumnValuesToBeBetween(
             column="size", max_value=most
         ),

@@ -1,4 +1,7 @@
-"""key: a site makes or finds the key of a run; the coordinator keeps its public half."""
+"""key: a site makes or finds the key of a run; the coordinator keeps its public half.
+
+forget-key: the run has ended, and no site needs it any more.
+"""
 
 from concurrent.futures import Executor
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.exchange import prepare_key
+from federated.exchange import erase_key, prepare_key
 from federated.files import write_json
 from federated.protection.keys import PublicContext
 from federated.run_folder import RunFolder
@@ -19,3 +22,9 @@ def key(pool: Executor, run: Path) -> PublicContext:
     (public,) = finished([pool.submit(prepare_key, run)])
     write_json(RunFolder(run).context_path, public.to_json())
     return public
+
+
+@task(name="forget-key", task_run_name="forget key", cache_policy=NO_CACHE)
+def forget_key(pool: Executor, run: Path) -> None:
+    """Erase the key of a run that has ended; its ``context.json`` stays."""
+    finished([pool.submit(erase_key, run)])

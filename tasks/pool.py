@@ -14,7 +14,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.sections import Dask, Processes
 from federated.errors import ConsiliumError
 from federated.training import choose_device
-from federated.worker import StageResult, keep_freed_memory
+from federated.worker import StageResult, keep_freed_memory, run_and_report
 from tasks.dask_cluster import dask_client
 
 WORKERS_A_GPU = 4
@@ -79,7 +79,7 @@ def run_stage(pool: Executor, stage: Any, *arguments: Any) -> StageResult:
     Raises:
         ConsiliumError: what the stage says, or that its worker process died.
     """
-    (result,) = finished([pool.submit(stage, *arguments)])
+    (result,) = finished([pool.submit(run_and_report, stage, *arguments)])
     return cast(StageResult, result)
 
 

@@ -1,7 +1,5 @@
 """download and partition: from an experiment's settings to the cases of each site."""
 
-from pathlib import Path
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -10,7 +8,7 @@ from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate
 from federated.data.partition import Partition
-from federated.data.prepared import PreparedFolder, write_dealt
+from federated.data.prepared import PreparedFolder
 
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)
@@ -36,10 +34,6 @@ def read(experiment: Experiment, data: LocatedFile) -> AnyDataset:
     task_run_name="partition {experiment.sites.partition} over {experiment.sites.count} sites",
     cache_policy=NO_CACHE,
 )
-def partition(
-    experiment: Experiment, data: LocatedFile, dataset: AnyDataset, path: Path
-) -> Partition:
-    """Deal the cases to the sites and write who has which."""
-    result = deal(dataset, experiment.sites, experiment.seed)
-    write_dealt(path, experiment, data, dataset, result)
-    return result
+def partition(experiment: Experiment, dataset: AnyDataset) -> Partition:
+    """Deal the cases to the sites."""
+    return deal(dataset, experiment.sites, experiment.seed)

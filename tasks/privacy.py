@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.files import write_json
 from federated.privacy_report import report_site
 from federated.private_release import plan_site
+from federated.releases import close_releases
 from federated.run_folder import RunFolder
 from tasks.pool import finished
 
@@ -35,3 +36,12 @@ def report_privacy(pool: Executor, run: Path, sites: list[str]) -> dict[str, dic
     for site, report in per_site.items():
         write_json(RunFolder(run).ledger_path(site), report)
     return per_site
+
+
+@task(name="close-releases", task_run_name="close releases", cache_policy=NO_CACHE)
+def close(pool: Executor, run: Path, sites: list[str]) -> None:
+    """Let sites remove the releases that they have stored of a run, which is not resumed any more.
+
+    A round that is asked for all the same is then another release, with an entry of its own.
+    """
+    finished([pool.submit(close_releases, run, site) for site in sites])

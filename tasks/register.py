@@ -138,7 +138,7 @@ def fluent_api(uri: str) -> Iterator[None]:
 
 def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
     header = read_header(model_path)
-    # Images of a segmentation set are of any size, and normalised.
+    # Images of a segmentation set are of any size and any scale.
     spatial = (header.size or -1,) * header.dims
     voxels = () if header.size else spatial
     values = np.dtype(np.uint8 if header.size else np.float32)
@@ -176,7 +176,7 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
                 "cachetools",
                 "medmnist",
                 "pooch",
-                "pyyaml",
+                "ruamel.yaml",
                 "psutil",
             ],
             registered_model_name=name,

@@ -15,6 +15,7 @@ from federated.run_folder import RunFolder
 from federated.secure_aggregation import (
     advertise_site,
     answer_site,
+    forget_secrets,
     relay_arrived,
     relay_keys,
     relay_shares,
@@ -23,7 +24,7 @@ from federated.secure_aggregation import (
 )
 from federated.timing import Interval
 from federated.worker import StageResult
-from tasks.pool import run_stage
+from tasks.pool import finished, run_stage
 
 
 @task(
@@ -74,3 +75,9 @@ def unmask(run: Path, round_number: int, sites: list[str], answering: list[str])
     unmask_sum(folder, round_number, answering)
     apply_sum(folder, round_number, sites, None)
     return Interval(started, time.time())
+
+
+@task(name="forget", task_run_name="forget secrets", cache_policy=NO_CACHE)
+def forget(pool: Executor, run: Path, sites: list[str]) -> None:
+    """Erase what ``sites`` keep secret of a round that is over or was broken off."""
+    finished([pool.submit(forget_secrets, run, sites)])

@@ -1,19 +1,20 @@
 """The registered model's own code: MLflow stores this file, not a pickle.
 
-Input: images ``(n, channels, *spatial)``, uint8 as in the data set for classification, and float32
-as ``federated.data.prepared_case`` makes them for segmentation. Output: class probabilities
-``(n, classes)``, of segmentation ``(n, classes, *spatial)``. ``consilium predict`` takes files.
+Input: images ``(n, channels, *spatial)``, for classification uint8 as in the data set; for
+segmentation float32 of any scale, CT in Hounsfield units, volumes with their axes towards right,
+anterior and superior and with the data set's spacing. Output: class probabilities ``(n, classes)``,
+of segmentation ``(n, classes, *spatial)``. They are checked and prepared as ``consilium predict``
+does, which takes files.
 """
 
 from typing import Any
 
 import mlflow
 import numpy as np
-import torch
 
 from federated.learning.classification import predict
-from federated.learning.segmentation import segment
 from federated.model_file import load_model, read_header
+from federated.model_input import CPU, case_of_array, class_images, segmented
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):
@@ -23,7 +24,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         """Remember the weights that were logged beside this file."""
         self.path = context.artifacts["weights"]
         self.header = read_header(self.path)
-        self.models: dict[str, torch.nn.Module] = {}
+        self.models: dict[str, Any] = {}
 
     def predict(
         self,
@@ -31,18 +32,25 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> np.ndarray:
-        """Class probabilities of each image."""
+        """Class probabilities of each image.
+
+        Raises:
+            ConsiliumError: what ``consilium predict`` refuses.
+        """
         site = (params or {}).get("site", "")
         if site not in self.models:
             self.models[site] = load_model(self.path, site or None)
-        model, device = self.models[site], torch.device("cpu")
+        model, given = self.models[site], np.asarray(model_input)
         family = self.header.family()
         if family is None:
-            images = np.asarray(model_input, dtype=np.uint8)
-            return predict(model, images, device, self.header.classes)
-        volumes = torch.from_numpy(np.asarray(model_input, dtype=np.float32))
-        logits = [segment(model, volume, family, device) for volume in volumes]
-        return torch.stack(logits).softmax(dim=1).double().cpu().numpy()
+            images = class_images(given, self.header, "of the request")
+            return predict(model, images, CPU, self.header.classes)
+        found = [np.zeros((0, self.header.classes, *given.shape[2:]))]
+        for number, image in enumerate(given):
+            case = case_of_array(family, image, f"{number} of the request")
+            own = case.probabilities_on_own_grid(segmented(model, family, case))
+            found.append(own[np.newaxis].astype(np.float64))
+        return np.concatenate(found)
 
 
 mlflow.models.set_model(ServedModel())

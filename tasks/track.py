@@ -18,8 +18,9 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.evaluation import Evaluation
-from federated.files import locked, write_text
+from federated.files import cannot_write, locked, write_text
 from federated.run_folder import RunFolder
+from tasks.reachable import require_mlflow
 
 STORE = Path("mlruns")
 PER_SITE = ("auc", "accuracy", "dice", "hd95", "assd", "loss")
@@ -33,10 +34,19 @@ def tracking_uri() -> str:
 
 
 def client() -> MlflowClient:
-    """A client of the tracking and model registry server."""
+    """A client of the tracking and model registry server.
+
+    Raises:
+        ConsiliumError: the server that ``MLFLOW_TRACKING_URI`` names does not answer, or the local
+            folder cannot be written to.
+    """
     if os.environ.get("MLFLOW_TRACKING_URI"):
+        require_mlflow()
         return MlflowClient(tracking_uri())
-    STORE.mkdir(exist_ok=True)
+    try:
+        STORE.mkdir(exist_ok=True)
+    except OSError as error:
+        raise cannot_write(STORE.resolve(), error, "of MLflow") from error
     # The first client makes the database, and two at once spoil each other's.
     with locked(STORE / ".lock"):
         return MlflowClient(tracking_uri())
@@ -82,9 +92,14 @@ def start_tracking(
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
     except (MlflowException, OSError, SQLAlchemyError) as error:
+        remedy = (
+            "Start that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
+            if os.environ.get("MLFLOW_TRACKING_URI")
+            else f"Make {STORE.resolve()} and the files in it readable and writable."
+        )
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise ConsiliumError(
-            f"MLflow at {tracking_uri()} cannot be used ({str(error).splitlines()[0]}). Start "
-            "that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
+            f"MLflow at {tracking_uri()} cannot be used ({said}). {remedy}"
         ) from error
     write_text(marker, run.info.run_id + "\n")
     return str(run.info.run_id)
@@ -107,9 +122,16 @@ def experiment_id(mlflow: MlflowClient, name: str) -> str:
 
 @task(name="track", task_run_name="track round {round_number}", cache_policy=NO_CACHE)
 def track_round(
-    mlflow_run_id: str, round_number: int, evaluation: Evaluation, numbers: Mapping[str, float]
+    mlflow_run_id: str,
+    round_number: int,
+    evaluation: Evaluation,
+    numbers: Mapping[str, float],
+    timed: bool = True,
 ) -> None:
-    """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds."""
+    """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds.
+
+    Unless ``timed``, without when that was: of a private run it would tell how long a round took.
+    """
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
         values |= {f"{split}/{name}": value for name, value in metrics.items()}
@@ -118,7 +140,7 @@ def track_round(
     for site, by_split in evaluation.per_site.items():
         for split, metrics in by_split.items():
             values |= {f"{site}/{split}/{n}": metrics[n] for n in PER_SITE if n in metrics}
-    now = int(time.time() * 1000)
+    now = int(time.time() * 1000) if timed else 0
     batch = [
         Metric(name, value, now, round_number)
         for name, value in values.items()

@@ -16,8 +16,8 @@ from federated.data.dataset import Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
 from federated.data.tables import NO_SITE, site_tables
+from federated.data.validation_report import shared_part, write_report
 from federated.errors import ConsiliumError
-from federated.files import write_json
 
 # How many cases of a broken rule a message names; the report names all.
 NAMED = 5
@@ -48,9 +48,16 @@ class Validation:
 
 @task(name="validate", task_run_name="validate {experiment.name}", cache_policy=NO_CACHE)
 def validate(
-    experiment: Experiment, dataset: AnyDataset, partition: Partition, folder: Path
+    experiment: Experiment,
+    dataset: AnyDataset,
+    partition: Partition,
+    folder: Path,
+    own: Path | None = None,
 ) -> Validation:
     """Check every site's cases; write ``validation.json`` and ``data_docs/`` into ``folder``.
+
+    Of a private run they are written into the folder ``own`` of the sites instead. ``folder`` gets
+    a ``validation.json`` that tells nothing of single cases, and neither does what is raised.
 
     Where cases are dropped, ``data_docs/after_dropping/`` tells of those that are left.
     Files that belong to no case are named too; where the run goes on, it does without them.
@@ -59,8 +66,12 @@ def validate(
         ConsiliumError: a site fails and ``validate.on_failure`` is ``abort``, or all sites do.
             The report and the Data Docs are written all the same.
     """
+    private = own is not None and own != folder
+    own = own or folder
+    if private:
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
     tables = site_tables(dataset, partition)
-    broken = _run_suites(experiment, dataset, tables, folder / "data_docs")
+    broken = _run_suites(experiment, dataset, tables, own / "data_docs")
     dropped: Dropped = {}
     failing = [site for site in partition.sites if broken[site]]
     excluded = tuple(failing)
@@ -68,34 +79,39 @@ def validate(
         rows = {site: _broken_rows(broken[site]) for site in partition.sites}
         dropped = {site: _cases(tables[site], rows[site]) for site in failing}
         left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
-        again = _run_suites(experiment, dataset, left, folder / "data_docs" / "after_dropping")
+        again = _run_suites(experiment, dataset, left, own / "data_docs" / "after_dropping")
         excluded = tuple(site for site in failing if again[site])
         for site in excluded:
             broken[site] = [*broken[site], *again[site]]
     failures = {site: [_text(rule) for rule in rules] for site, rules in broken.items()}
-    write_json(
-        folder / "validation.json",
-        {
-            "on_failure": experiment.validation.on_failure,
-            "failures": {site: rules for site, rules in failures.items() if rules},
-            "broken": {s: [asdict(rule) for rule in rules] for s, rules in broken.items() if rules},
-            "excluded_sites": list(excluded),
-            "dropped_cases": dropped,
-            "sites": list(partition.sites),
-        },
-    )
+    report = {
+        "on_failure": experiment.validation.on_failure,
+        "failures": {site: rules for site, rules in failures.items() if rules},
+        "broken": {s: [asdict(rule) for rule in rules] for s, rules in broken.items() if rules},
+        "excluded_sites": list(excluded),
+        "dropped_cases": dropped,
+        "sites": list(partition.sites),
+    }
+    write_report(report, folder, own)
+    if private:
+        failures = shared_part(report)["failures"]
     if any(failures.values()) and experiment.validation.on_failure == "abort":
-        raise ConsiliumError(
+        which = (
             f"The data of {len(failing)} of {len(partition.sites)} sites fail validation:\n"
+            if failing
+            else "The data fail validation, though not those of any site:\n"
+        )
+        raise ConsiliumError(
+            which
             + "".join(f"  {site}: {rule}\n" for site, rules in failures.items() for rule in rules)
             + "Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
             "or without these cases with validate.on_failure=drop-case. The full report is "
-            f"{folder}/data_docs/index.html."
+            f"{own}/data_docs/index.html."
         )
     if len(excluded) == len(partition.sites):
         raise ConsiliumError(
             "The data of every site fail validation, so no site is left to train. The report is "
-            f"{folder}/data_docs/index.html."
+            f"{own}/data_docs/index.html."
         )
     return Validation(failures, excluded, dropped)
 

@@ -44,7 +44,9 @@ def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None
         _label_decades(by_epsilon)
     for axes in (by_round, by_bytes, *rest):
         axes.grid(alpha=0.3)
-    (by_bytes, *rest)[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    last = (by_bytes, *rest)[-1]
+    if last.get_legend_handles_labels()[0]:
+        last.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
@@ -77,6 +79,8 @@ def _draw(
     # Not every round need have been evaluated.
     known = ~np.isnan(mean)
     mean, sd, megabytes = mean[known], sd[known], megabytes[known]
+    if not known.any():  # no case of the split has a class that could be scored
+        return
     rounds = np.arange(1, length + 1)[known]
     color, dashes = f"C{number % 10}", "-" if number < 10 else "--"
     by_round.plot(rounds, mean, dashes, color=color, label=label)

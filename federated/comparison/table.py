@@ -182,9 +182,12 @@ def per_site_markdown(results: Sequence[Result]) -> str:
         group = [result.summary["per_site"] for result in found]
         cells = []
         for site in sites:
-            means = [np.mean([per[site]["test"][n] for per in group]) for n in task.compared]
+            means = [
+                float(np.mean([_or_nan(per[site]["test"][name]) for per in group]))
+                for name in task.compared
+            ]
             cells.append(
-                " / ".join(f"{m:.3f}" if i == 0 else f"{m:.2f}" for i, m in enumerate(means))
+                " / ".join(_number(m, ".3f" if i == 0 else ".2f") for i, m in enumerate(means))
             )
         lines.append(_line([label, *cells]))
     return "\n".join(lines) + "\n"
@@ -199,8 +202,12 @@ def _line(values: Sequence[str]) -> str:
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
-    return "" if value is None else format(value, form)
+    """A number; nothing where it is not stated, and ``-`` where there is none (NaN)."""
+    if value is None:
+        return ""
+    return "-" if np.isnan(value) else format(value, form)
 
 
 def _spread(mean: float, sd: float | None) -> str:
-    return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
+    shown = _number(mean)
+    return shown if sd is None or np.isnan(sd) else f"{shown} ± {sd:.3f}"

@@ -1,6 +1,6 @@
 """Compression of updates, one file each; a compression object is its section of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -11,4 +11,15 @@ from federated.compression.top_k import TopK
 
 AnyCompression = Annotated[NoCompression | TopK | SharedMask, Field(discriminator="name")]
 
-__all__ = ["Agreed", "AnyCompression", "Compression", "NoCompression", "SharedMask", "TopK"]
+# All of them, in the order in which they are named to a person.
+COMPRESSIONS: tuple[type[Compression], ...] = get_args(get_args(AnyCompression)[0])
+
+__all__ = [
+    "COMPRESSIONS",
+    "Agreed",
+    "AnyCompression",
+    "Compression",
+    "NoCompression",
+    "SharedMask",
+    "TopK",
+]

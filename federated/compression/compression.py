@@ -63,6 +63,11 @@ class Compression(Settings):
     bits: Annotated[int, Field(ge=2, le=16)] | None = None
     scale: Literal["tensor", "global"] = "tensor"
 
+    # Whether positions, order, scales and how many values a site sends follow from what everyone
+    # knows before the round, so that they tell nothing of the site that privacy or a protection
+    # would have to cover. A compression that says nothing is refused with both; a subclass says it
+    # for itself.
+    form_is_public: ClassVar[bool] = False
     # Whether all sites send the same positions, so that values add up where they stand.
     same_positions: ClassVar[bool] = True
     # Whether every value is sent, so that without ``bits`` nothing stays behind.

@@ -10,4 +10,5 @@ class NoCompression(Compression):
 
     name: Literal["none"] = "none"
 
+    form_is_public: ClassVar[bool] = True
     sends_all: ClassVar[bool] = True

@@ -11,7 +11,7 @@ it gathered.
 """
 
 from math import ceil, gcd
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -38,6 +38,8 @@ class SharedMask(Compression):
     explore: float = Field(default=0.2, gt=0, le=1)
     ema: float = Field(default=0.5, ge=0, lt=1)
     train: Literal["all", "sent"] = "all"
+
+    form_is_public: ClassVar[bool] = True
 
     def count(self, length: int) -> int:
         """The density's share."""

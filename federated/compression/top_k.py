@@ -27,6 +27,7 @@ class TopK(Compression):
     density: float = Field(gt=0, le=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
 
+    form_is_public: ClassVar[bool] = False
     same_positions: ClassVar[bool] = False
 
     def count(self, length: int) -> int:

@@ -1,16 +1,18 @@
 """Which settings go together: what is refused when the configuration is read, and why."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from federated.compression import COMPRESSIONS
 from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.errors import closest
 from federated.configuration.experiment import Experiment
 from federated.configuration.sections import Dask
+from federated.configuration.settings import Settings
 from federated.data.families import FAMILIES
 from federated.data.medmnist import DATASETS
 from federated.errors import ConsiliumError
-from federated.privacy import DistributedSiteLevel
-from federated.strategies import APFL, Ditto, FedRep, FineTune, ResFIM
+from federated.privacy import DistributedSiteLevel, NoPrivacy
+from federated.strategies import STRATEGIES, FineTune, ResFIM
 
 # Settings that one network alone has.
 OWN_SETTINGS = {
@@ -29,7 +31,7 @@ def refuse(experiment: Experiment, where: str) -> None:
     for reason in _reasons(experiment):
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
     try:
-        experiment.protection.check(experiment.sites.asked, experiment.compression.bits)
+        experiment.protection.check(experiment.cohort())
     except ConsiliumError as error:
         raise ConsiliumError(
             f"Experiment {experiment.name} of {where} cannot be used: {error}"
@@ -72,12 +74,7 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
             )
     yield from _reasons_of_personalisation(experiment)
     yield from _reasons_of_privacy(experiment)
-    if (protection.keyed or protection.masked) and not compression.same_positions:
-        yield (
-            f"compression.name={compression.name} lets every site choose its own positions, and "
-            f"sums under protection.name={protection.name} add position by position. Use "
-            "compression.name=shared_mask."
-        )
+    yield from _reasons_of_protection(experiment)
     if (protection.keyed or protection.masked) and experiment.runner.name == "serial":
         yield (
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
@@ -85,15 +82,34 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
         )
 
 
-def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
-    strategy, privacy = experiment.strategy, experiment.privacy
-    name = f"strategy.name={strategy.name}"
-    if privacy.unit is not None and isinstance(strategy, Ditto | APFL | FedRep | ResFIM):
+def _reasons_of_protection(experiment: Experiment) -> Iterator[str]:
+    protection, compression = experiment.protection, experiment.compression
+    if not (protection.keyed or protection.masked):
+        return
+    name = f"protection.name={protection.name}"
+    if not (compression.same_positions and compression.stated("form_is_public")):
+        public = (c for c in COMPRESSIONS if c.stated("form_is_public"))
         yield (
-            f"{name} trains or looks at the cases beside the update that privacy.name="
-            f"{privacy.name} accounts for, and what comes of it is evaluated. Use "
-            "strategy.name=fedavg, fedprox, fedbn or fedper, or privacy.name=none."
+            f"compression.name={compression.name} lets every site choose its own positions, or "
+            f"does not state otherwise: they would travel in the clear, and sums under {name} add "
+            f"position by position. Use compression.name={_listed(reversed([*public]))}."
         )
+    if not protection.stated("hides_updates_from"):
+        yield (
+            f"{name} has keys or masks and does not state from whom it hides an update, so nobody "
+            "can rely on it. Set protection.name=plain, or one that does."
+        )
+
+
+def _listed(sections: Iterable[type[Settings]]) -> str:
+    """The names of sections, as a person reads them: ``fedavg, fedprox or fedbn``."""
+    names = [section.model_fields["name"].default for section in sections]
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
+    strategy = experiment.strategy
+    name = f"strategy.name={strategy.name}"
     if isinstance(strategy, FineTune) and strategy.tuning_rounds >= experiment.rounds:
         yield (
             f"strategy.tuning_rounds={strategy.tuning_rounds} leaves none of {experiment.rounds} "
@@ -175,19 +191,37 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
 
 def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
     privacy, training = experiment.privacy, experiment.training
-    if privacy.unit is None:
+    if isinstance(privacy, NoPrivacy):
         return
     name = f"privacy.name={privacy.name}"
+    if privacy.unit is None:
+        yield f"{name} does not state whom it protects, a record or a site. Set privacy.name=none."
+        return
     if experiment.strategy.name in ("local", "central"):
         yield (
             f"strategy.name={experiment.strategy.name} is a baseline in which no site sends an "
             f"update, and {name} is about what is sent. Set privacy.name=none."
         )
-    if not experiment.compression.same_positions:
+    strategy, compression = experiment.strategy, experiment.compression
+    if privacy.unit not in (strategy.stated("covered_by_privacy") or ()):
+        covered = (s for s in STRATEGIES if privacy.unit in (s.stated("covered_by_privacy") or ()))
         yield (
-            f"compression.name={experiment.compression.name} remembers the site's largest values "
-            f"from round to round, which {name} does not account for. Use "
-            "compression.name=shared_mask."
+            f"strategy.name={strategy.name} trains or looks at the cases beside the update that "
+            f"{name} accounts for, or keeps layers that have none of its noise, and what comes of "
+            f"it is evaluated. Covered for each {privacy.unit} are strategy.name="
+            f"{_listed(covered)}; or take privacy.name=none."
+        )
+    if not compression.stated("form_is_public"):
+        public = (c for c in COMPRESSIONS if c.stated("form_is_public"))
+        yield (
+            f"compression.name={compression.name} sends and remembers which are the site's own "
+            f"largest values, or does not state otherwise, and {name} does not account for that. "
+            f"Use compression.name={_listed(public)}."
+        )
+    if experiment.protection.stated("hides_updates_from") is None:
+        yield (
+            f"protection.name={experiment.protection.name} does not state from whom it hides an "
+            f"update, so {name} cannot rest on it. Set protection.name=plain."
         )
     if isinstance(privacy, DistributedSiteLevel):
         yield from _reasons_of_distributed_noise(experiment, privacy)
@@ -199,8 +233,8 @@ def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
                 "batch_fixed, for BatchNorm as Opacus' fixer replaces it."
             )
         label_counts = {
-            "training.class_weights=balanced": training.class_weights == "balanced",
-            "training.sampling=balanced": training.sampling == "balanced",
+            f"training.class_weights={training.class_weights}": training.class_weights != "none",
+            f"training.sampling={training.sampling}": training.sampling != "shuffle",
         }
         for setting, given in label_counts.items():
             if given:
@@ -219,7 +253,7 @@ def _reasons_of_distributed_noise(
     experiment: Experiment, privacy: DistributedSiteLevel
 ) -> Iterator[str]:
     name = f"privacy.name={privacy.name}"
-    if experiment.protection.name == "plain":
+    if "coordinator" not in (experiment.protection.stated("hides_updates_from") or ()):
         yield (
             f"{name} leaves each update with a share of the noise, so nobody may see it alone. Use "
             "protection.name=secagg_plus, or packed_bfv or ckks where sites trust each other, or "

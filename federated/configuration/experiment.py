@@ -18,7 +18,7 @@ from federated.configuration.sections import (
 )
 from federated.configuration.settings import Settings
 from federated.privacy import AnyPrivacy
-from federated.protection import AnyProtection
+from federated.protection import AnyProtection, Cohort
 from federated.strategies import AnyStrategy
 
 
@@ -39,6 +39,11 @@ class Experiment(Settings):
     compression: AnyCompression
     protection: AnyProtection
     runner: Annotated[Serial | Processes | Dask, Field(discriminator="name")] = Processes()
+
+    def cohort(self, sites: int | None = None) -> Cohort:
+        """What the protection has to hold, with ``sites`` of them or as many as are configured."""
+        count = self.sites.count if sites is None else sites
+        return Cohort(self.sites.asked_of(count), count, self.rounds, self.compression.bits)
 
     def to_json(self) -> dict[str, Any]:
         """The resolved experiment as plain values, which ``read_experiment`` of config.py reads."""

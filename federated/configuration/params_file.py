@@ -1,13 +1,15 @@
 """params.yaml as plain values: reading it, overlaying sections, ``section.key=value`` items."""
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from federated.configuration.yaml_text import UnclearYamlError, parse_yaml
 from federated.errors import ConsiliumError
 
+NAME = re.compile(r"\w[\w.-]*")
 # Sections whose ``name`` picks an implementation with keys of its own.
 CHOICES = ("strategy", "privacy", "compression", "protection", "runner")
 
@@ -28,11 +30,12 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
                 "for example strategy.mu=0.1."
             )
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConsiliumError(f"The value of the setting {item!r} is not YAML.") from error
-        if isinstance(value, str):
-            value = _number_or_text(value)
+            value = parse_yaml(text)
+        except UnclearYamlError as error:
+            raise ConsiliumError(
+                f"The value of the setting {item!r} is not YAML that is clear: {error}. Put text "
+                "with signs that mean something in YAML in quotes."
+            ) from error
         node = result
         for part in parts[:-1]:
             child = node.setdefault(part, {})
@@ -43,12 +46,14 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     return result
 
 
-def _number_or_text(text: str) -> float | str:
-    """YAML 1.1 reads 1e-3 as text, because it has no point; a person means a number."""
+def as_override(key: str, value: Any) -> str:
+    """A ``section.key=value`` item that :func:`parse_overrides` reads as the same value."""
+    text = str(value)
     try:
-        return float(text)
-    except ValueError:
-        return text
+        same = parse_yaml(text) == value and type(parse_yaml(text)) is type(value)
+    except UnclearYamlError:
+        same = False
+    return f"{key}={text if same else json.dumps(value, default=str)}"
 
 
 def read_params(params: Path) -> dict[str, Any]:
@@ -58,19 +63,30 @@ def read_params(params: Path) -> dict[str, Any]:
         ConsiliumError: no such file, not YAML, or no experiments.
     """
     try:
-        document = yaml.safe_load(params.read_text(encoding="utf-8"))
+        document = parse_yaml(params.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConsiliumError(
             f"There is no {params} in {Path.cwd()}. Run consilium in the project's folder, or name "
             "the file with --params."
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConsiliumError(f"The file {params} cannot be read as YAML: {error}") from error
+    except (OSError, UnicodeDecodeError, UnclearYamlError) as error:
+        raise ConsiliumError(
+            f"The file {params} cannot be read as YAML: {error}. Mend it there; a key is text, and "
+            "is once in a mapping."
+        ) from error
     if not isinstance(document, dict) or not isinstance(document.get("experiments"), dict):
         raise ConsiliumError(
             f"The file {params} has no `experiments:` section. It needs `defaults:` and "
             "`experiments:`, as README.md shows."
         )
+    for section in ("experiments", "pretraining"):
+        for name in document.get(section) or {}:
+            if not NAME.fullmatch(name):
+                raise ConsiliumError(
+                    f"{name!r} under `{section}:` in {params} cannot be a name: it names folders, "
+                    "and models and runs in other tools. Use letters, digits, -, _ and ., and "
+                    "begin with none of the last two."
+                )
     return document
 
 

@@ -13,6 +13,7 @@ from federated.configuration.sections import TrainingSettings
 from federated.data.dataset import Images, Labels, to_float
 from federated.data.records import labelled_digests
 from federated.optimization import merges_last_batch
+from federated.randomness import Draws
 
 # Inputs of the network, float32 ``(n, channels, *spatial)``, and the integers it is to predict:
 # ``(n,)`` in classification, ``(n, *spatial)`` in segmentation.
@@ -20,7 +21,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Cases(Protocol):
-    """Cases of either task. What is random comes from the generator alone."""
+    """Cases of either task. What is random comes from the generators given alone."""
 
     def __len__(self) -> int: ...
 
@@ -28,8 +29,11 @@ class Cases(Protocol):
     def records(self) -> tuple[str, ...]:
         """The digest of each case's record, as :mod:`federated.data.records` has it."""
 
-    def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
-        """These cases, augmented; of each a patch, where the task has patches."""
+    def take(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
+        """These cases, augmented; of each a patch, where the task has patches.
+
+        With a generator for each case, what comes of a case depends on no other.
+        """
 
     def epoch(
         self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator
@@ -57,11 +61,11 @@ class LabelledImages:
         """See :class:`Cases`."""
         return labelled_digests(self.images, self.labels) if self.digests is None else self.digests
 
-    def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
+    def take(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
         """See :class:`Cases`."""
         images = torch.from_numpy(to_float(self.images[indices.numpy()]))
         labels = torch.from_numpy(self.labels[indices.numpy()])
-        return augment(images, how.augment, generator), labels
+        return augment(images, how.augment, draws), labels
 
     def epoch(
         self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator

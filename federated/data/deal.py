@@ -10,6 +10,7 @@ from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folder_dataset import FolderDataset
 from federated.data.partition import Partition, class_counts, partition_cases
 from federated.errors import ConsiliumError
+from federated.names import refuse_site_name
 
 AnyDataset = Dataset | FolderDataset
 # Indices into the cases of each split.
@@ -67,6 +68,11 @@ def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Part
             f"{len(unknown)} cases come from, for example {unknown[0]}. Put the data set's table "
             f"of sites beside them (expected: {dataset.family.layout}), or use "
             "sites.partition=iid."
+        )
+    for case in (case for cases in dataset.cases.values() for case in cases):
+        refuse_site_name(
+            str(case.site),
+            f": the data set's table gives it to case {case.name} ({case.images[0]})",
         )
     if settings.count % len(names):
         raise ConsiliumError(

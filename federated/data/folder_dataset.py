@@ -1,22 +1,24 @@
 """A segmentation data set: the cases of a folder, split by patient."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
 from federated.data.families import FAMILIES, CaseFiles, Family
+from federated.data.families.file_names import walk
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
-from federated.files import locked, md5_of
+from federated.files import locked, md5_of, require_writable
 from federated.randomness import numpy_generator
 
 # Of the patients of each natural site; the rest is for training. The split is one for all seeds.
 SHARES: Mapping[Split, float] = {"val": 0.1, "test": 0.2}
 SPLIT_SEED = 0
 PHANTOM_CASES = 24
+# How many files a message names.
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ def find_folder(name: str, root: Path) -> LocatedFile | None:
 def folder_md5(folder: Path) -> str:
     """One MD5 over the relative paths and the contents of all files, in the order of paths.
 
-    Links are followed: a folder that is put together from links is the data they lead to.
+    Links are followed: a folder that is put together from links is the data they lead to. Hidden
+    files are no data: what a file browser leaves behind does not change the MD5.
     """
     digest = hashlib.md5(usedforsecurity=False)
-    walked = os.walk(folder, followlinks=True)
-    paths = (Path(below, name) for below, _, names in walked for name in names)
+    paths = (path for _, _, files in walk(folder) for path in files)
     for path in sorted(path for path in paths if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{md5_of(path)}\n".encode())
     return digest.hexdigest()
@@ -61,7 +63,7 @@ def materialise(family: Family, seed: int, root: Path) -> LocatedFile:
     from federated.data.folder_phantom import write_phantom
 
     folder = root / "phantom" / f"{family.name}-{seed}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(folder.parent, "below data.root, for generated images")
     with locked(folder.parent / f".{folder.name}.lock"):
         if not folder.is_dir():
             part = folder.parent / f".{folder.name}.part"
@@ -82,9 +84,10 @@ def read_folder(folder: Path, name: str, spacing: float | None = None) -> Folder
     family = FAMILIES[name].with_spacing(spacing)
     found = family.find(folder)
     if not found.cases:
+        there = ", ".join(str(path.relative_to(folder)) for path in found.strays[:NAMED])
         raise ConsiliumError(
             f"The folder {folder} holds no image of the data set {name}. It is expected to hold "
-            f"{family.layout}."
+            f"{family.layout}" + (f"; it holds {there}." if there else ".")
         )
     cases = split_patients(found.cases)
     if not all(cases.values()):

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from federated.data.families import CaseFiles, Family, Found
-from federated.data.read_volume import Volume, read_mask, read_volume
+from federated.data.labels_left import can_lose, labels_left, said
+from federated.data.prepared_case import prepare_case
+from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
 from federated.errors import ConsiliumError
 
 # Affines of a pair may differ by rounding in their headers, in mm.
@@ -23,8 +25,11 @@ def folder_tables(family: Family, groups: Mapping[str, Found]) -> dict[str, pd.D
     Each file is read once, one case in memory at a time. Columns: ``case``; ``path`` of the image
     and ``mask_path`` (empty where there is none); ``unreadable`` says why a file cannot be read;
     ``shapes`` and ``affines`` are ``same`` or what differs between the files of the case;
-    ``labels`` those in the mask that the family does not know; ``foreground`` the voxels that are
-    labelled; ``missing`` the values that are no numbers; ``size`` and ``intensity`` how many robust
+    ``labels`` those in the mask that the family does not know, or what speaks for labels of another
+    set; ``foreground`` the voxels that are labelled; ``unprepared`` why a case whose files are in
+    order cannot be made into what a network takes; ``lost`` which labels lose voxels by that, and
+    how many are left; ``patient`` whose the case is, empty where a table that should say so does
+    not; ``missing`` the values that are no numbers; ``size`` and ``intensity`` how many robust
     standard deviations the case is from the others of its group: in the logarithm of its voxels,
     and in its mean where intensities have a unit (CT), else in the logarithm of its contrast,
     spread over mean, because the scale of an MRI or a photograph says nothing; ``copy_of`` another
@@ -32,9 +37,19 @@ def folder_tables(family: Family, groups: Mapping[str, Found]) -> dict[str, pd.D
     """
     tables = {name: _judged(family, found) for name, found in groups.items()}
     first: dict[str, str] = {}
+    together = frozenset[int]().union(*(v for t in tables.values() for v in t["values"].dropna()))
     for table in tables.values():
         table["copy_of"] = _copies(table, first)
-    return tables
+        # A label set is that of a whole folder: what one case may have, all together may not.
+        if family.other_labels("", together):
+            of_other_set = [family.other_labels("", v) for v in table["values"].dropna()]
+            table.loc[table["values"].notna(), "labels"] = [
+                said or known
+                for said, known in zip(
+                    of_other_set, table.loc[table["values"].notna(), "labels"], strict=True
+                )
+            ]
+    return {name: table.drop(columns="values") for name, table in tables.items()}
 
 
 def _judged(family: Family, found: Found) -> pd.DataFrame:
@@ -42,10 +57,11 @@ def _judged(family: Family, found: Found) -> pd.DataFrame:
     rows += [{"case": path.name, "path": "", "mask_path": str(path)} for path in found.strays]
     columns = (
         *("case", "path", "mask_path", "unreadable", "shapes", "affines", "labels", "foreground"),
-        *("missing", "voxels", "mean", "spread", "digest"),
+        *("unprepared", "lost", "patient", "missing", "voxels", "mean", "spread", "digest"),
+        "values",
     )
     table = pd.DataFrame(rows, columns=list(columns))
-    text = ["path", "mask_path", "unreadable", "labels"]
+    text = ["path", "mask_path", "unreadable", "labels", "unprepared", "lost"]
     table[text] = table[text].fillna("")
     table[["shapes", "affines"]] = table[["shapes", "affines"]].fillna("same")
     table["size"] = _distance(_log(table["voxels"]), LEAST_SPREAD)
@@ -63,10 +79,13 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         "case": case.name,
         "path": str(case.images[0]),
         "mask_path": str(case.mask or ""),
+        "patient": case.patient if case.patient_known else "",
     }
     try:
         images = [read_volume(path) for path in case.images]
         mask = read_mask(case.mask) if case.mask else None
+    except NotFiniteError as error:
+        return row | {"unreadable": str(error), "missing": error.voxels}
     except ConsiliumError as error:
         return row | {"unreadable": str(error)}
     values = np.concatenate([image.values.reshape(-1) for image in images])
@@ -80,12 +99,38 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         "shapes": _differing_shapes([*images, *([mask] if mask else [])]),
         "affines": _differing_affines([*images, *([mask] if mask else [])]),
     }
+    voxels: dict[int, int] = {}
     if mask:
-        present = np.unique(mask.values)
-        known = {*range(len(family.labels)), *family.label_values}
-        row["labels"] = ", ".join(str(int(v)) for v in present if int(v) not in known)
+        found, counts = np.unique(mask.values, return_counts=True)
+        present: frozenset[int] = frozenset(found.astype(int).tolist())
+        row["values"] = present
+        unknown = family.unknown_labels(sorted(present))
+        row["labels"] = ", ".join(map(str, unknown)) or family.other_labels(case.name, present)
         row["foreground"] = int((mask.values != 0).sum())
-    return row
+        voxels = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+    return row | _of_prepared(family, case, images, voxels, row)
+
+
+def _of_prepared(
+    family: Family,
+    case: CaseFiles,
+    images: Sequence[Volume],
+    voxels: Mapping[int, int],
+    row: Mapping[str, Any],
+) -> dict[str, str]:
+    """``unprepared`` and ``lost``, unless the case has another fault that keeps it from it."""
+    faulty = row["missing"] or row.get("labels") or row["shapes"] != "same"
+    if faulty or not case.mask:
+        return {}
+    if any(image.values.min() == image.values.max() for image in images):
+        return {"unprepared": "an image has one value everywhere"}
+    labelled = {value: count for value, count in voxels.items() if value}
+    try:
+        if not can_lose(family, images[0], labelled):
+            return {}
+        return {"lost": said(family, labels_left(prepare_case(family, case)))}
+    except ConsiliumError as error:
+        return {"unprepared": str(error)}
 
 
 def _differing_shapes(volumes: Sequence[Volume]) -> str:

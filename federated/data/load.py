@@ -25,14 +25,10 @@ def locate(settings: DataSettings) -> LocatedFile:
         return found
     if settings.dataset in FAMILIES:
         if settings.source != "auto":
-            raise _no_folder(settings)
+            raise ConsiliumError(missing(settings))
         return _phantom(settings)
     if settings.source == "files":
-        places = medmnist.candidate_paths(settings.dataset, settings.size, settings.root)
-        raise ConsiliumError(
-            f"data.source=files, but there is no {' and no '.join(map(str, places))}. Put the file "
-            "there, or name the folder above `medmnist/` with data.root or CONSILIUM_DATA."
-        )
+        raise ConsiliumError(missing(settings))
     try:
         return medmnist.download(settings.dataset, settings.size, settings.root)
     except ConsiliumError:
@@ -49,13 +45,21 @@ def locate_local(settings: DataSettings) -> LocatedFile | None:
     return medmnist.find(settings.dataset, settings.size, settings.root, official=official)
 
 
-def _no_folder(settings: DataSettings) -> ConsiliumError:
-    family = FAMILIES[settings.dataset]
-    places = folder_dataset.candidate_folders(family.name, settings.root)
-    return ConsiliumError(
-        f"data.source={settings.source}, but there is no folder {' and no '.join(map(str, places))}"
-        f". Put the files of {family.source} there, as {family.layout}; or name the folder above "
-        "with data.root or CONSILIUM_DATA; or try it on generated images with data.source=phantom."
+def missing(settings: DataSettings) -> str:
+    """Which file or folder is not on this machine that nothing downloads, and what to do."""
+    if family := FAMILIES.get(settings.dataset):
+        places = folder_dataset.candidate_folders(family.name, settings.root)
+        return (
+            f"data.source={settings.source}, but there is no folder "
+            f"{' and no '.join(map(str, places))}. Put the files of {family.source} there, as "
+            f"{family.layout}; or name the folder above with data.root or CONSILIUM_DATA; or try "
+            "it on generated images with data.source=phantom."
+        )
+    files = medmnist.candidate_paths(settings.dataset, settings.size, settings.root)
+    return (
+        f"data.source={settings.source}, but there is no {' and no '.join(map(str, files))}. Put "
+        "the file there, or name the folder above `medmnist/` with data.root or CONSILIUM_DATA; "
+        "or try it on generated images with data.source=phantom."
     )
 
 

@@ -17,7 +17,7 @@ from requests import RequestException
 from federated.data.dataset import SPLITS, Dataset, DatasetInfo, LocatedFile, Split
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
-from federated.files import md5_of
+from federated.files import md5_of, require_writable
 
 DATASETS = (
     "organmnist3d",
@@ -103,8 +103,8 @@ def download(name: str, size: Size, root: Path) -> LocatedFile:
     """
     url = str(INFO[name]["url" if size == 28 else f"url_{size}"])
     folder = root / FAMILY
+    require_writable(folder, "below data.root, for what is downloaded")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         path = pooch.retrieve(
             url,
             known_hash=f"md5:{expected_md5(name, size)}",

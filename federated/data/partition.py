@@ -6,7 +6,8 @@ so that a site is evaluated on the mix of classes it trains on, and the test cas
 together are the official test split.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS, Labels, Split
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
+from federated.names import refuse_site_name
 from federated.randomness import numpy_generator
 
 Shares = npt.NDArray[np.float64]
@@ -41,6 +43,26 @@ class Partition:
     def cases(self, site: str, split: Split) -> int:
         """Number of cases of a site in a split."""
         return len(self.sites[site][split])
+
+    def counts(self) -> "CaseCounts":
+        """What the coordinator knows of it."""
+        return CaseCounts(
+            {
+                site: {split: len(cases) for split, cases in splits.items()}
+                for site, splits in self.sites.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class CaseCounts:
+    """How many cases each site has in each split: of a partition what everyone may know."""
+
+    sites: Mapping[str, Mapping[Split, int]]
+
+    def cases(self, site: str, split: Split) -> int:
+        """Number of cases of a site in a split."""
+        return self.sites[site][split]
 
 
 def site_names(count: int) -> list[str]:
@@ -222,21 +244,81 @@ def write_partition(path: Path, partition: Partition, header: Mapping[str, Any])
     )
 
 
-def read_partition(path: Path) -> Partition:
-    """Read a partition written by :func:`write_partition`.
+def read_cases(splits: Mapping[str, Any]) -> dict[Split, tuple[int, ...]]:
+    """The cases of one site, as they stand in a file.
 
     Raises:
-        ConsiliumError: the file is missing or not such a file.
+        KeyError: a split is missing.
+        ValueError: something that is not a case's number.
     """
+    result: dict[Split, tuple[int, ...]] = {}
+    for split in SPLITS:
+        cases = tuple(splits[split])
+        if not all(type(case) is int and case >= 0 for case in cases):
+            raise ValueError(f"{split} holds what is not a case's number")
+        result[split] = cases
+    return result
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        value = read_json(path)
-        sites = {
-            site: {split: tuple(splits[split]) for split in SPLITS}
-            for site, splits in value["sites"].items()
-        }
-        return Partition(sites, value["draws"], value["moved"])
+        yield
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConsiliumError(
             f"The partition {path} cannot be read ({error!r}). Make it again with "
             "`consilium prepare EXPERIMENT`."
         ) from error
+
+
+def read_partition(path: Path) -> Partition:
+    """Read a partition written by :func:`write_partition`.
+
+    Raises:
+        ConsiliumError: the file is missing or not such a file, or no site can have such a name.
+    """
+    value = read_partition_file(path)
+    with _readable(path):
+        sites = {
+            refuse_site_name(site, f" (in {path})"): read_cases(splits)
+            for site, splits in value["sites"].items()
+        }
+        return Partition(sites, value["draws"], value["moved"])
+
+
+def read_partition_file(path: Path) -> dict[str, Any]:
+    """A partition's file as plain values, with its header.
+
+    Raises:
+        ConsiliumError: it is missing or not such a file.
+    """
+    with _readable(path):
+        value = read_json(path)
+        return {**value, "draws": value["draws"], "moved": value["moved"]}
+
+
+def read_case_counts(path: Path, cases: Mapping[str, Any]) -> CaseCounts:
+    """The ``cases`` of the file ``path``: how many each site has in each split.
+
+    Raises:
+        ConsiliumError: something else than that, or no site can have such a name.
+    """
+    with _readable(path):
+        sites = {
+            refuse_site_name(site, f" (in {path})"): {split: splits[split] for split in SPLITS}
+            for site, splits in cases.items()
+        }
+        numbers = [number for splits in sites.values() for number in splits.values()]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("cases are not counts")
+        return CaseCounts(sites)
+
+
+def read_site_cases(path: Path) -> dict[Split, tuple[int, ...]]:
+    """The cases of one site, from its own file.
+
+    Raises:
+        ConsiliumError: it is missing or not such a file.
+    """
+    with _readable(path):
+        return read_cases(read_json(path))

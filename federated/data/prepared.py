@@ -9,6 +9,7 @@ from typing import Any
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, case_counts
+from federated.data.families.file_names import is_data
 from federated.data.partition import Partition, leave_out, read_partition, write_partition
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json
@@ -26,17 +27,22 @@ def partition_header(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def dealt_header(experiment: Experiment, data: LocatedFile) -> dict[str, Any]:
+    """The settings and the data that a partition was made from."""
+    header = partition_header(experiment)
+    return {**header, "data_source": data.source, "data_md5": data.md5}
+
+
 def write_dealt(
     path: Path, experiment: Experiment, data: LocatedFile, dataset: AnyDataset, partition: Partition
 ) -> None:
-    """Write a partition with the settings and the data it was made from, and what each site has."""
-    header = {
-        **partition_header(experiment),
-        "data_source": data.source,
-        "data_md5": data.md5,
-        "class_counts": case_counts(dataset, partition),
-    }
-    write_partition(path, partition, header)
+    """Write a partition with what it was made from, and what each site has of each class.
+
+    For a prepared folder, which is its holder's own; a run's is shared, see
+    :meth:`federated.run_folder.RunFolder.write_partition`.
+    """
+    counts = {"class_counts": case_counts(dataset, partition)}
+    write_partition(path, partition, dealt_header(experiment, data) | counts)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class PreparedFolder:
         target = self.root / "dataset" / located.path.name
         if located.path.is_dir():
             shutil.rmtree(target.parent, ignore_errors=True)
-            shutil.copytree(located.path, target, copy_function=_link)
+            shutil.copytree(located.path, target, copy_function=_link, ignore=_no_data)
         else:
             with atomic_path(target) as temporary:
                 temporary.unlink()
@@ -80,7 +86,7 @@ class PreparedFolder:
     def partition(self) -> Partition:
         """The cases of each site, without those that validation has dropped."""
         # Folders of older versions have dropped none, and do not say so.
-        return leave_out(self.dealt(), self._read("validation.json").get("dropped_cases", {}))
+        return leave_out(self.dealt(), self.report().get("dropped_cases", {}))
 
     def check_fits(self, experiment: Experiment) -> None:
         """Refuse an experiment whose data, sites or seed are not those this was made with.
@@ -101,13 +107,21 @@ class PreparedFolder:
                 "--prepared."
             )
 
+    def report(self) -> dict[str, Any]:
+        """What validation has found.
+
+        Raises:
+            ConsiliumError: it is missing or no such file.
+        """
+        return self._read("validation.json")
+
     def excluded_sites(self) -> tuple[str, ...]:
         """The sites that validation excluded.
 
         Raises:
             ConsiliumError: validation failed and was set to end the preparation, not to exclude.
         """
-        report = self._read("validation.json")
+        report = self.report()
         if report["failures"] and report["on_failure"] == "abort":
             raise ConsiliumError(
                 f"The data in the prepared folder {self.root} failed validation "
@@ -127,6 +141,11 @@ class PreparedFolder:
                 f"`consilium prepare {self.root.name}`."
             ) from error
         return value
+
+
+def _no_data(_folder: str, names: list[str]) -> list[str]:
+    """Those of a folder's names that are no data, and are not copied."""
+    return [name for name in names if not is_data(name)]
 
 
 def _link(source: Path | str, target: Path | str) -> None:

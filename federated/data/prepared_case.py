@@ -1,79 +1,126 @@
 """One case of a segmentation set as a network takes it, and the way back to its own grid.
 
-TorchIO (Pérez-García et al. 2021) brings volumes to RAS orientation and the family's spacing, and
-fits whole ones to its shape, pictures by resizing. Intensities are those of the family's CT window
-in [0, 1], or have zero mean and unit variance in each modality.
+Volumes are brought to RAS orientation and the family's spacing, pictures of families whose cases
+are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], or have
+zero mean and unit variance in each modality. What is smaller than the network's field is padded
+with its own background; what is larger is predicted as a whole, and cropped only to be learned
+from.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchio as tio
 from torch import Tensor
 
 from federated.data.families import CaseFiles, Family
-from federated.data.read_volume import Volume, read_mask, read_volume
+from federated.data.geometry import Geometry, Grid
+from federated.data.intensities import normalised, unit_range
+from federated.data.read_volume import read_mask, read_volume
 from federated.data.scanner import ScannerProfile, show
+from federated.data.volume import AFFINE_TOLERANCE, Volume, affine_gap
 from federated.errors import ConsiliumError
 
-PERCENTILES = (0.5, 99.5)
-MASK = "mask"
 
-
-@dataclass(frozen=True)
-class Grid:
-    """Voxels ``(x, y, z)``, a picture's ``(height, width, 1)``, and the affine to mm."""
-
-    shape: tuple[int, int, int]
-    affine: npt.NDArray[np.float64]
-    flat: bool
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Side lengths of a voxel in mm; 1 for each axis of a picture."""
-        sides = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return tuple(float(side) for side in sides[: 2 if self.flat else 3])
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedCase:
-    """``image`` float32 ``(channels, *spatial)`` and ``mask`` uint8 ``(*spatial)`` on ``grid``.
+    """A case on the network's voxels.
 
-    ``truth`` is the mask on the case's own grid, ``own``. Without a mask both are ``None``.
+    ``whole`` float32 ``(channels, *spatial)`` and ``whole_mask`` uint8 ``(*spatial)`` are all of
+    it, padded to the network's field at least; patches, predictions and scores go by them.
+    ``image`` and ``mask`` are a part of them, a view: in families whose cases are taken whole the
+    middle of the family's shape, which a network learns from, in others the case without padding.
+    ``truth`` is the mask on the case's own grid. Without a mask all three are ``None``.
     """
 
-    image: Tensor
-    mask: Tensor | None
-    grid: Grid
-    own: Grid
+    whole: Tensor
+    whole_mask: Tensor | None
     truth: npt.NDArray[np.uint8] | None
+    geometry: Geometry
+
+    @property
+    def image(self) -> Tensor:
+        """The part that a network learns from, padding only where it is taken whole."""
+        return self.whole[(slice(None), *self._learned)]
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Its mask."""
+        return None if self.whole_mask is None else self.whole_mask[self._learned]
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of ``image``."""
+        return self.geometry.grid
+
+    @property
+    def own(self) -> Grid:
+        """The case's own grid, that of its files."""
+        return self.geometry.own
+
+    @property
+    def kept_labels(self) -> dict[int, tuple[int, int]]:
+        """Of each label in the mask, its voxels on the own grid and in what is learned from.
+
+        Where cases are resampled the two are voxels of different sizes.
+        """
+        if self.truth is None or self.mask is None:
+            return {}
+        learned = self.mask.numpy()
+        return {
+            label: (int((self.truth == label).sum()), int((learned == label).sum()))
+            for label in np.unique(self.truth[self.truth > 0]).tolist()
+        }
+
+    @property
+    def lost_labels(self) -> dict[int, float]:
+        """Of each label that does not come whole into what is learned from, the share that is lost.
+
+        That is what the crop to the network's field cuts off; or 1 of a label so small that none of
+        it is left at the network's spacing.
+        """
+        if self.whole_mask is None or self.mask is None:
+            return {}
+        there, left = self.whole_mask.numpy(), self.mask.numpy()
+        lost = {}
+        for label, (_, learned) in self.kept_labels.items():
+            before = int((there == label).sum())
+            share = 1 - int((left == label).sum()) / before if before else 1.0
+            if share > 0 or not learned:
+                lost[label] = share
+        return lost
 
     @property
     def nbytes(self) -> int:
         """Memory it takes."""
-        masks = (self.mask.nbytes if self.mask is not None else 0) + (
+        masks = (self.whole_mask.nbytes if self.whole_mask is not None else 0) + (
             self.truth.nbytes if self.truth is not None else 0
         )
-        return self.image.nbytes + masks
+        return self.whole.nbytes + masks
 
     def to_own_grid(self, probabilities: Tensor) -> npt.NDArray[np.uint8]:
         """From class probabilities ``(classes, *spatial)`` to a mask on the case's own grid.
 
-        They are interpolated linearly, and the likeliest class is taken; outside of what the
-        network saw there is background.
+        They are those of ``whole``, or of ``image`` alone, outside of which there is background;
+        they are interpolated linearly, and the likeliest class is taken.
         """
         flat = self.own.flat
-        volume = probabilities.unsqueeze(-1) if flat else probabilities
-        seen = tio.ScalarImage(tensor=volume.float().cpu(), affine=self.grid.affine)
-        resample = tio.Resample((self.own.shape, self.own.affine), image_interpolation="linear")
-        with torch.random.fork_rng(devices=[]):  # TorchIO draws even where nothing is random
-            back = resample(seen)
-        mask: npt.NDArray[np.uint8] = back.data.argmax(dim=0).to(torch.uint8).numpy()
+        scores = (probabilities.unsqueeze(-1) if flat else probabilities).float().cpu().numpy()
+        mask = self.geometry.back(scores)
         return mask[..., 0] if flat else mask
+
+    def probabilities_on_own_grid(self, probabilities: Tensor) -> npt.NDArray[np.float32]:
+        """Class probabilities ``(classes, *spatial)`` of ``whole`` on the case's own grid."""
+        flat = self.own.flat
+        scores = (probabilities.unsqueeze(-1) if flat else probabilities).float().cpu().numpy()
+        own = np.stack([self.geometry.back_channel(channel) for channel in scores])
+        return own[..., 0] if flat else own
+
+    @property
+    def _learned(self) -> tuple[slice, ...]:
+        return self.geometry.learned[: 2 if self.own.flat else 3]
 
 
 def prepare_case(
@@ -88,7 +135,11 @@ def prepare_case(
         ConsiliumError: a file cannot be read, does not fit the family or the others, or is flat.
     """
     volumes = [read_volume(path) for path in case.images]
-    truth = _known_labels(family, case, read_mask(case.mask)) if case.mask else None
+    truth = None
+    if case.mask:
+        mask = read_mask(case.mask)
+        _refuse_elsewhere(case.name, [*volumes, mask])
+        truth = _known_labels(family, case, mask)
     return prepare_volumes(family, case.name, volumes, truth, profile, number)
 
 
@@ -106,54 +157,59 @@ def prepare_volumes(
         ConsiliumError: they do not fit the family or each other, or an image is flat.
     """
     _refuse_unfit(family, name, volumes, truth)
-    own = _grid(volumes[0], family)
-    images: dict[str, tio.Image] = {
-        str(position): tio.ScalarImage(tensor=_tensor(volume.values, family), affine=own.affine)
-        for position, volume in enumerate(volumes)
-    }
-    if truth is not None:
-        images[MASK] = tio.LabelMap(tensor=_tensor(truth[np.newaxis], family), affine=own.affine)
-    with torch.random.fork_rng(devices=[]):  # TorchIO draws even where nothing is random
-        subject = _geometry(tio.Subject(images), family)
-        shown = subject.get_images(intensity_only=True)
-        image = torch.cat([_intensities(one.data, family, profile, number) for one in shown])
-    grid = Grid(shown[0].spatial_shape, np.asarray(shown[0].affine, np.float64), own.flat)
-    mask = subject.get_image(MASK).data[0].to(torch.uint8) if truth is not None else None
+    _refuse_elsewhere(name, volumes)
+    geometry = Geometry.of(volumes[0], family, name)
+    flat = geometry.own.flat
+    modalities = []
+    for volume in volumes:
+        unit = geometry.image(unit_range(volume.values, family, name))
+        if profile:
+            unit = _shown(unit, profile, number, flat)
+        # Measured before anything is put around it, which is no part of the image.
+        modalities.append(geometry.padded(*normalised(unit, family, name)))
+    image = np.concatenate(modalities)
+    mask = geometry.mask(truth, len(family.labels)) if truth is not None else None
     return PreparedCase(
-        image[..., 0] if own.flat else image,
-        mask[..., 0] if mask is not None and own.flat else mask,
-        grid,
-        own,
+        torch.from_numpy(image[..., 0] if flat else image),
+        None if mask is None else torch.from_numpy(mask[..., 0] if flat else mask),
         truth,
+        geometry,
     )
 
 
-def _tensor(values: npt.NDArray[Any], family: Family) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    return tensor.unsqueeze(-1) if family.dims == 2 else tensor
-
-
-def _grid(volume: Volume, family: Family) -> Grid:
-    flat = family.dims == 2
-    shape = (*volume.spatial, 1) if flat else volume.spatial
-    affine = np.eye(4) if volume.affine is None else volume.affine
-    return Grid((shape[0], shape[1], shape[2]), affine, flat)
+def _shown(
+    unit: npt.NDArray[np.float32], profile: ScannerProfile, number: int, flat: bool
+) -> npt.NDArray[np.float32]:
+    tensor = torch.from_numpy(unit)
+    with torch.random.fork_rng(devices=[]):  # TorchIO draws even where nothing is random
+        shown = show(tensor[..., 0] if flat else tensor, profile, number)
+    return (shown.unsqueeze(-1) if flat else shown).numpy()
 
 
 def _known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[np.uint8]:
     """The mask with the family's own labels, ``(*spatial)``."""
     values = mask.values[0]
+    present = [int(value) for value in np.unique(values)]
+    if fault := family.label_fault(case.name, present):
+        raise ConsiliumError(
+            f"The mask {case.mask} {fault}. Mend it, or leave the case out with "
+            "validate.on_failure=drop-case."
+        )
     result = np.zeros(values.shape, np.uint8)
-    for value in np.unique(values):
-        label = family.label_values.get(int(value), int(value))
-        if not 0 <= label < len(family.labels):
-            raise ConsiliumError(
-                f"The mask {case.mask} has the label {int(value)}, which {family.name} does not "
-                f"know: it has {', '.join(family.labels)}. Mend it, or leave the case out with "
-                "validate.on_failure=drop-case."
-            )
-        result[values == value] = label
+    for value in present:
+        result[values == value] = family.label_of(value)
     return result
+
+
+def _refuse_elsewhere(name: str, volumes: Sequence[Volume]) -> None:
+    """Files of a case lie on one grid: masks and modalities are laid on each other by voxels."""
+    gap = affine_gap(volumes)
+    if gap > AFFINE_TOLERANCE:
+        raise ConsiliumError(
+            f"The files of case {name} lie at different places: their affines differ by up to "
+            f"{gap:.3g} mm. Resample them to one grid, or leave the case out with "
+            "validate.on_failure=drop-case."
+        )
 
 
 def _refuse_unfit(
@@ -162,7 +218,9 @@ def _refuse_unfit(
     volumes: Sequence[Volume],
     truth: npt.NDArray[np.uint8] | None,
 ) -> None:
-    dims = {len(volume.spatial) for volume in volumes}
+    dims = {3 if volume.affine is not None else 2 for volume in volumes} | {
+        len(volume.spatial) for volume in volumes
+    }
     if dims != {family.dims}:
         raise ConsiliumError(
             f"The case {name} is no {'picture' if family.dims == 2 else 'volume'}, which the data "
@@ -174,70 +232,17 @@ def _refuse_unfit(
             f"The case {name} has {channels} channels; {family.name} has {family.channels}. "
             "Save it with the channels of the others."
         )
+    shapes = {volume.spatial for volume in volumes} | (
+        {truth.shape} if truth is not None else set()
+    )
     if any(volume.values.min() == volume.values.max() for volume in volumes):
         raise ConsiliumError(
             f"An image of case {name} has one value everywhere. Put the right file there, or leave "
             "the case out with validate.on_failure=drop-case."
         )
-    shapes = {volume.spatial for volume in volumes} | (
-        {truth.shape} if truth is not None else set()
-    )
     if len(shapes) > 1:
         raise ConsiliumError(
             f"The files of case {name} have different shapes, "
             f"{' and '.join('x'.join(map(str, shape)) for shape in sorted(shapes))}. Resample them "
             "to one grid, or leave the case out with validate.on_failure=drop-case."
         )
-
-
-def _geometry(subject: tio.Subject, family: Family) -> tio.Subject:
-    if family.dims == 2:
-        if family.whole:
-            height, width = family.shape
-            return _resampled(subject, tio.Resize((height, width, 1)), len(family.labels))
-        return subject
-    subject = tio.ToCanonical()(subject)
-    if family.spacing:
-        subject = _resampled(subject, tio.Resample(family.spacing), len(family.labels))
-    return tio.CropOrPad(family.shape)(subject) if family.whole else subject
-
-
-def _resampled(subject: tio.Subject, resample: tio.SpatialTransform, labels: int) -> tio.Subject:
-    """Images linearly, and a mask as the label with the largest share of each new voxel.
-
-    The nearest voxel would be the one on the same side everywhere where voxels become twice as
-    large, and move the mask by half a voxel.
-    """
-    resampled = resample(tio.Subject(subject.get_images_dict(intensity_only=True)))
-    if MASK in subject:
-        mask, grid = subject.get_image(MASK), resampled.get_first_image()
-        largest = torch.full((1, *grid.spatial_shape), -1.0)
-        result = torch.zeros_like(largest)
-        for label in range(labels):  # one at a time: a CT is large
-            is_label = (mask.data == label).float()
-            share = resample(tio.ScalarImage(tensor=is_label, affine=mask.affine)).data
-            result[share > largest] = label
-            largest = torch.maximum(largest, share)
-        resampled.add_image(tio.LabelMap(tensor=result, affine=grid.affine), MASK)
-    return resampled
-
-
-def _intensities(
-    values: Tensor, family: Family, profile: ScannerProfile | None, number: int
-) -> Tensor:
-    """A modality ``(channels, x, y, z)``: into [0, 1], through the scanner, normalised."""
-    if family.dims == 2:
-        unit = values / 255.0
-    elif family.window:
-        low, high = family.window
-        unit = ((values - low) / (high - low)).clamp(0.0, 1.0)
-    else:
-        low, high = np.percentile(values.numpy(), PERCENTILES)
-        unit = ((values - low) / max(high - low, 1e-6)).clamp(0.0, 1.0)
-    if profile:
-        flat = family.dims == 2
-        shown = show(unit[..., 0] if flat else unit, profile, number)
-        unit = shown.unsqueeze(-1) if flat else shown
-    if family.window:
-        return unit
-    return (unit - unit.mean()) / unit.std().clamp(min=1e-6)

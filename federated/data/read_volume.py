@@ -1,99 +1,92 @@
 """Images and masks from NIfTI and picture files, as arrays with an affine."""
 
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from PIL import Image, UnidentifiedImageError
 
+from federated.data.nifti_file import NIFTI, image_of, is_nifti, read_nifti
+from federated.data.picture_file import read_picture
+from federated.data.volume import NotFiniteError, Volume
 from federated.errors import ConsiliumError
 
-NIFTI = (".nii", ".nii.gz")
+__all__ = ["NIFTI", "NotFiniteError", "Volume", "read_mask", "read_volume"]
 
-
-@dataclass(frozen=True)
-class Volume:
-    """``values`` ``(channels, *spatial)``, and ``affine`` from voxels to mm; ``None`` of a picture.
-
-    Pictures are ``(channels, height, width)``, with the values 0 to 255 of each colour.
-    """
-
-    values: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64] | None
-
-    @property
-    def spatial(self) -> tuple[int, ...]:
-        """The shape without the channels."""
-        return tuple(self.values.shape[1:])
+# How far from a whole number a label may be that was written as a real number.
+ROUNDING = 1e-4
+# With a coarser slope neighbouring labels could not be told apart.
+COARSEST_SLOPE = 0.5
+MOST_LABEL = np.iinfo(np.int32).max
+COLOURS = 3
 
 
 def read_volume(path: Path) -> Volume:
-    """Read an image: float32 for NIfTI, uint8 with one or three channels for a picture.
+    """Read an image.
+
+    NIfTI gives float32 ``(1, x, y, z)``, float64 where float32 would lose digits, and its affine in
+    mm whatever its unit. A picture gives ``(3, height, width)``, upright and with the range it has:
+    uint8, or 16 bits, 32 bits or real numbers; a grey one has three equal channels.
 
     Raises:
-        ConsiliumError: the file is missing, damaged or of another kind.
+        ConsiliumError: the file is missing, damaged or of another kind, cannot be read without
+            changing its values, or fails the checks of :class:`Volume`.
     """
-    return _nifti(path, np.float32) if _is_nifti(path) else _picture(path, "RGB")
+    if is_nifti(path):
+        return image_of(path, read_nifti(path))
+    picture = read_picture(path)
+    repeats = COLOURS // picture.values.shape[0]
+    return Volume(np.repeat(picture.values, repeats, axis=0), None, str(path), picture.orientation)
 
 
 def read_mask(path: Path) -> Volume:
-    """Read a mask, one channel of integers; a picture's values are its grey values.
+    """Read a mask, one channel of int64; a picture's values are its grey values.
 
     Raises:
-        ConsiliumError: as :func:`read_volume`, or a value that is no integer.
+        ConsiliumError: as :func:`read_volume`; or a value is no whole number to within half of the
+            slope it was stored with; or a picture's colours differ, or its compression has changed
+            its values.
     """
-    if not _is_nifti(path):
-        return _picture(path, "L")
-    volume = _nifti(path, np.float64)
-    labels = np.rint(volume.values)
-    if not np.array_equal(labels, volume.values):
+    if is_nifti(path):
+        array = read_nifti(path)
+        slope = abs(array.slope or 0.0)
+        # A little more than half: the slope is rounded too.
+        half = 0.501 * slope if slope < COARSEST_SLOPE else 0.0
+        volume = Volume(array.values[np.newaxis], array.affine, str(path), array.header)
+        labels = _whole(path, volume.values, max(half, ROUNDING))
+        return Volume(labels, array.affine, str(path), array.header)
+    picture = read_picture(path)
+    grey = picture.values[:1]
+    if (picture.values != grey).any():
         raise ConsiliumError(
-            f"The mask {path} has values that are no whole numbers, for example "
-            f"{volume.values[labels != volume.values][0]:g}. It has to hold a label in each voxel; "
-            "probabilities and resampled masks have to be rounded first."
+            f"The mask {path} is coloured, so its labels cannot be told from its grey values. Save "
+            "it grey, with a label or 0 and 255 in each pixel."
         )
-    return Volume(labels.astype(np.int32), volume.affine)
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.endswith(NIFTI)
-
-
-def _nifti(path: Path, dtype: type[np.floating[Any]]) -> Volume:
-    try:
-        image: Any = nibabel.load(path)
-        values = np.asarray(image.dataobj, dtype=dtype)
-        affine = np.asarray(image.affine, np.float64)
-    except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise _unreadable(path, error) from error
-    if values.ndim == 4 and values.shape[3] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
+    if picture.lossy and not np.isin(grey, (0, 255)).all():
         raise ConsiliumError(
-            f"The file {path} has {values.ndim} axes, {'x'.join(map(str, values.shape))}; a volume "
-            "has three. Save each modality or time point as a file of its own."
+            f"The mask {path} is compressed as JPEG, which has changed its values: it has "
+            f"{len(np.unique(grey))} different ones. Save the mask as PNG from where it was made."
         )
-    return Volume(values[np.newaxis], affine)
+    volume = Volume(grey, None, str(path), picture.orientation)
+    return Volume(_whole(path, volume.values, ROUNDING), None, str(path), picture.orientation)
 
 
-def _picture(path: Path, mode: str) -> Volume:
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture.convert(mode))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _unreadable(path, error) from error
-    channels_first = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[np.newaxis]
-    return Volume(channels_first, None)
+def _whole(path: Path, values: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.int64]:
+    if values.dtype.kind in "bui":
+        _refuse_labels(path, values, values > MOST_LABEL)
+        return np.asarray(values, np.int64)
+    labels = np.rint(values)
+    wrong = (np.abs(labels - values) > tolerance) | (np.abs(labels) > MOST_LABEL)
+    _refuse_labels(path, values, wrong)
+    return np.asarray(labels, np.int64)
 
 
-def _unreadable(path: Path, error: Exception) -> ConsiliumError:
-    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-    return ConsiliumError(
-        f"The file {path} cannot be read ({reason}). It is missing, damaged or of another kind; "
-        "put a whole copy there."
+def _refuse_labels(path: Path, values: npt.NDArray[Any], wrong: npt.NDArray[np.bool_]) -> None:
+    if not wrong.any():
+        return
+    first = tuple(int(index) for index in np.argwhere(wrong)[0])
+    raise ConsiliumError(
+        f"The mask {path} has {int(wrong.sum())} values that are no labels, for example "
+        f"{values[first].item()!r} at {first[1:]} counted from 0. It has to hold a whole number in "
+        "each voxel; probabilities and resampled masks have to be rounded first."
     )

@@ -43,7 +43,8 @@ def case_digest(case: CaseFiles) -> str:
     Raises:
         ConsiliumError: a file cannot be read.
     """
-    arrays = [read_volume(path).values for path in case.images]
+    # As float32: what a scaled file and one of real numbers hold alike is the same record.
+    arrays = [read_volume(path).values.astype(np.float32) for path in case.images]
     if case.mask is not None:
         arrays.append(read_mask(case.mask).values)
     return array_digest(arrays)

@@ -5,6 +5,7 @@ Pérez-García et al. 2021). Its parameters are drawn once for a site; only the 
 case to case, and that by a seed of its own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,11 @@ def show(image: torch.Tensor, profile: ScannerProfile, number: int) -> torch.Ten
     return noisy.reshape(image.shape).clamp(0.0, 1.0)
 
 
+def noise_number(name: str) -> int:
+    """A number for a case by what it is called, so that its noise does not depend on its place."""
+    return derive_seed(0, purpose=name) % 2**20
+
+
 def _transform(profile: ScannerProfile) -> tio.Transform:
     """All of it but the noise."""
     return tio.Compose(
@@ -73,10 +79,16 @@ def _transform(profile: ScannerProfile) -> tio.Transform:
     )
 
 
-def apply_profile(images: Images, profile: ScannerProfile) -> Images:
-    """Return ``images`` ``(n, channels, *spatial)`` as this scanner would show them."""
+def apply_profile(
+    images: Images, profile: ScannerProfile, numbers: Sequence[int] | None = None
+) -> Images:
+    """Return ``images`` ``(n, channels, *spatial)`` as this scanner would show them.
+
+    ``numbers`` tell the cases apart, as :func:`show` has it: their places where it is left out.
+    """
     result = np.empty_like(images)
-    for number, image in enumerate(images):
+    numbers = range(len(images)) if numbers is None else numbers
+    for place, (number, image) in enumerate(zip(numbers, images, strict=True)):
         shown = show(torch.from_numpy(image.astype(np.float32) / 255.0), profile, number)
-        result[number] = (shown * 255).round().byte().numpy()
+        result[place] = (shown * 255).round().byte().numpy()
     return result

@@ -15,8 +15,8 @@ from federated.data.cases import Batch, batches
 from federated.data.families import CaseFiles, Family
 from federated.data.prepared_case import PreparedCase, prepare_case
 from federated.data.records import case_digest
-from federated.data.scanner import ScannerProfile
-from federated.randomness import derive_seed, global_draws
+from federated.data.scanner import ScannerProfile, noise_number
+from federated.randomness import Draws, global_draws
 
 # What a worker keeps of the prepared cases of all its sites.
 KEPT_BYTES = 2**30
@@ -26,10 +26,14 @@ QUEUE_CASES = 8
 
 @dataclass(frozen=True)
 class ShownCase:
-    """A case's files, and the scanner that shows its images, if any."""
+    """A case's files, and the scanner that shows its images, if any.
+
+    The scanner's noise goes by the ``identity`` of the case's record, or by its name without one.
+    """
 
     files: CaseFiles
     profile: ScannerProfile | None
+    identity: str | None = None
 
 
 Kept = LRUCache[ShownCase, PreparedCase]
@@ -56,20 +60,22 @@ class SegmentedCases:
         shown = self.shown[index]
         if shown in self.kept:
             return self.kept[shown]
-        # A case's noise goes by its name, so that it is the same in whatever company.
-        number = derive_seed(0, purpose=shown.files.name) % 2**20
+        # Not by its place, so that it is the same in whatever company.
+        number = noise_number(shown.identity or shown.files.name)
         prepared = prepare_case(self.family, shown.files, shown.profile, number)
         if prepared.nbytes <= self.kept.maxsize:
             self.kept[shown] = prepared
         return prepared
 
-    def take(self, indices: Tensor, how: TrainingSettings, generator: torch.Generator) -> Batch:
+    def take(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
         """See :class:`federated.data.cases.Cases`."""
-        drawn = [self._draw(int(index), generator) for index in indices]
+        own = [draws] * len(indices) if isinstance(draws, torch.Generator) else draws
+        pairs = zip(indices, own, strict=True)
+        drawn = [self._draw(int(index), generator) for index, generator in pairs]
         if not drawn:
             shape = self.family.shape
             return torch.zeros(0, self.family.channels, *shape), torch.zeros(0, *shape).long()
-        return self._augmented(drawn, how, generator)
+        return self._augmented(drawn, how, draws)
 
     def epoch(
         self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator
@@ -112,14 +118,13 @@ class SegmentedCases:
         """A case as TorchIO's subject, at least as large as a patch."""
         case = self.case(index)
         flat = self.family.dims == 2
-        assert case.mask is not None
-        image = case.image.unsqueeze(-1) if flat else case.image
-        mask = case.mask.unsqueeze(-1) if flat else case.mask
-        subject = tio.Subject(
+        assert case.whole_mask is not None
+        # At least as large as a patch, with the image's own background around it.
+        image = case.whole.unsqueeze(-1) if flat else case.whole
+        mask = case.whole_mask.unsqueeze(-1) if flat else case.whole_mask
+        return tio.Subject(
             image=tio.ScalarImage(tensor=image), mask=tio.LabelMap(tensor=mask[None])
         )
-        sides = zip(subject.spatial_shape, self._patch_shape, strict=True)
-        return tio.CropOrPad(tuple(max(pair) for pair in sides))(subject)
 
     def _draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A case, or a patch of it."""
@@ -135,11 +140,11 @@ class SegmentedCases:
         self,
         drawn: Sequence[tuple[Tensor, Tensor]],
         how: TrainingSettings,
-        generator: torch.Generator,
+        draws: Draws,
     ) -> Batch:
         images = torch.stack([image for image, _ in drawn])
         masks = torch.stack([mask for _, mask in drawn])
-        return augment_pair(images, masks, how.augment, self.family.mirrored, generator)
+        return augment_pair(images, masks, how.augment, self.family.mirrored, draws)
 
 
 class _Subjects(tio.SubjectsDataset):

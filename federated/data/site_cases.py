@@ -1,6 +1,6 @@
 """The cases of every site and split of an experiment, as its scanner shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +11,15 @@ from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
-from federated.data.records import labelled_digests
-from federated.data.scanner import ScannerProfile, apply_profile, scanner_profile
+from federated.data.records import case_digest, identities, labelled_digests
+from federated.data.scanner import (
+    ScannerProfile,
+    apply_profile,
+    noise_number,
+    scanner_profile,
+)
 from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
+from federated.strategies import ResFIM
 
 
 class SiteCases:
@@ -24,6 +30,7 @@ class SiteCases:
         self._experiment, self._dataset = experiment, dataset
         self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
         self._made = lru_cache(maxsize=None)(self._make)
+        self._records = lru_cache(maxsize=None)(self._digests_of)
 
     def of(self, site: str, split: Split) -> Cases:
         """The cases of one site."""
@@ -32,6 +39,25 @@ class SiteCases:
     def pooled(self, sites: Iterable[str], split: Split) -> Cases:
         """Those of several sites together."""
         return self._made(tuple(sites), split)
+
+    def records(self, sites: Iterable[str], split: Split) -> tuple[str, ...]:
+        """The digests of the records of one site or several; no image is shown for it."""
+        return tuple(digest for site in sites for digest in self._records(site, split))
+
+    def patients(self, site: str, split: Split) -> tuple[str, ...] | None:
+        """Of whom each case of a site is; ``None`` where the data set does not say."""
+        if isinstance(self._dataset, Dataset):
+            return None
+        cases = self._dataset.cases[split]
+        return tuple(cases[index].patient for index in self.partition.sites[site][split])
+
+    def _digests_of(self, site: str, split: Split) -> tuple[str, ...]:
+        indices = list(self.partition.sites[site][split])
+        if isinstance(self._dataset, Dataset):
+            images, labels = self._dataset.images[split], self._dataset.labels[split]
+            return labelled_digests(images[indices], labels[indices])
+        cases = self._dataset.cases[split]
+        return tuple(case_digest(cases[index]) for index in indices)
 
     def _make(self, sites: tuple[str, ...], split: Split) -> Cases:
         if isinstance(self._dataset, Dataset):
@@ -43,11 +69,15 @@ class SiteCases:
                 np.concatenate([part.labels for part in parts]),
                 tuple(digest for part in parts for digest in part.records),
             )
-        shown = [
-            ShownCase(self._dataset.cases[split][index], self._profile(site))
-            for site in sites
-            for index in self.partition.sites[site][split]
-        ]
+        shown: list[ShownCase] = []
+        for site in sites:
+            files = [self._dataset.cases[split][i] for i in self.partition.sites[site][split]]
+            profile = self._profile(site)
+            names: Sequence[str | None] = [None] * len(files)
+            if profile and releases_records(self._experiment):
+                names = identities([case_digest(case) for case in files])
+            pairs = zip(files, names, strict=True)
+            shown += [ShownCase(case, profile, name) for case, name in pairs]
         return SegmentedCases(self._dataset.family, shown, self._kept)
 
     def _profile(self, site: str) -> ScannerProfile | None:
@@ -59,8 +89,21 @@ class SiteCases:
         indices, profile = list(self.partition.sites[site][split]), self._profile(site)
         images = dataset.images[split][indices]
         labels = dataset.labels[split][indices]
-        if not profile or not indices:
-            return LabelledImages(images, labels)
-        return LabelledImages(
-            apply_profile(images, profile), labels, labelled_digests(images, labels)
-        )
+        records = self._records(site, split)
+        if profile and indices:
+            numbers = None
+            if releases_records(self._experiment):
+                numbers = [noise_number(identity) for identity in identities(records)]
+            images = apply_profile(images, profile, numbers)
+        return LabelledImages(images, labels, records)
+
+
+def releases_records(experiment: Experiment) -> bool:
+    """Whether something is released that is private with a record as the unit.
+
+    Then a scanner's noise in an image goes by the image's own record, so that one case more or less
+    changes no other's. Elsewhere it goes by a case's place or name.
+    """
+    strategy = experiment.strategy
+    style = isinstance(strategy, ResFIM) and strategy.style_noise is not None
+    return experiment.privacy.unit == "record" or style

@@ -1,15 +1,17 @@
 """Classification: one class for each image."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from federated.augmentation import class_weights
 from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Cases, LabelledImages
-from federated.data.dataset import SPLITS, DatasetInfo, Images, Split, to_float
+from federated.data.dataset import SPLITS, DatasetInfo, Labels, Split, to_float
 from federated.evaluation import Evaluation, Spread, spread_over_sites
 from federated.learning.learning_task import Arrays, LearningTask
 from federated.metrics import (
@@ -40,8 +42,13 @@ def make_loss(
     return loss
 
 
-def predict(model: nn.Module, images: Images, device: torch.device, classes: int) -> Probabilities:
-    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0."""
+def predict(
+    model: nn.Module, images: npt.NDArray[Any], device: torch.device, classes: int
+) -> Probabilities:
+    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0.
+
+    ``images`` are ``(n, channels, *spatial)`` in 0..255, of any numeric type.
+    """
     model.eval()
     parts = [np.zeros((0, classes))]
     with torch.inference_mode():
@@ -62,17 +69,19 @@ def _predict_cases(
 
 def score(
     predictions: Mapping[str, Mapping[Split, Arrays]],
-    info: DatasetInfo,  # noqa: ARG001 - as every task's
+    info: DatasetInfo,
 ) -> Evaluation:
     """Metrics from labels and probabilities per site and split."""
     overall: dict[Split, Metrics] = {}
     confusion: dict[Split, Confusion] = {}
+    absent: dict[Split, tuple[str, ...]] = {}
     for split in SPLITS[1:]:
         parts = [by_split[split] for by_split in predictions.values()]
         labels = np.concatenate([part["labels"] for part in parts])
         probabilities = np.concatenate([part["probabilities"] for part in parts])
         overall[split] = classification_metrics(labels, probabilities)
         confusion[split] = confusion_matrix(labels, probabilities)
+        absent[split] = _absent_classes(labels, info)
     per_site = {
         site: {
             split: classification_metrics(part["labels"], part["probabilities"])
@@ -83,7 +92,17 @@ def score(
     spread: dict[Split, Spread] = {
         split: spread_over_sites(per_site, split, SPREAD) for split in SPLITS[1:]
     }
-    return Evaluation(overall, per_site, spread, confusion)
+    absent_at = {
+        site: {split: _absent_classes(part["labels"], info) for split, part in by_split.items()}
+        for site, by_split in predictions.items()
+    }
+    return Evaluation(overall, per_site, spread, confusion, absent, absent_at)
+
+
+def _absent_classes(labels: Labels, info: DatasetInfo) -> tuple[str, ...]:
+    """The classes that none of some cases has; none where there is no case."""
+    there = set(labels.tolist()) or set(range(len(info.classes)))
+    return tuple(name for label, name in enumerate(info.classes) if label not in there)
 
 
 # Metrics of which larger is better, and whose spread over sites is told.

@@ -18,7 +18,13 @@ from federated.data.segmented_cases import SegmentedCases
 from federated.evaluation import Evaluation, spread_over_sites
 from federated.learning.learning_task import Arrays, LearningTask
 from federated.learning.segmentation_loss import dice_ce
-from federated.learning.segmentation_metrics import NAMES, CaseScore, score_case, summarise
+from federated.learning.segmentation_metrics import (
+    NAMES,
+    CaseScore,
+    absent_classes,
+    score_case,
+    summarise,
+)
 from federated.metrics import Metrics
 from federated.objective import Loss
 
@@ -45,8 +51,9 @@ def make_loss(
 def segment(model: nn.Module, image: Tensor, family: Family, device: torch.device) -> Tensor:
     """Logits ``(classes, *spatial)`` of one prepared image ``(channels, *spatial)``.
 
-    Whole cases pass at once; others by windows of the family's shape, meaned with Gaussian weights
-    where they overlap (MONAI's sliding window).
+    An image is at least as large as the family's shape, as prepared cases are. One of that shape
+    whose family is taken whole passes at once; others by windows of it, meaned with Gaussian
+    weights where they overlap (MONAI's sliding window).
     """
     # MONAI takes seconds to import, which only those who segment are to wait for.
     from monai.inferers.utils import sliding_window_inference
@@ -54,7 +61,7 @@ def segment(model: nn.Module, image: Tensor, family: Family, device: torch.devic
     model.eval()
     with torch.inference_mode():
         batch = image.unsqueeze(0).to(device)
-        if family.whole:
+        if family.whole and image.shape[1:] == family.shape:
             return _logits(model, batch)[0]
         found = sliding_window_inference(
             batch,
@@ -82,8 +89,9 @@ def _logits(model: nn.Module, batch: Tensor) -> Tensor:
 def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetInfo) -> Arrays:
     """The scores of each case, on its own grid.
 
-    ``dice``, ``hd95`` and ``assd`` are ``(n, classes − 1)``, ``loss`` ``(n,)`` on the prepared
-    grid; ``patients`` ``(n,)`` are numbers that tell the site's patients apart.
+    ``dice``, ``hd95`` and ``assd`` are ``(n, classes − 1)``, and so is ``absent``, whether the
+    class has no voxel in the true mask; ``loss`` ``(n,)`` is on the prepared grid; ``patients``
+    ``(n,)`` are numbers that tell the site's patients apart.
     """
     assert isinstance(cases, SegmentedCases)
     classes = len(info.classes)
@@ -93,9 +101,9 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
     for index, shown in enumerate(cases.shown):
         case, files = cases.case(index), shown.files
         assert case.truth is not None
-        assert case.mask is not None
-        logits = segment(model, case.image, cases.family, device).cpu()
-        losses.append(float(dice_ce(logits.unsqueeze(0), case.mask.unsqueeze(0))[0]))
+        assert case.whole_mask is not None
+        logits = segment(model, case.whole, cases.family, device).cpu()
+        losses.append(float(dice_ce(logits.unsqueeze(0), case.whole_mask.unsqueeze(0))[0]))
         predicted = case.to_own_grid(logits.softmax(dim=0))
         numbers.setdefault(files.patient, len(numbers))
         scores.append(
@@ -106,13 +114,24 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
         for name in NAMES
     }
     patients = np.array([numbers[one.patient] for one in scores], np.int64)
-    return {**arrays, "loss": np.array(losses, np.float64), "patients": patients}
+    absent = [[label in one.absent for label in range(1, classes)] for one in scores]
+    return {
+        **arrays,
+        "absent": np.array(absent, np.bool_).reshape(-1, classes - 1),
+        "loss": np.array(losses, np.float64),
+        "patients": patients,
+    }
 
 
 def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) -> Evaluation:
-    """Means over patients: of all sites together, and of each."""
+    """Means over patients: of all sites together, and of each.
+
+    A class without a true voxel in a split is left out there, of all sites or of the one.
+    """
     overall: dict[Split, Metrics] = {}
+    absent: dict[Split, tuple[str, ...]] = {}
     per_site: dict[str, dict[Split, Metrics]] = {site: {} for site in predictions}
+    absent_at: dict[str, dict[Split, tuple[str, ...]]] = {site: {} for site in predictions}
     for split in SPLITS[1:]:
         everyone: list[CaseScore] = []
         losses: list[float] = []
@@ -120,11 +139,13 @@ def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) 
             scores = _scores(site, by_split[split])
             own = by_split[split]["loss"].tolist()
             per_site[site][split] = _metrics(scores, own, info)
+            absent_at[site][split] = absent_classes(scores, info.classes)
             everyone += scores
             losses += own
         overall[split] = _metrics(everyone, losses, info)
+        absent[split] = absent_classes(everyone, info.classes)
     spread = {split: spread_over_sites(per_site, split, ("dice",)) for split in SPLITS[1:]}
-    return Evaluation(overall, per_site, spread, {})
+    return Evaluation(overall, per_site, spread, {}, absent, absent_at)
 
 
 def _scores(site: str, arrays: Arrays) -> list[CaseScore]:
@@ -135,6 +156,10 @@ def _scores(site: str, arrays: Arrays) -> list[CaseScore]:
             dice=tuple(arrays["dice"][index]),
             hd95=tuple(arrays["hd95"][index]),
             assd=tuple(arrays["assd"][index]),
+            # What older runs have written does not say.
+            absent=frozenset(np.flatnonzero(arrays["absent"][index]) + 1)
+            if "absent" in arrays
+            else frozenset(),
         )
         for index, patient in enumerate(arrays["patients"])
     ]

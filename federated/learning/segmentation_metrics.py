@@ -3,7 +3,8 @@
 Where a class is in neither mask, nothing was to be found and nothing was: Dice 1, distances 0.
 Where it is in one of them alone, Dice is 0 and each distance the diagonal of the image, the
 farthest two surfaces could be apart (as BraTS scores it), so that a model gains nothing by leaving
-a class out.
+a class out. That is of single cases: a class without a true voxel in any case of a split says
+nothing of a model, so it is left out of the means over classes, and named.
 """
 
 import warnings
@@ -26,7 +27,7 @@ class CaseScore:
 
     ``dice`` in [0, 1]; ``hd95``, the 95th percentile of the Hausdorff distance, the larger of both
     directions, and ``assd``, the average symmetric surface distance, in mm, or in pixels of a
-    picture.
+    picture. ``absent`` are the labels that have no voxel in the true mask.
     """
 
     case: str
@@ -34,6 +35,17 @@ class CaseScore:
     dice: tuple[float, ...]
     hd95: tuple[float, ...]
     assd: tuple[float, ...]
+    absent: frozenset[int] = frozenset()
+
+    @property
+    def mean_dice(self) -> float:
+        """Of the classes that are in the true or the predicted mask; 1 where none is in either."""
+        there = [
+            value
+            for label, value in enumerate(self.dice, start=1)
+            if label not in self.absent or value < 1
+        ]
+        return float(np.mean(there)) if there else 1.0
 
 
 def score_case(
@@ -59,7 +71,8 @@ def score_case(
         _class_values(predicted == label, truth == label, spacing) for label in range(1, classes)
     ]
     dice, hd95, assd = zip(*values, strict=True)
-    return CaseScore(case, patient, dice, hd95, assd)
+    absent = frozenset(range(1, classes)) - {int(label) for label in np.unique(truth)}
+    return CaseScore(case, patient, dice, hd95, assd, absent)
 
 
 def _class_values(
@@ -93,26 +106,38 @@ def _class_values(
     return dice, float(hd95), float(assd)
 
 
+def absent_classes(scores: Sequence[CaseScore], labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes without a true voxel in any of the cases, in the order of ``labels``."""
+    if not scores:
+        return ()
+    missing = frozenset.intersection(*(score.absent for score in scores))
+    return tuple(name for label, name in enumerate(labels) if label in missing)
+
+
 def summarise(scores: Sequence[CaseScore], labels: Sequence[str]) -> dict[str, float | None]:
     """Means and spreads over patients; ``None`` where there is no case.
 
     A patient's value is the mean of their cases. Keys: each of :data:`NAMES`, meaned over classes;
-    ``NAME_sd``, its sample standard deviation over patients; ``NAME_CLASS`` for each class.
+    ``NAME_sd``, its sample standard deviation over patients; ``NAME_CLASS`` for each class. Those
+    of :func:`absent_classes` are ``None``, and are in no mean: nothing is known of how well they
+    are found.
 
     Args:
         labels: names of the classes, the background first.
     """
     keys = ("", "_sd", *(f"_{label}" for label in labels[1:]))
     result: dict[str, float | None] = {f"{name}{end}": None for name in NAMES for end in keys}
-    if not scores:
+    missing = absent_classes(scores, labels)
+    there = [number for number, label in enumerate(labels[1:]) if label not in missing]
+    if not scores or not there:
         return result
     for name in NAMES:
         patients = _by_patient(scores, name)
-        means = patients.mean(axis=1)
+        means = patients[:, there].mean(axis=1)
         result[name] = float(means.mean())
         result[f"{name}_sd"] = float(means.std(ddof=1)) if len(means) > 1 else None
-        for number, label in enumerate(labels[1:]):
-            result[f"{name}_{label}"] = float(patients[:, number].mean())
+        for number in there:
+            result[f"{name}_{labels[1 + number]}"] = float(patients[:, number].mean())
     return result
 
 
@@ -125,8 +150,11 @@ def _by_patient(scores: Sequence[CaseScore], name: str) -> npt.NDArray[np.float6
 
 
 def worst_median_best(scores: Sequence[CaseScore]) -> Mapping[str, CaseScore]:
-    """The cases of the lowest, the middle and the highest mean Dice, by those names."""
-    ordered = sorted(scores, key=lambda score: float(np.mean(score.dice)))
+    """The cases of the lowest, the middle and the highest mean Dice, by those names.
+
+    The mean of a case is over the classes that are in its true or its predicted mask.
+    """
+    ordered = sorted(scores, key=lambda score: score.mean_dice)
     if not ordered:
         return {}
     return {"worst": ordered[0], "median": ordered[len(ordered) // 2], "best": ordered[-1]}

@@ -3,10 +3,14 @@
 C ← C · exp(−η (b̃ − γ)), Eq. 2 there, with b̃ the noised share of norms that are at most C: so C
 grows while that share is below γ, and falls while it is above.
 
-The counts are released too. A case changes Σ (b_i − ½) by at most ½, so that noise of σ_b on it and
-of z_Δ·C on the sum of gradients, with z_Δ = (z⁻² − (2σ_b)⁻²)^(−½), is together one Gaussian
-mechanism of noise multiplier z (Theorem 1 there). That z stands in the plan and in the ledger, and
-nothing further is spent on the norm.
+The counts are released too. Where one unit more or less changes Σ (b_i − ½) by at most s, noise of
+σ_b on it and of z_Δ·C on the sum of what is clipped, with z_Δ = (z⁻² − (σ_b/s)⁻²)^(−½), is together
+one Gaussian mechanism of noise multiplier z (Theorem 1 there, which has s = ½). That z stands in
+the plan and in the ledger, and nothing further is spent on the norm.
+
+s is ½ where a unit is there or not, as a case is in a step: it adds ½ or −½, or nothing. It is 1
+where a unit's update is zero instead, as a site's is: a zero update is at most C long and sends ½,
+a long one sends −½, and the two are furthest apart in the clipped update at the same time.
 """
 
 from math import exp, sqrt
@@ -17,46 +21,63 @@ from pydantic import Field
 from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
 
+# s, the most that one unit changes Σ (b_i − ½) by: a case that is there or not, a site whose update
+# is zero or not.
+CASE_SENSITIVITY, SITE_SENSITIVITY = 0.5, 1.0
 # σ_b where none is given: this share of the expected batch, as in the paper, but at least so many
-# times z: in a batch of a few cases a twentieth would take nearly all of z from the gradients.
+# times s·z: in a batch of a few cases a twentieth would take nearly all of z from the gradients.
 COUNT_NOISE_SHARE = 0.05
-LEAST_COUNT_NOISE = 2.0
+LEAST_COUNT_NOISE = 4.0
 
 
 class AdaptiveClipping(Settings):
     """``quantile`` is γ, the share of norms that are not clipped; ``rate`` is η.
 
-    ``count_noise`` is σ_b, in cases. It is a twentieth of the expected batch where it is left out,
-    and at least twice z, so that the gradients' own noise rises by no more than 3.3 %.
+    ``count_noise`` is σ_b, in cases, or in sites. It is a twentieth of the expected batch where it
+    is left out, and at least four times z·s, twice z for cases and four times z for sites, so that
+    the noise of what is clipped rises by no more than 3.3 %.
     """
 
     quantile: float = Field(default=0.5, gt=0, lt=1)
     rate: float = Field(default=0.2, gt=0)
     count_noise: Annotated[float, Field(gt=0)] | None = None
 
-    def noise_of_count(self, noise_multiplier: float, expected_batch: float) -> float:
-        """σ_b; 0 without any noise."""
+    def noise_of_count(
+        self,
+        noise_multiplier: float,
+        expected_batch: float,
+        sensitivity: float = CASE_SENSITIVITY,
+    ) -> float:
+        """σ_b for counts that one unit changes by ``sensitivity``; 0 without any noise."""
         if noise_multiplier == 0:
             return 0.0
         if self.count_noise is not None:
             return self.count_noise
-        return max(COUNT_NOISE_SHARE * expected_batch, LEAST_COUNT_NOISE * noise_multiplier)
+        least = LEAST_COUNT_NOISE * sensitivity * noise_multiplier
+        return max(COUNT_NOISE_SHARE * expected_batch, least)
 
-    def noise_of_sum(self, noise_multiplier: float, expected_batch: float) -> float:
-        """z_Δ, the gradients' noise over C, for a total of z = ``noise_multiplier``.
+    def noise_of_sum(
+        self,
+        noise_multiplier: float,
+        expected_batch: float,
+        sensitivity: float = CASE_SENSITIVITY,
+    ) -> float:
+        """z_Δ, the noise of what is clipped over C, for a total of z = ``noise_multiplier``.
+
+        ``sensitivity`` is s, as in :meth:`noise_of_count`.
 
         Raises:
             ConsiliumError: the counts alone would tell more than z allows.
         """
         if noise_multiplier == 0:
             return 0.0
-        count_noise = self.noise_of_count(noise_multiplier, expected_batch)
-        left = noise_multiplier**-2 - (2 * count_noise) ** -2
+        count_noise = self.noise_of_count(noise_multiplier, expected_batch, sensitivity)
+        left = noise_multiplier**-2 - (sensitivity / count_noise) ** 2
         if left <= 0:
             raise ConsiliumError(
                 f"privacy.adaptive.count_noise={count_noise:g} is too little: the counts alone "
                 f"would tell more than a noise multiplier of {noise_multiplier:.3g} allows. Set it "
-                f"above {noise_multiplier / 2:.3g}, or leave it out."
+                f"above {sensitivity * noise_multiplier:.3g}, or leave it out."
             )
         return 1 / sqrt(left)
 

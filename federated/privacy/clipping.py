@@ -1,4 +1,8 @@
-"""Clipping to a Euclidean norm, case by case."""
+"""Clipping to a Euclidean norm, case by case.
+
+What has no finite norm counts as zero: it could not be scaled down to the bound, and a sum that is
+no number would tell of the one case.
+"""
 
 from collections.abc import Sequence
 
@@ -7,9 +11,10 @@ from torch import Tensor
 
 
 def clipped(vectors: Tensor, bound: float) -> Tensor:
-    """Rows scaled down to a norm of at most ``bound``."""
-    scaled: Tensor = vectors * _factors(torch.linalg.vector_norm(vectors, dim=1), bound)[:, None]
-    return scaled
+    """Rows scaled down to a norm of at most ``bound``; zero where the norm is not finite."""
+    norms = torch.linalg.vector_norm(vectors, dim=1)
+    (sound,) = _finite([vectors], norms)
+    return sound * _factors(norms, bound)[:, None]
 
 
 def clip_and_sum(gradients: Sequence[Tensor], bound: float) -> tuple[list[Tensor], Tensor]:
@@ -17,6 +22,7 @@ def clip_and_sum(gradients: Sequence[Tensor], bound: float) -> tuple[list[Tensor
 
     Args:
         gradients: ``(n, …)`` for each parameter; a case's norm is that of all of them together.
+            Without a finite norm it adds nothing.
 
     Returns:
         The sum for each parameter, and the norms before clipping, ``(n,)``.
@@ -24,9 +30,19 @@ def clip_and_sum(gradients: Sequence[Tensor], bound: float) -> tuple[list[Tensor
     of_parts = [torch.linalg.vector_norm(part.flatten(1), dim=1) for part in gradients]
     norms = torch.linalg.vector_norm(torch.stack(of_parts), dim=0)
     factors = _factors(norms, bound)
-    return [torch.tensordot(factors, part, dims=1) for part in gradients], norms
+    sound = _finite(gradients, norms)
+    return [torch.tensordot(factors, part, dims=1) for part in sound], norms
+
+
+def _finite(parts: Sequence[Tensor], norms: Tensor) -> Sequence[Tensor]:
+    """``parts`` ``(n, …)`` with zeros for the cases whose norm ``(n,)`` is not finite."""
+    sound = torch.isfinite(norms)
+    if sound.all():
+        return parts  # a copy of all gradients would cost as much as their sum
+    return [part.where(sound.view(-1, *[1] * (part.ndim - 1)), 0.0) for part in parts]
 
 
 def _factors(norms: Tensor, bound: float) -> Tensor:
-    factors: Tensor = bound / norms.clamp(min=bound)
+    # No number would stay none, even times zero.
+    factors: Tensor = bound / norms.nan_to_num(nan=0.0).clamp(min=bound)
     return factors

@@ -10,8 +10,14 @@ being zero, against everyone who sees the sums and at most ``missing`` shares of
 that drops out has added none, and a site that looks at the sum knows its own. It rests on the
 protection, which has to keep single updates, with their small shares of the noise, from whoever the
 guarantee is against: SecAgg+ from the coordinator and fewer than its threshold of sites, encryption
-from the coordinator alone. Sites are taken to add their noise as they should. Weights and
-validation and test cases are not covered.
+from the coordinator alone. Sites are taken to add their noise as they should, and those who open
+sums to open one of an attempt at a round. Weights and validation and test cases are not covered.
+
+What is released are the noised levels. They are made once in an attempt at a round: compressed
+again, they are the same, so that no second sum has the same update with other noise for the price
+of one. A round that begins anew may have other sites in its sum, and from two sums with the same
+levels the levels of a single site would follow, with its share of the noise alone; so it has noise
+of its own, and an entry of its own.
 """
 
 from math import sqrt
@@ -19,7 +25,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from federated.errors import ConsiliumError
+from federated.errors import RefusalError
 from federated.privacy.accounting import RDP_ONLY, Release
 from federated.privacy.discrete_gaussian import NoisyGrid, fit_grid
 from federated.privacy.ledger import Unit
@@ -38,6 +44,7 @@ class DistributedSiteLevel(Private):
 
     unit: ClassVar[Unit | None] = "site"
     mechanism: ClassVar[str] = RDP_ONLY
+    noise_in_sum: ClassVar[bool] = True
 
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
         """One mechanism a round, on all that the site has."""
@@ -59,7 +66,7 @@ class DistributedSiteLevel(Private):
             ConsiliumError: more sites have dropped out than the guarantee allows.
         """
         if asked - arrived > self.missing:
-            raise ConsiliumError(
+            raise RefusalError(
                 f"The sum of {arrived} of {asked} sites has less noise than its privacy needs, so "
                 f"no site helps to open it: privacy.missing={self.missing} may drop out. Resume "
                 "when they are back; for the next run, privacy.missing="

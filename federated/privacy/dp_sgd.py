@@ -1,16 +1,21 @@
 """DP-SGD: record-level differential privacy of local training (Abadi et al. 2016, Algorithm 1).
 
 Each step draws every case with probability q = B/n (Poisson sampling), clips the gradient of each
-case to norm C, adds N(0, σ²C²) to their sum and divides by B, the expected batch. Sampling and
-noise come from the site's own secret.
+case to norm C, adds N(0, σ²C²) to their sum and divides by B, the expected batch. Noise comes from
+a key that is new in every release (:mod:`federated.privacy.noise`). So does all that is random
+about a case (whether a step draws it, flips, patches, TorchIO's changes), from a stream of that key
+that belongs to the case's own record (:mod:`federated.privacy.case_draws`): one case more or less
+changes no other case's term. A case whose gradient is not finite counts with a term of zero. So the
+sum changes by at most C.
 
 Guarantee: (ε, δ) for a record as the unit, where neighbouring data sets of a site differ in one
-training case being there or not, against everyone who sees what the site sends, in all rounds. It
-assumes that nobody knows which cases a step drew. n is taken to be public. Training losses are not
+training case being there or not, against everyone who sees what the site sends, in all rounds. The
+site has to follow the protocol, and nobody else. It assumes that nobody knows which cases a step
+drew; how a drawn case was changed may be known. n is taken to be public. Training losses are not
 reported. Validation and test cases, of which predictions are shared, are not covered.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -22,11 +27,20 @@ from federated.errors import ConsiliumError
 from federated.objective import Objective
 from federated.privacy.accounting import Release
 from federated.privacy.adaptive_clipping import AdaptiveClipping
+from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode, case_gradients
 from federated.privacy.clipping import clipped
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
 from federated.privacy.privacy import Private
+
+# Layers that draw from torch's global generator.
+DRAWING = (
+    nn.modules.dropout._DropoutNd,
+    nn.RReLU,
+    nn.FractionalMaxPool2d,
+    nn.FractionalMaxPool3d,
+)
 
 
 class DPSGD(Private):
@@ -54,11 +68,17 @@ class DPSGD(Private):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         release: Release,
-        cases: int,
+        cases: Sequence[str],
         clip: float,
         random: SecretRandom,
     ) -> "PrivateGradients":
-        """Gradients of Poisson batches, clipped and noised; ``clip`` is where the norm has got."""
+        """Gradients of Poisson batches, clipped and noised.
+
+        Args:
+            cases: the identity of each of the site's training cases, no two alike.
+            clip: where the clipping norm has got.
+            random: the site's secret stream of this release, and of no other.
+        """
         mode = self.mode
         if mode == "auto":
             volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
@@ -82,7 +102,8 @@ class PrivateGradients:
     With ``adaptive`` the clipping norm changes from step to step.
 
     Raises:
-        ConsiliumError: a layer whose output for a case depends on the others, as BatchNorm.
+        ConsiliumError: a layer whose output for a case depends on the others, as BatchNorm, or on
+            its place in the batch, as dropout.
     """
 
     def __init__(
@@ -92,14 +113,15 @@ class PrivateGradients:
         mode: Mode,
         clip: float,
         release: Release,
-        cases: int,
+        cases: Sequence[str],
         physical_batch: int,
         random: SecretRandom,
         adaptive: AdaptiveClipping | None = None,
     ) -> None:
         refuse_unsuitable(model)
-        self._release, self._cases, self._random = release, cases, random
-        self._expected = release.sampling_rate * cases
+        self._release, self._random = release, random
+        self._draws = CaseDraws(random, cases, release.sampling_rate, release.steps)
+        self._expected = release.sampling_rate * len(cases)
         self._clip, self._adaptive = clip, adaptive
         self._noise = release.noise_multiplier
         if adaptive:
@@ -110,9 +132,11 @@ class PrivateGradients:
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of the cases of each step; a step may draw none."""
-        for _ in range(self._release.steps):
-            drawn = self._random.uniform(self._cases) < self._release.sampling_rate
-            yield torch.from_numpy(np.flatnonzero(drawn))
+        return self._draws.batches()
+
+    def generators(self, cases: Tensor) -> Sequence[torch.Generator]:
+        """For each of these cases of the step, what all that is random about it comes from."""
+        return self._draws.generators(cases)
 
     def compute(self, batch: Tensor, objective: Objective) -> None:
         """Write the noised mean gradient of a step into ``.grad``."""
@@ -163,7 +187,7 @@ class PrivateGradients:
 
 
 def refuse_unsuitable(model: nn.Module) -> None:
-    """Refuse layers that mix the cases of a batch.
+    """Refuse layers that mix the cases of a batch, or draw at random by a case's place in it.
 
     Raises:
         ConsiliumError: names them, with Opacus' remedy.
@@ -176,4 +200,13 @@ def refuse_unsuitable(model: nn.Module) -> None:
         raise ConsiliumError(
             f"privacy.name=dp_sgd cannot train this network: {said} Set model.norm=group, "
             "instance or batch_fixed."
+        )
+    # Dropout of nothing draws nothing; MONAI's blocks have it.
+    modules = (m for m in model.modules() if isinstance(m, DRAWING) and getattr(m, "p", 1) != 0)
+    drawing = sorted({type(module).__name__ for module in modules})
+    if drawing:
+        raise ConsiliumError(
+            f"privacy.name=dp_sgd cannot train this network: {' and '.join(drawing)} draw at "
+            "random by a case's place in the batch, so that one case changes what the others get. "
+            "Use a network without."
         )

@@ -1,105 +1,155 @@
-"""The privacy ledger of a site: what it has released, before it releases it.
+"""The privacy ledger of a holder: what is released of its records, before it is released.
 
-One file a data set of a site, one JSON object a line, only ever appended to. A release is entered
-and synced to the disk first, so that a crash can count a release that never happened, and never
-miss one that did. Each line holds the hash of the line before it, and ``head.json`` beside the file
-the number of lines and the last hash: an edited, removed or cut off line is noticed. Whoever can
-rewrite both files can forge both; runs keep the heads that they saw.
+A holder has one ledger, in its home, for all its records and whatever is done with them: every run,
+experiment, seed and partition, with privacy and without. An entry names the set of records that it
+touched, so that ε is that of a record, whatever was dropped, added or dealt anew since. It is
+synced to the disk before anything is released, so that a crash can count a release that never
+happened, and never miss one that did.
+
+``HOLDER.jsonl`` is a :mod:`federated.privacy.hash_chain`; the sets of records lie in ``records/``
+beside it, heads that were seen in another folder of the home.
 """
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from hashlib import sha256
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from federated.errors import ConsiliumError
-from federated.files import locked, read_json, write_json
 from federated.home import consilium_home
-from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Accountant, Release, epsilon
+from federated.privacy.account import Account
+from federated.privacy.budget import UNITS, refuse_beyond
+from federated.privacy.composition import Histories, Touched
+from federated.privacy.hash_chain import Checked, Entry, HashChain, Head
+from federated.privacy.kept_heads import by_number, home_heads
+from federated.privacy.record_sets import Records, RecordSets, record_set
+from federated.privacy.spending import Budget, Kind, Spending, Unit
 
-Unit = Literal["record", "site"]
-FIRST = "0" * 64
-
-
-@dataclass(frozen=True)
-class Spending:
-    """One entry: a mechanism on a site's data, in a round of a run.
-
-    ``clip`` is the norm that one unit's contribution is clipped to.
-    """
-
-    mechanism: str
-    unit: Unit
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-    clip: float
-    round_number: int
-    run: str
-    experiment: str
-    site: str
-
-    @property
-    def release(self) -> Release:
-        """What accountants compose."""
-        return Release(self.noise_multiplier, self.sampling_rate, self.steps)
+__all__ = ["Budget", "Head", "Ledger", "Spending", "Unit", "ledger_root"]
 
 
-@dataclass(frozen=True)
-class Budget:
-    """The most that may be spent of a site's data, for one unit."""
+@dataclass
+class _Contents:
+    """What was read of a ledger file, and what it says."""
 
-    unit: Unit
-    epsilon: float
-    delta: float
+    checked: Checked = field(default_factory=Checked)
+    spendings: list[Spending] = field(default_factory=list)
+    by_run: dict[str, list[Spending]] = field(default_factory=dict)
+    # What touched each set of records: by training, and by evaluation.
+    trained: dict[str | None, Counter[Kind]] = field(default_factory=dict)
+    evaluated: dict[str | None, Counter[Kind]] = field(default_factory=dict)
+    budgets: list[Budget] = field(default_factory=list)
+    # Files of older versions whose entries were taken over, by their last hash.
+    migrated: dict[str, str] = field(default_factory=dict)
+    # Which sets touch which records, kept while no other sets come.
+    touched: dict[Any, Touched] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """Take in an entry."""
+        kind = entry["kind"]
+        if kind == "spending":
+            self._spend(Spending(**{name: entry[name] for name in Spending.__dataclass_fields__}))
+        elif kind == "budget":
+            names = Budget.__dataclass_fields__
+            self.budgets.append(Budget(**{name: entry[name] for name in names}))
+        elif kind == "migrated":
+            self.migrated[entry["source"]] = entry["head"]
+            for one in entry["entries"]:
+                self.add(one)
+
+    def _spend(self, spending: Spending) -> None:
+        self.spendings.append(spending)
+        self.by_run.setdefault(spending.run, []).append(spending)
+        totals = self.trained if spending.trains else self.evaluated
+        if spending.records not in totals:
+            totals[spending.records] = Counter()
+        totals[spending.records][Kind.of(spending)] += spending.steps
 
 
-@dataclass(frozen=True)
-class Head:
-    """How many entries a ledger has, and the hash of the last one."""
-
-    count: int = 0
-    hash: str = FIRST
+# By path, what this process has read of it; whole files are read once.
+_READ: dict[Path, _Contents] = {}
 
 
 class Ledger:
-    """A ledger file; every method reads it anew, under a lock where it writes."""
+    """The ledger at ``path``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.sets = RecordSets(path.parent / "records")
+        self._chain = HashChain(path, "privacy ledger")
 
     @property
     def head_path(self) -> Path:
         """Where the head lies."""
-        return self.path.with_suffix(".head.json")
+        return self._chain.head_path
 
-    def spend(self, spending: Spending) -> Head:
+    @property
+    def holder(self) -> str:
+        """Whose it is."""
+        return self.path.stem
+
+    def spend(self, spending: Spending, records: Collection[str] | None = None) -> Head:
         """Enter a release and sync it to the disk; only then may it happen.
+
+        ``records`` are the digests of those that it touches; all of the holder's without.
 
         Raises:
             ConsiliumError: it would pass a budget, or the ledger is not whole. Nothing is entered.
         """
-        with self._locked():
-            entries = self._whole()
-            releases = [*_spendings(entries), spending]
-            for budget in _budgets(entries).values():
-                _refuse_beyond(budget, releases, spending.site)
-            return self._append(entries, {"kind": "spending", **asdict(spending)})
+        touched = None if records is None else record_set(records)
+        spending = replace(spending, records=touched.name if touched else None)
+        with self._chain.locked(writing=True):
+            contents = self._read()
+            if contents.budgets:
+                refuse_beyond(self._account(contents), spending, touched)
+            if touched:
+                self.sets.store(touched)
+            return self._append(contents, {"kind": "spending", **asdict(spending)})
 
-    def set_budget(self, budget: Budget) -> Head:
-        """Enter a budget, which replaces that of the same unit.
+    def refuse(self, spending: Spending, records: Collection[str]) -> None:
+        """Refuse what :meth:`spend` would refuse, and enter nothing.
+
+        Raises:
+            ConsiliumError: it would pass a budget, or the ledger is not whole.
+        """
+        refuse_beyond(self._account(self._current()), spending, record_set(records))
+
+    def set_budget(self, budget: Budget, records: Collection[str] | None = None) -> Head:
+        """Enter a budget for ``records``, or for all that the holder has and will have.
+
+        Of budgets for a unit, the latest that is for a record holds for it.
 
         Raises:
             ConsiliumError: the ledger is not whole.
         """
-        with self._locked():
-            return self._append(self._whole(), {"kind": "budget", **asdict(budget)})
+        covered = None if records is None else record_set(records)
+        with self._chain.locked(writing=True):
+            contents = self._read()
+            if covered:
+                self.sets.store(covered)
+            entry = replace(budget, records=covered.name if covered else None)
+            return self._append(contents, {"kind": "budget", **asdict(entry)})
+
+    def keep_set(self, records: Collection[str]) -> str:
+        """Store a set of records that entries are to name; its name."""
+        found = record_set(records)
+        self.sets.store(found)
+        return found.name
+
+    def take_over(self, source: str, head: str, entries: list[dict[str, Any]]) -> Head:
+        """Enter what a file of an older version has, all of it in one line or none of it.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        with self._chain.locked(writing=True):
+            contents = self._read()
+            if contents.migrated.get(source) == head:
+                return contents.checked.head
+            content = {"kind": "migrated", "source": source, "head": head, "entries": entries}
+            return self._append(contents, content)
 
     def spendings(self, run: str | None = None) -> list[Spending]:
         """All releases, or those of one run.
@@ -107,167 +157,163 @@ class Ledger:
         Raises:
             ConsiliumError: the ledger is not whole.
         """
-        return [s for s in _spendings(self._whole()) if run is None or s.run == run]
+        contents = self._current()
+        return list(contents.spendings if run is None else contents.by_run.get(run, []))
 
-    def budgets(self) -> dict[Unit, Budget]:
-        """The budgets in force.
+    def budgets(self, records: Collection[str] | None = None) -> list[Budget]:
+        """The budgets in force for any of ``records``, or at all; those for the site last.
 
         Raises:
             ConsiliumError: the ledger is not whole.
         """
-        return _budgets(self._whole())
+        account = self._account(self._current())
+        own = account.everything() if records is None else frozenset(records)
+        return [budget for unit in UNITS for budget, _ in account.in_force(unit, own)]
+
+    def migrated(self) -> dict[str, str]:
+        """The files of older versions that were taken over, with their last hashes.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        return dict(self._current().migrated)
 
     def head(self) -> Head:
-        """The head, once the ledger is found whole.
+        """The head, once the whole ledger is read anew and found whole, and so are its sets.
 
         Raises:
             ConsiliumError: it is not: says what was changed.
         """
-        return _head(self._whole())
+        contents = self._current(anew=True)
+        for name in {
+            *contents.trained,
+            *contents.evaluated,
+            *(b.records for b in contents.budgets),
+        }:
+            if name is not None:
+                self.sets.check(name)
+        return contents.checked.head
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with ExitStack() as held:
-            try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                held.enter_context(locked(self.path.with_suffix(".lock")))
-            except OSError as error:
-                raise ConsiliumError(
-                    f"The privacy ledger {self.path} cannot be written to: {error.strerror}. "
-                    "Nothing is released without an entry. Make its folder writable, or name "
-                    "another with CONSILIUM_LEDGER."
-                ) from error
-            yield
+    def last(self) -> Head:
+        """The head, as far as this process has read and checked the ledger.
 
-    def _append(self, entries: list[dict[str, Any]], content: dict[str, Any]) -> Head:
-        before = _head(entries)
-        entry = {**content, "time": datetime.now(UTC).isoformat(), "previous": before.hash}
-        entry["hash"] = _hash(entry)
-        line = (json.dumps(entry) + "\n").encode()
-        whole = sum(len(part) for part in self._lines())
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            # What a crash left of an entry was never followed by its release.
-            os.ftruncate(handle, whole)
-            os.lseek(handle, whole, os.SEEK_SET)
-            written = 0
-            while written < len(line):
-                written += os.write(handle, line[written:])
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        head = Head(before.count + 1, entry["hash"])
-        # Synced with its folder, so the ledger's own name is durable by then too.
-        write_json(self.head_path, asdict(head), 0o600)
+        Raises:
+            ConsiliumError: it is not whole.
+        """
+        return self._current().checked.head
+
+    def hashes(self) -> list[str]:
+        """The hash of every entry, in order, read anew.
+
+        Raises:
+            ConsiliumError: it is not whole.
+        """
+        checked = Checked()
+        found: list[str] = []
+        with self._chain.locked(writing=False):
+            found.extend(checked.head.hash for _ in self._chain.read(checked, {}))
+        return found
+
+    def trained_on(self) -> Records | None:
+        """The records that any training has touched; ``None`` where that may be any.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        return self._account(self._current()).trained_on()
+
+    def evaluated_only(self) -> Records:
+        """The records that were evaluated in the clear, and that no training is known to touch.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        contents = self._current()
+        sets = [name for name in contents.evaluated if name is not None]
+        known = [self.sets.read(name) for name in contents.trained if name is not None]
+        return frozenset[str]().union(*map(self.sets.read, sets)).difference(*known)
+
+    def histories(self, records: Collection[str], unit: Unit) -> Histories:
+        """What was released of each of ``records``, or of a site that has them.
+
+        Of a site counts every entry that touched any of its records: neighbouring federations
+        differ in all these updates being zero. Records that were evaluated alone, and never
+        trained on, are left out; one that was both has no bound.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        account = self._account(self._current())
+        trained = account.trained_on()
+        own = [record for record in records if trained is None or record in trained]
+        return account.histories(own, unit)
+
+    def left(self, records: Collection[str]) -> list[tuple[Budget, list[tuple[float, int]]]]:
+        """How much of the budgets for a record is left to how many of ``records``.
+
+        Returns:
+            The budgets in force, each with what is left of ε, largest first, and the number of
+            records that have so much left; -∞ stands for records without a guarantee.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        account = self._account(self._current())
+        found = []
+        for budget, own in account.in_force("record", frozenset(records)):
+            if budget.epsilon == inf:
+                continue
+            histories = self.histories(own, "record")
+            parts = Counter({budget.epsilon: len(own) - int(histories.counts.sum())})
+            epsilons = histories.epsilons(budget.delta, "prv")
+            for epsilon, count in zip(epsilons, histories.counts, strict=True):
+                parts[budget.epsilon - epsilon] += int(count)
+            found.append((budget, sorted(((v, n) for v, n in parts.items() if n), reverse=True)))
+        return found
+
+    def of_patients(self, patients: dict[str, list[str]]) -> Histories:
+        """What was released of each patient, with the records named.
+
+        Raises:
+            ConsiliumError: the ledger is not whole.
+        """
+        return self._account(self._current()).of_patients(patients)
+
+    def _current(self, anew: bool = False) -> _Contents:
+        if not self.path.is_file() and not self.head_path.is_file() and not home_heads(self.path):
+            return _Contents()
+        with self._chain.locked(writing=False):
+            return self._read(anew)
+
+    def _read(self, anew: bool = False) -> _Contents:
+        """What the file says now, once it is found whole; under the lock."""
+        known = _READ.pop(self.path, None)
+        heads: dict[int, str] = {}
+        if anew or known is None or not self._chain.extends(known.checked):
+            known = _Contents()
+            heads = by_number(kept.head for kept in home_heads(self.path))
+        for entry in self._chain.read(known.checked, heads):
+            known.add(entry)
+        _READ[self.path] = known
+        return known
+
+    def _append(self, contents: _Contents, entry: dict[str, Any]) -> Head:
+        _READ.pop(self.path, None)
+        head = self._chain.append(contents.checked, entry)
+        contents.add(entry)
+        _READ[self.path] = contents
         return head
 
-    def _lines(self) -> list[bytes]:
-        """The complete lines; a crash may have left a part of one more."""
-        if not self.path.is_file():
-            return []
-        return [line for line in self.path.read_bytes().splitlines(True) if line.endswith(b"\n")]
-
-    def _whole(self) -> list[dict[str, Any]]:
-        """The entries, once the chain is found unbroken and complete."""
-        entries: list[dict[str, Any]] = []
-        previous = FIRST
-        for number, line in enumerate(self._lines(), 1):
-            try:
-                entry = json.loads(line)
-                right = entry["hash"] == _hash(entry) and entry["previous"] == previous
-            except (ValueError, KeyError, TypeError):
-                right = False
-            if not right:
-                raise self._changed(f"entry {number} was changed, or one before it removed")
-            previous = entry["hash"]
-            entries.append(entry)
-        known = Head(**read_json(self.head_path)) if self.head_path.is_file() else Head()
-        # The head follows the entry, so that a crash between the two leaves it one behind.
-        if known.count > len(entries):
-            raise self._changed(f"{known.count - len(entries)} entries at its end are missing")
-        if known.count and entries[known.count - 1]["hash"] != known.hash:
-            raise self._changed("its entries are not those that its head was written for")
-        if len(entries) > known.count + 1:
-            raise self._changed("its head is older than its last entry by more than a crash allows")
-        return entries
-
-    def _changed(self, how: str) -> ConsiliumError:
-        return ConsiliumError(
-            f"The privacy ledger {self.path} is not whole: {how}. Nothing more is released from "
-            "this data. Put back the ledger and its head from a copy, or find out who changed it."
+    def _account(self, contents: _Contents) -> Account:
+        return Account(
+            contents.trained,
+            contents.evaluated,
+            contents.budgets,
+            self.sets.read,
+            contents.touched,
         )
 
 
 def ledger_root() -> Path:
     """The folder of all ledgers, absolute."""
     return Path(os.environ.get("CONSILIUM_LEDGER") or consilium_home() / "ledger").resolve()
-
-
-def spent(spendings: list[Spending], unit: Unit, delta: float, accountant: Accountant) -> float:
-    """The composed ε of a unit.
-
-    A release at site level protects each record too: with one record exchanged, the clipped update
-    moves by up to twice the clipping norm, so that half the noise multiplier counts. A release at
-    record level says nothing of a site as a whole, one that is :data:`UNACCOUNTED` of nobody. Where
-    only Rényi divergences are known of a mechanism, ε is by those whatever ``accountant`` says.
-    """
-    releases = []
-    for spending in spendings:
-        if spending.mechanism == UNACCOUNTED:
-            return inf
-        if spending.mechanism == RDP_ONLY:
-            accountant = "rdp"
-        release = spending.release
-        if spending.unit != unit:
-            if unit == "site":
-                return inf
-            half = release.noise_multiplier / 2
-            release = Release(half, release.sampling_rate, release.steps)
-        releases.append(release)
-    return epsilon(releases, delta, accountant)
-
-
-def _refuse_beyond(budget: Budget, spendings: list[Spending], site: str) -> None:
-    # RDP first, which is quick; PRV, the tighter, has the last word.
-    order: tuple[Accountant, ...] = ("rdp", "prv")
-    needed = inf
-    for accountant in order:
-        needed = spent(spendings, budget.unit, budget.delta, accountant)
-        if needed <= budget.epsilon:
-            return
-        if needed == inf:
-            break
-    before = spent(spendings[:-1], budget.unit, budget.delta, "prv")
-    raise ConsiliumError(
-        f"{site} has a privacy budget of epsilon={budget.epsilon:g} at delta={budget.delta:g} for "
-        f"each {budget.unit} and has spent {before:.3g}; round {spendings[-1].round_number} of run "
-        f"{spendings[-1].run} would make it {needed:.3g}, so it was not started there. Let the run "
-        "go on without it (sites.on_dropout=continue), add more noise, or have the site's data "
-        "protection officer change it with `consilium ledger budget`."
-    )
-
-
-def _spendings(entries: list[dict[str, Any]]) -> list[Spending]:
-    names = Spending.__dataclass_fields__
-    return [
-        Spending(**{name: entry[name] for name in names})
-        for entry in entries
-        if entry["kind"] == "spending"
-    ]
-
-
-def _budgets(entries: list[dict[str, Any]]) -> dict[Unit, Budget]:
-    budgets: dict[Unit, Budget] = {}
-    for entry in entries:
-        if entry["kind"] == "budget":
-            budgets[entry["unit"]] = Budget(entry["unit"], entry["epsilon"], entry["delta"])
-    return budgets
-
-
-def _head(entries: list[dict[str, Any]]) -> Head:
-    return Head(len(entries), entries[-1]["hash"]) if entries else Head()
-
-
-def _hash(entry: dict[str, Any]) -> str:
-    content = {key: value for key, value in entry.items() if key != "hash"}
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,15 +1,16 @@
-"""Noise that nobody else can make again: from a secret of the site, by a cipher.
+"""Noise that nobody else can make again: a key from the operating system, and a cipher.
 
 Noise derived from the experiment's seed could be subtracted by everyone who knows the seed, and
-torch's generator keeps 32 bits of any seed, which can be searched. Here a site's 32 secret bytes
-give, by HKDF, one AES-256 key for each run, round and purpose; so a round that is made again after
-a crash has the same noise, and no other round of any run has.
+torch's generator keeps 32 bits of any seed, which can be searched. Noise derived from a secret of
+the site and the name of a round would be the same whatever else the site is given, so that whoever
+chooses that could ask twice and subtract. Here every release has an AES-256 key of its own from
+``os.urandom``, which is stored nowhere: that a round comes out the same after a crash is the matter
+of :mod:`federated.releases`, which keeps what was released and not what it was made from.
 """
 
 import os
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,6 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from scipy.special import ndtri
 
-from federated.errors import ConsiliumError
-from federated.files import atomic_path
 from federated.key_derivation import KEY_BYTES, derive_key
 
 
@@ -32,7 +31,16 @@ class SecretRandom:
     """
 
     def __init__(self, key: bytes) -> None:
+        self._key = key
         self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
+
+    def child(self, purpose: str) -> "SecretRandom":
+        """A stream of its own, for a purpose within this one's.
+
+        It depends on the key and the purpose alone: neither on what was drawn here before nor on
+        which other children there are.
+        """
+        return SecretRandom(derive_key(self._key, purpose))
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
         """``count`` numbers in (0, 1)."""
@@ -46,36 +54,21 @@ class SecretRandom:
         return values
 
 
-def secret_random(
-    place: Path, site: str, run: str, round_number: int, purpose: str
-) -> SecretRandom:
-    """A site's stream for a purpose in a round of a run; ``place`` holds the sites' secrets."""
-    return SecretRandom(_derive(_site_secret(place, site), site, run, round_number, purpose))
+def fresh_random() -> SecretRandom:
+    """A stream that was never used and that nobody can make again, its site included.
+
+    Its key is 32 bytes of the operating system's. A release that is computed anew, for whatever
+    reason, takes a stream of its own: two releases with the same noise would give it away by their
+    difference.
+    """
+    return SecretRandom(os.urandom(KEY_BYTES))
 
 
 def seeded_random(seed: int, site: str, round_number: int, purpose: str) -> SecretRandom:
-    """The same from a seed that everyone knows: for simulations that must come out the same twice.
+    """A stream from a seed that everyone knows: for simulations that must come out the same twice.
 
-    No guarantee holds against those who know the seed.
+    No guarantee holds: whoever knows the seed can take the noise off, and two runs of one seed
+    share their noise, so that the difference of what they send has none.
     """
-    return SecretRandom(_derive(seed.to_bytes(KEY_BYTES, "big"), site, "", round_number, purpose))
-
-
-def _derive(secret: bytes, site: str, run: str, round_number: int, purpose: str) -> bytes:
-    purpose = "|".join(["consilium noise", run, str(round_number), site, purpose])
-    return derive_key(secret, purpose)
-
-
-def _site_secret(place: Path, site: str) -> bytes:
-    path = place / f"{site}.key"
-    if not path.is_file():
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_path(path, 0o600) as temporary:
-            temporary.write_bytes(os.urandom(KEY_BYTES))
-    secret = path.read_bytes()
-    if len(secret) != KEY_BYTES:
-        raise ConsiliumError(
-            f"The secret {path} from which {site} makes its noise is damaged. Remove it; runs that "
-            "are not finished then have other noise when they are resumed."
-        )
-    return secret
+    purpose = "|".join(["consilium noise", str(round_number), site, purpose])
+    return SecretRandom(derive_key(seed.to_bytes(KEY_BYTES, "big"), purpose))

@@ -43,17 +43,27 @@ class OpacusGradients:
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             losses = objective.of(self._model, *objective.take(cases), "none")
             if self._ghost:
-                return self._by_norms(losses, clip)
+                return self._by_norms(cases, losses, objective, clip)
             torch.autograd.backward(losses.sum())
         of_cases = self._hooks.collect()
         return clip_and_sum([of_cases[parameter] for parameter in self._parameters], clip)
 
-    def _by_norms(self, losses: Tensor, clip: float) -> tuple[Sequence[Tensor], Tensor]:
+    def _by_norms(
+        self, cases: Tensor, losses: Tensor, objective: Objective, clip: float
+    ) -> tuple[Sequence[Tensor], Tensor]:
         self._hooks.max_grad_norm = clip
         # What it takes for an optimiser sets gradients to zero between the two passes.
         optimizer: Any = self
         DPTensorFastGradientClipping(self._hooks, optimizer, losses, "sum").backward()
-        return [p.grad for p in self._parameters], self._hooks.per_sample_gradient_norms
+        norms: Tensor = self._hooks.per_sample_gradient_norms
+        sound = torch.isfinite(norms)
+        if sound.all():
+            return [p.grad for p in self._parameters], norms
+        # No weight takes a loss that is no number out of a sum, so again without these cases.
+        if not sound.any():
+            return [torch.zeros_like(p) for p in self._parameters], norms
+        sums, _ = self.clipped_sum(cases[sound.cpu()], objective, clip)
+        return sums, norms
 
     def zero_grad(self) -> None:
         """Forget the gradients there are."""

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -21,6 +22,8 @@ class Privacy(Settings):
 
     # Whom a guarantee is for; None where there is none.
     unit: ClassVar[Unit | None] = None
+    # Whether a site adds its noise to the levels that it sends instead of to its update.
+    noise_in_sum: ClassVar[bool] = False
 
     def agreed_clip(self) -> float | None:
         """The clipping norm of the first round, where all sites have the same and it changes."""
@@ -35,9 +38,10 @@ class Private(Privacy):
     """A Gaussian mechanism at every site, with the settings that all of them have.
 
     How much noise is told by one of ``noise_multiplier``, its standard deviation over ``clip``,
-    ``epsilon``, composed over all rounds, and ``epsilon_per_round``. ``noise`` comes from a secret
-    of the site, or is ``seeded`` from the experiment's seed, so that a simulation can be repeated:
-    whoever knows the seed can then take it away again. ``noise_schedule`` cuts the run into
+    ``epsilon``, composed over all rounds, and ``epsilon_per_round``. ``noise`` is
+    ``secret``, from the operating system and new in every release, or ``seeded`` from the
+    experiment's seed, so that a simulation can be repeated: whoever knows the seed can then take it
+    away again, and two runs of one seed share it. ``noise_schedule`` cuts the run into
     stretches of equal length, each with so many times that noise: (1.5, 1, 0.7) falls from more to
     less. With ``epsilon`` the noise is found for all stretches together.
     """
@@ -103,11 +107,14 @@ class Private(Privacy):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         release: Release,
-        cases: int,
+        cases: Sequence[str],
         clip: float,
         random: SecretRandom,
     ) -> Any:
-        """What computes the gradients of local training; ``None`` for the ordinary ones."""
+        """What computes the gradients of local training; ``None`` for the ordinary ones.
+
+        ``cases`` are the identities of the site's training cases, in their order.
+        """
         return None
 
     def protect_update(
@@ -132,7 +139,8 @@ class Private(Privacy):
             )
         if self.noise == "seeded":
             found.append(
-                "privacy.noise=seeded: the noise can be made again from the seed, so the guarantee "
-                "does not hold against those who know it; for simulations only"
+                "privacy.noise=seeded: the noise can be made again from the seed, and two runs of "
+                "one seed share it, so the guarantee does not hold against those who know it; for "
+                "simulations only"
             )
         return found

@@ -2,12 +2,13 @@
 
 McMahan et al. 2018 ("Learning Differentially Private Recurrent Language Models") with the noise at
 each site, as in DPResNet (arXiv 2412.00687): what is sent is clip(Δ, C) + N(0, σ²C²), where
-clip(Δ, C) = Δ · min(1, C/‖Δ‖).
+clip(Δ, C) = Δ · min(1, C/‖Δ‖). The noise is new in every release (:mod:`federated.privacy.noise`).
 
 With ``adaptive``, C is that of all sites and follows a private quantile of the norms of their
 updates from round to round (Andrew et al. 2021): each site sends, beside its update and in the
 clear, whether it was at most C long, with noise of its own. Both releases together are one Gaussian
-mechanism of the noise multiplier that is planned and entered.
+mechanism of the noise multiplier that is planned and entered: a zero update sends +½ and a long one
+−½, so the bit has sensitivity 1 (:mod:`federated.privacy.adaptive_clipping`).
 
 Guarantee: (ε, δ) for a site as the unit, where neighbouring federations differ in one site's update
 being zero, against everyone who sees what the site sends, the coordinator included; no help of
@@ -21,7 +22,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from federated.privacy.accounting import Release
-from federated.privacy.adaptive_clipping import AdaptiveClipping
+from federated.privacy.adaptive_clipping import SITE_SENSITIVITY, AdaptiveClipping
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
 from federated.privacy.privacy import Private
@@ -57,7 +58,7 @@ class SiteLevel(Private):
         """σC; with ``adaptive`` a little more, since the count is released too."""
         noise = release.noise_multiplier
         if self.adaptive:
-            noise = self.adaptive.noise_of_sum(noise, ONE_NORM)
+            noise = self.adaptive.noise_of_sum(noise, ONE_NORM, SITE_SENSITIVITY)
         return noise * clip
 
     def protect_update(
@@ -69,7 +70,9 @@ class SiteLevel(Private):
         noised = (clipped + self.update_noise(release, clip) * noise).astype(np.float32)
         if self.adaptive is None:
             return noised, 0.0
-        count_noise = self.adaptive.noise_of_count(release.noise_multiplier, ONE_NORM)
+        count_noise = self.adaptive.noise_of_count(
+            release.noise_multiplier, ONE_NORM, SITE_SENSITIVITY
+        )
         whether = 0.5 if clipped is update else -0.5
         return noised, whether + count_noise * float(random.normal((1,))[0])
 

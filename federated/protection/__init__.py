@@ -7,9 +7,9 @@ from pydantic import Field
 from federated.protection.ckks import CKKS
 from federated.protection.packed_bfv import PackedBFV
 from federated.protection.plain import Plain
-from federated.protection.protection import Protection
+from federated.protection.protection import Cohort, Protection
 from federated.protection.secagg_plus import SecAggPlus
 
 AnyProtection = Annotated[Plain | CKKS | PackedBFV | SecAggPlus, Field(discriminator="name")]
 
-__all__ = ["CKKS", "AnyProtection", "PackedBFV", "Plain", "Protection", "SecAggPlus"]
+__all__ = ["CKKS", "AnyProtection", "Cohort", "PackedBFV", "Plain", "Protection", "SecAggPlus"]

@@ -2,14 +2,23 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from math import log2
 from typing import Any, ClassVar
 
 import numpy as np
 
 from federated.errors import ConsiliumError
+from federated.protection.flooding import COMPUTATIONAL_SECURITY
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.parameters import Parameters
-from federated.protection.protection import Sum, closed, count, refuse_other
+from federated.protection.protection import (
+    Cohort,
+    HiddenUpdates,
+    Sum,
+    closed,
+    count,
+    refuse_other,
+)
 from federated.protection.seal import join, load_ciphertexts, save_ciphertexts, seal_context
 from federated.protection.seal import through_file as saved
 from federated.update import CompressedUpdate, Payload
@@ -45,26 +54,49 @@ def encrypt(
     )
 
 
-class CiphertextSums:
+class CiphertextSums(HiddenUpdates):
     """The coordinator's part of a protection, which is the same for every scheme: adding.
 
-    It needs the public context alone. To be inherited beside ``Protection``.
+    It needs the public context alone.
     """
 
-    name: str
     keyed: ClassVar[bool] = True
 
-    def check(self, sites: int, bits: int | None) -> None:
-        """Refuse what has no head room; the number of values does not matter for that."""
-        self.parameters(1, sites, bits)
+    def check(self, cohort: Cohort) -> None:
+        """Refuse too few sites, and what has no head room even for a single number."""
+        self.parameters(1, cohort)
+        super().check(cohort)
 
     @abstractmethod
-    def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
-        """The lattice parameters for ``length`` numbers from each of ``sites``.
+    def parameters(self, length: int, cohort: Cohort) -> Parameters:
+        """The lattice parameters for ``length`` numbers from each of a cohort.
 
         Raises:
             ConsiliumError: no head room for the sum, or numbers that cannot be added.
         """
+
+    def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
+        """With the key's parameters, and what the noise of openings is made for."""
+        parameters: Parameters = public.parameters
+        said = {"key": public.fingerprint, "parameters": parameters.describe()}
+        flooding = parameters.flooding
+        if flooding is None:
+            return super().report(cohort, public) | said | {"computational_security": 128}
+        noise = flooding.sigma / 2.0**parameters.plain_bits
+        return (
+            super().report(cohort, public)
+            | said
+            | {
+                "computational_security": COMPUTATIONAL_SECURITY,
+                "statistical_security": flooding.security,
+                "openings": flooding.openings,
+                "openings_each_site": flooding.openings_each,
+                "largest_advantage_log2": -round(flooding.advantage_bits, 1),
+                "noise_log2": round(log2(flooding.sigma), 1),
+                # Levels are rounded to their exact sums.
+                "noise_in_a_sum": None if parameters.base else noise,
+            }
+        )
 
     def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
         """An empty sum under a context."""
@@ -81,8 +113,7 @@ class CiphertextSums:
         context, total = running.content
         refuse_other(running, payload, self.name, context.fingerprint)
         own = seal_context(context.parameters)
-        expected = context.parameters.ciphertexts(running.length)
-        ciphertexts = _ciphertexts(payload, own, expected)
+        ciphertexts = _ciphertexts(payload, own, context.parameters)
         if total:
             evaluator = seal.Evaluator(own)
             for one, other in zip(total, ciphertexts, strict=True):
@@ -97,13 +128,22 @@ class CiphertextSums:
 
 
 def decrypt(
-    total: Payload, key: SecretContext, read: Callable[[Any], np.ndarray[Any, Any]]
+    total: Payload,
+    key: SecretContext,
+    read: Callable[[Any], np.ndarray[Any, Any]],
+    before: Callable[[Any], None] | None = None,
 ) -> np.ndarray[Any, Any]:
     """The numbers of a sum, one array a ciphertext by ``read``, cut to the sum's length.
 
+    Args:
+        total: the sum, still encrypted.
+        key: the sites' key.
+        read: a decrypted plaintext's numbers.
+        before: what has to happen to a ciphertext before it may be decrypted.
+
     Raises:
-        ConsiliumError: the sum is of another key, or damaged, or its noise has used up the head
-            room.
+        ConsiliumError: the sum is of another key, longer than the key is made for or damaged, or
+            its noise has used up the head room.
     """
     import tenseal.sealapi as seal
 
@@ -113,10 +153,19 @@ def decrypt(
             f"has the key {key.public.fingerprint}."
         )
     parameters = key.public.parameters
+    expected = parameters.ciphertexts(total.length)
+    flooding = parameters.flooding
+    if flooding is not None and expected * parameters.degree > flooding.coefficients:
+        raise ConsiliumError(
+            f"The sum of round {total.round_number} has {total.length} numbers, more than this "
+            "key's noise is made for. Start a new run, which makes a key of its own."
+        )
     own = seal_context(parameters)
     decryptor = seal.Decryptor(own, key.key)
     parts = []
-    for ciphertext in _ciphertexts(total, own, parameters.ciphertexts(total.length)):
+    for ciphertext in _ciphertexts(total, own, parameters):
+        if before is not None:
+            before(ciphertext)
         if parameters.scheme == "packed_bfv" and decryptor.invariant_noise_budget(ciphertext) == 0:
             raise ConsiliumError(
                 f"The sum of round {total.round_number} cannot be decrypted: its noise has used up "
@@ -128,9 +177,11 @@ def decrypt(
     return np.concatenate(parts)[: total.length]
 
 
-def _ciphertexts(payload: Payload, context: Any, expected: int) -> list[Any]:
+def _ciphertexts(payload: Payload, context: Any, parameters: Parameters) -> list[Any]:
     try:
-        return load_ciphertexts(context, payload.body, expected)
+        return load_ciphertexts(
+            context, payload.body, parameters.ciphertexts(payload.length), parameters.largest_bytes
+        )
     except ValueError as error:
         raise ConsiliumError(
             f"The payload of {payload.site} in round {payload.round_number} is damaged: {error}. "

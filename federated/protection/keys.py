@@ -1,11 +1,14 @@
-"""Keys of homomorphic encryption: made at a site, kept at the sites, never at the coordinator.
+"""Keys of homomorphic encryption: made at a site for one run, and never at the coordinator.
 
-All sites of a federation share one secret key. Whoever has it can decrypt every site's payload: the
-coordinator has not, but a site that colludes with the coordinator could read another site's update.
-Where that is not acceptable, use ``secagg_plus``, in which there is no such key.
+All sites of a run share one secret key. Whoever has it can decrypt every site's payload of that
+run: the coordinator has not, but a site that colludes with the coordinator could read another
+site's update. Where that is not acceptable, use ``secagg_plus``, in which there is no such key.
 
 A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS``, or ``keys`` in the site's
-home; what the coordinator gets is ``context.json``, parameters and fingerprint.
+home; what the coordinator gets is ``context.json``, parameters and fingerprint. It is erased when
+its run has ended; a run that was stopped goes on with it. No state of a run needs a key that was
+lost, so a run may go on with another one. Beside a key is counted how often this site has opened
+sums with it, since the noise of CKKS is made for so many openings and no more.
 """
 
 import os
@@ -18,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from federated.errors import ConsiliumError
-from federated.files import read_json, write_json
-from federated.home import consilium_home
+from federated.files import locked, read_json, write_json
+from federated.home import consilium_home, private_folder
 from federated.protection.parameters import Parameters
 from federated.protection.seal import seal_context, through_file
 
 SECRET_FILE = "secret.key"  # noqa: S105 - a file name
 PUBLIC_FILE = "context.json"
+OPENINGS_FILE = "openings.json"
 
 
 @dataclass(frozen=True)
@@ -85,19 +89,38 @@ def site_secrets_folder(experiment: str, run_id: str, site: str) -> Path:
     return keys_root() / experiment / "rounds" / run_id / site
 
 
-def key_folder(experiment: str, parameters: Parameters) -> Path:
-    """Where the key of an experiment for some parameters lies: a key fits no others."""
-    return keys_root() / experiment / parameters.digest
+def run_keys_folder(experiment: str, run_id: str) -> Path:
+    """Where the keys of a run lie."""
+    return keys_root() / experiment / "runs" / run_id
+
+
+def key_folder(experiment: str, run_id: str, parameters: Parameters) -> Path:
+    """Where the key of a run for some parameters lies: a key fits no others."""
+    return run_keys_folder(experiment, run_id) / parameters.digest
 
 
 def key_folders(experiment: str) -> list[Path]:
-    """The folders of all keys of an experiment, oldest first."""
-    found = (keys_root() / experiment).glob(f"*/{PUBLIC_FILE}")
+    """The folders of all keys of an experiment's runs, oldest first."""
+    found = (keys_root() / experiment).glob(f"runs/*/*/{PUBLIC_FILE}")
     return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
 
 
-def new_key(experiment: str, parameters: Parameters, *, replace: bool = False) -> PublicContext:
-    """Make a secret key and store it, readable by its owner alone.
+def erase_keys(experiment: str, run_id: str) -> int:
+    """Remove the keys of a run from this site, and return how many there were.
+
+    Overwriting would not reach the copies that file systems and disks keep; who needs more than
+    that no file is left keeps the folder on an encrypted disk.
+    """
+    place = run_keys_folder(experiment, run_id)
+    found = len(list(place.glob(f"*/{SECRET_FILE}")))
+    shutil.rmtree(place, ignore_errors=True)
+    return found
+
+
+def new_key(
+    experiment: str, run_id: str, parameters: Parameters, *, replace: bool = False
+) -> PublicContext:
+    """Make the secret key of a run and store it, readable by its owner alone.
 
     Raises:
         ConsiliumError: there is one already and ``replace`` is not set, or the folder is not
@@ -105,19 +128,19 @@ def new_key(experiment: str, parameters: Parameters, *, replace: bool = False) -
     """
     import tenseal.sealapi as seal
 
-    folder = key_folder(experiment, parameters)
+    folder = key_folder(experiment, run_id, parameters)
     if (folder / PUBLIC_FILE).exists() and not replace:
         raise ConsiliumError(
-            f"There is a key for {experiment} already, in {folder}. Use it, or replace it with "
-            f"`consilium keys rotate {experiment}`; what was encrypted with it is lost then."
+            f"There is a key for run {run_id} of {experiment} already, in {folder}. Use it, or "
+            f"replace it with `consilium keys rotate {experiment} --run {run_id}`; what was "
+            "encrypted with it is lost then."
         )
     secret = seal.KeyGenerator(seal_context(parameters)).secret_key()
     public = PublicContext(parameters, secrets.token_hex(16))
     # In a folder beside it first, so that a key and its context change together or not at all.
     fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     try:
-        keys_root().mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.mkdir(mode=0o700, parents=True)
+        private_folder(fresh, keys_root())
         handle = os.open(fresh / SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(through_file(secret.save))
@@ -147,26 +170,26 @@ def read_public(folder: Path) -> PublicContext:
         return PublicContext.from_json(read_json(folder / PUBLIC_FILE))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConsiliumError(
-            f"There is no usable key in {folder} ({error}). Make one with `consilium keys new`, or "
-            "copy the folder from the site that made it."
+            f"There is no usable key in {folder} ({error}). Copy the folder from the site that "
+            "made it, or resume the run at a site that may make one."
         ) from error
 
 
-def read_secret(experiment: str, expected: PublicContext) -> SecretContext:
-    """A site's secret key.
+def read_secret(experiment: str, run_id: str, expected: PublicContext) -> SecretContext:
+    """A site's secret key of a run.
 
     Raises:
         ConsiliumError: it is missing, readable by others, damaged, or not the one ``expected``.
     """
     import tenseal.sealapi as seal
 
-    folder = key_folder(experiment, expected.parameters)
+    folder = key_folder(experiment, run_id, expected.parameters)
     public = read_public(folder)
     if public.fingerprint != expected.fingerprint:
         raise ConsiliumError(
             f"The key in {folder} is {public.fingerprint}, but this run uses "
-            f"{expected.fingerprint}. Copy the folder from a site that has that key, or start a "
-            "new run after `consilium keys rotate`."
+            f"{expected.fingerprint}. Copy the folder from a site that has that key, or resume the "
+            f"run after `consilium keys rotate {experiment} --run {run_id}`."
         )
     path = folder / SECRET_FILE
     try:
@@ -174,13 +197,34 @@ def read_secret(experiment: str, expected: PublicContext) -> SecretContext:
         if mode & 0o077:
             raise ConsiliumError(
                 f"The secret key {path} has permissions {mode:03o}, so others may have read it. "
-                f"Make a new one with `consilium keys rotate {experiment}`."
+                f"Make a new one with `consilium keys rotate {experiment} --run {run_id}`."
             )
         key = seal.SecretKey()
         key.load(seal_context(public.parameters), str(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise ConsiliumError(
             f"The secret key {path} cannot be read ({error}). Copy the folder from another site, "
-            f"or make a new key with `consilium keys rotate {experiment}`."
+            f"or make a new key with `consilium keys rotate {experiment} --run {run_id}`."
         ) from error
     return SecretContext(public, key)
+
+
+def count_opening(experiment: str, run_id: str, public: PublicContext) -> int:
+    """Enter that this site opens a sum with a key, before it does; return how often it now has.
+
+    Raises:
+        ConsiliumError: the noise of the key's openings is made for no more of them.
+    """
+    folder = key_folder(experiment, run_id, public.parameters)
+    flooding = public.parameters.flooding
+    with locked(folder / "openings.lock"):
+        path = folder / OPENINGS_FILE
+        done = int(read_json(path)) if path.is_file() else 0
+        if flooding is not None and done >= flooding.openings_each:
+            raise ConsiliumError(
+                f"This site has opened {done} sums with the key of run {run_id}, which is what the "
+                "noise of its openings is made for; one more would weaken them all. Make another "
+                f"key with `consilium keys rotate {experiment} --run {run_id}`, and resume the run."
+            )
+        write_json(path, done + 1, 0o600)
+    return done + 1

@@ -1,18 +1,18 @@
 """Packed BFV: levels of quantised updates, several in a slot, whose sums are exact.
 
-Levels of b bits lie within ±L, L = 2^(b−1) − 1, so the sum over K sites lies within ±KL. In base
-B = 2KL + 1 with digits within ±KL, v levels make one slot of Σ_i q_i·B^i, and adding slots adds the
-digits without a carry. A slot holds v levels where B^v ≤ t, the plaintext modulus. That the sum is
-decrypted exactly follows from the bound in ``parameters.py``; nothing is estimated.
+A slot holds v levels, as digits in a base B (``packing.py``), where B^v ≤ t, the plaintext modulus.
+That the sum is decrypted exactly follows from the bound in ``parameters.py``; nothing is estimated,
+and nothing of the ciphertexts' noise is in what is decrypted, so that it needs no flooding.
 
 Guarantee: the coordinator learns nothing of any update under the ring-LWE assumption at 128 bits,
-for as long as no holder of the sites' common key helps it.
+for as long as no holder of the sites' common key helps it and it hands over for opening what it
+should, the sum of the round's payloads: a site cannot check that here.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
 from math import log2
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,13 @@ from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
 from federated.protection import homomorphic
 from federated.protection.keys import PublicContext, SecretContext
+from federated.protection.packing import pack, unpack
 from federated.protection.parameters import (
     Parameters,
     check_head_room,
     check_security,
 )
-from federated.protection.protection import Protection
+from federated.protection.protection import Cohort, Onlooker
 from federated.protection.seal import plain_modulus, seal_context
 from federated.update import CompressedUpdate, Payload
 
@@ -41,13 +42,15 @@ CANDIDATES: tuple[tuple[int, tuple[int, ...]], ...] = (
 LARGEST_PLAIN_BITS = 60
 
 
-class PackedBFV(homomorphic.CiphertextSums, Protection):
+class PackedBFV(homomorphic.CiphertextSums):
     """Without settings, the parameters are those that take the fewest bytes for what is sent."""
 
     name: Literal["packed_bfv"] = "packed_bfv"
     degree: int | None = None
     coefficient_bits: tuple[int, ...] | None = None
     plain_bits: Annotated[int, Field(ge=14, le=LARGEST_PLAIN_BITS)] | None = None
+
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator"})
 
     @model_validator(mode="after")
     def _secure(self) -> "PackedBFV":
@@ -57,12 +60,13 @@ class PackedBFV(homomorphic.CiphertextSums, Protection):
             check_security(self.degree, self.coefficient_bits)
         return self
 
-    def parameters(self, length: int, sites: int, bits: int | None) -> Parameters:
-        """The parameters for ``length`` levels of ``bits`` bits from each of ``sites``.
+    def parameters(self, length: int, cohort: Cohort) -> Parameters:
+        """The parameters for ``length`` levels from each of a cohort.
 
         Raises:
             ConsiliumError: no levels, or no head room for their sum with the settings given.
         """
+        sites, bits = cohort.asked, cohort.bits
         if bits is None:
             raise ConsiliumError(
                 "protection.name=packed_bfv adds integers, so it needs quantised updates: set "
@@ -101,7 +105,7 @@ class PackedBFV(homomorphic.CiphertextSums, Protection):
             yield parameters
 
     def _given(self) -> str:
-        given = self.model_dump(exclude={"name"}, exclude_none=True)
+        given = self.model_dump(exclude={"name", "min_sites"}, exclude_none=True)
         if not given:
             return ""
         return (
@@ -136,28 +140,6 @@ def smallest_plain_bits(degree: int, capacity: int) -> int | None:
             except (RuntimeError, ValueError):
                 continue  # no prime of that size
     return None
-
-
-def pack(levels: npt.NDArray[np.integer[Any]], base: int, digits: int) -> npt.NDArray[np.int64]:
-    """Slots of ``digits`` levels each; the last one is filled up with zeros."""
-    slots = -(-len(levels) // digits)
-    padded = np.zeros(slots * digits, np.int64)
-    padded[: len(levels)] = levels
-    powers = np.array([base**digit for digit in range(digits)], np.int64)
-    packed: npt.NDArray[np.int64] = padded.reshape(slots, digits) @ powers
-    return packed
-
-
-def unpack(slots: npt.NDArray[np.int64], base: int, digits: int) -> npt.NDArray[np.int64]:
-    """The levels of slots, each within ±(base − 1)/2."""
-    half = base // 2
-    rest = slots
-    columns = []
-    for _ in range(digits):
-        digit = (rest + half) % base - half
-        columns.append(digit)
-        rest = (rest - digit) // base
-    return np.stack(columns, axis=1).reshape(-1)
 
 
 def _plaintexts(levels: npt.NDArray[Any], public: PublicContext) -> Iterator[Callable[[Any], None]]:

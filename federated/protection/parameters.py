@@ -4,9 +4,9 @@ All sites encrypt with the same secret key, and the coordinator only adds. So no
 multiplication are needed: the coefficient modulus q holds the sum and its noise, no more.
 
 Head room. BFV decrypts exactly while the noise of the sum stays below q/2t. A fresh symmetric
-ciphertext has noise of at most 19.2 a coefficient (SEAL cuts its normal distribution, σ = 3.2, at
-six σ) and rounding adds one half; so K of them are decrypted exactly, for certain, where
-log2 q ≥ log2 t + log2 K + log2(2 · 19.7).
+ciphertext has noise of at most 21 a coefficient and rounding adds one half; so K of them are
+decrypted exactly, for certain, where log2 q ≥ log2 t + log2 K + log2(2 · 21.5). CKKS needs room for
+the noise that openers add instead, see ``ckks.py``.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ from math import ceil, log2
 from typing import Any, Literal
 
 from federated.errors import ConsiliumError
+from federated.protection.flooding import NOISE_BOUND, Flooding
 
 # log2 of the largest q with 128-bit security for a ternary secret, by ring degree: the Homomorphic
 # Encryption Standard (Albrecht et al. 2018), Table 1, as in SEAL.
 MOST_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
 # SEAL's largest prime.
 PRIME_BITS = 60
-NOISE_BITS = log2(2 * 19.7)
+NOISE_BITS = log2(2 * (NOISE_BOUND + 0.5))
 
 Scheme = Literal["ckks", "packed_bfv"]
 
@@ -33,7 +34,8 @@ class Parameters:
     """What fixes a ciphertext's form, known to everyone.
 
     ``plain_bits`` is that of BFV's plaintext modulus or of CKKS' scale. ``base`` and ``digits`` say
-    how several levels share a slot of packed BFV; they are 0 and 1 for CKKS.
+    how several levels share a slot of packed BFV or a coefficient of CKKS; without levels they are
+    0 and 1. ``flooding`` is what openers of CKKS add.
     """
 
     scheme: Scheme
@@ -42,21 +44,28 @@ class Parameters:
     plain_bits: int
     base: int = 0
     digits: int = 1
+    flooding: Flooding | None = None
 
     @property
     def numbers_a_ciphertext(self) -> int:
-        """How many numbers one ciphertext holds; CKKS has half as many slots as coefficients."""
-        return self.degree // 2 if self.scheme == "ckks" else self.degree * self.digits
+        """How many numbers one ciphertext holds."""
+        return self.degree * self.digits
+
+    @property
+    def data_bits(self) -> tuple[int, ...]:
+        """The bits of the primes that ciphertexts have.
+
+        SEAL sets the last of several primes aside for key switching, in BFV where what is left is
+        enough for the plaintext modulus.
+        """
+        first = self.coefficient_bits[:-1]
+        keeps_last = not first or (self.scheme != "ckks" and sum(first) <= self.plain_bits)
+        return self.coefficient_bits if keeps_last else first
 
     @property
     def modulus_bits(self) -> int:
-        """log2 of the modulus that ciphertexts have.
-
-        SEAL sets the last of several primes aside for key switching, where what is left is enough.
-        """
-        first = sum(self.coefficient_bits[:-1])
-        keeps_last = len(self.coefficient_bits) == 1 or first <= self.plain_bits
-        return first + self.coefficient_bits[-1] if keeps_last else first
+        """log2 of the modulus that ciphertexts have."""
+        return sum(self.data_bits)
 
     def bits_for_sum(self, sites: int) -> float:
         """log2 of the modulus with which the sum over ``sites`` is decrypted for certain."""
@@ -68,17 +77,20 @@ class Parameters:
 
     def bytes_for(self, length: int) -> int:
         """About how many bytes ``length`` numbers take, seed-compressed."""
-        primes = self.coefficient_bits if self.modulus_bits > 60 else self.coefficient_bits[:1]
-        slot = sum(min(8, (bits + 7) / 8) for bits in primes)
+        slot = sum(min(8, (bits + 7) / 8) for bits in self.data_bits)
         return round(self.ciphertexts(length) * self.degree * slot)
+
+    @property
+    def largest_bytes(self) -> int:
+        """The most bytes that a ciphertext takes, uncompressed and with all that is beside it."""
+        return 2 * len(self.data_bits) * self.degree * 8 + 1024
 
     def describe(self) -> str:
         """In one line, as it stands in headers and messages."""
         primes = "+".join(map(str, self.coefficient_bits))
         line = f"degree {self.degree}, coefficients {primes} bits, "
-        if self.scheme == "ckks":
-            return line + f"scale {self.plain_bits} bits"
-        return line + f"plain {self.plain_bits} bits, {self.digits} a slot in base {self.base}"
+        line += f"{'scale' if self.scheme == 'ckks' else 'plain'} {self.plain_bits} bits"
+        return line + (f", {self.digits} a slot in base {self.base}" if self.base else "")
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -87,7 +99,14 @@ class Parameters:
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Parameters":
         """From plain values."""
-        return Parameters(**value | {"coefficient_bits": tuple(value["coefficient_bits"])})
+        flooding = value.get("flooding")
+        return Parameters(
+            **value
+            | {
+                "coefficient_bits": tuple(value["coefficient_bits"]),
+                "flooding": Flooding(**flooding) if flooding else None,
+            }
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -102,6 +121,8 @@ def check_security(degree: int, coefficient_bits: tuple[int, ...]) -> None:
     Raises:
         ValueError: says which bound is broken and what would be allowed.
     """
+    if not coefficient_bits:
+        raise ValueError(f"coefficient_bits are one or more primes of at most {PRIME_BITS} bits")
     most = MOST_BITS.get(degree)
     if most is None:
         raise ValueError(f"degree {degree} is none of {', '.join(map(str, MOST_BITS))}")
@@ -113,7 +134,7 @@ def check_security(degree: int, coefficient_bits: tuple[int, ...]) -> None:
             f"{total} bits of coefficients at degree {degree} have less than 128-bit security, "
             f"which allows {most}; {remedy}"
         )
-    if not coefficient_bits or max(coefficient_bits) > PRIME_BITS:
+    if max(coefficient_bits) > PRIME_BITS:
         raise ValueError(f"coefficient_bits are one or more primes of at most {PRIME_BITS} bits")
 
 

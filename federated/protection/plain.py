@@ -3,12 +3,13 @@
 It guarantees nothing about privacy; it is the baseline that the other protections are held to.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from federated.protection.protection import Protection, Sum, closed, count, refuse_other
+from federated.errors import ConsiliumError
+from federated.protection.protection import Onlooker, Protection, Sum, closed, count, refuse_other
 from federated.update import CompressedUpdate, Numbers, Payload
 
 # By encoding: the form of a number in a body. Levels take the smallest integers that hold them.
@@ -19,6 +20,8 @@ class Plain(Protection):
     """Numbers in the clear: four bytes a value, or one or two a level."""
 
     name: Literal["plain"] = "plain"
+
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset()
 
     def protect(self, update: CompressedUpdate, key: Any = None) -> Payload:
         """The numbers as they are."""
@@ -80,5 +83,29 @@ def encode_numbers(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.N
 
 
 def decode_numbers(payload: Payload) -> npt.NDArray[Any]:
-    """The numbers of a payload in the clear."""
-    return payload.body.view(FORMS[payload.encoding])
+    """The numbers of a payload in the clear.
+
+    Raises:
+        ConsiliumError: an encoding that is not known, or not as many finite numbers as its header
+            and its positions say.
+    """
+    if payload.encoding not in FORMS:
+        raise ConsiliumError(
+            f"The payload of {payload.site} in round {payload.round_number} is refused: its "
+            f"encoding is {payload.encoding!r:.80}, and known are {', '.join(FORMS)}."
+        )
+    form = np.dtype(FORMS[payload.encoding])
+    count = payload.length if payload.positions is None else len(payload.positions)
+    if len(payload.body) != count * form.itemsize:
+        raise ConsiliumError(
+            f"The payload of {payload.site} in round {payload.round_number} is damaged: it has "
+            f"{len(payload.body)} bytes for {count} numbers of {form.itemsize}. Resume the run to "
+            "send it again."
+        )
+    numbers = payload.body.view(form)
+    if not np.isfinite(numbers).all():
+        raise ConsiliumError(
+            f"The payload of {payload.site} in round {payload.round_number} is refused: it holds "
+            "NaN or infinite values, which would spoil every site's model."
+        )
+    return numbers

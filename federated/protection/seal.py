@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from federated.errors import ConsiliumError
 from federated.protection.parameters import Parameters
+from federated.protection.seal_bytes import unpacked
 
 Body = npt.NDArray[np.uint8]
 # SEAL writes to paths alone; memory is faster than a disk.
@@ -79,19 +80,24 @@ def split(body: Body, expected: int) -> list[bytes]:
     Raises:
         ValueError: the body is cut short, or holds another number of ciphertexts.
     """
-    raw = body.tobytes()
-    count = int.from_bytes(raw[:4], "little")
+    count = int.from_bytes(body[:4].tobytes(), "little")
     if count != expected:
         raise ValueError(f"it holds {count} ciphertexts and {expected} are expected")
-    lengths = np.frombuffer(raw[4 : 4 + 4 * count], "<u4")
-    if len(lengths) != count or len(raw) != 4 + 4 * count + int(lengths.sum()):
+    lengths = np.frombuffer(body[4 : 4 + 4 * count].tobytes()[: 4 * count], "<u4").astype(int)
+    if len(lengths) != count or len(body) != 4 + 4 * count + int(lengths.sum()):
         raise ValueError("it is cut short")
     ends = 4 + 4 * count + np.cumsum(lengths)
-    return [raw[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    return [body[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True)]
 
 
-def load_ciphertexts(context: Any, body: Body, expected: int) -> list[Any]:
+def load_ciphertexts(context: Any, body: Body, expected: int, most: int) -> list[Any]:
     """The ciphertexts of a body.
+
+    Args:
+        context: SEAL's.
+        body: as :func:`join` made it.
+        expected: how many ciphertexts it has to hold.
+        most: bytes that one may take unpacked; looked at before memory is taken.
 
     Raises:
         ValueError: the body is damaged, or SEAL finds a ciphertext that is not of this context.
@@ -102,12 +108,14 @@ def load_ciphertexts(context: Any, body: Body, expected: int) -> list[Any]:
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         path = Path(folder) / "ciphertext"
         for raw in split(body, expected):
-            path.write_bytes(raw)
+            path.write_bytes(unpacked(raw, most))
             ciphertext = seal.Ciphertext()
             try:
                 ciphertext.load(context, str(path))
             except (RuntimeError, ValueError) as error:
                 raise ValueError(f"a ciphertext cannot be read ({error})") from error
+            if ciphertext.size() != 2:
+                raise ValueError(f"a ciphertext has {ciphertext.size()} parts and not two")
             result.append(ciphertext)
     return result
 

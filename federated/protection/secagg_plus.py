@@ -15,14 +15,27 @@ from pydantic import Field
 from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
 from federated.protection.plain import decode_numbers
-from federated.protection.protection import Protection, Sum, closed, count, refuse_other
+from federated.protection.protection import (
+    Cohort,
+    HiddenUpdates,
+    Onlooker,
+    Sum,
+    closed,
+    count,
+    refuse_other,
+)
+from federated.protection.secagg.bounds import (
+    SIGMA,
+    Graph,
+    Shares,
+    broken,
+    fit_graph,
+    threshold_for,
+)
 from federated.protection.secagg.graph import draw_graph
 from federated.protection.secagg.masks import WORDS, smallest_word
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_levels
 from federated.update import CompressedUpdate, Payload
-
-# Without a setting. Shares take time and bytes with the square of it, masks with it.
-MOST_NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
@@ -35,56 +48,91 @@ class Masking:
     now: Round
 
 
-class SecAggPlus(Protection):
-    """``neighbours`` a site masks with, all others up to 20 if left out; ``threshold`` of those who
-    hold its shares, the neighbours and itself, have to stay to the end, two thirds if left out.
+class SecAggPlus(HiddenUpdates):
+    """At most the share ``dropout`` of the sites asked drops out of a round, and at most
+    ``corrupted`` tell the coordinator what they get. From these follow the ``neighbours`` a site
+    masks with and the ``threshold`` of those who hold its shares, the neighbours and itself, that
+    have to stay to the end; either may be given, and is refused where it is too small for the
+    shares.
     """
 
     name: Literal["secagg_plus"] = "secagg_plus"
+    dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    corrupted: Annotated[float, Field(ge=0, lt=1)] = 0.1
     threshold: Annotated[int, Field(ge=1)] | None = None
     neighbours: Annotated[int, Field(ge=2)] | None = None
 
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator", "sites"})
     masked: ClassVar[bool] = True
 
-    def check(self, sites: int, bits: int | None) -> None:
-        """Refuse a graph or a threshold that ``sites`` cannot have, and values instead of levels.
-
-        More than half of the holders have to be needed: else a coordinator could tell one half that
-        a site had dropped out and the other half that it had not, and get both of its secrets.
-        """
-        if bits is None:
+    def check(self, cohort: Cohort) -> None:
+        """Refuse a graph that the cohort cannot have, and values instead of levels."""
+        if cohort.bits is None:
             raise ConsiliumError(
                 "protection.name=secagg_plus adds integers, so it needs quantised updates: set "
                 "compression.bits, for example to 8."
             )
+        super().check(cohort)
+        self.graph(cohort.asked)
+
+    def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
+        """With the graph, and for how many dropouts and colluding sites it is made."""
+        graph = self.graph(cohort.asked)
+        return super().report(cohort, public) | {
+            "neighbours": graph.neighbours,
+            "threshold": graph.threshold,
+            "dropout": self.dropout,
+            "corrupted": self.corrupted,
+            "failure_log2": -SIGMA if graph.neighbours < cohort.asked - 1 else None,
+        }
+
+    def graph(self, sites: int) -> Graph:
+        """The degree and the threshold where ``sites`` are asked.
+
+        Raises:
+            ConsiliumError: there is none that does what it has to; says why, and what to change.
+        """
         if sites < 2:
             raise ConsiliumError(
-                "protection.name=secagg_plus hides an update in a sum, so at least 2 sites have to "
-                "take part in a round. Raise sites.count or sites.participation."
+                "protection.name=secagg_plus hides an update in a sum, and of one site there is "
+                "none. Raise sites.count or sites.participation."
             )
-        if self.neighbours is not None and (
-            self.neighbours >= sites or (self.neighbours % 2 and self.neighbours != sites - 1)
-        ):
+        given = self.neighbours
+        if given is not None and (given >= sites or (given % 2 and given != sites - 1)):
             raise ConsiliumError(
-                f"protection.neighbours={self.neighbours} cannot be with {sites} sites in a round: "
-                f"it is an even number below {sites}, or left out for all the others."
+                f"protection.neighbours={given} cannot be with {sites} sites in a round: it is an "
+                f"even number below {sites}, or left out."
             )
-        holders = self.holders(sites)
-        if self.threshold is not None and not holders < 2 * self.threshold <= 2 * holders:
-            raise ConsiliumError(
-                f"protection.threshold={self.threshold} cannot be with {sites} sites in a round, "
-                f"of which {holders} hold shares of each one's keys: it has to be from "
-                f"{holders // 2 + 1}, more than half, to {holders}."
-            )
+        shares = Shares(self.dropout, self.corrupted)
+        found = fit_graph(sites, shares, given, self.threshold)
+        if found is None:
+            raise ConsiliumError(self._unfit(sites, shares))
+        return found
+
+    def _unfit(self, sites: int, shares: Shares) -> str:
+        neighbours = self.neighbours or sites - 1
+        threshold = self.threshold or threshold_for(sites, neighbours, shares)
+        given = [
+            f"protection.{name}={value}"
+            for name, value in (("neighbours", self.neighbours), ("threshold", self.threshold))
+            if value is not None
+        ]
+        tried = Graph(neighbours, threshold or (neighbours + 1) // 2 + 1)
+        return (
+            f"{' and '.join(given) or 'protection.name=secagg_plus'} cannot be with {sites} sites "
+            f"in a round, of which at most the share protection.dropout={self.dropout:g} drops out "
+            f"and protection.corrupted={self.corrupted:g} colludes: "
+            f"{broken(sites, tried, shares)}. {'Leave it out, or lower' if given else 'Lower'} "
+            "the two shares, which are what this protects against."
+        )
 
     def holders(self, sites: int) -> int:
         """How many hold shares of a site's keys: its neighbours and itself."""
-        return min(self.neighbours or MOST_NEIGHBOURS, sites - 1) + 1
+        return self.graph(sites).neighbours + 1
 
     def needed(self, sites: int) -> int:
         """The threshold, where ``sites`` are asked."""
-        holders = self.holders(sites)
-        return self.threshold or max(holders // 2 + 1, -(-2 * holders // 3))
+        return self.graph(sites).threshold
 
     def begin(
         self, run: str, number: int, advertised: Sequence[str], asked: int, seed: int, bits: int

@@ -1,6 +1,6 @@
 """Federated strategies, one file each; a strategy object is its section of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from federated.strategies.finetune import FineTune
 from federated.strategies.local import Local
 from federated.strategies.resfim import ResFIM
 from federated.strategies.scaffold import Scaffold
+from federated.strategies.strategy import Strategy
 
 AnyStrategy = Annotated[
     FedAvg
@@ -41,8 +42,12 @@ AnyStrategy = Annotated[
     Field(discriminator="name"),
 ]
 
+# All of them, in the order in which they are named to a person.
+STRATEGIES: tuple[type[Strategy], ...] = get_args(get_args(AnyStrategy)[0])
+
 __all__ = [
     "APFL",
+    "STRATEGIES",
     "AnyStrategy",
     "Central",
     "Ditto",

@@ -4,12 +4,12 @@ Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2, FedAdam:
 v ← β2·v + (1 − β2)·Δ².
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from federated.strategies.adaptive_server import Hyperparameters, adaptive_step, open_moments
-from federated.strategies.strategy import Participation, Server, Strategy
+from federated.strategies.strategy import RECORD_AND_SITE, Participation, Server, Strategy, Units
 from federated.update import Vector
 
 
@@ -21,6 +21,8 @@ class FedAdam(Strategy):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
+
+    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def open_server(self, weights: Vector) -> Server:
         """The moments before the first round."""

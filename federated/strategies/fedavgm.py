@@ -4,12 +4,12 @@ Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution for F
 Visual Classification" (arXiv 1909.06335), Section 4.3: v ← β·v + Δ; w ← w + η·v.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from federated.strategies.strategy import Participation, Server, Strategy
+from federated.strategies.strategy import RECORD_AND_SITE, Participation, Server, Strategy, Units
 from federated.update import Vector
 
 
@@ -23,6 +23,8 @@ class FedAvgM(Strategy):
     name: Literal["fedavgm"] = "fedavgm"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     server_lr: float = Field(default=1.0, gt=0)
+
+    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def open_server(self, weights: Vector) -> Server:
         """No velocity before the first round."""

@@ -6,11 +6,11 @@ normalisation (``model.norm=batch``: scale, shift and running statistics stay); 
 of ``model.norm`` the same rule keeps its scale and shift.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
-from federated.strategies.strategy import Strategy
+from federated.strategies.strategy import RECORD, Strategy, Units
 from models.norm import norm_tensors
 
 
@@ -18,6 +18,8 @@ class FedBN(Strategy):
     """FedAvg on all but the normalisation layers; each site has a model of its own."""
 
     name: Literal["fedbn"] = "fedbn"
+
+    covered_by_privacy: ClassVar[Units] = RECORD
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """The tensors of the normalisation layers."""

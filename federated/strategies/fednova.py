@@ -9,17 +9,19 @@ open; chosen here: the number of steps.
 The server knows each site's steps from its number of cases, which the weights n_k / Σn tell too.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from federated.strategies.strategy import (
+    RECORD_AND_SITE,
     LocalRule,
     LocalWork,
     Participation,
     Server,
     SiteStart,
     Strategy,
+    Units,
 )
 from federated.update import Arrays, Vector
 
@@ -34,6 +36,8 @@ class FedNova(Strategy):
     """Averaging of normalised updates."""
 
     name: Literal["fednova"] = "fednova"
+
+    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def finish_site(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart

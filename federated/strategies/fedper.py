@@ -5,11 +5,11 @@ Algorithm 1: base layers are averaged, personalisation layers stay, both are tra
 the personalisation layers are the network's head.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
-from federated.strategies.strategy import Strategy
+from federated.strategies.strategy import RECORD, Strategy, Units
 from models.build import head_tensors
 
 
@@ -17,6 +17,8 @@ class FedPer(Strategy):
     """FedAvg on all but the head; each site has a model of its own."""
 
     name: Literal["fedper"] = "fedper"
+
+    covered_by_privacy: ClassVar[Units] = RECORD
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """The tensors of the head."""

@@ -5,13 +5,13 @@ h_k(w; w_t) = F_k(w) + (μ/2)·‖w − w_t‖². Its exact gradient μ·(w − 
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.strategy import LocalRule, SiteStart, Strategy
+from federated.strategies.strategy import RECORD_AND_SITE, LocalRule, SiteStart, Strategy, Units
 
 
 class ProximalRule(LocalRule):
@@ -32,6 +32,8 @@ class FedProx(Strategy):
 
     name: Literal["fedprox"] = "fedprox"
     mu: float = Field(default=0.01, ge=0)
+
+    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
         """The proximal term around the weights that ``model`` holds."""

@@ -5,12 +5,20 @@ Adaptation", Sec. 3.1): the last ``tuning_rounds`` rounds of a run are the site'
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from federated.strategies.strategy import OWN, LocalRule, LocalWork, SiteStart, Strategy
+from federated.strategies.strategy import (
+    OWN,
+    RECORD,
+    LocalRule,
+    LocalWork,
+    SiteStart,
+    Strategy,
+    Units,
+)
 from federated.update import Arrays, Vector
 
 
@@ -19,6 +27,8 @@ class FineTune(Strategy):
 
     name: Literal["finetune"] = "finetune"
     tuning_rounds: int = Field(default=1, ge=1)
+
+    covered_by_privacy: ClassVar[Units] = RECORD
 
     def finish_site(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart

@@ -11,7 +11,7 @@ the update: twice the values.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from pydantic import Field
 from torch import nn
 
 from federated.strategies.strategy import (
+    RECORD_AND_SITE,
     LocalRule,
     LocalWork,
     Participation,
     Server,
     SiteStart,
     Strategy,
+    Units,
 )
 from federated.update import Arrays, Layout, Vector
 
@@ -65,6 +67,8 @@ class Scaffold(Strategy):
 
     name: Literal["scaffold"] = "scaffold"
     server_lr: float = Field(default=1.0, gt=0)
+
+    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def sent_sizes(self, change: float) -> tuple[float, ...]:
         """Update and change of the control variate."""

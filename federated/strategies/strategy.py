@@ -10,12 +10,19 @@ from torch import Tensor, nn
 
 from federated.configuration.settings import Settings
 from federated.objective import Loss, Take
+from federated.privacy.ledger import Unit
 from federated.update import Arrays, Flags, Layout, Vector
 
 # In a site's memory: the values of its own tensors.
 PERSONAL = "personal"
 # Or other values of its own: those of a whole model, if the strategy does not say which.
 OWN = "own"
+
+Units = frozenset[Unit]
+# The training itself is private, so that whatever comes of one pass of it is too.
+RECORD: Units = frozenset({"record"})
+# All that leaves the training is in the vector that is sent, which is clipped and noised whole.
+RECORD_AND_SITE: Units = frozenset({"record", "site"})
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,13 @@ class Strategy(Settings):
     shared values of the layout, in its order.
     """
 
+    # For which units of privacy the strategy is covered: everything of it that is sent, evaluated,
+    # saved or registered has the noise in it that the ledger's entry of the round is about.
+    #
+    # "record": each round is one pass over the cases, with the private gradients, and nothing else
+    # looks at them. "site": nothing that a site keeps goes anywhere but into a later update.
+    # A strategy that says nothing is refused with privacy; a subclass says it for itself.
+    covered_by_privacy: ClassVar[Units] = frozenset()
     # Whether all sites' cases are trained on in one place, as no federation may.
     pools_cases: ClassVar[bool] = False
     # Whether sites tell each other the style of their images before the first round.

@@ -1,5 +1,6 @@
 """The command line: `consilium COMMAND`."""
 
+import errno
 import os
 import signal
 import sys
@@ -20,6 +21,10 @@ for _name, _value in {
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+from flows.proxies import spare_loopback
+
+spare_loopback(os.environ)
 
 from flows.cli import run  # noqa: F401
 
@@ -64,12 +69,30 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CONSILIUM_DEBUG"):
             raise
-        print(
-            f"Error: this should not have happened ({type(error).__name__}: {error}). Run the "
-            "command again as `consilium --debug …` and report what it prints.",
-            file=sys.stderr,
+        said = _of_this_machine(error) or (
+            f"this should not have happened ({type(error).__name__}: {error}). Run the "
+            "command again as `consilium --debug …` and report what it prints."
         )
+        print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)
+
+
+# What a machine refuses, whatever the program does: rights, space, names.
+REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO),
+)
+
+
+def _of_this_machine(error: Exception) -> str:
+    """A file or folder that the machine does not let us use; ``""`` for any other mistake."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return ""
+    where = f"{error.filename} cannot be used" if error.filename else "A file cannot be written"
+    return (
+        f"{where}: {error.strerror}. Make it readable and writable to you, free some space, or "
+        "name another folder (--runs, data.root, CONSILIUM_HOME, PREFECT_HOME)."
+    )
 
 
 def _stop(*_: object) -> None:

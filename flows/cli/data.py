@@ -28,8 +28,10 @@ def prepare(
 
         console.print(run_step(step, resolved), highlight=False, soft_wrap=True)
         return
-    from flows.server import start_embedded_server
+    from flows.preflight import require_servers_and_folders
+    from flows.server import configured_api, start_embedded_server
 
+    require_servers_and_folders(configured_api(), tracked=False)
     wait_until_ready = start_embedded_server()
     from flows.prepare import fl_prepare
 

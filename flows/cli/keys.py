@@ -1,29 +1,37 @@
-"""keys new, show, rotate: the sites' keys of homomorphic encryption."""
+"""keys new, show, rotate, erase: the keys of homomorphic encryption, one a run."""
+
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from flows.cli.options import PARAMS, ExperimentName, Params, Sets, app
+from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Runs, app
 
-keys_app = typer.Typer(no_args_is_help=True, help="The sites' keys of homomorphic encryption.")
+keys_app = typer.Typer(
+    no_args_is_help=True,
+    help="The sites' keys of homomorphic encryption. A run makes its own and erases it at its end.",
+)
 app.add_typer(keys_app, name="keys")
 
-
-@keys_app.command(epilog="Example: consilium keys new adrenal --set protection.name=ckks")
-def new(experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS) -> None:
-    """Make the key that an experiment needs, at this site."""
-    _make(experiment, sets, params, replace=False)
+RunId = Annotated[str, typer.Option("--run", help="A run's id, or latest.")]
+LATEST = "latest"
 
 
-@keys_app.command(epilog="Example: consilium keys rotate adrenal --set protection.name=ckks")
-def rotate(experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS) -> None:
-    """Replace the key of an experiment; the old one is removed."""
-    _make(experiment, sets, params, replace=True)
+@keys_app.command(epilog="Example: consilium keys new adrenal")
+def new(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
+    """Make the key of a run that was stopped and has lost its own, at this site."""
+    _make(experiment, run, runs, replace=False)
+
+
+@keys_app.command(epilog="Example: consilium keys rotate adrenal")
+def rotate(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
+    """Replace the key of a run that was stopped; the old one is removed."""
+    _make(experiment, run, runs, replace=True)
 
 
 @keys_app.command(epilog="Example: consilium keys show adrenal")
 def show(experiment: ExperimentName, params: Params = PARAMS) -> None:
-    """List the keys of an experiment, without the secrets."""
+    """List the keys of an experiment's runs, without the secrets."""
     from federated.config import load_experiment
     from flows.keys import key_lines
 
@@ -32,9 +40,18 @@ def show(experiment: ExperimentName, params: Params = PARAMS) -> None:
         Console().print(line, highlight=False, soft_wrap=True)
 
 
-def _make(experiment: str, sets: list[str] | None, params: Params, *, replace: bool) -> None:
-    from federated.config import load_experiment
+@keys_app.command(epilog="Example: consilium keys erase adrenal")
+def erase(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
+    """Remove the key of a run that will not be resumed from this site."""
+    from federated.run_folder import reopen_run
+    from flows.keys import forget_keys
+
+    folder, _ = reopen_run(runs, experiment, run, None)
+    Console().print(forget_keys(experiment, folder.run_id), highlight=False, soft_wrap=True)
+
+
+def _make(experiment: str, run: str, runs: Runs, *, replace: bool) -> None:
     from flows.keys import make_key
 
-    for line in make_key(load_experiment(experiment, sets or [], params), replace=replace):
+    for line in make_key(runs, experiment, run, replace=replace):
         Console().print(line, highlight=False, soft_wrap=True)

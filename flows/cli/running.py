@@ -23,15 +23,18 @@ def run_rounds(check: Callable[[], None], **arguments: Any) -> Path:
 def run_flow(check: Callable[[], None], start: Callable[[], str], *, validates: bool = True) -> str:
     """Run a flow with a progress display; it returns a folder.
 
-    ``check`` finds mistakes in the input; it runs while the server starts. So does the import of
-    what the flow needs if it ``validates`` data.
+    ``check`` finds mistakes in the input; it runs while the server starts, and so does the search
+    for what this machine lacks, and the import of what the flow needs if it ``validates`` data.
     """
-    from flows.server import start_embedded_server
+    from flows.preflight import require_servers_and_folders
+    from flows.server import configured_api, start_embedded_server
 
     console = Console()
     with console.status("starting Prefect"):
+        configured = configured_api()
         wait_until_ready = start_embedded_server()
         check()
+        require_servers_and_folders(configured)
         from flows.progress import shown_on
 
         if validates:

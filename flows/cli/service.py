@@ -44,6 +44,9 @@ def serve(
         return
     # Served runs have no progress display, so their log belongs on the console.
     os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
+    from flows.preflight import require_servers_and_folders
     from flows.serve import serve_all
+    from flows.server import configured_api
 
+    require_servers_and_folders(configured_api())
     serve_all(Console(), params, prefect_port, mlflow_port, ui_only=ui_only)

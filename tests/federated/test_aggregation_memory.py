@@ -12,10 +12,11 @@ from federated.config import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, write_partition
 from federated.files import write_json
+from federated.protection import Cohort
 from federated.protection.keys import new_key, read_secret
 from federated.run_folder import RunFolder, new_run
-from federated.update import CompressedUpdate
-from federated.update_files import write_payload
+from federated.update import CompressedUpdate, Layout, RoundState
+from federated.update_files import write_payload, write_state
 
 VALUES = 1_000_000
 MODEL_MB = 4 * VALUES / 2**20
@@ -41,11 +42,15 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
     cases = {name: {"train": (k,), "val": (), "test": ()} for k, name in enumerate(names)}
     write_partition(folder.partition_path, Partition(cases, 1, 0), {})
     folder.write_inputs(experiment, LocatedFile(root, "files", ""), ())
+    layout = Layout((("values", (VALUES,)),))
+    write_state(folder.state_path(0), RoundState(0, np.zeros(VALUES, np.float32), layout))
     protection, key, numbers = experiment.protection, None, np.ones(VALUES, np.float32)
     if protection.keyed:
-        public = new_key(f"{sites}", protection.parameters(VALUES, room, 8))
+        public = new_key(
+            "tiny", folder.run_id, protection.parameters(VALUES, Cohort(room, room, 1, 8))
+        )
         write_json(folder.context_path, public.to_json())
-        key, numbers = read_secret(f"{sites}", public), np.ones(VALUES, np.int32)
+        key, numbers = read_secret("tiny", folder.run_id, public), np.ones(VALUES, np.int32)
     update = CompressedUpdate(names[0], 1, 1, 1 / sites, VALUES, numbers)
     payload = protection.protect(update, key)
     for name in names:

@@ -9,7 +9,7 @@ from federated.comparison.figure import comparison_figure
 from federated.comparison.results_page import put_table
 from federated.comparison.table import Result, markdown, paired_p, per_site_markdown, rows
 from federated.errors import ConsiliumError
-from federated.learning import CLASSIFICATION
+from federated.learning import CLASSIFICATION, SEGMENTATION
 from federated.sensitivity import mean_shares, sensitivity_figure
 from tests.conftest import TINY_PARAMS
 
@@ -198,3 +198,35 @@ def test_the_figure_of_sensitive_layers_is_drawn_from_means_over_seeds(tmp_path)
     sensitivity_figure(shares, tmp_path / "layers.png", "two seeds")
     drawn = image.imread(tmp_path / "layers.png")
     assert len(np.unique(drawn.reshape(-1, drawn.shape[-1]), axis=0)) > 20
+
+
+def test_a_metric_without_a_value_is_a_dash():
+    """As where no case of a split, or of a site, has a class."""
+    found = [scored(label, seed, None) for label in ("fedavg", "local") for seed in (0, 1)]
+    table = markdown(rows(found), SEGMENTATION, "", "")
+    assert "| fedavg | - | - | - |" in table
+    assert "nan" not in table
+    assert "| fedavg | - / - / - |" in per_site_markdown(found)
+
+
+def test_a_comparison_without_any_value_has_an_empty_figure(tmp_path):
+    found = [scored(label, 0, None) for label in ("fedavg", "local")]
+    comparison_figure(found, tmp_path / "dice.png", "nothing")
+    assert (tmp_path / "dice.png").is_file()
+
+
+def scored(label, seed, value):
+    """A finished run of a segmentation, with one value for all of its metrics."""
+    values = dict.fromkeys(("dice", "hd95", "assd"), value)
+    summary = {
+        "task": "segmentation",
+        "sites": ["site-a"],
+        "metrics": {"test": values},
+        "spread": {"test": {"dice": {"mean": value, "worst": value, "sd": value}}},
+        "per_site": {"site-a": {"test": values}},
+        "bytes": {"up": 2_000_000, "down": 3_000_000},
+        "seconds": {"total": 10.0},
+        "privacy": {"epsilon": None},
+    }
+    record = {"metrics": {"test": values}, "bytes": {"up": 1, "down": 1}}
+    return Result(Cell(label, seed, ()), summary, [record])

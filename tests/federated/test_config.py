@@ -179,7 +179,37 @@ SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
         ([*SECAGG, "runner.name=serial"], r"would hold the sites' keys"),
         ([*SECAGG, "protection.threshold=5"], r"threshold=5 cannot be with 4 sites.*from 3.* to 4"),
         ([*SECAGG, "protection.threshold=2"], r"threshold=2 cannot be.*more than half"),
-        ([*SECAGG, "sites.participation=0.1"], r"at least 2 sites.*sites\.participation"),
+        (
+            [*SECAGG, "sites.participation=0.5"],
+            r"protection\.min_sites=3 sites, and 2 are asked.*sites\.participation",
+        ),
+        (
+            ["protection.name=ckks", "sites.count=2"],
+            r"protection\.min_sites=3 sites, and 2 are asked",
+        ),
+        ([*SECAGG, "protection.min_sites=1"], r"min_sites=1 is not possible.*2"),
+        ([*SECAGG, "sites.count=12", "protection.neighbours=2"], r"neighbours may fall apart"),
+        ([*SECAGG, "sites.count=100", "protection.neighbours=4"], r"neighbours may fall apart"),
+        (
+            [*SECAGG, "sites.count=10", "protection.corrupted=0.9"],
+            r"10 sites .*corrupted=0\.9 colludes: .*holders may collude",
+        ),
+        (
+            ["protection.name=ckks", "protection.statistical_security=20"],
+            r"statistical_security=20 is not possible.*30",
+        ),
+        (
+            [
+                "protection.name=ckks",
+                "protection.degree=2048",
+                "protection.coefficient_bits=[54]",
+            ],
+            r"no room for 4 sites and the noise of its openings.*protection\.degree",
+        ),
+        (
+            ["protection.name=ckks", "protection.coefficient_bits=[40]"],
+            r"degree and coefficient_bits are set together",
+        ),
         ([*SECAGG, "protection.neighbours=4"], r"neighbours=4 cannot be with 4 sites"),
         ([*SECAGG, "sites.count=9", "protection.neighbours=5"], r"an even number below 9"),
         (

@@ -10,6 +10,7 @@ from federated.compression import Agreed, NoCompression, SharedMask
 from federated.errors import ConsiliumError
 from federated.privacy import DistributedSiteLevel
 from federated.privacy.accounting import Release, epsilon
+from federated.privacy.composition import spent
 from federated.privacy.discrete_gaussian import (
     TAIL,
     discrete_normal,
@@ -17,7 +18,7 @@ from federated.privacy.discrete_gaussian import (
     norm_after_rounding,
     sum_noise_multiplier,
 )
-from federated.privacy.ledger import Spending, spent
+from federated.privacy.ledger import Spending
 from federated.privacy.noise import SecretRandom
 from federated.update import ModelUpdate
 

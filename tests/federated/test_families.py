@@ -160,7 +160,7 @@ class TestFaults:
 
     def test_files_that_cannot_be_read(self, table):
         said = table["unreadable"][table["unreadable"] != ""]
-        assert list(said.index) == ["case_00008", "case_00009", "case_00012"]
+        assert list(said.index) == ["case_00008", "case_00009", "case_00012", "case_00013"]
         assert said.str.contains("segmentation|imaging").all()
 
     def test_a_copy_under_another_name(self, table):

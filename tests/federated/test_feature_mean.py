@@ -6,6 +6,7 @@ from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.dataset import to_float
 from federated.data.medmnist import dataset_info
+from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
@@ -46,7 +47,8 @@ def mean_after(round_number=1, noise=None, rate=1.0, steps=1, bound=None, key=b"
         def private(model, optimizer):
             release = Release(noise, rate, steps)
             random = SecretRandom(key)
-            return privacy.gradients(model, optimizer, release, len(IMAGES), privacy.clip, random)
+            names = identities(CASES.records)
+            return privacy.gradients(model, optimizer, release, names, privacy.clip, random)
 
     settings = TrainingSettings(optimizer="sgd", lr=0.1, augment="none", batch_size=16)
     result = train(

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.files import atomic_path, read_json, write_json
+from federated.files import PRIVATE, atomic_path, read_json, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -29,3 +30,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_read_only_file_system_is_named():
     with pytest.raises(ConsiliumError, match="Cannot write to the folder /proc/consilium"):
         write_json(Path("/proc/consilium/a.json"), {})
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_folders_made_for_a_private_file_or_in_a_private_folder_are_private(tmp_path, umask):
+    tmp_path.chmod(0o755)
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "open" / "sub" / "a.json", {})
+        write_json(tmp_path / "closed" / "sub" / "a.json", {}, PRIVATE)
+        write_json(tmp_path / "closed" / "other" / "a.json", {})
+    finally:
+        os.umask(before)
+    closed = [tmp_path / "closed", tmp_path / "closed" / "sub", tmp_path / "closed" / "other"]
+    assert {path.stat().st_mode & 0o777 for path in closed} == {0o700}
+    assert (tmp_path / "open" / "sub").stat().st_mode & 0o777 == 0o777 & ~umask
+    assert (tmp_path / "closed" / "sub" / "a.json").stat().st_mode & 0o777 == 0o600

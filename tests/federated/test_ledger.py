@@ -3,15 +3,22 @@
 import json
 import os
 from dataclasses import replace
+from hashlib import sha256
 from math import inf
 from pathlib import Path
 
 import pytest
 
+import federated.privacy.ledger as ledger_module
 from federated.errors import ConsiliumError
+from federated.privacy import hash_chain
 from federated.privacy.accounting import epsilon
-from federated.privacy.ledger import Budget, Ledger, Spending, spent
+from federated.privacy.composition import spent
+from federated.privacy.kept_heads import keep_head
+from federated.privacy.ledger import Budget, Ledger, Spending
+from federated.privacy.spending import EVALUATION
 
+NOTHING = Spending("none", "record", 0.0, 1.0, 1, 0.0, 1, "run", "adrenal", "site-00")
 ONE = Spending("gaussian", "record", 2.0, 0.1, 50, 1.0, 1, "run", "adrenal", "site-00")
 
 
@@ -41,6 +48,184 @@ def test_a_site_level_release_protects_a_record_at_half_its_noise_and_not_the_ot
     assert spent([site, ONE], "site", 1e-5, "rdp") == inf
 
 
+def _forget():
+    """As another process, which has read nothing."""
+    ledger_module._READ.clear()
+
+
+class TestRecords:
+    """An entry is of the records that it touched; the worst of them counts."""
+
+    def worst(self, ledger, records, unit="record"):
+        return ledger.histories(records, unit).worst(1e-5, "rdp")
+
+    def of(self, steps):
+        return epsilon([replace(ONE, steps=steps).release], 1e-5, "rdp")
+
+    def test_a_record_keeps_its_history_wherever_it_goes(self, ledger):
+        ledger.spend(ONE, ["a", "b", "c"])
+        ledger.spend(ONE, ["c", "d"])  # dealt anew, at a site of another name
+        assert self.worst(ledger, ["a"]) == self.worst(ledger, ["d"]) == self.of(50)
+        assert self.worst(ledger, ["c"]) == self.worst(ledger, ["a", "c", "d"]) == self.of(100)
+        assert self.worst(ledger, ["new"]) == 0
+        histories = ledger.histories(["a", "b", "c", "d", "new"], "record")
+        found = dict(zip(histories.epsilons(1e-5, "rdp"), histories.counts, strict=True))
+        assert found == {self.of(50): 3, self.of(100): 1}
+        _forget()
+        assert self.worst(ledger, ["c"]) == self.of(100)
+
+    def test_an_entry_without_records_counts_for_every_one(self, ledger):
+        ledger.spend(ONE)
+        ledger.spend(ONE, ["a"])
+        assert self.worst(ledger, ["a"]) == self.of(100)
+        assert self.worst(ledger, ["never named"]) == self.of(50)
+
+    def test_of_a_site_counts_whatever_touched_any_of_its_records(self, ledger):
+        site = replace(ONE, unit="site", sampling_rate=1.0, steps=1)
+        ledger.spend(site, ["a", "b"])
+        ledger.spend(site, ["b", "c"])
+        one, two = (epsilon([replace(site, steps=n).release], 1e-5, "rdp") for n in (1, 2))
+        assert self.worst(ledger, ["a", "x"], "site") == one
+        assert self.worst(ledger, ["a", "c"], "site") == self.worst(ledger, ["b"], "site") == two
+        assert self.worst(ledger, ["x"], "site") == 0
+
+    def test_no_privacy_is_a_release_without_a_bound(self, ledger):
+        ledger.spend(ONE, ["a", "b"])
+        ledger.spend(NOTHING, ["b"])
+        assert self.worst(ledger, ["a"]) == self.of(50)
+        assert self.worst(ledger, ["a", "b"]) == inf
+        assert self.worst(ledger, ["b"], "site") == inf
+
+    def test_prv_is_never_above_rdp_and_never_below_the_truth_of_the_worst(self, ledger):
+        for number in range(1, 80):  # more histories than are tried by PRV
+            ledger.spend(replace(ONE, steps=1000 + number), [f"r{number}"])
+        records = [f"r{number}" for number in range(1, 80)]
+        worst = ledger.histories(records, "record").worst(1e-5, "prv")
+        assert worst >= epsilon([replace(ONE, steps=1079).release], 1e-5, "prv")
+        assert worst <= self.of(1079)
+
+    def test_a_set_is_stored_once_under_its_own_digest(self, ledger):
+        for _ in range(3):
+            ledger.spend(ONE, ["b", "a"])
+        (path,) = ledger.sets.folder.glob("*.txt")
+        assert path.read_text() == "a\nb\n"
+        assert path.stem == sha256(path.read_bytes()).hexdigest()
+        assert {entry.records for entry in ledger.spendings()} == {path.stem}
+
+    def test_another_process_adds_to_what_this_one_has_read(self, ledger):
+        ledger.spend(ONE, ["a"])
+        known = ledger_module._READ.pop(ledger.path)
+        ledger.spend(ONE, ["a"])  # as another process
+        ledger_module._READ[ledger.path] = known
+        assert len(ledger.spendings()) == 2
+        assert self.worst(ledger, ["a"]) == self.of(100)
+
+
+def test_a_spend_reads_no_more_than_was_added_since_the_last(ledger, monkeypatch):
+    """With every run of a data set in one file it would otherwise take longer and longer."""
+    read = []
+    parsed = hash_chain._parsed
+    monkeypatch.setattr(hash_chain, "_parsed", lambda *a: read.append(1) or parsed(*a))
+    for _ in range(20):
+        ledger.spend(ONE, ["a"])
+    assert not read
+    ledger_module._READ.clear()
+    ledger.spend(ONE, ["a"])
+    assert len(read) == 20  # wholly, once in a process
+    ledger.spend(ONE, ["a"])
+    ledger.spendings("run")
+    assert len(read) == 20
+    ledger.head()
+    assert len(read) == 20 + 22
+
+
+class TestBudgetOfRecords:
+    def test_it_is_of_every_record_that_a_release_touches(self, ledger):
+        ledger.set_budget(Budget("record", 1.01 * epsilon([ONE.release], 1e-5, "rdp"), 1e-5))
+        ledger.spend(ONE, ["a", "b"])
+        ledger.spend(ONE, ["c"])
+        with pytest.raises(ConsiliumError, match="privacy budget"):
+            ledger.spend(ONE, ["b", "c", "d"])  # another partition of the same records
+        ledger.spend(ONE, ["d"])
+        assert len(ledger.spendings()) == 3
+
+    def test_a_release_without_privacy_is_refused(self, ledger):
+        ledger.set_budget(Budget("record", 1e6, 1e-5), ["a"])
+        with pytest.raises(ConsiliumError, match=r"would make it inf \(mechanism 'none'\)"):
+            ledger.spend(NOTHING, ["a", "b"])
+        ledger.spend(NOTHING, ["b"])  # not in the budget
+
+    def test_the_latest_that_is_for_a_record_holds(self, ledger):
+        ledger.set_budget(Budget("record", 0.01, 1e-5))
+        ledger.set_budget(Budget("record", 100.0, 1e-5, site="site-01"), ["b", "c"])
+        ledger.spend(ONE, ["b", "c"])
+        with pytest.raises(ConsiliumError, match=r"epsilon=0\.01"):
+            ledger.spend(ONE, ["b", "a"])
+        ledger.set_budget(Budget("record", 0.01, 1e-5))
+        with pytest.raises(ConsiliumError, match=r"epsilon=0\.01"):
+            ledger.spend(ONE, ["b"])
+        ledger.set_budget(Budget("record", inf, 1e-5))
+        ledger.spend(NOTHING, ["b"])
+
+    def test_of_a_site_it_counts_what_touched_its_records_under_any_name(self, ledger):
+        site = replace(ONE, unit="site", sampling_rate=1.0, steps=1)
+        limit = 1.01 * epsilon([site.release], 1e-5, "rdp")
+        ledger.set_budget(Budget("site", limit, 1e-5))
+        ledger.spend(site, ["a", "b"])
+        with pytest.raises(ConsiliumError, match="privacy budget"):
+            ledger.spend(replace(site, site="site-07"), ["b", "c"])
+        ledger.spend(site, ["c", "d"])
+
+    def test_what_is_left_is_counted(self, ledger):
+        ledger.set_budget(Budget("record", 8.0, 1e-5))
+        ledger.spend(ONE, ["a", "b"])
+        ((budget, left),) = ledger.left(["a", "b", "c", "d", "e"])
+        used = epsilon([ONE.release], 1e-5, "prv")
+        assert budget.epsilon == 8.0
+        assert left == [(8.0, 3), (8.0 - used, 2)]
+
+
+class TestEvaluation:
+    TOLD = Spending(EVALUATION, "record", 0.0, 1.0, 1, 0.0, 1, "run", "adrenal", "site-00")
+
+    def test_cases_that_are_only_evaluated_are_counted_apart(self, ledger):
+        ledger.spend(ONE, ["a"])
+        ledger.spend(self.TOLD, ["t"])
+        assert ledger.evaluated_only() == {"t"}
+        assert ledger.histories(["a", "t"], "record").worst(1e-5, "rdp") < inf
+        assert ledger.histories(["a", "t"], "site").worst(1e-5, "rdp") == inf  # of single cases
+
+    def test_a_case_that_is_both_has_no_bound(self, ledger):
+        ledger.spend(ONE, ["a", "b"])
+        ledger.spend(self.TOLD, ["b"])
+        assert ledger.histories(["a"], "record").worst(1e-5, "rdp") < inf
+        assert ledger.histories(["b"], "record").worst(1e-5, "rdp") == inf
+        assert not ledger.evaluated_only()
+
+    @pytest.mark.parametrize("unit", ["record", "site"])
+    def test_under_a_budget_no_case_is_both(self, ledger, unit):
+        ledger.set_budget(Budget(unit, 1e5, 1e-5))
+        one = replace(ONE, unit=unit)
+        ledger.spend(one, ["a"])
+        ledger.spend(self.TOLD, ["t"])
+        with pytest.raises(ConsiliumError, match="1 of the cases to be evaluated were trained on"):
+            ledger.spend(self.TOLD, ["a", "u"])
+        with pytest.raises(ConsiliumError, match="would make it inf"):
+            ledger.spend(one, ["b", "t"])
+        assert len(ledger.spendings()) == 2
+
+    def test_a_budget_may_refuse_it_altogether(self, ledger):
+        ledger.set_budget(Budget("record", 8.0, 1e-5, evaluation="refuse"))
+        with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
+            ledger.spend(self.TOLD, ["t"])
+
+    def test_after_an_entry_of_unknown_records_any_case_may_have_been_trained_on(self, ledger):
+        ledger.spend(ONE)
+        ledger.set_budget(Budget("record", 8.0, 1e-5))
+        with pytest.raises(ConsiliumError, match="or may have been"):
+            ledger.spend(self.TOLD, ["t"])
+
+
 class TestBudget:
     def test_a_release_beyond_the_budget_is_refused_and_not_entered(self, ledger):
         ledger.set_budget(Budget("record", 3.0, 1e-5))
@@ -63,7 +248,7 @@ class TestBudget:
             ledger.spend(ONE)
         ledger.set_budget(Budget("record", 10.0, 1e-5))
         ledger.spend(ONE)
-        assert ledger.budgets() == {"record": Budget("record", 10.0, 1e-5)}
+        assert ledger.budgets() == [Budget("record", 10.0, 1e-5)]
         assert ledger.head().count == 3
 
     def test_a_record_level_release_has_no_place_in_a_site_budget(self, ledger):
@@ -90,11 +275,10 @@ class TestChanges:
         self.refused(written, "entry 2 was changed")
 
     def test_an_edited_entry_with_a_hash_that_fits(self, written):
-        from federated.privacy.ledger import _hash
-
         lines = written.path.read_text().splitlines()
-        entry = json.loads(lines[1]) | {"noise_multiplier": 100.0}
-        lines[1] = json.dumps(entry | {"hash": _hash(entry)})
+        body = lines[1].rpartition(', "hash": "')[0].replace(": 2.0", ": 100.0") + "}"
+        lines[1] = f'{body[:-1]}, "hash": "{sha256(body.encode()).hexdigest()}"}}'
+        assert json.loads(lines[1])["noise_multiplier"] == 100.0
         written.path.write_text("\n".join(lines) + "\n")
         self.refused(written, "entry 3 was changed, or one before it removed")
 
@@ -109,6 +293,41 @@ class TestChanges:
     def test_a_removed_file(self, written):
         written.path.unlink()
         self.refused(written, "3 entries at its end are missing")
+
+    def test_both_files_put_back_to_an_older_copy_that_a_run_has_seen(self, written):
+        old = written.path.read_bytes(), written.head_path.read_bytes()
+        keep_head(written.path, written.spend(replace(ONE, round_number=4)), "run")
+        written.path.write_bytes(old[0])
+        written.head_path.write_bytes(old[1])
+        self.refused(written, "1 entries at its end are missing, which are on record elsewhere")
+        written.path.unlink()
+        written.head_path.unlink()
+        self.refused(written, "4 entries at its end are missing, which are on record elsewhere")
+
+    def test_another_past_than_the_one_that_a_run_has_seen(self, written):
+        keep_head(written.path, written.head(), "run")
+        for path in (written.path, written.head_path):
+            path.unlink()
+        _forget()
+        other = Ledger(written.path.with_name("other.jsonl"))
+        for number in (5, 6, 7):
+            other.spend(replace(ONE, round_number=number))
+        other.path.rename(written.path)
+        other.head_path.rename(written.head_path)
+        self.refused(written, "entry 3 is not the one that was kept on record")
+
+    def test_a_changed_or_missing_set_of_records(self, written):
+        written.spend(ONE, ["a", "b"])
+        (path,) = written.sets.folder.glob("*.txt")
+        path.write_text("a\nc\n")
+        with pytest.raises(ConsiliumError, match=r"set of records .* missing or was changed"):
+            written.head()
+        path.unlink()
+        with pytest.raises(ConsiliumError, match=r"set of records .* missing or was changed"):
+            written.head()
+        # Written anew with the next entry that names it.
+        written.spend(ONE, ["b", "a", "b"])
+        assert written.head().count == 5
 
     def test_an_old_head(self, written):
         head = json.loads(written.head_path.read_text())

@@ -74,3 +74,12 @@ def test_a_confusion_matrix_counts_true_then_predicted():
     labels = np.array([0, 0, 2])
     scores = np.eye(3)[[0, 1, 1]]
     assert confusion_matrix(labels, scores) == [[1, 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_a_class_that_no_case_has_is_in_no_macro_mean():
+    """Two of four cases of class 1 are taken for class 2, of which there is none."""
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    metrics = classification_metrics(labels, np.eye(3)[[0, 0, 0, 0, 1, 1, 2, 2]])
+    assert metrics["precision"] == 1.0
+    assert metrics["recall"] == metrics["balanced_accuracy"] == 0.75
+    assert metrics["f1"] == pytest.approx((1 + 2 / 3) / 2)

@@ -7,7 +7,8 @@ from scipy import stats
 from federated.config import load_experiment
 from federated.errors import ConsiliumError
 from federated.privacy import PercentileLaplace
-from federated.privacy.ledger import Budget, Ledger, Spending, spent
+from federated.privacy.composition import spent
+from federated.privacy.ledger import Budget, Ledger, Spending
 from federated.privacy.noise import SecretRandom
 from tests.conftest import PROJECT
 

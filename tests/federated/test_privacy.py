@@ -11,9 +11,10 @@ from federated.objective import Objective
 from federated.privacy import DPSGD, DistributedSiteLevel, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.dp_sgd import refuse_unsuitable
-from federated.privacy.noise import SecretRandom, secret_random, seeded_random
+from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
 from federated.privacy.site_level import clip_to
 from models import build_model
+from tests.federated.conftest import case_names
 
 KEY = bytes(range(32))
 
@@ -28,25 +29,9 @@ class TestNoise:
         assert stats.kstest(normal.ravel(), "norm").pvalue > 1e-3
         assert abs(np.corrcoef(normal)[0, 1]) < 0.15
 
-    def test_a_site_has_the_same_noise_again_in_the_same_round_of_the_same_run_alone(
-        self, tmp_path
-    ):
-        def draw(**changes):
-            given = {"site": "a", "run": "r", "round_number": 1, "purpose": "p"} | changes
-            return secret_random(tmp_path / "noise", **given).normal((50,))
-
-        first = draw()
-        np.testing.assert_array_equal(first, draw())
-        for changes in ({"site": "b"}, {"run": "s"}, {"round_number": 2}, {"purpose": "q"}):
-            assert (draw(**changes) != first).all()
-        assert (tmp_path / "noise" / "a.key").stat().st_mode & 0o777 == 0o600
-        (tmp_path / "noise" / "a.key").unlink()
-        assert (draw() != first).all()
-
-    def test_a_damaged_secret_is_refused(self, tmp_path):
-        (tmp_path / "a.key").write_bytes(b"short")
-        with pytest.raises(ConsiliumError, match=r"a\.key from which a makes its noise is damaged"):
-            secret_random(tmp_path, "a", "r", 1, "p")
+    def test_fresh_noise_is_never_the_same_again(self):
+        drawn = [fresh_random().normal((50,)) for _ in range(20)]
+        assert len(np.unique(np.concatenate(drawn))) == 20 * 50
 
     def test_seeded_noise_depends_on_the_seed_alone(self):
         first = seeded_random(0, "a", 1, "p").normal((9,))
@@ -140,7 +125,8 @@ def gradients_of(mode, noise=0.0, clip_norm=0.5, physical_batch=32, dims=3, rate
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     privacy = DPSGD(clip=clip_norm, noise_multiplier=1.0, mode=mode, physical_batch=physical_batch)
     release = Release(noise, rate, 1)
-    private = privacy.gradients(model, optimizer, release, cases, privacy.clip, SecretRandom(KEY))
+    names, random = case_names(cases), SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, names, privacy.clip, random)
     (batch,) = private.batches()
     private.compute(batch, objective)
     found = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
@@ -180,7 +166,8 @@ def test_poisson_batches_draw_each_case_on_its_own():
     privacy = DPSGD(noise_multiplier=1.0)
     release = Release(1.0, 0.2, 2000)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    private = privacy.gradients(model, optimizer, release, 50, privacy.clip, SecretRandom(KEY))
+    names, random = case_names(50), SecretRandom(KEY)
+    private = privacy.gradients(model, optimizer, release, names, privacy.clip, random)
     sizes = [len(batch) for batch in private.batches()]
     private.close()
     assert len(sizes) == 2000

@@ -3,12 +3,17 @@
 import os
 from itertools import product
 
+import networkx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from federated.errors import ConsiliumError
-from federated.protection.secagg.graph import draw_graph
+from federated.protection import CKKS, Cohort, PackedBFV, SecAggPlus
+from federated.protection.secagg.bounds import Graph, Shares, broken, fit_graph, unconnected
+from federated.protection.secagg.graph import draw_graph, parts
 from federated.protection.secagg.keys import KeyPair, common_key
 from federated.protection.secagg.masks import mask, smallest_word
 from federated.protection.secagg.protocol import (
@@ -73,7 +78,8 @@ def enough(now, sharing, arrived, answering):
     concerned = [s for s in sharing if s in arrived or set(now.neighbours[s]) & set(arrived)]
     holders = [sum(h in answering for h in now.holders(site)) for site in concerned]
     near = [sum(h in arrived for h in now.holders(site)) for site in answering]
-    return min(holders) >= now.threshold and min(near, default=0) >= now.threshold
+    connected = len(parts(now.neighbours, arrived)) == 1
+    return connected and min(holders) >= now.threshold and min(near, default=0) >= now.threshold
 
 
 @pytest.mark.parametrize("degree", [5, 2])
@@ -98,7 +104,8 @@ def test_the_sum_is_exact_for_every_pattern_of_dropouts(degree):
             np.testing.assert_array_equal(found, sum(levels[site] for site in arrived))
             exact += 1
         else:
-            with pytest.raises(ConsiliumError, match=r"missing: |fewer than the threshold"):
+            said = r"missing: |fewer than the threshold|no longer mask"
+            with pytest.raises(ConsiliumError, match=said):
                 aggregate(*given)
             refused += 1
     assert exact >= (154 if degree == 5 else 20)
@@ -193,6 +200,161 @@ class TestRefusals:
     def test_a_public_key_that_makes_the_secret_predictable(self):
         with pytest.raises(ConsiliumError, match="not usable"):
             common_key(KeyPair.new().private, bytes(32), "mask")
+
+
+def ring(now, names):
+    """The names of a ring in its order."""
+    circle = [names[0]]
+    while len(circle) < len(names):
+        circle.append(next(p for p in now.neighbours[circle[-1]] if p not in circle))
+    return circle
+
+
+class TestSparseGraphs:
+    """The audit's finding H5 A: arcs of a ring whose sums an honest coordinator could tell."""
+
+    NAMES = tuple(f"site-{number:02d}" for number in range(12))
+
+    def test_a_ring_that_may_fall_apart_is_refused_when_the_configuration_is_read(self):
+        with pytest.raises(ConsiliumError, match=r"neighbours=2 cannot be with 12 sites.*apart"):
+            SecAggPlus(neighbours=2).check(Cohort(12, 12, 1, 8))
+
+    def test_no_site_and_no_coordinator_opens_the_sum_of_a_ring_in_two_arcs(self):
+        now, secrets, advertised = begin(self.NAMES, threshold=2, degree=2)
+        sealed = exchange(now, secrets, advertised)
+        circle = ring(now, self.NAMES)
+        gone = [circle[0], circle[3]]
+        arrived = [site for site in self.NAMES if site not in gone]
+        said = rf"{' and |'.join(sorted(circle[1:3]))}.* no longer mask with the other 8"
+        for site in arrived:
+            with pytest.raises(ConsiliumError, match=said):
+                answer(secrets[site], sealed[site], advertised, arrived, gone, None, now)
+        levels = draw_levels(self.NAMES)
+        masked = [mask_levels(levels[s], secrets[s], advertised, self.NAMES, now) for s in arrived]
+        total = sum(masked)
+        with pytest.raises(ConsiliumError, match=said):
+            unmask(total, {}, advertised, arrived, gone, now)
+
+    @given(
+        count=st.integers(4, 16),
+        half=st.integers(1, 3),
+        seed=st.integers(0, 2**20),
+        share_gone=st.floats(0, 0.9),
+    )
+    @settings(max_examples=60, deadline=None)
+    def test_whoever_drops_out_an_unconnected_graph_gets_no_answer(
+        self, count, half, seed, share_gone
+    ):
+        rng = np.random.default_rng(seed)
+        names = [f"s{number:02d}" for number in range(count)]
+        arrived = [name for name in names if rng.random() >= share_gone] or names[:1]
+        gone = [name for name in names if name not in arrived]
+        now = Round("run", seed, draw_graph(names, 2 * half, seed, 1), 1, 16)
+        own, public = advertise(arrived[0])
+        told = dict.fromkeys(names, public)
+        apart = not networkx.is_connected(
+            networkx.Graph(
+                [(one, peer) for one in arrived for peer in now.neighbours[one] if peer in arrived]
+                + [(one, one) for one in arrived]
+            )
+        )
+        if apart:
+            with pytest.raises(ConsiliumError, match="no longer mask"):
+                answer(own, {}, told, arrived, gone, None, now)
+        else:
+            assert answer(own, {}, told, arrived, gone, None, now) == {}
+
+    def test_a_name_that_advertised_no_keys_is_not_in_a_sum(self):
+        now, secrets, advertised = begin()
+        given = (secrets["site-00"], {}, advertised, [*SITES, "ghost"])
+        with pytest.raises(ConsiliumError, match="ghost in it, which advertised no keys"):
+            answer(*given, [], None, now)
+
+
+class TestBounds:
+    @pytest.mark.parametrize("sites", [2, 3, 5, 10, 20, 21])
+    def test_few_sites_all_mask_with_each_other(self, sites):
+        assert fit_graph(sites, Shares(0.1, 0.1)).neighbours == sites - 1
+
+    @pytest.mark.parametrize("sites", [30, 100, 300])
+    @pytest.mark.parametrize("shares", [Shares(0.1, 0.1), Shares(0.2, 0.2), Shares(0.3, 0.1)])
+    def test_what_is_chosen_does_what_it_has_to_and_one_step_less_does_not(self, sites, shares):
+        found = fit_graph(sites, shares)
+        assert broken(sites, found, shares) is None
+        assert found.threshold > shares.colluding(sites) or found.neighbours < sites - 1
+        if found.neighbours > 20:
+            fewer = found.neighbours - 2
+            thresholds = range(1, fewer + 2)
+            assert all(broken(sites, Graph(fewer, t), shares) for t in thresholds)
+
+    @pytest.mark.parametrize(
+        ("sites", "degree", "share"), [(12, 2, 0.1), (14, 4, 0.2), (16, 4, 0.2)]
+    )
+    def test_the_bound_on_falling_apart_is_above_how_often_it_happens(self, sites, degree, share):
+        shares = Shares(share, share)
+        bad, rng = shares.gone(sites) + shares.colluding(sites), np.random.default_rng(0)
+        names, apart, tries = [f"s{n:02d}" for n in range(sites)], 0, 4000
+        for number in range(tries):
+            graph = draw_graph(names, degree, 0, number)
+            left = rng.permutation(names)[bad:].tolist()
+            apart += len(parts(graph, left)) > 1
+        assert apart / tries < 2 ** unconnected(sites, degree, shares)
+        assert apart > 0 or degree > 2
+
+    def test_a_graph_falls_apart_only_where_two_stretches_are_gone(self):
+        """What the bound rests on, for every set of sites that may be gone of a circle of nine."""
+        names = [f"s{number}" for number in range(9)]
+        graph = draw_graph(names, 4, 0, 1)
+        for gone in product((False, True), repeat=9):
+            left = {name for name, is_gone in zip(names, gone, strict=True) if not is_gone}
+            if len(parts(graph, left)) > 1:
+                assert sum(gone) >= 4
+
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"threshold": 5}, "has to be from 6, more than half"),
+            ({"threshold": 10, "dropout": 0.3}, "fewer than 10 of a site's 10 holders may stay"),
+            ({"threshold": 6, "corrupted": 0.6}, "6 of a site's 10 holders may collude"),
+            ({"neighbours": 4, "dropout": 0.3}, "the graph of 4 neighbours may fall apart"),
+        ],
+    )
+    def test_settings_that_do_not_keep_to_the_shares_are_refused(self, settings, said):
+        with pytest.raises(ConsiliumError, match=said):
+            SecAggPlus(**settings).check(Cohort(10, 10, 1, 8))
+
+
+class TestFewestSites:
+    """The audit's finding H5 E: the "sum" of one site is its update."""
+
+    ASKED = ("site-00", "site-01", "site-02", "site-03")
+
+    @pytest.mark.parametrize("protection", [SecAggPlus(), CKKS(), PackedBFV()])
+    @pytest.mark.parametrize(
+        ("arrived", "said"),
+        [
+            (["site-00"], r"is of 1 of 4 sites.*min_sites=3.*missing: site-01"),
+            (["site-00", "site-01"], r"is of 2 of 4 sites"),
+            (["site-00", "site-01", "site-00"], "a site in it more than once"),
+            (["site-00", "site-01", "ghost"], "has ghost in it, not asked in this round"),
+            (["site-01", "site-02", "site-03"], "does not have site-00 itself in it"),
+        ],
+    )
+    def test_a_site_helps_to_open_no_sum_of_too_few_or_of_others(self, protection, arrived, said):
+        with pytest.raises(ConsiliumError, match=said):
+            protection.refuse_too_few("site-00", 1, self.ASKED, arrived)
+
+    def test_three_are_enough_and_two_where_that_is_asked_for(self):
+        three = SecAggPlus().refuse_too_few("site-00", 1, self.ASKED, self.ASKED[:3])
+        assert three == frozenset(self.ASKED[:3])
+        two = PackedBFV(min_sites=2).refuse_too_few("site-00", 1, self.ASKED, self.ASKED[:2])
+        assert len(two) == 2
+        with pytest.raises(ValueError, match="greater than or equal to 2"):
+            SecAggPlus(min_sites=1)
+
+    def test_of_one_site_there_is_no_threshold(self):
+        with pytest.raises(ConsiliumError, match="of one site there is none"):
+            SecAggPlus().needed(1)
 
 
 class TestParts:

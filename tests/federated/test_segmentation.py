@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cachetools import LRUCache
+from PIL import Image
 from torch import nn
 
 from federated.data.dataset import DatasetInfo
@@ -81,3 +82,33 @@ def test_patients_count_alike_and_sites_are_spread():
     assert evaluation.per_site["c"]["test"]["loss"] is None
     assert evaluation.spread["test"]["dice"]["worst"] == pytest.approx(0.675)
     assert evaluation.confusion == {}
+
+
+def test_classes_are_absent_from_a_split_and_from_a_site():
+    info = DatasetInfo("kidney", ("background", "kidney", "tumour"), 3, 1, {}, "", "segmentation")
+
+    def site(dice, absent):
+        scores = {name: np.array(dice, float) for name in ("dice", "hd95", "assd")}
+        rest = {"loss": np.zeros(len(dice)), "patients": np.arange(len(dice))}
+        return dict.fromkeys(("val", "test"), scores | rest | {"absent": np.array(absent, bool)})
+
+    evaluation = score(
+        {
+            "a": site([[0.5, 1.0], [0.5, 1.0]], [[False, True], [False, True]]),
+            "b": site([[0.5, 0.8]], [[False, False]]),
+        },
+        info,
+    )
+    assert evaluation.classes_absent["test"] == ()
+    assert evaluation.absent_at["a"]["test"] == ("tumour",)
+    assert evaluation.absent_at["b"]["test"] == ()
+    assert evaluation.per_site["a"]["test"]["dice"] == pytest.approx(0.5)
+    assert evaluation.per_site["a"]["test"]["dice_tumour"] is None
+    assert evaluation.overall["test"]["dice_tumour"] == pytest.approx(2.8 / 3)
+
+
+def test_a_site_tells_which_classes_its_masks_have(cases, tmp_path):
+    for files in cases.family.find(tmp_path).cases[:2]:
+        Image.new("L", (130, 120)).save(files.mask)
+    found = predict(Brighter(1.0), cases, CPU, INFO)
+    assert found["absent"].tolist() == [[True], [True], *[[False]] * 6]

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from federated.learning.segmentation_metrics import score_case, summarise, worst_median_best
+from federated.learning.segmentation_metrics import (
+    absent_classes,
+    score_case,
+    summarise,
+    worst_median_best,
+)
 
 LABELS = ("background", "kidney", "tumour")
 
@@ -109,3 +114,52 @@ def test_the_worst_the_median_and_the_best_case():
 def test_masks_of_different_shapes_are_a_mistake():
     with pytest.raises(ValueError, match="c: "):
         score(cube(1, 3), cube(1, 3, (4, 4, 4)))
+
+
+class TestAClassThatNoCaseHas:
+    """Of it nothing is known: it is in no mean, and is named."""
+
+    def scores(self, predicted, truths):
+        return [
+            score(predicted, truth, classes=3, patient=str(n), case=str(n))
+            for n, truth in enumerate(truths)
+        ]
+
+    def test_is_left_out_of_the_mean_and_has_no_value(self):
+        truth, predicted = cube(4, 12), cube(4, 12)
+        predicted[4:8] = 0
+        found = self.scores(predicted, [truth] * 3)
+        summary = summarise(found, LABELS)
+        assert summary["dice"] == summary["dice_kidney"] == pytest.approx(2 / 3)
+        assert summary["dice_tumour"] is summary["hd95_tumour"] is summary["assd_tumour"] is None
+        assert summary["hd95"] == summary["hd95_kidney"] > 0
+        assert absent_classes(found, LABELS) == ("tumour",)
+
+    def test_does_not_count_when_it_is_predicted_either(self):
+        predicted = cube(4, 12) + cube(14, 18, label=2)
+        summary = summarise(self.scores(predicted, [cube(4, 12)] * 2), LABELS)
+        assert (summary["dice"], summary["dice_tumour"]) == (1.0, None)
+
+    def test_counts_as_soon_as_one_case_has_it(self):
+        """Single cases are scored as they were: found nothing of nothing is 1, of something 0."""
+        with_tumour = cube(4, 12) + cube(14, 18, label=2)
+        found = self.scores(cube(4, 12), [cube(4, 12), with_tumour])
+        summary = summarise(found, LABELS)
+        assert summary["dice_tumour"] == 0.5
+        assert summary["dice"] == 0.75
+        assert absent_classes(found, LABELS) == ()
+
+    def test_all_of_them_leave_no_values(self):
+        found = self.scores(np.zeros((20, 20, 20), int), [np.zeros((20, 20, 20), int)])
+        assert set(summarise(found, LABELS).values()) == {None}
+        assert absent_classes(found, LABELS) == ("kidney", "tumour")
+
+    def test_does_not_make_a_case_the_best(self):
+        """A case with one class found by 0.9 is better than one with the other class missed."""
+        truth, near = cube(5, 15), cube(5, 15)
+        near[5] = 0
+        nothing = score(np.zeros_like(truth), truth, classes=3, case="missed")
+        most = score(near, truth, classes=3, case="found")
+        assert nothing.mean_dice == 0
+        assert most.mean_dice == most.dice[0] < 1
+        assert worst_median_best([most, nothing])["best"].case == "found"

@@ -11,15 +11,16 @@ from federated.update import (
     RoundState,
 )
 from federated.update_files import (
+    pack_compressed,
+    pack_update,
     read_compressed,
     read_layout,
     read_payload,
     read_state,
     read_update,
-    write_compressed,
+    write_packed,
     write_payload,
     write_state,
-    write_update,
 )
 
 MODEL = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -60,16 +61,16 @@ def test_a_vector_of_another_length_is_refused():
 
 def test_every_value_survives_its_file(tmp_path):
     update = ModelUpdate("site-00", 3, 12, VECTOR)
-    write_update(tmp_path / "u", update)
+    write_packed(tmp_path / "u", pack_update(update))
     assert equal(update, read_update(tmp_path / "u"))
     positions = np.arange(0, 32, 2)
     for numbers in (VECTOR, VECTOR.astype(np.int32)):
         for chosen in (None, positions):
-            compressed = CompressedUpdate("site-00", 3, 12, 0.25, 16, numbers, chosen)
-            write_compressed(tmp_path / "c", compressed)
+            compressed = CompressedUpdate("site-00", 3, 12, 0.25, 32, numbers, chosen)
+            write_packed(tmp_path / "c", pack_compressed(compressed))
             assert equal(compressed, read_compressed(tmp_path / "c"))
     body = VECTOR.view(np.uint8)
-    payload = Payload("site-00", 3, 0.25, "plain", "float32", "", 16, body, positions)
+    payload = Payload("site-00", 3, 0.25, "plain", "float32", "", 32, body, positions)
     size = write_payload(tmp_path / "p", payload)
     assert equal(payload, read_payload(tmp_path / "p"))
     assert size == (tmp_path / "p").stat().st_size

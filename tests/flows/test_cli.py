@@ -2,12 +2,22 @@
 
 import socket
 import sys
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
-from federated.privacy.ledger import ledger_root
+from federated.config import load_experiment
+from federated.data.load import load, locate
+from federated.entering import held_cases, holder_ledger
+from federated.errors import ConsiliumError
+from federated.files import write_json
+from federated.privacy.accounting import epsilon
+from federated.privacy.ledger import Budget, Spending, ledger_root
+from federated.privacy.spending import EVALUATION
 from federated.protection.keys import key_folders, read_public
 from flows.cli import main
+from flows.round import fl_round
 
 
 def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
@@ -132,26 +142,30 @@ def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):
     assert "MD5" in out
 
 
-@pytest.mark.usefixtures("project")
-def test_keys_are_made_shown_and_replaced_without_their_secret(capsys, monkeypatch, refused):
-    encrypted = ["--set", "protection.name=packed_bfv", "--set", "compression.bits=8"]
-    encrypted += ["--set", "runner.name=processes"]
-    assert "has no key. Set protection.name" in refused("keys", "new", "tiny")
-    assert "no key to replace" in refused("keys", "rotate", "tiny", *encrypted)
+def test_keys_of_a_stopped_run_are_made_shown_replaced_and_erased(
+    capsys, monkeypatch, refused, project, prefect_server, in_process, failing, prepared_tiny
+):
+    assert "There is no run of 'tiny'" in refused("keys", "new", "tiny")
     assert "no key for tiny" in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
-
-    code, made, _ = call(capsys, monkeypatch, "keys", "new", "tiny", *encrypted)
+    settings = ["protection.name=packed_bfv", "compression.bits=8", "runner.name=processes"]
+    failing("protect site-01 1")
+    with pytest.raises(ConsiliumError, match="no power"):
+        fl_round("tiny", settings, prepared=prepared_tiny)
+    (folder,) = key_folders("tiny")
+    assert "There is a key for run" in refused("keys", "new", "tiny")
+    first = read_public(folder).fingerprint
+    assert first in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
+    code, made, _ = call(capsys, monkeypatch, "keys", "rotate", "tiny")
     assert code == 0
     assert "never to the coordinator" in made
-    assert "There is a key for tiny already" in refused("keys", "new", "tiny", *encrypted)
-    shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
-    (folder,) = key_folders("tiny")
-    first = read_public(folder).fingerprint
-    assert first in shown
-    call(capsys, monkeypatch, "keys", "rotate", "tiny", *encrypted)
     shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
     assert first not in shown
     assert shown.count("packed_bfv") == 1
+    assert "erased 1 of run" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
+    assert "no key of run" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
+    assert "has no key to replace" in refused("keys", "rotate", "tiny")
+    assert call(capsys, monkeypatch, "keys", "new", "tiny")[0] == 0
+    assert len(key_folders("tiny")) == 1
 
 
 @pytest.mark.usefixtures("project")
@@ -161,21 +175,100 @@ def test_ledgers_are_shown_checked_and_limited(capsys, monkeypatch, refused):
     assert "--unit is record or site" in refused(
         "ledger", "budget", "tiny", "--epsilon=1", "--unit=x"
     )
+    assert "--evaluation is untrained or refuse" in refused(
+        "ledger", "budget", "tiny", "--epsilon=1", "--evaluation=x"
+    )
     limited = call(
         capsys, monkeypatch, "ledger", "budget", "tiny", "--epsilon=3", "--site=site-01"
     )[1]
-    assert "site-01: epsilon 3 at delta 1e-05 for each record, of which - is spent" in limited
+    said = "epsilon 3 at delta 1e-05 for each record of site-01"
+    assert f"site-01: {said}, of which - is spent" in limited
     shown = call(capsys, monkeypatch, "ledger", "show", "tiny")[1]
-    assert shown.count("none") == 2
-    assert "epsilon 3 at" in shown
+    assert f"budget: {said}\n" in shown
+    assert "does not say which cases are of one patient" in shown
+    own = held_cases(load_experiment("tiny"), load(*_located())).records(["site-01"], "train")
+    left = [line.split()[-2] for line in shown.splitlines() if "all 3" in line]
+    assert left == [str(len(own))]
     code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
     assert code == 0
-    assert out.count("whole") == 3
-    (path,) = ledger_root().glob("*/site-01-*.jsonl")
+    assert "adrenalmnist3d: whole, 1 entries" in out
+    assert "agrees with the 0 heads found in runs" in out
+    path = ledger_root() / "adrenalmnist3d.jsonl"
     path.write_text(path.read_text().replace('"epsilon": 3.0', '"epsilon": 9.0'))
     code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
     assert code == 1
     assert "entry 1 was changed" in out
+
+
+def _located():
+    experiment = load_experiment("tiny")
+    return locate(experiment.data), experiment.data
+
+
+@pytest.mark.usefixtures("project")
+def test_the_ledger_shows_the_worst_record_and_how_many_have_how_much_left(capsys, monkeypatch):
+    experiment = load_experiment("tiny")
+    cases = held_cases(experiment, load(*_located()))
+    ledger = holder_ledger(experiment)
+    own = {site: cases.records([site], "train") for site in cases.partition.sites}
+    one = Spending("gaussian", "record", 2.0, 0.1, 50, 1.0, 1, "run", "tiny", "site-00")
+    ledger.set_budget(Budget("record", 8.0, 1e-5))
+    ledger.spend(one, own["site-00"])
+    ledger.spend(one, own["site-00"][:4])
+    ledger.spend(replace(one, mechanism=EVALUATION), cases.records(["site-00"], "test"))
+    shown = call(capsys, monkeypatch, "ledger", "show", "tiny")[1]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    found = {row[0]: row[1:] for row in rows if row}
+    worst = epsilon([replace(one, steps=100).release], 1e-5, "prv")
+    expected = [str(len(own["site-00"])), "2", "1", f"{worst:.3g}", "unknown", "no guarantee"]
+    assert found["site-00"] == expected
+    assert found["site-01"] == [str(len(own["site-01"])), "0", "0", "-", "unknown", "-"]
+    others = len(own["site-01"]) + len(own["site-02"])
+    assert found["all 8"] == [str(others)]
+    once = epsilon([one.release], 1e-5, "prv")
+    assert 8 - once >= 6 > 8 - worst >= 4
+    assert found[">= 6"] == [str(len(own["site-00"]) - 4)]
+    assert found[">= 4"] == ["4"]
+    assert found["nothing"] == found["no guarantee"] == ["0"]
+    told = len(cases.records(["site-00"], "test"))
+    assert f"evaluated in the clear: {told} records that were never trained on" in shown
+
+
+@pytest.mark.usefixtures("project")
+def test_verify_compares_with_the_heads_that_runs_have_kept(capsys, monkeypatch):
+    """Both files put back to an older copy: within themselves they are whole."""
+    ledger = holder_ledger(load_experiment("tiny"))
+    one = Spending("gaussian", "record", 2.0, 0.1, 50, 1.0, 1, "run", "tiny", "site-00")
+    ledger.spend(one, ["a"])
+    old = ledger.path.read_bytes(), ledger.head_path.read_bytes()
+    head = asdict(ledger.spend(one, ["a"]))
+    kept = {"holder": "adrenalmnist3d", "head": head}
+    write_json(Path("runs/tiny/r1/ledger/site-00.json"), kept)
+    code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
+    assert code == 0
+    assert "agrees with the 1 heads found in runs" in out
+    ledger.path.write_bytes(old[0])
+    ledger.head_path.write_bytes(old[1])
+    code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
+    assert code == 1
+    assert "run r1 has seen entry 2" in out
+    assert "put back to an older copy, or replaced" in out
+    ledger.path.unlink()
+    ledger.head_path.unlink()
+    assert call(capsys, monkeypatch, "ledger", "verify", "tiny")[0] == 1
+
+
+@pytest.mark.usefixtures("project")
+def test_an_old_ledger_is_taken_over_by_any_command(capsys, monkeypatch):
+    from tests.federated.test_ledger_migration import OLD, write_old
+
+    write_old("site-00-0123456789ab", [OLD])
+    code, out, _ = call(capsys, monkeypatch, "ledger", "show", "tiny")
+    assert code == 0
+    assert "1 entries of 1 ledgers of an older version were taken over" in out
+    assert (
+        "no ledger of an older version" in call(capsys, monkeypatch, "ledger", "migrate", "tiny")[1]
+    )
 
 
 COMMANDS = [
@@ -193,7 +286,7 @@ COMMANDS = [
 
 GROUPS = {
     "keys": ("new", "show", "rotate"),
-    "ledger": ("show", "verify", "budget"),
+    "ledger": ("show", "verify", "budget", "migrate"),
     "sites": ("show", "join"),
 }
 

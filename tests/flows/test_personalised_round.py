@@ -111,12 +111,17 @@ def test_a_masked_payload_does_not_show_the_mask_and_a_plain_one_does(run, monke
 def test_a_noised_style_stands_in_the_ledger(run):
     noise = ["strategy.style_noise.clip=1000", "strategy.style_noise.noise_multiplier=4"]
     folder = run(rounds=1, overrides=[*RESFIM, *noise])
-    (path,) = ledger_root().glob("*/site-00-*.jsonl")
-    (entry,) = Ledger(path).spendings()
+    (path,) = ledger_root().glob("*.jsonl")
+    entry, update = (e for e in Ledger(path).spendings() if e.site == "site-00" and e.trains)
+    assert update.mechanism == "none"
     assert (entry.unit, entry.noise_multiplier, entry.clip) == ("record", 4.0, 1000.0)
     assert (entry.run, entry.round_number) == (folder.run_id, 0)
     assert epsilon([entry.release], 1e-5, "rdp") < 2
     silent = run(rounds=1, overrides=RESFIM)
+    style, _ = (
+        e for e in Ledger(path).spendings(silent.run_id) if e.site == "site-00" and e.trains
+    )
+    assert (style.mechanism, style.round_number) == ("none", 0)
     one, other = (read_memory(f.style_path("site-00"))["style"] for f in (folder, silent))
     assert one.shape == other.shape
     assert (one >= 0).all()

@@ -1,16 +1,19 @@
 """Rounds with privacy: entered before they are released, within the budget, and in the summary."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tasks.aggregate
 import tasks.local_train
 from federated.errors import ConsiliumError
+from federated.home import consilium_home
 from federated.privacy.accounting import epsilon
-from federated.privacy.ledger import Budget, Ledger, ledger_root
-from federated.protection.keys import keys_root
+from federated.privacy.ledger import Budget, Ledger, Spending, ledger_root
+from federated.run_folder import RunFolder
 from federated.site import train_site
 from federated.update_files import read_memory, read_state
 from tasks import track
@@ -22,9 +25,16 @@ DP_SGD = ["privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.delta=1e
 SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.epsilon_per_round=6"]
 
 
-def ledger(site: str) -> Ledger:
-    (path,) = ledger_root().glob(f"*/{site}-*.jsonl")
-    return Ledger(path)
+LEDGER = "adrenalmnist3d.jsonl"
+
+
+def ledger() -> Ledger:
+    return Ledger(ledger_root() / LEDGER)
+
+
+def released(site: str, run: str | None = None) -> list[Spending]:
+    """What a site has released of its training cases."""
+    return [e for e in ledger().spendings(run) if e.site == site and e.trains]
 
 
 def test_what_is_spent_is_in_ledger_summary_and_mlflow(run):
@@ -32,7 +42,7 @@ def test_what_is_spent_is_in_ledger_summary_and_mlflow(run):
     summary = json.loads(folder.summary_path.read_text())
     privacy = summary["privacy"]
     assert (privacy["unit"], privacy["delta"], privacy["accountant"]) == ("record", 1e-3, "prv")
-    entries = ledger("site-00").spendings()
+    entries = released("site-00")
     assert [(e.round_number, e.run) for e in entries] == [(1, folder.run_id), (2, folder.run_id)]
     own = privacy["per_site"]["site-00"]
     assert own["epsilon"] == epsilon([e.release for e in entries], 1e-3, "prv")
@@ -43,7 +53,9 @@ def test_what_is_spent_is_in_ledger_summary_and_mlflow(run):
     assert summary["per_site"]["site-00"]["train_loss"] is None
     assert all(value > 0 for value in folder.records()[0]["epsilon_rdp"].values())
     kept = json.loads(folder.ledger_path("site-00").read_text())
-    assert kept["head"]["count"] == 2
+    # Two rounds of three sites, and what each tells of its validation and test cases.
+    assert kept["head"]["count"] == 2 * 3 * 2
+    assert kept["holder"] == "adrenalmnist3d"
     metrics = track.client().get_run(summary["mlflow_run_id"]).data.metrics
     assert metrics["privacy/epsilon"] == pytest.approx(privacy["epsilon"])
     assert metrics["privacy/epsilon_rdp"] >= privacy["epsilon"]
@@ -66,7 +78,7 @@ def test_a_schedule_and_a_norm_that_follows_are_composed_and_go_on_from_round_to
         *("privacy.noise_schedule=[2, 1]", "privacy.adaptive.rate=0.5"),
     ]
     folder = run(overrides=overrides)
-    first, second = ledger("site-00").spendings()
+    first, second = released("site-00")
     assert first.noise_multiplier == pytest.approx(2 * second.noise_multiplier)
     own = json.loads(folder.summary_path.read_text())["privacy"]["per_site"]["site-00"]
     assert own["epsilon"] == epsilon([first.release, second.release], 1e-3, "prv")
@@ -79,19 +91,61 @@ def test_a_schedule_and_a_norm_that_follows_are_composed_and_go_on_from_round_to
     assert 0.01 < norms[0] < norms[1]
 
 
-def test_site_level_noise_is_new_in_every_run_and_the_same_on_resume(run):
+def test_site_level_noise_is_new_in_every_run(run):
     first, other = run(overrides=SITE, rounds=1), run(overrides=SITE, rounds=1)
     assert (weights(first) != weights(other)).any()
-    (first.round_path(1) / "round.json").unlink()
-    again = run(resume=first.run_id, rounds=1)
-    np.testing.assert_array_equal(weights(again), weights(first))
-    with pytest.raises(ConsiliumError, match=r"made for 1 rounds.*without --rounds"):
-        run(resume=first.run_id, rounds=2)
-    # A round that is made again counts again, although its noise is the same.
-    assert [e.round_number for e in ledger("site-00").spendings(first.run_id)] == [1, 1]
+
+
+@pytest.mark.parametrize("privacy", [SITE, DP_SGD], ids=["site_level", "dp_sgd"])
+def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
+    run, project, consilium_home, tmp_path_factory, monkeypatch, privacy
+):
+    """The run's folder and the home as they lie when the last round's updates have arrived."""
+    add, kept = tasks.aggregate.add_payloads, tmp_path_factory.mktemp("kept") / "copy"
+
+    def copy(folder: RunFolder, round_number: int, asked: list[str]) -> None:
+        if round_number == 2 and not kept.exists():
+            shutil.copytree(project / "runs", kept / "runs", symlinks=True)
+            shutil.copytree(consilium_home, kept / "home")
+        add(folder, round_number, asked)
+
+    monkeypatch.setattr(tasks.aggregate, "add_payloads", copy)
+    whole = run(overrides=privacy)
+    ended = weights(whole)
+    for name, place in (("runs", project / "runs"), ("home", consilium_home)):
+        shutil.rmtree(place)
+        (kept / name).rename(place)
+    for path in whole.round_path(2).glob("site-*"):
+        path.unlink()
+    assert whole.done_rounds() == 1
+    assert not whole.summary_path.exists()
+    resumed = run(resume=whole.run_id)
+    np.testing.assert_array_equal(weights(resumed), ended)
+    assert [e.round_number for e in released("site-00", whole.run_id)] == [1, 2]
+
+
+def test_a_round_that_is_asked_for_after_the_end_is_another_release(run):
+    folder = run(overrides=SITE, rounds=1)
+    ended = weights(folder)
+    assert not list((consilium_home() / "releases").rglob("*.release"))
+    folder.record_path(1).unlink()
+    again = run(resume=folder.run_id, rounds=1)
+    assert (weights(again) != ended).mean() > 0.9
+    assert [e.round_number for e in released("site-00", folder.run_id)] == [1, 1]
     summary = json.loads(again.summary_path.read_text())["privacy"]
     assert summary["epsilon_per_round"] == pytest.approx(6, rel=0.01)
     assert summary["epsilon"] > 6
+
+
+def test_a_run_goes_on_with_more_rounds_unless_its_noise_was_made_for_an_epsilon_in_all(run):
+    folder = run(overrides=SITE, rounds=1)
+    longer = run(resume=folder.run_id, rounds=2)
+    assert [e.round_number for e in ledger("site-00").spendings(folder.run_id)] == [1, 2]
+    own = json.loads(longer.summary_path.read_text())["privacy"]
+    assert own["epsilon"] > own["epsilon_per_round"] == pytest.approx(6, rel=0.01)
+    target = run(overrides=[*SITE[:2], "privacy.epsilon=6"], rounds=1)
+    with pytest.raises(ConsiliumError, match=r"epsilon=6 in all.*made for 1 rounds.*--rounds"):
+        run(resume=target.run_id, rounds=2)
 
 
 def test_seeded_noise_gives_the_same_run_twice_and_says_what_it_costs(run):
@@ -111,10 +165,10 @@ def test_a_norm_of_all_sites_follows_their_updates_and_stands_in_the_ledger(
     run, in_process, protection
 ):
     """Nearly no noise, so that every update is seen to be longer than the first norm."""
-    adaptive = [*SITE[:2], "privacy.noise_multiplier=0.05", "privacy.adaptive.rate=0.5"]
+    adaptive = [*SITE[:2], "privacy.noise_multiplier=0.02", "privacy.adaptive.rate=0.5"]
     first = "privacy.clip=0.001"
     folder = run(overrides=[*adaptive, first, *protection])
-    clips = [entry.clip for entry in ledger("site-00").spendings()]
+    clips = [entry.clip for entry in released("site-00")]
     assert clips == [0.001, pytest.approx(0.001 * np.exp(0.5 * 0.5), rel=0.1)]
     assert read_state(folder.state_path(2)).clip == pytest.approx(0.001 * np.exp(0.5), rel=0.1)
     assert read_state(folder.state_path(1)).clip == clips[1]
@@ -143,16 +197,17 @@ def test_noise_goes_before_quantisation_whose_range_has_room_for_it(run):
 
 def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run):
     run(overrides=DP_SGD, rounds=1)
-    after_one = ledger("site-01").spendings()[0].release
-    spent = epsilon([after_one], 1e-3, "rdp")
-    ledger("site-01").set_budget(Budget("record", spent * 1.01, 1e-3))
+    after_one = released("site-01")[0]
+    spent = epsilon([after_one.release], 1e-3, "rdp")
+    own = ledger().sets.read(after_one.records)
+    ledger().set_budget(Budget("record", spent * 1.01, 1e-3, site="site-01"), own)
     with pytest.raises(ConsiliumError, match=r"site-01 has a privacy budget of .* was not started"):
         run(overrides=DP_SGD, rounds=1)
     folder = run(overrides=[*DP_SGD, "sites.on_dropout=continue"], rounds=1)
     (record,) = folder.records()
     assert record["sites"] == ["site-00", "site-02"]
     assert "privacy budget" in record["dropped"]["site-01"]
-    assert len(ledger("site-01").spendings()) == 1
+    assert len(released("site-01")) == 1
 
 
 def test_it_is_entered_before_it_is_computed(run, monkeypatch):
@@ -167,12 +222,13 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     monkeypatch.setattr(tasks.local_train, "train_site", die)
     with pytest.raises(ZeroDivisionError):
         run(overrides=DP_SGD)
-    spent = [len(Ledger(p).spendings()) for p in ledger_root().glob("*/*.jsonl")]
-    assert sum(spent) >= 1
+    spent = released("site-00") + released("site-01") + released("site-02")
+    assert len(spent) >= 1
 
 
-def test_ledgers_and_secrets_of_noise_lie_outside_the_runs(run, project):
-    run(overrides=SITE, rounds=1)
-    for place in (ledger_root(), keys_root() / "noise"):
+def test_ledgers_and_releases_lie_outside_the_runs_and_are_closed_to_others(run, project):
+    folder = run(overrides=SITE, rounds=1)
+    for place in (ledger_root(), consilium_home() / "releases" / folder.run_id / "site-00"):
         assert not place.is_relative_to(project / "runs")
-        assert all(path.stat().st_mode & 0o077 == 0 for path in place.rglob("*") if path.is_file())
+        assert any(path.is_file() for path in place.rglob("*"))
+        assert all(path.stat().st_mode & 0o077 == 0 for path in (place, *place.rglob("*")))

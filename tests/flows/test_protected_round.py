@@ -1,5 +1,6 @@
 """Rounds under encryption: the same model, fewer bytes, and a coordinator without a secret."""
 
+import dataclasses
 import json
 import os
 import struct
@@ -12,19 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flows.round
 from federated.errors import ConsiliumError
+from federated.exchange import decrypt_site
 from federated.files import read_json
-from federated.protection import PackedBFV
+from federated.protection import Cohort, PackedBFV, ckks
 from federated.protection.keys import (
     SECRET_FILE,
     PublicContext,
     key_folder,
     key_folders,
+    keys_root,
     new_key,
     read_public,
     read_secret,
 )
 from federated.run_folder import latest_run
+from flows.prepare import take_prepared
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -32,6 +37,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 PROCESSES = ["runner.name=processes", "runner.workers=2"]
 SPARSE = ["compression.name=shared_mask", "compression.density=0.03", "compression.bits=8"]
 BFV = ["protection.name=packed_bfv"]
+PARAMETERS = PackedBFV().parameters(100, Cohort(3, 3, 1, 8))
 
 
 def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run):
@@ -44,41 +50,126 @@ def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run):
     assert json.loads(sent)["up"] < 0.025 * json.loads(sent)["up_dense_float32"]
     summary = read_json(encrypted.summary_path)
     assert summary["seconds"]["decrypt"] > 0
+    assert summary["protection"]["min_sites"] == 3
     residuals = [encrypted.memory_paths(f"site-0{k}", "residual") for k in range(3)]
     assert [len(paths) for paths in residuals] == [1, 1, 1]
 
 
-def test_ckks_gives_the_same_model_but_for_its_error(run):
+def test_ckks_gives_the_same_model_but_for_its_error_and_says_what_it_is_made_for(run):
     plain = run(rounds=1)
     encrypted = run(rounds=1, overrides=["protection.name=ckks", *PROCESSES])
     np.testing.assert_allclose(weights(encrypted), weights(plain), atol=1e-5)
     assert (weights(encrypted) != weights(plain)).any()
+    said = read_json(encrypted.summary_path)["protection"]
+    assert (said["name"], said["statistical_security"]) == ("ckks", 40)
+    # Of one round, by three sites, each of which may open twice.
+    assert (said["openings"], said["openings_each_site"]) == (6, 2)
+    assert 1e-7 < said["noise_in_a_sum"] <= 1e-6
+    assert said["computational_security"] == 123
+
+
+def test_ckks_of_levels_gives_the_very_same_model(run, in_process):
+    plain = run(overrides=SPARSE, rounds=1)
+    encrypted = run(overrides=[*SPARSE, "protection.name=ckks", *PROCESSES], rounds=1)
+    np.testing.assert_array_equal(weights(plain), weights(encrypted))
+    assert read_json(encrypted.summary_path)["protection"]["noise_in_a_sum"] is None
+
+
+def test_every_ciphertext_of_a_sum_is_flooded_before_the_coordinator_can_read_it(
+    run, in_process, monkeypatch
+):
+    """Counted where a site opens a sum; what the noise does is in test_flooding.py."""
+    flooded, made = [], ckks.flood
+
+    def counting(parameters):
+        add_noise = made(parameters)
+        return lambda ciphertext: (flooded.append(parameters), add_noise(ciphertext))
+
+    monkeypatch.setattr(ckks, "flood", counting)
+    folder = run(rounds=2, overrides=["protection.name=ckks", *PROCESSES])
+    public = PublicContext.from_json(read_json(folder.context_path))
+    length = len(weights(folder))
+    assert len(flooded) == 2 * public.parameters.ciphertexts(length)
+    assert set(flooded) == {public.parameters}
+    assert public.parameters.flooding.rounds == 2
+
+
+def test_a_run_has_a_key_of_its_own_which_is_erased_at_its_end(run, in_process, failing):
+    settings = ["compression.bits=8", *BFV, *PROCESSES]
+    failing("protect site-01 2")
+    with pytest.raises(ConsiliumError, match="no power"):
+        run(overrides=settings, rounds=2)
+    (stopped,) = key_folders("tiny")
+    before = read_public(stopped)
+    other = run(overrides=settings, rounds=1)
+    assert key_folders("tiny") == [stopped]
+    assert read_json(other.context_path)["fingerprint"] != before.fingerprint
+    failing()
+    resumed = run(resume=stopped.parent.name)
+    assert read_json(resumed.context_path)["fingerprint"] == before.fingerprint
+    assert key_folders("tiny") == []
+    assert not list(keys_root().rglob(SECRET_FILE))
+    longer = run(resume=resumed.run_id, rounds=3)
+    assert longer.done_rounds() == 3
+    assert read_json(longer.context_path)["fingerprint"] != before.fingerprint
 
 
 def test_a_site_without_the_runs_key_is_told_so(project):
-    public = new_key("tiny", PackedBFV().parameters(100, 3, 8))
-    new_key("tiny", public.parameters, replace=True)
-    with pytest.raises(ConsiliumError, match=r"this run uses .*consilium keys rotate"):
-        read_secret("tiny", public)
+    public = new_key("tiny", "run", PARAMETERS)
+    new_key("tiny", "run", PARAMETERS, replace=True)
+    with pytest.raises(ConsiliumError, match=r"this run uses .*consilium keys rotate tiny --run"):
+        read_secret("tiny", "run", public)
+
+
+@pytest.mark.parametrize("protection", ["ckks", "packed_bfv"])
+def test_no_site_opens_the_sum_of_fewer_sites_than_it_asks_for(
+    run, in_process, failing, project, protection
+):
+    failing("protect site-01 1")
+    settings = [f"protection.name={protection}", "compression.bits=8", *PROCESSES]
+    settings += ["sites.on_dropout=continue"]
+    with pytest.raises(ConsiliumError, match=r"is of 2 of 3 sites.*min_sites=3.*missing: site-01"):
+        run(overrides=settings, rounds=1)
+    folder = latest_run(project / "runs", "tiny")
+    assert not folder.state_path(1).exists()
+    assert not folder.sum_path(1).exists()
+    for arrived in (["site-00"], ["site-00", "site-02"], ["site-00", "site-02", "site-00"]):
+        with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once"):
+            decrypt_site(folder.root, "site-00", 1, arrived)
+
+
+def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_trains(
+    run, in_process, monkeypatch, project
+):
+    def two_left(*arguments):
+        return dataclasses.replace(take_prepared(*arguments), excluded=("site-02",))
+
+    monkeypatch.setattr(flows.round, "take_prepared", two_left)
+    settings = ["compression.bits=8", *BFV, *PROCESSES]
+    with pytest.raises(ConsiliumError, match=r"min_sites=3 sites, and 2 are asked"):
+        run(overrides=settings, rounds=1)
+    assert not list((project / "runs").rglob("state.safetensors"))
 
 
 @pytest.mark.parametrize(("mode", "said"), [(0o644, "permissions 644"), (0o600, "cannot be read")])
 def test_a_secret_key_that_others_can_read_or_that_is_damaged_is_refused(project, mode, said):
-    public = new_key("tiny", PackedBFV().parameters(100, 3, 8))
-    path = key_folder("tiny", public.parameters) / SECRET_FILE
+    public = new_key("tiny", "run", PARAMETERS)
+    path = key_folder("tiny", "run", public.parameters) / SECRET_FILE
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     if mode == 0o600:
         path.write_bytes(path.read_bytes()[:50])
     path.chmod(mode)
     with pytest.raises(ConsiliumError, match=said):
-        read_secret("tiny", public)
+        read_secret("tiny", "run", public)
 
 
-# Each waits at its end, so that its memory can be looked through.
+# Each waits at its end, so that its memory can be looked through; the key is not erased before.
 COORDINATOR = """
 import sys
+import flows.round
 from flows.round import fl_round
+flows.round.forget_key = lambda pool, run: None
 fl_round("tiny", prepared=sys.argv[1], overrides=sys.argv[2:], rounds=1)
 print("waiting", flush=True)
 input()
@@ -87,7 +178,7 @@ SITE = """
 from federated.protection import PackedBFV
 from federated.protection.keys import key_folders, read_public, read_secret
 (folder,) = key_folders("tiny")
-secret = read_secret("tiny", read_public(folder))
+secret = read_secret("tiny", folder.parent.name, read_public(folder))
 print("waiting", flush=True)
 input()
 """
@@ -138,7 +229,7 @@ def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(
     with waiting(COORDINATOR, prefect_server, prepared_tiny, *settings) as coordinator:
         (folder,) = key_folders("tiny")
         public = read_public(folder)
-        secret = read_secret("tiny", public)
+        secret = read_secret("tiny", folder.parent.name, public)
         # SEAL frees it with the key, so both are held on to.
         coefficients = secret.key.data()
         patterns = [

@@ -32,6 +32,7 @@ SUMMARY_KEYS = [
     ),
     *(
         "metrics",
+        "classes_absent",
         "spread",
         "confusion",
         "per_site",
@@ -52,6 +53,7 @@ def test_a_run_leaves_summary_model_and_tracking(project):
     summary = json.loads(folder.summary_path.read_text())
     assert list(summary) == SUMMARY_KEYS
     assert summary["data_source"] == "files"
+    assert summary["classes_absent"] == {"val": [], "test": []}
     assert summary["rounds_done"] == 2
     assert summary["strategy"] == {"name": "fedprox", "mu": 0.01}
     assert set(summary["per_site"]) == {"site-00", "site-01", "site-02"}

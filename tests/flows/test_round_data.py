@@ -4,12 +4,16 @@ import json
 
 import pytest
 
+import tasks.aggregate
 from federated.errors import ConsiliumError
+from federated.run_folder import latest_run
 from flows.prepare import fl_prepare
 from tests.conftest import tiny_arrays
 from tests.flows.conftest import full_run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+SITE_LEVEL = ["privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1"]
 
 
 def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
@@ -46,3 +50,26 @@ def test_other_data_are_not_mixed_into_a_run(project, write_npz):
     write_npz(tiny_arrays(seed=1))
     with pytest.raises(ConsiliumError, match="has changed since run"):
         full_run(resume="latest", rounds=2)
+
+
+def test_other_data_are_not_mixed_into_a_run_that_broke_off_in_its_first_round(
+    project, write_npz, monkeypatch
+):
+    """A site may have sent something of the data that were there before."""
+
+    def fail(*_):
+        raise ConsiliumError("The coordinator has no power.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tasks.aggregate, "add_payloads", fail)
+        with pytest.raises(ConsiliumError, match="no power"):
+            full_run(overrides=SITE_LEVEL)
+    folder = latest_run(project / "runs", "tiny")
+    assert folder.done_rounds() == 0
+    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    write_npz(tiny_arrays(seed=1))
+    with pytest.raises(ConsiliumError, match=f"has changed since run {folder.run_id} began"):
+        full_run(resume="latest")
+    assert before == {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    write_npz()
+    assert full_run(resume="latest").done_rounds() == 2

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flows.secagg
 from federated.errors import ConsiliumError
 from federated.protection.keys import keys_root, site_secrets_folder
 from federated.run_folder import MESSAGE_KINDS, latest_run
+from federated.secure_aggregation import answer_site
+from tasks.secagg import forget
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -16,6 +19,13 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 LEVELS = ["compression.bits=8"]
 SECAGG = [*LEVELS, "protection.name=secagg_plus", "runner.name=processes", "runner.workers=2"]
 CONTINUE = ["sites.on_dropout=continue"]
+TWO = ["protection.min_sites=2"]
+
+
+def secrets_of(folder=None):
+    """What sites have kept of rounds, of one run or of all."""
+    place = keys_root() if folder is None else site_secrets_folder("tiny", folder.run_id, "").parent
+    return list(place.rglob("round-*.json"))
 
 
 def test_masked_levels_give_the_very_same_model_and_resume_to_it(run):
@@ -34,6 +44,30 @@ def test_masked_levels_give_the_very_same_model_and_resume_to_it(run):
     assert left == {"round"}
 
 
+@pytest.mark.parametrize("stage", ["share", "protect", "answer"])
+def test_secrets_of_a_site_that_never_answers_are_erased_when_the_round_is_over(
+    run, in_process, failing, stage
+):
+    failing(f"{stage} site-01 1")
+    folder = run(overrides=[*SECAGG, *CONTINUE, *TWO], rounds=1)
+    assert not secrets_of(folder)
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "protect", "answer"])
+def test_secrets_are_erased_when_the_round_is_broken_off(
+    run, in_process, failing, project, monkeypatch, stage
+):
+    made = []
+    monkeypatch.setattr(
+        flows.secagg, "forget", lambda *given: (made.append(secrets_of()), forget(*given))
+    )
+    failing(f"{stage} site-01 1")
+    with pytest.raises(ConsiliumError, match="no power"):
+        run(overrides=SECAGG, rounds=1)
+    assert made[0]
+    assert not secrets_of()
+
+
 def test_secrets_are_erased_once_answered_and_lie_outside_the_runs(run, in_process, project):
     folder = run(overrides=SECAGG, rounds=1)
     place = site_secrets_folder("tiny", folder.run_id, "site-00")
@@ -47,7 +81,7 @@ def test_secrets_are_erased_once_answered_and_lie_outside_the_runs(run, in_proce
 @pytest.mark.parametrize("stage", ["advertise", "share", "protect"])
 def test_a_dropout_before_sending_gives_the_mean_of_the_others(run, in_process, failing, stage):
     failing(f"{stage} site-01 1", "protect site-01 1")
-    masked = run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    masked = run(rounds=1, overrides=[*SECAGG, *CONTINUE, *TWO])
     plain = run(rounds=1, overrides=[*LEVELS, *CONTINUE])
     assert masked.records()[0]["dropped"] == {"site-01": "site-01 has no power."}
     assert masked.records()[0]["sites"] == ["site-00", "site-02"]
@@ -59,6 +93,29 @@ def test_a_site_that_does_not_answer_is_in_the_sum(run, in_process, failing):
     masked = run(rounds=1, overrides=[*SECAGG, *CONTINUE])
     assert masked.records()[0]["dropped"] == {}
     np.testing.assert_array_equal(weights(masked), weights(run(rounds=1, overrides=LEVELS)))
+
+
+def test_no_sum_of_two_sites_is_unmasked(run, in_process, failing, project):
+    failing("protect site-01 1")
+    with pytest.raises(ConsiliumError, match=r"is of 2 of 3 sites.*min_sites=3.*missing: site-01"):
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    assert not latest_run(project / "runs", "tiny").state_path(1).exists()
+
+
+@pytest.mark.parametrize("arrived", [["site-00"], ["site-00", "site-02"], ["site-00"] * 3])
+def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(
+    run, in_process, failing, project, monkeypatch, arrived
+):
+    """Whatever the coordinator lets pass."""
+    failing("answer site-01 1", "answer site-02 1")
+    monkeypatch.setattr(flows.secagg, "forget", lambda *given: None)
+    with pytest.raises(ConsiliumError, match="cannot be unmasked"):
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+    folder = latest_run(project / "runs", "tiny")
+    roster = json.loads(folder.roster_path(1).read_text())
+    folder.roster_path(1).write_text(json.dumps(roster | {"arrived": arrived}))
+    with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once|already answered"):
+        answer_site(folder.root, "site-00", 1)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +146,7 @@ def test_a_site_answers_for_one_sum_a_round(run, in_process, failing):
     """Killed after the answers and resumed with another dropout, the round would leak."""
     failing("answer site-01 1", "answer site-02 1")
     with pytest.raises(ConsiliumError, match="cannot be unmasked"):
-        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
+        run(rounds=1, overrides=[*SECAGG, *CONTINUE, *TWO])
     failing("protect site-02 1")
     with pytest.raises(ConsiliumError, match=r"cannot be unmasked.*missing: site-00"):
         run(resume="latest", rounds=1)
@@ -98,14 +155,19 @@ def test_a_site_answers_for_one_sum_a_round(run, in_process, failing):
     np.testing.assert_array_equal(weights(resumed), weights(run(rounds=1, overrides=LEVELS)))
 
 
-def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, project):
+def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, project, monkeypatch):
     """A round that failed in its last stage leaves all that passed by the coordinator."""
+    kept = {}
+    monkeypatch.setattr(
+        flows.secagg,
+        "forget",
+        lambda *given: kept.update({p.parent.name: p.read_text() for p in secrets_of()}),
+    )
     failing("answer site-01 1", "answer site-02 1")
     with pytest.raises(ConsiliumError):
         run(rounds=1, overrides=[*SECAGG, *CONTINUE])
     folder = latest_run(project / "runs", "tiny")
-    place = site_secrets_folder("tiny", folder.run_id, "site-01")
-    secrets = json.loads((place / "round-001.json").read_text())
+    secrets = json.loads(kept["site-01"])
     hidden = [secrets["own_seed"], secrets["masking_seed"], secrets["sealing"]["private"]]
     passed = {kind: list(folder.round_path(1).glob(f"*.{kind}.json")) for kind in MESSAGE_KINDS}
     assert [len(paths) for paths in passed.values()] == [3, 3, 3, 1]

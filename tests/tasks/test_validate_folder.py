@@ -37,11 +37,11 @@ def which(case):
     return "case_00011" if case == "case_00010" else case
 
 
-def check(folder, out, on_failure, sites=1):
+def check(folder, out, on_failure, sites=1, name="kidney"):
     experiment = resolve(
-        "kidney",
+        name,
         {
-            "data": {"dataset": "kidney", "source": "files", "root": str(folder.parent)},
+            "data": {"dataset": name, "source": "files", "root": str(folder.parent)},
             "sites": {"count": sites, "partition": "iid", "min_cases": 3},
             "validate": {"on_failure": on_failure},
             "model": {"name": "unet"},
@@ -51,7 +51,7 @@ def check(folder, out, on_failure, sites=1):
         },
         "params.yaml",
     )
-    dataset = read_folder(folder, "kidney")
+    dataset = read_folder(folder, name)
     partition = deal(dataset, experiment.sites, 0)
     validation = validate.fn(experiment, dataset, partition, out)
     return validation, dataset, json.loads((out / "validation.json").read_text())
@@ -124,3 +124,63 @@ def test_a_site_can_be_excluded_for_one_bad_case(tmp_path):
     (said,) = report["failures"][validation.excluded[0]]
     assert said.startswith("a mask that is not empty: broken by 1 case")
     assert said.endswith("case_00003/imaging.nii.gz)")
+
+
+def refused(folder, out, **how):
+    with pytest.raises(ConsiliumError) as caught:
+        check(folder, out, "abort", **how)
+    return str(caught.value)
+
+
+def test_labels_that_are_cropped_away_are_named_before_training(tmp_path):
+    folder = tmp_path / "hippocampus"
+    write_phantom(FAMILIES["hippocampus"], folder, 6, seed=0, shape=(30, 40, 30))
+    for path in (
+        folder / "images/hippocampus_002.nii.gz",
+        folder / "labels/hippocampus_002.nii.gz",
+    ):
+        image = nibabel.load(path)
+        rng = np.random.default_rng(0)
+        values = np.pad(np.asarray(image.dataobj), [(0, 60)] * 3)
+        values = values + rng.normal(size=values.shape) if "images" in path.parts else values
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), image.affine), path)
+    said = refused(folder, tmp_path / "out", name="hippocampus")
+    rule = "all labelled voxels left in what the network sees: broken by 1 case"
+    assert f"{rule}, for example anterior 0 of " in said
+    assert "hippocampus_002.nii.gz" in said
+
+
+def test_hidden_files_and_strays_are_named_in_one_pass_with_what_else_is_wrong(tmp_path):
+    folder = tmp_path / "kidney"
+    write_one_empty_mask(folder, 8)
+    for case in sorted(folder.iterdir()):
+        (case / "._imaging.nii.gz").write_bytes(b"Mac OS X")
+    (folder / "case_00001" / "imaging.mha").touch()
+    (folder / "old.zip").touch()
+    said = refused(folder, tmp_path / "out")
+    assert "a mask that is not empty: broken by 1 case" in said
+    assert "no file that belongs to no case: broken by 2 cases" in said
+    assert all(name in said for name in ("imaging.mha", "old.zip"))
+    assert "._" not in said
+
+
+def test_images_that_the_metadata_name_no_patient_of_are_named(tmp_path):
+    folder = tmp_path / "skin"
+    write_phantom(FAMILIES["skin"], folder, 8, seed=0, shape=(40, 48))
+    rows = [f"{'' if n == 3 else n // 2},ISIC_{n:07d}" for n in range(7)]
+    (folder / "HAM10000_metadata.csv").write_text("\n".join(["lesion_id,image_id", *rows]))
+    said = refused(folder, tmp_path / "out", name="skin")
+    assert "a patient for each image, where a table is to name them: broken by 2 cases" in said
+    assert all(name in said for name in ("ISIC_0000003.jpg", "ISIC_0000007.jpg"))
+
+
+def test_masks_of_the_labels_of_brats_until_2022_are_named(tmp_path):
+    folder = tmp_path / "brain"
+    family = FAMILIES["brain"]
+    write_phantom(family, folder, 6, seed=0, shape=(20, 20, 20))
+    for case in family.find(folder).cases:
+        mask = np.asarray(nibabel.load(case.mask).dataobj).copy()
+        mask[mask == 3] = 0
+        nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), case.mask)
+    said = refused(folder, tmp_path / "out", name="brain")
+    assert "known labels: broken by 6 cases, for example has the label 4 and no 3, as" in said

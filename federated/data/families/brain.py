@@ -1,12 +1,20 @@
 """Brain tumours in multi-parametric MRI: BraTS, four modalities."""
 
-import csv
+import re
 from pathlib import Path
 
-from federated.data.families.family import CaseNames, Family, Found, pair
+from federated.data.families.family import CaseNames, Family, Found, Source, pair
+from federated.data.families.file_names import VOLUMES, entries, named, same_text
+from federated.data.families.side_table import read_side_table, whole_number
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 PARTITIONING = "partitioning_1.csv"
+# Beside the cases: FeTS' partitionings and the challenge's own tables.
+BESIDE = ("*.csv", "*.xlsx", "*.json")
+# Enhancing tumour and resection cavity; until 2022 the first had the second's value.
+ENHANCING, CAVITY = 3, 4
+# Time points of the release of 2024, whose masks have resection cavities, begin at 100.
+AFTER_TREATMENT = re.compile(r"BraTS-GLI-\d{5}-[1-9]\d{2}")
 
 
 def find(folder: Path) -> Found:
@@ -15,23 +23,28 @@ def find(folder: Path) -> Found:
     ``BraTS-GLI-NNNNN-TTT`` is the time point TTT of a patient. Institutions are those of FeTS'
     ``partitioning_1.csv`` where it lies beside the cases. A case that lacks a modality is none, and
     its files are strays, and so is a folder without any.
+
+    Raises:
+        ConsiliumError: as :func:`pair`, or the table of institutions cannot be used.
     """
-    institutions = _institutions(folder)
-    images, masks, others = {}, {}, []
-    cases = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    for case in sorted(cases):
-        files = {p.name.split(".")[0].removeprefix(f"{case.name}-"): p for p in case.glob("*.nii*")}
-        if all(modality in files for modality in MODALITIES):
-            images[case.name] = tuple(files[modality] for modality in MODALITIES)
-        else:
-            others += [path for kind, path in files.items() if kind != "seg"] if files else [case]
-        if "seg" in files:
-            masks[case.name] = files["seg"]
+    images: dict[str, dict[str, list[Path]]] = {modality: {} for modality in MODALITIES}
+    masks: dict[str, list[Path]] = {}
+    names = []
+    for case in entries(folder):
+        if case.is_dir():
+            name = same_text(case.name)
+            names.append(name)
+            files = named(entries(case), VOLUMES, start=f"{name}-")
+            for kind, found in (*images.items(), ("seg", masks)):
+                if kind in files:
+                    found.setdefault(name, []).extend(files[kind])
+    institutions = _institutions(folder, names)
     return pair(
-        images,
+        folder,
+        list(images.values()),
         masks,
-        lambda name: (_patient(name), institutions.get(name)),
-        others,
+        lambda name: Source(_patient(name), institutions.get(name)),
+        BESIDE,
     )
 
 
@@ -41,16 +54,32 @@ def _patient(name: str) -> str:
     return start if last.isdigit() and len(last) == 3 and start else name
 
 
-def _institutions(folder: Path) -> dict[str, str]:
-    """The institution of each case."""
+def _institutions(folder: Path, names: list[str]) -> dict[str, str]:
+    """The institution of each case that the table has one of."""
     path = folder / PARTITIONING
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {
-            row["Subject_ID"]: f"institution-{int(row['Partition_ID']):02d}"
-            for row in csv.DictReader(file)
-        }
+    column = "Partition_ID"
+    table = read_side_table(path, names, key="Subject_ID", needed=(column,))
+    return {
+        name: f"institution-{whole_number(row[column], path, column, name):02d}"
+        for name, row in table.items()
+        if row[column]
+    }
+
+
+def _other_labels(name: str, values: frozenset[int]) -> str:
+    """Masks until 2022 have 0, 1, 2 and 4, which was enhancing tumour then.
+
+    Resection cavities without enhancing tumour have the same values, but come with the time points
+    of the release of 2024 alone.
+    """
+    if CAVITY not in values or ENHANCING in values or AFTER_TREATMENT.fullmatch(name):
+        return ""
+    return (
+        "has the label 4 and no 3, as masks of BraTS had until 2022, when 4 was enhancing tumour; "
+        "since then 3 is, and 4 a resection cavity"
+    )
 
 
 def name_files(number: int) -> CaseNames:
@@ -78,4 +107,5 @@ BRAIN = Family(
     "partitioning_1.csv if at hand",
     find=find,
     name_files=name_files,
+    other_labels=_other_labels,
 )

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from federated.data.families.family import CaseNames, Family, Found, by_stem, pair
+from federated.data.families.family import CaseNames, Family, Found, Source, pair
+from federated.data.families.file_names import VOLUMES, entries, named
 
 # Of the 200 labelled volumes at hand (31 to 43, 40 to 59, 24 to 47 voxels) some are larger, but in
 # none does a label reach out of the middle of this size; a larger one takes half as long again.
@@ -10,10 +11,13 @@ SHAPE = (40, 56, 40)
 
 
 def find(folder: Path) -> Found:
-    """``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``; each name is another patient."""
-    images = by_stem(folder / "images", ["*.nii.gz", "*.nii"])
-    masks = by_stem(folder / "labels", ["*.nii.gz", "*.nii"])
-    return pair({n: (p,) for n, p in images.items()}, masks, lambda name: (name, None))
+    """``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``; each name is another patient.
+
+    ``dataset.json`` of the Decathlon may lie beside them.
+    """
+    images = named(entries(folder / "images"), VOLUMES)
+    masks = named(entries(folder / "labels"), VOLUMES)
+    return pair(folder, [images], masks, Source, beside=("dataset.json",))
 
 
 def name_files(number: int) -> CaseNames:

@@ -2,21 +2,28 @@
 
 from pathlib import Path
 
-from federated.data.families.family import CaseNames, Family, Found, pair
+from federated.data.families.family import CaseNames, Family, Found, Source, pair
+from federated.data.families.file_names import VOLUMES, entries, named, same_text
+
+# Beside the cases: the challenge's table of patients, and in a case each annotator's own masks.
+BESIDE = ("*.json", "*.csv", "case_*/instances")
 
 
 def find(folder: Path) -> Found:
     """``case_NNNNN/imaging.nii.gz`` and ``case_NNNNN/segmentation.nii.gz``.
 
-    A case's folder that has neither is a stray.
+    A case's folder that has neither is a stray. The challenge's tables may lie beside them, and
+    ``instances`` in a case.
     """
-    cases = sorted(path for path in folder.glob("case_*") if path.is_dir())
-    images = {c.name: (c / "imaging.nii.gz",) for c in cases if (c / "imaging.nii.gz").is_file()}
-    masks = {
-        c.name: c / "segmentation.nii.gz" for c in cases if (c / "segmentation.nii.gz").is_file()
-    }
-    empty = [case for case in cases if case.name not in images and case.name not in masks]
-    return pair(images, masks, lambda name: (name, None), empty)
+    images: dict[str, list[Path]] = {}
+    masks: dict[str, list[Path]] = {}
+    for case in entries(folder):
+        if case.name.startswith("case_") and case.is_dir():
+            files = named(entries(case), VOLUMES)
+            for kind, found in (("imaging", images), ("segmentation", masks)):
+                if kind in files:
+                    found.setdefault(same_text(case.name), []).extend(files[kind])
+    return pair(folder, [images], masks, Source, BESIDE)
 
 
 def name_files(number: int) -> CaseNames:

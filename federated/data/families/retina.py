@@ -1,29 +1,60 @@
 """Retinal vessels: fundus photographs of two scanners, DRIVE and CHASE_DB1."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from federated.data.families.family import CaseNames, Family, Found, by_stem, pair
+from federated.data.families.family import CaseNames, Family, Found, Source, pair
+from federated.data.families.file_names import PICTURES, Named, entries, named
 
 DRIVE, CHASE = "drive", "chasedb1"
+# Which half of DRIVE a photograph is of; its number is another in each.
+HALVES = ("_training", "_test")
+# Beside the cases: DRIVE's fields of view and second observer, and CHASE_DB1's second observer.
+BESIDE = ("drive/mask", "drive/2nd_manual", "chasedb1/image_*_2ndho.png", "chasedb1/*.docx")
 
 
 def find(folder: Path) -> Found:
     """``drive/images`` with ``drive/1st_manual``, and ``chasedb1/Image_NNL.jpg`` beside its mask.
 
-    The two eyes of a CHASE_DB1 patient are one patient; each data set is a site.
+    The two eyes of a CHASE_DB1 patient are one patient; each data set is a site. The masks of a
+    second observer and of the field of view may lie beside them.
     """
-    drive_masks = by_stem(folder / DRIVE / "1st_manual", ["*_manual1.gif"], "_manual1")
-    chase_masks = by_stem(folder / CHASE, ["*_1stHO.png"], "_1stHO")
-    images = {
-        f"{DRIVE}-{name.split('_')[0]}": (path,)
-        for name, path in by_stem(folder / DRIVE / "images", ["*.tif", "*.png"]).items()
-    } | {
-        f"{CHASE}-{name}": (path,)
-        for name, path in by_stem(folder / CHASE, ["Image_*.jpg"]).items()
+    drive, chase = entries(folder / DRIVE / "images"), entries(folder / CHASE)
+    photographs: dict[str, list[Path]] = {}
+    for path in drive:
+        for name, files in named([path], PICTURES).items():
+            number = next((name.removesuffix(h) for h in HALVES if name.endswith(h)), name)
+            photographs.setdefault(number, []).extend(files)
+    masks = named(entries(folder / DRIVE / "1st_manual"), PICTURES, end="_manual1")
+    # As in a mask's name, an underscore ends the number.
+    eyes = {
+        f"Image_{name}": files
+        for name, files in named(chase, PICTURES, start="Image_").items()
+        if "_" not in name
     }
-    masks = {f"{DRIVE}-{name}": path for name, path in drive_masks.items()}
-    masks |= {f"{CHASE}-{name}": path for name, path in chase_masks.items()}
-    return pair(images, masks, lambda name: (name.rstrip("LR"), name.split("-")[0]))
+    eye_masks = {
+        f"Image_{name}": files
+        for name, files in named(chase, PICTURES, start="Image_", end="_1stHO").items()
+    }
+    return pair(
+        folder,
+        [_of(DRIVE, photographs) | _of(CHASE, eyes)],
+        _of(DRIVE, masks) | _of(CHASE, eye_masks),
+        _source,
+        BESIDE,
+    )
+
+
+def _of(data_set: str, files: Named) -> dict[str, Sequence[Path]]:
+    """The names of one data set's files as those of the family."""
+    return {f"{data_set}-{name}": paths for name, paths in files.items()}
+
+
+def _source(name: str) -> Source:
+    """The data set, and for ``chasedb1-Image_01L`` the patient ``chasedb1-Image_01``."""
+    data_set = name.split("-")[0]
+    both_eyes = data_set == CHASE and name[-1] in "LR"
+    return Source(name[:-1] if both_eyes else name, data_set)
 
 
 def name_files(number: int) -> CaseNames:

@@ -1,11 +1,14 @@
 """Skin lesions: dermoscopy images, HAM10000 with its masks or an ISIC segmentation set."""
 
-import csv
 from pathlib import Path
 
-from federated.data.families.family import CaseNames, Family, Found, by_stem, pair
+from federated.data.families.family import CaseNames, Family, Found, Source, pair
+from federated.data.families.file_names import PICTURES, entries, named
+from federated.data.families.side_table import SideTable, read_side_table
 
 METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata")
+# Tables that come with HAM10000 and ISIC.
+BESIDE = ("ham10000_metadata*", "*.csv")
 
 
 def find(folder: Path) -> Found:
@@ -13,25 +16,25 @@ def find(folder: Path) -> Found:
 
     Where HAM10000's metadata lie beside them, images of one lesion stay together, and the source
     that its column ``dataset`` names is the site.
+
+    Raises:
+        ConsiliumError: as :func:`pair`, or the metadata cannot be used.
     """
-    known = _metadata(folder)
-    images = by_stem(folder / "images", ["*.jpg", "*.png"])
-    masks = by_stem(folder / "masks", ["*.png"], "_segmentation")
-    return pair(
-        {n: (p,) for n, p in images.items()}, masks, lambda name: known.get(name, (name, None))
-    )
-
-
-def _metadata(folder: Path) -> dict[str, tuple[str, str | None]]:
-    """Lesion and source of each image."""
+    images = named(entries(folder / "images"), PICTURES)
+    masks = named(entries(folder / "masks"), PICTURES, end="_segmentation")
     path = next((folder / name for name in METADATA if (folder / name).is_file()), None)
     if path is None:
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {
-            row["image_id"]: (row["lesion_id"], row.get("dataset") or None)
-            for row in csv.DictReader(file)
-        }
+        return pair(folder, [images], masks, Source, BESIDE)
+    table = read_side_table(
+        path, images, key="image_id", needed=("lesion_id",), optional=("dataset",)
+    )
+    return pair(folder, [images], masks, lambda name: _source(table, name), BESIDE)
+
+
+def _source(table: SideTable, name: str) -> Source:
+    """Lesion and source of an image, as the metadata have them."""
+    row = table.get(name, {})
+    return Source(row.get("lesion_id") or None, row.get("dataset") or None)
 
 
 def name_files(number: int) -> CaseNames:

@@ -1,6 +1,6 @@
-"""Who masks with whom: a k-regular graph over the sites of a round (Bell et al. 2020, Sec. 3.2)."""
+"""Who masks with whom: a k-regular graph over a round's sites (Bell et al. 2020, Section 3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from federated.randomness import numpy_generator
 
@@ -13,7 +13,8 @@ def draw_graph(sites: Sequence[str], degree: int, seed: int, round_number: int) 
     A Harary graph over the sites in a random order: each is joined to the ``degree / 2`` before
     and behind it on a circle. With as many neighbours as there are other sites it is complete, as
     in Bonawitz et al. 2017. Everyone draws the same graph from the experiment's seed; the order has
-    to be random with respect to who drops out, not secret.
+    to be random with respect to who drops out and who colludes, so names have to be fixed before
+    the seed (``bounds.py``); it need not be secret.
 
     Args:
         degree: even, at least 2; more than there are other sites means all of them.
@@ -28,3 +29,19 @@ def draw_graph(sites: Sequence[str], degree: int, seed: int, round_number: int) 
         steps = [*range(-degree // 2, 0), *range(1, degree // 2 + 1)]
         result[site] = tuple(sorted(circle[(place + step) % len(circle)] for step in steps))
     return result
+
+
+def parts(neighbours: Neighbours, sites: Collection[str]) -> list[frozenset[str]]:
+    """The connected parts of the graph that is left of ``sites``, the largest first.
+
+    Masks cancel within a part, so that with more than one, each one's sum can be told.
+    """
+    left, found = set(sites), []
+    while left:
+        reached, next_sites = set(), {min(left)}
+        while next_sites:
+            reached |= next_sites
+            left -= next_sites
+            next_sites = {peer for site in next_sites for peer in neighbours.get(site, ())} & left
+        found.append(frozenset(reached))
+    return sorted(found, key=lambda part: (-len(part), min(part)))

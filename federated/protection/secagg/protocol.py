@@ -7,11 +7,16 @@
 4. unmask: of each neighbour, those who are still there give the share of its own seed if its masked
    vector arrived, else that of its masking key's; never both. What is left is the sum.
 
-Guarantee: a coordinator that follows the protocol, together with fewer sites than the threshold
-among the neighbours of a site, learns nothing of that site's levels beyond the sum of all who
-arrived, under the computational Diffie-Hellman assumption on X25519 and AES as a pseudorandom
-function. Sites are not authenticated here: who can replace advertised keys can read along, so the
-channel must be.
+Guarantee: a coordinator that follows the protocol, together with at most the share ``corrupted`` of
+the sites, learns nothing of the levels of the others beyond the sum of all of them that arrived,
+while at most the share ``dropout`` drops out: for certain with the complete graph, except with
+probability 3·2^-40 a round with a sparse one (``bounds.py`` has the conditions), under the
+computational Diffie-Hellman assumption on X25519 and AES as a pseudorandom function. All sites have
+to follow the protocol, those that collude too. So has the coordinator: whether it tells every site
+the same names sites cannot check here, nor that advertised keys are those of the sites. Who can
+replace keys can read along, so the channel has to be authentic. What a site does check, before it
+helps to unmask: that the sites in the sum are connected, so that the masks of none of their groups
+cancel apart from the rest.
 """
 
 import json
@@ -27,7 +32,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from federated.errors import ConsiliumError
 from federated.key_derivation import derive_key
-from federated.protection.secagg.graph import Neighbours
+from federated.protection.secagg.graph import Neighbours, parts
 from federated.protection.secagg.keys import SEED_BYTES, KeyPair, common_key, new_seed
 from federated.protection.secagg.masks import WORDS, add_mask
 from federated.protection.secagg.shares import recover_seed, share_seed
@@ -174,8 +179,10 @@ def answer(
 
     Raises:
         ConsiliumError: it would give both shares of a neighbour, or help to a second sum of the
-            same round, too few have arrived, or a message was changed or is of another round.
+            same round, too few have arrived or in groups that do not mask with each other, or a
+            message was changed or is of another round.
     """
+    refuse_parts(arrived, now)
     both = set(arrived) & set(missing)
     if both:
         raise ConsiliumError(
@@ -206,6 +213,29 @@ def answer(
     return shares
 
 
+def refuse_parts(arrived: Sequence[str], now: Round) -> None:
+    """Refuse a sum of sites whose graph has fallen apart.
+
+    Raises:
+        ConsiliumError: names the smallest group that does not mask with the others.
+    """
+    unknown = sorted(set(arrived) - set(now.neighbours))
+    if unknown:
+        raise ConsiliumError(
+            f"The sum of round {now.number} is said to have {', '.join(unknown)} in it, which "
+            "advertised no keys. Nobody helps to open it."
+        )
+    groups = parts(now.neighbours, arrived)
+    if len(groups) > 1:
+        raise ConsiliumError(
+            f"In round {now.number} so many sites are missing that "
+            f"{', '.join(sorted(groups[-1]))} no longer mask with the other "
+            f"{len(set(arrived)) - len(groups[-1])}: the sum of each group could be told, so "
+            "nobody helps to open it. Resume when they are back; for the next run, leave out "
+            "protection.neighbours or raise protection.dropout."
+        )
+
+
 def unmask(
     total: Masked,
     answers: Mapping[str, Mapping[str, Share]],
@@ -221,8 +251,10 @@ def unmask(
         answers: by the site that answers, its shares of its neighbours.
 
     Raises:
-        ConsiliumError: fewer shares than the threshold; names whose and who is missing.
+        ConsiliumError: fewer shares than the threshold; names whose and who is missing. Or those
+            who arrived are not connected.
     """
+    refuse_parts(arrived, now)
     total = total.copy()
     for site in arrived:
         seed = _recover(site, "own", answers, now)

@@ -1,0 +1,95 @@
+"""Opening files that somebody else wrote: what they ask for is looked at before memory is taken.
+
+A safetensors file begins with the length of its header. The library refuses tensors that do not
+fill the file exactly, so that behind a header of bounded length no tensor is larger than its file.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from federated.errors import ConsiliumError
+
+# Of a model of a thousand sites with a hundred tensors each, with room.
+MOST_HEADER = 32 * 2**20
+LENGTH_BYTES = 8
+# Larger counts are no counts of anything here, and would not fit an index.
+LARGEST_INTEGER = 2**53
+
+
+def refuse_large_file(path: Path | str, most: int, what: str) -> None:
+    """Refuse a file of more than ``most`` bytes; one that is not there is left to who opens it.
+
+    Raises:
+        ConsiliumError: says how large it is.
+    """
+    path = Path(path)
+    if path.is_file() and path.stat().st_size > most:
+        raise ConsiliumError(
+            f"The file {path} is refused: it has {path.stat().st_size} bytes, and {what} has at "
+            f"most {most}. It is damaged, or was not written by this project; have it sent again."
+        )
+
+
+@contextmanager
+def open_tensors(path: Path | str, framework: str, most: int = MOST_HEADER) -> Iterator[Any]:
+    """A safetensors file whose header has at most ``most`` bytes.
+
+    Raises:
+        ConsiliumError: it has more.
+        OSError, SafetensorError, ValueError: as safetensors has it; of whatever it does not know
+            how to say otherwise, a ``ValueError``.
+    """
+    with Path(path).open("rb") as file:
+        said = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    size = Path(path).stat().st_size
+    if said > most:
+        raise ConsiliumError(
+            f"The file {path} is refused: of its {size} bytes it gives {said} to its header, and "
+            f"at most {most} are read. It is damaged or no safetensors file."
+        )
+    try:
+        with safe_open(path, framework=framework) as opened:
+            yield opened
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"a tensor of a kind that is not known ({error!r})") from error
+
+
+def read_fields(text: str | None, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object with exactly the keys of ``kinds``, each with a value of that kind.
+
+    ``float`` takes whole numbers too, and no number is infinite or NaN; ``int`` is from 0 to 2^53;
+    ``object`` is anything, and ``None`` where it is missing.
+
+    Raises:
+        ValueError: says what is missing, not known or of another kind.
+    """
+    try:
+        value = json.loads(text or "")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    value = {key: None for key, kind in kinds.items() if kind is object} | value
+    missing, unknown = sorted(kinds.keys() - value.keys()), sorted(value.keys() - kinds.keys())
+    if missing or unknown:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"has {', '.join(unknown)[:200]}, which is not known"] if unknown else []
+        raise ValueError(f"it {' and '.join(parts)}")
+    for key, kind in kinds.items():
+        if not _is(value[key], kind):
+            raise ValueError(f"its {key} is {value[key]!r:.80}")
+    return value
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return type(value) is int and 0 <= value <= LARGEST_INTEGER
+    return kind is object or type(value) is kind

@@ -1,0 +1,129 @@
+"""An image or a mask as an array with its place in the world, checked when it is made.
+
+Every way into the library, training, validation, prediction, evaluation, joining and serving, makes
+:class:`Volume` of what it was given, so what is checked here is checked everywhere, in the same
+words.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+
+from federated.errors import ConsiliumError
+
+# Sides of a voxel in mm. What lies outside is a wrong unit or a damaged header.
+SMALLEST, LARGEST = 0.01, 100.0
+# Of the volume of a voxel to the product of its sides; far less, and its axes lie in a plane.
+LEAST_VOLUME = 1e-3
+# Affines of the files of one case may differ by rounding in their headers, in mm.
+AFFINE_TOLERANCE = 1e-3
+FLOAT32 = np.dtype(np.float32)
+LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
+
+# What a result is written with, so that it lies as its image does: NIfTI's header, or a picture's
+# EXIF orientation, 1 to 8.
+Frame = Nifti1Header | int
+
+
+class NotFiniteError(ConsiliumError):
+    """An image has ``voxels`` values that are no numbers."""
+
+    def __init__(self, message: str, voxels: int) -> None:
+        super().__init__(message)
+        self.voxels = voxels
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """``values`` ``(channels, *spatial)``, and ``affine`` from voxels to mm; ``None`` of a picture.
+
+    Pictures are ``(channels, height, width)``, upright. ``name`` is that of the file, for messages,
+    and ``frame`` what a mask of it is written with.
+
+    Raises:
+        NotFiniteError: values are NaN, infinite, or too large for 32 bits.
+        ConsiliumError: there are no values or they are no numbers, or ``affine`` is singular or has
+            voxels outside of 0.01 to 100 mm.
+    """
+
+    values: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64] | None
+    name: str = "of an array"
+    frame: Frame | None = None
+
+    def __post_init__(self) -> None:
+        check_numbers(self.values, self.name)
+        if self.affine is not None:
+            _check_affine(self.affine, self.name)
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """The shape without the channels."""
+        return tuple(self.values.shape[1:])
+
+
+def check_numbers(values: npt.NDArray[Any], name: str) -> None:
+    """Refuse an array ``(channels or cases, *spatial)`` with anything but finite numbers.
+
+    Raises:
+        NotFiniteError: says how many voxels, and where the first one is.
+        ConsiliumError: there are no values, or they are not of a numeric type.
+    """
+    if values.dtype.kind not in "buif":
+        raise ConsiliumError(
+            f"The image {name} holds values of the type {values.dtype}, which are no intensities. "
+            "Save it with one real number a voxel."
+        )
+    if not values.size:
+        raise ConsiliumError(f"The image {name} is empty: its shape is {_times(values.shape)}.")
+    if values.dtype.kind != "f":
+        return
+    wrong = ~np.isfinite(values)
+    if values.dtype.itemsize > FLOAT32.itemsize:
+        wrong |= np.abs(values) > LARGEST_FLOAT32
+    voxels = int(wrong.sum())
+    if voxels:
+        first = tuple(int(index) for index in np.argwhere(wrong)[0][1:])
+        raise NotFiniteError(
+            f"The image {name} has {voxels} of {values.size} voxels that are NaN, infinite or too "
+            f"large for 32 bits, the first at {first} counted from 0. Every voxel has to be a "
+            "number: mend the file, or set these voxels to the value of the background.",
+            voxels,
+        )
+
+
+def affine_gap(volumes: Iterable[Volume]) -> float:
+    """By how many mm the affines of some volumes differ at most; 0 where there are none."""
+    affines = [volume.affine for volume in volumes if volume.affine is not None]
+    return max((float(np.abs(a - b).max()) for a, b in pairwise(affines)), default=0.0)
+
+
+def _check_affine(affine: npt.NDArray[np.float64], name: str) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ConsiliumError(
+            f"The affine of the image {name} is {affine.tolist()}, which is no 4x4 matrix of "
+            "numbers. Mend the file's header."
+        )
+    sides = np.linalg.norm(affine[:3, :3], axis=0)
+    if sides.min() < SMALLEST or sides.max() > LARGEST:
+        raise ConsiliumError(
+            f"The header of the image {name} says that a voxel is "
+            f"{' x '.join(f'{side:.6g}' for side in sides)} mm large; sides between {SMALLEST:g} "
+            f"and {LARGEST:g} mm are possible. Mend its affine (sform or qform), or its unit "
+            "(xyzt_units) where the numbers are meant in another."
+        )
+    volume = abs(float(np.linalg.det(affine[:3, :3]))) / float(sides.prod())
+    if volume < LEAST_VOLUME:
+        raise ConsiliumError(
+            f"The affine of the image {name} is singular: its three axes lie in a plane "
+            f"({affine[:3, :3].tolist()}). Mend the file's header (sform or qform)."
+        )
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,110 @@
+"""What a ledger says of records: what touched them, and which budgets are in force for them."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from federated.privacy.composition import (
+    Histories,
+    Touched,
+    meet,
+    touched_patients,
+    touched_records,
+    touched_sites,
+)
+from federated.privacy.record_sets import Records, RecordSet
+from federated.privacy.spending import Budget, Kind, Spending, Unit
+
+Totals = Mapping[str | None, Counter[Kind]]
+# Stands for a record of the holder that no entry and no budget names.
+UNNAMED = ""
+
+
+@dataclass(frozen=True)
+class Account:
+    """``trained`` and ``evaluated`` are what touched each set of records, by training and by
+    evaluation, where ``None`` is every record; ``budgets`` are in the order in which they were
+    set; ``read`` gives the records of a set. ``kept`` holds what depends on the sets alone.
+    """
+
+    trained: Totals
+    evaluated: Totals
+    budgets: Sequence[Budget]
+    read: Callable[[str], Records]
+    kept: dict[Any, Touched]
+
+    def everything(self) -> Records:
+        """Every record that is named anywhere, and :data:`UNNAMED`."""
+        named = {*self.trained, *self.evaluated, *(budget.records for budget in self.budgets)}
+        return frozenset({UNNAMED}).union(*(self.read(name) for name in named if name is not None))
+
+    def trained_on(self) -> Records | None:
+        """The records that any training has touched; ``None`` where that may be any."""
+        if None in self.trained:
+            return None
+        return frozenset().union(*(self.read(name) for name in self.trained if name is not None))
+
+    def in_force(self, unit: Unit, records: Records) -> Iterator[tuple[Budget, Records]]:
+        """The budgets for a unit, each with those of ``records`` for which it is the latest."""
+        left = records
+        for budget in reversed(self.budgets):
+            if budget.unit != unit:
+                continue
+            own = left if budget.records is None else left & self.read(budget.records)
+            if own:
+                yield budget, own
+                left -= own
+            if not left:
+                return
+
+    def histories(self, records: Collection[str], unit: Unit) -> Histories:
+        """What was released of each of ``records``, or of a site that has them."""
+        sets = self._sets()
+        if unit == "record":
+            touched = touched_records(records, sets)
+        else:
+            touched = touched_sites([frozenset(records)] if records else [], sets)
+        return Histories(self._totals(), touched, unit)
+
+    def of_patients(self, patients: Mapping[str, Sequence[str]]) -> Histories:
+        """What was released of each patient, with the records named."""
+        return Histories(self._totals(), touched_patients(patients, self._sets()), "record")
+
+    def with_spending(
+        self, spending: Spending, touched: RecordSet | None, unit: Unit, own: Records
+    ) -> Histories:
+        """What will have been released once ``spending`` is entered, of each record of ``own``,
+        which it touches; or of each site that it touches.
+        """
+        name = touched.name if touched else None
+        totals = dict(self._totals())
+        totals[name] = Counter(totals.get(name, ()))
+        totals[name][Kind.of(spending)] += spending.steps
+        sets = {**self._sets(), name: touched.records if touched else None}
+        # What touches what stays the same from round to round.
+        key = (unit, name, frozenset(sets), own)
+        if key not in self.kept:
+            if len(self.kept) > 64:
+                self.kept.clear()
+            if unit == "record":
+                self.kept[key] = touched_records(own, sets)
+            else:
+                others = [sets[one] for one in self.trained]
+                met = [other for other in others if meet(other, sets[name])]
+                self.kept[key] = touched_sites([sets[name], *met], sets)
+        return Histories(totals, self.kept[key], unit)
+
+    def _totals(self) -> dict[str | None, Counter[Kind]]:
+        both: dict[str | None, Counter[Kind]] = {
+            name: Counter(kinds) for name, kinds in self.trained.items()
+        }
+        for name, kinds in self.evaluated.items():
+            both.setdefault(name, Counter()).update(kinds)
+        return both
+
+    def _sets(self) -> dict[str | None, Records | None]:
+        return {
+            name: None if name is None else self.read(name)
+            for name in (*self.trained, *self.evaluated)
+        }

@@ -1,0 +1,79 @@
+"""Whether a release may happen: the budgets in force for the records that it touches."""
+
+from math import inf, isinf
+
+from federated.errors import RefusalError
+from federated.privacy.account import Account
+from federated.privacy.record_sets import RecordSet
+from federated.privacy.spending import Budget, Spending, Unit
+
+UNITS: tuple[Unit, ...] = ("record", "site")
+
+
+def refuse_beyond(account: Account, spending: Spending, touched: RecordSet | None) -> None:
+    """Refuse a release that would pass a budget; ``touched`` are its records, ``None`` for all.
+
+    Cases that are evaluated in the clear have no bound afterwards. A budget therefore refuses it
+    for those that any training has touched, and training on those that were evaluated. Cases that
+    are only ever evaluated are not limited by it, unless it says so.
+
+    Raises:
+        ConsiliumError: names the budget, what is spent, and what it would become.
+    """
+    records = touched.records if touched else account.everything()
+    for unit in UNITS:
+        for budget, own in account.in_force(unit, records):
+            if isinf(budget.epsilon):
+                continue
+            if not spending.trains:
+                _refuse_evaluation(account, budget, spending, own)
+                continue
+            after = account.with_spending(spending, touched, unit, own)
+            if not after.within(budget.epsilon, budget.delta):
+                needed = after.worst(budget.delta, "prv")
+                before = account.histories(own, unit).worst(budget.delta, "prv")
+                raise _beyond(budget, spending, before, needed)
+
+
+def _refuse_evaluation(
+    account: Account, budget: Budget, spending: Spending, own: frozenset[str]
+) -> None:
+    trained = account.trained_on()
+    both = own if trained is None else own & trained
+    if budget.evaluation == "refuse":
+        why = "which refuses that any case is evaluated in the clear"
+    elif both:
+        why = (
+            f"and {len(both)} of the cases to be evaluated were trained on, or may have been: "
+            "what is told of them in the clear has no bound"
+        )
+    else:
+        return
+    raise RefusalError(
+        f"{spending.site} has a privacy budget of {_limit(budget)}, {why}; so round "
+        f"{spending.round_number} of run {spending.run} was not evaluated there. Leave these cases "
+        "out of validation and test, or have the site's data protection officer change the budget "
+        "with `consilium ledger budget`. Entries of older versions count for every case until "
+        "`consilium ledger migrate` finds out which ones they touched."
+    )
+
+
+def _beyond(budget: Budget, spending: Spending, before: float, needed: float) -> RefusalError:
+    remedy = "add more noise"
+    if needed == inf:
+        if before == inf:
+            remedy = "leave out the cases of which something was released without a bound before"
+        else:
+            name = "dp_sgd" if budget.unit == "record" else "site_level"
+            remedy = f"train with privacy (privacy.name={name})"
+    return RefusalError(
+        f"{spending.site} has a privacy budget of {_limit(budget)} and has spent {before:.3g}; "
+        f"round {spending.round_number} of run {spending.run} would make it {needed:.3g} "
+        f"(mechanism {spending.mechanism!r}), so it was not started there. Let the run go on "
+        f"without it (sites.on_dropout=continue), {remedy}, or have the site's data protection "
+        "officer change it with `consilium ledger budget`."
+    )
+
+
+def _limit(budget: Budget) -> str:
+    return f"epsilon={budget.epsilon:g} at delta={budget.delta:g} for each {budget.unit}"

@@ -1,0 +1,202 @@
+"""ε of what a ledger says, for each record and for a site: different records, different histories.
+
+Records that the same entries touched have one history. Those whose entries count alike are told
+apart no further, so that there are few, and ε is worked out once for each.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.privacy.accounting import Accountant, Release, epsilon
+from federated.privacy.record_sets import Records
+from federated.privacy.spending import Counted, Kind, Spending, Unit
+
+Integers = npt.NDArray[np.int64]
+# By set of records, the steps of each kind of entry that touched it; None is every record.
+Totals = Mapping[str | None, Mapping[Kind, int]]
+# PRV takes a tenth of a second a history; the further ones count by RDP, which is never lower.
+MOST_BY_PRV = 64
+
+
+def spent(
+    spendings: Iterable[Spending],
+    unit: Unit,
+    delta: float,
+    accountant: Accountant,
+    cases: int = 1,
+) -> float:
+    """The composed ε for a unit that all of ``spendings`` touched; infinite where one has no bound.
+
+    Where only Rényi divergences are known of a mechanism, ε is by those whatever ``accountant``
+    says. ``cases`` is that of :meth:`Kind.for_unit`.
+    """
+    steps: Counter[Kind] = Counter()
+    for spending in spendings:
+        steps[Kind.of(spending)] += spending.steps
+    counted = {kind: kind.for_unit(unit, cases) for kind in steps}
+    return _composed([(counted[kind], number) for kind, number in steps.items()], delta, accountant)
+
+
+def _composed(
+    parts: Sequence[tuple[Counted | None, int]], delta: float, accountant: Accountant
+) -> float:
+    releases = []
+    for counted, steps in parts:
+        if counted is None:
+            return inf
+        if counted.rdp_only:
+            accountant = "rdp"
+        releases.append(Release(counted.noise_multiplier, counted.sampling_rate, steps))
+    return epsilon(releases, delta, accountant)
+
+
+@dataclass(frozen=True)
+class Touched:
+    """Which sets of records touch which units: ``cases`` ``(units, sets)``, how many records of
+    each unit are in each set, and ``counts`` ``(units,)``, how many units that row stands for."""
+
+    sets: tuple[str | None, ...]
+    cases: Integers
+    counts: Integers
+
+
+def touched_records(records: Iterable[str], sets: Mapping[str | None, Records | None]) -> Touched:
+    """For each record as a unit; ``sets`` has the members of each set, ``None`` for all records."""
+    return _touched([(record,) for record in records], sets)
+
+
+def touched_patients(
+    patients: Mapping[str, Sequence[str]], sets: Mapping[str | None, Records | None]
+) -> Touched:
+    """For each patient as a unit, with its records."""
+    return _touched(list(patients.values()), sets)
+
+
+def touched_sites(
+    sites: Sequence[Records | None], sets: Mapping[str | None, Records | None]
+) -> Touched:
+    """For each site as a unit: a set touches it that has any record of it; ``None`` is all."""
+    cases = np.zeros((len(sites), len(sets)), np.int64)
+    for row, site in enumerate(sites):
+        for column, members in enumerate(sets.values()):
+            cases[row, column] = meet(site, members)
+    return _distinct(tuple(sets), cases)
+
+
+def meet(one: Records | None, other: Records | None) -> bool:
+    """Whether two sets have a record in common; ``None`` has all."""
+    return one is None or other is None or not one.isdisjoint(other)
+
+
+def _touched(units: Sequence[Sequence[str]], sets: Mapping[str | None, Records | None]) -> Touched:
+    places: dict[str, list[int]] = {}
+    for row, unit in enumerate(units):
+        for record in unit:
+            places.setdefault(record, []).append(row)
+    cases = np.zeros((len(units), len(sets)), np.int64)
+    sizes = np.array([len(unit) for unit in units], np.int64)
+    for column, members in enumerate(sets.values()):
+        if members is None:
+            cases[:, column] = sizes
+            continue
+        met = places.keys() & members
+        rows = [row for record in met for row in places[record]]
+        np.add.at(cases[:, column], rows, 1)
+    return _distinct(tuple(sets), cases)
+
+
+def _distinct(sets: tuple[str | None, ...], cases: Integers) -> Touched:
+    rows, counts = np.unique(cases, axis=0, return_counts=True) if len(cases) else (cases, [])
+    return Touched(sets, rows, np.asarray(counts, np.int64))
+
+
+class Histories:
+    """What was released of each of some units, histories that count alike taken together.
+
+    Args:
+        totals: by set of records, what touched it.
+        touched: which sets touch which units.
+    """
+
+    def __init__(self, totals: Totals, touched: Touched, unit: Unit) -> None:
+        columns: dict[Counted, Integers] = {}
+        unbounded = np.zeros(len(touched.cases), np.int64)
+        for number, name in enumerate(touched.sets):
+            column = touched.cases[:, number]
+            for cases in np.unique(column[column > 0]):
+                here = (column == cases).astype(np.int64)
+                for kind, steps in totals.get(name, {}).items():
+                    counted = kind.for_unit(unit, int(cases) if unit == "record" else 1)
+                    if counted is None:
+                        unbounded |= here
+                    else:
+                        start = columns.setdefault(counted, np.zeros_like(unbounded))
+                        columns[counted] = start + here * steps
+        self._columns = tuple(columns)
+        stacked = np.stack([unbounded, *columns.values()], axis=1)
+        stacked[unbounded > 0, 1:] = 0
+        rows, place = np.unique(stacked, axis=0, return_inverse=True)
+        self._rows: Integers = rows
+        self.counts: Integers = np.bincount(
+            place.reshape(-1), weights=touched.counts, minlength=len(rows)
+        ).astype(np.int64)
+
+    def epsilons(self, delta: float, accountant: Accountant) -> list[float]:
+        """ε of each history; ``counts`` says of how many units it is.
+
+        By ``prv`` those of the :data:`MOST_BY_PRV` that have spent most by RDP, the others by RDP.
+        """
+        found = [self._epsilon(row, delta, "rdp") for row in self._rows]
+        if accountant == "prv":
+            finite = [number for number, value in enumerate(found) if value != inf]
+            for number in sorted(finite, key=lambda n: -found[n])[:MOST_BY_PRV]:
+                found[number] = self._epsilon(self._rows[number], delta, "prv")
+        return found
+
+    def worst(self, delta: float, accountant: Accountant) -> float:
+        """The largest ε of all; 0 without any.
+
+        By ``prv`` it is that of the history that comes out largest, or where :data:`MOST_BY_PRV`
+        of them did not settle it, the largest of the others by RDP, which is never lower.
+        """
+        by_rdp = sorted(
+            ((self._epsilon(row, delta, "rdp"), number) for number, row in enumerate(self._rows)),
+            reverse=True,
+        )
+        if accountant == "rdp" or not by_rdp or by_rdp[0][0] == inf:
+            return by_rdp[0][0] if by_rdp else 0.0
+        most = 0.0
+        for tried, (bound, number) in enumerate(by_rdp):
+            if bound <= most:
+                break
+            if tried == MOST_BY_PRV:
+                return bound
+            most = max(most, self._epsilon(self._rows[number], delta, "prv"))
+        return most
+
+    def within(self, limit: float, delta: float) -> bool:
+        """Whether no history has an ε above ``limit``, RDP being asked first, which is quick."""
+        if not len(self._rows):
+            return True
+        if self._rows[:, 0].any():
+            return False
+        # One history that has all that any has.
+        most = self._rows.max(axis=0)
+        if self._epsilon(most, delta, "rdp") <= limit:
+            return True
+        return self.worst(delta, "rdp") <= limit or self.worst(delta, "prv") <= limit
+
+    def _epsilon(self, row: Integers, delta: float, accountant: Accountant) -> float:
+        if row[0]:
+            return inf
+        parts = [
+            (counted, int(steps))
+            for counted, steps in zip(self._columns, row[1:], strict=True)
+            if steps
+        ]
+        return _composed(parts, delta, accountant)

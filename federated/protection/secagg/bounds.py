@@ -1,0 +1,154 @@
+"""How many neighbours and which threshold a round of SecAgg+ needs (Bell et al. 2020, Section 3).
+
+Of n sites at most ⌊δn⌋ drop out and at most ⌊γn⌋ look at what they get and tell the coordinator. A
+graph of degree k with threshold t among the h = k + 1 holders of a site's shares has to do three
+things, each for all sites at once except with probability 2^-40 (their definition of a good graph):
+
+1. *Connected.* Those who neither drop out nor collude stay connected: else the coordinator learns
+   the sum of each part, and not of all. The graph joins each site to the k/2 before and behind it
+   on a circle in random order, so it falls apart only where two stretches of k/2 sites in a row are
+   all gone or colluding. There are fewer than n²/2 pairs of stretches, and one pair is gone with
+   probability Π_{i<k} (b−i)/(n−i), b = ⌊δn⌋ + ⌊γn⌋.
+2. *Covered.* Fewer than t of any site's holders collude, else they could recover both of its seeds.
+   Of k neighbours, drawn from n − 1, as many collude as a hypergeometric variable says; the bound
+   is n times its tail.
+3. *Recoverable.* At least t of any site's holders stay: n times the tail of the same with ⌊δn⌋.
+   Else nothing is told, but the round is lost.
+
+More than half of the holders have to be needed besides: else a coordinator could tell one half that
+a site had dropped out and the other half that it had not, and get both of its secrets.
+
+With the complete graph all three hold for certain where γn < t ≤ n − δn; no sites are gone or
+collude beyond these shares. The order on the circle comes from the experiment's seed, which
+everybody knows: the bounds for a sparse graph hold against sites that were chosen, and that drop
+out, without regard to that order. So names have to be fixed before the seed, and a coordinator that
+picks seed, names or dropouts to its liking is outside of them; the complete graph needs none of
+this.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import log2
+
+from scipy.stats import hypergeom
+
+# −log2 of the probability that a graph is not as it should be.
+SIGMA = 40
+# Up to so many neighbours, all others are taken: masks cost little, and nothing is left to chance.
+FEWEST_NEIGHBOURS = 20
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The degree of a round's graph, and how many holders of a site's shares have to stay."""
+
+    neighbours: int
+    threshold: int
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How many of n sites may drop out, and how many collude, as shares of n."""
+
+    dropout: float
+    corrupted: float
+
+    def gone(self, sites: int) -> int:
+        """How many may drop out."""
+        return int(self.dropout * sites)
+
+    def colluding(self, sites: int) -> int:
+        """How many may collude."""
+        return int(self.corrupted * sites)
+
+
+def unconnected(sites: int, neighbours: int, shares: Shares) -> float:
+    """log2 of the bound on the probability that the honest who stay are not connected."""
+    if neighbours >= sites - 1:
+        return float("-inf")
+    bad = shares.gone(sites) + shares.colluding(sites)
+    if bad < neighbours:
+        return float("-inf")
+    pair = sum(log2((bad - i) / (sites - i)) for i in range(neighbours))
+    return 2 * log2(sites) - 1 + pair
+
+
+def uncovered(sites: int, graph: Graph, shares: Shares) -> float:
+    """log2 of the bound on the probability that ``threshold`` holders of some site collude.
+
+    The site itself is honest, and one of its own holders.
+    """
+    return _tail(sites, graph.neighbours, shares.colluding(sites), graph.threshold)
+
+
+def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
+    """log2 of the bound on the probability that too few holders of some site stay."""
+    lost = graph.neighbours + 1 - graph.threshold + 1
+    return _tail(sites, graph.neighbours, shares.gone(sites), lost)
+
+
+def _tail(sites: int, drawn: int, marked: int, least: int) -> float:
+    """log2 of n·P[at least ``least`` of ``drawn`` others are among the ``marked``]."""
+    if least > min(drawn, marked):
+        return float("-inf")
+    tail = float(hypergeom.sf(least - 1, sites - 1, marked, drawn))
+    return log2(sites) + log2(tail) if tail > 0 else float("-inf")
+
+
+def broken(sites: int, graph: Graph, shares: Shares) -> str | None:
+    """What a graph does not do with probability 1 − 2^-40, in words; ``None`` if it does all."""
+    holders = graph.neighbours + 1
+    if not holders < 2 * graph.threshold <= 2 * holders:
+        return (
+            f"the threshold has to be from {holders // 2 + 1}, more than half of a site's "
+            f"{holders} holders, to {holders}"
+        )
+    faults = {
+        f"the graph of {graph.neighbours} neighbours may fall apart": unconnected(
+            sites, graph.neighbours, shares
+        ),
+        f"{graph.threshold} of a site's {holders} holders may collude": uncovered(
+            sites, graph, shares
+        ),
+        f"fewer than {graph.threshold} of a site's {holders} holders may stay": unrecoverable(
+            sites, graph, shares
+        ),
+    }
+    for fault, bound in faults.items():
+        if bound > -SIGMA:
+            return f"{fault}, with a probability of up to 2^{min(0.0, bound):.0f}"
+    return None
+
+
+def threshold_for(sites: int, neighbours: int, shares: Shares) -> int | None:
+    """The threshold nearest to two thirds of the holders that does what it has to, if one does."""
+    if unconnected(sites, neighbours, shares) > -SIGMA:
+        return None
+    holders = neighbours + 1
+    least = holders // 2 + 1
+    wanted = max(least, -(-2 * holders // 3))
+    for threshold in sorted(range(least, holders + 1), key=lambda t: (abs(t - wanted), t)):
+        if broken(sites, Graph(neighbours, threshold), shares) is None:
+            return threshold
+    return None
+
+
+@lru_cache(maxsize=64)
+def fit_graph(
+    sites: int, shares: Shares, neighbours: int | None = None, threshold: int | None = None
+) -> Graph | None:
+    """The graph with the fewest neighbours that does what it has to; ``None`` if there is none.
+
+    Args:
+        sites: n, those asked in a round.
+        shares: how many drop out and collude.
+        neighbours: the degree, if it is given.
+        threshold: the threshold, if it is given.
+    """
+    everyone = sites - 1
+    degrees = [*range(FEWEST_NEIGHBOURS, everyone, 2), everyone]
+    for degree in degrees if neighbours is None else [neighbours]:
+        found = threshold_for(sites, degree, shares) if threshold is None else threshold
+        if found is not None and broken(sites, Graph(degree, found), shares) is None:
+            return Graph(degree, found)
+    return None

@@ -1,0 +1,82 @@
+"""A small federation on disk whose stages a test calls itself, as a coordinator could."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from federated.config import load_experiment
+from federated.data.deal import deal
+from federated.data.load import load, locate
+from federated.data.prepared import write_dealt
+from federated.exchange import write_initial_state
+from federated.files import read_json, write_json
+from federated.privacy_report import report_site
+from federated.private_release import plan_site
+from federated.run_folder import RunFolder, new_run
+from federated.site import train_site
+from federated.update import ModelUpdate
+from federated.update_files import read_update
+from federated.worker import new_model, worker_context
+
+SITE = "site-00"
+# SGD without momentum: the update is a sum of gradients, as an attack wants it.
+PLAIN = [
+    *("training.optimizer=sgd", "training.momentum=0", "training.lr=0.01", "training.augment=none"),
+    *("sites.partition=iid", "strategy.name=fedavg", "model.name=small_cnn"),
+]
+
+
+def begin(*overrides: str, run_id: str | None = None, excluded: tuple[str, ...] = ()) -> RunFolder:
+    """A run before its first round, in the working folder; ``run_id`` names it anew."""
+    experiment = load_experiment("tiny", [*PLAIN, *overrides])
+    folder = new_run(Path("runs"), experiment)
+    if run_id:
+        target = folder.root.with_name(run_id)
+        shutil.rmtree(target, ignore_errors=True)
+        folder = RunFolder(folder.root.rename(target))
+    located = locate(experiment.data)
+    dataset = load(located, experiment.data)
+    partition = deal(dataset, experiment.sites, experiment.seed)
+    write_dealt(folder.partition_path, experiment, located, dataset, partition)
+    folder.write_inputs(experiment, located, excluded)
+    worker_context.cache_clear()
+    if experiment.privacy.unit:
+        write_json(folder.privacy_path, {s: plan_site(folder.root, s) for s in folder.sites()})
+    write_initial_state(folder, new_model(experiment, dataset.info))
+    return folder
+
+
+def edit(folder: RunFolder, **sections: Mapping[str, Any]) -> None:
+    """Change a run's configuration, as who can write to its folder could."""
+    path = folder.root / "config.json"
+    config = read_json(path)
+    for name, values in sections.items():
+        config[name] = dict(values) if "name" in values else config[name] | values
+    write_json(path, config)
+
+
+def sent(folder: RunFolder, round_number: int = 1, site: str = SITE) -> ModelUpdate:
+    """Ask a site to train, in a process that has not seen the run before; what it sends."""
+    worker_context.cache_clear()
+    train_site(folder.root, site, round_number)
+    return read_update(folder.site_path(round_number, site, "update"))
+
+
+def entries(folder: RunFolder, site: str = SITE) -> int:
+    """How many releases of the run a site's ledger has."""
+    worker_context.cache_clear()
+    return len(report_site(folder.root, site)["releases"])
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the angle between two vectors, in float64."""
+    a, b = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def unrelated(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two vectors are no more alike than independent ones are; wrong once in 10^9 times."""
+    return abs(cosine(one, other)) < 6 / np.sqrt(one.size)

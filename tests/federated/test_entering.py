@@ -1,0 +1,323 @@
+"""Whatever leaves a site is entered first, and no change of the data's files or dealing opens a
+ledger without the history and the budget of its records."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from federated.config import load_experiment
+from federated.data.deal import deal
+from federated.data.families import FAMILIES
+from federated.data.folder_phantom import write_phantom
+from federated.data.load import load, locate
+from federated.data.partition import leave_out
+from federated.data.prepared import write_dealt
+from federated.entering import held_cases, holder_ledger, training_records
+from federated.errors import ConsiliumError
+from federated.exchange import write_initial_state
+from federated.files import write_json
+from federated.joining import join_site
+from federated.model_evaluation import evaluate_file
+from federated.model_file import save_model
+from federated.patients import most_of_one
+from federated.privacy.accounting import epsilon
+from federated.privacy.ledger import Budget, ledger_root
+from federated.privacy.spending import EVALUATION, NO_MECHANISM
+from federated.privacy_report import report_site, summarise_privacy
+from federated.private_release import plan_site
+from federated.run_folder import RunFolder, new_run
+from federated.site import evaluate_site, train_site
+from federated.style_exchange import share_style
+from federated.worker import POOLED, model_header, new_model, worker_context
+from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
+
+DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
+
+
+@pytest.fixture
+def begin(tmp_path, write_npz, monkeypatch):
+    """Runs of a tiny experiment up to their first round, without Prefect."""
+    write_npz()
+    monkeypatch.chdir(tmp_path)
+    document = json.loads(json.dumps(TINY_PARAMS))
+    document["defaults"] |= {"model": {"name": "shallow_cnn"}}
+    document["defaults"]["sites"] = {"count": 3, "partition": "iid", "min_cases": 2}
+    document["defaults"]["training"] |= {"augment": "none", "optimizer": "sgd", "momentum": 0}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+
+    def start(privacy=DP, *overrides, dropped=None):
+        items = ["strategy={name: fedavg}", f"privacy={json.dumps(privacy)}", *overrides]
+        experiment = load_experiment("tiny", items)
+        folder = new_run(Path("runs"), experiment)
+        located = locate(experiment.data)
+        dataset = load(located, experiment.data)
+        partition = leave_out(deal(dataset, experiment.sites, experiment.seed), dropped or {})
+        write_dealt(folder.partition_path, experiment, located, dataset, partition)
+        folder.write_inputs(experiment, located, ())
+        worker_context.cache_clear()
+        if experiment.privacy.unit:
+            plans = {site: plan_site(folder.root, site) for site in folder.sites()}
+            write_json(folder.privacy_path, plans)
+        write_initial_state(folder, new_model(experiment, dataset.info))
+        return folder
+
+    return start
+
+
+NONE = {"name": "none"}
+
+
+def ledger_of(folder):
+    return holder_ledger(folder.experiment())
+
+
+def worst(folder, site="site-00"):
+    records = training_records(folder.root, site)
+    return ledger_of(folder).histories(records, "record").worst(1e-3, "rdp")
+
+
+def entered(folder, mechanism):
+    found = ledger_of(folder).spendings(folder.run_id)
+    return [entry for entry in found if entry.mechanism == mechanism]
+
+
+def test_a_run_without_privacy_is_entered_and_refused_under_a_budget(begin):
+    folder = begin(NONE)
+    train_site(folder.root, "site-00", 1)
+    (entry,) = entered(folder, NO_MECHANISM)
+    assert (entry.site, entry.round_number, entry.noise_multiplier) == ("site-00", 1, 0)
+    assert worst(folder) == float("inf")
+    # And so is a private one from then on.
+    ledger_of(folder).set_budget(Budget("record", 8.0, 1e-3))
+    for privacy in (NONE, DP):
+        other = begin(privacy)
+        with pytest.raises(ConsiliumError, match="would make it inf"):
+            train_site(other.root, "site-00", 1)
+        assert not other.site_path(1, "site-00", "update").exists()
+        assert not ledger_of(other).spendings(other.run_id)
+
+
+def test_pooled_cases_are_the_records_of_all_sites(begin):
+    folder = begin(NONE, "strategy={name: central}")
+    train_site(folder.root, POOLED, 1)
+    (entry,) = entered(folder, NO_MECHANISM)
+    everyone = [r for site in folder.sites() for r in training_records(folder.root, site)]
+    assert ledger_of(folder).sets.read(entry.records) == set(everyone)
+    ledger_of(folder).set_budget(Budget("record", 8.0, 1e-3))
+    with pytest.raises(ConsiliumError, match="privacy budget"):
+        train_site(folder.root, POOLED, 1)
+
+
+def _other_container(root):
+    path = root / "data" / "medmnist" / "adrenalmnist3d.npz"
+    arrays = dict(np.load(path))
+    np.savez_compressed(path, **arrays)
+
+
+def _other_test_image(root):
+    path = root / "data" / "medmnist" / "adrenalmnist3d.npz"
+    arrays = dict(np.load(path))
+    arrays["test_images"][0, 0, 0, 0] ^= 1
+    np.savez(path, **arrays)
+
+
+def _one_case_more(root):
+    path = root / "data" / "medmnist" / "adrenalmnist3d.npz"
+    arrays, more = dict(np.load(path)), tiny_arrays(seed=9)
+    for name in ("train_images", "train_labels"):
+        arrays[name] = np.concatenate([arrays[name], more[name][:2]])
+    np.savez(path, **arrays)
+
+
+CHANGES = {
+    "another seed": (None, ["seed=1"]),
+    "another number of sites": (None, ["sites.count=4"]),
+    "another partition": (None, ["sites.partition=dirichlet"]),
+    "sites of other sizes": (None, ["sites.partition=quantity"]),
+    "scanner profiles": (None, ["sites.scanner_shift=true"]),
+    "the same file zipped anew": (_other_container, []),
+    "another test image": (_other_test_image, []),
+    "two cases more": (_one_case_more, []),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_history_and_budget_stay_with_the_records(begin, tmp_path, change):
+    first = begin()
+    for site in first.sites():
+        train_site(first.root, site, 1)
+    used = worst(first)
+    ledger_of(first).set_budget(Budget("record", 0.5 * used, 1e-3))
+    happened, overrides = CHANGES[change]
+    if happened:
+        happened(tmp_path)
+    other = begin(DP, *overrides)
+    for site in other.sites():
+        assert worst(other, site) >= 0.999 * used
+        with pytest.raises(ConsiliumError, match="privacy budget"):
+            train_site(other.root, site, 1)
+
+
+def test_images_of_another_size_are_other_records(begin):
+    """They may be of the same patients: nobody can tell that from the values."""
+    folder = begin()
+    train_site(folder.root, "site-00", 1)
+    assert ledger_of(folder).histories(["of another size"], "record").worst(1e-3, "rdp") == 0
+
+
+def test_a_case_that_validation_drops_changes_nothing_for_the_others(begin):
+    first = begin()
+    train_site(first.root, "site-00", 1)
+    used, experiment = worst(first), first.experiment()
+    held = held_cases(experiment, load(locate(experiment.data), experiment.data))
+    # As the command line does it.
+    ledger_of(first).set_budget(
+        Budget("record", 0.5 * used, 1e-3), held.records(["site-00"], "train")
+    )
+    case = first.partition().sites["site-00"]["train"][0]
+    other = begin(dropped={"site-00": {"train": [case]}})
+    assert (
+        len(training_records(other.root, "site-00")) == len(held.records(["site-00"], "train")) - 1
+    )
+    assert worst(other) == used
+    with pytest.raises(ConsiliumError, match="privacy budget"):
+        train_site(other.root, "site-00", 1)
+
+
+def test_the_ledger_lies_in_the_home_whatever_the_working_directory(
+    begin, tmp_path, consilium_home
+):
+    folder = begin()
+    train_site(folder.root, "site-00", 1)
+    assert ledger_root() == consilium_home.resolve() / "ledger"
+    os.chdir("/")
+    assert ledger_root() == consilium_home.resolve() / "ledger"
+
+
+def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_alone(begin):
+    folder = begin()
+    ledger_of(folder).set_budget(Budget("record", 100.0, 1e-3))
+    train_site(folder.root, "site-00", 1)
+    evaluate_site(folder.root, "site-00", 0)
+    (entry,) = entered(folder, EVALUATION)
+    cases = worker_context(folder.root).cases
+    told = {*cases.records(["site-00"], "val"), *cases.records(["site-00"], "test")}
+    assert ledger_of(folder).sets.read(entry.records) == told
+    assert ledger_of(folder).evaluated_only() == told
+    assert worst(folder) < float("inf")
+    folder.site_path(0, "site-00", "predictions").unlink()
+    ledger_of(folder).set_budget(Budget("record", 100.0, 1e-3, evaluation="refuse"))
+    with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
+        evaluate_site(folder.root, "site-00", 0)
+    assert not folder.site_path(0, "site-00", "predictions").exists()
+    # A run that evaluates is not begun.
+    with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
+        begin()
+
+
+def test_scores_of_a_model_file_are_entered(begin, tmp_path):
+    from federated.data.prepared import PreparedFolder
+
+    folder = begin(NONE)
+    experiment = folder.experiment()
+    located = locate(experiment.data)
+    dataset = load(located, experiment.data)
+    prepared = PreparedFolder(tmp_path / "prepared")
+    prepared.store_dataset(located)
+    write_dealt(prepared.partition_path, experiment, located, dataset, folder.partition())
+    report = {"failures": [], "excluded_sites": [], "on_failure": "abort", "dropped_cases": {}}
+    write_json(prepared.root / "validation.json", report)
+    header = model_header(experiment, dataset.info, located.source)
+    save_model(tmp_path / "model.safetensors", new_model(experiment, dataset.info), header, {})
+    evaluate_file(experiment, prepared, tmp_path / "model.safetensors")
+    found = ledger_of(folder).spendings()
+    assert [(e.site, e.mechanism) for e in found] == [(s, EVALUATION) for s in folder.sites()]
+
+
+RESFIM = ["strategy={name: resfim}"]
+NOISED = ["strategy={name: resfim, style_noise: {clip: 10, noise_multiplier: 4}}"]
+
+
+@pytest.mark.parametrize(("overrides", "noise"), [(RESFIM, 0.0), (NOISED, 4.0)])
+def test_styles_are_entered_with_noise_and_without(begin, overrides, noise):
+    folder = begin(NONE, *overrides)
+    share_style(folder.root, "site-00")
+    (entry,) = ledger_of(folder).spendings()
+    assert (entry.round_number, entry.noise_multiplier) == (0, noise)
+    assert worst(folder) == (epsilon([entry.release], 1e-3, "rdp") if noise else float("inf"))
+    ledger_of(folder).set_budget(Budget("record", 0.01, 1e-3))
+    with pytest.raises(ConsiliumError, match="privacy budget"):
+        share_style(folder.root, "site-01")
+    assert not folder.style_path("site-01").exists()
+
+
+def test_a_site_that_joins_is_entered_before_it_trains(begin):
+    federation = begin(NONE)
+    write_json(federation.summary_path, {})
+    folder = RunFolder(federation.root / "joined" / "clinic")
+    experiment = federation.experiment()
+    located = locate(experiment.data)
+    dataset = load(located, experiment.data)
+    one = deal(dataset, experiment.sites, experiment.seed)
+    write_dealt(folder.partition_path, experiment, located, dataset, one)
+    folder.write_inputs(experiment, located, ())
+    ledger_of(federation).set_budget(Budget("record", 8.0, 1e-3))
+    with pytest.raises(ConsiliumError, match="would make it inf"):
+        join_site(folder.root, federation.root, "site-00", 1)
+    assert not ledger_of(federation).spendings()
+
+
+def test_the_summary_of_a_run_without_privacy_says_what_the_ledger_has(begin):
+    folder = begin(NONE)
+    train_site(folder.root, "site-00", 1)
+    report = report_site(folder.root, "site-00")
+    assert [entry["mechanism"] for entry in report["releases"]] == [NO_MECHANISM]
+    assert report["head"]["count"] == 1
+    said = summarise_privacy(folder.experiment(), {"site-00": report})
+    assert (said["name"], said["mechanism"]) == ("none", NO_MECHANISM)
+    assert "no guarantee" in said["guarantee"]
+    assert said["epsilon"] is None
+    assert said["epsilon_ledger"] is None
+
+
+def test_noise_from_the_seed_bounds_nothing_in_the_ledger(begin):
+    folder = begin({**DP, "noise": "seeded"})
+    train_site(folder.root, "site-00", 1)
+    assert worst(folder) == float("inf")
+    report = report_site(folder.root, "site-00")
+    assert report["epsilon"] > 0  # of the simulation
+    assert report["epsilon_ledger"] is None
+    ledger_of(folder).set_budget(Budget("record", 1e6, 1e-3))
+    with pytest.raises(ConsiliumError, match="would make it inf"):
+        train_site(folder.root, "site-01", 1)
+
+
+def test_epsilon_of_the_ledger_is_that_of_the_worst_record(begin):
+    first = begin()
+    train_site(first.root, "site-00", 1)
+    other = begin(DP, "seed=1")
+    own = {*training_records(other.root, "site-01")} & {*training_records(first.root, "site-00")}
+    assert own
+    train_site(other.root, "site-01", 1)
+    report = report_site(other.root, "site-01")
+    both = [entry.release for entry in ledger_of(other).spendings()]
+    assert report["epsilon_ledger"] == epsilon(both, 1e-3, "prv")
+    assert report["epsilon_ledger"] > report["epsilon"]
+    assert report["cases_of_one_patient"] is None
+    # MedMNIST has no patients.
+    (warning,) = plan_site(other.root, "site-01")["warnings"]
+    assert "does not say which cases are of one patient" in warning
+
+
+def test_the_patients_of_a_folder_are_known(tmp_path):
+    write_phantom(FAMILIES["retina"], tmp_path / "retina", 24, seed=0, shape=(100, 100))
+    experiment = load_experiment("retina", [f"data.root={tmp_path}"], PROJECT / "params.yaml")
+    cases = held_cases(experiment, load(locate(experiment.data), experiment.data))
+    most = [most_of_one(cases.patients(site, "train")) for site in cases.partition.sites]
+    assert sorted(most) == [1, 2]  # both eyes of a patient, in one of the two sets
+    for site in cases.partition.sites:
+        assert len(cases.patients(site, "train")) == len(cases.records([site], "train"))
