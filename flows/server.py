@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -51,8 +52,8 @@ def start_embedded_server() -> Callable[[], None]:
     The server's login is known to it and to this process alone: the flow and its tasks run here,
     and the workers that train have nothing to say to Prefect.
     """
-    if configured_api():
-        return lambda: None
+    if api := configured_api():
+        return partial(require_let_in, api)
     listening, login = listen(), new_login()
     api = f"http://{HOST}:{port_of(listening)}/api"
     lifetime = ExitStack()
@@ -62,6 +63,30 @@ def start_embedded_server() -> Callable[[], None]:
     process = lifetime.enter_context(running_guarded("prefect", listening, login, TEMPORARY))
     lifetime.enter_context(temporary_settings(updates=client_settings(api, login)))
     return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
+
+
+def require_let_in(api: str) -> None:
+    """Refuse a configured API that refuses us, as one of `consilium serve` does after a new start.
+
+    Whether it answers at all is not looked at here.
+
+    Raises:
+        ConsiliumError: it asks for another login than ``PREFECT_API_AUTH_STRING``.
+    """
+    settings = get_current_settings().api
+    if settings.key:
+        return  # Prefect Cloud's, which has no login of this kind
+    secret = settings.auth_string
+    user, _, password = (secret.get_secret_value() if secret else "").partition(":")
+    with suppress(httpx.HTTPError):
+        auth = (user, password) if secret else None
+        if httpx.get(f"{api}/admin/version", auth=auth, timeout=5).status_code == 401:
+            given = "another one is set" if secret else "none is set"
+            raise ConsiliumError(
+                f"The Prefect server at {api} asks for a login (PREFECT_API_AUTH_STRING), and "
+                f'{given} here. Call eval "$(consilium serve --env)" in this terminal if it is '
+                "that of `consilium serve`, or unset PREFECT_API_URL to use a server of its own."
+            )
 
 
 def client_settings(api: str, login: Login) -> dict[Any, str | bool]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from shlex import quote
 
 from federated.errors import ConsiliumError
-from federated.files import atomic_path
-from federated.home import consilium_home
+from federated.files import PRIVATE, atomic_path
+from federated.home import consilium_home, private_folder
 from flows.login import USER, Login
 
 
@@ -48,11 +48,13 @@ class Session:
 
 @contextmanager
 def published(session: Session) -> Iterator[None]:
-    """Keep a session where :func:`running_session` finds it, until the block ends."""
-    folder = _folder()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{os.getpid()}.json"
-    with atomic_path(path, mode=0o600) as temporary:
+    """Keep a session where :func:`running_session` finds it, until the block ends.
+
+    Raises:
+        ConsiliumError: others can open the home.
+    """
+    path = private_folder(_folder()) / f"{os.getpid()}.json"
+    with atomic_path(path, mode=PRIVATE) as temporary:
         temporary.write_text(json.dumps(asdict(session)), encoding="utf-8")
         # Locked before it has its name: a file without a lock is taken for one left behind.
         handle = os.open(temporary, os.O_RDWR)

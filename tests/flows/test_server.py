@@ -3,11 +3,15 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from federated.errors import ConsiliumError
-from flows.server import free_port, running, wait_until_healthy
+from flows.server import free_port, running, start_embedded_server, wait_until_healthy
 from tests.conftest import PROJECT
 
 
@@ -52,6 +56,30 @@ def test_a_process_ends_with_its_block():
         pass
     assert isinstance(process, subprocess.Popen)
     assert process.poll() is not None
+
+
+class AsksForALogin(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        right = "Basic " + b64encode(b"consilium:right").decode()
+        self.send_response(200 if self.headers["Authorization"] == right else 401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("given", "said"), [("consilium:old", "another one"), (None, "none")])
+def test_a_configured_server_that_wants_another_login_is_named(given, said):
+    with HTTPServer(("127.0.0.1", 0), AsksForALogin) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        api = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: given}):
+            wait = start_embedded_server()
+            with pytest.raises(ConsiliumError, match=f"asks for a login .*{said} is set here"):
+                wait()
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: "consilium:right"}):
+            start_embedded_server()()
+        server.shutdown()
 
 
 def test_prefect_starts_no_server_of_its_own(tmp_path):

@@ -67,6 +67,14 @@ def test_a_run_uses_served_servers_as_its_own(copy, call, start):
     assert settings["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{mlflow}"
     call("consilium", "run", "demo", **settings)
     finished(copy)
+    for wrong in ({}, {"PREFECT_API_AUTH_STRING": "consilium:of an earlier start"}):
+        api = {"PREFECT_API_URL": settings["PREFECT_API_URL"]}
+        run = start("consilium", "run", "demo", **api, **wrong)
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode == 1
+        assert "asks for a login (PREFECT_API_AUTH_STRING), and" in said
+        assert 'eval "$(consilium serve --env)"' in said
+        assert "of an earlier start" not in said
 
 
 def answers(port: str) -> bool:
