@@ -119,8 +119,8 @@ def _of_prepared(
     row: Mapping[str, Any],
 ) -> dict[str, str]:
     """``unprepared`` and ``lost``, unless the case has another fault that keeps it from it."""
-    faulty = row["missing"] or row.get("labels") or row["shapes"] != "same"
-    if faulty or not case.mask:
+    differing = row["shapes"] != "same" or row["affines"] != "same"
+    if differing or row["missing"] or row.get("labels") or not case.mask:
         return {}
     if any(image.values.min() == image.values.max() for image in images):
         return {"unprepared": "an image has one value everywhere"}
