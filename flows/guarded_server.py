@@ -15,6 +15,7 @@ from flows.ports import listen
 
 SECRET = "CONSILIUM_SERVER_SECRET"  # noqa: S105 - a name
 SOCKET = "CONSILIUM_SERVER_SOCKET"
+STORE = "CONSILIUM_MLFLOW_STORE"
 
 
 def prefect(login: Login) -> Guard:
@@ -39,7 +40,8 @@ def mlflow(login: Login) -> Guard:
     """MLflow's server. It has no login page, so the browser asks."""
     from tasks.mlflow_server import tracking_server
 
-    return Guard(tracking_server(), login, _mlflow_is_open, prompts=True)
+    store = os.environ.get(STORE, "sqlite:///mlruns/mlflow.db")
+    return Guard(tracking_server(store), login, _mlflow_is_open, prompts=True)
 
 
 def _prefect_is_open(kind: str, method: str, path: str) -> bool:

@@ -13,6 +13,7 @@ from prefect.settings import temporary_settings
 from rich.console import Console
 
 from federated.config import experiment_names
+from flows.guarded_server import STORE
 from flows.login import USER, Login, new_login
 from flows.ports import HOST, listen_at
 from flows.round import fl_round
@@ -74,8 +75,9 @@ def _servers(
             listening["mlflow"] = stack.enter_context(taken)
             client()  # makes the folder and the database
         console.print("starting the servers, some 20 seconds …")
+        store = {STORE: tracking_uri()}
         started = {
-            name: stack.enter_context(running_guarded(name, listening[name], login))
+            name: stack.enter_context(running_guarded(name, listening[name], login, store))
             for name in listening
         }
         if mlflow:

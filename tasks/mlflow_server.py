@@ -11,17 +11,16 @@ from mlflow.server.constants import (
     SERVE_ARTIFACTS_ENV_VAR,
 )
 
-from tasks.track import tracking_uri
 
+def tracking_server(store: str) -> Any:
+    """The ASGI application for a store, such as ``sqlite:///…``; it asks for no login by itself.
 
-def tracking_server() -> Any:
-    """The ASGI application for the store of this folder; it asks for no login by itself.
-
-    MLflow reads where its store is from the environment of its process.
+    MLflow reads where its store is from the environment of its process. (It is handed in, because
+    ``tasks.track`` knows it, but imports torch, which a server has no use for.)
     """
     os.environ |= {
-        BACKEND_STORE_URI_ENV_VAR: tracking_uri(),
-        REGISTRY_STORE_URI_ENV_VAR: tracking_uri(),
+        BACKEND_STORE_URI_ENV_VAR: store,
+        REGISTRY_STORE_URI_ENV_VAR: store,
         ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
         ARTIFACTS_DESTINATION_ENV_VAR: "./mlartifacts",
         SERVE_ARTIFACTS_ENV_VAR: "true",

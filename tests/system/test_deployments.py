@@ -29,7 +29,7 @@ def exported(said: str) -> dict[str, str]:
     return dict(line.removeprefix("export ").split("=", 1) for line in lines)
 
 
-def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_path):
+def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_path, consilium_home):
     prefect, mlflow = str(free_port()), str(free_port())
     server = start("consilium", "serve", "--prefect-port", prefect, "--mlflow-port", mlflow)
     said = wait_for(server, "Stop with Ctrl-C")
@@ -47,8 +47,9 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_pat
     assert run.returncode == 0, run.stdout.read()
     secret = api["PREFECT_API_AUTH_STRING"].removeprefix("consilium:")
     assert not [line for line in seen if secret in line]
-    # Data, run folder, MLflow's store, Prefect's database and logs; the home is elsewhere.
+    # Data, run folder, MLflow's store, Prefect's database and logs; the home has its one file.
     assert not files_with(secret, tmp_path)
+    assert [path.parent.name for path in files_with(secret, consilium_home)] == ["serve"]
     assert finished(copy)["data_source"] == "files"
     kill_group(server)
     # The servers are processes of their own, and end all the same.
