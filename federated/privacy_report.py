@@ -56,7 +56,8 @@ def report_site(run: Path, site: str) -> dict[str, Any]:
     ``epsilon_patient`` that over the run of a patient who has ``cases_of_one_patient`` cases, the
     most that any has. ``None`` stands for "no guarantee", and for a number that nobody knows. With
     ``privacy.noise=seeded`` the ε of the run are those that secret noise would have had; in the
-    ledger such a release has no bound. The head is kept in the site's home too.
+    ledger such a release has no bound. The head is kept in the site's home too. Which records a
+    release touched is not told: a digest of them would let a guess of them be checked.
     """
     folder, context = RunFolder(run), worker_context(run)
     privacy, ledger = context.experiment.privacy, holder_ledger(context.experiment)
@@ -72,9 +73,13 @@ def report_site(run: Path, site: str) -> dict[str, Any]:
     return {
         **report,
         "steps": sum(spending.steps for spending in own),
-        "releases": [asdict(spending) for spending in own],
+        "releases": [_told(spending) for spending in own],
         "head": asdict(head),
     }
+
+
+def _told(spending: Spending) -> dict[str, Any]:
+    return {key: value for key, value in asdict(spending).items() if key != "records"}
 
 
 def _cases_of_one(run: Path, site: str) -> dict[str, int | None]:

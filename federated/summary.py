@@ -82,7 +82,7 @@ def summarise(
         "peak_rss_mb": None if None in peaks else round(max(peaks), 1),
         "seed": experiment.seed,
         "git_commit": git_commit,
-        "data_md5": data.md5,
+        "data_md5": data.told_md5(experiment.privacy.unit is not None),
         "mlflow_run_id": mlflow_run_id,
         "model_version": model_version,
     }

@@ -122,7 +122,7 @@ def _take(
     dealt = deal(dataset, experiment.sites, experiment.seed)
     (splits,) = dealt.sites.values()
     partition = Partition({site: splits}, dealt.draws, dealt.moved)
-    folder.write_partition(partition, dealt_header(experiment, located))
+    folder.write_partition(partition, dealt_header(experiment, located, located.md5))
     return located, dataset, partition
 
 

@@ -5,6 +5,7 @@ Validation judges each site's own cases, so the partition, which says whose they
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 
@@ -52,7 +53,7 @@ def prepare(
     _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
     dealt = partition(experiment, dataset)
-    header = dealt_header(experiment, data)
+    header = _shared_header(experiment, data)
     folder.write_partition(dealt, header)
     reports = folder.own_reports if experiment.privacy.unit else folder.root
     validation = validate(experiment, dataset, dealt, folder.root, reports)
@@ -80,8 +81,13 @@ def take_prepared(
     reports = folder.own_reports if experiment.privacy.unit else folder.root
     write_report(source.report(), folder.root, reports)
     left = source.partition()
-    folder.write_partition(left, dealt_header(experiment, data))
+    folder.write_partition(left, _shared_header(experiment, data))
     return Prepared(data, dataset, left, excluded)
+
+
+def _shared_header(experiment: Experiment, data: LocatedFile) -> dict[str, Any]:
+    """What a run tells of what its partition was made from."""
+    return dealt_header(experiment, data, data.told_md5(experiment.privacy.unit is not None))
 
 
 def _refuse_other_data(

@@ -81,7 +81,7 @@ def start_tracking(
             "mlflow.source.git.commit": git_commit,
             "mlflow.source.name": "consilium",
             "git_commit": git_commit,
-            "data_md5": data.md5,
+            "data_md5": data.told_md5(experiment.privacy.unit is not None) or "not told",
             "data_source": data.source,
             "dvc_stage": os.environ.get("DVC_STAGE", ""),
             "run_folder": str(folder.root),

@@ -42,6 +42,14 @@ class LocatedFile:
     source: DataSource
     md5: str
 
+    def told_md5(self, private: bool) -> str | None:
+        """The MD5 as others may know it: of a site's own data in a private run, not at all.
+
+        Whoever guesses all records but one could tell by it which one that is. Published files and
+        phantoms are known to everybody.
+        """
+        return None if private and self.source == "files" else self.md5
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -27,10 +27,9 @@ def partition_header(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def dealt_header(experiment: Experiment, data: LocatedFile) -> dict[str, Any]:
+def dealt_header(experiment: Experiment, data: LocatedFile, md5: str | None) -> dict[str, Any]:
     """The settings and the data that a partition was made from."""
-    header = partition_header(experiment)
-    return {**header, "data_source": data.source, "data_md5": data.md5}
+    return {**partition_header(experiment), "data_source": data.source, "data_md5": md5}
 
 
 def write_dealt(
@@ -42,7 +41,7 @@ def write_dealt(
     :meth:`federated.run_folder.RunFolder.write_partition`.
     """
     counts = {"class_counts": case_counts(dataset, partition)}
-    write_partition(path, partition, dealt_header(experiment, data) | counts)
+    write_partition(path, partition, dealt_header(experiment, data, data.md5) | counts)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ A process reads and checks the file wholly once, and from then on only what was 
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -184,9 +185,13 @@ class HashChain:
 
 
 def chained(content: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
-    """The line of an entry that follows the hash ``previous``, and its own hash."""
-    now = datetime.now(UTC).isoformat()
-    text = json.dumps({"time": now, **content, "previous": previous})
+    """The line of an entry that follows the hash ``previous``, and its own hash.
+
+    The hash leaves the site, in the heads that runs keep. The salt hides what it is of: who guesses
+    the records of an entry cannot find out by hashing.
+    """
+    now, salt = datetime.now(UTC).isoformat(), secrets.token_hex(16)
+    text = json.dumps({"time": now, "salt": salt, **content, "previous": previous})
     found = sha256(text.encode()).hexdigest()
     return text[:-1].encode() + _SEAM + found.encode() + _END, found
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import tasks.local_train
+from federated.data.dataset import Split
 from federated.errors import ConsiliumError
 from federated.run_folder import RunFolder
 from federated.site import train_site
+from federated.worker import worker_context
 from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW
 from tasks import track
@@ -74,6 +76,12 @@ def secrets_of(
     return counts, cases
 
 
+def digests_of(folder: RunFolder, split: Split) -> list[str]:
+    """The digest of every record of a split, of all sites."""
+    cases = worker_context(folder.root).cases
+    return [record for site in folder.sites() for record in cases.of(site, split).records]
+
+
 @pytest.mark.parametrize("privacy", [DP_SGD, SITE], ids=["dp_sgd", "site_level"])
 def test_no_label_counts_or_case_indices_leave_the_sites(run, project, spoilt, caplog, privacy):
     spoilt()
@@ -100,6 +108,25 @@ def test_no_label_counts_or_case_indices_leave_the_sites(run, project, spoilt, c
     }
     dropped = json.loads((folder.root / "validation.json").read_text())["dropped"]
     assert list(dropped.values()) == [{"train": 1}]
+
+
+@pytest.mark.parametrize("privacy", [DP_SGD, SITE], ids=["dp_sgd", "site_level"])
+def test_nothing_by_which_a_guess_of_the_records_could_be_checked_leaves_the_sites(
+    run, consilium_home, privacy
+):
+    """A hash of them tells who knows all records but one which one that is."""
+    folder = run(overrides=privacy, rounds=1)
+    sets = [path.stem for path in (consilium_home / "ledger" / "records").glob("*")]
+    ledger = (consilium_home / "ledger" / "adrenalmnist3d.jsonl").read_text()
+    records = {r for split in ("train", "val") for r in digests_of(folder, split)}
+    assert len(sets) >= 6
+    assert len(records) > 40
+    for name, text in shared_texts(folder).items():
+        assert not any(digest in text for digest in (*sets, *records)), name
+        assert folder.data().md5 not in text or name.endswith("inputs.json"), name
+    for entry in map(json.loads, ledger.splitlines()):
+        # The hash of an entry is told, so it is of something that cannot be guessed.
+        assert len(entry["salt"]) == 32
 
 
 def test_what_validation_finds_in_a_private_runs_cases_lies_with_the_sites(run, project, spoilt):
