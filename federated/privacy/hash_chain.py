@@ -72,12 +72,14 @@ class HashChain:
                     private_folder(self.path.parent)
                 held.enter_context(locked(self.path.with_suffix(".lock")))
             except OSError as error:
+                raise ConsiliumError(
+                    f"The {self.what} {self.path} cannot be written to: {error.strerror}. Nothing "
+                    "is released without an entry. Make its folder writable, or name another with "
+                    "CONSILIUM_LEDGER."
+                ) from error
+            except ConsiliumError:
                 if writing:
-                    raise ConsiliumError(
-                        f"The {self.what} {self.path} cannot be written to: {error.strerror}. "
-                        "Nothing is released without an entry. Make its folder writable, or name "
-                        "another with CONSILIUM_LEDGER."
-                    ) from error
+                    raise
             yield
 
     def extends(self, checked: Checked) -> bool:
