@@ -15,7 +15,7 @@ NOT_LOCKED := torch torchvision setuptools triton cuda-bindings cuda-pathfinder 
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test lint types imports check lock ui clean
+.PHONY: help setup run test numerical lint types imports check lock ui clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -45,6 +45,9 @@ run: $(STAMP)  ## the demo experiment end to end
 
 test: $(STAMP)  ## all tests, two at a time; ARGS="-k name" for some
 	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+numerical: $(STAMP)  ## the numerical tests as on a processor without AVX-512
+	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerical $(ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

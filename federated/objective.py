@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
@@ -43,8 +44,13 @@ def gradients_of_cases(
     model: nn.Module,
     trained: Mapping[str, Tensor],
     loss: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor],
+    vectorised: bool = True,
 ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
-    """The gradient of each case, vectorised over cases by torch.func; the model is left as it is.
+    """The gradient of each case, by torch.func; the model is left as it is.
+
+    Both ways are float32 to within rounding of the same gradient. Where a value before a ReLU or
+    within a max-pooling is nearer to the kink than its rounding error, which side it falls on, and
+    so up to some per cent of that case's gradient, depends on the kernels and the processor.
 
     BatchNorm, which mixes cases, has no gradient of a single one. A layer that draws at random
     would draw by a case's place, and raises RuntimeError.
@@ -52,6 +58,7 @@ def gradients_of_cases(
     Args:
         trained: the parameters that gradients are wanted of, by their names.
         loss: from the network and a batch of a single case to its loss.
+        vectorised: whether cases are computed together, by vmap, or one after the other.
 
     Returns:
         From images ``(n, channels, *spatial)`` and targets ``(n, …)`` to ``(n, …)`` for each
@@ -68,10 +75,15 @@ def gradients_of_cases(
 
         return loss(network, image.unsqueeze(0), target.unsqueeze(0))
 
-    vectorised = vmap(grad(of_case), in_dims=(None, 0, 0), randomness="error")
+    one = grad(of_case)
+    several = vmap(one, in_dims=(None, 0, 0), randomness="error")
 
-    def gradients(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = vectorised(values, images, targets)
+    def together(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = several(values, images, targets)
         return found
 
-    return gradients
+    def in_turn(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        found = [one(values, image, target) for image, target in zip(images, targets, strict=True)]
+        return {name: torch.stack([each[name] for each in found]) for name in values}
+
+    return together if vectorised else in_turn
