@@ -21,6 +21,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.cases import LabelledImages
 from federated.data.load import load, locate
 from federated.data.partition import partition_cases
+from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.optimization import local_work
 from federated.privacy import DPSGD, Private, SiteLevel
@@ -64,7 +65,7 @@ class Federation:
                 make = partial(
                     privacy.gradients,
                     release=release,
-                    cases=len(cases),
+                    cases=identities(cases.records),
                     clip=privacy.clip,
                     random=random,
                 )

@@ -18,6 +18,7 @@ from federated.training import place, train
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays
+from tests.federated.conftest import case_names
 
 CPU = torch.device("cpu")
 ARRAYS = tiny_arrays(cases={"train": 48})
@@ -41,7 +42,11 @@ def sent_by(model, cases, privacy=None):
         release = privacy.plan(len(cases), 6, 4, 20)
         random = SecretRandom(bytes(31) + bytes([cases[0]]))
         private = partial(
-            privacy.gradients, release=release, cases=len(cases), clip=privacy.clip, random=random
+            privacy.gradients,
+            release=release,
+            cases=case_names(len(cases)),
+            clip=privacy.clip,
+            random=random,
         )
     settings = TrainingSettings(optimizer="sgd", lr=0.01, momentum=0, batch_size=4, augment="none")
     given = {"seed": 0, "round_number": 1, "rounds": 1, "device": CPU}
