@@ -36,7 +36,8 @@ def result_lines(folder: Path) -> list[str]:
         f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
         f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
         f"down {summary['bytes']['down'] / 1e6:.1f} MB",
-        *protection_lines(summary["protection"]),
+        # Runs of older versions do not say.
+        *protection_lines(summary.get("protection", {"name": "plain"})),
         "",
         "Where to look:",
         f"  {folder}/summary.json   the result, machine-readable",

@@ -38,6 +38,7 @@ SUMMARY_KEYS = [
         "per_site",
         "sensitive_layers",
         "privacy",
+        "protection",
         "bytes",
         "seconds",
         "peak_rss_mb",
