@@ -95,7 +95,7 @@ def require_writable(folder: Path, which: str) -> None:
         ConsiliumError: they cannot; names the folder, and ``which`` it is.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(folder, private=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -69,7 +69,7 @@ def validate(
     private = own is not None and own != folder
     own = own or folder
     if private:
-        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(own, private=True)
     tables = site_tables(dataset, partition)
     broken = _run_suites(experiment, dataset, tables, own / "data_docs")
     dropped: Dropped = {}

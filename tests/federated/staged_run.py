@@ -82,7 +82,7 @@ def begin(experiment: Experiment, runs: Path) -> RunFolder:
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
     dealt = deal(dataset, experiment.sites, 0)
-    folder.write_partition(dealt, dealt_header(experiment, located))
+    folder.write_partition(dealt, dealt_header(experiment, located, located.md5))
     folder.write_inputs(experiment, located, ())
     worker_context.cache_clear()
     if experiment.privacy.unit:
