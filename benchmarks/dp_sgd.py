@@ -5,7 +5,8 @@
 
 Each mode has a process of its own with one thread, and the epochs take turns, so that what else
 the machine does falls on all alike. The ratio is that of the median epochs; the memory is the
-largest of the process less what it had before its first step. Images are random numbers.
+largest of the process less what it had before its first step. Images are random numbers. A Poisson
+sample has more or fewer cases than an epoch; its seconds are brought to as many.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
+from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode
 from federated.privacy.noise import SecretRandom
 from federated.strategies.strategy import LocalRule
@@ -68,15 +70,17 @@ def epoch(
     """
     model, drawn = _prepared(network, cases, device)
     settings = TrainingSettings(lr=1e-3, batch_size=batch, device=device)
-    make = None
+    make, sampled = None, cases
     if mode != NONE:
         release = Release(1.0, batch / cases, cases // batch)
         private = DPSGD(noise_multiplier=1.0, mode=mode)
-        random = SecretRandom(bytes(32))
+        random, names = SecretRandom(bytes(32)), identities(drawn.records)
+        draws = CaseDraws(random, names, release.sampling_rate, release.steps)
+        sampled = sum(map(len, draws.batches()))
         make = partial(
             private.gradients,
             release=release,
-            cases=identities(drawn.records),
+            cases=names,
             clip=private.clip,
             random=random,
         )
@@ -98,8 +102,9 @@ def epoch(
     )
     if where.type == "cuda":
         torch.cuda.synchronize()
-        return time.perf_counter() - started, torch.cuda.max_memory_allocated() / 2**20
-    seconds = time.perf_counter() - started
+    seconds = (time.perf_counter() - started) * cases / sampled
+    if where.type == "cuda":
+        return seconds, torch.cuda.max_memory_allocated() / 2**20
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 
