@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from federated.files import read_json
-from federated.home import consilium_home
+from federated.home import consilium_home, private_folder
 from federated.privacy.hash_chain import Head
 
 
@@ -31,7 +31,7 @@ def keep_head(ledger: Path, head: Head, run: str) -> None:
     if any(kept.head == head for kept in home_heads(ledger)):
         return
     path = _home_path(ledger)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     # The line before may have been cut off by a crash.
     content = {"ledger": str(ledger), "count": head.count, "hash": head.hash, "run": run}
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -149,7 +149,7 @@ def test_two_runs_of_the_same_experiment_have_noise_of_their_own():
 
 def test_the_clip_indicator_of_another_release_has_noise_of_its_own():
     """The update is the same zero each time, and so is the indicator but for its noise."""
-    folder = begin(*MECHANISMS["site_level"], "privacy.adaptive.count_noise=60")
+    folder = begin(*MECHANISMS["site_level"], "privacy.adaptive.count_noise=120")
     below = []
     for number in range(8):
         edit(folder, training={"lr": 10.0 ** -(12 + number)})
