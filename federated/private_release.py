@@ -8,7 +8,8 @@ from typing import Any
 
 from federated.data.cases import Cases
 from federated.data.records import identities
-from federated.entering import enter, refuse_evaluation, training_records
+from federated.entering import enter, holder_ledger, refuse_evaluation, training_records
+from federated.errors import RefusalError
 from federated.files import read_json
 from federated.optimization import local_work
 from federated.patients import patient_warnings
@@ -96,6 +97,7 @@ def begin_release(
     if not isinstance(privacy, Private):
         enter(folder.root, site, round_number, records)
         return None
+    _refuse_missing_rounds(folder, site, round_number)
     release, clip = _planned_round(folder, privacy, site, round_number, clip)
     enter(
         folder.root,
@@ -109,6 +111,27 @@ def begin_release(
     )
     random = _noise_source(folder, privacy, site, round_number)
     return PrivateRound(privacy, release, clip, random)
+
+
+def _refuse_missing_rounds(folder: RunFolder, site: str, round_number: int) -> None:
+    """Refuse to go on where the ledger is not the one that the run was begun with: its epsilon
+    would be that of the last rounds alone.
+
+    Raises:
+        ConsiliumError: a round that the site took part in has no entry.
+    """
+    ledger = holder_ledger(worker_context(folder.root).experiment)
+    entries = ledger.spendings(folder.run_id)
+    entered = {entry.round_number for entry in entries if entry.trains and entry.site == site}
+    done = [r["round"] for r in folder.records() if site in r["sites"]]
+    missing = [number for number in done if number < round_number and number not in entered]
+    if missing:
+        raise RefusalError(
+            f"The privacy ledger {ledger.path} has no entry for round {missing[0]} of run "
+            f"{folder.run_id}, in which {site} took part, so nothing more is released in this run. "
+            "Name the home, or the ledger, that the run was begun with by CONSILIUM_HOME or "
+            "CONSILIUM_LEDGER, or start a new run."
+        )
 
 
 def release_sources(

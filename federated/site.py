@@ -20,6 +20,7 @@ from federated.learning import Arrays as Predictions
 from federated.masked_training import MaskedRule
 from federated.objective import Loss
 from federated.optimization import local_work
+from federated.privacy.site_level import finite_or_zero
 from federated.privacy_report import spent_so_far
 from federated.private_release import PrivateRound, begin_release, release_sources
 from federated.randomness import torch_generator
@@ -154,6 +155,8 @@ def _train(
     below = 0.0
     if private:
         sent, below = private.protect_update(sent)
+    elif experiment.privacy.noise_in_sum:
+        sent = finite_or_zero(sent)
     if result.clip is not None:
         # An outcome of the mechanism, as the update is: it tells no more.
         kept[CLIP] = np.array([result.clip], np.float32)
@@ -202,6 +205,8 @@ def _train_passes(
             purpose="local training" if last else f"local training, pass {number}",
             device=device,
             private=private.make_gradients(cases) if private else None,
+            # Of a private site even that it stopped would be told.
+            stop_diverged=experiment.privacy.unit is None,
         )
         rule.look(model, local_data(folder, experiment, start, cases, loss, device))
         ended.append(layout.flatten(model))

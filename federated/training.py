@@ -109,6 +109,7 @@ def train(
     device: torch.device,
     private: MakeGradients | None = None,
     purpose: str = "local training",
+    stop_diverged: bool = True,
 ) -> LocalResult:
     """Train ``model`` in place on a site's training cases, for a round's epochs or steps.
 
@@ -122,6 +123,7 @@ def train(
         loss: of the task.
         private: makes what computes gradients instead, which then also draws the batches and all
             that is random about their cases.
+        stop_diverged: whether a loss that is no longer finite is an error.
 
     Raises:
         ConsiliumError: the loss is no longer finite, or the device has no such precision.
@@ -162,7 +164,7 @@ def train(
             drawn += len(targets)
             steps += 1
     mean_loss = loss_sum / drawn
-    if not np.isfinite(mean_loss):
+    if stop_diverged and not np.isfinite(mean_loss):
         raise ConsiliumError(
             f"Training at {site} in round {round_number} diverged: the loss is {mean_loss}. "
             "Lower training.lr."

@@ -94,9 +94,12 @@ def _refuse_other_data(
     experiment: Experiment, folder: RunFolder, data: LocatedFile, begun_with: LocatedFile | None
 ) -> None:
     if begun_with and begun_with.md5 != data.md5:
+        private = experiment.privacy.unit is not None
+        now, then = data.told_md5(private), begun_with.told_md5(private)
+        told = f"its MD5 is {now}, then it was {then}" if now and then else "its MD5 is another"
         raise ConsiliumError(
-            f"The data file {data.path} has changed since run {folder.run_id} began: its "
-            f"MD5 is {data.md5}, then it was {begun_with.md5}. Put the old file back to resume, or "
+            f"The data file {data.path} has changed since run {folder.run_id} began: "
+            f"{told}. Put the old file back to resume, or "
             f"start a new run with `consilium run {experiment.name}`."
         )
 

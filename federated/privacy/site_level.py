@@ -77,7 +77,18 @@ class SiteLevel(Private):
         return noised, whether + count_noise * float(random.normal((1,))[0])
 
 
+def finite_or_zero(update: Vector) -> Vector:
+    """``update``, or zeros where a value is no finite number: no clipping would bound it, and who
+    saw that would know that it was not zero.
+    """
+    return update if np.isfinite(update).all() else np.zeros_like(update)
+
+
 def clip_to(update: Vector, norm: float) -> Vector:
-    """``update`` scaled down to at most ``norm`` in length; itself where it is no longer."""
+    """``update`` scaled down to at most ``norm`` in length; itself where it is no longer.
+
+    One that is not finite counts as zero.
+    """
+    update = finite_or_zero(update)
     length = float(np.linalg.norm(update.astype(np.float64)))
     return update if length <= norm else (update * (norm / length)).astype(np.float32)

@@ -10,10 +10,12 @@ things, each for all sites at once except with probability 2^-40 (their definiti
    all gone or colluding. There are fewer than n²/2 pairs of stretches, and one pair is gone with
    probability Π_{i<k} (b−i)/(n−i), b = ⌊δn⌋ + ⌊γn⌋.
 2. *Covered.* Fewer than t of any site's holders collude, else they could recover both of its seeds.
-   Of k neighbours, drawn from n − 1, as many collude as a hypergeometric variable says; the bound
-   is n times its tail.
-3. *Recoverable.* At least t of any site's holders stay: n times the tail of the same with ⌊δn⌋.
-   Else nothing is told, but the round is lost.
+   The graph is drawn over those who have advertised keys: as few as n − ⌊δn⌋, and all who collude
+   among them. Of k neighbours, drawn from one less than these, as many collude as a hypergeometric
+   variable says; the bound is n times its tail.
+3. *Recoverable.* At least t of any site's holders stay, itself among them if it does: the sum of
+   the tails of the same with ⌊δn⌋, and of those sites that drop out themselves with one less. Else
+   nothing is told, but the round is lost.
 
 More than half of the holders have to be needed besides: else a coordinator could tell one half that
 a site had dropped out and the other half that it had not, and get both of its secrets.
@@ -76,23 +78,32 @@ def unconnected(sites: int, neighbours: int, shares: Shares) -> float:
 def uncovered(sites: int, graph: Graph, shares: Shares) -> float:
     """log2 of the bound on the probability that ``threshold`` holders of some site collude.
 
-    The site itself is honest, and one of its own holders.
+    The site itself is honest, and one of its own holders. Others may have dropped out before the
+    graph was drawn, so that the colluding are a larger share of those it is drawn from.
     """
-    return _tail(sites, graph.neighbours, shares.colluding(sites), graph.threshold)
+    drawn_from = sites - shares.gone(sites) - 1
+    return _log2(sites * _tail(drawn_from, graph, shares.colluding(sites), graph.threshold))
 
 
 def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
     """log2 of the bound on the probability that too few holders of some site stay."""
-    lost = graph.neighbours + 1 - graph.threshold + 1
-    return _tail(sites, graph.neighbours, shares.gone(sites), lost)
+    gone, lost = shares.gone(sites), graph.neighbours + 1 - graph.threshold
+    staying = (sites - gone) * _tail(sites - 1, graph, gone, lost + 1)
+    # A site that drops out is no holder of its own shares any more.
+    leaving = gone * _tail(sites - 1, graph, gone - 1, lost) if gone else 0.0
+    return _log2(staying + leaving)
 
 
-def _tail(sites: int, drawn: int, marked: int, least: int) -> float:
-    """log2 of n·P[at least ``least`` of ``drawn`` others are among the ``marked``]."""
+def _tail(others: int, graph: Graph, marked: int, least: int) -> float:
+    """P[at least ``least`` of a site's neighbours, drawn from ``others``, are ``marked``]."""
+    drawn = min(graph.neighbours, others)
     if least > min(drawn, marked):
-        return float("-inf")
-    tail = float(hypergeom.sf(least - 1, sites - 1, marked, drawn))
-    return log2(sites) + log2(tail) if tail > 0 else float("-inf")
+        return 0.0
+    return float(hypergeom.sf(least - 1, others, marked, drawn))
+
+
+def _log2(probability: float) -> float:
+    return log2(probability) if probability > 0 else float("-inf")
 
 
 def broken(sites: int, graph: Graph, shares: Shares) -> str | None:
