@@ -25,13 +25,15 @@ UNNAMED = ""
 class Account:
     """``trained`` and ``evaluated`` are what touched each set of records, by training and by
     evaluation, where ``None`` is every record; ``budgets`` are in the order in which they were
-    set; ``read`` gives the records of a set. ``kept`` holds what depends on the sets alone.
+    set; ``read`` gives the records of a set, ``copies`` how often it has those that it has several
+    times. ``kept`` holds what depends on the sets alone.
     """
 
     trained: Totals
     evaluated: Totals
     budgets: Sequence[Budget]
     read: Callable[[str], Records]
+    copies: Callable[[str], Mapping[str, int]]
     kept: dict[Any, Touched]
 
     def everything(self) -> Records:
@@ -62,14 +64,15 @@ class Account:
         """What was released of each of ``records``, or of a site that has them."""
         sets = self._sets()
         if unit == "record":
-            touched = touched_records(records, sets)
+            touched = touched_records(records, sets, self._copies())
         else:
             touched = touched_sites([frozenset(records)] if records else [], sets)
         return Histories(self._totals(), touched, unit)
 
     def of_patients(self, patients: Mapping[str, Sequence[str]]) -> Histories:
         """What was released of each patient, with the records named."""
-        return Histories(self._totals(), touched_patients(patients, self._sets()), "record")
+        touched = touched_patients(patients, self._sets(), self._copies())
+        return Histories(self._totals(), touched, "record")
 
     def with_spending(
         self, spending: Spending, touched: RecordSet | None, unit: Unit, own: Records
@@ -88,7 +91,8 @@ class Account:
             if len(self.kept) > 64:
                 self.kept.clear()
             if unit == "record":
-                self.kept[key] = touched_records(own, sets)
+                copies = {**self._copies(), name: touched.copies if touched else {}}
+                self.kept[key] = touched_records(own, sets, copies)
             else:
                 others = [sets[one] for one in self.trained]
                 met = [other for other in others if meet(other, sets[name])]
@@ -102,6 +106,10 @@ class Account:
         for name, kinds in self.evaluated.items():
             both.setdefault(name, Counter()).update(kinds)
         return both
+
+    def _copies(self) -> dict[str | None, Mapping[str, int]]:
+        names = (*self.trained, *self.evaluated)
+        return {name: {} if name is None else self.copies(name) for name in names}
 
     def _sets(self) -> dict[str | None, Records | None]:
         return {

@@ -19,6 +19,8 @@ from federated.privacy.spending import Counted, Kind, Spending, Unit
 Integers = npt.NDArray[np.int64]
 # By set of records, the steps of each kind of entry that touched it; None is every record.
 Totals = Mapping[str | None, Mapping[Kind, int]]
+# By set, how often each of its records is held that is held more than once.
+Copies = Mapping[str | None, Mapping[str, int]]
 # PRV takes a tenth of a second a history; the further ones count by RDP, which is never lower.
 MOST_BY_PRV = 64
 
@@ -65,16 +67,23 @@ class Touched:
     counts: Integers
 
 
-def touched_records(records: Iterable[str], sets: Mapping[str | None, Records | None]) -> Touched:
-    """For each record as a unit; ``sets`` has the members of each set, ``None`` for all records."""
-    return _touched([(record,) for record in records], sets)
+def touched_records(
+    records: Iterable[str], sets: Mapping[str | None, Records | None], copies: Copies
+) -> Touched:
+    """For each record as a unit; ``sets`` has the members of each set, ``None`` for all records.
+
+    A record that a set has several times is like a patient of as many cases.
+    """
+    return _touched([(record,) for record in records], sets, copies)
 
 
 def touched_patients(
-    patients: Mapping[str, Sequence[str]], sets: Mapping[str | None, Records | None]
+    patients: Mapping[str, Sequence[str]],
+    sets: Mapping[str | None, Records | None],
+    copies: Copies,
 ) -> Touched:
     """For each patient as a unit, with its records."""
-    return _touched(list(patients.values()), sets)
+    return _touched([tuple(set(records)) for records in patients.values()], sets, copies)
 
 
 def touched_sites(
@@ -93,20 +102,23 @@ def meet(one: Records | None, other: Records | None) -> bool:
     return one is None or other is None or not one.isdisjoint(other)
 
 
-def _touched(units: Sequence[Sequence[str]], sets: Mapping[str | None, Records | None]) -> Touched:
+def _touched(
+    units: Sequence[Sequence[str]], sets: Mapping[str | None, Records | None], copies: Copies
+) -> Touched:
     places: dict[str, list[int]] = {}
     for row, unit in enumerate(units):
         for record in unit:
             places.setdefault(record, []).append(row)
     cases = np.zeros((len(units), len(sets)), np.int64)
     sizes = np.array([len(unit) for unit in units], np.int64)
-    for column, members in enumerate(sets.values()):
+    for column, (name, members) in enumerate(sets.items()):
         if members is None:
             cases[:, column] = sizes
             continue
-        met = places.keys() & members
+        met, several = places.keys() & members, copies.get(name, {})
         rows = [row for record in met for row in places[record]]
-        np.add.at(cases[:, column], rows, 1)
+        often = [several.get(record, 1) for record in met for _ in places[record]]
+        np.add.at(cases[:, column], rows, often)
     return _distinct(tuple(sets), cases)
 
 

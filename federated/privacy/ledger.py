@@ -273,6 +273,7 @@ class Ledger:
             contents.evaluated,
             contents.budgets,
             self.sets.read,
+            self.sets.copies,
             contents.touched,
         )
 

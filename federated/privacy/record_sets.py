@@ -1,11 +1,12 @@
 """Sets of records, each stored once under its own digest.
 
-A set is a text file with the digest of a record a line, sorted, each once; its name is the SHA-256
-of the file, as ``sha256sum`` prints it. An entry that names a set can therefore not be made to mean
-other records: a changed file no longer fits its name.
+A set is a text file with the digest of a record a line, sorted; a record that is held twice stands
+there twice. Its name is the SHA-256 of the file, as ``sha256sum`` prints it. An entry that names a
+set can therefore not be made to mean other records: a changed file no longer fits its name.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -19,25 +20,32 @@ Records = frozenset[str]
 
 @dataclass(frozen=True)
 class RecordSet:
-    """A set of records and its name."""
+    """A set of records and its name; ``copies`` says how often each is held that is held more than
+    once: such a record adds as many terms to a sum over the set."""
 
     name: str
     records: Records
+    copies: Mapping[str, int]
 
 
 @lru_cache(maxsize=1024)
 def _record_set(records: tuple[str, ...]) -> RecordSet:
-    members = frozenset(records)
-    return RecordSet(sha256(_text(members)).hexdigest(), members)
+    return _named(sha256(_text(records)).hexdigest(), records)
+
+
+def _named(name: str, records: Iterable[str]) -> RecordSet:
+    counts = Counter(records)
+    several = {record: count for record, count in counts.items() if count > 1}
+    return RecordSet(name, frozenset(counts), several)
 
 
 def record_set(records: Collection[str]) -> RecordSet:
-    """The set of these records; in which order and how often they stand does not matter."""
+    """The set of these records; in which order they stand does not matter."""
     return _record_set(tuple(records))
 
 
 # By folder and name, the sets that this process has read or written.
-_KNOWN: dict[Path, dict[str, Records]] = {}
+_KNOWN: dict[Path, dict[str, RecordSet]] = {}
 
 
 class RecordSets:
@@ -57,8 +65,8 @@ class RecordSets:
             return
         if not self._whole(one.name):
             with atomic_path(self.path(one.name), 0o600) as temporary:
-                temporary.write_bytes(_text(one.records))
-        self._known[one.name] = one.records
+                temporary.write_bytes(_text(_all(one)))
+        self._known[one.name] = one
 
     def read(self, name: str) -> Records:
         """The records of a set.
@@ -66,24 +74,43 @@ class RecordSets:
         Raises:
             ConsiliumError: it is missing, or not the one that was stored.
         """
+        return self._get(name).records
+
+    def copies(self, name: str) -> Mapping[str, int]:
+        """How often each record of a set is held that is held more than once.
+
+        Raises:
+            ConsiliumError: as :meth:`read`.
+        """
+        return self._get(name).copies
+
+    def _get(self, name: str) -> RecordSet:
         if name not in self._known:
             self._known[name] = self.check(name)
         return self._known[name]
 
-    def check(self, name: str) -> Records:
-        """As :meth:`read`, from the disk."""
+    def check(self, name: str) -> RecordSet:
+        """A set as it is on the disk.
+
+        Raises:
+            ConsiliumError: as :meth:`read`.
+        """
         if not self._whole(name):
             raise ConsiliumError(
                 f"The set of records {self.path(name)}, which entries of the privacy ledger name, "
                 "is missing or was changed. Nothing more is released from this data. Put it back "
                 "from a copy."
             )
-        return frozenset(self.path(name).read_text(encoding="ascii").split())
+        return _named(name, self.path(name).read_text(encoding="ascii").split())
 
     def _whole(self, name: str) -> bool:
         path = self.path(name)
         return path.is_file() and sha256(path.read_bytes()).hexdigest() == name
 
 
-def _text(records: Records) -> bytes:
+def _all(one: RecordSet) -> list[str]:
+    return [record for record in one.records for _ in range(one.copies.get(record, 1))]
+
+
+def _text(records: Iterable[str]) -> bytes:
     return "".join(f"{record}\n" for record in sorted(records)).encode("ascii")

@@ -1,14 +1,11 @@
 """A record is its values: who has it twice at a site adds two terms to a step's sum, not one."""
 
-import pytest
-
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.ledger import Ledger, Spending
 
 TWICE, ONCE = "a" * 64, "b" * 64
 
 
-@pytest.mark.xfail(strict=True, reason="sets of records forget how often a record is in them")
 def test_it_spends_as_a_patient_of_two_cases(tmp_path):
     ledger = Ledger(tmp_path / "holder.jsonl")
     mechanism = ("poisson sampled gaussian", "record", 1.0, 1.0, 1, 1.0, 1, "run", "e", "site-00")

@@ -344,7 +344,7 @@ class TestChanges:
         with pytest.raises(ConsiliumError, match=r"set of records .* missing or was changed"):
             written.head()
         # Written anew with the next entry that names it.
-        written.spend(ONE, ["b", "a", "b"])
+        written.spend(ONE, ["b", "a"])
         assert written.head().count == 5
 
     def test_an_old_head(self, written):
