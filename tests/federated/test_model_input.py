@@ -182,6 +182,12 @@ class TestCases:
         with pytest.raises(ConsiliumError, match="0 x 0 x 0 mm"):
             predict_files(unet, [unet.parent / "x.npz"], unet.parent / "out")
 
+    @pytest.mark.parametrize("affine", [np.array("abc"), np.eye(4) * 1j, np.eye(4) > 0])
+    def test_an_affine_that_is_no_numbers_is_refused(self, unet, affine):
+        np.savez(unet.parent / "x.npz", image=self.VALUES, affine=affine)
+        with pytest.raises(ConsiliumError, match="4x4 real numbers are expected"):
+            predict_files(unet, [unet.parent / "x.npz"], unet.parent / "out")
+
     def test_an_array_without_an_affine_is_on_the_familys_voxels(self, unet):
         family = read_header(unet).family().with_spacing(2.0)
         case = case_of_array(family, self.VALUES, "x")
@@ -209,3 +215,9 @@ def test_pickled_and_missing_arrays_are_refused(classifier):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConsiliumError, match="cannot be read"):
         predict_files(classifier, [path], classifier.parent)
+
+
+def test_a_single_number_is_no_image(classifier):
+    np.savez(classifier.parent / "x.npz", images=np.float64(1))
+    with pytest.raises(ConsiliumError, match="the model takes"):
+        predict_files(classifier, [classifier.parent / "x.npz"], classifier.parent)
