@@ -170,6 +170,15 @@ class TestCases:
         with pytest.raises(ConsiliumError, match=said):
             served(unet)(image[np.newaxis])
 
+    def test_a_request_of_one_modality_may_lack_its_channels(self, unet):
+        found = served(unet)(self.VALUES[np.newaxis])
+        np.testing.assert_array_equal(found, served(unet)(self.VALUES[np.newaxis, np.newaxis]))
+
+    @pytest.mark.parametrize("given", [np.float64(1), np.array([None, {}]), np.array(["a"])])
+    def test_a_request_of_no_array_of_numbers_is_refused(self, unet, given):
+        with pytest.raises(ConsiliumError, match="real numbers"):
+            served(unet)(given)
+
     def test_an_affine_beside_an_array_is_honoured(self, unet):
         model, family = load_model(unet), read_header(unet).family()
         affine = np.diag([-2.0, 1, 1, 1])
