@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def predict_files(
 
     Raises:
         ConsiliumError: a file cannot be read or does not fit the model, or a result would replace
-            its input or another result. Files before it are written whole, the others not at all.
+            its input or another result. In segmentation the masks of all other files are written,
+            and all that cannot be read are named; in classification nothing is written.
     """
     header = read_header(model_path)
     model = load_model(model_path, site)
@@ -62,15 +64,25 @@ def predict_files(
         return [_classify(model, header, files, out / PROBABILITIES)]
     targets = [out / _target_name(path) for path in files]
     _refuse_collisions(files, targets)
+    refused: dict[Path, ConsiliumError] = {}
     for path, target in zip(files, targets, strict=True):
-        _segment(model, family, path, target)
+        try:
+            _segment(model, family, path, target)
+        except ConsiliumError as error:
+            if len(files) == 1:
+                raise
+            refused[path] = error
+    if refused:
+        others = f"; those of the others are in {out}" if len(refused) < len(files) else ""
+        listed = " ".join(dict.fromkeys(map(str, refused.values())))
+        raise ConsiliumError(f"{len(refused)} of {len(files)} files have no mask{others}. {listed}")
     return targets
 
 
 def _target_name(path: Path) -> str:
     name = path.name
     if path.is_dir():
-        return f"{name}.nii.gz"
+        return f"{path.resolve().name}.nii.gz"  # of `.` too
     if is_nifti(path) or is_npz(path):
         return name
     if path.suffix.lower() in PICTURES:
@@ -82,10 +94,15 @@ def _target_name(path: Path) -> str:
 
 
 def _refuse_collisions(files: Sequence[Path], targets: Sequence[Path]) -> None:
-    inputs = {path.resolve() for path in files}
+    inputs = {Path(os.path.realpath(path)) for path in files}
     seen: dict[Path, Path] = {}
     for path, target in zip(files, targets, strict=True):
-        if target.resolve() in inputs:
+        if target.is_dir():
+            raise ConsiliumError(
+                f"The mask of {path} would be {target}, which is a folder. Name another one with "
+                "--out."
+            )
+        if Path(os.path.realpath(target)) in inputs:
             raise ConsiliumError(
                 f"The mask of {path} would replace an input, {target}. Name another folder with "
                 "--out."
@@ -121,7 +138,13 @@ def _case(family: Family, path: Path) -> tuple[PreparedCase, Frame | None]:
         arrays = read_arrays(path, ("image", "affine").__contains__)
         if "image" not in arrays:
             raise ConsiliumError(f"The file {path} has no array `image`, but an `affine`.")
-        affine = np.asarray(arrays.get("affine", np.eye(4)), np.float64)
+        affine = arrays.get("affine", np.eye(4))
+        if affine.dtype.kind not in "uif":
+            raise ConsiliumError(
+                f"The array `affine` of the file {path} is of the type {affine.dtype}; 4x4 real "
+                "numbers are expected. Save it so, or leave it out."
+            )
+        affine = np.asarray(affine, np.float64)
         flat = family.dims == 2
         return case_of_array(family, arrays["image"], str(path), None if flat else affine), None
     volumes = _volumes(family, path)
@@ -170,6 +193,11 @@ def _classify(model: nn.Module, header: ModelHeader, files: Sequence[Path], targ
     return target
 
 
+def _with_channel(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Grey images with an axis of channels; a single number as no image of any shape."""
+    return images[:, np.newaxis] if images.ndim else images[np.newaxis]
+
+
 def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]]]:
     """Batches ``(n, channels, *spatial)`` of a file, by the name of their array."""
     if is_npz(path):
@@ -179,7 +207,7 @@ def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]
             (
                 name,
                 class_images(
-                    np.moveaxis(a, -1, 1) if channels_last and a.ndim > 1 else a[:, np.newaxis],
+                    np.moveaxis(a, -1, 1) if channels_last and a.ndim > 1 else _with_channel(a),
                     header,
                     f"{name} of {path}",
                 ),

@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 
+from federated.errors import ConsiliumError
 from federated.learning.classification import predict
 from federated.model_file import load_model, read_header
 from federated.model_input import CPU, case_of_array, class_images, segmented
@@ -45,12 +46,18 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         if family is None:
             images = class_images(given, self.header, "of the request")
             return predict(model, images, CPU, self.header.classes)
-        found = [np.zeros((0, self.header.classes, *given.shape[2:]))]
+        if not given.ndim or given.dtype.kind not in "buifc":
+            raise ConsiliumError(
+                f"The request is of the shape {given.shape} and the type {given.dtype}; real "
+                "numbers (n, channels, *spatial) are expected. Send it so."
+            )
+        found = []
         for number, image in enumerate(given):
             case = case_of_array(family, image, f"{number} of the request")
             own = case.probabilities_on_own_grid(segmented(model, family, case))
             found.append(own[np.newaxis].astype(np.float64))
-        return np.concatenate(found)
+        empty = np.zeros((0, self.header.classes, *given.shape[2:]))
+        return np.concatenate(found) if found else empty
 
 
 mlflow.models.set_model(ServedModel())

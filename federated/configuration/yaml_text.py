@@ -35,6 +35,10 @@ def parse_yaml(text: str) -> Any:
         where = f"line {mark.line + 1}: " if mark else ""
         problem = error.problem or error.context or "it cannot be parsed"
         raise UnclearYamlError(where + problem.strip()) from error
+    except RecursionError as error:
+        raise UnclearYamlError("it is nested too deep, or in itself by an anchor") from error
+    except KeyError as error:
+        raise UnclearYamlError(f"the value {error} is not of the type that its tag says") from error
     except (YAMLError, ValueError, OverflowError) as error:
         if isinstance(error, UnclearYamlError):
             raise

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from federated.data.families import CaseFiles, Family, Found
-from federated.data.labels_left import can_lose, labels_left, said
-from federated.data.prepared_case import prepare_case
+from federated.data.labels_left import labels_left, said
+from federated.data.prepared_case import known_labels, prepare_volumes
 from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
 from federated.errors import ConsiliumError
 
@@ -99,36 +99,37 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         "shapes": _differing_shapes([*images, *([mask] if mask else [])]),
         "affines": _differing_affines([*images, *([mask] if mask else [])]),
     }
-    voxels: dict[int, int] = {}
     if mask:
-        found, counts = np.unique(mask.values, return_counts=True)
-        present: frozenset[int] = frozenset(found.astype(int).tolist())
+        present: frozenset[int] = frozenset(np.unique(mask.values).astype(int).tolist())
         row["values"] = present
         unknown = family.unknown_labels(sorted(present))
         row["labels"] = ", ".join(map(str, unknown)) or family.other_labels(case.name, present)
         row["foreground"] = int((mask.values != 0).sum())
-        voxels = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
-    return row | _of_prepared(family, case, images, voxels, row)
+    return row | _of_prepared(family, case, images, mask, row)
 
 
 def _of_prepared(
     family: Family,
     case: CaseFiles,
     images: Sequence[Volume],
-    voxels: Mapping[int, int],
+    mask: Volume | None,
     row: Mapping[str, Any],
 ) -> dict[str, str]:
-    """``unprepared`` and ``lost``, unless the case has another fault that keeps it from it."""
+    """``unprepared`` and ``lost``, unless the case has another fault that keeps it from it.
+
+    Each case is prepared as it is going to be for training: neither what that refuses nor what it
+    loses can be told from sizes, as of a label that is wide but thinner than the network's voxels.
+    """
     differing = row["shapes"] != "same" or row["affines"] != "same"
-    if differing or row["missing"] or row.get("labels") or not case.mask:
+    if differing or row["missing"] or row.get("labels") or not mask:
         return {}
     if any(image.values.min() == image.values.max() for image in images):
         return {"unprepared": "an image has one value everywhere"}
-    labelled = {value: count for value, count in voxels.items() if value}
     try:
-        if not can_lose(family, images[0], labelled):
-            return {}
-        return {"lost": said(family, labels_left(prepare_case(family, case)))}
+        truth = known_labels(family, case, mask)
+        return {
+            "lost": said(family, labels_left(prepare_volumes(family, case.name, images, truth)))
+        }
     except ConsiliumError as error:
         return {"unprepared": str(error)}
 

@@ -25,6 +25,7 @@ LOSSY = ("JPEG", MPO)
 ORIENTATION = 0x0112
 # Of TIFF.
 BITS, PHOTOMETRIC, FORMAT = 258, 262, 339
+SIGNED = 2
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 UPRIGHT = 1
 
@@ -118,6 +119,8 @@ def _read(path: Path, picture: Image.Image) -> Picture:
     wide = any(";16" in tile for tile in tiles) or max(tags.get(BITS, (8,))) > 8
     narrowed = wide and picture.mode not in WIDE
     unsigned = picture.mode == "I" and tags.get(BITS) == (32,) and tags.get(FORMAT, (1,)) == (1,)
+    # Pillow takes these for unsigned.
+    signed = picture.mode == "L" and tags.get(BITS) == (8,) and tags.get(FORMAT) == (SIGNED,)
     inverted = _stays_inverted(path, picture)
     compression = str(picture.info.get("compression", ""))
     orientation = _orientation(picture)
@@ -125,6 +128,8 @@ def _read(path: Path, picture: Image.Image) -> Picture:
     values = _wide_colours(path, picture, orientation) if narrowed else _values(path, picture)
     if unsigned:
         values = values.view(np.uint32)
+    if signed:
+        values = values.view(np.int8)
     if inverted:
         values = np.iinfo(values.dtype).max - values
     if form != "TIFF":  # which Pillow has turned already

@@ -139,7 +139,7 @@ def prepare_case(
     if case.mask:
         mask = read_mask(case.mask)
         _refuse_elsewhere(case.name, [*volumes, mask])
-        truth = _known_labels(family, case, mask)
+        truth = known_labels(family, case, mask)
     return prepare_volumes(family, case.name, volumes, truth, profile, number)
 
 
@@ -186,8 +186,12 @@ def _shown(
     return (shown.unsqueeze(-1) if flat else shown).numpy()
 
 
-def _known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[np.uint8]:
-    """The mask with the family's own labels, ``(*spatial)``."""
+def known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[np.uint8]:
+    """The mask with the family's own labels, ``(*spatial)``.
+
+    Raises:
+        ConsiliumError: it has labels that the family does not know, or those of another set.
+    """
     values = mask.values[0]
     present = [int(value) for value in np.unique(values)]
     if fault := family.label_fault(case.name, present):

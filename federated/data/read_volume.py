@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from federated.data.nifti_file import NIFTI, image_of, is_nifti, read_nifti
 from federated.data.picture_file import read_picture
-from federated.data.volume import NotFiniteError, Volume
+from federated.data.volume import NotFiniteError, Volume, check_numbers
 from federated.errors import ConsiliumError
 
 __all__ = ["NIFTI", "NotFiniteError", "Volume", "read_mask", "read_volume"]
@@ -35,6 +35,7 @@ def read_volume(path: Path) -> Volume:
     if is_nifti(path):
         return image_of(path, read_nifti(path))
     picture = read_picture(path)
+    check_numbers(picture.values, str(path))  # before voxels are counted three times
     repeats = COLOURS // picture.values.shape[0]
     return Volume(np.repeat(picture.values, repeats, axis=0), None, str(path), picture.orientation)
 
@@ -56,6 +57,7 @@ def read_mask(path: Path) -> Volume:
         labels = _whole(path, volume.values, max(half, ROUNDING))
         return Volume(labels, array.affine, str(path), array.header)
     picture = read_picture(path)
+    check_numbers(picture.values, str(path))  # NaN is equal to nothing, and would pass for a colour
     grey = picture.values[:1]
     if (picture.values != grey).any():
         raise ConsiliumError(

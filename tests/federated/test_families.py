@@ -207,3 +207,10 @@ def test_coarser_voxels_keep_the_field_of_view_of_whole_volumes_and_the_voxels_o
     assert kidney.with_spacing(4.0).shape == kidney.shape
     with pytest.raises(ValueError, match="retina have no spacing"):
         FAMILIES["retina"].with_spacing(2.0)
+
+
+def test_both_eyes_are_one_patient_in_small_letters_too(tmp_path):
+    (tmp_path / "chasedb1").mkdir()
+    for eye in "lr":
+        (tmp_path / "chasedb1" / f"Image_01{eye}.jpg").touch()
+    assert len({case.patient for case in FAMILIES["retina"].find(tmp_path).cases}) == 1

@@ -73,6 +73,29 @@ def test_a_label_that_vanishes_with_coarser_voxels_is_named(tmp_path):
     assert lost(HIPPOCAMPUS, one) == [""]
 
 
+def test_a_label_that_is_wide_but_thinner_than_the_voxels_is_named(tmp_path):
+    """Of a sheet of 0.5 mm no voxel of 2 mm has its largest share, however wide the sheet is."""
+    sheet = ((5, 115), (5, 115), (30, 31))
+    body = ((10, 60), (10, 60), (40, 60))
+    one = case(tmp_path, labelled((120, 120, 80), body, sheet), spacing=(0.5, 0.5, 0.5))
+    assert lost(FAMILIES["kidney"], one) == ["tumour 0 of 12100 voxels"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "side", "said"), [(1.0, 2.0, "Hounsfield"), (300.0, 60.0, "more than fit")]
+)
+def test_what_training_would_refuse_is_named_before(tmp_path, scale, side, said):
+    """A CT in 0..1, and one that would be resampled to 60^3 times its voxels."""
+    mask = labelled((70, 60, 50), ((5, 65), (5, 55), (5, 45)))
+    one = case(tmp_path, mask, spacing=(side,) * 3)
+    values = np.random.default_rng(0).random(mask.shape).astype(np.float32) * np.float32(scale)
+    save(one.images[0], values, spacing=(side,) * 3)
+    (unprepared,) = folder_tables(FAMILIES["kidney"], {"all": Found((one,), ())})["all"][
+        "unprepared"
+    ]
+    assert said in unprepared
+
+
 def test_a_lesion_that_vanishes_with_a_smaller_picture_is_named(tmp_path):
     family = FAMILIES["skin"]
     write_phantom(family, tmp_path, 3, seed=0, shape=(400, 600))

@@ -170,6 +170,15 @@ class TestCases:
         with pytest.raises(ConsiliumError, match=said):
             served(unet)(image[np.newaxis])
 
+    def test_a_request_of_one_modality_may_lack_its_channels(self, unet):
+        found = served(unet)(self.VALUES[np.newaxis])
+        np.testing.assert_array_equal(found, served(unet)(self.VALUES[np.newaxis, np.newaxis]))
+
+    @pytest.mark.parametrize("given", [np.float64(1), np.array([None, {}]), np.array(["a"])])
+    def test_a_request_of_no_array_of_numbers_is_refused(self, unet, given):
+        with pytest.raises(ConsiliumError, match="real numbers"):
+            served(unet)(given)
+
     def test_an_affine_beside_an_array_is_honoured(self, unet):
         model, family = load_model(unet), read_header(unet).family()
         affine = np.diag([-2.0, 1, 1, 1])
@@ -180,6 +189,12 @@ class TestCases:
         np.testing.assert_array_equal(np.load(path)["mask"], expected)
         np.savez(unet.parent / "x.npz", image=self.VALUES, affine=np.zeros((4, 4)))
         with pytest.raises(ConsiliumError, match="0 x 0 x 0 mm"):
+            predict_files(unet, [unet.parent / "x.npz"], unet.parent / "out")
+
+    @pytest.mark.parametrize("affine", [np.array("abc"), np.eye(4) * 1j, np.eye(4) > 0])
+    def test_an_affine_that_is_no_numbers_is_refused(self, unet, affine):
+        np.savez(unet.parent / "x.npz", image=self.VALUES, affine=affine)
+        with pytest.raises(ConsiliumError, match="4x4 real numbers are expected"):
             predict_files(unet, [unet.parent / "x.npz"], unet.parent / "out")
 
     def test_an_array_without_an_affine_is_on_the_familys_voxels(self, unet):
@@ -209,3 +224,9 @@ def test_pickled_and_missing_arrays_are_refused(classifier):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ConsiliumError, match="cannot be read"):
         predict_files(classifier, [path], classifier.parent)
+
+
+def test_a_single_number_is_no_image(classifier):
+    np.savez(classifier.parent / "x.npz", images=np.float64(1))
+    with pytest.raises(ConsiliumError, match="the model takes"):
+        predict_files(classifier, [classifier.parent / "x.npz"], classifier.parent)

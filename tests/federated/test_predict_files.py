@@ -348,3 +348,28 @@ class TestRefusedInTheSameWords:
         nibabel.save(nibabel.load(path), path.parent / path.name.removesuffix(".gz"))
         with pytest.raises(ConsiliumError, match="more than one file of a modality"):
             predict_files(brain, [path.parent], tmp_path / "out")
+
+
+def test_a_bad_file_keeps_no_other_from_its_mask_and_all_are_named(model, tmp_path, values):
+    files = [tmp_path / f"{name}.nii.gz" for name in ("a", "b", "c", "d")]
+    for file in files:
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), file)
+    for bad in (files[0], files[2]):
+        bad.write_bytes(bad.read_bytes()[:-50])
+    out = tmp_path / "out"
+    with pytest.raises(ConsiliumError, match="2 of 4 files have no mask") as error:
+        predict_files(model, files, out)
+    assert all(str(bad) in str(error.value) for bad in (files[0], files[2]))
+    assert sorted(path.name for path in out.iterdir()) == ["b.nii.gz", "d.nii.gz"]
+
+
+def test_a_folder_in_a_masks_place_and_a_link_to_itself_are_named(model, tmp_path, values):
+    file = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), file)
+    (tmp_path / "out" / "a.nii.gz").mkdir(parents=True)
+    with pytest.raises(ConsiliumError, match="which is a folder"):
+        predict_files(model, [file], tmp_path / "out")
+    loop = tmp_path / "loop.nii.gz"
+    loop.symlink_to(loop)
+    with pytest.raises(ConsiliumError, match=r"loop\.nii\.gz cannot be read"):
+        predict_files(model, [loop], tmp_path / "out")

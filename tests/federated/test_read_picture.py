@@ -225,3 +225,31 @@ def test_a_picture_cut_short_is_refused(tmp_path):
         path = saved(tmp_path / name, Image.fromarray(np.tile(COLOURS, (20, 20, 1))))
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         refused(path, read_volume, "cannot be read")
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_signed_bytes_stay_signed(tmp_path, order):
+    """Pillow takes SampleFormat 2 of eight bits for unsigned: -50 becomes 206."""
+    values = np.arange(-50, 50, dtype=np.int8).reshape(10, 10)
+
+    def short(tag, value):
+        return struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0)
+
+    def long(tag, value):
+        return struct.pack(f"{order}HHII", tag, 4, 1, value)
+
+    tags = [short(256, 10), short(257, 10), short(258, 8), short(259, 1), short(262, 1)]
+    tags += [long(273, 10 + 12 * 10 + 4), short(277, 1), short(278, 10), long(279, 100)]
+    tags += [short(339, 2)]
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    path = tmp_path / "a.tif"
+    path.write_bytes(start + b"".join(tags) + bytes(4) + values.tobytes())
+    np.testing.assert_array_equal(read_volume(path).values[0], values)
+
+
+def test_a_pixel_that_is_no_number_is_called_so_and_counted_once(tmp_path):
+    values = np.zeros((4, 5), np.float32)
+    values[1, 2] = np.nan
+    path = saved(tmp_path / "a.tif", Image.fromarray(values))
+    for read in (read_volume, read_mask):
+        refused(path, read, "1 of 20 voxels that are NaN")

@@ -3,6 +3,7 @@
 import pytest
 
 from federated.data.families import FAMILIES
+from federated.data.families.side_table import read_side_table
 from federated.errors import ConsiliumError
 
 HEADER = "lesion_id,image_id,dataset\n"
@@ -105,3 +106,25 @@ def test_numbers_are_read_as_a_spreadsheet_writes_them(tmp_path):
 def test_an_institution_that_is_no_number_is_refused_with_its_column(tmp_path):
     with pytest.raises(ConsiliumError, match=r"Partition_ID of the table .* has 'A' for 2.*number"):
         brain(tmp_path, "Partition_ID,Subject_ID\n3,1\nA,2\n")
+
+
+@pytest.mark.parametrize("text", ["n.a.", "<NA>", "--", "missing", "Not available", "#REF!"])
+def test_more_ways_to_say_that_nothing_is_known(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(f"image_id,lesion_id\na,{text}\nb,{text}\n")
+    table = read_side_table(path, ["a", "b"], key="image_id", needed=("lesion_id",))
+    assert [row["lesion_id"] for row in table.values()] == ["", ""]
+
+
+def test_one_patient_in_two_forms_of_unicode_is_one(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("image_id,lesion_id\na,\u00e9\nb,e\u0301\n", encoding="utf-8")
+    table = read_side_table(path, ["a", "b"], key="image_id", needed=("lesion_id",))
+    assert table["a"] == table["b"]
+
+
+def test_a_quote_that_is_not_closed_swallows_no_line(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('image_id,lesion_id\na,"L1\nb,L2\n')
+    with pytest.raises(ConsiliumError, match="cannot be read as CSV"):
+        read_side_table(path, ["a", "b"], key="image_id", needed=("lesion_id",))

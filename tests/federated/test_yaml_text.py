@@ -124,3 +124,9 @@ def test_a_variant_may_take_a_value_away(tmp_path):
     path = write(tmp_path, "  demo: {training: {local_steps: 3}}", more)
     items = variant_overrides("epochs", path)
     assert load_experiment("demo", items, path).training.local_steps is None
+
+
+@pytest.mark.parametrize("text", ["a: !!bool z", "a: " + "[" * 2000])
+def test_what_the_reader_stumbles_over_is_refused(text):
+    with pytest.raises(UnclearYamlError):
+        parse_yaml(text)

@@ -53,7 +53,7 @@ def _of(data_set: str, files: Named) -> dict[str, Sequence[Path]]:
 def _source(name: str) -> Source:
     """The data set, and for ``chasedb1-Image_01L`` the patient ``chasedb1-Image_01``."""
     data_set = name.split("-")[0]
-    both_eyes = data_set == CHASE and name[-1] in "LR"
+    both_eyes = data_set == CHASE and name[-1] in "LRlr"
     return Source(name[:-1] if both_eyes else name, data_set)
 
 

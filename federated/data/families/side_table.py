@@ -22,7 +22,11 @@ UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 # A whole number as a spreadsheet writes it, with a point or a comma.
 WHOLE = re.compile(r"([+-]?\d+)[.,]0+")
 # What stands in a cell of which nothing is known; it is no name that cases share.
-UNKNOWN = ("", "na", "n/a", "#n/a", "nan", "null", "none", "unknown", "-", "?")
+UNKNOWN = (
+    *("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nat", "null", "none", "nil", "(null)"),
+    *("unknown", "missing", "not available", "not known", "undefined", "-", "--", "---", "?", "."),
+    *("#value!", "#ref!", "#name?", "#null!"),
+)
 NAMED = 3
 
 
@@ -105,7 +109,7 @@ def _case(text: str, cases: set[str]) -> str | None:
 
 def _value(text: str) -> str:
     """A cell, ``""`` where it says that nothing is known."""
-    return "" if text.lower() in UNKNOWN else _plain(text)
+    return "" if text.lower() in UNKNOWN else _plain(same_text(text))
 
 
 def _plain(text: str) -> str:
@@ -171,7 +175,7 @@ def _separators(text: str) -> Sequence[str]:
 
 
 def _split(path: Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     result = []
     try:
         for cells in reader:
