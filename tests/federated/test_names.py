@@ -116,5 +116,5 @@ def test_an_experiment_cannot_be_named_out_of_the_folder_of_runs(tmp_path):
     text = (PROJECT / "params.yaml").read_text(encoding="utf-8")
     params.write_text(text.replace("\nexperiments:\n", "\nexperiments:\n  ../x: {}\n"))
     assert "../x" in params.read_text()
-    with pytest.raises(ConsiliumError, match=r"'\.\./x' cannot be an experiment's name"):
+    with pytest.raises(ConsiliumError, match=r"'\.\./x' under .experiments:. .* cannot be a name"):
         load_experiment("../x", params=Path(params))

@@ -140,7 +140,7 @@ def test_a_round_that_is_asked_for_after_the_end_is_another_release(run):
 def test_a_run_goes_on_with_more_rounds_unless_its_noise_was_made_for_an_epsilon_in_all(run):
     folder = run(overrides=SITE, rounds=1)
     longer = run(resume=folder.run_id, rounds=2)
-    assert [e.round_number for e in ledger("site-00").spendings(folder.run_id)] == [1, 2]
+    assert [e.round_number for e in released("site-00", folder.run_id)] == [1, 2]
     own = json.loads(longer.summary_path.read_text())["privacy"]
     assert own["epsilon"] > own["epsilon_per_round"] == pytest.approx(6, rel=0.01)
     target = run(overrides=[*SITE[:2], "privacy.epsilon=6"], rounds=1)
