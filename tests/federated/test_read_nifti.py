@@ -1,7 +1,6 @@
 """What is read of NIfTI files, and what is refused, with its value, in one paragraph."""
 
 import gzip
-import logging
 import struct
 import warnings
 
@@ -60,6 +59,57 @@ def test_the_unit_of_length_is_honoured(tmp_path, unit, per_mm):
 
 def test_a_unit_that_there_is_not_is_refused_by_its_number(tmp_path):
     assert "unit of length 5" in refused(patched(tmp_path / "a.nii", image(), [(123, "B", 5)]))
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("name", ["sform_code", "qform_code"])
+@pytest.mark.parametrize("code", [99, 6, -1])
+def test_a_code_of_a_form_that_there_is_not_is_refused_by_its_number(tmp_path, kind, name, code):
+    """Readers take it for 0, and then the file's own affine is not that of the image."""
+    made = image(affine=np.diag([-1.0, 1.0, 1.0, 1.0]), kind=kind)
+    made.header[name] = code
+    (tmp_path / "a.nii").write_bytes(made.to_bytes())
+    assert f"has the {name} {code}; NIfTI knows 0 to 5" in refused(tmp_path / "a.nii")
+
+
+def test_a_mirror_that_is_not_clear_is_refused_where_it_counts(tmp_path):
+    made = image()
+    made.set_qform(np.diag([1.0, 1.0, -2.0, 1.0]), 1)
+    made.set_sform(None, 0)
+    assert "pixdim[0] = -3" in refused(patched(tmp_path / "a.nii", made, [(76, "<f", -3)]))
+    made.set_sform(np.diag([1.0, 1.0, -2.0, 1.0]), 1)
+    read = read_volume(patched(tmp_path / "b.nii", made, [(76, "<f", -3)]))
+    np.testing.assert_array_equal(read.affine, np.diag([1.0, 1.0, -2.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ((40, "<h", 9), "9 axes (dim[0])"),
+        ((40, "<h", 0), "0 axes (dim[0])"),
+        ((70, "<h", 0), "data type 0"),
+        ((70, "<h", 7777), "data type 7777"),
+        ((108, "<f", 16), "begin at byte 16"),
+        ((108, "<f", 349), "begin at byte 349"),
+        ((108, "<f", 352.5), "begin at byte 352.5"),
+        ((252, "<h", 77), "qform_code 77"),
+        ((80, "<f", -1), None),
+        ((76, "<f", 0), None),
+    ],
+)
+def test_a_person_reads_our_text_alone(tmp_path, caplog, capfd, change, said):
+    path = patched(tmp_path / "a.nii", image(), [change])
+    if said:
+        assert said in refused(path)
+    else:
+        read_volume(path)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fourth_axis_without_any_voxels_is_said_to_have_none(tmp_path):
+    path = patched(tmp_path / "a.nii", image(VALUES[..., np.newaxis]), [(40, "<5h", 4, 5, 6, 7, 0)])
+    assert "it has 5x6x7x0 voxels" in refused(path)
 
 
 @pytest.mark.parametrize("side", [1e-3, 0.0, 500.0])
@@ -255,7 +305,6 @@ def test_whatever_a_header_says_a_person_reads_one_paragraph(
         content[offset] = byte
     path = tmp_path / "f.nii"
     path.write_bytes(gzip.compress(bytes(content[:cut])) if packed else bytes(content[:cut]))
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for read in (read_volume, read_mask):
