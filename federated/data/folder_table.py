@@ -12,10 +12,9 @@ from federated.data.families import CaseFiles, Family, Found
 from federated.data.labels_left import labels_left, said
 from federated.data.prepared_case import known_labels, prepare_volumes
 from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
+from federated.data.volume import affine_gap
 from federated.errors import ConsiliumError
 
-# Affines of a pair may differ by rounding in their headers, in mm.
-AFFINE_TOLERANCE = 1e-3
 # A tenth of a size, a contrast or a window of CT is no difference.
 LEAST_SPREAD = 0.1
 
@@ -151,11 +150,8 @@ def _differing_shapes(volumes: Sequence[Volume]) -> str:
 
 
 def _differing_affines(volumes: Sequence[Volume]) -> str:
-    affines = [volume.affine for volume in volumes if volume.affine is not None]
-    gaps = [float(np.abs(affine - affines[0]).max()) for affine in affines[1:]]
-    if not gaps or max(gaps) <= AFFINE_TOLERANCE:
-        return "same"
-    return f"differ by up to {max(gaps):.3g}"
+    gap = affine_gap(volumes)
+    return f"differ by up to {gap:.3g}" if gap else "same"
 
 
 def _log(values: "pd.Series[Any]") -> "pd.Series[float]":

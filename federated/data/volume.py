@@ -7,7 +7,6 @@ words.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,9 @@ from federated.errors import ConsiliumError
 SMALLEST, LARGEST = 0.01, 100.0
 # Of the volume of a voxel to the product of its sides; far less, and its axes lie in a plane.
 LEAST_VOLUME = 1e-3
-# Affines of the files of one case may differ by rounding in their headers, in mm.
-AFFINE_TOLERANCE = 1e-3
+# Affines of the files of one case may differ by rounding in their headers, by so much of the
+# longest side of a voxel, or of 1 mm. Near half a turn a quaternion in float32 is off by 1.2e-3.
+AFFINE_TOLERANCE = 2e-3
 FLOAT32 = np.dtype(np.float32)
 LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
 
@@ -101,9 +101,18 @@ def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None
 
 
 def affine_gap(volumes: Iterable[Volume]) -> float:
-    """By how many mm the affines of some volumes differ at most; 0 where there are none."""
+    """By how many mm the affines of volumes differ from the first's; 0 where that is rounding.
+
+    A header that holds a rotation as a quaternion and one that holds it as a matrix round it
+    differently, the more so the longer a voxel is.
+    """
     affines = [volume.affine for volume in volumes if volume.affine is not None]
-    return max((float(np.abs(a - b).max()) for a, b in pairwise(affines)), default=0.0)
+    if not affines:
+        return 0.0
+    first = affines[0]
+    longest = max(float(np.linalg.norm(affine[:3, :3], axis=0).max()) for affine in affines)
+    gap = max(float(np.abs(affine - first).max()) for affine in affines)
+    return gap if gap > AFFINE_TOLERANCE * max(longest, 1.0) else 0.0
 
 
 def _check_affine(affine: npt.NDArray[np.float64], name: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from federated.data.families import FAMILIES
 from federated.data.prepared_case import prepare_volumes
 from federated.data.read_volume import read_mask, read_volume
+from federated.data.volume import affine_gap
 from federated.errors import ConsiliumError
 
 VALUES = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
@@ -70,6 +71,22 @@ def test_a_code_of_a_form_that_there_is_not_is_refused_by_its_number(tmp_path, k
     made.header[name] = code
     (tmp_path / "a.nii").write_bytes(made.to_bytes())
     assert f"has the {name} {code}; NIfTI knows 0 to 5" in refused(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("length", "off", "same"), [(5, 0, True), (9, 0, True), (5, 0.02, False)])
+def test_a_rotation_of_half_a_turn_as_quaternion_and_as_matrix_is_one(tmp_path, length, off, same):
+    """NIfTI leaves out the quaternion's first number, which is small there and loses digits."""
+    axis = np.array([0.15532571, -0.96765772, 0.19877743])
+    turn = nibabel.quaternions.angle_axis2mat(3.1403933801731188, axis)
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([0.9, 0.9, length])
+    matrix, quaternion = image(affine=affine.copy()), image()
+    quaternion.set_sform(None, 0)
+    affine[0, 3] = off
+    quaternion.set_qform(affine, 1)
+    files = [written(tmp_path / "i.nii", matrix), written(tmp_path / "l.nii", quaternion)]
+    gap = affine_gap([read_volume(path) for path in files])
+    assert (gap == 0) is same
 
 
 def test_a_mirror_that_is_not_clear_is_refused_where_it_counts(tmp_path):
