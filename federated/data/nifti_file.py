@@ -23,7 +23,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from federated.data.volume import Volume
+from federated.data.volume import Volume, check_digits
 from federated.errors import ConsiliumError
 
 NIFTI = (".nii", ".nii.gz")
@@ -74,6 +74,7 @@ def read_nifti(path: Path) -> NiftiArray:
             shape, dtype = _shape(path, header), _dtype(path, header)
             raw = _data(path, file, header, prod(shape) * dtype.itemsize)
         stored = np.frombuffer(raw, dtype).reshape(shape, order="F")
+        check_digits(stored, str(path))  # before they become real numbers
         slope, intercept = header.get_slope_inter()
         values = apply_read_scaling(stored, slope, intercept)
         affine = np.asarray(header.get_best_affine(), np.float64)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from federated.data.families import FAMILIES
 from federated.data.prepared_case import prepare_volumes
 from federated.data.read_volume import read_mask, read_volume
-from federated.data.volume import affine_gap
+from federated.data.volume import Volume, affine_gap
 from federated.errors import ConsiliumError
 
 VALUES = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
@@ -249,6 +249,26 @@ def test_large_numbers_keep_their_digits(tmp_path):
     read = read_volume(written(tmp_path / "a.nii", image(large)))
     np.testing.assert_array_equal(read.values[0], large)
     assert read_volume(written(tmp_path / "b.nii", image())).values.dtype == np.float32
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.int64, -(2**53) - 1), (np.uint64, 2**64 - 1)])
+def test_whole_numbers_that_would_be_rounded_are_refused(tmp_path, kind, value):
+    values = VALUES.astype(kind)
+    values[1, 2, 3] = value
+    made = nibabel.Nifti1Image(values, np.eye(4), dtype=kind)
+    assert str(value) in refused(written(tmp_path / "a.nii", made))
+    refused(written(tmp_path / "a.nii", made), read_mask)
+    with pytest.raises(ConsiliumError, match=str(value)):
+        Volume(values[np.newaxis], np.eye(4))
+    values[1, 2, 3] = 2**53
+    made = nibabel.Nifti1Image(values, np.eye(4), dtype=kind)
+    assert read_volume(written(tmp_path / "b.nii", made)).values.max() == 2**53
+
+
+@pytest.mark.parametrize("row", [(0, 0, 0, 2), (0, 0, 0, 0), (1e-3, 0, 0, 1)])
+def test_an_affine_with_another_last_row_is_refused(row):
+    with pytest.raises(ConsiliumError, match="last row of the affine of the image x is"):
+        Volume(VALUES[np.newaxis], np.array([*np.eye(4)[:3], row]), "x")
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
