@@ -1,14 +1,39 @@
 """The base of every section of params.yaml."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class _TruthValue:
+    """What no field takes; a message shows it as what was written."""
+
+    def __init__(self, value: bool) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 class Settings(BaseModel):
     """A frozen section: unknown keys and impossible values are refused when it is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Of the whole section: a field by which a section is chosen may have no validator of its own.
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, data: Any) -> Any:
+        """Hand on ``true`` as no number where one is meant; it would be taken for 1."""
+        if not isinstance(data, Mapping):
+            return data
+        numbers = {
+            field.alias or name
+            for name, field in cls.model_fields.items()
+            if (kinds := set(_kinds(field.annotation))) & {int, float} and bool not in kinds
+        }
+        return {key: _told(value) if key in numbers else value for key, value in data.items()}
 
     @classmethod
     def stated(cls, name: str) -> Any:
@@ -18,3 +43,21 @@ class Settings(BaseModel):
         to say for itself that it is covered too.
         """
         return vars(cls).get(name)
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_told(each) for each in value]
+    return _TruthValue(value) if isinstance(value, bool) else value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation is made of, as ``int`` and ``None`` of ``int | None``."""
+    parts = get_args(annotation)
+    if not parts:
+        # A value of a Literal is no type.
+        if isinstance(annotation, type):
+            yield annotation
+        return
+    for part in parts:
+        yield from _kinds(part)

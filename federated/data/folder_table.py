@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from federated.data.families import CaseFiles, Family, Found
 from federated.data.labels_left import labels_left, said
 from federated.data.prepared_case import known_labels, prepare_volumes
 from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
+from federated.data.volume import affine_gap
 from federated.errors import ConsiliumError
 
-# Affines of a pair may differ by rounding in their headers, in mm.
-AFFINE_TOLERANCE = 1e-3
 # A tenth of a size, a contrast or a window of CT is no difference.
 LEAST_SPREAD = 0.1
 
@@ -88,31 +88,43 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         return row | {"unreadable": str(error), "missing": error.voxels}
     except ConsiliumError as error:
         return row | {"unreadable": str(error)}
-    values = np.concatenate([image.values.reshape(-1) for image in images])
-    finite = np.isfinite(values)
+    row |= _of_values(images)
     row |= {
-        "missing": int((~finite).sum()),
-        "voxels": int(np.prod(images[0].spatial)),
-        "mean": float(values[finite].mean()) if finite.any() else np.nan,
-        "spread": float(values[finite].std()) if finite.any() else np.nan,
-        "digest": hashlib.sha256(values.tobytes()).hexdigest()[:16],
         "shapes": _differing_shapes([*images, *([mask] if mask else [])]),
         "affines": _differing_affines([*images, *([mask] if mask else [])]),
     }
+    truth = None
     if mask:
         present: frozenset[int] = frozenset(np.unique(mask.values).astype(int).tolist())
         row["values"] = present
         unknown = family.unknown_labels(sorted(present))
         row["labels"] = ", ".join(map(str, unknown)) or family.other_labels(case.name, present)
         row["foreground"] = int((mask.values != 0).sum())
-    return row | _of_prepared(family, case, images, mask, row)
+        if not row["labels"]:
+            truth = known_labels(family, case, mask)
+    # The mask as it was read takes eight times what is made of it; a CT is prepared without it.
+    del mask
+    return row | _of_prepared(family, case, images, truth, row)
+
+
+def _of_values(images: Sequence[Volume]) -> dict[str, Any]:
+    """What the voxels of all modalities together say; no copy of them is left."""
+    parts = [image.values.reshape(-1) for image in images]
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return {
+        "missing": 0,  # a volume is refused where it has any
+        "voxels": int(np.prod(images[0].spatial)),
+        "mean": float(values.mean()),
+        "spread": float(values.std()),
+        "digest": hashlib.sha256(values.data).hexdigest()[:16],
+    }
 
 
 def _of_prepared(
     family: Family,
     case: CaseFiles,
     images: Sequence[Volume],
-    mask: Volume | None,
+    truth: npt.NDArray[np.uint8] | None,
     row: Mapping[str, Any],
 ) -> dict[str, str]:
     """``unprepared`` and ``lost``, unless the case has another fault that keeps it from it.
@@ -121,15 +133,13 @@ def _of_prepared(
     loses can be told from sizes, as of a label that is wide but thinner than the network's voxels.
     """
     differing = row["shapes"] != "same" or row["affines"] != "same"
-    if differing or row["missing"] or row.get("labels") or not mask:
+    if differing or truth is None:
         return {}
     if any(image.values.min() == image.values.max() for image in images):
         return {"unprepared": "an image has one value everywhere"}
     try:
-        truth = known_labels(family, case, mask)
-        return {
-            "lost": said(family, labels_left(prepare_volumes(family, case.name, images, truth)))
-        }
+        prepared = prepare_volumes(family, case.name, images, truth)
+        return {"lost": said(family, labels_left(prepared))}
     except ConsiliumError as error:
         return {"unprepared": str(error)}
 
@@ -140,11 +150,8 @@ def _differing_shapes(volumes: Sequence[Volume]) -> str:
 
 
 def _differing_affines(volumes: Sequence[Volume]) -> str:
-    affines = [volume.affine for volume in volumes if volume.affine is not None]
-    gaps = [float(np.abs(affine - affines[0]).max()) for affine in affines[1:]]
-    if not gaps or max(gaps) <= AFFINE_TOLERANCE:
-        return "same"
-    return f"differ by up to {max(gaps):.3g}"
+    gap = affine_gap(volumes)
+    return f"differ by up to {gap:.3g}" if gap else "same"
 
 
 def _log(values: "pd.Series[Any]") -> "pd.Series[float]":

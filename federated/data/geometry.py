@@ -127,10 +127,13 @@ class Geometry:
         turned = self._canonical(labels)
         if self._same:
             return self._padded_mask(turned)
-        largest = np.full(self.resampled, -1.0, np.float32)
+        largest = np.zeros(self.resampled, np.float32)
         result = np.zeros(self.resampled, np.uint8)
         for label in range(classes):  # one at a time: a CT is large
-            share = self._resample((turned == label).astype(np.float32))
+            there = turned == label
+            if not there.any():
+                continue
+            share = self._resample(there)
             result[share > largest] = label
             np.maximum(largest, share, out=largest)
         return self._padded_mask(result)

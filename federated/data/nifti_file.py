@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from math import isfinite, prod
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -23,17 +23,22 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
-from federated.data.volume import Volume
+from federated.data.volume import Volume, check_digits
 from federated.errors import ConsiliumError
 
 NIFTI = (".nii", ".nii.gz")
 GZIP = b"\x1f\x8b"
+# By the size of a header, with which a file begins.
+KINDS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
+MOST_AXES = 7
 # A byte of deflate cannot become more.
 DEFLATE = 1032
 # About eight times the largest CT; float32 takes 4 GiB.
 MOST_VOXELS = 2**30
 # By NIfTI's codes of spatial units; without one it is millimetres.
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+# NIfTI's codes of what the coordinates of a form are; 0 is for none.
+FORMS = range(6)
 # What says how an image lies, in the file's own units.
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -69,6 +74,7 @@ def read_nifti(path: Path) -> NiftiArray:
             shape, dtype = _shape(path, header), _dtype(path, header)
             raw = _data(path, file, header, prod(shape) * dtype.itemsize)
         stored = np.frombuffer(raw, dtype).reshape(shape, order="F")
+        check_digits(stored, str(path))  # before they become real numbers
         slope, intercept = header.get_slope_inter()
         values = apply_read_scaling(stored, slope, intercept)
         affine = np.asarray(header.get_best_affine(), np.float64)
@@ -134,11 +140,15 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _header(path: Path, file: BinaryIO) -> Nifti1Header:
     start = file.read(4)
-    sizes = {struct.unpack(f"{order}i", start)[0] for order in "<>"} if len(start) == 4 else set()
-    kind: Any = Nifti2Header if 540 in sizes else Nifti1Header
-    if not sizes & {348, 540}:
+    sizes = {order: struct.unpack(f"{order}i", start.ljust(4))[0] for order in "<>"}
+    order = next((order for order, size in sizes.items() if size in KINDS), None)
+    if order is None:
         raise ValueError("it does not begin as NIfTI does")
-    block = start + file.read((540 if kind is Nifti2Header else 348) - 4)
+    size = sizes[order]
+    kind = KINDS[size]
+    block = start + file.read(size - 4)
+    if len(block) < size:
+        raise EOFError("it ends within its header")
     magic = block[4:8] if kind is Nifti2Header else block[344:348]
     if magic[:2] == b"ni":
         raise ConsiliumError(
@@ -147,16 +157,46 @@ def _header(path: Path, file: BinaryIO) -> Nifti1Header:
         )
     if magic[:2] != b"n+":
         raise ValueError("it has not NIfTI's mark; it may be Analyze 7.5, which does not say left")
-    header: Nifti1Header = kind(block)
+    # nibabel's own check mends what is wrong and tells a log of it: a code that it does not know
+    # becomes 0, and a valid affine is gone with it. It also takes the order of bytes from dim[0].
+    header: Nifti1Header = kind(block, endianness=order, check=False)
+    _check_forms(path, header)
     return header
 
 
+def _check_forms(path: Path, header: Nifti1Header) -> None:
+    """Refuse what leaves open how the image lies."""
+    for name in ("sform_code", "qform_code"):
+        code = int(header[name])
+        if code not in FORMS:
+            raise ConsiliumError(
+                f"The header of the file {path} has the {name} {code}; NIfTI knows 0 to "
+                f"{FORMS[-1]}, 0 where there is no such form. How the image lies cannot be told. "
+                "Mend the header."
+            )
+    by_qform = header["qform_code"] and not header["sform_code"]
+    mirror = float(header["pixdim"][0])
+    if by_qform and mirror not in (-1, 0, 1):
+        raise ConsiliumError(
+            f"The header of the file {path} has pixdim[0] = {mirror:g}, which says whether the "
+            "third axis is mirrored: -1 if it is, else 1 or 0. Mend the header."
+        )
+    header["pixdim"][0] = -1 if mirror == -1 else 1
+    header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
+
+
 def _shape(path: Path, header: Nifti1Header) -> tuple[int, ...]:
+    axes = int(header["dim"][0])
+    if not 1 <= axes <= MOST_AXES:
+        raise ConsiliumError(
+            f"The header of the file {path} says that it has {axes} axes (dim[0]); NIfTI knows 1 "
+            f"to {MOST_AXES}. It is damaged; put a whole copy there."
+        )
     shape = [int(side) for side in header.get_data_shape()]
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     said = "x".join(map(str, shape))
-    if len(shape) != 3:
+    if len(shape) != 3 and min(shape) > 0:
         raise ConsiliumError(
             f"The file {path} has {len(shape)} axes, {said}; a volume has three. Save each "
             "modality or time point as a file of its own."
@@ -189,7 +229,8 @@ def _data(path: Path, file: BinaryIO, header: Nifti1Header, size: int) -> bytes:
     at = file.tell()
     on_disk = path.stat().st_size
     most = on_disk * DEFLATE if isinstance(file, gzip.GzipFile) else on_disk
-    if not isfinite(offset) or not at <= offset <= offset + size <= most:
+    # Four bytes after the header say whether it is extended.
+    if not offset.is_integer() or not at + 4 <= offset <= offset + size <= most:
         raise ConsiliumError(
             f"The header of the file {path} says that {size} bytes of voxels begin at byte "
             f"{offset:.16g}, but the file has {on_disk}. It is truncated or damaged; put a whole "

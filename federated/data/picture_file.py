@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from federated.data.nifti_file import unreadable
 from federated.errors import ConsiliumError
@@ -26,6 +27,8 @@ ORIENTATION = 0x0112
 # Of TIFF.
 BITS, PHOTOMETRIC, FORMAT = 258, 262, 339
 SIGNED = 2
+# By TIFF's codes of them.
+KINDS = {1: "whole numbers without a sign", 2: "whole numbers", 3: "real numbers"}
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 UPRIGHT = 1
 
@@ -54,6 +57,8 @@ def read_picture(path: Path) -> Picture:
             return _read(path, picture)
     except ConsiliumError:
         raise
+    except UnidentifiedImageError as error:
+        raise _unknown_kind(path) or unreadable(path, error) from error
     except Exception as error:  # whatever a decoder makes of damaged bytes
         raise unreadable(path, error) from error
 
@@ -98,6 +103,25 @@ def write_picture(path: Path, grey: npt.NDArray[np.uint8], orientation: int) -> 
     else:
         tag = {ORIENTATION: orientation}
         stored.save(path, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tag)
+
+
+def _unknown_kind(path: Path) -> ConsiliumError | None:
+    """What a person reads of a TIFF that is whole, but whose values Pillow knows nothing of."""
+    try:
+        with path.open("rb") as file:
+            tags: Any = ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        bits, kinds = tags[BITS], tags.get(FORMAT, (1,))
+        kind = KINDS.get(kinds[0], f"values of the kind {kinds[0]}")
+        said = f"{len(bits)} x {bits[0]} bits a pixel, {kind}"
+    except Exception:  # it is no TIFF, or damaged
+        return None
+    order = "big-endian " if tags.prefix == b"MM" else ""
+    return ConsiliumError(
+        f"The picture {path} is a {order}TIFF of {said}, which cannot be read. Save it as PNG of 8 "
+        "or 16 bits, or as little-endian TIFF of one real number of 32 bits a pixel."
+    )
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -192,10 +216,12 @@ def _wide_colours(path: Path, picture: Image.Image, orientation: int) -> npt.NDA
     import SimpleITK as sitk  # noqa: N813 - as everywhere
 
     try:
-        wide = np.squeeze(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+        wide = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError:
         wide = np.zeros(0, np.uint16)
     narrow = np.asarray(picture)
+    if wide.shape == (1, *narrow.shape):  # of one slice
+        wide = wide[0]
     turned = picture.format == "TIFF" and orientation != UPRIGHT
     same = wide.dtype == np.uint16 and wide.shape == narrow.shape
     if turned or not same or not np.array_equal(wide >> 8, narrow):

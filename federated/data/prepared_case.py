@@ -20,7 +20,7 @@ from federated.data.geometry import Geometry, Grid
 from federated.data.intensities import normalised, unit_range
 from federated.data.read_volume import read_mask, read_volume
 from federated.data.scanner import ScannerProfile, show
-from federated.data.volume import AFFINE_TOLERANCE, Volume, affine_gap
+from federated.data.volume import Volume, affine_gap
 from federated.errors import ConsiliumError
 
 
@@ -207,8 +207,7 @@ def known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[n
 
 def _refuse_elsewhere(name: str, volumes: Sequence[Volume]) -> None:
     """Files of a case lie on one grid: masks and modalities are laid on each other by voxels."""
-    gap = affine_gap(volumes)
-    if gap > AFFINE_TOLERANCE:
+    if gap := affine_gap(volumes):
         raise ConsiliumError(
             f"The files of case {name} lie at different places: their affines differ by up to "
             f"{gap:.3g} mm. Resample them to one grid, or leave the case out with "

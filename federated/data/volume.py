@@ -7,7 +7,6 @@ words.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,12 @@ from federated.errors import ConsiliumError
 SMALLEST, LARGEST = 0.01, 100.0
 # Of the volume of a voxel to the product of its sides; far less, and its axes lie in a plane.
 LEAST_VOLUME = 1e-3
-# Affines of the files of one case may differ by rounding in their headers, in mm.
-AFFINE_TOLERANCE = 1e-3
+# Affines of the files of one case may differ by rounding in their headers, by so much of the
+# longest side of a voxel, or of 1 mm. Near half a turn a quaternion in float32 is off by 1.2e-3.
+AFFINE_TOLERANCE = 2e-3
 FLOAT32 = np.dtype(np.float32)
+EXACT = np.dtype(np.float64)
+MOST_EXACT = 2**53
 LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
 
 # What a result is written with, so that it lies as its image does: NIfTI's header, or a picture's
@@ -47,8 +49,9 @@ class Volume:
 
     Raises:
         NotFiniteError: values are NaN, infinite, or too large for 32 bits.
-        ConsiliumError: there are no values or they are no numbers, or ``affine`` is singular or has
-            voxels outside of 0.01 to 100 mm.
+        ConsiliumError: there are no values, they are no numbers or whole numbers above 2^53, or
+            ``affine`` is singular, has voxels outside of 0.01 to 100 mm or a last row that is not
+            0 0 0 1.
     """
 
     values: npt.NDArray[Any]
@@ -75,7 +78,8 @@ def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None
 
     Raises:
         NotFiniteError: says how many voxels, and where the first one is.
-        ConsiliumError: there are no values, or they are not of a numeric type.
+        ConsiliumError: there are no values, they are not of a numeric type, or whole numbers above
+            2^53.
     """
     if values.dtype.kind not in "buif":
         raise ConsiliumError(
@@ -85,6 +89,7 @@ def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None
     if not values.size:
         raise ConsiliumError(f"The image {name} is empty: its shape is {_times(values.shape)}.")
     if values.dtype.kind != "f":
+        check_digits(values, name)
         return
     wrong = ~np.isfinite(values)
     if values.dtype.itemsize > FLOAT32.itemsize:
@@ -100,10 +105,32 @@ def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None
         )
 
 
+def check_digits(values: npt.NDArray[Any], name: str) -> None:
+    """Refuse whole numbers of which a real number of 64 bits would lose the last digits."""
+    if values.dtype.kind not in "ui" or values.dtype.itemsize < EXACT.itemsize:
+        return
+    highest, lowest = int(values.max()), int(values.min())
+    if max(highest, -lowest) > MOST_EXACT:
+        raise ConsiliumError(
+            f"The image {name} holds whole numbers from {lowest} to {highest}; only those up to "
+            f"{MOST_EXACT} (2^53) can be used without rounding. Scale them, or save it with a "
+            "smaller type."
+        )
+
+
 def affine_gap(volumes: Iterable[Volume]) -> float:
-    """By how many mm the affines of some volumes differ at most; 0 where there are none."""
+    """By how many mm the affines of volumes differ from the first's; 0 where that is rounding.
+
+    A header that holds a rotation as a quaternion and one that holds it as a matrix round it
+    differently, the more so the longer a voxel is.
+    """
     affines = [volume.affine for volume in volumes if volume.affine is not None]
-    return max((float(np.abs(a - b).max()) for a, b in pairwise(affines)), default=0.0)
+    if not affines:
+        return 0.0
+    first = affines[0]
+    longest = max(float(np.linalg.norm(affine[:3, :3], axis=0).max()) for affine in affines)
+    gap = max(float(np.abs(affine - first).max()) for affine in affines)
+    return gap if gap > AFFINE_TOLERANCE * max(longest, 1.0) else 0.0
 
 
 def _check_affine(affine: npt.NDArray[np.float64], name: str) -> None:
@@ -111,6 +138,11 @@ def _check_affine(affine: npt.NDArray[np.float64], name: str) -> None:
         raise ConsiliumError(
             f"The affine of the image {name} is {affine.tolist()}, which is no 4x4 matrix of "
             "numbers. Mend the file's header."
+        )
+    if affine[3].tolist() != [0, 0, 0, 1]:
+        raise ConsiliumError(
+            f"The last row of the affine of the image {name} is {affine[3].tolist()}; that of a "
+            "map from voxels to mm is 0 0 0 1. Mend the affine; it may be transposed."
         )
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     if sides.min() < SMALLEST or sides.max() > LARGEST:

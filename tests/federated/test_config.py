@@ -56,6 +56,12 @@ def test_numbers_without_a_point_are_numbers():
     assert parse_overrides(["training.lr=1e-3"]) == {"training": {"lr": 0.001}}
 
 
+def test_truth_values_stay_where_they_are_meant():
+    own = ["strategy.name=apfl", "strategy.adapt=false"]
+    assert load_experiment("demo", own, PARAMS).strategy.adapt is False
+    assert load_experiment("demo", [*own[:1], "strategy.adapt=true"], PARAMS).strategy.adapt is True
+
+
 def test_a_resolved_experiment_survives_its_file(tmp_path):
     experiment = load_experiment("demo", ["runner.workers=2"], PARAMS)
     write_json(tmp_path / "config.json", experiment.to_json())
@@ -87,6 +93,30 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("data.dataset=organmnist", r"Did you mean 'organmnist3d'\?"),
         ("data.source=web", r"'medmnist', 'files', 'phantom' or 'auto'"),
         ("rounds=0", r"rounds=0 is not possible"),
+        ("rounds=true", r"rounds=True is not possible: Input should be a valid (integer|number)"),
+        ("seed=false", r"seed=False is not possible: Input should be a valid (integer|number)"),
+        (
+            "training.lr=true",
+            r"training\.lr=True is not possible: Input should be a valid (integer|number)",
+        ),
+        (
+            "training.local_steps=true",
+            r"local_steps=True is not possible: Input should be a valid integer",
+        ),
+        (
+            "runner.workers=true",
+            r"runner\.workers=True is not possible: Input should be a valid integer",
+        ),
+        (
+            "strategy.mu=true",
+            r"strategy\.mu=True is not possible: Input should be a valid (integer|number)",
+        ),
+        (
+            "data.spacing=true",
+            r"data\.spacing=True is not possible: Input should be a valid (integer|number)",
+        ),
+        ("data.size=true", r"data\.size=True is not possible: Input should be 28 or 64"),
+        ("sites=true", r"sites=True is not possible.*mapping"),
         ("training.lr=fast", r"training\.lr='fast' is not possible"),
         ("runner.workers=many", r"runner\.workers='many' is not possible.*or: .*'auto'"),
         ("trainig.lr=1", r"trainig is not a known key\. Did you mean 'training'\?"),

@@ -187,7 +187,7 @@ class TestCases:
         case = prepare_volumes(family, "x", [Volume(self.VALUES[np.newaxis], affine)])
         expected = case.to_own_grid(segmented(model, family, case))
         np.testing.assert_array_equal(np.load(path)["mask"], expected)
-        np.savez(unet.parent / "x.npz", image=self.VALUES, affine=np.zeros((4, 4)))
+        np.savez(unet.parent / "x.npz", image=self.VALUES, affine=np.diag([0.0, 0.0, 0.0, 1.0]))
         with pytest.raises(ConsiliumError, match="0 x 0 x 0 mm"):
             predict_files(unet, [unet.parent / "x.npz"], unet.parent / "out")
 

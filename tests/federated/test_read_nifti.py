@@ -1,7 +1,6 @@
 """What is read of NIfTI files, and what is refused, with its value, in one paragraph."""
 
 import gzip
-import logging
 import struct
 import warnings
 
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from federated.data.families import FAMILIES
 from federated.data.prepared_case import prepare_volumes
 from federated.data.read_volume import read_mask, read_volume
+from federated.data.volume import Volume, affine_gap
 from federated.errors import ConsiliumError
 
 VALUES = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)
@@ -60,6 +60,73 @@ def test_the_unit_of_length_is_honoured(tmp_path, unit, per_mm):
 
 def test_a_unit_that_there_is_not_is_refused_by_its_number(tmp_path):
     assert "unit of length 5" in refused(patched(tmp_path / "a.nii", image(), [(123, "B", 5)]))
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("name", ["sform_code", "qform_code"])
+@pytest.mark.parametrize("code", [99, 6, -1])
+def test_a_code_of_a_form_that_there_is_not_is_refused_by_its_number(tmp_path, kind, name, code):
+    """Readers take it for 0, and then the file's own affine is not that of the image."""
+    made = image(affine=np.diag([-1.0, 1.0, 1.0, 1.0]), kind=kind)
+    made.header[name] = code
+    (tmp_path / "a.nii").write_bytes(made.to_bytes())
+    assert f"has the {name} {code}; NIfTI knows 0 to 5" in refused(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(("length", "off", "same"), [(5, 0, True), (9, 0, True), (5, 0.02, False)])
+def test_a_rotation_of_half_a_turn_as_quaternion_and_as_matrix_is_one(tmp_path, length, off, same):
+    """NIfTI leaves out the quaternion's first number, which is small there and loses digits."""
+    axis = np.array([0.15532571, -0.96765772, 0.19877743])
+    turn = nibabel.quaternions.angle_axis2mat(3.1403933801731188, axis)
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([0.9, 0.9, length])
+    matrix, quaternion = image(affine=affine.copy()), image()
+    quaternion.set_sform(None, 0)
+    affine[0, 3] = off
+    quaternion.set_qform(affine, 1)
+    files = [written(tmp_path / "i.nii", matrix), written(tmp_path / "l.nii", quaternion)]
+    gap = affine_gap([read_volume(path) for path in files])
+    assert (gap == 0) is same
+
+
+def test_a_mirror_that_is_not_clear_is_refused_where_it_counts(tmp_path):
+    made = image()
+    made.set_qform(np.diag([1.0, 1.0, -2.0, 1.0]), 1)
+    made.set_sform(None, 0)
+    assert "pixdim[0] = -3" in refused(patched(tmp_path / "a.nii", made, [(76, "<f", -3)]))
+    made.set_sform(np.diag([1.0, 1.0, -2.0, 1.0]), 1)
+    read = read_volume(patched(tmp_path / "b.nii", made, [(76, "<f", -3)]))
+    np.testing.assert_array_equal(read.affine, np.diag([1.0, 1.0, -2.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ((40, "<h", 9), "9 axes (dim[0])"),
+        ((40, "<h", 0), "0 axes (dim[0])"),
+        ((70, "<h", 0), "data type 0"),
+        ((70, "<h", 7777), "data type 7777"),
+        ((108, "<f", 16), "begin at byte 16"),
+        ((108, "<f", 349), "begin at byte 349"),
+        ((108, "<f", 352.5), "begin at byte 352.5"),
+        ((252, "<h", 77), "qform_code 77"),
+        ((80, "<f", -1), None),
+        ((76, "<f", 0), None),
+    ],
+)
+def test_a_person_reads_our_text_alone(tmp_path, caplog, capfd, change, said):
+    path = patched(tmp_path / "a.nii", image(), [change])
+    if said:
+        assert said in refused(path)
+    else:
+        read_volume(path)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_fourth_axis_without_any_voxels_is_said_to_have_none(tmp_path):
+    path = patched(tmp_path / "a.nii", image(VALUES[..., np.newaxis]), [(40, "<5h", 4, 5, 6, 7, 0)])
+    assert "it has 5x6x7x0 voxels" in refused(path)
 
 
 @pytest.mark.parametrize("side", [1e-3, 0.0, 500.0])
@@ -184,6 +251,26 @@ def test_large_numbers_keep_their_digits(tmp_path):
     assert read_volume(written(tmp_path / "b.nii", image())).values.dtype == np.float32
 
 
+@pytest.mark.parametrize(("kind", "value"), [(np.int64, -(2**53) - 1), (np.uint64, 2**64 - 1)])
+def test_whole_numbers_that_would_be_rounded_are_refused(tmp_path, kind, value):
+    values = VALUES.astype(kind)
+    values[1, 2, 3] = value
+    made = nibabel.Nifti1Image(values, np.eye(4), dtype=kind)
+    assert str(value) in refused(written(tmp_path / "a.nii", made))
+    refused(written(tmp_path / "a.nii", made), read_mask)
+    with pytest.raises(ConsiliumError, match=str(value)):
+        Volume(values[np.newaxis], np.eye(4))
+    values[1, 2, 3] = 2**53
+    made = nibabel.Nifti1Image(values, np.eye(4), dtype=kind)
+    assert read_volume(written(tmp_path / "b.nii", made)).values.max() == 2**53
+
+
+@pytest.mark.parametrize("row", [(0, 0, 0, 2), (0, 0, 0, 0), (1e-3, 0, 0, 1)])
+def test_an_affine_with_another_last_row_is_refused(row):
+    with pytest.raises(ConsiliumError, match="last row of the affine of the image x is"):
+        Volume(VALUES[np.newaxis], np.array([*np.eye(4)[:3], row]), "x")
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_refused_with_count_and_place(tmp_path, wrong):
     values = VALUES.astype(np.float64)
@@ -255,7 +342,6 @@ def test_whatever_a_header_says_a_person_reads_one_paragraph(
         content[offset] = byte
     path = tmp_path / "f.nii"
     path.write_bytes(gzip.compress(bytes(content[:cut])) if packed else bytes(content[:cut]))
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for read in (read_volume, read_mask):

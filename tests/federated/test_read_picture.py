@@ -70,6 +70,36 @@ def test_sixteen_bits_in_planes_or_with_alpha_are_read_whole_or_refused(tmp_path
     refused(tmp_path / "a.png", read_volume, "16 bits a colour")
 
 
+@pytest.mark.parametrize("shape", [(1, 14), (9, 1), (1, 1)])
+def test_colours_of_sixteen_bits_in_one_row_are_read(tmp_path, shape):
+    import SimpleITK as sitk  # noqa: N813
+
+    wide = np.random.default_rng(1).integers(0, 2**16, (*shape, 3)).astype(np.uint16)
+    sitk.WriteImage(sitk.GetImageFromArray(wide, isVector=True), str(tmp_path / "a.png"))
+    np.testing.assert_array_equal(np.moveaxis(read_volume(tmp_path / "a.png").values, 0, -1), wide)
+
+
+@pytest.mark.parametrize(
+    ("values", "order", "said"),
+    [
+        (RAMP / 255, "<", "a TIFF of 1 x 64 bits a pixel, real numbers"),
+        (RAMP.astype(np.float16), "<", "a TIFF of 1 x 16 bits a pixel, real numbers"),
+        (RAMP.astype(np.uint32), ">", "a big-endian TIFF of 1 x 32 bits a pixel, whole numbers wi"),
+        (np.ones((4, 5, 3), np.float32), "<", "a TIFF of 3 x 32 bits a pixel, real numbers"),
+    ],
+)
+def test_what_no_reader_knows_is_refused_by_its_kind_and_not_as_damaged(
+    tmp_path, values, order, said
+):
+    import tifffile
+
+    kind = "rgb" if values.ndim == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=order, photometric=kind)
+    refused(tmp_path / "a.tif", read_volume, said)
+    (tmp_path / "b.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:20])
+    refused(tmp_path / "b.tif", read_volume, "damaged")
+
+
 def test_big_endian_tiff_is_read_as_it_is_meant(tmp_path):
     big = Image.fromarray(RAMP.astype(">u2") * np.uint16(200))
     read = read_volume(saved(tmp_path / "a.tif", big))

@@ -26,6 +26,8 @@ SAVED = {
     "tabs": (HEADER + ROWS).replace(",", "\t").encode(),
     "Latin-1": (HEADER + ROWS).encode("latin-1"),
     "Unicode text of Excel": (HEADER + ROWS).replace(",", "\t").encode("utf-16"),
+    "UTF-32": (HEADER + ROWS).encode("utf-32"),
+    "UTF-32 the other way round": b"\0\0\xfe\xff" + (HEADER + ROWS).encode("utf-32-be"),
     "Windows' line ends": (HEADER + ROWS).replace("\n", "\r\n").encode(),
     "old line ends": (HEADER + ROWS).replace("\n", "\r").encode(),
     "empty lines": ("\n" + HEADER + ",,\n" + ROWS + "\n,,\n").encode(),

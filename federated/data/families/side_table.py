@@ -1,8 +1,8 @@
 """Tables of text that lie beside a data set's images, as people and spreadsheets save them.
 
 Saved again by a spreadsheet, a table may begin with a byte order mark, be separated by semicolons
-or tabs, be in Latin-1 or UTF-16, end in empty lines, and have ``1.0`` for the number 1. All of that
-is read; what is not clear is refused with the file, the line and the column.
+or tabs, be in Latin-1, UTF-16 or UTF-32, end in empty lines, and have ``1.0`` for the number 1. All
+of that is read; what is not clear is refused with the file, the line and the column.
 """
 
 import csv
@@ -18,7 +18,13 @@ from federated.errors import ConsiliumError
 SideTable = Mapping[str, Mapping[str, str]]
 
 SEPARATORS = (",", ";", "\t", "|")
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+# Marks of the order of bytes. That of UTF-32 comes first, because it begins as UTF-16's does.
+MARKS = (
+    (b"\xff\xfe\0\0", "utf-32"),
+    (b"\0\0\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
 # A whole number as a spreadsheet writes it, with a point or a comma.
 WHOLE = re.compile(r"([+-]?\d+)[.,]0+")
 # What stands in a cell of which nothing is known; it is no name that cases share.
@@ -156,8 +162,9 @@ def _text(path: Path) -> str:
         raise ConsiliumError(
             f"The table {path} cannot be read ({error.strerror}). Make it readable to you."
         ) from error
-    if content.startswith(UTF_16):
-        return content.decode("utf-16", errors="replace")
+    for mark, encoding in MARKS:
+        if content.startswith(mark):
+            return content.decode(encoding, errors="replace")
     if b"\0" in content or content.startswith(b"PK"):
         raise ConsiliumError(
             f"The table {path} is no text; it may be a spreadsheet's own file. Save it as CSV."
