@@ -96,7 +96,7 @@ def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
 
 def _tail(others: int, graph: Graph, marked: int, least: int) -> float:
     """P[at least ``least`` of a site's neighbours, drawn from ``others``, are ``marked``]."""
-    drawn = min(graph.neighbours, others)
+    drawn, marked = min(graph.neighbours, others), min(marked, others)
     if least > min(drawn, marked):
         return 0.0
     return float(hypergeom.sf(least - 1, others, marked, drawn))
@@ -126,14 +126,14 @@ def broken(sites: int, graph: Graph, shares: Shares) -> str | None:
         ),
     }
     for fault, bound in faults.items():
-        if bound > -SIGMA:
+        if not bound <= -SIGMA:  # nor what is no number
             return f"{fault}, with a probability of up to 2^{min(0.0, bound):.0f}"
     return None
 
 
 def threshold_for(sites: int, neighbours: int, shares: Shares) -> int | None:
     """The threshold nearest to two thirds of the holders that does what it has to, if one does."""
-    if unconnected(sites, neighbours, shares) > -SIGMA:
+    if not unconnected(sites, neighbours, shares) <= -SIGMA:
         return None
     holders = neighbours + 1
     least = holders // 2 + 1
