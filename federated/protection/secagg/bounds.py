@@ -79,10 +79,13 @@ def uncovered(sites: int, graph: Graph, shares: Shares) -> float:
     """log2 of the bound on the probability that ``threshold`` holders of some site collude.
 
     The site itself is honest, and one of its own holders. Others may have dropped out before the
-    graph was drawn, so that the colluding are a larger share of those it is drawn from.
+    graph was drawn, so that the colluding are a larger share of those it is drawn from; or nobody
+    has, and more of them are a site's neighbours where it has all.
     """
-    drawn_from = sites - shares.gone(sites) - 1
-    return _log2(sites * _tail(drawn_from, graph, shares.colluding(sites), graph.threshold))
+    others, colluding = sites - 1, shares.colluding(sites)
+    left = {others, others - shares.gone(sites)}
+    tails = (_tail(those, graph, colluding, graph.threshold) for those in left)
+    return _log2(sites * max(tails))
 
 
 def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
