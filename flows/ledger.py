@@ -215,8 +215,9 @@ def set_budget(holder: Holder, budget: Budget) -> Iterator[str]:
     holder.ledger.set_budget(budget, own)
     for site in [budget.site] if budget.site else sites:
         histories = holder.ledger.histories(holder.trained(site), budget.unit)
-        used = _shown(histories.worst(budget.delta, "prv"))
-        yield f"{site}: {budget_text(budget)}, of which {used} is spent"
+        used = histories.worst(budget.delta, "prv")
+        said = _shown(used) if used else "nothing"
+        yield f"{site}: {budget_text(budget)}, of which {said} is spent"
 
 
 def budget_text(budget: Budget) -> str:

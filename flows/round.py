@@ -36,7 +36,7 @@ from federated.update_files import read_state
 from federated.worker import model_header, new_model, peak_rss_mb
 from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
-from flows.progress import tell
+from flows.progress import counted, tell
 from flows.site_stages import Run
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
@@ -96,7 +96,7 @@ def fl_round(
         folder = new_run(Path(runs), resolved)
     tell(f"run {experiment}/{folder.run_id}")
     if resume and folder.summary_path.is_file() and folder.done_rounds() >= resolved.rounds:
-        tell(f"all {resolved.rounds} rounds are done; ask for more with --rounds")
+        tell(f"done: {counted(resolved.rounds, 'round')}; ask for more with --rounds")
         return str(folder.root)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,

@@ -182,7 +182,7 @@ def test_ledgers_are_shown_checked_and_limited(capsys, monkeypatch, refused):
         capsys, monkeypatch, "ledger", "budget", "tiny", "--epsilon=3", "--site=site-01"
     )[1]
     said = "epsilon 3 at delta 1e-05 for each record of site-01"
-    assert f"site-01: {said}, of which - is spent" in limited
+    assert f"site-01: {said}, of which nothing is spent" in limited
     shown = call(capsys, monkeypatch, "ledger", "show", "tiny")[1]
     assert f"budget: {said}\n" in shown
     assert "does not say which cases are of one patient" in shown
