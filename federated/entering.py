@@ -14,11 +14,11 @@ from federated.data.dataset import SPLITS, Split
 from federated.data.deal import AnyDataset, deal
 from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
+from federated.home import refuse_shared
 from federated.privacy.accounting import Release
 from federated.privacy.ledger import Head, Ledger, ledger_root
 from federated.privacy.old_ledger import old_files
 from federated.privacy.spending import EVALUATION, NO_MECHANISM, NO_RELEASE, Spending, Unit
-from federated.protection.keys import refuse_keys_in
 from federated.run_folder import RunFolder
 from federated.worker import site_cases, worker_context
 
@@ -70,7 +70,7 @@ def enter(
     """
     folder, experiment = RunFolder(run), worker_context(run).experiment
     ledger = holder_ledger(experiment)
-    refuse_keys_in(folder.root.parent.parent, ledger.path)
+    refuse_shared(folder.root.parent.parent, ledger.path)
     spending = Spending(
         mechanism,
         unit,

@@ -18,6 +18,7 @@ from federated.configuration.experiment import Experiment
 from federated.coordinator import choose_sites, participation
 from federated.errors import ConsiliumError
 from federated.files import read_json
+from federated.home import refuse_shared
 from federated.optimization import expected_change, local_work
 from federated.privacy_report import spent_so_far
 from federated.private_release import (
@@ -38,7 +39,6 @@ from federated.protection.keys import (
     new_key,
     read_public,
     read_secret,
-    refuse_keys_in,
 )
 from federated.protection.parameters import Parameters
 from federated.protection.secagg.protocol import Round
@@ -122,7 +122,7 @@ def prepare_key(run: Path) -> PublicContext:
     layout = read_layout(folder.state_path(folder.done_rounds()))
     parameters = key_parameters(experiment, layout)
     place = key_folder(experiment.name, folder.run_id, parameters)
-    refuse_keys_in(folder.root.parent.parent, place)
+    refuse_shared(folder.root.parent.parent, place)
     if (place / "context.json").is_file():
         return read_public(place)
     return new_key(experiment.name, folder.run_id, parameters)

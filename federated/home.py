@@ -60,6 +60,7 @@ def refuse_shared(shared: Path, place: Path) -> None:
     """
     if place.is_relative_to(shared):
         raise ConsiliumError(
-            f"The site's own folder {place} is inside {shared}, which the coordinator reads. Name "
-            "another home with CONSILIUM_HOME."
+            f"The site's own place {place} is inside {shared}, which the coordinator reads. Name "
+            "another home with CONSILIUM_HOME, or other folders with CONSILIUM_KEYS and "
+            "CONSILIUM_LEDGER where those are set."
         )

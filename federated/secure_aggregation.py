@@ -15,10 +15,10 @@ from typing import Any
 from federated.coordinator import choose_sites
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
-from federated.home import private_folder, refuse_open
+from federated.home import private_folder, refuse_open, refuse_shared
 from federated.private_release import refuse_too_little_noise
 from federated.protection import Protection, SecAggPlus
-from federated.protection.keys import keys_root, refuse_keys_in, site_secrets_folder
+from federated.protection.keys import keys_root, site_secrets_folder
 from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
 from federated.protection.secagg.keys import KeyPair
@@ -250,7 +250,7 @@ def _erase(place: Path) -> None:
 
 def _secrets(folder: RunFolder, site: str) -> Path:
     place = site_secrets_folder(worker_context(folder.root).experiment.name, folder.run_id, site)
-    refuse_keys_in(folder.root.parent.parent, place)
+    refuse_shared(folder.root.parent.parent, place)
     return private_folder(place, keys_root())
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from federated.errors import ConsiliumError
 from federated.exchange import key_parameters
 from federated.files import read_json
+from federated.home import refuse_shared
 from federated.protection.keys import (
     PUBLIC_FILE,
     erase_keys,
     key_folder,
     key_folders,
     new_key,
-    refuse_keys_in,
 )
 from federated.run_folder import RunFolder, reopen_run
 from federated.update_files import read_layout
@@ -28,7 +28,7 @@ def make_key(runs: Path, experiment: str, run_id: str, *, replace: bool) -> list
     run, resolved = reopen_run(runs, experiment, run_id, None)
     parameters = key_parameters(resolved, read_layout(_begun(run)))
     folder = key_folder(resolved.name, run.run_id, parameters)
-    refuse_keys_in(run.root.parent.parent, folder)
+    refuse_shared(run.root.parent.parent, folder)
     if replace and not folder.exists():
         raise ConsiliumError(
             f"Run {run.run_id} has no key to replace in {folder}: it has ended and its key is "

@@ -71,19 +71,6 @@ def keys_root() -> Path:
     return Path(os.environ.get("CONSILIUM_KEYS") or consilium_home() / "keys").resolve()
 
 
-def refuse_keys_in(shared: Path, place: Path) -> None:
-    """Refuse to keep secrets in a folder that the coordinator reads.
-
-    Raises:
-        ConsiliumError: ``place`` is inside ``shared``.
-    """
-    if place.is_relative_to(shared):
-        raise ConsiliumError(
-            f"The keys' folder {place} is inside {shared}, which the coordinator reads. Name "
-            "another folder with CONSILIUM_KEYS."
-        )
-
-
 def site_secrets_folder(experiment: str, run_id: str, site: str) -> Path:
     """Where a site keeps what is secret in the rounds of one run."""
     return keys_root() / experiment / "rounds" / run_id / site
