@@ -162,9 +162,3 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: st
         f"The {name} server {state} instead of coming up at {health}. Run "
         f"`python -m {module}` to see why."
     )
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with listen() as listening:
-        return port_of(listening)

@@ -103,15 +103,19 @@ def test_no_sum_of_two_sites_is_unmasked(run, in_process, failing, project):
     assert not latest_run(project / "runs", "tiny").state_path(1).exists()
 
 
-def test_a_site_shares_nothing_with_names_that_were_not_asked(
-    run, in_process, failing, project, monkeypatch
-):
-    """Shares of its seeds would go to whoever made the names up."""
+@pytest.fixture
+def still_masked(run, in_process, failing, project, monkeypatch):
+    """A run whose first round broke off before its sum was unmasked, its secrets still there."""
     failing("answer site-01 1", "answer site-02 1")
     monkeypatch.setattr(flows.secagg, "forget", lambda *given: None)
     with pytest.raises(ConsiliumError, match="cannot be unmasked"):
         run(rounds=1, overrides=[*SECAGG, *CONTINUE])
-    folder = latest_run(project / "runs", "tiny")
+    return latest_run(project / "runs", "tiny")
+
+
+def test_a_site_shares_nothing_with_names_that_were_not_asked(still_masked):
+    """Shares of its seeds would go to whoever made the names up."""
+    folder = still_masked
     roster = json.loads(folder.roster_path(1).read_text())
     roster["advertised"]["ghost"] = roster["advertised"]["site-02"]
     folder.roster_path(1).write_text(json.dumps(roster))
@@ -121,15 +125,9 @@ def test_a_site_shares_nothing_with_names_that_were_not_asked(
 
 
 @pytest.mark.parametrize("arrived", [["site-00"], ["site-00", "site-02"], ["site-00"] * 3])
-def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(
-    run, in_process, failing, project, monkeypatch, arrived
-):
+def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(still_masked, arrived):
     """Whatever the coordinator lets pass."""
-    failing("answer site-01 1", "answer site-02 1")
-    monkeypatch.setattr(flows.secagg, "forget", lambda *given: None)
-    with pytest.raises(ConsiliumError, match="cannot be unmasked"):
-        run(rounds=1, overrides=[*SECAGG, *CONTINUE])
-    folder = latest_run(project / "runs", "tiny")
+    folder = still_masked
     roster = json.loads(folder.roster_path(1).read_text())
     folder.roster_path(1).write_text(json.dumps(roster | {"arrived": arrived}))
     with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once|already answered"):

@@ -11,8 +11,9 @@ import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from federated.errors import ConsiliumError
-from flows.server import free_port, running, start_embedded_server, wait_until_healthy
+from flows.server import running, start_embedded_server, wait_until_healthy
 from tests.conftest import PROJECT
+from tests.ports import free_port
 
 
 def test_a_server_that_ends_at_once_is_explained():

@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from flows.server import free_port
+from tests.ports import free_port
 from tests.system.conftest import arguments, files_with, kill_group, wait_for
 
 pytestmark = pytest.mark.system
