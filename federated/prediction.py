@@ -148,7 +148,8 @@ def _case(family: Family, path: Path) -> tuple[PreparedCase, Frame | None]:
         flat = family.dims == 2
         return case_of_array(family, arrays["image"], str(path), None if flat else affine), None
     volumes = _volumes(family, path)
-    return prepare_volumes(family, str(path), volumes), volumes[0].frame
+    frame = volumes[0].frame
+    return prepare_volumes(family, str(path), volumes), UPRIGHT if frame is None else frame
 
 
 def _volumes(family: Family, path: Path) -> list[Volume]:

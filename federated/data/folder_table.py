@@ -11,8 +11,8 @@ import pandas as pd
 from federated.data.families import CaseFiles, Family, Found
 from federated.data.labels_left import labels_left, said
 from federated.data.prepared_case import known_labels, prepare_volumes
-from federated.data.read_volume import NotFiniteError, Volume, read_mask, read_volume
-from federated.data.volume import affine_gap
+from federated.data.read_case import read_case
+from federated.data.volume import NotFiniteError, Volume, affine_gap
 from federated.errors import ConsiliumError
 
 # A tenth of a size, a contrast or a window of CT is no difference.
@@ -82,8 +82,7 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         "patient": case.patient if case.patient_known else "",
     }
     try:
-        images = [read_volume(path) for path in case.images]
-        mask = read_mask(case.mask) if case.mask else None
+        images, mask = read_case(case)
     except NotFiniteError as error:
         return row | {"unreadable": str(error), "missing": error.voxels}
     except ConsiliumError as error:

@@ -35,11 +35,11 @@ UPRIGHT = 1
 
 @dataclass(frozen=True)
 class Picture:
-    """``values`` ``(1 or 3, height, width)`` upright, which EXIF ``orientation`` the file has, and
-    whether its compression changes values."""
+    """``values`` ``(1 or 3, height, width)`` upright, which EXIF ``orientation`` the file says it
+    has, if any, and whether its compression changes values."""
 
     values: npt.NDArray[Any]
-    orientation: int
+    orientation: int | None
     lossy: bool
 
 
@@ -67,7 +67,7 @@ def orientation_of(path: Path) -> int:
     """A picture's EXIF orientation, 1 to 8, from its header alone; 1 where it cannot be read."""
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            return _orientation(picture)
+            return _orientation(picture) or UPRIGHT
     except Exception:  # reading it whole is going to say why
         return UPRIGHT
 
@@ -124,9 +124,9 @@ def _unknown_kind(path: Path) -> ConsiliumError | None:
     )
 
 
-def _orientation(picture: Image.Image) -> int:
-    value = picture.getexif().get(ORIENTATION, UPRIGHT)
-    return int(value) if value in range(1, 9) else UPRIGHT
+def _orientation(picture: Image.Image) -> int | None:
+    value: Any = picture.getexif().get(ORIENTATION)
+    return int(value) if value in range(1, 9) else None
 
 
 def _read(path: Path, picture: Image.Image) -> Picture:
@@ -147,7 +147,8 @@ def _read(path: Path, picture: Image.Image) -> Picture:
     signed = picture.mode == "L" and tags.get(BITS) == (8,) and tags.get(FORMAT) == (SIGNED,)
     inverted = _stays_inverted(path, picture)
     compression = str(picture.info.get("compression", ""))
-    orientation = _orientation(picture)
+    said = _orientation(picture)
+    orientation = said or UPRIGHT
     picture.load()
     values = _wide_colours(path, picture, orientation) if narrowed else _values(path, picture)
     if unsigned:
@@ -159,7 +160,7 @@ def _read(path: Path, picture: Image.Image) -> Picture:
     if form != "TIFF":  # which Pillow has turned already
         values = upright(values, orientation)
     lossy = form in LOSSY or "jpeg" in compression
-    return Picture(np.ascontiguousarray(values), orientation, lossy)
+    return Picture(np.ascontiguousarray(values), said, lossy)
 
 
 def _stays_inverted(path: Path, picture: Image.Image) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from federated.data.families import CaseFiles, Family
 from federated.data.geometry import Geometry, Grid
 from federated.data.intensities import normalised, unit_range
-from federated.data.read_volume import read_mask, read_volume
+from federated.data.read_case import read_case
 from federated.data.scanner import ScannerProfile, show
 from federated.data.volume import Volume, affine_gap
 from federated.errors import ConsiliumError
@@ -134,10 +134,9 @@ def prepare_case(
     Raises:
         ConsiliumError: a file cannot be read, does not fit the family or the others, or is flat.
     """
-    volumes = [read_volume(path) for path in case.images]
+    volumes, mask = read_case(case)
     truth = None
-    if case.mask:
-        mask = read_mask(case.mask)
+    if mask:
         _refuse_elsewhere(case.name, [*volumes, mask])
         truth = known_labels(family, case, mask)
     return prepare_volumes(family, case.name, volumes, truth, profile, number)

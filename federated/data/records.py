@@ -9,13 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from federated.data.families import CaseFiles
-from federated.data.read_volume import read_mask, read_volume
+from federated.data.kept_digests import Stamp, kept_digest, stamp_of
+from federated.data.read_case import read_case
 
 
 def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
@@ -36,17 +38,33 @@ def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) ->
     return tuple(array_digest([image, np.asarray(label)]) for image, label in pairs)
 
 
-@lru_cache(maxsize=65536)
 def case_digest(case: CaseFiles) -> str:
     """The digest of a case of a folder: its images, and its mask where it has one.
+
+    It is worked out once for files that do not change, see
+    :func:`federated.data.kept_digests.kept_digest`.
 
     Raises:
         ConsiliumError: a file cannot be read.
     """
+    return _digest_of(case, stamp_of(_files(case)))
+
+
+def _files(case: CaseFiles) -> tuple[Path, ...]:
+    return case.images if case.mask is None else (*case.images, case.mask)
+
+
+@lru_cache(maxsize=65536)
+def _digest_of(case: CaseFiles, _: Stamp) -> str:
+    return kept_digest(_files(case), lambda: _worked_out(case))
+
+
+def _worked_out(case: CaseFiles) -> str:
     # As float32: what a scaled file and one of real numbers hold alike is the same record.
-    arrays = [read_volume(path).values.astype(np.float32) for path in case.images]
-    if case.mask is not None:
-        arrays.append(read_mask(case.mask).values)
+    images, mask = read_case(case)
+    arrays: list[npt.NDArray[Any]] = [image.values.astype(np.float32) for image in images]
+    if mask is not None:
+        arrays.append(mask.values)
     return array_digest(arrays)
 
 

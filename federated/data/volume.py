@@ -27,8 +27,8 @@ EXACT = np.dtype(np.float64)
 MOST_EXACT = 2**53
 LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
 
-# What a result is written with, so that it lies as its image does: NIfTI's header, or a picture's
-# EXIF orientation, 1 to 8.
+# What a result is written with, so that it lies as its image does: NIfTI's header, or the EXIF
+# orientation that a picture says it has, 1 to 8.
 Frame = Nifti1Header | int
 
 
