@@ -1,0 +1,127 @@
+"""Run the golden configurations: ``python -m tests.golden.runs OUT [--only NAME]``.
+
+OUT gets, for each of them, SHA-256 of the final weights and what was measured. It is started with
+:data:`PLAIN`, in which torch, oneDNN, MKL, numpy and the C library use no instructions that only
+some processors have, so that other machines find the same bits.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+PLAIN: Mapping[str, str] = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX512F",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+QUIET: Mapping[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+}
+# Numbers of summary.json that are results, and not times, sizes or names.
+MEASURED = ("metrics", "kept_round", "rounds_done", "data_source")
+
+
+def fingerprint() -> dict[str, str]:
+    """What else the bits of a result hang on."""
+    import numpy
+    import torch
+
+    return {"machine": platform.machine(), "torch": torch.__version__, "numpy": numpy.__version__}
+
+
+def run_all(out: Path, only: str | None = None) -> None:
+    """Run them in a folder of their own, and write what they found as JSON."""
+    from tests.golden.configurations import GOLDEN
+
+    found: dict[str, Any] = {}
+    with _project() as run:
+        for name, (experiment, overrides) in GOLDEN.items():
+            if only in (None, name):
+                found[name] = _result(run(experiment, list(overrides)))
+                print(name, found[name]["weights"][:12], flush=True)  # noqa: T201
+    out.write_text(json.dumps({"fingerprint": fingerprint(), "runs": found}, indent=2) + "\n")
+
+
+@contextmanager
+def _project() -> Iterator[Callable[[str, list[str]], Path]]:
+    """What runs an experiment and returns its folder, below a folder that is thrown away."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with tempfile.TemporaryDirectory() as name, prefect_test_harness(server_startup_timeout=120):
+        root = Path(name)
+        os.environ["CONSILIUM_HOME"] = str(root / "home")
+        os.chdir(root)
+        _write_data(root)
+        from flows.round import fl_round
+
+        def run(experiment: str, overrides: list[str]) -> Path:
+            return Path(fl_round(experiment, overrides, register_model=False))
+
+        yield run
+
+
+def _write_data(root: Path) -> None:
+    import numpy as np
+    import yaml
+
+    from federated.data.families import FAMILIES
+    from federated.data.folder_phantom import write_phantom
+    from tests.conftest import tiny_arrays
+    from tests.golden.configurations import PARAMS
+
+    (root / "mlruns").mkdir()
+    (root / "params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(PARAMS))))
+    (root / "data" / "medmnist").mkdir(parents=True)
+    np.savez(root / "data" / "medmnist" / "adrenalmnist3d.npz", **tiny_arrays())
+    write_phantom(FAMILIES["retina"], root / "data" / "retina", 16, 0, (150, 160))
+    write_phantom(FAMILIES["hippocampus"], root / "data" / "hippocampus", 18, 0)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    tensors = load_file(folder / "model.safetensors")
+    digest = sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name}|{tensors[name].dtype}|{tensors[name].shape}|".encode())
+        digest.update(tensors[name].tobytes())
+    summary = json.loads((folder / "summary.json").read_text())
+    result = {"weights": digest.hexdigest(), **{key: summary[key] for key in MEASURED}}
+    result["epsilon"] = summary["privacy"].get("epsilon")
+    return result
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--only", help="One of the runs, by its name.")
+    arguments = parser.parse_args()
+    out = arguments.out.resolve()
+    wanted = {**PLAIN, **QUIET}
+    if any(os.environ.get(key) != value for key, value in wanted.items()):
+        # Libraries read these when they are loaded.
+        command = [sys.executable, "-m", "tests.golden.runs", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **wanted})  # noqa: S606
+    run_all(out, arguments.only)
+
+
+if __name__ == "__main__":
+    main()
