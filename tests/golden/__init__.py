@@ -1,1 +1,1 @@
-"""Twelve small runs whose results are known, so that moving code about can be seen to change none."""
+"""Twelve small runs whose results are known: moving code about changes none of them."""

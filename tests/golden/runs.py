@@ -55,7 +55,7 @@ def run_all(out: Path, only: str | None = None) -> None:
         for name, (experiment, overrides) in GOLDEN.items():
             if only in (None, name):
                 found[name] = _result(run(experiment, list(overrides)))
-                print(name, found[name]["weights"][:12], flush=True)  # noqa: T201
+                print(name, found[name]["weights"][:12], flush=True)
     out.write_text(json.dumps({"fingerprint": fingerprint(), "runs": found}, indent=2) + "\n")
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     if any(os.environ.get(key) != value for key, value in wanted.items()):
         # Libraries read these when they are loaded.
         command = [sys.executable, "-m", "tests.golden.runs", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **wanted})  # noqa: S606
+        os.execve(sys.executable, command, {**os.environ, **wanted})
     run_all(out, arguments.only)
 
 
