@@ -25,9 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
-from federated.data.medmnist import dataset_info
+from federated.data.medmnist.files import dataset_info
 from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
@@ -35,9 +34,10 @@ from federated.privacy.accounting import Release
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode
 from federated.privacy.noise import SecretRandom
-from federated.strategies.strategy import LocalRule
-from federated.training import choose_device, place, train
-from federated.worker import keep_freed_memory
+from federated.settings.sections import TrainingSettings
+from federated.stages.worker import keep_freed_memory
+from federated.strategies.base import LocalRule
+from federated.training.loop import choose_device, place, train
 from models import build_model
 
 Network = Literal["small_cnn", "dp_resnet"]

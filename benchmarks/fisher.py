@@ -21,19 +21,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from federated.config import load_experiment
 from federated.configuration.experiment import Experiment
-from federated.configuration.sections import TrainingSettings
+from federated.configuration.load import load_experiment
 from federated.data.cases import Batch, batches
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import folder_info
+from federated.data.folders.dataset import folder_info
+from federated.data.folders.families import FAMILIES
 from federated.learning.segmentation import make_loss
-from federated.spectral_style import style_of
+from federated.settings.sections import TrainingSettings
+from federated.stages.worker import keep_freed_memory, new_model, peak_rss_mb
 from federated.strategies import ResFIM
-from federated.strategies.strategy import LocalData, LocalRule, SiteStart
-from federated.training import place, train
+from federated.strategies.base import LocalData, LocalRule, SiteStart
+from federated.strategies.resfim.spectral_style import style_of
+from federated.training.loop import place, train
 from federated.update import Layout
-from federated.worker import keep_freed_memory, new_model, peak_rss_mb
 
 CPU = torch.device("cpu")
 

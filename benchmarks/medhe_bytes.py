@@ -16,15 +16,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from federated.agreement import sent_length
 from federated.compression.quantize import largest_level
-from federated.config import load_experiment
-from federated.data.medmnist import dataset_info
-from federated.exchange import key_parameters
+from federated.configuration.load import load_experiment
+from federated.data.medmnist.files import dataset_info
 from federated.protection.keys import new_key, read_secret
+from federated.run.update_files import write_payload
+from federated.stages.agreement import sent_length
+from federated.stages.exchange import key_parameters
+from federated.stages.worker import new_model
 from federated.update import CompressedUpdate, Layout
-from federated.update_files import write_payload
-from federated.worker import new_model
 
 SPARSE = ["compression.name=shared_mask"]
 ROWS = {

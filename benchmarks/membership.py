@@ -16,21 +16,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from federated.config import load_experiment
 from federated.configuration.experiment import Experiment
+from federated.configuration.load import load_experiment
 from federated.data.cases import LabelledImages
 from federated.data.load import load, locate
 from federated.data.partition import partition_cases
 from federated.data.records import identities
 from federated.learning.classification import make_loss
-from federated.optimization import local_work
 from federated.privacy import DPSGD, Private, SiteLevel
 from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import seeded_random
-from federated.strategies.strategy import LocalRule
-from federated.training import place, train
+from federated.stages.worker import new_model
+from federated.strategies.base import LocalRule
+from federated.training.loop import place, train
+from federated.training.optimization import local_work
 from federated.update import Layout, Vector
-from federated.worker import new_model
 
 
 class Federation:

@@ -14,19 +14,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from federated.config import load_experiment
-from federated.configuration.sections import SitesSettings
+from federated.configuration.load import load_experiment
 from federated.data.dataset import SPLITS
 from federated.data.deal import deal
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import read_folder
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.dataset import read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.data.site_cases import SiteCases
 from federated.data.tables import site_tables
 from federated.learning import SEGMENTATION
-from federated.strategies.strategy import LocalRule
-from federated.training import place, train
-from federated.worker import keep_freed_memory, new_model, peak_rss_mb
+from federated.settings.sections import SitesSettings
+from federated.stages.worker import keep_freed_memory, new_model, peak_rss_mb
+from federated.strategies.base import LocalRule
+from federated.training.loop import place, train
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from prefect import flow
 
 from federated.comparison.cells import TRANSFER, Cell, cells, find_run
 from federated.comparison.table import Result, read_result
-from federated.config import load_experiment, transfer_overrides
+from federated.configuration.load import load_experiment, transfer_overrides
 from federated.data.load import locate
 from federated.errors import ConsiliumError
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
 from flows.pretrain import missing_backbone, pretrain
 from flows.progress import tell
 from flows.round import fl_round

@@ -10,7 +10,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.deal import case_counts, deal
 from federated.data.load import load, locate
 from federated.files import read_json
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
 from flows.progress import counted
 
 MAX_CLASS_COLUMNS = 12

@@ -12,9 +12,9 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.markup import escape
 
-from federated.config import experiment_names, load_experiment
 from federated.configuration.experiment import Experiment
-from federated.data.families import FAMILIES
+from federated.configuration.load import experiment_names, load_experiment
+from federated.data.folders.families import FAMILIES
 from federated.data.load import locate_local, missing
 from federated.errors import ConsiliumError
 from flows.ports import is_free

@@ -9,19 +9,19 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.partition import Partition
-from federated.data.prepared import dealt_header
 from federated.errors import ConsiliumError
 from federated.files import write_json
-from federated.joining import WEIGHTS, Joined, joining_experiment
-from federated.ledger_migration import take_over
-from federated.model_file import save_model
-from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
-from federated.run_folder import RunFolder, reopen_run
-from federated.selection import metric_value_of
+from federated.run.folder import RunFolder, reopen_run
+from federated.run.prepared import dealt_header
+from federated.run.selection import metric_value_of
+from federated.run.update_files import read_memory
+from federated.stages.join import WEIGHTS, Joined, joining_experiment
+from federated.stages.ledger_migration import take_over
+from federated.stages.privacy_report import summarise_privacy
+from federated.stages.worker import model_header, new_model
 from federated.update import Layout
-from federated.update_files import read_memory
-from federated.worker import model_header, new_model
+from federated.weights.model_file import save_model
 from flows.progress import tell
 from tasks.join import join
 from tasks.pool import open_pool

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from federated.errors import ConsiliumError
-from federated.exchange import key_parameters
 from federated.files import read_json
-from federated.home import refuse_shared
 from federated.protection.keys import (
     PUBLIC_FILE,
     erase_keys,
@@ -14,8 +12,10 @@ from federated.protection.keys import (
     key_folders,
     new_key,
 )
-from federated.run_folder import RunFolder, reopen_run
-from federated.update_files import read_layout
+from federated.run.folder import RunFolder, reopen_run
+from federated.run.update_files import read_layout
+from federated.secrets.home import refuse_shared
+from federated.stages.exchange import key_parameters
 
 
 def make_key(runs: Path, experiment: str, run_id: str, *, replace: bool) -> list[str]:

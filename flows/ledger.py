@@ -11,13 +11,13 @@ from federated.configuration.experiment import Experiment
 from federated.data.load import load, locate
 from federated.data.partition import Partition
 from federated.data.site_cases import SiteCases
-from federated.entering import held_cases, holder_ledger
 from federated.errors import ConsiliumError
-from federated.ledger_migration import take_over
-from federated.patients import most_of_one
 from federated.privacy.kept_heads import KeptHead, home_heads, run_heads
 from federated.privacy.ledger import Ledger
+from federated.privacy.patients import most_of_one
 from federated.privacy.spending import Budget, Spending
+from federated.stages.entering import held_cases, holder_ledger
+from federated.stages.ledger_migration import take_over
 
 # Shares of a budget by which records are counted.
 SHARES = (0.75, 0.5, 0.25)

@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect.settings import get_current_settings
 
 from federated.files import require_writable
-from federated.home import consilium_home
+from federated.secrets.home import consilium_home
 from tasks.reachable import require_answer, require_mlflow
 
 

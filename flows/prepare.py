@@ -9,15 +9,15 @@ from typing import Any
 
 from prefect import flow
 
-from federated.config import load_experiment
 from federated.configuration.experiment import Experiment
+from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition, leave_out
-from federated.data.prepared import PreparedFolder, dealt_header, write_dealt
-from federated.data.validation_report import write_report
 from federated.errors import ConsiliumError
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
+from federated.run.prepared import PreparedFolder, dealt_header, write_dealt
+from federated.run.validation_report import write_report
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 

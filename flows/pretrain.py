@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from federated.config import PRETRAIN, backbone_path
-from federated.run_folder import RunFolder
+from federated.configuration.load import PRETRAIN, backbone_path
+from federated.run.folder import RunFolder
 from flows.round import fl_round
 from flows.steps import export_run
 
@@ -17,7 +17,7 @@ def pretrain(
     """Train a backbone of ``pretraining`` in params.yaml, register it, and put it in place.
 
     Returns:
-        The run's folder; the weights are at :func:`federated.config.backbone_path` too.
+        The run's folder; the weights are at :func:`federated.configuration.load.backbone_path` too.
 
     Raises:
         ConsiliumError: no such backbone, or anything that fl-round raises.

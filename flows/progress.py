@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from federated.metrics import Metrics
+from federated.learning.classification_metrics import Metrics
 
 
 class Listener(Protocol):

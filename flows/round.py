@@ -16,24 +16,24 @@ import psutil
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from federated.config import load_experiment
 from federated.configuration.experiment import Experiment
-from federated.data.prepared import PreparedFolder
-from federated.exchange import write_initial_state
+from federated.configuration.load import load_experiment
 from federated.files import write_json
-from federated.ledger_migration import take_over
-from federated.model_file import save_model
-from federated.optimization import trained_parameters
-from federated.privacy_report import summarise_privacy
 from federated.provenance import git_commit
-from federated.run_folder import RunFolder, new_run, point_latest, reopen_run
-from federated.selection import kept_round, metric_value, metric_value_of, stops_early
-from federated.site import personal_tensors
+from federated.run.folder import RunFolder, new_run, point_latest, reopen_run
+from federated.run.prepared import PreparedFolder
+from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
+from federated.run.summary import summarise
+from federated.run.update_files import read_state
+from federated.stages.exchange import write_initial_state
+from federated.stages.ledger_migration import take_over
+from federated.stages.privacy_report import summarise_privacy
+from federated.stages.site import personal_tensors
+from federated.stages.worker import model_header, new_model, peak_rss_mb
 from federated.strategies import ResFIM
-from federated.summary import summarise
-from federated.transfer import load_pretrained
-from federated.update_files import read_state
-from federated.worker import model_header, new_model, peak_rss_mb
+from federated.training.optimization import trained_parameters
+from federated.weights.model_file import save_model
+from federated.weights.transfer import load_pretrained
 from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell

@@ -12,7 +12,7 @@ from prefect.deployments.runner import EntrypointType
 from prefect.settings import temporary_settings
 from rich.console import Console
 
-from federated.config import experiment_names
+from federated.configuration.load import experiment_names
 from flows.guarded_server import STORE
 from flows.login import USER, Login, new_login
 from flows.ports import HOST, listen_at

@@ -15,7 +15,7 @@ from shlex import quote
 
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path
-from federated.home import consilium_home, private_folder
+from federated.secrets.home import consilium_home, private_folder
 from flows.login import USER, Login
 
 

@@ -9,8 +9,8 @@ from prefect.futures import PrefectFuture
 from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
 from federated.errors import ConsiliumError
-from federated.run_folder import RunFolder
-from federated.worker import StageResult
+from federated.run.folder import RunFolder
+from federated.stages.worker import StageResult
 from flows.prepare import Prepared
 from flows.progress import listener, tell
 

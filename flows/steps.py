@@ -5,12 +5,12 @@ from pathlib import Path
 
 from federated.configuration.experiment import Experiment
 from federated.data.load import load
-from federated.data.prepared import write_dealt
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, write_json
-from federated.model_evaluation import evaluate_file
-from federated.model_file import read_header
-from federated.run_folder import RunFolder
+from federated.inference.evaluation import evaluate_file
+from federated.run.folder import RunFolder
+from federated.run.prepared import write_dealt
+from federated.weights.model_file import read_header
 from flows.prepare import prepared_folder
 from tasks.prepare import download, keep, partition
 from tasks.validate import validate

@@ -7,10 +7,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.exchange import add_payloads, apply_sum, decrypt_site
-from federated.run_folder import RunFolder
-from federated.timing import Interval
-from federated.worker import StageResult
+from federated.run.folder import RunFolder
+from federated.run.timing import Interval
+from federated.stages.exchange import add_payloads, apply_sum, decrypt_site
+from federated.stages.worker import StageResult
 from tasks.pool import run_stage
 
 

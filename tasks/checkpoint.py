@@ -7,8 +7,8 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.coordinator import commit_round
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
+from federated.stages.coordinator import commit_round
 
 
 @task(name="checkpoint", task_run_name="checkpoint round {round_number}", cache_policy=NO_CACHE)

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.comparison.figure import comparison_figure
 from federated.comparison.table import Result, by_label, markdown, per_site_markdown, rows
 from federated.files import write_json, write_text
-from federated.sensitivity import mean_shares, sensitivity_figure
+from federated.stages.sensitivity import mean_shares, sensitivity_figure
 from tasks.sensitivity import FIGURE
 from tasks.track import client, experiment_id
 

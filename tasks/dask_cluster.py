@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from federated.configuration.dask_access import REMEDY, RISK, is_encrypted, is_loopback
-from federated.configuration.sections import Dask
 from federated.errors import ConsiliumError
+from federated.settings.sections import Dask
 
 
 @contextmanager

@@ -7,13 +7,13 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.coordinator import evaluate as evaluate_predictions
 from federated.data.dataset import DatasetInfo
-from federated.evaluation import Evaluation
-from federated.run_folder import RunFolder
-from federated.site import evaluate_site
-from federated.timing import Interval
-from federated.worker import StageResult
+from federated.learning.evaluation import Evaluation
+from federated.run.folder import RunFolder
+from federated.run.timing import Interval
+from federated.stages.coordinator import evaluate as evaluate_predictions
+from federated.stages.site import evaluate_site
+from federated.stages.worker import StageResult
 from tasks.pool import run_stage
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.joining import Joined, join_site
+from federated.stages.join import Joined, join_site
 from tasks.pool import finished
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.exchange import erase_key, prepare_key
 from federated.files import write_json
 from federated.protection.keys import PublicContext
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
+from federated.stages.exchange import erase_key, prepare_key
 from tasks.pool import finished
 
 

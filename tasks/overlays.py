@@ -13,6 +13,6 @@ from tasks.pool import finished
 def overlays(pool: Executor, run: Path, sites: list[str], round_number: int) -> None:
     """Draw every site's worst, median and best test case into ``overlays/`` of the run."""
     # Matplotlib takes its time to import, which only runs with overlays are to wait for.
-    from federated.overlays import draw_site
+    from federated.stages.overlays import draw_site
 
     finished([pool.submit(draw_site, run, site, round_number) for site in sites])

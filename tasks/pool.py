@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 
 from federated.configuration.experiment import Experiment
-from federated.configuration.sections import Dask, Processes
 from federated.errors import ConsiliumError
-from federated.training import choose_device
-from federated.worker import StageResult, keep_freed_memory, run_and_report
+from federated.settings.sections import Dask, Processes
+from federated.stages.worker import StageResult, keep_freed_memory, run_and_report
+from federated.training.loop import choose_device
 from tasks.dask_cluster import dask_client
 
 WORKERS_A_GPU = 4
@@ -102,7 +102,7 @@ def _start_worker(numbers: Any) -> None:
 
 
 def _import_stages() -> int:
-    import federated.exchange
-    import federated.site  # noqa: F401
+    import federated.stages.exchange
+    import federated.stages.site  # noqa: F401
 
     return os.getpid()

@@ -8,7 +8,7 @@ from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate
 from federated.data.partition import Partition
-from federated.data.prepared import PreparedFolder
+from federated.run.prepared import PreparedFolder
 
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)

@@ -16,8 +16,8 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.model_file import read_header
-from federated.selection import improves
+from federated.run.selection import improves
+from federated.weights.model_file import read_header
 from tasks.track import client, tracking_uri
 
 ALIAS = "champion"

@@ -10,9 +10,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.exchange import apply_sum
-from federated.run_folder import RunFolder
-from federated.secure_aggregation import (
+from federated.run.folder import RunFolder
+from federated.run.timing import Interval
+from federated.stages.exchange import apply_sum
+from federated.stages.secagg import (
     advertise_site,
     answer_site,
     forget_secrets,
@@ -22,8 +23,7 @@ from federated.secure_aggregation import (
     share_site,
     unmask_sum,
 )
-from federated.timing import Interval
-from federated.worker import StageResult
+from federated.stages.worker import StageResult
 from tasks.pool import finished, run_stage
 
 

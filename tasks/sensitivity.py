@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
 
 FIGURE = "sensitive_layers.png"
 
@@ -14,7 +14,7 @@ FIGURE = "sensitive_layers.png"
 def sensitivity(run: Path, round_number: int) -> dict[str, dict[str, float]]:
     """Draw the sites' shares of a round into the run's folder, and return them."""
     # Matplotlib takes its time to import, which only these runs are to wait for.
-    from federated.sensitivity import layer_shares, sensitivity_figure
+    from federated.stages.sensitivity import layer_shares, sensitivity_figure
 
     folder = RunFolder(run)
     shares = layer_shares(folder, round_number)

@@ -13,9 +13,9 @@ import mlflow
 import numpy as np
 
 from federated.errors import ConsiliumError
+from federated.inference.model_input import CPU, case_of_array, class_images, segmented
 from federated.learning.classification import predict
-from federated.model_file import load_model, read_header
-from federated.model_input import CPU, case_of_array, class_images, segmented
+from federated.weights.model_file import load_model, read_header
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):

@@ -17,9 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
-from federated.evaluation import Evaluation
 from federated.files import cannot_write, locked, write_text
-from federated.run_folder import RunFolder
+from federated.learning.evaluation import Evaluation
+from federated.run.folder import RunFolder
 from tasks.reachable import require_mlflow, without_password
 
 STORE = Path("mlruns")

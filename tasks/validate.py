@@ -16,9 +16,9 @@ from federated.data.dataset import Split
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
 from federated.data.tables import NO_SITE, site_tables
-from federated.data.validation_report import shared_part, write_report
 from federated.errors import ConsiliumError
 from federated.files import make_folders
+from federated.run.validation_report import shared_part, write_report
 
 # How many cases of a broken rule a message names; the report names all.
 NAMED = 5

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from federated.config import load_experiment, transfer_overrides, variant_overrides
 from federated.configuration.experiment import Experiment
+from federated.configuration.load import load_experiment, transfer_overrides, variant_overrides
 from federated.errors import ConsiliumError
 from federated.files import md5_of, read_json
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
 
 TRANSFER = "tl"
 LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<variants>(\+[\w.-]+)*)")

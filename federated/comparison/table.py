@@ -10,7 +10,7 @@ from scipy import stats
 from federated.comparison.cells import Cell
 from federated.files import read_json
 from federated.learning import TASKS, LearningTask
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
 
 # What the others are compared with; the first label where it is none of them.
 BASELINE = "fedavg"

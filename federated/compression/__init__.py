@@ -4,7 +4,7 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from federated.compression.compression import Agreed, Compression
+from federated.compression.base import Agreed, Compression
 from federated.compression.none import NoCompression
 from federated.compression.shared_mask import SharedMask
 from federated.compression.top_k import TopK

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from federated.compression.compression import Compression
+from federated.compression.base import Compression
 
 
 class NoCompression(Compression):

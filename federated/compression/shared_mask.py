@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from federated.compression.compression import Agreed, Compression, largest, sent_count
+from federated.compression.base import Agreed, Compression, largest, sent_count
 from federated.randomness import numpy_generator
 from federated.update import Arrays, Positions, Vector
 

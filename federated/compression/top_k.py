@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from federated.compression.compression import Compression, largest, sent_count
+from federated.compression.base import Compression, largest, sent_count
 from federated.update import Arrays, Positions, Vector
 
 THRESHOLD = "threshold"

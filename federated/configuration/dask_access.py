@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from federated.configuration.sections import Dask
+from federated.settings.sections import Dask
 
 RISK = "whoever reaches a Dask scheduler runs code at the sites"
 REMEDY = (

@@ -5,7 +5,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from federated.compression import AnyCompression
-from federated.configuration.sections import (
+from federated.privacy import AnyPrivacy
+from federated.protection import AnyProtection, Cohort
+from federated.settings.base import Settings
+from federated.settings.sections import (
     Dask,
     DataSettings,
     ModelSettings,
@@ -16,9 +19,6 @@ from federated.configuration.sections import (
     TrainingSettings,
     ValidationSettings,
 )
-from federated.configuration.settings import Settings
-from federated.privacy import AnyPrivacy
-from federated.protection import AnyProtection, Cohort
 from federated.strategies import AnyStrategy
 
 

@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from federated.augmentation import augment, draw_epoch
-from federated.configuration.sections import TrainingSettings
+from federated.data.augmentation import augment, draw_epoch
 from federated.data.dataset import Images, Labels, to_float
 from federated.data.records import labelled_digests
-from federated.optimization import merges_last_batch
 from federated.randomness import Draws
+from federated.settings.sections import TrainingSettings
+from federated.training.optimization import merges_last_batch
 
 # Inputs of the network, float32 ``(n, channels, *spatial)``, and the integers it is to predict:
 # ``(n,)`` in classification, ``(n, *spatial)`` in segmentation.

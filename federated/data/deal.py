@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS, Dataset, Split
-from federated.data.folder_dataset import FolderDataset
+from federated.data.folders.dataset import FolderDataset
 from federated.data.partition import Partition, class_counts, partition_cases
 from federated.errors import ConsiliumError
-from federated.names import refuse_site_name
+from federated.settings.names import refuse_site_name
+from federated.settings.sections import SitesSettings
 
 AnyDataset = Dataset | FolderDataset
 # Indices into the cases of each split.

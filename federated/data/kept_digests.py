@@ -12,8 +12,8 @@ from pathlib import Path
 
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, write_text
-from federated.home import consilium_home, private_folder
 from federated.provenance import code_digest
+from federated.secrets.home import consilium_home, private_folder
 
 # A change so soon after another may have the same times, where a file system counts coarsely.
 SETTLED_NS = 2 * 10**9

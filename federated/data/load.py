@@ -1,11 +1,13 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
-from federated.configuration.sections import DataSettings
-from federated.data import folder_dataset, medmnist, phantom
 from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset
-from federated.data.families import FAMILIES
+from federated.data.folders import dataset as folder_dataset
+from federated.data.folders.families import FAMILIES
+from federated.data.medmnist import files as medmnist
+from federated.data.medmnist import phantom
 from federated.errors import ConsiliumError
+from federated.settings.sections import DataSettings
 
 
 def locate(settings: DataSettings) -> LocatedFile:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS, Labels, Split
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
-from federated.names import refuse_site_name
 from federated.randomness import numpy_generator
+from federated.settings.names import refuse_site_name
+from federated.settings.sections import SitesSettings
 
 Shares = npt.NDArray[np.float64]
 Owners = npt.NDArray[np.int64]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.families import CaseFiles
+from federated.data.folders.families import CaseFiles
+from federated.data.folders.read_case import read_case
 from federated.data.kept_digests import Stamp, kept_digest, stamp_of
-from federated.data.read_case import read_case
 
 
 def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:

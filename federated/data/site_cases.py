@@ -10,6 +10,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
+from federated.data.folders.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
 from federated.data.partition import Partition
 from federated.data.records import case_digest, identities, labelled_digests
 from federated.data.scanner import (
@@ -18,7 +19,6 @@ from federated.data.scanner import (
     noise_number,
     scanner_profile,
 )
-from federated.data.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
 from federated.strategies import ResFIM
 
 

@@ -2,12 +2,12 @@
 
 import pandas as pd
 
-from federated.data.case_table import case_tables
 from federated.data.dataset import SPLITS, Dataset
 from federated.data.deal import AnyDataset
-from federated.data.families import Found
-from federated.data.folder_dataset import FolderDataset
-from federated.data.folder_table import folder_tables
+from federated.data.folders.dataset import FolderDataset
+from federated.data.folders.families import Found
+from federated.data.folders.table import folder_tables
+from federated.data.medmnist.table import case_tables
 from federated.data.partition import Partition
 
 # The group of files that belong to no case, and so to no site.

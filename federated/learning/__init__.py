@@ -1,8 +1,8 @@
 """What a network is to learn: classification or segmentation, each behind one interface."""
 
 from federated.data.dataset import DatasetInfo
+from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
-from federated.learning.learning_task import Arrays, LearningTask
 from federated.learning.segmentation import SEGMENTATION
 
 TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}

@@ -8,20 +8,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from federated.augmentation import class_weights
-from federated.configuration.sections import TrainingSettings
+from federated.data.augmentation import class_weights
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import SPLITS, DatasetInfo, Labels, Split, to_float
-from federated.evaluation import Evaluation, Spread, spread_over_sites
-from federated.learning.learning_task import Arrays, LearningTask
-from federated.metrics import (
+from federated.learning.base import Arrays, LearningTask
+from federated.learning.classification_metrics import (
     Confusion,
     Metrics,
     Probabilities,
     classification_metrics,
     confusion_matrix,
 )
-from federated.objective import Loss
+from federated.learning.evaluation import Evaluation, Spread, spread_over_sites
+from federated.settings.sections import TrainingSettings
+from federated.training.objective import Loss
 
 EVALUATION_BATCH = 128
 

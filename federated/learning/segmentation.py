@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.configuration.sections import TrainingSettings
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, DatasetInfo, Split
-from federated.data.families import Family
-from federated.data.segmented_cases import SegmentedCases
-from federated.evaluation import Evaluation, spread_over_sites
-from federated.learning.learning_task import Arrays, LearningTask
+from federated.data.folders.families import Family
+from federated.data.folders.segmented_cases import SegmentedCases
+from federated.learning.base import Arrays, LearningTask
+from federated.learning.classification_metrics import Metrics
+from federated.learning.evaluation import Evaluation, spread_over_sites
 from federated.learning.segmentation_loss import dice_ce
 from federated.learning.segmentation_metrics import (
     NAMES,
@@ -25,8 +25,8 @@ from federated.learning.segmentation_metrics import (
     score_case,
     summarise,
 )
-from federated.metrics import Metrics
-from federated.objective import Loss
+from federated.settings.sections import TrainingSettings
+from federated.training.objective import Loss
 
 # Neighbouring windows share this part of their sides.
 OVERLAP = 0.25

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from federated.privacy.base import Privacy, Private
 from federated.privacy.distributed import DistributedSiteLevel
 from federated.privacy.dp_sgd import DPSGD
 from federated.privacy.none import NoPrivacy
 from federated.privacy.percentile_laplace import PercentileLaplace
-from federated.privacy.privacy import Privacy, Private
 from federated.privacy.site_level import SiteLevel
 
 AnyPrivacy = Annotated[

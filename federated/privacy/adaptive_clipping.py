@@ -18,8 +18,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
+from federated.settings.base import Settings
 
 # s, the most that one unit changes Σ (b_i − ½) by: a case that is there or not, a site whose update
 # is zero or not.

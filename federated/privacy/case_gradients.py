@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from federated.objective import Objective, gradients_of_cases
 from federated.privacy.clipping import clip_and_sum
+from federated.training.objective import Objective, gradients_of_cases
 
 # torch.func on the whole network, or Opacus' three: a layer's own formula, torch.func layer by
 # layer, or norms alone with a second backward pass (ghost clipping).

@@ -27,9 +27,9 @@ from pydantic import Field
 
 from federated.errors import RefusalError
 from federated.privacy.accounting import RDP_ONLY, Release
+from federated.privacy.base import Private
 from federated.privacy.discrete_gaussian import NoisyGrid, fit_grid
 from federated.privacy.ledger import Unit
-from federated.privacy.privacy import Private
 
 
 class DistributedSiteLevel(Private):

@@ -24,15 +24,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from federated.errors import ConsiliumError
-from federated.objective import Objective
 from federated.privacy.accounting import Release
 from federated.privacy.adaptive_clipping import AdaptiveClipping
+from federated.privacy.base import Private
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode, case_gradients
 from federated.privacy.clipping import clipped
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
-from federated.privacy.privacy import Private
+from federated.training.objective import Objective
 
 # Layers that draw from torch's global generator.
 DRAWING = (

@@ -21,7 +21,7 @@ from typing import Any
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.files import locked, read_json, write_json
-from federated.home import private_folder
+from federated.secrets.home import private_folder
 
 FIRST = "0" * 64
 _SEAM, _END = b', "hash": "', b'"}\n'

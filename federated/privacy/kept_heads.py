@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from federated.files import read_json
-from federated.home import consilium_home, private_folder
 from federated.privacy.hash_chain import Head
+from federated.secrets.home import consilium_home, private_folder
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from federated.home import consilium_home
 from federated.privacy.account import Account
 from federated.privacy.budget import UNITS, refuse_beyond
 from federated.privacy.composition import Histories
@@ -27,6 +26,7 @@ from federated.privacy.kept_heads import by_number, home_heads
 from federated.privacy.ledger_contents import Contents
 from federated.privacy.record_sets import Records, RecordSets, record_set
 from federated.privacy.spending import Budget, Spending, Unit
+from federated.secrets.home import consilium_home
 
 __all__ = ["Budget", "Head", "Ledger", "Spending", "Unit", "ledger_root"]
 

@@ -5,7 +5,7 @@ torch's generator keeps 32 bits of any seed, which can be searched. Noise derive
 the site and the name of a round would be the same whatever else the site is given, so that whoever
 chooses that could ask twice and subtract. Here every release has an AES-256 key of its own from
 ``os.urandom``, which is stored nowhere: that a round comes out the same after a crash is the matter
-of :mod:`federated.releases`, which keeps what was released and not what it was made from.
+of :mod:`federated.site.releases`, which keeps what was released and not what it was made from.
 """
 
 import os
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 from scipy.special import ndtri
 
-from federated.key_derivation import KEY_BYTES, derive_key
+from federated.secrets.key_derivation import KEY_BYTES, derive_key
 
 
 class SecretRandom:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from federated.privacy.privacy import Privacy
+from federated.privacy.base import Privacy
 
 
 class NoPrivacy(Privacy):

@@ -12,8 +12,8 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from federated.objective import Objective
 from federated.privacy.clipping import clip_and_sum
+from federated.training.objective import Objective
 
 # A layer's own formula, torch.func layer by layer, or norms alone with a second backward pass.
 OpacusMode = Literal["hooks", "functorch", "ghost"]

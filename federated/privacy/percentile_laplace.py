@@ -18,9 +18,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from federated.privacy.accounting import UNACCOUNTED, Release
+from federated.privacy.base import Private
 from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
-from federated.privacy.privacy import Private
 from federated.update import Vector
 
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from federated.protection.base import Cohort, Protection
 from federated.protection.ckks import CKKS
 from federated.protection.packed_bfv import PackedBFV
 from federated.protection.plain import Plain
-from federated.protection.protection import Cohort, Protection
 from federated.protection.secagg_plus import SecAggPlus
 
 AnyProtection = Annotated[Plain | CKKS | PackedBFV | SecAggPlus, Field(discriminator="name")]

@@ -27,12 +27,12 @@ from pydantic import Field, model_validator
 from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
 from federated.protection import homomorphic
+from federated.protection.base import Cohort, Onlooker
 from federated.protection.coefficients import coefficients_of, slots_of
 from federated.protection.flooding import Flooding
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.packing import pack, unpack
 from federated.protection.parameters import MOST_BITS, PRIME_BITS, Parameters, check_security
-from federated.protection.protection import Cohort, Onlooker
 from federated.protection.seal import seal_context
 from federated.protection.wide_gaussian import WIDEST, Integers, fresh_source, wide_gaussian
 from federated.update import CompressedUpdate, Payload

@@ -8,10 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from federated.errors import ConsiliumError
-from federated.protection.flooding import COMPUTATIONAL_SECURITY
-from federated.protection.keys import PublicContext, SecretContext
-from federated.protection.parameters import Parameters
-from federated.protection.protection import (
+from federated.protection.base import (
     Cohort,
     HiddenUpdates,
     Sum,
@@ -19,6 +16,9 @@ from federated.protection.protection import (
     count,
     refuse_other,
 )
+from federated.protection.flooding import COMPUTATIONAL_SECURITY
+from federated.protection.keys import PublicContext, SecretContext
+from federated.protection.parameters import Parameters
 from federated.protection.seal import join, load_ciphertexts, save_ciphertexts, seal_context
 from federated.protection.seal import through_file as saved
 from federated.update import CompressedUpdate, Payload

@@ -22,9 +22,9 @@ from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.files import locked, read_json, write_json
-from federated.home import consilium_home, private_folder
 from federated.protection.parameters import Parameters
 from federated.protection.seal import seal_context, through_file
+from federated.secrets.home import consilium_home, private_folder
 
 SECRET_FILE = "secret.key"  # noqa: S105 - a file name
 PUBLIC_FILE = "context.json"

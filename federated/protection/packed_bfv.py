@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
 from federated.protection import homomorphic
+from federated.protection.base import Cohort, Onlooker
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.packing import pack, unpack
 from federated.protection.parameters import (
@@ -28,7 +29,6 @@ from federated.protection.parameters import (
     check_head_room,
     check_security,
 )
-from federated.protection.protection import Cohort, Onlooker
 from federated.protection.seal import plain_modulus, seal_context
 from federated.update import CompressedUpdate, Payload
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.errors import ConsiliumError
-from federated.protection.protection import Onlooker, Protection, Sum, closed, count, refuse_other
+from federated.protection.base import Onlooker, Protection, Sum, closed, count, refuse_other
 from federated.update import CompressedUpdate, Numbers, Payload
 
 # By encoding: the form of a number in a body. Levels take the smallest integers that hold them.

@@ -14,8 +14,7 @@ from pydantic import Field
 
 from federated.compression.quantize import largest_level
 from federated.errors import ConsiliumError
-from federated.protection.plain import decode_numbers
-from federated.protection.protection import (
+from federated.protection.base import (
     Cohort,
     HiddenUpdates,
     Onlooker,
@@ -24,6 +23,7 @@ from federated.protection.protection import (
     count,
     refuse_other,
 )
+from federated.protection.plain import decode_numbers
 from federated.protection.secagg.bounds import (
     SIGMA,
     Graph,

@@ -5,6 +5,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from federated.strategies.apfl import APFL
+from federated.strategies.base import Strategy
 from federated.strategies.central import Central
 from federated.strategies.ditto import Ditto
 from federated.strategies.fedadam import FedAdam
@@ -18,9 +19,8 @@ from federated.strategies.fedrep import FedRep
 from federated.strategies.fedyogi import FedYogi
 from federated.strategies.finetune import FineTune
 from federated.strategies.local import Local
-from federated.strategies.resfim import ResFIM
+from federated.strategies.resfim.strategy import ResFIM
 from federated.strategies.scaffold import Scaffold
-from federated.strategies.strategy import Strategy
 
 AnyStrategy = Annotated[
     FedAvg

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from federated.strategies.strategy import Server
+from federated.strategies.base import Server
 from federated.update import Vector
 
 Moment = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.strategy import OWN, LocalPass, LocalRule, SiteStart, Strategy
+from federated.strategies.base import OWN, LocalPass, LocalRule, SiteStart, Strategy
 from federated.update import Arrays, Layout, Vector
 
 ALPHA = "alpha"

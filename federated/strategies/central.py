@@ -6,7 +6,7 @@ public sets, phantoms. The optimiser starts afresh each round, as at a site.
 
 from typing import ClassVar, Literal
 
-from federated.strategies.strategy import Strategy
+from federated.strategies.base import Strategy
 
 
 class Central(Strategy):

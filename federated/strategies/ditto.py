@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from federated.strategies.base import OWN, LocalPass, LocalRule, SiteStart, Strategy
 from federated.strategies.fedprox import ProximalRule
-from federated.strategies.strategy import OWN, LocalPass, LocalRule, SiteStart, Strategy
 from federated.update import Arrays, Vector
 
 

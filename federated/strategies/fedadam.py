@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from federated.strategies.adaptive_server import Hyperparameters, adaptive_step, open_moments
-from federated.strategies.strategy import RECORD_AND_SITE, Participation, Server, Strategy, Units
+from federated.strategies.base import RECORD_AND_SITE, Participation, Server, Strategy, Units
 from federated.update import Vector
 
 

@@ -6,7 +6,7 @@ Algorithm 1: w_{t+1} = Σ_k (n_k / n) w_k, written here as w_t + Σ_k (n_k / n) 
 
 from typing import ClassVar, Literal
 
-from federated.strategies.strategy import RECORD_AND_SITE, Strategy, Units
+from federated.strategies.base import RECORD_AND_SITE, Strategy, Units
 
 
 class FedAvg(Strategy):

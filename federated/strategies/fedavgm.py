@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from federated.strategies.strategy import RECORD_AND_SITE, Participation, Server, Strategy, Units
+from federated.strategies.base import RECORD_AND_SITE, Participation, Server, Strategy, Units
 from federated.update import Vector
 
 

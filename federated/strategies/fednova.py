@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from federated.strategies.strategy import (
+from federated.strategies.base import (
     RECORD_AND_SITE,
     LocalRule,
     LocalWork,

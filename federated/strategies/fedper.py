@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from federated.strategies.strategy import RECORD, Strategy, Units
+from federated.strategies.base import RECORD, Strategy, Units
 from models.build import head_tensors
 
 

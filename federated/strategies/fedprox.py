@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.strategy import RECORD_AND_SITE, LocalRule, SiteStart, Strategy, Units
+from federated.strategies.base import RECORD_AND_SITE, LocalRule, SiteStart, Strategy, Units
 
 
 class ProximalRule(LocalRule):

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.strategy import LocalPass, LocalRule, SiteStart, Strategy
+from federated.strategies.base import LocalPass, LocalRule, SiteStart, Strategy
 from models.build import head_tensors, is_head
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from federated.strategies.adaptive_server import Hyperparameters, adaptive_step, open_moments
-from federated.strategies.strategy import RECORD_AND_SITE, Participation, Server, Strategy, Units
+from federated.strategies.base import RECORD_AND_SITE, Participation, Server, Strategy, Units
 from federated.update import Vector
 
 

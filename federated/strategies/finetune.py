@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from federated.strategies.strategy import (
+from federated.strategies.base import (
     OWN,
     RECORD,
     LocalRule,

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import nn
 
-from federated.strategies.strategy import Strategy
+from federated.strategies.base import Strategy
 
 
 class Local(Strategy):

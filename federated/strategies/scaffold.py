@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.strategy import (
+from federated.strategies.base import (
     RECORD_AND_SITE,
     LocalRule,
     LocalWork,

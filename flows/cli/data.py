@@ -19,7 +19,7 @@ def prepare(
     params: Params = PARAMS,
 ) -> None:
     """Download, partition and validate an experiment's data."""
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
 
     resolved = load_experiment(experiment, sets or [], params)
     console = Console()
@@ -49,7 +49,7 @@ def evaluate(
     params: Params = PARAMS,
 ) -> None:
     """Evaluate a model file on the prepared data: overall and at each site."""
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
     from flows.steps import evaluate_model
 
     resolved = load_experiment(experiment, sets or [], params)

@@ -32,7 +32,7 @@ def rotate(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -
 @keys_app.command(epilog="Example: consilium keys show adrenal")
 def show(experiment: ExperimentName, params: Params = PARAMS) -> None:
     """List the keys of an experiment's runs, without the secrets."""
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
     from flows.keys import key_lines
 
     load_experiment(experiment, (), params)
@@ -43,7 +43,7 @@ def show(experiment: ExperimentName, params: Params = PARAMS) -> None:
 @keys_app.command(epilog="Example: consilium keys erase adrenal")
 def erase(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
     """Remove the key of a run that will not be resumed from this site."""
-    from federated.run_folder import reopen_run
+    from federated.run.folder import reopen_run
     from flows.keys import forget_keys
 
     folder, _ = reopen_run(runs, experiment, run, None)

@@ -17,7 +17,7 @@ Delta = Annotated[float, typer.Option(help="The delta at which epsilon is stated
 
 
 def _holder(experiment: str, sets: list[str] | None, params: Path, runs: Path) -> "Holder":
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
     from flows.ledger import open_holder
 
     holder, said = open_holder(load_experiment(experiment, sets or [], params), runs, params)
@@ -106,7 +106,7 @@ def migrate(
     experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS, runs: Runs = RUNS
 ) -> None:
     """Take over ledgers of older versions; other commands and runs do so too."""
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
     from flows.ledger import open_holder
 
     _, said = open_holder(load_experiment(experiment, sets or [], params), runs, params)

@@ -25,7 +25,7 @@ def predict(
     ] = None,
 ) -> None:
     """Predict files: masks on each file's own grid, or class probabilities as CSV."""
-    from federated.prediction import predict_files
+    from federated.inference.prediction import predict_files
     from tasks.registered_model import registered_weights
 
     console = Console()

@@ -28,7 +28,7 @@ def run(
     runs: Runs = RUNS,
 ) -> None:
     """Prepare the data, run the rounds, evaluate and register the model."""
-    from federated.config import load_experiment, transfer_overrides
+    from federated.configuration.load import load_experiment, transfer_overrides
 
     items = [*(transfer_overrides(experiment, params) if transfer else []), *(sets or [])]
 
@@ -47,7 +47,7 @@ def run(
         runs=str(runs),
     )
     if export:
-        from federated.run_folder import RunFolder
+        from federated.run.folder import RunFolder
         from flows.steps import export_run
 
         export_run(RunFolder(folder), export)
@@ -63,7 +63,7 @@ def resume(
     """Go on with a run that was stopped, from its last complete round."""
 
     def check() -> None:
-        from federated.run_folder import reopen_run
+        from federated.run.folder import reopen_run
 
         reopen_run(runs, experiment, run_id, rounds)
 
@@ -78,7 +78,7 @@ def pretrain(
     runs: Runs = RUNS,
 ) -> None:
     """Train a backbone for transfer learning, in one place, on a source set."""
-    from federated.config import PRETRAIN, load_experiment
+    from federated.configuration.load import PRETRAIN, load_experiment
 
     def check() -> None:
         load_experiment(PRETRAIN + backbone, sets or [], params)

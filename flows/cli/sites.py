@@ -16,7 +16,7 @@ app.add_typer(sites_app, name="sites")
 @sites_app.command(epilog="Example: consilium sites show adrenal --set sites.beta=0.1")
 def show(experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS) -> None:
     """Show which site has how many cases of each class."""
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
     from flows.describe import sites_table
 
     Console().print(sites_table(load_experiment(experiment, sets or [], params)))
@@ -34,8 +34,8 @@ def join(
     """Let a new site join a finished run: it takes the common part and trains its own."""
 
     def check() -> None:
-        from federated.joining import joining_experiment
-        from federated.run_folder import reopen_run
+        from federated.run.folder import reopen_run
+        from federated.stages.join import joining_experiment
 
         joining_experiment(reopen_run(runs, experiment, run_id, None)[0], site, data)
 

@@ -6,10 +6,10 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.files import write_json
-from federated.privacy_report import report_site
-from federated.site import train_site
-from federated.update_files import read_state, write_state
-from federated.worker import worker_context
+from federated.run.update_files import read_state, write_state
+from federated.stages.privacy_report import report_site
+from federated.stages.site import train_site
+from federated.stages.worker import worker_context
 from tests.federated.federation import SITE, begin
 
 pytestmark = pytest.mark.usefixtures("project")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from flows.prepare import _refuse_other_data

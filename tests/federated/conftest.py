@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from federated.strategies.strategy import SiteStart
+from federated.strategies.base import SiteStart
 from federated.update import Layout
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 
 
 def write_faulty(folder: Path, cases: int = 16) -> None:

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.data.deal import deal
 from federated.data.load import load, locate
-from federated.data.prepared import write_dealt
-from federated.exchange import write_initial_state
 from federated.files import read_json, write_json
-from federated.privacy_report import report_site
-from federated.private_release import plan_site
-from federated.run_folder import RunFolder, new_run
-from federated.site import train_site
+from federated.run.folder import RunFolder, new_run
+from federated.run.prepared import write_dealt
+from federated.run.update_files import read_update
+from federated.stages.exchange import write_initial_state
+from federated.stages.privacy_report import report_site
+from federated.stages.private_release import plan_site
+from federated.stages.site import train_site
+from federated.stages.worker import new_model, worker_context
 from federated.update import ModelUpdate
-from federated.update_files import read_update
-from federated.worker import new_model, worker_context
 
 SITE = "site-00"
 # SGD without momentum: the update is a sum of gradients, as an attack wants it.

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from federated.home import consilium_home
-from federated.privacy_report import report_site
-from federated.run_folder import RunFolder
-from federated.site import train_site
-from federated.worker import site_cases
+from federated.run.folder import RunFolder
+from federated.secrets.home import consilium_home
+from federated.stages.privacy_report import report_site
+from federated.stages.site import train_site
+from federated.stages.worker import site_cases
 from tests.federated.federation import SITE
 
 KILLED = 9

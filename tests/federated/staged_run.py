@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from federated.config import resolve
 from federated.configuration.experiment import Experiment
-from federated.coordinator import site_weights
+from federated.configuration.load import resolve
 from federated.data.deal import deal
 from federated.data.load import load, locate
-from federated.data.prepared import dealt_header
-from federated.exchange import (
+from federated.files import write_json
+from federated.run.folder import RunFolder, new_run
+from federated.run.prepared import dealt_header
+from federated.run.update_files import read_state, write_state
+from federated.stages.coordinator import site_weights
+from federated.stages.exchange import (
     add_payloads,
     apply_sum,
     compress_site,
     protect_site,
     write_initial_state,
 )
-from federated.files import write_json
-from federated.private_release import plan_site
-from federated.run_folder import RunFolder, new_run
-from federated.secure_aggregation import (
+from federated.stages.private_release import plan_site
+from federated.stages.secagg import (
     advertise_site,
     answer_site,
     relay_arrived,
@@ -32,9 +33,8 @@ from federated.secure_aggregation import (
     share_site,
     unmask_sum,
 )
-from federated.site import train_site
-from federated.update_files import read_state, write_state
-from federated.worker import new_model, worker_context
+from federated.stages.site import train_site
+from federated.stages.worker import new_model, worker_context
 
 CASES = {"train": 24, "val": 8, "test": 8}
 ROUNDS = 2

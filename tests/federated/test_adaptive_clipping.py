@@ -7,13 +7,13 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 from torch import nn
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
-from federated.objective import Objective
 from federated.privacy import DPSGD, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.noise import SecretRandom
+from federated.training.objective import Objective
 from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import case_names

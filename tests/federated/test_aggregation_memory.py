@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, write_partition
 from federated.files import write_json
 from federated.protection import Cohort
 from federated.protection.keys import new_key, read_secret
-from federated.run_folder import RunFolder, new_run
+from federated.run.folder import RunFolder, new_run
+from federated.run.update_files import write_payload, write_state
 from federated.update import CompressedUpdate, Layout, RoundState
-from federated.update_files import write_payload, write_state
 
 VALUES = 1_000_000
 MODEL_MB = 4 * VALUES / 2**20
@@ -24,9 +24,9 @@ MODEL_MB = 4 * VALUES / 2**20
 MEASURE = """
 import sys
 from pathlib import Path
-from federated.exchange import add_payloads
-from federated.run_folder import RunFolder
-from federated.worker import peak_rss_mb
+from federated.stages.exchange import add_payloads
+from federated.run.folder import RunFolder
+from federated.stages.worker import peak_rss_mb
 folder = RunFolder(Path(sys.argv[1]))
 add_payloads(folder, 1, folder.sites())
 print(peak_rss_mb())

@@ -17,16 +17,11 @@ import torch
 from safetensors.numpy import save_file
 
 from federated.errors import ConsiliumError
-from federated.exchange import add_payloads
 from federated.files import read_json
-from federated.model_file import ModelHeader, load_model, personal_sites, read_header, save_model
-from federated.pretrained_file import read_tensors
 from federated.protection import Plain
-from federated.protection.protection import Sum
-from federated.run_folder import RunFolder
-from federated.site import read_predictions
-from federated.update import CompressedUpdate, Layout, Payload, RoundState
-from federated.update_files import (
+from federated.protection.base import Sum
+from federated.run.folder import RunFolder
+from federated.run.update_files import (
     read_layout,
     read_memory,
     read_payload,
@@ -35,6 +30,17 @@ from federated.update_files import (
     write_payload,
     write_state,
 )
+from federated.stages.exchange import add_payloads
+from federated.stages.site import read_predictions
+from federated.update import CompressedUpdate, Layout, Payload, RoundState
+from federated.weights.model_file import (
+    ModelHeader,
+    load_model,
+    personal_sites,
+    read_header,
+    save_model,
+)
+from federated.weights.pretrained_file import read_tensors
 from tests.federated.staged_run import begin, small_experiment, small_images
 
 HEADER = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")

@@ -10,32 +10,32 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
-from federated import style_exchange
-from federated.config import load_experiment
-from federated.configuration.sections import TrainingSettings
+from federated.configuration.load import load_experiment
 from federated.data.cases import LabelledImages
 from federated.data.dataset import Dataset, to_float
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import FolderDataset, read_folder
-from federated.data.folder_phantom import write_phantom
-from federated.data.medmnist import dataset_info
+from federated.data.folders.dataset import FolderDataset, read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.segmented_cases import SegmentedCases, ShownCase
+from federated.data.medmnist.files import dataset_info
 from federated.data.partition import Partition
 from federated.data.records import identities
 from federated.data.scanner import apply_profile, scanner_profile
-from federated.data.segmented_cases import SegmentedCases, ShownCase
 from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.learning.segmentation_loss import dice_ce
-from federated.objective import Objective
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom
-from federated.private_release import PrivateRound
-from federated.run_folder import RunFolder
+from federated.run.folder import RunFolder
+from federated.settings.sections import TrainingSettings
+from federated.stages import share_style as style_exchange
+from federated.stages.private_release import PrivateRound
 from federated.strategies import FedAvg, ResFIM
-from federated.training import train
+from federated.training.loop import train
+from federated.training.objective import Objective
 from federated.update import Layout
 from models import build_model
 from tests.conftest import PROJECT

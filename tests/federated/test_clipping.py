@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from federated.objective import Objective
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
 from federated.privacy.clipping import clip_and_sum, clipped
 from federated.privacy.noise import SecretRandom
+from federated.training.objective import Objective
 from models import build_model
 from tests.federated.conftest import case_names
 

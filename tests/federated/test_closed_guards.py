@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 import pytest
 
 from federated.compression import COMPRESSIONS, NoCompression, SharedMask
-from federated.config import load_experiment
-from federated.configuration.combinations import refuse
+from federated.configuration.compatibility import refuse
 from federated.configuration.experiment import Experiment
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.privacy.site_level import SiteLevel
 from federated.protection import CKKS, Plain, SecAggPlus

@@ -10,7 +10,7 @@ from federated.comparison.results_page import put_table
 from federated.comparison.table import Result, markdown, paired_p, per_site_markdown, rows
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION, SEGMENTATION
-from federated.sensitivity import mean_shares, sensitivity_figure
+from federated.stages.sensitivity import mean_shares, sensitivity_figure
 from tests.conftest import TINY_PARAMS
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from federated.compression import NoCompression, SharedMask, TopK
-from federated.compression.compression import RANGES, RESIDUAL, Agreed, largest
+from federated.compression.base import RANGES, RESIDUAL, Agreed, largest
 from federated.compression.quantize import largest_level, next_ranges, quantize, steps_at
 from federated.errors import ConsiliumError
 from federated.update import ModelUpdate

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from federated.config import (
+from federated.configuration.load import (
     experiment_names,
     load_experiment,
     read_experiment,

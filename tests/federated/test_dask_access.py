@@ -2,9 +2,9 @@
 
 import pytest
 
-from federated.config import resolve
-from federated.configuration.sections import Dask
+from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
+from federated.settings.sections import Dask
 from tests.conftest import TINY_PARAMS
 
 FILES = {"ca_file": "ca.pem", "cert_file": "cert.pem", "key_file": "key.pem"}

@@ -9,30 +9,30 @@ import numpy as np
 import pytest
 import yaml
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.data.deal import deal
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
-from federated.data.prepared import write_dealt
-from federated.entering import held_cases, holder_ledger, training_records
 from federated.errors import ConsiliumError
-from federated.exchange import write_initial_state
 from federated.files import write_json
-from federated.joining import join_site
-from federated.model_evaluation import evaluate_file
-from federated.model_file import save_model
-from federated.patients import most_of_one
+from federated.inference.evaluation import evaluate_file
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, ledger_root
+from federated.privacy.patients import most_of_one
 from federated.privacy.spending import EVALUATION, NO_MECHANISM
-from federated.privacy_report import report_site, summarise_privacy
-from federated.private_release import plan_site
-from federated.run_folder import RunFolder, new_run
-from federated.site import evaluate_site, train_site
-from federated.style_exchange import share_style
-from federated.worker import POOLED, model_header, new_model, worker_context
+from federated.run.folder import RunFolder, new_run
+from federated.run.prepared import write_dealt
+from federated.stages.entering import held_cases, holder_ledger, training_records
+from federated.stages.exchange import write_initial_state
+from federated.stages.join import join_site
+from federated.stages.privacy_report import report_site, summarise_privacy
+from federated.stages.private_release import plan_site
+from federated.stages.share_style import share_style
+from federated.stages.site import evaluate_site, train_site
+from federated.stages.worker import POOLED, model_header, new_model, worker_context
+from federated.weights.model_file import save_model
 from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
 
 DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
@@ -220,7 +220,7 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
 
 
 def test_scores_of_a_model_file_are_entered(begin, tmp_path):
-    from federated.data.prepared import PreparedFolder
+    from federated.run.prepared import PreparedFolder
 
     folder = begin(NONE)
     experiment = folder.experiment()

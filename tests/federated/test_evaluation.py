@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from federated.data.medmnist import dataset_info
+from federated.data.medmnist.files import dataset_info
 from federated.learning.classification import score
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from federated.learning.segmentation_loss import dice_ce
-from federated.objective import Objective, gradients_of_cases
 from federated.privacy.case_gradients import case_gradients
+from federated.training.objective import Objective, gradients_of_cases
 from models import build_model
 from tests.federated.conftest import clear_of_kinks
 

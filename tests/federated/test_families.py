@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
-from federated.data.folder_table import folder_tables
-from federated.data.read_volume import read_mask, read_volume
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.read_volume import read_mask, read_volume
+from federated.data.folders.table import folder_tables
 from federated.errors import ConsiliumError
 from tests.conftest import REAL_DATA
 from tests.federated.faulty_folder import write_faulty

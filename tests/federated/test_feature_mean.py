@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
 from federated.data.dataset import to_float
-from federated.data.medmnist import dataset_info
+from federated.data.medmnist.files import dataset_info
 from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.accounting import Release
 from federated.privacy.dp_sgd import clipped
 from federated.privacy.noise import SecretRandom
+from federated.settings.sections import TrainingSettings
 from federated.strategies import FedAvg
-from federated.training import train
+from federated.training.loop import train
 from federated.update import Layout
 from models import build_model, centring_of
 from tests.conftest import tiny_arrays

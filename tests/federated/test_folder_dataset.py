@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from federated.configuration.sections import DataSettings, SitesSettings
 from federated.data.deal import deal
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import folder_md5, read_folder
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.dataset import folder_md5, read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
 from federated.errors import ConsiliumError
+from federated.settings.sections import DataSettings, SitesSettings
 
 SMALL = {2: (24, 24), 3: (8, 8, 8)}
 SPLITS = ("train", "val", "test")

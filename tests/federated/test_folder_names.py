@@ -5,11 +5,11 @@ import unicodedata
 import pytest
 
 from federated.data.dataset import LocatedFile
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import folder_md5, read_folder
-from federated.data.folder_phantom import write_phantom
-from federated.data.prepared import PreparedFolder
+from federated.data.folders.dataset import folder_md5, read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.errors import ConsiliumError
+from federated.run.prepared import PreparedFolder
 
 SMALL = {2: (24, 24), 3: (8, 8, 8)}
 

@@ -9,19 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import federated.private_release
-from federated.exchange import compress_site
+import federated.stages.private_release
 from federated.files import read_json, write_json
-from federated.run_folder import RunFolder
-from federated.style_exchange import STYLE, share_style
-from federated.update_files import (
+from federated.run.folder import RunFolder
+from federated.run.update_files import (
     read_compressed,
     read_memory,
     read_state,
     write_memory,
     write_state,
 )
-from federated.worker import worker_context
+from federated.stages.exchange import compress_site
+from federated.stages.share_style import STYLE, share_style
+from federated.stages.worker import worker_context
 from tests.conftest import tiny_arrays
 from tests.federated.federation import SITE, begin, cosine, edit, entries, sent, unrelated
 
@@ -74,7 +74,7 @@ def other_sites(folder, write_npz, monkeypatch):
 
 
 def other_code(folder, write_npz, monkeypatch):
-    monkeypatch.setattr(federated.private_release, "code_digest", lambda: "another")
+    monkeypatch.setattr(federated.stages.private_release, "code_digest", lambda: "another")
 
 
 CHANGES = {

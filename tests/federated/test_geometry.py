@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.data.families import FAMILIES
-from federated.data.prepared_case import prepare_volumes
-from federated.data.volume import Volume
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.prepared_case import prepare_volumes
+from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 
 HIPPOCAMPUS = FAMILIES["hippocampus"]

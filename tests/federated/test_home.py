@@ -5,12 +5,12 @@ import os
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.home import consilium_home, private_folder, refuse_open
 from federated.privacy.ledger import Budget, Ledger, ledger_root
 from federated.protection.keys import keys_root, new_key
 from federated.protection.parameters import Parameters
-from federated.releases import site_releases
-from federated.secure_aggregation import advertise_site, relay_keys, share_site
+from federated.secrets.home import consilium_home, private_folder, refuse_open
+from federated.site.releases import site_releases
+from federated.stages.secagg import advertise_site, relay_keys, share_site
 from tests.federated.federation import SITE, begin, sent
 
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8", "runner.name=processes"]

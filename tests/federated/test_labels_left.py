@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from federated.data.families import FAMILIES, CaseFiles, Found
-from federated.data.folder_phantom import write_phantom
-from federated.data.folder_table import folder_tables
-from federated.data.labels_left import labels_left
-from federated.data.prepared_case import prepare_case, prepare_volumes
+from federated.data.folders.families import FAMILIES, CaseFiles, Found
+from federated.data.folders.labels_left import labels_left
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.prepared_case import prepare_case, prepare_volumes
+from federated.data.folders.table import folder_tables
 
 HIPPOCAMPUS = FAMILIES["hippocampus"]
 
@@ -132,7 +132,7 @@ def test_a_case_is_prepared_once_and_its_memory_is_freed(tmp_path, monkeypatch):
         prepared.append(name)
         return prepare_volumes(family, name, *args)
 
-    monkeypatch.setattr("federated.data.folder_table.prepare_volumes", counted)
+    monkeypatch.setattr("federated.data.folders.table.prepare_volumes", counted)
     family = dataclasses.replace(FAMILIES["kidney"], window=(-3.0, 3.0))
     mask = labelled((128, 128, 100), ((20, 60), (20, 60), (20, 60)))
     cases = [case(tmp_path, mask, name, spacing=(1.6, 1.6, 3.0)) for name in "abcd"]

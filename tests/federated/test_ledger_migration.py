@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-import federated.ledger_migration
-from federated.config import load_experiment
+import federated.stages.ledger_migration
+from federated.configuration.load import load_experiment
 from federated.data.deal import deal
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
-from federated.data.prepared import write_dealt
 from federated.data.site_cases import SiteCases
-from federated.entering import holder_ledger
 from federated.errors import ConsiliumError
 from federated.files import write_json
-from federated.ledger_migration import take_over
 from federated.privacy import old_ledger
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.composition import spent
 from federated.privacy.ledger import ledger_root
+from federated.run.prepared import write_dealt
+from federated.stages.entering import holder_ledger
+from federated.stages.ledger_migration import take_over
 
 PARAMS = Path("params.yaml")
 OLD = {
@@ -174,7 +174,7 @@ def test_one_that_was_changed_is_not_taken_over(data):
 def test_killed_before_the_old_file_is_put_aside_it_counts_once(data, monkeypatch):
     write_old("site-00-0123456789ab", [OLD])
     with monkeypatch.context() as dying:
-        dying.setattr(federated.ledger_migration, "put_aside", lambda path: 1 / 0)
+        dying.setattr(federated.stages.ledger_migration, "put_aside", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             migrate(data)
     migrate(data)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import requests
 
-from federated.configuration.sections import DataSettings
-from federated.data import medmnist
 from federated.data.dataset import SPLITS
 from federated.data.load import load, locate
+from federated.data.medmnist import files as medmnist
 from federated.errors import ConsiliumError
+from federated.settings.sections import DataSettings
 from tests.conftest import REAL_DATA, tiny_arrays
 
 INFO = medmnist.dataset_info("adrenalmnist3d")

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from federated.configuration.sections import TrainingSettings
 from federated.data.cases import LabelledImages
-from federated.data.medmnist import dataset_info
+from federated.data.medmnist.files import dataset_info
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import SecretRandom
-from federated.strategies.strategy import LocalRule
-from federated.training import place, train
+from federated.settings.sections import TrainingSettings
+from federated.strategies.base import LocalRule
+from federated.training.loop import place, train
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays

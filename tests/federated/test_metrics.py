@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from federated.metrics import (
+from federated.learning.classification_metrics import (
     NAMES,
     auc,
     classification_metrics,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from federated.data.prepared_case import prepare_volumes
-from federated.data.volume import Volume
+from federated.data.folders.prepared_case import prepare_volumes
+from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
-from federated.model_file import ModelHeader, load_model, read_header, save_model
-from federated.model_input import case_of_array, class_images, full_range, segmented
-from federated.prediction import predict_files
+from federated.inference.model_input import case_of_array, class_images, full_range, segmented
+from federated.inference.prediction import predict_files
+from federated.weights.model_file import ModelHeader, load_model, read_header, save_model
 from models import build_model
 
 VOLUMES = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 28)).astype(np.uint8)

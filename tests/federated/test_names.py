@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from federated.config import load_experiment
-from federated.configuration.sections import SitesSettings
+from federated.configuration.load import load_experiment
 from federated.data.deal import deal
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import read_folder
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.dataset import read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.data.partition import Partition, read_partition, write_partition
 from federated.errors import ConsiliumError
-from federated.names import refuse_name, refuse_site_name
-from federated.run_folder import RunFolder, latest_run, reopen_run
+from federated.run.folder import RunFolder, latest_run, reopen_run
+from federated.settings.names import refuse_name, refuse_site_name
+from federated.settings.sections import SitesSettings
 from tests.conftest import PROJECT
 
 BAD = [

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.configuration.sections import SitesSettings
 from federated.data.dataset import SPLITS
 from federated.data.partition import (
     class_counts,
@@ -13,6 +12,7 @@ from federated.data.partition import (
     write_partition,
 )
 from federated.errors import ConsiliumError
+from federated.settings.sections import SitesSettings
 
 
 @st.composite

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from federated.patients import most_of_one, patient_warnings
 from federated.privacy import DPSGD, SiteLevel
 from federated.privacy.accounting import Release
 from federated.privacy.ledger import Ledger
+from federated.privacy.patients import most_of_one, patient_warnings
 from federated.privacy.spending import Kind, Spending
 
 GRID = np.linspace(-40, 60, 400_001)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.privacy import PercentileLaplace
 from federated.privacy.composition import spent

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.strategies import APFL, Ditto, FedPer, FedRep, FineTune
-from federated.strategies.strategy import OWN, PERSONAL
+from federated.strategies.base import OWN, PERSONAL
 from federated.update import Layout
 from models import build_model
 from tests.conftest import PROJECT

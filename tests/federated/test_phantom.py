@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from federated.configuration.sections import DataSettings, TrainingSettings
-from federated.data import phantom
 from federated.data.cases import LabelledImages
 from federated.data.dataset import DatasetInfo
 from federated.data.load import load, locate
-from federated.data.medmnist import DATASETS, dataset_info
+from federated.data.medmnist import phantom
+from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.learning.classification import make_loss, predict
-from federated.strategies.strategy import LocalRule
-from federated.training import place, train
+from federated.settings.sections import DataSettings, TrainingSettings
+from federated.strategies.base import LocalRule
+from federated.training.loop import place, train
 from models import build_model
 
 

@@ -10,15 +10,15 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from PIL import Image, ImageOps
 from torch import nn
 
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
-from federated.data.folder_table import folder_tables
-from federated.data.prepared_case import prepare_case, prepare_volumes
-from federated.data.volume import Volume
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.prepared_case import prepare_case, prepare_volumes
+from federated.data.folders.table import folder_tables
+from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
+from federated.inference.prediction import predict_files
 from federated.learning.segmentation import segment
-from federated.model_file import ModelHeader, save_model
-from federated.prediction import predict_files
+from federated.weights.model_file import ModelHeader, save_model
 from models import build_model
 from tests.conftest import REAL_DATA
 
@@ -254,7 +254,7 @@ class TestPhotographs:
     def test_a_turned_photograph_gets_the_mask_of_the_upright_one_in_its_own_frame(
         self, skin, tmp_path, orientation
     ):
-        from federated.data.picture_file import as_stored
+        from federated.data.folders.picture_file import as_stored
 
         smooth = np.add.outer(np.arange(90) * 2, np.arange(120))[..., np.newaxis] % 251
         photograph = np.concatenate([smooth, smooth // 2, 250 - smooth], -1).astype(np.uint8)

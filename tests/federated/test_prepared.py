@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from federated.data.dataset import LocatedFile
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import folder_md5
-from federated.data.folder_phantom import write_phantom
-from federated.data.prepared import PreparedFolder
+from federated.data.folders.dataset import folder_md5
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.errors import ConsiliumError
+from federated.run.prepared import PreparedFolder
 
 
 def test_data_put_together_from_links_are_kept_as_files(tmp_path):

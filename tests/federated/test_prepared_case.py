@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from federated.data.families import FAMILIES, CaseFiles
-from federated.data.folder_phantom import write_phantom
-from federated.data.prepared_case import prepare_case
+from federated.data.folders.families import FAMILIES, CaseFiles
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.prepared_case import prepare_case
 from federated.data.scanner import scanner_profile
 from federated.errors import ConsiliumError
 

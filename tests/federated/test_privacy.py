@@ -7,12 +7,12 @@ from scipy import stats
 from torch import nn
 
 from federated.errors import ConsiliumError
-from federated.objective import Objective
 from federated.privacy import DPSGD, DistributedSiteLevel, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
 from federated.privacy.site_level import clip_to
+from federated.training.objective import Objective
 from models import build_model
 from tests.federated.conftest import case_names
 

@@ -9,15 +9,15 @@ import pyarrow
 import pytest
 
 from federated.compression.quantize import largest_level
-from federated.configuration.settings import Settings
 from federated.errors import ConsiliumError
 from federated.protection import CKKS, Cohort, PackedBFV, Plain
+from federated.protection.base import SUM
 from federated.protection.keys import new_key, read_secret
 from federated.protection.packing import pack, unpack
 from federated.protection.parameters import MOST_BITS
-from federated.protection.protection import SUM
 from federated.protection.seal import join
 from federated.protection.seal_bytes import HEADER, MAGIC, ZLIB, ZSTD, unpacked
+from federated.settings.base import Settings
 from federated.update import CompressedUpdate
 
 RNG = np.random.default_rng(0)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from federated.data.families import FAMILIES, CaseFiles, Found
-from federated.data.folder_phantom import write_phantom
-from federated.data.folder_table import folder_tables
-from federated.data.picture_file import as_stored
-from federated.data.prepared_case import prepare_case
-from federated.data.read_case import read_case
+from federated.data.folders.families import FAMILIES, CaseFiles, Found
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.picture_file import as_stored
+from federated.data.folders.prepared_case import prepare_case
+from federated.data.folders.read_case import read_case
+from federated.data.folders.table import folder_tables
 from federated.errors import ConsiliumError
 
 

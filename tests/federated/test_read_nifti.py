@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from federated.data.families import FAMILIES
-from federated.data.prepared_case import prepare_volumes
-from federated.data.read_volume import read_mask, read_volume
-from federated.data.volume import Volume, affine_gap
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.prepared_case import prepare_volumes
+from federated.data.folders.read_volume import read_mask, read_volume
+from federated.data.folders.volume import Volume, affine_gap
 from federated.errors import ConsiliumError
 
 VALUES = np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7)

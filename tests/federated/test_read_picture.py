@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from federated.data.picture_file import as_stored, upright
-from federated.data.read_volume import read_mask, read_volume
+from federated.data.folders.picture_file import as_stored, upright
+from federated.data.folders.read_volume import read_mask, read_volume
 from federated.errors import ConsiliumError
 
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16)

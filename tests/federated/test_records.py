@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from federated.data import kept_digests, records
-from federated.data.families import CaseFiles
+from federated.data.folders.families import CaseFiles
+from federated.data.folders.volume import Volume
 from federated.data.records import case_digest, identities, labelled_digests
-from federated.data.volume import Volume
 from federated.errors import ConsiliumError
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.releases import ReleaseStore, Sources, arrays_digest, site_releases
+from federated.site.releases import ReleaseStore, Sources, arrays_digest, site_releases
 from tests.conftest import PROJECT
 from tests.federated.federation import SITE, begin, entries, sent
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
-from federated.fisher import CASES_AT_ONCE, add_fisher, zeros
 from federated.learning.segmentation_loss import dice_ce
-from federated.spectral_style import style_of
 from federated.strategies import ResFIM
-from federated.strategies.resfim import MASK, SensitivityRule
-from federated.strategies.strategy import OWN, LocalData, LocalWork, Participation, Server
+from federated.strategies.base import OWN, LocalData, LocalWork, Participation, Server
+from federated.strategies.resfim.fisher import CASES_AT_ONCE, add_fisher, zeros
+from federated.strategies.resfim.spectral_style import style_of
+from federated.strategies.resfim.strategy import MASK, SensitivityRule
 from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import clear_of_kinks, site_start

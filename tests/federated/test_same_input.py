@@ -9,14 +9,14 @@ import torch
 from cachetools import LRUCache
 from PIL import Image
 
-from federated.configuration.sections import TrainingSettings
-from federated.data.families import FAMILIES, CaseFiles
-from federated.data.folder_phantom import write_phantom
-from federated.data.prepared_case import prepare_case, prepare_volumes
+from federated.data.folders.families import FAMILIES, CaseFiles
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.prepared_case import prepare_case, prepare_volumes
+from federated.data.folders.segmented_cases import SegmentedCases, ShownCase
+from federated.data.folders.volume import Volume
 from federated.data.scanner import scanner_profile
-from federated.data.segmented_cases import SegmentedCases, ShownCase
-from federated.data.volume import Volume
 from federated.errors import ConsiliumError
+from federated.settings.sections import TrainingSettings
 from tests.conftest import REAL_DATA
 
 CHANGES = {

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import nn
 
 from federated.data.dataset import DatasetInfo
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
-from federated.data.segmented_cases import SegmentedCases, ShownCase
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.segmented_cases import SegmentedCases, ShownCase
 from federated.learning.segmentation import predict, score, segment
 
 CPU = torch.device("cpu")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from cachetools import LRUCache
 
-from federated.augmentation import augment_pair
-from federated.configuration.sections import TrainingSettings
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
-from federated.data.segmented_cases import SegmentedCases, ShownCase
+from federated.data.augmentation import augment_pair
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
+from federated.data.folders.segmented_cases import SegmentedCases, ShownCase
+from federated.settings.sections import TrainingSettings
 
 
 def cases_of(name, folder, shape, count=3, kept=2**30):

@@ -1,7 +1,7 @@
 import pytest
 
-from federated.configuration.sections import SelectionSettings
-from federated.selection import best_round, is_evaluated, kept_round, stops_early
+from federated.run.selection import best_round, is_evaluated, kept_round, stops_early
+from federated.settings.sections import SelectionSettings
 
 
 def records(*values, name="auc"):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from federated.data.families import FAMILIES
-from federated.data.families.side_table import read_side_table
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.families.side_table import read_side_table
 from federated.errors import ConsiliumError
 
 HEADER = "lesion_id,image_id,dataset\n"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from federated.spectral_style import in_style, style_of, style_shape
+from federated.strategies.resfim.spectral_style import in_style, style_of, style_shape
 
 BETA = 0.1
 SHAPES = [(32, 40), (16, 20, 24)]

@@ -17,8 +17,8 @@ from federated.strategies import (
     Local,
     Scaffold,
 )
+from federated.strategies.base import LocalWork, Participation
 from federated.strategies.fednova import accumulated
-from federated.strategies.strategy import LocalWork, Participation
 from federated.update import Layout
 from models import build_model
 from tests.federated.conftest import site_start

@@ -13,13 +13,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from federated.errors import ConsiliumError
-from federated.model_file import save_model
 from federated.privacy import AnyPrivacy, Private
-from federated.run_folder import RunFolder
-from federated.site import evaluate_site, personal_tensors, read_predictions, site_weights_after
+from federated.run.folder import RunFolder
+from federated.run.update_files import read_state
+from federated.stages.site import (
+    evaluate_site,
+    personal_tensors,
+    read_predictions,
+    site_weights_after,
+)
+from federated.stages.worker import model_header, new_model, worker_context
 from federated.strategies import AnyStrategy
-from federated.update_files import read_state
-from federated.worker import model_header, new_model, worker_context
+from federated.weights.model_file import save_model
 from tests.federated.staged_run import (
     ROUNDS,
     begin,

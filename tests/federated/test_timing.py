@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federated.timing import Interval, covered
+from federated.run.timing import Interval, covered
 
 STARTS = st.integers(0, 50)
 

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from federated.augmentation import augment, class_weights, draw_epoch, random_flips
-from federated.configuration.sections import TrainingSettings
+from federated.data.augmentation import augment, class_weights, draw_epoch, random_flips
 from federated.data.cases import LabelledImages
-from federated.data.medmnist import dataset_info
+from federated.data.medmnist.files import dataset_info
 from federated.errors import ConsiliumError
 from federated.learning.classification import make_loss, predict
-from federated.masked_training import MaskedRule
-from federated.optimization import learning_rate, local_work, make_optimizer
+from federated.settings.sections import TrainingSettings
 from federated.strategies import FedAvg, FedProx
-from federated.training import choose_device, place, train
+from federated.training.loop import choose_device, place, train
+from federated.training.masked_rule import MaskedRule
+from federated.training.optimization import learning_rate, local_work, make_optimizer
 from federated.update import Layout
 from models import build_model
 from models.norm import norm_tensors

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from federated.errors import ConsiliumError
-from federated.model_file import ModelHeader, save_model
-from federated.transfer import fit, load_pretrained
+from federated.weights.model_file import ModelHeader, save_model
+from federated.weights.transfer import fit, load_pretrained
 from models import build_model, is_head
 
 STAGES = {1: 64, 2: 128, 3: 256, 4: 512}

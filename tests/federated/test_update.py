@@ -3,14 +3,7 @@ import pytest
 from torch import nn
 
 from federated.errors import ConsiliumError
-from federated.update import (
-    CompressedUpdate,
-    Layout,
-    ModelUpdate,
-    Payload,
-    RoundState,
-)
-from federated.update_files import (
+from federated.run.update_files import (
     pack_compressed,
     pack_update,
     read_compressed,
@@ -21,6 +14,13 @@ from federated.update_files import (
     write_packed,
     write_payload,
     write_state,
+)
+from federated.update import (
+    CompressedUpdate,
+    Layout,
+    ModelUpdate,
+    Payload,
+    RoundState,
 )
 
 MODEL = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))

@@ -13,11 +13,11 @@ import tasks.encrypt
 import tasks.pool
 import tasks.secagg
 from federated.errors import ConsiliumError
-from federated.exchange import protect_site
-from federated.run_folder import RunFolder
-from federated.secure_aggregation import advertise_site, answer_site, share_site
-from federated.update_files import read_state
-from federated.worker import StageResult
+from federated.run.folder import RunFolder
+from federated.run.update_files import read_state
+from federated.stages.exchange import protect_site
+from federated.stages.secagg import advertise_site, answer_site, share_site
+from federated.stages.worker import StageResult
 from flows.round import fl_round
 
 STAGES = [

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from federated.config import load_experiment
+from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
-from federated.entering import held_cases, holder_ledger
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Spending, ledger_root
 from federated.privacy.spending import EVALUATION
 from federated.protection.keys import key_folders, read_public
+from federated.stages.entering import held_cases, holder_ledger
 from flows.cli import main
 from flows.round import fl_round
 
@@ -108,7 +108,7 @@ def test_a_port_in_use(refused, project, monkeypatch, option, what):
 
 
 def test_an_unexpected_error_has_no_traceback_either(refused, monkeypatch, project):
-    monkeypatch.setattr("federated.config.load_experiment", lambda *_: 1 / 0)
+    monkeypatch.setattr("federated.configuration.load.load_experiment", lambda *_: 1 / 0)
     said = refused("sites", "show", "tiny")
     assert "ZeroDivisionError" in said
     assert "--debug" in said

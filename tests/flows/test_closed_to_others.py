@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from federated.run_folder import MEMORY_KINDS
-from federated.update_files import read_state
+from federated.run.folder import MEMORY_KINDS
+from federated.run.update_files import read_state
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
 

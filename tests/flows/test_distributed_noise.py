@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.private_release import noisy_grid
-from federated.update_files import read_layout
+from federated.run.update_files import read_layout
+from federated.stages.private_release import noisy_grid
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from federated.config import load_experiment
-from federated.coordinator import choose_sites
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
-from federated.run_folder import MEMORY_KINDS
+from federated.run.folder import MEMORY_KINDS
+from federated.stages.coordinator import choose_sites
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.model_file import load_model
 from federated.update import Layout
+from federated.weights.model_file import load_model
 from flows.join import fl_join
 from tasks import track
 from tasks.registered_model import registered_weights

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from federated.agreement import agreed
-from federated.update_files import read_memory, read_state
+from federated.run.update_files import read_memory, read_state
+from federated.stages.agreement import agreed
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import tasks.aggregate
-from federated.exchange import add_payloads
-from federated.model_file import load_model, personal_sites
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Ledger, ledger_root
-from federated.strategies.resfim import MASK
-from federated.update_files import read_memory, read_payload
+from federated.run.update_files import read_memory, read_payload
+from federated.stages.exchange import add_payloads
+from federated.strategies.resfim.strategy import MASK
+from federated.weights.model_file import load_model, personal_sites
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")

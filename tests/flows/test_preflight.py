@@ -179,7 +179,7 @@ class TestServers:
         def gone(*_):
             raise RuntimeError("Failed to reach API at http://127.0.0.1:9/api/")
 
-        monkeypatch.setattr("federated.config.load_experiment", gone)
+        monkeypatch.setattr("federated.configuration.load.load_experiment", gone)
         said = refused("sites", "show", "tiny")
         assert "does not answer any more (Failed to reach API at http://127.0.0.1:9/api/)" in said
 
@@ -283,7 +283,7 @@ class TestFolders:
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("federated.config.load_experiment", full)
+        monkeypatch.setattr("federated.configuration.load.load_experiment", full)
         said = refused("sites", "show", "tiny")
         assert "No space left on device" in said
         assert "should not have happened" not in said

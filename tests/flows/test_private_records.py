@@ -11,9 +11,9 @@ import pytest
 import tasks.local_train
 from federated.data.dataset import Split
 from federated.errors import ConsiliumError
-from federated.run_folder import RunFolder
-from federated.site import train_site
-from federated.worker import worker_context
+from federated.run.folder import RunFolder
+from federated.stages.site import train_site
+from federated.stages.worker import worker_context
 from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW
 from tasks import track

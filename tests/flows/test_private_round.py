@@ -10,12 +10,12 @@ import pytest
 import tasks.aggregate
 import tasks.local_train
 from federated.errors import ConsiliumError
-from federated.home import consilium_home
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, Spending, ledger_root
-from federated.run_folder import RunFolder
-from federated.site import train_site
-from federated.update_files import read_memory, read_state
+from federated.run.folder import RunFolder
+from federated.run.update_files import read_memory, read_state
+from federated.secrets.home import consilium_home
+from federated.stages.site import train_site
 from tasks import track
 from tests.flows.conftest import weights
 
@@ -214,9 +214,9 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     """A site that dies in local training has spent what it was about to release."""
 
     def die(run: Path, site: str, round_number: int) -> object:
-        import federated.site
+        import federated.stages.site
 
-        monkeypatch.setattr(federated.site, "train", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(federated.stages.site, "train", lambda *_, **__: 1 / 0)
         return train_site(run, site, round_number)
 
     monkeypatch.setattr(tasks.local_train, "train_site", die)

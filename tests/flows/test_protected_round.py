@@ -15,7 +15,6 @@ import pytest
 
 import flows.round
 from federated.errors import ConsiliumError
-from federated.exchange import decrypt_site
 from federated.files import read_json
 from federated.protection import Cohort, PackedBFV, ckks
 from federated.protection.keys import (
@@ -28,7 +27,8 @@ from federated.protection.keys import (
     read_public,
     read_secret,
 )
-from federated.run_folder import latest_run
+from federated.run.folder import latest_run
+from federated.stages.exchange import decrypt_site
 from flows.prepare import take_prepared
 from tests.flows.conftest import weights
 

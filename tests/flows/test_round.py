@@ -10,8 +10,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.sorting import FlowRunSort
 
 from federated.errors import ConsiliumError
-from federated.model_file import load_model
-from federated.update_files import read_state
+from federated.run.update_files import read_state
+from federated.weights.model_file import load_model
 from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track

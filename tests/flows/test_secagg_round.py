@@ -8,10 +8,10 @@ import pytest
 
 import flows.secagg
 from federated.errors import ConsiliumError
-from federated.exchange import protect_site
 from federated.protection.keys import keys_root, site_secrets_folder
-from federated.run_folder import MESSAGE_KINDS, latest_run
-from federated.secure_aggregation import answer_site, share_site
+from federated.run.folder import MESSAGE_KINDS, latest_run
+from federated.stages.exchange import protect_site
+from federated.stages.secagg import answer_site, share_site
 from tasks.secagg import forget
 from tests.flows.conftest import weights
 

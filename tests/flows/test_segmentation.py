@@ -9,11 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from federated.data.families import FAMILIES
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.errors import ConsiliumError
-from federated.prediction import predict_files
-from federated.run_folder import RunFolder
+from federated.inference.prediction import predict_files
+from federated.run.folder import RunFolder
 from flows.round import fl_round
 from flows.steps import evaluate_model, export_run, run_step
 from tasks import track
@@ -81,7 +81,7 @@ def test_a_run_segments_registers_draws_and_predicts(eyes):
 def test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate(eyes):
     mask = eyes / "data/retina/drive/1st_manual/22_manual1.gif"
     Image.fromarray(np.zeros((100, 110), np.uint8)).save(mask)
-    from federated.config import load_experiment
+    from federated.configuration.load import load_experiment
 
     overrides = ["validate.on_failure=drop-case", "sites.overlays=false"]
     experiment = load_experiment("eyes", overrides)
@@ -106,7 +106,7 @@ def test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate(eyes):
 class TestPredict:
     @pytest.fixture
     def model(self, tmp_path):
-        from federated.model_file import ModelHeader, save_model
+        from federated.weights.model_file import ModelHeader, save_model
         from models import build_model
 
         network = build_model(

@@ -81,8 +81,8 @@ def _write_data(root: Path) -> None:
     import numpy as np
     import yaml
 
-    from federated.data.families import FAMILIES
-    from federated.data.folder_phantom import write_phantom
+    from federated.data.folders.families import FAMILIES
+    from federated.data.folders.phantom import write_phantom
     from tests.conftest import tiny_arrays
     from tests.golden.configurations import PARAMS
 

@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from federated.run_folder import RunFolder, latest_run
-from federated.update_files import read_state
+from federated.run.folder import RunFolder, latest_run
+from federated.run.update_files import read_state
 from tests.system.conftest import kill_group, wait_for
 
 pytestmark = pytest.mark.system

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from federated.config import resolve
+from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
 from tasks.pool import open_pool, run_stage, worker_count
 from tests.conftest import TINY_PARAMS

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from federated.learning.classification import predict
-from federated.model_file import ModelHeader, load_model, save_model
+from federated.weights.model_file import ModelHeader, load_model, save_model
 from models import build_model
 from tasks import track
 from tasks.register import judge, register, register_sites

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from federated.config import resolve
 from federated.configuration.experiment import Experiment
-from federated.data import medmnist
+from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Dataset
+from federated.data.medmnist import files as medmnist
 from federated.data.partition import partition_cases
 from federated.errors import ConsiliumError
 from tasks.validate import validate

@@ -6,11 +6,11 @@ import nibabel
 import numpy as np
 import pytest
 
-from federated.config import resolve
+from federated.configuration.load import resolve
 from federated.data.deal import deal
-from federated.data.families import FAMILIES
-from federated.data.folder_dataset import read_folder
-from federated.data.folder_phantom import write_phantom
+from federated.data.folders.dataset import read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
 from federated.errors import ConsiliumError
 from tasks.validate import validate
 from tests.federated.faulty_folder import write_faulty

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from federated.errors import ConsiliumError
-from federated.key_derivation import derive_key
+from federated.secrets.key_derivation import derive_key
 
 # Of the seeds that are shared out: 128 bits, which is also about the strength of X25519.
 SEED_BYTES = 16

@@ -31,11 +31,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from federated.errors import ConsiliumError
-from federated.key_derivation import derive_key
 from federated.protection.secagg.graph import Neighbours, parts
 from federated.protection.secagg.keys import SEED_BYTES, KeyPair, common_key, new_seed
 from federated.protection.secagg.masks import WORDS, add_mask
 from federated.protection.secagg.shares import recover_seed, share_seed
+from federated.secrets.key_derivation import derive_key
 
 Masked = npt.NDArray[np.unsignedinteger]
 Sums = npt.NDArray[np.int64]

@@ -1,0 +1,268 @@
+"""Which settings go together: what is refused when the configuration is read, and why."""
+
+from collections.abc import Iterable, Iterator
+
+from federated.compression import COMPRESSIONS
+from federated.configuration.dask_access import reasons_of_dask
+from federated.configuration.experiment import Experiment
+from federated.configuration.explain import closest
+from federated.data.folders.families import FAMILIES
+from federated.data.medmnist.files import DATASETS
+from federated.errors import ConsiliumError
+from federated.privacy import DistributedSiteLevel, NoPrivacy
+from federated.settings.base import Settings
+from federated.settings.sections import Dask
+from federated.strategies import STRATEGIES, FineTune, ResFIM
+
+# Settings that one network alone has.
+OWN_SETTINGS = {
+    "resnet3d": ("conv", "stem"),
+    "dp_resnet": ("scale_norm",),
+    "unet": ("width", "deep_supervision"),
+}
+
+
+def refuse(experiment: Experiment, where: str) -> None:
+    """Refuse an experiment whose sections do not go together.
+
+    Raises:
+        ConsiliumError: names the first two settings that do not, and what to change.
+    """
+    for reason in _reasons(experiment):
+        raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
+    try:
+        experiment.protection.check(experiment.cohort())
+    except ConsiliumError as error:
+        raise ConsiliumError(
+            f"Experiment {experiment.name} of {where} cannot be used: {error}"
+        ) from error
+
+
+def _reasons(experiment: Experiment) -> Iterator[str]:
+    dataset, model = experiment.data.dataset, experiment.model
+    strategy, compression = experiment.strategy, experiment.compression
+    protection = experiment.protection
+    known = (*DATASETS, *FAMILIES)
+    if dataset not in known:
+        yield (
+            f"data.dataset={dataset!r} is not known.{closest(dataset, known)} Known data sets: "
+            f"{', '.join(known)}."
+        )
+    yield from _reasons_of_task(experiment)
+    if isinstance(experiment.runner, Dask):
+        yield from reasons_of_dask(experiment.runner)
+    if model.name == "resnet3d" and not dataset.endswith("3d"):
+        yield (
+            f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
+            "Use model.name=small_cnn, shallow_cnn or dp_resnet."
+        )
+    for owner, keys in OWN_SETTINGS.items():
+        fields = type(model).model_fields
+        given = [key for key in keys if getattr(model, key) != fields[key].default]
+        if model.name != owner and given:
+            yield (
+                f"{' and '.join(f'model.{key}' for key in given)} belongs to {owner}, but "
+                f"model.name={model.name!r}. Set model.name={owner}, or leave it out."
+            )
+    if strategy.name in ("local", "central"):
+        plain = compression.name == "none" and compression.bits is None
+        if protection.name != "plain" or not plain:
+            yield (
+                f"strategy.name={strategy.name} is a baseline in which no site sends an update, so "
+                "there is nothing to compress or protect. Set compression.name=none, without bits, "
+                "and protection.name=plain."
+            )
+    yield from _reasons_of_personalisation(experiment)
+    yield from _reasons_of_privacy(experiment)
+    yield from _reasons_of_protection(experiment)
+    if (protection.keyed or protection.masked) and experiment.runner.name == "serial":
+        yield (
+            f"runner.name=serial runs sites and coordinator in one process, which would hold the "
+            f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
+        )
+
+
+def _reasons_of_protection(experiment: Experiment) -> Iterator[str]:
+    protection, compression = experiment.protection, experiment.compression
+    if not (protection.keyed or protection.masked):
+        return
+    name = f"protection.name={protection.name}"
+    if not (compression.same_positions and compression.stated("form_is_public")):
+        public = (c for c in COMPRESSIONS if c.stated("form_is_public"))
+        yield (
+            f"compression.name={compression.name} lets every site choose its own positions, or "
+            f"does not state otherwise: they would travel in the clear, and sums under {name} add "
+            f"position by position. Use compression.name={_listed(reversed([*public]))}."
+        )
+    if not protection.stated("hides_updates_from"):
+        yield (
+            f"{name} has keys or masks and does not state from whom it hides an update, so nobody "
+            "can rely on it. Set protection.name=plain, or one that does."
+        )
+
+
+def _listed(sections: Iterable[type[Settings]]) -> str:
+    """The names of sections, as a person reads them: ``fedavg, fedprox or fedbn``."""
+    names = [section.model_fields["name"].default for section in sections]
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
+    strategy = experiment.strategy
+    name = f"strategy.name={strategy.name}"
+    if isinstance(strategy, FineTune) and strategy.tuning_rounds >= experiment.rounds:
+        yield (
+            f"strategy.tuning_rounds={strategy.tuning_rounds} leaves none of {experiment.rounds} "
+            "rounds to train together. Lower it, or raise rounds."
+        )
+    if isinstance(strategy, ResFIM):
+        if experiment.sites.count < 2:
+            yield f"{name} compares styles of sites, and sites.count=1. Raise it."
+        if experiment.model.norm in ("batch", "batch_fixed"):
+            yield (
+                f"{name} needs gradients of single cases, which model.norm="
+                f"{experiment.model.norm} mixes. Set model.norm=group or instance."
+            )
+        if experiment.compression.name != "none":
+            yield (
+                f"compression.name={experiment.compression.name} sends some positions, but {name} "
+                "sends with every value for how many sites it holds, and the two have to arrive "
+                "together. Set compression.name=none, with compression.bits to send less."
+            )
+
+
+def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
+    """Settings that belong to classification or to segmentation alone."""
+    data, training, sites = experiment.data, experiment.training, experiment.sites
+    metric, model = experiment.selection.metric, experiment.model.name
+    family = FAMILIES.get(data.dataset)
+    segments = f"data.dataset={data.dataset} is for segmentation"
+    if data.spacing is not None and (family is None or family.spacing is None):
+        yield (
+            f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
+            f"data.dataset={data.dataset} do not have. Leave it out."
+        )
+    if family is None:
+        wrong = {
+            "model.name=unet": model == "unet",
+            "selection.metric=val/dice": metric == "val/dice",
+            "sites.overlays=true": sites.overlays,
+        }
+        for setting, given in wrong.items():
+            if given:
+                yield (
+                    f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
+                    f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
+                )
+        if sites.partition == "natural":
+            yield (
+                f"data.dataset={data.dataset} does not say which hospital a case comes from. Use "
+                "another sites.partition than natural."
+            )
+        if training.patches_per_case != 1:
+            yield (
+                f"training.patches_per_case={training.patches_per_case} is for images too large "
+                f"for the network; those of data.dataset={data.dataset} pass whole. Leave it out."
+            )
+        return
+    if model != "unet":
+        yield f"{segments}, but model.name={model!r} classifies. Set model.name=unet."
+    if metric not in ("val/dice", "val/loss"):
+        yield f"{segments}, which has no {metric}. Set selection.metric=val/dice."
+    if data.source == "medmnist":
+        yield (
+            f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
+            "phantom where there are no files."
+        )
+    if sites.partition in ("dirichlet", "pathological"):
+        yield (
+            f"{segments}, where cases have no class to share out by, but sites.partition="
+            f"{sites.partition}. Use iid, quantity or natural."
+        )
+    for setting in ("class_weights", "sampling"):
+        if getattr(training, setting) == "balanced":
+            yield f"{segments}, but training.{setting}=balanced is for classes of images."
+    if family.whole and training.patches_per_case != 1:
+        yield (
+            f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "
+            "pass whole. Leave it out."
+        )
+
+
+def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
+    privacy, training = experiment.privacy, experiment.training
+    if isinstance(privacy, NoPrivacy):
+        return
+    name = f"privacy.name={privacy.name}"
+    if privacy.unit is None:
+        yield f"{name} does not state whom it protects, a record or a site. Set privacy.name=none."
+        return
+    if experiment.strategy.name in ("local", "central"):
+        yield (
+            f"strategy.name={experiment.strategy.name} is a baseline in which no site sends an "
+            f"update, and {name} is about what is sent. Set privacy.name=none."
+        )
+    strategy, compression = experiment.strategy, experiment.compression
+    if privacy.unit not in (strategy.stated("covered_by_privacy") or ()):
+        covered = (s for s in STRATEGIES if privacy.unit in (s.stated("covered_by_privacy") or ()))
+        yield (
+            f"strategy.name={strategy.name} trains or looks at the cases beside the update that "
+            f"{name} accounts for, or keeps layers that have none of its noise, and what comes of "
+            f"it is evaluated. Covered for each {privacy.unit} are strategy.name="
+            f"{_listed(covered)}; or take privacy.name=none."
+        )
+    if not compression.stated("form_is_public"):
+        public = (c for c in COMPRESSIONS if c.stated("form_is_public"))
+        yield (
+            f"compression.name={compression.name} sends and remembers which are the site's own "
+            f"largest values, or does not state otherwise, and {name} does not account for that. "
+            f"Use compression.name={_listed(public)}."
+        )
+    if experiment.protection.stated("hides_updates_from") is None:
+        yield (
+            f"protection.name={experiment.protection.name} does not state from whom it hides an "
+            f"update, so {name} cannot rest on it. Set protection.name=plain."
+        )
+    if isinstance(privacy, DistributedSiteLevel):
+        yield from _reasons_of_distributed_noise(experiment, privacy)
+    if privacy.unit == "record":
+        if experiment.model.norm == "batch":
+            yield (
+                "model.norm=batch mixes the cases of a batch, so that no case has a gradient of "
+                f"its own to clip, which {name} needs. Set model.norm=group or instance, or "
+                "batch_fixed, for BatchNorm as Opacus' fixer replaces it."
+            )
+        label_counts = {
+            f"training.class_weights={training.class_weights}": training.class_weights != "none",
+            f"training.sampling={training.sampling}": training.sampling != "shuffle",
+        }
+        for setting, given in label_counts.items():
+            if given:
+                yield (
+                    f"{setting} uses a site's number of cases of each class, which {name} does not "
+                    "account for. Leave it out."
+                )
+        if training.precision != "float32":
+            yield (
+                f"training.precision={training.precision} is not supported with {name}. Set "
+                "training.precision=float32."
+            )
+
+
+def _reasons_of_distributed_noise(
+    experiment: Experiment, privacy: DistributedSiteLevel
+) -> Iterator[str]:
+    name = f"privacy.name={privacy.name}"
+    if "coordinator" not in (experiment.protection.stated("hides_updates_from") or ()):
+        yield (
+            f"{name} leaves each update with a share of the noise, so nobody may see it alone. Use "
+            "protection.name=secagg_plus, or packed_bfv or ckks where sites trust each other, or "
+            "privacy.name=site_level."
+        )
+    if experiment.compression.bits is None:
+        yield f"{name} adds integer noise to quantised updates. Set compression.bits, best to 16."
+    if privacy.missing >= experiment.sites.asked:
+        yield (
+            f"privacy.missing={privacy.missing} leaves none of the {experiment.sites.asked} sites "
+            "of a round to add noise. Lower it, or raise sites.count."
+        )

@@ -1,0 +1,155 @@
+"""params.yaml as typed, validated, frozen values; the only reader of that file.
+
+An experiment is ``defaults`` overlaid by its own entry under ``experiments`` and by what is set on
+the command line.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from federated.configuration.compatibility import refuse
+from federated.configuration.experiment import Experiment
+from federated.configuration.explain import closest, explain
+from federated.configuration.params_file import (
+    CHOICES,
+    as_override,
+    overlay,
+    parse_overrides,
+    read_params,
+)
+from federated.errors import ConsiliumError
+from federated.files import read_json
+from federated.settings.names import refuse_name
+
+# Before the name of a backbone, as an experiment that can be run.
+PRETRAIN = "pretrain-"
+
+
+def load_experiment(
+    name: str, overrides: Iterable[str] = (), params: Path = Path("params.yaml")
+) -> Experiment:
+    """Resolve an experiment of params.yaml with ``section.key=value`` overrides.
+
+    Raises:
+        ConsiliumError: no such file or experiment, an unknown key, an impossible value.
+    """
+    document = read_params(params)
+    value = _experiment_values(document, name, params)
+    return resolve(name, overlay(value, parse_overrides(overrides)), str(params))
+
+
+def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[str]:
+    """The ``section.key=value`` items that let an experiment start from its backbone.
+
+    They are those of its entry under ``transfer``, and ``model.init`` for the entry's
+    ``backbone``, which is one of ``pretraining``.
+
+    Raises:
+        ConsiliumError: it has no entry, or one without a known backbone.
+    """
+    document = read_params(params)
+    entry = dict((document.get("transfer") or {}).get(name) or {})
+    known = document.get("pretraining") or {}
+    backbone = entry.pop("backbone", None)
+    if backbone not in known:
+        raise ConsiliumError(
+            f"Transfer learning of {name!r} needs an entry `{name}: {{backbone: NAME}}` under "
+            f"`transfer:` in {params}, with NAME one of pretraining: {', '.join(known) or 'none'}."
+        )
+    return [f"model.init={backbone_path(str(backbone))}", *_items(entry)]
+
+
+def variant_overrides(variant: str, params: Path = Path("params.yaml")) -> list[str]:
+    """The ``section.key=value`` items of an entry under ``variants``.
+
+    Raises:
+        ConsiliumError: there is no such entry.
+    """
+    known = read_params(params).get("variants") or {}
+    if variant not in known:
+        raise ConsiliumError(
+            f"There is no variant {variant!r} under `variants:` in {params}."
+            f"{closest(variant, known)} Known: {', '.join(['tl', *known])}."
+        )
+    return _items(known[variant])
+
+
+def _items(entry: Mapping[str, Any]) -> list[str]:
+    return [
+        as_override(f"{section}.{key}", value)
+        for section, values in entry.items()
+        for key, value in values.items()
+    ]
+
+
+def backbone_path(backbone: str) -> Path:
+    """Where a backbone of ``pretraining`` lies, relative to the project's folder."""
+    return Path("data") / "pretrained" / backbone / "model.safetensors"
+
+
+def _experiment_values(document: Mapping[str, Any], name: str, params: Path) -> dict[str, Any]:
+    """An experiment over the defaults; ``pretrain-NAME`` is backbone NAME of ``pretraining``."""
+    experiments = document["experiments"]
+    defaults = document.get("defaults") or {}
+    backbones = document.get("pretraining") or {}
+    backbone = name.removeprefix(PRETRAIN)
+    if name in experiments:
+        return overlay(defaults, experiments[name] or {})
+    if name.startswith(PRETRAIN) and backbone in backbones:
+        entry = {"strategy": {"name": "central"}, **(backbones[backbone] or {})}
+        source = entry.pop("experiment", None)
+        if source in experiments:
+            return overlay(overlay(defaults, experiments[source] or {}), entry)
+        raise ConsiliumError(
+            f"The backbone {backbone!r} under `pretraining:` in {params} needs `experiment:`, the "
+            f"experiment whose data it is trained on, one of {', '.join(experiments)}; it has "
+            f"{source!r}."
+        )
+    known = [*experiments, *(PRETRAIN + key for key in backbones)]
+    raise ConsiliumError(
+        f"There is no experiment {name!r} in {params}.{closest(name, known)} "
+        f"Known experiments: {', '.join(known)}."
+    )
+
+
+def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
+    """The names of all experiments in params.yaml."""
+    return list(read_params(params).get("experiments") or {})
+
+
+def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
+    """Check plain values and freeze them as an :class:`Experiment`.
+
+    Raises:
+        ConsiliumError: an unknown key, an impossible value, settings that do not go together, or a
+            name that no folder can have.
+    """
+    refuse_name(name, "an experiment's name", f" (in {where})")
+    try:
+        experiment = Experiment.model_validate({"name": name, **value})
+    except ValidationError as error:
+        schema = Experiment.model_json_schema(by_alias=True)
+        message = explain(error, name=name, where=where, schema=schema, choices=CHOICES)
+        raise ConsiliumError(message) from error
+    refuse(experiment, where)
+    return experiment
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read a resolved experiment from a run's folder.
+
+    Raises:
+        ConsiliumError: it is missing, damaged, or no experiment.
+    """
+    try:
+        value = dict(read_json(path))
+        name = str(value.pop("name"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(
+            f"The configuration {path} cannot be read ({error!r}). Put the file back, or start a "
+            "new run."
+        ) from error
+    return resolve(name, value, str(path))

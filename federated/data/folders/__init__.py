@@ -1,0 +1,1 @@
+"""Data sets that are folders of files: volumes and pictures, their masks, and their patients."""

@@ -1,0 +1,136 @@
+"""A segmentation data set: the cases of a folder, split by patient."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
+from federated.data.folders.families import FAMILIES, CaseFiles, Family
+from federated.data.folders.families.file_names import walk
+from federated.data.roots import data_roots
+from federated.errors import ConsiliumError
+from federated.files import locked, md5_of, require_writable
+from federated.randomness import numpy_generator
+
+# Of the patients of each natural site; the rest is for training. The split is one for all seeds.
+SHARES: Mapping[Split, float] = {"val": 0.1, "test": 0.2}
+SPLIT_SEED = 0
+PHANTOM_CASES = 24
+# How many files a message names.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class FolderDataset:
+    """The cases of each split, in the order of their names, and files that belong to no case."""
+
+    family: Family
+    info: DatasetInfo
+    cases: Mapping[Split, tuple[CaseFiles, ...]]
+    strays: tuple[Path, ...]
+
+
+def candidate_folders(name: str, root: Path) -> list[Path]:
+    """Where a family's folder is looked for: under ``root``, then where CONSILIUM_DATA says."""
+    return [folder / name for folder in data_roots(root)]
+
+
+def find_folder(name: str, root: Path) -> LocatedFile | None:
+    """A family's folder on this machine, with the MD5 of all its files and their names."""
+    for folder in candidate_folders(name, root):
+        if folder.is_dir():
+            return LocatedFile(folder, "files", folder_md5(folder))
+    return None
+
+
+def folder_md5(folder: Path) -> str:
+    """One MD5 over the relative paths and the contents of all files, in the order of paths.
+
+    Links are followed: a folder that is put together from links is the data they lead to. Hidden
+    files are no data: what a file browser leaves behind does not change the MD5.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    paths = (path for _, _, files in walk(folder) for path in files)
+    for path in sorted(path for path in paths if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{md5_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def materialise(family: Family, seed: int, root: Path) -> LocatedFile:
+    """A generated folder of the family's shape, made once."""
+    # What writes NIfTI files takes its time to import.
+    from federated.data.folders.phantom import write_phantom
+
+    folder = root / "phantom" / f"{family.name}-{seed}"
+    require_writable(folder.parent, "below data.root, for generated images")
+    with locked(folder.parent / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            part = folder.parent / f".{folder.name}.part"
+            write_phantom(family, part, PHANTOM_CASES, seed)
+            part.rename(folder)
+    return LocatedFile(folder, "phantom", folder_md5(folder))
+
+
+def read_folder(folder: Path, name: str, spacing: float | None = None) -> FolderDataset:
+    """List a family's folder and split its patients; no image is read.
+
+    Args:
+        spacing: sides in mm of the voxels that volumes are resampled to, if not the family's own.
+
+    Raises:
+        ConsiliumError: there is no case, or there are too few patients for three splits.
+    """
+    family = FAMILIES[name].with_spacing(spacing)
+    found = family.find(folder)
+    if not found.cases:
+        there = ", ".join(str(path.relative_to(folder)) for path in found.strays[:NAMED])
+        raise ConsiliumError(
+            f"The folder {folder} holds no image of the data set {name}. It is expected to hold "
+            f"{family.layout}" + (f"; it holds {there}." if there else ".")
+        )
+    cases = split_patients(found.cases)
+    if not all(cases.values()):
+        raise ConsiliumError(
+            f"The folder {folder} holds {len(found.cases)} cases of {name}, too few patients to "
+            "split into training, validation and test. At least three are needed, best many more."
+        )
+    info = folder_info(family, {split: len(cases[split]) for split in SPLITS})
+    return FolderDataset(family, info, cases, found.strays)
+
+
+def folder_info(family: Family, cases: Mapping[Split, int]) -> DatasetInfo:
+    """What is known of a family's images, and how many ``cases`` each split has."""
+    return DatasetInfo(
+        name=family.name,
+        classes=family.labels,
+        dims=family.dims,
+        channels=family.channels,
+        cases=cases,
+        licence=family.licence,
+        task="segmentation",
+    )
+
+
+def split_patients(cases: Sequence[CaseFiles]) -> dict[Split, tuple[CaseFiles, ...]]:
+    """Deal patients to splits, site by site where the data have sites; a patient is in one split.
+
+    Each split gets at least one patient of a site that has three.
+    """
+    patients: dict[str, dict[str, None]] = {}
+    for case in cases:
+        patients.setdefault(case.site or "", {})[case.patient] = None
+    owner: dict[str, Split] = {}
+    for site, names in patients.items():
+        rng = numpy_generator(SPLIT_SEED, purpose="split of patients", site=site)
+        shuffled = [str(name) for name in rng.permutation(sorted(names))]
+        counts = {split: max(1, round(share * len(names))) for split, share in SHARES.items()}
+        if len(names) < len(SPLITS):
+            counts = dict.fromkeys(SHARES, 0)
+        for split, count in counts.items():
+            owner |= dict.fromkeys(shuffled[:count], split)
+            shuffled = shuffled[count:]
+        owner |= dict.fromkeys(shuffled, "train")
+    return {
+        split: tuple(case for case in cases if owner[case.patient] == split) for split in SPLITS
+    }

@@ -1,0 +1,87 @@
+"""Intensities on the scale that a network takes.
+
+A scale and an offset of an image, ``a·x + b`` with a > 0, change nothing: it is measured in its own
+percentiles, in float64, before anything is put around it. Hounsfield units are absolute, and keep
+their window.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from federated.data.folders.families import Family
+from federated.errors import ConsiliumError
+
+PERCENTILES = (0.5, 99.5)
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+
+def unit_range(values: Array, family: Family, name: str) -> Floats:
+    """A modality ``(channels, *spatial)`` in [0, 1].
+
+    That is the family's window of CT; a picture's darkest to its brightest value, of all colours
+    together; or else from the image's 0.5th to its 99.5th percentile.
+
+    Raises:
+        ConsiliumError: it has one value everywhere, or one in the window.
+    """
+    low, high = family.window or _own_range(values, family)
+    if low == high:
+        raise ConsiliumError(
+            f"An image of case {name} has one value everywhere. Put the right file there, or leave "
+            "the case out with validate.on_failure=drop-case."
+        )
+    # Hounsfield units fit into float32; a CT in float64 might not fit into memory.
+    narrow = family.window and values.dtype == np.float32
+    clipped = np.clip(values if narrow else values.astype(np.float64), low, high)
+    if family.window:
+        _refuse_no_hounsfield(values, clipped, family, name)
+    clipped -= low
+    clipped /= high - low
+    return np.asarray(clipped, np.float32)
+
+
+def normalised(unit: Floats, family: Family, name: str) -> tuple[Floats, tuple[float, ...]]:
+    """The same as the network takes it, and the value of each channel that lies around the image.
+
+    CT stays, with the lower end of its window around. Others get zero mean and unit variance, of
+    all channels of a modality together, and have their own darkest value around.
+
+    Raises:
+        ConsiliumError: it has one value everywhere.
+    """
+    if family.window:
+        return unit, (0.0,) * len(unit)
+    wide = unit.astype(np.float64)
+    spread = wide.std()
+    if not spread > 0:
+        raise ConsiliumError(
+            f"An image of case {name} has one value everywhere at the spacing of {family.name}. "
+            "Put the right file there, or leave the case out with validate.on_failure=drop-case."
+        )
+    result = ((wide - wide.mean()) / spread).astype(np.float32)
+    return result, tuple(float(channel.min()) for channel in result)
+
+
+def _own_range(values: Array, family: Family) -> tuple[float, float]:
+    ends = float(values.min()), float(values.max())
+    if family.dims == 2:
+        return ends
+    low, high = np.percentile(np.asarray(values, np.float64), PERCENTILES)
+    # Where nearly all is background, the percentiles are one value.
+    return (float(low), float(high)) if low < high else ends
+
+
+def _refuse_no_hounsfield(values: Array, clipped: Array, family: Family, name: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if clipped.min() < clipped.max() and not (low >= 0 and high <= 1):
+        return
+    assert family.window
+    raise ConsiliumError(
+        f"The intensities of case {name} lie in {low:g}..{high:g}; {family.name} takes Hounsfield "
+        f"units, of which it sees {family.window[0]:g}..{family.window[1]:g}. Save it in these, or "
+        "leave the case out with validate.on_failure=drop-case."
+    )

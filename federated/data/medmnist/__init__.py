@@ -1,0 +1,1 @@
+"""The sets of MedMNIST, and phantoms of their schema."""

@@ -1,0 +1,1 @@
+"""Models in use: prediction and evaluation on other data."""

@@ -1,0 +1,51 @@
+"""A model file on an experiment's prepared cases."""
+
+from pathlib import Path
+
+import torch
+
+from federated.configuration.experiment import Experiment
+from federated.data.dataset import SPLITS, Split
+from federated.data.load import load
+from federated.data.site_cases import SiteCases
+from federated.errors import ConsiliumError
+from federated.learning import Arrays, task_of
+from federated.learning.evaluation import Evaluation
+from federated.run.prepared import PreparedFolder
+from federated.stages.entering import enter_file_evaluation
+from federated.weights.model_file import load_model, read_header
+
+
+def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: Path) -> Evaluation:
+    """Evaluate a model file on an experiment's prepared validation and test cases.
+
+    Raises:
+        ConsiliumError: no such model, or one for other images than the experiment's; or a budget
+            does not allow it.
+    """
+    header = read_header(model_path)
+    data = experiment.data
+    size = data.size if header.size else None
+    if (header.dataset, header.size) != (data.dataset, size):
+        raise ConsiliumError(
+            f"The model {model_path} was trained on {header.dataset} at size {header.size}, but "
+            f"experiment {experiment.name} is on {data.dataset} at size {size}. Give a model of "
+            "this experiment."
+        )
+    dataset = load(prepared.data(), experiment.data)
+    excluded = prepared.excluded_sites()
+    cases = SiteCases(experiment, dataset, prepared.partition())
+    task = task_of(dataset.info)
+    device = torch.device("cpu")
+    predictions: dict[str, dict[Split, Arrays]] = {}
+    for site in cases.partition.sites:
+        if site in excluded:
+            continue
+        records = [one for split in SPLITS[1:] for one in cases.records([site], split)]
+        enter_file_evaluation(experiment, site, records)
+        model = load_model(model_path, site)
+        predictions[site] = {
+            split: task.predict(model, cases.of(site, split), device, dataset.info)
+            for split in SPLITS[1:]
+        }
+    return task.score(predictions, dataset.info)

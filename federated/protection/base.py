@@ -1,0 +1,227 @@
+"""How numbers are protected between a site and the sum: the interface, and what all refuse."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from federated.errors import ConsiliumError
+from federated.settings.base import Settings
+from federated.update import CompressedUpdate, Payload
+
+# Who follows the protocol and may not see a single site's update all the same.
+Onlooker = Literal["coordinator", "sites"]
+
+# Who a payload is from that holds the sum of the sites' payloads.
+SUM = "sum"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a protection has to hold: how many sites send, how often, and what.
+
+    Attributes:
+        asked: the sites asked in a round, which is the most that a sum has in it.
+        sites: all sites of the run, each of which may open a sum.
+        rounds: of the run.
+        bits: of a level, or ``None`` where values are sent and not levels.
+    """
+
+    asked: int
+    sites: int
+    rounds: int
+    bits: int | None
+
+
+@dataclass
+class Sum:
+    """A running sum: the only memory that aggregation needs.
+
+    ``content`` is the protection's own, ``header`` that of the payloads added so far.
+    """
+
+    round_number: int
+    length: int
+    content: Any
+    header: Payload | None = None
+    weight: float = 0.0
+    below: float = 0.0
+
+
+class Protection(Settings):
+    """A protection is its own section of params.yaml.
+
+    Sites call :meth:`protect`, the coordinator :meth:`open_sum`, :meth:`add` and :meth:`close`, and
+    whoever may know the sum calls :meth:`reveal`.
+    """
+
+    # From whom a protection hides each site's update, as long as all follow the protocol; nobody is
+    # an answer too. One that says nothing is refused with privacy, and with keys or masks; a
+    # subclass says it for itself.
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = None
+    name: str
+    # Whether sites hold a key that the coordinator must not have, so that a site opens the sum.
+    keyed: ClassVar[bool] = False
+    # Whether sites exchange keys before a round and unmask the sum after it.
+    masked: ClassVar[bool] = False
+
+    def check(self, cohort: Cohort) -> None:
+        """Refuse settings that a cohort cannot use.
+
+        Raises:
+            ConsiliumError: says which, and what to change.
+        """
+
+    def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
+        """What a run's summary says of it; ``public`` is the context of the sites' key, if any."""
+        return {"name": self.name}
+
+    def refuse_too_few(
+        self, site: str, round_number: int, asked: Sequence[str], arrived: Sequence[str]
+    ) -> frozenset[str]:
+        """At a site, before it helps to open a sum; where updates are in the clear, nothing.
+
+        Returns:
+            The sites whose updates are in the sum, each once.
+
+        Raises:
+            ConsiliumError: the sum is not one that this protection lets a site help to open.
+        """
+        return frozenset(arrived)
+
+    @abstractmethod
+    def protect(self, update: CompressedUpdate, key: Any) -> Payload:
+        """The payload that travels, from numbers that are weighted already."""
+
+    @abstractmethod
+    def open_sum(self, length: int, round_number: int, context: Any) -> Sum:
+        """An empty sum of ``length`` numbers."""
+
+    @abstractmethod
+    def add(self, running: Sum, payload: Payload) -> None:
+        """Add a payload to the running sum, in place.
+
+        Raises:
+            ConsiliumError: a payload of another scheme, context, round or length, or a damaged one.
+        """
+
+    @abstractmethod
+    def close(self, running: Sum) -> Payload:
+        """The sum as it goes back to the sites.
+
+        Raises:
+            ConsiliumError: no payload was added.
+        """
+
+    @abstractmethod
+    def reveal(self, total: Payload, key: Any) -> npt.NDArray[np.float64]:
+        """The sum's numbers."""
+
+
+class HiddenUpdates(Protection):
+    """A protection that hides each update in a sum, and so must not open a "sum" of one site.
+
+    ``min_sites`` is how many different sites have to be in a sum before a site helps to open it.
+    Each of two sites knows the other's update once it knows their sum, so that two have to be asked
+    for by hand; of three, a site learns the sum of the two others.
+    """
+
+    min_sites: Annotated[int, Field(ge=2)] = 3
+
+    def check(self, cohort: Cohort) -> None:
+        """Refuse rounds in which fewer sites than ``min_sites`` are asked."""
+        if cohort.asked < self.min_sites:
+            raise ConsiliumError(
+                f"protection.name={self.name} hides an update in a sum of at least "
+                f"protection.min_sites={self.min_sites} sites, and {cohort.asked} are asked in a "
+                "round. Raise sites.count or sites.participation; protection.min_sites may be 2 "
+                "where each of two sites may learn the other's update."
+            )
+
+    def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
+        """With how many sites a sum has to have."""
+        return super().report(cohort, public) | {"min_sites": self.min_sites}
+
+    def refuse_too_few(
+        self, site: str, round_number: int, asked: Sequence[str], arrived: Sequence[str]
+    ) -> frozenset[str]:
+        """At a site, before it helps to open a sum: is it one of enough sites of this round?
+
+        A name counts once, and only if it is one of those ``asked``, which the site works out for
+        itself and does not take from the coordinator. Names are not signed here: whether a payload
+        is that of the site whose name it carries, a site cannot check.
+
+        Returns:
+            The different sites in the sum.
+
+        Raises:
+            ConsiliumError: a name is not one of those asked or is there twice, the site's own is
+                missing, or there are fewer than ``min_sites``.
+        """
+        counted = frozenset(arrived)
+        unknown = sorted(counted - set(asked))
+        reason = None
+        if unknown:
+            reason = f"has {', '.join(unknown)} in it, not asked in this round"
+        elif len(arrived) != len(counted):
+            reason = "has a site in it more than once"
+        elif site not in counted:
+            reason = f"does not have {site} itself in it"
+        if reason:
+            raise ConsiliumError(
+                f"{site} does not help to open the sum of round {round_number}: it {reason}. "
+                "Resume the run; the round begins anew."
+            )
+        if len(counted) < self.min_sites:
+            absent = ", ".join(name for name in asked if name not in counted) or "none"
+            raise ConsiliumError(
+                f"The sum of round {round_number} is of {len(counted)} of {len(asked)} sites, "
+                f"fewer than protection.min_sites={self.min_sites}, and would tell too much of "
+                f"each update, so no site helps to open it; missing: {absent}. Resume when they "
+                "are back, or start a run with more sites."
+            )
+        return counted
+
+
+def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> None:
+    """Refuse a payload that does not belong to a sum.
+
+    Raises:
+        ConsiliumError: names every difference.
+    """
+    expected = {
+        "scheme": scheme,
+        "context": context,
+        "round_number": running.round_number,
+        "length": running.length,
+    }
+    differing = [
+        f"its {key.replace('_number', '')} is {getattr(payload, key)}, expected {value}"
+        for key, value in expected.items()
+        if getattr(payload, key) != value
+    ]
+    if differing:
+        raise ConsiliumError(f"The payload of {payload.site} is refused: {'; '.join(differing)}.")
+
+
+def count(running: Sum, payload: Payload) -> None:
+    """Count a payload whose body was added, with what it has in the clear."""
+    running.weight += payload.weight
+    running.below += payload.below
+    running.header = payload
+
+
+def closed(running: Sum, body: npt.NDArray[np.uint8], **changes: Any) -> Payload:
+    """The payload of a sum.
+
+    Raises:
+        ConsiliumError: no payload was added.
+    """
+    if running.header is None or running.weight <= 0:
+        raise ConsiliumError("No update arrived in this round, so there is no mean to apply.")
+    total = replace(running.header, site=SUM, weight=running.weight, below=running.below)
+    return replace(total, body=body, **changes)

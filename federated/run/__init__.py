@@ -1,0 +1,1 @@
+"""The coordinator's folder of a run: what lies in it, and what it says."""

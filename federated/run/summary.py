@@ -1,0 +1,95 @@
+"""``summary.json``: the machine-readable result of a run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from federated.configuration.experiment import Experiment
+from federated.data.dataset import LocatedFile
+from federated.run.folder import RunFolder
+from federated.run.round_record import STAGES
+from federated.run.selection import kept_round
+from federated.stages.exchange import public_context
+
+
+def summarise(
+    folder: RunFolder,
+    experiment: Experiment,
+    data: LocatedFile,
+    *,
+    task: str,
+    sites: Sequence[str],
+    privacy: Mapping[str, Any],
+    startup: Mapping[str, float],
+    total_seconds: float,
+    peak_rss_mb: float,
+    git_commit: str,
+    mlflow_run_id: str,
+    model_version: int | None,
+    sensitive_layers: Mapping[str, Mapping[str, float]] | None,
+) -> dict[str, Any]:
+    """The summary of a run whose rounds are done, from the rounds' own records.
+
+    Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
+    the classes that no case of a split has, which are in no mean over classes.
+    Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
+    which at least one site was in it. ``overhead`` is what remains of the rounds when at no time
+    any site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
+    checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
+    ``data`` (download, reading, partition, validation). Bytes are those of the files that travel:
+    payloads up, the initial state and the sum of each round down to every site.
+    Of a private run seconds are told in all alone, and memory is not.
+    ``protection`` says what updates were protected by, and for how much it is made.
+    ``sensitive_layers`` are the shares of each layer that pFL-ResFIM left to the sites.
+    """
+    records = folder.records()
+    kept = kept_round(records, experiment.selection)
+    chosen = records[kept - 1]
+    # Rounds of older versions do not have every stage.
+    stages = {s: _total(record["seconds"].get(s, 0.0) for record in records) for s in STAGES}
+    peaks = [peak_rss_mb, *(record["peak_rss_mb"] for record in records)]
+    return {
+        "experiment": experiment.name,
+        "run_id": folder.run_id,
+        "task": task,
+        "data_source": data.source,
+        "sites": list(sites),
+        "rounds_done": len(records),
+        "strategy": experiment.strategy.model_dump(mode="json"),
+        "kept_round": kept,
+        "metrics": chosen["metrics"],
+        # Rounds of older versions do not tell.
+        "classes_absent": chosen.get("classes_absent", {}),
+        "spread": chosen["spread"],
+        "confusion": chosen["confusion"],
+        "per_site": chosen["per_site"],
+        "sensitive_layers": sensitive_layers,
+        "privacy": dict(privacy),
+        "protection": experiment.protection.report(
+            experiment.cohort(len(sites)), public_context(folder)
+        ),
+        "bytes": {
+            key: sum(record["bytes"][key] for record in records)
+            for key in ("up", "down", "up_dense_float32")
+        },
+        "seconds": {
+            "total": round(total_seconds, 3),
+            "startup": {key: round(value, 3) for key, value in startup.items()},
+            "rounds": [_total([record["seconds"]["total"]]) for record in records],
+            **stages,
+            "overhead": _total(record["seconds"]["overhead"] for record in records),
+            "overhead_per_round": [_total([r["seconds"]["overhead"]]) for r in records],
+        },
+        "peak_rss_mb": None if None in peaks else round(max(peaks), 1),
+        "seed": experiment.seed,
+        "git_commit": git_commit,
+        "data_md5": data.told_md5(experiment.privacy.unit is not None),
+        "mlflow_run_id": mlflow_run_id,
+        "model_version": model_version,
+    }
+
+
+def _total(seconds: Iterable[float | None]) -> float | None:
+    """Their sum; ``None`` where one is not told."""
+    known = list(seconds)
+    told = [value for value in known if value is not None]
+    return round(sum(told), 3) if len(told) == len(known) else None

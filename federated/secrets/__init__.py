@@ -1,0 +1,1 @@
+"""A site's home, and keys derived from its secrets."""

@@ -1,0 +1,167 @@
+"""The sections of an experiment in params.yaml that do not depend on one another.
+
+Those of strategy, privacy, compression and protection are the classes that do the work.
+"""
+
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from federated.data.augmentation import Augment, Sampling
+from federated.settings.base import Settings
+from models.convolution import Convolution
+from models.norm import Norm
+
+
+class DataSettings(Settings):
+    """Which images, and where they come from."""
+
+    dataset: str = "organmnist3d"
+    source: Literal["medmnist", "files", "phantom", "auto"] = "medmnist"
+    root: Path = Path("data")
+    # Of a MedMNIST set; those of a folder have their own.
+    size: Literal[28, 64] = 28
+    # Of volumes of a folder: sides of a voxel in mm that they are resampled to, if not the set's.
+    spacing: Annotated[float, Field(gt=0)] | None = None
+    phantom_seed: int = Field(default=0, ge=0)
+
+
+class SitesSettings(Settings):
+    """How cases are dealt to simulated sites, and how these take part.
+
+    A site that fails in a round, or refuses to send what it trained, stops the run or, with
+    ``on_dropout: continue``, is left out of that round's mean. ``natural`` sites are those that the
+    data name, or those divided evenly by patient where ``count`` is a multiple of theirs.
+    ``overlays`` keeps pictures of test cases with their masks in the run's folder and in MLflow:
+    images of patients leave the site for it.
+    """
+
+    count: int = Field(default=10, ge=1, le=1000)
+    partition: Literal["iid", "dirichlet", "pathological", "quantity", "natural"] = "dirichlet"
+    beta: float = Field(default=0.5, gt=0)
+    classes_per_site: int = Field(default=2, ge=1)
+    min_cases: int = Field(default=10, ge=1)
+    participation: float = Field(default=1.0, gt=0, le=1)
+    on_dropout: Literal["abort", "continue"] = "abort"
+    scanner_shift: bool = False
+    overlays: bool = False
+
+    @property
+    def asked(self) -> int:
+        """How many are asked in a round, where validation has excluded none."""
+        return self.asked_of(self.count)
+
+    def asked_of(self, sites: int) -> int:
+        """How many of ``sites`` are asked in a round: the share of them, at least one."""
+        return ceil(self.participation * sites)
+
+
+class ValidationSettings(Settings):
+    """What is checked of a site's data, and what happens where it fails.
+
+    ``drop-case`` leaves out the cases that break a rule, and a site that fails all the same.
+    ``outlier`` is how many robust standard deviations a volume's size or intensity may be from the
+    rest of its site's.
+    """
+
+    on_failure: Literal["abort", "exclude-site", "drop-case"] = "abort"
+    min_cases_per_class: int = Field(default=1, ge=1)
+    outlier: float = Field(default=6.0, gt=0)
+
+
+class ModelSettings(Settings):
+    """The network, and what its weights start from.
+
+    ``init`` is ``random`` or a file of pretrained weights. ``conv`` and ``stem`` are those of
+    resnet3d: the kind of its convolutions, and the width of its first kernel in voxels;
+    ``scale_norm`` is of dp_resnet: whether its residual sums are normalised once more. ``width``,
+    the channels of the finest level, and ``deep_supervision`` are of unet.
+    """
+
+    name: Literal["small_cnn", "shallow_cnn", "resnet3d", "dp_resnet", "unet"] = "small_cnn"
+    norm: Norm = "group"
+    init: str = Field(default="random", min_length=1)
+    conv: Convolution = "3d"
+    stem: Literal[3, 7] = 3
+    scale_norm: bool = False
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
+    deep_supervision: bool = False
+
+
+class TrainingSettings(Settings):
+    """The local loop at a site.
+
+    The backbone, which is all but the head, is frozen for ``freeze_rounds`` rounds and then
+    trained with ``backbone_lr`` times the learning rate of the head. With ``trainable`` only these
+    layers are: ``norm`` for all normalisation layers, ``head``, or others by the beginning of their
+    tensors' names, as ``down.0``. In an epoch, each case that is too large for the network gives
+    ``patches_per_case`` patches. A round is ``local_epochs``, or ``local_steps`` where that is set.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=3e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    batch_size: int = Field(default=32, ge=1)
+    patches_per_case: int = Field(default=1, ge=1)
+    local_epochs: int = Field(default=1, ge=1)
+    local_steps: Annotated[int, Field(ge=1)] | None = None
+    augment: Augment = "flips"
+    sampling: Sampling = "shuffle"
+    class_weights: Literal["none", "balanced"] = "none"
+    freeze_rounds: int = Field(default=0, ge=0)
+    backbone_lr: float = Field(default=1.0, ge=0)
+    trainable: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def drawn(self, cases: int) -> int:
+        """How many cases, or patches of them, an epoch over so many cases draws."""
+        return cases * self.patches_per_case
+
+
+class SelectionSettings(Settings):
+    """Which round's model a run keeps, when it stops early, and what makes a champion.
+
+    Models are evaluated after ``every`` so many rounds, and after the last. ``keep`` is the best of
+    these by ``metric`` or the last one. With ``patience`` a run ends where a model is not better
+    than one of that many rounds before.
+    """
+
+    metric: Literal["val/auc", "val/accuracy", "val/balanced_accuracy", "val/loss", "val/dice"] = (
+        "val/auc"
+    )
+    keep: Literal["best", "last"] = "best"
+    every: int = Field(default=1, ge=1)
+    patience: Annotated[int, Field(ge=1)] | None = None
+
+
+class Serial(Settings):
+    """Everything in the process of the flow, one site after another."""
+
+    name: Literal["serial"] = "serial"
+
+
+class Processes(Settings):
+    """A pool of worker processes on this machine, one torch thread each."""
+
+    name: Literal["processes"] = "processes"
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+
+
+class Dask(Settings):
+    """Workers of a running Dask cluster that share this folder; needs the extra ``dask``.
+
+    ``address`` is ``tls://HOST:PORT``, with the PEM files of the authority that signed the
+    scheduler's and the workers' certificates, and of a certificate and a key of the same authority
+    for the run; or a loopback address.
+    """
+
+    name: Literal["dask"] = "dask"
+    address: str
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None

@@ -1,0 +1,1 @@
+"""What is a site's own: its home's releases."""

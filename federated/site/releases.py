@@ -1,0 +1,224 @@
+"""The releases of a site: each is made once, stored at the site, and sent as it is stored.
+
+A release is whatever leaves a site with noise of a privacy on it. What was released once and is
+asked for again, after a crash or by a coordinator that asks twice, is not made again: the stored
+bytes are sent. Which release it is follows from everything it is computed from (:class:`Sources`).
+Of other sources it is another release: its noise is fresh, and it has a ledger entry of its own.
+
+The order is: entered in the ledger, computed, stored here, sent. Killed before it is stored, a
+release is entered that never was, which counts too much; killed after that, the same bytes are
+sent. A stored release that turns out damaged is said aloud and made anew, with fresh noise and a
+further entry, never with the noise that it had.
+
+One file holds a release: the SHA-256 of all that follows, a line of JSON, and the parts. It is in
+the site's home and open to its owner alone, since beside what is sent it holds what the site keeps.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from federated.errors import ConsiliumError
+from federated.files import PRIVATE, atomic_path, locked
+from federated.secrets.home import consilium_home, private_folder, refuse_open, refuse_shared
+from federated.update import Arrays, RoundState
+
+# A site's style, before round 1; its update with the noise on it; its levels, where the noise is
+# added to those.
+Kind = Literal["style", "update", "levels"]
+# What a stage has made, as the bytes of the files that it writes, by what they are.
+Parts = Mapping[str, bytes]
+
+RECORD = "released.jsonl"
+SUFFIX = ".release"
+DIGEST = 64
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that a release is computed from, but for the noise.
+
+    ``round_number`` is the round it is asked for in, of a style the first. ``experiment`` is the
+    resolved configuration, ``participants`` are all sites of the run, ``records`` the digests of
+    the site's training cases in their order. ``plan`` is what is entered in the ledger (noise
+    multiplier, sampling rate, steps, clipping norm) and other numbers that the stage is given.
+    ``inputs`` are digests of the arrays it starts from: the state, the site's own memory. ``code``
+    is that of the program.
+    """
+
+    kind: Kind
+    run: str
+    site: str
+    round_number: int
+    experiment: Mapping[str, Any]
+    participants: tuple[str, ...]
+    records: tuple[str, ...]
+    plan: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    code: str
+
+    @property
+    def digest(self) -> str:
+        """Sixty-four hexadecimal digits that differ wherever anything above does."""
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def arrays_digest(arrays: Arrays) -> str:
+    """The digest of named arrays: of their names, types, shapes and values."""
+    digest = sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()
+
+
+def state_digest(state: RoundState) -> str:
+    """The digest of what a round starts from, whatever file it lies in."""
+    parts = {"broadcast": state.broadcast, "agreed": state.agreed}
+    value = {
+        "weights": arrays_digest({"weights": state.weights}),
+        **{name: arrays_digest(arrays) for name, arrays in parts.items()},
+        "layout": [state.layout.entries, sorted(state.layout.personal)],
+        "round": state.round_number,
+        "clip": state.clip,
+    }
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class ReleaseStore:
+    """The stored releases of one site in one run; ``place`` is their folder."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def once(self, sources: Sources, make: Callable[[], Parts]) -> Parts:
+        """The release of these sources: the stored one, or what ``make`` returns, stored first.
+
+        ``make`` enters it in the ledger and computes it. Whoever asks for the same at the same
+        time waits, and gets the same. Once it is stored, nothing of the site's rounds before is
+        asked for any more, and their releases are removed.
+
+        Raises:
+            ConsiliumError: others can open the store, it cannot be written to, or what ``make``
+                says. Nothing was sent then.
+        """
+        with self._held():
+            parts = self._read(sources)
+            if parts is None:
+                parts = make()
+                self._keep(sources, parts)
+            return parts
+
+    def forget(self, round_number: int, kind: Kind) -> None:
+        """Remove a release, so that it is made anew when it is next asked for."""
+        self._path(round_number, kind).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove all releases, once the run is over; what stays is the record of their digests."""
+        for path in self.place.glob(f"*{SUFFIX}"):
+            path.unlink()
+
+    def _path(self, round_number: int, kind: Kind) -> Path:
+        return self.place / f"round-{round_number:03d}.{kind}{SUFFIX}"
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with ExitStack() as held:
+            try:
+                private_folder(self.place)
+                held.enter_context(locked(self.place / "lock"))
+            except OSError as error:
+                raise ConsiliumError(
+                    f"Releases cannot be stored in {self.place}: {error.strerror}. Nothing is sent "
+                    "that is not stored first. Make the folder writable, or name another home with "
+                    "CONSILIUM_HOME."
+                ) from error
+            yield
+
+    def _read(self, sources: Sources) -> Parts | None:
+        """The stored parts; ``None`` where there are none of these sources, or they are damaged."""
+        path = self._path(sources.round_number, sources.kind)
+        if not path.is_file():
+            return None
+        refuse_open(path)
+        content = path.read_bytes()
+        if sha256(memoryview(content)[DIGEST:]).hexdigest().encode() != content[:DIGEST]:
+            log.warning(
+                "The stored release %s is damaged, so %s makes round %d anew, with other noise and "
+                "a further entry in its ledger.",
+                path,
+                sources.site,
+                sources.round_number,
+            )
+            return None
+        start = content.index(b"\n") + 1
+        header = json.loads(content[DIGEST:start])
+        if header["sources"] != sources.digest:
+            return None
+        parts = {}
+        for name, size in header["parts"].items():
+            parts[name] = content[start : start + size]
+            start += size
+        return parts
+
+    def _keep(self, sources: Sources, parts: Parts) -> None:
+        sizes = {name: len(part) for name, part in parts.items()}
+        header = json.dumps({"sources": sources.digest, "parts": sizes}).encode() + b"\n"
+        digest = sha256(header)
+        for part in parts.values():
+            digest.update(part)
+        path = self._path(sources.round_number, sources.kind)
+        with atomic_path(path, PRIVATE) as temporary, temporary.open("wb") as file:
+            for piece in (digest.hexdigest().encode(), header, *parts.values()):
+                file.write(piece)
+        self._record(sources, digest.hexdigest())
+        for old in self.place.glob(f"*{SUFFIX}"):
+            if int(old.name.split(".")[0].removeprefix("round-")) < sources.round_number:
+                old.unlink()
+
+    def _record(self, sources: Sources, digest: str) -> None:
+        """Say what was released, for people; nothing depends on it."""
+        line = {
+            "time": datetime.now(UTC).isoformat(),
+            "round": sources.round_number,
+            "kind": sources.kind,
+            "sources": sources.digest,
+            "sha256": digest,
+        }
+        handle = os.open(self.place / RECORD, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def site_releases(run: Path, site: str) -> ReleaseStore:
+    """Where a site stores what it releases in a run: in its home, apart from the run's folder.
+
+    Raises:
+        ConsiliumError: the home is in the folder of the runs, or the names lead out of the home.
+    """
+    root = consilium_home() / "releases"
+    place = (root / run.name / site).resolve()
+    if place.parent.parent != root:
+        raise ConsiliumError(
+            f"{site!r} cannot be a site's name: it leads out of the folder {root / run.name}. Use "
+            "letters, digits, - and _, as in clinic-north."
+        )
+    refuse_shared(run.resolve().parent.parent, place)
+    return ReleaseStore(place)
+
+
+def close_releases(run: Path, site: str) -> None:
+    """At a site, once a run is over: remove what was stored of it, see :class:`ReleaseStore`."""
+    site_releases(run, site).close()

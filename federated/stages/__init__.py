@@ -1,0 +1,1 @@
+"""A round's stages: read, call one pure function, write."""

@@ -1,0 +1,128 @@
+"""A site that joins a finished federation: it takes what is common and finds its own.
+
+It gets the global model, finds which values are its own to move, as the federation's strategy has
+it, and trains those alone on its own cases. Nothing goes back: no other site's model changes.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federated.configuration.experiment import Experiment
+from federated.configuration.load import resolve
+from federated.errors import ConsiliumError
+from federated.learning.evaluation import Evaluation
+from federated.run.folder import RunFolder
+from federated.run.selection import kept_round
+from federated.run.update_files import read_state, write_memory
+from federated.settings.names import refuse_site_name
+from federated.stages.entering import enter, enter_evaluation, training_records
+from federated.stages.site import local_data, predict_splits
+from federated.stages.worker import site_cases, worker_context
+from federated.strategies.base import LocalRule, SiteStart
+from federated.training.loop import train
+from federated.training.masked_rule import MaskedRule
+from federated.update import Vector
+
+# What a site that has joined keeps: its model's values.
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Metrics with the global model and with the site's own, and what share of it moved."""
+
+    before: Evaluation
+    after: Evaluation
+    moved: float
+    seconds: float
+
+
+def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experiment:
+    """The experiment of a site that joins a run: the run's own, on the site's data, alone.
+
+    Raises:
+        ConsiliumError: the run is not finished, the site is one of its sites, or its strategy
+            leaves nothing in common.
+    """
+    experiment = federation.experiment()
+    if not federation.summary_path.is_file():
+        raise ConsiliumError(
+            f"Run {federation.run_id} of {experiment.name!r} is not finished, and a site joins a "
+            f"finished federation. Finish it: consilium resume {experiment.name}"
+        )
+    refuse_site_name(site)
+    if site in federation.case_counts().sites:
+        raise ConsiliumError(
+            f"{site} is one of the sites of run {federation.run_id}; its model is in the run. Name "
+            "another site to join."
+        )
+    if experiment.strategy.name in ("local", "central"):
+        raise ConsiliumError(
+            f"Run {federation.run_id} has strategy.name={experiment.strategy.name}, in which no "
+            "sites learn together, so there is nothing to join. Name a run of another strategy."
+        )
+    value = experiment.to_json()
+    value["data"] |= {"root": str(data), "source": "files"}
+    value["sites"] |= {"count": 1, "partition": "iid", "participation": 1.0}
+    for section in ("privacy", "compression"):
+        value[section] = {"name": "none"}
+    value |= {"protection": {"name": "plain"}, "strategy": {"name": "fedavg"}}
+    value["training"] |= {"freeze_rounds": 0}
+    return resolve(value.pop("name"), value, f"run {federation.run_id}")
+
+
+def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
+    """Train a joining site's own values for ``rounds`` rounds of local epochs, and evaluate.
+
+    ``run`` is the site's folder, ``federation`` that of the finished run. The weights are left in
+    the site's memory of the last round.
+
+    Raises:
+        ConsiliumError: a budget of who holds the site's data does not allow it.
+    """
+    started = time.time()
+    folder, others = RunFolder(run), RunFolder(federation)
+    context = worker_context(run)
+    # What is trained without noise and evaluated here goes into the federation's folder, the
+    # tracking server and the registry.
+    enter(run, site, 1, training_records(run, site))
+    enter_evaluation(run, site, 1)
+    experiment, model = context.experiment, context.model
+    common = others.experiment()
+    state = read_state(others.state_path(kept_round(others.records(), common.selection)))
+    layout, cases = state.layout, site_cases(run, site, "train")
+    start = SiteStart(layout, state.weights, state.broadcast, {}, site, 1, rounds)
+    layout.load(model, state.weights)
+    before = _evaluate(run, site)
+    device = next(model.parameters()).device
+    loss = context.task.make_loss(cases, experiment.training, context.info, device)
+    model.train()
+    data = local_data(others, experiment, start, cases, loss, device)
+    movable = common.strategy.movable(start, model, data)
+    weights: Vector = state.weights
+    for number in range(1, rounds + 1):
+        train(
+            model,
+            cases,
+            experiment.training,
+            MaskedRule(LocalRule(), layout, movable),
+            loss,
+            seed=experiment.seed,
+            round_number=number,
+            rounds=rounds,
+            site=site,
+            device=device,
+        )
+        weights = layout.flatten(model)
+        weights[~movable] = state.weights[~movable]  # weight decay touches every value
+        layout.load(model, weights)
+    write_memory(folder.memory_path(rounds, site), {WEIGHTS: weights})
+    return Joined(before, _evaluate(run, site), float(movable.mean()), time.time() - started)
+
+
+def _evaluate(run: Path, site: str) -> Evaluation:
+    context = worker_context(run)
+    found: dict[str, Any] = {site: predict_splits(run, site)}
+    return context.task.score(found, context.info)

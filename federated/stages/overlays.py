@@ -1,0 +1,97 @@
+"""Pictures of a site's worst, median and best test case, with the true and the predicted mask.
+
+They show images of patients: they are made where ``sites.overlays`` says so, and nowhere else.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from federated.data.folders.families import Family
+from federated.data.folders.prepared_case import PreparedCase
+from federated.data.folders.segmented_cases import SegmentedCases
+from federated.files import atomic_path
+from federated.learning.segmentation import segment
+from federated.learning.segmentation_metrics import CaseScore, score_case, worst_median_best
+from federated.privacy.spending import PICTURES
+from federated.run.folder import RunFolder
+from federated.stages.entering import enter_evaluation
+from federated.stages.site import site_weights_after
+from federated.stages.worker import site_cases, worker_context
+
+Mask = npt.NDArray[np.integer[Any]]
+
+
+def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
+    """Draw the three test cases of a site with the model it has after a round.
+
+    Returns:
+        The pictures, ``overlays/SITE-worst.png`` and so on in the run's folder.
+
+    Raises:
+        ConsiliumError: a budget does not allow it.
+    """
+    folder, context = RunFolder(run), worker_context(run)
+    cases = site_cases(run, site, "test")
+    assert isinstance(cases, SegmentedCases)
+    enter_evaluation(run, site, round_number, ("test",), PICTURES)
+    state, weights = site_weights_after(folder, round_number, site)
+    state.layout.load(context.model, weights)
+    device = next(context.model.parameters()).device
+    masks: dict[str, tuple[PreparedCase, Mask, Mask]] = {}
+    scores: list[CaseScore] = []
+    for index, shown in enumerate(cases.shown):
+        case, name = cases.case(index), shown.files.name
+        assert case.whole_mask is not None
+        found = segment(context.model, case.whole, cases.family, device).argmax(dim=0)
+        predicted, truth = found.cpu().numpy().astype(np.uint8), case.whole_mask.numpy()
+        spacing = (1.0,) * truth.ndim
+        classes = len(context.info.classes)
+        scores.append(score_case(name, shown.files.patient, predicted, truth, classes, spacing))
+        masks[name] = (case, truth, predicted)
+    paths = []
+    for which, score in worst_median_best(scores).items():
+        path = folder.root / "overlays" / f"{site}-{which}.png"
+        title = f"{site}, {which} test case: {score.case}, Dice {score.mean_dice:.3f}"
+        _draw(path, cases.family, *masks[score.case], title)
+        paths.append(path)
+    return paths
+
+
+def _draw(
+    path: Path, family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str
+) -> None:
+    """The image alone, with the true mask and with the predicted one; of a volume one slice."""
+    image = case.whole.numpy()
+    if truth.ndim == 3:
+        # The axial slice in which there is most to be seen.
+        level = int((truth > 0).sum(axis=(0, 1)).argmax())
+        image, truth, predicted = image[..., level], truth[..., level], predicted[..., level]
+        # The front of the head up, as radiologists look at it.
+        image = np.moveaxis(image, 1, 2)[:, ::-1]
+        truth, predicted = truth.T[::-1], predicted.T[::-1]
+    shown = np.moveaxis(image, 0, -1) if image.shape[0] == 3 else image[-1]
+    low, high = np.percentile(shown, (0.5, 99.5))
+    shown = ((shown - low) / max(high - low, 1e-6)).clip(0, 1)
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, mask, name in zip(
+        panels, (None, truth, predicted), ("image", "true mask", "predicted mask"), strict=True
+    ):
+        axes.imshow(shown, cmap="gray", interpolation="nearest")
+        if mask is not None:
+            covered = np.ma.masked_equal(mask, 0)
+            colours = {"cmap": "tab10", "vmin": 0, "vmax": 9, "alpha": 0.5}
+            axes.imshow(covered, interpolation="nearest", **colours)
+        axes.set(title=name, xticks=[], yticks=[])
+    names = dict(enumerate(family.labels))
+    handles = [Patch(color=colormaps["tab10"](n), label=names[n]) for n in list(names)[1:]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")

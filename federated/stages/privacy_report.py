@@ -1,0 +1,142 @@
+"""What sites have spent, from the holder's ledger: for a run's rounds and for its summary."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from math import inf, isinf
+from pathlib import Path
+from typing import Any
+
+from federated.configuration.experiment import Experiment
+from federated.privacy import DistributedSiteLevel, Private
+from federated.privacy.composition import spent
+from federated.privacy.kept_heads import keep_head
+from federated.privacy.patients import most_of_one
+from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
+from federated.run.folder import RunFolder
+from federated.stages.entering import holder_ledger, training_records
+from federated.stages.private_release import planned_release
+from federated.stages.worker import POOLED, worker_context
+
+EPSILONS = ("epsilon", "epsilon_per_round", "epsilon_ledger", "epsilon_patient")
+
+
+def spent_so_far(folder: RunFolder, site: str) -> float | None:
+    """ε of all that a site has released in a run, by RDP, which is quick and an upper bound.
+
+    ``None`` where there is no guarantee.
+    """
+    privacy = worker_context(folder.root).experiment.privacy
+    assert isinstance(privacy, Private)
+    own = _as_simulated(_own(folder, site))
+    return _finite(spent(own, privacy.unit or "record", privacy.delta, "rdp"))
+
+
+def _own(folder: RunFolder, site: str) -> list[Spending]:
+    """What a site has released of its training cases in a run."""
+    ledger = holder_ledger(worker_context(folder.root).experiment)
+    entries = ledger.spendings(folder.run_id)
+    return [entry for entry in entries if entry.trains and entry.site in (site, POOLED)]
+
+
+def _as_simulated(own: list[Spending]) -> list[Spending]:
+    """The entries as if their noise came from a secret, which is what a simulation is of."""
+    return [replace(entry, mechanism=entry.mechanism.removesuffix(SEEDED)) for entry in own]
+
+
+def _finite(epsilon: float) -> float | None:
+    return None if isinf(epsilon) else epsilon
+
+
+def report_site(run: Path, site: str) -> dict[str, Any]:
+    """What the holder's ledger says of a site in a run, for the run's summary.
+
+    ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
+    of any of the site's training cases: that of the case, or with privacy for sites of the site,
+    that has spent most. ``epsilon_per_round`` is that of the round with the least noise,
+    ``epsilon_patient`` that over the run of a patient who has ``cases_of_one_patient`` cases, the
+    most that any has. ``None`` stands for "no guarantee", and for a number that nobody knows. With
+    ``privacy.noise=seeded`` the ε of the run are those that secret noise would have had; in the
+    ledger such a release has no bound. The head is kept in the site's home too. Which records a
+    release touched is not told: a digest of them would let a guess of them be checked.
+    """
+    folder, context = RunFolder(run), worker_context(run)
+    privacy, ledger = context.experiment.privacy, holder_ledger(context.experiment)
+    own = _own(folder, site)
+    report: dict[str, Any] = {"holder": ledger.holder, **_cases_of_one(run, site)}
+    if isinstance(privacy, Private):
+        simulated, most = _as_simulated(own), report["cases_of_one_patient"]
+        report |= _private_report(folder, site, privacy, simulated, most)
+    else:
+        report |= dict.fromkeys(EPSILONS)
+    head = ledger.last()
+    keep_head(ledger.path, head, folder.run_id)
+    return {
+        **report,
+        "steps": sum(spending.steps for spending in own),
+        "releases": [_told(spending) for spending in own],
+        "head": asdict(head),
+    }
+
+
+def _told(spending: Spending) -> dict[str, Any]:
+    return {key: value for key, value in asdict(spending).items() if key != "records"}
+
+
+def _cases_of_one(run: Path, site: str) -> dict[str, int | None]:
+    return {"cases_of_one_patient": most_of_one(worker_context(run).cases.patients(site, "train"))}
+
+
+def _private_report(
+    folder: RunFolder, site: str, privacy: Private, own: list[Spending], most: int | None
+) -> dict[str, Any]:
+    unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
+    ledger = holder_ledger(worker_context(folder.root).experiment)
+    records = training_records(folder.root, site)
+    least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
+    budgets = [budget for budget in ledger.budgets(records) if budget.unit == unit]
+    patient = spent(own, "record", delta, accountant, most) if most else inf
+    release = planned_release(folder, site)
+    return {
+        "epsilon": _finite(spent(own, unit, delta, accountant)),
+        "epsilon_per_round": _finite(spent(least, unit, delta, accountant)),
+        "epsilon_ledger": _finite(ledger.histories(records, unit).worst(delta, accountant)),
+        "epsilon_patient": _finite(patient),
+        "budget": min((b.epsilon for b in budgets if b.epsilon < inf), default=None),
+        "noise_multiplier": release.noise_multiplier,
+        "sampling_rate": release.sampling_rate,
+    }
+
+
+def summarise_privacy(
+    experiment: Experiment, per_site: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The ``privacy`` part of a run's summary; its ε are those of the site that has spent most.
+
+    ``None`` stands for "no guarantee". ``mechanism`` is what stands in the ledger, where a run
+    without privacy is a release without a bound.
+    """
+    privacy = experiment.privacy
+    if not isinstance(privacy, Private):
+        empty = ("unit", "delta", *EPSILONS, "accountant")
+        said = "no guarantee: every update is in the ledger as a release without a bound"
+        name = {"name": privacy.name, "mechanism": NO_MECHANISM, "guarantee": said}
+        return {**name, **dict.fromkeys(empty), "per_site": {}}
+    most = {}
+    for key in EPSILONS:
+        found = [report[key] for report in per_site.values()]
+        most[key] = None if None in found else max(found)
+    kept = (
+        *("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps"),
+        *("cases_of_one_patient", "epsilon_patient"),
+    )
+    return {
+        "name": privacy.name,
+        "mechanism": privacy.mechanism,
+        "unit": privacy.unit,
+        "delta": privacy.delta,
+        **most,
+        "accountant": privacy.accountant,
+        "noise": privacy.noise,
+        "missing": privacy.missing if isinstance(privacy, DistributedSiteLevel) else 0,
+        "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
+    }

@@ -1,0 +1,318 @@
+"""The stages of SecAgg+ around a round's updates: exchange keys before, unmask the sum after.
+
+What travels are small JSON files in the round's folder: what a site advertises, shares and answers
+on the way up; the roster, for all, and an inbox of sealed shares for each site on the way down. A
+site's secrets of a round lie with its keys, outside the runs, and are erased once it has answered,
+and where the round is over or broken off without that. What it has answered for is kept.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from federated.errors import ConsiliumError
+from federated.files import read_json, write_json
+from federated.protection import Protection, SecAggPlus
+from federated.protection.keys import keys_root, site_secrets_folder
+from federated.protection.plain import encode_numbers
+from federated.protection.secagg import protocol
+from federated.protection.secagg.keys import KeyPair
+from federated.protection.secagg.masks import WORDS
+from federated.protection.secagg.protocol import Advertised, Round, Secrets, Share
+from federated.protection.secagg_plus import Masking
+from federated.run.folder import MessageKind, RunFolder
+from federated.run.update_files import read_payload, write_payload
+from federated.secrets.home import private_folder, refuse_open, refuse_shared
+from federated.stages.coordinator import choose_sites
+from federated.stages.private_release import refuse_too_little_noise
+from federated.stages.worker import StageResult, stage_result, worker_context
+
+
+@dataclass(frozen=True)
+class Roster:
+    """What the coordinator tells all sites: who has advertised which keys, who has shared them, and
+    whose masked update arrived.
+    """
+
+    advertised: dict[str, Advertised]
+    sharing: tuple[str, ...] = ()
+    arrived: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Sites that have shared their keys and sent nothing."""
+        return tuple(site for site in self.sharing if site not in self.arrived)
+
+
+def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
+    """Stage 1 at a site: make the keys of a round and send the public halves."""
+    started = time.time()
+    folder = RunFolder(run)
+    place = _secrets(folder, site)
+    _erase(place)
+    secrets, public = protocol.advertise(site)
+    own = {
+        "sealing": asdict(secrets.sealing),
+        "masking_seed": secrets.masking_seed,
+        "own_seed": secrets.own_seed,
+    }
+    write_json(_secret_path(place, round_number), _to_hex(own), 0o600)
+    sent = _send(folder, round_number, site, "advertised", asdict(public))
+    return stage_result(site, "advertise", started, sent=sent)
+
+
+def relay_keys(folder: RunFolder, round_number: int, advertised: Sequence[str]) -> None:
+    """At the coordinator, after stage 1: tell all sites the public keys.
+
+    Raises:
+        ConsiliumError: too few sites are left.
+    """
+    keys = {
+        site: Advertised(**_from_hex(_read(folder, round_number, site, "advertised")))
+        for site in advertised
+    }
+    _refuse_too_few(folder, round_number, advertised)
+    _write_roster(folder, round_number, Roster(keys))
+
+
+def share_site(run: Path, site: str, round_number: int) -> StageResult:
+    """Stage 2 at a site: split its secrets among its neighbours."""
+    started = time.time()
+    folder = RunFolder(run)
+    roster, size = _read_roster(folder, round_number)
+    secrets = _read_secrets(folder, site, round_number)
+    sealed = protocol.share(secrets, roster.advertised, agreed_round(folder, round_number, roster))
+    sent = _send(folder, round_number, site, "shares", sealed)
+    return stage_result(site, "share", started, sent=sent, received=size)
+
+
+def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -> None:
+    """At the coordinator, after stage 2: pass on the sealed shares, unread.
+
+    Raises:
+        ConsiliumError: too few sites are left.
+    """
+    _refuse_too_few(folder, round_number, sharing)
+    roster, _ = _read_roster(folder, round_number)
+    inboxes: dict[str, dict[str, str]] = {site: {} for site in sharing}
+    for sender in sharing:
+        for holder, sealed in _read(folder, round_number, sender, "shares").items():
+            if holder in inboxes:
+                inboxes[holder][sender] = sealed
+    for site, inbox in inboxes.items():
+        write_json(folder.message_path(round_number, site, "inbox"), inbox)
+    _write_roster(folder, round_number, replace(roster, sharing=tuple(sharing)))
+
+
+def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, int]:
+    """Stage 3 at a site: what it masks its update with, and the bytes it had to download."""
+    roster, size = _read_roster(folder, round_number)
+    inbox = folder.message_path(round_number, site, "inbox")
+    secrets = _read_secrets(folder, site, round_number)
+    now = agreed_round(folder, round_number, roster)
+    return Masking(secrets, roster.advertised, roster.sharing, now), size + inbox.stat().st_size
+
+
+def relay_arrived(folder: RunFolder, round_number: int, arrived: Sequence[str]) -> None:
+    """At the coordinator, after stage 3: tell all sites whose update is in the sum.
+
+    Raises:
+        ConsiliumError: so few have arrived, or in such groups, that no site would help.
+    """
+    roster, _ = _read_roster(folder, round_number)
+    if arrived:
+        _refuse_sum(folder, round_number, arrived[0], arrived)
+        protocol.refuse_parts(arrived, agreed_round(folder, round_number, roster))
+    _write_roster(folder, round_number, replace(roster, arrived=tuple(arrived)))
+
+
+def answer_site(run: Path, site: str, round_number: int) -> StageResult:
+    """Stage 4 at a site: give the shares that unmask the sum, once.
+
+    For which sum is written down before, so that no crash lets it help to a second one; then the
+    round's secrets are erased.
+
+    Raises:
+        ConsiliumError: the sum is one that the site must not help to open.
+    """
+    started = time.time()
+    folder = RunFolder(run)
+    roster, size = _read_roster(folder, round_number)
+    counted = _refuse_sum(folder, round_number, site, roster.arrived)
+    refuse_too_little_noise(folder, len(counted))
+    place = _secrets(folder, site)
+    secrets = _read_secrets(folder, site, round_number)
+    sealed = _from_hex(_read(folder, round_number, site, "inbox"))
+    record = place / "answered.json"
+    answered = read_json(record) if record.is_file() else {}
+    shares = protocol.answer(
+        secrets,
+        sealed,
+        roster.advertised,
+        roster.arrived,
+        roster.missing,
+        answered.get(str(round_number)),
+        agreed_round(folder, round_number, roster),
+    )
+    write_json(record, answered | {str(round_number): sorted(roster.arrived)}, 0o600)
+    sent = _send(folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()})
+    _secret_path(place, round_number).unlink()
+    return stage_result(site, "unmask", started, sent=sent, received=size)
+
+
+def forget_secrets(run: Path, sites: Sequence[str]) -> None:
+    """At each site, once a round is over or broken off: erase what is secret of it.
+
+    A site that dropped out or never answered has still its seeds, with which its masked update,
+    that the coordinator may have kept, could be read.
+    """
+    folder = RunFolder(run)
+    for site in sites:
+        _erase(_secrets(folder, site))
+
+
+def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -> None:
+    """Stage 4 at the coordinator: take the masks off the round's sum.
+
+    Raises:
+        ConsiliumError: too few sites have answered; names whose shares are missing.
+    """
+    roster, _ = _read_roster(folder, round_number)
+    now = agreed_round(folder, round_number, roster)
+    masked = read_payload(folder.sum_path(round_number))
+    answers = {
+        site: {
+            peer: Share(share["kind"], bytes.fromhex(share["value"]))
+            for peer, share in _read(folder, round_number, site, "answer").items()
+        }
+        for site in answering
+    }
+    words = masked.body.view(WORDS[now.bits])
+    sums = protocol.unmask(words, answers, roster.advertised, roster.arrived, roster.missing, now)
+    encoding, body = encode_numbers(sums)
+    write_payload(folder.sum_path(round_number), replace(masked, encoding=encoding, body=body))
+
+
+def agreed_round(folder: RunFolder, round_number: int, roster: Roster | None = None) -> Round:
+    """What all parties know of a round of a run, once the keys are advertised.
+
+    Raises:
+        ConsiliumError: keys are told of sites that were not asked, whose holders could be anybody.
+    """
+    if roster is None:
+        roster, _ = _read_roster(folder, round_number)
+    experiment = folder.experiment()
+    protection, bits = experiment.protection, experiment.compression.bits
+    assert isinstance(protection, SecAggPlus)
+    assert bits is not None
+    asked = choose_sites(experiment, folder.sites(), round_number)
+    names = sorted(roster.advertised)
+    unknown = [name for name in names if name not in asked]
+    if unknown:
+        raise ConsiliumError(
+            f"Round {round_number} is told the keys of {', '.join(unknown)}, not asked in it; who "
+            "has those could hold shares of everyone's. No site goes on. Resume the run; the round "
+            "begins anew."
+        )
+    return protection.begin(folder.run_id, round_number, names, len(asked), experiment.seed, bits)
+
+
+def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -> None:
+    experiment = folder.experiment()
+    asked = choose_sites(experiment, folder.sites(), round_number)
+    assert isinstance(experiment.protection, SecAggPlus)
+    needed = experiment.protection.needed(len(asked))
+    if len(left) < needed:
+        absent = ", ".join(site for site in asked if site not in left)
+        raise ConsiliumError(
+            f"Round {round_number} cannot be aggregated under secagg_plus: {len(left)} of "
+            f"{len(asked)} sites are left, fewer than the threshold of {needed}; missing: "
+            f"{absent}. Nothing of any update was revealed. Resume when they are back."
+        )
+
+
+def _refuse_sum(
+    folder: RunFolder, round_number: int, site: str, arrived: Sequence[str]
+) -> frozenset[str]:
+    """Refuse to open a sum that is not one of enough of the sites asked; return who is in it."""
+    experiment = folder.experiment()
+    asked = choose_sites(experiment, folder.sites(), round_number)
+    protection: Protection = experiment.protection
+    return protection.refuse_too_few(site, round_number, asked, arrived)
+
+
+def _erase(place: Path) -> None:
+    for secret in place.glob("round-*.json"):
+        secret.unlink()
+
+
+def _secrets(folder: RunFolder, site: str) -> Path:
+    place = site_secrets_folder(worker_context(folder.root).experiment.name, folder.run_id, site)
+    refuse_shared(folder.root.parent.parent, place)
+    return private_folder(place, keys_root())
+
+
+def _secret_path(place: Path, round_number: int) -> Path:
+    return place / f"round-{round_number:03d}.json"
+
+
+def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
+    path = _secret_path(_secrets(folder, site), round_number)
+    try:
+        refuse_open(path)
+        value = _from_hex(read_json(path))
+    except OSError as error:
+        raise ConsiliumError(
+            f"{site} has no secrets for round {round_number} of run {folder.run_id}: it has "
+            "answered already, or never advertised keys. Resume the run; the round begins anew."
+        ) from error
+    return Secrets(site, **(value | {"sealing": KeyPair(**value["sealing"])}))
+
+
+def _read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
+    """The roster, and the bytes that a site downloads for it."""
+    path = folder.roster_path(round_number)
+    value = read_json(path)
+    advertised = {site: Advertised(**_from_hex(keys)) for site, keys in value["advertised"].items()}
+    roster = Roster(advertised, tuple(value["sharing"]), tuple(value["arrived"]))
+    return roster, path.stat().st_size
+
+
+def _write_roster(folder: RunFolder, round_number: int, roster: Roster) -> None:
+    write_json(folder.roster_path(round_number), _to_hex(asdict(roster)))
+
+
+def _send(folder: RunFolder, round_number: int, site: str, kind: MessageKind, value: Any) -> int:
+    path = folder.message_path(round_number, site, kind)
+    write_json(path, _to_hex(value))
+    return path.stat().st_size
+
+
+def _read(folder: RunFolder, round_number: int, site: str, kind: MessageKind) -> Any:
+    path = folder.message_path(round_number, site, kind)
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise ConsiliumError(
+            f"The message {path} cannot be read ({error}). Resume the run; the round begins anew."
+        ) from error
+
+
+def _to_hex(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_hex(item) for key, item in value.items()}
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _from_hex(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _from_hex(item) for key, item in value.items()}
+    try:
+        return bytes.fromhex(value)
+    except (TypeError, ValueError) as error:
+        raise ConsiliumError(
+            f"A message of SecAgg+ holds {value!r:.40} where bytes in hexadecimal digits are "
+            "expected: it was changed. Resume the run; the round begins anew."
+        ) from error

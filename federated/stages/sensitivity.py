@@ -1,0 +1,60 @@
+"""Which layers pFL-ResFIM found sensitive to the domain: shares, and their figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from federated.files import atomic_path
+from federated.run.folder import RunFolder
+from federated.run.update_files import read_layout
+from federated.stages.site import site_memory
+from federated.strategies.resfim.strategy import MASK
+
+# By site or strategy, the share of each layer's values that is a site's own.
+Shares = Mapping[str, Mapping[str, float]]
+
+
+def layer_shares(folder: RunFolder, round_number: int) -> dict[str, dict[str, float]]:
+    """The shares at every site after a round; a layer is a module with values of its own."""
+    layout = read_layout(folder.state_path(round_number))
+    shares: dict[str, dict[str, float]] = {}
+    for site in folder.sites():
+        memory = site_memory(folder, round_number, site)
+        mask = memory.get(MASK, np.zeros(layout.size, np.uint8)).astype(np.float32)
+        counts: dict[str, list[float]] = {}
+        for name, part in layout.split(mask).items():
+            counts.setdefault(name.rpartition(".")[0], []).extend(part.ravel().tolist())
+        shares[site] = {layer: float(np.mean(values)) for layer, values in counts.items()}
+    return shares
+
+
+def mean_shares(several: Sequence[Shares]) -> dict[str, dict[str, float]]:
+    """The mean over runs of the same sites and network."""
+    first = several[0]
+    return {
+        site: {layer: float(np.mean([s[site][layer] for s in several])) for layer in layers}
+        for site, layers in first.items()
+    }
+
+
+def sensitivity_figure(shares: Shares, path: Path, title: str) -> None:
+    """Draw the shares as PNG: a row a layer, from input to output, a column a site."""
+    columns = list(shares)
+    layers = list(next(iter(shares.values())))
+    values = np.array([[100 * shares[column][layer] for column in columns] for layer in layers])
+    size = (2.5 + 0.9 * len(columns) + 2.5, 1.5 + 0.24 * len(layers))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0)
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axes.set_yticks(range(len(layers)), layers, fontsize=8)
+    for row, column in np.ndindex(values.shape):
+        shade = "black" if values[row, column] > values.max() / 2 else "white"
+        text = f"{values[row, column]:.0f}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
+    figure.colorbar(drawn, label="% of the layer's values that stay at the site")
+    axes.set_title(title, fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")

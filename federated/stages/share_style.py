@@ -1,0 +1,103 @@
+"""share-style: what sites tell each other of how their images look, once, before the first round.
+
+A style is the mean over a site's training cases of the low-frequency amplitudes of what the network
+sees: a few numbers a channel, without any phase. Every site gets those of all others, by way of the
+coordinator.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from federated.data.records import identities
+from federated.privacy.case_draws import CaseDraws
+from federated.privacy.clipping import clipped
+from federated.randomness import Draws, torch_generator
+from federated.run.folder import RunFolder
+from federated.run.update_files import pack_memory, read_memory, write_packed
+from federated.site.releases import Parts, site_releases
+from federated.stages.entering import enter
+from federated.stages.private_release import begin_style_release, style_sources
+from federated.stages.worker import StageResult, site_cases, stage_result, worker_context
+from federated.strategies import ResFIM
+from federated.strategies.resfim.spectral_style import style_of
+from federated.update import Vector
+
+STYLE = "style"
+CASES_AT_ONCE = 16
+
+
+def share_style(run: Path, site: str) -> StageResult:
+    """Write the style of a site, which every other site is told.
+
+    With noise on it, it is a release, made once: asked again, the site sends what it stored.
+    """
+    started = time.time()
+    folder = RunFolder(run)
+    path = folder.style_path(site)
+    strategy = worker_context(run).experiment.strategy
+    assert isinstance(strategy, ResFIM)
+
+    def make() -> Parts:
+        return {STYLE: pack_memory({STYLE: site_style(folder, site)})}
+
+    noise = strategy.style_noise
+    if noise is None:
+        parts = make()
+    else:
+        parts = site_releases(run, site).once(style_sources(folder, site, noise), make)
+    write_packed(path, parts[STYLE])
+    cases = len(site_cases(run, site, "train"))
+    return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
+
+
+def site_style(folder: RunFolder, site: str) -> Vector:
+    """The mean style of a site's training cases ``(channels, *block)``, noised where so set.
+
+    Raises:
+        ConsiliumError: it would pass a budget; without noise, any that there is.
+    """
+    experiment = worker_context(folder.root).experiment
+    strategy, cases = experiment.strategy, site_cases(folder.root, site, "train")
+    assert isinstance(strategy, ResFIM)
+    noise = strategy.style_noise
+    random = begin_style_release(folder, site, noise) if noise else None
+    if not noise:
+        enter(folder.root, site, 0, cases.records)
+    # As it is, not augmented; what is random is where patches are drawn.
+    settings = experiment.training.model_copy(update={"augment": "none"})
+    draws: Draws = torch_generator(experiment.seed, purpose="style", site=site)
+    of_cases = CaseDraws(random, identities(cases.records), rate=1.0, steps=1) if random else None
+    total: npt.NDArray[np.float64] | float = 0.0
+    everyone = torch.arange(len(cases)) if of_cases is None else next(of_cases.batches())
+    for some in torch.split(everyone, CASES_AT_ONCE):
+        if of_cases is not None:
+            draws = of_cases.generators(some)
+        images, _ = cases.take(some, settings, draws)
+        styles = style_of(images, strategy.beta).double()
+        if noise:
+            styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)
+        total = total + styles.sum(dim=0).numpy()
+    total = np.asarray(total)
+    if noise and random:
+        total = total + noise.noise_multiplier * noise.clip * random.normal(total.shape)
+    # An amplitude is not negative.
+    return np.maximum(total / len(cases), 0).astype(np.float32)
+
+
+def other_styles(folder: RunFolder, site: str) -> list[Vector]:
+    """The styles of all sites but one."""
+    return [
+        read_memory(folder.style_path(other))[STYLE] for other in folder.sites() if other != site
+    ]
+
+
+def received_styles(folder: RunFolder, site: str, round_number: int) -> int:
+    """Bytes of the other sites' styles, which come with the first round."""
+    if round_number != 1 or not folder.experiment().strategy.shares_style:
+        return 0
+    others = (folder.style_path(other) for other in folder.sites() if other != site)
+    return sum(path.stat().st_size for path in others)

@@ -1,0 +1,190 @@
+"""pFL-ResFIM: what is sensitive to a site's style stays there (arXiv 2603.14848).
+
+The Fisher information of a parameter tells how much the loss depends on it. Its *residual*,
+R_k = |F̃_k − F_k|, is how that changes between a site's own images and the same images in the style
+of other sites. Where it is large, a parameter is sensitive to the domain and stays personal; all
+others are averaged.
+
+Chosen where the paper leaves it open: F is the diagonal empirical Fisher information over
+``fisher_cases`` of the site's cases, on the model as the site trained it, or over a quarter of an
+epoch where that is less, so that a mask costs no more than an epoch; R is divided by its largest
+value in each tensor, and the share ``rho`` of all parameters with the largest values stays; masks
+are made after round ``warmup`` and again every ``refresh`` rounds. For each value the server takes
+the mean over the sites for which it is invariant, weighted by their cases: sites send
+m_k ⊙ (w_k − w) and m_k, and Σ p_k·m_k ⊙ (w_k − w) / Σ p_k·m_k is added to w. So the server needs
+sums alone, and under encryption or SecAgg+ it learns for how much of the cases a value is
+invariant, and of no site which values are its own. With ``protection.name=plain`` it sees every
+site's mask.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from federated.compression.base import largest
+from federated.settings.base import Settings
+from federated.strategies.base import (
+    OWN,
+    LocalData,
+    LocalRule,
+    LocalWork,
+    Participation,
+    Server,
+    SiteStart,
+    Strategy,
+)
+from federated.strategies.resfim.fisher import CASES_AT_ONCE, Diagonal, add_fisher, zeros
+from federated.strategies.resfim.spectral_style import in_style
+from federated.update import Arrays, Flags, Layout, Vector
+
+MASK = "mask"
+
+
+class StyleNoise(Settings):
+    """The Gaussian mechanism on a site's style, for a record as the unit.
+
+    The style is a mean over the site's training cases; each case's is clipped to norm ``clip`` and
+    the sum has noise of ``noise_multiplier`` · ``clip``. It is entered in the site's ledger.
+    """
+
+    clip: float = Field(gt=0)
+    noise_multiplier: float = Field(gt=0)
+
+
+class SensitivityRule(LocalRule):
+    """Leaves the gradients; ``mask`` tells afterwards which values are sensitive, if it is due."""
+
+    def __init__(self, strategy: "ResFIM", start: SiteStart) -> None:
+        self._strategy, self._start = strategy, start
+        self.mask: Flags | None = None
+
+    def look(self, model: nn.Module, data: LocalData) -> None:
+        """Find the mask in a round in which it is made."""
+        if self._strategy.is_due(self._start.round_number):
+            self.mask = self._strategy.find_mask(self._start, model, data)
+
+
+class ResFIM(Strategy):
+    """``rho`` is the share of parameters that stays, ``beta`` that of the spectrum that is style.
+
+    ``fisher_cases`` is the most cases that F is over; a short epoch makes them fewer (``cases``).
+    ``select`` is what the mask goes by: the residual, the Fisher information itself, or chance, to
+    compare with.
+    """
+
+    name: Literal["resfim"] = "resfim"
+    rho: float = Field(default=0.1, gt=0, lt=1)
+    beta: float = Field(default=0.05, gt=0, lt=0.5)
+    warmup: int = Field(default=1, ge=1)
+    refresh: int = Field(default=5, ge=1)
+    fisher_cases: int = Field(default=8, ge=1)
+    select: Literal["residual", "fisher", "random"] = "residual"
+    style_noise: StyleNoise | None = None
+
+    shares_style: ClassVar[bool] = True
+
+    def is_due(self, round_number: int) -> bool:
+        """Whether masks are made after the local training of a round."""
+        return round_number >= self.warmup and (round_number - self.warmup) % self.refresh == 0
+
+    def cases(self, epoch: int) -> int:
+        """Over how many cases F is, at a site whose epoch has ``epoch`` cases.
+
+        The gradient of a single case costs up to twice what a case in a batch does, and F and F̃
+        take one each.
+        """
+        # An odd one would be alone: on a CPU torch takes three times as long for a single volume.
+        quarter = epoch // 4 // CASES_AT_ONCE * CASES_AT_ONCE
+        return min(self.fisher_cases, max(CASES_AT_ONCE, quarter))
+
+    def find_mask(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
+        """Which values of the layout are sensitive: the share ρ of the parameters."""
+        parts = {name: np.zeros(shape, np.float32) for name, shape in start.layout.entries}
+        parameters = {name for name, _ in model.named_parameters()}
+        if self.select == "random":
+            for part in parts.values():
+                part[...] = torch.rand(part.shape, generator=data.generator).numpy()
+        else:
+            for name, value in self._difference(model, data).items():
+                found = value.abs()
+                parts[name] = (found / found.max().clamp(min=1e-30)).cpu().numpy()
+        # Statistics are no parameters, and never the site's own.
+        flat = [
+            part.reshape(-1) if name in parameters else np.full(part.size, -1, np.float32)
+            for name, part in parts.items()
+        ]
+        scores: Vector = np.concatenate(flat)
+        mask = np.zeros(len(scores), bool)
+        mask[largest(scores, round(self.rho * int((scores >= 0).sum())))] = True
+        return mask
+
+    def _difference(self, model: nn.Module, data: LocalData) -> Diagonal:
+        """F̃ − F, or F, over some of the cases."""
+        some = torch.randperm(data.count, generator=data.generator)[: self.cases(data.epoch)]
+        images, targets = data.take(some)
+        diagonal = zeros(model)
+        if self.select == "fisher":
+            add_fisher(diagonal, model, images, targets, data.loss)
+            return diagonal
+        known = data.styles()
+        drawn = torch.randint(len(known), (len(images),), generator=data.generator)
+        styles = np.stack([known[int(number)] for number in drawn])
+        stylised = in_style(images, torch.from_numpy(styles).to(images.device), self.beta)
+        add_fisher(diagonal, model, stylised, targets, data.loss)
+        add_fisher(diagonal, model, images, targets, data.loss, factor=-1.0)
+        return diagonal
+
+    def sent_sizes(self, change: float) -> tuple[float, ...]:
+        """The update, and for which values it holds."""
+        return change, 1.0
+
+    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+        """The global weights with the site's own values where it is sensitive."""
+        if MASK not in memory:
+            return weights
+        own = weights.copy()
+        own[memory[MASK].astype(bool)] = memory[OWN]
+        return own
+
+    def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
+        """Plain steps, and a look at the model afterwards."""
+        return SensitivityRule(self, start)
+
+    def finish_site(
+        self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
+    ) -> tuple[Vector, Arrays]:
+        """m_k ⊙ (w_k − w), and m_k."""
+        invariant = (~self._mask(rule, start)).astype(np.float32)
+        return np.concatenate([update * invariant, invariant]), {}
+
+    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+        """The mask, and the values in it."""
+        mask = self._mask(rules[-1], start)
+        return {MASK: mask.astype(np.uint8), OWN: ended[-1][mask]} if mask.any() else {}
+
+    def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
+        """The mean over the sites for which a value is invariant; where there are none it stays."""
+        update, invariant = np.split(mean, 2)
+        # A count is a sum of weights, or rounding.
+        least = min(who.weights.values()) / sum(who.weights.values()) / 2
+        some = invariant > least
+        weights = server.weights.copy()
+        weights[some] += update[some] / invariant[some]
+        return Server(weights, server.broadcast, server.memory)
+
+    def movable(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
+        """What is sensitive at the site."""
+        return self.find_mask(start, model, data)
+
+    def _mask(self, rule: LocalRule, start: SiteStart) -> Flags:
+        """The mask of this round, made now or before; nothing before the first."""
+        assert isinstance(rule, SensitivityRule)
+        if rule.mask is not None:
+            return rule.mask
+        if MASK in start.memory:
+            return start.memory[MASK].astype(bool)
+        return np.zeros(start.layout.size, bool)

@@ -1,0 +1,233 @@
+"""The local loop: what happens to a model at a site."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federated.data.cases import Batch, Cases
+from federated.errors import ConsiliumError
+from federated.randomness import torch_generator
+from federated.settings.sections import TrainingSettings
+from federated.strategies.base import LocalRule
+from federated.training.feature_mean import set_mean, set_private_mean
+from federated.training.objective import Loss, Objective
+from federated.training.optimization import (
+    freeze,
+    learning_rate,
+    make_optimizer,
+    trained_parameters,
+)
+from models import Centring, centring_of
+
+# How many cases at a time where no gradients are computed.
+FEATURE_BATCH = 128
+
+
+class Gradients(Protocol):
+    """What draws batches and computes their gradients instead of the ordinary loop."""
+
+    def batches(self) -> Iterable[Tensor]:
+        """Indices of the cases of each step."""
+
+    def generators(self, cases: Tensor) -> Sequence[torch.Generator]:
+        """For each of these cases of the step, what all that is random about it comes from."""
+
+    def compute(self, batch: Tensor, objective: Objective) -> None:
+        """Write a step's gradient into ``.grad``."""
+
+    def noised_mean(
+        self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
+    ) -> Tensor:
+        """Instead of a step's gradient, the mean of a vector of each case."""
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+
+    @property
+    def clip(self) -> float | None:
+        """The clipping norm that the next round begins with, where it changes."""
+
+
+MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """Mean loss of the last local epoch, or what was begun of it, unless private, and steps taken.
+
+    ``clip`` is the clipping norm that private training has got to, where it changes.
+    """
+
+    loss: float | None
+    steps: int
+    clip: float | None = None
+
+
+def choose_device(setting: str, worker: int = 0) -> torch.device:
+    """The device for a setting; with several GPUs, workers share them in turn.
+
+    Raises:
+        ConsiliumError: ``cuda`` is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if setting == "cuda" and not available:
+        raise ConsiliumError(
+            "training.device=cuda, but torch sees no CUDA device. Use training.device=auto, or "
+            "install a CUDA build of torch and its driver; `consilium doctor` shows both."
+        )
+    if setting == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", worker % torch.cuda.device_count())
+
+
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device with channels last, which halves a 3D step on a CPU."""
+    model = model.to(device)
+    for parameter in model.parameters():
+        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
+        if layout is not None:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return model
+
+
+def train(
+    model: nn.Module,
+    cases: Cases,
+    settings: TrainingSettings,
+    rule: LocalRule,
+    loss: Loss,
+    *,
+    seed: int,
+    round_number: int,
+    rounds: int,
+    site: str,
+    device: torch.device,
+    private: MakeGradients | None = None,
+    purpose: str = "local training",
+    stop_diverged: bool = True,
+) -> LocalResult:
+    """Train ``model`` in place on a site's training cases, for a round's epochs or steps.
+
+    Order of cases and augmentation come from a generator of (seed, round, site, purpose), so that
+    the result does not depend on which worker runs it; private training draws both case by case,
+    from the site's secret. The optimiser starts afresh each round.
+
+    Args:
+        cases: at least one.
+        rule: what the strategy changes in a step.
+        loss: of the task.
+        private: makes what computes gradients instead, which then also draws the batches and all
+            that is random about their cases.
+        stop_diverged: whether a loss that is no longer finite is an error.
+
+    Raises:
+        ConsiliumError: the loss is no longer finite, or the device has no such precision.
+    """
+    generator = torch_generator(seed, purpose=purpose, round_number=round_number, site=site)
+    model.train()
+    freeze(model, trained_parameters(model, settings, round_number))
+    optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
+    precision = _Precision(settings.precision, device)
+    gradients = private(model, optimizer) if private is not None else None
+
+    def take(indices: Tensor) -> Batch:
+        draws = generator if gradients is None else gradients.generators(indices)
+        images, targets = cases.take(indices, settings, draws)
+        return images.to(device), targets.to(device)
+
+    objective = Objective(take, loss, precision.autocast)
+    # Found once: every later round builds on it.
+    centring = centring_of(model) if round_number == 1 else None
+    if gradients is not None:
+        return _train_privately(model, gradients, optimizer, rule, objective, centring)
+    if centring is not None:
+        set_mean(model, centring, torch.split(torch.arange(len(cases)), FEATURE_BATCH), take)
+    loss_sum, drawn, steps = 0.0, 0, 0
+    most = settings.local_steps
+    for _ in range(most or settings.local_epochs):
+        if steps == most:
+            break
+        loss_sum, drawn = 0.0, 0
+        epoch = cases.epoch(settings, has_batch_norm(model), generator)
+        for images, targets in islice(epoch, most and most - steps):
+            optimizer.zero_grad(set_to_none=True)
+            batch_loss = objective.of(model, images.to(device), targets.to(device))
+            precision.backward(batch_loss, optimizer)
+            rule.adjust(model.named_parameters())
+            precision.step(optimizer)
+            loss_sum += float(batch_loss.detach()) * len(targets)
+            drawn += len(targets)
+            steps += 1
+    mean_loss = loss_sum / drawn
+    if stop_diverged and not np.isfinite(mean_loss):
+        raise ConsiliumError(
+            f"Training at {site} in round {round_number} diverged: the loss is {mean_loss}. "
+            "Lower training.lr."
+        )
+    return LocalResult(mean_loss, steps)
+
+
+def _train_privately(
+    model: nn.Module,
+    gradients: Gradients,
+    optimizer: torch.optim.Optimizer,
+    rule: LocalRule,
+    objective: Objective,
+    centring: Centring | None,
+) -> LocalResult:
+    """The same with gradients that are clipped and noised; the loss would be a release too."""
+    steps = 0
+    try:
+        batches = iter(gradients.batches())
+        if centring is not None:
+            set_private_mean(model, centring, next(batches), objective.take, gradients)
+        for batch in batches:
+            gradients.compute(batch, objective)
+            rule.adjust(model.named_parameters())
+            optimizer.step()
+            steps += 1
+    finally:
+        gradients.close()
+    return LocalResult(None, steps, gradients.clip)
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether the model normalises over the cases of a batch."""
+    return any(isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d) for m in model.modules())
+
+
+class _Precision:
+    """Mixed precision: the forward pass in 16 bits, weights and sums in 32.
+
+    float16 has a small range, so its loss is scaled up before backward (Micikevicius et al. 2018)
+    and the gradients scaled down again before a strategy sees them.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        if name == "float16" and device.type != "cuda":
+            raise ConsiliumError(
+                "training.precision=float16 needs a CUDA device. Use bfloat16 or float32."
+            )
+        self.type = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
+        self.device = device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.type, enabled=self.type is not None)
+
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        torch.autograd.backward(self.scaler.scale(loss))
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.scaler.is_enabled():
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()

@@ -1,0 +1,30 @@
+"""Local training of a part of the values: the gradients of the others are zero."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from federated.strategies.base import LocalRule
+from federated.update import Flags, Layout
+
+
+class MaskedRule(LocalRule):
+    """``rule``, and after it gradients of zero wherever ``trained`` is false.
+
+    An optimiser that starts with the round then leaves those values, but for weight decay.
+    """
+
+    def __init__(self, rule: LocalRule, layout: Layout, trained: Flags) -> None:
+        self._rule = rule
+        masks = layout.split(trained.astype(np.float32))
+        self._masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+
+    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Let the rule adjust the gradients, then mask them."""
+        named = list(parameters)
+        self._rule.adjust(named)
+        for name, parameter in named:
+            if parameter.grad is not None:
+                parameter.grad.mul_(self._masks[name].to(parameter.grad.device))

@@ -1,0 +1,115 @@
+"""The optimiser of a site's round: learning rates, freezing, the number of steps."""
+
+import re
+from math import ceil, cos, pi
+
+import torch
+from torch import nn
+
+from federated.errors import ConsiliumError
+from federated.settings.sections import TrainingSettings
+from federated.strategies.base import LocalWork
+from models import is_head
+from models.norm import norm_tensors
+
+
+def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) -> float:
+    """The learning rate of a round, counted from 1.
+
+    ``cosine`` falls from ``settings.lr`` in the first round towards 0 after the last one
+    (Loshchilov and Hutter 2017, Eq. 5, with rounds for epochs). On non-IID sites FedAvg with a
+    constant rate stays away from the optimum (Li et al. 2020, "On the Convergence of FedAvg on
+    Non-IID Data", Theorem 4).
+    """
+    if settings.schedule == "constant":
+        return settings.lr
+    return settings.lr * 0.5 * (1.0 + cos(pi * (round_number - 1) / rounds))
+
+
+def trained_parameters(
+    model: nn.Module, settings: TrainingSettings, round_number: int
+) -> frozenset[str]:
+    """The names of the parameters that are trained in a round, counted from 1.
+
+    Raises:
+        ConsiliumError: ``training.trainable`` names a layer that the network does not have.
+    """
+    names = frozenset(name for name, _ in model.named_parameters())
+    wanted: tuple[str, ...] = settings.trainable
+    if round_number <= settings.freeze_rounds:
+        wanted = ("head",)
+    if not wanted:
+        return names
+    trained: frozenset[str] = frozenset()
+    for layer in wanted:
+        found = names & norm_tensors(model) if layer == "norm" else _below(layer, names)
+        if not found:
+            there = sorted({re.sub(r"(?<=\d)\..*|\.(weight|bias)$", "", name) for name in names})
+            raise ConsiliumError(
+                f"training.trainable names {layer!r}, which the network does not have. There are "
+                f"norm, {', '.join(there)}."
+            )
+        trained |= found
+    return trained
+
+
+def _below(layer: str, names: frozenset[str]) -> frozenset[str]:
+    return frozenset(name for name in names if name == layer or name.startswith(f"{layer}."))
+
+
+def freeze(model: nn.Module, trained: frozenset[str]) -> None:
+    """Freeze all parameters but ``trained``, with the statistics of BatchNorm that go with them.
+
+    Call it after ``model.train()``: a frozen BatchNorm stays in evaluation mode.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    for module in model.modules():
+        frozen = not any(parameter.requires_grad for parameter in module.parameters())
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and frozen:
+            module.eval()
+
+
+def make_optimizer(
+    model: nn.Module, settings: TrainingSettings, lr: float
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over what is not frozen; the backbone's rate is ``backbone_lr`` times ``lr``.
+
+    Two groups are the simplest form of discriminative fine-tuning (Howard and Ruder 2018, Eq. 2).
+    """
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts[is_head(name)].append(parameter)
+    groups = [
+        {"params": parameters, "lr": lr if head else lr * settings.backbone_lr}
+        for head, parameters in parts.items()
+        if parameters
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay)
+
+
+def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:
+    """Whether the last batch joins the one before: BatchNorm cannot train on a single case."""
+    return batch_norm and cases > batch_size and cases % batch_size == 1
+
+
+def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> LocalWork:
+    """How much a site with ``cases`` training cases works in a round."""
+    drawn = settings.drawn(cases)
+    batches = ceil(drawn / settings.batch_size)
+    batches -= merges_last_batch(drawn, settings.batch_size, batch_norm)
+    momentum = settings.momentum if settings.optimizer == "sgd" else 0.0
+    return LocalWork(settings.local_steps or settings.local_epochs * batches, momentum)
+
+
+def expected_change(settings: TrainingSettings, steps: int) -> float:
+    """About the most that a round of ``steps`` changes a value by.
+
+    AdamW moves a value by about its learning rate in a step; for SGD this is a guess.
+    """
+    return settings.lr * steps

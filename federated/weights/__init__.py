@@ -1,0 +1,1 @@
+"""Files of weights: models, pretrained backbones, and what is taken over of them."""

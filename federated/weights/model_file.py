@@ -1,0 +1,202 @@
+"""A trained network as one safetensors file: named tensors, and how to build the network."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from federated.data.folders.families import FAMILIES, Family
+from federated.errors import ConsiliumError
+from federated.files import atomic_path
+from federated.update import Vector
+from federated.weights.bounded_file import open_tensors
+from models import build_model
+from models.convolution import Convolution
+from models.norm import Norm
+
+PersonalTensors = Mapping[str, Mapping[str, Vector]]
+SEPARATOR = "/"
+# Of a description, in characters; and of a name in it.
+LONGEST_HEADER = 10_000
+LONGEST_TEXT = 200
+
+
+@dataclass(frozen=True)
+class ModelHeader:
+    """The arguments of :func:`models.build_model`, and what the network was trained on.
+
+    ``size`` is that of MedMNIST's images, ``spacing`` that of volumes in mm where it is not their
+    data set's own. The ranges are those that a file may have; a network of numbers far beyond them
+    would take all memory before anything of it could be compared with the file.
+    """
+
+    # For whoever reads one from a file: no key but these.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, Field(max_length=LONGEST_TEXT)]
+    norm: Norm
+    channels: Annotated[int, Field(ge=1, le=256)]
+    classes: Annotated[int, Field(ge=2, le=10_000)]
+    dims: Literal[2, 3]
+    size: Annotated[int, Field(ge=1, le=1024)] | None
+    dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
+    data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
+    conv: Convolution = "3d"
+    stem: Literal[3, 7] = 3
+    scale_norm: bool = False
+    width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 16
+    deep_supervision: bool = False
+    spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
+
+    def family(self) -> Family | None:
+        """The segmentation set it was trained on, with its spacing; ``None`` of a classifier."""
+        family = FAMILIES.get(self.dataset)
+        return family.with_spacing(self.spacing) if family else None
+
+    def build(self, seed: int) -> nn.Module:
+        """The network, with random weights that depend on ``seed`` alone."""
+        return build_model(
+            self.name,
+            channels=self.channels,
+            classes=self.classes,
+            dims=self.dims,
+            norm=self.norm,
+            seed=seed,
+            conv=self.conv,
+            stem=self.stem,
+            scale_norm=self.scale_norm,
+            width=self.width,
+            deep_supervision=self.deep_supervision,
+        )
+
+
+HEADERS = TypeAdapter(ModelHeader)
+
+
+def save_model(
+    path: Path, model: nn.Module, header: ModelHeader, personal: PersonalTensors | None = None
+) -> None:
+    """Write a model's ``state_dict``, its sites' own tensors, and the header atomically.
+
+    ``personal`` holds, by site, the tensors in which that site's model differs.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    for site, own in (personal or {}).items():
+        tensors |= {
+            f"{site}{SEPARATOR}{name}": torch.from_numpy(np.array(value))
+            for name, value in own.items()
+        }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"consilium": json.dumps(asdict(header))})
+
+
+def read_header(path: Path | str) -> ModelHeader:
+    """The header of a file written by :func:`save_model`.
+
+    Raises:
+        ConsiliumError: the file is missing, damaged or another safetensors file, or describes a
+            network that cannot be.
+    """
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get("consilium", "")
+        if len(text) > LONGEST_HEADER:
+            raise ValueError(f"its description has {len(text)} characters")
+        return HEADERS.validate_json(text, strict=True)
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    """A model's file, to read from.
+
+    Raises:
+        ConsiliumError: it is missing, damaged, or anything that is read of it is not as it should
+            be.
+    """
+    try:
+        with open_tensors(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError, ValueError) as error:
+        said = "; ".join(_problems(error)) if isinstance(error, ValidationError) else str(error)
+        raise ConsiliumError(
+            f"The file {path} is not a model of this project ({said:.400}). Give the "
+            "model.safetensors of a finished run."
+        ) from error
+
+
+def _problems(error: ValidationError) -> list[str]:
+    return [
+        f"{'.'.join(map(str, one['loc'])) or 'description'}: {one['msg']}" for one in error.errors()
+    ]
+
+
+def personal_sites(path: Path | str) -> list[str]:
+    """The sites that have tensors of their own in a model file; none for a global model.
+
+    Raises:
+        ConsiliumError: the file is no model.
+    """
+    with _opened(path) as file:
+        return sorted({k.split(SEPARATOR)[0] for k in file.keys() if SEPARATOR in k})  # noqa: SIM118
+
+
+def load_model(path: Path | str, site: str | None = None) -> nn.Module:
+    """Build the network of a file and fill in its weights; it is in evaluation mode.
+
+    Args:
+        path: a file written by :func:`save_model`.
+        site: whose model, where sites have tensors of their own.
+
+    Raises:
+        ConsiliumError: sites have models of their own, and ``site`` is none of them; or the file is
+            no model, or holds other tensors than the network that it describes.
+    """
+    header = read_header(path)
+    sites = personal_sites(path)
+    if sites and site not in sites:
+        raise ConsiliumError(
+            f"The model {path} is personalised: every site has its own, and {site!r} is not one "
+            f"of them. Name one of {', '.join(sites)}."
+        )
+    own = f"{site}{SEPARATOR}"
+    with _opened(path) as file:
+        names = list(file.keys())
+        where = {name: name for name in names if SEPARATOR not in name}
+        where |= {name.removeprefix(own): name for name in names if name.startswith(own)}
+        shapes = {name: tuple(file.get_slice(stored).get_shape()) for name, stored in where.items()}
+        _refuse_other_network(header, shapes)
+        tensors = {name: file.get_tensor(stored) for name, stored in where.items()}
+    model = header.build(seed=0)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _refuse_other_network(header: ModelHeader, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare a file's tensors with those of the network it describes, which is not built yet.
+
+    So what the network takes in memory is what the file holds.
+
+    Raises:
+        ValueError: they differ; or there is no such network.
+    """
+    with torch.device("meta"):
+        wanted = {n: tuple(t.shape) for n, t in header.build(seed=0).state_dict().items()}
+    differing = sorted(
+        name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)
+    )
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{len(differing)} of its tensors are not those of the network that it describes, for "
+            f"example {name:.80}: {shapes.get(name)} instead of {wanted.get(name)}"
+        )
