@@ -34,10 +34,10 @@ from federated.privacy.accounting import Release
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode
 from federated.privacy.noise import SecretRandom
+from federated.run.memory import keep_freed_memory
 from federated.settings.sections import TrainingSettings
-from federated.stages.worker import keep_freed_memory
-from federated.strategies.base import LocalRule
 from federated.training.loop import choose_device, place, train
+from federated.training.rule import LocalRule
 from models import build_model
 
 Network = Literal["small_cnn", "dp_resnet"]

@@ -27,13 +27,15 @@ from federated.data.cases import Batch, batches
 from federated.data.folders.dataset import folder_info
 from federated.data.folders.families import FAMILIES
 from federated.learning.segmentation import make_loss
+from federated.run.memory import keep_freed_memory, peak_rss_mb
 from federated.settings.sections import TrainingSettings
-from federated.stages.worker import keep_freed_memory, new_model, peak_rss_mb
 from federated.strategies import ResFIM
-from federated.strategies.base import LocalData, LocalRule, SiteStart
+from federated.strategies.base import SiteStart
 from federated.strategies.resfim.spectral_style import style_of
 from federated.training.loop import place, train
+from federated.training.rule import LocalData, LocalRule
 from federated.update import Layout
+from federated.weights.build import new_model
 
 CPU = torch.device("cpu")
 

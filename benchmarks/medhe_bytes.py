@@ -23,8 +23,8 @@ from federated.protection.keys import new_key, read_secret
 from federated.run.update_files import write_payload
 from federated.stages.agreement import sent_length
 from federated.stages.exchange import key_parameters
-from federated.stages.worker import new_model
 from federated.update import CompressedUpdate, Layout
+from federated.weights.build import new_model
 
 SPARSE = ["compression.name=shared_mask"]
 ROWS = {

@@ -26,11 +26,11 @@ from federated.learning.classification import make_loss
 from federated.privacy import DPSGD, Private, SiteLevel
 from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import seeded_random
-from federated.stages.worker import new_model
-from federated.strategies.base import LocalRule
 from federated.training.loop import place, train
 from federated.training.optimization import local_work
+from federated.training.rule import LocalRule
 from federated.update import Layout, Vector
+from federated.weights.build import new_model
 
 
 class Federation:

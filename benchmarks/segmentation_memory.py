@@ -14,19 +14,20 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from federated.configuration.cases import experiment_cases
 from federated.configuration.load import load_experiment
 from federated.data.dataset import SPLITS
 from federated.data.deal import deal
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
-from federated.data.site_cases import SiteCases
 from federated.data.tables import site_tables
 from federated.learning import SEGMENTATION
+from federated.run.memory import keep_freed_memory, peak_rss_mb
 from federated.settings.sections import SitesSettings
-from federated.stages.worker import keep_freed_memory, new_model, peak_rss_mb
-from federated.strategies.base import LocalRule
 from federated.training.loop import place, train
+from federated.training.rule import LocalRule
+from federated.weights.build import new_model
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
         site_tables(dataset, partition)
         tell("validation")
         model = place(new_model(experiment, dataset.info), device)
-        cases = SiteCases(experiment, dataset, partition)
+        cases = experiment_cases(experiment, dataset, partition)
         (site,) = partition.sites
         own = cases.of(site, "train")
         loss = SEGMENTATION.make_loss(own, experiment.training, dataset.info, device)

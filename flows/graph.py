@@ -14,13 +14,13 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from federated.learning.evaluation import Evaluation
+from federated.run.result import StageResult
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.coordinator import choose_sites, forget_round, site_weights
 from federated.stages.exchange import download_size
-from federated.stages.worker import StageResult
 from flows.progress import describe, listener
 from flows.secagg import exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for

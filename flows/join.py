@@ -19,8 +19,8 @@ from federated.run.update_files import read_memory
 from federated.stages.join import WEIGHTS, Joined, joining_experiment
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
-from federated.stages.worker import model_header, new_model
 from federated.update import Layout
+from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from flows.progress import tell
 from tasks.join import join

@@ -16,7 +16,7 @@ from federated.privacy.kept_heads import KeptHead, home_heads, run_heads
 from federated.privacy.ledger import Ledger
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import Budget, Spending
-from federated.stages.entering import held_cases, holder_ledger
+from federated.site.holder import held_cases, holder_ledger
 from federated.stages.ledger_migration import take_over
 
 # Shares of a budget by which records are counted.

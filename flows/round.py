@@ -21,6 +21,7 @@ from federated.configuration.load import load_experiment
 from federated.files import write_json
 from federated.provenance import git_commit
 from federated.run.folder import RunFolder, new_run, point_latest, reopen_run
+from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.run.summary import summarise
@@ -29,9 +30,9 @@ from federated.stages.exchange import write_initial_state
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
 from federated.stages.site import personal_tensors
-from federated.stages.worker import model_header, new_model, peak_rss_mb
 from federated.strategies import ResFIM
 from federated.training.optimization import trained_parameters
+from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
 from flows.graph import run_round

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.worker import StageResult
 from flows.site_stages import Finished, Run, wait_for
 from tasks.secagg import (
     advertise,

@@ -10,7 +10,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
-from federated.stages.worker import StageResult
+from federated.run.result import StageResult
 from flows.prepare import Prepared
 from flows.progress import listener, tell
 

@@ -8,9 +8,9 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.run.folder import RunFolder
+from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.exchange import add_payloads, apply_sum, decrypt_site
-from federated.stages.worker import StageResult
 from tasks.pool import run_stage
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.run.result import StageResult
 from federated.stages.exchange import protect_site
-from federated.stages.worker import StageResult
 from tasks.pool import run_stage
 
 

@@ -10,10 +10,10 @@ from prefect.cache_policies import NO_CACHE
 from federated.data.dataset import DatasetInfo
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
+from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.coordinator import evaluate as evaluate_predictions
 from federated.stages.site import evaluate_site
-from federated.stages.worker import StageResult
 from tasks.pool import run_stage
 
 

@@ -12,8 +12,10 @@ import torch
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
+from federated.run.memory import keep_freed_memory
+from federated.run.result import StageResult
 from federated.settings.sections import Dask, Processes
-from federated.stages.worker import StageResult, keep_freed_memory, run_and_report
+from federated.stages.worker import run_and_report
 from federated.training.loop import choose_device
 from tasks.dask_cluster import dask_client
 

@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.run.folder import RunFolder
+from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.exchange import apply_sum
 from federated.stages.secagg import (
@@ -23,7 +24,6 @@ from federated.stages.secagg import (
     share_site,
     unmask_sum,
 )
-from federated.stages.worker import StageResult
 from tasks.pool import finished, run_stage
 
 

@@ -1,16 +1,13 @@
 """Random changes of training images, and which cases an epoch draws."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torchio as tio
 from torch import Tensor
 
 from federated.randomness import Draws, global_draws
-
-Augment = Literal["none", "flips", "torchio"]
-Sampling = Literal["shuffle", "balanced"]
+from federated.settings.sections import Augment, Sampling
 
 
 def augment(images: Tensor, how: Augment, draws: Draws) -> Tensor:

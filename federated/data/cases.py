@@ -13,7 +13,6 @@ from federated.data.dataset import Images, Labels, to_float
 from federated.data.records import labelled_digests
 from federated.randomness import Draws
 from federated.settings.sections import TrainingSettings
-from federated.training.optimization import merges_last_batch
 
 # Inputs of the network, float32 ``(n, channels, *spatial)``, and the integers it is to predict:
 # ``(n,)`` in classification, ``(n, *spatial)`` in segmentation.
@@ -74,6 +73,11 @@ class LabelledImages:
         order = draw_epoch(torch.from_numpy(self.labels), how.sampling, generator)
         for indices in batches(order, how.batch_size, batch_norm):
             yield self.take(indices, how, generator)
+
+
+def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:
+    """Whether the last batch joins the one before: BatchNorm cannot train on a single case."""
+    return batch_norm and cases > batch_size and cases % batch_size == 1
 
 
 def batches(order: Tensor, batch_size: int, batch_norm: bool) -> list[Tensor]:

@@ -1,12 +1,12 @@
 """The cases of every site and split of an experiment, as its scanner shows them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from cachetools import LRUCache
 
-from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
 from federated.data.deal import AnyDataset
@@ -19,15 +19,28 @@ from federated.data.scanner import (
     noise_number,
     scanner_profile,
 )
-from federated.strategies import ResFIM
+
+
+@dataclass(frozen=True)
+class Shown:
+    """That each site has a scanner of its own, which follows from ``seed``.
+
+    ``by_record``: a scanner's noise in an image goes by the image's own record, so that one case
+    more or less changes no other's. Else it goes by a case's place or name.
+    """
+
+    seed: int
+    by_record: bool = False
 
 
 class SiteCases:
     """Cases by site and split, each made once: a scanner profile takes its time."""
 
-    def __init__(self, experiment: Experiment, dataset: AnyDataset, partition: Partition) -> None:
+    def __init__(
+        self, dataset: AnyDataset, partition: Partition, shown: Shown | None = None
+    ) -> None:
         self.partition = partition
-        self._experiment, self._dataset = experiment, dataset
+        self._dataset, self._shown = dataset, shown
         self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
         self._made = lru_cache(maxsize=None)(self._make)
         self._records = lru_cache(maxsize=None)(self._digests_of)
@@ -74,16 +87,16 @@ class SiteCases:
             files = [self._dataset.cases[split][i] for i in self.partition.sites[site][split]]
             profile = self._profile(site)
             names: Sequence[str | None] = [None] * len(files)
-            if profile and releases_records(self._experiment):
+            if self._shown and self._shown.by_record:
                 names = identities([case_digest(case) for case in files])
             pairs = zip(files, names, strict=True)
             shown += [ShownCase(case, profile, name) for case, name in pairs]
         return SegmentedCases(self._dataset.family, shown, self._kept)
 
     def _profile(self, site: str) -> ScannerProfile | None:
-        if not self._experiment.sites.scanner_shift:
+        if self._shown is None:
             return None
-        return scanner_profile(self._experiment.seed, site, self._dataset.info.dims)
+        return scanner_profile(self._shown.seed, site, self._dataset.info.dims)
 
     def _labelled(self, dataset: Dataset, site: str, split: Split) -> LabelledImages:
         indices, profile = list(self.partition.sites[site][split]), self._profile(site)
@@ -92,18 +105,7 @@ class SiteCases:
         records = self._records(site, split)
         if profile and indices:
             numbers = None
-            if releases_records(self._experiment):
+            if self._shown and self._shown.by_record:
                 numbers = [noise_number(identity) for identity in identities(records)]
             images = apply_profile(images, profile, numbers)
         return LabelledImages(images, labels, records)
-
-
-def releases_records(experiment: Experiment) -> bool:
-    """Whether something is released that is private with a record as the unit.
-
-    Then a scanner's noise in an image goes by the image's own record, so that one case more or less
-    changes no other's. Elsewhere it goes by a case's place or name.
-    """
-    strategy = experiment.strategy
-    style = isinstance(strategy, ResFIM) and strategy.style_noise is not None
-    return experiment.privacy.unit == "record" or style

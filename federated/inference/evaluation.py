@@ -4,15 +4,15 @@ from pathlib import Path
 
 import torch
 
+from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, Split
 from federated.data.load import load
-from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.learning import Arrays, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.prepared import PreparedFolder
-from federated.stages.entering import enter_file_evaluation
+from federated.site.holder import enter_file_evaluation
 from federated.weights.model_file import load_model, read_header
 
 
@@ -34,7 +34,7 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
         )
     dataset = load(prepared.data(), experiment.data)
     excluded = prepared.excluded_sites()
-    cases = SiteCases(experiment, dataset, prepared.partition())
+    cases = experiment_cases(experiment, dataset, prepared.partition())
     task = task_of(dataset.info)
     device = torch.device("cpu")
     predictions: dict[str, dict[Split, Arrays]] = {}

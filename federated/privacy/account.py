@@ -14,7 +14,8 @@ from federated.privacy.composition import (
     touched_sites,
 )
 from federated.privacy.record_sets import Records, RecordSet
-from federated.privacy.spending import Budget, Kind, Spending, Unit
+from federated.privacy.spending import Budget, Kind, Spending
+from federated.settings.base import Unit
 
 Totals = Mapping[str | None, Counter[Kind]]
 # Stands for a record of the holder that no entry and no budget names.

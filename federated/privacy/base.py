@@ -11,9 +11,8 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from federated.privacy.accounting import Accountant, Release, noise_multiplier_for
-from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
-from federated.settings.base import Settings
+from federated.settings.base import Settings, Unit
 from federated.update import Vector
 
 

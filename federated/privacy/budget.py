@@ -5,7 +5,8 @@ from math import inf, isinf
 from federated.errors import RefusalError
 from federated.privacy.account import Account
 from federated.privacy.record_sets import RecordSet
-from federated.privacy.spending import Budget, Spending, Unit
+from federated.privacy.spending import Budget, Spending
+from federated.settings.base import Unit
 
 UNITS: tuple[Unit, ...] = ("record", "site")
 

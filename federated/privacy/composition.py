@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from federated.privacy.accounting import Accountant, Release, epsilon
 from federated.privacy.record_sets import Records
-from federated.privacy.spending import Counted, Kind, Spending, Unit
+from federated.privacy.spending import Counted, Kind, Spending
+from federated.settings.base import Unit
 
 Integers = npt.NDArray[np.int64]
 # By set of records, the steps of each kind of entry that touched it; None is every record.

@@ -29,7 +29,7 @@ from federated.errors import RefusalError
 from federated.privacy.accounting import RDP_ONLY, Release
 from federated.privacy.base import Private
 from federated.privacy.discrete_gaussian import NoisyGrid, fit_grid
-from federated.privacy.ledger import Unit
+from federated.settings.base import Unit
 
 
 class DistributedSiteLevel(Private):

@@ -30,8 +30,8 @@ from federated.privacy.base import Private
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode, case_gradients
 from federated.privacy.clipping import clipped
-from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
+from federated.settings.base import Unit
 from federated.training.objective import Objective
 
 # Layers that draw from torch's global generator.

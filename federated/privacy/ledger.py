@@ -25,8 +25,9 @@ from federated.privacy.hash_chain import Checked, HashChain, Head
 from federated.privacy.kept_heads import by_number, home_heads
 from federated.privacy.ledger_contents import Contents
 from federated.privacy.record_sets import Records, RecordSets, record_set
-from federated.privacy.spending import Budget, Spending, Unit
+from federated.privacy.spending import Budget, Spending
 from federated.secrets.home import consilium_home
+from federated.settings.base import Unit
 
 __all__ = ["Budget", "Head", "Ledger", "Spending", "Unit", "ledger_root"]
 

@@ -19,8 +19,8 @@ from pydantic import Field, model_validator
 
 from federated.privacy.accounting import UNACCOUNTED, Release
 from federated.privacy.base import Private
-from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
+from federated.settings.base import Unit
 from federated.update import Vector
 
 

@@ -24,8 +24,8 @@ import numpy as np
 from federated.privacy.accounting import Release
 from federated.privacy.adaptive_clipping import SITE_SENSITIVITY, AdaptiveClipping
 from federated.privacy.base import Private
-from federated.privacy.ledger import Unit
 from federated.privacy.noise import SecretRandom
+from federated.settings.base import Unit
 from federated.update import Vector
 
 # Of the norms that a site counts in a round: that of its update.

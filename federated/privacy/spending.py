@@ -5,8 +5,7 @@ from math import sqrt
 from typing import Literal
 
 from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Release
-
-Unit = Literal["record", "site"]
+from federated.settings.base import Unit
 
 # An update that no mechanism makes private.
 NO_MECHANISM = "none"

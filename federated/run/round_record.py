@@ -9,8 +9,9 @@ from federated.data.dataset import Split
 from federated.data.partition import Partition
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
+from federated.run.memory import peak_rss_mb
+from federated.run.result import StageResult
 from federated.run.timing import Interval, covered
-from federated.stages.worker import StageResult, peak_rss_mb
 
 STAGES = (
     *("advertise", "share", "style", "local_train", "compress", "protect", "aggregate", "unmask"),

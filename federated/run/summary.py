@@ -6,9 +6,9 @@ from typing import Any
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.run.folder import RunFolder
+from federated.run.key import public_context
 from federated.run.round_record import STAGES
 from federated.run.selection import kept_round
-from federated.stages.exchange import public_context
 
 
 def summarise(

@@ -1,9 +1,12 @@
 """The base of every section of params.yaml."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
+
+# Whom privacy protects: every case of a site, or a site with all that it has.
+Unit = Literal["record", "site"]
 
 
 class _TruthValue:

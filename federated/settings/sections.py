@@ -9,10 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from federated.data.augmentation import Augment, Sampling
 from federated.settings.base import Settings
 from models.convolution import Convolution
 from models.norm import Norm
+
+# How training images are changed, and which cases an epoch draws.
+Augment = Literal["none", "flips", "torchio"]
+Sampling = Literal["shuffle", "balanced"]
 
 
 class DataSettings(Settings):

@@ -14,8 +14,9 @@ from federated.run.folder import MEMORY_KINDS, MESSAGE_KINDS, RunFolder, memory_
 from federated.run.selection import kept_round
 from federated.stages.site import read_predictions
 from federated.stages.worker import POOLED
-from federated.strategies.base import LocalWork, Participation
+from federated.strategies.base import Participation
 from federated.training.optimization import local_work
+from federated.training.rule import LocalWork
 
 
 def choose_sites(experiment: Experiment, sites: list[str], round_number: int) -> list[str]:

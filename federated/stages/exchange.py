@@ -15,7 +15,6 @@ from torch import nn
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
-from federated.files import read_json
 from federated.protection import Protection
 from federated.protection.homomorphic import CiphertextSums
 from federated.protection.keys import (
@@ -32,6 +31,8 @@ from federated.protection.parameters import Parameters
 from federated.protection.secagg.protocol import Round
 from federated.protection.secagg_plus import Masking
 from federated.run.folder import RunFolder
+from federated.run.key import public_context
+from federated.run.result import StageResult, stage_result
 from federated.run.update_files import (
     pack_compressed,
     pack_memory,
@@ -59,7 +60,7 @@ from federated.stages.private_release import (
     release_sources,
 )
 from federated.stages.secagg import agreed_round, masking
-from federated.stages.worker import StageResult, stage_result, worker_context
+from federated.stages.worker import worker_context
 from federated.strategies.base import Server
 from federated.training.loop import has_batch_norm
 from federated.training.optimization import expected_change, local_work
@@ -138,13 +139,6 @@ def erase_key(run: Path) -> None:
 @lru_cache(maxsize=1)
 def _secret(experiment: str, run_id: str, public: PublicContext) -> SecretContext:
     return read_secret(experiment, run_id, public)
-
-
-def public_context(folder: RunFolder) -> PublicContext | None:
-    """The context of the run's key, where its protection has one."""
-    if not folder.experiment().protection.keyed:
-        return None
-    return PublicContext.from_json(read_json(folder.context_path))
 
 
 def _site_key(folder: RunFolder) -> SecretContext | None:

@@ -20,9 +20,10 @@ from federated.settings.names import refuse_site_name
 from federated.stages.entering import enter, enter_evaluation, training_records
 from federated.stages.site import local_data, predict_splits
 from federated.stages.worker import site_cases, worker_context
-from federated.strategies.base import LocalRule, SiteStart
+from federated.strategies.base import SiteStart
 from federated.training.loop import train
 from federated.training.masked_rule import MaskedRule
+from federated.training.rule import LocalRule
 from federated.update import Vector
 
 # What a site that has joined keeps: its model's values.

@@ -14,6 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import PRETRAIN, experiment_names, load_experiment
 from federated.configuration.params_file import read_params
@@ -21,7 +22,6 @@ from federated.data.dataset import LocatedFile
 from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate_local
 from federated.data.partition import Partition, read_partition
-from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.privacy.ledger import Ledger, ledger_root
@@ -153,7 +153,7 @@ def _known_records(
     others = [experiment, *_others(experiment.data.dataset, params)]
     for one, place, cases in _data_at_hand(others, located, dataset):
         for partition in _partitions(one, place, cases, others, runs):
-            site_cases = SiteCases(one, cases, partition)
+            site_cases = experiment_cases(one, cases, partition)
             for site in partition.sites:
                 name = old_name(place.md5, site, partition.sites[site]["train"])
                 if name in wanted and name not in found:

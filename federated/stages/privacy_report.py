@@ -13,7 +13,8 @@ from federated.privacy.kept_heads import keep_head
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
 from federated.run.folder import RunFolder
-from federated.stages.entering import holder_ledger, training_records
+from federated.site.holder import holder_ledger
+from federated.stages.entering import training_records
 from federated.stages.private_release import planned_release
 from federated.stages.worker import POOLED, worker_context
 

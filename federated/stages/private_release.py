@@ -18,8 +18,9 @@ from federated.privacy.patients import patient_warnings
 from federated.privacy.spending import SEEDED
 from federated.provenance import code_digest
 from federated.run.folder import RunFolder
+from federated.site.holder import holder_ledger
 from federated.site.releases import Kind, Sources
-from federated.stages.entering import enter, holder_ledger, refuse_evaluation, training_records
+from federated.stages.entering import enter, refuse_evaluation, training_records
 from federated.stages.worker import site_cases, worker_context
 from federated.strategies.resfim.strategy import StyleNoise
 from federated.training.loop import MakeGradients

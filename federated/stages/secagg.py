@@ -23,11 +23,12 @@ from federated.protection.secagg.masks import WORDS
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, Share
 from federated.protection.secagg_plus import Masking
 from federated.run.folder import MessageKind, RunFolder
+from federated.run.result import StageResult, stage_result
 from federated.run.update_files import read_payload, write_payload
 from federated.secrets.home import private_folder, refuse_open, refuse_shared
 from federated.stages.coordinator import choose_sites
 from federated.stages.private_release import refuse_too_little_noise
-from federated.stages.worker import StageResult, stage_result, worker_context
+from federated.stages.worker import worker_context
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
 from federated.randomness import Draws, torch_generator
 from federated.run.folder import RunFolder
+from federated.run.result import StageResult, stage_result
 from federated.run.update_files import pack_memory, read_memory, write_packed
 from federated.site.releases import Parts, site_releases
 from federated.stages.entering import enter
 from federated.stages.private_release import begin_style_release, style_sources
-from federated.stages.worker import StageResult, site_cases, stage_result, worker_context
+from federated.stages.worker import site_cases, worker_context
 from federated.strategies import ResFIM
 from federated.strategies.resfim.spectral_style import style_of
 from federated.update import Vector

@@ -18,6 +18,7 @@ from federated.learning import Arrays as Predictions
 from federated.privacy.site_level import finite_or_zero
 from federated.randomness import torch_generator
 from federated.run.folder import RunFolder
+from federated.run.result import StageResult, stage_result
 from federated.run.update_files import (
     pack_memory,
     pack_update,
@@ -32,12 +33,13 @@ from federated.stages.entering import enter_evaluation
 from federated.stages.privacy_report import spent_so_far
 from federated.stages.private_release import PrivateRound, begin_release, release_sources
 from federated.stages.share_style import other_styles, received_styles
-from federated.stages.worker import StageResult, site_cases, stage_result, worker_context
-from federated.strategies.base import LocalData, LocalRule, SiteStart
+from federated.stages.worker import site_cases, worker_context
+from federated.strategies.base import SiteStart
 from federated.training.loop import LocalResult, has_batch_norm, train
 from federated.training.masked_rule import MaskedRule
 from federated.training.objective import Loss
 from federated.training.optimization import local_work
+from federated.training.rule import LocalData, LocalRule
 from federated.update import Arrays, Flags, ModelUpdate, RoundState, Vector
 
 # In a site's memory, its clipping norm, where that is its own and changes.

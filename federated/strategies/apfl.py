@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.base import OWN, LocalPass, LocalRule, SiteStart, Strategy
+from federated.strategies.base import OWN, SiteStart, Strategy
+from federated.training.rule import LocalPass, LocalRule
 from federated.update import Arrays, Layout, Vector
 
 ALPHA = "alpha"

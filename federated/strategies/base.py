@@ -1,6 +1,6 @@
 """What a federated strategy decides, as a few functions over explicit values."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from federated.privacy.ledger import Unit
-from federated.settings.base import Settings
-from federated.training.objective import Loss, Take
+from federated.settings.base import Settings, Unit
+from federated.training.rule import LocalData, LocalPass, LocalRule, LocalWork
 from federated.update import Arrays, Flags, Layout, Vector
 
 # In a site's memory: the values of its own tensors.
@@ -50,31 +49,6 @@ class SiteStart:
 
 
 @dataclass(frozen=True)
-class LocalData:
-    """A site's training cases, for a rule to look at; ``styles`` reads those of the other sites.
-
-    ``take`` gives network inputs and what is to be predicted, by indices of ``count`` cases; an
-    epoch of training draws ``epoch`` of them, more than ``count`` where it takes several patches of
-    each; ``loss`` is that of training, from logits, with torch's ``mean`` or ``none``.
-    """
-
-    count: int
-    epoch: int
-    take: Take
-    loss: Loss
-    generator: torch.Generator
-    styles: Callable[[], Sequence[Vector]]
-
-
-@dataclass(frozen=True)
-class LocalWork:
-    """How much a site trains in a round: optimiser steps, and the momentum of SGD (0 for AdamW)."""
-
-    steps: int
-    momentum: float = 0.0
-
-
-@dataclass(frozen=True)
 class Server:
     """The server between rounds: global weights (the shared values alone) and a strategy's state.
 
@@ -93,31 +67,6 @@ class Participation:
     weights: Mapping[str, float]
     work: Mapping[str, LocalWork]
     share: float = 1.0
-
-
-class LocalRule:
-    """What a strategy changes in the local steps of one site in one round: here nothing."""
-
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Change ``.grad`` in place, after backward and before the optimiser's step."""
-
-    def look(self, model: nn.Module, data: LocalData) -> None:
-        """Look at the model once it is trained, and at the cases it was trained on."""
-
-
-@dataclass(frozen=True)
-class LocalPass:
-    """One run of the local loop in a round.
-
-    Args:
-        rule: made from the model with the weights that the pass begins with.
-        weights: these; ``None`` where the pass before has ended.
-        epochs: instead of ``training.local_epochs``.
-    """
-
-    rule: Callable[[nn.Module], LocalRule]
-    weights: Vector | None = None
-    epochs: int | None = None
 
 
 class Strategy(Settings):

@@ -10,8 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from federated.strategies.base import OWN, LocalPass, LocalRule, SiteStart, Strategy
+from federated.strategies.base import OWN, SiteStart, Strategy
 from federated.strategies.fedprox import ProximalRule
+from federated.training.rule import LocalPass, LocalRule
 from federated.update import Arrays, Vector
 
 

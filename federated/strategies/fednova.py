@@ -15,14 +15,13 @@ import numpy as np
 
 from federated.strategies.base import (
     RECORD_AND_SITE,
-    LocalRule,
-    LocalWork,
     Participation,
     Server,
     SiteStart,
     Strategy,
     Units,
 )
+from federated.training.rule import LocalRule, LocalWork
 from federated.update import Arrays, Vector
 
 

@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.base import RECORD_AND_SITE, LocalRule, SiteStart, Strategy, Units
+from federated.strategies.base import RECORD_AND_SITE, SiteStart, Strategy, Units
+from federated.training.rule import LocalRule
 
 
 class ProximalRule(LocalRule):

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from federated.strategies.base import LocalPass, LocalRule, SiteStart, Strategy
+from federated.strategies.base import SiteStart, Strategy
+from federated.training.rule import LocalPass, LocalRule
 from models.build import head_tensors, is_head
 
 

@@ -10,15 +10,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from federated.strategies.base import (
-    OWN,
-    RECORD,
-    LocalRule,
-    LocalWork,
-    SiteStart,
-    Strategy,
-    Units,
-)
+from federated.strategies.base import OWN, RECORD, SiteStart, Strategy, Units
+from federated.training.rule import LocalRule, LocalWork
 from federated.update import Arrays, Vector
 
 

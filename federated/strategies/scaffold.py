@@ -20,14 +20,13 @@ from torch import nn
 
 from federated.strategies.base import (
     RECORD_AND_SITE,
-    LocalRule,
-    LocalWork,
     Participation,
     Server,
     SiteStart,
     Strategy,
     Units,
 )
+from federated.training.rule import LocalRule, LocalWork
 from federated.update import Arrays, Layout, Vector
 
 CONTROL = "control"

@@ -13,7 +13,6 @@ from federated.data.cases import Batch, Cases
 from federated.errors import ConsiliumError
 from federated.randomness import torch_generator
 from federated.settings.sections import TrainingSettings
-from federated.strategies.base import LocalRule
 from federated.training.feature_mean import set_mean, set_private_mean
 from federated.training.objective import Loss, Objective
 from federated.training.optimization import (
@@ -22,6 +21,7 @@ from federated.training.optimization import (
     make_optimizer,
     trained_parameters,
 )
+from federated.training.rule import LocalRule
 from models import Centring, centring_of
 
 # How many cases at a time where no gradients are computed.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from federated.strategies.base import LocalRule
+from federated.training.rule import LocalRule
 from federated.update import Flags, Layout
 
 

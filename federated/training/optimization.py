@@ -6,9 +6,10 @@ from math import ceil, cos, pi
 import torch
 from torch import nn
 
+from federated.data.cases import merges_last_batch
 from federated.errors import ConsiliumError
 from federated.settings.sections import TrainingSettings
-from federated.strategies.base import LocalWork
+from federated.training.rule import LocalWork
 from models import is_head
 from models.norm import norm_tensors
 
@@ -91,11 +92,6 @@ def make_optimizer(
             groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
     return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay)
-
-
-def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:
-    """Whether the last batch joins the one before: BatchNorm cannot train on a single case."""
-    return batch_norm and cases > batch_size and cases % batch_size == 1
 
 
 def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> LocalWork:

@@ -18,8 +18,9 @@ from federated.stages.exchange import write_initial_state
 from federated.stages.privacy_report import report_site
 from federated.stages.private_release import plan_site
 from federated.stages.site import train_site
-from federated.stages.worker import new_model, worker_context
+from federated.stages.worker import worker_context
 from federated.update import ModelUpdate
+from federated.weights.build import new_model
 
 SITE = "site-00"
 # SGD without momentum: the update is a sum of gradients, as an attack wants it.

@@ -34,7 +34,8 @@ from federated.stages.secagg import (
     unmask_sum,
 )
 from federated.stages.site import train_site
-from federated.stages.worker import new_model, worker_context
+from federated.stages.worker import worker_context
+from federated.weights.build import new_model
 
 CASES = {"train": 24, "val": 8, "test": 8}
 ROUNDS = 2

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from federated.stages.exchange import add_payloads
 from federated.run.folder import RunFolder
-from federated.stages.worker import peak_rss_mb
+from federated.run.memory import peak_rss_mb
 folder = RunFolder(Path(sys.argv[1]))
 add_payloads(folder, 1, folder.sites())
 print(peak_rss_mb())

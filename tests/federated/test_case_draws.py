@@ -10,6 +10,7 @@ import torch
 from cachetools import LRUCache
 from torch import nn
 
+from federated.configuration.cases import experiment_cases
 from federated.configuration.load import load_experiment
 from federated.data.cases import LabelledImages
 from federated.data.dataset import Dataset, to_float
@@ -21,7 +22,6 @@ from federated.data.medmnist.files import dataset_info
 from federated.data.partition import Partition
 from federated.data.records import identities
 from federated.data.scanner import apply_profile, scanner_profile
-from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.learning.segmentation_loss import dice_ce
 from federated.privacy import DPSGD
@@ -373,7 +373,7 @@ class TestScannerNoise:
         items = [*items, "sites.scanner_shift=true"]
         experiment = load_experiment("demo", items, PROJECT / "params.yaml")
         partition = Partition({"site-00": {"train": tuple(keep)}}, draws=1, moved=0)
-        cases = SiteCases(experiment, dataset, partition).of("site-00", "train")
+        cases = experiment_cases(experiment, dataset, partition).of("site-00", "train")
         how = TrainingSettings(augment="none")
         images, _ = cases.take(torch.arange(len(keep)), how, torch.Generator())
         return dict(zip(keep, images, strict=True))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import federated.stages.ledger_migration
+from federated.configuration.cases import experiment_cases
 from federated.configuration.load import load_experiment
 from federated.data.deal import deal
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
-from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.privacy import old_ledger
@@ -20,7 +20,7 @@ from federated.privacy.accounting import Release, epsilon
 from federated.privacy.composition import spent
 from federated.privacy.ledger import ledger_root
 from federated.run.prepared import write_dealt
-from federated.stages.entering import holder_ledger
+from federated.site.holder import holder_ledger
 from federated.stages.ledger_migration import take_over
 
 PARAMS = Path("params.yaml")
@@ -71,7 +71,7 @@ def name_of(data, partition, site="site-00"):
 
 
 def records_of(data, partition, site="site-00"):
-    return SiteCases(data[0], data[2], partition).records([site], "train")
+    return experiment_cases(data[0], data[2], partition).records([site], "train")
 
 
 def migrate(data):

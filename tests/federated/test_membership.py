@@ -13,8 +13,8 @@ from federated.privacy import DPSGD
 from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import SecretRandom
 from federated.settings.sections import TrainingSettings
-from federated.strategies.base import LocalRule
 from federated.training.loop import place, train
+from federated.training.rule import LocalRule
 from federated.update import Layout
 from models import build_model
 from tests.conftest import tiny_arrays

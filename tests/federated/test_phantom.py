@@ -9,8 +9,8 @@ from federated.data.medmnist import phantom
 from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.learning.classification import make_loss, predict
 from federated.settings.sections import DataSettings, TrainingSettings
-from federated.strategies.base import LocalRule
 from federated.training.loop import place, train
+from federated.training.rule import LocalRule
 from models import build_model
 
 

@@ -12,10 +12,11 @@ from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.learning.segmentation_loss import dice_ce
 from federated.strategies import ResFIM
-from federated.strategies.base import OWN, LocalData, LocalWork, Participation, Server
+from federated.strategies.base import OWN, Participation, Server
 from federated.strategies.resfim.fisher import CASES_AT_ONCE, add_fisher, zeros
 from federated.strategies.resfim.spectral_style import style_of
 from federated.strategies.resfim.strategy import MASK, SensitivityRule
+from federated.training.rule import LocalData, LocalWork
 from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import clear_of_kinks, site_start

@@ -17,8 +17,9 @@ from federated.strategies import (
     Local,
     Scaffold,
 )
-from federated.strategies.base import LocalWork, Participation
+from federated.strategies.base import Participation
 from federated.strategies.fednova import accumulated
+from federated.training.rule import LocalWork
 from federated.update import Layout
 from models import build_model
 from tests.federated.conftest import site_start

@@ -22,8 +22,9 @@ from federated.stages.site import (
     read_predictions,
     site_weights_after,
 )
-from federated.stages.worker import model_header, new_model, worker_context
+from federated.stages.worker import worker_context
 from federated.strategies import AnyStrategy
+from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from tests.federated.staged_run import (
     ROUNDS,

@@ -14,10 +14,10 @@ import tasks.pool
 import tasks.secagg
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
+from federated.run.result import StageResult
 from federated.run.update_files import read_state
 from federated.stages.exchange import protect_site
 from federated.stages.secagg import advertise_site, answer_site, share_site
-from federated.stages.worker import StageResult
 from flows.round import fl_round
 
 STAGES = [

@@ -15,7 +15,7 @@ from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Spending, ledger_root
 from federated.privacy.spending import EVALUATION
 from federated.protection.keys import key_folders, read_public
-from federated.stages.entering import held_cases, holder_ledger
+from federated.site.holder import held_cases, holder_ledger
 from flows.cli import main
 from flows.round import fl_round
 

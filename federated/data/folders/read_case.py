@@ -18,7 +18,7 @@ def read_case(case: CaseFiles) -> tuple[list[Volume], Volume | None]:
     """A volume for each modality, and the mask where there is one.
 
     Raises:
-        ConsiliumError: as :func:`federated.data.folders.read_volume.read_volume` and ``read_mask`` do; or
+        ConsiliumError: as :func:`.read_volume.read_volume` and ``read_mask`` do; or
             it cannot be told how a photograph and its mask lie on each other.
     """
     images = [read_volume(path) for path in case.images]

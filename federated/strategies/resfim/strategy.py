@@ -27,18 +27,10 @@ from torch import nn
 
 from federated.compression.base import largest
 from federated.settings.base import Settings
-from federated.strategies.base import (
-    OWN,
-    LocalData,
-    LocalRule,
-    LocalWork,
-    Participation,
-    Server,
-    SiteStart,
-    Strategy,
-)
+from federated.strategies.base import OWN, Participation, Server, SiteStart, Strategy
 from federated.strategies.resfim.fisher import CASES_AT_ONCE, Diagonal, add_fisher, zeros
 from federated.strategies.resfim.spectral_style import in_style
+from federated.training.rule import LocalData, LocalRule, LocalWork
 from federated.update import Arrays, Flags, Layout, Vector
 
 MASK = "mask"

@@ -1,0 +1,27 @@
+"""The cases of an experiment's sites, as their scanners show them."""
+
+from federated.configuration.experiment import Experiment
+from federated.data.deal import AnyDataset
+from federated.data.partition import Partition
+from federated.data.site_cases import Shown, SiteCases
+from federated.strategies import ResFIM
+
+
+def experiment_cases(
+    experiment: Experiment, dataset: AnyDataset, partition: Partition
+) -> SiteCases:
+    """The cases of ``partition``, with a scanner at each site where the experiment has them."""
+    shift = experiment.sites.scanner_shift
+    shown = Shown(experiment.seed, releases_records(experiment)) if shift else None
+    return SiteCases(dataset, partition, shown)
+
+
+def releases_records(experiment: Experiment) -> bool:
+    """Whether something is released that is private with a record as the unit.
+
+    Then a scanner's noise in an image goes by the image's own record, so that one case more or less
+    changes no other's. Elsewhere it goes by a case's place or name.
+    """
+    strategy = experiment.strategy
+    style = isinstance(strategy, ResFIM) and strategy.style_noise is not None
+    return experiment.privacy.unit == "record" or style

@@ -1,0 +1,58 @@
+"""What a stage at a site reports, and the names of the stages."""
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from federated.run.memory import peak_rss_mb
+
+Stage = Literal[
+    "advertise",
+    "share",
+    "style",
+    "local_train",
+    "compress",
+    "protect",
+    "unmask",
+    "decrypt",
+    "evaluate",
+]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reports: when it ran (seconds since the epoch), and small numbers.
+
+    ``sent`` and ``received`` are bytes that travelled for it, the round's sum aside. ``epsilon`` is
+    what the site has spent in the run so far, by RDP. Of a private site there are no times and no
+    memory: they follow the batches that its steps drew, and whoever knows these knows more of a
+    case than the ledger accounts for.
+    """
+
+    site: str
+    stage: Stage
+    started: float | None
+    ended: float | None
+    peak_rss_mb: float | None
+    cases: int
+    loss: float | None
+    sent: int
+    received: int
+    epsilon: float | None
+
+
+def stage_result(
+    site: str,
+    stage: Stage,
+    started: float,
+    *,
+    cases: int = 0,
+    loss: float | None = None,
+    sent: int = 0,
+    received: int = 0,
+    epsilon: float | None = None,
+) -> StageResult:
+    ended = time.time()
+    return StageResult(
+        site, stage, started, ended, peak_rss_mb(), cases, loss, sent, received, epsilon
+    )

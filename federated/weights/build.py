@@ -1,0 +1,34 @@
+"""The network of an experiment: as it begins, and what its file says of it."""
+
+from torch import nn
+
+from federated.configuration.experiment import Experiment
+from federated.data.dataset import DatasetInfo
+from federated.randomness import derive_seed
+from federated.weights.model_file import ModelHeader
+
+
+def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
+    """The experiment's network with its initial weights."""
+    seed = derive_seed(experiment.seed, purpose="initial weights")
+    return model_header(experiment, info, experiment.data.source).build(seed)
+
+
+def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) -> ModelHeader:
+    """What a file of the experiment's network says of it."""
+    return ModelHeader(
+        name=experiment.model.name,
+        norm=experiment.model.norm,
+        channels=info.channels,
+        classes=len(info.classes),
+        dims=info.dims,
+        size=experiment.data.size if info.task == "classification" else None,
+        dataset=info.name,
+        data_source=data_source,
+        conv=experiment.model.conv,
+        stem=experiment.model.stem,
+        scale_norm=experiment.model.scale_norm,
+        width=experiment.model.width,
+        deep_supervision=experiment.model.deep_supervision,
+        spacing=experiment.data.spacing,
+    )
