@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from membership_attack import advantage, shares
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +25,6 @@ from federated.data.partition import partition_cases
 from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD, Private, SiteLevel
-from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import seeded_random
 from federated.training.loop import place, train
 from federated.training.optimization import local_work

@@ -260,7 +260,7 @@ def test_verify_compares_with_the_heads_that_runs_have_kept(capsys, monkeypatch)
 
 @pytest.mark.usefixtures("project")
 def test_an_old_ledger_is_taken_over_by_any_command(capsys, monkeypatch):
-    from tests.federated.test_ledger_migration import OLD, write_old
+    from tests.federated.stages.test_ledger_migration import OLD, write_old
 
     write_old("site-00-0123456789ab", [OLD])
     code, out, _ = call(capsys, monkeypatch, "ledger", "show", "tiny")

@@ -13,7 +13,7 @@ from federated.update import Layout
 from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import site_start
-from tests.federated.test_strategies import descend, f32
+from tests.federated.strategies.test_strategies import descend, f32
 
 LONG = {"steps": 4000, "lr": 0.05}
 

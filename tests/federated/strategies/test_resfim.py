@@ -20,8 +20,8 @@ from federated.training.rule import LocalData, LocalWork
 from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import clear_of_kinks, site_start
-from tests.federated.test_spectral_style import images
-from tests.federated.test_strategies import f32
+from tests.federated.strategies.test_spectral_style import images
+from tests.federated.strategies.test_strategies import f32
 
 
 def loss(logits, targets, reduction):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.membership_attack import advantage, shares
 from federated.data.cases import LabelledImages
 from federated.data.medmnist.files import dataset_info
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
-from federated.privacy.membership import advantage, shares
 from federated.privacy.noise import SecretRandom
 from federated.settings.sections import TrainingSettings
 from federated.training.loop import place, train

@@ -1,0 +1,1 @@
+"""Speed and size against peers, and attacks; nothing else imports them but their tests."""
