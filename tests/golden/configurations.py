@@ -49,7 +49,7 @@ PARAMS: Mapping[str, Any] = {
 }
 
 _LEVELS = ("compression.name=shared_mask", "compression.density=0.2", "compression.bits=8")
-_SEEDED = ("privacy.noise=seeded", "privacy.delta=1e-3")
+_SEEDED = ("privacy.noise=seeded", "privacy.delta=1e-3", "privacy.clip=1")
 
 # An experiment of PARAMS, and what is set.
 GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
@@ -71,7 +71,10 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "fednova, secagg_plus": (
         "volumes",
-        ["strategy.name=fednova", "protection.name=secagg_plus", "training.augment=torchio"],
+        [
+            *("strategy.name=fednova", "protection.name=secagg_plus", "compression.bits=16"),
+            "training.augment=torchio",
+        ],
     ),
     "fedbn": (
         "volumes",
@@ -106,9 +109,8 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
     "scans, percentile_laplace": (
         "scans",
         [
-            "privacy.name=percentile_laplace",
-            "privacy.noise_multiplier=0.01",
-            "privacy.noise=seeded",
+            *("privacy.name=percentile_laplace", "privacy.noise_multiplier=0.01"),
+            *("privacy.clip=1", "privacy.noise=seeded"),
         ],
     ),
 }
