@@ -20,9 +20,9 @@ from federated.compression.quantize import largest_level
 from federated.configuration.load import load_experiment
 from federated.data.medmnist.files import dataset_info
 from federated.protection.keys import new_key, read_secret
+from federated.rounds.context import sent_length
 from federated.run.update_files import write_payload
-from federated.stages.agreement import sent_length
-from federated.stages.exchange import key_parameters
+from federated.stages.keys import key_parameters
 from federated.update import CompressedUpdate, Layout
 from federated.weights.build import new_model
 

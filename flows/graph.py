@@ -14,13 +14,14 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from federated.learning.evaluation import Evaluation
+from federated.rounds.participation import select_sites, site_weights
 from federated.run.result import StageResult
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
-from federated.stages.coordinator import choose_sites, forget_round, site_weights
-from federated.stages.exchange import download_size
+from federated.stages.aggregate import download_size
+from federated.stages.checkpoint import forget_round
 from flows.progress import describe, listener
 from flows.secagg import exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for
@@ -44,7 +45,7 @@ def run_round(run: Run, round_number: int, began: float) -> float:
         ConsiliumError: what a stage says; of a site that fails only where ``sites.on_dropout`` is
             ``abort``, or no site is left.
     """
-    asked = choose_sites(run.experiment, run.sites, round_number)
+    asked = select_sites(run.experiment, run.sites, round_number)
     shown = listener()
     if shown:
         shown.round_started(round_number, run.experiment.rounds, asked)
@@ -103,7 +104,7 @@ def _sum_up(
         ConsiliumError: so few have arrived that no site would help to open their sum.
     """
     root, protection = run.folder.root, run.experiment.protection
-    asked = choose_sites(run.experiment, run.sites, round_number)
+    asked = select_sites(run.experiment, run.sites, round_number)
     # The sites ask this themselves; here it is said before anything is added.
     protection.refuse_too_few(arrived[0], round_number, asked, arrived)
     aggregated = aggregate(root, round_number, arrived)

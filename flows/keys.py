@@ -15,7 +15,7 @@ from federated.protection.keys import (
 from federated.run.folder import RunFolder, reopen_run
 from federated.run.update_files import read_layout
 from federated.secrets.home import refuse_shared
-from federated.stages.exchange import key_parameters
+from federated.stages.keys import key_parameters
 
 
 def make_key(runs: Path, experiment: str, run_id: str, *, replace: bool) -> list[str]:

@@ -26,10 +26,10 @@ from federated.run.prepared import PreparedFolder
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.run.summary import summarise
 from federated.run.update_files import read_state
-from federated.stages.exchange import write_initial_state
+from federated.stages.begin import write_initial_state
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
-from federated.stages.site import personal_tensors
+from federated.stages.site_model import personal_tensors
 from federated.strategies import ResFIM
 from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model

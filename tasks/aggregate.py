@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.exchange import add_payloads, apply_sum, decrypt_site
+from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site
 from tasks.pool import run_stage
 
 

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.run.folder import RunFolder
-from federated.stages.coordinator import commit_round
+from federated.stages.checkpoint import commit_round
 
 
 @task(name="checkpoint", task_run_name="checkpoint round {round_number}", cache_policy=NO_CACHE)

@@ -7,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.run.result import StageResult
-from federated.stages.exchange import compress_site
+from federated.stages.compress import compress_site
 from tasks.pool import run_stage
 
 

@@ -7,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.run.result import StageResult
-from federated.stages.exchange import protect_site
+from federated.stages.protect import protect_site
 from tasks.pool import run_stage
 
 

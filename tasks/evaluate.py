@@ -12,8 +12,8 @@ from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.coordinator import evaluate as evaluate_predictions
-from federated.stages.site import evaluate_site
+from federated.stages.evaluate import evaluate as evaluate_predictions
+from federated.stages.evaluate import evaluate_site
 from tasks.pool import run_stage
 
 

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.files import write_json
 from federated.protection.keys import PublicContext
 from federated.run.folder import RunFolder
-from federated.stages.exchange import erase_key, prepare_key
+from federated.stages.keys import erase_key, prepare_key
 from tasks.pool import finished
 
 

@@ -104,7 +104,8 @@ def _start_worker(numbers: Any) -> None:
 
 
 def _import_stages() -> int:
-    import federated.stages.exchange
-    import federated.stages.site  # noqa: F401
+    import federated.stages.aggregate
+    import federated.stages.evaluate
+    import federated.stages.local_train  # noqa: F401
 
     return os.getpid()

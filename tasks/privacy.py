@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 from federated.files import write_json
 from federated.run.folder import RunFolder
 from federated.site.releases import close_releases
+from federated.stages.privacy import plan_site
 from federated.stages.privacy_report import report_site
-from federated.stages.private_release import plan_site
 from tasks.pool import finished
 
 

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.exchange import apply_sum
+from federated.stages.aggregate import apply_sum
 from federated.stages.secagg import (
     advertise_site,
     answer_site,

@@ -6,6 +6,7 @@ it, and trains those alone on its own cases. Nothing goes back: no other site's 
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from federated.run.selection import kept_round
 from federated.run.update_files import read_state, write_memory
 from federated.settings.names import refuse_site_name
 from federated.stages.entering import enter, enter_evaluation, training_records
-from federated.stages.site import local_data, predict_splits
+from federated.stages.evaluate import predict_splits
+from federated.stages.local_train import local_task
+from federated.stages.share_style import other_styles
 from federated.stages.worker import site_cases, worker_context
 from federated.strategies.base import SiteStart
 from federated.training.loop import train
@@ -97,11 +100,9 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
     start = SiteStart(layout, state.weights, state.broadcast, {}, site, 1, rounds)
     layout.load(model, state.weights)
     before = _evaluate(run, site)
-    device = next(model.parameters()).device
-    loss = context.task.make_loss(cases, experiment.training, context.info, device)
+    task = local_task(context, cases, partial(other_styles, others, site))
     model.train()
-    data = local_data(others, experiment, start, cases, loss, device)
-    movable = common.strategy.movable(start, model, data)
+    movable = common.strategy.movable(start, model, task.local_data(start))
     weights: Vector = state.weights
     for number in range(1, rounds + 1):
         train(
@@ -109,12 +110,12 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
             cases,
             experiment.training,
             MaskedRule(LocalRule(), layout, movable),
-            loss,
+            task.loss,
             seed=experiment.seed,
             round_number=number,
             rounds=rounds,
             site=site,
-            device=device,
+            device=task.device,
         )
         weights = layout.flatten(model)
         weights[~movable] = state.weights[~movable]  # weight decay touches every value

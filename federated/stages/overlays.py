@@ -21,7 +21,7 @@ from federated.learning.segmentation_metrics import CaseScore, score_case, worst
 from federated.privacy.spending import PICTURES
 from federated.run.folder import RunFolder
 from federated.stages.entering import enter_evaluation
-from federated.stages.site import site_weights_after
+from federated.stages.site_model import site_weights_after
 from federated.stages.worker import site_cases, worker_context
 
 Mask = npt.NDArray[np.integer[Any]]

@@ -12,11 +12,12 @@ from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
+from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.site.holder import holder_ledger
+from federated.stages.context import read_run
 from federated.stages.entering import training_records
-from federated.stages.private_release import planned_release
-from federated.stages.worker import POOLED, worker_context
+from federated.stages.worker import worker_context
 
 EPSILONS = ("epsilon", "epsilon_per_round", "epsilon_ledger", "epsilon_patient")
 
@@ -96,7 +97,7 @@ def _private_report(
     least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
     budgets = [budget for budget in ledger.budgets(records) if budget.unit == unit]
     patient = spent(own, "record", delta, accountant, most) if most else inf
-    release = planned_release(folder, site)
+    release = read_run(folder).planned[site]
     return {
         "epsilon": _finite(spent(own, unit, delta, accountant)),
         "epsilon_per_round": _finite(spent(least, unit, delta, accountant)),

@@ -22,12 +22,12 @@ from federated.protection.secagg.keys import KeyPair
 from federated.protection.secagg.masks import WORDS
 from federated.protection.secagg.protocol import Advertised, Round, Secrets, Share
 from federated.protection.secagg_plus import Masking
+from federated.rounds.context import RunContext
 from federated.run.folder import MessageKind, RunFolder
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import read_payload, write_payload
 from federated.secrets.home import private_folder, refuse_open, refuse_shared
-from federated.stages.coordinator import choose_sites
-from federated.stages.private_release import refuse_too_little_noise
+from federated.stages.context import read_run
 from federated.stages.worker import worker_context
 
 
@@ -82,9 +82,10 @@ def share_site(run: Path, site: str, round_number: int) -> StageResult:
     """Stage 2 at a site: split its secrets among its neighbours."""
     started = time.time()
     folder = RunFolder(run)
-    roster, size = _read_roster(folder, round_number)
+    roster, size = read_roster(folder, round_number)
     secrets = _read_secrets(folder, site, round_number)
-    sealed = protocol.share(secrets, roster.advertised, agreed_round(folder, round_number, roster))
+    session = masked_round(read_run(folder), roster, round_number)
+    sealed = protocol.share(secrets, roster.advertised, session)
     sent = _send(folder, round_number, site, "shares", sealed)
     return stage_result(site, "share", started, sent=sent, received=size)
 
@@ -96,7 +97,7 @@ def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -
         ConsiliumError: too few sites are left.
     """
     _refuse_too_few(folder, round_number, sharing)
-    roster, _ = _read_roster(folder, round_number)
+    roster, _ = read_roster(folder, round_number)
     inboxes: dict[str, dict[str, str]] = {site: {} for site in sharing}
     for sender in sharing:
         for holder, sealed in _read(folder, round_number, sender, "shares").items():
@@ -109,11 +110,12 @@ def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -
 
 def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, int]:
     """Stage 3 at a site: what it masks its update with, and the bytes it had to download."""
-    roster, size = _read_roster(folder, round_number)
+    roster, size = read_roster(folder, round_number)
     inbox = folder.message_path(round_number, site, "inbox")
     secrets = _read_secrets(folder, site, round_number)
-    now = agreed_round(folder, round_number, roster)
-    return Masking(secrets, roster.advertised, roster.sharing, now), size + inbox.stat().st_size
+    session = masked_round(read_run(folder), roster, round_number)
+    masks = Masking(secrets, roster.advertised, roster.sharing, session)
+    return masks, size + inbox.stat().st_size
 
 
 def relay_arrived(folder: RunFolder, round_number: int, arrived: Sequence[str]) -> None:
@@ -122,10 +124,11 @@ def relay_arrived(folder: RunFolder, round_number: int, arrived: Sequence[str]) 
     Raises:
         ConsiliumError: so few have arrived, or in such groups, that no site would help.
     """
-    roster, _ = _read_roster(folder, round_number)
+    roster, _ = read_roster(folder, round_number)
     if arrived:
-        _refuse_sum(folder, round_number, arrived[0], arrived)
-        protocol.refuse_parts(arrived, agreed_round(folder, round_number, roster))
+        known = read_run(folder)
+        _refuse_sum(known, round_number, arrived[0], arrived)
+        protocol.refuse_parts(arrived, masked_round(known, roster, round_number))
     _write_roster(folder, round_number, replace(roster, arrived=tuple(arrived)))
 
 
@@ -140,9 +143,10 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     """
     started = time.time()
     folder = RunFolder(run)
-    roster, size = _read_roster(folder, round_number)
-    counted = _refuse_sum(folder, round_number, site, roster.arrived)
-    refuse_too_little_noise(folder, len(counted))
+    roster, size = read_roster(folder, round_number)
+    known = read_run(folder)
+    counted = _refuse_sum(known, round_number, site, roster.arrived)
+    known.refuse_too_little_noise(len(counted))
     place = _secrets(folder, site)
     secrets = _read_secrets(folder, site, round_number)
     sealed = _from_hex(_read(folder, round_number, site, "inbox"))
@@ -155,7 +159,7 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
         roster.arrived,
         roster.missing,
         answered.get(str(round_number)),
-        agreed_round(folder, round_number, roster),
+        masked_round(known, roster, round_number),
     )
     write_json(record, answered | {str(round_number): sorted(roster.arrived)}, 0o600)
     sent = _send(folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()})
@@ -180,8 +184,8 @@ def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -
     Raises:
         ConsiliumError: too few sites have answered; names whose shares are missing.
     """
-    roster, _ = _read_roster(folder, round_number)
-    now = agreed_round(folder, round_number, roster)
+    roster, _ = read_roster(folder, round_number)
+    session = masked_round(read_run(folder), roster, round_number)
     masked = read_payload(folder.sum_path(round_number))
     answers = {
         site: {
@@ -190,25 +194,25 @@ def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -
         }
         for site in answering
     }
-    words = masked.body.view(WORDS[now.bits])
-    sums = protocol.unmask(words, answers, roster.advertised, roster.arrived, roster.missing, now)
+    words = masked.body.view(WORDS[session.bits])
+    sums = protocol.unmask(
+        words, answers, roster.advertised, roster.arrived, roster.missing, session
+    )
     encoding, body = encode_numbers(sums)
     write_payload(folder.sum_path(round_number), replace(masked, encoding=encoding, body=body))
 
 
-def agreed_round(folder: RunFolder, round_number: int, roster: Roster | None = None) -> Round:
+def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
     """What all parties know of a round of a run, once the keys are advertised.
 
     Raises:
         ConsiliumError: keys are told of sites that were not asked, whose holders could be anybody.
     """
-    if roster is None:
-        roster, _ = _read_roster(folder, round_number)
-    experiment = folder.experiment()
+    experiment = run.experiment
     protection, bits = experiment.protection, experiment.compression.bits
     assert isinstance(protection, SecAggPlus)
     assert bits is not None
-    asked = choose_sites(experiment, folder.sites(), round_number)
+    asked = run.selected(round_number)
     names = sorted(roster.advertised)
     unknown = [name for name in names if name not in asked]
     if unknown:
@@ -217,14 +221,14 @@ def agreed_round(folder: RunFolder, round_number: int, roster: Roster | None = N
             "has those could hold shares of everyone's. No site goes on. Resume the run; the round "
             "begins anew."
         )
-    return protection.begin(folder.run_id, round_number, names, len(asked), experiment.seed, bits)
+    return protection.begin(run.run_id, round_number, names, len(asked), experiment.seed, bits)
 
 
 def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -> None:
-    experiment = folder.experiment()
-    asked = choose_sites(experiment, folder.sites(), round_number)
-    assert isinstance(experiment.protection, SecAggPlus)
-    needed = experiment.protection.needed(len(asked))
+    run = read_run(folder)
+    asked = run.selected(round_number)
+    assert isinstance(run.experiment.protection, SecAggPlus)
+    needed = run.experiment.protection.needed(len(asked))
     if len(left) < needed:
         absent = ", ".join(site for site in asked if site not in left)
         raise ConsiliumError(
@@ -235,13 +239,11 @@ def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -
 
 
 def _refuse_sum(
-    folder: RunFolder, round_number: int, site: str, arrived: Sequence[str]
+    run: RunContext, round_number: int, site: str, arrived: Sequence[str]
 ) -> frozenset[str]:
     """Refuse to open a sum that is not one of enough of the sites asked; return who is in it."""
-    experiment = folder.experiment()
-    asked = choose_sites(experiment, folder.sites(), round_number)
-    protection: Protection = experiment.protection
-    return protection.refuse_too_few(site, round_number, asked, arrived)
+    protection: Protection = run.experiment.protection
+    return protection.refuse_too_few(site, round_number, run.selected(round_number), arrived)
 
 
 def _erase(place: Path) -> None:
@@ -272,7 +274,7 @@ def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
     return Secrets(site, **(value | {"sealing": KeyPair(**value["sealing"])}))
 
 
-def _read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
+def read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
     """The roster, and the bytes that a site downloads for it."""
     path = folder.roster_path(round_number)
     value = read_json(path)

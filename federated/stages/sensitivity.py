@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from federated.files import atomic_path
 from federated.run.folder import RunFolder
 from federated.run.update_files import read_layout
-from federated.stages.site import site_memory
+from federated.stages.site_model import site_memory
 from federated.strategies.resfim.strategy import MASK
 
 # By site or strategy, the share of each layer's values that is a site's own.

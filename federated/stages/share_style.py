@@ -16,11 +16,13 @@ from federated.data.records import identities
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
 from federated.randomness import Draws, torch_generator
+from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import pack_memory, read_memory, write_packed
 from federated.site.releases import Parts, site_releases
-from federated.stages.entering import enter
+from federated.stages.context import read_run
+from federated.stages.entering import enter, training_records
 from federated.stages.private_release import begin_style_release, style_sources
 from federated.stages.worker import site_cases, worker_context
 from federated.strategies import ResFIM
@@ -39,7 +41,8 @@ def share_style(run: Path, site: str) -> StageResult:
     started = time.time()
     folder = RunFolder(run)
     path = folder.style_path(site)
-    strategy = worker_context(run).experiment.strategy
+    known = read_run(folder)
+    strategy = known.experiment.strategy
     assert isinstance(strategy, ResFIM)
 
     def make() -> Parts:
@@ -49,7 +52,8 @@ def share_style(run: Path, site: str) -> StageResult:
     if noise is None:
         parts = make()
     else:
-        parts = site_releases(run, site).once(style_sources(folder, site, noise), make)
+        records = training_records(run, site)
+        parts = site_releases(run, site).once(style_sources(known, site, records, noise), make)
     write_packed(path, parts[STYLE])
     cases = len(site_cases(run, site, "train"))
     return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
@@ -96,9 +100,9 @@ def other_styles(folder: RunFolder, site: str) -> list[Vector]:
     ]
 
 
-def received_styles(folder: RunFolder, site: str, round_number: int) -> int:
+def received_styles(folder: RunFolder, run: RunContext, site: str, round_number: int) -> int:
     """Bytes of the other sites' styles, which come with the first round."""
-    if round_number != 1 or not folder.experiment().strategy.shares_style:
+    if round_number != 1 or not run.experiment.strategy.shares_style:
         return 0
-    others = (folder.style_path(other) for other in folder.sites() if other != site)
+    others = (folder.style_path(other) for other in run.sites if other != site)
     return sum(path.stat().st_size for path in others)

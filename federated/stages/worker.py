@@ -25,13 +25,11 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.files import write_text
 from federated.learning import LearningTask, task_of
 from federated.privacy import NoPrivacy
+from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.training.loop import choose_device, place
 from federated.weights.build import new_model
-
-# The one who trains on all sites' cases where the strategy pools them.
-POOLED = "pooled"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from federated.privacy import SiteLevel
 from federated.privacy.accounting import Release
 from federated.privacy.noise import fresh_random
 from federated.run.update_files import read_update
-from federated.stages.site import train_site
+from federated.stages.local_train import train_site
 from tests.federated.federation import SITE, begin
 
 LARGE = ["privacy.noise_multiplier=10", "privacy.clip=1", "privacy.delta=1e-3"]

@@ -14,10 +14,10 @@ from federated.files import read_json, write_json
 from federated.run.folder import RunFolder, new_run
 from federated.run.prepared import write_dealt
 from federated.run.update_files import read_update
-from federated.stages.exchange import write_initial_state
+from federated.stages.begin import write_initial_state
+from federated.stages.local_train import train_site
+from federated.stages.privacy import plan_site
 from federated.stages.privacy_report import report_site
-from federated.stages.private_release import plan_site
-from federated.stages.site import train_site
 from federated.stages.worker import worker_context
 from federated.update import ModelUpdate
 from federated.weights.build import new_model

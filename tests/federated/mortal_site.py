@@ -15,8 +15,8 @@ import torch
 
 from federated.run.folder import RunFolder
 from federated.secrets.home import consilium_home
+from federated.stages.local_train import train_site
 from federated.stages.privacy_report import report_site
-from federated.stages.site import train_site
 from federated.stages.worker import site_cases
 from tests.federated.federation import SITE
 

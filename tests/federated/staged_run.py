@@ -12,18 +12,16 @@ from federated.configuration.load import resolve
 from federated.data.deal import deal
 from federated.data.load import load, locate
 from federated.files import write_json
+from federated.rounds.participation import site_weights
 from federated.run.folder import RunFolder, new_run
 from federated.run.prepared import dealt_header
 from federated.run.update_files import read_state, write_state
-from federated.stages.coordinator import site_weights
-from federated.stages.exchange import (
-    add_payloads,
-    apply_sum,
-    compress_site,
-    protect_site,
-    write_initial_state,
-)
-from federated.stages.private_release import plan_site
+from federated.stages.aggregate import add_payloads, apply_sum
+from federated.stages.begin import write_initial_state
+from federated.stages.compress import compress_site
+from federated.stages.local_train import train_site
+from federated.stages.privacy import plan_site
+from federated.stages.protect import protect_site
 from federated.stages.secagg import (
     advertise_site,
     answer_site,
@@ -33,7 +31,6 @@ from federated.stages.secagg import (
     share_site,
     unmask_sum,
 )
-from federated.stages.site import train_site
 from federated.stages.worker import worker_context
 from federated.weights.build import new_model
 

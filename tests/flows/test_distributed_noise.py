@@ -7,7 +7,7 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.run.update_files import read_layout
-from federated.stages.private_release import noisy_grid
+from federated.stages.context import read_run
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
@@ -28,7 +28,7 @@ def test_the_sum_is_the_same_under_every_protection_and_accounted_for(run):
     for other in folders[1:]:
         np.testing.assert_array_equal(weights(folders[0]), weights(other))
     layout = read_layout(folders[0].state_path(1))
-    grid = noisy_grid(folders[0], layout.size)
+    grid = read_run(folders[0]).grid(layout)
     privacy = json.loads(folders[0].summary_path.read_text())["privacy"]
     assert (privacy["unit"], privacy["accountant"], privacy["missing"]) == ("site", "rdp", 1)
     assert privacy["epsilon_per_round"] == pytest.approx(6, rel=0.01)

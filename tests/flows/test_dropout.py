@@ -5,8 +5,8 @@ import pytest
 
 from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
+from federated.rounds.participation import select_sites
 from federated.run.folder import MEMORY_KINDS
-from federated.stages.coordinator import choose_sites
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -41,7 +41,7 @@ def test_a_site_that_fails_stops_the_run_unless_told_otherwise(run, failing):
     failing("protect site-01 1")
     with pytest.raises(ConsiliumError, match="site-01 has no power"):
         run()
-    (asked,) = choose_sites(load_experiment("tiny", ONE), ["site-00", "site-01", "site-02"], 1)
+    (asked,) = select_sites(load_experiment("tiny", ONE), ["site-00", "site-01", "site-02"], 1)
     failing(f"protect {asked} 1")
     with pytest.raises(ConsiliumError, match=r"All 1 sites have dropped out of round 1.*no power"):
         run(overrides=[*ONE, "sites.on_dropout=continue"])

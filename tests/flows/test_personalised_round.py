@@ -9,7 +9,7 @@ import tasks.aggregate
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Ledger, ledger_root
 from federated.run.update_files import read_memory, read_payload
-from federated.stages.exchange import add_payloads
+from federated.stages.aggregate import add_payloads
 from federated.strategies.resfim.strategy import MASK
 from federated.weights.model_file import load_model, personal_sites
 from tests.flows.conftest import weights

@@ -12,7 +12,7 @@ import tasks.local_train
 from federated.data.dataset import Split
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
-from federated.stages.site import train_site
+from federated.stages.local_train import train_site
 from federated.stages.worker import worker_context
 from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW

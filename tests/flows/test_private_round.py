@@ -15,7 +15,7 @@ from federated.privacy.ledger import Budget, Ledger, Spending, ledger_root
 from federated.run.folder import RunFolder
 from federated.run.update_files import read_memory, read_state
 from federated.secrets.home import consilium_home
-from federated.stages.site import train_site
+from federated.stages.local_train import train_site
 from tasks import track
 from tests.flows.conftest import weights
 
@@ -214,9 +214,9 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     """A site that dies in local training has spent what it was about to release."""
 
     def die(run: Path, site: str, round_number: int) -> object:
-        import federated.stages.site
+        import federated.rounds.local_training
 
-        monkeypatch.setattr(federated.stages.site, "train", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(federated.rounds.local_training, "train", lambda *_, **__: 1 / 0)
         return train_site(run, site, round_number)
 
     monkeypatch.setattr(tasks.local_train, "train_site", die)

@@ -29,10 +29,10 @@ from federated.privacy.accounting import Release
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom
+from federated.rounds.local_training import PrivateRound
 from federated.run.folder import RunFolder
 from federated.settings.sections import TrainingSettings
 from federated.stages import share_style as style_exchange
-from federated.stages.private_release import PrivateRound
 from federated.strategies import FedAvg, ResFIM
 from federated.training.loop import train
 from federated.training.objective import Objective

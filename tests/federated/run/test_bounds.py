@@ -30,8 +30,8 @@ from federated.run.update_files import (
     write_payload,
     write_state,
 )
-from federated.stages.exchange import add_payloads
-from federated.stages.site import read_predictions
+from federated.stages.aggregate import add_payloads
+from federated.stages.evaluate import read_predictions
 from federated.update import CompressedUpdate, Layout, Payload, RoundState
 from federated.weights.model_file import (
     ModelHeader,

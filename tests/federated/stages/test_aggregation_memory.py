@@ -24,7 +24,7 @@ MODEL_MB = 4 * VALUES / 2**20
 MEASURE = """
 import sys
 from pathlib import Path
-from federated.stages.exchange import add_payloads
+from federated.stages.aggregate import add_payloads
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 folder = RunFolder(Path(sys.argv[1]))

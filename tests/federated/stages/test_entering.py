@@ -22,17 +22,19 @@ from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, ledger_root
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import EVALUATION, NO_MECHANISM
+from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder, new_run
 from federated.run.prepared import write_dealt
 from federated.site.holder import held_cases, holder_ledger
+from federated.stages.begin import write_initial_state
 from federated.stages.entering import training_records
-from federated.stages.exchange import write_initial_state
+from federated.stages.evaluate import evaluate_site
 from federated.stages.join import join_site
+from federated.stages.local_train import train_site
+from federated.stages.privacy import plan_site
 from federated.stages.privacy_report import report_site, summarise_privacy
-from federated.stages.private_release import plan_site
 from federated.stages.share_style import share_style
-from federated.stages.site import evaluate_site, train_site
-from federated.stages.worker import POOLED, worker_context
+from federated.stages.worker import worker_context
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays

@@ -19,7 +19,7 @@ from federated.run.update_files import (
     write_memory,
     write_state,
 )
-from federated.stages.exchange import compress_site
+from federated.stages.compress import compress_site
 from federated.stages.share_style import STYLE, share_style
 from federated.stages.worker import worker_context
 from tests.conftest import tiny_arrays

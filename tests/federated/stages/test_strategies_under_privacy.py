@@ -16,12 +16,8 @@ from federated.errors import ConsiliumError
 from federated.privacy import AnyPrivacy, Private
 from federated.run.folder import RunFolder
 from federated.run.update_files import read_state
-from federated.stages.site import (
-    evaluate_site,
-    personal_tensors,
-    read_predictions,
-    site_weights_after,
-)
+from federated.stages.evaluate import evaluate_site, read_predictions
+from federated.stages.site_model import personal_tensors, site_weights_after
 from federated.stages.worker import worker_context
 from federated.strategies import AnyStrategy
 from federated.weights.build import model_header, new_model

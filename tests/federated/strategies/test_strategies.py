@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from federated.rounds.local_training import finished, run_passes
 from federated.strategies import (
     Central,
     FedAdam,
@@ -19,6 +20,7 @@ from federated.strategies import (
 )
 from federated.strategies.base import Participation
 from federated.strategies.fednova import accumulated
+from federated.training.loop import LocalResult
 from federated.training.rule import LocalWork
 from federated.update import Layout
 from models import build_model
@@ -44,21 +46,18 @@ def descend(strategy, start, target, steps, lr, curvature=1.0, broadcast=None, m
     """
     model = one_weight(start)
     begun = site_start(model, broadcast=broadcast or {}, memory=memory or {}, **site)
-    layout, ended, rules = begun.layout, [], []
-    for one in strategy.passes(begun):
-        if one.weights is not None:
-            layout.load(model, one.weights)
-        rule = one.rule(model)
+
+    def train_pass(_, rule, number):
         optimizer = torch.optim.SGD(model.parameters(), lr=lr)
         for _ in range(steps):
             optimizer.zero_grad()
             (curvature * (model.weight - target) ** 2 / 2).sum().backward()
             rule.adjust(model.named_parameters())
             optimizer.step()
-        ended.append(layout.flatten(model))
-        rules.append(rule)
-    sent, kept = strategy.finish_site(ended[-1] - begun.weights, rules[-1], LocalWork(steps), begun)
-    return sent, {**kept, **strategy.keep(ended, rules, begun)}
+        return LocalResult(None, steps)
+
+    _, ended, rules = run_passes(strategy, begun, model, train_pass, lambda rule: None)
+    return finished(strategy, begun, ended, rules, LocalWork(steps))
 
 
 # Two sites with different optima, curvatures, weights and steps.

@@ -1,0 +1,68 @@
+"""The state that a round starts from: the first one, and the next from a round's sum."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from federated.protection import Protection
+from federated.rounds.context import RoundContext, RunContext
+from federated.strategies.base import Server
+from federated.training.loop import has_batch_norm
+from federated.training.optimization import expected_change, local_work
+from federated.update import Arrays, Layout, Payload, RoundState
+
+# How many standard deviations of privacy noise a range of quantisation holds from the start.
+NOISE_ROOM = 4.0
+
+
+def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
+    """What round 1 starts from, with the model's weights, and what the server keeps to itself.
+
+    Raises:
+        ConsiliumError: something cannot be agreed on, as a grid with too few bits for its noise.
+    """
+    experiment, training = run.experiment, run.experiment.training
+    layout = Layout.of(model, experiment.strategy.personal(model))
+    weights = layout.flatten(model)
+    server = experiment.strategy.open_server(weights[layout.shared])
+    batch_norm = has_batch_norm(model)
+    steps = (
+        local_work(run.counts.cases(site, "train"), training, batch_norm).steps
+        for site in run.sites
+    )
+    change = expected_change(training, max(steps)) + NOISE_ROOM * run.largest_noise
+    tensors = len(layout.shared_groups)
+    expected = [size for size in experiment.strategy.sent_sizes(change) for _ in range(tensors)]
+    begun, clip = experiment.compression.open(expected), experiment.privacy.agreed_clip()
+    state = RoundState(0, weights, layout, server.broadcast, begun, clip)
+    _ = RoundContext(run, state).agreed
+    return state, server.memory
+
+
+def next_state(
+    context: RoundContext, memory: Arrays, total: Payload, key: Any, responded: Sequence[str]
+) -> tuple[RoundState, Arrays]:
+    """The state after a round, and what the server keeps to itself.
+
+    Args:
+        context: the round.
+        memory: what the server kept to itself of the round before.
+        total: the sum of what the sites sent.
+        key: what opens the sum, where its protection has a key.
+        responded: the sites whose payloads are in the sum.
+    """
+    experiment, state = context.experiment, context.state
+    protection: Protection = experiment.protection
+    numbers = protection.reveal(total, key)
+    mean, learned = experiment.compression.expand(numbers, total.weight, context.agreed)
+    layout = state.layout
+    before = Server(state.weights[layout.shared], state.broadcast, memory)
+    after = experiment.strategy.server_step(before, mean, context.run.participation(responded))
+    weights = state.weights.copy()
+    weights[layout.shared] = after.weights
+    clip = state.clip
+    if clip is not None:
+        clip = experiment.privacy.next_clip(clip, total.below / total.weight)
+    number = context.round_number
+    return RoundState(number, weights, layout, after.broadcast, learned, clip), after.memory

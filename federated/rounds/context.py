@@ -1,0 +1,175 @@
+"""What everyone knows of a run and of a round before it begins, in one value, read once a stage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import nn
+
+from federated.compression import Agreed
+from federated.configuration.experiment import Experiment
+from federated.data.partition import CaseCounts
+from federated.privacy import DistributedSiteLevel, Private
+from federated.privacy.accounting import Release
+from federated.privacy.discrete_gaussian import NoisyGrid
+from federated.rounds.participation import participation, select_sites
+from federated.strategies.base import Participation
+from federated.training.optimization import learning_rate
+from federated.update import Flags, Layout, RoundState
+
+
+def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
+    """The lengths of the tensors in the vector that sites send: the shared ones, once or more."""
+    return layout.shared_groups * len(experiment.strategy.sent_sizes(0.0))
+
+
+def sent_length(experiment: Experiment, layout: Layout) -> int:
+    """How many numbers a site sends."""
+    return experiment.compression.count(sum(sent_groups(experiment, layout)))
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What stays the same in all rounds of a run.
+
+    Args:
+        run_id: the run's name.
+        experiment: its resolved configuration.
+        counts: how many cases each site has.
+        sites: those that take part, in order.
+        planned: by site, what it releases in a round, before the schedule of the noise; empty
+            without privacy.
+    """
+
+    run_id: str
+    experiment: Experiment
+    counts: CaseCounts
+    sites: tuple[str, ...]
+    planned: Mapping[str, Release]
+
+    def selected(self, round_number: int) -> list[str]:
+        """The sites that are asked in a round, in order."""
+        return select_sites(self.experiment, self.sites, round_number)
+
+    def participation(self, responded: Sequence[str]) -> Participation:
+        """The weights and the work of the sites that responded."""
+        return participation(self.experiment, self.counts, self.sites, responded)
+
+    def release(self, site: str, round_number: int) -> Release:
+        """What a private site releases in a round, by its plan and the schedule of the noise."""
+        privacy = self.experiment.privacy
+        assert isinstance(privacy, Private)
+        return privacy.of_round(self.planned[site], round_number, self.experiment.rounds)
+
+    @property
+    def largest_noise(self) -> float:
+        """The largest standard deviation of the noise in a value of any site's update."""
+        privacy = self.experiment.privacy
+        if not isinstance(privacy, Private):
+            return 0.0
+        noises = (privacy.update_noise(self.planned[site], privacy.clip) for site in self.sites)
+        return max(noises) * max(privacy.noise_schedule)
+
+    def grid(self, layout: Layout) -> NoisyGrid | None:
+        """The grid that sites round what they send to, and add their noise on.
+
+        ``None`` where a privacy does not do so.
+
+        Raises:
+            ConsiliumError: there are too few bits for this much noise.
+        """
+        privacy, bits = self.experiment.privacy, self.experiment.compression.bits
+        if not isinstance(privacy, DistributedSiteLevel):
+            return None
+        assert bits is not None
+        asked = self.experiment.sites.asked_of(len(self.sites))
+        length = sent_length(self.experiment, layout)
+        return privacy.grid(self.planned[self.sites[0]], asked, bits, length)
+
+    def refuse_too_little_noise(self, responded: int) -> None:
+        """At a site, before it helps to open a sum of ``responded`` sites.
+
+        Raises:
+            ConsiliumError: more have dropped out than its privacy allows.
+        """
+        privacy = self.experiment.privacy
+        if isinstance(privacy, DistributedSiteLevel):
+            asked = self.experiment.sites.asked_of(len(self.sites))
+            privacy.refuse_too_little_noise(asked, responded)
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """A round before it begins: its run, and the ``state`` that it starts from."""
+
+    run: RunContext
+    state: RoundState
+
+    @property
+    def experiment(self) -> Experiment:
+        """The run's configuration."""
+        return self.run.experiment
+
+    @property
+    def round_number(self) -> int:
+        """The round's number, from 1."""
+        return self.state.round_number + 1
+
+    @cached_property
+    def grid(self) -> NoisyGrid | None:
+        """See :meth:`RunContext.grid`."""
+        return self.run.grid(self.state.layout)
+
+    @property
+    def sent_groups(self) -> tuple[int, ...]:
+        """The lengths of the tensors in the vector that sites send."""
+        return sent_groups(self.experiment, self.state.layout)
+
+    @property
+    def sum_length(self) -> int:
+        """How many numbers the round's sum has."""
+        if self.experiment.compression.same_positions:
+            return sent_length(self.experiment, self.state.layout)
+        return sum(self.sent_groups)
+
+    @cached_property
+    def agreed(self) -> Agreed:
+        """What a compression is told: it follows from the state, without any message."""
+        return Agreed(
+            self.experiment.seed,
+            self.round_number,
+            self.sent_groups,
+            self.state.agreed,
+            self.grid.step if self.grid else None,
+            # Noise does not fall with the learning rate.
+            1.0 if self.run.largest_noise else self._next_rate,
+        )
+
+    @property
+    def _next_rate(self) -> float:
+        """The learning rate of the next round over that of this one, by the schedule."""
+        training, rounds = self.experiment.training, self.experiment.rounds
+        number = self.round_number
+        now, after = (learning_rate(training, n, rounds) for n in (number, number + 1))
+        return after / now if number < rounds else 1.0
+
+    def trained_values(self, model: nn.Module) -> Flags | None:
+        """Which of the model's values local training may move; ``None`` where it may move all.
+
+        Those that are sent, personal ones, and statistics, which training does not choose.
+        """
+        positions = self.experiment.compression.trained(self.agreed)
+        if positions is None:
+            return None
+        layout = self.state.layout
+        shared = np.zeros(int(layout.shared.sum()), bool)
+        # What a strategy sends beside the update follows it.
+        shared[positions[positions < len(shared)]] = True
+        result = np.ones(layout.size, bool)
+        result[layout.shared] = shared
+        parameters = {name for name, _ in model.named_parameters()}
+        for name, part in layout.split(result).items():
+            if name not in parameters:
+                part[...] = True
+        return result

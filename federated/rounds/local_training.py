@@ -1,0 +1,213 @@
+"""A site's part of a round: the passes of its strategy over its cases, and what comes of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federated.configuration.experiment import Experiment
+from federated.data.cases import Cases
+from federated.data.records import identities
+from federated.privacy import Private
+from federated.privacy.accounting import Release
+from federated.privacy.noise import SecretRandom
+from federated.privacy.site_level import finite_or_zero
+from federated.randomness import torch_generator
+from federated.strategies.base import SiteStart, Strategy
+from federated.training.loop import LocalResult, MakeGradients, has_batch_norm, train
+from federated.training.masked_rule import MaskedRule
+from federated.training.objective import Loss
+from federated.training.optimization import local_work
+from federated.training.rule import LocalData, LocalPass, LocalRule, LocalWork
+from federated.update import Arrays, Flags, ModelUpdate, Vector
+
+# In a site's memory, its clipping norm, where that is its own and changes.
+CLIP = "clipping norm"
+
+# Trains a model for a pass; it is given the pass, its rule, and its number, which is ``None`` for
+# the last one of the round, the one that is sent.
+TrainPass = Callable[[LocalPass, LocalRule, int | None], LocalResult]
+
+
+@dataclass(frozen=True)
+class PrivateRound:
+    """What makes a site's round private, once it is entered in the ledger."""
+
+    privacy: Private
+    release: Release
+    clip: float
+    random: SecretRandom
+
+    def make_gradients(self, cases: Cases) -> MakeGradients | None:
+        """What local training on these cases computes its gradients with, if not as usual."""
+        if self.privacy.unit != "record":
+            return None
+        return partial(
+            self.privacy.gradients,
+            release=self.release,
+            cases=identities(cases.records),
+            random=self.random,
+            clip=self.clip,
+        )
+
+    def protect_update(self, update: Vector) -> tuple[Vector, float]:
+        """What the site sends instead of its update, and ``ModelUpdate.below``."""
+        return self.privacy.protect_update(update, self.release, self.clip, self.random)
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """What a site trains with: its cases, the network and its loss.
+
+    ``styles`` reads those of the other sites, for a strategy that looks at them.
+    """
+
+    experiment: Experiment
+    model: nn.Module
+    cases: Cases
+    loss: Loss
+    styles: Callable[[], Sequence[Vector]]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def work(self) -> LocalWork:
+        """How much the site trains in a round."""
+        batch_norm = has_batch_norm(self.model)
+        return local_work(len(self.cases), self.experiment.training, batch_norm)
+
+    def local_data(self, start: SiteStart) -> LocalData:
+        """The site's training cases, as a strategy looks at them."""
+        training = self.experiment.training
+        generator = torch_generator(
+            self.experiment.seed,
+            purpose="a look",
+            round_number=start.round_number,
+            site=start.name,
+        )
+
+        def take(indices: Tensor) -> tuple[Tensor, Tensor]:
+            images, targets = self.cases.take(indices, training, generator)
+            return images.to(self.device), targets.to(self.device)
+
+        count = len(self.cases)
+        drawn = training.drawn(count)
+        return LocalData(count, drawn, take, self.loss, generator, self.styles)
+
+
+def run_passes(
+    strategy: Strategy,
+    start: SiteStart,
+    model: nn.Module,
+    train_pass: TrainPass,
+    look: Callable[[LocalRule], None],
+) -> tuple[LocalResult, list[Vector], list[LocalRule]]:
+    """Train what the strategy says, in order.
+
+    Args:
+        model: is trained in place.
+        train_pass: trains it for one pass.
+        look: lets a rule look at the trained model.
+
+    Returns:
+        How the last pass went, and of every pass the weights that it ended with and its rule.
+    """
+    passes = strategy.passes(start)
+    ended: list[Vector] = []
+    rules: list[LocalRule] = []
+    for number, one in enumerate(passes):
+        if one.weights is not None:
+            start.layout.load(model, one.weights)
+        rule = one.rule(model)
+        last = number == len(passes) - 1
+        result = train_pass(one, rule, None if last else number)
+        look(rule)
+        ended.append(start.layout.flatten(model))
+        rules.append(rule)
+    return result, ended, rules
+
+
+def finished(
+    strategy: Strategy,
+    start: SiteStart,
+    ended: Sequence[Vector],
+    rules: Sequence[LocalRule],
+    work: LocalWork,
+    moves: Flags | None = None,
+) -> tuple[Vector, Arrays]:
+    """What a site has to send of its passes, and what it keeps for its strategy.
+
+    ``moves`` are the values that the last pass may move; the others count as unmoved.
+    """
+    change = ended[-1] - start.weights
+    if moves is not None:
+        change[~moves] = 0  # weight decay touches every value
+    sent, kept = strategy.finish_site(change[start.layout.shared], rules[-1], work, start)
+    return sent, {**kept, **strategy.keep(ended, rules, start)}
+
+
+def train_round(
+    task: LocalTask, start: SiteStart, moves: Flags | None, private: PrivateRound | None
+) -> tuple[ModelUpdate, Arrays, float | None]:
+    """A site's round of local training.
+
+    The update is Δ_k = w_k − w on the shared values, where w are the global weights; where privacy
+    protects updates it is protected.
+
+    Args:
+        moves: the values that the last pass may move, which is the one that is sent; ``None`` for
+            all.
+        private: what makes the round private; ``None`` without privacy, and where the noise is
+            added to the levels.
+
+    Returns:
+        What the site sends, what it keeps, and its loss, ``None`` where that is private.
+    """
+    experiment, layout = task.experiment, start.layout
+    settings, privacy = experiment.training, experiment.privacy
+
+    def train_pass(one: LocalPass, rule: LocalRule, number: int | None) -> LocalResult:
+        last = number is None
+        own = {"local_epochs": one.epochs, "local_steps": None} if one.epochs else {}
+        return train(
+            task.model,
+            task.cases,
+            settings.model_copy(update=own),
+            rule if moves is None or not last else MaskedRule(rule, layout, moves),
+            task.loss,
+            seed=experiment.seed,
+            round_number=start.round_number,
+            rounds=start.rounds,
+            site=start.name,
+            # The passes before the last draw other batches.
+            purpose="local training" if last else f"local training, pass {number}",
+            device=task.device,
+            private=private.make_gradients(task.cases) if private else None,
+            # Of a private site even that it stopped would be told.
+            stop_diverged=privacy.unit is None,
+        )
+
+    result, ended, rules = run_passes(
+        experiment.strategy,
+        start,
+        task.model,
+        train_pass,
+        lambda rule: rule.look(task.model, task.local_data(start)),
+    )
+    sent, kept = finished(experiment.strategy, start, ended, rules, task.work, moves)
+    below = 0.0
+    if private:
+        sent, below = private.protect_update(sent)
+    elif privacy.noise_in_sum:
+        sent = finite_or_zero(sent)
+    if result.clip is not None:
+        # An outcome of the mechanism, as the update is: it tells no more.
+        kept = {**kept, CLIP: np.array([result.clip], np.float32)}
+    update = ModelUpdate(start.name, start.round_number, len(task.cases), sent, below)
+    return update, kept, result.loss

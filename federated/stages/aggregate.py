@@ -1,0 +1,102 @@
+"""aggregate: add the sites' payloads; and whoever may know the sum applies it.
+
+With a protection that has a key those are the sites alone, each for itself; here one of them does
+it for all, since the state that comes of it is the same everywhere.
+"""
+
+import time
+from pathlib import Path
+
+from federated.errors import ConsiliumError
+from federated.protection import Protection
+from federated.protection.keys import (
+    PublicContext,
+    SecretContext,
+    count_opening,
+)
+from federated.protection.secagg.protocol import Round
+from federated.rounds.aggregation import next_state
+from federated.rounds.context import RunContext
+from federated.run.folder import RunFolder
+from federated.run.key import public_context
+from federated.run.result import StageResult, stage_result
+from federated.run.update_files import (
+    read_memory,
+    read_payload,
+    write_memory,
+    write_payload,
+    write_state,
+)
+from federated.stages.context import read_round, read_run
+from federated.stages.keys import site_key
+from federated.stages.secagg import masked_round, read_roster
+
+
+def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None:
+    """Add the sites' payloads one after the other, and write the sum.
+
+    One payload and one sum are in memory at a time, however many sites there are; the fixed order
+    of sites makes the floating-point sum the same in every run.
+    """
+    context = read_round(folder, round_number)
+    protection: Protection = context.experiment.protection
+    running = None
+    length = context.sum_length
+    for site in asked:
+        payload = read_payload(folder.site_path(round_number, site, "payload"), length)
+        if running is None:
+            public = _public(folder, context.run, round_number)
+            running = protection.open_sum(length, round_number, public)
+        protection.add(running, payload)
+    if running is None:
+        raise ConsiliumError(f"No site was asked in round {round_number}.")
+    write_payload(folder.sum_path(round_number), protection.close(running))
+
+
+def download_size(folder: RunFolder, round_number: int) -> int:
+    """Bytes of a round that every site downloads: the sum, and before round 1 the initial state."""
+    size = folder.sum_path(round_number).stat().st_size
+    return size + (folder.state_path(0).stat().st_size if round_number == 1 else 0)
+
+
+def _public(folder: RunFolder, run: RunContext, round_number: int) -> PublicContext | Round | None:
+    """What the coordinator adds with: the public half of a key, or the round of SecAgg+."""
+    if run.experiment.protection.masked:
+        return masked_round(run, read_roster(folder, round_number)[0], round_number)
+    return public_context(folder)
+
+
+def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) -> StageResult:
+    """Open the round's sum, which is that of ``arrived``, with the sites' key, and apply it.
+
+    What is written, for the coordinator to read in this simulation, is flooded already where the
+    protection is CKKS.
+
+    Raises:
+        ConsiliumError: the sum is of too few sites or of others than those asked, has too little
+            noise for its privacy, or the key has opened as many sums as it may.
+    """
+    started = time.time()
+    folder = RunFolder(run)
+    known = read_run(folder)
+    selected = known.selected(round_number)
+    protection: Protection = known.experiment.protection
+    counted = protection.refuse_too_few(site, round_number, selected, arrived)
+    known.refuse_too_little_noise(len(counted))
+    key = site_key(folder)
+    if key is not None:
+        count_opening(known.experiment.name, folder.run_id, key.public)
+    apply_sum(folder, round_number, sorted(counted), key)
+    return stage_result(site, "decrypt", started)
+
+
+def apply_sum(
+    folder: RunFolder, round_number: int, responded: list[str], key: SecretContext | None
+) -> None:
+    """Make the round's state from the last one and the sum."""
+    context = read_round(folder, round_number)
+    memory = read_memory(folder.server_path(round_number - 1))
+    total = read_payload(folder.sum_path(round_number))
+    state, memory = next_state(context, memory, total, key, responded)
+    write_memory(folder.server_path(round_number), memory)
+    write_state(folder.state_path(round_number), state)

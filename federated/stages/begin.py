@@ -1,0 +1,16 @@
+"""begin: write what round 1 starts from."""
+
+from torch import nn
+
+from federated.rounds.aggregation import first_state
+from federated.run.folder import RunFolder
+from federated.run.update_files import write_memory, write_state
+from federated.stages.context import read_run
+
+
+def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
+    """Write what round 1 starts from: the model's weights, and what is agreed on before it."""
+    # What cannot be agreed on is said before anything is written.
+    state, memory = first_state(read_run(folder), model)
+    write_memory(folder.server_path(0), memory)
+    write_state(folder.state_path(0), state)

@@ -1,0 +1,46 @@
+"""Reading what is known of a run and of a round, once a stage."""
+
+from collections.abc import Mapping
+
+from federated.configuration.experiment import Experiment
+from federated.files import read_json
+from federated.privacy.accounting import Release
+from federated.rounds.context import RoundContext, RunContext
+from federated.run.folder import RunFolder
+from federated.run.update_files import read_state
+
+
+def read_run(folder: RunFolder) -> RunContext:
+    """What stays the same in all rounds of a run.
+
+    Raises:
+        ConsiliumError: a file of the run is missing or damaged.
+    """
+    experiment = folder.experiment()
+    return RunContext(
+        folder.run_id,
+        experiment,
+        folder.case_counts(),
+        tuple(folder.sites()),
+        _planned(folder, experiment),
+    )
+
+
+def read_round(folder: RunFolder, round_number: int) -> RoundContext:
+    """A round before it begins, with the state after the round before it.
+
+    Raises:
+        ConsiliumError: a file of the run is missing or damaged.
+    """
+    return RoundContext(read_run(folder), read_state(folder.state_path(round_number - 1)))
+
+
+def _planned(folder: RunFolder, experiment: Experiment) -> Mapping[str, Release]:
+    """What :func:`federated.stages.privacy.plan_site` found for each site."""
+    if experiment.privacy.unit is None:
+        return {}
+    plan = read_json(folder.privacy_path)
+    return {
+        site: Release(own["noise_multiplier"], own["sampling_rate"], own["steps"])
+        for site, own in plan.items()
+    }

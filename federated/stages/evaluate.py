@@ -1,0 +1,91 @@
+"""evaluate: predict a site's validation and test cases; score what all sites have written."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from federated.data.dataset import SPLITS, DatasetInfo, Split
+from federated.errors import ConsiliumError
+from federated.files import PRIVATE, atomic_path
+from federated.learning import Arrays as Predictions
+from federated.learning import task_of
+from federated.learning.evaluation import Evaluation
+from federated.run.folder import RunFolder
+from federated.run.result import StageResult, stage_result
+from federated.run.update_files import (
+    read_arrays,
+)
+from federated.stages.entering import enter_evaluation
+from federated.stages.site_model import site_weights_after
+from federated.stages.worker import site_cases, worker_context
+
+
+def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
+    """Predict the site's validation and test cases with the weights it has after a round."""
+    started = time.time()
+    folder, context = RunFolder(run), worker_context(run)
+    enter_evaluation(run, site, round_number)
+    state, weights = site_weights_after(folder, round_number, site)
+    state.layout.load(context.model, weights)
+    arrays = {
+        f"{split}.{name}": values
+        for split, found in predict_splits(run, site).items()
+        for name, values in found.items()
+    }
+    path = folder.site_path(round_number, site, "predictions")
+    with atomic_path(path, PRIVATE) as temporary:
+        save_file(arrays, temporary)
+    return stage_result(site, "evaluate", started)
+
+
+def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
+    """What the worker's model, as it is, predicts of the site's validation and test cases.
+
+    Raises:
+        ConsiliumError: something that is no number.
+    """
+    context = worker_context(run)
+    device = next(context.model.parameters()).device
+    predictions: dict[Split, Predictions] = {}
+    for split in SPLITS[1:]:
+        cases = site_cases(run, site, split)
+        found = context.task.predict(context.model, cases, device, context.info)
+        if not all(np.isfinite(values).all() for values in found.values()):
+            raise ConsiliumError(
+                f"The model predicts no numbers at {site}: training diverged. Lower training.lr, "
+                "or strategy.server_lr where the strategy has one."
+            )
+        predictions[split] = found
+    return predictions
+
+
+def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
+    """What :func:`evaluate_site` wrote, per split.
+
+    Raises:
+        ConsiliumError: it is missing or damaged.
+    """
+    arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
+    return {
+        split: {
+            name.removeprefix(f"{split}."): values
+            for name, values in arrays.items()
+            if name.startswith(f"{split}.")
+        }
+        for split in SPLITS[1:]
+    }
+
+
+def evaluate(
+    folder: RunFolder, round_number: int, sites: Iterable[str], info: DatasetInfo
+) -> Evaluation:
+    """Metrics from what the sites wrote: their predictions, in segmentation their cases' scores.
+
+    In classification the overall metrics need every site's predicted probabilities and labels; a
+    federation that does not share those has the per-site ones alone.
+    """
+    predictions = {site: read_predictions(folder, round_number, site) for site in sites}
+    return task_of(info).score(predictions, info)

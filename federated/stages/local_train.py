@@ -1,0 +1,100 @@
+"""local-train: what a site does with its own cases in a round."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from federated.data.cases import Cases
+from federated.rounds.local_training import CLIP, LocalTask, train_round
+from federated.run.folder import RunFolder
+from federated.run.result import StageResult, stage_result
+from federated.run.update_files import (
+    pack_memory,
+    pack_update,
+    write_packed,
+)
+from federated.site.releases import Parts, arrays_digest, site_releases, state_digest
+from federated.stages.context import read_round
+from federated.stages.privacy_report import spent_so_far
+from federated.stages.private_release import begin_release, release_sources
+from federated.stages.share_style import other_styles, received_styles
+from federated.stages.site_model import site_memory
+from federated.stages.worker import WorkerContext, site_cases, worker_context
+from federated.strategies.base import SiteStart
+from federated.update import Vector
+
+# What a site writes of a round's training.
+UPDATE, MEMORY = "update", "memory"
+
+
+def train_site(run: Path, site: str, round_number: int) -> StageResult:
+    """Train from the last round's weights; write what is to be sent, and the site's memory.
+
+    The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where it gets
+    the noise of a privacy it is a release, made once: asked again, the site sends what it stored.
+    """
+    started = time.time()
+    folder, worker = RunFolder(run), worker_context(run)
+    context = read_round(folder, round_number)
+    state, privacy = context.state, context.experiment.privacy
+    cases = site_cases(run, site, "train")
+    memory = site_memory(folder, round_number - 1, site)
+    clip = float(memory[CLIP][0]) if CLIP in memory else state.clip
+    moves = context.trained_values(worker.model)
+    start = SiteStart(
+        state.layout,
+        state.weights,
+        state.broadcast,
+        memory,
+        site,
+        round_number,
+        context.experiment.rounds,
+    )
+    task = local_task(worker, cases, partial(other_styles, folder, site))
+
+    def make() -> tuple[Parts, float | None]:
+        private = None
+        if not privacy.noise_in_sum:
+            # Before anything is computed that leaves the site: from here on it counts as released.
+            private = begin_release(folder, context, site, cases.records, clip)
+        update, kept, loss = train_round(task, start, moves, private)
+        parts = {UPDATE: pack_update(update)}
+        return (parts | {MEMORY: pack_memory(kept)} if kept else parts), loss
+
+    loss = None
+    if privacy.unit is None:
+        parts, loss = make()
+    elif privacy.noise_in_sum:
+        # The noise is added to the levels. An attempt at a round has levels of its own.
+        site_releases(run, site).forget(round_number, "levels")
+        parts, _ = make()
+    else:
+        inputs = {"state": state_digest(state), "memory": arrays_digest(memory)}
+        if moves is not None:
+            inputs["moves"] = arrays_digest({"moves": moves})
+        sources = release_sources(context, site, cases.records, "update", clip, inputs)
+        # Of a private site, the loss would be a release that nobody accounts for.
+        parts = site_releases(run, site).once(sources, lambda: make()[0])
+    if MEMORY in parts:
+        write_packed(folder.memory_path(round_number, site), parts[MEMORY])
+    write_packed(folder.site_path(round_number, site, UPDATE), parts[UPDATE])
+    return stage_result(
+        site,
+        "local_train",
+        started,
+        cases=len(cases),
+        loss=loss,
+        received=received_styles(folder, context.run, site, round_number),
+        epsilon=spent_so_far(folder, site) if privacy.unit and not privacy.noise_in_sum else None,
+    )
+
+
+def local_task(
+    worker: WorkerContext, cases: Cases, styles: Callable[[], Sequence[Vector]]
+) -> LocalTask:
+    """What a worker trains with at a site; ``styles`` reads those of the other sites."""
+    experiment, model = worker.experiment, worker.model
+    device = next(model.parameters()).device
+    loss = worker.task.make_loss(cases, experiment.training, worker.info, device)
+    return LocalTask(experiment, model, cases, loss, styles)
