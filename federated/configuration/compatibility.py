@@ -9,7 +9,7 @@ from federated.configuration.explain import closest
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
-from federated.privacy import DistributedSiteLevel, NoPrivacy
+from federated.privacy import NoPrivacy
 from federated.settings.base import Settings
 from federated.settings.sections import Dask
 from federated.strategies import STRATEGIES, FineTune, ResFIM
@@ -223,8 +223,8 @@ def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
             f"protection.name={experiment.protection.name} does not state from whom it hides an "
             f"update, so {name} cannot rest on it. Set protection.name=plain."
         )
-    if isinstance(privacy, DistributedSiteLevel):
-        yield from _reasons_of_distributed_noise(experiment, privacy)
+    if privacy.noise_in_sum:
+        yield from _reasons_of_distributed_noise(experiment)
     if privacy.unit == "record":
         if experiment.model.norm == "batch":
             yield (
@@ -249,9 +249,8 @@ def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
             )
 
 
-def _reasons_of_distributed_noise(
-    experiment: Experiment, privacy: DistributedSiteLevel
-) -> Iterator[str]:
+def _reasons_of_distributed_noise(experiment: Experiment) -> Iterator[str]:
+    privacy, asked = experiment.privacy, experiment.sites.asked
     name = f"privacy.name={privacy.name}"
     if "coordinator" not in (experiment.protection.stated("hides_updates_from") or ()):
         yield (
@@ -261,8 +260,8 @@ def _reasons_of_distributed_noise(
         )
     if experiment.compression.bits is None:
         yield f"{name} adds integer noise to quantised updates. Set compression.bits, best to 16."
-    if privacy.missing >= experiment.sites.asked:
+    if privacy.allowed_missing >= asked:
         yield (
-            f"privacy.missing={privacy.missing} leaves none of the {experiment.sites.asked} sites "
+            f"privacy.missing={privacy.allowed_missing} leaves none of the {asked} sites "
             "of a round to add noise. Lower it, or raise sites.count."
         )

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from federated.privacy.accounting import Accountant, Release, noise_multiplier_for
+from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.privacy.noise import SecretRandom
 from federated.settings.base import Settings, Unit
 from federated.update import Vector
@@ -27,6 +28,31 @@ class Privacy(Settings):
     def agreed_clip(self) -> float | None:
         """The clipping norm of the first round, where all sites have the same and it changes."""
         return None
+
+    @property
+    def allowed_missing(self) -> int:
+        """How many of the selected sites may drop out, where the sum alone has the whole noise."""
+        return 0
+
+    def grid(self, release: Release, asked: int, bits: int, length: int) -> NoisyGrid | None:
+        """The grid that sites round their updates to, and add their noise on, where they do so.
+
+        Args:
+            release: what each of the ``asked`` sites releases in a round.
+            bits: of a level.
+            length: how many values a site sends.
+
+        Raises:
+            ConsiliumError: there are too few bits for this much noise.
+        """
+        return None
+
+    def refuse_too_little_noise(self, asked: int, arrived: int) -> None:
+        """At a site, before it helps to open a sum of ``arrived`` of the ``asked`` sites.
+
+        Raises:
+            ConsiliumError: more have dropped out than the guarantee allows.
+        """
 
     def next_clip(self, clip: float, below: float) -> float:
         """That of the round after one with ``clip``; ``below`` is the mean of what sites sent."""

@@ -46,6 +46,11 @@ class DistributedSiteLevel(Private):
     mechanism: ClassVar[str] = RDP_ONLY
     noise_in_sum: ClassVar[bool] = True
 
+    @property
+    def allowed_missing(self) -> int:
+        """``missing``."""
+        return self.missing
+
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
         """One mechanism a round, on all that the site has."""
         return 1.0, 1

@@ -10,7 +10,7 @@ from torch import nn
 from federated.compression import Agreed
 from federated.configuration.experiment import Experiment
 from federated.data.partition import CaseCounts
-from federated.privacy import DistributedSiteLevel, Private
+from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.rounds.participation import participation, select_sites
@@ -80,8 +80,9 @@ class RunContext:
             ConsiliumError: there are too few bits for this much noise.
         """
         privacy, bits = self.experiment.privacy, self.experiment.compression.bits
-        if not isinstance(privacy, DistributedSiteLevel):
+        if not privacy.noise_in_sum:
             return None
+        # Without bits there is no such privacy: the configuration refuses it.
         assert bits is not None
         asked = self.experiment.sites.asked_of(len(self.sites))
         length = sent_length(self.experiment, layout)
@@ -93,10 +94,8 @@ class RunContext:
         Raises:
             ConsiliumError: more have dropped out than its privacy allows.
         """
-        privacy = self.experiment.privacy
-        if isinstance(privacy, DistributedSiteLevel):
-            asked = self.experiment.sites.asked_of(len(self.sites))
-            privacy.refuse_too_little_noise(asked, responded)
+        asked = self.experiment.sites.asked_of(len(self.sites))
+        self.experiment.privacy.refuse_too_little_noise(asked, responded)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from federated.configuration.experiment import Experiment
-from federated.privacy import DistributedSiteLevel, Private
+from federated.privacy import Private
 from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
 from federated.privacy.patients import most_of_one
@@ -139,6 +139,6 @@ def summarise_privacy(
         **most,
         "accountant": privacy.accountant,
         "noise": privacy.noise,
-        "missing": privacy.missing if isinstance(privacy, DistributedSiteLevel) else 0,
+        "missing": privacy.allowed_missing,
         "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
     }

@@ -22,6 +22,10 @@ def set_mu(copy, mu: float) -> None:
     (copy / "params.yaml").write_text(yaml.safe_dump(params))
 
 
+def edited(path) -> None:
+    path.write_text(path.read_text() + "# A comment.\n")
+
+
 def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
     environment["PREFECT_API_URL"] = prefect_server
     call("git", "init", "--quiet")
@@ -35,6 +39,12 @@ def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
     assert "auc" in call("dvc", "metrics", "show")
 
     assert ran(call("dvc", "repro", "evaluate@demo")) == []
+
+    for elsewhere in ("protection/plain.py", "stages/overlays.py", "comparison/table.py"):
+        edited(copy / "federated" / elsewhere)
+    assert ran(call("dvc", "repro", "evaluate@demo")) == []
+    edited(copy / "federated" / "strategies" / "fedprox.py")
+    assert ran(call("dvc", "repro", "evaluate@demo")) == ["train@demo"]  # to the same weights
 
     set_mu(copy, 5.0)
     assert ran(call("dvc", "repro", "evaluate@demo")) == ["train@demo", "evaluate@demo"]
