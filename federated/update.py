@@ -23,6 +23,8 @@ Numbers = Vector | Levels
 Positions = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
 Arrays = Mapping[str, npt.NDArray[Any]]
+# Numbers by name that are summed beside an update.
+Scalars = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -96,22 +98,22 @@ class ModelUpdate:
     """What a site has to send of a round, from ``cases`` training cases.
 
     ``vector`` begins with Δ_k = w_k − w on the shared values; a strategy may let more follow.
-    ``below`` is released with it where the clipping norm follows a quantile: ½ or −½ by whether the
-    update was at most as long as that norm, with noise.
+    ``scalars`` are numbers that are released with it and summed beside it, such as whether the
+    update was at most as long as a clipping norm that follows a quantile.
     """
 
     site: str
     round_number: int
     cases: int
     vector: Vector
-    below: float = 0.0
+    scalars: Scalars = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CompressedUpdate:
     """An update as it is sent: ``numbers`` at the positions that the compression keeps.
 
-    ``weight`` is n_k / Σn over the sites asked in this round and already applied, to ``below`` as
+    ``weight`` is n_k / Σn over the sites asked in this round and already applied, to ``scalars`` as
     well. ``length`` is the length of the uncompressed vector. ``positions`` are there only if the
     site chose them.
     """
@@ -123,7 +125,7 @@ class CompressedUpdate:
     length: int
     numbers: Numbers
     positions: Positions | None = None
-    below: float = 0.0
+    scalars: Scalars = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,9 +133,9 @@ class Payload:
     """Bytes that leave a site or, as the sum of those, the coordinator.
 
     The content is weighted, so the coordinator only adds; who reads the sum divides by ``weight``,
-    which is n_k / Σn of a site, added up in the sum, as ``below`` is. ``scheme`` and ``encoding``
-    say how ``length`` numbers became ``body``; ``context`` is the fingerprint of the key, where
-    there is one. All but ``body`` is in the clear.
+    which is n_k / Σn of a site, added up in the sum, as ``scalars`` are. ``scheme`` and
+    ``encoding`` say how ``length`` numbers became ``body``; ``context`` is the fingerprint of the
+    key, where there is one. All but ``body`` is in the clear.
     """
 
     site: str
@@ -145,7 +147,7 @@ class Payload:
     length: int
     body: npt.NDArray[np.uint8]
     positions: Positions | None = None
-    below: float = 0.0
+    scalars: Scalars = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

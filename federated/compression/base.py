@@ -161,7 +161,7 @@ class Compression(Settings):
             agreed.length,
             numbers,
             None if self.same_positions else positions,
-            weight * update.below,
+            {name: weight * value for name, value in update.scalars.items()},
         )
         return compressed, kept
 

@@ -14,7 +14,7 @@ from federated.privacy.accounting import Accountant, Release, noise_multiplier_f
 from federated.privacy.discrete_gaussian import NoisyGrid
 from federated.privacy.noise import SecretRandom
 from federated.settings.base import Settings, Unit
-from federated.update import Vector
+from federated.update import Scalars, Vector
 
 
 class Privacy(Settings):
@@ -54,8 +54,8 @@ class Privacy(Settings):
             ConsiliumError: more have dropped out than the guarantee allows.
         """
 
-    def next_clip(self, clip: float, below: float) -> float:
-        """That of the round after one with ``clip``; ``below`` is the mean of what sites sent."""
+    def next_clip(self, clip: float, means: Scalars) -> float:
+        """That of the round after one with ``clip``; ``means`` are those of the sites' scalars."""
         return clip
 
 
@@ -144,9 +144,9 @@ class Private(Privacy):
 
     def protect_update(
         self, update: Vector, release: Release, clip: float, random: SecretRandom
-    ) -> tuple[Vector, float]:
-        """What a site sends instead of its update, and ``ModelUpdate.below``."""
-        return update, 0.0
+    ) -> tuple[Vector, Scalars]:
+        """What a site sends instead of its update, and ``ModelUpdate.scalars``."""
+        return update, {}
 
     def update_noise(self, release: Release, clip: float) -> float:
         """The standard deviation of the noise in each value of an update, before its weight."""

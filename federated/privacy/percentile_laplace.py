@@ -21,7 +21,7 @@ from federated.privacy.accounting import UNACCOUNTED, Release
 from federated.privacy.base import Private
 from federated.privacy.noise import SecretRandom
 from federated.settings.base import Unit
-from federated.update import Vector
+from federated.update import Scalars, Vector
 
 
 class PercentileLaplace(Private):
@@ -52,7 +52,7 @@ class PercentileLaplace(Private):
 
     def protect_update(
         self, update: Vector, release: Release, clip: float, random: SecretRandom
-    ) -> tuple[Vector, float]:
+    ) -> tuple[Vector, Scalars]:
         """The values clipped at their percentile, each with noise of its own."""
         threshold = min(clip, float(np.percentile(np.abs(update), self.percentile)))
         # The inverse of Laplace's distribution function, at uniform numbers.
@@ -60,7 +60,7 @@ class PercentileLaplace(Private):
         noise = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
         scale = release.noise_multiplier * threshold
         noised = np.clip(update, -threshold, threshold) + scale * noise
-        return noised.astype(np.float32), 0.0
+        return noised.astype(np.float32), {}
 
     def warnings(self, cases: int, sites: int) -> list[str]:
         """That there is no guarantee."""

@@ -26,10 +26,13 @@ from federated.privacy.adaptive_clipping import SITE_SENSITIVITY, AdaptiveClippi
 from federated.privacy.base import Private
 from federated.privacy.noise import SecretRandom
 from federated.settings.base import Unit
-from federated.update import Vector
+from federated.update import Scalars, Vector
 
 # Of the norms that a site counts in a round: that of its update.
 ONE_NORM = 1.0
+
+# The scalar by which the clipping norm follows a quantile (b_i of Andrew et al. 2021), less ½.
+BELOW_CLIP = "below_clip"
 
 
 class SiteLevel(Private):
@@ -49,10 +52,10 @@ class SiteLevel(Private):
         """C, where it changes."""
         return self.clip if self.adaptive else None
 
-    def next_clip(self, clip: float, below: float) -> float:
-        """C after a round in which a share ½ + ``below`` of the sites' norms was at most C."""
+    def next_clip(self, clip: float, means: Scalars) -> float:
+        """C after a round in which a share ½ + ``means[BELOW_CLIP]`` of norms was at most C."""
         assert self.adaptive is not None
-        return self.adaptive.next_norm(clip, below + 0.5)
+        return self.adaptive.next_norm(clip, means[BELOW_CLIP] + 0.5)
 
     def update_noise(self, release: Release, clip: float) -> float:
         """σC; with ``adaptive`` a little more, since the count is released too."""
@@ -63,18 +66,19 @@ class SiteLevel(Private):
 
     def protect_update(
         self, update: Vector, release: Release, clip: float, random: SecretRandom
-    ) -> tuple[Vector, float]:
+    ) -> tuple[Vector, Scalars]:
         """The clipped and noised update; and ±½ with noise, by whether it was at most C long."""
         clipped = clip_to(update, clip)
         noise = random.normal(update.shape)
         noised = (clipped + self.update_noise(release, clip) * noise).astype(np.float32)
         if self.adaptive is None:
-            return noised, 0.0
+            return noised, {}
         count_noise = self.adaptive.noise_of_count(
             release.noise_multiplier, ONE_NORM, SITE_SENSITIVITY
         )
-        whether = 0.5 if clipped is update else -0.5
-        return noised, whether + count_noise * float(random.normal((1,))[0])
+        indicator = 0.5 if clipped is update else -0.5
+        noise_of_it = count_noise * float(random.normal((1,))[0])
+        return noised, {BELOW_CLIP: indicator + noise_of_it}
 
 
 def finite_or_zero(update: Vector) -> Vector:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -49,7 +49,7 @@ class Sum:
     content: Any
     header: Payload | None = None
     weight: float = 0.0
-    below: float = 0.0
+    scalars: dict[str, float] = field(default_factory=dict)
 
 
 class Protection(Settings):
@@ -211,7 +211,8 @@ def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> N
 def count(running: Sum, payload: Payload) -> None:
     """Count a payload whose body was added, with what it has in the clear."""
     running.weight += payload.weight
-    running.below += payload.below
+    for name, value in payload.scalars.items():
+        running.scalars[name] = running.scalars.get(name, 0.0) + value
     running.header = payload
 
 
@@ -223,5 +224,5 @@ def closed(running: Sum, body: npt.NDArray[np.uint8], **changes: Any) -> Payload
     """
     if running.header is None or running.weight <= 0:
         raise ConsiliumError("No update arrived in this round, so there is no mean to apply.")
-    total = replace(running.header, site=SUM, weight=running.weight, below=running.below)
+    total = replace(running.header, site=SUM, weight=running.weight, scalars=running.scalars)
     return replace(total, body=body, **changes)

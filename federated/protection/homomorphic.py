@@ -50,7 +50,7 @@ def encrypt(
         key.public.fingerprint,
         len(update.numbers),
         join(parts),
-        below=update.below,
+        scalars=update.scalars,
     )
 
 

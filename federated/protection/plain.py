@@ -36,7 +36,7 @@ class Plain(Protection):
             update.length if update.positions is not None else len(update.numbers),
             body,
             update.positions,
-            update.below,
+            update.scalars,
         )
 
     def open_sum(self, length: int, round_number: int, context: Any = None) -> Sum:

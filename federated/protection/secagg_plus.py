@@ -158,7 +158,7 @@ class SecAggPlus(HiddenUpdates):
             now.fingerprint,
             len(masked),
             masked.view(np.uint8),
-            below=update.below,
+            scalars=update.scalars,
         )
 
     def open_sum(self, length: int, round_number: int, context: Round) -> Sum:

@@ -63,6 +63,7 @@ def next_state(
     weights[layout.shared] = after.weights
     clip = state.clip
     if clip is not None:
-        clip = experiment.privacy.next_clip(clip, total.below / total.weight)
+        means = {name: value / total.weight for name, value in total.scalars.items()}
+        clip = experiment.privacy.next_clip(clip, means)
     number = context.round_number
     return RoundState(number, weights, layout, after.broadcast, learned, clip), after.memory

@@ -22,7 +22,7 @@ from federated.training.masked_rule import MaskedRule
 from federated.training.objective import Loss
 from federated.training.optimization import local_work
 from federated.training.rule import LocalData, LocalPass, LocalRule, LocalWork
-from federated.update import Arrays, Flags, ModelUpdate, Vector
+from federated.update import Arrays, Flags, ModelUpdate, Scalars, Vector
 
 # In a site's memory, its clipping norm, where that is its own and changes.
 CLIP = "clipping norm"
@@ -53,8 +53,8 @@ class PrivateRound:
             clip=self.clip,
         )
 
-    def protect_update(self, update: Vector) -> tuple[Vector, float]:
-        """What the site sends instead of its update, and ``ModelUpdate.below``."""
+    def protect_update(self, update: Vector) -> tuple[Vector, Scalars]:
+        """What the site sends instead of its update, and ``ModelUpdate.scalars``."""
         return self.privacy.protect_update(update, self.release, self.clip, self.random)
 
 
@@ -201,13 +201,13 @@ def train_round(
         lambda rule: rule.look(task.model, task.local_data(start)),
     )
     sent, kept = finished(experiment.strategy, start, ended, rules, task.work, moves)
-    below = 0.0
+    scalars: Scalars = {}
     if private:
-        sent, below = private.protect_update(sent)
+        sent, scalars = private.protect_update(sent)
     elif privacy.noise_in_sum:
         sent = finite_or_zero(sent)
     if result.clip is not None:
         # An outcome of the mechanism, as the update is: it tells no more.
         kept = {**kept, CLIP: np.array([result.clip], np.float32)}
-    update = ModelUpdate(start.name, start.round_number, len(task.cases), sent, below)
+    update = ModelUpdate(start.name, start.round_number, len(task.cases), sent, scalars)
     return update, kept, result.loss

@@ -30,7 +30,7 @@ LARGEST_WEIGHT = 1 + 1e-6
 
 PAYLOAD_FIELDS: Mapping[str, type] = {
     **{"site": str, "round_number": int, "weight": float, "scheme": str, "encoding": str},
-    **{"context": str, "length": int, "below": float},
+    **{"context": str, "length": int, "scalars": dict},
 }
 STATE_FIELDS: Mapping[str, type] = {
     **{"round_number": int, "layout": list, "personal": list, "clip": object},
@@ -108,14 +108,14 @@ def pack_update(update: ModelUpdate) -> bytes:
         "site": update.site,
         "round_number": update.round_number,
         "cases": update.cases,
-        "below": update.below,
+        "scalars": dict(update.scalars),
     }
     return _packed("update", {"vector": update.vector}, header)
 
 
 def read_update(path: Path) -> ModelUpdate:
     """Read an update of :func:`pack_update`."""
-    fields = {"site": str, "round_number": int, "cases": int, "below": float}
+    fields = {"site": str, "round_number": int, "cases": int, "scalars": dict}
     arrays, header = _read(path, "update", fields)
     _expect(path, arrays, {"vector": ["float32"]})
     return ModelUpdate(vector=arrays["vector"], **header)
@@ -129,7 +129,7 @@ def pack_compressed(update: CompressedUpdate) -> bytes:
         "cases": update.cases,
         "weight": update.weight,
         "length": update.length,
-        "below": update.below,
+        "scalars": dict(update.scalars),
     }
     return _packed("compressed", {"numbers": update.numbers} | _positions(update), header)
 
@@ -138,7 +138,7 @@ def read_compressed(path: Path) -> CompressedUpdate:
     """Read an update of :func:`pack_compressed`."""
     fields = {
         **{"site": str, "round_number": int, "cases": int, "weight": float, "length": int},
-        "below": float,
+        "scalars": dict,
     }
     arrays, header = _read(path, "compressed", fields)
     kinds = {"numbers": ["float32", "int32"], "positions": ["uint32"]}
@@ -157,7 +157,7 @@ def write_payload(path: Path, payload: Payload) -> int:
         "encoding": payload.encoding,
         "context": payload.context,
         "length": payload.length,
-        "below": payload.below,
+        "scalars": dict(payload.scalars),
     }
     _write(path, "payload", {"body": payload.body} | _positions(payload), header)
     return path.stat().st_size

@@ -19,6 +19,8 @@ from federated.errors import ConsiliumError
 MOST_HEADER = 32 * 2**20
 LENGTH_BYTES = 8
 # Larger counts are no counts of anything here, and would not fit an index.
+# Numbers that travel beside an update.
+MOST_SCALARS = 64
 LARGEST_INTEGER = 2**53
 
 
@@ -63,8 +65,8 @@ def open_tensors(path: Path | str, framework: str, most: int = MOST_HEADER) -> I
 def read_fields(text: str | None, kinds: Mapping[str, type]) -> dict[str, Any]:
     """A JSON object with exactly the keys of ``kinds``, each with a value of that kind.
 
-    ``float`` takes whole numbers too, and no number is infinite or NaN; ``int`` is from 0 to 2^53;
-    ``object`` is anything, and ``None`` where it is missing.
+    ``float`` takes whole numbers too, and no number is infinite or NaN; ``dict`` is such numbers by
+    name; ``int`` is from 0 to 2^53; ``object`` is anything, and ``None`` where it is missing.
 
     Raises:
         ValueError: says what is missing, not known or of another kind.
@@ -88,6 +90,9 @@ def read_fields(text: str | None, kinds: Mapping[str, type]) -> dict[str, Any]:
 
 
 def _is(value: Any, kind: type) -> bool:
+    if kind is dict:
+        numbers = isinstance(value, dict) and len(value) <= MOST_SCALARS
+        return numbers and all(_is(number, float) for number in value.values())
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
     if kind is int:

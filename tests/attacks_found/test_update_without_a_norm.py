@@ -25,9 +25,10 @@ MECHANISMS = {
 def test_what_is_sent_of_it_is_noise_alone(value, adaptive):
     privacy = SiteLevel(clip=1.0, noise_multiplier=1.0, adaptive=adaptive)
     update = np.array([value, 1.0, 2.0], np.float32)
-    sent, below = privacy.protect_update(update, Release(1.0, 1.0, 1), 1.0, fresh_random())
+    sent, scalars = privacy.protect_update(update, Release(1.0, 1.0, 1), 1.0, fresh_random())
     assert np.isfinite(sent).all()
-    assert np.isfinite(below)
+    assert np.isfinite(list(scalars.values())).all()
+    assert bool(scalars) == (adaptive is not None)
 
 
 @pytest.mark.usefixtures("project")

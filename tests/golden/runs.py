@@ -1,8 +1,9 @@
 """Run the golden configurations: ``python -m tests.golden.runs OUT [--only NAME]``.
 
-OUT gets, for each of them, SHA-256 of the final weights and what was measured. It is started with
+OUT gets, for each of them, SHA-256 of the final weights and what was measured. They run with
 :data:`PLAIN`, in which torch, oneDNN, MKL, numpy and the C library use no instructions that only
-some processors have, so that other machines find the same bits.
+some processors have, so that as few machines as can be find other bits. Where results are meant to
+change, OUT is ``tests/golden/recorded.json``; the commit says why.
 """
 
 import argparse
@@ -34,16 +35,36 @@ QUIET: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GX_ANALYTICS_ENABLED": "false",
 }
+# Beginnings of the names of instructions that libraries choose kernels by.
+VECTOR = ("avx", "amx", "fma", "sse4")
 # Numbers of summary.json that are results, and not times, sizes or names.
 MEASURED = ("metrics", "kept_round", "rounds_done", "data_source")
 
 
 def fingerprint() -> dict[str, str]:
-    """What else the bits of a result hang on."""
+    """What else the bits of a result may hang on: versions, and the kind of processor."""
     import numpy
     import torch
 
-    return {"machine": platform.machine(), "torch": torch.__version__, "numpy": numpy.__version__}
+    return {
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "kind": _kind_of_processor(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def _kind_of_processor() -> str:
+    """Its maker, family and instructions, as Linux tells them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in told.items()}
+    kept = [facts.get(key, "") for key in ("vendor_id", "cpu family")]
+    vector = sorted(flag for flag in facts.get("flags", "").split() if flag.startswith(VECTOR))
+    return " ".join([*kept, *vector])
 
 
 def run_all(out: Path, only: str | None = None) -> None:

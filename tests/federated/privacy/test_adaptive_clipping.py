@@ -13,6 +13,7 @@ from federated.privacy import DPSGD, SiteLevel
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.noise import SecretRandom
+from federated.privacy.site_level import BELOW_CLIP
 from federated.training.objective import Objective
 from models import build_model
 from tests.conftest import PROJECT
@@ -157,25 +158,27 @@ class TestSiteLevel:
         sent, _ = self.sent(update)
         noise = (sent - update * 2 / np.linalg.norm(update)).std() / 2
         counts = [
-            self.sent(update[:1], key=bytes([n % 256, n // 256] * 16))[1] for n in range(4000)
+            self.sent(update[:1], key=bytes([n % 256, n // 256] * 16))[1][BELOW_CLIP]
+            for n in range(4000)
         ]
         count_noise = np.std(counts)
         assert noise == pytest.approx(self.ADAPTIVE.adaptive.noise_of_sum(1.5, 1, 1.0), rel=0.02)
         # Theorem 1 with a bit of sensitivity 1: z⁻² = z_Δ⁻² + σ_b⁻².
         assert noise**-2 + count_noise**-2 == pytest.approx(1.5**-2, rel=0.03)
         assert np.mean(counts) == pytest.approx(0.5, abs=0.3)  # 1 is at most 2 long
-        long = [self.sent(update, key=bytes([n] * 32))[1] for n in range(200)]
+        long = [self.sent(update, key=bytes([n] * 32))[1][BELOW_CLIP] for n in range(200)]
         assert np.mean(long) == pytest.approx(-0.5, abs=1.3)
 
     def test_the_norm_follows_the_share_of_sites(self):
         assert self.ADAPTIVE.agreed_clip() == 2.0
-        assert self.ADAPTIVE.next_clip(2.0, 0.5) == pytest.approx(2 * np.exp(-0.2 * 0.5))
-        assert self.ADAPTIVE.next_clip(2.0, -0.5) == pytest.approx(2 * np.exp(0.2 * 0.5))
+        for share, exponent in ((0.5, -0.2 * 0.5), (-0.5, 0.2 * 0.5)):
+            expected = pytest.approx(2 * np.exp(exponent))
+            assert self.ADAPTIVE.next_clip(2.0, {BELOW_CLIP: share}) == expected
 
     def test_without_adaptation_nothing_is_counted(self):
         fixed = SiteLevel(clip=2.0, noise_multiplier=1.5)
         assert fixed.agreed_clip() is None
-        assert self.sent(np.ones(4, np.float32), privacy=fixed)[1] == 0
+        assert self.sent(np.ones(4, np.float32), privacy=fixed)[1] == {}
 
 
 class Constant(SecretRandom):
@@ -207,8 +210,8 @@ class TestTheExtremePair:
         zero, long = np.zeros(1, np.float32), np.full(1, 5 * privacy.clip, np.float32)
 
         def sent(update, value):
-            noised, below = privacy.protect_update(update, release, privacy.clip, Constant(value))
-            return np.array([*noised, below], np.float64)
+            noised, scalars = privacy.protect_update(update, release, privacy.clip, Constant(value))
+            return np.array([*noised, *scalars.values()], np.float64)
 
         deviations = sent(zero, 1) - sent(zero, 0)
         np.testing.assert_allclose(deviations, sent(long, 1) - sent(long, 0), rtol=1e-5)

@@ -50,8 +50,8 @@ class TestSiteLevel:
         privacy = SiteLevel(clip=2.0, noise_multiplier=1.5)
         update = np.full(100_000, 1.0, np.float32)
         planned = privacy.plan(100, 7, 16, 20)
-        sent, below = privacy.protect_update(update, planned, 2.0, SecretRandom(KEY))
-        assert below == 0
+        sent, scalars = privacy.protect_update(update, planned, 2.0, SecretRandom(KEY))
+        assert scalars == {}
         assert sent.dtype == np.float32
         noise = sent - clip_to(update, 2.0)
         assert noise.std() == pytest.approx(3.0, rel=0.02)

@@ -205,7 +205,10 @@ class TestPayloads:
             {"weight": 0},
             {"weight": 7.0},
             {"weight": "1"},
-            {"below": float("nan")},
+            {"scalars": {"below_clip": float("nan")}},
+            {"scalars": {"below_clip": "1"}},
+            {"scalars": [1.0]},
+            {"scalars": {str(number): 0.0 for number in range(65)}},
             {"round_number": True},
             {"site": 3},
             {"scheme": None},
@@ -217,7 +220,7 @@ class TestPayloads:
         path = payload_file(tmp_path)
         header = {
             **{"site": "site-00", "round_number": 1, "weight": 0.5, "scheme": "plain"},
-            **{"encoding": "float32", "context": "", "length": 10, "below": 0.0},
+            **{"encoding": "float32", "context": "", "length": 10, "scalars": {}},
         }
         text = json.dumps(header | change)
         rewrite_metadata(path, lambda metadata: metadata.update(header=text))
