@@ -36,7 +36,7 @@ from federated.privacy.case_gradients import Mode
 from federated.privacy.noise import SecretRandom
 from federated.run.memory import keep_freed_memory
 from federated.settings.sections import TrainingSettings
-from federated.training.loop import choose_device, place, train
+from federated.training.loop import Turn, choose_device, place, train
 from federated.training.rule import LocalRule
 from models import build_model
 
@@ -93,11 +93,7 @@ def epoch(
         settings,
         LocalRule(),
         make_loss(drawn, settings, dataset_info(SETS[network]), where),
-        seed=0,
-        round_number=1,
-        rounds=1,
-        site="benchmark",
-        device=where,
+        Turn(0, "benchmark", 1, 1),
         private=make,
     )
     if where.type == "cuda":

@@ -32,7 +32,7 @@ from federated.settings.sections import TrainingSettings
 from federated.strategies import ResFIM
 from federated.strategies.base import SiteStart
 from federated.strategies.resfim.spectral_style import style_of
-from federated.training.loop import place, train
+from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalData, LocalRule
 from federated.update import Layout
 from federated.weights.build import new_model
@@ -106,11 +106,7 @@ def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
             settings,
             LocalRule(),
             loss,
-            seed=0,
-            round_number=1,
-            rounds=1,
-            site="benchmark",
-            device=CPU,
+            Turn(0, "benchmark", 1, 1),
         )
     seconds = time.perf_counter() - started
     return seconds, max(0.0, peak_rss_mb() - resident), 4 * layout.size / 2**20

@@ -26,7 +26,7 @@ from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD, Private, SiteLevel
 from federated.privacy.noise import seeded_random
-from federated.training.loop import place, train
+from federated.training.loop import Turn, place, train
 from federated.training.optimization import local_work
 from federated.training.rule import LocalRule
 from federated.update import Layout, Vector
@@ -77,11 +77,7 @@ class Federation:
             experiment.training,
             LocalRule(),
             make_loss(cases, experiment.training, self.dataset.info, device),
-            seed=experiment.seed,
-            round_number=1,
-            rounds=experiment.rounds,
-            site=site,
-            device=device,
+            Turn(experiment.seed, site, 1, experiment.rounds),
             private=make,
         )
         update = self.layout.flatten(self.model) - self.start

@@ -25,7 +25,7 @@ from federated.data.tables import site_tables
 from federated.learning import SEGMENTATION
 from federated.run.memory import keep_freed_memory, peak_rss_mb
 from federated.settings.sections import SitesSettings
-from federated.training.loop import place, train
+from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
 from federated.weights.build import new_model
 
@@ -68,11 +68,7 @@ def main() -> None:
             experiment.training,
             LocalRule(),
             loss,
-            seed=0,
-            round_number=1,
-            rounds=1,
-            site=site,
-            device=device,
+            Turn(0, site, 1, 1),
         )
         tell(f"one epoch of patches of {family.shape[0]}^3")
         for split in SPLITS[1:]:

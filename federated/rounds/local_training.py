@@ -17,7 +17,7 @@ from federated.privacy.noise import SecretRandom
 from federated.privacy.site_level import finite_or_zero
 from federated.randomness import torch_generator
 from federated.strategies.base import SiteStart, Strategy
-from federated.training.loop import LocalResult, MakeGradients, has_batch_norm, train
+from federated.training.loop import LocalResult, MakeGradients, Turn, has_batch_norm, train
 from federated.training.masked_rule import MaskedRule
 from federated.training.objective import Loss
 from federated.training.optimization import local_work
@@ -174,6 +174,8 @@ def train_round(
 
     def train_pass(one: LocalPass, rule: LocalRule, number: int | None) -> LocalResult:
         last = number is None
+        # The passes before the last draw other batches.
+        purpose = "local training" if last else f"local training, pass {number}"
         own = {"local_epochs": one.epochs, "local_steps": None} if one.epochs else {}
         return train(
             task.model,
@@ -181,13 +183,7 @@ def train_round(
             settings.model_copy(update=own),
             rule if moves is None or not last else MaskedRule(rule, layout, moves),
             task.loss,
-            seed=experiment.seed,
-            round_number=start.round_number,
-            rounds=start.rounds,
-            site=start.name,
-            # The passes before the last draw other batches.
-            purpose="local training" if last else f"local training, pass {number}",
-            device=task.device,
+            Turn(experiment.seed, start.name, start.round_number, start.rounds, purpose),
             private=private.make_gradients(task.cases) if private else None,
             # Of a private site even that it stopped would be told.
             stop_diverged=privacy.unit is None,

@@ -24,7 +24,7 @@ from federated.stages.local_train import local_task
 from federated.stages.share_style import other_styles
 from federated.stages.worker import site_cases, worker_context
 from federated.strategies.base import SiteStart
-from federated.training.loop import train
+from federated.training.loop import Turn, train
 from federated.training.masked_rule import MaskedRule
 from federated.training.rule import LocalRule
 from federated.update import Vector
@@ -111,11 +111,7 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
             experiment.training,
             MaskedRule(LocalRule(), layout, movable),
             task.loss,
-            seed=experiment.seed,
-            round_number=number,
-            rounds=rounds,
-            site=site,
-            device=task.device,
+            Turn(experiment.seed, site, number, rounds),
         )
         weights = layout.flatten(model)
         weights[~movable] = state.weights[~movable]  # weight decay touches every value

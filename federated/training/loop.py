@@ -68,6 +68,31 @@ class LocalResult:
     clip: float | None = None
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Which turn of training it is, which decides all that is drawn and the learning rate.
+
+    Args:
+        seed: the experiment's.
+        site: who trains.
+        round_number: from 1.
+        rounds: how many there are in all.
+        purpose: what the generator is for, where a site trains more than once in a round.
+    """
+
+    seed: int
+    site: str
+    round_number: int = 1
+    rounds: int = 1
+    purpose: str = "local training"
+
+    def generator(self) -> torch.Generator:
+        """A generator that depends on the turn alone."""
+        return torch_generator(
+            self.seed, purpose=self.purpose, round_number=self.round_number, site=self.site
+        )
+
+
 def choose_device(setting: str, worker: int = 0) -> torch.device:
     """The device for a setting; with several GPUs, workers share them in turn.
 
@@ -101,26 +126,24 @@ def train(
     settings: TrainingSettings,
     rule: LocalRule,
     loss: Loss,
+    turn: Turn,
     *,
-    seed: int,
-    round_number: int,
-    rounds: int,
-    site: str,
-    device: torch.device,
     private: MakeGradients | None = None,
-    purpose: str = "local training",
     stop_diverged: bool = True,
 ) -> LocalResult:
     """Train ``model`` in place on a site's training cases, for a round's epochs or steps.
 
-    Order of cases and augmentation come from a generator of (seed, round, site, purpose), so that
-    the result does not depend on which worker runs it; private training draws both case by case,
-    from the site's secret. The optimiser starts afresh each round.
+    Order of cases and augmentation come from the generator of the turn, so that the result does not
+    depend on which worker runs it; private training draws both case by case, from the site's
+    secret. The optimiser starts afresh each round.
 
     Args:
+        model: on the device that it is trained on.
         cases: at least one.
+        settings: those of the local loop.
         rule: what the strategy changes in a step.
         loss: of the task.
+        turn: which turn of training it is.
         private: makes what computes gradients instead, which then also draws the batches and all
             that is random about their cases.
         stop_diverged: whether a loss that is no longer finite is an error.
@@ -128,10 +151,11 @@ def train(
     Raises:
         ConsiliumError: the loss is no longer finite, or the device has no such precision.
     """
-    generator = torch_generator(seed, purpose=purpose, round_number=round_number, site=site)
+    generator, round_number = turn.generator(), turn.round_number
+    device = next(model.parameters()).device
     model.train()
     freeze(model, trained_parameters(model, settings, round_number))
-    optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, rounds))
+    optimizer = make_optimizer(model, settings, learning_rate(settings, round_number, turn.rounds))
     precision = _Precision(settings.precision, device)
     gradients = private(model, optimizer) if private is not None else None
 
@@ -166,7 +190,7 @@ def train(
     mean_loss = loss_sum / drawn
     if stop_diverged and not np.isfinite(mean_loss):
         raise ConsiliumError(
-            f"Training at {site} in round {round_number} diverged: the loss is {mean_loss}. "
+            f"Training at {turn.site} in round {round_number} diverged: the loss is {mean_loss}. "
             "Lower training.lr."
         )
     return LocalResult(mean_loss, steps)

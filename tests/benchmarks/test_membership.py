@@ -13,7 +13,7 @@ from federated.learning.classification import make_loss
 from federated.privacy import DPSGD
 from federated.privacy.noise import SecretRandom
 from federated.settings.sections import TrainingSettings
-from federated.training.loop import place, train
+from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
 from federated.update import Layout
 from models import build_model
@@ -49,7 +49,6 @@ def sent_by(model, cases, privacy=None):
             random=random,
         )
     settings = TrainingSettings(optimizer="sgd", lr=0.01, momentum=0, batch_size=4, augment="none")
-    given = {"seed": 0, "round_number": 1, "rounds": 1, "device": CPU}
     own = LabelledImages(IMAGES[cases], LABELS[cases])
     train(
         model,
@@ -57,9 +56,8 @@ def sent_by(model, cases, privacy=None):
         settings,
         LocalRule(),
         make_loss(own, settings, INFO, CPU),
-        site="x",
+        Turn(0, "x"),
         private=private,
-        **given,
     )
     update = layout.flatten(model) - start
     layout.load(model, start)

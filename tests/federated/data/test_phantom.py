@@ -9,7 +9,7 @@ from federated.data.medmnist import phantom
 from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.learning.classification import make_loss, predict
 from federated.settings.sections import DataSettings, TrainingSettings
-from federated.training.loop import place, train
+from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
 from models import build_model
 
@@ -77,11 +77,7 @@ def test_the_small_net_learns_the_phantom_well_but_not_perfectly(tmp_path):
         how,
         LocalRule(),
         make_loss(cases, how, dataset.info, torch.device("cpu")),
-        seed=0,
-        round_number=1,
-        rounds=1,
-        site="central",
-        device=torch.device("cpu"),
+        Turn(0, "central", 1, 1),
     )
     predicted = predict(model, dataset.images["test"], torch.device("cpu"), 11).argmax(axis=1)
     accuracy = (predicted == dataset.labels["test"]).mean()

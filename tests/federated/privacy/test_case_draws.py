@@ -34,7 +34,7 @@ from federated.run.folder import RunFolder
 from federated.settings.sections import TrainingSettings
 from federated.stages import share_style as style_exchange
 from federated.strategies import FedAvg, ResFIM
-from federated.training.loop import train
+from federated.training.loop import Turn, train
 from federated.training.objective import Objective
 from federated.update import Layout
 from models import build_model
@@ -316,11 +316,7 @@ def trained(keep, augment, seed=0, dims=2):
         settings,
         FedAvg().local_rule(model, site_start(model)),
         cross_entropy,
-        seed=seed,
-        round_number=1,
-        rounds=1,
-        site="site-00",
-        device=torch.device("cpu"),
+        Turn(seed, "site-00", 1, 1),
         private=private.make_gradients(cases),
     )
     return (layout.flatten(model) - before) * len(keep)

@@ -13,7 +13,7 @@ from federated.privacy.dp_sgd import clipped
 from federated.privacy.noise import SecretRandom
 from federated.settings.sections import TrainingSettings
 from federated.strategies import FedAvg
-from federated.training.loop import train
+from federated.training.loop import Turn, train
 from federated.update import Layout
 from models import build_model, centring_of
 from tests.conftest import tiny_arrays
@@ -57,11 +57,7 @@ def mean_after(round_number=1, noise=None, rate=1.0, steps=1, bound=None, key=b"
         settings,
         FedAvg().local_rule(model, site_start(model)),
         make_loss(CASES, settings, INFO, torch.device("cpu")),
-        seed=0,
-        round_number=round_number,
-        rounds=3,
-        site="site-00",
-        device=torch.device("cpu"),
+        Turn(0, "site-00", round_number, 3),
         private=private,
     )
     return layer.mean, result.steps, model

@@ -9,7 +9,7 @@ from federated.errors import ConsiliumError
 from federated.learning.classification import make_loss, predict
 from federated.settings.sections import TrainingSettings
 from federated.strategies import FedAvg, FedProx
-from federated.training.loop import choose_device, place, train
+from federated.training.loop import Turn, choose_device, place, train
 from federated.training.masked_rule import MaskedRule
 from federated.training.optimization import learning_rate, local_work, make_optimizer
 from federated.update import Layout
@@ -37,11 +37,7 @@ def trained(strategy=None, site="site-00", round_number=1, images=IMAGES, norm="
         settings,
         rule,
         make_loss(cases, settings, INFO, CPU),
-        seed=0,
-        round_number=round_number,
-        rounds=10,
-        site=site,
-        device=CPU,
+        Turn(0, site, round_number, 10),
     )
     return Layout.of(model).flatten(model), result, model
 
