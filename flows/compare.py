@@ -96,6 +96,12 @@ def _run(cell: Cell, experiment: str, params: str, runs: str) -> RunFolder:
     if found and found.summary_path.is_file():
         tell(f"done before: {found.run_id}")
         return found
-    where = {"resume": found.run_id} if found else {"overrides": list(cell.overrides)}
-    folder = fl_round(experiment, params=params, runs=runs, register_model=False, **where)
+    folder = fl_round(
+        experiment,
+        overrides=None if found else list(cell.overrides),
+        resume=found.run_id if found else None,
+        params=params,
+        runs=runs,
+        register_model=False,
+    )
     return RunFolder(Path(folder))

@@ -21,8 +21,10 @@ from flows.ports import is_free
 from flows.preflight import require_servers_and_folders
 from flows.server import configured_api
 
-PACKAGES = ("torch", "prefect", "mlflow", "dvc", "great-expectations", "torchio", "medmnist")
-PACKAGES += ("opacus", "tenseal")
+PACKAGES = (
+    *("torch", "prefect", "mlflow", "dvc", "great-expectations", "torchio", "medmnist"),
+    *("opacus", "tenseal"),
+)
 LEAST_DISK_GB = 5
 # Whether it is as it should be, ``None`` where only an experiment of one's own choice needs it.
 Finding = tuple[bool | None, str]

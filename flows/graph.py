@@ -109,7 +109,7 @@ def _sum_up(
     protection.refuse_too_few(arrived[0], round_number, asked, arrived)
     aggregated = aggregate(root, round_number, arrived)
     if protection.keyed:
-        opened = decrypt(run.pool, root, arrived[0], round_number, arrived, aggregated)
+        opened = decrypt(run.pool, root, arrived[0], round_number, arrived, wait_for=[aggregated])
         return [opened], [aggregated]
     if protection.masked:
         answered, unmasked = unmask_sum(run, round_number, arrived)
@@ -126,7 +126,8 @@ def _evaluate(run: Run, round_number: int) -> tuple[list[StageResult], Evaluatio
     submitted = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
     predicted = [future.result() for future in submitted]
     info = run.prepared.dataset.info
-    return predicted, *evaluate(root, round_number, run.sites, info, predicted)
+    found = evaluate(root, round_number, run.sites, info, wait_for=predicted)
+    return predicted, *found
 
 
 def _report(run: Run, record: RoundRecord) -> float:
@@ -158,8 +159,18 @@ def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -
     chains: dict[str, list[PrefectFuture[StageResult]]] = {}
     for site in sorted(weights, key=lambda site: -weights[site]):
         trained = local_train.submit(run.pool, root, site, round_number)
-        compressed = compress.submit(run.pool, root, site, round_number, weights[site], trained)
-        encrypted = encrypt.submit(run.pool, root, site, round_number, compressed)
+        compressed = compress.submit(
+            run.pool,
+            root,
+            site,
+            round_number,
+            weights[site],
+            return_state=False,
+            wait_for=[trained],
+        )
+        encrypted = encrypt.submit(
+            run.pool, root, site, round_number, return_state=False, wait_for=[compressed]
+        )
         chains[site] = [trained, compressed, encrypted]
     finished = wait_for(run, round_number, chains)
     for site in finished.dropped:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from federated.configuration.experiment import Experiment
+from federated.data.dataset import SPLITS
 from federated.data.load import load, locate
 from federated.data.partition import Partition
 from federated.data.site_cases import SiteCases
@@ -210,8 +211,7 @@ def set_budget(holder: Holder, budget: Budget) -> Iterator[str]:
         )
     own = None
     if budget.site is not None:
-        splits = ("train", "val", "test")
-        own = [r for split in splits for r in holder.cases.records([budget.site], split)]
+        own = [r for split in SPLITS for r in holder.cases.records([budget.site], split)]
     holder.ledger.set_budget(budget, own)
     for site in [budget.site] if budget.site else sites:
         histories = holder.ledger.histories(holder.trained(site), budget.unit)

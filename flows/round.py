@@ -53,12 +53,13 @@ KEPT_IN_MLFLOW = (
 )
 # Threads only wait for the pool of workers, which does the work.
 THREADS = max(32, 4 * (os.cpu_count() or 1))
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=THREADS)
 
 
 @flow(
     name="fl-round",
     flow_run_name="{experiment}",
-    task_runner=ThreadPoolTaskRunner(max_workers=THREADS),
+    task_runner=RUNNER,
 )
 def fl_round(
     experiment: str,

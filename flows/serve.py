@@ -6,10 +6,12 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 from prefect import serve
-from prefect.deployments.runner import EntrypointType
+from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import temporary_settings
+from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
 from federated.configuration.load import experiment_names
@@ -112,12 +114,16 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
 
 
 def _serve_deployments(names: list[str], params: Path) -> None:
+    # Outside of an event loop it is no coroutine.
     deployments = [
-        fl_round.to_deployment(
-            name=name,
-            parameters={"experiment": name, "params": str(params)},
-            # By module, so that any folder with a params.yaml can be served from.
-            entrypoint_type=EntrypointType.MODULE_PATH,
+        cast(
+            RunnerDeployment,
+            fl_round.to_deployment(
+                name=name,
+                parameters={"experiment": name, "params": str(params)},
+                # By module, so that any folder with a params.yaml can be served from.
+                entrypoint_type=EntrypointType.MODULE_PATH,
+            ),
         )
         for name in names
     ]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from prefect.settings import (
@@ -157,7 +157,7 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: st
                 return
         time.sleep(0.1)
     state = "ended" if process.poll() is not None else "does not answer"
-    module = " ".join(map(str, list(process.args)[3:]))
+    module = " ".join(str(part) for part in cast(Sequence[str], process.args)[3:])
     raise ConsiliumError(
         f"The {name} server {state} instead of coming up at {health}. Run "
         f"`python -m {module}` to see why."

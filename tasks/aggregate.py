@@ -33,7 +33,6 @@ def decrypt(
     site: str,
     round_number: int,
     sites: list[str],
-    aggregated: Interval,  # noqa: ARG001 - orders the graph
 ) -> StageResult:
-    """Open the sum at a site, with the key that the coordinator has not, and write the state."""
+    """Open the sum of ``sites`` at a site, which has the key, and write the round's state."""
     return run_stage(pool, decrypt_site, run, site, round_number, sites)

@@ -12,13 +12,6 @@ from tasks.pool import run_stage
 
 
 @task(name="compress", task_run_name="compress[{site}] round {round_number}", cache_policy=NO_CACHE)
-def compress(
-    pool: Executor,
-    run: Path,
-    site: str,
-    round_number: int,
-    weight: float,
-    trained: StageResult,  # noqa: ARG001 - orders the graph
-) -> StageResult:
-    """Weight what ``trained`` reports by n_k / Σn, and compress it."""
+def compress(pool: Executor, run: Path, site: str, round_number: int, weight: float) -> StageResult:
+    """Weight a site's update by ``weight``, n_k / Σn, and compress it."""
     return run_stage(pool, compress_site, run, site, round_number, weight)

@@ -12,12 +12,6 @@ from tasks.pool import run_stage
 
 
 @task(name="encrypt", task_run_name="encrypt[{site}] round {round_number}", cache_policy=NO_CACHE)
-def encrypt(
-    pool: Executor,
-    run: Path,
-    site: str,
-    round_number: int,
-    compressed: StageResult,  # noqa: ARG001 - orders the graph
-) -> StageResult:
-    """Protect what ``compressed`` reports."""
+def encrypt(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
+    """Protect a site's compressed update."""
     return run_stage(pool, protect_site, run, site, round_number)

@@ -25,11 +25,7 @@ def evaluate_at_site(pool: Executor, run: Path, site: str, round_number: int) ->
 
 @task(name="evaluate-all", task_run_name="evaluate round {round_number}", cache_policy=NO_CACHE)
 def evaluate(
-    run: Path,
-    round_number: int,
-    sites: list[str],
-    info: DatasetInfo,
-    predicted: list[StageResult],  # noqa: ARG001 - orders the graph
+    run: Path, round_number: int, sites: list[str], info: DatasetInfo
 ) -> tuple[Evaluation, Interval]:
     """Metrics over all sites together and at each of them, and when they were computed."""
     started = time.time()

@@ -13,5 +13,6 @@ from tasks.pool import finished
 @task(name="join", task_run_name="join[{site}]", cache_policy=NO_CACHE)
 def join(pool: Executor, run: Path, federation: Path, site: str, rounds: int) -> Joined:
     """Train and evaluate the joining site; its weights lie in its folder afterwards."""
+    joined: Joined
     (joined,) = finished([pool.submit(join_site, run, federation, site, rounds)])
     return joined

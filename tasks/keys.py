@@ -19,6 +19,7 @@ from tasks.pool import finished
 @task(name="key", task_run_name="key", cache_policy=NO_CACHE)
 def key(pool: Executor, run: Path) -> PublicContext:
     """Write ``context.json`` of the run, from a key that stays at the sites."""
+    public: PublicContext
     (public,) = finished([pool.submit(prepare_key, run)])
     write_json(RunFolder(run).context_path, public.to_json())
     return public

@@ -61,6 +61,7 @@ def register_sites(
     """
     registry = client()
     common = registry.get_model_version(name, str(version))
+    assert common.source is not None
     registered = {}
     for site, value in values.items():
         own = site_model_name(name, site)

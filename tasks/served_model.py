@@ -9,8 +9,9 @@ does, which takes files.
 
 from typing import Any
 
-import mlflow
 import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 
 from federated.errors import ConsiliumError
 from federated.inference.model_input import CPU, case_of_array, class_images, segmented
@@ -18,7 +19,7 @@ from federated.learning.classification import predict
 from federated.weights.model_file import load_model, read_header
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):
+class ServedModel(PythonModel):
     """A network read from safetensors; ``params={"site": …}`` chooses a personalised one."""
 
     def load_context(self, context: Any) -> None:
@@ -60,4 +61,4 @@ class ServedModel(mlflow.pyfunc.PythonModel):
         return np.concatenate(found) if found else empty
 
 
-mlflow.models.set_model(ServedModel())
+set_model(ServedModel())

@@ -124,7 +124,7 @@ def _broken_rows(rules: Sequence[BrokenRule]) -> list[int]:
 def _cases(table: pd.DataFrame, rows: Sequence[int]) -> dict[Split, list[int]]:
     """The cases of some rows, by split."""
     result: dict[Split, list[int]] = {}
-    for split, index in table.loc[rows, ["split", "index"]].itertuples(index=False):
+    for split, index in table.loc[list(rows), ["split", "index"]].itertuples(index=False):
         result.setdefault(split, []).append(int(index))
     return result
 

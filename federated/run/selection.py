@@ -23,7 +23,7 @@ def metric_value(record: Mapping[str, Any], metric: str) -> float | None:
     return metric_value_of(record["metrics"], metric) if record["metrics"] else None
 
 
-def metric_value_of(metrics: Mapping[str, Any], metric: str) -> float | None:
+def metric_value_of(metrics: Mapping[Any, Any], metric: str) -> float | None:
     """The same of metrics by split, for example a site's."""
     split, name = metric.split("/")
     value: float | None = metrics[split][name]
