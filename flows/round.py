@@ -24,7 +24,7 @@ from federated.run.folder import RunFolder, new_run, point_latest, reopen_run
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
-from federated.run.summary import summarise
+from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
 from federated.stages.ledger_migration import take_over
@@ -223,10 +223,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         if own:
             _register_sites(run, registration.version, records[kept - 1])
     privacy = _privacy(run)
-    summary = summarise(
-        folder,
-        experiment,
-        run.prepared.data,
+    facts = RunFacts(
         task=info.task,
         sites=run.sites,
         privacy=privacy,
@@ -240,6 +237,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         if isinstance(experiment.strategy, ResFIM)
         else None,
     )
+    summary = summarise(folder, experiment, run.prepared.data, facts)
     write_json(folder.summary_path, summary)
     if experiment.privacy.unit or experiment.strategy.shares_style:
         close(run.pool, folder.root, run.sites)

@@ -44,6 +44,13 @@ def make_conv(
     ``3d`` has ``kernel³`` weights a pair of channels; ``acs`` and ``2.5d`` have ``kernel²``.
     ``2.5d`` looks at each slice across the first axis alone (the 2.5D of Yang et al. 2021); only
     strides and pooling join slices.
+
+    Args:
+        kind: of the convolution.
+        channels_in: of its input.
+        channels_out: of its output.
+        kernel: its side, odd.
+        stride: along every axis.
     """
     if kind == "acs" and kernel > 1:
         return ACSConv3d(channels_in, channels_out, kernel, stride)

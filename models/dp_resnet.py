@@ -61,7 +61,15 @@ class DPResNet(nn.Module):
 def convolution(
     width_in: int, width: int, stride: int, dims: Literal[2, 3], norm: Norm
 ) -> list[nn.Module]:
-    """A convolution of kernel 3, its normalisation, and ReLU."""
+    """A convolution of kernel 3, its normalisation, and ReLU.
+
+    Args:
+        width_in: channels of its input.
+        width: channels of its output.
+        stride: along every axis.
+        dims: of an image.
+        norm: of its output.
+    """
     conv = nn.Conv3d if dims == 3 else nn.Conv2d
     return [
         conv(width_in, width, kernel_size=3, stride=stride, padding=1, bias=False),

@@ -36,6 +36,13 @@ def cells(
     learning from the backbone that params.yaml names for the experiment, and ``+NAME`` for an entry
     of its ``variants``. Seeds are the experiment's own and those that follow it.
 
+    Args:
+        experiment: a name under ``experiments`` of ``params``.
+        labels: one a strategy.
+        seeds: how many, at least 1.
+        overrides: ``section.key=value`` items of all cells.
+        params: the parameter file.
+
     Raises:
         ConsiliumError: a label that cannot be read, twice the same, or a setting that is not
             possible.

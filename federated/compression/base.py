@@ -114,8 +114,15 @@ class Compression(Settings):
     ) -> tuple[CompressedUpdate, Arrays]:
         """What a site sends of its update, weighted by n_k / Σn, and what it keeps.
 
-        ``noised`` makes levels of the weighted values where a privacy rounds them. Of what it is
-        given nothing is kept: a residual that knew the noise would take it back in the next round.
+        Of what ``noised`` is given nothing is kept: a residual that knew the noise would take it
+        back in the next round.
+
+        Args:
+            update: the site's, of any length.
+            weight: n_k / Σn over the selected sites, in (0, 1].
+            agreed: what everyone knows of the round.
+            memory: what the site kept of the last compression.
+            noised: makes levels of the weighted values where a privacy rounds them, with noise.
 
         Raises:
             ConsiliumError: the update holds NaN or infinity, which would spoil every site's model.

@@ -64,9 +64,15 @@ def next_ranges(
 ) -> Vector:
     """The ranges of the next round; groups of which nothing was sent keep theirs.
 
-    ``next_scale`` is how large the next round's updates are expected to be, over this one's: where
-    the learning rate falls faster than :data:`SLOWEST`, levels of a few bits would else be nothing
-    but rounding.
+    Where the learning rate falls faster than :data:`SLOWEST`, levels of a few bits would be nothing
+    but rounding without ``next_scale``.
+
+    Args:
+        ranges: ``(groups,)``, those of this round.
+        groups: how many values each tensor has.
+        total: the round's sum at the positions that were sent.
+        positions: these; ``None`` for all.
+        next_scale: how large the next round's updates are expected to be, over this one's.
     """
     if positions is None:
         positions = np.arange(sum(groups))

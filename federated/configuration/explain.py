@@ -22,8 +22,12 @@ def explain(
 ) -> str:
     """One sentence for each problem: the key, the value, what is allowed.
 
-    ``schema`` is the JSON schema of the experiment, ``choices`` its sections whose ``name`` picks
-    an implementation.
+    Args:
+        error: what pydantic found.
+        name: the experiment's.
+        where: what the values come from, as ``params.yaml``.
+        schema: the JSON schema of an experiment.
+        choices: its sections whose ``name`` picks an implementation.
     """
     sentences: dict[str, str] = {}
     for problem in error.errors():

@@ -33,7 +33,14 @@ def augment_pair(
 ) -> tuple[Tensor, Tensor]:
     """The same for normalised images and their masks ``(n, *spatial)``, which move alike.
 
-    ``mirrored`` are the spatial axes along which cases are flipped. Masks come out as int64.
+    Masks come out as int64.
+
+    Args:
+        images: ``(n, channels, *spatial)``.
+        masks: ``(n, *spatial)``.
+        how: as in :func:`augment`.
+        mirrored: the spatial axes along which cases are flipped, from 0.
+        draws: one generator, or one for each case.
     """
     if how == "none":
         return images, masks.long()

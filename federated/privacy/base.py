@@ -138,7 +138,13 @@ class Private(Privacy):
     ) -> Any:
         """What computes the gradients of local training; ``None`` for the ordinary ones.
 
-        ``cases`` are the identities of the site's training cases, in their order.
+        Args:
+            model: is trained with them.
+            optimizer: of that model.
+            release: what the site releases in the round.
+            cases: the identities of the site's training cases, in their order.
+            clip: the clipping norm that the round begins with.
+            random: where the noise and all draws about cases come from.
         """
         return None
 

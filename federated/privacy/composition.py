@@ -36,7 +36,14 @@ def spent(
     """The composed ε for a unit that all of ``spendings`` touched; infinite where one has no bound.
 
     Where only Rényi divergences are known of a mechanism, ε is by those whatever ``accountant``
-    says. ``cases`` is that of :meth:`Kind.for_unit`.
+    says.
+
+    Args:
+        spendings: entries of a ledger.
+        unit: whom the ε is for.
+        delta: δ, in (0, 1).
+        accountant: what composes.
+        cases: how many of the records are one patient's, as in :meth:`Kind.for_unit`.
     """
     steps: Counter[Kind] = Counter()
     for spending in spendings:

@@ -79,21 +79,14 @@ class DPSGD(Private):
             clip: where the clipping norm has got.
             random: the site's secret stream of this release, and of no other.
         """
-        mode = self.mode
-        if mode == "auto":
-            volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
-            mode = "vmap" if volumes else "hooks"
-        return PrivateGradients(
-            model,
-            optimizer,
-            mode,
-            clip,
-            release,
-            cases,
-            self.physical_batch,
-            random,
-            self.adaptive,
-        )
+        return PrivateGradients(self, model, optimizer, release, cases, clip, random)
+
+    def mode_for(self, model: nn.Module) -> Mode:
+        """How gradients of single cases are computed for a network."""
+        if self.mode != "auto":
+            return self.mode
+        volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
+        return "vmap" if volumes else "hooks"
 
 
 class PrivateGradients:
@@ -108,17 +101,16 @@ class PrivateGradients:
 
     def __init__(
         self,
+        settings: DPSGD,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        mode: Mode,
-        clip: float,
         release: Release,
         cases: Sequence[str],
-        physical_batch: int,
+        clip: float,
         random: SecretRandom,
-        adaptive: AdaptiveClipping | None = None,
     ) -> None:
         refuse_unsuitable(model)
+        adaptive = settings.adaptive
         self._release, self._random = release, random
         self._draws = CaseDraws(random, cases, release.sampling_rate, release.steps)
         self._expected = release.sampling_rate * len(cases)
@@ -126,9 +118,9 @@ class PrivateGradients:
         self._noise = release.noise_multiplier
         if adaptive:
             self._noise = adaptive.noise_of_sum(release.noise_multiplier, self._expected)
-        self._physical_batch = physical_batch
+        self._physical_batch = settings.physical_batch
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._gradients = case_gradients(mode, model, self._parameters)
+        self._gradients = case_gradients(settings.mode_for(model), model, self._parameters)
 
     def batches(self) -> Iterator[Tensor]:
         """Indices of the cases of each step; a step may draw none."""

@@ -140,6 +140,14 @@ class SecAggPlus(HiddenUpdates):
         """What all parties know of a round in which ``advertised`` of the sites ``asked`` are left.
 
         Words are as long as the sum of all levels needs, so that it never wraps round.
+
+        Args:
+            run: the run's id.
+            number: the round's.
+            advertised: the sites that have advertised keys.
+            asked: how many were selected.
+            seed: what the graph is drawn from.
+            bits: of a level.
         """
         graph = draw_graph(advertised, self.holders(asked) - 1, seed, number)
         word = smallest_word(asked * largest_level(bits))

@@ -143,7 +143,13 @@ def finished(
 ) -> tuple[Vector, Arrays]:
     """What a site has to send of its passes, and what it keeps for its strategy.
 
-    ``moves`` are the values that the last pass may move; the others count as unmoved.
+    Args:
+        strategy: the experiment's.
+        start: what the site started from.
+        ended: of every pass, the weights ``(size,)`` that it ended with.
+        rules: of every pass, its rule.
+        work: how much the site trained.
+        moves: the values that the last pass may move, ``None`` for all; others count as unmoved.
     """
     change = ended[-1] - start.weights
     if moves is not None:

@@ -39,6 +39,13 @@ def write_dealt(
 
     For a prepared folder, which is its holder's own; a run's is shared, see
     :meth:`federated.run.folder.RunFolder.write_partition`.
+
+    Args:
+        path: where it is written.
+        experiment: whose settings it was made with.
+        data: the data file, with its MD5.
+        dataset: what that holds.
+        partition: the cases of each site.
     """
     counts = {"class_counts": case_counts(dataset, partition)}
     write_partition(path, partition, dealt_header(experiment, data, data.md5) | counts)

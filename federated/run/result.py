@@ -52,6 +52,18 @@ def stage_result(
     received: int = 0,
     epsilon: float | None = None,
 ) -> StageResult:
+    """What a stage reports that ends now, in this process.
+
+    Args:
+        site: where it ran.
+        stage: which it was.
+        started: when, in seconds since the epoch.
+        cases: how many it worked on.
+        loss: of the training, if it may be told.
+        sent: bytes that travelled from the site.
+        received: bytes that travelled to it, the round's sum aside.
+        epsilon: what the site has spent in the run so far, by RDP.
+    """
     ended = time.time()
     return StageResult(
         site, stage, started, ended, peak_rss_mb(), cases, loss, sent, received, epsilon

@@ -1,6 +1,7 @@
 """``summary.json``: the machine-readable result of a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from federated.configuration.experiment import Experiment
@@ -11,21 +12,37 @@ from federated.run.round_record import STAGES
 from federated.run.selection import kept_round
 
 
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of a run at its end beside the rounds' own records.
+
+    Args:
+        task: what the network learns, as ``classification``.
+        sites: those that took part.
+        privacy: the summary's part on privacy.
+        startup: seconds before the first round, by what took them.
+        total_seconds: of wall-clock time.
+        peak_rss_mb: the largest memory of the flow's own process, in MiB.
+        git_commit: of the code.
+        mlflow_run_id: where the run is tracked.
+        model_version: in the registry, if it was registered.
+        sensitive_layers: by site, the shares of each layer that pFL-ResFIM left to it.
+    """
+
+    task: str
+    sites: Sequence[str]
+    privacy: Mapping[str, Any]
+    startup: Mapping[str, float]
+    total_seconds: float
+    peak_rss_mb: float
+    git_commit: str
+    mlflow_run_id: str
+    model_version: int | None
+    sensitive_layers: Mapping[str, Mapping[str, float]] | None
+
+
 def summarise(
-    folder: RunFolder,
-    experiment: Experiment,
-    data: LocatedFile,
-    *,
-    task: str,
-    sites: Sequence[str],
-    privacy: Mapping[str, Any],
-    startup: Mapping[str, float],
-    total_seconds: float,
-    peak_rss_mb: float,
-    git_commit: str,
-    mlflow_run_id: str,
-    model_version: int | None,
-    sensitive_layers: Mapping[str, Mapping[str, float]] | None,
+    folder: RunFolder, experiment: Experiment, data: LocatedFile, facts: RunFacts
 ) -> dict[str, Any]:
     """The summary of a run whose rounds are done, from the rounds' own records.
 
@@ -39,20 +56,19 @@ def summarise(
     payloads up, the initial state and the sum of each round down to every site.
     Of a private run seconds are told in all alone, and memory is not.
     ``protection`` says what updates were protected by, and for how much it is made.
-    ``sensitive_layers`` are the shares of each layer that pFL-ResFIM left to the sites.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)
     chosen = records[kept - 1]
     # Rounds of older versions do not have every stage.
     stages = {s: _total(record["seconds"].get(s, 0.0) for record in records) for s in STAGES}
-    peaks = [peak_rss_mb, *(record["peak_rss_mb"] for record in records)]
+    peaks = [facts.peak_rss_mb, *(record["peak_rss_mb"] for record in records)]
     return {
         "experiment": experiment.name,
         "run_id": folder.run_id,
-        "task": task,
+        "task": facts.task,
         "data_source": data.source,
-        "sites": list(sites),
+        "sites": list(facts.sites),
         "rounds_done": len(records),
         "strategy": experiment.strategy.model_dump(mode="json"),
         "kept_round": kept,
@@ -62,18 +78,18 @@ def summarise(
         "spread": chosen["spread"],
         "confusion": chosen["confusion"],
         "per_site": chosen["per_site"],
-        "sensitive_layers": sensitive_layers,
-        "privacy": dict(privacy),
+        "sensitive_layers": facts.sensitive_layers,
+        "privacy": dict(facts.privacy),
         "protection": experiment.protection.report(
-            experiment.cohort(len(sites)), public_context(folder)
+            experiment.cohort(len(facts.sites)), public_context(folder)
         ),
         "bytes": {
             key: sum(record["bytes"][key] for record in records)
             for key in ("up", "down", "up_dense_float32")
         },
         "seconds": {
-            "total": round(total_seconds, 3),
-            "startup": {key: round(value, 3) for key, value in startup.items()},
+            "total": round(facts.total_seconds, 3),
+            "startup": {key: round(value, 3) for key, value in facts.startup.items()},
             "rounds": [_total([record["seconds"]["total"]]) for record in records],
             **stages,
             "overhead": _total(record["seconds"]["overhead"] for record in records),
@@ -81,10 +97,10 @@ def summarise(
         },
         "peak_rss_mb": None if None in peaks else round(max(peaks), 1),
         "seed": experiment.seed,
-        "git_commit": git_commit,
+        "git_commit": facts.git_commit,
         "data_md5": data.told_md5(experiment.privacy.unit is not None),
-        "mlflow_run_id": mlflow_run_id,
-        "model_version": model_version,
+        "mlflow_run_id": facts.mlflow_run_id,
+        "model_version": facts.model_version,
     }
 
 

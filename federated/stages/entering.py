@@ -33,6 +33,16 @@ def enter(
 
     What is left out stands for a release without a bound.
 
+    Args:
+        run: the run's folder.
+        site: who releases.
+        round_number: in which round; 0 before the first.
+        records: the digests of what is released of.
+        mechanism: its name in the ledger.
+        unit: whom it protects.
+        release: its noise, sampling rate and steps.
+        clip: its clipping norm.
+
     Raises:
         ConsiliumError: it would pass a budget, or the ledger is not whole. Then nothing may be
             released.
@@ -68,6 +78,13 @@ def enter_evaluation(
     mechanism: str = EVALUATION,
 ) -> None:
     """Enter that predictions, scores or pictures of a site's cases leave it as they are.
+
+    Args:
+        run: the run's folder.
+        site: whose cases they are.
+        round_number: after which round.
+        splits: which cases.
+        mechanism: what is told of them.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.

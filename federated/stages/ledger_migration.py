@@ -37,6 +37,13 @@ def take_over(
 ) -> str | None:
     """Take over the old ledgers of an experiment's data set; a line about it, or ``None``.
 
+    Args:
+        experiment: on whose data set.
+        located: its data file.
+        dataset: what that holds.
+        runs: the folder that holds all runs, whose partitions say which records were meant.
+        params: the parameter file.
+
     Raises:
         ConsiliumError: one of them, or the holder's own ledger, is not whole.
     """

@@ -32,9 +32,15 @@ def begin_release(
 ) -> PrivateRound | None:
     """Enter what the site is about to release of ``records``; ``None`` without privacy.
 
-    Without privacy it is entered too, as a release without a bound. ``clip`` is where the clipping
-    norm has got, if it changes. The noise is new every time, so whoever begins a release twice has
-    made two.
+    Without privacy it is entered too, as a release without a bound. The noise is new every time, so
+    whoever begins a release twice has made two.
+
+    Args:
+        folder: the run's.
+        context: the round.
+        site: who releases.
+        records: the digests of what it trains on.
+        clip: where the clipping norm has got, if it changes.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
@@ -89,9 +95,16 @@ def release_sources(
     inputs: Mapping[str, str],
     numbers: Mapping[str, Any] | None = None,
 ) -> Sources:
-    """What a private round's release is computed from: ``inputs`` are digests of arrays.
+    """What a private round's release is computed from.
 
-    ``numbers`` are what the stage is given beside the plan and the clipping norm.
+    Args:
+        context: the round.
+        site: who releases.
+        records: the digests of what it trains on.
+        kind: of release.
+        clip: where the clipping norm has got, if it changes.
+        inputs: digests of the arrays that it is computed from.
+        numbers: what the stage is given beside the plan and the clipping norm.
     """
     privacy = context.experiment.privacy
     assert isinstance(privacy, Private)

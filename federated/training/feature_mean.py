@@ -44,6 +44,13 @@ def set_private_mean(
 
     It takes that step's place, with the same noise over the layer's ``bound`` instead of the
     clipping norm, so that a round releases no more than was planned.
+
+    Args:
+        model: in which ``layer`` is.
+        layer: the one that centres.
+        batch: indices of the cases of one step.
+        take: reads cases by their indices.
+        private: what sums and noises.
     """
     found = private.noised_mean(
         batch, lambda part: _features(model, layer, take(part)[0]), layer.bound

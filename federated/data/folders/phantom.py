@@ -26,6 +26,13 @@ def write_phantom(
     """Write ``cases`` generated cases into ``folder``, of ``shape`` or about that of the family.
 
     Without ``shape``, sizes differ by some per cent from case to case, as in real folders.
+
+    Args:
+        family: what names and form the files have.
+        folder: where they are written; it is made.
+        cases: how many.
+        seed: what they depend on.
+        shape: their sides in voxels or pixels.
     """
     for number in range(cases):
         rng = numpy_generator(seed, purpose=f"folder phantom, case {number}")

@@ -152,6 +152,14 @@ def prepare_volumes(
 ) -> PreparedCase:
     """The same for a case that is read already: a volume for each modality, and its mask.
 
+    Args:
+        family: the data set's.
+        name: the case's, for messages.
+        volumes: one a modality, in the family's order.
+        truth: the mask with the family's labels, on the volumes' grid.
+        profile: as which scanner shows the images.
+        number: what the scanner's noise depends on.
+
     Raises:
         ConsiliumError: they do not fit the family or each other, or an image is flat.
     """

@@ -138,7 +138,14 @@ def mask_levels(
     sharing: Sequence[str],
     now: Round,
 ) -> Masked:
-    """Stage 3: levels that look uniform; ``sharing`` are the sites that completed stage 2.
+    """Stage 3: levels that look uniform.
+
+    Args:
+        levels: int32 ``(length,)``.
+        secrets: the site's of the round.
+        advertised: the public keys of all sites.
+        sharing: the sites that completed stage 2.
+        now: what all parties know of the round.
 
     Raises:
         ConsiliumError: fewer of the site's holders than the threshold are among them.
