@@ -86,7 +86,7 @@ def _share_styles(run: Run, round_number: int) -> list[StageResult]:
     Raises:
         ConsiliumError: what a stage says; without all styles there is no first round.
     """
-    if round_number > 1 or not run.experiment.strategy.shares_style:
+    if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
     shared = [share_style.submit(run.pool, run.folder.root, site) for site in run.sites]
     return [future.result() for future in shared]

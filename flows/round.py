@@ -30,7 +30,6 @@ from federated.stages.begin import write_initial_state
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
 from federated.stages.site_model import personal_tensors
-from federated.strategies import ResFIM
 from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
@@ -234,12 +233,12 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         mlflow_run_id=run.mlflow_run_id,
         model_version=registration.version if registration else None,
         sensitive_layers=sensitivity(folder.root, kept)
-        if isinstance(experiment.strategy, ResFIM)
+        if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
     )
     summary = summarise(folder, experiment, run.prepared.data, facts)
     write_json(folder.summary_path, summary)
-    if experiment.privacy.unit or experiment.strategy.shares_style:
+    if experiment.privacy.unit or experiment.strategy.introduction():
         close(run.pool, folder.root, run.sites)
     files = [folder.root / name for name in KEPT_IN_MLFLOW]
     tags = {"kept_round": str(kept)}

@@ -4,7 +4,6 @@ from federated.configuration.experiment import Experiment
 from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
 from federated.data.site_cases import Shown, SiteCases
-from federated.strategies import ResFIM
 
 
 def experiment_cases(
@@ -22,6 +21,6 @@ def releases_records(experiment: Experiment) -> bool:
     Then a scanner's noise in an image goes by the image's own record, so that one case more or less
     changes no other's. Elsewhere it goes by a case's place or name.
     """
-    strategy = experiment.strategy
-    style = isinstance(strategy, ResFIM) and strategy.style_noise is not None
-    return experiment.privacy.unit == "record" or style
+    told = experiment.strategy.introduction()
+    noised = told is not None and told.noise is not None
+    return experiment.privacy.unit == "record" or noised

@@ -17,7 +17,7 @@ from federated.site.holder import holder_ledger
 from federated.site.releases import Kind, Sources
 from federated.stages.entering import enter, training_records
 from federated.stages.worker import worker_context
-from federated.strategies.resfim.strategy import StyleNoise
+from federated.strategies.base import MeanNoise
 
 # A site's style in the ledger: the mean over its cases, with Gaussian noise.
 STYLE_MECHANISM = "gaussian mean of styles"
@@ -117,7 +117,7 @@ def release_sources(
     return _sources(context.run, site, context.round_number, kind, records, plan, inputs)
 
 
-def style_sources(run: RunContext, site: str, records: Sequence[str], noise: StyleNoise) -> Sources:
+def style_sources(run: RunContext, site: str, records: Sequence[str], noise: MeanNoise) -> Sources:
     """What a site's noised style is computed from. It is asked for with the first round."""
     plan = {**noise.model_dump(), "mechanism": STYLE_MECHANISM}
     return _sources(run, site, 1, "style", records, plan, {})
@@ -146,7 +146,7 @@ def _sources(
     )
 
 
-def begin_style_release(folder: RunFolder, site: str, noise: StyleNoise) -> SecretRandom:
+def begin_style_release(folder: RunFolder, site: str, noise: MeanNoise) -> SecretRandom:
     """Enter a site's style in its ledger, before round 1; return where its noise comes from.
 
     Raises:

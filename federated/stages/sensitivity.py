@@ -10,7 +10,6 @@ from federated.files import atomic_path
 from federated.run.folder import RunFolder
 from federated.run.update_files import read_layout
 from federated.stages.site_model import site_memory
-from federated.strategies.resfim.strategy import MASK
 
 # By site or strategy, the share of each layer's values that is a site's own.
 Shares = Mapping[str, Mapping[str, float]]
@@ -18,11 +17,12 @@ Shares = Mapping[str, Mapping[str, float]]
 
 def layer_shares(folder: RunFolder, round_number: int) -> dict[str, dict[str, float]]:
     """The shares at every site after a round; a layer is a module with values of its own."""
-    layout = read_layout(folder.state_path(round_number))
+    layout, strategy = read_layout(folder.state_path(round_number)), folder.experiment().strategy
     shares: dict[str, dict[str, float]] = {}
     for site in folder.sites():
-        memory = site_memory(folder, round_number, site)
-        mask = memory.get(MASK, np.zeros(layout.size, np.uint8)).astype(np.float32)
+        own = strategy.own_values(layout, site_memory(folder, round_number, site))
+        assert own is not None
+        mask = own.astype(np.float32)
         counts: dict[str, list[float]] = {}
         for name, part in layout.split(mask).items():
             counts.setdefault(name.rpartition(".")[0], []).extend(part.ravel().tolist())

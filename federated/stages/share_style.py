@@ -25,8 +25,7 @@ from federated.stages.context import read_run
 from federated.stages.entering import enter, training_records
 from federated.stages.private_release import begin_style_release, style_sources
 from federated.stages.worker import site_cases, worker_context
-from federated.strategies import ResFIM
-from federated.strategies.resfim.spectral_style import style_of
+from federated.strategies.base import Introduction
 from federated.update import Vector
 
 STYLE = "style"
@@ -42,13 +41,13 @@ def share_style(run: Path, site: str) -> StageResult:
     folder = RunFolder(run)
     path = folder.style_path(site)
     known = read_run(folder)
-    strategy = known.experiment.strategy
-    assert isinstance(strategy, ResFIM)
+    introduction = known.experiment.strategy.introduction()
+    assert introduction is not None
 
     def make() -> Parts:
-        return {STYLE: pack_memory({STYLE: site_style(folder, site)})}
+        return {STYLE: pack_memory({STYLE: site_style(folder, site, introduction)})}
 
-    noise = strategy.style_noise
+    noise = introduction.noise
     if noise is None:
         parts = make()
     else:
@@ -59,16 +58,14 @@ def share_style(run: Path, site: str) -> StageResult:
     return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
 
 
-def site_style(folder: RunFolder, site: str) -> Vector:
-    """The mean style of a site's training cases ``(channels, *block)``, noised where so set.
+def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vector:
+    """The mean over a site's training cases of what describes an image, noised where so set.
 
     Raises:
         ConsiliumError: it would pass a budget; without noise, any that there is.
     """
     experiment = worker_context(folder.root).experiment
-    strategy, cases = experiment.strategy, site_cases(folder.root, site, "train")
-    assert isinstance(strategy, ResFIM)
-    noise = strategy.style_noise
+    cases, noise = site_cases(folder.root, site, "train"), introduction.noise
     random = begin_style_release(folder, site, noise) if noise else None
     if not noise:
         enter(folder.root, site, 0, cases.records)
@@ -82,15 +79,15 @@ def site_style(folder: RunFolder, site: str) -> Vector:
         if of_cases is not None:
             draws = of_cases.generators(some)
         images, _ = cases.take(some, settings, draws)
-        styles = style_of(images, strategy.beta).double()
+        styles = introduction.describe(images).double()
         if noise:
             styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)
         total = total + styles.sum(dim=0).numpy()
     total = np.asarray(total)
     if noise and random:
         total = total + noise.noise_multiplier * noise.clip * random.normal(total.shape)
-    # An amplitude is not negative.
-    return np.maximum(total / len(cases), 0).astype(np.float32)
+    mean = total / len(cases)
+    return (np.maximum(mean, 0) if introduction.nonnegative else mean).astype(np.float32)
 
 
 def other_styles(folder: RunFolder, site: str) -> list[Vector]:
@@ -102,7 +99,7 @@ def other_styles(folder: RunFolder, site: str) -> list[Vector]:
 
 def received_styles(folder: RunFolder, run: RunContext, site: str, round_number: int) -> int:
     """Bytes of the other sites' styles, which come with the first round."""
-    if round_number != 1 or not run.experiment.strategy.shares_style:
+    if round_number != 1 or run.experiment.strategy.introduction() is None:
         return 0
     others = (folder.style_path(other) for other in run.sites if other != site)
     return sum(path.stat().st_size for path in others)

@@ -1,11 +1,12 @@
 """What a federated strategy decides, as a few functions over explicit values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from federated.settings.base import Settings, Unit
@@ -69,6 +70,32 @@ class Participation:
     share: float = 1.0
 
 
+class MeanNoise(Settings):
+    """The Gaussian mechanism on a mean over a site's training cases, for a record as the unit.
+
+    What each case adds is clipped to norm ``clip``, and the sum has noise of ``noise_multiplier`` ·
+    ``clip``. It is entered in the site's ledger.
+    """
+
+    clip: float = Field(gt=0)
+    noise_multiplier: float = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What every site tells all others before the first round: a mean over its training cases.
+
+    Args:
+        describe: from images ``(n, channels, *spatial)`` to what is meaned, ``(n, *shape)``.
+        noise: what makes the mean private; ``None`` for the mean as it is.
+        nonnegative: whether no value of such a mean is below 0, so that noise may not make it so.
+    """
+
+    describe: Callable[[Tensor], Tensor]
+    noise: MeanNoise | None = None
+    nonnegative: bool = False
+
+
 class Strategy(Settings):
     """A strategy is its own section of params.yaml; the defaults here are those of FedAvg.
 
@@ -85,8 +112,20 @@ class Strategy(Settings):
     covered_by_privacy: ClassVar[Units] = frozenset()
     # Whether all sites' cases are trained on in one place, as no federation may.
     pools_cases: ClassVar[bool] = False
-    # Whether sites tell each other the style of their images before the first round.
-    shares_style: ClassVar[bool] = False
+
+    def introduction(self) -> Introduction | None:
+        """What sites tell each other of their cases before the first round, if anything.
+
+        A strategy gets that of the other sites as ``LocalData.styles``.
+        """
+        return None
+
+    def own_values(self, layout: Layout, memory: Arrays) -> Flags | None:
+        """Which values ``(size,)`` of a model became a site's own, to be shown at a run's end.
+
+        ``None`` where a strategy has nothing to show.
+        """
+        return None
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """Names of the tensors that stay at each site."""

@@ -18,7 +18,8 @@ site's mask.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,25 +27,21 @@ from pydantic import Field
 from torch import nn
 
 from federated.compression.base import largest
-from federated.settings.base import Settings
-from federated.strategies.base import OWN, Participation, Server, SiteStart, Strategy
+from federated.strategies.base import (
+    OWN,
+    Introduction,
+    MeanNoise,
+    Participation,
+    Server,
+    SiteStart,
+    Strategy,
+)
 from federated.strategies.resfim.fisher import CASES_AT_ONCE, Diagonal, add_fisher, zeros
-from federated.strategies.resfim.spectral_style import in_style
+from federated.strategies.resfim.spectral_style import in_style, style_of
 from federated.training.rule import LocalData, LocalRule, LocalWork
 from federated.update import Arrays, Flags, Layout, Vector
 
 MASK = "mask"
-
-
-class StyleNoise(Settings):
-    """The Gaussian mechanism on a site's style, for a record as the unit.
-
-    The style is a mean over the site's training cases; each case's is clipped to norm ``clip`` and
-    the sum has noise of ``noise_multiplier`` · ``clip``. It is entered in the site's ledger.
-    """
-
-    clip: float = Field(gt=0)
-    noise_multiplier: float = Field(gt=0)
 
 
 class SensitivityRule(LocalRule):
@@ -75,9 +72,15 @@ class ResFIM(Strategy):
     refresh: int = Field(default=5, ge=1)
     fisher_cases: int = Field(default=8, ge=1)
     select: Literal["residual", "fisher", "random"] = "residual"
-    style_noise: StyleNoise | None = None
+    style_noise: MeanNoise | None = None
 
-    shares_style: ClassVar[bool] = True
+    def introduction(self) -> Introduction:
+        """The style of a site's images: the mean of their low-frequency amplitudes."""
+        return Introduction(partial(style_of, beta=self.beta), self.style_noise, nonnegative=True)
+
+    def own_values(self, layout: Layout, memory: Arrays) -> Flags:
+        """Those in the mask."""
+        return np.asarray(memory.get(MASK, np.zeros(layout.size, np.uint8)), bool)
 
     def is_due(self, round_number: int) -> bool:
         """Whether masks are made after the local training of a round."""
