@@ -22,7 +22,7 @@ def aggregate(run: Path, round_number: int, sites: list[str]) -> Interval:
     protection = folder.experiment().protection
     add_payloads(folder, round_number, sites)
     if not (protection.keyed or protection.masked):
-        apply_sum(folder, round_number, sites, None)
+        apply_sum(folder, round_number, sites)
     return Interval(started, time.time())
 
 

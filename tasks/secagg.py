@@ -73,7 +73,7 @@ def unmask(run: Path, round_number: int, sites: list[str], answering: list[str])
     started = time.time()
     folder = RunFolder(run)
     unmask_sum(folder, round_number, answering)
-    apply_sum(folder, round_number, sites, None)
+    apply_sum(folder, round_number, sites)
     return Interval(started, time.time())
 
 

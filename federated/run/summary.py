@@ -81,7 +81,7 @@ def summarise(
         "sensitive_layers": facts.sensitive_layers,
         "privacy": dict(facts.privacy),
         "protection": experiment.protection.report(
-            experiment.cohort(len(facts.sites)), public_context(folder)
+            experiment.cohort(len(facts.sites)), public_context(folder, experiment)
         ),
         "bytes": {
             key: sum(record["bytes"][key] for record in records)

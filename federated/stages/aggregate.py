@@ -16,7 +16,7 @@ from federated.protection.keys import (
 )
 from federated.protection.secagg.protocol import Round
 from federated.rounds.aggregation import next_state
-from federated.rounds.context import RunContext
+from federated.rounds.context import RoundContext, RunContext
 from federated.run.folder import RunFolder
 from federated.run.key import public_context
 from federated.run.result import StageResult, stage_result
@@ -27,7 +27,7 @@ from federated.run.update_files import (
     write_payload,
     write_state,
 )
-from federated.stages.context import read_round, read_run
+from federated.stages.context import read_round
 from federated.stages.keys import site_key
 from federated.stages.secagg import masked_round, read_roster
 
@@ -63,7 +63,7 @@ def _public(folder: RunFolder, run: RunContext, round_number: int) -> PublicCont
     """What the coordinator adds with: the public half of a key, or the round of SecAgg+."""
     if run.experiment.protection.masked:
         return masked_round(run, read_roster(folder, round_number)[0], round_number)
-    return public_context(folder)
+    return public_context(folder, run.experiment)
 
 
 def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) -> StageResult:
@@ -78,25 +78,29 @@ def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) ->
     """
     started = time.time()
     folder = RunFolder(run)
-    known = read_run(folder)
-    selected = known.selected(round_number)
-    protection: Protection = known.experiment.protection
+    context = read_round(folder, round_number)
+    experiment, selected = context.experiment, context.run.selected(round_number)
+    protection: Protection = experiment.protection
     counted = protection.refuse_too_few(site, round_number, selected, arrived)
-    known.refuse_too_little_noise(len(counted))
-    key = site_key(folder)
+    context.run.refuse_too_little_noise(len(counted))
+    key = site_key(folder, experiment)
     if key is not None:
-        count_opening(known.experiment.name, folder.run_id, key.public)
-    apply_sum(folder, round_number, sorted(counted), key)
+        count_opening(experiment.name, folder.run_id, key.public)
+    _apply(folder, context, sorted(counted), key)
     return stage_result(site, "decrypt", started)
 
 
-def apply_sum(
-    folder: RunFolder, round_number: int, responded: list[str], key: SecretContext | None
+def apply_sum(folder: RunFolder, round_number: int, responded: list[str]) -> None:
+    """Make the round's state from the last one and a sum that is in the clear."""
+    _apply(folder, read_round(folder, round_number), responded, None)
+
+
+def _apply(
+    folder: RunFolder, context: RoundContext, responded: list[str], key: SecretContext | None
 ) -> None:
-    """Make the round's state from the last one and the sum."""
-    context = read_round(folder, round_number)
-    memory = read_memory(folder.server_path(round_number - 1))
-    total = read_payload(folder.sum_path(round_number))
+    number = context.round_number
+    memory = read_memory(folder.server_path(number - 1))
+    total = read_payload(folder.sum_path(number))
     state, memory = next_state(context, memory, total, key, responded)
-    write_memory(folder.server_path(round_number), memory)
-    write_state(folder.state_path(round_number), state)
+    write_memory(folder.server_path(number), memory)
+    write_state(folder.state_path(number), state)

@@ -73,9 +73,9 @@ def _secret(experiment: str, run_id: str, public: PublicContext) -> SecretContex
     return read_secret(experiment, run_id, public)
 
 
-def site_key(folder: RunFolder) -> SecretContext | None:
+def site_key(folder: RunFolder, experiment: Experiment) -> SecretContext | None:
     """At a site: the secret half of the run's key, where its protection has one."""
-    public = public_context(folder)
+    public = public_context(folder, experiment)
     if public is None:
         return None
-    return _secret(folder.experiment().name, folder.run_id, public)
+    return _secret(experiment.name, folder.run_id, public)

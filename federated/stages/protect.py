@@ -25,8 +25,9 @@ def protect_site(run: Path, site: str, round_number: int) -> StageResult:
     started = time.time()
     folder = RunFolder(run)
     compressed = read_compressed(folder.site_path(round_number, site, COMPRESSED))
-    protection: Protection = worker_context(run).experiment.protection
-    key: SecretContext | Masking | None = site_key(folder)
+    experiment = worker_context(run).experiment
+    protection: Protection = experiment.protection
+    key: SecretContext | Masking | None = site_key(folder, experiment)
     received = 0
     if protection.masked:
         key, received = masking(folder, site, round_number)

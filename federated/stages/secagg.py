@@ -74,7 +74,7 @@ def relay_keys(folder: RunFolder, round_number: int, advertised: Sequence[str]) 
         site: Advertised(**_from_hex(_read(folder, round_number, site, "advertised")))
         for site in advertised
     }
-    _refuse_too_few(folder, round_number, advertised)
+    _refuse_too_few(read_run(folder), round_number, advertised)
     _write_roster(folder, round_number, Roster(keys))
 
 
@@ -96,7 +96,7 @@ def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -
     Raises:
         ConsiliumError: too few sites are left.
     """
-    _refuse_too_few(folder, round_number, sharing)
+    _refuse_too_few(read_run(folder), round_number, sharing)
     roster, _ = read_roster(folder, round_number)
     inboxes: dict[str, dict[str, str]] = {site: {} for site in sharing}
     for sender in sharing:
@@ -224,8 +224,7 @@ def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
     return protection.begin(run.run_id, round_number, names, len(asked), experiment.seed, bits)
 
 
-def _refuse_too_few(folder: RunFolder, round_number: int, left: Sequence[str]) -> None:
-    run = read_run(folder)
+def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
     asked = run.selected(round_number)
     assert isinstance(run.experiment.protection, SecAggPlus)
     needed = run.experiment.protection.needed(len(asked))

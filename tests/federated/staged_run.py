@@ -106,7 +106,7 @@ def play_round(folder: RunFolder, number: int) -> None:
         for site in sites:
             answer_site(run, site, number)
         unmask_sum(folder, number, sites)
-    apply_sum(folder, number, sites, None)
+    apply_sum(folder, number, sites)
 
 
 def start_again(folder: RunFolder, number: int) -> None:
