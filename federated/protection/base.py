@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from federated.errors import ConsiliumError
+from federated.protection.parameters import Parameters
 from federated.settings.base import Settings
 from federated.update import CompressedUpdate, Payload
 
@@ -76,6 +77,14 @@ class Protection(Settings):
             ConsiliumError: says which, and what to change.
         """
 
+    def parameters(self, length: int, cohort: Cohort) -> Parameters:
+        """What a key has to be made for, to protect ``length`` numbers from each of a cohort.
+
+        Raises:
+            ConsiliumError: there is no room for their sum; or the protection has no key.
+        """
+        raise ConsiliumError(f"protection.name={self.name} has no key.")
+
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
         """What a run's summary says of it; ``public`` is the context of the sites' key, if any."""
         return {"name": self.name}
@@ -141,6 +150,14 @@ class HiddenUpdates(Protection):
                 "round. Raise sites.count or sites.participation; protection.min_sites may be 2 "
                 "where each of two sites may learn the other's update."
             )
+
+    def parameters(self, length: int, cohort: Cohort) -> Parameters:
+        """What a key has to be made for, to protect ``length`` numbers from each of a cohort.
+
+        Raises:
+            ConsiliumError: there is no room for their sum; or the protection has no key.
+        """
+        raise ConsiliumError(f"protection.name={self.name} has no key.")
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
         """With how many sites a sum has to have."""

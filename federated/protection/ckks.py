@@ -32,7 +32,14 @@ from federated.protection.coefficients import coefficients_of, slots_of
 from federated.protection.flooding import Flooding
 from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.packing import pack, unpack
-from federated.protection.parameters import MOST_BITS, PRIME_BITS, Parameters, check_security
+from federated.protection.parameters import (
+    MOST_BITS,
+    PRIME_BITS,
+    Parameters,
+    Scheme,
+    add_scheme,
+    check_security,
+)
 from federated.protection.seal import seal_context
 from federated.protection.wide_gaussian import WIDEST, Integers, fresh_source, wide_gaussian
 from federated.update import CompressedUpdate, Payload
@@ -52,6 +59,8 @@ NOISE_ROOM = 16
 PRIME_ROOM = 0.05
 # How the noise is put together, so that SEAL's floating-point encoder writes each part exactly.
 FLOOD_RADIX = 2**28
+
+SCHEME = add_scheme(Scheme("ckks", "CKKS", exact=False))
 
 
 class CKKS(homomorphic.CiphertextSums):
@@ -130,7 +139,7 @@ class CKKS(homomorphic.CiphertextSums):
         primes = self.coefficient_bits or _primes(degree, ceil(message + PRIME_ROOM) + scale)
         if primes is None or sum(primes) > MOST_BITS[degree]:
             return None
-        found = Parameters("ckks", degree, primes, scale, base, packed, flooding)
+        found = Parameters(SCHEME, degree, primes, scale, base, packed, flooding)
         return found if scale + message + PRIME_ROOM <= found.modulus_bits else None
 
     def _needs(self, length: int, cohort: Cohort) -> str:

@@ -166,7 +166,7 @@ def decrypt(
     for ciphertext in _ciphertexts(total, own, parameters):
         if before is not None:
             before(ciphertext)
-        if parameters.scheme == "packed_bfv" and decryptor.invariant_noise_budget(ciphertext) == 0:
+        if parameters.scheme.exact and decryptor.invariant_noise_budget(ciphertext) == 0:
             raise ConsiliumError(
                 f"The sum of round {total.round_number} cannot be decrypted: its noise has used up "
                 f"the head room of {parameters.describe()}. Leave out protection.plain_bits."

@@ -26,6 +26,8 @@ from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.packing import pack, unpack
 from federated.protection.parameters import (
     Parameters,
+    Scheme,
+    add_scheme,
     check_head_room,
     check_security,
 )
@@ -40,6 +42,8 @@ CANDIDATES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (4096, (54, 54)),
 )
 LARGEST_PLAIN_BITS = 60
+
+SCHEME = add_scheme(Scheme("packed_bfv", "BFV", exact=True))
 
 
 class PackedBFV(homomorphic.CiphertextSums):
@@ -97,7 +101,7 @@ class PackedBFV(homomorphic.CiphertextSums):
             bits = self.plain_bits or smallest_plain_bits(degree, base**digits)
             if bits is None or plain_modulus(degree, bits).value() < base**digits:
                 return
-            parameters = Parameters("packed_bfv", degree, primes, bits, base, digits)
+            parameters = Parameters(SCHEME, degree, primes, bits, base, digits)
             if parameters.bits_for_sum(sites) > parameters.modulus_bits:
                 if self.plain_bits:
                     check_head_room(parameters, sites)

@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import ceil, log2
-from typing import Any, Literal
+from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.protection.flooding import NOISE_BOUND, Flooding
@@ -26,7 +26,36 @@ MOST_BITS = {1024: 27, 2048: 54, 4096: 109, 8192: 218, 16384: 438, 32768: 881}
 PRIME_BITS = 60
 NOISE_BITS = log2(2 * (NOISE_BOUND + 0.5))
 
-Scheme = Literal["ckks", "packed_bfv"]
+
+@dataclass(frozen=True)
+class Scheme:
+    """A lattice scheme of SEAL, as a protection uses it.
+
+    Args:
+        name: the protection's.
+        seal_type: the name of SEAL's type.
+        exact: whether plaintexts are integers below a modulus, and a sum is decrypted exactly until
+            its noise budget is used up, as in BFV; in CKKS they are scaled, and noise remains.
+    """
+
+    name: str
+    seal_type: str
+    exact: bool
+
+    @property
+    def plain_word(self) -> str:
+        """What ``plain_bits`` are the bits of."""
+        return "plain" if self.exact else "scale"
+
+
+# By name; a protection adds its own.
+SCHEMES: dict[str, Scheme] = {}
+
+
+def add_scheme(scheme: Scheme) -> Scheme:
+    """Let keys of a scheme be read; returns it."""
+    SCHEMES[scheme.name] = scheme
+    return scheme
 
 
 @dataclass(frozen=True)
@@ -59,7 +88,7 @@ class Parameters:
         enough for the plaintext modulus.
         """
         first = self.coefficient_bits[:-1]
-        keeps_last = not first or (self.scheme != "ckks" and sum(first) <= self.plain_bits)
+        keeps_last = not first or (self.scheme.exact and sum(first) <= self.plain_bits)
         return self.coefficient_bits if keeps_last else first
 
     @property
@@ -89,20 +118,28 @@ class Parameters:
         """In one line, as it stands in headers and messages."""
         primes = "+".join(map(str, self.coefficient_bits))
         line = f"degree {self.degree}, coefficients {primes} bits, "
-        line += f"{'scale' if self.scheme == 'ckks' else 'plain'} {self.plain_bits} bits"
+        line += f"{self.scheme.plain_word} {self.plain_bits} bits"
         return line + (f", {self.digits} a slot in base {self.base}" if self.base else "")
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self) | {"coefficient_bits": list(self.coefficient_bits)}
+        plain = {"scheme": self.scheme.name, "coefficient_bits": list(self.coefficient_bits)}
+        return asdict(self) | plain
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Parameters":
-        """From plain values."""
+        """From plain values.
+
+        Raises:
+            ValueError: they are of a scheme that no protection has.
+        """
         flooding = value.get("flooding")
+        if value.get("scheme") not in SCHEMES:
+            raise ValueError(f"there is no scheme {value.get('scheme')!r:.80}")
         return Parameters(
             **value
             | {
+                "scheme": SCHEMES[value["scheme"]],
                 "coefficient_bits": tuple(value["coefficient_bits"]),
                 "flooding": Flooding(**flooding) if flooding else None,
             }
@@ -147,7 +184,7 @@ def check_head_room(parameters: Parameters, sites: int) -> None:
     needed = parameters.bits_for_sum(sites)
     if needed > parameters.modulus_bits:
         raise ConsiliumError(
-            f"protection.name={parameters.scheme} has too little head room for {sites} sites: "
+            f"protection.name={parameters.scheme.name} has too little head room for {sites} sites: "
             f"their sum needs {needed:.1f} bits of coefficients, and {parameters.describe()} has "
             f"{parameters.modulus_bits}. Set a smaller protection.plain_bits, larger "
             "protection.coefficient_bits with a larger protection.degree, or leave all three out."

@@ -31,13 +31,13 @@ def seal_context(parameters: Parameters) -> Any:
     """
     import tenseal.sealapi as seal
 
-    bfv = parameters.scheme == "packed_bfv"
-    chosen = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV if bfv else seal.SCHEME_TYPE.CKKS)
+    scheme = parameters.scheme
+    chosen = seal.EncryptionParameters(getattr(seal.SCHEME_TYPE, scheme.seal_type))
     chosen.set_poly_modulus_degree(parameters.degree)
     try:
         primes = seal.CoeffModulus.Create(parameters.degree, list(parameters.coefficient_bits))
         chosen.set_coeff_modulus(primes)
-        if bfv:
+        if scheme.exact:
             chosen.set_plain_modulus(plain_modulus(parameters.degree, parameters.plain_bits))
     except (ValueError, RuntimeError) as error:
         raise ConsiliumError(

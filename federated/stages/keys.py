@@ -6,7 +6,6 @@ from pathlib import Path
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from federated.protection import Protection
-from federated.protection.homomorphic import CiphertextSums
 from federated.protection.keys import (
     PublicContext,
     SecretContext,
@@ -34,10 +33,10 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
         ConsiliumError: its protection has no key, or no head room.
     """
     protection: Protection = experiment.protection
-    if not isinstance(protection, CiphertextSums):
+    if not protection.keyed:
         raise ConsiliumError(
-            f"Experiment {experiment.name} has protection.name={experiment.protection.name}, which "
-            "has no key. Set protection.name=packed_bfv or ckks."
+            f"Experiment {experiment.name} has protection.name={protection.name}, which has no "
+            "key. Set a protection.name that encrypts, as packed_bfv or ckks."
         )
     return protection.parameters(sent_length(experiment, layout), experiment.cohort())
 

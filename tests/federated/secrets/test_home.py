@@ -7,6 +7,7 @@ import pytest
 from federated.errors import ConsiliumError
 from federated.privacy.ledger import Budget, Ledger, ledger_root
 from federated.protection.keys import keys_root, new_key
+from federated.protection.packed_bfv import SCHEME
 from federated.protection.parameters import Parameters
 from federated.secrets.home import consilium_home, private_folder, refuse_open
 from federated.site.releases import site_releases
@@ -39,7 +40,7 @@ def test_folders_are_made_closed_all_the_way_down(umask, consilium_home):
 
 def test_a_ledger_a_key_masking_secrets_and_releases_are_closed(umask, project, monkeypatch):
     Ledger(ledger_root() / "set" / "site.jsonl").set_budget(Budget("record", 1.0, 1e-5))
-    new_key("tiny", "run", Parameters("packed_bfv", 4096, (30, 30), 20, 1, 1))
+    new_key("tiny", "run", Parameters(SCHEME, 4096, (30, 30), 20, 1, 1))
     folder = begin(*SECAGG)
     advertise_site(folder.root, SITE, 1)
     sent(begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1"))
