@@ -35,14 +35,15 @@ from federated.privacy.case_draws import CaseDraws
 from federated.privacy.case_gradients import Mode
 from federated.privacy.noise import SecretRandom
 from federated.run.memory import keep_freed_memory
+from federated.settings.networks import DPResNet, SmallCNN
 from federated.settings.sections import TrainingSettings
 from federated.training.loop import Turn, choose_device, place, train
 from federated.training.rule import LocalRule
-from models import build_model
 
 Network = Literal["small_cnn", "dp_resnet"]
 # Whose channels, dimensions and classes the random images have.
 SETS: dict[Network, str] = {"small_cnn": "adrenalmnist3d", "dp_resnet": "bloodmnist"}
+NETWORKS = {"small_cnn": SmallCNN(), "dp_resnet": DPResNet()}
 NONE = "none"
 
 
@@ -52,9 +53,7 @@ def _prepared(network: Network, cases: int, device: str) -> tuple[nn.Module, Lab
     keep_freed_memory()  # as workers do
     info = dataset_info(SETS[network])
     channels, dims, classes = info.channels, info.dims, len(info.classes)
-    model = build_model(
-        network, channels=channels, classes=classes, dims=dims, norm="group", seed=0
-    )
+    model = NETWORKS[network].build(channels, classes, dims, seed=0)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (cases, channels) + (28,) * dims, dtype=np.uint8)
     labels = rng.integers(0, classes, cases).astype(np.int64)

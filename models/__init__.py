@@ -1,6 +1,6 @@
-"""Networks, and nothing else: :func:`build_model` is the one way to make one."""
+"""Networks, and nothing else; ``federated.settings.networks`` has their settings and makes them."""
 
-from models.build import CLASSIFIERS, MODELS, build_model, is_head
 from models.centring import Centring, centring_of
+from models.head import head_tensors, is_head
 
-__all__ = ["CLASSIFIERS", "MODELS", "Centring", "build_model", "centring_of", "is_head"]
+__all__ = ["Centring", "centring_of", "head_tensors", "is_head"]

@@ -14,13 +14,6 @@ from federated.settings.base import Settings
 from federated.settings.sections import Dask
 from federated.strategies import STRATEGIES, FineTune, ResFIM
 
-# Settings that one network alone has.
-OWN_SETTINGS = {
-    "resnet3d": ("conv", "stem"),
-    "dp_resnet": ("scale_norm",),
-    "unet": ("width", "deep_supervision"),
-}
-
 
 def refuse(experiment: Experiment, where: str) -> None:
     """Refuse an experiment whose sections do not go together.
@@ -51,19 +44,11 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     yield from _reasons_of_task(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
-    if model.name == "resnet3d" and not dataset.endswith("3d"):
+    if model.dims == {3} and dataset in DATASETS and not dataset.endswith("3d"):
         yield (
-            f"model.name='resnet3d' takes volumes, but data.dataset={dataset!r} holds 2D images. "
-            "Use model.name=small_cnn, shallow_cnn or dp_resnet."
+            f"model.name={model.name!r} takes volumes, but data.dataset={dataset!r} holds 2D "
+            "images. Use model.name=small_cnn, shallow_cnn or dp_resnet."
         )
-    for owner, keys in OWN_SETTINGS.items():
-        fields = type(model).model_fields
-        given = [key for key in keys if getattr(model, key) != fields[key].default]
-        if model.name != owner and given:
-            yield (
-                f"{' and '.join(f'model.{key}' for key in given)} belongs to {owner}, but "
-                f"model.name={model.name!r}. Set model.name={owner}, or leave it out."
-            )
     if strategy.name in ("local", "central"):
         plain = compression.name == "none" and compression.bits is None
         if protection.name != "plain" or not plain:
@@ -134,7 +119,7 @@ def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
 def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     """Settings that belong to classification or to segmentation alone."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
-    metric, model = experiment.selection.metric, experiment.model.name
+    metric, model = experiment.selection.metric, experiment.model
     family = FAMILIES.get(data.dataset)
     segments = f"data.dataset={data.dataset} is for segmentation"
     if data.spacing is not None and (family is None or family.spacing is None):
@@ -144,7 +129,7 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         )
     if family is None:
         wrong = {
-            "model.name=unet": model == "unet",
+            f"model.name={model.name}": model.segments,
             "selection.metric=val/dice": metric == "val/dice",
             "sites.overlays=true": sites.overlays,
         }
@@ -165,8 +150,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
                 f"for the network; those of data.dataset={data.dataset} pass whole. Leave it out."
             )
         return
-    if model != "unet":
-        yield f"{segments}, but model.name={model!r} classifies. Set model.name=unet."
+    if not model.segments:
+        yield f"{segments}, but model.name={model.name!r} classifies. Set model.name=unet."
     if metric not in ("val/dice", "val/loss"):
         yield f"{segments}, which has no {metric}. Set selection.metric=val/dice."
     if data.source == "medmnist":

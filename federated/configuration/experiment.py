@@ -8,10 +8,10 @@ from federated.compression import AnyCompression
 from federated.privacy import AnyPrivacy
 from federated.protection import AnyProtection, Cohort
 from federated.settings.base import Settings
+from federated.settings.networks import AnyNetwork, SmallCNN
 from federated.settings.sections import (
     Dask,
     DataSettings,
-    ModelSettings,
     Processes,
     SelectionSettings,
     Serial,
@@ -31,7 +31,7 @@ class Experiment(Settings):
     data: DataSettings = DataSettings()
     sites: SitesSettings = SitesSettings()
     validation: ValidationSettings = Field(default=ValidationSettings(), alias="validate")
-    model: ModelSettings = ModelSettings()
+    model: AnyNetwork = SmallCNN()
     training: TrainingSettings = TrainingSettings()
     selection: SelectionSettings = SelectionSettings()
     strategy: AnyStrategy

@@ -132,7 +132,7 @@ def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
         experiment = Experiment.model_validate({"name": name, **value})
     except ValidationError as error:
         schema = Experiment.model_json_schema(by_alias=True)
-        message = explain(error, name=name, where=where, schema=schema, choices=CHOICES)
+        message = explain(error, name=name, where=where, schema=schema, choices=(*CHOICES, "model"))
         raise ConsiliumError(message) from error
     refuse(experiment, where)
     return experiment

@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from federated.settings.base import Settings
-from models.convolution import Convolution
-from models.norm import Norm
 
 # How training images are changed, and which cases an epoch draws.
 Augment = Literal["none", "flips", "torchio"]
@@ -72,25 +70,6 @@ class ValidationSettings(Settings):
     on_failure: Literal["abort", "exclude-site", "drop-case"] = "abort"
     min_cases_per_class: int = Field(default=1, ge=1)
     outlier: float = Field(default=6.0, gt=0)
-
-
-class ModelSettings(Settings):
-    """The network, and what its weights start from.
-
-    ``init`` is ``random`` or a file of pretrained weights. ``conv`` and ``stem`` are those of
-    resnet3d: the kind of its convolutions, and the width of its first kernel in voxels;
-    ``scale_norm`` is of dp_resnet: whether its residual sums are normalised once more. ``width``,
-    the channels of the finest level, and ``deep_supervision`` are of unet.
-    """
-
-    name: Literal["small_cnn", "shallow_cnn", "resnet3d", "dp_resnet", "unet"] = "small_cnn"
-    norm: Norm = "group"
-    init: str = Field(default="random", min_length=1)
-    conv: Convolution = "3d"
-    stem: Literal[3, 7] = 3
-    scale_norm: bool = False
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
-    deep_supervision: bool = False
 
 
 class TrainingSettings(Settings):

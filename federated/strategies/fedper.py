@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from federated.strategies.base import RECORD, Strategy, Units
-from models.build import head_tensors
+from models.head import head_tensors
 
 
 class FedPer(Strategy):

@@ -13,7 +13,7 @@ from torch import nn
 
 from federated.strategies.base import SiteStart, Strategy
 from federated.training.rule import LocalPass, LocalRule
-from models.build import head_tensors, is_head
+from models.head import head_tensors, is_head
 
 
 class PartRule(LocalRule):

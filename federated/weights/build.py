@@ -17,18 +17,12 @@ def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
 def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) -> ModelHeader:
     """What a file of the experiment's network says of it."""
     return ModelHeader(
-        name=experiment.model.name,
-        norm=experiment.model.norm,
+        experiment.model,
         channels=info.channels,
         classes=len(info.classes),
         dims=info.dims,
         size=experiment.data.size if info.task == "classification" else None,
         dataset=info.name,
         data_source=data_source,
-        conv=experiment.model.conv,
-        stem=experiment.model.stem,
-        scale_norm=experiment.model.scale_norm,
-        width=experiment.model.width,
-        deep_supervision=experiment.model.deep_supervision,
         spacing=experiment.data.spacing,
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,11 +17,9 @@ from torch import nn
 from federated.data.folders.families import FAMILIES, Family
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
+from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
-from models import build_model
-from models.convolution import Convolution
-from models.norm import Norm
 
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
@@ -32,7 +30,7 @@ LONGEST_TEXT = 200
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """The arguments of :func:`models.build_model`, and what the network was trained on.
+    """Which network it is, of which images, and what it was trained on.
 
     ``size`` is that of MedMNIST's images, ``spacing`` that of volumes in mm where it is not their
     data set's own. The ranges are those that a file may have; a network of numbers far beyond them
@@ -42,19 +40,13 @@ class ModelHeader:
     # For whoever reads one from a file: no key but these.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    name: Annotated[str, Field(max_length=LONGEST_TEXT)]
-    norm: Norm
+    network: AnyNetwork
     channels: Annotated[int, Field(ge=1, le=256)]
     classes: Annotated[int, Field(ge=2, le=10_000)]
     dims: Literal[2, 3]
     size: Annotated[int, Field(ge=1, le=1024)] | None
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
-    conv: Convolution = "3d"
-    stem: Literal[3, 7] = 3
-    scale_norm: bool = False
-    width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 16
-    deep_supervision: bool = False
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
 
     def family(self) -> Family | None:
@@ -64,19 +56,28 @@ class ModelHeader:
 
     def build(self, seed: int) -> nn.Module:
         """The network, with random weights that depend on ``seed`` alone."""
-        return build_model(
-            self.name,
-            channels=self.channels,
-            classes=self.classes,
-            dims=self.dims,
-            norm=self.norm,
-            seed=seed,
-            conv=self.conv,
-            stem=self.stem,
-            scale_norm=self.scale_norm,
-            width=self.width,
-            deep_supervision=self.deep_supervision,
-        )
+        return self.network.build(self.channels, self.classes, self.dims, seed)
+
+    def to_text(self) -> str:
+        """As it stands in a file: without where the weights once started from."""
+        told = HEADERS.dump_python(self, mode="json", exclude={"network": {"init"}})
+        return json.dumps(told)
+
+    @staticmethod
+    def from_text(text: str) -> "ModelHeader":
+        """What :meth:`to_text` wrote, in this version or one that had a network's settings flat.
+
+        Raises:
+            ValueError: it is nothing of the kind.
+        """
+        try:
+            value = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
+        if isinstance(value, dict) and "network" not in value:
+            flat = ("name", "norm", *OF_ALL_ONCE)
+            value["network"] = {key: value.pop(key) for key in flat if key in value}
+        return HEADERS.validate_json(json.dumps(value), strict=True)
 
 
 HEADERS = TypeAdapter(ModelHeader)
@@ -98,7 +99,7 @@ def save_model(
             for name, value in own.items()
         }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"consilium": json.dumps(asdict(header))})
+        save_file(tensors, temporary, metadata={"consilium": header.to_text()})
 
 
 def read_header(path: Path | str) -> ModelHeader:
@@ -112,7 +113,7 @@ def read_header(path: Path | str) -> ModelHeader:
         text = (file.metadata() or {}).get("consilium", "")
         if len(text) > LONGEST_HEADER:
             raise ValueError(f"its description has {len(text)} characters")
-        return HEADERS.validate_json(text, strict=True)
+        return ModelHeader.from_text(text)
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from federated.settings.sections import TrainingSettings
 from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
 from federated.update import Layout
-from models import build_model
 from tests.conftest import tiny_arrays
 from tests.federated.conftest import case_names
+from tests.networks import build_model
 
 CPU = torch.device("cpu")
 ARRAYS = tiny_arrays(cases={"train": 48})

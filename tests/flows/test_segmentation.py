@@ -106,13 +106,15 @@ def test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate(eyes):
 class TestPredict:
     @pytest.fixture
     def model(self, tmp_path):
+        from federated.settings.networks import UNet
         from federated.weights.model_file import ModelHeader, save_model
-        from models import build_model
+        from tests.networks import build_model
 
         network = build_model(
             "unet", channels=1, classes=3, dims=3, norm="instance", seed=0, width=8
         )
-        header = ModelHeader("unet", "instance", 1, 3, 3, None, "hippocampus", "phantom", width=8)
+        unet = UNet(norm="instance", width=8)
+        header = ModelHeader(unet, 1, 3, 3, None, "hippocampus", "phantom")
         save_model(tmp_path / "model.safetensors", network, header)
         write_phantom(FAMILIES["hippocampus"], tmp_path / "h", 1, 0, (20, 24, 18))
         return tmp_path / "model.safetensors", next((tmp_path / "h/images").iterdir())

@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 
 from federated.learning.classification import predict
+from federated.settings.networks import SmallCNN
 from federated.weights.model_file import ModelHeader, load_model, save_model
-from models import build_model
 from tasks import track
 from tasks.register import judge, register, register_sites
 from tasks.registered_model import registered_weights
+from tests.networks import build_model
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_the_champion_changes_only_for_a_better_one(metric, value, best, version
 @pytest.fixture
 def model_file(tmp_path):
     model = build_model("small_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)
-    header = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")
+    header = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
     save_model(tmp_path / "model.safetensors", model, header)
     return tmp_path / "model.safetensors"
 
@@ -66,7 +67,7 @@ def test_a_registered_model_predicts_and_the_alias_follows_the_better_one(model_
 
 def test_sites_own_models_are_registered_and_tell_whose_they_are(model_file, project):
     client = track.client()
-    header = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")
+    header = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
     heads = {site: {"head.bias": np.full(2, k, np.float32)} for k, site in enumerate(("a", "b"))}
     save_model(model_file, load_model(model_file), header, heads)
     experiment = client.create_experiment("tiny", artifact_location=(project / "a").as_uri())

@@ -11,6 +11,7 @@ from federated.configuration.load import (
 from federated.configuration.params_file import parse_overrides
 from federated.errors import ConsiliumError
 from federated.files import write_json
+from federated.settings.networks import OF_ALL_ONCE, ResNet3D, SmallCNN
 from federated.strategies import FedAvg, FedProx
 from tests.conftest import PROJECT
 
@@ -268,3 +269,31 @@ SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
 def test_what_does_not_go_together_is_refused_with_the_reason(overrides, said):
     with pytest.raises(ConsiliumError, match=said):
         load_experiment("demo", overrides, PARAMS)
+
+
+class TestNetworks:
+    """Each network is a section of its own, with the settings that it alone has."""
+
+    def test_a_setting_of_another_network_is_refused_with_those_there_are(self):
+        with pytest.raises(ConsiliumError, match=r"model\.width is not a known key.*norm, init"):
+            load_experiment("adrenal", ["model.width=32"], PARAMS)
+        with pytest.raises(ConsiliumError, match=r"model\.stem is not a known key.*scale_norm"):
+            load_experiment("blood", ["model.stem=7"], PARAMS)
+
+    def test_an_unknown_one_is_refused_with_those_there_are(self):
+        with pytest.raises(ConsiliumError, match=r"'small_cnn'.*'unet'"):
+            load_experiment("adrenal", ["model.name=vgg"], PARAMS)
+
+    def test_without_a_name_it_is_the_small_net(self):
+        assert load_experiment("adrenal", ["model={norm: instance}"], PARAMS).model == SmallCNN(
+            norm="instance"
+        )
+
+    @pytest.mark.parametrize("own", [{}, {"conv": "acs", "stem": 7}])
+    def test_what_an_older_version_wrote_of_every_network_is_read(self, tmp_path, own):
+        experiment = load_experiment("adrenal", ["model.name=resnet3d"], PARAMS)
+        value = experiment.to_json()
+        value["model"] |= {**OF_ALL_ONCE, **own}
+        write_json(tmp_path / "config.json", value)
+        read = read_experiment(tmp_path / "config.json")
+        assert read.model == ResNet3D(**own)

@@ -11,7 +11,7 @@ from federated.learning.classification import make_loss, predict
 from federated.settings.sections import DataSettings, TrainingSettings
 from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
-from models import build_model
+from tests.networks import build_model
 
 
 def small(name: str, cases: int = 12) -> DatasetInfo:

@@ -13,8 +13,9 @@ from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 from federated.inference.model_input import case_of_array, class_images, full_range, segmented
 from federated.inference.prediction import predict_files
+from federated.settings.networks import SmallCNN, UNet
 from federated.weights.model_file import ModelHeader, load_model, read_header, save_model
-from models import build_model
+from tests.networks import build_model
 
 VOLUMES = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 28)).astype(np.uint8)
 
@@ -22,7 +23,7 @@ VOLUMES = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 28)).astype(np.u
 @pytest.fixture
 def classifier(tmp_path):
     network = build_model("small_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)
-    header = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")
+    header = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
     save_model(tmp_path / "c.safetensors", network, header)
     return tmp_path / "c.safetensors"
 
@@ -30,7 +31,7 @@ def classifier(tmp_path):
 @pytest.fixture
 def unet(tmp_path):
     network = build_model("unet", channels=1, classes=3, dims=3, norm="instance", seed=0, width=8)
-    header = ModelHeader("unet", "instance", 1, 3, 3, None, "hippocampus", "phantom", width=8)
+    header = ModelHeader(UNet(norm="instance", width=8), 1, 3, 3, None, "hippocampus", "phantom")
     save_model(tmp_path / "u.safetensors", network, header)
     return tmp_path / "u.safetensors"
 
@@ -112,7 +113,7 @@ class TestRange:
 
     def test_a_coloured_picture_is_no_grey_one(self, tmp_path):
         network = build_model("small_cnn", channels=1, classes=8, dims=2, norm="group", seed=0)
-        header = ModelHeader("small_cnn", "group", 1, 8, 2, 28, "bloodmnist", "files")
+        header = ModelHeader(SmallCNN(), 1, 8, 2, 28, "bloodmnist", "files")
         save_model(tmp_path / "p.safetensors", network, header)
         colours = np.random.default_rng(0).integers(0, 256, (28, 28, 3)).astype(np.uint8)
         Image.fromarray(colours).save(tmp_path / "c.png")

@@ -18,9 +18,10 @@ from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 from federated.inference.prediction import predict_files
 from federated.learning.segmentation import segment
+from federated.settings.networks import UNet
 from federated.weights.model_file import ModelHeader, save_model
-from models import build_model
 from tests.conftest import REAL_DATA
+from tests.networks import build_model
 
 CPU = torch.device("cpu")
 TRAINED = REAL_DATA.parent / "faults/model/hippocampus.safetensors"
@@ -31,9 +32,8 @@ def model_of(folder, dataset, channels, classes, dims):
     network = build_model(
         "unet", channels=channels, classes=classes, dims=dims, norm="instance", seed=0, width=8
     )
-    header = ModelHeader(
-        "unet", "instance", channels, classes, dims, None, dataset, "phantom", width=8
-    )
+    unet = UNet(norm="instance", width=8)
+    header = ModelHeader(unet, channels, classes, dims, None, dataset, "phantom")
     save_model(folder / "model.safetensors", network, header)
     return folder / "model.safetensors"
 

@@ -15,9 +15,9 @@ from federated.privacy.adaptive_clipping import AdaptiveClipping
 from federated.privacy.noise import SecretRandom
 from federated.privacy.site_level import BELOW_CLIP
 from federated.training.objective import Objective
-from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import case_names
+from tests.networks import build_model
 
 KEY = bytes(range(32))
 CASES = 24

@@ -37,9 +37,9 @@ from federated.strategies import FedAvg, ResFIM
 from federated.training.loop import Turn, train
 from federated.training.objective import Objective
 from federated.update import Layout
-from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import site_start
+from tests.networks import build_model
 
 KEY = bytes(range(32))
 CLIP = 1e-2  # below the gradients' norms, so that each case counts with all that it may

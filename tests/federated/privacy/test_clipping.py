@@ -9,8 +9,8 @@ from federated.privacy.accounting import Release
 from federated.privacy.clipping import clip_and_sum, clipped
 from federated.privacy.noise import SecretRandom
 from federated.training.objective import Objective
-from models import build_model
 from tests.federated.conftest import case_names
+from tests.networks import build_model
 
 BAD = [float("nan"), float("inf"), -float("inf"), 1e30]  # the last one's square is infinite
 

@@ -12,8 +12,8 @@ from torch import nn
 from federated.learning.segmentation_loss import dice_ce
 from federated.privacy.case_gradients import case_gradients
 from federated.training.objective import Objective, gradients_of_cases
-from models import build_model
 from tests.federated.conftest import clear_of_kinks
+from tests.networks import build_model
 
 pytestmark = pytest.mark.numerical
 

@@ -13,8 +13,8 @@ from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
 from federated.privacy.site_level import clip_to
 from federated.training.objective import Objective
-from models import build_model
 from tests.federated.conftest import case_names
+from tests.networks import build_model
 
 KEY = bytes(range(32))
 

@@ -7,7 +7,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from federated.run.update_files import (
     write_payload,
     write_state,
 )
+from federated.settings.networks import SmallCNN
 from federated.stages.aggregate import add_payloads
 from federated.stages.evaluate import read_predictions
 from federated.update import CompressedUpdate, Layout, Payload, RoundState
@@ -43,7 +44,7 @@ from federated.weights.model_file import (
 from federated.weights.pretrained_file import read_tensors
 from tests.federated.staged_run import begin, small_experiment, small_images
 
-HEADER = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")
+HEADER = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
 
 
 @contextmanager
@@ -89,10 +90,11 @@ class TestModels:
     @pytest.mark.parametrize(
         "change",
         [
-            {"width": 10**9},
-            {"width": 2**40},
-            {"width": -8},
-            {"width": 12},
+            {"network": {"name": "unet", "width": 10**9}},
+            {"network": {"name": "unet", "width": 2**40}},
+            {"network": {"name": "unet", "width": -8}},
+            {"network": {"name": "unet", "width": 12}},
+            {"network": {"name": "small_cnn", "width": 32}},
             {"classes": 10**12},
             {"classes": 1},
             {"channels": 0},
@@ -101,29 +103,32 @@ class TestModels:
             {"spacing": 1e-9},
             {"spacing": 0},
             {"dims": 4},
-            {"norm": "none"},
-            {"conv": "5d"},
-            {"stem": 5},
+            {"network": {"name": "small_cnn", "norm": "none"}},
+            {"network": {"name": "resnet3d", "conv": "5d"}},
+            {"network": {"name": "resnet3d", "stem": 5}},
             {"channels": "1"},
             {"channels": 1.5},
             {"channels": True},
-            {"name": "x" * 300},
-            {"name": "another"},
+            {"network": {"name": "x" * 300}},
+            {"network": {"name": "another"}},
+            {"network": {"name": None}},
+            {"network": "small_cnn"},
+            {"network": None},
             {"extra": 1},
-            {"name": None},
         ],
         ids=str,
     )
     def test_a_description_out_of_range_is_refused(self, model_file, change):
-        text = json.dumps(asdict(HEADER) | change)
+        text = json.dumps(json.loads(HEADER.to_text()) | change)
         rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=text))
         refused(load_model, model_file, match="not a model of this project")
 
     @pytest.mark.parametrize("name", ["small_cnn", "dp_resnet", "resnet3d", "unet"])
     def test_a_network_is_built_only_if_the_file_holds_its_tensors(self, model_file, name):
         """Within the ranges a network may be large: 1024 channels at the finest level."""
-        large = replace(HEADER, name=name, classes=10_000, channels=256, width=1024)
-        text = json.dumps(asdict(large))
+        network = {"name": name} | ({"width": 1024} if name == "unet" else {})
+        large = {"network": network, "classes": 10_000, "channels": 256}
+        text = json.dumps(json.loads(HEADER.to_text()) | large)
         rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=text))
         refused(load_model, model_file, match="tensors are not those of the network")
 
@@ -145,6 +150,19 @@ class TestModels:
         path.write_bytes(content)
         for read in (read_header, load_model, personal_sites, read_tensors):
             refused(read, path)
+
+    def test_a_description_of_an_older_version_is_read(self, model_file):
+        value = json.loads(HEADER.to_text())
+        del value["network"]
+        value |= {"name": "small_cnn", "norm": "group", "conv": "3d", "stem": 3, "width": 16}
+        value |= {"scale_norm": False, "deep_supervision": False}
+        rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=json.dumps(value)))
+        assert read_header(model_file) == HEADER
+
+    def test_where_the_weights_once_started_from_is_not_told(self, tmp_path):
+        header = replace(HEADER, network=SmallCNN(init="/home/somebody/weights.safetensors"))
+        save_model(tmp_path / "m", header.build(0), header)
+        assert b"somebody" not in (tmp_path / "m").read_bytes()
 
     def test_what_was_saved_is_read_with_models_of_sites_too(self, tmp_path, model_file):
         assert read_header(model_file) == HEADER

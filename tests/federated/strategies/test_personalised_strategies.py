@@ -10,10 +10,10 @@ from federated.errors import ConsiliumError
 from federated.strategies import APFL, Ditto, FedPer, FedRep, FineTune
 from federated.strategies.base import OWN, PERSONAL
 from federated.update import Layout
-from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import site_start
 from tests.federated.strategies.test_strategies import descend, f32
+from tests.networks import build_model
 
 LONG = {"steps": 4000, "lr": 0.05}
 

@@ -17,11 +17,11 @@ from federated.strategies.resfim.fisher import CASES_AT_ONCE, add_fisher, zeros
 from federated.strategies.resfim.spectral_style import style_of
 from federated.strategies.resfim.strategy import MASK, SensitivityRule
 from federated.training.rule import LocalData, LocalWork
-from models import build_model
 from tests.conftest import PROJECT
 from tests.federated.conftest import clear_of_kinks, site_start
 from tests.federated.strategies.test_spectral_style import images
 from tests.federated.strategies.test_strategies import f32
+from tests.networks import build_model
 
 
 def loss(logits, targets, reduction):

@@ -23,8 +23,8 @@ from federated.strategies.fednova import accumulated
 from federated.training.loop import LocalResult
 from federated.training.rule import LocalWork
 from federated.update import Layout
-from models import build_model
 from tests.federated.conftest import site_start
+from tests.networks import build_model
 
 EVERY = [FedAvg, FedAvgM, FedProx, FedBN, Scaffold, FedAdam, FedYogi, FedNova, Local, Central]
 

@@ -15,9 +15,10 @@ from federated.settings.sections import TrainingSettings
 from federated.strategies import FedAvg
 from federated.training.loop import Turn, train
 from federated.update import Layout
-from models import build_model, centring_of
+from models import centring_of
 from tests.conftest import tiny_arrays
 from tests.federated.conftest import site_start
+from tests.networks import build_model
 
 ARRAYS = tiny_arrays()
 IMAGES = ARRAYS["train_images"][:40, None]

@@ -13,10 +13,10 @@ from federated.training.loop import Turn, choose_device, place, train
 from federated.training.masked_rule import MaskedRule
 from federated.training.optimization import learning_rate, local_work, make_optimizer
 from federated.update import Layout
-from models import build_model
 from models.norm import norm_tensors
 from tests.conftest import tiny_arrays
 from tests.federated.conftest import site_start
+from tests.networks import build_model
 
 CPU = torch.device("cpu")
 ARRAYS = tiny_arrays()

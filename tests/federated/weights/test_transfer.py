@@ -8,9 +8,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from federated.errors import ConsiliumError
+from federated.settings.networks import SmallCNN
 from federated.weights.model_file import ModelHeader, save_model
 from federated.weights.transfer import fit, load_pretrained
-from models import build_model, is_head
+from models import is_head
+from tests.networks import build_model
 
 STAGES = {1: 64, 2: 128, 3: 256, 4: 512}
 
@@ -74,7 +76,7 @@ def saved(tmp_path):
 
 def test_this_projects_model_comes_back_whole(tmp_path):
     source = network("small_cnn", seed=1, norm="group")
-    header = ModelHeader("small_cnn", "group", 1, 2, 3, 28, "adrenalmnist3d", "files")
+    header = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
     save_model(tmp_path / "model.safetensors", source, header)
     target = network("small_cnn", norm="group")
     report = load_pretrained(target, tmp_path / "model.safetensors")

@@ -1,0 +1,172 @@
+"""The networks, one class each: its settings in params.yaml, and how it is made.
+
+A network is added by its module in ``models/`` and a class here.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import nn
+
+from federated.settings.base import Settings
+from models.convolution import Convolution
+from models.norm import Norm, fixed
+
+Dims = Literal[2, 3]
+EITHER: frozenset[int] = frozenset({2, 3})
+
+
+class Network(Settings):
+    """What every network has: its normalisation, and what its weights start from.
+
+    ``init`` is ``random`` or a file of pretrained weights.
+    """
+
+    name: str
+    norm: Norm = "group"
+    init: str = Field(default="random", min_length=1)
+
+    # Whether it gives a class for each voxel instead of one for an image.
+    segments: ClassVar[bool] = False
+    # Of which images it can be made: pictures, volumes.
+    dims: ClassVar[frozenset[int]] = EITHER
+
+    @abstractmethod
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
+        """The network with random weights from torch's global generator."""
+
+    def build(self, channels: int, classes: int, dims: Dims, seed: int) -> nn.Module:
+        """The network with random weights that depend on ``seed`` alone.
+
+        The caller's random state is left as it was. Every network has its classifier in ``head``,
+        one linear layer, in unet 1x1 convolutions; the rest is its backbone.
+
+        Args:
+            channels: of an image.
+            classes: at least 2.
+            dims: spatial dimensions of an image.
+            seed: any non-negative integer below 2**63.
+
+        Raises:
+            ValueError: the network is not for images of so many dimensions.
+        """
+        if dims not in self.dims:
+            kind = "volumes" if self.dims == {3} else "pictures"
+            raise ValueError(f"model {self.name} takes {kind}, and images have {dims} dimensions")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = self.make(channels, classes, dims)
+        return fixed(network) if self.norm == "batch_fixed" else network
+
+
+class SmallCNN(Network):
+    """Three blocks of convolutions."""
+
+    name: Literal["small_cnn"] = "small_cnn"
+
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
+        """See :class:`models.small_cnn.SmallCNN`."""
+        from models.small_cnn import SmallCNN as Made
+
+        return Made(channels, classes, dims, self.norm)
+
+
+class ShallowCNN(Network):
+    """One block, whose features are meaned and classified linearly."""
+
+    name: Literal["shallow_cnn"] = "shallow_cnn"
+
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
+        """See :class:`models.shallow_cnn.ShallowCNN`."""
+        from models.shallow_cnn import ShallowCNN as Made
+
+        return Made(channels, classes, dims, self.norm)
+
+
+class ResNet3D(Network):
+    """ResNet-18 for volumes.
+
+    ``conv`` is the kind of its convolutions, ``stem`` the width of its first kernel in voxels.
+    """
+
+    name: Literal["resnet3d"] = "resnet3d"
+    conv: Convolution = "3d"
+    stem: Literal[3, 7] = 3
+
+    dims: ClassVar[frozenset[int]] = frozenset({3})
+
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:  # noqa: ARG002
+        """See :class:`models.resnet3d.ResNet3D`."""
+        from models.resnet3d import ResNet3D as Made
+
+        return Made(channels, classes, self.norm, self.conv, self.stem)
+
+
+class DPResNet(Network):
+    """DPResNet; with ``scale_norm`` its residual sums are normalised once more."""
+
+    name: Literal["dp_resnet"] = "dp_resnet"
+    scale_norm: bool = False
+
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
+        """See :class:`models.dp_resnet.DPResNet`."""
+        from models.dp_resnet import DPResNet as Made
+
+        return Made(channels, classes, dims, self.norm, self.scale_norm)
+
+
+class UNet(Network):
+    """A U-Net.
+
+    ``width`` are the channels of the finest level; with ``deep_supervision`` its coarser levels
+    are read out while training.
+    """
+
+    name: Literal["unet"] = "unet"
+    width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 16
+    deep_supervision: bool = False
+
+    segments: ClassVar[bool] = True
+
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
+        """See :class:`models.unet.UNet`."""
+        # MONAI takes seconds to import, which only those who segment are to wait for.
+        from models.unet import UNet as Made
+
+        return Made(channels, classes, dims, self.norm, self.width, self.deep_supervision)
+
+
+NETWORKS: tuple[type[Network], ...] = (SmallCNN, ShallowCNN, ResNet3D, DPResNet, UNet)
+# What configurations and files of older versions say of every network, whichever it is.
+OF_ALL_ONCE: Mapping[str, Any] = {
+    "conv": "3d",
+    "stem": 3,
+    "scale_norm": False,
+    "width": 16,
+    "deep_supervision": False,
+}
+
+
+def as_one(value: Any) -> Any:
+    """A section without a name is of the small net; without what others have by default."""
+    if not isinstance(value, Mapping):
+        return value
+    named = {"name": "small_cnn", **value}
+    network = next((n for n in NETWORKS if n.model_fields["name"].default == named["name"]), None)
+    if network is None:
+        return named
+    return {
+        key: told
+        for key, told in named.items()
+        if key in network.model_fields or key not in OF_ALL_ONCE or told != OF_ALL_ONCE[key]
+    }
+
+
+AnyNetwork = Annotated[
+    SmallCNN | ShallowCNN | ResNet3D | DPResNet | UNet,
+    Field(discriminator="name"),
+    BeforeValidator(as_one),
+]
