@@ -10,6 +10,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.deal import case_counts, deal
 from federated.data.load import load, locate
 from federated.files import read_json
+from federated.learning import told
 from federated.run.folder import RunFolder
 from flows.progress import counted
 
@@ -21,9 +22,7 @@ def result_lines(folder: Path) -> list[str]:
     summary = read_json(RunFolder(folder).summary_path)
     test = summary["metrics"]["test"]
     shown = ", ".join(
-        f"{name} {test[name]:.3f}"
-        for name in ("auc", "accuracy", "balanced_accuracy", "f1", "dice", "hd95", "assd")
-        if test.get(name) is not None
+        f"{name} {test[name]:.3f}" for name in told("end") if test.get(name) is not None
     )
     seconds = summary["seconds"]
     name = summary["experiment"]

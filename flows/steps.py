@@ -8,6 +8,7 @@ from federated.data.load import load
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, write_json
 from federated.inference.evaluation import evaluate_file
+from federated.learning import told
 from federated.run.folder import RunFolder
 from federated.run.prepared import write_dealt
 from federated.weights.model_file import read_header
@@ -16,8 +17,6 @@ from tasks.prepare import download, keep, partition
 from tasks.validate import validate
 
 STEPS = ("download", "partition", "validate")
-# Metrics of rounds.csv, as far as the task has them; the first is its ``score``.
-EXPORTED = ("auc", "accuracy", "balanced_accuracy", "dice", "hd95", "assd", "loss")
 
 
 def run_step(step: str, experiment: Experiment) -> str:
@@ -65,7 +64,7 @@ def export_run(folder: RunFolder, target: Path) -> None:
     with atomic_path(target / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         records = [record for record in folder.records() if record["metrics"]]
-        names = [name for name in EXPORTED if name in records[0]["metrics"]["val"]]
+        names = [name for name in told("csv") if name in records[0]["metrics"]["val"]]
         writer.writerow(["round", "split", "score", *names])
         for record in records:
             for split, metrics in record["metrics"].items():

@@ -18,12 +18,12 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.files import cannot_write, locked, write_text
+from federated.learning import told
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from tasks.reachable import require_mlflow, without_password
 
 STORE = Path("mlruns")
-PER_SITE = ("auc", "accuracy", "dice", "hd95", "assd", "loss")
 
 
 def tracking_uri() -> str:
@@ -138,7 +138,7 @@ def track_round(
         values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
     for site, by_split in evaluation.per_site.items():
         for split, metrics in by_split.items():
-            values |= {f"{site}/{split}/{n}": metrics[n] for n in PER_SITE if n in metrics}
+            values |= {f"{site}/{split}/{n}": metrics[n] for n in told("site") if n in metrics}
     now = int(time.time() * 1000) if timed else 0
     batch = [
         Metric(name, value, now, round_number)

@@ -102,7 +102,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     table = []
     for label, by_seed in seeds.items():
         row: dict[str, Any] = {"label": label, "seeds": sorted(by_seed), "baseline": baseline}
-        for metric in task.compared:
+        for metric in task.told("compared"):
             values = [result.value(metric) for result in by_seed.values()]
             row[metric] = {"mean": float(np.mean(values)), "sd": sample_sd(values)}
         spreads = [result.summary["spread"]["test"][task.headline] for result in by_seed.values()]
@@ -144,7 +144,7 @@ def markdown(
     head = [
         "strategy",
         *(["ε"] if private else []),
-        *(name.replace("_", " ") for name in task.compared),
+        *(name.replace("_", " ") for name in task.told("compared")),
         f"mean site {task.title}",
         f"worst site {task.title}",
         "sd over sites",
@@ -158,7 +158,7 @@ def markdown(
     lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
     for row in table:
         values = [_number(row["epsilon"], ".3g")] if private else []
-        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in task.compared]
+        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in task.told("compared")]
         values += [_number(row[name]) for name in ("mean_site", "worst_site", "sd_sites")]
         values += [f"{row[f'megabytes_{way}']:.1f}" for way in ("up", "down")]
         values += [_number(row["rounds_to_most"], ".3g"), _number(row["difference"], "+.3f")]
@@ -175,7 +175,8 @@ def per_site_markdown(results: Sequence[Result]) -> str:
     sites = results[0].summary["sites"]
     if any(result.summary["sites"] != sites for result in results):
         return ""
-    title = " / ".join(name.upper() if name != "dice" else task.title for name in task.compared)
+    names = task.told("compared")
+    title = " / ".join(task.title if name == task.headline else name.upper() for name in names)
     lines = ["", f"At each site: {title}", "", _line(["strategy", *sites])]
     lines.append(_line(["---"] * (1 + len(sites))))
     for label, found in by_label(results).items():
@@ -184,7 +185,7 @@ def per_site_markdown(results: Sequence[Result]) -> str:
         for site in sites:
             means = [
                 float(np.mean([_or_nan(per[site]["test"][name]) for per in group]))
-                for name in task.compared
+                for name in task.told("compared")
             ]
             cells.append(
                 " / ".join(_number(m, ".3f" if i == 0 else ".2f") for i, m in enumerate(means))

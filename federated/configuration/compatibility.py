@@ -9,6 +9,7 @@ from federated.configuration.explain import closest
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
+from federated.learning import CLASSIFICATION, SEGMENTATION
 from federated.privacy import NoPrivacy
 from federated.settings.base import Settings
 from federated.settings.sections import Dask
@@ -122,6 +123,14 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     metric, model = experiment.selection.metric, experiment.model
     family = FAMILIES.get(data.dataset)
     segments = f"data.dataset={data.dataset} is for segmentation"
+    task = CLASSIFICATION if family is None else SEGMENTATION
+    chosen = [f"val/{name}" for name in task.told("selects")]
+    if metric not in chosen:
+        kind = "classification" if family is None else "segmentation"
+        yield (
+            f"selection.metric={metric}, and data.dataset={data.dataset} is for {kind}, where a "
+            f"model is chosen by one of {', '.join(chosen)}.{closest(metric, chosen)}"
+        )
     if data.spacing is not None and (family is None or family.spacing is None):
         yield (
             f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
@@ -130,7 +139,6 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     if family is None:
         wrong = {
             f"model.name={model.name}": model.segments,
-            "selection.metric=val/dice": metric == "val/dice",
             "sites.overlays=true": sites.overlays,
         }
         for setting, given in wrong.items():
@@ -152,8 +160,6 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         return
     if not model.segments:
         yield f"{segments}, but model.name={model.name!r} classifies. Set model.name=unet."
-    if metric not in ("val/dice", "val/loss"):
-        yield f"{segments}, which has no {metric}. Set selection.metric=val/dice."
     if data.source == "medmnist":
         yield (
             f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "

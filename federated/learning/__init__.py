@@ -3,6 +3,7 @@
 from federated.data.dataset import DatasetInfo
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
+from federated.learning.metric import Place
 from federated.learning.segmentation import SEGMENTATION
 
 TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
@@ -13,4 +14,10 @@ def task_of(info: DatasetInfo) -> LearningTask:
     return TASKS[info.task]
 
 
-__all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Arrays", "LearningTask", "task_of"]
+def told(place: Place) -> tuple[str, ...]:
+    """The names of the metrics of any task that are told at a place; what all have comes last."""
+    names = [name for task in TASKS.values() for name in task.told(place)]
+    return tuple(reversed(dict.fromkeys(reversed(names))))
+
+
+__all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Arrays", "LearningTask", "task_of", "told"]

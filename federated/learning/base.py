@@ -11,6 +11,7 @@ from torch import nn
 from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
 from federated.learning.evaluation import Evaluation
+from federated.learning.metric import Metric, Place
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
 
@@ -22,16 +23,24 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 class LearningTask:
     """One kind of task.
 
-    ``headline`` is the metric that models are judged by, larger being better, and whose spread over
-    sites is told, ``title`` how a person writes it; ``compared`` are those of a comparison's table.
+    ``metrics`` are all that ``score`` gives; models are judged by the first, the larger the better,
+    and ``title`` is how a person writes it.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` what a site writes of its
     validation or test cases, and ``score`` the metrics from what all sites wrote.
     """
 
-    headline: str
     title: str
-    compared: tuple[str, ...]
+    metrics: tuple[Metric, ...]
     make_loss: Callable[[Cases, TrainingSettings, DatasetInfo, torch.device], Loss]
     predict: Callable[[nn.Module, Cases, torch.device, DatasetInfo], Arrays]
     score: Callable[[Mapping[str, Mapping[Split, Arrays]], DatasetInfo], Evaluation]
+
+    @property
+    def headline(self) -> str:
+        """The metric that models are judged by."""
+        return self.metrics[0].name
+
+    def told(self, place: Place) -> tuple[str, ...]:
+        """The names of the metrics that are told at a place, in their order."""
+        return tuple(known.name for known in self.metrics if place in known.places)

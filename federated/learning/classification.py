@@ -13,6 +13,7 @@ from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import SPLITS, DatasetInfo, Labels, Split, to_float
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification_metrics import (
+    METRICS,
     Confusion,
     Metrics,
     Probabilities,
@@ -90,7 +91,8 @@ def score(
         for site, by_split in predictions.items()
     }
     spread: dict[Split, Spread] = {
-        split: spread_over_sites(per_site, split, SPREAD) for split in SPLITS[1:]
+        split: spread_over_sites(per_site, split, CLASSIFICATION.told("spread"))
+        for split in SPLITS[1:]
     }
     absent_at = {
         site: {split: _absent_classes(part["labels"], info) for split, part in by_split.items()}
@@ -105,12 +107,9 @@ def _absent_classes(labels: Labels, info: DatasetInfo) -> tuple[str, ...]:
     return tuple(name for label, name in enumerate(info.classes) if label not in there)
 
 
-# Metrics of which larger is better, and whose spread over sites is told.
-SPREAD = ("auc", "accuracy", "balanced_accuracy", "f1")
 CLASSIFICATION = LearningTask(
-    headline="auc",
     title="AUC",
-    compared=("auc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "ece"),
+    metrics=METRICS,
     make_loss=make_loss,
     predict=_predict_cases,
     score=score,

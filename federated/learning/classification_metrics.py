@@ -10,12 +10,23 @@ from sklearn.metrics import (
 )
 
 from federated.data.dataset import Labels
+from federated.learning.metric import metric
 
 Probabilities = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
 Confusion = list[list[int]]
 
-NAMES = ("accuracy", "auc", "balanced_accuracy", "precision", "recall", "f1", "ece", "loss")
+# All that :func:`classification_metrics` gives; the first is what models are judged by.
+METRICS = (
+    metric("auc", "round", "end", "csv", "site", "compared", "spread", "selects"),
+    metric("accuracy", "round", "end", "csv", "site", "compared", "spread", "selects"),
+    metric("balanced_accuracy", "end", "csv", "compared", "spread", "selects"),
+    metric("precision", "compared"),
+    metric("recall", "compared"),
+    metric("f1", "end", "compared", "spread"),
+    metric("ece", "compared"),
+    metric("loss", "round", "csv", "site", "selects"),
+)
 CALIBRATION_BINS = 15
 
 
@@ -67,7 +78,7 @@ def confusion_matrix(labels: Labels, probabilities: Probabilities) -> Confusion:
 
 
 def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metrics:
-    """All of :data:`NAMES` for labels ``(n,)`` and probabilities ``(n, classes)``.
+    """All of :data:`METRICS` for labels ``(n,)`` and probabilities ``(n, classes)``.
 
     ``ece`` is the expected calibration error. Precision, recall and F1 are macro means over the
     classes that occur in the labels, as is the balanced accuracy, a class without predictions
@@ -75,7 +86,7 @@ def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metr
     mean negative log likelihood. Every value is ``None`` where n is 0.
     """
     if not len(labels):
-        return dict.fromkeys(NAMES)
+        return {known.name: None for known in METRICS}
     predicted = probabilities.argmax(axis=1)
     there = np.unique(labels)
     precision, recall, f1, _ = precision_recall_fscore_support(

@@ -19,6 +19,7 @@ from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, spread_over_sites
 from federated.learning.segmentation_loss import dice_ce
 from federated.learning.segmentation_metrics import (
+    METRICS,
     NAMES,
     CaseScore,
     absent_classes,
@@ -144,7 +145,10 @@ def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) 
             losses += own
         overall[split] = _metrics(everyone, losses, info)
         absent[split] = absent_classes(everyone, info.classes)
-    spread = {split: spread_over_sites(per_site, split, ("dice",)) for split in SPLITS[1:]}
+    spread = {
+        split: spread_over_sites(per_site, split, SEGMENTATION.told("spread"))
+        for split in SPLITS[1:]
+    }
     return Evaluation(overall, per_site, spread, {}, absent, absent_at)
 
 
@@ -173,9 +177,8 @@ def _metrics(scores: Sequence[CaseScore], losses: Sequence[float], info: Dataset
 
 
 SEGMENTATION = LearningTask(
-    headline="dice",
     title="Dice",
-    compared=("dice", "hd95", "assd"),
+    metrics=METRICS,
     make_loss=make_loss,
     predict=predict,
     score=score,

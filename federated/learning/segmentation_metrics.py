@@ -15,8 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from federated.learning.metric import metric
+
 Mask = npt.NDArray[np.integer]
 
+# All that a split has, beside those of each label; the first is what models are judged by.
+METRICS = (
+    metric("dice", "round", "end", "csv", "site", "compared", "spread", "selects"),
+    metric("hd95", "round", "end", "csv", "site", "compared"),
+    metric("assd", "end", "csv", "site", "compared"),
+    metric("loss", "round", "csv", "site", "selects"),
+)
+# Those that each case has.
 NAMES = ("dice", "hd95", "assd")
 PERCENTILE = 95.0
 

@@ -113,9 +113,7 @@ class SelectionSettings(Settings):
     than one of that many rounds before.
     """
 
-    metric: Literal["val/auc", "val/accuracy", "val/balanced_accuracy", "val/loss", "val/dice"] = (
-        "val/auc"
-    )
+    metric: str = Field(default="val/auc", pattern=r"^val/[a-z0-9_]+$")
     keep: Literal["best", "last"] = "best"
     every: int = Field(default=1, ge=1)
     patience: Annotated[int, Field(ge=1)] | None = None

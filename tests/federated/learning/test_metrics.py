@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from federated.learning.classification_metrics import (
-    NAMES,
+    METRICS,
     auc,
     classification_metrics,
     confusion_matrix,
@@ -14,7 +14,8 @@ from federated.learning.classification_metrics import (
 def test_perfect_predictions_score_one():
     labels = np.array([0, 1, 2, 1])
     metrics = classification_metrics(labels, np.eye(3)[labels])
-    assert all(metrics[name] == 1.0 for name in NAMES if name not in ("loss", "ece"))
+    names = {known.name for known in METRICS} - {"loss", "ece"}
+    assert all(metrics[name] == 1.0 for name in names)
     assert metrics["ece"] == pytest.approx(0.0, abs=1e-9)
     assert metrics["loss"] == pytest.approx(0.0, abs=1e-9)
 
