@@ -1,12 +1,15 @@
-"""Segmentation data set families: one module each, of one shape."""
+"""Segmentation data set families: one module each, of one shape, found by being here."""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from federated.data.folders.families.base import CaseFiles, Family, Found
-from federated.data.folders.families.brain import BRAIN
-from federated.data.folders.families.hippocampus import HIPPOCAMPUS
-from federated.data.folders.families.kidney import KIDNEY
-from federated.data.folders.families.retina import RETINA
-from federated.data.folders.families.skin import SKIN
 
-FAMILIES = {family.name: family for family in (HIPPOCAMPUS, RETINA, SKIN, KIDNEY, BRAIN)}
+FAMILIES: dict[str, Family] = {
+    value.name: value
+    for module in iter_modules(__path__)
+    for value in vars(import_module(f"{__name__}.{module.name}")).values()
+    if isinstance(value, Family)
+}
 
 __all__ = ["FAMILIES", "CaseFiles", "Family", "Found"]

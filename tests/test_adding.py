@@ -1,0 +1,262 @@
+"""How many files something new takes: a dummy of each kind, added to a copy of the library."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+Edit = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """New files with their content, edits of others, the most files it may take, and its proof."""
+
+    new: Mapping[str, str]
+    edits: Mapping[str, list[Edit]]
+    most: int
+    proof: str
+
+
+# docs/one-round.md with other sections: a whole round, in memory.
+ROUND = """
+import re
+from pathlib import Path
+page = Path(PAGE).read_text()
+for old, new in CHANGES.items():
+    assert old in page
+    page = page.replace(old, new)
+names = {}
+for snippet in re.findall(r"^```python\\n(.*?)^```$", page, re.S | re.M):
+    exec(compile(snippet, "page", "exec"), names)
+assert names["after"].round_number == 1
+"""
+RESOLVED = """
+from federated.configuration.load import resolve
+value = {"data": {"dataset": "bloodmnist", "source": "files"}, "strategy": {"name": "fedavg"},
+         "compression": {"name": "none"}, "protection": {"name": "plain"},
+         "privacy": {"name": "none"}}
+experiment = resolve("dummy", value | CHANGES, "a test")
+"""
+
+ADDITIONS = {
+    "strategy": Addition(
+        {
+            "federated/strategies/dummy.py": '''"""FedAvg under another name."""
+from typing import Literal
+from federated.strategies.base import Strategy
+class Dummy(Strategy):
+    """Nothing of its own."""
+    name: Literal["dummy"] = "dummy"
+'''
+        },
+        {
+            "federated/strategies/__init__.py": [
+                (
+                    "from federated.strategies.ditto",
+                    "from federated.strategies.dummy import Dummy\nfrom federated.strategies.ditto",
+                ),
+                ("    FedAvg\n", "    Dummy\n    | FedAvg\n"),
+            ]
+        },
+        2,
+        'CHANGES = {\'"strategy": {"name": "fedavg"}\': \'"strategy": {"name": "dummy"}\'}' + ROUND,
+    ),
+    "protection": Addition(
+        {
+            "federated/protection/dummy.py": '''"""In the clear under another name."""
+from typing import ClassVar, Literal
+from federated.protection.plain import Plain
+class Dummy(Plain):
+    """Hides nothing."""
+    name: Literal["dummy"] = "dummy"
+    hides_updates_from: ClassVar = frozenset()
+'''
+        },
+        {
+            "federated/protection/__init__.py": [
+                (
+                    "from federated.protection.packed_bfv",
+                    "from federated.protection.dummy import Dummy\n"
+                    "from federated.protection.packed_bfv",
+                ),
+                ("Annotated[Plain |", "Annotated[Dummy | Plain |"),
+            ]
+        },
+        3,
+        'CHANGES = {\'"protection": {"name": "plain"}\': \'"protection": {"name": "dummy"}\'}'
+        + ROUND,
+    ),
+    "privacy mechanism": Addition(
+        {
+            "federated/privacy/dummy.py": '''"""Every update is zero, and noise."""
+from typing import ClassVar, Literal
+from federated.privacy.base import Private
+class Dummy(Private):
+    """As private as can be."""
+    name: Literal["dummy"] = "dummy"
+    unit: ClassVar = "site"
+    mechanism: ClassVar[str] = "gaussian"
+    def sampling(self, cases, steps, batch_size):
+        return 1.0, 1
+    def protect_update(self, update, release, clip, random):
+        return (clip * random.normal(update.shape)).astype("float32"), {"dummy": 1.0}
+'''
+        },
+        {
+            "federated/privacy/__init__.py": [
+                (
+                    "from federated.privacy.dp_sgd",
+                    "from federated.privacy.dummy import Dummy\nfrom federated.privacy.dp_sgd",
+                ),
+                ("    NoPrivacy |", "    Dummy | NoPrivacy |"),
+            ]
+        },
+        3,
+        'CHANGES = {"privacy": {"name": "dummy", "clip": 1, "noise_multiplier": 2}}'
+        + RESOLVED
+        + """
+import numpy as np
+from federated.privacy.noise import fresh_random
+release = experiment.privacy.plan(10, 1, 4, 3)
+sent, scalars = experiment.privacy.protect_update(
+    np.ones(5, "float32"), release, 1.0, fresh_random()
+)
+assert (release.noise_multiplier, scalars) == (2, {"dummy": 1.0})
+""",
+    ),
+    "model": Addition(
+        {
+            "models/dummy.py": '''"""A linear classifier."""
+from torch import nn
+class Dummy(nn.Module):
+    """Of the mean of each channel, times ``width``."""
+    def __init__(self, channels, classes, width):
+        super().__init__()
+        self.width, self.head = width, nn.Linear(channels, classes)
+    def forward(self, images):
+        return self.head(self.width * images.flatten(2).mean(dim=2))
+'''
+        },
+        {
+            "federated/settings/networks.py": [
+                (
+                    "NETWORKS: tuple[type[Network], ...] = (",
+                    '''class Dummy(Network):
+    """A linear classifier with a setting of its own."""
+
+    name: Literal["dummy"] = "dummy"
+    depth: int = 3
+
+    def make(self, channels, classes, dims):
+        from models.dummy import Dummy as Made
+
+        return Made(channels, classes, self.depth)
+
+
+NETWORKS: tuple[type[Network], ...] = (Dummy, ''',
+                ),
+                ("    SmallCNN | ShallowCNN", "    Dummy | SmallCNN | ShallowCNN"),
+            ]
+        },
+        3,
+        'CHANGES = {"model": {"name": "dummy", "depth": 5}}'
+        + RESOLVED
+        + """
+from pathlib import Path
+from federated.data.medmnist.files import dataset_info
+from federated.weights.build import model_header, new_model
+from federated.weights.model_file import load_model, save_model
+info = dataset_info("bloodmnist")
+model = new_model(experiment, info)
+path = Path("model.safetensors")
+save_model(path, model, model_header(experiment, info, "files"))
+assert load_model(path).width == 5
+""",
+    ),
+    "data set": Addition(
+        {
+            "federated/data/folders/families/dummy.py": '''"""Skin lesions under another name."""
+from dataclasses import replace
+from federated.data.folders.families.skin import SKIN
+DUMMY = replace(SKIN, name="dummy", licence="CC0")
+'''
+        },
+        {},
+        1,
+        """
+from pathlib import Path
+from federated.configuration.load import resolve
+from federated.data.folders.dataset import read_folder
+from federated.data.folders.families import FAMILIES
+from federated.data.folders.phantom import write_phantom
+write_phantom(FAMILIES["dummy"], Path("d"), 6, 0, (32, 32))
+assert read_folder(Path("d"), "dummy").info.licence == "CC0"
+resolve("x", {"data": {"dataset": "dummy", "source": "files"}, "model": {"name": "unet"},
+        "selection": {"metric": "val/dice"}, "sites": {"partition": "iid"},
+        "strategy": {"name": "fedavg"}, "compression": {"name": "none"},
+        "protection": {"name": "plain"}, "privacy": {"name": "none"}}, "a test")
+""",
+    ),
+    "metric": Addition(
+        {},
+        {
+            "federated/learning/classification_metrics.py": [
+                (
+                    '    metric("loss", "round",',
+                    '    metric("dummy", "round", "selects"),\n    metric("loss", "round",',
+                ),
+                (
+                    '        "loss": float(log_loss',
+                    '        "dummy": 0.5,\n        "loss": float(log_loss',
+                ),
+            ]
+        },
+        1,
+        'CHANGES = {"selection": {"metric": "val/dummy"}}'
+        + RESOLVED
+        + """
+import numpy as np
+from federated.learning import told
+from federated.learning.classification_metrics import classification_metrics
+assert classification_metrics(np.array([0, 1]), np.eye(2))["dummy"] == 0.5
+assert "dummy" in told("round")
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_a_dummy_takes_no_more_files_than_this(tmp_path, kind):
+    addition = ADDITIONS[kind]
+    for package in ("federated", "models"):
+        shutil.copytree(
+            PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name, content in addition.new.items():
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(content)
+    for name, edits in addition.edits.items():
+        text = (tmp_path / name).read_text()
+        for old, new in edits:
+            assert text.count(old) >= 1, old
+            text = text.replace(old, new, 1)
+        (tmp_path / name).write_text(text)
+    assert len(addition.new) + len(addition.edits) <= addition.most
+    page = f"PAGE = {str(PROJECT / 'docs' / 'one-round.md')!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-c", page + addition.proof],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PATH": "", "CONSILIUM_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, re.sub(r"(?s)^.*\n(?=Traceback)", "", done.stderr)
