@@ -52,7 +52,7 @@ class RandomCases:
     def __len__(self) -> int:
         return self.count
 
-    def take(
+    def load_batch(
         self,
         indices: torch.Tensor,
         how: TrainingSettings,  # noqa: ARG002 - as every set's
@@ -69,7 +69,7 @@ class RandomCases:
         """As many patches of a case as the experiment draws."""
         patches = torch.arange(how.drawn(self.count))
         for indices in batches(patches, how.batch_size, batch_norm):
-            yield self.take(indices, how, generator)
+            yield self.load_batch(indices, how, generator)
 
 
 def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
@@ -87,13 +87,13 @@ def measure(name: str, count: int, find: bool) -> tuple[float, float, float]:
     started = time.perf_counter()
     if find:
         strategy = ResFIM()
-        other, _ = cases.take(torch.arange(1), settings, generator)
+        other, _ = cases.load_batch(torch.arange(1), settings, generator)
         style = style_of(other, strategy.beta)[0].numpy()
         start = SiteStart(layout, layout.flatten(model))
         data = LocalData(
             count,
             settings.drawn(count),
-            lambda some: cases.take(some, settings, generator),
+            lambda some: cases.load_batch(some, settings, generator),
             loss,
             generator,
             lambda: [style],

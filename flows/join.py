@@ -95,10 +95,10 @@ def fl_join(
     ]
     tags = {"joined": site, "federation": federation.run_id}
     end_tracking(mlflow_run_id, "FINISHED", files, tags)
-    headline = metric.split("/")[1]
+    judged = metric.split("/")[1]
     for split in ("val", "test"):
-        was, now = (each.per_site[site][split][headline] for each in (joined.before, joined.after))
-        tell(f"{split} {headline}: {_shown(was)} with the global model, {_shown(now)} with its own")
+        was, now = (each.per_site[site][split][judged] for each in (joined.before, joined.after))
+        tell(f"{split} {judged}: {_shown(was)} with the global model, {_shown(now)} with its own")
     return str(folder.root)
 
 

@@ -30,8 +30,8 @@ class Compared:
 def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
     """Write ``table.md``, ``cells.json`` and a figure, and keep them as a run in MLflow.
 
-    The figure is named after the task's headline: ``auc.png`` or ``dice.png``. Where layers were
-    found sensitive to the domain, ``sensitive_layers.png`` shows which.
+    The figure is named after the task's primary metric: ``auc.png`` or ``dice.png``. Where layers
+    were found sensitive to the domain, ``sensitive_layers.png`` shows which.
     """
     table, task = rows(results), results[0].task
     note = _note(results, table[0]["baseline"])
@@ -45,13 +45,13 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
             "cells": [_cell(result) for result in results],
         },
     )
-    figure = folder / f"{task.headline}.png"
+    figure = folder / f"{task.primary_metric}.png"
     comparison_figure(results, figure, f"{name}: {note.split('.')[0]}")
     files = ["table.md", "cells.json", figure.name]
     if shares := _sensitive_layers(results):
         sensitivity_figure(shares, folder / FIGURE, f"{name}: mean over seeds")
         files.append(FIGURE)
-    _track(name, table, task.headline, folder, command, files)
+    _track(name, table, task.primary_metric, folder, command, files)
     return Compared(folder, text)
 
 
@@ -82,7 +82,7 @@ def _note(results: Sequence[Result], baseline: str) -> str:
         f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
         f"standard deviation over seeds; p of a paired t-test of the {task.title} over seeds "
         f"against {baseline}; rounds to 90 % of a run's own final {task.title}."
-        + (pooled if task.headline == "auc" else "")
+        + (pooled if task.primary_metric == "auc" else "")
     )
 
 
@@ -109,7 +109,7 @@ def _cell(result: Result) -> dict[str, Any]:
 def _track(
     name: str,
     table: Sequence[dict[str, Any]],
-    headline: str,
+    primary_metric: str,
     folder: Path,
     command: str,
     files: Sequence[str],
@@ -121,7 +121,10 @@ def _track(
     for row in table:
         # MLflow allows no + in a name.
         label = row["label"].replace("+", "-").replace(":", "-").replace("=", "-")
-        values = {f"{label}/{headline}_mean": row[headline]["mean"], f"{label}/p": row["p"]}
+        values = {
+            f"{label}/{primary_metric}_mean": row[primary_metric]["mean"],
+            f"{label}/p": row["p"],
+        }
         metrics += [
             Metric(name, value, 0, 0)
             for name, value in values.items()

@@ -16,7 +16,7 @@ WITHOUT_EXCHANGE = ("local", "central")
 
 
 def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None:
-    """Draw the task's headline on the test split as PNG.
+    """Draw the task's primary_metric on the test split as PNG.
 
     It is meaned over seeds, with a band of one standard deviation. The right panel counts megabytes
     up and down of all sites, on a logarithmic axis where they differ much; a strategy without
@@ -30,7 +30,7 @@ def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None
     for number, (label, group) in enumerate(by_label(results).items()):
         _draw(group, label, by_round, by_bytes, number)
         for by_epsilon in rest:
-            _draw_privacy(group, label, by_epsilon, number, task.headline)
+            _draw_privacy(group, label, by_epsilon, number, task.primary_metric)
     by_round.set(xlabel="round", ylabel=f"test {task.title}")
     by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
     by_bytes.set(xlabel="megabytes up and down, all sites")
@@ -93,9 +93,9 @@ def _draw(
 
 
 def _draw_privacy(
-    group: Sequence[Result], label: str, axes: Axes, number: int, headline: str
+    group: Sequence[Result], label: str, axes: Axes, number: int, primary_metric: str
 ) -> None:
-    values = np.array([result.value(headline) for result in group])
+    values = np.array([result.value(primary_metric) for result in group])
     spent = [result.epsilon for result in group if result.epsilon is not None]
     color = f"C{number % 10}"
     if spent:

@@ -37,14 +37,14 @@ class Result:
         return _or_nan(self.summary["metrics"]["test"][metric])
 
     def score(self, record: Mapping[str, Any]) -> float:
-        """The headline on the test split after a round; NaN where it was not evaluated."""
+        """The primary_metric on the test split after a round; NaN where it was not evaluated."""
         metrics = record["metrics"]
-        return _or_nan(metrics["test"][self.task.headline] if metrics else None)
+        return _or_nan(metrics["test"][self.task.primary_metric] if metrics else None)
 
     @property
     def rounds_to_most(self) -> int | None:
         """The first evaluated round with 90 % of the final score or more."""
-        final = self.value(self.task.headline)
+        final = self.value(self.task.primary_metric)
         scores = enumerate(map(self.score, self.records), 1)
         return next((number for number, score in scores if score >= MOST * final), None)
 
@@ -88,12 +88,13 @@ def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, floa
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One row a label: mean and sample standard deviation over seeds of every metric.
 
-    ``difference`` and ``p`` are those of the task's headline, AUC or Dice, against ``baseline``,
-    which is FedAvg or else the first label, paired by seed. ``rounds_to_most`` is the mean number
-    of rounds to 90 % of a run's own final score, as far as rounds were evaluated. ``mean_site``,
-    ``worst_site`` and ``sd_sites`` are of the sites' own, meaned over seeds: where sites have
-    models of their own, the AUC over all cases together also rewards telling sites apart, which
-    differ in their shares of the classes; these do not. ``epsilon`` is the largest of any seed.
+    ``difference`` and ``p`` are those of the task's primary metric, AUC or Dice, against
+    ``baseline``, which is FedAvg or else the first label, paired by seed. ``rounds_to_most`` is the
+    mean number of rounds to 90 % of a run's own final score, as far as rounds were evaluated.
+    ``mean_site``, ``worst_site`` and ``sd_sites`` are of the sites' own, meaned over seeds: where
+    sites have models of their own, the AUC over all cases together also rewards telling sites
+    apart, which differ in their shares of the classes; these do not. ``epsilon`` is the largest of
+    any seed.
     """
     task = results[0].task
     seeds = {label: {r.cell.seed: r for r in group} for label, group in by_label(results).items()}
@@ -105,7 +106,9 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         for metric in task.told("compared"):
             values = [result.value(metric) for result in by_seed.values()]
             row[metric] = {"mean": float(np.mean(values)), "sd": sample_sd(values)}
-        spreads = [result.summary["spread"]["test"][task.headline] for result in by_seed.values()]
+        spreads = [
+            result.summary["spread"]["test"][task.primary_metric] for result in by_seed.values()
+        ]
         for key, name in (("mean_site", "mean"), ("worst_site", "worst"), ("sd_sites", "sd")):
             found = [spread[name] for spread in spreads if spread[name] is not None]
             row[key] = float(np.mean(found)) if found else None
@@ -123,8 +126,8 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         pairs = sorted(set(by_seed) & set(base))
         row["difference"] = row["p"] = row["p_wilcoxon"] = None
         if label != baseline and pairs:
-            ours = [by_seed[seed].value(task.headline) for seed in pairs]
-            theirs = [base[seed].value(task.headline) for seed in pairs]
+            ours = [by_seed[seed].value(task.primary_metric) for seed in pairs]
+            theirs = [base[seed].value(task.primary_metric) for seed in pairs]
             row["difference"] = float(np.mean(np.subtract(ours, theirs)))
             row |= paired_p(ours, theirs)
         table.append(row)
@@ -170,13 +173,15 @@ def markdown(
 def per_site_markdown(results: Sequence[Result]) -> str:
     """In segmentation, where sites are what is compared: every site's own, meaned over seeds."""
     task = results[0].task
-    if task.headline != "dice":
+    if task.primary_metric != "dice":
         return ""
     sites = results[0].summary["sites"]
     if any(result.summary["sites"] != sites for result in results):
         return ""
     names = task.told("compared")
-    title = " / ".join(task.title if name == task.headline else name.upper() for name in names)
+    title = " / ".join(
+        task.title if name == task.primary_metric else name.upper() for name in names
+    )
     lines = ["", f"At each site: {title}", "", _line(["strategy", *sites])]
     lines.append(_line(["---"] * (1 + len(sites))))
     for label, found in by_label(results).items():

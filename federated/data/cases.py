@@ -28,7 +28,7 @@ class Cases(Protocol):
     def records(self) -> tuple[str, ...]:
         """The digest of each case's record, as :mod:`federated.data.records` has it."""
 
-    def take(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
+    def load_batch(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
         """These cases, augmented; of each a patch, where the task has patches.
 
         With a generator for each case, what comes of a case depends on no other.
@@ -60,7 +60,7 @@ class LabelledImages:
         """See :class:`Cases`."""
         return labelled_digests(self.images, self.labels) if self.digests is None else self.digests
 
-    def take(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
+    def load_batch(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
         """See :class:`Cases`."""
         images = torch.from_numpy(to_float(self.images[indices.numpy()]))
         labels = torch.from_numpy(self.labels[indices.numpy()])
@@ -72,7 +72,7 @@ class LabelledImages:
         """See :class:`Cases`."""
         order = draw_epoch(torch.from_numpy(self.labels), how.sampling, generator)
         for indices in batches(order, how.batch_size, batch_norm):
-            yield self.take(indices, how, generator)
+            yield self.load_batch(indices, how, generator)
 
 
 def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-LearningTask = Literal["classification", "segmentation"]
+TaskName = Literal["classification", "segmentation"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DataSource = Literal["medmnist", "files", "phantom"]
@@ -31,7 +31,7 @@ class DatasetInfo:
     channels: int
     cases: Mapping[Split, int]
     licence: str
-    task: LearningTask = "classification"
+    task: TaskName = "classification"
 
 
 @dataclass(frozen=True)

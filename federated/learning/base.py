@@ -37,7 +37,7 @@ class LearningTask:
     score: Callable[[Mapping[str, Mapping[Split, Arrays]], DatasetInfo], Evaluation]
 
     @property
-    def headline(self) -> str:
+    def primary_metric(self) -> str:
         """The metric that models are judged by."""
         return self.metrics[0].name
 

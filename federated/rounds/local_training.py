@@ -93,7 +93,7 @@ class LocalTask:
         )
 
         def take(indices: Tensor) -> tuple[Tensor, Tensor]:
-            images, targets = self.cases.take(indices, training, generator)
+            images, targets = self.cases.load_batch(indices, training, generator)
             return images.to(self.device), targets.to(self.device)
 
         count = len(self.cases)
@@ -106,14 +106,14 @@ def run_passes(
     start: SiteStart,
     model: nn.Module,
     train_pass: TrainPass,
-    look: Callable[[LocalRule], None],
+    after_pass: Callable[[LocalRule], None],
 ) -> tuple[LocalResult, list[Vector], list[LocalRule]]:
     """Train what the strategy says, in order.
 
     Args:
         model: is trained in place.
         train_pass: trains it for one pass.
-        look: lets a rule look at the trained model.
+        after_pass: lets a rule look at the trained model.
 
     Returns:
         How the last pass went, and of every pass the weights that it ended with and its rule.
@@ -127,7 +127,7 @@ def run_passes(
         rule = one.rule(model)
         last = number == len(passes) - 1
         result = train_pass(one, rule, None if last else number)
-        look(rule)
+        after_pass(rule)
         ended.append(start.layout.flatten(model))
         rules.append(rule)
     return result, ended, rules
@@ -154,8 +154,8 @@ def finished(
     change = ended[-1] - start.weights
     if moves is not None:
         change[~moves] = 0  # weight decay touches every value
-    sent, kept = strategy.finish_site(change[start.layout.shared], rules[-1], work, start)
-    return sent, {**kept, **strategy.keep(ended, rules, start)}
+    sent, kept = strategy.site_update(change[start.layout.shared], rules[-1], work, start)
+    return sent, {**kept, **strategy.personal_state(ended, rules, start)}
 
 
 def train_round(
@@ -200,7 +200,7 @@ def train_round(
         start,
         task.model,
         train_pass,
-        lambda rule: rule.look(task.model, task.local_data(start)),
+        lambda rule: rule.after_training(task.model, task.local_data(start)),
     )
     sent, kept = finished(experiment.strategy, start, ended, rules, task.work, moves)
     scalars: Scalars = {}

@@ -102,7 +102,7 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
     before = _evaluate(run, site)
     task = local_task(context, cases, partial(other_styles, others, site))
     model.train()
-    movable = common.strategy.movable(start, model, task.local_data(start))
+    movable = common.strategy.trainable_on_join(start, model, task.local_data(start))
     weights: Vector = state.weights
     for number in range(1, rounds + 1):
         train(

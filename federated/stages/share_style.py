@@ -78,7 +78,7 @@ def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vect
     for some in torch.split(everyone, CASES_AT_ONCE):
         if of_cases is not None:
             draws = of_cases.generators(some)
-        images, _ = cases.take(some, settings, draws)
+        images, _ = cases.load_batch(some, settings, draws)
         styles = introduction.describe(images).double()
         if noise:
             styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)

@@ -16,7 +16,7 @@ def site_weights_after(
     state = read_state(folder.state_path(round_number))
     memory = site_memory(folder, round_number, site)
     strategy = worker_context(folder.root).experiment.strategy
-    return state, strategy.own_weights(state.weights, state.layout, memory)
+    return state, strategy.personal_weights(state.weights, state.layout, memory)
 
 
 def site_memory(folder: RunFolder, round_number: int, site: str) -> Arrays:
@@ -35,7 +35,7 @@ def personal_tensors(folder: RunFolder, round_number: int) -> dict[str, dict[str
     common, names, own = layout.split(state.weights), set(layout.personal), {}
     for site in folder.sites():
         memory = site_memory(folder, round_number, site)
-        weights = strategy.own_weights(state.weights, layout, memory)
+        weights = strategy.personal_weights(state.weights, layout, memory)
         own[site] = layout.split(weights)
         if weights is not state.weights:
             names |= {n for n, value in own[site].items() if (value != common[n]).any()}

@@ -31,7 +31,7 @@ class MixtureRule(LocalRule):
         self.anchor = start.tensors(model)
         self.sum, self.steps = 0.0, 0
 
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Add this step's product."""
         self.steps += 1
         for name, parameter in parameters:
@@ -48,7 +48,7 @@ class APFL(Strategy):
     adapt: bool = True
     alpha_lr: float = Field(default=0.01, gt=0)
 
-    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+    def personal_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
         """v̄, once there is a v."""
         if OWN not in memory:
             return weights
@@ -58,13 +58,15 @@ class APFL(Strategy):
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
         """The mixture, then the global model."""
-        own = self.own_weights(start.weights, start.layout, start.memory)
+        own = self.personal_weights(start.weights, start.layout, start.memory)
         return [
             LocalPass(lambda model: MixtureRule(start, model), own),
             LocalPass(lambda _: LocalRule(), start.weights),
         ]
 
-    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+    def personal_state(
+        self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
+    ) -> Arrays:
         """v and α."""
         rule = rules[0]
         assert isinstance(rule, MixtureRule)

@@ -138,7 +138,7 @@ class Strategy(Settings):
         """
         return (change,)
 
-    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+    def personal_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
         """The site's model: the global weights with what is the site's own of them.
 
         ``weights`` itself where nothing is.
@@ -157,14 +157,14 @@ class Strategy(Settings):
 
         The first one names its weights.
         """
-        own = self.own_weights(start.weights, start.layout, start.memory)
+        own = self.personal_weights(start.weights, start.layout, start.memory)
         return [LocalPass(lambda model: self.local_rule(model, start), own)]
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
         """The rule for a site's local steps; ``model`` holds the weights it starts from."""
         return LocalRule()
 
-    def finish_site(
+    def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
         """What the site sends and what it keeps for itself.
@@ -174,13 +174,15 @@ class Strategy(Settings):
         """
         return update, {}
 
-    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+    def personal_state(
+        self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
+    ) -> Arrays:
         """What is the site's own of the models that the passes ``ended`` with."""
         if not start.layout.personal:
             return {}
         return {PERSONAL: ended[-1][~start.layout.shared]}
 
-    def movable(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
+    def trainable_on_join(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
         """Which values a site that joins a finished federation may move; the others stay.
 
         ``model`` holds the global weights. By default the site's own tensors, or all of them where

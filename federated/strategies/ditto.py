@@ -25,7 +25,7 @@ class Ditto(Strategy):
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
         """The personal model near the global one, then the global one."""
-        own = self.own_weights(start.weights, start.layout, start.memory)
+        own = self.personal_weights(start.weights, start.layout, start.memory)
         return [
             LocalPass(
                 lambda model: ProximalRule(self.lam, start.tensors(model)),
@@ -35,6 +35,8 @@ class Ditto(Strategy):
             LocalPass(lambda _: LocalRule(), start.weights),
         ]
 
-    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+    def personal_state(
+        self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
+    ) -> Arrays:
         """The personal model."""
         return {OWN: ended[0]}

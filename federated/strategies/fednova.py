@@ -38,7 +38,7 @@ class FedNova(Strategy):
 
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
-    def finish_site(
+    def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
         """Send Δ_k / ‖a_k‖₁."""

@@ -21,7 +21,7 @@ class ProximalRule(LocalRule):
     def __init__(self, mu: float, anchor: Mapping[str, torch.Tensor]) -> None:
         self.mu, self.anchor = mu, anchor
 
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Add the proximal gradient, in place."""
         for name, parameter in parameters:
             if parameter.grad is not None:

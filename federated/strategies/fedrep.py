@@ -22,7 +22,7 @@ class PartRule(LocalRule):
     def __init__(self, trains: Callable[[str], bool]) -> None:
         self.trains = trains
 
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Take the others their gradients, so that the optimiser leaves them as they are."""
         for name, parameter in parameters:
             if not self.trains(name):
@@ -41,7 +41,7 @@ class FedRep(Strategy):
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
         """Head, then representation."""
-        own = self.own_weights(start.weights, start.layout, start.memory)
+        own = self.personal_weights(start.weights, start.layout, start.memory)
         return [
             LocalPass(lambda _: PartRule(is_head), own, self.head_epochs),
             LocalPass(lambda _: PartRule(lambda name: not is_head(name))),

@@ -23,13 +23,15 @@ class FineTune(Strategy):
 
     covered_by_privacy: ClassVar[Units] = RECORD
 
-    def finish_site(
+    def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
         """The update, or zeros."""
         return (np.zeros_like(update) if self._tunes(start) else update), {}
 
-    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+    def personal_state(
+        self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
+    ) -> Arrays:
         """The model, while it is tuned."""
         return {OWN: ended[-1]} if self._tunes(start) else {}
 

@@ -40,7 +40,7 @@ class ControlRule(LocalRule):
         self.sums: dict[str, torch.Tensor] = {}
         self.steps = 0
 
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Correct the gradients, in place."""
         self.steps += 1
         for name, parameter in parameters:
@@ -87,7 +87,7 @@ class Scaffold(Strategy):
             }
         )
 
-    def finish_site(
+    def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
         """Send Δ_k and the change of c_k; keep c_k."""

@@ -161,7 +161,7 @@ def train(
 
     def take(indices: Tensor) -> Batch:
         draws = generator if gradients is None else gradients.generators(indices)
-        images, targets = cases.take(indices, settings, draws)
+        images, targets = cases.load_batch(indices, settings, draws)
         return images.to(device), targets.to(device)
 
     objective = Objective(take, loss, precision.autocast)
@@ -182,7 +182,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             batch_loss = objective.of(model, images.to(device), targets.to(device))
             precision.backward(batch_loss, optimizer)
-            rule.adjust(model.named_parameters())
+            rule.adjust_gradients(model.named_parameters())
             precision.step(optimizer)
             loss_sum += float(batch_loss.detach()) * len(targets)
             drawn += len(targets)
@@ -212,7 +212,7 @@ def _train_privately(
             set_private_mean(model, centring, next(batches), objective.take, gradients)
         for batch in batches:
             gradients.compute(batch, objective)
-            rule.adjust(model.named_parameters())
+            rule.adjust_gradients(model.named_parameters())
             optimizer.step()
             steps += 1
     finally:

@@ -21,10 +21,10 @@ class MaskedRule(LocalRule):
         masks = layout.split(trained.astype(np.float32))
         self._masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}
 
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Let the rule adjust the gradients, then mask them."""
         named = list(parameters)
-        self._rule.adjust(named)
+        self._rule.adjust_gradients(named)
         for name, parameter in named:
             if parameter.grad is not None:
                 parameter.grad.mul_(self._masks[name].to(parameter.grad.device))

@@ -38,10 +38,10 @@ class LocalWork:
 class LocalRule:
     """What a strategy changes in the local steps of one site in one round: here nothing."""
 
-    def adjust(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Change ``.grad`` in place, after backward and before the optimiser's step."""
 
-    def look(self, model: nn.Module, data: LocalData) -> None:
+    def after_training(self, model: nn.Module, data: LocalData) -> None:
         """Look at the model once it is trained, and at the cases it was trained on."""
 
 

@@ -67,7 +67,7 @@ class SegmentedCases:
             self.kept[shown] = prepared
         return prepared
 
-    def take(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
+    def load_batch(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
         """See :class:`federated.data.cases.Cases`."""
         own = [draws] * len(indices) if isinstance(draws, torch.Generator) else draws
         pairs = zip(indices, own, strict=True)
@@ -84,7 +84,7 @@ class SegmentedCases:
         if self.family.whole:
             order = torch.randperm(len(self), generator=generator)
             for indices in batches(order, how.batch_size, batch_norm):
-                yield self.take(indices, how, generator)
+                yield self.load_batch(indices, how, generator)
             return
         with global_draws(generator):
             queue = self._queue(how.patches_per_case)

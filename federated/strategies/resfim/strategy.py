@@ -51,7 +51,7 @@ class SensitivityRule(LocalRule):
         self._strategy, self._start = strategy, start
         self.mask: Flags | None = None
 
-    def look(self, model: nn.Module, data: LocalData) -> None:
+    def after_training(self, model: nn.Module, data: LocalData) -> None:
         """Find the mask in a round in which it is made."""
         if self._strategy.is_due(self._start.round_number):
             self.mask = self._strategy.find_mask(self._start, model, data)
@@ -137,7 +137,7 @@ class ResFIM(Strategy):
         """The update, and for which values it holds."""
         return change, 1.0
 
-    def own_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
+    def personal_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
         """The global weights with the site's own values where it is sensitive."""
         if MASK not in memory:
             return weights
@@ -149,14 +149,16 @@ class ResFIM(Strategy):
         """Plain steps, and a look at the model afterwards."""
         return SensitivityRule(self, start)
 
-    def finish_site(
+    def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
         """m_k ⊙ (w_k − w), and m_k."""
         invariant = (~self._mask(rule, start)).astype(np.float32)
         return np.concatenate([update * invariant, invariant]), {}
 
-    def keep(self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart) -> Arrays:
+    def personal_state(
+        self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
+    ) -> Arrays:
         """The mask, and the values in it."""
         mask = self._mask(rules[-1], start)
         return {MASK: mask.astype(np.uint8), OWN: ended[-1][mask]} if mask.any() else {}
@@ -171,7 +173,7 @@ class ResFIM(Strategy):
         weights[some] += update[some] / invariant[some]
         return Server(weights, server.broadcast, server.memory)
 
-    def movable(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
+    def trainable_on_join(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
         """What is sensitive at the site."""
         return self.find_mask(start, model, data)
 

@@ -56,7 +56,7 @@ def test_patches_lie_on_every_label_about_equally(tmp_path):
     cases = cases_of("retina", tmp_path, (400, 400), count=1)
     how = TrainingSettings(augment="none")
     centres = [
-        int(cases.take(torch.tensor([0]), how, generator(seed))[1][0, 48, 48])
+        int(cases.load_batch(torch.tensor([0]), how, generator(seed))[1][0, 48, 48])
         for seed in range(200)
     ]
     assert 0.35 < sum(centres) / 200 < 0.65
@@ -75,7 +75,9 @@ def test_cases_are_prepared_again_where_memory_is_short(tmp_path):
 
 def test_no_case_drawn_is_an_empty_batch(tmp_path):
     cases = cases_of("hippocampus", tmp_path, (20, 30, 20))
-    images, masks = cases.take(torch.tensor([], dtype=torch.int64), TrainingSettings(), generator())
+    images, masks = cases.load_batch(
+        torch.tensor([], dtype=torch.int64), TrainingSettings(), generator()
+    )
     assert (images.shape[0], masks.shape[0]) == (0, 0)
 
 

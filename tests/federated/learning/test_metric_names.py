@@ -14,7 +14,7 @@ def test_the_list_of_a_task_is_what_it_scores():
 
 
 def test_models_are_judged_by_the_first():
-    assert (CLASSIFICATION.headline, SEGMENTATION.headline) == ("auc", "dice")
+    assert (CLASSIFICATION.primary_metric, SEGMENTATION.primary_metric) == ("auc", "dice")
 
 
 def test_what_both_tasks_have_is_told_last():

@@ -82,7 +82,7 @@ class Site:
         got = {}
 
         def take(indices):
-            images, targets = cases.take(indices, how, private.generators(indices))
+            images, targets = cases.load_batch(indices, how, private.generators(indices))
             for place, image in zip(indices.tolist(), images, strict=True):
                 got[len(found), keep[place]] = image
             return images, targets
@@ -287,7 +287,7 @@ def test_a_private_mean_of_features_changes_by_at_most_its_bound():
         (batch,) = private.batches()
 
         def features(part):
-            images, _ = cases.take(part, how, private.generators(part))
+            images, _ = cases.load_batch(part, how, private.generators(part))
             with torch.no_grad():
                 return model.features(images)
 
@@ -371,7 +371,7 @@ class TestScannerNoise:
         partition = Partition({"site-00": {"train": tuple(keep)}}, draws=1, moved=0)
         cases = experiment_cases(experiment, dataset, partition).of("site-00", "train")
         how = TrainingSettings(augment="none")
-        images, _ = cases.take(torch.arange(len(keep)), how, torch.Generator())
+        images, _ = cases.load_batch(torch.arange(len(keep)), how, torch.Generator())
         return dict(zip(keep, images, strict=True))
 
     def labelled(self):

@@ -20,7 +20,7 @@ LONG = {"steps": 4000, "lr": 0.05}
 
 def own(strategy, memory, weights=1.0):
     layout = Layout.of(nn.Linear(1, 1, bias=False))
-    return strategy.own_weights(f32(weights), layout, memory)
+    return strategy.personal_weights(f32(weights), layout, memory)
 
 
 class TestDitto:
@@ -70,7 +70,9 @@ def test_the_head_stays_and_nothing_else(strategy):
     start = site_start(model)
     ended = [np.arange(layout.size, dtype=np.float32)]
     start = type(start)(layout, start.weights)
-    assert strategy.keep(ended, [], start)[PERSONAL] == pytest.approx(ended[0][~layout.shared])
+    assert strategy.personal_state(ended, [], start)[PERSONAL] == pytest.approx(
+        ended[0][~layout.shared]
+    )
 
 
 def test_fedrep_trains_the_head_and_then_the_rest():
@@ -82,7 +84,7 @@ def test_fedrep_trains_the_head_and_then_the_rest():
         before = start.layout.flatten(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
         model(torch.randn(4, 1, 12, 12)).square().sum().backward()
-        one.rule(model).adjust(model.named_parameters())
+        one.rule(model).adjust_gradients(model.named_parameters())
         optimizer.step()
         moved = start.layout.split(start.layout.flatten(model) != before)
         assert all(

@@ -152,8 +152,8 @@ def finish(strategy, ended, mask=None, memory=None):
     rule = SensitivityRule(strategy, start)
     rule.mask = None if mask is None else np.array(mask)
     update = f32(*ended) - start.weights
-    sent, _ = strategy.finish_site(update, rule, LocalWork(1), start)
-    return sent, strategy.keep([f32(*ended)], [rule], start)
+    sent, _ = strategy.site_update(update, rule, LocalWork(1), start)
+    return sent, strategy.personal_state([f32(*ended)], [rule], start)
 
 
 class TestRound:
@@ -167,7 +167,7 @@ class TestRound:
         after = strategy.server_step(Server(f32(1, 1, 1)), mean, who).weights
         assert after == pytest.approx([0.25 * 2 + 0.75 * 5, 5, 1])
         layout = site_start(linear(1.0, 1.0, 1.0)).layout
-        assert strategy.own_weights(after, layout, kept) == pytest.approx([4.25, 2, 2])
+        assert strategy.personal_weights(after, layout, kept) == pytest.approx([4.25, 2, 2])
 
     def test_without_a_mask_it_is_fedavg(self):
         strategy = ResFIM(warmup=3)

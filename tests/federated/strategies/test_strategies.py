@@ -52,7 +52,7 @@ def descend(strategy, start, target, steps, lr, curvature=1.0, broadcast=None, m
         for _ in range(steps):
             optimizer.zero_grad()
             (curvature * (model.weight - target) ** 2 / 2).sum().backward()
-            rule.adjust(model.named_parameters())
+            rule.adjust_gradients(model.named_parameters())
             optimizer.step()
         return LocalResult(None, steps)
 

@@ -239,7 +239,7 @@ def test_a_mask_holds_gradients_after_the_strategys_own_term():
     for parameter in model.parameters():
         parameter.data += 1
         parameter.grad = torch.ones_like(parameter)
-    MaskedRule(strategy, layout, moves).adjust(model.named_parameters())
+    MaskedRule(strategy, layout, moves).adjust_gradients(model.named_parameters())
     gradients = np.concatenate([p.grad.ravel().numpy() for p in model.parameters()])
     # 1 of the loss and 1 of the proximal term.
     np.testing.assert_allclose(gradients, np.where(moves, 2, 0), rtol=1e-5)
