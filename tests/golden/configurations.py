@@ -14,7 +14,7 @@ _COMMON: Mapping[str, Any] = {
     "privacy": {"name": "none"},
     "compression": {"name": "none"},
     "protection": {"name": "plain"},
-    "runner": {"name": "processes", "workers": 2},
+    "runner": {"name": "serial"},
 }
 
 PARAMS: Mapping[str, Any] = {
@@ -49,6 +49,8 @@ PARAMS: Mapping[str, Any] = {
 }
 
 _LEVELS = ("compression.name=shared_mask", "compression.density=0.2", "compression.bits=8")
+# Whoever holds keys or masks is a process of its own.
+_APART = ("runner.name=processes", "runner.workers=2")
 _SEEDED = ("privacy.noise=seeded", "privacy.delta=1e-3", "privacy.clip=1")
 
 # An experiment of PARAMS, and what is set.
@@ -63,16 +65,27 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "scaffold, shared_mask, packed_bfv": (
         "volumes",
-        ["strategy.name=scaffold", *_LEVELS, "protection.name=packed_bfv"],
+        ["strategy.name=scaffold", *_LEVELS, "protection.name=packed_bfv", *_APART],
     ),
     "fedadam, shared_mask that is trained alone, ckks": (
         "volumes",
-        ["strategy.name=fedadam", *_LEVELS, "compression.train=sent", "protection.name=ckks"],
+        [
+            "strategy.name=fedadam",
+            *_LEVELS,
+            "compression.train=sent",
+            "protection.name=ckks",
+            *_APART,
+        ],
     ),
     "fednova, secagg_plus": (
         "volumes",
         [
-            *("strategy.name=fednova", "protection.name=secagg_plus", "compression.bits=16"),
+            *(
+                "strategy.name=fednova",
+                "protection.name=secagg_plus",
+                *_APART,
+                "compression.bits=16",
+            ),
             "training.augment=torchio",
         ],
     ),
@@ -92,14 +105,20 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
         "volumes",
         [
             *("strategy.name=fedavgm", "privacy.name=site_level", "privacy.epsilon_per_round=6"),
-            *("privacy.adaptive.rate=0.5", *_SEEDED, *_LEVELS, "protection.name=packed_bfv"),
+            *(
+                "privacy.adaptive.rate=0.5",
+                *_SEEDED,
+                *_LEVELS,
+                "protection.name=packed_bfv",
+                *_APART,
+            ),
         ],
     ),
     "fedavg, site_level_distributed, secagg_plus": (
         "volumes",
         [
             *("privacy.name=site_level_distributed", "privacy.epsilon_per_round=6", *_SEEDED),
-            *("compression.bits=16", "protection.name=secagg_plus"),
+            *("compression.bits=16", "protection.name=secagg_plus", *_APART),
         ],
     ),
     "pictures, resfim": (
