@@ -37,7 +37,7 @@ def make_key(runs: Path, experiment: str, run_id: str, *, replace: bool) -> list
         )
     public = new_key(resolved.name, run.run_id, parameters, replace=replace)
     return [
-        f"key {public.fingerprint} ({parameters.scheme}: {parameters.describe()}) in {folder}",
+        f"key {public.fingerprint} ({parameters.scheme.name}: {parameters.describe()}) in {folder}",
         "Copy the folder to the other sites, and never to the coordinator: who has it can decrypt "
         "every site's updates of this run.",
     ]

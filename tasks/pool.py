@@ -105,7 +105,9 @@ def _start_worker(numbers: Any) -> None:
 
 def _import_stages() -> int:
     import federated.stages.aggregate
+    import federated.stages.compress
     import federated.stages.evaluate
-    import federated.stages.local_train  # noqa: F401
+    import federated.stages.local_train
+    import federated.stages.protect  # noqa: F401
 
     return os.getpid()

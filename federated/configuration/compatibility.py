@@ -43,6 +43,7 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
             f"{', '.join(known)}."
         )
     yield from _reasons_of_task(experiment)
+    yield from _reasons_of_metric(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
     if model.dims == {3} and dataset in DATASETS and not dataset.endswith("3d"):
@@ -117,20 +118,26 @@ def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
             )
 
 
+def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
+    """A model is chosen by a metric that its task has."""
+    data, metric = experiment.data, experiment.selection.metric
+    segments = data.dataset in FAMILIES
+    task = SEGMENTATION if segments else CLASSIFICATION
+    chosen = [f"val/{name}" for name in task.told("selects")]
+    if metric not in chosen:
+        yield (
+            f"selection.metric={metric!r}, and data.dataset={data.dataset} is for "
+            f"{'segmentation' if segments else 'classification'}, where a model is chosen by one "
+            f"of {', '.join(chosen)}.{closest(metric, chosen)}"
+        )
+
+
 def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     """Settings that belong to classification or to segmentation alone."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
-    metric, model = experiment.selection.metric, experiment.model
+    model = experiment.model
     family = FAMILIES.get(data.dataset)
     segments = f"data.dataset={data.dataset} is for segmentation"
-    task = CLASSIFICATION if family is None else SEGMENTATION
-    chosen = [f"val/{name}" for name in task.told("selects")]
-    if metric not in chosen:
-        kind = "classification" if family is None else "segmentation"
-        yield (
-            f"selection.metric={metric}, and data.dataset={data.dataset} is for {kind}, where a "
-            f"model is chosen by one of {', '.join(chosen)}.{closest(metric, chosen)}"
-        )
     if data.spacing is not None and (family is None or family.spacing is None):
         yield (
             f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "

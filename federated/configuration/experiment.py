@@ -1,4 +1,4 @@
-"""An experiment: all its settings, typed and frozen; what reads and checks them is config.py."""
+"""An experiment: all its settings, typed and frozen; what reads and checks them is load.py."""
 
 from typing import Annotated, Any
 
@@ -46,5 +46,5 @@ class Experiment(Settings):
         return Cohort(self.sites.asked_of(count), count, self.rounds, self.compression.bits)
 
     def to_json(self) -> dict[str, Any]:
-        """The resolved experiment as plain values, which ``read_experiment`` of config.py reads."""
+        """The resolved experiment as plain values, which ``read_experiment`` of load.py reads."""
         return self.model_dump(mode="json", by_alias=True)

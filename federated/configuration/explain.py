@@ -36,9 +36,15 @@ def explain(
         if problem["type"] == "extra_forbidden":
             allowed = _allowed_keys(location, schema)
             sentences[key] = (
-                f"{key} is not a known key.{closest(location[-1], allowed)} "
-                f"Allowed here: {', '.join(allowed)}"
+                f"{key} is not a known key.{closest(location[-1], allowed)}"
+                f"{_owners(location, schema)} Allowed here: {', '.join(allowed)}"
             )
+            continue
+        if problem["type"] == "union_tag_invalid":
+            tags, tag = problem["ctx"]["expected_tags"], problem["ctx"]["tag"]
+            close = closest(tag, tags.replace("'", "").split(", "))
+            said = f"{key}.name={tag!r} is not possible.{close} There are {tags}"
+            sentences[f"{key}.name"] = said
             continue
         if problem["type"] == "missing":
             sentences[key] = f"{key} is missing: it has no default"
@@ -58,6 +64,20 @@ def _as_written(location: list[str], choices: Sequence[str]) -> list[str]:
     chosen = len(location) > 2 and location[0] in choices
     kept = [part for i, part in enumerate(location) if not (chosen and i == 1)]
     return [part for part in kept if "[" not in part and not part.startswith("constrained-")]
+
+
+def _owners(location: list[str], schema: Mapping[str, Any]) -> str:
+    """Which other choices of its section have the refused key."""
+    node = schema["properties"].get(location[0], {})
+    mapping = node.get("discriminator", {}).get("mapping", {})
+    owners = [
+        name
+        for name, reference in mapping.items()
+        if location[-1] in schema["$defs"][reference.rsplit("/", 1)[-1]]["properties"]
+    ]
+    if len(location) != 3 or not owners:
+        return ""
+    return f" It belongs to {location[0]}.name={' or '.join(owners)}: leave it out, or set that."
 
 
 def _allowed_keys(location: list[str], schema: Mapping[str, Any]) -> list[str]:

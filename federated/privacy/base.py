@@ -30,6 +30,11 @@ class Privacy(Settings):
         return None
 
     @property
+    def scalar_names(self) -> frozenset[str]:
+        """The names of the scalars that every site sends beside its update."""
+        return frozenset()
+
+    @property
     def allowed_missing(self) -> int:
         """How many of the selected sites may drop out, where the sum alone has the whole noise."""
         return 0

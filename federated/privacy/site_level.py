@@ -44,6 +44,11 @@ class SiteLevel(Private):
     unit: ClassVar[Unit | None] = "site"
     mechanism: ClassVar[str] = "gaussian"
 
+    @property
+    def scalar_names(self) -> frozenset[str]:
+        """The clip indicator, where the norm follows a quantile."""
+        return frozenset({BELOW_CLIP} if self.adaptive else ())
+
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
         """One mechanism a round, on all that the site has."""
         return 1.0, 1

@@ -151,14 +151,6 @@ class HiddenUpdates(Protection):
                 "where each of two sites may learn the other's update."
             )
 
-    def parameters(self, length: int, cohort: Cohort) -> Parameters:
-        """What a key has to be made for, to protect ``length`` numbers from each of a cohort.
-
-        Raises:
-            ConsiliumError: there is no room for their sum; or the protection has no key.
-        """
-        raise ConsiliumError(f"protection.name={self.name} has no key.")
-
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
         """With how many sites a sum has to have."""
         return super().report(cohort, public) | {"min_sites": self.min_sites}

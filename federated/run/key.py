@@ -1,6 +1,7 @@
 """What a run's folder has of the sites' key."""
 
 from federated.configuration.experiment import Experiment
+from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.protection.keys import PublicContext
 from federated.run.folder import RunFolder
@@ -10,4 +11,10 @@ def public_context(folder: RunFolder, experiment: Experiment) -> PublicContext |
     """The context of the run's key, where its protection has one."""
     if not experiment.protection.keyed:
         return None
-    return PublicContext.from_json(read_json(folder.context_path))
+    try:
+        return PublicContext.from_json(read_json(folder.context_path))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(
+            f"What the coordinator has of the sites' key, {folder.context_path}, cannot be read "
+            f"({error}). Put the file back, or resume the run at a site that may make a key."
+        ) from error

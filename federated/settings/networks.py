@@ -126,7 +126,7 @@ class UNet(Network):
     """
 
     name: Literal["unet"] = "unet"
-    width: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = 16
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 16
     deep_supervision: bool = False
 
     segments: ClassVar[bool] = True

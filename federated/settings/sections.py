@@ -1,6 +1,6 @@
 """The sections of an experiment in params.yaml that do not depend on one another.
 
-Those of strategy, privacy, compression and protection are the classes that do the work.
+Those of model, strategy, privacy, compression and protection are the classes that do the work.
 """
 
 from math import ceil
@@ -113,7 +113,7 @@ class SelectionSettings(Settings):
     than one of that many rounds before.
     """
 
-    metric: str = Field(default="val/auc", pattern=r"^val/[a-z0-9_]+$")
+    metric: str = "val/auc"
     keep: Literal["best", "last"] = "best"
     every: int = Field(default=1, ge=1)
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -30,13 +30,14 @@ from federated.run.update_files import (
 from federated.stages.context import read_round
 from federated.stages.keys import site_key
 from federated.stages.secagg import masked_round, read_roster
+from federated.update import Payload
 
 
 def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None:
     """Add the sites' payloads one after the other, and write the sum.
 
-    One payload and one sum are in memory at a time, however many sites there are; the fixed order
-    of sites makes the floating-point sum the same in every run.
+    The state, one payload and one sum are in memory at a time, however many sites there are; the
+    fixed order of sites makes the floating-point sum the same in every run.
     """
     context = read_round(folder, round_number)
     protection: Protection = context.experiment.protection
@@ -44,6 +45,7 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None
     length = context.sum_length
     for site in asked:
         payload = read_payload(folder.site_path(round_number, site, "payload"), length)
+        _refuse_other_scalars(payload, site, context.experiment.privacy.scalar_names)
         if running is None:
             public = _public(folder, context.run, round_number)
             running = protection.open_sum(length, round_number, public)
@@ -51,6 +53,21 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None
     if running is None:
         raise ConsiliumError(f"No site was asked in round {round_number}.")
     write_payload(folder.sum_path(round_number), protection.close(running))
+
+
+def _refuse_other_scalars(payload: Payload, site: str, expected: frozenset[str]) -> None:
+    """Refuse a payload without a scalar that is summed, or with one that nobody asked for.
+
+    Raises:
+        ConsiliumError: says which.
+    """
+    if payload.scalars.keys() != expected:
+        told = ", ".join(sorted(payload.scalars)) or "none"
+        raise ConsiliumError(
+            f"The payload of {site} in round {payload.round_number} is refused: beside its update "
+            f"it has the scalars {told:.200}, and {', '.join(sorted(expected)) or 'none'} are "
+            "expected. Have it sent again; resuming the run does so."
+        )
 
 
 def download_size(folder: RunFolder, round_number: int) -> int:

@@ -42,6 +42,8 @@ def compress_site(run: Path, site: str, round_number: int, weight: float) -> Sta
     memory = read_memory(path) if path else {}
     compression, grid = context.experiment.compression, context.grid
     compress = partial(compression.compress, update, weight, context.agreed, memory)
+    # Noise that nobody adds would be missing in silence.
+    assert (grid is not None) == context.experiment.privacy.noise_in_sum
     if grid is None:
         parts = _packed(*compress())
     else:

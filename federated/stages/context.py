@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from federated.configuration.experiment import Experiment
+from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.privacy.accounting import Release
 from federated.rounds.context import RoundContext, RunContext
@@ -32,14 +33,28 @@ def read_round(folder: RunFolder, round_number: int) -> RoundContext:
     Raises:
         ConsiliumError: a file of the run is missing or damaged.
     """
-    return RoundContext(read_run(folder), read_state(folder.state_path(round_number - 1)))
+    path = folder.state_path(round_number - 1)
+    state = read_state(path)
+    if state.round_number != round_number - 1:
+        raise ConsiliumError(
+            f"The state {path} says that it is that of round {state.round_number}, and not of "
+            f"{round_number - 1}. Put the file back, or remove the round's folder and resume the "
+            "run."
+        )
+    return RoundContext(read_run(folder), state)
 
 
 def _planned(folder: RunFolder, experiment: Experiment) -> Mapping[str, Release]:
     """What :func:`federated.stages.privacy.plan_site` found for each site."""
     if experiment.privacy.unit is None:
         return {}
-    plan = read_json(folder.privacy_path)
+    try:
+        plan = read_json(folder.privacy_path)
+    except (OSError, ValueError) as error:
+        raise ConsiliumError(
+            f"The plan of what each site releases, {folder.privacy_path}, cannot be read "
+            f"({error}). Put the file back, or start a new run."
+        ) from error
     return {
         site: Release(own["noise_multiplier"], own["sampling_rate"], own["steps"])
         for site, own in plan.items()

@@ -36,7 +36,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
     if not protection.keyed:
         raise ConsiliumError(
             f"Experiment {experiment.name} has protection.name={protection.name}, which has no "
-            "key. Set a protection.name that encrypts, as packed_bfv or ckks."
+            "key. Set protection.name=packed_bfv or ckks."
         )
     return protection.parameters(sent_length(experiment, layout), experiment.cohort())
 

@@ -18,9 +18,9 @@ from federated.errors import ConsiliumError
 # Of a model of a thousand sites with a hundred tensors each, with room.
 MOST_HEADER = 32 * 2**20
 LENGTH_BYTES = 8
-# Larger counts are no counts of anything here, and would not fit an index.
 # Numbers that travel beside an update.
 MOST_SCALARS = 64
+# Larger counts are no counts of anything here, and would not fit an index.
 LARGEST_INTEGER = 2**53
 
 

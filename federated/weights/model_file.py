@@ -26,6 +26,8 @@ SEPARATOR = "/"
 # Of a description, in characters; and of a name in it.
 LONGEST_HEADER = 10_000
 LONGEST_TEXT = 200
+# Of a network: a whole number beyond would take all memory before its tensors could be compared.
+LARGEST_SETTING = 1024
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,34 @@ class ModelHeader:
         """
         try:
             value = json.loads(text)
+            if isinstance(value, dict) and "network" not in value:
+                flat = ("name", "norm", *OF_ALL_ONCE)
+                value["network"] = {key: value.pop(key) for key in flat if key in value}
+            told = json.dumps(value)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
-        if isinstance(value, dict) and "network" not in value:
-            flat = ("name", "norm", *OF_ALL_ONCE)
-            value["network"] = {key: value.pop(key) for key in flat if key in value}
-        return HEADERS.validate_json(json.dumps(value), strict=True)
+        _refuse_unlikely(value)
+        return HEADERS.validate_json(told, strict=True)
 
 
 HEADERS = TypeAdapter(ModelHeader)
+
+
+def _refuse_unlikely(value: Any) -> None:
+    """Refuse a network that says nothing of itself, more than is written, or is far too large.
+
+    Raises:
+        ValueError: says which.
+    """
+    network = value.get("network") if isinstance(value, dict) else None
+    if not isinstance(network, dict):
+        raise ValueError("it describes no network")
+    lacks = [key for key in ("name", "norm") if key not in network]
+    if lacks or "init" in network:
+        said = f"has no {lacks[0]}" if lacks else "says what its weights started from"
+        raise ValueError(f"its network {said}")
+    if any(isinstance(told, int) and told > LARGEST_SETTING for told in network.values()):
+        raise ValueError(f"its network has a setting beyond {LARGEST_SETTING}")
 
 
 def save_model(

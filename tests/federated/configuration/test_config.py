@@ -277,17 +277,24 @@ class TestNetworks:
     def test_a_setting_of_another_network_is_refused_with_those_there_are(self):
         with pytest.raises(ConsiliumError, match=r"model\.width is not a known key.*norm, init"):
             load_experiment("adrenal", ["model.width=32"], PARAMS)
-        with pytest.raises(ConsiliumError, match=r"model\.stem is not a known key.*scale_norm"):
+        with pytest.raises(ConsiliumError, match=r"belongs to model\.name=resnet3d.*scale_norm"):
             load_experiment("blood", ["model.stem=7"], PARAMS)
 
     def test_an_unknown_one_is_refused_with_those_there_are(self):
-        with pytest.raises(ConsiliumError, match=r"'small_cnn'.*'unet'"):
-            load_experiment("adrenal", ["model.name=vgg"], PARAMS)
+        said = r"model\.name='unit' is not possible\. Did you mean 'unet'\? There are 'small_cnn', "
+        with pytest.raises(ConsiliumError, match=said):
+            load_experiment("adrenal", ["model.name=unit"], PARAMS)
 
     def test_without_a_name_it_is_the_small_net(self):
         assert load_experiment("adrenal", ["model={norm: instance}"], PARAMS).model == SmallCNN(
             norm="instance"
         )
+
+    def test_a_metric_that_there_is_not_is_told_with_those_there_are(self):
+        with pytest.raises(ConsiliumError, match=r"one of val/auc, .*val/loss\. Did you mean"):
+            load_experiment("adrenal", ["selection.metric=val/acuracy"], PARAMS)
+        with pytest.raises(ConsiliumError, match=r"segmentation.*one of val/dice, val/loss"):
+            load_experiment("retina", ["selection.metric=val/auc"], PARAMS)
 
     @pytest.mark.parametrize("own", [{}, {"conv": "acs", "stem": 7}])
     def test_what_an_older_version_wrote_of_every_network_is_read(self, tmp_path, own):

@@ -126,13 +126,13 @@ class TestModels:
     @pytest.mark.parametrize("name", ["small_cnn", "dp_resnet", "resnet3d", "unet"])
     def test_a_network_is_built_only_if_the_file_holds_its_tensors(self, model_file, name):
         """Within the ranges a network may be large: 1024 channels at the finest level."""
-        network = {"name": name} | ({"width": 1024} if name == "unet" else {})
+        network = {"name": name, "norm": "group"} | ({"width": 1024} if name == "unet" else {})
         large = {"network": network, "classes": 10_000, "channels": 256}
         text = json.dumps(json.loads(HEADER.to_text()) | large)
         rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=text))
         refused(load_model, model_file, match="tensors are not those of the network")
 
-    @pytest.mark.parametrize("text", ["", "[]", "3", "{", "[" * 100_000, " " * 100_000])
+    @pytest.mark.parametrize("text", ["", "[]", "3", "{", "[" * 100_000, "[" * 990, " " * 100_000])
     def test_a_description_that_is_none_is_refused(self, model_file, text):
         rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=text))
         for read in (read_header, load_model):
@@ -158,6 +158,22 @@ class TestModels:
         value |= {"scale_norm": False, "deep_supervision": False}
         rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=json.dumps(value)))
         assert read_header(model_file) == HEADER
+
+    @pytest.mark.parametrize("missing", ["name", "norm"])
+    @pytest.mark.parametrize("flat", [True, False])
+    def test_a_network_that_does_not_say_what_it_is_is_refused(self, model_file, missing, flat):
+        value = json.loads(HEADER.to_text())
+        network = value.pop("network")
+        del network[missing]
+        value |= network if flat else {"network": network}
+        rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=json.dumps(value)))
+        refused(read_header, model_file, match=f"has no {missing}")
+
+    def test_a_file_that_names_another_to_start_from_is_refused(self, model_file):
+        value = json.loads(HEADER.to_text())
+        value["network"]["init"] = "/etc/passwd"
+        rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=json.dumps(value)))
+        refused(read_header, model_file, match="what its weights started from")
 
     def test_where_the_weights_once_started_from_is_not_told(self, tmp_path):
         header = replace(HEADER, network=SmallCNN(init="/home/somebody/weights.safetensors"))

@@ -5,11 +5,18 @@ from pkgutil import iter_modules
 
 from federated.data.folders.families.base import CaseFiles, Family, Found
 
-FAMILIES: dict[str, Family] = {
-    value.name: value
-    for module in iter_modules(__path__)
-    for value in vars(import_module(f"{__name__}.{module.name}")).values()
-    if isinstance(value, Family)
-}
+
+def _found() -> dict[str, Family]:
+    families: dict[str, Family] = {}
+    for module in iter_modules(__path__):
+        for value in vars(import_module(f"{__name__}.{module.name}")).values():
+            if not isinstance(value, Family):
+                continue
+            if families.setdefault(value.name, value) is not value:
+                raise ValueError(f"two families are named {value.name}")
+    return families
+
+
+FAMILIES = _found()
 
 __all__ = ["FAMILIES", "CaseFiles", "Family", "Found"]
