@@ -7,9 +7,7 @@ compression, or on the container that the values were read from.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ import numpy.typing as npt
 
 from federated.data.folders.families import CaseFiles
 from federated.data.folders.read_case import read_case
-from federated.data.kept_digests import Stamp, kept_digest, stamp_of
 
 
 def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
@@ -41,25 +38,11 @@ def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) ->
 def case_digest(case: CaseFiles) -> str:
     """The digest of a case of a folder: its images, and its mask where it has one.
 
-    It is worked out once for files that do not change, see
-    :func:`federated.data.kept_digests.kept_digest`.
+    It reads all files: whoever asks often keeps it, for no longer than what was prepared of them.
 
     Raises:
         ConsiliumError: a file cannot be read.
     """
-    return _digest_of(case, stamp_of(_files(case)))
-
-
-def _files(case: CaseFiles) -> tuple[Path, ...]:
-    return case.images if case.mask is None else (*case.images, case.mask)
-
-
-@lru_cache(maxsize=65536)
-def _digest_of(case: CaseFiles, _: Stamp) -> str:
-    return kept_digest(_files(case), lambda: _worked_out(case))
-
-
-def _worked_out(case: CaseFiles) -> str:
     # As float32: what a scaled file and one of real numbers hold alike is the same record.
     images, mask = read_case(case)
     arrays: list[npt.NDArray[Any]] = [image.values.astype(np.float32) for image in images]

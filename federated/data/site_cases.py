@@ -42,6 +42,8 @@ class SiteCases:
         self.partition = partition
         self._dataset, self._shown = dataset, shown
         self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
+        # As long as what is prepared of the files, so that both are of the same content.
+        self._digest = lru_cache(maxsize=None)(case_digest)
         self._made = lru_cache(maxsize=None)(self._make)
         self._records = lru_cache(maxsize=None)(self._digests_of)
 
@@ -70,7 +72,7 @@ class SiteCases:
             images, labels = self._dataset.images[split], self._dataset.labels[split]
             return labelled_digests(images[indices], labels[indices])
         cases = self._dataset.cases[split]
-        return tuple(case_digest(cases[index]) for index in indices)
+        return tuple(self._digest(cases[index]) for index in indices)
 
     def _make(self, sites: tuple[str, ...], split: Split) -> Cases:
         if isinstance(self._dataset, Dataset):
@@ -88,10 +90,10 @@ class SiteCases:
             profile = self._profile(site)
             names: Sequence[str | None] = [None] * len(files)
             if self._shown and self._shown.by_record:
-                names = identities([case_digest(case) for case in files])
+                names = identities([self._digest(case) for case in files])
             pairs = zip(files, names, strict=True)
             shown += [ShownCase(case, profile, name) for case, name in pairs]
-        return SegmentedCases(self._dataset.family, shown, self._kept)
+        return SegmentedCases(self._dataset.family, shown, self._kept, self._digest)
 
     def _profile(self, site: str) -> ScannerProfile | None:
         if self._shown is None:

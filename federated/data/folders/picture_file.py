@@ -125,7 +125,10 @@ def _unknown_kind(path: Path) -> ConsiliumError | None:
 
 
 def _orientation(picture: Image.Image) -> int | None:
-    value: Any = picture.getexif().get(ORIENTATION)
+    try:
+        value: Any = picture.getexif().get(ORIENTATION)
+    except Exception:  # metadata that cannot be read say nothing
+        return None
     return int(value) if value in range(1, 9) else None
 
 
@@ -148,6 +151,8 @@ def _read(path: Path, picture: Image.Image) -> Picture:
     inverted = _stays_inverted(path, picture)
     compression = str(picture.info.get("compression", ""))
     said = _orientation(picture)
+    if form == "TIFF" and said == UPRIGHT:
+        said = None  # the format's default, which programs write that know nothing of orientations
     orientation = said or UPRIGHT
     picture.load()
     values = _wide_colours(path, picture, orientation) if narrowed else _values(path, picture)

@@ -42,9 +42,10 @@ def _turned_with(silent: Volume, told: Volume) -> Volume:
     assert isinstance(told.frame, int)
     shown = told.spatial
     stored = as_stored(np.empty((1, *shown), bool), told.frame).shape[1:]
-    if shown == stored == silent.spatial:
+    turned = upright(silent.values, told.frame)
+    if shown == stored == silent.spatial and not np.array_equal(turned, silent.values):
         raise ConsiliumError(
-            f"By its EXIF orientation, {told.frame}, the picture {told.name} is not shown as it is "
+            f"By its orientation, {told.frame}, the picture {told.name} is not shown as it is "
             f"stored, and {silent.name}, which lies on it, does not say how it is to be shown. "
             f"Both have {shown[1]}x{shown[0]} pixels either way, so nobody can tell which parts "
             "belong together. Save both upright and without an orientation, or write the one that "
@@ -52,4 +53,4 @@ def _turned_with(silent: Volume, told: Volume) -> Volume:
         )
     if silent.spatial != stored:
         return silent  # it lies on what is shown, or nowhere
-    return Volume(upright(silent.values, told.frame), None, silent.name, told.frame)
+    return Volume(turned, None, silent.name, told.frame)

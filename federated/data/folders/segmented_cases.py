@@ -1,6 +1,6 @@
 """A site's cases of a segmentation set: read when they are needed, whole or in patches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,11 +41,15 @@ Kept = LRUCache[ShownCase, PreparedCase]
 
 @dataclass(frozen=True)
 class SegmentedCases:
-    """Cases of a site in a split; ``kept`` holds what was prepared last, of all of a worker."""
+    """Cases of a site in a split; ``kept`` holds what was prepared last, of all of a worker.
+
+    ``digest`` gives the digest of a case's record.
+    """
 
     family: Family
     shown: Sequence[ShownCase]
     kept: Kept
+    digest: Callable[[CaseFiles], str] = case_digest
 
     def __len__(self) -> int:
         return len(self.shown)
@@ -53,7 +57,7 @@ class SegmentedCases:
     @property
     def records(self) -> tuple[str, ...]:
         """See :class:`federated.data.cases.Cases`."""
-        return tuple(case_digest(shown.files) for shown in self.shown)
+        return tuple(self.digest(shown.files) for shown in self.shown)
 
     def case(self, index: int) -> PreparedCase:
         """A case, prepared."""

@@ -73,10 +73,32 @@ class TestAMaskThatDoesNotSayHowItLies:
         mask = as_stored(self.LABELS, of_the_mask)
         pixels, labels = self.read(
             self.save(tmp_path / "i.png", image, orientation),
-            self.save(tmp_path / "m.tif", mask, of_the_mask),
+            self.save(tmp_path / "m.png", mask, of_the_mask),
         )
         np.testing.assert_array_equal(pixels, self.PHOTOGRAPH)
         np.testing.assert_array_equal(labels, self.LABELS)
+
+    @pytest.mark.parametrize("orientation", range(2, 9))
+    def test_a_tiff_that_says_upright_says_nothing(self, tmp_path, orientation):
+        """It is the format's default, and what SimpleITK writes of masks on stored pixels."""
+        image = self.save(tmp_path / "i.png", as_stored(self.PHOTOGRAPH, orientation), orientation)
+        mask = self.save(tmp_path / "m.tif", as_stored(self.LABELS, orientation), 1)
+        if orientation < 5:
+            with pytest.raises(ConsiliumError, match="nobody can tell"):
+                self.read(image, mask)
+        else:
+            np.testing.assert_array_equal(self.read(image, mask)[1], self.LABELS)
+
+    def test_a_mask_that_lies_alike_either_way_is_not_refused(self, tmp_path):
+        image = self.save(tmp_path / "i.png", self.PHOTOGRAPH, 3)
+        _, labels = self.read(image, self.save(tmp_path / "m.png", np.zeros_like(self.LABELS)))
+        assert not labels.any()
+
+    def test_metadata_that_cannot_be_read_say_nothing(self, tmp_path):
+        path = tmp_path / "i.png"
+        Image.fromarray(self.PHOTOGRAPH).save(path, exif=b"Exif\0\0MM\0*garbage")
+        pixels, _ = self.read(path, self.save(tmp_path / "m.png", self.LABELS))
+        np.testing.assert_array_equal(pixels, self.PHOTOGRAPH)
 
     def test_an_orientation_that_is_upright_asks_nothing_of_a_mask(self, tmp_path):
         image = self.save(tmp_path / "i.png", self.PHOTOGRAPH, 1)
