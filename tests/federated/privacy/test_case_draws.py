@@ -353,7 +353,8 @@ def test_the_style_of_a_site_changes_by_at_most_the_share_of_a_case(name, tmp_pa
     def total(keep):
         cases = pick_shown(site.cases, keep)
         monkeypatch.setattr(style_exchange, "site_cases", lambda *_: cases)
-        return style_exchange.site_style(RunFolder(tmp_path), "site-00") * len(keep)
+        introduction = experiment.strategy.introduction()
+        return style_exchange.site_style(RunFolder(tmp_path), "site-00", introduction) * len(keep)
 
     everyone = total([0, 1, 2, 3])
     for removed in range(4):

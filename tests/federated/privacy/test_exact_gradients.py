@@ -46,7 +46,8 @@ def problem(request):
     """A network, cases clear of kinks, their loss, and their gradients by float64 autograd."""
     (name, dims), (side, tried) = request.param, NETWORKS[request.param]
     norm = "instance" if (name, dims) == ("unet", 2) else "group"
-    model = build_model(name, channels=1, classes=2, dims=dims, norm=norm, seed=0, width=8).train()
+    own = {"width": 8} if name == "unet" else {}
+    model = build_model(name, channels=1, classes=2, dims=dims, norm=norm, seed=0, **own).train()
     drawn = torch.randn((tried, 1) + (side,) * dims, generator=torch.Generator().manual_seed(0))
     images = drawn[clear_of_kinks(model, drawn)][:CASES]
     assert len(images) == CASES
