@@ -8,6 +8,8 @@ change with any version. Names are imported when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from federated.settings.moved_modules import install
+
 if TYPE_CHECKING:
     from federated.compression import Compression
     from federated.configuration.experiment import Experiment
@@ -54,6 +56,8 @@ __all__ = [
     "predict_files",
     "read_header",
 ]
+
+install()
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
-import federated
 import models
 
 # What the numbers of a site's training come from, beside the code here.
@@ -37,10 +36,10 @@ def code_digest() -> str:
     process.
     """
     digest = sha256(" ".join(version(name) for name in LIBRARIES).encode())
-    for package in (federated, models):
-        assert package.__file__ is not None
-        root = Path(package.__file__).parent
+    assert models.__file__ is not None
+    roots = {"federated": Path(__file__).parent, "models": Path(models.__file__).parent}
+    for package, root in roots.items():
         for path in sorted(root.rglob("*.py")):
-            digest.update(f"|{package.__name__}/{path.relative_to(root)}|".encode())
+            digest.update(f"|{package}/{path.relative_to(root)}|".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
