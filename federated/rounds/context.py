@@ -29,6 +29,13 @@ def sent_length(experiment: Experiment, layout: Layout) -> int:
     return experiment.compression.count(sum(sent_groups(experiment, layout)))
 
 
+def sum_length(experiment: Experiment, layout: Layout) -> int:
+    """How many numbers a round's sum has."""
+    if experiment.compression.same_positions:
+        return sent_length(experiment, layout)
+    return sum(sent_groups(experiment, layout))
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What stays the same in all rounds of a run.
@@ -128,9 +135,7 @@ class RoundContext:
     @property
     def sum_length(self) -> int:
         """How many numbers the round's sum has."""
-        if self.experiment.compression.same_positions:
-            return sent_length(self.experiment, self.state.layout)
-        return sum(self.sent_groups)
+        return sum_length(self.experiment, self.state.layout)
 
     @cached_property
     def agreed(self) -> Agreed:

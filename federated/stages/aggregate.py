@@ -16,18 +16,19 @@ from federated.protection.keys import (
 )
 from federated.protection.secagg.protocol import Round
 from federated.rounds.aggregation import next_state
-from federated.rounds.context import RoundContext, RunContext
+from federated.rounds.context import RoundContext, RunContext, sum_length
 from federated.run.folder import RunFolder
 from federated.run.key import public_context
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import (
+    read_layout,
     read_memory,
     read_payload,
     write_memory,
     write_payload,
     write_state,
 )
-from federated.stages.context import read_round
+from federated.stages.context import read_round, read_run
 from federated.stages.keys import site_key
 from federated.stages.secagg import masked_round, read_roster
 from federated.update import Payload
@@ -36,18 +37,18 @@ from federated.update import Payload
 def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None:
     """Add the sites' payloads one after the other, and write the sum.
 
-    The state, one payload and one sum are in memory at a time, however many sites there are; the
-    fixed order of sites makes the floating-point sum the same in every run.
+    One payload and one sum are in memory at a time, however many sites there are; the fixed order
+    of sites makes the floating-point sum the same in every run.
     """
-    context = read_round(folder, round_number)
+    context = read_run(folder)
     protection: Protection = context.experiment.protection
     running = None
-    length = context.sum_length
+    length = sum_length(context.experiment, read_layout(folder.state_path(round_number - 1)))
     for site in asked:
         payload = read_payload(folder.site_path(round_number, site, "payload"), length)
         _refuse_other_scalars(payload, site, context.experiment.privacy.scalar_names)
         if running is None:
-            public = _public(folder, context.run, round_number)
+            public = _public(folder, context, round_number)
             running = protection.open_sum(length, round_number, public)
         protection.add(running, payload)
     if running is None:
