@@ -5,7 +5,7 @@
 Each row is the median over five sites of encrypting an update that is compressed already and of
 adding it to the sum, and of decrypting the sum, in seconds of one core; for CKKS with the noise of
 an opening, made for --rounds of --sites. `worst error` is that of the sum: of values within ±1/5
-for CKKS, of levels where it must be 0.
+for CKKS, of quantised values where it must be 0.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.protection import CKKS, Cohort, PackedBFV
 from federated.protection.keys import new_key, read_secret
 from federated.update import CompressedUpdate
@@ -66,8 +66,8 @@ def measure(protection: Any, vectors: list[Any], cohort: Cohort) -> Row:
     error = float(np.abs(opened[-1][0] - np.sum(vectors, axis=0, dtype=np.float64)).max())
     return Row(
         f"{protection.name} {public.parameters.describe()}"
-        + (f", {bits}-bit levels" if bits else "")
-        + f", {cohort.asked} sites",
+        + (f", {bits}-bit values" if bits else "")
+        + f", {cohort.selected} sites",
         payload.body.nbytes / length,
         total.body.nbytes / length,
         statistics.median(encrypts),
@@ -135,9 +135,9 @@ def main() -> None:
         values = Cohort(chosen.sites, chosen.sites, chosen.rounds, None)
         rows.append(measure(CKKS(), weighted, values))
         for room, bits in ((chosen.sites, 8), (128, 8), (chosen.sites, 4), (chosen.sites, 16)):
-            most, cohort = largest_level(bits), Cohort(room, room, chosen.rounds, bits)
-            levels = list(rng.integers(-most, most + 1, shape).astype(np.int32))
-            rows += [measure(protection, levels, cohort) for protection in (CKKS(), PackedBFV())]
+            most, cohort = largest_quantised(bits), Cohort(room, room, chosen.rounds, bits)
+            quantised = list(rng.integers(-most, most + 1, shape).astype(np.int32))
+            rows += [measure(protection, quantised, cohort) for protection in (CKKS(), PackedBFV())]
     table = Table(
         title=f"{chosen.values} values, seed {chosen.seed}, one core; speeds in M values/s"
     )

@@ -2,9 +2,9 @@
 
     python benchmarks/medhe_bytes.py --seed 0
 
-A payload is made as a site makes it: as many levels as the experiment sends, drawn at random,
-encrypted with a key of the run's parameters, and written to a file. How long a ciphertext is does
-not depend on what is in it.
+A payload is made as a site makes it: as many quantised values as the experiment sends, drawn at
+random, encrypted with a key of the run's parameters, and written to a file. How long a ciphertext
+is does not depend on what is in it.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.configuration.load import load_experiment
 from federated.data.medmnist.files import dataset_info
 from federated.protection.keys import new_key, read_secret
@@ -51,10 +51,10 @@ def measure(overrides: list[str], protection: str, rng: np.random.Generator) -> 
     model = new_model(experiment, dataset_info(experiment.data.dataset))
     layout = Layout.of(model, experiment.strategy.personal(model))
     length, bits = sent_length(experiment, layout), experiment.compression.bits
-    most = largest_level(bits)
-    levels = rng.integers(-most, most + 1, length).astype(np.int32)
+    most = largest_quantised(bits)
+    quantised = rng.integers(-most, most + 1, length).astype(np.int32)
     public = new_key("bench", "run", key_parameters(experiment, layout), replace=True)
-    update = CompressedUpdate("site-00", 1, 10, 0.1, layout.size, levels)
+    update = CompressedUpdate("site-00", 1, 10, 0.1, layout.size, quantised)
     payload = experiment.protection.protect(update, read_secret("bench", "run", public))
     with tempfile.TemporaryDirectory() as folder:
         size = write_payload(Path(folder) / "payload.safetensors", payload)

@@ -21,7 +21,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.data.cases import LabelledImages
 from federated.data.load import load, locate
-from federated.data.partition import partition_cases
+from federated.data.partition import partition_labels
 from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD, Private, SiteLevel
@@ -41,7 +41,7 @@ class Federation:
         located = locate(experiment.data)
         self.source = located.source
         self.dataset = load(located, experiment.data)
-        self.partition = partition_cases(self.dataset.labels, experiment.sites, experiment.seed)
+        self.partition = partition_labels(self.dataset.labels, experiment.sites, experiment.seed)
         self.model = new_model(experiment, self.dataset.info)
         self.layout = Layout.of(self.model)
         self.start = self.layout.flatten(self.model)

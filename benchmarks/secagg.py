@@ -22,7 +22,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from federated.compression.quantize import largest_level, quantize
+from federated.compression.quantize import largest_quantised, quantize
 from federated.protection import Plain, SecAggPlus
 from federated.protection.secagg import protocol
 from federated.protection.secagg.masks import WORDS
@@ -53,7 +53,7 @@ def secure(updates: dict[str, Any], neighbours: int, bits: int) -> tuple[float, 
     # Nobody drops out here, so that so few neighbours are enough for the graph to be taken.
     protection = SecAggPlus(neighbours=neighbours, dropout=0, corrupted=0)
     sites, length = list(updates), len(next(iter(updates.values())))
-    steps = np.full(length, 0.08 / largest_level(bits))
+    steps = np.full(length, 0.08 / largest_quantised(bits))
     rng = np.random.default_rng(1)
     server_memory = []
     process = psutil.Process()
@@ -70,12 +70,12 @@ def secure(updates: dict[str, Any], neighbours: int, bits: int) -> tuple[float, 
     expected = np.zeros(length, np.int64)
     checking = 0.0
     for site, update in updates.items():
-        levels = quantize(update.astype(np.float64), steps, bits, rng)
+        quantised = quantize(update.astype(np.float64), steps, bits, rng)
         masking = Masking(secrets[site], advertised, sites, now)
-        payload = protection.protect(CompressedUpdate(site, 1, 1, 1.0, length, levels), masking)
+        payload = protection.protect(CompressedUpdate(site, 1, 1, 1.0, length, quantised), masking)
         protection.add(running, payload)
         begun = time.perf_counter()
-        expected += levels
+        expected += quantised
         server_memory.append(process.memory_info().rss / 2**20)
         checking += time.perf_counter() - begun
     answers = {
@@ -123,7 +123,7 @@ def main() -> None:
             seconds = statistics.median(seconds for seconds, _ in rounds)
             memory = statistics.median(growth for _, growth in rounds)
             cells = (f"{base:.3f}", f"{seconds:.3f}", f"{seconds - base:.3f}", f"{memory:.1f}")
-            table.add_row(f"Consilium, {name}, {bits}-bit levels", *cells)
+            table.add_row(f"Consilium, {name}, {bits}-bit values", *cells)
         if given.flower:
             # Flower counts the site itself among the holders of its shares.
             shares = neighbours + 1

@@ -17,10 +17,10 @@ from rich.console import Console
 from federated.configuration.cases import experiment_cases
 from federated.configuration.load import load_experiment
 from federated.data.dataset import SPLITS
-from federated.data.deal import deal
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
+from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
 from federated.learning import SEGMENTATION
 from federated.run.memory import keep_freed_memory, peak_rss_mb
@@ -54,7 +54,9 @@ def main() -> None:
         write_phantom(family, Path(folder), given.cases, 0, (given.side,) * 3)
         dataset = read_folder(Path(folder), "brain")
         tell(f"{given.cases} volumes of {given.side}^3 with four channels written")
-        partition = deal(dataset, SitesSettings(count=1, partition="iid", min_cases=1), 0)
+        partition = partition_dataset(
+            dataset, SitesSettings(count=1, partition="iid", min_cases=1), 0
+        )
         site_tables(dataset, partition)
         tell("validation")
         model = place(new_model(experiment, dataset.info), device)

@@ -17,9 +17,9 @@ from torch import nn
 
 Vector = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Levels = npt.NDArray[np.int32]
-# What a compression sends: values, or levels where it quantises.
-Numbers = Vector | Levels
+Quantised = npt.NDArray[np.int32]
+# What a compression sends: values, quantised or not.
+Numbers = Vector | Quantised
 Positions = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -113,9 +113,9 @@ class ModelUpdate:
 class CompressedUpdate:
     """An update as it is sent: ``numbers`` at the positions that the compression keeps.
 
-    ``weight`` is n_k / Σn over the sites asked in this round and already applied, to ``scalars`` as
-    well. ``length`` is the length of the uncompressed vector. ``positions`` are there only if the
-    site chose them.
+    ``weight`` is n_k / Σn over the sites selected in this round and already applied, to ``scalars``
+    as well. ``length`` is the length of the uncompressed vector. ``positions`` are there only if
+    the site chose them.
     """
 
     site: str
@@ -155,7 +155,7 @@ class RoundState:
     """What sites start the next round from.
 
     Each site can make it from the last state and the round's sum. ``broadcast`` holds what a
-    strategy needs beside the weights (control variates), ``agreed`` what the compression does,
+    strategy needs beside the weights (control variates), ``compression`` what the compression does,
     ``clip`` the clipping norm, where all sites have the same and it changes.
     """
 
@@ -163,5 +163,5 @@ class RoundState:
     weights: Vector
     layout: Layout
     broadcast: Arrays = field(default_factory=dict)
-    agreed: Arrays = field(default_factory=dict)
+    compression: Arrays = field(default_factory=dict)
     clip: float | None = None

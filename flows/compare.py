@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from federated.comparison.cells import TRANSFER, Cell, cells, find_run
+from federated.comparison.grid import TRANSFER, PlannedRun, find_run, planned_runs
 from federated.comparison.table import Result, read_result
 from federated.configuration.load import load_experiment, transfer_overrides
 from federated.data.load import locate
@@ -27,34 +27,34 @@ def fl_compare(
     params: str = "params.yaml",
     runs: str = "runs",
 ) -> str:
-    """Run every strategy with every seed; finished cells are not run again, stopped ones resumed.
+    """Run every strategy with every seed; finished runs are not made again, stopped ones resumed.
 
     Args:
         experiment: a name under ``experiments`` in params.yaml.
         strategies: labels, as ``fedprox:mu=0.1+tl``.
         seeds: how many, from the experiment's own on.
-        overrides: ``section.key=value`` items for all cells.
+        overrides: ``section.key=value`` items for all runs.
         params: the parameter file.
         runs: the folder that holds all runs.
 
     Returns:
-        The comparison's folder, with ``table.md``, ``cells.json`` and ``auc.png``.
+        The comparison's folder, with ``table.md``, ``runs.json`` and ``auc.png``.
 
     Raises:
-        ConsiliumError: an unusable label or setting; or cells that failed, after all others ran.
+        ConsiliumError: an unusable label or setting; or runs that failed, after all others ran.
     """
     items = list(overrides or ())
-    planned = cells(experiment, strategies, seeds, items, Path(params))
+    planned = planned_runs(experiment, strategies, seeds, items, Path(params))
     if any(TRANSFER in label.split("+")[1:] for label in strategies):
         _backbone(experiment, params, runs)
     results: list[Result] = []
     failed: list[str] = []
-    for number, cell in enumerate(planned, start=1):
-        tell(f"cell {number}/{len(planned)}: {cell.label}, seed {cell.seed}")
+    for number, wanted in enumerate(planned, start=1):
+        tell(f"run {number}/{len(planned)}: {wanted.label}, seed {wanted.seed}")
         try:
-            results.append(read_result(cell, _run(cell, experiment, params, runs)))
+            results.append(read_result(wanted, _run(wanted, experiment, params, runs)))
         except ConsiliumError as error:
-            failed.append(f"{cell.label}, seed {cell.seed}: {error}")
+            failed.append(f"{wanted.label}, seed {wanted.seed}: {error}")
             tell(f"failed: {failed[-1]}")
     if results:
         command = describe_command(experiment, strategies, seeds, items)
@@ -62,7 +62,7 @@ def fl_compare(
         compare(experiment, results, folder, command)
     if failed:
         raise ConsiliumError(
-            f"{len(failed)} of {len(planned)} cells failed; the others are kept, and the same "
+            f"{len(failed)} of {len(planned)} runs failed; the others are kept, and the same "
             f"command tries these again. {' '.join(failed)}"
         )
     return str(folder)
@@ -90,15 +90,15 @@ def _backbone(experiment: str, params: str, runs: str) -> None:
         pretrain(name, params=params, runs=runs)
 
 
-def _run(cell: Cell, experiment: str, params: str, runs: str) -> RunFolder:
-    resolved = load_experiment(experiment, cell.overrides, Path(params))
+def _run(wanted: PlannedRun, experiment: str, params: str, runs: str) -> RunFolder:
+    resolved = load_experiment(experiment, wanted.overrides, Path(params))
     found = find_run(Path(runs), resolved, locate(resolved.data).md5)
     if found and found.summary_path.is_file():
         tell(f"done before: {found.run_id}")
         return found
     folder = fl_round(
         experiment,
-        overrides=None if found else list(cell.overrides),
+        overrides=None if found else list(wanted.overrides),
         resume=found.run_id if found else None,
         params=params,
         runs=runs,

@@ -7,10 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from federated.configuration.experiment import Experiment
-from federated.data.deal import case_counts, deal
 from federated.data.load import load, locate
+from federated.data.partitioning import case_counts, partition_dataset
 from federated.files import read_json
-from federated.learning import told
+from federated.learning import metrics_in
 from federated.run.folder import RunFolder
 from flows.progress import counted
 
@@ -22,7 +22,7 @@ def result_lines(folder: Path) -> list[str]:
     summary = read_json(RunFolder(folder).summary_path)
     test = summary["metrics"]["test"]
     shown = ", ".join(
-        f"{name} {test[name]:.3f}" for name in told("end") if test.get(name) is not None
+        f"{name} {test[name]:.3f}" for name in metrics_in("end") if test.get(name) is not None
     )
     seconds = summary["seconds"]
     name = summary["experiment"]
@@ -86,7 +86,7 @@ def sites_table(experiment: Experiment) -> Table:
     """Training cases per class, and cases per split, of every site."""
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    partition = deal(dataset, experiment.sites, experiment.seed)
+    partition = partition_dataset(dataset, experiment.sites, experiment.seed)
     counts = case_counts(dataset, partition)
     table = Table(
         title=f"{experiment.name}: {dataset.info.name} ({located.source}), "

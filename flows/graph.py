@@ -1,7 +1,7 @@
 """The graph of one round.
 
 Before the first one share-style at every site, where the strategy asks for it. For every site
-asked: local-train → compress → encrypt; then aggregate → decrypt, where there is a
+selected: local-train → compress → encrypt; then aggregate → decrypt, where there is a
 key → evaluate at every site → evaluate → track → checkpoint, whose record makes the round count as
 done.
 """
@@ -45,30 +45,30 @@ def run_round(run: Run, round_number: int, began: float) -> float:
         ConsiliumError: what a stage says; of a site that fails only where ``sites.on_dropout`` is
             ``abort``, or no site is left.
     """
-    asked = select_sites(run.experiment, run.sites, round_number)
+    selected = select_sites(run.experiment, run.sites, round_number)
     shown = listener()
     if shown:
-        shown.round_started(round_number, run.experiment.rounds, asked)
+        shown.round_started(round_number, run.experiment.rounds, selected)
     masked = run.experiment.protection.masked
-    with forgotten_secrets(run, asked) if masked else nullcontext():
-        return _run_round(run, round_number, began, asked)
+    with forgotten_secrets(run, selected) if masked else nullcontext():
+        return _run_round(run, round_number, began, selected)
 
 
-def _run_round(run: Run, round_number: int, began: float, asked: list[str]) -> float:
+def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
     exchanged = Finished([], {})
     if run.experiment.protection.masked:
-        exchanged = exchange_keys(run, round_number, asked)
+        exchanged = exchange_keys(run, round_number, selected)
     styles = _share_styles(run, round_number)
-    weights = site_weights(run.partition, asked)
-    sending = {site: weights[site] for site in asked if site not in exchanged.dropped}
+    weights = site_weights(run.partition, selected)
+    sending = {site: weights[site] for site in selected if site not in exchanged.dropped}
     sent = _train_and_send(run, round_number, sending)
     dropped = exchanged.dropped | sent.dropped
-    arrived = [site for site in asked if site not in dropped]
-    opened, aggregated = _sum_up(run, round_number, arrived)
+    responded = [site for site in selected if site not in dropped]
+    opened, aggregated = _sum_up(run, round_number, responded)
     predicted, evaluation, scored = _evaluate(run, round_number)
     record = RoundRecord(
         round_number,
-        arrived,
+        responded,
         dropped,
         [*styles, *exchanged.results, *sent.results, *opened, *predicted],
         aggregated,
@@ -93,7 +93,7 @@ def _share_styles(run: Run, round_number: int) -> list[StageResult]:
 
 
 def _sum_up(
-    run: Run, round_number: int, arrived: list[str]
+    run: Run, round_number: int, responded: list[str]
 ) -> tuple[list[StageResult], list[Interval]]:
     """aggregate, and then whatever opens the sum: decrypt at a site, unmask with all of them.
 
@@ -101,18 +101,20 @@ def _sum_up(
         What sites did for it, and when the coordinator worked.
 
     Raises:
-        ConsiliumError: so few have arrived that no site would help to open their sum.
+        ConsiliumError: so few have responded that no site would help to open their sum.
     """
     root, protection = run.folder.root, run.experiment.protection
-    asked = select_sites(run.experiment, run.sites, round_number)
+    selected = select_sites(run.experiment, run.sites, round_number)
     # The sites ask this themselves; here it is said before anything is added.
-    protection.refuse_too_few(arrived[0], round_number, asked, arrived)
-    aggregated = aggregate(root, round_number, arrived)
+    protection.refuse_too_few(responded[0], round_number, selected, responded)
+    aggregated = aggregate(root, round_number, responded)
     if protection.keyed:
-        opened = decrypt(run.pool, root, arrived[0], round_number, arrived, wait_for=[aggregated])
+        opened = decrypt(
+            run.pool, root, responded[0], round_number, responded, wait_for=[aggregated]
+        )
         return [opened], [aggregated]
     if protection.masked:
-        answered, unmasked = unmask_sum(run, round_number, arrived)
+        answered, unmasked = unmask_sum(run, round_number, responded)
         return answered, [aggregated, unmasked]
     return [], [aggregated]
 

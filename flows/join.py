@@ -7,13 +7,13 @@ from prefect import flow
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
-from federated.data.deal import AnyDataset, deal
 from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.provenance import git_commit
 from federated.run.folder import RunFolder, reopen_run
-from federated.run.prepared import dealt_header
+from federated.run.prepared import partition_inputs
 from federated.run.selection import metric_value_of
 from federated.run.update_files import read_memory
 from federated.stages.join import WEIGHTS, Joined, joining_experiment
@@ -119,10 +119,10 @@ def _take(
             "--data."
         )
     dataset = read(experiment, located)
-    dealt = deal(dataset, experiment.sites, experiment.seed)
-    (splits,) = dealt.sites.values()
-    partition = Partition({site: splits}, dealt.draws, dealt.moved)
-    folder.write_partition(partition, dealt_header(experiment, located, located.md5))
+    drawn = partition_dataset(dataset, experiment.sites, experiment.seed)
+    (splits,) = drawn.sites.values()
+    partition = Partition({site: splits}, drawn.draws, drawn.moved)
+    folder.write_partition(partition, partition_inputs(experiment, located, located.md5))
     return located, dataset, partition
 
 

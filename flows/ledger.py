@@ -172,13 +172,13 @@ def verify(holder: Holder, runs: Sequence[Path]) -> Iterator[tuple[bool, str]]:
         f"{ledger.holder}: whole, {head.count} entries, head {head.hash[:16]}  {ledger.path}",
     )
     kept = [kept for place in runs for kept in run_heads(place, ledger.holder)]
-    wrong = [one for one in [*kept, *home_heads(ledger.path)] if not _fits(one, hashes)]
-    for one in wrong:
+    wrong = [seen for seen in [*kept, *home_heads(ledger.path)] if not _fits(seen, hashes)]
+    for seen in wrong:
         yield (
             False,
             (
-                f"{ledger.holder}: run {one.run} has seen entry {one.head.count} with the hash "
-                f"{one.head.hash[:16]} ({one.place}), which the ledger does not have: it was put "
+                f"{ledger.holder}: run {seen.run} has seen entry {seen.head.count} with the hash "
+                f"{seen.head.hash[:16]} ({seen.place}), which the ledger does not have: it was put "
                 "back to an older copy, or replaced"
             ),
         )

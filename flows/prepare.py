@@ -12,11 +12,11 @@ from prefect import flow
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
-from federated.data.deal import AnyDataset
 from federated.data.partition import Partition, leave_out
+from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
-from federated.run.prepared import PreparedFolder, dealt_header, write_dealt
+from federated.run.prepared import PreparedFolder, partition_inputs, write_prepared_partition
 from federated.run.validation_report import write_report
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
@@ -52,12 +52,12 @@ def prepare(
     data = download(experiment)
     _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
-    dealt = partition(experiment, dataset)
+    whole = partition(experiment, dataset)
     header = _shared_header(experiment, data)
-    folder.write_partition(dealt, header)
+    folder.write_partition(whole, header)
     reports = folder.own_reports if experiment.privacy.unit else folder.root
-    validation = validate(experiment, dataset, dealt, folder.root, reports)
-    left = leave_out(dealt, validation.dropped)
+    validation = validate(experiment, dataset, whole, folder.root, reports)
+    left = leave_out(whole, validation.dropped)
     folder.write_partition(left, header)
     return Prepared(data, dataset, left, validation.excluded)
 
@@ -87,7 +87,7 @@ def take_prepared(
 
 def _shared_header(experiment: Experiment, data: LocatedFile) -> dict[str, Any]:
     """What a run tells of what its partition was made from."""
-    return dealt_header(experiment, data, data.told_md5(experiment.privacy.unit is not None))
+    return partition_inputs(experiment, data, data.told_md5(experiment.privacy.unit is not None))
 
 
 def _refuse_other_data(
@@ -114,11 +114,11 @@ def fl_prepare(
     data = download(resolved)
     dataset = read(resolved, data)
     keep(data, folder)
-    dealt = partition(resolved, dataset)
-    write_dealt(folder.partition_path, resolved, data, dataset, dealt)
-    validation = validate(resolved, dataset, dealt, folder.root)
-    write_dealt(
-        folder.partition_path, resolved, data, dataset, leave_out(dealt, validation.dropped)
+    whole = partition(resolved, dataset)
+    write_prepared_partition(folder.partition_path, resolved, data, dataset, whole)
+    validation = validate(resolved, dataset, whole, folder.root)
+    write_prepared_partition(
+        folder.partition_path, resolved, data, dataset, leave_out(whole, validation.dropped)
     )
     return str(folder.root)
 

@@ -9,7 +9,7 @@ from prefect import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from federated.learning import told
+from federated.learning import metrics_in
 from federated.learning.classification_metrics import Metrics
 
 
@@ -34,7 +34,9 @@ class Listener(Protocol):
 def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float | None) -> str:
     """A round in one line; how long it took, where that may be told."""
     shown = ", ".join(
-        f"{name} {metrics[name]:.3f}" for name in told("round") if metrics.get(name) is not None
+        f"{name} {metrics[name]:.3f}"
+        for name in metrics_in("round")
+        if metrics.get(name) is not None
     )
     found = f"validation {shown}" if metrics else "not evaluated"
     took = "" if seconds is None else f" ({seconds:.1f} s)"

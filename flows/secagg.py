@@ -1,8 +1,8 @@
 """The part of a round's graph that SecAgg+ adds before the updates and after their sum.
 
 advertise at every site → relay keys → share at every site → relay shares, then what every round
-has; and between aggregate and evaluate: relay arrived → answer at every site → unmask. However the
-round ends, forget: the sites erase what is secret of it.
+has; and between aggregate and evaluate: relay responded → answer at every site → unmask. However
+the round ends, forget: the sites erase what is secret of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,16 @@ from tasks.secagg import (
     advertise,
     answer,
     forget,
-    pass_keys_on,
-    pass_shares_on,
+    relay_keys,
+    relay_responded,
+    relay_shares,
     share,
-    tell_arrived,
     unmask,
 )
 
 
 @contextmanager
-def forgotten_secrets(run: Run, asked: Sequence[str]) -> Iterator[None]:
+def forgotten_secrets(run: Run, selected: Sequence[str]) -> Iterator[None]:
     """A round in which sites mask: their secrets are erased at its end, however it ends."""
     root = run.folder.root
     try:
@@ -33,31 +33,31 @@ def forgotten_secrets(run: Run, asked: Sequence[str]) -> Iterator[None]:
     except BaseException:
         # What broke the round off is what a person has to read, and may have broken the pool too.
         with suppress(Exception):
-            forget(run.pool, root, list(asked))
+            forget(run.pool, root, list(selected))
         raise
-    forget(run.pool, root, list(asked))
+    forget(run.pool, root, list(selected))
 
 
-def exchange_keys(run: Run, round_number: int, asked: Sequence[str]) -> Finished:
+def exchange_keys(run: Run, round_number: int, selected: Sequence[str]) -> Finished:
     """Stages 1 and 2: whoever is not in ``dropped`` afterwards masks with its neighbours.
 
     Raises:
         ConsiliumError: fewer sites are left than the threshold; names those who are missing.
     """
     root = run.folder.root
-    first = _at_every(run, round_number, advertise, asked)
-    advertised = [site for site in asked if site not in first.dropped]
-    pass_keys_on(root, round_number, advertised)
+    first = _at_every(run, round_number, advertise, selected)
+    advertised = [site for site in selected if site not in first.dropped]
+    relay_keys(root, round_number, advertised)
     second = _at_every(run, round_number, share, advertised)
     sharing = [site for site in advertised if site not in second.dropped]
-    pass_shares_on(root, round_number, sharing)
+    relay_shares(root, round_number, sharing)
     return Finished(first.results + second.results, first.dropped | second.dropped)
 
 
 def unmask_sum(
-    run: Run, round_number: int, arrived: Sequence[str]
+    run: Run, round_number: int, responded: Sequence[str]
 ) -> tuple[list[StageResult], Interval]:
-    """Stage 4: the sum of those who ``arrived``, and the round's state.
+    """Stage 4: the sum of those who ``responded``, and the round's state.
 
     A site that fails to answer is not missing from the sum, while enough others do answer.
 
@@ -65,10 +65,10 @@ def unmask_sum(
         ConsiliumError: too few answer; names whose shares are missing.
     """
     root = run.folder.root
-    tell_arrived(root, round_number, list(arrived))
-    answers = _at_every(run, round_number, answer, arrived)
-    answering = [site for site in arrived if site not in answers.dropped]
-    return answers.results, unmask(root, round_number, list(arrived), answering)
+    relay_responded(root, round_number, list(responded))
+    answers = _at_every(run, round_number, answer, responded)
+    answering = [site for site in responded if site not in answers.dropped]
+    return answers.results, unmask(root, round_number, list(responded), answering)
 
 
 def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:

@@ -8,9 +8,9 @@ from federated.data.load import load
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, write_json
 from federated.inference.evaluation import evaluate_file
-from federated.learning import told
+from federated.learning import metrics_in
 from federated.run.folder import RunFolder
-from federated.run.prepared import write_dealt
+from federated.run.prepared import write_prepared_partition
 from federated.weights.model_file import read_header
 from flows.prepare import prepared_folder
 from tasks.prepare import download, keep, partition
@@ -34,10 +34,10 @@ def run_step(step: str, experiment: Experiment) -> str:
     data = folder.data()
     dataset = load(data, experiment.data)
     if step == "partition":
-        dealt = partition.fn(experiment, dataset)
-        write_dealt(folder.partition_path, experiment, data, dataset, dealt)
-        return f"{folder.partition_path}: {len(dealt.sites)} sites"
-    validation = validate.fn(experiment, dataset, folder.dealt(), folder.root)
+        whole = partition.fn(experiment, dataset)
+        write_prepared_partition(folder.partition_path, experiment, data, dataset, whole)
+        return f"{folder.partition_path}: {len(whole.sites)} sites"
+    validation = validate.fn(experiment, dataset, folder.full_partition(), folder.root)
     excluded = ", ".join(validation.excluded) or "none"
     dropped = sum(len(cases) for splits in validation.dropped.values() for cases in splits.values())
     return f"{folder.root}/validation.json: excluded sites: {excluded}; cases left out: {dropped}"
@@ -64,7 +64,7 @@ def export_run(folder: RunFolder, target: Path) -> None:
     with atomic_path(target / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         records = [record for record in folder.records() if record["metrics"]]
-        names = [name for name in told("csv") if name in records[0]["metrics"]["val"]]
+        names = [name for name in metrics_in("csv") if name in records[0]["metrics"]["val"]]
         writer.writerow(["round", "split", "score", *names])
         for record in records:
             for split, metrics in record["metrics"].items():

@@ -28,7 +28,7 @@ class Compared:
 
 @task(name="compare", task_run_name="compare {name}", cache_policy=NO_CACHE)
 def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
-    """Write ``table.md``, ``cells.json`` and a figure, and keep them as a run in MLflow.
+    """Write ``table.md``, ``runs.json`` and a figure, and keep them as a run in MLflow.
 
     The figure is named after the task's primary metric: ``auc.png`` or ``dice.png``. Where layers
     were found sensitive to the domain, ``sensitive_layers.png`` shows which.
@@ -38,16 +38,16 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
     text = markdown(table, task, command, note) + per_site_markdown(results)
     write_text(folder / "table.md", text)
     write_json(
-        folder / "cells.json",
+        folder / "runs.json",
         {
             "command": command,
             "rows": [_without_nan(row) for row in table],
-            "cells": [_cell(result) for result in results],
+            "runs": [_run(result) for result in results],
         },
     )
     figure = folder / f"{task.primary_metric}.png"
     comparison_figure(results, figure, f"{name}: {note.split('.')[0]}")
-    files = ["table.md", "cells.json", figure.name]
+    files = ["table.md", "runs.json", figure.name]
     if shares := _sensitive_layers(results):
         sensitivity_figure(shares, folder / FIGURE, f"{name}: mean over seeds")
         files.append(FIGURE)
@@ -69,7 +69,7 @@ def _note(results: Sequence[Result], baseline: str) -> str:
     """The line above a table: where the data come from, seeds, rounds, which code."""
     summaries = [result.summary for result in results]
     sources = sorted({summary["data_source"] for summary in summaries})
-    seeds = sorted({result.cell.seed for result in results})
+    seeds = sorted({result.planned.seed for result in results})
     commits = sorted({summary["git_commit"][:10] for summary in summaries})
     rounds = sorted({summary["rounds_done"] for summary in summaries})
     task = results[0].task
@@ -93,13 +93,13 @@ def _without_nan(row: Any) -> Any:
     return None if isinstance(row, float) and math.isnan(row) else row
 
 
-def _cell(result: Result) -> dict[str, Any]:
+def _run(result: Result) -> dict[str, Any]:
     summary = result.summary
     kept = ("run_id", "kept_round", "metrics", "spread", "bytes", "data_source", "git_commit")
     return {
-        "label": result.cell.label,
-        "seed": result.cell.seed,
-        "overrides": list(result.cell.overrides),
+        "label": result.planned.label,
+        "seed": result.planned.seed,
+        "overrides": list(result.planned.overrides),
         **{key: summary[key] for key in kept},
         "seconds": summary["seconds"]["total"],
         "peak_rss_mb": summary["peak_rss_mb"],

@@ -41,7 +41,7 @@ def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
         ),
         "no NaN": gxe.ExpectColumnValuesToBeInSet(column="missing", value_set=[0]),
         "not constant": gxe.ExpectColumnValuesToBeBetween(
-            column="spread", min_value=0, strict_min=True
+            column="std", min_value=0, strict_min=True
         ),
         "known label": gxe.ExpectColumnValuesToBeInSet(
             column="label", value_set=list(range(len(info.classes)))

@@ -5,9 +5,9 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
-from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate
 from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.run.prepared import PreparedFolder
 
 
@@ -36,4 +36,4 @@ def read(experiment: Experiment, data: LocatedFile) -> AnyDataset:
 )
 def partition(experiment: Experiment, dataset: AnyDataset) -> Partition:
     """Deal the cases to the sites."""
-    return deal(dataset, experiment.sites, experiment.seed)
+    return partition_dataset(dataset, experiment.sites, experiment.seed)

@@ -13,17 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
+from federated.stages import secagg
 from federated.stages.aggregate import apply_sum
-from federated.stages.secagg import (
-    advertise_site,
-    answer_site,
-    forget_secrets,
-    relay_arrived,
-    relay_keys,
-    relay_shares,
-    share_site,
-    unmask_sum,
-)
 from tasks.pool import finished, run_stage
 
 
@@ -32,39 +23,41 @@ from tasks.pool import finished, run_stage
 )
 def advertise(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
     """Make a site's keys for the round."""
-    return run_stage(pool, advertise_site, run, site, round_number)
+    return run_stage(pool, secagg.advertise_site, run, site, round_number)
 
 
 @task(name="relay-keys", task_run_name="relay keys round {round_number}", cache_policy=NO_CACHE)
-def pass_keys_on(run: Path, round_number: int, advertised: list[str]) -> None:
+def relay_keys(run: Path, round_number: int, advertised: list[str]) -> None:
     """Tell all sites the public keys of those that have ``advertised`` theirs."""
-    relay_keys(RunFolder(run), round_number, advertised)
+    secagg.relay_keys(RunFolder(run), round_number, advertised)
 
 
 @task(name="share", task_run_name="share[{site}] round {round_number}", cache_policy=NO_CACHE)
 def share(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
     """Split a site's secrets among its neighbours."""
-    return run_stage(pool, share_site, run, site, round_number)
+    return run_stage(pool, secagg.share_site, run, site, round_number)
 
 
 @task(name="relay-shares", task_run_name="relay shares round {round_number}", cache_policy=NO_CACHE)
-def pass_shares_on(run: Path, round_number: int, sharing: list[str]) -> None:
+def relay_shares(run: Path, round_number: int, sharing: list[str]) -> None:
     """Give every site the shares that are sealed for it."""
-    relay_shares(RunFolder(run), round_number, sharing)
+    secagg.relay_shares(RunFolder(run), round_number, sharing)
 
 
 @task(
-    name="relay-arrived", task_run_name="relay arrived round {round_number}", cache_policy=NO_CACHE
+    name="relay-responded",
+    task_run_name="relay responded round {round_number}",
+    cache_policy=NO_CACHE,
 )
-def tell_arrived(run: Path, round_number: int, arrived: list[str]) -> None:
+def relay_responded(run: Path, round_number: int, responded: list[str]) -> None:
     """Tell all sites whose updates are in the sum."""
-    relay_arrived(RunFolder(run), round_number, arrived)
+    secagg.relay_responded(RunFolder(run), round_number, responded)
 
 
 @task(name="answer", task_run_name="answer[{site}] round {round_number}", cache_policy=NO_CACHE)
 def answer(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
     """Give a site's shares of those in the sum, once."""
-    return run_stage(pool, answer_site, run, site, round_number)
+    return run_stage(pool, secagg.answer_site, run, site, round_number)
 
 
 @task(name="unmask", task_run_name="unmask round {round_number}", cache_policy=NO_CACHE)
@@ -72,7 +65,7 @@ def unmask(run: Path, round_number: int, sites: list[str], answering: list[str])
     """Take the masks off the sum of ``sites``, and write the round's state."""
     started = time.time()
     folder = RunFolder(run)
-    unmask_sum(folder, round_number, answering)
+    secagg.unmask_sum(folder, round_number, answering)
     apply_sum(folder, round_number, sites)
     return Interval(started, time.time())
 
@@ -80,4 +73,4 @@ def unmask(run: Path, round_number: int, sites: list[str], answering: list[str])
 @task(name="forget", task_run_name="forget secrets", cache_policy=NO_CACHE)
 def forget(pool: Executor, run: Path, sites: list[str]) -> None:
     """Erase what ``sites`` keep secret of a round that is over or was broken off."""
-    finished([pool.submit(forget_secrets, run, sites)])
+    finished([pool.submit(secagg.forget_secrets, run, sites)])

@@ -18,7 +18,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.files import cannot_write, locked, write_text
-from federated.learning import told
+from federated.learning import metrics_in
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from tasks.reachable import require_mlflow, without_password
@@ -134,11 +134,12 @@ def track_round(
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
         values |= {f"{split}/{name}": value for name, value in metrics.items()}
-    for split, spread in evaluation.spread.items():
+    for split, spread in evaluation.site_spread.items():
         values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
     for site, by_split in evaluation.per_site.items():
         for split, metrics in by_split.items():
-            values |= {f"{site}/{split}/{n}": metrics[n] for n in told("site") if n in metrics}
+            names = [name for name in metrics_in("site") if name in metrics]
+            values |= {f"{site}/{split}/{name}": metrics[name] for name in names}
     now = int(time.time() * 1000) if timed else 0
     batch = [
         Metric(name, value, now, round_number)

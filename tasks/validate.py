@@ -13,8 +13,8 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import Split
-from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset
 from federated.data.tables import NO_SITE, site_tables
 from federated.errors import ConsiliumError
 from federated.files import make_folders
@@ -191,8 +191,8 @@ def _broken(result: Any, table: pd.DataFrame) -> BrokenRule:
     found = [value for value in result.result.get("partial_unexpected_list") or () if value != ""]
     said = "broken by 1 case" if len(rows) == 1 else f"broken by {len(rows)} cases"
     if found:
-        one = f"{found[0]:.4g}" if isinstance(found[0], float) else found[0]
-        said += f", for example {one}"
+        example = f"{found[0]:.4g}" if isinstance(found[0], float) else found[0]
+        said += f", for example {example}"
     return BrokenRule(rule, said, [str(table.loc[row, "where"]) for row in rows], list(rows))
 
 

@@ -224,10 +224,10 @@ resolve("x", {"data": {"dataset": "dummy", "source": "files"}, "model": {"name":
         + RESOLVED
         + """
 import numpy as np
-from federated.learning import told
+from federated.learning import metrics_in
 from federated.learning.classification_metrics import classification_metrics
 assert classification_metrics(np.array([0, 1]), np.eye(2))["dummy"] == 0.5
-assert "dummy" in told("round")
+assert "dummy" in metrics_in("round")
 """,
     ),
 }

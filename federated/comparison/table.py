@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from federated.comparison.cells import Cell
+from federated.comparison.grid import PlannedRun
 from federated.files import read_json
 from federated.learning import TASKS, LearningTask
 from federated.run.folder import RunFolder
@@ -20,9 +20,9 @@ MOST = 0.9
 
 @dataclass(frozen=True)
 class Result:
-    """A finished cell: its summary, and the records of its rounds."""
+    """A finished run: its summary, and the records of its rounds."""
 
-    cell: Cell
+    planned: PlannedRun
     summary: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
 
@@ -55,16 +55,16 @@ class Result:
         return value
 
 
-def read_result(cell: Cell, folder: RunFolder) -> Result:
-    """The result of a cell from its finished run."""
-    return Result(cell, read_json(folder.summary_path), folder.records())
+def read_result(planned: PlannedRun, folder: RunFolder) -> Result:
+    """The result of a run of the grid, which is finished."""
+    return Result(planned, read_json(folder.summary_path), folder.records())
 
 
 def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
     """The results of each label, in the order in which labels first come."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault(result.cell.label, []).append(result)
+        groups.setdefault(result.planned.label, []).append(result)
     return groups
 
 
@@ -97,13 +97,15 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     any seed.
     """
     task = results[0].task
-    seeds = {label: {r.cell.seed: r for r in group} for label, group in by_label(results).items()}
+    seeds = {
+        label: {r.planned.seed: r for r in group} for label, group in by_label(results).items()
+    }
     baseline = BASELINE if BASELINE in seeds else next(iter(seeds))
     base = seeds[baseline]
     table = []
     for label, by_seed in seeds.items():
         row: dict[str, Any] = {"label": label, "seeds": sorted(by_seed), "baseline": baseline}
-        for metric in task.told("compared"):
+        for metric in task.metrics_in("compared"):
             values = [result.value(metric) for result in by_seed.values()]
             row[metric] = {"mean": float(np.mean(values)), "sd": sample_sd(values)}
         spreads = [
@@ -147,7 +149,7 @@ def markdown(
     head = [
         "strategy",
         *(["ε"] if private else []),
-        *(name.replace("_", " ") for name in task.told("compared")),
+        *(name.replace("_", " ") for name in task.metrics_in("compared")),
         f"mean site {task.title}",
         f"worst site {task.title}",
         "sd over sites",
@@ -161,7 +163,9 @@ def markdown(
     lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
     for row in table:
         values = [_number(row["epsilon"], ".3g")] if private else []
-        values += [_spread(row[name]["mean"], row[name]["sd"]) for name in task.told("compared")]
+        values += [
+            _spread(row[name]["mean"], row[name]["sd"]) for name in task.metrics_in("compared")
+        ]
         values += [_number(row[name]) for name in ("mean_site", "worst_site", "sd_sites")]
         values += [f"{row[f'megabytes_{way}']:.1f}" for way in ("up", "down")]
         values += [_number(row["rounds_to_most"], ".3g"), _number(row["difference"], "+.3f")]
@@ -178,7 +182,7 @@ def per_site_markdown(results: Sequence[Result]) -> str:
     sites = results[0].summary["sites"]
     if any(result.summary["sites"] != sites for result in results):
         return ""
-    names = task.told("compared")
+    names = task.metrics_in("compared")
     title = " / ".join(
         task.title if name == task.primary_metric else name.upper() for name in names
     )
@@ -190,7 +194,7 @@ def per_site_markdown(results: Sequence[Result]) -> str:
         for site in sites:
             means = [
                 float(np.mean([_or_nan(per[site]["test"][name]) for per in group]))
-                for name in task.told("compared")
+                for name in task.metrics_in("compared")
             ]
             cells.append(
                 " / ".join(_number(m, ".3f" if i == 0 else ".2f") for i, m in enumerate(means))

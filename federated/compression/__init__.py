@@ -4,7 +4,7 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from federated.compression.base import Agreed, Compression
+from federated.compression.base import Compression, CompressionContext
 from federated.compression.none import NoCompression
 from federated.compression.shared_mask import SharedMask
 from federated.compression.top_k import TopK
@@ -16,9 +16,9 @@ COMPRESSIONS: tuple[type[Compression], ...] = get_args(get_args(AnyCompression)[
 
 __all__ = [
     "COMPRESSIONS",
-    "Agreed",
     "AnyCompression",
     "Compression",
+    "CompressionContext",
     "NoCompression",
     "SharedMask",
     "TopK",

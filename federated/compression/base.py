@@ -20,10 +20,10 @@ from federated.update import (
     Arrays,
     CompressedUpdate,
     Doubles,
-    Levels,
     ModelUpdate,
     Numbers,
     Positions,
+    Quantised,
     Vector,
 )
 
@@ -32,13 +32,14 @@ RANGES = "ranges"
 
 
 @dataclass(frozen=True)
-class Agreed:
+class CompressionContext:
     """What every site knows before a round, without a message about it.
 
     ``groups`` are the lengths of the tensors in the vector that is sent, in order; ``arrays`` is
     what a compression learned of the rounds before, from their aggregates alone. ``step`` is the
-    width of a level where a privacy rounds the values, to a grid that is the same every round.
-    ``next_scale`` is how large updates of the next round are expected to be, over this one's.
+    width of a quantisation step where a privacy rounds the values, to a grid that is the same every
+    round. ``next_scale`` is how large updates of the next round are expected to be, over this
+    one's.
     """
 
     seed: int
@@ -77,11 +78,11 @@ class Compression(Settings):
         """How many of ``length`` values a site sends."""
         return length
 
-    def positions(self, agreed: Agreed) -> Positions | None:
+    def positions(self, context: CompressionContext) -> Positions | None:
         """The positions that every site sends, ascending; ``None`` for all of them."""
         return None
 
-    def trained(self, agreed: Agreed) -> Positions | None:
+    def trained(self, context: CompressionContext) -> Positions | None:
         """The positions that local training of the round may move; ``None`` for all of them."""
         return None
 
@@ -89,12 +90,14 @@ class Compression(Settings):
         """The positions that a site chooses for itself, and what it remembers for the next time."""
         return np.arange(len(vector)), {}
 
-    def learn(self, agreed: Agreed, mean: Vector, positions: Positions | None) -> Arrays:
-        """What is agreed on after a round beside the ranges; ``mean`` is of the ``positions``."""
+    def learn(
+        self, context: CompressionContext, mean: Vector, positions: Positions | None
+    ) -> Arrays:
+        """The arrays of the next round beside the ranges; ``mean`` is of the ``positions``."""
         return {}
 
     def open(self, expected: Sequence[float]) -> Arrays:
-        """What is agreed on before the first round.
+        """The arrays of the first round.
 
         ``expected`` bounds the values of each tensor that is sent; where it is too small, the
         ranges double from round to round and error feedback sends later what was clipped.
@@ -108,9 +111,9 @@ class Compression(Settings):
         self,
         update: ModelUpdate,
         weight: float,
-        agreed: Agreed,
+        context: CompressionContext,
         memory: Arrays,
-        noised: Callable[[Doubles], Levels] | None = None,
+        noised: Callable[[Doubles], Quantised] | None = None,
     ) -> tuple[CompressedUpdate, Arrays]:
         """What a site sends of its update, weighted by n_k / Σn, and what it keeps.
 
@@ -120,9 +123,9 @@ class Compression(Settings):
         Args:
             update: the site's, of any length.
             weight: n_k / Σn over the selected sites, in (0, 1].
-            agreed: what everyone knows of the round.
+            context: what everyone knows of the round.
             memory: what the site kept of the last compression.
-            noised: makes levels of the weighted values where a privacy rounds them, with noise.
+            noised: quantises the weighted values where a privacy does so, with noise.
 
         Raises:
             ConsiliumError: the update holds NaN or infinity, which would spoil every site's model.
@@ -136,7 +139,7 @@ class Compression(Settings):
         vector = update.vector if lossless else update.vector + memory.get(RESIDUAL, 0)
         kept: dict[str, Vector] = {}
         if self.same_positions:
-            positions = self.positions(agreed)
+            positions = self.positions(context)
         else:
             positions, own = self.own_positions(vector, memory)
             kept |= own
@@ -147,9 +150,9 @@ class Compression(Settings):
         if noised is not None:
             numbers, sent = noised(weighted), weighted
         elif self.bits is not None:
-            steps = self._steps(agreed, positions)
+            steps = self._steps(context, positions)
             rng = numpy_generator(
-                agreed.seed,
+                context.seed,
                 purpose="quantisation",
                 round_number=update.round_number,
                 site=update.site,
@@ -165,47 +168,49 @@ class Compression(Settings):
             update.round_number,
             update.cases,
             weight,
-            agreed.length,
+            context.length,
             numbers,
             None if self.same_positions else positions,
             {name: weight * value for name, value in update.scalars.items()},
         )
         return compressed, kept
 
-    def expand(self, total: Doubles, weight: float, agreed: Agreed) -> tuple[Vector, Arrays]:
-        """The dense mean from the sum of what was sent, and what is agreed on from now on.
+    def expand(
+        self, total: Doubles, weight: float, context: CompressionContext
+    ) -> tuple[Vector, Arrays]:
+        """The dense mean from the sum of what was sent, and the arrays of the next round.
 
-        ``total`` is Σ numbers over the sites that arrived, at the agreed positions or, where sites
-        choose their own, at all; ``weight`` is the sum of their n_k / Σn.
+        ``total`` is Σ numbers over the sites that responded, at the round's positions or, where
+        sites choose their own, at all; ``weight`` is the sum of their n_k / Σn.
         """
-        positions = self.positions(agreed) if self.same_positions else None
-        expected = agreed.length if positions is None else len(positions)
+        positions = self.positions(context) if self.same_positions else None
+        expected = context.length if positions is None else len(positions)
         if total.shape != (expected,):
             raise ValueError(f"a sum of {total.shape} does not fit {expected} positions")
         arrays: dict[str, Vector] = {}
-        if agreed.step is not None:
-            total = total * agreed.step
+        if context.step is not None:
+            total = total * context.step
         elif self.bits is not None:
-            total = total * self._steps(agreed, positions)
-            ranges = agreed.arrays[RANGES]
+            total = total * self._steps(context, positions)
+            ranges = context.arrays[RANGES]
             arrays[RANGES] = next_ranges(
-                ranges, self._groups(agreed.groups), total, positions, agreed.next_scale
+                ranges, self._groups(context.groups), total, positions, context.next_scale
             )
         at_positions = (total / weight).astype(np.float32)
-        arrays |= self.learn(agreed, at_positions, positions)
+        arrays |= self.learn(context, at_positions, positions)
         if positions is None:
             return at_positions, arrays
-        mean = np.zeros(agreed.length, np.float32)
+        mean = np.zeros(context.length, np.float32)
         mean[positions] = at_positions
         return mean, arrays
 
     def _groups(self, groups: Sequence[int]) -> tuple[int, ...]:
         return tuple(groups) if self.scale == "tensor" else (sum(groups),)
 
-    def _steps(self, agreed: Agreed, positions: Positions | None) -> Doubles:
+    def _steps(self, context: CompressionContext, positions: Positions | None) -> Doubles:
         assert self.bits is not None
-        ranges = agreed.arrays[RANGES]
-        return steps_at(ranges, self._groups(agreed.groups), self.bits, positions)
+        ranges = context.arrays[RANGES]
+        return steps_at(ranges, self._groups(context.groups), self.bits, positions)
 
 
 def sent_count(density: float, length: int) -> int:

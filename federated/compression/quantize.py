@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from federated.update import Doubles, Levels, Positions, Vector
+from federated.update import Doubles, Positions, Quantised, Vector
 
 # A range is this many times the largest sum of the last round: room for a round that moves more,
 # and for sites whose values cancel in the sum.
@@ -26,17 +26,17 @@ SLOWEST = 0.5
 SMALLEST = 1e-12
 
 
-def largest_level(bits: int) -> int:
+def largest_quantised(bits: int) -> int:
     """L = 2^(b−1) − 1, the largest integer a site sends."""
     return (1 << (bits - 1)) - 1
 
 
-def quantize(values: Doubles, steps: Doubles, bits: int, rng: np.random.Generator) -> Levels:
+def quantize(values: Doubles, steps: Doubles, bits: int, rng: np.random.Generator) -> Quantised:
     """Round ``values / steps`` to one of the two integers beside it, at random, within ±L."""
     # ⌊x + u⌋ with u uniform in [0, 1) is ⌊x⌋ + 1 with the probability of x − ⌊x⌋.
-    levels = np.floor(values / steps + rng.random(len(values)))
-    largest = largest_level(bits)
-    clipped: Levels = np.clip(levels, -largest, largest).astype(np.int32)
+    quantised = np.floor(values / steps + rng.random(len(values)))
+    largest = largest_quantised(bits)
+    clipped: Quantised = np.clip(quantised, -largest, largest).astype(np.int32)
     return clipped
 
 
@@ -44,7 +44,7 @@ def steps_at(
     ranges: Vector, groups: Sequence[int], bits: int, positions: Positions | None
 ) -> Doubles:
     """The step s of every sent value, from the range of the group that it is in."""
-    steps = ranges.astype(np.float64) / largest_level(bits)
+    steps = ranges.astype(np.float64) / largest_quantised(bits)
     if positions is None:
         return np.repeat(steps, groups)
     return steps[group_of(groups, positions)]
@@ -64,7 +64,7 @@ def next_ranges(
 ) -> Vector:
     """The ranges of the next round; groups of which nothing was sent keep theirs.
 
-    Where the learning rate falls faster than :data:`SLOWEST`, levels of a few bits would be nothing
+    Where the learning rate falls faster than :data:`SLOWEST`, values of a few bits would be nothing
     but rounding without ``next_scale``.
 
     Args:

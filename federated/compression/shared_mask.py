@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from federated.compression.base import Agreed, Compression, largest, sent_count
+from federated.compression.base import Compression, CompressionContext, largest, sent_count
 from federated.randomness import numpy_generator
 from federated.update import Arrays, Positions, Vector
 
@@ -45,63 +45,65 @@ class SharedMask(Compression):
         """The density's share."""
         return sent_count(self.density, length)
 
-    def positions(self, agreed: Agreed) -> Positions:
+    def positions(self, context: CompressionContext) -> Positions:
         """The explored positions, and of the others those with the highest scores."""
-        count = self.count(agreed.length)
-        if count == agreed.length:
-            return np.arange(agreed.length)
-        explored = self._explored(agreed)
-        score = _score(agreed)
+        count = self.count(context.length)
+        if count == context.length:
+            return np.arange(context.length)
+        explored = self._explored(context)
+        score = _score(context)
         score[explored] = -1
         return np.sort(np.concatenate([explored, largest(score, count - len(explored))]))
 
-    def trained(self, agreed: Agreed) -> Positions | None:
+    def trained(self, context: CompressionContext) -> Positions | None:
         """Those that are sent, where so set."""
-        return self.positions(agreed) if self.train == "sent" else None
+        return self.positions(context) if self.train == "sent" else None
 
-    def learn(self, agreed: Agreed, mean: Vector, positions: Positions | None) -> Arrays:
+    def learn(
+        self, context: CompressionContext, mean: Vector, positions: Positions | None
+    ) -> Arrays:
         """Average the magnitudes of what was sent into the scores."""
-        score = _score(agreed)
+        score = _score(context)
         where = slice(None) if positions is None else positions
         before, now = score[where], np.abs(mean)
         score[where] = np.where(before > 0, self.ema * before + (1 - self.ema) * now, now)
-        explored = _explored_before(agreed) + self._explored_count(agreed)
+        explored = _explored_before(context) + self._explored_count(context)
         return {SCORE: score, EXPLORED: np.array([explored], np.int64)}
 
-    def _explored_count(self, agreed: Agreed) -> int:
+    def _explored_count(self, context: CompressionContext) -> int:
         """How many positions are explored; fewer at the end of a time round.
 
         Before any score is known, all that are sent.
         """
-        count = self.count(agreed.length)
-        known = int(np.count_nonzero(_score(agreed)))
+        count = self.count(context.length)
+        known = int(np.count_nonzero(_score(context)))
         wanted = max(ceil(self.explore * count), count - known)
-        return min(wanted, agreed.length - _explored_before(agreed) % agreed.length)
+        return min(wanted, context.length - _explored_before(context) % context.length)
 
-    def _explored(self, agreed: Agreed) -> Positions:
+    def _explored(self, context: CompressionContext) -> Positions:
         """The next positions of this time round.
 
         A random stride that shares no factor with d visits every position once.
         """
-        length = agreed.length
-        turn, begun = divmod(_explored_before(agreed), length)
-        rng = numpy_generator(agreed.seed, purpose="exploration", round_number=turn)
+        length = context.length
+        turn, begun = divmod(_explored_before(context), length)
+        rng = numpy_generator(context.seed, purpose="exploration", round_number=turn)
         start = int(rng.integers(length))
         stride = int(rng.integers(1, length + 1))
         while gcd(stride, length) != 1:
             stride = int(rng.integers(1, length + 1))
         # Python's integers for the one product that may pass 63 bits.
         first = (start + begun * stride) % length
-        steps = np.arange(self._explored_count(agreed), dtype=np.int64)
+        steps = np.arange(self._explored_count(context), dtype=np.int64)
         return (first + steps * stride) % length
 
 
-def _score(agreed: Agreed) -> Vector:
+def _score(context: CompressionContext) -> Vector:
     """A copy of the scores; before the first round nothing has one, and none is sent to say so."""
-    if SCORE not in agreed.arrays:
-        return np.zeros(agreed.length, np.float32)
-    return agreed.arrays[SCORE].copy()
+    if SCORE not in context.arrays:
+        return np.zeros(context.length, np.float32)
+    return context.arrays[SCORE].copy()
 
 
-def _explored_before(agreed: Agreed) -> int:
-    return int(agreed.arrays[EXPLORED][0]) if EXPLORED in agreed.arrays else 0
+def _explored_before(context: CompressionContext) -> int:
+    return int(context.arrays[EXPLORED][0]) if EXPLORED in context.arrays else 0

@@ -1,8 +1,8 @@
 """The cases of an experiment's sites, as their scanners show them."""
 
 from federated.configuration.experiment import Experiment
-from federated.data.deal import AnyDataset
 from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset
 from federated.data.site_cases import Shown, SiteCases
 
 

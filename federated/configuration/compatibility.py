@@ -123,7 +123,7 @@ def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
     data, metric = experiment.data, experiment.selection.metric
     segments = data.dataset in FAMILIES
     task = SEGMENTATION if segments else CLASSIFICATION
-    chosen = [f"val/{name}" for name in task.told("selects")]
+    chosen = [f"val/{name}" for name in task.metrics_in("selects")]
     if metric not in chosen:
         yield (
             f"selection.metric={metric!r}, and data.dataset={data.dataset} is for "
@@ -248,7 +248,7 @@ def _reasons_of_privacy(experiment: Experiment) -> Iterator[str]:
 
 
 def _reasons_of_distributed_noise(experiment: Experiment) -> Iterator[str]:
-    privacy, asked = experiment.privacy, experiment.sites.asked
+    privacy, selected = experiment.privacy, experiment.sites.selected
     name = f"privacy.name={privacy.name}"
     if "coordinator" not in (experiment.protection.stated("hides_updates_from") or ()):
         yield (
@@ -258,8 +258,8 @@ def _reasons_of_distributed_noise(experiment: Experiment) -> Iterator[str]:
         )
     if experiment.compression.bits is None:
         yield f"{name} adds integer noise to quantised updates. Set compression.bits, best to 16."
-    if privacy.allowed_missing >= asked:
+    if privacy.allowed_missing >= selected:
         yield (
-            f"privacy.missing={privacy.allowed_missing} leaves none of the {asked} sites "
+            f"privacy.missing={privacy.allowed_missing} leaves none of the {selected} sites "
             "of a round to add noise. Lower it, or raise sites.count."
         )

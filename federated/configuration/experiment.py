@@ -43,7 +43,7 @@ class Experiment(Settings):
     def cohort(self, sites: int | None = None) -> Cohort:
         """What the protection has to hold, with ``sites`` of them or as many as are configured."""
         count = self.sites.count if sites is None else sites
-        return Cohort(self.sites.asked_of(count), count, self.rounds, self.compression.bits)
+        return Cohort(self.sites.selected_of(count), count, self.rounds, self.compression.bits)
 
     def to_json(self) -> dict[str, Any]:
         """The resolved experiment as plain values, which ``read_experiment`` of load.py reads."""

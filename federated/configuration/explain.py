@@ -68,6 +68,8 @@ def _as_written(location: list[str], choices: Sequence[str]) -> list[str]:
 
 def _owners(location: list[str], schema: Mapping[str, Any]) -> str:
     """Which other choices of its section have the refused key."""
+    if len(location) != 3:
+        return ""
     node = schema["properties"].get(location[0], {})
     mapping = node.get("discriminator", {}).get("mapping", {})
     owners = [
@@ -75,7 +77,7 @@ def _owners(location: list[str], schema: Mapping[str, Any]) -> str:
         for name, reference in mapping.items()
         if location[-1] in schema["$defs"][reference.rsplit("/", 1)[-1]]["properties"]
     ]
-    if len(location) != 3 or not owners:
+    if not owners:
         return ""
     return f" It belongs to {location[0]}.name={' or '.join(owners)}: leave it out, or set that."
 

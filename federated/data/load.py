@@ -1,11 +1,11 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
 from federated.data.dataset import LocatedFile
-from federated.data.deal import AnyDataset
 from federated.data.folders import dataset as folder_dataset
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
+from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.settings.sections import DataSettings
 

@@ -84,7 +84,7 @@ def floors(settings: SitesSettings, labels: Mapping[Split, Labels]) -> dict[Spli
     return result
 
 
-def partition_cases(
+def partition_labels(
     labels: Mapping[Split, Labels], settings: SitesSettings, seed: int
 ) -> Partition:
     """Deal every case to exactly one site.

@@ -9,9 +9,9 @@ from cachetools import LRUCache
 
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
-from federated.data.deal import AnyDataset
 from federated.data.folders.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
 from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset
 from federated.data.records import case_digest, identities, labelled_digests
 from federated.data.scanner import (
     ScannerProfile,

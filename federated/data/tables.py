@@ -3,12 +3,12 @@
 import pandas as pd
 
 from federated.data.dataset import SPLITS, Dataset
-from federated.data.deal import AnyDataset
 from federated.data.folders.dataset import FolderDataset
-from federated.data.folders.families import Found
+from federated.data.folders.families import Listing
 from federated.data.folders.table import folder_tables
 from federated.data.medmnist.table import case_tables
 from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset
 
 # The group of files that belong to no case, and so to no site.
 NO_SITE = "no site"
@@ -37,11 +37,11 @@ def _folder_tables(dataset: FolderDataset, partition: Partition) -> dict[str, pd
         for site, splits in partition.sites.items()
     }
     groups = {
-        site: Found(tuple(dataset.cases[split][index] for split, index in own), ())
+        site: Listing(tuple(dataset.cases[split][index] for split, index in own), ())
         for site, own in places.items()
     }
-    if dataset.strays:
-        groups[NO_SITE] = Found((), dataset.strays)
+    if dataset.unmatched:
+        groups[NO_SITE] = Listing((), dataset.unmatched)
     tables = folder_tables(dataset.family, groups)
     for site, table in tables.items():
         own = places.get(site, [("none", -1)] * len(table))

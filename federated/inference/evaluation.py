@@ -41,7 +41,7 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     for site in cases.partition.sites:
         if site in excluded:
             continue
-        records = [one for split in SPLITS[1:] for one in cases.records([site], split)]
+        records = [record for split in SPLITS[1:] for record in cases.records([site], split)]
         enter_file_evaluation(experiment, site, records)
         model = load_model(model_path, site)
         predictions[site] = {

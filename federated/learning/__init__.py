@@ -14,9 +14,9 @@ def task_of(info: DatasetInfo) -> LearningTask:
     return TASKS[info.task]
 
 
-def told(place: Place) -> tuple[str, ...]:
+def metrics_in(place: Place) -> tuple[str, ...]:
     """The names of the metrics of any task that are told at a place; what all have comes last."""
-    names = [name for task in TASKS.values() for name in task.told(place)]
+    names = [name for task in TASKS.values() for name in task.metrics_in(place)]
     return tuple(reversed(dict.fromkeys(reversed(names))))
 
 

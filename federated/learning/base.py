@@ -41,6 +41,6 @@ class LearningTask:
         """The metric that models are judged by."""
         return self.metrics[0].name
 
-    def told(self, place: Place) -> tuple[str, ...]:
+    def metrics_in(self, place: Place) -> tuple[str, ...]:
         """The names of the metrics that are told at a place, in their order."""
         return tuple(known.name for known in self.metrics if place in known.places)

@@ -20,7 +20,7 @@ from federated.learning.classification_metrics import (
     classification_metrics,
     confusion_matrix,
 )
-from federated.learning.evaluation import Evaluation, Spread, spread_over_sites
+from federated.learning.evaluation import Evaluation, SiteSpread, site_spread
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
 
@@ -90,9 +90,9 @@ def score(
         }
         for site, by_split in predictions.items()
     }
-    spread: dict[Split, Spread] = {
-        split: spread_over_sites(per_site, split, CLASSIFICATION.told("spread"))
-        for split in SPLITS[1:]
+    compared = CLASSIFICATION.metrics_in("site_spread")
+    spread: dict[Split, SiteSpread] = {
+        split: site_spread(per_site, split, compared) for split in SPLITS[1:]
     }
     absent_at = {
         site: {split: _absent_classes(part["labels"], info) for split, part in by_split.items()}

@@ -18,12 +18,12 @@ Confusion = list[list[int]]
 
 # All that :func:`classification_metrics` gives; the first is what models are judged by.
 METRICS = (
-    metric("auc", "round", "end", "csv", "site", "compared", "spread", "selects"),
-    metric("accuracy", "round", "end", "csv", "site", "compared", "spread", "selects"),
-    metric("balanced_accuracy", "end", "csv", "compared", "spread", "selects"),
+    metric("auc", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
+    metric("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
+    metric("balanced_accuracy", "end", "csv", "compared", "site_spread", "selects"),
     metric("precision", "compared"),
     metric("recall", "compared"),
-    metric("f1", "end", "compared", "spread"),
+    metric("f1", "end", "compared", "site_spread"),
     metric("ece", "compared"),
     metric("loss", "round", "csv", "site", "selects"),
 )

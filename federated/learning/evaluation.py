@@ -8,31 +8,31 @@ import numpy as np
 from federated.data.dataset import Split
 from federated.learning.classification_metrics import Confusion, Metrics
 
-Spread = dict[str, Metrics]
+SiteSpread = dict[str, Metrics]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics over the cases of all sites together (``overall``), and at each site.
 
-    ``spread`` tells how fair the model is: over the sites where a metric has a value, ``worst``,
-    ``mean`` and ``sd`` (the population's standard deviation), sites counting alike. ``confusion``
-    are counts ``[true][predicted]`` over all cases, in classification alone. ``classes_absent`` are
-    the classes that no case of a split has: they are left out of means over classes, of all sites
-    together, and at each site those that ``absent_at`` names.
+    ``site_spread`` tells how fair the model is: over the sites where a metric has a value,
+    ``worst``, ``mean`` and ``sd`` (the population's standard deviation), sites counting alike.
+    ``confusion`` are counts ``[true][predicted]`` over all cases, in classification alone.
+    ``classes_absent`` are the classes that no case of a split has: they are left out of means over
+    classes, of all sites together, and at each site those that ``absent_at`` names.
     """
 
     overall: Mapping[Split, Metrics]
     per_site: Mapping[str, Mapping[Split, Metrics]]
-    spread: Mapping[Split, Mapping[str, Metrics]]
+    site_spread: Mapping[Split, Mapping[str, Metrics]]
     confusion: Mapping[Split, Confusion]
     classes_absent: Mapping[Split, Sequence[str]] = field(default_factory=dict)
     absent_at: Mapping[str, Mapping[Split, Sequence[str]]] = field(default_factory=dict)
 
 
-def spread_over_sites(
+def site_spread(
     per_site: Mapping[str, Mapping[Split, Metrics]], split: Split, names: Sequence[str]
-) -> Spread:
+) -> SiteSpread:
     """Worst, mean and standard deviation over the sites, for each metric of ``names``.
 
     Larger has to be better for them.

@@ -5,7 +5,7 @@ from typing import Literal
 
 # In the line of a round, at a run's end, in rounds.csv, of each site in MLflow, in a comparison's
 # table, with its spread over sites; and as what a round's model is chosen by.
-Place = Literal["round", "end", "csv", "site", "compared", "spread", "selects"]
+Place = Literal["round", "end", "csv", "site", "compared", "site_spread", "selects"]
 
 
 @dataclass(frozen=True)

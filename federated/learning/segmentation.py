@@ -16,7 +16,7 @@ from federated.data.folders.families import Family
 from federated.data.folders.segmented_cases import SegmentedCases
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification_metrics import Metrics
-from federated.learning.evaluation import Evaluation, spread_over_sites
+from federated.learning.evaluation import Evaluation, site_spread
 from federated.learning.segmentation_loss import dice_ce
 from federated.learning.segmentation_metrics import (
     METRICS,
@@ -111,11 +111,13 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
             score_case(files.name, files.patient, predicted, case.truth, classes, case.own.spacing)
         )
     arrays = {
-        name: np.array([getattr(one, name) for one in scores], np.float64).reshape(-1, classes - 1)
+        name: np.array([getattr(score, name) for score in scores], np.float64).reshape(
+            -1, classes - 1
+        )
         for name in NAMES
     }
-    patients = np.array([numbers[one.patient] for one in scores], np.int64)
-    absent = [[label in one.absent for label in range(1, classes)] for one in scores]
+    patients = np.array([numbers[score.patient] for score in scores], np.int64)
+    absent = [[label in score.absent for label in range(1, classes)] for score in scores]
     return {
         **arrays,
         "absent": np.array(absent, np.bool_).reshape(-1, classes - 1),
@@ -145,10 +147,8 @@ def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) 
             losses += own
         overall[split] = _metrics(everyone, losses, info)
         absent[split] = absent_classes(everyone, info.classes)
-    spread = {
-        split: spread_over_sites(per_site, split, SEGMENTATION.told("spread"))
-        for split in SPLITS[1:]
-    }
+    compared = SEGMENTATION.metrics_in("site_spread")
+    spread = {split: site_spread(per_site, split, compared) for split in SPLITS[1:]}
     return Evaluation(overall, per_site, spread, {}, absent, absent_at)
 
 

@@ -21,7 +21,7 @@ Mask = npt.NDArray[np.integer]
 
 # All that a split has, beside those of each label; the first is what models are judged by.
 METRICS = (
-    metric("dice", "round", "end", "csv", "site", "compared", "spread", "selects"),
+    metric("dice", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
     metric("hd95", "round", "end", "csv", "site", "compared"),
     metric("assd", "end", "csv", "site", "compared"),
     metric("loss", "round", "csv", "site", "selects"),

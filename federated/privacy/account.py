@@ -95,7 +95,7 @@ class Account:
                 copies = {**self._copies(), name: touched.copies if touched else {}}
                 self.kept[key] = touched_records(own, sets, copies)
             else:
-                others = [sets[one] for one in self.trained]
+                others = [sets[trained] for trained in self.trained]
                 met = [other for other in others if meet(other, sets[name])]
                 self.kept[key] = touched_sites([sets[name], *met], sets)
         return Histories(totals, self.kept[key], unit)

@@ -22,10 +22,10 @@ class Privacy(Settings):
 
     # Whom a guarantee is for; None where there is none.
     unit: ClassVar[Unit | None] = None
-    # Whether a site adds its noise to the levels that it sends instead of to its update.
+    # Whether a site adds its noise to the quantised values that it sends instead of to its update.
     noise_in_sum: ClassVar[bool] = False
 
-    def agreed_clip(self) -> float | None:
+    def initial_clip(self) -> float | None:
         """The clipping norm of the first round, where all sites have the same and it changes."""
         return None
 
@@ -39,12 +39,12 @@ class Privacy(Settings):
         """How many of the selected sites may drop out, where the sum alone has the whole noise."""
         return 0
 
-    def grid(self, release: Release, asked: int, bits: int, length: int) -> NoisyGrid | None:
+    def grid(self, release: Release, selected: int, bits: int, length: int) -> NoisyGrid | None:
         """The grid that sites round their updates to, and add their noise on, where they do so.
 
         Args:
-            release: what each of the ``asked`` sites releases in a round.
-            bits: of a level.
+            release: what each of the ``selected`` sites releases in a round.
+            bits: of a quantised value.
             length: how many values a site sends.
 
         Raises:
@@ -52,8 +52,8 @@ class Privacy(Settings):
         """
         return None
 
-    def refuse_too_little_noise(self, asked: int, arrived: int) -> None:
-        """At a site, before it helps to open a sum of ``arrived`` of the ``asked`` sites.
+    def refuse_too_little_noise(self, selected: int, responded: int) -> None:
+        """At a site, before it helps to open a sum of ``responded`` of the ``selected`` sites.
 
         Raises:
             ConsiliumError: more have dropped out than the guarantee allows.

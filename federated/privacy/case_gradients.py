@@ -65,8 +65,8 @@ class VmapGradients:
         """See :class:`CaseGradients`."""
         gradients = gradients_of_cases(self._model, self._trained, objective.of)
         sums, norms = [torch.zeros_like(value) for value in self._trained.values()], []
-        for some in torch.split(cases, CASES_AT_ONCE):
-            found = gradients(*objective.take(some))
+        for batch in torch.split(cases, CASES_AT_ONCE):
+            found = gradients(*objective.take(batch))
             parts, of_cases = clip_and_sum([found[name] for name in self._trained], clip)
             norms.append(of_cases)
             for total, part in zip(sums, parts, strict=True):

@@ -1,4 +1,4 @@
-"""Sums of levels with discrete Gaussian noise (Kairouz, Liu and Steinke 2021, arXiv 2102.06387).
+"""Quantised sums with discrete Gaussian noise (Kairouz, Liu and Steinke 2021, arXiv 2102.06387).
 
 Each site scales its vector to a grid, rounds it at random, and adds integer noise of its own; what
 is released is the sum. A sum of n discrete Gaussians is nearly one, and how nearly is in the bound:
@@ -18,10 +18,10 @@ from math import ceil, exp, pi, sqrt
 import numpy as np
 import numpy.typing as npt
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.privacy.noise import SecretRandom
-from federated.update import Doubles, Levels
+from federated.update import Doubles, Quantised
 
 # The noise is drawn by 53-bit numbers, which know no value further out than this many standard
 # deviations: those together have a probability below 2^-53.
@@ -32,10 +32,10 @@ BETA = exp(-0.5)
 
 @dataclass(frozen=True)
 class NoisyGrid:
-    """How a site's weighted vector becomes noised levels; the same at all sites of a round.
+    """How a site's weighted vector becomes noised values; the same at all sites of a round.
 
     ``step`` is the width of the grid, ``clip`` the norm on the grid before rounding and ``norm``
-    the largest after it, ``sigma`` the standard deviation of a site's noise, in levels.
+    the largest after it, ``sigma`` the standard deviation of a site's noise, in steps of the grid.
     """
 
     step: float
@@ -43,15 +43,15 @@ class NoisyGrid:
     norm: float
     sigma: float
 
-    def levels(self, values: Doubles, random: SecretRandom) -> Levels:
+    def quantise(self, values: Doubles, random: SecretRandom) -> Quantised:
         """Clip, round and noise a site's values."""
         scaled = values / self.step
         length = float(np.linalg.norm(scaled))
         if length > self.clip:
             scaled *= self.clip / length
         noise = discrete_normal(self.sigma, len(values), random)
-        levels: Levels = (self._rounded(scaled, random) + noise).astype(np.int32)
-        return levels
+        quantised: Quantised = (self._rounded(scaled, random) + noise).astype(np.int32)
+        return quantised
 
     def _rounded(self, scaled: Doubles, random: SecretRandom) -> npt.NDArray[np.int64]:
         """Each to one of the two integers beside it, again until the norm is not above its bound.
@@ -68,7 +68,8 @@ class NoisyGrid:
 def fit_grid(
     clip: float, noise_multiplier: float, bits: int, length: int, noisy_sites: int
 ) -> NoisyGrid:
-    """The finest grid on which levels of ``bits`` bits hold every site's values with their noise.
+    """The finest grid on which quantised values of ``bits`` bits hold every site's values with
+    their noise.
 
     Args:
         clip: largest norm of a site's weighted vector.
@@ -78,7 +79,7 @@ def fit_grid(
     Raises:
         ConsiliumError: too few bits for this much noise.
     """
-    largest = largest_level(bits)
+    largest = largest_quantised(bits)
 
     def grid(clip_levels: float) -> NoisyGrid:
         norm = norm_after_rounding(clip_levels, length)
@@ -93,7 +94,7 @@ def fit_grid(
         raise ConsiliumError(
             f"compression.bits={bits} has no room for the noise of privacy.name="
             f"site_level_distributed in a vector of {length} values: with a noise multiplier of "
-            f"{noise_multiplier:.3g} from {noisy_sites} sites, a site's levels reach "
+            f"{noise_multiplier:.3g} from {noisy_sites} sites, a site's values reach "
             f"{grid(low).norm + TAIL * grid(low).sigma:.0f}, and the largest is {largest}. Raise "
             "compression.bits, or privacy.epsilon, or send fewer values by "
             "compression.name=shared_mask."

@@ -1,9 +1,9 @@
 """Site-level differential privacy of the sum: every site adds a share of the noise.
 
 The distributed discrete Gaussian (Kairouz, Liu and Steinke 2021, arXiv 2102.06387) around one
-round: of K sites asked, each clips its weighted update to C/K, rounds it to a grid and adds integer
-noise; the sum carries noise of standard deviation z·C/K. Of a mean over K sites that is as much as
-each of them adds for itself under ``site_level`` divided by K instead of √K.
+round: of K sites selected, each clips its weighted update to C/K, rounds it to a grid and adds
+integer noise; the sum carries noise of standard deviation z·C/K. Of a mean over K sites that is as
+much as each of them adds for itself under ``site_level`` divided by K instead of √K.
 
 Guarantee: (ε, δ) for a site as the unit, where neighbouring federations differ in one site's update
 being zero, against everyone who sees the sums and at most ``missing`` shares of their noise: a site
@@ -13,10 +13,10 @@ guarantee is against: SecAgg+ from the coordinator and fewer than its threshold 
 from the coordinator alone. Sites are taken to add their noise as they should, and those who open
 sums to open one of an attempt at a round. Weights and validation and test cases are not covered.
 
-What is released are the noised levels. They are made once in an attempt at a round: compressed
+What is released are the noised values. They are made once in an attempt at a round: compressed
 again, they are the same, so that no second sum has the same update with other noise for the price
 of one. A round that begins anew may have other sites in its sum, and from two sums with the same
-levels the levels of a single site would follow, with its share of the noise alone; so it has noise
+values those of a single site would follow, with its share of the noise alone; so it has noise
 of its own, and an entry of its own.
 """
 
@@ -33,7 +33,7 @@ from federated.settings.base import Unit
 
 
 class DistributedSiteLevel(Private):
-    """``clip`` is C. ``missing`` of the sites asked may drop out or know their own noise."""
+    """``clip`` is C. ``missing`` of the sites selected may drop out or know their own noise."""
 
     name: Literal["site_level_distributed"] = "site_level_distributed"
     missing: Annotated[int, Field(ge=0)] = 1
@@ -55,29 +55,29 @@ class DistributedSiteLevel(Private):
         """One mechanism a round, on all that the site has."""
         return 1.0, 1
 
-    def grid(self, release: Release, asked: int, bits: int, length: int) -> NoisyGrid:
-        """How a site's update of ``length`` values becomes levels of ``bits`` bits, with noise.
+    def grid(self, release: Release, selected: int, bits: int, length: int) -> NoisyGrid:
+        """How a site's update of ``length`` values is quantised to ``bits`` bits, with noise.
 
         Raises:
             ConsiliumError: too few bits for this much noise.
         """
-        clip, noisy = self.clip / asked, asked - self.missing
+        clip, noisy = self.clip / selected, selected - self.missing
         return fit_grid(clip, release.noise_multiplier, bits, length, noisy)
 
-    def refuse_too_little_noise(self, asked: int, arrived: int) -> None:
+    def refuse_too_little_noise(self, selected: int, responded: int) -> None:
         """For a site to ask before it helps to open a sum.
 
         Raises:
             ConsiliumError: more sites have dropped out than the guarantee allows.
         """
-        if asked - arrived > self.missing:
+        if selected - responded > self.missing:
             raise RefusalError(
-                f"The sum of {arrived} of {asked} sites has less noise than its privacy needs, so "
-                f"no site helps to open it: privacy.missing={self.missing} may drop out. Resume "
-                "when they are back; for the next run, privacy.missing="
-                f"{asked - arrived} makes every site's share of the noise "
-                f"{self._larger(asked, arrived):.2f} times as large."
+                f"The sum of {responded} of {selected} sites has less noise than its privacy "
+                f"needs, so no site helps to open it: privacy.missing={self.missing} may drop out. "
+                "Resume when they are back; for the next run, privacy.missing="
+                f"{selected - responded} makes every site's share of the noise "
+                f"{self._larger(selected, responded):.2f} times as large."
             )
 
-    def _larger(self, asked: int, arrived: int) -> float:
-        return sqrt((asked - self.missing) / max(1, arrived))
+    def _larger(self, selected: int, responded: int) -> float:
+        return sqrt((selected - self.missing) / max(1, responded))

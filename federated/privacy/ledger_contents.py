@@ -35,8 +35,8 @@ class Contents:
             self.budgets.append(Budget(**{name: entry[name] for name in names}))
         elif kind == "migrated":
             self.migrated[entry["source"]] = entry["head"]
-            for one in entry["entries"]:
-                self.add(one)
+            for old in entry["entries"]:
+                self.add(old)
 
     def _spend(self, spending: Spending) -> None:
         self.spendings.append(spending)

@@ -76,14 +76,14 @@ def read_old(path: Path) -> OldLedger:
 
 def put_aside(path: Path) -> None:
     """Keep a file that was taken over, and then its head, under other names."""
-    for one in (path, path.with_suffix(".head.json")):
-        if one.is_file():
-            target = one.with_name(one.name + MIGRATED)
+    for file in (path, path.with_suffix(".head.json")):
+        if file.is_file():
+            target = file.with_name(file.name + MIGRATED)
             number = 1
             while target.exists():
                 number += 1
-                target = one.with_name(f"{one.name}{MIGRATED}-{number}")
-            one.rename(target)
+                target = file.with_name(f"{file.name}{MIGRATED}-{number}")
+            file.rename(target)
 
 
 def _read_head(path: Path) -> Head:

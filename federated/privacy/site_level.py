@@ -53,7 +53,7 @@ class SiteLevel(Private):
         """One mechanism a round, on all that the site has."""
         return 1.0, 1
 
-    def agreed_clip(self) -> float | None:
+    def initial_clip(self) -> float | None:
         """C, where it changes."""
         return self.clip if self.adaptive else None
 

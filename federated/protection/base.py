@@ -26,13 +26,13 @@ class Cohort:
     """What a protection has to hold: how many sites send, how often, and what.
 
     Attributes:
-        asked: the sites asked in a round, which is the most that a sum has in it.
+        selected: the sites selected in a round, which is the most that a sum has in it.
         sites: all sites of the run, each of which may open a sum.
         rounds: of the run.
-        bits: of a level, or ``None`` where values are sent and not levels.
+        bits: of a quantised value, or ``None`` where nothing is quantised.
     """
 
-    asked: int
+    selected: int
     sites: int
     rounds: int
     bits: int | None
@@ -90,7 +90,7 @@ class Protection(Settings):
         return {"name": self.name}
 
     def refuse_too_few(
-        self, site: str, round_number: int, asked: Sequence[str], arrived: Sequence[str]
+        self, site: str, round_number: int, selected: Sequence[str], responded: Sequence[str]
     ) -> frozenset[str]:
         """At a site, before it helps to open a sum; where updates are in the clear, nothing.
 
@@ -100,7 +100,7 @@ class Protection(Settings):
         Raises:
             ConsiliumError: the sum is not one that this protection lets a site help to open.
         """
-        return frozenset(arrived)
+        return frozenset(responded)
 
     @abstractmethod
     def protect(self, update: CompressedUpdate, key: Any) -> Payload:
@@ -135,20 +135,20 @@ class HiddenUpdates(Protection):
     """A protection that hides each update in a sum, and so must not open a "sum" of one site.
 
     ``min_sites`` is how many different sites have to be in a sum before a site helps to open it.
-    Each of two sites knows the other's update once it knows their sum, so that two have to be asked
-    for by hand; of three, a site learns the sum of the two others.
+    Each of two sites knows the other's update once it knows their sum, so that two have to be
+    selected for by hand; of three, a site learns the sum of the two others.
     """
 
     min_sites: Annotated[int, Field(ge=2)] = 3
 
     def check(self, cohort: Cohort) -> None:
-        """Refuse rounds in which fewer sites than ``min_sites`` are asked."""
-        if cohort.asked < self.min_sites:
+        """Refuse rounds in which fewer sites than ``min_sites`` are selected."""
+        if cohort.selected < self.min_sites:
             raise ConsiliumError(
                 f"protection.name={self.name} hides an update in a sum of at least "
-                f"protection.min_sites={self.min_sites} sites, and {cohort.asked} are asked in a "
-                "round. Raise sites.count or sites.participation; protection.min_sites may be 2 "
-                "where each of two sites may learn the other's update."
+                f"protection.min_sites={self.min_sites} sites, and {cohort.selected} are selected "
+                "in a round. Raise sites.count or sites.participation; protection.min_sites may be "
+                "2 where each of two sites may learn the other's update."
             )
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
@@ -156,27 +156,27 @@ class HiddenUpdates(Protection):
         return super().report(cohort, public) | {"min_sites": self.min_sites}
 
     def refuse_too_few(
-        self, site: str, round_number: int, asked: Sequence[str], arrived: Sequence[str]
+        self, site: str, round_number: int, selected: Sequence[str], responded: Sequence[str]
     ) -> frozenset[str]:
         """At a site, before it helps to open a sum: is it one of enough sites of this round?
 
-        A name counts once, and only if it is one of those ``asked``, which the site works out for
-        itself and does not take from the coordinator. Names are not signed here: whether a payload
-        is that of the site whose name it carries, a site cannot check.
+        A name counts once, and only if it is one of those ``selected``, which the site works out
+        for itself and does not take from the coordinator. Names are not signed here: whether a
+        payload is that of the site whose name it carries, a site cannot check.
 
         Returns:
             The different sites in the sum.
 
         Raises:
-            ConsiliumError: a name is not one of those asked or is there twice, the site's own is
+            ConsiliumError: a name is not one of those selected or is there twice, the site's own is
                 missing, or there are fewer than ``min_sites``.
         """
-        counted = frozenset(arrived)
-        unknown = sorted(counted - set(asked))
+        counted = frozenset(responded)
+        unknown = sorted(counted - set(selected))
         reason = None
         if unknown:
-            reason = f"has {', '.join(unknown)} in it, not asked in this round"
-        elif len(arrived) != len(counted):
+            reason = f"has {', '.join(unknown)} in it, not selected in this round"
+        elif len(responded) != len(counted):
             reason = "has a site in it more than once"
         elif site not in counted:
             reason = f"does not have {site} itself in it"
@@ -186,9 +186,9 @@ class HiddenUpdates(Protection):
                 "Resume the run; the round begins anew."
             )
         if len(counted) < self.min_sites:
-            absent = ", ".join(name for name in asked if name not in counted) or "none"
+            absent = ", ".join(name for name in selected if name not in counted) or "none"
             raise ConsiliumError(
-                f"The sum of round {round_number} is of {len(counted)} of {len(asked)} sites, "
+                f"The sum of round {round_number} is of {len(counted)} of {len(selected)} sites, "
                 f"fewer than protection.min_sites={self.min_sites}, and would tell too much of "
                 f"each update, so no site helps to open it; missing: {absent}. Resume when they "
                 "are back, or start a run with more sites."

@@ -4,8 +4,8 @@ As in MedHE (arXiv 2511.09043), but for additions alone: a number a coefficient 
 and no level for multiplication. Whoever opens a sum adds a discrete Gaussian to it while it is
 encrypted still, wide enough to hide the noise that hides the key; ``flooding.py`` has the bound,
 its source and what it assumes. The parameters follow from it: the smallest ciphertexts in which the
-noise stays below ``precision`` for values. Levels are packed, several to a coefficient as in packed
-BFV, so far above the noise that rounding gives their exact sum.
+noise stays below ``precision`` for values. Quantised values are packed, several to a coefficient as
+in packed BFV, so far above the noise that rounding gives their exact sum.
 
 Guarantee: the coordinator learns of all updates what their sums say and nothing else, and cannot
 find the key, with 128 − log2(24) = 123 bits of computational and ``statistical_security`` bits of
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.protection import homomorphic
 from federated.protection.base import Cohort, Onlooker
@@ -48,11 +48,12 @@ from federated.update import CompressedUpdate, Payload
 # that it finds.
 SPARE_BITS = {4096: 16, 8192: 17, 16384: 17}
 SMALLEST_PRIME_BITS = 30
-# Levels in a coefficient: with 46 bits, floating-point transforms are off by a tenth at the most.
-LEVEL_BITS = 46
-# A unit of levels is 32 standard deviations of the noise: 0.4 of it, which is what rounding bears,
-# are 12.8 of them, beyond which there is less than 2^-120.
-LEVEL_ROOM_BITS = 5
+# Quantised values in a coefficient: with 46 bits, floating-point transforms are off by a tenth at
+# the most.
+QUANTISED_BITS = 46
+# A step of quantised values is 32 standard deviations of the noise: 0.4 of it, which is what
+# rounding bears, are 12.8 of them, beyond which there is less than 2^-120.
+QUANTISED_ROOM_BITS = 5
 # Standard deviations of the noise that a value needs room for; the sampler's tails end before.
 NOISE_ROOM = 16
 # Of the largest value: that primes are a little smaller than their bits say.
@@ -66,9 +67,9 @@ SCHEME = add_scheme(Scheme("ckks", "CKKS", exact=False))
 class CKKS(homomorphic.CiphertextSums):
     """``statistical_security`` is in bits, of all openings of a run together. ``precision`` is the
     largest standard deviation that the noise of an opening may have in a summed value, and
-    ``largest`` the largest magnitude of one; for levels, whose sums are exact, neither matters.
-    Without ``degree`` and ``coefficient_bits``, the last of which is SEAL's spare prime where there
-    are several, the parameters are those with the smallest payload.
+    ``largest`` the largest magnitude of one; for quantised values, whose sums are exact, neither
+    matters. Without ``degree`` and ``coefficient_bits``, the last of which is SEAL's spare prime
+    where there are several, the parameters are those with the smallest payload.
     """
 
     name: Literal["ckks"] = "ckks"
@@ -106,31 +107,31 @@ class CKKS(homomorphic.CiphertextSums):
         ]
         if not possible:
             raise ConsiliumError(
-                f"protection.name=ckks has no room for {cohort.asked} sites and the noise of its "
-                f"openings: {self._needs(length, cohort)}. Lower "
+                f"protection.name=ckks has no room for {cohort.selected} sites and the noise of "
+                f"its openings: {self._needs(length, cohort)}. Lower "
                 "protection.statistical_security, raise protection.precision, or leave out "
                 "protection.degree and protection.coefficient_bits."
             )
         return min(possible, key=lambda parameters: parameters.bytes_for(length))
 
     def _digits(self, cohort: Cohort) -> range:
-        """How many levels a coefficient may hold; 0 stands for values, which are not packed."""
+        """How many quantised values a coefficient may hold; 0 where they are not packed."""
         if cohort.bits is None:
             return range(1)
-        return range(1, max(2, int(LEVEL_BITS / log2(_base(cohort))) + 1))
+        return range(1, max(2, int(QUANTISED_BITS / log2(_base(cohort))) + 1))
 
     def _fitting(self, degree: int, digits: int, length: int, cohort: Cohort) -> Parameters | None:
         """Parameters of a degree, if there are any: scale and modulus as small as can be."""
         packed = max(1, digits)
         coefficients = ceil(length / (degree * packed)) * degree
         flooding = Flooding(
-            self.statistical_security, cohort.sites, cohort.rounds, cohort.asked, coefficients
+            self.statistical_security, cohort.sites, cohort.rounds, cohort.selected, coefficients
         )
         if flooding.sigma > WIDEST:
             return None
         if digits:
             base = _base(cohort)
-            scale = ceil(log2(flooding.sigma)) + LEVEL_ROOM_BITS
+            scale = ceil(log2(flooding.sigma)) + QUANTISED_ROOM_BITS
             message = log2(base**digits + 2)
         else:
             base = 0
@@ -148,7 +149,7 @@ class CKKS(homomorphic.CiphertextSums):
             self.statistical_security,
             cohort.sites,
             cohort.rounds,
-            cohort.asked,
+            cohort.selected,
             ceil(length / degree) * degree,
         )
         given = f" of protection.coefficient_bits={list(self.coefficient_bits or ())}"
@@ -177,7 +178,7 @@ class CKKS(homomorphic.CiphertextSums):
         return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
 
     def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
-        """Flood, decrypt, and round where levels were sent.
+        """Flood, decrypt, and round where values are quantised.
 
         Raises:
             ConsiliumError: the sum is of another key, damaged or longer than the key is made for.
@@ -191,8 +192,8 @@ class CKKS(homomorphic.CiphertextSums):
             numbers = coefficients_of(np.array(encoder.decode_complex(plaintext)))
             if not parameters.base:
                 return numbers
-            levels = np.rint(numbers).astype(np.int64)
-            return unpack(levels, parameters.base, parameters.digits).astype(np.float64)
+            quantised = np.rint(numbers).astype(np.int64)
+            return unpack(quantised, parameters.base, parameters.digits).astype(np.float64)
 
         return homomorphic.decrypt(total, key, read, flood(parameters))
 
@@ -259,7 +260,7 @@ def _integers(encoder: Any, numbers: Integers) -> Any:
 
 def _base(cohort: Cohort) -> int:
     assert cohort.bits is not None
-    return 2 * cohort.asked * largest_level(cohort.bits) + 1
+    return 2 * cohort.selected * largest_quantised(cohort.bits) + 1
 
 
 def _primes(degree: int, needed: int) -> tuple[int, ...] | None:

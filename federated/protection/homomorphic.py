@@ -93,7 +93,7 @@ class CiphertextSums(HiddenUpdates):
                 "openings_each_site": flooding.openings_each,
                 "largest_advantage_log2": -round(flooding.advantage_bits, 1),
                 "noise_log2": round(log2(flooding.sigma), 1),
-                # Levels are rounded to their exact sums.
+                # Quantised values are rounded to their exact sums.
                 "noise_in_a_sum": None if parameters.base else noise,
             }
         )
@@ -116,8 +116,8 @@ class CiphertextSums(HiddenUpdates):
         ciphertexts = _ciphertexts(payload, own, context.parameters)
         if total:
             evaluator = seal.Evaluator(own)
-            for one, other in zip(total, ciphertexts, strict=True):
-                evaluator.add_inplace(one, other)
+            for running_sum, ciphertext in zip(total, ciphertexts, strict=True):
+                evaluator.add_inplace(running_sum, ciphertext)
         else:
             total.extend(ciphertexts)
         count(running, payload)

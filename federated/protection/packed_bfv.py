@@ -1,8 +1,9 @@
-"""Packed BFV: levels of quantised updates, several in a slot, whose sums are exact.
+"""Packed BFV: quantised updates, several in a slot, whose sums are exact.
 
-A slot holds v levels, as digits in a base B (``packing.py``), where B^v ≤ t, the plaintext modulus.
-That the sum is decrypted exactly follows from the bound in ``parameters.py``; nothing is estimated,
-and nothing of the ciphertexts' noise is in what is decrypted, so that it needs no flooding.
+A slot holds v quantised values, as digits in a base B (``packing.py``), where B^v ≤ t, the
+plaintext modulus. That the sum is decrypted exactly follows from the bound in ``parameters.py``;
+nothing is estimated, and nothing of the ciphertexts' noise is in what is decrypted, so that it
+needs no flooding.
 
 Guarantee: the coordinator learns nothing of any update under the ring-LWE assumption at 128 bits,
 for as long as no holder of the sites' common key helps it and it hands over for opening what it
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.protection import homomorphic
 from federated.protection.base import Cohort, Onlooker
@@ -65,18 +66,19 @@ class PackedBFV(homomorphic.CiphertextSums):
         return self
 
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
-        """The parameters for ``length`` levels from each of a cohort.
+        """The parameters for ``length`` quantised values from each of a cohort.
 
         Raises:
-            ConsiliumError: no levels, or no head room for their sum with the settings given.
+            ConsiliumError: nothing is quantised, or no head room for their sum with the settings
+            given.
         """
-        sites, bits = cohort.asked, cohort.bits
+        sites, bits = cohort.selected, cohort.bits
         if bits is None:
             raise ConsiliumError(
                 "protection.name=packed_bfv adds integers, so it needs quantised updates: set "
                 "compression.bits, for example to 8."
             )
-        base = 2 * sites * largest_level(bits) + 1
+        base = 2 * sites * largest_quantised(bits) + 1
         rings = CANDIDATES
         if self.degree is not None and self.coefficient_bits is not None:
             rings = ((self.degree, self.coefficient_bits),)
@@ -117,7 +119,7 @@ class PackedBFV(homomorphic.CiphertextSums):
         )
 
     def protect(self, update: CompressedUpdate, key: SecretContext) -> Payload:
-        """Pack the levels and encrypt them."""
+        """Pack the quantised values and encrypt them."""
         return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
 
     def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
@@ -146,12 +148,14 @@ def smallest_plain_bits(degree: int, capacity: int) -> int | None:
     return None
 
 
-def _plaintexts(levels: npt.NDArray[Any], public: PublicContext) -> Iterator[Callable[[Any], None]]:
+def _plaintexts(
+    quantised: npt.NDArray[Any], public: PublicContext
+) -> Iterator[Callable[[Any], None]]:
     import tenseal.sealapi as seal
 
     parameters = public.parameters
     encoder = seal.BatchEncoder(seal_context(parameters))
-    slots = pack(levels, parameters.base, parameters.digits)
+    slots = pack(quantised, parameters.base, parameters.digits)
     for start in range(0, len(slots), parameters.degree):
         part = slots[start : start + parameters.degree].tolist()
         yield partial(encoder.encode, part)

@@ -63,8 +63,8 @@ class Parameters:
     """What fixes a ciphertext's form, known to everyone.
 
     ``plain_bits`` is that of BFV's plaintext modulus or of CKKS' scale. ``base`` and ``digits`` say
-    how several levels share a slot of packed BFV or a coefficient of CKKS; without levels they are
-    0 and 1. ``flooding`` is what openers of CKKS add.
+    how several quantised values share a slot of packed BFV or a coefficient of CKKS; where nothing
+    is quantised they are 0 and 1. ``flooding`` is what openers of CKKS add.
     """
 
     scheme: Scheme

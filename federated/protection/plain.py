@@ -12,12 +12,13 @@ from federated.errors import ConsiliumError
 from federated.protection.base import Onlooker, Protection, Sum, closed, count, refuse_other
 from federated.update import CompressedUpdate, Numbers, Payload
 
-# By encoding: the form of a number in a body. Levels take the smallest integers that hold them.
+# By encoding: the form of a number in a body. Quantised values take the smallest integers that hold
+# them.
 FORMS = {"float32": "<f4", "int8": "<i1", "int16": "<i2", "int32": "<i4"}
 
 
 class Plain(Protection):
-    """Numbers in the clear: four bytes a value, or one or two a level."""
+    """Numbers in the clear: four bytes a value, or one or two where it is quantised."""
 
     name: Literal["plain"] = "plain"
 
@@ -59,8 +60,8 @@ class Plain(Protection):
         if first is not None and first.positions is not None:
             positions = np.flatnonzero(whole)
             whole = whole[positions]
-        levels = first is not None and first.encoding != "float32"
-        encoding, body = encode_numbers(whole.astype(np.int64 if levels else np.float32))
+        quantised = first is not None and first.encoding != "float32"
+        encoding, body = encode_numbers(whole.astype(np.int64 if quantised else np.float32))
         return closed(running, body, encoding=encoding, positions=positions)
 
     def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:

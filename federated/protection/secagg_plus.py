@@ -1,4 +1,4 @@
-"""SecAgg+: masked levels whose sum is exact, and of which the coordinator learns the sum alone.
+"""SecAgg+: masked values whose sum is exact, and of which the coordinator learns the sum alone.
 
 The settings of ``protection.name=secagg_plus`` and what happens to numbers; ``secagg/`` has the
 protocol, and who learns what under which assumptions.
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.protection.base import (
     Cohort,
@@ -34,7 +34,7 @@ from federated.protection.secagg.bounds import (
 )
 from federated.protection.secagg.graph import draw_graph
 from federated.protection.secagg.masks import WORDS, smallest_word
-from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_levels
+from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_update
 from federated.update import CompressedUpdate, Payload
 
 
@@ -45,11 +45,11 @@ class Masking:
     secrets: Secrets
     advertised: Mapping[str, Advertised]
     sharing: Sequence[str]
-    now: Round
+    round_: Round
 
 
 class SecAggPlus(HiddenUpdates):
-    """At most the share ``dropout`` of the sites asked drops out of a round, and at most
+    """At most the share ``dropout`` of the sites selected drops out of a round, and at most
     ``corrupted`` tell the coordinator what they get. From these follow the ``neighbours`` a site
     masks with and the ``threshold`` of those who hold its shares, the neighbours and itself, that
     have to stay to the end; either may be given, and is refused where it is too small for the
@@ -66,28 +66,28 @@ class SecAggPlus(HiddenUpdates):
     masked: ClassVar[bool] = True
 
     def check(self, cohort: Cohort) -> None:
-        """Refuse a graph that the cohort cannot have, and values instead of levels."""
+        """Refuse a graph that the cohort cannot have, and updates that are not quantised."""
         if cohort.bits is None:
             raise ConsiliumError(
                 "protection.name=secagg_plus adds integers, so it needs quantised updates: set "
                 "compression.bits, for example to 8."
             )
         super().check(cohort)
-        self.graph(cohort.asked)
+        self.graph(cohort.selected)
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
         """With the graph, and for how many dropouts and colluding sites it is made."""
-        graph = self.graph(cohort.asked)
+        graph = self.graph(cohort.selected)
         return super().report(cohort, public) | {
             "neighbours": graph.neighbours,
             "threshold": graph.threshold,
             "dropout": self.dropout,
             "corrupted": self.corrupted,
-            "failure_log2": -SIGMA if graph.neighbours < cohort.asked - 1 else None,
+            "failure_log2": -SIGMA if graph.neighbours < cohort.selected - 1 else None,
         }
 
     def graph(self, sites: int) -> Graph:
-        """The degree and the threshold where ``sites`` are asked.
+        """The degree and the threshold where ``sites`` are selected.
 
         Raises:
             ConsiliumError: there is none that does what it has to; says why, and what to change.
@@ -131,39 +131,40 @@ class SecAggPlus(HiddenUpdates):
         return self.graph(sites).neighbours + 1
 
     def needed(self, sites: int) -> int:
-        """The threshold, where ``sites`` are asked."""
+        """The threshold, where ``sites`` are selected."""
         return self.graph(sites).threshold
 
     def begin(
-        self, run: str, number: int, advertised: Sequence[str], asked: int, seed: int, bits: int
+        self, run: str, number: int, advertised: Sequence[str], selected: int, seed: int, bits: int
     ) -> Round:
-        """What all parties know of a round in which ``advertised`` of the sites ``asked`` are left.
+        """What all parties know of a round in which ``advertised`` of the sites ``selected`` are
+        left.
 
-        Words are as long as the sum of all levels needs, so that it never wraps round.
+        Words are as long as the sum of all quantised values needs, so that it never wraps round.
 
         Args:
             run: the run's id.
             number: the round's.
             advertised: the sites that have advertised keys.
-            asked: how many were selected.
+            selected: how many were selected.
             seed: what the graph is drawn from.
-            bits: of a level.
+            bits: of a quantised value.
         """
-        graph = draw_graph(advertised, self.holders(asked) - 1, seed, number)
-        word = smallest_word(asked * largest_level(bits))
-        return Round(run, number, graph, self.needed(asked), word)
+        graph = draw_graph(advertised, self.holders(selected) - 1, seed, number)
+        word = smallest_word(selected * largest_quantised(bits))
+        return Round(run, number, graph, self.needed(selected), word)
 
     def protect(self, update: CompressedUpdate, key: Masking) -> Payload:
-        """Mask the levels."""
-        now, levels = key.now, update.numbers.astype(np.int32, copy=False)
-        masked = mask_levels(levels, key.secrets, key.advertised, key.sharing, now)
+        """Mask the quantised values."""
+        round_, quantised = key.round_, update.numbers.astype(np.int32, copy=False)
+        masked = mask_update(quantised, key.secrets, key.advertised, key.sharing, round_)
         return Payload(
             update.site,
             update.round_number,
             update.weight,
             self.name,
-            f"uint{now.bits}",
-            now.fingerprint,
+            f"uint{round_.bits}",
+            round_.fingerprint,
             len(masked),
             masked.view(np.uint8),
             scalars=update.scalars,
@@ -175,14 +176,14 @@ class SecAggPlus(HiddenUpdates):
 
     def add(self, running: Sum, payload: Payload) -> None:
         """Add a payload's words modulo 2^b, in place."""
-        now, words = running.content
-        refuse_other(running, payload, self.name, now.fingerprint)
+        round_, words = running.content
+        refuse_other(running, payload, self.name, round_.fingerprint)
         if len(payload.body) != words.nbytes:
             raise ConsiliumError(
                 f"The payload of {payload.site} in round {payload.round_number} is damaged: it has "
                 f"{len(payload.body)} bytes, not {words.nbytes}. Resume the run to send it again."
             )
-        words += payload.body.view(WORDS[now.bits])
+        words += payload.body.view(WORDS[round_.bits])
         count(running, payload)
 
     def close(self, running: Sum) -> Payload:

@@ -20,7 +20,7 @@ def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
     """What round 1 starts from, with the model's weights, and what the server keeps to itself.
 
     Raises:
-        ConsiliumError: something cannot be agreed on, as a grid with too few bits for its noise.
+        ConsiliumError: there can be no such round, as with a grid with too few bits for its noise.
     """
     experiment, training = run.experiment, run.experiment.training
     layout = Layout.of(model, experiment.strategy.personal(model))
@@ -34,9 +34,9 @@ def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
     change = expected_change(training, max(steps)) + NOISE_ROOM * run.largest_noise
     tensors = len(layout.shared_groups)
     expected = [size for size in experiment.strategy.sent_sizes(change) for _ in range(tensors)]
-    begun, clip = experiment.compression.open(expected), experiment.privacy.agreed_clip()
+    begun, clip = experiment.compression.open(expected), experiment.privacy.initial_clip()
     state = RoundState(0, weights, layout, server.broadcast, begun, clip)
-    _ = RoundContext(run, state).agreed
+    _ = RoundContext(run, state).compression_context
     return state, server.memory
 
 
@@ -55,7 +55,9 @@ def next_state(
     experiment, state = context.experiment, context.state
     protection: Protection = experiment.protection
     numbers = protection.reveal(total, key)
-    mean, learned = experiment.compression.expand(numbers, total.weight, context.agreed)
+    mean, learned = experiment.compression.expand(
+        numbers, total.weight, context.compression_context
+    )
     layout = state.layout
     before = Server(state.weights[layout.shared], state.broadcast, memory)
     after = experiment.strategy.server_step(before, mean, context.run.participation(responded))

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from federated.compression import Agreed
+from federated.compression import CompressionContext
 from federated.configuration.experiment import Experiment
 from federated.data.partition import CaseCounts
 from federated.privacy import Private
@@ -56,7 +56,7 @@ class RunContext:
     planned: Mapping[str, Release]
 
     def selected(self, round_number: int) -> list[str]:
-        """The sites that are asked in a round, in order."""
+        """The sites that are selected in a round, in order."""
         return select_sites(self.experiment, self.sites, round_number)
 
     def participation(self, responded: Sequence[str]) -> Participation:
@@ -91,9 +91,9 @@ class RunContext:
             return None
         # Without bits there is no such privacy: the configuration refuses it.
         assert bits is not None
-        asked = self.experiment.sites.asked_of(len(self.sites))
+        selected = self.experiment.sites.selected_of(len(self.sites))
         length = sent_length(self.experiment, layout)
-        return privacy.grid(self.planned[self.sites[0]], asked, bits, length)
+        return privacy.grid(self.planned[self.sites[0]], selected, bits, length)
 
     def refuse_too_little_noise(self, responded: int) -> None:
         """At a site, before it helps to open a sum of ``responded`` sites.
@@ -101,8 +101,8 @@ class RunContext:
         Raises:
             ConsiliumError: more have dropped out than its privacy allows.
         """
-        asked = self.experiment.sites.asked_of(len(self.sites))
-        self.experiment.privacy.refuse_too_little_noise(asked, responded)
+        selected = self.experiment.sites.selected_of(len(self.sites))
+        self.experiment.privacy.refuse_too_little_noise(selected, responded)
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,13 @@ class RoundContext:
         return sum_length(self.experiment, self.state.layout)
 
     @cached_property
-    def agreed(self) -> Agreed:
+    def compression_context(self) -> CompressionContext:
         """What a compression is told: it follows from the state, without any message."""
-        return Agreed(
+        return CompressionContext(
             self.experiment.seed,
             self.round_number,
             self.sent_groups,
-            self.state.agreed,
+            self.state.compression,
             self.grid.step if self.grid else None,
             # Noise does not fall with the learning rate.
             1.0 if self.run.largest_noise else self._next_rate,
@@ -163,7 +163,7 @@ class RoundContext:
 
         Those that are sent, personal ones, and statistics, which training does not choose.
         """
-        positions = self.experiment.compression.trained(self.agreed)
+        positions = self.experiment.compression.trained(self.compression_context)
         if positions is None:
             return None
         layout = self.state.layout

@@ -170,7 +170,7 @@ def train_round(
         moves: the values that the last pass may move, which is the one that is sent; ``None`` for
             all.
         private: what makes the round private; ``None`` without privacy, and where the noise is
-            added to the levels.
+            added to the quantised values.
 
     Returns:
         What the site sends, what it keeps, and its loss, ``None`` where that is private.

@@ -14,17 +14,17 @@ POOLED = "pooled"
 
 
 def select_sites(experiment: Experiment, sites: Sequence[str], round_number: int) -> list[str]:
-    """The sites that are asked in a round: the configured share of all, at least one, in order."""
+    """The sites selected in a round, in order: the configured share of all, at least one."""
     if experiment.strategy.pools_cases:
         return [POOLED]
-    count = experiment.sites.asked_of(len(sites))
+    count = experiment.sites.selected_of(len(sites))
     rng = numpy_generator(experiment.seed, purpose="participation", round_number=round_number)
     return sorted(rng.choice(sites, size=count, replace=False).tolist())
 
 
 def training_cases(counts: CaseCounts, site: str, sites: Iterable[str]) -> int:
     """The number of training cases of a site, or of all ``sites`` for :data:`POOLED`."""
-    return sum(counts.cases(one, "train") for one in (sites if site == POOLED else [site]))
+    return sum(counts.cases(name, "train") for name in (sites if site == POOLED else [site]))
 
 
 def site_weights(counts: CaseCounts | Partition, selected: Sequence[str]) -> dict[str, float]:

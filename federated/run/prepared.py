@@ -8,9 +8,9 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
-from federated.data.deal import AnyDataset, case_counts
 from federated.data.folders.families.file_names import is_data
 from federated.data.partition import Partition, leave_out, read_partition, write_partition
+from federated.data.partitioning import AnyDataset, case_counts
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json
 
@@ -27,12 +27,12 @@ def partition_header(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def dealt_header(experiment: Experiment, data: LocatedFile, md5: str | None) -> dict[str, Any]:
+def partition_inputs(experiment: Experiment, data: LocatedFile, md5: str | None) -> dict[str, Any]:
     """The settings and the data that a partition was made from."""
     return {**partition_header(experiment), "data_source": data.source, "data_md5": md5}
 
 
-def write_dealt(
+def write_prepared_partition(
     path: Path, experiment: Experiment, data: LocatedFile, dataset: AnyDataset, partition: Partition
 ) -> None:
     """Write a partition with what it was made from, and what each site has of each class.
@@ -48,7 +48,7 @@ def write_dealt(
         partition: the cases of each site.
     """
     counts = {"class_counts": case_counts(dataset, partition)}
-    write_partition(path, partition, dealt_header(experiment, data, data.md5) | counts)
+    write_partition(path, partition, partition_inputs(experiment, data, data.md5) | counts)
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ class PreparedFolder:
             )
         return LocatedFile(self.root / "dataset" / file, value["source"], value["md5"])
 
-    def dealt(self) -> Partition:
+    def full_partition(self) -> Partition:
         """The cases of each site, before validation."""
         return read_partition(self.partition_path)
 
     def partition(self) -> Partition:
         """The cases of each site, without those that validation has dropped."""
         # Folders of older versions have dropped none, and do not say so.
-        return leave_out(self.dealt(), self.report().get("dropped_cases", {}))
+        return leave_out(self.full_partition(), self.report().get("dropped_cases", {}))
 
     def check_fits(self, experiment: Experiment) -> None:
         """Refuse an experiment whose data, sites or seed are not those this was made with.

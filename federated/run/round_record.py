@@ -23,7 +23,7 @@ STAGES = (
 class RoundRecord:
     """What happened in a round; ``began`` is in seconds since the epoch.
 
-    ``sites`` are those whose updates arrived, ``dropped`` the others that were asked, and why.
+    ``sites`` are those whose updates responded, ``dropped`` the others that were selected, and why.
 
     ``aggregated`` and ``scored`` are the coordinator's parts: adding payloads, computing metrics.
     """
@@ -71,7 +71,7 @@ class RoundRecord:
         for stage in self.stages:
             if stage.started is not None and stage.ended is not None:
                 intervals[stage.stage].append(Interval(stage.started, stage.ended))
-        busy = sum(one.ended - one.started for parts in intervals.values() for one in parts)
+        busy = sum(part.ended - part.started for parts in intervals.values() for part in parts)
         intervals["aggregate"] = list(self.aggregated)
         intervals["evaluate"].append(self.scored)
         return {
@@ -110,7 +110,7 @@ class RoundRecord:
             "dropped": dict(self.dropped),
             "metrics": dict(self.evaluation.overall),
             "classes_absent": _absent(self.evaluation.classes_absent),
-            "spread": dict(self.evaluation.spread),
+            "spread": dict(self.evaluation.site_spread),
             "epsilon_rdp": spent or None,
             "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,

@@ -213,7 +213,7 @@ def write_state(path: Path, state: RoundState) -> None:
     arrays = {
         "weights": state.weights,
         **{f"broadcast.{name}": array for name, array in state.broadcast.items()},
-        **{f"agreed.{name}": array for name, array in state.agreed.items()},
+        **{f"compression.{name}": array for name, array in state.compression.items()},
     }
     header = {
         "round_number": state.round_number,
@@ -233,7 +233,7 @@ def read_state(path: Path) -> RoundState:
             f"The file {path} is refused: its weights do not have the {layout.size} values of its "
             "layout. Remove the round's folder and resume the run."
         )
-    parts: dict[str, dict[str, npt.NDArray[Any]]] = {"broadcast": {}, "agreed": {}}
+    parts: dict[str, dict[str, npt.NDArray[Any]]] = {"broadcast": {}, "compression": {}}
     for name, array in arrays.items():
         part, dot, key = name.partition(".")
         if dot and part in parts:

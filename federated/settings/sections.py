@@ -50,12 +50,12 @@ class SitesSettings(Settings):
     overlays: bool = False
 
     @property
-    def asked(self) -> int:
-        """How many are asked in a round, where validation has excluded none."""
-        return self.asked_of(self.count)
+    def selected(self) -> int:
+        """How many are selected in a round, where validation has excluded none."""
+        return self.selected_of(self.count)
 
-    def asked_of(self, sites: int) -> int:
-        """How many of ``sites`` are asked in a round: the share of them, at least one."""
+    def selected_of(self, sites: int) -> int:
+        """How many of ``sites`` are selected in a round: the share of them, at least one."""
         return ceil(self.participation * sites)
 
 

@@ -9,7 +9,7 @@ from dataclasses import astuple
 
 from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
-from federated.data.deal import AnyDataset, deal
+from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.privacy.ledger import Ledger, ledger_root
@@ -40,7 +40,9 @@ def held_cases(experiment: Experiment, dataset: AnyDataset) -> SiteCases:
     Raises:
         ConsiliumError: the sites cannot be dealt.
     """
-    return experiment_cases(experiment, dataset, deal(dataset, experiment.sites, experiment.seed))
+    return experiment_cases(
+        experiment, dataset, partition_dataset(dataset, experiment.sites, experiment.seed)
+    )
 
 
 def enter_file_evaluation(experiment: Experiment, site: str, records: Sequence[str]) -> None:

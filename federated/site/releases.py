@@ -32,9 +32,9 @@ from federated.files import PRIVATE, atomic_path, locked
 from federated.secrets.home import consilium_home, private_folder, refuse_open, refuse_shared
 from federated.update import Arrays, RoundState
 
-# A site's style, before round 1; its update with the noise on it; its levels, where the noise is
-# added to those.
-Kind = Literal["style", "update", "levels"]
+# A site's style, before round 1; its update with the noise on it; its quantised values, where the
+# noise is added to those.
+Kind = Literal["style", "update", "quantised"]
 # What a stage has made, as the bytes of the files that it writes, by what they are.
 Parts = Mapping[str, bytes]
 
@@ -86,7 +86,7 @@ def arrays_digest(arrays: Arrays) -> str:
 
 def state_digest(state: RoundState) -> str:
     """The digest of what a round starts from, whatever file it lies in."""
-    parts = {"broadcast": state.broadcast, "agreed": state.agreed}
+    parts = {"broadcast": state.broadcast, "compression": state.compression}
     value = {
         "weights": arrays_digest({"weights": state.weights}),
         **{name: arrays_digest(arrays) for name, arrays in parts.items()},

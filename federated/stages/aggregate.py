@@ -34,7 +34,7 @@ from federated.stages.secagg import masked_round, read_roster
 from federated.update import Payload
 
 
-def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None:
+def add_payloads(folder: RunFolder, round_number: int, selected: list[str]) -> None:
     """Add the sites' payloads one after the other, and write the sum.
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
@@ -44,7 +44,7 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None
     protection: Protection = context.experiment.protection
     running = None
     length = sum_length(context.experiment, read_layout(folder.state_path(round_number - 1)))
-    for site in asked:
+    for site in selected:
         payload = read_payload(folder.site_path(round_number, site, "payload"), length)
         _refuse_other_scalars(payload, site, context.experiment.privacy.scalar_names)
         if running is None:
@@ -52,7 +52,7 @@ def add_payloads(folder: RunFolder, round_number: int, asked: list[str]) -> None
             running = protection.open_sum(length, round_number, public)
         protection.add(running, payload)
     if running is None:
-        raise ConsiliumError(f"No site was asked in round {round_number}.")
+        raise ConsiliumError(f"No site was selected in round {round_number}.")
     write_payload(folder.sum_path(round_number), protection.close(running))
 
 
@@ -84,14 +84,14 @@ def _public(folder: RunFolder, run: RunContext, round_number: int) -> PublicCont
     return public_context(folder, run.experiment)
 
 
-def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) -> StageResult:
-    """Open the round's sum, which is that of ``arrived``, with the sites' key, and apply it.
+def decrypt_site(run: Path, site: str, round_number: int, responded: list[str]) -> StageResult:
+    """Open the round's sum, which is that of ``responded``, with the sites' key, and apply it.
 
     What is written, for the coordinator to read in this simulation, is flooded already where the
     protection is CKKS.
 
     Raises:
-        ConsiliumError: the sum is of too few sites or of others than those asked, has too little
+        ConsiliumError: the sum is of too few sites or of others than those selected, has too little
             noise for its privacy, or the key has opened as many sums as it may.
     """
     started = time.time()
@@ -99,7 +99,7 @@ def decrypt_site(run: Path, site: str, round_number: int, arrived: list[str]) ->
     context = read_round(folder, round_number)
     experiment, selected = context.experiment, context.run.selected(round_number)
     protection: Protection = experiment.protection
-    counted = protection.refuse_too_few(site, round_number, selected, arrived)
+    counted = protection.refuse_too_few(site, round_number, selected, responded)
     context.run.refuse_too_little_noise(len(counted))
     key = site_key(folder, experiment)
     if key is not None:

@@ -9,8 +9,8 @@ from federated.stages.context import read_run
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
-    """Write what round 1 starts from: the model's weights, and what is agreed on before it."""
-    # What cannot be agreed on is said before anything is written.
+    """Write what round 1 starts from: the model's weights, and what the compression needs."""
+    # What makes a first round impossible is refused before anything is written.
     state, memory = first_state(read_run(folder), model)
     write_memory(folder.server_path(0), memory)
     write_state(folder.state_path(0), state)

@@ -30,8 +30,8 @@ RESIDUAL: Final = "residual"
 def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
     """Weight the site's update by n_k / Σn, compress it, and keep what is not sent.
 
-    Where the levels get the noise of a privacy they are a release, made once: asked again, the site
-    sends what it stored.
+    Where the quantised values get the noise of a privacy they are a release, made once: asked
+    again, the site sends what it stored.
     """
     started = time.time()
     folder = RunFolder(run)
@@ -41,7 +41,7 @@ def compress_site(run: Path, site: str, round_number: int, weight: float) -> Sta
     path = folder.latest_memory(site, round_number - 1, RESIDUAL)
     memory = read_memory(path) if path else {}
     compression, grid = context.experiment.compression, context.grid
-    compress = partial(compression.compress, update, weight, context.agreed, memory)
+    compress = partial(compression.compress, update, weight, context.compression_context, memory)
     # Noise that nobody adds would be missing in silence.
     assert (grid is not None) == context.experiment.privacy.noise_in_sum
     if grid is None:
@@ -54,12 +54,12 @@ def compress_site(run: Path, site: str, round_number: int, weight: float) -> Sta
         }
         records = training_records(run, site)
         given = {"weight": weight, "grid": asdict(grid)}
-        sources = release_sources(context, site, records, "levels", None, inputs, given)
+        sources = release_sources(context, site, records, "quantised", None, inputs, given)
 
         def make() -> Parts:
             private = begin_release(folder, context, site, records, None)
             assert private is not None
-            return _packed(*compress(partial(grid.levels, random=private.random)))
+            return _packed(*compress(partial(grid.quantise, random=private.random)))
 
         parts = site_releases(run, site).once(sources, make)
     if RESIDUAL in parts:

@@ -102,22 +102,22 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
     before = _evaluate(run, site)
     task = local_task(context, cases, partial(other_styles, others, site))
     model.train()
-    movable = common.strategy.trainable_on_join(start, model, task.local_data(start))
+    trainable = common.strategy.trainable_on_join(start, model, task.local_data(start))
     weights: Vector = state.weights
     for number in range(1, rounds + 1):
         train(
             model,
             cases,
             experiment.training,
-            MaskedRule(LocalRule(), layout, movable),
+            MaskedRule(LocalRule(), layout, trainable),
             task.loss,
             Turn(experiment.seed, site, number, rounds),
         )
         weights = layout.flatten(model)
-        weights[~movable] = state.weights[~movable]  # weight decay touches every value
+        weights[~trainable] = state.weights[~trainable]  # weight decay touches every value
         layout.load(model, weights)
     write_memory(folder.memory_path(rounds, site), {WEIGHTS: weights})
-    return Joined(before, _evaluate(run, site), float(movable.mean()), time.time() - started)
+    return Joined(before, _evaluate(run, site), float(trainable.mean()), time.time() - started)
 
 
 def _evaluate(run: Path, site: str) -> Evaluation:

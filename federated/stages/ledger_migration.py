@@ -19,9 +19,9 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import PRETRAIN, experiment_names, load_experiment
 from federated.configuration.params_file import read_params
 from federated.data.dataset import LocatedFile
-from federated.data.deal import AnyDataset, deal
 from federated.data.load import load, locate_local
 from federated.data.partition import Partition, read_partition
+from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.privacy.ledger import Ledger, ledger_root
@@ -211,11 +211,11 @@ def _partitions(
             header = read_json(path)
             if (header["dataset"], header["data_md5"]) == (experiment.data.dataset, located.md5):
                 yield read_partition(path)
-    dealt = set()
+    seen = set()
     for other in others:
         for seed in (other.seed, *SEEDS):
             key = (other.sites.model_dump_json(), seed)
-            if key not in dealt:
-                dealt.add(key)
+            if key not in seen:
+                seen.add(key)
                 with suppress(ConsiliumError):
-                    yield deal(dataset, other.sites, seed)
+                    yield partition_dataset(dataset, other.sites, seed)

@@ -66,8 +66,8 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     if privacy.unit is None:
         parts, loss = make()
     elif privacy.noise_in_sum:
-        # The noise is added to the levels. An attempt at a round has levels of its own.
-        site_releases(run, site).forget(round_number, "levels")
+        # The noise is added to the quantised values. An attempt at a round has values of its own.
+        site_releases(run, site).forget(round_number, "quantised")
         parts, _ = make()
     else:
         inputs = {"state": state_digest(state), "memory": arrays_digest(memory)}

@@ -34,17 +34,17 @@ from federated.stages.worker import worker_context
 @dataclass(frozen=True)
 class Roster:
     """What the coordinator tells all sites: who has advertised which keys, who has shared them, and
-    whose masked update arrived.
+    whose masked update the coordinator has.
     """
 
     advertised: dict[str, Advertised]
     sharing: tuple[str, ...] = ()
-    arrived: tuple[str, ...] = ()
+    responded: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Sites that have shared their keys and sent nothing."""
-        return tuple(site for site in self.sharing if site not in self.arrived)
+        return tuple(site for site in self.sharing if site not in self.responded)
 
 
 def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
@@ -118,18 +118,18 @@ def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, i
     return masks, size + inbox.stat().st_size
 
 
-def relay_arrived(folder: RunFolder, round_number: int, arrived: Sequence[str]) -> None:
+def relay_responded(folder: RunFolder, round_number: int, responded: Sequence[str]) -> None:
     """At the coordinator, after stage 3: tell all sites whose update is in the sum.
 
     Raises:
-        ConsiliumError: so few have arrived, or in such groups, that no site would help.
+        ConsiliumError: so few have responded, or in such groups, that no site would help.
     """
     roster, _ = read_roster(folder, round_number)
-    if arrived:
+    if responded:
         known = read_run(folder)
-        _refuse_sum(known, round_number, arrived[0], arrived)
-        protocol.refuse_parts(arrived, masked_round(known, roster, round_number))
-    _write_roster(folder, round_number, replace(roster, arrived=tuple(arrived)))
+        _refuse_sum(known, round_number, responded[0], responded)
+        protocol.refuse_parts(responded, masked_round(known, roster, round_number))
+    _write_roster(folder, round_number, replace(roster, responded=tuple(responded)))
 
 
 def answer_site(run: Path, site: str, round_number: int) -> StageResult:
@@ -145,7 +145,7 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     folder = RunFolder(run)
     roster, size = read_roster(folder, round_number)
     known = read_run(folder)
-    counted = _refuse_sum(known, round_number, site, roster.arrived)
+    counted = _refuse_sum(known, round_number, site, roster.responded)
     known.refuse_too_little_noise(len(counted))
     place = _secrets(folder, site)
     secrets = _read_secrets(folder, site, round_number)
@@ -156,12 +156,12 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
         secrets,
         sealed,
         roster.advertised,
-        roster.arrived,
+        roster.responded,
         roster.missing,
         answered.get(str(round_number)),
         masked_round(known, roster, round_number),
     )
-    write_json(record, answered | {str(round_number): sorted(roster.arrived)}, 0o600)
+    write_json(record, answered | {str(round_number): sorted(roster.responded)}, 0o600)
     sent = _send(folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()})
     _secret_path(place, round_number).unlink()
     return stage_result(site, "unmask", started, sent=sent, received=size)
@@ -196,7 +196,7 @@ def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -
     }
     words = masked.body.view(WORDS[session.bits])
     sums = protocol.unmask(
-        words, answers, roster.advertised, roster.arrived, roster.missing, session
+        words, answers, roster.advertised, roster.responded, roster.missing, session
     )
     encoding, body = encode_numbers(sums)
     write_payload(folder.sum_path(round_number), replace(masked, encoding=encoding, body=body))
@@ -206,43 +206,44 @@ def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
     """What all parties know of a round of a run, once the keys are advertised.
 
     Raises:
-        ConsiliumError: keys are told of sites that were not asked, whose holders could be anybody.
+        ConsiliumError: keys are told of sites that were not selected, whose holders could be
+        anybody.
     """
     experiment = run.experiment
     protection, bits = experiment.protection, experiment.compression.bits
     assert isinstance(protection, SecAggPlus)
     assert bits is not None
-    asked = run.selected(round_number)
+    selected = run.selected(round_number)
     names = sorted(roster.advertised)
-    unknown = [name for name in names if name not in asked]
+    unknown = [name for name in names if name not in selected]
     if unknown:
         raise ConsiliumError(
-            f"Round {round_number} is told the keys of {', '.join(unknown)}, not asked in it; who "
-            "has those could hold shares of everyone's. No site goes on. Resume the run; the round "
-            "begins anew."
+            f"Round {round_number} is told the keys of {', '.join(unknown)}, not selected in it; "
+            "who has those could hold shares of everyone's. No site goes on. Resume the run; the "
+            "round begins anew."
         )
-    return protection.begin(run.run_id, round_number, names, len(asked), experiment.seed, bits)
+    return protection.begin(run.run_id, round_number, names, len(selected), experiment.seed, bits)
 
 
 def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
-    asked = run.selected(round_number)
+    selected = run.selected(round_number)
     assert isinstance(run.experiment.protection, SecAggPlus)
-    needed = run.experiment.protection.needed(len(asked))
+    needed = run.experiment.protection.needed(len(selected))
     if len(left) < needed:
-        absent = ", ".join(site for site in asked if site not in left)
+        absent = ", ".join(site for site in selected if site not in left)
         raise ConsiliumError(
             f"Round {round_number} cannot be aggregated under secagg_plus: {len(left)} of "
-            f"{len(asked)} sites are left, fewer than the threshold of {needed}; missing: "
+            f"{len(selected)} sites are left, fewer than the threshold of {needed}; missing: "
             f"{absent}. Nothing of any update was revealed. Resume when they are back."
         )
 
 
 def _refuse_sum(
-    run: RunContext, round_number: int, site: str, arrived: Sequence[str]
+    run: RunContext, round_number: int, site: str, responded: Sequence[str]
 ) -> frozenset[str]:
-    """Refuse to open a sum that is not one of enough of the sites asked; return who is in it."""
+    """Refuse to open a sum that is not one of enough of the sites selected; return who is in it."""
     protection: Protection = run.experiment.protection
-    return protection.refuse_too_few(site, round_number, run.selected(round_number), arrived)
+    return protection.refuse_too_few(site, round_number, run.selected(round_number), responded)
 
 
 def _erase(place: Path) -> None:
@@ -278,7 +279,7 @@ def read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
     path = folder.roster_path(round_number)
     value = read_json(path)
     advertised = {site: Advertised(**_from_hex(keys)) for site, keys in value["advertised"].items()}
-    roster = Roster(advertised, tuple(value["sharing"]), tuple(value["arrived"]))
+    roster = Roster(advertised, tuple(value["sharing"]), tuple(value["responded"]))
     return roster, path.stat().st_size
 
 

@@ -75,10 +75,10 @@ def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vect
     of_cases = CaseDraws(random, identities(cases.records), rate=1.0, steps=1) if random else None
     total: npt.NDArray[np.float64] | float = 0.0
     everyone = torch.arange(len(cases)) if of_cases is None else next(of_cases.batches())
-    for some in torch.split(everyone, CASES_AT_ONCE):
+    for batch in torch.split(everyone, CASES_AT_ONCE):
         if of_cases is not None:
-            draws = of_cases.generators(some)
-        images, _ = cases.load_batch(some, settings, draws)
+            draws = of_cases.generators(batch)
+        images, _ = cases.load_batch(batch, settings, draws)
         styles = introduction.describe(images).double()
         if noise:
             styles = clipped(styles.flatten(1), noise.clip).reshape(styles.shape)

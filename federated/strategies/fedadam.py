@@ -30,10 +30,10 @@ class FedAdam(Strategy):
 
     def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
         """One step of Adam."""
-        of = Hyperparameters(self.server_lr, self.beta1, self.beta2, self.tau)
+        settings = Hyperparameters(self.server_lr, self.beta1, self.beta2, self.tau)
         return adaptive_step(
             server,
             mean,
-            of,
+            settings,
             lambda v, square: self.beta2 * v + (1 - self.beta2) * square,
         )

@@ -31,10 +31,10 @@ class FedYogi(Strategy):
 
     def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
         """One step of Yogi."""
-        of = Hyperparameters(self.server_lr, self.beta1, self.beta2, self.tau)
+        settings = Hyperparameters(self.server_lr, self.beta1, self.beta2, self.tau)
         return adaptive_step(
             server,
             mean,
-            of,
+            settings,
             lambda v, square: v - (1 - self.beta2) * square * np.sign(v - square),
         )

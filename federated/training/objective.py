@@ -75,15 +75,17 @@ def gradients_of_cases(
 
         return loss(network, image.unsqueeze(0), target.unsqueeze(0))
 
-    one = grad(of_case)
-    several = vmap(one, in_dims=(None, 0, 0), randomness="error")
+    of_one = grad(of_case)
+    several = vmap(of_one, in_dims=(None, 0, 0), randomness="error")
 
     def together(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = several(values, images, targets)
         return found
 
     def in_turn(images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        found = [one(values, image, target) for image, target in zip(images, targets, strict=True)]
+        found = [
+            of_one(values, image, target) for image, target in zip(images, targets, strict=True)
+        ]
         return {name: torch.stack([each[name] for each in found]) for name in values}
 
     return together if vectorised else in_turn

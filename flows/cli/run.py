@@ -111,9 +111,9 @@ def compare(
     labels = [label.strip() for label in strategies.split(",") if label.strip()]
 
     def check() -> None:
-        from federated.comparison.cells import cells
+        from federated.comparison.grid import planned_runs
 
-        cells(experiment, labels, seeds, sets or [], params)
+        planned_runs(experiment, labels, seeds, sets or [], params)
 
     def start() -> str:
         from flows.compare import fl_compare
@@ -128,4 +128,4 @@ def compare(
         from federated.comparison.results_page import put_table
 
         put_table(results, table)
-    console.print(f"{folder}/table.md, cells.json and the figure; in MLflow: a run of {experiment}")
+    console.print(f"{folder}/table.md, runs.json and the figure; in MLflow: a run of {experiment}")

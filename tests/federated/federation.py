@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from federated.configuration.load import load_experiment
-from federated.data.deal import deal
 from federated.data.load import load, locate
+from federated.data.partitioning import partition_dataset
 from federated.files import read_json, write_json
 from federated.run.folder import RunFolder, new_run
-from federated.run.prepared import write_dealt
+from federated.run.prepared import write_prepared_partition
 from federated.run.update_files import read_update
 from federated.stages.begin import write_initial_state
 from federated.stages.local_train import train_site
@@ -40,8 +40,8 @@ def begin(*overrides: str, run_id: str | None = None, excluded: tuple[str, ...] 
         folder = RunFolder(folder.root.rename(target))
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    partition = deal(dataset, experiment.sites, experiment.seed)
-    write_dealt(folder.partition_path, experiment, located, dataset, partition)
+    partition = partition_dataset(dataset, experiment.sites, experiment.seed)
+    write_prepared_partition(folder.partition_path, experiment, located, dataset, partition)
     folder.write_inputs(experiment, located, excluded)
     worker_context.cache_clear()
     if experiment.privacy.unit:

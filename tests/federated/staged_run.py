@@ -9,12 +9,12 @@ import numpy as np
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
-from federated.data.deal import deal
 from federated.data.load import load, locate
+from federated.data.partitioning import partition_dataset
 from federated.files import write_json
 from federated.rounds.participation import site_weights
 from federated.run.folder import RunFolder, new_run
-from federated.run.prepared import dealt_header
+from federated.run.prepared import partition_inputs
 from federated.run.update_files import read_state, write_state
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.begin import write_initial_state
@@ -25,8 +25,8 @@ from federated.stages.protect import protect_site
 from federated.stages.secagg import (
     advertise_site,
     answer_site,
-    relay_arrived,
     relay_keys,
+    relay_responded,
     relay_shares,
     share_site,
     unmask_sum,
@@ -79,8 +79,8 @@ def begin(experiment: Experiment, runs: Path) -> RunFolder:
     folder = new_run(runs, experiment)
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    dealt = deal(dataset, experiment.sites, 0)
-    folder.write_partition(dealt, dealt_header(experiment, located, located.md5))
+    partition = partition_dataset(dataset, experiment.sites, 0)
+    folder.write_partition(partition, partition_inputs(experiment, located, located.md5))
     folder.write_inputs(experiment, located, ())
     worker_context.cache_clear()
     if experiment.privacy.unit:
@@ -102,7 +102,7 @@ def play_round(folder: RunFolder, number: int) -> None:
         protect_site(run, site, number)
     add_payloads(folder, number, sites)
     if masked:
-        relay_arrived(folder, number, sites)
+        relay_responded(folder, number, sites)
         for site in sites:
             answer_site(run, site, number)
         unmask_sum(folder, number, sites)

@@ -37,8 +37,8 @@ def test_whatever_a_site_writes_is_closed_while_the_round_lasts_and_after_it(
 
     add, seen = tasks.aggregate.add_payloads, {}
 
-    def look(folder, round_number, asked):
-        add(folder, round_number, asked)
+    def look(folder, round_number, selected):
+        add(folder, round_number, selected)
         for path in folder.root.rglob("*"):
             seen[path] = (permissions(path), path.is_dir())
 

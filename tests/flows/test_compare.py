@@ -34,16 +34,16 @@ def runs_of(project: Path) -> list[str]:
     return sorted(folder.name for folder in folders if not folder.is_symlink())
 
 
-def test_a_comparison_runs_every_cell_once_and_tells_what_it_found(project):
+def test_a_comparison_makes_every_run_once_and_tells_what_it_found(project):
     labels = ["fedavg", "fedprox:mu=0.5"]
     folder = Path(fl_compare("tiny", labels, 2, QUICK))
-    document = json.loads((folder / "cells.json").read_text())
+    document = json.loads((folder / "runs.json").read_text())
     assert [row["label"] for row in document["rows"]] == labels
-    assert [(cell["label"], cell["seed"]) for cell in document["cells"]] == [
+    assert [(run["label"], run["seed"]) for run in document["runs"]] == [
         (label, seed) for seed in (0, 1) for label in labels
     ]
     fedavg, fedprox = document["rows"]
-    aucs = [c["metrics"]["test"]["auc"] for c in document["cells"] if c["label"] == "fedavg"]
+    aucs = [c["metrics"]["test"]["auc"] for c in document["runs"] if c["label"] == "fedavg"]
     assert fedavg["auc"]["mean"] == pytest.approx(sum(aucs) / 2)
     assert fedavg["p"] is None
     assert fedprox["difference"] is not None
@@ -70,7 +70,7 @@ def test_a_comparison_runs_every_cell_once_and_tells_what_it_found(project):
     assert track.client().search_registered_models() == []
 
 
-def test_a_stopped_cell_goes_on_where_it_was(project, monkeypatch):
+def test_a_stopped_run_goes_on_where_it_was(project, monkeypatch):
     import flows.round
 
     def stopped(*arguments: object) -> float:
@@ -86,24 +86,24 @@ def test_a_stopped_cell_goes_on_where_it_was(project, monkeypatch):
     (begun,) = runs_of(project)
     folder = Path(fl_compare("tiny", ["fedavg"], 1))
     assert runs_of(project) == [begun]
-    assert json.loads((folder / "cells.json").read_text())["cells"][0]["run_id"] == begun
+    assert json.loads((folder / "runs.json").read_text())["runs"][0]["run_id"] == begun
 
 
-def test_a_cell_that_fails_is_told_at_once_and_the_others_run(project, caplog):
+def test_a_run_that_fails_is_told_at_once_and_the_others_run(project, caplog):
     with pytest.raises(
-        ConsiliumError, match=r"1 of 2 cells failed.*fedadam:server_lr=1e30, seed 0: .*diverged"
+        ConsiliumError, match=r"1 of 2 runs failed.*fedadam:server_lr=1e30, seed 0: .*diverged"
     ):
         fl_compare("tiny", ["fedadam:server_lr=1e30", "fedavg"], 1, ["training.optimizer=sgd"])
     (table,) = (project / "runs" / "tiny").glob("compare-*/table.md")
     assert "| fedavg |" in table.read_text()
     told = caplog.text
-    assert 0 < told.find("failed: fedadam:server_lr=1e30, seed 0: ") < told.find("cell 2/2")
+    assert 0 < told.find("failed: fedadam:server_lr=1e30, seed 0: ") < told.find("run 2/2")
 
 
 def test_a_comparison_trains_the_backbone_it_needs_and_starts_from_it(with_backbone):
     folder = Path(fl_compare("tiny", ["fedavg", "fedavg+tl"], 1))
-    cells = json.loads((folder / "cells.json").read_text())["cells"]
-    transfer = with_backbone / "runs" / "tiny" / cells[1]["run_id"] / "transfer.json"
+    compared = json.loads((folder / "runs.json").read_text())["runs"]
+    transfer = with_backbone / "runs" / "tiny" / compared[1]["run_id"] / "transfer.json"
     report = json.loads(transfer.read_text())
     assert len(report["matched"]) == 16
     assert report["file"] == "data/pretrained/cubes/model.safetensors"

@@ -41,7 +41,7 @@ def test_a_site_that_fails_stops_the_run_unless_told_otherwise(run, failing):
     failing("protect site-01 1")
     with pytest.raises(ConsiliumError, match="site-01 has no power"):
         run()
-    (asked,) = select_sites(load_experiment("tiny", ONE), ["site-00", "site-01", "site-02"], 1)
-    failing(f"protect {asked} 1")
+    (selected,) = select_sites(load_experiment("tiny", ONE), ["site-00", "site-01", "site-02"], 1)
+    failing(f"protect {selected} 1")
     with pytest.raises(ConsiliumError, match=r"All 1 sites have dropped out of round 1.*no power"):
         run(overrides=[*ONE, "sites.on_dropout=continue"])

@@ -91,11 +91,11 @@ def test_a_masked_payload_does_not_show_the_mask_and_a_plain_one_does(run, monke
     """Under SecAgg+ the words that count a site's values are alike inside its mask and outside."""
     seen = {}
 
-    def remember(folder, round_number, asked):
+    def remember(folder, round_number, selected):
         payload = read_payload(folder.site_path(round_number, "site-00", "payload"))
         word = len(payload.body) // payload.length
         seen["words"] = payload.body.view(f"<u{word}").astype(np.float64)
-        return add_payloads(folder, round_number, asked)
+        return add_payloads(folder, round_number, selected)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", remember)
     protected = [f"protection.name={protection}", "runner.name=processes"]

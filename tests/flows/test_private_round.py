@@ -103,11 +103,11 @@ def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
     """The run's folder and the home as they lie when the last round's updates have arrived."""
     add, kept = tasks.aggregate.add_payloads, tmp_path_factory.mktemp("kept") / "copy"
 
-    def copy(folder: RunFolder, round_number: int, asked: list[str]) -> None:
+    def copy(folder: RunFolder, round_number: int, selected: list[str]) -> None:
         if round_number == 2 and not kept.exists():
             shutil.copytree(project / "runs", kept / "runs", symlinks=True)
             shutil.copytree(consilium_home, kept / "home")
-        add(folder, round_number, asked)
+        add(folder, round_number, selected)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", copy)
     whole = run(overrides=privacy)

@@ -133,9 +133,9 @@ def test_no_site_opens_the_sum_of_fewer_sites_than_it_asks_for(
     folder = latest_run(project / "runs", "tiny")
     assert not folder.state_path(1).exists()
     assert not folder.sum_path(1).exists()
-    for arrived in (["site-00"], ["site-00", "site-02"], ["site-00", "site-02", "site-00"]):
+    for responded in (["site-00"], ["site-00", "site-02"], ["site-00", "site-02", "site-00"]):
         with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once"):
-            decrypt_site(folder.root, "site-00", 1, arrived)
+            decrypt_site(folder.root, "site-00", 1, responded)
 
 
 def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_trains(
@@ -146,7 +146,7 @@ def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_tra
 
     monkeypatch.setattr(flows.round, "take_prepared", two_left)
     settings = ["compression.bits=8", *BFV, *PROCESSES]
-    with pytest.raises(ConsiliumError, match=r"min_sites=3 sites, and 2 are asked"):
+    with pytest.raises(ConsiliumError, match=r"min_sites=3 sites, and 2 are selected"):
         run(overrides=settings, rounds=1)
     assert not list((project / "runs").rglob("state.safetensors"))
 

@@ -222,8 +222,8 @@ ONE = ["sites.participation=0.1"]
 
 def test_fewer_sites_can_be_asked_each_round(run):
     folder = run(rounds=3, overrides=["sites.participation=0.5"])
-    asked = [record["sites"] for record in folder.records()]
-    assert [len(sites) for sites in asked] == [2, 2, 2]
+    selected = [record["sites"] for record in folder.records()]
+    assert [len(sites) for sites in selected] == [2, 2, 2]
     assert all(len(record["per_site"]) == 3 for record in folder.records())
 
 

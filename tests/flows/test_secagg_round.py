@@ -1,4 +1,4 @@
-"""Rounds under SecAgg+: the very sum of the levels in the clear, also when sites drop out."""
+"""Rounds under SecAgg+: the very sum that is in the clear, also when sites drop out."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_masked_levels_give_the_very_same_model_and_resume_to_it(run):
     np.testing.assert_array_equal(weights(plain), weights(masked))
     record = masked.records()[1]
     clear = plain.records()[1]["bytes"]
-    # Two bytes a level, and small messages; the sum comes back in the clear.
+    # Two bytes a quantised value, and small messages; the sum comes back in the clear.
     assert clear["up"] * 2 < record["bytes"]["up"] < clear["up"] * 2.05
     assert clear["down"] < record["bytes"]["down"] < clear["down"] * 1.05
     assert record["seconds"]["advertise"] > 0
@@ -120,16 +120,16 @@ def test_a_site_shares_nothing_with_names_that_were_not_asked(still_masked):
     roster["advertised"]["ghost"] = roster["advertised"]["site-02"]
     folder.roster_path(1).write_text(json.dumps(roster))
     for stage in (share_site, protect_site):
-        with pytest.raises(ConsiliumError, match="keys of ghost, not asked"):
+        with pytest.raises(ConsiliumError, match="keys of ghost, not selected"):
             stage(folder.root, "site-01", 1)
 
 
-@pytest.mark.parametrize("arrived", [["site-00"], ["site-00", "site-02"], ["site-00"] * 3])
-def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(still_masked, arrived):
+@pytest.mark.parametrize("responded", [["site-00"], ["site-00", "site-02"], ["site-00"] * 3])
+def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(still_masked, responded):
     """Whatever the coordinator lets pass."""
     folder = still_masked
     roster = json.loads(folder.roster_path(1).read_text())
-    folder.roster_path(1).write_text(json.dumps(roster | {"arrived": arrived}))
+    folder.roster_path(1).write_text(json.dumps(roster | {"responded": responded}))
     with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once|already answered"):
         answer_site(folder.root, "site-00", 1)
 

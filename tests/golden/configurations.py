@@ -1,6 +1,6 @@
 """The twelve runs: every kind of strategy, privacy, compression and protection at least once.
 
-All noise is seeded, and encryption adds levels, which are whole numbers, so a run has one result.
+All noise is seeded, and encryption adds whole numbers, so a run has one result.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Dataset
 from federated.data.medmnist import files as medmnist
-from federated.data.partition import partition_cases
+from federated.data.partition import partition_labels
 from federated.errors import ConsiliumError
 from tasks.validate import validate
 from tests.conftest import TINY_PARAMS, tiny_arrays
@@ -33,7 +33,7 @@ def check(folder: Path, arrays: dict[str, np.ndarray] | None = None, **settings:
     experiment = resolve(
         "tiny", TINY_PARAMS["defaults"] | {"sites": sites, "validate": settings}, ""
     )
-    partition = partition_cases(dataset.labels, experiment.sites, 0)
+    partition = partition_labels(dataset.labels, experiment.sites, 0)
     return validate.fn(experiment, dataset, partition, folder), partition
 
 
@@ -50,7 +50,7 @@ def spoil(fault: str) -> tuple[dict[str, np.ndarray], str]:
     """Arrays with one fault at site-01, whose cases are known from the labels alone."""
     arrays = tiny_arrays()
     labels = {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in SPLITS}
-    own = partition_cases(labels, three_sites().sites, 0).sites["site-01"]
+    own = partition_labels(labels, three_sites().sites, 0).sites["site-01"]
     if fault == "constant":
         arrays["train_images"][own["train"][0]] = 7
         return arrays, "not constant: broken by 1 case"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from federated.configuration.load import resolve
-from federated.data.deal import deal
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
+from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
 from tasks.validate import validate
 from tests.federated.faulty_folder import write_faulty
@@ -52,7 +52,7 @@ def check(folder, out, on_failure, sites=1, name="kidney"):
         "params.yaml",
     )
     dataset = read_folder(folder, name)
-    partition = deal(dataset, experiment.sites, 0)
+    partition = partition_dataset(dataset, experiment.sites, 0)
     validation = validate.fn(experiment, dataset, partition, out)
     return validation, dataset, json.loads((out / "validation.json").read_text())
 

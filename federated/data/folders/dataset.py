@@ -28,7 +28,7 @@ class FolderDataset:
     family: Family
     info: DatasetInfo
     cases: Mapping[Split, tuple[CaseFiles, ...]]
-    strays: tuple[Path, ...]
+    unmatched: tuple[Path, ...]
 
 
 def candidate_folders(name: str, root: Path) -> list[Path]:
@@ -82,21 +82,21 @@ def read_folder(folder: Path, name: str, spacing: float | None = None) -> Folder
         ConsiliumError: there is no case, or there are too few patients for three splits.
     """
     family = FAMILIES[name].with_spacing(spacing)
-    found = family.find(folder)
-    if not found.cases:
-        there = ", ".join(str(path.relative_to(folder)) for path in found.strays[:NAMED])
+    listing = family.find(folder)
+    if not listing.cases:
+        there = ", ".join(str(path.relative_to(folder)) for path in listing.unmatched[:NAMED])
         raise ConsiliumError(
             f"The folder {folder} holds no image of the data set {name}. It is expected to hold "
             f"{family.layout}" + (f"; it holds {there}." if there else ".")
         )
-    cases = split_patients(found.cases)
+    cases = split_patients(listing.cases)
     if not all(cases.values()):
         raise ConsiliumError(
-            f"The folder {folder} holds {len(found.cases)} cases of {name}, too few patients to "
+            f"The folder {folder} holds {len(listing.cases)} cases of {name}, too few patients to "
             "split into training, validation and test. At least three are needed, best many more."
         )
     info = folder_info(family, {split: len(cases[split]) for split in SPLITS})
-    return FolderDataset(family, info, cases, found.strays)
+    return FolderDataset(family, info, cases, listing.unmatched)
 
 
 def folder_info(family: Family, cases: Mapping[Split, int]) -> DatasetInfo:

@@ -56,13 +56,13 @@ def normalised(unit: Floats, family: Family, name: str) -> tuple[Floats, tuple[f
     if family.window:
         return unit, (0.0,) * len(unit)
     wide = unit.astype(np.float64)
-    spread = wide.std()
-    if not spread > 0:
+    deviation = wide.std()
+    if not deviation > 0:
         raise ConsiliumError(
             f"An image of case {name} has one value everywhere at the spacing of {family.name}. "
             "Put the right file there, or leave the case out with validate.on_failure=drop-case."
         )
-    result = ((wide - wide.mean()) / spread).astype(np.float32)
+    result = ((wide - wide.mean()) / deviation).astype(np.float32)
     return result, tuple(float(channel.min()) for channel in result)
 
 

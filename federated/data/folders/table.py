@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from federated.data.folders.families import CaseFiles, Family, Found
+from federated.data.folders.families import CaseFiles, Family, Listing
 from federated.data.folders.labels_left import labels_left, said
 from federated.data.folders.prepared_case import known_labels, prepare_volumes
 from federated.data.folders.read_case import read_case
@@ -19,8 +19,8 @@ from federated.errors import ConsiliumError
 LEAST_SPREAD = 0.1
 
 
-def folder_tables(family: Family, groups: Mapping[str, Found]) -> dict[str, pd.DataFrame]:
-    """Facts of all cases and strays of each group, such as a site.
+def folder_tables(family: Family, groups: Mapping[str, Listing]) -> dict[str, pd.DataFrame]:
+    """Facts of all cases and unmatched of each group, such as a site.
 
     Each file is read once, one case in memory at a time. Columns: ``case``; ``path`` of the image
     and ``mask_path`` (empty where there is none); ``unreadable`` says why a file cannot be read;
@@ -35,7 +35,7 @@ def folder_tables(family: Family, groups: Mapping[str, Found]) -> dict[str, pd.D
     spread over mean, because the scale of an MRI or a photograph says nothing; ``copy_of`` another
     case of any group with the same image, listed before. Facts that cannot be had are NaN.
     """
-    tables = {name: _judged(family, found) for name, found in groups.items()}
+    tables = {name: _judged(family, listing) for name, listing in groups.items()}
     first: dict[str, str] = {}
     together = frozenset[int]().union(*(v for t in tables.values() for v in t["values"].dropna()))
     for table in tables.values():
@@ -52,12 +52,12 @@ def folder_tables(family: Family, groups: Mapping[str, Found]) -> dict[str, pd.D
     return {name: table.drop(columns="values") for name, table in tables.items()}
 
 
-def _judged(family: Family, found: Found) -> pd.DataFrame:
-    rows = [_facts(family, case) for case in found.cases]
-    rows += [{"case": path.name, "path": "", "mask_path": str(path)} for path in found.strays]
+def _judged(family: Family, listing: Listing) -> pd.DataFrame:
+    rows = [_facts(family, case) for case in listing.cases]
+    rows += [{"case": path.name, "path": "", "mask_path": str(path)} for path in listing.unmatched]
     columns = (
         *("case", "path", "mask_path", "unreadable", "shapes", "affines", "labels", "foreground"),
-        *("unprepared", "lost", "patient", "missing", "voxels", "mean", "spread", "digest"),
+        *("unprepared", "lost", "patient", "missing", "voxels", "mean", "std", "digest"),
         "values",
     )
     table = pd.DataFrame(rows, columns=list(columns))
@@ -69,7 +69,7 @@ def _judged(family: Family, found: Found) -> pd.DataFrame:
         width = family.window[1] - family.window[0]
         table["intensity"] = _distance(table["mean"], LEAST_SPREAD * width)
     else:
-        contrast = _log(table["spread"]) - _log(table["mean"].abs())
+        contrast = _log(table["std"]) - _log(table["mean"].abs())
         table["intensity"] = _distance(contrast, LEAST_SPREAD)
     return table
 
@@ -114,7 +114,7 @@ def _of_values(images: Sequence[Volume]) -> dict[str, Any]:
         "missing": 0,  # a volume is refused where it has any
         "voxels": int(np.prod(images[0].spatial)),
         "mean": float(values.mean()),
-        "spread": float(values.std()),
+        "std": float(values.std()),
         "digest": hashlib.sha256(values.data).hexdigest()[:16],
     }
 

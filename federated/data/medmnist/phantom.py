@@ -41,18 +41,18 @@ def _bodies(classes: int, dims: int, channels: int) -> list[_Body]:
     """One body a class; over the classes each trait is spread evenly over its range."""
     rng = numpy_generator(0, purpose=f"phantom bodies {dims}d")
 
-    def spread(low: float, high: float, columns: int = 1) -> Field:
+    def evenly(low: float, high: float, columns: int = 1) -> Field:
         places = np.stack([(rng.permutation(classes) + 0.5) / classes for _ in range(columns)], 1)
         return (low + (high - low) * places).astype(np.float32)
 
-    axes = spread(0.36, 0.72, dims)
-    lobe_counts = spread(2, 7)
-    lobe_depths = spread(0.04, 0.26)
-    cavities = spread(0.1, 0.65)
-    brightness = spread(0.55, 0.85)
-    frequencies = spread(3.0, 14.0)
-    strengths = spread(0.05, 0.25)
-    tints = spread(0.65, 1.0, channels) if channels > 1 else np.ones((classes, 1), np.float32)
+    axes = evenly(0.36, 0.72, dims)
+    lobe_counts = evenly(2, 7)
+    lobe_depths = evenly(0.04, 0.26)
+    cavities = evenly(0.1, 0.65)
+    brightness = evenly(0.55, 0.85)
+    frequencies = evenly(3.0, 14.0)
+    strengths = evenly(0.05, 0.25)
+    tints = evenly(0.65, 1.0, channels) if channels > 1 else np.ones((classes, 1), np.float32)
     directions = rng.normal(size=(classes, dims)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return [
@@ -71,17 +71,17 @@ def _bodies(classes: int, dims: int, channels: int) -> list[_Body]:
     ]
 
 
-def _normal(rng: np.random.Generator, mean: float, spread: float, count: int) -> Field:
+def _normal(rng: np.random.Generator, mean: float, deviation: float, count: int) -> Field:
     """Normal draws, cut at three standard deviations."""
-    return (mean + spread * rng.standard_normal(count).clip(-3.0, 3.0)).astype(np.float32)
+    return (mean + deviation * rng.standard_normal(count).clip(-3.0, 3.0)).astype(np.float32)
 
 
-def _rotation(rng: np.random.Generator, dims: int, spread: float) -> Field:
-    """A random rotation whose angles have standard deviation ``spread`` radians."""
+def _rotation(rng: np.random.Generator, dims: int, deviation: float) -> Field:
+    """A random rotation whose angles have standard deviation ``deviation`` radians."""
     matrix = np.eye(dims)
     for first in range(dims):
         for second in range(first + 1, dims):
-            angle = rng.normal(0.0, spread)
+            angle = rng.normal(0.0, deviation)
             turn = np.eye(dims)
             turn[first, first] = turn[second, second] = np.cos(angle)
             turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)

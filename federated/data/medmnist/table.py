@@ -13,7 +13,7 @@ def case_tables(dataset: Dataset, partition: Partition) -> dict[str, pd.DataFram
     """A table for each site.
 
     Columns: ``split``, ``index`` (in the official split), ``shape``, ``dtype``, ``minimum``,
-    ``maximum``, ``spread`` (standard deviation of the intensities), ``missing`` (NaN or infinite
+    ``maximum``, ``std`` (standard deviation of the intensities), ``missing`` (NaN or infinite
     values), ``label``, ``digest`` (SHA-256 of the image), ``in_train`` (for validation and test
     cases, the number of training cases at any site with the same image) and ``class_cases`` (the
     site's training cases of the same class).
@@ -47,7 +47,7 @@ def _facts(image: np.ndarray) -> dict[str, object]:
         "dtype": str(values.dtype),
         "minimum": float(values.min()),
         "maximum": float(values.max()),
-        "spread": float(values.std()),
+        "std": float(values.std()),
         "missing": int((~finite).sum()),
         "digest": hashlib.sha256(values.tobytes()).hexdigest()[:16],
     }

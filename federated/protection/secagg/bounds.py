@@ -154,7 +154,7 @@ def fit_graph(
     """The graph with the fewest neighbours that does what it has to; ``None`` if there is none.
 
     Args:
-        sites: n, those asked in a round.
+        sites: n, those selected in a round.
         shares: how many drop out and collude.
         neighbours: the degree, if it is given.
         threshold: the threshold, if it is given.

@@ -119,8 +119,8 @@ class ResFIM(Strategy):
 
     def _difference(self, model: nn.Module, data: LocalData) -> Diagonal:
         """F̃ − F, or F, over some of the cases."""
-        some = torch.randperm(data.count, generator=data.generator)[: self.cases(data.epoch)]
-        images, targets = data.take(some)
+        chosen = torch.randperm(data.count, generator=data.generator)[: self.cases(data.epoch)]
+        images, targets = data.take(chosen)
         diagonal = zeros(model)
         if self.select == "fisher":
             add_fisher(diagonal, model, images, targets, data.loss)
@@ -168,9 +168,9 @@ class ResFIM(Strategy):
         update, invariant = np.split(mean, 2)
         # A count is a sum of weights, or rounding.
         least = min(who.weights.values()) / sum(who.weights.values()) / 2
-        some = invariant > least
+        shared = invariant > least
         weights = server.weights.copy()
-        weights[some] += update[some] / invariant[some]
+        weights[shared] += update[shared] / invariant[shared]
         return Server(weights, server.broadcast, server.memory)
 
     def trainable_on_join(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:

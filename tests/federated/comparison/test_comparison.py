@@ -4,8 +4,8 @@ import yaml
 from matplotlib import image
 from scipy import stats
 
-from federated.comparison.cells import Cell, cells
 from federated.comparison.figure import comparison_figure
+from federated.comparison.grid import PlannedRun, planned_runs
 from federated.comparison.results_page import put_table
 from federated.comparison.table import Result, markdown, paired_p, per_site_markdown, rows
 from federated.errors import ConsiliumError
@@ -34,12 +34,12 @@ def result(label, seed, auc):
         "privacy": {"epsilon": None},
     }
     record = {"metrics": {"test": {"auc": auc}}, "bytes": {"up": 1, "down": 1}}
-    return Result(Cell(label, seed, ()), summary, [record])
+    return Result(PlannedRun(label, seed, ()), summary, [record])
 
 
-def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
-    planned = cells("tiny", ["fedavg", "fedprox:mu=0.1"], 2, ["rounds=4"], params)
-    assert [(cell.label, cell.seed) for cell in planned] == [
+def test_runs_go_seed_by_seed_so_that_pairs_are_complete_early(params):
+    planned = planned_runs("tiny", ["fedavg", "fedprox:mu=0.1"], 2, ["rounds=4"], params)
+    assert [(run.label, run.seed) for run in planned] == [
         *(("fedavg", 0), ("fedprox:mu=0.1", 0)),
         *(("fedavg", 1), ("fedprox:mu=0.1", 1)),
     ]
@@ -49,16 +49,16 @@ def test_cells_go_seed_by_seed_so_that_pairs_are_complete_early(params):
 
 
 def test_seeds_begin_at_the_experiments_own(params):
-    planned = cells("tiny", ["fedavg"], 2, ["seed=10"], params)
-    assert [(cell.seed, cell.overrides[-1]) for cell in planned] == [
+    planned = planned_runs("tiny", ["fedavg"], 2, ["seed=10"], params)
+    assert [(run.seed, run.overrides[-1]) for run in planned] == [
         (10, "seed=10"),
         (11, "seed=11"),
     ]
 
 
 def test_a_variant_overlays_sections(params):
-    (cell,) = cells("tiny", ["fedavg+medhe"], 1, [], params)
-    assert cell.overrides == (
+    (planned,) = planned_runs("tiny", ["fedavg+medhe"], 1, [], params)
+    assert planned.overrides == (
         *("strategy.name=fedavg", "compression.name=shared_mask", "compression.density=0.05"),
         "seed=0",
     )
@@ -78,7 +78,7 @@ def test_a_variant_overlays_sections(params):
 )
 def test_a_label_that_cannot_be_run_is_refused_before_anything_runs(params, labels, message):
     with pytest.raises(ConsiliumError, match=message):
-        cells("tiny", labels, 1, [], params)
+        planned_runs("tiny", labels, 1, [], params)
 
 
 def test_a_row_holds_mean_sample_deviation_and_the_paired_test_against_fedavg():
@@ -119,9 +119,9 @@ def test_rounds_to_90_percent_are_counted_in_rounds_that_were_evaluated():
     records = [
         {**found.records[0], "metrics": score and {"test": {"auc": score}}} for score in scores
     ]
-    table = rows([Result(found.cell, found.summary, records)])
+    table = rows([Result(found.planned, found.summary, records)])
     assert table[0]["rounds_to_most"] == 4
-    assert rows([Result(found.cell, found.summary, records[:1])])[0]["rounds_to_most"] is None
+    assert rows([Result(found.planned, found.summary, records[:1])])[0]["rounds_to_most"] is None
 
 
 def test_equal_differences_have_no_p():
@@ -177,7 +177,7 @@ def segmented(label, seed, dice):
         for site, more in (("site-a", 0.1), ("site-b", -0.1))
     }
     summary = {"task": "segmentation", "sites": ["site-a", "site-b"], "per_site": per_site}
-    return Result(Cell(label, seed, ()), summary, [])
+    return Result(PlannedRun(label, seed, ()), summary, [])
 
 
 def test_in_segmentation_every_site_has_its_own_means_over_seeds():
@@ -229,4 +229,4 @@ def scored(label, seed, value):
         "privacy": {"epsilon": None},
     }
     record = {"metrics": {"test": values}, "bytes": {"up": 1, "down": 1}}
-    return Result(Cell(label, seed, ()), summary, [record])
+    return Result(PlannedRun(label, seed, ()), summary, [record])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from federated.compression import NoCompression, SharedMask, TopK
-from federated.compression.base import RANGES, RESIDUAL, Agreed, largest
-from federated.compression.quantize import largest_level, next_ranges, quantize, steps_at
+from federated.compression.base import RANGES, RESIDUAL, CompressionContext, largest
+from federated.compression.quantize import largest_quantised, next_ranges, quantize, steps_at
 from federated.errors import ConsiliumError
 from federated.update import ModelUpdate
 
@@ -33,14 +33,14 @@ def rounds(compression, sites, count, groups=GROUPS, seed=0):
     arrays = compression.open([0.05] * len(groups))
     memories = [{} for _ in range(sites)]
     for number in range(1, count + 1):
-        agreed = Agreed(seed, number, groups, arrays)
+        context = CompressionContext(seed, number, groups, arrays)
         total = None
         deltas, compressed = [], []
         for site in range(sites):
             delta = RNG.normal(size=sum(groups), scale=0.01).astype(np.float32)
             update = ModelUpdate(f"site-{site}", number, 5, delta)
             sent, memories[site] = compression.compress(
-                update, weights[site], agreed, memories[site]
+                update, weights[site], context, memories[site]
             )
             dense = sent.numbers.astype(np.float64)
             if sent.positions is not None:
@@ -49,8 +49,8 @@ def rounds(compression, sites, count, groups=GROUPS, seed=0):
             total = dense if total is None else total + dense
             deltas.append(delta)
             compressed.append(sent)
-        mean, arrays = compression.expand(total, 1.0, agreed)
-        yield number, agreed, deltas, compressed, memories, mean
+        mean, arrays = compression.expand(total, 1.0, context)
+        yield number, context, deltas, compressed, memories, mean
 
 
 @pytest.mark.parametrize("compression", ALL, ids=NAMES)
@@ -68,8 +68,8 @@ def test_error_feedback_loses_nothing(compression):
 def test_top_k_is_exact(density):
     vector = RNG.normal(size=LENGTH).astype(np.float32)
     compression = TopK(density=density)
-    agreed = Agreed(0, 1, GROUPS, compression.open([0.05] * len(GROUPS)))
-    sent, _ = compression.compress(ModelUpdate("a", 1, 5, vector), 1.0, agreed, {})
+    context = CompressionContext(0, 1, GROUPS, compression.open([0.05] * len(GROUPS)))
+    sent, _ = compression.compress(ModelUpdate("a", 1, 5, vector), 1.0, context, {})
     order = np.argsort(-np.abs(vector))[: round(density * LENGTH)]
     np.testing.assert_array_equal(sent.positions, np.sort(order))
     np.testing.assert_array_equal(sent.numbers, vector[np.sort(order)])
@@ -94,11 +94,11 @@ def test_medhes_threshold_is_an_exponential_average():
 def test_the_shared_mask_is_the_same_at_every_site_and_changes():
     compression = SharedMask(density=0.1)
     masks = []
-    for _, agreed, _, compressed, _, _ in rounds(compression, 4, 6):
+    for _, context, _, compressed, _, _ in rounds(compression, 4, 6):
         assert {len(sent.numbers) for sent in compressed} == {20}
         assert all(sent.positions is None for sent in compressed)
-        masks.append(compression.positions(agreed))
-        copy = Agreed(agreed.seed, agreed.round_number, GROUPS, dict(agreed.arrays))
+        masks.append(compression.positions(context))
+        copy = CompressionContext(context.seed, context.round_number, GROUPS, dict(context.arrays))
         np.testing.assert_array_equal(compression.positions(copy), masks[-1])
         assert len(set(masks[-1])) == 20
     assert any((masks[0] != mask).any() for mask in masks[1:])
@@ -110,15 +110,15 @@ def test_the_mask_follows_what_all_sites_moved():
     arrays = compression.open([0.05] * len(GROUPS))
     memory, strong = {}, np.arange(5, 200, 20)
     for number in range(1, 60):
-        agreed = Agreed(3, number, GROUPS, arrays)
+        context = CompressionContext(3, number, GROUPS, arrays)
         vector = RNG.normal(size=LENGTH, scale=1e-6).astype(np.float32)
         vector[strong] += 1
         sent, memory = compression.compress(
-            ModelUpdate("a", number, 5, vector), 1.0, agreed, memory
+            ModelUpdate("a", number, 5, vector), 1.0, context, memory
         )
-        _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+        _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, context)
         if number > 40:
-            assert set(strong) <= set(compression.positions(agreed))
+            assert set(strong) <= set(compression.positions(context))
 
 
 @pytest.mark.parametrize(("density", "explore"), [(0.05, 0.2), (0.1, 0.01), (0.02, 1.0)])
@@ -127,15 +127,15 @@ def test_every_position_is_sent_in_time(density, explore):
     count = round(density * LENGTH)
     turn = -(-LENGTH // int(np.ceil(explore * count)))
     seen = np.zeros(LENGTH, bool)
-    for _, agreed, _, _, _, _ in rounds(compression, 2, turn):
-        seen[compression.positions(agreed)] = True
+    for _, context, _, _, _, _ in rounds(compression, 2, turn):
+        seen[compression.positions(context)] = True
     assert seen.all()
 
 
 def test_another_seed_explores_in_another_order():
     masks = [
         SharedMask(density=0.1).positions(
-            Agreed(seed, 1, GROUPS, SharedMask(density=0.1).open([1]))
+            CompressionContext(seed, 1, GROUPS, SharedMask(density=0.1).open([1]))
         )
         for seed in (0, 1)
     ]
@@ -143,20 +143,20 @@ def test_another_seed_explores_in_another_order():
 
 
 def test_what_local_training_may_move_is_what_is_sent_where_so_set():
-    agreed = Agreed(0, 1, GROUPS, {})
+    context = CompressionContext(0, 1, GROUPS, {})
     sent = SharedMask(density=0.1, train="sent")
-    np.testing.assert_array_equal(sent.trained(agreed), sent.positions(agreed))
-    assert SharedMask(density=0.1).trained(agreed) is None
-    assert NoCompression().trained(agreed) is None
+    np.testing.assert_array_equal(sent.trained(context), sent.positions(context))
+    assert SharedMask(density=0.1).trained(context) is None
+    assert NoCompression().trained(context) is None
 
 
 class TestQuantisation:
     @pytest.mark.parametrize("bits", [2, 3, 8, 16])
     def test_levels_are_unbiased_and_within_their_range(self, bits):
         values = RNG.uniform(-1, 1, 50)
-        steps = np.full(50, 1 / largest_level(bits))
+        steps = np.full(50, 1 / largest_quantised(bits))
         drawn = np.stack([quantize(values, steps, bits, RNG) for _ in range(4000)])
-        assert np.abs(drawn).max() <= largest_level(bits)
+        assert np.abs(drawn).max() <= largest_quantised(bits)
         error = (drawn * steps).mean(axis=0) - values
         assert np.abs(error).max() < 5 * steps[0] / np.sqrt(4 * 4000) + 1e-12
 
@@ -183,12 +183,12 @@ class TestQuantisation:
             compression, arrays, memory = NoCompression(bits=3), {}, {}
             arrays = compression.open([4.0])
             for number in range(5):
-                agreed = Agreed(0, number, (200,), arrays, next_scale=scale)
+                context = CompressionContext(0, number, (200,), arrays, next_scale=scale)
                 vector = (RNG.uniform(-1, 1, 200) * 0.25**number).astype(np.float32)
                 sent, memory = compression.compress(
-                    ModelUpdate("a", number, 5, vector), 1.0, agreed, memory
+                    ModelUpdate("a", number, 5, vector), 1.0, context, memory
                 )
-                _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+                _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, context)
             errors[scale] = np.abs(memory["residual"]).mean() / 0.25**number
         assert errors[0.25] < 0.5 * errors[1.0]
 
@@ -197,12 +197,12 @@ class TestQuantisation:
         arrays = compression.open([1e-4])
         memory = {}
         for number in range(1, 40):
-            agreed = Agreed(0, number, (4,), arrays)
+            context = CompressionContext(0, number, (4,), arrays)
             vector = np.float32([1, -1, 0.5, 0])
             sent, memory = compression.compress(
-                ModelUpdate("a", number, 5, vector), 1.0, agreed, memory
+                ModelUpdate("a", number, 5, vector), 1.0, context, memory
             )
-            _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+            _, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, context)
         assert np.abs(memory[RESIDUAL]).max() < 0.1
         assert 1 <= arrays[RANGES][0] < 40
 
@@ -210,19 +210,19 @@ class TestQuantisation:
         compression = NoCompression(bits=8)
         arrays, memory = compression.open([1e-3]), {}
         for number in range(1, 400):
-            agreed = Agreed(0, number, (4,), arrays)
+            context = CompressionContext(0, number, (4,), arrays)
             update = ModelUpdate("a", number, 5, np.zeros(4, np.float32))
-            sent, memory = compression.compress(update, 1.0, agreed, memory)
-            mean, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+            sent, memory = compression.compress(update, 1.0, context, memory)
+            mean, arrays = compression.expand(sent.numbers.astype(np.float64), 1.0, context)
         assert not mean.any()
         assert arrays[RANGES][0] > 0
 
     def test_the_same_site_and_round_draw_the_same(self):
         compression = NoCompression(bits=3)
-        agreed = Agreed(0, 1, GROUPS, compression.open([0.05] * len(GROUPS)))
+        context = CompressionContext(0, 1, GROUPS, compression.open([0.05] * len(GROUPS)))
         vector = RNG.normal(size=LENGTH, scale=0.01).astype(np.float32)
         draws = [
-            compression.compress(ModelUpdate(site, 1, 5, vector), 0.5, agreed, {})[0].numbers
+            compression.compress(ModelUpdate(site, 1, 5, vector), 0.5, context, {})[0].numbers
             for site in ("a", "a", "b")
         ]
         np.testing.assert_array_equal(draws[0], draws[1])
@@ -234,9 +234,9 @@ class TestQuantisation:
 def test_a_value_that_is_not_finite_is_refused_at_the_site(compression, bad):
     vector = np.zeros(LENGTH, np.float32)
     vector[7] = bad
-    agreed = Agreed(0, 3, GROUPS, compression.open([0.05] * len(GROUPS)))
+    context = CompressionContext(0, 3, GROUPS, compression.open([0.05] * len(GROUPS)))
     with pytest.raises(ConsiliumError, match=r"site-07 in round 3 .*training\.lr"):
-        compression.compress(ModelUpdate("site-07", 3, 5, vector), 1.0, agreed, {})
+        compression.compress(ModelUpdate("site-07", 3, 5, vector), 1.0, context, {})
 
 
 def test_ties_go_to_the_first_positions():
@@ -259,8 +259,8 @@ def test_bits_beyond_their_range_are_refused(bits):
 
 def test_a_strategy_that_sends_nothing_has_nothing_to_expand():
     compression = NoCompression()
-    agreed = Agreed(0, 1, (), compression.open([]))
+    context = CompressionContext(0, 1, (), compression.open([]))
     empty = np.zeros(0, np.float32)
-    sent, _ = compression.compress(ModelUpdate("a", 1, 5, empty), 1.0, agreed, {})
-    mean, _ = compression.expand(sent.numbers.astype(np.float64), 1.0, agreed)
+    sent, _ = compression.compress(ModelUpdate("a", 1, 5, empty), 1.0, context, {})
+    mean, _ = compression.expand(sent.numbers.astype(np.float64), 1.0, context)
     assert mean.shape == (0,)

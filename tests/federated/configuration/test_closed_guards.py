@@ -99,16 +99,16 @@ def test_what_is_sent_and_how_finely_does_not_depend_on_a_sites_own_values():
     """The same positions and scale for two updates that have nothing in common."""
     import numpy as np
 
-    from federated.compression import Agreed
+    from federated.compression import CompressionContext
     from federated.update import ModelUpdate
 
     rng = np.random.default_rng(0)
     near, far = rng.normal(0, 1e-3, 40), rng.normal(5, 1e3, 40)
     for compression in (NoCompression(bits=6), SharedMask(density=0.3, bits=6)):
-        agreed = Agreed(0, 1, (30, 10), compression.open([1.0, 1.0]))
+        context = CompressionContext(0, 1, (30, 10), compression.open([1.0, 1.0]))
         sent = [
             compression.compress(
-                ModelUpdate("site-00", 1, 5, vector.astype(np.float32)), 0.5, agreed, {}
+                ModelUpdate("site-00", 1, 5, vector.astype(np.float32)), 0.5, context, {}
             )[0]
             for vector in (near, far)
         ]

@@ -212,11 +212,11 @@ SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
         ([*SECAGG, "protection.threshold=2"], r"threshold=2 cannot be.*more than half"),
         (
             [*SECAGG, "sites.participation=0.5"],
-            r"protection\.min_sites=3 sites, and 2 are asked.*sites\.participation",
+            r"protection\.min_sites=3 sites, and 2 are selected.*sites\.participation",
         ),
         (
             ["protection.name=ckks", "sites.count=2"],
-            r"protection\.min_sites=3 sites, and 2 are asked",
+            r"protection\.min_sites=3 sites, and 2 are selected",
         ),
         ([*SECAGG, "protection.min_sites=1"], r"min_sites=1 is not possible.*2"),
         ([*SECAGG, "sites.count=12", "protection.neighbours=2"], r"neighbours may fall apart"),

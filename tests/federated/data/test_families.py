@@ -31,7 +31,7 @@ def phantom(family, folder, cases=6):
 def test_every_family_finds_its_cases_and_reads_them(family, tmp_path):
     found = phantom(family, tmp_path)
     assert len(found.cases) == 6
-    assert not found.strays
+    assert not found.unmatched
     assert len({case.name for case in found.cases}) == 6
     for case in found.cases:
         images = [read_volume(path) for path in case.images]
@@ -94,7 +94,7 @@ def test_a_case_that_lacks_a_modality_is_none_and_its_files_are_named(tmp_path):
     (tmp_path / name / f"{name}-t2f.nii.gz").unlink()
     found = FAMILIES["brain"].find(tmp_path)
     assert len(found.cases) == 3
-    assert {path.name for path in found.strays} == {
+    assert {path.name for path in found.unmatched} == {
         f"{name}-{kind}.nii.gz" for kind in ("t1n", "t1c", "t2w", "seg")
     }
 
@@ -107,7 +107,7 @@ def test_a_case_whose_folder_is_empty_is_named(tmp_path, name):
     for path in (*case.images, case.mask):
         path.unlink()
     found = family.find(tmp_path)
-    assert found.strays == (tmp_path / case.name,)
+    assert found.unmatched == (tmp_path / case.name,)
     assert list(folder_table(family, found)["path"])[-1] == ""
 
 

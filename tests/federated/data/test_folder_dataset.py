@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from federated.data.deal import deal
 from federated.data.folders.dataset import folder_md5, read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
+from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
 from federated.settings.sections import DataSettings, SitesSettings
 
@@ -32,7 +32,9 @@ def test_a_patient_is_in_one_split_and_at_one_site(dataset, name):
     patients = {split: {case.patient for case in found.cases[split]} for split in SPLITS}
     assert sum(map(len, patients.values())) == len(set.union(*patients.values()))
     assert all(patients.values())
-    partition = deal(found, SitesSettings(count=3, partition="iid", min_cases=1), seed=1)
+    partition = partition_dataset(
+        found, SitesSettings(count=3, partition="iid", min_cases=1), seed=1
+    )
     for split in SPLITS:
         everyone = [i for splits in partition.sites.values() for i in splits[split]]
         assert sorted(everyone) == list(range(len(found.cases[split])))
@@ -46,13 +48,13 @@ def test_a_patient_is_in_one_split_and_at_one_site(dataset, name):
 def test_the_split_does_not_depend_on_the_seed_of_a_run_and_the_sites_do(dataset):
     found = dataset("hippocampus")
     iid = SitesSettings(count=3, partition="iid", min_cases=1)
-    assert deal(found, iid, 0) == deal(found, iid, 0)
-    assert deal(found, iid, 0) != deal(found, iid, 1)
+    assert partition_dataset(found, iid, 0) == partition_dataset(found, iid, 0)
+    assert partition_dataset(found, iid, 0) != partition_dataset(found, iid, 1)
     assert found.info.cases == {"train": 17, "val": 2, "test": 5}
 
 
 def test_natural_sites_are_those_of_the_data_and_each_has_all_splits(dataset):
-    partition = deal(
+    partition = partition_dataset(
         dataset("retina"), SitesSettings(count=2, partition="natural", min_cases=1), seed=0
     )
     assert list(partition.sites) == ["site-chasedb1", "site-drive"]
@@ -62,10 +64,10 @@ def test_natural_sites_are_those_of_the_data_and_each_has_all_splits(dataset):
 def test_more_natural_sites_than_the_data_have_divide_each_of_them_by_patient(dataset):
     found = dataset("retina")
     natural = SitesSettings(count=2, partition="natural", min_cases=1)
-    whole = deal(found, natural, seed=0)
+    whole = partition_dataset(found, natural, seed=0)
     four = natural.model_copy(update={"count": 4})
-    parts = deal(found, four, seed=0)
-    assert parts != deal(found, four, seed=1)
+    parts = partition_dataset(found, four, seed=0)
+    assert parts != partition_dataset(found, four, seed=1)
     assert list(parts.sites) == [
         *("site-chasedb1-00", "site-chasedb1-01", "site-drive-00", "site-drive-01")
     ]
@@ -91,7 +93,7 @@ def test_more_natural_sites_than_the_data_have_divide_each_of_them_by_patient(da
 )
 def test_natural_sites_that_the_data_do_not_have_are_refused(dataset, name, settings, said):
     with pytest.raises(ConsiliumError, match=said):
-        deal(
+        partition_dataset(
             dataset(name),
             SitesSettings(**{"partition": "natural", "min_cases": 1} | settings),
             seed=0,
@@ -133,7 +135,7 @@ class TestLocate:
 
 
 def test_dropped_cases_leave_a_partition(dataset):
-    partition = deal(
+    partition = partition_dataset(
         dataset("hippocampus"), SitesSettings(count=2, partition="iid", min_cases=1), seed=0
     )
     first = partition.sites["site-00"]["train"][0]

@@ -25,8 +25,8 @@ def pairs(found):
     return {case.name: case.mask and case.mask.name for case in found.cases}
 
 
-def strays(found, folder):
-    return {path.relative_to(folder).as_posix() for path in found.strays}
+def unmatched(found, folder):
+    return {path.relative_to(folder).as_posix() for path in found.unmatched}
 
 
 def phantom(name, folder, cases=4):
@@ -70,7 +70,7 @@ def test_dots_in_names_keep_cases_apart_in_every_family(tmp_path, name):
     for number, case in enumerate(found.cases, start=1):
         files = [path.relative_to(tmp_path).as_posix() for path in (*case.images, case.mask)]
         assert files == [path.replace("{}", str(number)) for path in DOTTED[name]]
-    assert not found.strays
+    assert not found.unmatched
 
 
 TWINS = {
@@ -119,7 +119,7 @@ def test_a_mask_of_another_name_is_no_mask_of_the_image(tmp_path, name, image, m
     touch(tmp_path, image, mask)
     found = FAMILIES[name].find(tmp_path)
     assert [case.mask for case in found.cases] == [None]
-    assert strays(found, tmp_path) == {mask}
+    assert unmatched(found, tmp_path) == {mask}
 
 
 def test_files_of_another_patient_in_a_patients_folder_are_strays(tmp_path):
@@ -127,7 +127,7 @@ def test_files_of_another_patient_in_a_patients_folder_are_strays(tmp_path):
     touch(tmp_path, *(f"a/a-{kind}.nii.gz" for kind in kinds), "a/b-seg.nii.gz", "a/seg.nii.gz")
     found = FAMILIES["brain"].find(tmp_path)
     assert pairs(found) == {"a": None}
-    assert strays(found, tmp_path) == {"a/b-seg.nii.gz", "a/seg.nii.gz"}
+    assert unmatched(found, tmp_path) == {"a/b-seg.nii.gz", "a/seg.nii.gz"}
 
 
 ENDINGS = {
@@ -153,7 +153,7 @@ def test_endings_are_known_in_any_case_and_of_any_kind(tmp_path, name):
     found = FAMILIES[name].find(tmp_path)
     assert len(found.cases) == len(ENDINGS[name])
     assert all(case.mask for case in found.cases)
-    assert not found.strays
+    assert not found.unmatched
 
 
 STRAY = [
@@ -166,11 +166,11 @@ STRAY = [
 @pytest.mark.parametrize("stray", STRAY)
 def test_a_file_that_belongs_to_no_case_is_named(tmp_path, name, stray):
     before = phantom(name, tmp_path)
-    assert not before.strays
+    assert not before.unmatched
     touch(tmp_path, stray)
     found = FAMILIES[name].find(tmp_path)
     assert found.cases == before.cases
-    assert strays(found, tmp_path) == {stray}
+    assert unmatched(found, tmp_path) == {stray}
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -185,7 +185,7 @@ def test_texts_and_tables_of_the_data_set_are_expected(tmp_path, name):
         "brain": ["partitioning_2.csv"],
     }
     touch(tmp_path, *own[name])
-    assert not FAMILIES[name].find(tmp_path).strays
+    assert not FAMILIES[name].find(tmp_path).unmatched
 
 
 HIDDEN = ("._x.nii.gz", ".DS_Store", "Thumbs.db", "desktop.ini", "__MACOSX/._a.nii.gz")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from federated.data.folders.families import FAMILIES, CaseFiles, Found
+from federated.data.folders.families import FAMILIES, CaseFiles, Listing
 from federated.data.folders.labels_left import labels_left
 from federated.data.folders.phantom import write_phantom
 from federated.data.folders.prepared_case import prepare_case, prepare_volumes
@@ -33,7 +33,7 @@ def case(folder, mask, name="c", **how):
 
 
 def lost(family, *cases):
-    return list(folder_tables(family, {"all": Found(cases, ())})["all"]["lost"])
+    return list(folder_tables(family, {"all": Listing(cases, ())})["all"]["lost"])
 
 
 def labelled(shape, *boxes):
@@ -93,7 +93,7 @@ def test_what_training_would_refuse_is_named_before(tmp_path, scale, side, said)
     one = case(tmp_path, mask, spacing=(side,) * 3)
     values = np.random.default_rng(0).random(mask.shape).astype(np.float32) * np.float32(scale)
     save(one.images[0], values, spacing=(side,) * 3)
-    (unprepared,) = folder_tables(FAMILIES["kidney"], {"all": Found((one,), ())})["all"][
+    (unprepared,) = folder_tables(FAMILIES["kidney"], {"all": Listing((one,), ())})["all"][
         "unprepared"
     ]
     assert said in unprepared
@@ -120,7 +120,7 @@ def test_patches_see_all_of_a_volume(tmp_path):
 def test_an_image_of_one_value_is_named_before_anything_is_trained(tmp_path):
     one = case(tmp_path, labelled((20, 20, 20), ((5, 15), (5, 15), (5, 15))))
     save(one.images[0], np.full((20, 20, 20), 7, np.float32))
-    table = folder_tables(HIPPOCAMPUS, {"all": Found((one,), ())})["all"]
+    table = folder_tables(HIPPOCAMPUS, {"all": Listing((one,), ())})["all"]
     assert list(table["unprepared"]) == ["an image has one value everywhere"]
 
 
@@ -161,7 +161,7 @@ class TestLabelsOfBrats:
             for number, label in enumerate(present):
                 mask[5 * number : 5 * number + 4] = label
             save(one.mask, mask)
-        return list(folder_tables(family, {"all": Found(cases, ())})["all"]["labels"])
+        return list(folder_tables(family, {"all": Listing(cases, ())})["all"]["labels"])
 
     def test_a_folder_of_the_old_kind_is_named_case_by_case(self, tmp_path):
         found = self.labels(tmp_path, (1, 2, 4), (1, 2), (2, 4))

@@ -7,7 +7,7 @@ from federated.data.dataset import SPLITS
 from federated.data.partition import (
     class_counts,
     floors,
-    partition_cases,
+    partition_labels,
     read_partition,
     write_partition,
 )
@@ -43,7 +43,7 @@ def problems(draw):
 @settings(max_examples=150, deadline=None)
 def test_every_case_belongs_to_exactly_one_site(problem):
     labels, sites, seed = problem
-    partition = partition_cases(labels, sites, seed)
+    partition = partition_labels(labels, sites, seed)
     for split in SPLITS:
         dealt = [i for site in partition.sites.values() for i in site[split]]
         assert sorted(dealt) == list(range(len(labels[split])))
@@ -53,7 +53,7 @@ def test_every_case_belongs_to_exactly_one_site(problem):
 @settings(max_examples=150, deadline=None)
 def test_every_site_has_its_floor_of_cases(problem):
     labels, sites, seed = problem
-    partition = partition_cases(labels, sites, seed)
+    partition = partition_labels(labels, sites, seed)
     least = floors(sites, labels)
     assert least["train"] == sites.min_cases
     for site in partition.sites:
@@ -65,13 +65,13 @@ def test_every_site_has_its_floor_of_cases(problem):
 @settings(max_examples=60, deadline=None)
 def test_equal_seeds_give_equal_partitions(problem):
     labels, sites, seed = problem
-    assert partition_cases(labels, sites, seed) == partition_cases(labels, sites, seed)
+    assert partition_labels(labels, sites, seed) == partition_labels(labels, sites, seed)
 
 
 def test_other_seeds_give_other_partitions():
     labels = {split: np.arange(200) % 4 for split in SPLITS}
     sites = SitesSettings(count=4, partition="dirichlet")
-    assert partition_cases(labels, sites, 0) != partition_cases(labels, sites, 1)
+    assert partition_labels(labels, sites, 0) != partition_labels(labels, sites, 1)
 
 
 def shares_of_class_zero(partition, labels, classes):
@@ -81,7 +81,7 @@ def shares_of_class_zero(partition, labels, classes):
 
 def test_iid_gives_every_site_an_even_share_of_each_class():
     labels = {split: np.arange(1000) % 5 for split in SPLITS}
-    partition = partition_cases(labels, SitesSettings(count=10, partition="iid"), 0)
+    partition = partition_labels(labels, SitesSettings(count=10, partition="iid"), 0)
     assert np.allclose(shares_of_class_zero(partition, labels, 5), 0.1, atol=0.006)
 
 
@@ -91,7 +91,7 @@ def test_a_small_beta_skews_more_than_a_large_one():
     def skew(beta):
         sites = SitesSettings(count=8, partition="dirichlet", beta=beta, min_cases=1)
         runs = [
-            shares_of_class_zero(partition_cases(labels, sites, s), labels, 4) for s in range(9)
+            shares_of_class_zero(partition_labels(labels, sites, s), labels, 4) for s in range(9)
         ]
         return np.mean([run.std() for run in runs])
 
@@ -101,7 +101,7 @@ def test_a_small_beta_skews_more_than_a_large_one():
 def test_pathological_sites_hold_only_their_classes():
     labels = {split: np.arange(1100) % 11 for split in SPLITS}
     sites = SitesSettings(count=10, partition="pathological", classes_per_site=2)
-    partition = partition_cases(labels, sites, 3)
+    partition = partition_labels(labels, sites, 3)
     assert partition.moved == 0
     for counts in class_counts(partition, labels, 11).values():
         for split in SPLITS:
@@ -111,7 +111,7 @@ def test_pathological_sites_hold_only_their_classes():
 def test_quantity_skew_mixes_classes_evenly_over_unequal_sites():
     labels = {split: np.arange(4000) % 2 for split in SPLITS}
     sites = SitesSettings(count=6, partition="quantity", beta=0.5, min_cases=20)
-    partition = partition_cases(labels, sites, 0)
+    partition = partition_labels(labels, sites, 0)
     sizes = [partition.cases(site, "train") for site in partition.sites]
     assert max(sizes) > 3 * min(sizes)
     for counts in class_counts(partition, labels, 2).values():
@@ -122,19 +122,19 @@ def test_quantity_skew_mixes_classes_evenly_over_unequal_sites():
 def test_more_sites_than_cases_are_refused_with_the_remedy():
     labels = {split: np.zeros(30, dtype=np.int64) for split in SPLITS}
     with pytest.raises(ConsiliumError, match=r"sites.count=40.*has 30.*Lower sites.count"):
-        partition_cases(labels, SitesSettings(count=40, min_cases=1), 0)
+        partition_labels(labels, SitesSettings(count=40, min_cases=1), 0)
 
 
 def test_classes_that_no_site_would_hold_are_refused():
     labels = {split: np.arange(500) % 11 for split in SPLITS}
     sites = SitesSettings(count=4, partition="pathological", classes_per_site=2)
     with pytest.raises(ConsiliumError, match="belong to no site"):
-        partition_cases(labels, sites, 0)
+        partition_labels(labels, sites, 0)
 
 
 def test_a_partition_survives_its_file(tmp_path):
     labels = {split: np.arange(100) % 3 for split in SPLITS}
-    partition = partition_cases(labels, SitesSettings(count=3), 0)
+    partition = partition_labels(labels, SitesSettings(count=3), 0)
     write_partition(tmp_path / "partition.json", partition, {"seed": 0})
     assert read_partition(tmp_path / "partition.json") == partition
 

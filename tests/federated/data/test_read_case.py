@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from federated.data.folders.families import FAMILIES, CaseFiles, Found
+from federated.data.folders.families import FAMILIES, CaseFiles, Listing
 from federated.data.folders.phantom import write_phantom
 from federated.data.folders.picture_file import as_stored
 from federated.data.folders.prepared_case import prepare_case
@@ -112,7 +112,7 @@ class TestAMaskThatDoesNotSayHowItLies:
         case = family.find(tmp_path).cases[0]
         photograph = np.asarray(Image.open(case.images[0]))
         self.save(case.images[0], photograph, 3)
-        table = folder_tables(family, {"a": Found((case,), ())})["a"]
+        table = folder_tables(family, {"a": Listing((case,), ())})["a"]
         assert "nobody can tell" in table["unreadable"][0]
         with pytest.raises(ConsiliumError, match="nobody can tell"):
             prepare_case(family, case)

@@ -21,10 +21,10 @@ def test_the_spread_counts_every_site_alike_and_leaves_out_those_without_a_value
         },
         dataset_info("adrenalmnist3d"),
     )
-    accuracy = evaluation.spread["test"]["accuracy"]
+    accuracy = evaluation.site_spread["test"]["accuracy"]
     assert accuracy == pytest.approx({"worst": 0.5, "mean": 0.75, "sd": np.std([1, 0.5, 0.75])})
-    assert evaluation.spread["test"]["auc"]["worst"] == 0.5
-    assert evaluation.spread["test"]["auc"]["mean"] == 0.75
+    assert evaluation.site_spread["test"]["auc"]["worst"] == 0.5
+    assert evaluation.site_spread["test"]["auc"]["mean"] == 0.75
     assert evaluation.confusion["test"] == [[7, 1], [1, 3]]
     assert evaluation.classes_absent == {"val": (), "test": ()}
     assert evaluation.absent_at["c"]["test"] == ("hyperplasia",)

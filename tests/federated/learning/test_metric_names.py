@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from federated.learning import CLASSIFICATION, SEGMENTATION, told
+from federated.learning import CLASSIFICATION, SEGMENTATION, metrics_in
 from federated.learning.classification_metrics import classification_metrics
 from federated.learning.segmentation_metrics import NAMES
 
@@ -18,6 +18,6 @@ def test_models_are_judged_by_the_first():
 
 
 def test_what_both_tasks_have_is_told_last():
-    assert told("round") == ("auc", "accuracy", "dice", "hd95", "loss")
-    assert told("csv")[0] == "auc"
-    assert told("csv")[-1] == "loss"
+    assert metrics_in("round") == ("auc", "accuracy", "dice", "hd95", "loss")
+    assert metrics_in("csv")[0] == "auc"
+    assert metrics_in("csv")[-1] == "loss"

@@ -80,7 +80,7 @@ def test_patients_count_alike_and_sites_are_spread():
     assert evaluation.overall["test"]["dice_vessel"] == evaluation.overall["test"]["dice"]
     assert evaluation.per_site["c"]["test"]["dice"] is None
     assert evaluation.per_site["c"]["test"]["loss"] is None
-    assert evaluation.spread["test"]["dice"]["worst"] == pytest.approx(0.675)
+    assert evaluation.site_spread["test"]["dice"]["worst"] == pytest.approx(0.675)
     assert evaluation.confusion == {}
 
 

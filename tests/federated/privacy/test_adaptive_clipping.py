@@ -170,14 +170,14 @@ class TestSiteLevel:
         assert np.mean(long) == pytest.approx(-0.5, abs=1.3)
 
     def test_the_norm_follows_the_share_of_sites(self):
-        assert self.ADAPTIVE.agreed_clip() == 2.0
+        assert self.ADAPTIVE.initial_clip() == 2.0
         for share, exponent in ((0.5, -0.2 * 0.5), (-0.5, 0.2 * 0.5)):
             expected = pytest.approx(2 * np.exp(exponent))
             assert self.ADAPTIVE.next_clip(2.0, {BELOW_CLIP: share}) == expected
 
     def test_without_adaptation_nothing_is_counted(self):
         fixed = SiteLevel(clip=2.0, noise_multiplier=1.5)
-        assert fixed.agreed_clip() is None
+        assert fixed.initial_clip() is None
         assert self.sent(np.ones(4, np.float32), privacy=fixed)[1] == {}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from federated.compression import Agreed, NoCompression, SharedMask
+from federated.compression import CompressionContext, NoCompression, SharedMask
 from federated.errors import ConsiliumError
 from federated.privacy import DistributedSiteLevel
 from federated.privacy.accounting import Release, epsilon
@@ -53,7 +53,7 @@ def test_rounding_stays_within_its_bound_and_has_the_mean_of_what_it_rounds():
     grid = fit_grid(1.0, 1.0, 16, 50, 4)
     coarse = type(grid)(step=0.5, clip=2.0, norm=norm_after_rounding(2.0, 50), sigma=1e-3)
     random, values = SecretRandom(KEY), np.full(50, 0.1)
-    rounded = np.array([coarse.levels(values, random) for _ in range(4000)])
+    rounded = np.array([coarse.quantise(values, random) for _ in range(4000)])
     assert np.linalg.norm(rounded, axis=1).max() <= coarse.norm
     # 0.1 is a fifth of a level; trying again takes some of it away.
     assert 0.15 < rounded.mean() < 0.2
@@ -69,8 +69,8 @@ def test_a_grid_has_room_for_every_level_and_noise_enough(length, noise_multipli
     assert noise_multiplier * 0.999_99 < found < noise_multiplier * 1.01
     assert grid.step * grid.clip == pytest.approx(0.7)
     random = SecretRandom(KEY)
-    levels = grid.levels(np.full(length, 100.0), random)
-    assert np.abs(levels).max() < 2**15
+    quantised = grid.quantise(np.full(length, 100.0), random)
+    assert np.abs(quantised).max() < 2**15
 
 
 def test_too_few_bits_are_refused_with_the_reason():
@@ -105,7 +105,7 @@ class TestSum:
         release = privacy.plan(100, 7, 16, 20)
         count = compression.count(self.LENGTH)
         grid = privacy.grid(release, self.SITES, self.BITS, count)
-        agreed = Agreed(0, 1, (self.LENGTH,), {}, grid.step)
+        context = CompressionContext(0, 1, (self.LENGTH,), {}, grid.step)
         total = np.zeros(count)
         kept = {}
         for site in range(self.SITES):
@@ -113,13 +113,13 @@ class TestSum:
             sent, kept = compression.compress(
                 ModelUpdate(f"site-{site}", 1, 100, update),
                 1 / self.SITES,
-                agreed,
+                context,
                 {},
-                lambda values, random=random: grid.levels(values, random),
+                lambda values, random=random: grid.quantise(values, random),
             )
             total += sent.numbers
-        mean, _ = compression.expand(total, 1.0, agreed)
-        return mean, kept, agreed
+        mean, _ = compression.expand(total, 1.0, context)
+        return mean, kept, context
 
     def test_the_mean_has_the_clipped_update_and_the_noise_of_one(self):
         update = np.full(self.LENGTH, 1.0, np.float32)
@@ -144,8 +144,8 @@ class TestSum:
         update = np.full(self.LENGTH, 1e-4, np.float32)
         privacy = DistributedSiteLevel(clip=3.0, noise_multiplier=0.5)
         compression = SharedMask(density=0.1, bits=self.BITS)
-        mean, kept, agreed = self.rounds(privacy, update, compression)
-        positions = compression.positions(agreed)
+        mean, kept, context = self.rounds(privacy, update, compression)
+        positions = compression.positions(context)
         expected = update.copy()
         expected[positions] = 0
         np.testing.assert_allclose(kept["residual"], expected, atol=1e-10)

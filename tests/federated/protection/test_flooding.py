@@ -18,7 +18,7 @@ seal = pytest.importorskip("tenseal.sealapi")
 
 # So coarse that a double holds every digit of what is decrypted: without noise, nothing hides it.
 COARSE = CKKS(statistical_security=30, precision=1.0, largest=1.0)
-COHORT = Cohort(asked=3, sites=3, rounds=2, bits=None)
+COHORT = Cohort(selected=3, sites=3, rounds=2, bits=None)
 DEGREE = 2048
 
 
@@ -40,7 +40,7 @@ def one_round(key, seed):
     """What the coordinator has of a round: its own sum, and the numbers that a site opened."""
     running = COARSE.open_sum(DEGREE, 1, key.public)
     rng = np.random.default_rng(seed)
-    for number in range(COHORT.asked):
+    for number in range(COHORT.selected):
         values = (rng.uniform(-0.1, 0.1, DEGREE) / 3).astype(np.float32)
         update = CompressedUpdate(f"site-{number}", 1, 10, 1 / 3, DEGREE, values)
         COARSE.add(running, COARSE.protect(update, key))
@@ -115,7 +115,7 @@ class TestKeyRecovery:
         found = recovered_key([total], [mean], parameters)
         assert np.mean(found == words(key.key.save, DEGREE)) < 0.01
         left = np.std(opened, axis=0, ddof=1).mean() * 2.0**parameters.plain_bits
-        assert left / sqrt(flooding.openings) > 2**15 * NOISE_BOUND * COHORT.asked
+        assert left / sqrt(flooding.openings) > 2**15 * NOISE_BOUND * COHORT.selected
 
 
 def test_what_is_added_is_as_wide_as_the_bound_asks_for(key, monkeypatch):

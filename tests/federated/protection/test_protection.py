@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow
 import pytest
 
-from federated.compression.quantize import largest_level
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.protection import CKKS, Cohort, PackedBFV, Plain
 from federated.protection.base import SUM
@@ -34,9 +34,9 @@ def update(numbers, site="site-0", weight=0.1, round_number=1, positions=None, l
     return CompressedUpdate(site, round_number, 10, weight, length, numbers, positions)
 
 
-def levels(sites, length, bits=8):
+def quantised(sites, length, bits=8):
     """As large as they can be, all of one sign in places: the worst case for the head room."""
-    most = largest_level(bits)
+    most = largest_quantised(bits)
     drawn = RNG.integers(-most, most + 1, (sites, length)).astype(np.int32)
     drawn[:, : length // 4], drawn[:, -length // 4 :] = most, -most
     return drawn
@@ -82,7 +82,7 @@ class TestPlain:
             assert Plain().protect(update(numbers)).body.nbytes == size
 
     def test_sums_of_levels_are_exact_beyond_one_byte(self):
-        drawn = levels(200, 40)
+        drawn = quantised(200, 40)
         numbers, _ = summed(Plain(), [update(one) for one in drawn])
         np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
 
@@ -98,19 +98,19 @@ class TestPlain:
 class TestPackedBFV:
     @pytest.mark.parametrize(("sites", "bits"), [(3, 2), (10, 8), (128, 8), (20, 16)])
     def test_sums_are_exact_at_the_largest_levels(self, sites, bits):
-        drawn = levels(sites, 3000, bits)
+        drawn = quantised(sites, 3000, bits)
         key = key_for(PackedBFV(), 3000, sites, bits)
         numbers, _ = summed(PackedBFV(), [update(one) for one in drawn], key)
         np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
 
     def test_a_dense_update_is_smaller_than_the_plain_one(self):
-        drawn = levels(1, 100_000)[0]
+        drawn = quantised(1, 100_000)[0]
         key = key_for(PackedBFV(), len(drawn), 128)
         payload = PackedBFV().protect(update(drawn), key)
         assert payload.body.nbytes < 3 * len(drawn)
 
     def test_a_sum_over_those_who_arrived_is_as_good(self):
-        drawn = levels(3, 500)
+        drawn = quantised(3, 500)
         key = key_for(PackedBFV(), 500, 100)
         numbers, total = summed(PackedBFV(), [update(v, weight=0.01) for v in drawn], key)
         np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
@@ -118,7 +118,7 @@ class TestPackedBFV:
 
     def test_packing_takes_apart_what_it_put_together(self):
         base, digits = 2 * 5 * 127 + 1, 4
-        drawn = levels(5, 77)
+        drawn = quantised(5, 77)
         slots = sum(pack(one, base, digits) for one in drawn)
         np.testing.assert_array_equal(unpack(slots, base, digits)[:77], drawn.sum(axis=0))
 
@@ -152,7 +152,7 @@ class TestCKKS:
 
     @pytest.mark.parametrize(("sites", "bits"), [(3, 2), (10, 8), (128, 8), (20, 16)])
     def test_sums_of_levels_are_exact_at_the_largest_levels(self, sites, bits):
-        drawn = levels(sites, 3000, bits)
+        drawn = quantised(sites, 3000, bits)
         key = key_for(CKKS(), 3000, sites, bits)
         numbers, _ = summed(CKKS(), [update(one) for one in drawn], key)
         np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
@@ -173,7 +173,7 @@ class TestCKKS:
         """The bytes up of ``ResNet-18`` 3D, 33 140 802 values, in docs/results.md."""
         sent = 331_408
         key = key_for(CKKS(), sent, 10, 8)
-        payload = CKKS().protect(update(levels(1, sent)[0]), key)
+        payload = CKKS().protect(update(quantised(1, sent)[0]), key)
         assert payload.body.nbytes < 0.01 * 4 * 33_140_802
 
     def test_a_sum_longer_than_the_noise_is_made_for_is_not_opened(self):
@@ -193,7 +193,7 @@ class TestCKKS:
 class TestRefusals:
     def sent(self, protection, **changes):
         key = key_for(protection, 600, 2)
-        payload = protection.protect(update(levels(1, 600)[0]), key)
+        payload = protection.protect(update(quantised(1, 600)[0]), key)
         return key, dataclasses.replace(payload, **changes)
 
     def add(self, protection, key, payload):
@@ -233,7 +233,7 @@ class TestRefusals:
     def test_a_ciphertext_of_other_parameters(self, protection):
         key, payload = self.sent(protection)
         other = key_for(protection, 100_000, 2, 8)
-        forged = protection.protect(update(levels(1, 600)[0]), other)
+        forged = protection.protect(update(quantised(1, 600)[0]), other)
         forged = dataclasses.replace(forged, context=payload.context)
         if other.public.parameters == key.public.parameters:
             pytest.skip("one set of parameters for both lengths")
@@ -316,7 +316,7 @@ def test_a_frame_that_asks_for_a_large_window_is_refused():
 @KEYED
 def test_a_payload_with_a_zip_bomb_for_a_ciphertext_is_refused(protection):
     key = key_for(protection, 600, 2)
-    payload = protection.protect(update(levels(1, 600)[0]), key)
+    payload = protection.protect(update(quantised(1, 600)[0]), key)
     forged = dataclasses.replace(payload, body=join([bomb(bytes(8 << 20), ZLIB)]))
     with pytest.raises(ConsiliumError, match=r"payload of site-0 in round 1 is damaged.*more than"):
         protection.add(protection.open_sum(600, 1, key.public), forged)

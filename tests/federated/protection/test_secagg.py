@@ -21,7 +21,7 @@ from federated.protection.secagg.protocol import (
     Share,
     advertise,
     answer,
-    mask_levels,
+    mask_update,
     share,
     unmask,
 )
@@ -53,32 +53,32 @@ def only(sealed, sharing):
     return {sender: message for sender, message in sealed.items() if sender in sharing}
 
 
-def aggregate(now, secrets, advertised, sealed, levels, sharing, arrived, answering):
-    total = sum(mask_levels(levels[s], secrets[s], advertised, sharing, now) for s in arrived)
-    missing = [site for site in sharing if site not in arrived]
+def aggregate(now, secrets, advertised, sealed, quantised, sharing, responded, answering):
+    total = sum(mask_update(quantised[s], secrets[s], advertised, sharing, now) for s in responded)
+    missing = [site for site in sharing if site not in responded]
     answers = {
         site: answer(
-            secrets[site], only(sealed[site], sharing), advertised, arrived, missing, None, now
+            secrets[site], only(sealed[site], sharing), advertised, responded, missing, None, now
         )
         for site in answering
     }
-    return unmask(total, answers, advertised, arrived, missing, now)
+    return unmask(total, answers, advertised, responded, missing, now)
 
 
 STATES = ("before sharing", "before sending", "before answering", "stays")
 
 
-def draw_levels(sites=SITES, length=20):
+def draw_quantised(sites=SITES, length=20):
     return {site: RNG.integers(-127, 128, length).astype(np.int32) for site in sites}
 
 
-def enough(now, sharing, arrived, answering):
-    """Whether each site has enough holders left, and each who answers enough who arrived."""
+def enough(now, sharing, responded, answering):
+    """Whether each site has enough holders left, and each who answers enough who responded."""
     # The masks of a site that is gone matter where a neighbour has added them.
-    concerned = [s for s in sharing if s in arrived or set(now.neighbours[s]) & set(arrived)]
+    concerned = [s for s in sharing if s in responded or set(now.neighbours[s]) & set(responded)]
     holders = [sum(h in answering for h in now.holders(site)) for site in concerned]
-    near = [sum(h in arrived for h in now.holders(site)) for site in answering]
-    connected = len(parts(now.neighbours, arrived)) == 1
+    near = [sum(h in responded for h in now.holders(site)) for site in answering]
+    connected = len(parts(now.neighbours, responded)) == 1
     return connected and min(holders) >= now.threshold and min(near, default=0) >= now.threshold
 
 
@@ -86,7 +86,7 @@ def enough(now, sharing, arrived, answering):
 def test_the_sum_is_exact_for_every_pattern_of_dropouts(degree):
     """Each of six sites drops out at one of three moments or stays; the threshold is four."""
     now, secrets, advertised = begin(threshold=4 if degree == 5 else 2, degree=degree)
-    sealed, levels = exchange(now, secrets, advertised), draw_levels()
+    sealed, quantised = exchange(now, secrets, advertised), draw_quantised()
     exact = refused = 0
     for number, pattern in enumerate(product(STATES, repeat=6)):
         staying = pattern.count("stays")
@@ -94,14 +94,14 @@ def test_the_sum_is_exact_for_every_pattern_of_dropouts(degree):
             continue  # all of those that must succeed, some of the others
         at = dict(zip(SITES, pattern, strict=True))
         sharing = [s for s in SITES if at[s] != "before sharing"]
-        arrived = [s for s in sharing if at[s] != "before sending"]
-        answering = [s for s in arrived if at[s] == "stays"]
-        given = (now, secrets, advertised, sealed, levels, sharing, arrived, answering)
-        if not arrived:
+        responded = [s for s in sharing if at[s] != "before sending"]
+        answering = [s for s in responded if at[s] == "stays"]
+        given = (now, secrets, advertised, sealed, quantised, sharing, responded, answering)
+        if not responded:
             continue
-        if enough(now, sharing, arrived, answering):
+        if enough(now, sharing, responded, answering):
             found = aggregate(*given)
-            np.testing.assert_array_equal(found, sum(levels[site] for site in arrived))
+            np.testing.assert_array_equal(found, sum(quantised[site] for site in responded))
             exact += 1
         else:
             said = r"missing: |fewer than the threshold|no longer mask"
@@ -119,19 +119,19 @@ def uniform_p(masked):
 
 def test_one_masked_vector_looks_uniform_and_an_unmasked_one_does_not():
     now, secrets, advertised = begin(number=3)
-    levels = draw_levels(length=50_000)["site-00"]
-    masked = mask_levels(levels, secrets["site-00"], advertised, SITES, now)
+    quantised = draw_quantised(length=50_000)["site-00"]
+    masked = mask_update(quantised, secrets["site-00"], advertised, SITES, now)
     assert masked.dtype == np.uint16
     assert uniform_p(masked) > 1e-4
-    assert uniform_p(levels.astype(np.int64).astype(np.uint16)) < 1e-100
+    assert uniform_p(quantised.astype(np.int64).astype(np.uint16)) < 1e-100
 
 
 def test_without_its_own_seed_known_to_the_coordinator_a_late_vector_stays_masked():
     """The masks with all neighbours removed, as for a site that was thought to have dropped out."""
     now, secrets, advertised = begin()
-    levels = draw_levels(length=20_000)["site-00"]
+    quantised = draw_quantised(length=20_000)["site-00"]
     alone = Round(now.run, now.number, {"site-00": ()}, 1, now.bits)
-    masked = mask_levels(levels, secrets["site-00"], advertised, ["site-00"], alone)
+    masked = mask_update(quantised, secrets["site-00"], advertised, ["site-00"], alone)
     assert uniform_p(masked) > 1e-4
 
 
@@ -160,9 +160,9 @@ class TestRefusals:
 
     def test_to_send_where_too_few_have_exchanged_keys(self):
         now, secrets, advertised, _ = self.stage()
-        levels = draw_levels()["site-00"]
+        quantised = draw_quantised()["site-00"]
         with pytest.raises(ConsiliumError, match=r"only 3 have exchanged keys .*threshold of 4"):
-            mask_levels(levels, secrets["site-00"], advertised, SITES[:3], now)
+            mask_update(quantised, secrets["site-00"], advertised, SITES[:3], now)
 
     @pytest.mark.parametrize("position", [0, 20, -1])
     def test_a_tampered_share(self, position):
@@ -187,15 +187,17 @@ class TestRefusals:
 
     def test_a_false_share_of_a_masking_key(self):
         now, secrets, advertised, sealed = self.stage()
-        arrived, levels = SITES[:-1], draw_levels()
-        total = sum(mask_levels(levels[s], secrets[s], advertised, SITES, now) for s in arrived)
+        responded, quantised = SITES[:-1], draw_quantised()
+        total = sum(
+            mask_update(quantised[s], secrets[s], advertised, SITES, now) for s in responded
+        )
         answers = {
-            site: answer(secrets[site], sealed[site], advertised, arrived, SITES[-1:], None, now)
-            for site in arrived
+            site: answer(secrets[site], sealed[site], advertised, responded, SITES[-1:], None, now)
+            for site in responded
         }
         answers["site-00"]["site-05"] = Share("masking", bytes(16))
         with pytest.raises(ConsiliumError, match="do not give the key that it advertised"):
-            unmask(total, answers, advertised, arrived, SITES[-1:], now)
+            unmask(total, answers, advertised, responded, SITES[-1:], now)
 
     def test_a_public_key_that_makes_the_secret_predictable(self):
         with pytest.raises(ConsiliumError, match="not usable"):
@@ -224,16 +226,18 @@ class TestSparseGraphs:
         sealed = exchange(now, secrets, advertised)
         circle = ring(now, self.NAMES)
         gone = [circle[0], circle[3]]
-        arrived = [site for site in self.NAMES if site not in gone]
+        responded = [site for site in self.NAMES if site not in gone]
         said = rf"{' and |'.join(sorted(circle[1:3]))}.* no longer mask with the other 8"
-        for site in arrived:
+        for site in responded:
             with pytest.raises(ConsiliumError, match=said):
-                answer(secrets[site], sealed[site], advertised, arrived, gone, None, now)
-        levels = draw_levels(self.NAMES)
-        masked = [mask_levels(levels[s], secrets[s], advertised, self.NAMES, now) for s in arrived]
+                answer(secrets[site], sealed[site], advertised, responded, gone, None, now)
+        quantised = draw_quantised(self.NAMES)
+        masked = [
+            mask_update(quantised[s], secrets[s], advertised, self.NAMES, now) for s in responded
+        ]
         total = sum(masked)
         with pytest.raises(ConsiliumError, match=said):
-            unmask(total, {}, advertised, arrived, gone, now)
+            unmask(total, {}, advertised, responded, gone, now)
 
     @given(
         count=st.integers(4, 16),
@@ -247,22 +251,27 @@ class TestSparseGraphs:
     ):
         rng = np.random.default_rng(seed)
         names = [f"s{number:02d}" for number in range(count)]
-        arrived = [name for name in names if rng.random() >= share_gone] or names[:1]
-        gone = [name for name in names if name not in arrived]
+        responded = [name for name in names if rng.random() >= share_gone] or names[:1]
+        gone = [name for name in names if name not in responded]
         now = Round("run", seed, draw_graph(names, 2 * half, seed, 1), 1, 16)
-        own, public = advertise(arrived[0])
+        own, public = advertise(responded[0])
         told = dict.fromkeys(names, public)
         apart = not networkx.is_connected(
             networkx.Graph(
-                [(one, peer) for one in arrived for peer in now.neighbours[one] if peer in arrived]
-                + [(one, one) for one in arrived]
+                [
+                    (one, peer)
+                    for one in responded
+                    for peer in now.neighbours[one]
+                    if peer in responded
+                ]
+                + [(one, one) for one in responded]
             )
         )
         if apart:
             with pytest.raises(ConsiliumError, match="no longer mask"):
-                answer(own, {}, told, arrived, gone, None, now)
+                answer(own, {}, told, responded, gone, None, now)
         else:
-            assert answer(own, {}, told, arrived, gone, None, now) == {}
+            assert answer(own, {}, told, responded, gone, None, now) == {}
 
     def test_a_name_that_advertised_no_keys_is_not_in_a_sum(self):
         now, secrets, advertised = begin()
@@ -327,27 +336,27 @@ class TestBounds:
 class TestFewestSites:
     """The audit's finding H5 E: the "sum" of one site is its update."""
 
-    ASKED = ("site-00", "site-01", "site-02", "site-03")
+    SELECTED = ("site-00", "site-01", "site-02", "site-03")
 
     @pytest.mark.parametrize("protection", [SecAggPlus(), CKKS(), PackedBFV()])
     @pytest.mark.parametrize(
-        ("arrived", "said"),
+        ("responded", "said"),
         [
             (["site-00"], r"is of 1 of 4 sites.*min_sites=3.*missing: site-01"),
             (["site-00", "site-01"], r"is of 2 of 4 sites"),
             (["site-00", "site-01", "site-00"], "a site in it more than once"),
-            (["site-00", "site-01", "ghost"], "has ghost in it, not asked in this round"),
+            (["site-00", "site-01", "ghost"], "has ghost in it, not selected in this round"),
             (["site-01", "site-02", "site-03"], "does not have site-00 itself in it"),
         ],
     )
-    def test_a_site_helps_to_open_no_sum_of_too_few_or_of_others(self, protection, arrived, said):
+    def test_a_site_helps_to_open_no_sum_of_too_few_or_of_others(self, protection, responded, said):
         with pytest.raises(ConsiliumError, match=said):
-            protection.refuse_too_few("site-00", 1, self.ASKED, arrived)
+            protection.refuse_too_few("site-00", 1, self.SELECTED, responded)
 
     def test_three_are_enough_and_two_where_that_is_asked_for(self):
-        three = SecAggPlus().refuse_too_few("site-00", 1, self.ASKED, self.ASKED[:3])
-        assert three == frozenset(self.ASKED[:3])
-        two = PackedBFV(min_sites=2).refuse_too_few("site-00", 1, self.ASKED, self.ASKED[:2])
+        three = SecAggPlus().refuse_too_few("site-00", 1, self.SELECTED, self.SELECTED[:3])
+        assert three == frozenset(self.SELECTED[:3])
+        two = PackedBFV(min_sites=2).refuse_too_few("site-00", 1, self.SELECTED, self.SELECTED[:2])
         assert len(two) == 2
         with pytest.raises(ValueError, match="greater than or equal to 2"):
             SecAggPlus(min_sites=1)

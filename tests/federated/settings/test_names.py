@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from federated.configuration.load import load_experiment
-from federated.data.deal import deal
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
 from federated.data.partition import Partition, read_partition, write_partition
+from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder, latest_run, reopen_run
 from federated.settings.names import refuse_name, refuse_site_name
@@ -56,7 +56,7 @@ def test_a_table_cannot_name_a_site_out_of_the_runs_folder(tmp_path):
             writer.writerow({"lesion_id": image, "image_id": image, "dataset": site})
     settings = SitesSettings(count=2, partition="natural", min_cases=1)
     with pytest.raises(ConsiliumError, match=rf"'a/../../x' cannot be.*table.*{images[7]}"):
-        deal(read_folder(folder, "skin"), settings, seed=0)
+        partition_dataset(read_folder(folder, "skin"), settings, seed=0)
 
 
 def test_a_partitions_file_cannot_either(tmp_path):

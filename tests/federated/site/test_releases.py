@@ -22,7 +22,7 @@ SOURCES = Sources(
 )
 PARTS = {"update": b"\x00\n\xff" * 9, "memory": b"", "more": b"line\nline"}
 OTHERS = {
-    "kind": "levels",
+    "kind": "quantised",
     "run": "another",
     "site": "site-01",
     "round_number": 4,
@@ -67,11 +67,11 @@ class TestStore:
         assert store.once(SOURCES, lambda: PARTS) == PARTS
 
     def test_rounds_before_are_not_kept_and_those_of_the_round_are(self, store):
-        levels = replace(SOURCES, kind="levels")
-        for sources in (SOURCES, levels, replace(SOURCES, round_number=9)):
+        quantised = replace(SOURCES, kind="quantised")
+        for sources in (SOURCES, quantised, replace(SOURCES, round_number=9)):
             store.once(sources, lambda: PARTS)
         assert stored(store).name == "round-009.update.release"
-        store.once(replace(levels, round_number=9), lambda: PARTS)
+        store.once(replace(quantised, round_number=9), lambda: PARTS)
         assert len(list(store.place.glob("*.release"))) == 2
         store.once(replace(SOURCES, round_number=1000), lambda: PARTS)
         assert stored(store).name == "round-1000.update.release"

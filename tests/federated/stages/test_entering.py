@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from federated.configuration.load import load_experiment
-from federated.data.deal import deal
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
+from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.inference.evaluation import evaluate_file
@@ -24,7 +24,7 @@ from federated.privacy.patients import most_of_one
 from federated.privacy.spending import EVALUATION, NO_MECHANISM
 from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder, new_run
-from federated.run.prepared import write_dealt
+from federated.run.prepared import write_prepared_partition
 from federated.site.holder import held_cases, holder_ledger
 from federated.stages.begin import write_initial_state
 from federated.stages.entering import training_records
@@ -59,8 +59,10 @@ def begin(tmp_path, write_npz, monkeypatch):
         folder = new_run(Path("runs"), experiment)
         located = locate(experiment.data)
         dataset = load(located, experiment.data)
-        partition = leave_out(deal(dataset, experiment.sites, experiment.seed), dropped or {})
-        write_dealt(folder.partition_path, experiment, located, dataset, partition)
+        partition = leave_out(
+            partition_dataset(dataset, experiment.sites, experiment.seed), dropped or {}
+        )
+        write_prepared_partition(folder.partition_path, experiment, located, dataset, partition)
         folder.write_inputs(experiment, located, ())
         worker_context.cache_clear()
         if experiment.privacy.unit:
@@ -232,7 +234,9 @@ def test_scores_of_a_model_file_are_entered(begin, tmp_path):
     dataset = load(located, experiment.data)
     prepared = PreparedFolder(tmp_path / "prepared")
     prepared.store_dataset(located)
-    write_dealt(prepared.partition_path, experiment, located, dataset, folder.partition())
+    write_prepared_partition(
+        prepared.partition_path, experiment, located, dataset, folder.partition()
+    )
     report = {"failures": [], "excluded_sites": [], "on_failure": "abort", "dropped_cases": {}}
     write_json(prepared.root / "validation.json", report)
     header = model_header(experiment, dataset.info, located.source)
@@ -266,8 +270,8 @@ def test_a_site_that_joins_is_entered_before_it_trains(begin):
     experiment = federation.experiment()
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    one = deal(dataset, experiment.sites, experiment.seed)
-    write_dealt(folder.partition_path, experiment, located, dataset, one)
+    one = partition_dataset(dataset, experiment.sites, experiment.seed)
+    write_prepared_partition(folder.partition_path, experiment, located, dataset, one)
     folder.write_inputs(experiment, located, ())
     ledger_of(federation).set_budget(Budget("record", 8.0, 1e-3))
     with pytest.raises(ConsiliumError, match="would make it inf"):

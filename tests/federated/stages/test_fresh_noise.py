@@ -208,9 +208,9 @@ class TestStyles:
 
 
 class TestLevels:
-    """Where the noise is in the sum, the levels are what is released."""
+    """Where the noise is in the sum, the quantised values are what is released."""
 
-    def levels(self, folder: RunFolder, weight: float = 1 / 3) -> np.ndarray:
+    def quantise(self, folder: RunFolder, weight: float = 1 / 3) -> np.ndarray:
         worker_context.cache_clear()
         compress_site(folder.root, SITE, 1, weight)
         return read_compressed(folder.site_path(1, SITE, "compressed")).numbers
@@ -219,31 +219,31 @@ class TestLevels:
         folder = begin(*DISTRIBUTED)
         sent(folder)
         assert entries(folder) == 0
-        first = self.levels(folder)
-        np.testing.assert_array_equal(self.levels(folder), first)
+        first = self.quantised(folder)
+        np.testing.assert_array_equal(self.quantised(folder), first)
         assert entries(folder) == 1
 
     @pytest.mark.parametrize("change", ["other_rate", "other_data", "other_plan", "other_code"])
     def test_other_levels_have_noise_of_their_own(self, change, write_npz, monkeypatch):
         folder = begin(*DISTRIBUTED)
         sent(folder)
-        first = self.levels(folder)
+        first = self.quantised(folder)
         CHANGES[change](folder, write_npz, monkeypatch)
         # Compressed again without training: the update that lies there is no part of the release.
-        assert unrelated(first, self.levels(folder))
+        assert unrelated(first, self.quantised(folder))
         assert entries(folder) == 2
 
     def test_another_weight_is_another_release(self):
         folder = begin(*DISTRIBUTED)
         sent(folder)
-        assert unrelated(self.levels(folder), self.levels(folder, weight=1 / 4))
+        assert unrelated(self.quantised(folder), self.quantised(folder, weight=1 / 4))
         assert entries(folder) == 2
 
     def test_an_attempt_at_a_round_that_begins_anew_has_levels_of_its_own(self):
-        """Its sum may be of other sites: two sums with the same levels would give away a third."""
+        """Its sum may be of other sites: two sums with the same values would give away a third."""
         folder = begin(*DISTRIBUTED)
         sent(folder)
-        first = self.levels(folder)
+        first = self.quantised(folder)
         sent(folder)
-        assert unrelated(first, self.levels(folder))
+        assert unrelated(first, self.quantised(folder))
         assert entries(folder) == 2

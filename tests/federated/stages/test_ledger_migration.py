@@ -10,16 +10,16 @@ import pytest
 import federated.stages.ledger_migration
 from federated.configuration.cases import experiment_cases
 from federated.configuration.load import load_experiment
-from federated.data.deal import deal
 from federated.data.load import load, locate
 from federated.data.partition import leave_out
+from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.privacy import old_ledger
 from federated.privacy.accounting import Release, epsilon
 from federated.privacy.composition import spent
 from federated.privacy.ledger import ledger_root
-from federated.run.prepared import write_dealt
+from federated.run.prepared import write_prepared_partition
 from federated.site.holder import holder_ledger
 from federated.stages.ledger_migration import take_over
 
@@ -63,7 +63,7 @@ def data(project):
 
 def dealt(data, seed=0):
     experiment, _, dataset = data
-    return deal(dataset, experiment.sites, seed)
+    return partition_dataset(dataset, experiment.sites, seed)
 
 
 def name_of(data, partition, site="site-00"):
@@ -91,7 +91,7 @@ def test_entries_are_matched_with_their_records_by_the_name_of_their_file(data):
     own, other = dealt(data), dealt(data, seed=3)
     case = own.sites["site-01"]["train"][0]
     less = leave_out(own, {"site-01": {"train": [case]}})
-    write_dealt(Path("runs/tiny/r1/partition.json"), data[0], data[1], data[2], less)
+    write_prepared_partition(Path("runs/tiny/r1/partition.json"), data[0], data[1], data[2], less)
     paths = [
         write_old(name_of(data, own), [OLD, OLD]),
         write_old(name_of(data, other, "site-02"), [OLD]),

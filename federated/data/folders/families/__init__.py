@@ -3,7 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from federated.data.folders.families.base import CaseFiles, Family, Found
+from federated.data.folders.families.base import CaseFiles, Family, Listing
 
 
 def _found() -> dict[str, Family]:
@@ -19,4 +19,4 @@ def _found() -> dict[str, Family]:
 
 FAMILIES = _found()
 
-__all__ = ["FAMILIES", "CaseFiles", "Family", "Found"]
+__all__ = ["FAMILIES", "CaseFiles", "Family", "Listing"]

@@ -51,7 +51,7 @@ class CaseNames:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """The cases of a folder, by name, and the files and folders that belong to none of them.
 
     Every file is in a case or a stray, but for those that are expected beside the cases (tables,
@@ -59,7 +59,7 @@ class Found:
     """
 
     cases: tuple[CaseFiles, ...]
-    strays: tuple[Path, ...]
+    unmatched: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Family:
     licence: str
     source: str
     layout: str
-    find: Callable[[Path], Found]
+    find: Callable[[Path], Listing]
     name_files: Callable[[int], CaseNames]
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
 
@@ -153,10 +153,10 @@ def pair(
     masks: Named,
     describe: Callable[[str], Source],
     beside: Sequence[str] = (),
-) -> Found:
+) -> Listing:
     """Cases from images and masks of the same names, and all else that lies in the folder.
 
-    A case has a file of each modality; where one is missing, the others are strays.
+    A case has a file of each modality; where one is missing, the others are unmatched.
 
     Args:
         images: for each modality, the files of each case.
@@ -178,5 +178,7 @@ def pair(
         )
     known = [path for files in (*images, masks) for paths in files.values() for path in paths]
     used = {path for case in cases for path in (*case.images, case.mask) if path}
-    strays = [path for path in known if path not in used]
-    return Found(tuple(cases), tuple(sorted([*strays, *left_over(family_folder, known, beside)])))
+    unmatched = [path for path in known if path not in used]
+    return Listing(
+        tuple(cases), tuple(sorted([*unmatched, *left_over(family_folder, known, beside)]))
+    )

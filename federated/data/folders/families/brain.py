@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from federated.data.folders.families.base import CaseNames, Family, Found, Source, pair
+from federated.data.folders.families.base import CaseNames, Family, Listing, Source, pair
 from federated.data.folders.families.file_names import VOLUMES, entries, named, same_text
 from federated.data.folders.families.side_table import read_side_table, whole_number
 
@@ -17,12 +17,12 @@ ENHANCING, CAVITY = 3, 4
 AFTER_TREATMENT = re.compile(r"BraTS-GLI-\d{5}-[1-9]\d{2}")
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Listing:
     """``NAME/NAME-t1n.nii.gz``, ``-t1c``, ``-t2w``, ``-t2f``, and ``NAME/NAME-seg.nii.gz``.
 
     ``BraTS-GLI-NNNNN-TTT`` is the time point TTT of a patient. Institutions are those of FeTS'
     ``partitioning_1.csv`` where it lies beside the cases. A case that lacks a modality is none, and
-    its files are strays, and so is a folder without any.
+    its files are unmatched, and so is a folder without any.
 
     Raises:
         ConsiliumError: as :func:`pair`, or the table of institutions cannot be used.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from federated.data.folders.families.base import CaseNames, Family, Found, Source, pair
+from federated.data.folders.families.base import CaseNames, Family, Listing, Source, pair
 from federated.data.folders.families.file_names import VOLUMES, entries, named
 
 # Of the 200 labelled volumes at hand (31 to 43, 40 to 59, 24 to 47 voxels) some are larger, but in
@@ -10,7 +10,7 @@ from federated.data.folders.families.file_names import VOLUMES, entries, named
 SHAPE = (40, 56, 40)
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Listing:
     """``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``; each name is another patient.
 
     ``dataset.json`` of the Decathlon may lie beside them.

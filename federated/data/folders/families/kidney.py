@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from federated.data.folders.families.base import CaseNames, Family, Found, Source, pair
+from federated.data.folders.families.base import CaseNames, Family, Listing, Source, pair
 from federated.data.folders.families.file_names import VOLUMES, entries, named, same_text
 
 # Beside the cases: the challenge's table of patients, and in a case each annotator's own masks.
 BESIDE = ("*.json", "*.csv", "case_*/instances")
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Listing:
     """``case_NNNNN/imaging.nii.gz`` and ``case_NNNNN/segmentation.nii.gz``.
 
     A case's folder that has neither is a stray. The challenge's tables may lie beside them, and

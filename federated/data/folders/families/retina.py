@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from federated.data.folders.families.base import CaseNames, Family, Found, Source, pair
+from federated.data.folders.families.base import CaseNames, Family, Listing, Source, pair
 from federated.data.folders.families.file_names import PICTURES, Named, entries, named
 
 DRIVE, CHASE = "drive", "chasedb1"
@@ -13,7 +13,7 @@ HALVES = ("_training", "_test")
 BESIDE = ("drive/mask", "drive/2nd_manual", "chasedb1/image_*_2ndho.png", "chasedb1/*.docx")
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Listing:
     """``drive/images`` with ``drive/1st_manual``, and ``chasedb1/Image_NNL.jpg`` beside its mask.
 
     The two eyes of a CHASE_DB1 patient are one patient; each data set is a site. The masks of a

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from federated.data.folders.families.base import CaseNames, Family, Found, Source, pair
+from federated.data.folders.families.base import CaseNames, Family, Listing, Source, pair
 from federated.data.folders.families.file_names import PICTURES, entries, named
 from federated.data.folders.families.side_table import SideTable, read_side_table
 
@@ -11,7 +11,7 @@ METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata")
 BESIDE = ("ham10000_metadata*", "*.csv")
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Listing:
     """``images/NAME.jpg`` and ``masks/NAME_segmentation.png``.
 
     Where HAM10000's metadata lie beside them, images of one lesion stay together, and the source

@@ -1,4 +1,4 @@
-"""Strategies side by side: cells of one label and one seed, and the runs that are theirs."""
+"""Strategies side by side: the grid of runs, one for each label and seed."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LABEL = re.compile(r"(?P<name>[a-z]+)(?P<settings>(:[a-z_0-9]+=[^:+]+)*)(?P<vari
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One run of a comparison: a label such as ``fedprox:mu=0.1+tl``, and a seed."""
 
     label: str
@@ -27,10 +27,10 @@ class Cell:
     overrides: tuple[str, ...]
 
 
-def cells(
+def planned_runs(
     experiment: str, labels: Sequence[str], seeds: int, overrides: Sequence[str], params: Path
-) -> list[Cell]:
-    """All cells, seed by seed, so that what is done at any moment can be compared in pairs.
+) -> list[PlannedRun]:
+    """All runs, seed by seed, so that what is done at any moment can be compared in pairs.
 
     A label is a strategy's name, with ``:key=value`` for its own settings, ``+tl`` for transfer
     learning from the backbone that params.yaml names for the experiment, and ``+NAME`` for an entry
@@ -40,7 +40,7 @@ def cells(
         experiment: a name under ``experiments`` of ``params``.
         labels: one a strategy.
         seeds: how many, at least 1.
-        overrides: ``section.key=value`` items of all cells.
+        overrides: ``section.key=value`` items of all runs.
         params: the parameter file.
 
     Raises:
@@ -54,7 +54,7 @@ def cells(
         for label in labels:
             items = (*overrides, *_label_overrides(experiment, label, params))
             seed = load_experiment(experiment, items, params).seed + number
-            result.append(Cell(label, seed, (*items, f"seed={seed}")))
+            result.append(PlannedRun(label, seed, (*items, f"seed={seed}")))
     return result
 
 

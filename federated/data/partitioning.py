@@ -7,7 +7,7 @@ import numpy as np
 
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
-from federated.data.partition import Partition, class_counts, partition_cases
+from federated.data.partition import Partition, class_counts, partition_labels
 from federated.errors import ConsiliumError
 from federated.settings.names import refuse_site_name
 from federated.settings.sections import SitesSettings
@@ -17,7 +17,7 @@ AnyDataset = Dataset | FolderDataset
 Held = Mapping[Split, Sequence[int]]
 
 
-def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
+def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
     Of a folder's cases, all of one patient go to one site; ``natural`` sites are those that the
@@ -30,7 +30,7 @@ def deal(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
             data have none or others.
     """
     if isinstance(dataset, Dataset):
-        return partition_cases(dataset.labels, settings, seed)
+        return partition_labels(dataset.labels, settings, seed)
     if settings.partition == "natural":
         return _natural(dataset, settings, seed)
     everyone: Held = {split: range(len(dataset.cases[split])) for split in SPLITS}
@@ -46,7 +46,7 @@ def _by_patient(
     labels = {split: np.zeros(len(names[split]), np.int64) for split in SPLITS}
     even = len(labels["train"]) // settings.count
     floor = min(settings.min_cases, even) or settings.min_cases
-    dealt = partition_cases(labels, settings.model_copy(update={"min_cases": floor}), seed)
+    drawn = partition_labels(labels, settings.model_copy(update={"min_cases": floor}), seed)
 
     def cases(split: Split, chosen: Sequence[int]) -> tuple[int, ...]:
         patients = {names[split][index] for index in chosen}
@@ -54,9 +54,9 @@ def _by_patient(
 
     sites = {
         site: {split: cases(split, chosen) for split, chosen in splits.items()}
-        for site, splits in dealt.sites.items()
+        for site, splits in drawn.sites.items()
     }
-    return Partition(sites, dealt.draws, dealt.moved)
+    return Partition(sites, drawn.draws, drawn.moved)
 
 
 def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Partition:
