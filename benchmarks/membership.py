@@ -20,8 +20,8 @@ from rich.table import Table
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.data.cases import LabelledImages
+from federated.data.label_partition import partition_labels
 from federated.data.load import load, locate
-from federated.data.partition import partition_labels
 from federated.data.records import identities
 from federated.learning.classification import make_loss
 from federated.privacy import DPSGD, Private, SiteLevel

@@ -18,8 +18,8 @@ from federated.rounds.participation import select_sites, site_weights
 from federated.run.result import StageResult
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
+from federated.run.state_file import read_layout
 from federated.run.timing import Interval
-from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
 from federated.stages.checkpoint import forget_round
 from flows.progress import describe, listener

@@ -12,10 +12,11 @@ from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.provenance import git_commit
-from federated.run.folder import RunFolder, reopen_run
+from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
+from federated.run.runs import reopen_run
 from federated.run.selection import metric_value_of
-from federated.run.update_files import read_memory
+from federated.run.state_file import read_memory
 from federated.stages.join import WEIGHTS, Joined, joining_experiment
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy

@@ -20,12 +20,13 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.files import write_json
 from federated.provenance import git_commit
-from federated.run.folder import RunFolder, new_run, point_latest, reopen_run
+from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
+from federated.run.runs import new_run, point_latest, reopen_run
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
+from federated.run.state_file import read_state
 from federated.run.summary import RunFacts, summarise
-from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy

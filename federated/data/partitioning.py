@@ -7,7 +7,8 @@ import numpy as np
 
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
-from federated.data.partition import Partition, class_counts, partition_labels
+from federated.data.label_partition import partition_labels
+from federated.data.partition import Partition, class_counts
 from federated.errors import ConsiliumError
 from federated.settings.names import refuse_site_name
 from federated.settings.sections import SitesSettings

@@ -70,7 +70,7 @@ class PackedBFV(homomorphic.CiphertextSums):
 
         Raises:
             ConsiliumError: nothing is quantised, or no head room for their sum with the settings
-            given.
+                given.
         """
         sites, bits = cohort.selected, cohort.bits
         if bits is None:

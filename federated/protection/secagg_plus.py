@@ -34,7 +34,8 @@ from federated.protection.secagg.bounds import (
 )
 from federated.protection.secagg.graph import draw_graph
 from federated.protection.secagg.masks import WORDS, smallest_word
-from federated.protection.secagg.protocol import Advertised, Round, Secrets, mask_update
+from federated.protection.secagg.protocol import mask_update
+from federated.protection.secagg.round import Advertised, Round, Secrets
 from federated.update import CompressedUpdate, Payload
 
 

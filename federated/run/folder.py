@@ -9,25 +9,21 @@ protected; so it is open to its owner alone, whatever lies in it.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
-from uuid import uuid4
 
 from federated.configuration.experiment import Experiment
-from federated.configuration.load import read_experiment, resolve
+from federated.configuration.load import read_experiment
 from federated.data.dataset import LocatedFile
-from federated.data.partition import (
-    CaseCounts,
-    Partition,
+from federated.data.partition import CaseCounts, Partition
+from federated.data.partition_file import (
     read_case_counts,
     read_partition,
     read_partition_file,
     read_site_cases,
 )
 from federated.errors import ConsiliumError
-from federated.files import OTHERS, PRIVATE_FOLDER, make_folders, read_json, write_json
-from federated.privacy import Private
+from federated.files import make_folders, read_json, write_json
 from federated.settings.names import refuse_name
 
 # What a site keeps between rounds: its strategy's memory, its compression's.
@@ -263,95 +259,3 @@ def _checked(site: str) -> str:
 def memory_round(path: Path) -> int:
     """The round of a site's memory file."""
     return int(path.name.split(".")[0].removeprefix("round-"))
-
-
-def new_run(runs: Path, experiment: Experiment) -> RunFolder:
-    """Make the folder of a new run, with its configuration; its id begins with the time in UTC.
-
-    The folder is open to its owner alone.
-
-    Raises:
-        ConsiliumError: the folder cannot be written to.
-    """
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-    root = runs / experiment.name / run_id
-    try:
-        make_folders(root.parent)
-        root.mkdir(PRIVATE_FOLDER)
-    except OSError as error:
-        raise ConsiliumError(
-            f"Cannot write to the folder {root.parent}: {error.strerror}. Make it writable, free "
-            "some space, or name another folder."
-        ) from error
-    write_json(root / "config.json", experiment.to_json())
-    return RunFolder(root.resolve())
-
-
-def reopen_run(
-    runs: Path, name: str, run_id: str, rounds: int | None
-) -> tuple[RunFolder, Experiment]:
-    """A run to go on with, by its id or ``latest``, and its configuration.
-
-    ``rounds`` replaces the number of rounds in all. The folder is closed to others, as those of
-    older versions were not.
-
-    Raises:
-        ConsiliumError: there is no such run, it is somebody else's, or the noise of a private one
-            was found for another number of rounds.
-    """
-    refuse_name(name, "an experiment's name")
-    if run_id != "latest":
-        refuse_name(run_id, "a run's id")
-    folder = latest_run(runs, name) if run_id == "latest" else RunFolder(runs / name / run_id)
-    if not (folder.root / "config.json").is_file():
-        raise ConsiliumError(
-            f"There is no run {run_id!r} of {name!r} in {runs}. `ls {runs / name}` lists them; "
-            "without an id, resume takes the latest."
-        )
-    folder = RunFolder(folder.root.resolve())
-    experiment = folder.experiment()
-    privacy = experiment.privacy
-    target = privacy.epsilon if isinstance(privacy, Private) else None
-    if rounds is not None and rounds != experiment.rounds and target is not None:
-        raise ConsiliumError(
-            f"Run {folder.run_id} of {name!r} is to spend privacy.epsilon={target:g} in all, and "
-            f"its noise was made for {experiment.rounds} rounds: {rounds} rounds with the same "
-            "noise spend another epsilon than was asked for. Resume it without --rounds, or start "
-            "a new run."
-        )
-    try:
-        if folder.root.stat().st_mode & OTHERS:
-            folder.root.chmod(PRIVATE_FOLDER)
-    except OSError as error:
-        raise ConsiliumError(
-            f"The folder {folder.root} cannot be closed to others: {error.strerror}. Go on with "
-            f"the run as the user who began it, or close it: chmod 700 {folder.root}"
-        ) from error
-    if rounds is not None:
-        value = experiment.to_json() | {"rounds": rounds}
-        experiment = resolve(value.pop("name"), value, "the command line")
-    return folder, experiment
-
-
-def latest_run(runs: Path, experiment: str) -> RunFolder:
-    """The run that ``runs/<experiment>/latest`` points to.
-
-    Raises:
-        ConsiliumError: there is no run of that experiment.
-    """
-    latest = runs / refuse_name(experiment, "an experiment's name") / "latest"
-    if not (latest / "config.json").is_file():
-        raise ConsiliumError(
-            f"There is no run of {experiment!r} in {runs}. "
-            f"Start one with: consilium run {experiment}"
-        )
-    return RunFolder(latest.resolve())
-
-
-def point_latest(folder: RunFolder) -> None:
-    """Make ``latest`` beside the run's folder point to it."""
-    latest = folder.root.parent / "latest"
-    temporary = folder.root.parent / f".latest.{folder.run_id}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.run_id)
-    temporary.replace(latest)

@@ -9,7 +9,8 @@ from typing import Any
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.data.folders.families.file_names import is_data
-from federated.data.partition import Partition, leave_out, read_partition, write_partition
+from federated.data.partition import Partition, leave_out
+from federated.data.partition_file import read_partition, write_partition
 from federated.data.partitioning import AnyDataset, case_counts
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, read_json, write_json

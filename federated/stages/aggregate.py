@@ -14,23 +14,18 @@ from federated.protection.keys import (
     SecretContext,
     count_opening,
 )
-from federated.protection.secagg.protocol import Round
+from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import next_state
 from federated.rounds.context import RoundContext, RunContext, sum_length
 from federated.run.folder import RunFolder
 from federated.run.key import public_context
 from federated.run.result import StageResult, stage_result
-from federated.run.update_files import (
-    read_layout,
-    read_memory,
-    read_payload,
-    write_memory,
-    write_payload,
-    write_state,
-)
+from federated.run.secagg_messages import read_roster
+from federated.run.state_file import read_layout, read_memory, write_memory, write_state
+from federated.run.update_files import read_payload, write_payload
 from federated.stages.context import read_round, read_run
 from federated.stages.keys import site_key
-from federated.stages.secagg import masked_round, read_roster
+from federated.stages.secagg import masked_round
 from federated.update import Payload
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from federated.rounds.aggregation import first_state
 from federated.run.folder import RunFolder
-from federated.run.update_files import write_memory, write_state
+from federated.run.state_file import write_memory, write_state
 from federated.stages.context import read_run
 
 

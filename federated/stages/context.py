@@ -8,7 +8,7 @@ from federated.files import read_json
 from federated.privacy.accounting import Release
 from federated.rounds.context import RoundContext, RunContext
 from federated.run.folder import RunFolder
-from federated.run.update_files import read_state
+from federated.run.state_file import read_state
 
 
 def read_run(folder: RunFolder) -> RunContext:

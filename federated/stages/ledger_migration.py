@@ -20,7 +20,8 @@ from federated.configuration.load import PRETRAIN, experiment_names, load_experi
 from federated.configuration.params_file import read_params
 from federated.data.dataset import LocatedFile
 from federated.data.load import load, locate_local
-from federated.data.partition import Partition, read_partition
+from federated.data.partition import Partition
+from federated.data.partition_file import read_partition
 from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import read_json

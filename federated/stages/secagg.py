@@ -8,9 +8,8 @@ and where the round is over or broken off without that. What it has answered for
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
@@ -20,31 +19,24 @@ from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
 from federated.protection.secagg.keys import KeyPair
 from federated.protection.secagg.masks import WORDS
-from federated.protection.secagg.protocol import Advertised, Round, Secrets, Share
+from federated.protection.secagg.round import Advertised, Round, Secrets, Share
 from federated.protection.secagg_plus import Masking
 from federated.rounds.context import RunContext
-from federated.run.folder import MessageKind, RunFolder
+from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
+from federated.run.secagg_messages import (
+    Roster,
+    from_hex,
+    read_message,
+    read_roster,
+    to_hex,
+    write_message,
+    write_roster,
+)
 from federated.run.update_files import read_payload, write_payload
 from federated.secrets.home import private_folder, refuse_open, refuse_shared
 from federated.stages.context import read_run
 from federated.stages.worker import worker_context
-
-
-@dataclass(frozen=True)
-class Roster:
-    """What the coordinator tells all sites: who has advertised which keys, who has shared them, and
-    whose masked update the coordinator has.
-    """
-
-    advertised: dict[str, Advertised]
-    sharing: tuple[str, ...] = ()
-    responded: tuple[str, ...] = ()
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Sites that have shared their keys and sent nothing."""
-        return tuple(site for site in self.sharing if site not in self.responded)
 
 
 def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
@@ -59,8 +51,8 @@ def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
         "masking_seed": secrets.masking_seed,
         "own_seed": secrets.own_seed,
     }
-    write_json(_secret_path(place, round_number), _to_hex(own), 0o600)
-    sent = _send(folder, round_number, site, "advertised", asdict(public))
+    write_json(_secret_path(place, round_number), to_hex(own), 0o600)
+    sent = write_message(folder, round_number, site, "advertised", asdict(public))
     return stage_result(site, "advertise", started, sent=sent)
 
 
@@ -71,11 +63,11 @@ def relay_keys(folder: RunFolder, round_number: int, advertised: Sequence[str]) 
         ConsiliumError: too few sites are left.
     """
     keys = {
-        site: Advertised(**_from_hex(_read(folder, round_number, site, "advertised")))
+        site: Advertised(**from_hex(read_message(folder, round_number, site, "advertised")))
         for site in advertised
     }
     _refuse_too_few(read_run(folder), round_number, advertised)
-    _write_roster(folder, round_number, Roster(keys))
+    write_roster(folder, round_number, Roster(keys))
 
 
 def share_site(run: Path, site: str, round_number: int) -> StageResult:
@@ -86,7 +78,7 @@ def share_site(run: Path, site: str, round_number: int) -> StageResult:
     secrets = _read_secrets(folder, site, round_number)
     session = masked_round(read_run(folder), roster, round_number)
     sealed = protocol.share(secrets, roster.advertised, session)
-    sent = _send(folder, round_number, site, "shares", sealed)
+    sent = write_message(folder, round_number, site, "shares", sealed)
     return stage_result(site, "share", started, sent=sent, received=size)
 
 
@@ -100,12 +92,12 @@ def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -
     roster, _ = read_roster(folder, round_number)
     inboxes: dict[str, dict[str, str]] = {site: {} for site in sharing}
     for sender in sharing:
-        for holder, sealed in _read(folder, round_number, sender, "shares").items():
+        for holder, sealed in read_message(folder, round_number, sender, "shares").items():
             if holder in inboxes:
                 inboxes[holder][sender] = sealed
     for site, inbox in inboxes.items():
         write_json(folder.message_path(round_number, site, "inbox"), inbox)
-    _write_roster(folder, round_number, replace(roster, sharing=tuple(sharing)))
+    write_roster(folder, round_number, replace(roster, sharing=tuple(sharing)))
 
 
 def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, int]:
@@ -129,7 +121,7 @@ def relay_responded(folder: RunFolder, round_number: int, responded: Sequence[st
         known = read_run(folder)
         _refuse_sum(known, round_number, responded[0], responded)
         protocol.refuse_parts(responded, masked_round(known, roster, round_number))
-    _write_roster(folder, round_number, replace(roster, responded=tuple(responded)))
+    write_roster(folder, round_number, replace(roster, responded=tuple(responded)))
 
 
 def answer_site(run: Path, site: str, round_number: int) -> StageResult:
@@ -149,7 +141,7 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     known.refuse_too_little_noise(len(counted))
     place = _secrets(folder, site)
     secrets = _read_secrets(folder, site, round_number)
-    sealed = _from_hex(_read(folder, round_number, site, "inbox"))
+    sealed = from_hex(read_message(folder, round_number, site, "inbox"))
     record = place / "answered.json"
     answered = read_json(record) if record.is_file() else {}
     shares = protocol.answer(
@@ -162,7 +154,9 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
         masked_round(known, roster, round_number),
     )
     write_json(record, answered | {str(round_number): sorted(roster.responded)}, 0o600)
-    sent = _send(folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()})
+    sent = write_message(
+        folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()}
+    )
     _secret_path(place, round_number).unlink()
     return stage_result(site, "unmask", started, sent=sent, received=size)
 
@@ -190,7 +184,7 @@ def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -
     answers = {
         site: {
             peer: Share(share["kind"], bytes.fromhex(share["value"]))
-            for peer, share in _read(folder, round_number, site, "answer").items()
+            for peer, share in read_message(folder, round_number, site, "answer").items()
         }
         for site in answering
     }
@@ -207,7 +201,7 @@ def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
 
     Raises:
         ConsiliumError: keys are told of sites that were not selected, whose holders could be
-        anybody.
+            anybody.
     """
     experiment = run.experiment
     protection, bits = experiment.protection, experiment.compression.bits
@@ -265,57 +259,10 @@ def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
     path = _secret_path(_secrets(folder, site), round_number)
     try:
         refuse_open(path)
-        value = _from_hex(read_json(path))
+        value = from_hex(read_json(path))
     except OSError as error:
         raise ConsiliumError(
             f"{site} has no secrets for round {round_number} of run {folder.run_id}: it has "
             "answered already, or never advertised keys. Resume the run; the round begins anew."
         ) from error
     return Secrets(site, **(value | {"sealing": KeyPair(**value["sealing"])}))
-
-
-def read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
-    """The roster, and the bytes that a site downloads for it."""
-    path = folder.roster_path(round_number)
-    value = read_json(path)
-    advertised = {site: Advertised(**_from_hex(keys)) for site, keys in value["advertised"].items()}
-    roster = Roster(advertised, tuple(value["sharing"]), tuple(value["responded"]))
-    return roster, path.stat().st_size
-
-
-def _write_roster(folder: RunFolder, round_number: int, roster: Roster) -> None:
-    write_json(folder.roster_path(round_number), _to_hex(asdict(roster)))
-
-
-def _send(folder: RunFolder, round_number: int, site: str, kind: MessageKind, value: Any) -> int:
-    path = folder.message_path(round_number, site, kind)
-    write_json(path, _to_hex(value))
-    return path.stat().st_size
-
-
-def _read(folder: RunFolder, round_number: int, site: str, kind: MessageKind) -> Any:
-    path = folder.message_path(round_number, site, kind)
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        raise ConsiliumError(
-            f"The message {path} cannot be read ({error}). Resume the run; the round begins anew."
-        ) from error
-
-
-def _to_hex(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_hex(item) for key, item in value.items()}
-    return value.hex() if isinstance(value, bytes) else value
-
-
-def _from_hex(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _from_hex(item) for key, item in value.items()}
-    try:
-        return bytes.fromhex(value)
-    except (TypeError, ValueError) as error:
-        raise ConsiliumError(
-            f"A message of SecAgg+ holds {value!r:.40} where bytes in hexadecimal digits are "
-            "expected: it was changed. Resume the run; the round begins anew."
-        ) from error

@@ -43,7 +43,7 @@ def show(experiment: ExperimentName, params: Params = PARAMS) -> None:
 @keys_app.command(epilog="Example: consilium keys erase adrenal")
 def erase(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
     """Remove the key of a run that will not be resumed from this site."""
-    from federated.run.folder import reopen_run
+    from federated.run.runs import reopen_run
     from flows.keys import forget_keys
 
     folder, _ = reopen_run(runs, experiment, run, None)

@@ -63,7 +63,7 @@ def resume(
     """Go on with a run that was stopped, from its last complete round."""
 
     def check() -> None:
-        from federated.run.folder import reopen_run
+        from federated.run.runs import reopen_run
 
         reopen_run(runs, experiment, run_id, rounds)
 

@@ -34,7 +34,7 @@ def join(
     """Let a new site join a finished run: it takes the common part and trains its own."""
 
     def check() -> None:
-        from federated.run.folder import reopen_run
+        from federated.run.runs import reopen_run
         from federated.stages.join import joining_experiment
 
         joining_experiment(reopen_run(runs, experiment, run_id, None)[0], site, data)

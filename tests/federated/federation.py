@@ -11,8 +11,9 @@ from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
 from federated.data.partitioning import partition_dataset
 from federated.files import read_json, write_json
-from federated.run.folder import RunFolder, new_run
+from federated.run.folder import RunFolder
 from federated.run.prepared import write_prepared_partition
+from federated.run.runs import new_run
 from federated.run.update_files import read_update
 from federated.stages.begin import write_initial_state
 from federated.stages.local_train import train_site

@@ -13,9 +13,10 @@ from federated.data.load import load, locate
 from federated.data.partitioning import partition_dataset
 from federated.files import write_json
 from federated.rounds.participation import site_weights
-from federated.run.folder import RunFolder, new_run
+from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
-from federated.run.update_files import read_state, write_state
+from federated.run.runs import new_run
+from federated.run.state_file import read_state, write_state
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.begin import write_initial_state
 from federated.stages.compress import compress_site

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from federated.run.folder import MEMORY_KINDS
-from federated.run.update_files import read_state
+from federated.run.state_file import read_state
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
 

@@ -8,7 +8,8 @@ import pytest
 import tasks.aggregate
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Ledger, ledger_root
-from federated.run.update_files import read_memory, read_payload
+from federated.run.state_file import read_memory
+from federated.run.update_files import read_payload
 from federated.stages.aggregate import add_payloads
 from federated.strategies.resfim.strategy import MASK
 from federated.weights.model_file import load_model, personal_sites

@@ -13,7 +13,7 @@ from federated.errors import ConsiliumError
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, Spending, ledger_root
 from federated.run.folder import RunFolder
-from federated.run.update_files import read_memory, read_state
+from federated.run.state_file import read_memory, read_state
 from federated.secrets.home import consilium_home
 from federated.stages.local_train import train_site
 from tasks import track

@@ -27,7 +27,7 @@ from federated.protection.keys import (
     read_public,
     read_secret,
 )
-from federated.run.folder import latest_run
+from federated.run.runs import latest_run
 from federated.stages.aggregate import decrypt_site
 from flows.prepare import take_prepared
 from tests.flows.conftest import weights

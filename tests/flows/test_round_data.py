@@ -6,7 +6,7 @@ import pytest
 
 import tasks.aggregate
 from federated.errors import ConsiliumError
-from federated.run.folder import latest_run
+from federated.run.runs import latest_run
 from flows.prepare import fl_prepare
 from tests.conftest import tiny_arrays
 from tests.flows.conftest import full_run

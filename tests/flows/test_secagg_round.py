@@ -9,7 +9,8 @@ import pytest
 import flows.secagg
 from federated.errors import ConsiliumError
 from federated.protection.keys import keys_root, site_secrets_folder
-from federated.run.folder import MESSAGE_KINDS, latest_run
+from federated.run.folder import MESSAGE_KINDS
+from federated.run.runs import latest_run
 from federated.stages.protect import protect_site
 from federated.stages.secagg import answer_site, share_site
 from tasks.secagg import forget

@@ -7,8 +7,8 @@ import pytest
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Dataset
+from federated.data.label_partition import partition_labels
 from federated.data.medmnist import files as medmnist
-from federated.data.partition import partition_labels
 from federated.errors import ConsiliumError
 from tasks.validate import validate
 from tests.conftest import TINY_PARAMS, tiny_arrays

@@ -19,11 +19,7 @@ it helps to unmask: that the sites in the sum are connected, so that the masks o
 groups cancel apart from the rest.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,80 +27,17 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from federated.errors import ConsiliumError
-from federated.protection.secagg.graph import Neighbours, parts
+from federated.protection.secagg.graph import parts
 from federated.protection.secagg.keys import SEED_BYTES, KeyPair, common_key, new_seed
 from federated.protection.secagg.masks import WORDS, add_mask
+from federated.protection.secagg.round import Advertised, Kind, Round, Secrets, Share, masking_pair
 from federated.protection.secagg.shares import recover_seed, share_seed
 from federated.secrets.key_derivation import derive_key
 
 Masked = npt.NDArray[np.unsignedinteger]
 Sums = npt.NDArray[np.int64]
-Kind = Literal["own", "masking"]
 # Used for one message alone, so that the nonce may be constant.
 NONCE = bytes(12)
-
-
-@dataclass(frozen=True)
-class Round:
-    """What all parties of a round know: which round, who masks with whom, how many may be missing.
-
-    ``bits`` is b of the integers modulo 2^b.
-    """
-
-    run: str
-    number: int
-    neighbours: Neighbours
-    threshold: int
-    bits: int
-
-    def holders(self, site: str) -> tuple[str, ...]:
-        """Who holds shares of a site's keys: its neighbours and itself, in the order of names."""
-        return tuple(sorted((*self.neighbours[site], site)))
-
-    @property
-    def fingerprint(self) -> str:
-        """Thirty-two hexadecimal digits that differ between runs, rounds and settings."""
-        text = json.dumps([self.label("round"), dict(self.neighbours), self.threshold, self.bits])
-        return sha256(text.encode()).hexdigest()[:32]
-
-    def label(self, purpose: str, *sites: str) -> str:
-        """What a key or message is for; two different labels never have a key in common."""
-        return "|".join(["consilium secagg+", self.run, str(self.number), purpose, *sites])
-
-
-@dataclass(frozen=True)
-class Secrets:
-    """What a site keeps to itself for one round.
-
-    ``masking_seed`` leads to the keys it has in common with its neighbours, ``own_seed`` to the
-    mask that is its alone.
-    """
-
-    site: str
-    sealing: KeyPair
-    masking_seed: bytes
-    own_seed: bytes
-
-    @property
-    def masking(self) -> KeyPair:
-        """The pair that masking keys are agreed on with."""
-        return masking_pair(self.masking_seed)
-
-
-@dataclass(frozen=True)
-class Advertised:
-    """A site's public keys for one round."""
-
-    sealing: bytes
-    masking: bytes
-
-
-@dataclass(frozen=True)
-class Share:
-    """A neighbour's share of one of a site's seeds."""
-
-    kind: Kind
-    value: bytes
 
 
 def advertise(site: str) -> tuple[Secrets, Advertised]:
@@ -285,11 +218,6 @@ def unmask(
     return total.astype(np.dtype(f"<i{round_.bits // 8}"), copy=False).astype(np.int64)
 
 
-def masking_pair(seed: bytes) -> KeyPair:
-    """The key pair that a masking seed leads to."""
-    return KeyPair.of(derive_key(seed, "consilium secagg+ masking pair"))
-
-
 def _own_key(seed: bytes, round_: Round) -> bytes:
     return derive_key(seed, round_.label("own mask"))
 
@@ -327,6 +255,6 @@ def _recover(
         raise ConsiliumError(
             f"Round {round_.number} cannot be unmasked: of those who hold shares of {site} "
             f"{len(shares)} answered and {round_.threshold} are needed; missing: {absent}. Nothing "
-            "was revealed. "
-            "Resume the run when they are back, or lower protection.threshold for a new one."
+            "was revealed. Resume the run when they are back, or lower protection.threshold for a "
+            "new one."
         ) from error

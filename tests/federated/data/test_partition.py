@@ -4,13 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federated.data.dataset import SPLITS
-from federated.data.partition import (
-    class_counts,
-    floors,
-    partition_labels,
-    read_partition,
-    write_partition,
-)
+from federated.data.label_partition import floors, partition_labels
+from federated.data.partition import class_counts
+from federated.data.partition_file import read_partition, write_partition
 from federated.errors import ConsiliumError
 from federated.settings.sections import SitesSettings
 

@@ -16,15 +16,8 @@ from federated.protection.secagg.bounds import Graph, Shares, broken, fit_graph,
 from federated.protection.secagg.graph import draw_graph, parts
 from federated.protection.secagg.keys import KeyPair, common_key
 from federated.protection.secagg.masks import mask, smallest_word
-from federated.protection.secagg.protocol import (
-    Round,
-    Share,
-    advertise,
-    answer,
-    mask_update,
-    share,
-    unmask,
-)
+from federated.protection.secagg.protocol import advertise, answer, mask_update, share, unmask
+from federated.protection.secagg.round import Round, Share
 from federated.protection.secagg.shares import recover_seed, share_seed
 
 SITES = [f"site-{number:02d}" for number in range(6)]

@@ -21,15 +21,8 @@ from federated.files import read_json
 from federated.protection import Plain
 from federated.protection.base import Sum
 from federated.run.folder import RunFolder
-from federated.run.update_files import (
-    read_layout,
-    read_memory,
-    read_payload,
-    read_state,
-    read_update,
-    write_payload,
-    write_state,
-)
+from federated.run.state_file import read_layout, read_memory, read_state, write_state
+from federated.run.update_files import read_payload, read_update, write_payload
 from federated.settings.networks import SmallCNN
 from federated.stages.aggregate import add_payloads
 from federated.stages.evaluate import read_predictions

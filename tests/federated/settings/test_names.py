@@ -10,10 +10,12 @@ from federated.configuration.load import load_experiment
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
-from federated.data.partition import Partition, read_partition, write_partition
+from federated.data.partition import Partition
+from federated.data.partition_file import read_partition, write_partition
 from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
-from federated.run.folder import RunFolder, latest_run, reopen_run
+from federated.run.folder import RunFolder
+from federated.run.runs import latest_run, reopen_run
 from federated.settings.names import refuse_name, refuse_site_name
 from federated.settings.sections import SitesSettings
 from tests.conftest import PROJECT

@@ -10,12 +10,15 @@ import pytest
 
 from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
-from federated.data.partition import Partition, write_partition
+from federated.data.partition import Partition
+from federated.data.partition_file import write_partition
 from federated.files import write_json
 from federated.protection import Cohort
 from federated.protection.keys import new_key, read_secret
-from federated.run.folder import RunFolder, new_run
-from federated.run.update_files import write_payload, write_state
+from federated.run.folder import RunFolder
+from federated.run.runs import new_run
+from federated.run.state_file import write_state
+from federated.run.update_files import write_payload
 from federated.update import CompressedUpdate, Layout, RoundState
 
 VALUES = 1_000_000

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.run.update_files import read_payload, read_state, write_payload, write_state
+from federated.run.state_file import read_state, write_state
+from federated.run.update_files import read_payload, write_payload
 from federated.stages.aggregate import add_payloads
 from federated.stages.compress import compress_site
 from federated.stages.context import read_round

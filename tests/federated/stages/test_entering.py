@@ -23,8 +23,9 @@ from federated.privacy.ledger import Budget, ledger_root
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import EVALUATION, NO_MECHANISM
 from federated.rounds.participation import POOLED
-from federated.run.folder import RunFolder, new_run
+from federated.run.folder import RunFolder
 from federated.run.prepared import write_prepared_partition
+from federated.run.runs import new_run
 from federated.site.holder import held_cases, holder_ledger
 from federated.stages.begin import write_initial_state
 from federated.stages.entering import training_records

@@ -13,13 +13,8 @@ import federated.stages.private_release
 from federated.files import read_json, write_json
 from federated.privacy.site_level import BELOW_CLIP
 from federated.run.folder import RunFolder
-from federated.run.update_files import (
-    read_compressed,
-    read_memory,
-    read_state,
-    write_memory,
-    write_state,
-)
+from federated.run.state_file import read_memory, read_state, write_memory, write_state
+from federated.run.update_files import read_compressed
 from federated.stages.compress import compress_site
 from federated.stages.share_style import STYLE, share_style
 from federated.stages.worker import worker_context

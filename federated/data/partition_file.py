@@ -1,0 +1,105 @@
+"""Partitions as JSON files: of a prepared folder, of a run, and of one site."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from federated.data.dataset import SPLITS, Split
+from federated.data.partition import CaseCounts, Partition
+from federated.errors import ConsiliumError
+from federated.files import read_json, write_json
+from federated.settings.names import refuse_site_name
+
+
+def write_partition(path: Path, partition: Partition, header: Mapping[str, Any]) -> None:
+    """Write a partition as JSON, with ``header`` saying what it was made from."""
+    write_json(
+        path,
+        {
+            **header,
+            "draws": partition.draws,
+            "moved": partition.moved,
+            "sites": {site: dict(splits) for site, splits in partition.sites.items()},
+        },
+    )
+
+
+def read_cases(splits: Mapping[str, Any]) -> dict[Split, tuple[int, ...]]:
+    """The cases of one site, as they stand in a file.
+
+    Raises:
+        KeyError: a split is missing.
+        ValueError: something that is not a case's number.
+    """
+    result: dict[Split, tuple[int, ...]] = {}
+    for split in SPLITS:
+        cases = tuple(splits[split])
+        if not all(type(case) is int and case >= 0 for case in cases):
+            raise ValueError(f"{split} holds what is not a case's number")
+        result[split] = cases
+    return result
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ConsiliumError(
+            f"The partition {path} cannot be read ({error!r}). Make it again with "
+            "`consilium prepare EXPERIMENT`."
+        ) from error
+
+
+def read_partition(path: Path) -> Partition:
+    """Read a partition written by :func:`write_partition`.
+
+    Raises:
+        ConsiliumError: the file is missing or not such a file, or no site can have such a name.
+    """
+    value = read_partition_file(path)
+    with _readable(path):
+        sites = {
+            refuse_site_name(site, f" (in {path})"): read_cases(splits)
+            for site, splits in value["sites"].items()
+        }
+        return Partition(sites, value["draws"], value["moved"])
+
+
+def read_partition_file(path: Path) -> dict[str, Any]:
+    """A partition's file as plain values, with its header.
+
+    Raises:
+        ConsiliumError: it is missing or not such a file.
+    """
+    with _readable(path):
+        value = read_json(path)
+        return {**value, "draws": value["draws"], "moved": value["moved"]}
+
+
+def read_case_counts(path: Path, cases: Mapping[str, Any]) -> CaseCounts:
+    """The ``cases`` of the file ``path``: how many each site has in each split.
+
+    Raises:
+        ConsiliumError: something else than that, or no site can have such a name.
+    """
+    with _readable(path):
+        sites = {
+            refuse_site_name(site, f" (in {path})"): {split: splits[split] for split in SPLITS}
+            for site, splits in cases.items()
+        }
+        numbers = [number for splits in sites.values() for number in splits.values()]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("cases are not counts")
+        return CaseCounts(sites)
+
+
+def read_site_cases(path: Path) -> dict[Split, tuple[int, ...]]:
+    """The cases of one site, from its own file.
+
+    Raises:
+        ConsiliumError: it is missing or not such a file.
+    """
+    with _readable(path):
+        return read_cases(read_json(path))
