@@ -17,13 +17,12 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.configuration.experiment import Experiment
-from federated.configuration.load import load_experiment
 from federated.files import write_json
 from federated.provenance import git_commit
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
-from federated.run.runs import new_run, point_latest, reopen_run
+from federated.run.runs import point_latest
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.run.state_file import read_state
 from federated.run.summary import RunFacts, summarise
@@ -38,6 +37,7 @@ from federated.weights.transfer import load_pretrained
 from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
+from flows.request import RunRequest
 from flows.site_stages import Run
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
@@ -90,12 +90,10 @@ def fl_round(
         ConsiliumError: anything in the input that cannot be used.
     """
     began = _began()
-    if resume:
-        folder, resolved = reopen_run(Path(runs), experiment, resume, rounds)
-    else:
-        items = [*(overrides or ()), *([f"rounds={rounds}"] if rounds is not None else [])]
-        resolved = load_experiment(experiment, items, Path(params))
-        folder = new_run(Path(runs), resolved)
+    request = RunRequest(
+        experiment, overrides or (), rounds, resume, params=Path(params), runs=Path(runs)
+    )
+    folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
     if resume and folder.summary_path.is_file() and folder.done_rounds() >= resolved.rounds:
         tell(f"done: {counted(resolved.rounds, 'round')}; ask for more with --rounds")

@@ -28,23 +28,12 @@ def run(
     runs: Runs = RUNS,
 ) -> None:
     """Prepare the data, run the rounds, evaluate and register the model."""
-    from federated.configuration.load import load_experiment, transfer_overrides
+    from federated.configuration.load import transfer_overrides
+    from flows.request import RunRequest
 
     items = [*(transfer_overrides(experiment, params) if transfer else []), *(sets or [])]
-
-    def check() -> None:
-        load_experiment(
-            experiment, [*items, *([f"rounds={rounds}"] if rounds is not None else [])], params
-        )
-
     folder = run_rounds(
-        check,
-        experiment=experiment,
-        overrides=items,
-        rounds=rounds,
-        prepared=str(prepared) if prepared else None,
-        params=str(params),
-        runs=str(runs),
+        RunRequest(experiment, items, rounds, prepared=prepared, params=params, runs=runs)
     )
     if export:
         from federated.run.folder import RunFolder
@@ -61,13 +50,9 @@ def resume(
     runs: Runs = RUNS,
 ) -> None:
     """Go on with a run that was stopped, from its last complete round."""
+    from flows.request import RunRequest
 
-    def check() -> None:
-        from federated.run.runs import reopen_run
-
-        reopen_run(runs, experiment, run_id, rounds)
-
-    run_rounds(check, experiment=experiment, resume=run_id, rounds=rounds, runs=str(runs))
+    run_rounds(RunRequest(experiment, rounds=rounds, resume=run_id, runs=runs))
 
 
 @app.command(epilog="Example: consilium pretrain organ")
@@ -80,15 +65,15 @@ def pretrain(
     """Train a backbone for transfer learning, in one place, on a source set."""
     from federated.configuration.load import PRETRAIN, load_experiment
 
-    def check() -> None:
-        load_experiment(PRETRAIN + backbone, sets or [], params)
+    def check() -> object:
+        return load_experiment(PRETRAIN + backbone, sets or [], params)
 
-    def start() -> str:
+    def start() -> Path:
         from flows.pretrain import pretrain as run_pretraining
 
-        return str(run_pretraining(backbone, sets or [], str(params), str(runs)))
+        return Path(run_pretraining(backbone, sets or [], str(params), str(runs)))
 
-    say_result(Path(run_flow(check, start)))
+    say_result(run_flow(check, start))
 
 
 @app.command(
@@ -110,17 +95,17 @@ def compare(
     """Run strategies side by side; what is finished is not run again."""
     labels = [label.strip() for label in strategies.split(",") if label.strip()]
 
-    def check() -> None:
+    def check() -> object:
         from federated.comparison.grid import planned_runs
 
-        planned_runs(experiment, labels, seeds, sets or [], params)
+        return planned_runs(experiment, labels, seeds, sets or [], params)
 
-    def start() -> str:
+    def start() -> Path:
         from flows.compare import fl_compare
 
-        return str(fl_compare(experiment, labels, seeds, sets or [], str(params), str(runs)))
+        return Path(fl_compare(experiment, labels, seeds, sets or [], str(params), str(runs)))
 
-    folder = Path(run_flow(check, start))
+    folder = run_flow(check, start)
     table = (folder / "table.md").read_text(encoding="utf-8")
     console = Console()
     console.print(table, highlight=False, markup=False, soft_wrap=True)

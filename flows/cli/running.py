@@ -2,25 +2,24 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from flows.request import RunRequest
 
-def run_rounds(check: Callable[[], None], **arguments: Any) -> Path:
+
+def run_rounds(request: "RunRequest") -> Path:
     """Run fl-round and say where to look."""
-
-    def start() -> str:
-        from flows.round import fl_round
-
-        return str(fl_round(**arguments))
-
-    folder = Path(run_flow(check, start, validates=not arguments.get("prepared")))
+    folder = run_flow(request.resolve, request.start, validates=not request.prepared)
     say_result(folder)
     return folder
 
 
-def run_flow(check: Callable[[], None], start: Callable[[], str], *, validates: bool = True) -> str:
+def run_flow(
+    check: Callable[[], object], start: Callable[[], Path], *, validates: bool = True
+) -> Path:
     """Run a flow with a progress display; it returns a folder.
 
     ``check`` finds mistakes in the input; it runs while the server starts, and so does the search

@@ -39,10 +39,10 @@ def join(
 
         joining_experiment(reopen_run(runs, experiment, run_id, None)[0], site, data)
 
-    def start() -> str:
+    def start() -> Path:
         from flows.join import fl_join
 
-        return str(fl_join(experiment, site, str(data), run_id, rounds, str(runs)))
+        return Path(fl_join(experiment, site, str(data), run_id, rounds, str(runs)))
 
     folder = run_flow(check, start)
     Console().print(f"{folder}/summary.json, model.safetensors", highlight=False, soft_wrap=True)

@@ -1,0 +1,70 @@
+"""What a person asks fl-round for, whether on the command line or as a deployment's parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from federated.configuration.experiment import Experiment
+from federated.configuration.load import load_experiment
+from federated.run.folder import RunFolder
+from federated.run.runs import new_run, reopen_run
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A new run of an experiment, or one to go on with.
+
+    Attributes:
+        experiment: a name under ``experiments`` of the parameter file.
+        overrides: ``section.key=value`` items, of a new run alone.
+        rounds: how many rounds in all, instead of the experiment's own number.
+        resume: a run id, or ``latest``; the run's own configuration is used.
+        prepared: a folder that fl-prepare or DVC made, instead of preparing the data anew.
+        params: the parameter file.
+        runs: the folder that holds all runs.
+    """
+
+    experiment: str
+    overrides: Sequence[str] = ()
+    rounds: int | None = None
+    resume: str | None = None
+    prepared: Path | None = None
+    params: Path = Path("params.yaml")
+    runs: Path = Path("runs")
+
+    def resolve(self) -> Experiment:
+        """The resolved configuration of the run; nothing is written for a new one.
+
+        Raises:
+            ConsiliumError: anything in the request that cannot be used.
+        """
+        if self.resume:
+            return self.open()[1]
+        rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
+        return load_experiment(self.experiment, [*self.overrides, *rounds], self.params)
+
+    def open(self) -> tuple[RunFolder, Experiment]:
+        """The folder of the run, which is made for a new one, and its configuration.
+
+        Raises:
+            ConsiliumError: anything in the request that cannot be used.
+        """
+        if self.resume:
+            return reopen_run(self.runs, self.experiment, self.resume, self.rounds)
+        experiment = self.resolve()
+        return new_run(self.runs, experiment), experiment
+
+    def start(self) -> Path:
+        """Run fl-round with it; the run's folder."""
+        from flows.round import fl_round
+
+        folder = fl_round(
+            self.experiment,
+            overrides=list(self.overrides),
+            rounds=self.rounds,
+            resume=self.resume,
+            prepared=str(self.prepared) if self.prepared else None,
+            params=str(self.params),
+            runs=str(self.runs),
+        )
+        return Path(folder)
