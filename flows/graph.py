@@ -14,12 +14,12 @@ from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
 from federated.learning.evaluation import Evaluation
-from federated.rounds.participation import select_sites, site_weights
+from federated.rounds.participation import site_weights
 from federated.run.result import StageResult
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
-from federated.run.state_file import read_layout
 from federated.run.timing import Interval
+from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
 from federated.stages.checkpoint import forget_round
 from flows.progress import describe, listener
@@ -45,7 +45,7 @@ def run_round(run: Run, round_number: int, began: float) -> float:
         ConsiliumError: what a stage says; of a site that fails only where ``sites.on_dropout`` is
             ``abort``, or no site is left.
     """
-    selected = select_sites(run.experiment, run.sites, round_number)
+    selected = run.context.selected(round_number)
     shown = listener()
     if shown:
         shown.round_started(round_number, run.experiment.rounds, selected)
@@ -104,10 +104,10 @@ def _sum_up(
         ConsiliumError: so few have responded that no site would help to open their sum.
     """
     root, protection = run.folder.root, run.experiment.protection
-    selected = select_sites(run.experiment, run.sites, round_number)
+    selected = run.context.selected(round_number)
     # The sites ask this themselves; here it is said before anything is added.
     protection.refuse_too_few(responded[0], round_number, selected, responded)
-    aggregated = aggregate(root, round_number, responded)
+    aggregated = aggregate(run.folder, run.context, round_number, responded)
     if protection.keyed:
         opened = decrypt(
             run.pool, root, responded[0], round_number, responded, wait_for=[aggregated]
@@ -146,7 +146,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(folder.root, number, record.to_json(run.partition, sizes, seconds))
+    checkpoint(folder, run.context, number, record.to_json(run.partition, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})
     get_run_logger().info(describe(number, rounds, metrics, seconds["total"]))
     shown = listener()

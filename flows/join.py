@@ -16,7 +16,7 @@ from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
 from federated.run.runs import reopen_run
 from federated.run.selection import metric_value_of
-from federated.run.state_file import read_memory
+from federated.run.update_files import read_memory
 from federated.stages.join import WEIGHTS, Joined, joining_experiment
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy

@@ -14,7 +14,7 @@ from federated.protection.keys import (
 )
 from federated.run.folder import RunFolder
 from federated.run.runs import reopen_run
-from federated.run.state_file import read_layout
+from federated.run.update_files import read_layout
 from federated.secrets.home import refuse_shared
 from federated.stages.keys import key_parameters
 

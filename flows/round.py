@@ -24,9 +24,10 @@ from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
 from federated.run.runs import point_latest
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
-from federated.run.state_file import read_state
 from federated.run.summary import RunFacts, summarise
+from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
+from federated.stages.context import read_run
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
 from federated.stages.site_model import personal_tensors
@@ -113,9 +114,8 @@ def fl_round(
         if resolved.protection.keyed:
             tell(f"key of the sites: {key(pool, folder.root).fingerprint}")
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
-        run = Run(
-            folder, resolved, inputs, folder.sites(), pool, workers, mlflow_run_id, began, startup
-        )
+        context = read_run(folder)
+        run = Run(folder, context, inputs, pool, workers, mlflow_run_id, began, startup)
         try:
             clock = time.time()
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):

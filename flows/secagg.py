@@ -44,13 +44,12 @@ def exchange_keys(run: Run, round_number: int, selected: Sequence[str]) -> Finis
     Raises:
         ConsiliumError: fewer sites are left than the threshold; names those who are missing.
     """
-    root = run.folder.root
     first = _at_every(run, round_number, advertise, selected)
     advertised = [site for site in selected if site not in first.dropped]
-    relay_keys(root, round_number, advertised)
+    relay_keys(run.folder, run.context, round_number, advertised)
     second = _at_every(run, round_number, share, advertised)
     sharing = [site for site in advertised if site not in second.dropped]
-    relay_shares(root, round_number, sharing)
+    relay_shares(run.folder, run.context, round_number, sharing)
     return Finished(first.results + second.results, first.dropped | second.dropped)
 
 
@@ -64,11 +63,12 @@ def unmask_sum(
     Raises:
         ConsiliumError: too few answer; names whose shares are missing.
     """
-    root = run.folder.root
-    relay_responded(root, round_number, list(responded))
+    relay_responded(run.folder, run.context, round_number, list(responded))
     answers = _at_every(run, round_number, answer, responded)
     answering = [site for site in responded if site not in answers.dropped]
-    return answers.results, unmask(root, round_number, list(responded), answering)
+    return answers.results, unmask(
+        run.folder, run.context, round_number, list(responded), answering
+    )
 
 
 def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:

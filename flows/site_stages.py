@@ -9,6 +9,7 @@ from prefect.futures import PrefectFuture
 from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
 from federated.errors import ConsiliumError
+from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from flows.prepare import Prepared
@@ -17,19 +18,26 @@ from flows.progress import listener, tell
 Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """What the graph of a run is wired with."""
 
     folder: RunFolder
-    experiment: Experiment
+    context: RunContext
     prepared: Prepared
-    sites: list[str]
     pool: Executor
     workers: int
     mlflow_run_id: str
     started: float
     startup: dict[str, float]
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.context.experiment
+
+    @property
+    def sites(self) -> list[str]:
+        return list(self.context.sites)
 
     @property
     def partition(self) -> Partition:

@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
@@ -15,14 +16,13 @@ from tasks.pool import run_stage
 
 
 @task(name="aggregate", task_run_name="aggregate round {round_number}", cache_policy=NO_CACHE)
-def aggregate(run: Path, round_number: int, sites: list[str]) -> Interval:
+def aggregate(folder: RunFolder, run: RunContext, round_number: int, sites: list[str]) -> Interval:
     """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too."""
     started = time.time()
-    folder = RunFolder(run)
-    protection = folder.experiment().protection
-    add_payloads(folder, round_number, sites)
+    protection = run.experiment.protection
+    add_payloads(folder, run, round_number, sites)
     if not (protection.keyed or protection.masked):
-        apply_sum(folder, round_number, sites)
+        apply_sum(folder, run, round_number, sites)
     return Interval(started, time.time())
 
 

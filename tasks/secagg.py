@@ -10,6 +10,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
@@ -27,9 +28,11 @@ def advertise(pool: Executor, run: Path, site: str, round_number: int) -> StageR
 
 
 @task(name="relay-keys", task_run_name="relay keys round {round_number}", cache_policy=NO_CACHE)
-def relay_keys(run: Path, round_number: int, advertised: list[str]) -> None:
+def relay_keys(
+    folder: RunFolder, run: RunContext, round_number: int, advertised: list[str]
+) -> None:
     """Tell all sites the public keys of those that have ``advertised`` theirs."""
-    secagg.relay_keys(RunFolder(run), round_number, advertised)
+    secagg.relay_keys(folder, run, round_number, advertised)
 
 
 @task(name="share", task_run_name="share[{site}] round {round_number}", cache_policy=NO_CACHE)
@@ -39,9 +42,9 @@ def share(pool: Executor, run: Path, site: str, round_number: int) -> StageResul
 
 
 @task(name="relay-shares", task_run_name="relay shares round {round_number}", cache_policy=NO_CACHE)
-def relay_shares(run: Path, round_number: int, sharing: list[str]) -> None:
+def relay_shares(folder: RunFolder, run: RunContext, round_number: int, sharing: list[str]) -> None:
     """Give every site the shares that are sealed for it."""
-    secagg.relay_shares(RunFolder(run), round_number, sharing)
+    secagg.relay_shares(folder, run, round_number, sharing)
 
 
 @task(
@@ -49,9 +52,11 @@ def relay_shares(run: Path, round_number: int, sharing: list[str]) -> None:
     task_run_name="relay responded round {round_number}",
     cache_policy=NO_CACHE,
 )
-def relay_responded(run: Path, round_number: int, responded: list[str]) -> None:
+def relay_responded(
+    folder: RunFolder, run: RunContext, round_number: int, responded: list[str]
+) -> None:
     """Tell all sites whose updates are in the sum."""
-    secagg.relay_responded(RunFolder(run), round_number, responded)
+    secagg.relay_responded(folder, run, round_number, responded)
 
 
 @task(name="answer", task_run_name="answer[{site}] round {round_number}", cache_policy=NO_CACHE)
@@ -61,12 +66,13 @@ def answer(pool: Executor, run: Path, site: str, round_number: int) -> StageResu
 
 
 @task(name="unmask", task_run_name="unmask round {round_number}", cache_policy=NO_CACHE)
-def unmask(run: Path, round_number: int, sites: list[str], answering: list[str]) -> Interval:
+def unmask(
+    folder: RunFolder, run: RunContext, round_number: int, sites: list[str], answering: list[str]
+) -> Interval:
     """Take the masks off the sum of ``sites``, and write the round's state."""
     started = time.time()
-    folder = RunFolder(run)
-    secagg.unmask_sum(folder, round_number, answering)
-    apply_sum(folder, round_number, sites)
+    secagg.unmask_sum(folder, run, round_number, answering)
+    apply_sum(folder, run, round_number, sites)
     return Interval(started, time.time())
 
 

@@ -1,13 +1,12 @@
 """The state that a round starts from: the first one, and the next from a round's sum."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from federated.protection import Protection
 from federated.rounds.context import RoundContext, RunContext
-from federated.strategies.base import Server
+from federated.strategies.base import Participation, Server
 from federated.training.loop import has_batch_norm
 from federated.training.optimization import expected_change, local_work
 from federated.update import Arrays, Layout, Payload, RoundState
@@ -41,7 +40,7 @@ def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
 
 
 def next_state(
-    context: RoundContext, memory: Arrays, total: Payload, key: Any, responded: Sequence[str]
+    context: RoundContext, memory: Arrays, total: Payload, key: Any, who: Participation
 ) -> tuple[RoundState, Arrays]:
     """The state after a round, and what the server keeps to itself.
 
@@ -50,7 +49,7 @@ def next_state(
         memory: what the server kept to itself of the round before.
         total: the sum of what the sites sent.
         key: what opens the sum, where its protection has a key.
-        responded: the sites whose payloads are in the sum.
+        who: the sites whose payloads are in the sum.
     """
     experiment, state = context.experiment, context.state
     protection: Protection = experiment.protection
@@ -60,7 +59,7 @@ def next_state(
     )
     layout = state.layout
     before = Server(state.weights[layout.shared], state.broadcast, memory)
-    after = experiment.strategy.server_step(before, mean, context.run.participation(responded))
+    after = experiment.strategy.server_step(before, mean, who)
     weights = state.weights.copy()
     weights[layout.shared] = after.weights
     clip = state.clip

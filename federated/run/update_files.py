@@ -1,20 +1,27 @@
-"""The values of a round that travel, as files: updates, compressed updates, payloads.
+"""The values that travel, as safetensors files with a JSON header; nothing is ever unpickled.
 
-What ``pack_`` makes of a value are the bytes of its file.
+The files are open to their owner alone: among them are updates before they are protected, and what
+a site keeps to itself. What ``pack_`` makes of a value are the bytes of its file.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import save, save_file
 
 from federated.errors import ConsiliumError
-from federated.run.tensor_file import expect, packed, read_tensors, write_tensors
-from federated.update import Arrays, CompressedUpdate, ModelUpdate, Payload
-from federated.weights.bounded_file import refuse_large_file
+from federated.files import PRIVATE, atomic_path
+from federated.update import Arrays, CompressedUpdate, Layout, ModelUpdate, Payload, RoundState
+from federated.weights.bounded_file import Size, open_tensors, read_fields
 
+# Of a file of a few arrays: the layout of a state is the longest part.
+MOST_HEADER = 8 * 2**20
 # No protection needs more for a number, nor for a handful of them: CKKS in degree 4096 with two
 # primes takes 64 bytes for each of 2048, and always a whole ciphertext.
 BYTES_A_NUMBER = 128
@@ -24,6 +31,9 @@ LARGEST_WEIGHT = 1 + 1e-6
 
 # Fields that are arrays in the file; all others are in its header.
 ARRAYS = ("vector", "numbers", "positions", "body")
+STATE_FIELDS: Mapping[str, type] = {
+    **{"round_number": int, "layout": list, "personal": list, "clip": object},
+}
 
 
 def _fields(kind: type) -> dict[str, type]:
@@ -43,7 +53,7 @@ def _header(value: ModelUpdate | CompressedUpdate | Payload) -> dict[str, Any]:
 
 def pack_update(update: ModelUpdate) -> bytes:
     """The file of an update."""
-    return packed("update", {"vector": update.vector}, _header(update))
+    return _packed("update", {"vector": update.vector}, _header(update))
 
 
 def read_update(path: Path) -> ModelUpdate:
@@ -52,14 +62,14 @@ def read_update(path: Path) -> ModelUpdate:
     Raises:
         ConsiliumError: the file is missing, damaged or something else.
     """
-    arrays, header = read_tensors(path, "update", _fields(ModelUpdate))
-    expect(path, arrays, {"vector": ["float32"]})
+    arrays, header = _read(path, "update", _fields(ModelUpdate))
+    _expect(path, arrays, {"vector": ["float32"]})
     return ModelUpdate(vector=arrays["vector"], **header)
 
 
 def pack_compressed(update: CompressedUpdate) -> bytes:
     """The file of a compressed update."""
-    return packed("compressed", {"numbers": update.numbers} | _positions(update), _header(update))
+    return _packed("compressed", {"numbers": update.numbers} | _positions(update), _header(update))
 
 
 def read_compressed(path: Path) -> CompressedUpdate:
@@ -69,16 +79,16 @@ def read_compressed(path: Path) -> CompressedUpdate:
         ConsiliumError: the file is missing, damaged or something else, or its positions are not
             such as :func:`pack_compressed` writes them.
     """
-    arrays, header = read_tensors(path, "compressed", _fields(CompressedUpdate))
+    arrays, header = _read(path, "compressed", _fields(CompressedUpdate))
     kinds = {"numbers": ["float32", "int32"], "positions": ["uint32"]}
-    expect(path, arrays, kinds, optional=["positions"])
+    _expect(path, arrays, kinds, optional=["positions"])
     positions = _read_positions(path, arrays, header["length"])
     return CompressedUpdate(numbers=arrays["numbers"], positions=positions, **header)
 
 
 def write_payload(path: Path, payload: Payload) -> int:
     """Write a payload atomically and return the bytes that travel: the whole file's size."""
-    write_tensors(path, "payload", {"body": payload.body} | _positions(payload), _header(payload))
+    _write(path, "payload", {"body": payload.body} | _positions(payload), _header(payload))
     return path.stat().st_size
 
 
@@ -89,11 +99,11 @@ def read_payload(path: Path, length: int | None = None) -> Payload:
         ConsiliumError: it is damaged, far larger than so many numbers are in any protection, or its
             header or positions are not such as :func:`write_payload` writes them.
     """
+    size = None
     if length is not None:
-        most = BYTES_A_NUMBER * length + SMALLEST_BODY
-        refuse_large_file(path, most, f"a payload of {length} numbers")
-    arrays, header = read_tensors(path, "payload", _fields(Payload))
-    expect(path, arrays, {"body": ["uint8"], "positions": ["uint32"]}, optional=["positions"])
+        size = Size(BYTES_A_NUMBER * length + SMALLEST_BODY, f"a payload of {length} numbers")
+    arrays, header = _read(path, "payload", _fields(Payload), size)
+    _expect(path, arrays, {"body": ["uint8"], "positions": ["uint32"]}, optional=["positions"])
     if not 0 < header["weight"] <= LARGEST_WEIGHT:
         raise ConsiliumError(
             f"The payload {path} is refused: its weight is {header['weight']!r}, and the weights "
@@ -125,3 +135,197 @@ def _read_positions(path: Path, arrays: Arrays, length: int) -> npt.NDArray[np.i
             "values that there are. Have it sent again; resuming the run does so."
         )
     return positions
+
+
+def write_outcome(state_path: Path, state: RoundState, memory_path: Path, memory: Arrays) -> None:
+    """Write what comes of a round: what the server keeps to itself, and then the state."""
+    arrays, header = _parts(state)
+    _write(memory_path, "memory", memory, {})
+    _write(state_path, "state", arrays, header)
+
+
+def write_state(path: Path, state: RoundState) -> None:
+    """Write a round's state atomically."""
+    _write(path, "state", *_parts(state))
+
+
+def _parts(state: RoundState) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and the header of a state's file."""
+    arrays = {
+        "weights": state.weights,
+        **{f"broadcast.{name}": array for name, array in state.broadcast.items()},
+        **{f"compression.{name}": array for name, array in state.compression.items()},
+    }
+    header = {
+        "round_number": state.round_number,
+        "layout": state.layout.entries,
+        "personal": sorted(state.layout.personal),
+        "clip": state.clip,
+    }
+    return arrays, header
+
+
+def read_state(path: Path, round_number: int | None = None) -> RoundState:
+    """Read a round's state written by :func:`write_state`.
+
+    Raises:
+        ConsiliumError: the file is missing or damaged, or the state is not that after
+            ``round_number``, where that is given.
+    """
+    arrays, header = _read(path, "state", STATE_FIELDS)
+    layout = _layout(path, header)
+    if "weights" not in arrays or arrays["weights"].shape != (layout.size,):
+        raise ConsiliumError(
+            f"The file {path} is refused: its weights do not have the {layout.size} values of its "
+            "layout. Remove the round's folder and resume the run."
+        )
+    parts: dict[str, dict[str, npt.NDArray[Any]]] = {"broadcast": {}, "compression": {}}
+    for name, array in arrays.items():
+        part, dot, key = name.partition(".")
+        if dot and part in parts:
+            parts[part][key] = array
+    number, clip = header["round_number"], header["clip"]
+    if round_number is not None and number != round_number:
+        raise ConsiliumError(
+            f"The state {path} says that it is that of round {number}, and not of {round_number}. "
+            "Put the file back, or remove the round's folder and resume the run."
+        )
+    return RoundState(number, arrays["weights"], layout, **parts, clip=clip)
+
+
+def read_layout(path: Path) -> Layout:
+    """The layout of a round's state, without reading the weights.
+
+    Raises:
+        ConsiliumError: the file is missing or damaged.
+    """
+    try:
+        with open_tensors(path, "numpy", MOST_HEADER) as file:
+            return _layout(path, read_fields((file.metadata() or {}).get("header"), STATE_FIELDS))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConsiliumError(
+            f"The file {path} cannot be read as a state ({error}). It is missing or damaged; "
+            "remove the round's folder and resume the run."
+        ) from error
+
+
+def _layout(path: Path, header: Mapping[str, Any]) -> Layout:
+    """The layout that a header holds.
+
+    Raises:
+        ConsiliumError: it holds none.
+    """
+    try:
+        entries = tuple((str(name), tuple(shape)) for name, shape in header["layout"])
+        whole = all(type(side) is int and side >= 0 for _, shape in entries for side in shape)
+        if not whole:
+            raise ValueError("a shape is none")
+        return Layout(entries, frozenset(map(str, header["personal"])))
+    except (TypeError, ValueError) as error:
+        raise ConsiliumError(
+            f"The file {path} is refused: its layout is none ({error}). Remove the round's folder "
+            "and resume the run."
+        ) from error
+
+
+def pack_memory(arrays: Arrays) -> bytes:
+    """The file of what a site keeps to itself between rounds."""
+    return _packed("memory", arrays, {})
+
+
+def write_memory(path: Path, arrays: Arrays) -> None:
+    """Write what the server or a site keeps to itself between rounds, atomically."""
+    _write(path, "memory", arrays, {})
+
+
+def read_memory(path: Path) -> Arrays:
+    """Read what :func:`write_memory` wrote."""
+    return _read(path, "memory", {})[0]
+
+
+def read_arrays(path: Path, what: str) -> Arrays:
+    """The arrays of a safetensors file without a header of ours.
+
+    Raises:
+        ConsiliumError: it is missing or damaged.
+    """
+    try:
+        with open_tensors(path, "numpy", MOST_HEADER) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConsiliumError(
+            f"The file {path} cannot be read as {what} ({error}). It is missing or damaged; "
+            "resume the run to write it again."
+        ) from error
+
+
+def _packed(kind: str, arrays: Arrays, header: Mapping[str, Any]) -> bytes:
+    """The bytes of a file of a kind."""
+    content: bytes = save(_whole(arrays), metadata=_metadata(kind, header))
+    return content
+
+
+def _write(path: Path, kind: str, arrays: Arrays, header: Mapping[str, Any]) -> None:
+    """Write a file of a kind, atomically."""
+    whole, metadata = _whole(arrays), _metadata(kind, header)
+    with atomic_path(path, PRIVATE) as temporary:
+        save_file(whole, temporary, metadata=metadata)
+
+
+def _whole(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _metadata(kind: str, header: Mapping[str, Any]) -> dict[str, str]:
+    return {"kind": kind, "header": json.dumps(header)}
+
+
+def write_packed(path: Path, content: bytes) -> None:
+    """Write the bytes that a ``pack_`` function made, atomically."""
+    with atomic_path(path, PRIVATE) as temporary:
+        temporary.write_bytes(content)
+
+
+def _read(
+    path: Path, kind: str, fields: Mapping[str, type], size: Size | None = None
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """The arrays of a file of a kind, and its header, which has exactly these ``fields``.
+
+    Raises:
+        ConsiliumError: the file is missing, damaged, of another kind, or larger than ``size``.
+    """
+    try:
+        with open_tensors(path, "numpy", MOST_HEADER, size) as file:
+            metadata = file.metadata() or {}
+            if metadata.get("kind") != kind:
+                found = str(metadata.get("kind"))
+                raise ConsiliumError(f"The file {path} holds a {found!r:.80}, not a {kind}.")
+            header = read_fields(metadata.get("header"), fields)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ConsiliumError(
+            f"The file {path} cannot be read as a {kind} ({error}). It is missing or damaged; "
+            "remove the round's folder and resume the run."
+        ) from error
+    return arrays, header
+
+
+def _expect(
+    path: Path, arrays: Arrays, kinds: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
+) -> None:
+    """Refuse other arrays than those of ``kinds``, flat ones of one of these types.
+
+    Raises:
+        ConsiliumError: says which.
+    """
+    wrong = [f"has no {name}" for name in kinds if name not in arrays and name not in optional]
+    for name, array in arrays.items():
+        if name not in kinds:
+            wrong.append(f"has {name!r:.80}, which is not known")
+        elif array.ndim != 1 or array.dtype.name not in kinds[name]:
+            wrong.append(f"has {name} as {array.ndim}-dimensional {array.dtype.name}")
+    if wrong:
+        raise ConsiliumError(
+            f"The file {path} is refused: it {' and it '.join(wrong[:3])}. Remove the round's "
+            "folder and resume the run, so that it is written again."
+        )

@@ -5,6 +5,7 @@ it for all, since the state that comes of it is the same everywhere.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from federated.errors import ConsiliumError
@@ -21,29 +22,36 @@ from federated.run.folder import RunFolder
 from federated.run.key import public_context
 from federated.run.result import StageResult, stage_result
 from federated.run.secagg_messages import read_roster
-from federated.run.state_file import read_layout, read_memory, write_memory, write_state
-from federated.run.update_files import read_payload, write_payload
-from federated.stages.context import read_round, read_run
+from federated.run.update_files import (
+    read_layout,
+    read_memory,
+    read_payload,
+    read_state,
+    write_outcome,
+    write_payload,
+)
+from federated.stages.context import read_run
 from federated.stages.keys import site_key
 from federated.stages.secagg import masked_round
 from federated.update import Payload
 
 
-def add_payloads(folder: RunFolder, round_number: int, selected: list[str]) -> None:
-    """Add the sites' payloads one after the other, and write the sum.
+def add_payloads(
+    folder: RunFolder, run: RunContext, round_number: int, selected: Sequence[str]
+) -> None:
+    """Add the payloads of the ``selected`` sites one after the other, and write the sum.
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
     of sites makes the floating-point sum the same in every run.
     """
-    context = read_run(folder)
-    protection: Protection = context.experiment.protection
+    protection: Protection = run.experiment.protection
     running = None
-    length = sum_length(context.experiment, read_layout(folder.state_path(round_number - 1)))
+    length = sum_length(run.experiment, read_layout(folder.state_path(round_number - 1)))
     for site in selected:
         payload = read_payload(folder.site_path(round_number, site, "payload"), length)
-        _refuse_other_scalars(payload, site, context.experiment.privacy.scalar_names)
+        _refuse_other_scalars(payload, site, run.experiment.privacy.scalar_names)
         if running is None:
-            public = _public(folder, context, round_number)
+            public = _public(folder, run, round_number)
             running = protection.open_sum(length, round_number, public)
         protection.add(running, payload)
     if running is None:
@@ -91,29 +99,41 @@ def decrypt_site(run: Path, site: str, round_number: int, responded: list[str]) 
     """
     started = time.time()
     folder = RunFolder(run)
-    context = read_round(folder, round_number)
-    experiment, selected = context.experiment, context.run.selected(round_number)
+    context = read_run(folder)
+    experiment, selected = context.experiment, context.selected(round_number)
     protection: Protection = experiment.protection
     counted = protection.refuse_too_few(site, round_number, selected, responded)
-    context.run.refuse_too_little_noise(len(counted))
+    context.refuse_too_little_noise(len(counted))
     key = site_key(folder, experiment)
     if key is not None:
         count_opening(experiment.name, folder.run_id, key.public)
-    _apply(folder, context, sorted(counted), key)
+    apply_sum(folder, context, round_number, sorted(counted), key)
     return stage_result(site, "decrypt", started)
 
 
-def apply_sum(folder: RunFolder, round_number: int, responded: list[str]) -> None:
-    """Make the round's state from the last one and a sum that is in the clear."""
-    _apply(folder, read_round(folder, round_number), responded, None)
-
-
-def _apply(
-    folder: RunFolder, context: RoundContext, responded: list[str], key: SecretContext | None
+def apply_sum(
+    folder: RunFolder,
+    run: RunContext,
+    round_number: int,
+    responded: Sequence[str],
+    key: SecretContext | None = None,
 ) -> None:
-    number = context.round_number
-    memory = read_memory(folder.server_path(number - 1))
-    total = read_payload(folder.sum_path(number))
-    state, memory = next_state(context, memory, total, key, responded)
-    write_memory(folder.server_path(number), memory)
-    write_state(folder.state_path(number), state)
+    """Make the round's state from the last one and the round's sum, and write it.
+
+    Args:
+        folder: the run's.
+        run: what is known of it.
+        round_number: of the round whose sum it is.
+        responded: the sites whose payloads are in the sum.
+        key: what opens the sum, where it is not in the clear.
+
+    Raises:
+        ConsiliumError: a file is missing or damaged, or the state is that of another round.
+    """
+    state = read_state(folder.state_path(round_number - 1), round_number - 1)
+    memory = read_memory(folder.server_path(round_number - 1))
+    total = read_payload(folder.sum_path(round_number))
+    who = run.participation(responded)
+    state, memory = next_state(RoundContext(run, state), memory, total, key, who)
+    path, memory_path = folder.state_path(round_number), folder.server_path(round_number)
+    write_outcome(path, state, memory_path, memory)

@@ -4,7 +4,7 @@ from torch import nn
 
 from federated.rounds.aggregation import first_state
 from federated.run.folder import RunFolder
-from federated.run.state_file import write_memory, write_state
+from federated.run.update_files import write_outcome
 from federated.stages.context import read_run
 
 
@@ -12,5 +12,4 @@ def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
     """Write what round 1 starts from: the model's weights, and what the compression needs."""
     # What makes a first round impossible is refused before anything is written.
     state, memory = first_state(read_run(folder), model)
-    write_memory(folder.server_path(0), memory)
-    write_state(folder.state_path(0), state)
+    write_outcome(folder.state_path(0), state, folder.server_path(0), memory)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from federated.files import write_json
+from federated.rounds.context import RunContext
 from federated.run.folder import MEMORY_KINDS, MESSAGE_KINDS, RunFolder, memory_round
 from federated.run.selection import kept_round
 
@@ -14,7 +15,9 @@ def forget_round(folder: RunFolder, round_number: int, site: str) -> None:
         folder.memory_path(round_number, site, kind).unlink(missing_ok=True)
 
 
-def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]) -> None:
+def commit_round(
+    folder: RunFolder, run: RunContext, round_number: int, record: Mapping[str, Any]
+) -> None:
     """Mark a round as done, then drop what no later round reads.
 
     The states of the last two rounds stay, that of the round whose model is kept so far, and the
@@ -34,12 +37,12 @@ def commit_round(folder: RunFolder, round_number: int, record: Mapping[str, Any]
     kept = {
         round_number,
         round_number - 1,
-        kept_round(folder.records(), folder.experiment().selection),
+        kept_round(folder.records(), run.experiment.selection),
     }
     for number in set(range(round_number)) - kept:
         folder.state_path(number).unlink(missing_ok=True)
         folder.server_path(number).unlink(missing_ok=True)
-    for site in folder.sites():
+    for site in run.sites:
         needed = {folder.latest_memory(site, number) for number in kept}
         needed.add(folder.latest_memory(site, round_number, "residual"))
         for path in [*folder.memory_paths(site), *folder.memory_paths(site, "residual")]:

@@ -8,9 +8,13 @@ from typing import Final
 
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.state_file import pack_memory, read_memory
-from federated.run.tensor_file import write_packed
-from federated.run.update_files import pack_compressed, read_update
+from federated.run.update_files import (
+    pack_compressed,
+    pack_memory,
+    read_memory,
+    read_update,
+    write_packed,
+)
 from federated.site.releases import Parts, arrays_digest, site_releases, state_digest
 from federated.stages.context import read_round
 from federated.stages.entering import training_records

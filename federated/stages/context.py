@@ -8,7 +8,7 @@ from federated.files import read_json
 from federated.privacy.accounting import Release
 from federated.rounds.context import RoundContext, RunContext
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_state
+from federated.run.update_files import read_state
 
 
 def read_run(folder: RunFolder) -> RunContext:
@@ -33,15 +33,8 @@ def read_round(folder: RunFolder, round_number: int) -> RoundContext:
     Raises:
         ConsiliumError: a file of the run is missing or damaged.
     """
-    path = folder.state_path(round_number - 1)
-    state = read_state(path)
-    if state.round_number != round_number - 1:
-        raise ConsiliumError(
-            f"The state {path} says that it is that of round {state.round_number}, and not of "
-            f"{round_number - 1}. Put the file back, or remove the round's folder and resume the "
-            "run."
-        )
-    return RoundContext(read_run(folder), state)
+    before = round_number - 1
+    return RoundContext(read_run(folder), read_state(folder.state_path(before), before))
 
 
 def _planned(folder: RunFolder, experiment: Experiment) -> Mapping[str, Release]:

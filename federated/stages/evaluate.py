@@ -15,7 +15,7 @@ from federated.learning import task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.tensor_file import read_arrays
+from federated.run.update_files import read_arrays
 from federated.stages.entering import enter_evaluation
 from federated.stages.site_model import site_weights_after
 from federated.stages.worker import site_cases, worker_context

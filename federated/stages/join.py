@@ -16,7 +16,7 @@ from federated.errors import ConsiliumError
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
-from federated.run.state_file import read_state, write_memory
+from federated.run.update_files import read_state, write_memory
 from federated.settings.names import refuse_site_name
 from federated.stages.entering import enter, enter_evaluation, training_records
 from federated.stages.evaluate import predict_splits

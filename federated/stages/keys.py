@@ -19,7 +19,7 @@ from federated.protection.parameters import Parameters
 from federated.rounds.context import sent_length
 from federated.run.folder import RunFolder
 from federated.run.key import public_context
-from federated.run.state_file import read_layout
+from federated.run.update_files import read_layout
 from federated.secrets.home import refuse_shared
 from federated.update import Layout
 

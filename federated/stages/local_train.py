@@ -9,9 +9,7 @@ from federated.data.cases import Cases
 from federated.rounds.local_training import CLIP, LocalTask, train_round
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.state_file import pack_memory
-from federated.run.tensor_file import write_packed
-from federated.run.update_files import pack_update
+from federated.run.update_files import pack_memory, pack_update, write_packed
 from federated.site.releases import Parts, arrays_digest, site_releases, state_digest
 from federated.stages.context import read_round
 from federated.stages.privacy_report import spent_so_far

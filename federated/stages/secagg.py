@@ -56,7 +56,9 @@ def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
     return stage_result(site, "advertise", started, sent=sent)
 
 
-def relay_keys(folder: RunFolder, round_number: int, advertised: Sequence[str]) -> None:
+def relay_keys(
+    folder: RunFolder, run: RunContext, round_number: int, advertised: Sequence[str]
+) -> None:
     """At the coordinator, after stage 1: tell all sites the public keys.
 
     Raises:
@@ -66,7 +68,7 @@ def relay_keys(folder: RunFolder, round_number: int, advertised: Sequence[str]) 
         site: Advertised(**from_hex(read_message(folder, round_number, site, "advertised")))
         for site in advertised
     }
-    _refuse_too_few(read_run(folder), round_number, advertised)
+    _refuse_too_few(run, round_number, advertised)
     write_roster(folder, round_number, Roster(keys))
 
 
@@ -82,13 +84,15 @@ def share_site(run: Path, site: str, round_number: int) -> StageResult:
     return stage_result(site, "share", started, sent=sent, received=size)
 
 
-def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -> None:
+def relay_shares(
+    folder: RunFolder, run: RunContext, round_number: int, sharing: Sequence[str]
+) -> None:
     """At the coordinator, after stage 2: pass on the sealed shares, unread.
 
     Raises:
         ConsiliumError: too few sites are left.
     """
-    _refuse_too_few(read_run(folder), round_number, sharing)
+    _refuse_too_few(run, round_number, sharing)
     roster, _ = read_roster(folder, round_number)
     inboxes: dict[str, dict[str, str]] = {site: {} for site in sharing}
     for sender in sharing:
@@ -110,7 +114,9 @@ def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, i
     return masks, size + inbox.stat().st_size
 
 
-def relay_responded(folder: RunFolder, round_number: int, responded: Sequence[str]) -> None:
+def relay_responded(
+    folder: RunFolder, run: RunContext, round_number: int, responded: Sequence[str]
+) -> None:
     """At the coordinator, after stage 3: tell all sites whose update is in the sum.
 
     Raises:
@@ -118,9 +124,8 @@ def relay_responded(folder: RunFolder, round_number: int, responded: Sequence[st
     """
     roster, _ = read_roster(folder, round_number)
     if responded:
-        known = read_run(folder)
-        _refuse_sum(known, round_number, responded[0], responded)
-        protocol.refuse_parts(responded, masked_round(known, roster, round_number))
+        _refuse_sum(run, round_number, responded[0], responded)
+        protocol.refuse_parts(responded, masked_round(run, roster, round_number))
     write_roster(folder, round_number, replace(roster, responded=tuple(responded)))
 
 
@@ -172,14 +177,16 @@ def forget_secrets(run: Path, sites: Sequence[str]) -> None:
         _erase(_secrets(folder, site))
 
 
-def unmask_sum(folder: RunFolder, round_number: int, answering: Sequence[str]) -> None:
+def unmask_sum(
+    folder: RunFolder, run: RunContext, round_number: int, answering: Sequence[str]
+) -> None:
     """Stage 4 at the coordinator: take the masks off the round's sum.
 
     Raises:
         ConsiliumError: too few sites have answered; names whose shares are missing.
     """
     roster, _ = read_roster(folder, round_number)
-    session = masked_round(read_run(folder), roster, round_number)
+    session = masked_round(run, roster, round_number)
     masked = read_payload(folder.sum_path(round_number))
     answers = {
         site: {

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from federated.files import atomic_path
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_layout
+from federated.run.update_files import read_layout
 from federated.stages.site_model import site_memory
 
 # By site or strategy, the share of each layer's values that is a site's own.

@@ -19,8 +19,7 @@ from federated.randomness import Draws, torch_generator
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.state_file import pack_memory, read_memory
-from federated.run.tensor_file import write_packed
+from federated.run.update_files import pack_memory, read_memory, write_packed
 from federated.site.releases import Parts, site_releases
 from federated.stages.context import read_run
 from federated.stages.entering import enter, training_records

@@ -1,7 +1,7 @@
 """site-model: the models of sites after a round, which may be their own."""
 
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_memory, read_state
+from federated.run.update_files import read_memory, read_state
 from federated.stages.worker import worker_context
 from federated.update import Arrays, RoundState, Vector
 

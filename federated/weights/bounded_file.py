@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +25,36 @@ MOST_SCALARS = 64
 LARGEST_INTEGER = 2**53
 
 
-def refuse_large_file(path: Path | str, most: int, what: str) -> None:
-    """Refuse a file of more than ``most`` bytes; one that is not there is left to who opens it.
+@dataclass(frozen=True)
+class Size:
+    """How many bytes a file of ``what`` may have, header and all."""
 
-    Raises:
-        ConsiliumError: says how large it is.
-    """
-    path = Path(path)
-    if path.is_file() and path.stat().st_size > most:
-        raise ConsiliumError(
-            f"The file {path} is refused: it has {path.stat().st_size} bytes, and {what} has at "
-            f"most {most}. It is damaged, or was not written by this project; have it sent again."
-        )
+    most: int
+    what: str
 
 
 @contextmanager
-def open_tensors(path: Path | str, framework: str, most: int = MOST_HEADER) -> Iterator[Any]:
-    """A safetensors file whose header has at most ``most`` bytes.
+def open_tensors(
+    path: Path | str, framework: str, most: int = MOST_HEADER, size: Size | None = None
+) -> Iterator[Any]:
+    """A safetensors file whose header has at most ``most`` bytes, and the whole at most ``size``.
 
     Raises:
         ConsiliumError: it has more.
         OSError, SafetensorError, ValueError: as safetensors has it; of whatever it does not know
             how to say otherwise, a ``ValueError``.
     """
+    there = Path(path).stat().st_size
+    if size is not None and there > size.most:
+        raise ConsiliumError(
+            f"The file {path} is refused: it has {there} bytes, and {size.what} has at most "
+            f"{size.most}. It is damaged, or was not written by this project; have it sent again."
+        )
     with Path(path).open("rb") as file:
         said = int.from_bytes(file.read(LENGTH_BYTES), "little")
-    size = Path(path).stat().st_size
     if said > most:
         raise ConsiliumError(
-            f"The file {path} is refused: of its {size} bytes it gives {said} to its header, and "
+            f"The file {path} is refused: of its {there} bytes it gives {said} to its header, and "
             f"at most {most} are read. It is damaged or no safetensors file."
         )
     try:

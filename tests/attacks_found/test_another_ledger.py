@@ -6,7 +6,7 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.files import write_json
-from federated.run.state_file import read_state, write_state
+from federated.run.update_files import read_state, write_state
 from federated.stages.local_train import train_site
 from federated.stages.privacy_report import report_site
 from federated.stages.worker import worker_context

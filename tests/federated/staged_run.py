@@ -16,10 +16,11 @@ from federated.rounds.participation import site_weights
 from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
 from federated.run.runs import new_run
-from federated.run.state_file import read_state, write_state
+from federated.run.update_files import read_state, write_state
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.begin import write_initial_state
 from federated.stages.compress import compress_site
+from federated.stages.context import read_run
 from federated.stages.local_train import train_site
 from federated.stages.privacy import plan_site
 from federated.stages.protect import protect_site
@@ -101,13 +102,13 @@ def play_round(folder: RunFolder, number: int) -> None:
         train_site(run, site, number)
         compress_site(run, site, number, weights[site])
         protect_site(run, site, number)
-    add_payloads(folder, number, sites)
+    add_payloads(folder, read_run(folder), number, sites)
     if masked:
-        relay_responded(folder, number, sites)
+        relay_responded(folder, read_run(folder), number, sites)
         for site in sites:
             answer_site(run, site, number)
-        unmask_sum(folder, number, sites)
-    apply_sum(folder, number, sites)
+        unmask_sum(folder, read_run(folder), number, sites)
+    apply_sum(folder, read_run(folder), number, sites)
 
 
 def start_again(folder: RunFolder, number: int) -> None:
@@ -120,7 +121,7 @@ def start_again(folder: RunFolder, number: int) -> None:
 def _exchange_keys(folder: RunFolder, number: int, sites: Sequence[str]) -> None:
     for site in sites:
         advertise_site(folder.root, site, number)
-    relay_keys(folder, number, sites)
+    relay_keys(folder, read_run(folder), number, sites)
     for site in sites:
         share_site(folder.root, site, number)
-    relay_shares(folder, number, sites)
+    relay_shares(folder, read_run(folder), number, sites)

@@ -3,15 +3,17 @@ import pytest
 from torch import nn
 
 from federated.errors import ConsiliumError
-from federated.run.state_file import read_layout, read_state, write_state
-from federated.run.tensor_file import write_packed
 from federated.run.update_files import (
     pack_compressed,
     pack_update,
     read_compressed,
+    read_layout,
     read_payload,
+    read_state,
     read_update,
+    write_packed,
     write_payload,
+    write_state,
 )
 from federated.update import (
     CompressedUpdate,

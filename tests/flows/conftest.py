@@ -15,16 +15,16 @@ import tasks.secagg
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
-from federated.run.state_file import read_state
+from federated.run.update_files import read_state
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, answer_site, share_site
 from flows.round import fl_round
 
 STAGES = [
     (tasks.encrypt, "protect", protect_site),
-    (tasks.secagg, "advertise", advertise_site),
-    (tasks.secagg, "share", share_site),
-    (tasks.secagg, "answer", answer_site),
+    (tasks.secagg.secagg, "advertise", advertise_site),
+    (tasks.secagg.secagg, "share", share_site),
+    (tasks.secagg.secagg, "answer", answer_site),
 ]
 
 

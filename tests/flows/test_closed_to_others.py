@@ -5,7 +5,7 @@ import os
 import pytest
 
 from federated.run.folder import MEMORY_KINDS
-from federated.run.state_file import read_state
+from federated.run.update_files import read_state
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
 
@@ -37,8 +37,8 @@ def test_whatever_a_site_writes_is_closed_while_the_round_lasts_and_after_it(
 
     add, seen = tasks.aggregate.add_payloads, {}
 
-    def look(folder, round_number, selected):
-        add(folder, round_number, selected)
+    def look(folder, run, round_number, selected):
+        add(folder, run, round_number, selected)
         for path in folder.root.rglob("*"):
             seen[path] = (permissions(path), path.is_dir())
 

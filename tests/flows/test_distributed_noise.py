@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.run.state_file import read_layout
+from federated.run.update_files import read_layout
 from federated.stages.context import read_run
 from tests.flows.conftest import weights
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from federated.run.state_file import read_memory, read_state
+from federated.run.update_files import read_memory, read_state
 from federated.stages.context import read_round
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

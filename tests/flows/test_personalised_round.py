@@ -8,8 +8,7 @@ import pytest
 import tasks.aggregate
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Ledger, ledger_root
-from federated.run.state_file import read_memory
-from federated.run.update_files import read_payload
+from federated.run.update_files import read_memory, read_payload
 from federated.stages.aggregate import add_payloads
 from federated.strategies.resfim.strategy import MASK
 from federated.weights.model_file import load_model, personal_sites
@@ -92,11 +91,11 @@ def test_a_masked_payload_does_not_show_the_mask_and_a_plain_one_does(run, monke
     """Under SecAgg+ the words that count a site's values are alike inside its mask and outside."""
     seen = {}
 
-    def remember(folder, round_number, selected):
+    def remember(folder, run, round_number, selected):
         payload = read_payload(folder.site_path(round_number, "site-00", "payload"))
         word = len(payload.body) // payload.length
         seen["words"] = payload.body.view(f"<u{word}").astype(np.float64)
-        return add_payloads(folder, round_number, selected)
+        return add_payloads(folder, run, round_number, selected)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", remember)
     protected = [f"protection.name={protection}", "runner.name=processes"]

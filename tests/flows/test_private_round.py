@@ -12,8 +12,9 @@ import tasks.local_train
 from federated.errors import ConsiliumError
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, Spending, ledger_root
+from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_memory, read_state
+from federated.run.update_files import read_memory, read_state
 from federated.secrets.home import consilium_home
 from federated.stages.local_train import train_site
 from tasks import track
@@ -103,11 +104,13 @@ def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
     """The run's folder and the home as they lie when the last round's updates have arrived."""
     add, kept = tasks.aggregate.add_payloads, tmp_path_factory.mktemp("kept") / "copy"
 
-    def copy(folder: RunFolder, round_number: int, selected: list[str]) -> None:
+    def copy(
+        folder: RunFolder, run_context: RunContext, round_number: int, selected: list[str]
+    ) -> None:
         if round_number == 2 and not kept.exists():
             shutil.copytree(project / "runs", kept / "runs", symlinks=True)
             shutil.copytree(consilium_home, kept / "home")
-        add(folder, round_number, selected)
+        add(folder, run_context, round_number, selected)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", copy)
     whole = run(overrides=privacy)

@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.sorting import FlowRunSort
 
 from federated.errors import ConsiliumError
-from federated.run.state_file import read_state
+from federated.run.update_files import read_state
 from federated.weights.model_file import load_model
 from flows.steps import export_run
 from models.norm import norm_tensors

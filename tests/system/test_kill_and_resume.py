@@ -8,7 +8,7 @@ import pytest
 
 from federated.run.folder import RunFolder
 from federated.run.runs import latest_run
-from federated.run.state_file import read_state
+from federated.run.update_files import read_state
 from tests.system.conftest import kill_group, wait_for
 
 pytestmark = pytest.mark.system

@@ -21,10 +21,18 @@ from federated.files import read_json
 from federated.protection import Plain
 from federated.protection.base import Sum
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_layout, read_memory, read_state, write_state
-from federated.run.update_files import read_payload, read_update, write_payload
+from federated.run.update_files import (
+    read_layout,
+    read_memory,
+    read_payload,
+    read_state,
+    read_update,
+    write_payload,
+    write_state,
+)
 from federated.settings.networks import SmallCNN
 from federated.stages.aggregate import add_payloads
+from federated.stages.context import read_run
 from federated.stages.evaluate import read_predictions
 from federated.update import CompressedUpdate, Layout, Payload, RoundState
 from federated.weights.model_file import (
@@ -322,7 +330,14 @@ class TestPayloads:
                 site, 1, 0.5, "plain", "float32", "", length, body, np.array([1, 2**31])
             )
             write_payload(folder.site_path(1, site, "payload"), payload)
-        refused(add_payloads, folder, 1, sites, match=f"its length is {2**45}, expected")
+        refused(
+            add_payloads,
+            folder,
+            read_run(folder),
+            1,
+            sites,
+            match=f"its length is {2**45}, expected",
+        )
 
     def test_a_payload_far_larger_than_its_numbers_is_not_read(self, tmp_path):
         path = payload_file(tmp_path, body=np.zeros(3 * 2**20, np.uint8))

@@ -11,6 +11,7 @@ from federated.protection.packed_bfv import SCHEME
 from federated.protection.parameters import Parameters
 from federated.secrets.home import consilium_home, private_folder, refuse_open
 from federated.site.releases import site_releases
+from federated.stages.context import read_run
 from federated.stages.secagg import advertise_site, relay_keys, share_site
 from tests.federated.federation import SITE, begin, sent
 
@@ -98,7 +99,7 @@ class TestReading:
         folder = begin(*SECAGG)
         for site in folder.sites():
             advertise_site(folder.root, site, 1)
-        relay_keys(folder, 1, folder.sites())
+        relay_keys(folder, read_run(folder), 1, folder.sites())
         share_site(folder.root, SITE, 1)
         (path,) = (path for path in keys_root().rglob("round-001.json") if SITE in str(path))
         path.chmod(0o640)

@@ -17,8 +17,7 @@ from federated.protection import Cohort
 from federated.protection.keys import new_key, read_secret
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
-from federated.run.state_file import write_state
-from federated.run.update_files import write_payload
+from federated.run.update_files import write_payload, write_state
 from federated.update import CompressedUpdate, Layout, RoundState
 
 VALUES = 1_000_000
@@ -28,10 +27,11 @@ MEASURE = """
 import sys
 from pathlib import Path
 from federated.stages.aggregate import add_payloads
+from federated.stages.context import read_run
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 folder = RunFolder(Path(sys.argv[1]))
-add_payloads(folder, 1, folder.sites())
+add_payloads(folder, read_run(folder), 1, folder.sites())
 print(peak_rss_mb())
 """
 

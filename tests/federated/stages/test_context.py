@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.run.state_file import read_state, write_state
-from federated.run.update_files import read_payload, write_payload
+from federated.run.update_files import read_payload, read_state, write_payload, write_state
 from federated.stages.aggregate import add_payloads
 from federated.stages.compress import compress_site
-from federated.stages.context import read_round
+from federated.stages.context import read_round, read_run
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from tests.federated.federation import begin
@@ -52,9 +51,9 @@ def test_a_payload_with_other_scalars_than_the_privacy_has_is_refused_by_its_sit
         train_site(folder.root, site, 1)
         compress_site(folder.root, site, 1, 1 / len(sites))
         protect_site(folder.root, site, 1)
-    add_payloads(folder, 1, sites)
+    add_payloads(folder, read_run(folder), 1, sites)
     path = folder.site_path(1, sites[1], "payload")
     write_payload(path, replace(read_payload(path), scalars=scalars))
     with pytest.raises(ConsiliumError, match=f"payload of {sites[1]} in round 1 is refused"):
-        add_payloads(folder, 1, sites)
+        add_payloads(folder, read_run(folder), 1, sites)
     assert np.isfinite(read_state(folder.state_path(0)).weights).all()

@@ -13,8 +13,13 @@ import federated.stages.private_release
 from federated.files import read_json, write_json
 from federated.privacy.site_level import BELOW_CLIP
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_memory, read_state, write_memory, write_state
-from federated.run.update_files import read_compressed
+from federated.run.update_files import (
+    read_compressed,
+    read_memory,
+    read_state,
+    write_memory,
+    write_state,
+)
 from federated.stages.compress import compress_site
 from federated.stages.share_style import STYLE, share_style
 from federated.stages.worker import worker_context
@@ -202,15 +207,15 @@ class TestStyles:
         np.testing.assert_array_equal(self.style(folder), first)
 
 
-class TestLevels:
+class TestQuantised:
     """Where the noise is in the sum, the quantised values are what is released."""
 
-    def quantise(self, folder: RunFolder, weight: float = 1 / 3) -> np.ndarray:
+    def quantised(self, folder: RunFolder, weight: float = 1 / 3) -> np.ndarray:
         worker_context.cache_clear()
         compress_site(folder.root, SITE, 1, weight)
         return read_compressed(folder.site_path(1, SITE, "compressed")).numbers
 
-    def test_levels_are_made_once_in_an_attempt_at_a_round(self):
+    def test_quantised_values_are_made_once_in_an_attempt_at_a_round(self):
         folder = begin(*DISTRIBUTED)
         sent(folder)
         assert entries(folder) == 0
@@ -219,7 +224,7 @@ class TestLevels:
         assert entries(folder) == 1
 
     @pytest.mark.parametrize("change", ["other_rate", "other_data", "other_plan", "other_code"])
-    def test_other_levels_have_noise_of_their_own(self, change, write_npz, monkeypatch):
+    def test_other_quantised_values_have_noise_of_their_own(self, change, write_npz, monkeypatch):
         folder = begin(*DISTRIBUTED)
         sent(folder)
         first = self.quantised(folder)
@@ -234,7 +239,7 @@ class TestLevels:
         assert unrelated(self.quantised(folder), self.quantised(folder, weight=1 / 4))
         assert entries(folder) == 2
 
-    def test_an_attempt_at_a_round_that_begins_anew_has_levels_of_its_own(self):
+    def test_an_attempt_at_a_round_that_begins_anew_has_values_of_its_own(self):
         """Its sum may be of other sites: two sums with the same values would give away a third."""
         folder = begin(*DISTRIBUTED)
         sent(folder)

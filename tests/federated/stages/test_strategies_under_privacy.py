@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from federated.errors import ConsiliumError
 from federated.privacy import AnyPrivacy, Private
 from federated.run.folder import RunFolder
-from federated.run.state_file import read_state
+from federated.run.update_files import read_state
 from federated.stages.evaluate import evaluate_site, read_predictions
 from federated.stages.site_model import personal_tensors, site_weights_after
 from federated.stages.worker import worker_context
