@@ -31,6 +31,8 @@ LARGEST_WEIGHT = 1 + 1e-6
 
 # Fields that are arrays in the file; all others are in its header.
 ARRAYS = ("vector", "numbers", "positions", "body")
+# In states that versions before 0.2.0 wrote.
+FORMER_PARTS = {"agreed": "compression"}
 STATE_FIELDS: Mapping[str, type] = {
     **{"round_number": int, "layout": list, "personal": list, "clip": object},
 }
@@ -182,8 +184,14 @@ def read_state(path: Path, round_number: int | None = None) -> RoundState:
     parts: dict[str, dict[str, npt.NDArray[Any]]] = {"broadcast": {}, "compression": {}}
     for name, array in arrays.items():
         part, dot, key = name.partition(".")
+        part = FORMER_PARTS.get(part, part)
         if dot and part in parts:
             parts[part][key] = array
+        elif name != "weights":
+            raise ConsiliumError(
+                f"The file {path} is refused: it has {name!r:.80}, which is not known. Remove the "
+                "round's folder and resume the run."
+            )
     number, clip = header["round_number"], header["clip"]
     if round_number is not None and number != round_number:
         raise ConsiliumError(

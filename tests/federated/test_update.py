@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import nn
 
 from federated.errors import ConsiliumError
@@ -93,6 +95,28 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
     write_state(tmp_path / "s", RoundState(0, VECTOR, LAYOUT))
     with pytest.raises(ConsiliumError, match="holds a 'state', not a payload"):
         read_payload(tmp_path / "s")
+
+
+def renamed(path, old, new):
+    """The same file with an array under another name."""
+    with safe_open(path, framework="numpy") as file:
+        arrays, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+    save_file({key.replace(old, new): array for key, array in arrays.items()}, path, metadata)
+
+
+def test_a_state_of_a_version_before_is_read_as_it_was_meant(tmp_path):
+    state = RoundState(3, VECTOR, LAYOUT, {}, {"score": VECTOR + 2})
+    write_state(tmp_path / "s", state)
+    renamed(tmp_path / "s", "compression.", "agreed.")
+    assert equal(state, read_state(tmp_path / "s"))
+
+
+@pytest.mark.parametrize("name", ["learned.score", "score"])
+def test_a_state_with_an_array_that_is_not_known_is_refused(tmp_path, name):
+    write_state(tmp_path / "s", RoundState(3, VECTOR, LAYOUT, {}, {"score": VECTOR + 2}))
+    renamed(tmp_path / "s", "compression.score", name)
+    with pytest.raises(ConsiliumError, match=f"it has '{name}', which is not known"):
+        read_state(tmp_path / "s")
 
 
 def test_a_truncated_file_is_refused(tmp_path):
