@@ -101,7 +101,7 @@ class SharedMask(Compression):
 
 
 def _score(context: CompressionContext) -> Vector:
-    """A copy of the scores ``(length,)``; before the first round all are 0."""
+    """A copy of the scores ``(length,)``, which are 0 and not sent before the first round."""
     if SCORE not in context.arrays:
         return np.zeros(context.length, np.float32)
     return context.arrays[SCORE].copy()

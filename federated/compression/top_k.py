@@ -31,7 +31,7 @@ class TopK(Compression):
     same_positions: ClassVar[bool] = False
 
     def count(self, length: int) -> int:
-        """How many of ``length`` values are sent: the share ``density``; about that with ``ema``."""
+        """How many of ``length`` values are sent: the share ``density``, about so with ``ema``."""
         return sent_count(self.density, length)
 
     def own_positions(self, vector: Vector, memory: Arrays) -> tuple[Positions, Arrays]:
