@@ -45,7 +45,7 @@ class NoisyGrid:
     sigma: float
 
     def quantise(self, values: Doubles, random: SecretRandom) -> Quantised:
-        """The clipped, rounded and noised values ``(n,)`` of a site, from weighted ones ``(n,)``."""
+        """The clipped, rounded and noised values ``(n,)`` of a site's weighted ones ``(n,)``."""
         scaled = values / self.step
         length = float(np.linalg.norm(scaled))
         if length > self.clip:

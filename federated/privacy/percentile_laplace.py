@@ -57,7 +57,7 @@ class PercentileLaplace(Private):
     def protect_update(
         self, update: Vector, release: Release, clip: float, random: SecretRandom
     ) -> tuple[Vector, Scalars]:
-        """The values clipped at their percentile, each with noise of its own, ``(parts * shared,)``."""
+        """The update ``(parts * shared,)`` clipped at its percentile, with noise on each value."""
         threshold = min(clip, float(np.percentile(np.abs(update), self.percentile)))
         # The inverse of Laplace's distribution function, at uniform numbers.
         centred = random.uniform(update.size) - 0.5
