@@ -1,4 +1,4 @@
-"""The state of a round, and what the server or a site keeps to itself between rounds, as files."""
+"""The state of a round, and what the server or a site keeps between rounds, as files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +34,11 @@ def write_state(path: Path, state: RoundState) -> None:
 
 
 def read_state(path: Path) -> RoundState:
-    """Read a round's state written by :func:`write_state`."""
+    """Read a round's state written by :func:`write_state`.
+
+    Raises:
+        ConsiliumError: the file is missing or damaged, or its parts do not fit each other.
+    """
     arrays, header = read_tensors(path, "state", STATE_FIELDS)
     layout = _layout(path, header)
     if "weights" not in arrays or arrays["weights"].shape != (layout.size,):
@@ -87,7 +91,7 @@ def _layout(path: Path, header: Mapping[str, Any]) -> Layout:
 
 
 def pack_memory(arrays: Arrays) -> bytes:
-    """The file of what a site keeps to itself between rounds."""
+    """The bytes of the file of what a site keeps to itself between rounds."""
     return packed("memory", arrays, {})
 
 
@@ -97,5 +101,9 @@ def write_memory(path: Path, arrays: Arrays) -> None:
 
 
 def read_memory(path: Path) -> Arrays:
-    """Read what :func:`write_memory` wrote."""
+    """Read what :func:`write_memory` wrote.
+
+    Raises:
+        ConsiliumError: the file is missing or damaged.
+    """
     return read_tensors(path, "memory", {})[0]

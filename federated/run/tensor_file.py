@@ -19,18 +19,18 @@ from federated.files import PRIVATE, atomic_path
 from federated.update import Arrays
 from federated.weights.bounded_file import open_tensors, read_fields
 
-# Of a file of a few arrays: the layout of a state is the longest part.
+# In bytes, for a file of a few arrays: the layout of a state is the longest part.
 MOST_HEADER = 8 * 2**20
 
 
 def packed(kind: str, arrays: Arrays, header: Mapping[str, Any]) -> bytes:
-    """The bytes of a file of a kind."""
+    """The bytes of a file with arrays of a kind, and its header."""
     content: bytes = save(_whole(arrays), metadata=_metadata(kind, header))
     return content
 
 
 def write_tensors(path: Path, kind: str, arrays: Arrays, header: Mapping[str, Any]) -> None:
-    """Write a file of a kind, atomically."""
+    """Write a file with arrays of a kind, and its header, atomically."""
     with atomic_path(path, PRIVATE) as temporary:
         save_file(_whole(arrays), temporary, metadata=_metadata(kind, header))
 
@@ -76,10 +76,12 @@ def read_tensors(
 def expect(
     path: Path, arrays: Arrays, kinds: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
 ) -> None:
-    """Refuse other arrays than those of ``kinds``, flat ones of one of these types.
+    """Refuse a file whose arrays are not those of ``kinds``, each ``(n,)`` with one of these types.
+
+    Those that are ``optional`` may be missing.
 
     Raises:
-        ConsiliumError: says which.
+        ConsiliumError: the arrays are others; the message says which.
     """
     wrong = [f"has no {name}" for name in kinds if name not in arrays and name not in optional]
     for name, array in arrays.items():
@@ -95,10 +97,10 @@ def expect(
 
 
 def read_arrays(path: Path, what: str) -> Arrays:
-    """The arrays of a safetensors file without a header of ours.
+    """The arrays of a safetensors file without a header of this project.
 
     Raises:
-        ConsiliumError: it is missing or damaged.
+        ConsiliumError: the file is missing or damaged.
     """
     try:
         with open_tensors(path, "numpy", MOST_HEADER) as file:

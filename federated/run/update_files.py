@@ -1,6 +1,6 @@
 """The values of a round that travel, as files: updates, compressed updates, payloads.
 
-What ``pack_`` makes of a value are the bytes of its file.
+A ``pack_`` function makes the bytes of a value's file.
 """
 
 from dataclasses import fields
@@ -27,7 +27,7 @@ ARRAYS = ("vector", "numbers", "positions", "body")
 
 
 def _fields(kind: type) -> dict[str, type]:
-    """What stands in the header of a value's file, and its types there."""
+    """The fields that stand in the header of a value's file, and their types there."""
     return {
         field.name: dict if field.name == "scalars" else cast(type, field.type)
         for field in fields(kind)
@@ -42,7 +42,7 @@ def _header(value: ModelUpdate | CompressedUpdate | Payload) -> dict[str, Any]:
 
 
 def pack_update(update: ModelUpdate) -> bytes:
-    """The file of an update."""
+    """The bytes of an update's file."""
     return packed("update", {"vector": update.vector}, _header(update))
 
 
@@ -58,12 +58,12 @@ def read_update(path: Path) -> ModelUpdate:
 
 
 def pack_compressed(update: CompressedUpdate) -> bytes:
-    """The file of a compressed update."""
+    """The bytes of a compressed update's file."""
     return packed("compressed", {"numbers": update.numbers} | _positions(update), _header(update))
 
 
 def read_compressed(path: Path) -> CompressedUpdate:
-    """Read an update of :func:`pack_compressed`.
+    """Read a compressed update of :func:`pack_compressed`.
 
     Raises:
         ConsiliumError: the file is missing, damaged or something else, or its positions are not
@@ -86,8 +86,8 @@ def read_payload(path: Path, length: int | None = None) -> Payload:
     """Read a payload written by :func:`write_payload`; of ``length`` numbers, where that is known.
 
     Raises:
-        ConsiliumError: it is damaged, far larger than so many numbers are in any protection, or its
-            header or positions are not such as :func:`write_payload` writes them.
+        ConsiliumError: the file is damaged, far larger than so many numbers are in any protection,
+            or its header or positions are not such as :func:`write_payload` writes them.
     """
     if length is not None:
         most = BYTES_A_NUMBER * length + SMALLEST_BODY
@@ -104,14 +104,14 @@ def read_payload(path: Path, length: int | None = None) -> Payload:
 
 
 def _positions(value: CompressedUpdate | Payload) -> dict[str, npt.NDArray[np.uint32]]:
-    """Four bytes a position: a vector has fewer than 2^32 values."""
+    """The positions as uint32: a vector has fewer than 2^32 values."""
     if value.positions is None:
         return {}
     return {"positions": value.positions.astype("<u4")}
 
 
 def _read_positions(path: Path, arrays: Arrays, length: int) -> npt.NDArray[np.intp] | None:
-    """The positions of a file, if it has some.
+    """The positions of a file, if it has any.
 
     Raises:
         ConsiliumError: they are not ascending, or not below ``length``.
