@@ -24,8 +24,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # This validates the whole section: a field by which a section is chosen may have no validator of
-    # its own.
+    # This validates the whole section: a field by which a section is chosen may not have a
+    # validator of its own.
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_for_a_number(cls, data: Any) -> Any:
