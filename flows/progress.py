@@ -14,25 +14,25 @@ from federated.learning.classification_metrics import Metrics
 
 
 class Listener(Protocol):
-    """Is told what happens in a run."""
+    """What is told what happens in a run."""
 
     def notice(self, text: str) -> None:
-        """Something a person should know."""
+        """Show something that a person should know."""
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
-        """A round begins with these sites."""
+        """Show that a round begins with these sites."""
 
     def site_done(self, site: str, stage: str, text: str) -> None:
-        """A site finished a stage."""
+        """Show that a site finished a stage."""
 
     def round_done(
         self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
     ) -> None:
-        """A round is complete, with the metrics of the validation split, if it has any."""
+        """Show that a round is complete, with the metrics of the validation split, if any."""
 
 
 def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float | None) -> str:
-    """A round in one line; how long it took, where that may be told."""
+    """A round in one line, with the seconds that it took where these may be told."""
     shown = ", ".join(
         f"{name} {metrics[name]:.3f}"
         for name in metrics_in("round")
@@ -44,12 +44,12 @@ def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float | 
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 round``, ``2 rounds``."""
+    """A number with its noun, as ``1 round`` or ``2 rounds``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class PlainLines:
-    """One line a round."""
+    """One line for each round."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -71,7 +71,7 @@ class PlainLines:
 
 
 class LiveDisplay(PlainLines):
-    """A bar for the rounds, one for the sites of this round, and a line a finished round."""
+    """A bar for the rounds, one for the sites of this round, and a line for each finished round."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         super().__init__(console)
@@ -101,12 +101,12 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def listener() -> Listener | None:
-    """Who is to be told, if anyone; a deployed flow has its run's log alone."""
+    """The listener that is told, if there is one; a deployed flow has its run's log alone."""
     return _listener.get()
 
 
 def tell(text: str) -> None:
-    """Tell a person, on the display if there is one and in the flow run's log."""
+    """Tell a person something, on the display if there is one and in the flow run's log."""
     get_run_logger().info(text)
     shown = _listener.get()
     if shown:

@@ -39,11 +39,11 @@ class BasicBlock(nn.Module):
 
 
 class ResNet3D(nn.Module):
-    """ResNet-18 for volumes: about 33 million parameters, a third of it with ``acs`` or ``2.5d``.
+    """ResNet-18 for volumes: about 33 million parameters, a third of that with ``acs`` or ``2.5d``.
 
     The stem is one convolution of stride 2 without the max-pooling of the original, which would
-    leave volumes of 28 voxels a side with a single voxel before the last stage. Its kernel is 3,
-    or 7 as in the original, which published weights need.
+    leave volumes of 28 voxels a side with a single voxel before the last stage. Its kernel is 3, or
+    7 as in the original, which published weights need.
 
     Input ``(n, channels, depth, height, width)``; output logits ``(n, classes)``.
     """

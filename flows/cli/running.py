@@ -8,7 +8,10 @@ from rich.console import Console
 
 
 def run_rounds(check: Callable[[], None], **arguments: Any) -> Path:
-    """Run fl-round and say where to look."""
+    """Run fl-round and say where to look; return the run's folder.
+
+    ``check`` finds mistakes in the input.
+    """
 
     def start() -> str:
         from flows.round import fl_round
@@ -21,10 +24,10 @@ def run_rounds(check: Callable[[], None], **arguments: Any) -> Path:
 
 
 def run_flow(check: Callable[[], None], start: Callable[[], str], *, validates: bool = True) -> str:
-    """Run a flow with a progress display; it returns a folder.
+    """Run a flow with a progress display; return the folder that it returns.
 
-    ``check`` finds mistakes in the input; it runs while the server starts, and so does the search
-    for what this machine lacks, and the import of what the flow needs if it ``validates`` data.
+    ``check`` finds mistakes in the input. While the server starts, it runs, and so do the search
+    for what this machine lacks and, if the flow ``validates`` data, the import of what that needs.
     """
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, start_embedded_server
@@ -47,6 +50,7 @@ def run_flow(check: Callable[[], None], start: Callable[[], str], *, validates: 
 
 
 def say_result(folder: Path) -> None:
+    """Print what a finished run reached, and where to look."""
     from flows.describe import result_lines
 
     for line in result_lines(folder):

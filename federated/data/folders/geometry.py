@@ -139,9 +139,9 @@ class Geometry:
         return self._padded_mask(result)
 
     def padded(self, values: Array, fill: Sequence[float]) -> Array:
-        """Values ``(channels, *resampled)`` on ``whole``, each channel with its own value around it.
+        """Values ``(channels, *resampled)`` on ``whole``, with a channel's own value around it.
 
-        ``fill`` has these values.
+        ``fill`` has a value for each channel.
         """
         result = np.empty((len(values), *self.whole.shape), values.dtype)
         for channel, value in enumerate(fill):
