@@ -55,18 +55,22 @@ class PlainLines:
         self.console = console
 
     def notice(self, text: str) -> None:
+        """See :class:`Listener`."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        """See :class:`Listener`."""
         if round_number == 1:
             self.notice(f"{counted(rounds, 'round')} at {counted(len(sites), 'site')}")
 
     def site_done(self, site: str, stage: str, text: str) -> None:
+        """See :class:`Listener`; nothing is shown."""
         pass
 
     def round_done(
         self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
     ) -> None:
+        """See :class:`Listener`."""
         self.notice(describe(round_number, rounds, metrics, seconds))
 
 
@@ -80,12 +84,14 @@ class LiveDisplay(PlainLines):
         self.sites = progress.add_task("sites", total=None, visible=False)
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        """See :class:`Listener`."""
         self.progress.update(self.rounds, total=rounds, completed=round_number - 1)
         self.progress.reset(
             self.sites, total=len(sites), description=f"round {round_number}", visible=True
         )
 
     def site_done(self, site: str, stage: str, text: str) -> None:
+        """See :class:`Listener`."""
         advance = 1 if stage == "local-train" else 0
         description = f"{site} {stage} {text}"
         self.progress.update(self.sites, advance=advance, description=description)
@@ -93,6 +99,7 @@ class LiveDisplay(PlainLines):
     def round_done(
         self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
     ) -> None:
+        """See :class:`Listener`."""
         self.progress.update(self.rounds, completed=round_number)
         super().round_done(round_number, rounds, metrics, seconds)
 

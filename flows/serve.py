@@ -121,7 +121,7 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
 
 
 def _serve_deployments(names: list[str], params: Path) -> None:
-    # Outside of an event loop it is no coroutine.
+    # Outside of an event loop it is not a coroutine.
     deployments = [
         cast(
             RunnerDeployment,

@@ -21,6 +21,7 @@ class Centring(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """The centred features ``(n, width)``."""
         return (x - self.mean) * self.scale
 
 

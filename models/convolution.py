@@ -32,6 +32,7 @@ class ACSConv3d(nn.Module):
         self.parts = sizes
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output channels ``(n, out, *spatial)`` of volumes ``(n, in, *spatial)``."""
         outputs = []
         for axis, weight in enumerate(torch.split(self.weight, self.parts), start=2):
             padding = [self.kernel // 2] * 3

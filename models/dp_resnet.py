@@ -23,6 +23,7 @@ class Residual(nn.Module):
         self.scale = make_norm(norm, width, dims) if scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output, in the shape of ``x``."""
         out: Tensor = self.scale(x + self.body(x))
         return out
 
@@ -55,6 +56,7 @@ class DPResNet(nn.Module):
         self.head = nn.Linear(512, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of images ``(n, channels, *spatial)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
 

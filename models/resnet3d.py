@@ -32,6 +32,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output ``(n, width, *spatial)``; a stride of 2 halves the sides."""
         out = self.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out)) + self.shortcut(x)
         activated: Tensor = self.relu(out)
@@ -74,5 +75,6 @@ class ResNet3D(nn.Module):
         self.head = nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of volumes ``(n, channels, depth, height, width)``."""
         logits: Tensor = self.head(self.pool(self.stages(self.stem(images))))
         return logits

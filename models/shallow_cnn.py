@@ -38,5 +38,6 @@ class ShallowCNN(nn.Module):
         self.head = nn.Linear(WIDTHS[0], classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of images ``(n, channels, *spatial)``."""
         logits: Tensor = self.head(self.centring(self.features(images)))
         return logits

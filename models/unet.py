@@ -62,6 +62,7 @@ class UNet(nn.Module):
         self._interpolation = "trilinear" if dims == 3 else "bilinear"
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits of images ``(n, channels, *spatial)``, in the shapes that the class states."""
         x, skipped = images, []
         for level in self.down:
             x = level(x)

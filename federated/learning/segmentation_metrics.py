@@ -34,7 +34,7 @@ PERCENTILE = 95.0
 
 @dataclass(frozen=True)
 class CaseScore:
-    """The values of a case for each class but the background, in the order of the labels.
+    """The values of a case for each class but the background, ``(classes − 1,)``, by label.
 
     ``dice`` is in [0, 1]. ``hd95`` is the 95th percentile of the Hausdorff distance, the larger of
     both directions, and ``assd`` the average symmetric surface distance; both are in mm, or in

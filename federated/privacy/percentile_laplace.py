@@ -51,7 +51,7 @@ class PercentileLaplace(Private):
         return 1.0, 1
 
     def update_noise(self, release: Release, clip: float) -> float:
-        """√2·z·C, the standard deviation at the largest threshold."""
+        """The standard deviation of the noise at the largest threshold, √2·z·C."""
         return float(np.sqrt(2)) * release.noise_multiplier * clip
 
     def protect_update(

@@ -61,7 +61,7 @@ class SiteLevel(Private):
         return self.clip if self.adaptive else None
 
     def next_clip(self, clip: float, means: Scalars) -> float:
-        """C after a round in which a share ½ + ``means[BELOW_CLIP]`` of norms was at most C."""
+        """The norm C after a round in which the share ½ + ``means[BELOW_CLIP]`` was at most C."""
         assert self.adaptive is not None
         return self.adaptive.next_norm(clip, means[BELOW_CLIP] + 0.5)
 

@@ -52,7 +52,7 @@ def kept_round(records: Records, selection: SelectionSettings) -> int:
 def stops_early(records: Records, selection: SelectionSettings) -> bool:
     """Whether ``patience`` rounds have passed without a better value.
 
-    It is asked after a round that was evaluated; elsewhere the answer is no.
+    They have not after a round that was not evaluated, or where no round has a value.
     """
     if selection.patience is None or not records or not records[-1]["metrics"]:
         return False

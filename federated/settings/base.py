@@ -59,7 +59,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     """The types that an annotation is made of, as ``int`` and ``None`` of ``int | None``."""
     parts = get_args(annotation)
     if not parts:
-        # A value of a Literal is no type.
+        # A value of a Literal is not a type.
         if isinstance(annotation, type):
             yield annotation
         return

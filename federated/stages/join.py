@@ -47,7 +47,7 @@ class Joined:
 
 
 def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experiment:
-    """The experiment of a site that joins a run: the run's own, on the site's data, alone.
+    """The experiment of a site that joins a run: the run's own, on the data of this site alone.
 
     Raises:
         ConsiliumError: the run is not finished, the site is one of its sites, or its strategy

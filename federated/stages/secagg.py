@@ -106,7 +106,11 @@ def relay_shares(folder: RunFolder, round_number: int, sharing: Sequence[str]) -
 
 
 def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, int]:
-    """Stage 3 at a site: what it masks its update with, and the bytes it had to download."""
+    """Stage 3 at a site: what it masks its update with, and the bytes that it had to download.
+
+    Raises:
+        ConsiliumError: the site has no secrets for the round, or the roster names other sites.
+    """
     roster, size = read_roster(folder, round_number)
     inbox = folder.message_path(round_number, site, "inbox")
     secrets = _read_secrets(folder, site, round_number)

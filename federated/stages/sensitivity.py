@@ -31,7 +31,7 @@ def layer_shares(folder: RunFolder, round_number: int) -> dict[str, dict[str, fl
 
 
 def mean_shares(several: Sequence[Shares]) -> dict[str, dict[str, float]]:
-    """The mean over runs of the same sites and network."""
+    """The mean of the shares over several runs of the same sites and network."""
     first = several[0]
     return {
         site: {layer: float(np.mean([s[site][layer] for s in several])) for layer in layers}

@@ -98,7 +98,7 @@ def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vect
 
 
 def other_styles(folder: RunFolder, site: str) -> list[Vector]:
-    """The styles of all sites but one."""
+    """The styles ``(*shape)`` of all sites but one."""
     return [
         read_memory(folder.style_path(other))[STYLE] for other in folder.sites() if other != site
     ]

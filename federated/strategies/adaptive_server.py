@@ -19,7 +19,7 @@ Moment = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """η, β1, β2 and τ of the paper."""
+    """The settings η, β1, β2 and τ of the paper."""
 
     server_lr: float
     beta1: float

@@ -16,7 +16,7 @@ from federated.training.rule import LocalRule
 
 
 class ProximalRule(LocalRule):
-    """Adds μ·(w − w_t) to every parameter's gradient."""
+    """Adds μ·(w − w_t) to every parameter's gradient; ``anchor`` has w_t by parameter names."""
 
     def __init__(self, mu: float, anchor: Mapping[str, torch.Tensor]) -> None:
         self.mu, self.anchor = mu, anchor

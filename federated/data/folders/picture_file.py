@@ -119,7 +119,7 @@ def _unknown_kind(path: Path) -> ConsiliumError | None:
         bits, kinds = tags[BITS], tags.get(FORMAT, (1,))
         kind = KINDS.get(kinds[0], f"values of the kind {kinds[0]}")
         said = f"{len(bits)} x {bits[0]} bits a pixel, {kind}"
-    except Exception:  # it is no TIFF, or damaged
+    except Exception:  # it is not a TIFF, or damaged
         return None
     order = "big-endian " if tags.prefix == b"MM" else ""
     return ConsiliumError(

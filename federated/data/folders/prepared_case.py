@@ -175,7 +175,7 @@ def prepare_volumes(
         unit = geometry.image(unit_range(volume.values, family, name))
         if profile:
             unit = _shown(unit, profile, number, flat)
-        # Measured before anything is put around it, which is no part of the image.
+        # Measured before anything is put around it, which is not a part of the image.
         modalities.append(geometry.padded(*normalised(unit, family, name)))
     image = np.concatenate(modalities)
     mask = geometry.mask(truth, len(family.labels)) if truth is not None else None

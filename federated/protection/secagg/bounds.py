@@ -94,7 +94,7 @@ def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
     """log2 of a bound on the probability that too few holders of some site stay."""
     gone, lost = shares.gone(sites), graph.neighbours + 1 - graph.threshold
     staying = (sites - gone) * _tail(sites - 1, graph, gone, lost + 1)
-    # A site that drops out is no holder of its own shares any more.
+    # A site that drops out does not hold its own shares any more.
     leaving = gone * _tail(sites - 1, graph, gone - 1, lost) if gone else 0.0
     return _log2(staying + leaving)
 
@@ -131,7 +131,7 @@ def broken(sites: int, graph: Graph, shares: Shares) -> str | None:
         ),
     }
     for fault, bound in faults.items():
-        if not bound <= -SIGMA:  # nor what is no number
+        if not bound <= -SIGMA:  # NaN is refused too
             return f"{fault}, with a probability of up to 2^{min(0.0, bound):.0f}"
     return None
 

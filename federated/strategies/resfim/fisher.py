@@ -14,7 +14,7 @@ Diagonal = dict[str, Tensor]
 
 
 def zeros(model: nn.Module) -> Diagonal:
-    """A diagonal of zeros, by the names of the model's parameters."""
+    """A diagonal of zeros, by the names of the model's parameters and in their shapes."""
     return {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
 
 

@@ -110,7 +110,7 @@ class ResFIM(Strategy):
             for name, value in self._difference(model, data).items():
                 found = value.abs()
                 parts[name] = (found / found.max().clamp(min=1e-30)).cpu().numpy()
-        # Statistics are no parameters, and never the site's own.
+        # Statistics are not parameters, and never the site's own.
         flat = [
             part.reshape(-1) if name in parameters else np.full(part.size, -1, np.float32)
             for name, part in parts.items()

@@ -120,7 +120,7 @@ class Family:
         return self.label_values.get(value, value)
 
     def unknown_labels(self, values: Iterable[int]) -> tuple[int, ...]:
-        """Those of a mask's values that stand for none of the family's labels."""
+        """The values of a mask that stand for none of the family's labels."""
         labels = range(len(self.labels))
         return tuple(value for value in values if self.label_of(value) not in labels)
 
