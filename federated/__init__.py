@@ -1,8 +1,8 @@
 """The library: data, partitions, strategies, privacy, compression, protection and the local loop.
 
-Pure Python with torch and numpy; it knows nothing of Prefect, MLflow or DVC. What stands in
-``__all__`` is meant for other programs and changes with notice (CHANGELOG.md); everything else may
-change with any version. Names are imported when they are first used.
+It is pure Python with torch and numpy, and knows nothing of Prefect, MLflow or DVC. The names in
+``__all__`` are meant for other programs and change with notice (CHANGELOG.md); everything else may
+change with any version. A name is imported when it is first used.
 """
 
 from importlib import import_module

@@ -1,13 +1,13 @@
-"""What is said to a person when their input cannot be used."""
+"""The errors that tell a person why their input cannot be used."""
 
 
 class ConsiliumError(Exception):
-    """One paragraph for a person: what is wrong, where, and what to do."""
+    """One paragraph for a person that says what is wrong, where, and what to do."""
 
 
 class RefusalError(ConsiliumError):
-    """What a site refuses to do, in words that tell nothing of its cases: all may read them.
+    """A site's refusal, in words that tell nothing of its cases, because everyone may read them.
 
-    Of other errors at a site of a private run only the site itself is told: a file that cannot be
-    read, say, is named by its path.
+    Any other error at a site of a private run is shown to the site alone: it may, say, name by its
+    path a file that cannot be read.
     """

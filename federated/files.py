@@ -1,7 +1,7 @@
-"""Writing files so that a reader sees the old one or the whole new one, never a part.
+"""Writing files so that a reader sees the old file or the whole new one, never a part of it.
 
-A file that is its owner's alone has the mode :data:`PRIVATE`, and folders that are made for it are
-closed to others as well, whatever the umask is.
+A file that is its owner's alone has the mode :data:`PRIVATE`. Folders that are made for such a file
+are closed to others as well, whatever the umask is.
 """
 
 import fcntl
@@ -24,13 +24,13 @@ OTHERS = 0o077
 
 
 def make_folders(folder: Path, *, private: bool = False) -> None:
-    """Make a folder and those above it that are missing.
+    """Make a folder, and those above it that are missing.
 
-    They are open to their owner alone if ``private`` is set, and also where the folder that they
-    are made in is: ``Path.mkdir`` with ``parents`` would leave those above to the umask.
+    They are open to their owner alone if ``private`` is set, and also if the folder that they are
+    made in is. (``Path.mkdir`` with ``parents`` would leave those above to the umask.)
 
     Raises:
-        OSError: one cannot be made.
+        OSError: a folder cannot be made.
     """
     for place in [*reversed(folder.parents), folder]:
         if place.is_dir():
@@ -44,9 +44,9 @@ def make_folders(folder: Path, *, private: bool = False) -> None:
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed onto ``path``.
 
-    On any exception the temporary file is removed and ``path`` is left as it was. ``mode`` are the
-    permissions it gets; until then its owner alone can read it. Folders that are missing are made,
-    for their owner alone where the file is.
+    On any exception the temporary file is removed and ``path`` is left as it was. The file gets the
+    permissions ``mode``; until then its owner alone can read it. Folders that are missing are made;
+    they are for their owner alone where the file is.
 
     Raises:
         ConsiliumError: the folder cannot be written to.
@@ -76,9 +76,11 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
 
 def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumError:
-    """What a person is told of a folder that cannot be written to.
+    """The error that tells a person that a folder cannot be written to; the caller raises it.
 
     Args:
+        folder: the folder.
+        error: what the operating system said.
         which: what names the folder, such as a variable of the environment.
     """
     said = f" ({which})" if which else ""
@@ -89,10 +91,11 @@ def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumErro
 
 
 def require_writable(folder: Path, which: str) -> None:
-    """Make a folder if it is not there, and see that files can be written into it.
+    """Make a folder if it is not there, and check that files can be written into it.
 
     Raises:
-        ConsiliumError: they cannot; names the folder, and ``which`` it is.
+        ConsiliumError: no file can be written there; the message names the folder, and by ``which``
+            what it is for.
     """
     try:
         make_folders(folder, private=True)
@@ -104,7 +107,7 @@ def require_writable(folder: Path, which: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is made if it is not there; waits for whoever holds it.
+    """Hold the lock of a file, waiting for whoever holds it; the file is made if it is not there.
 
     Raises:
         ConsiliumError: the file cannot be made.
@@ -121,13 +124,21 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write ``text`` atomically as UTF-8."""
+    """Write ``text`` atomically as UTF-8, with the permissions ``mode``.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to.
+    """
     with atomic_path(path, mode) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
-    """Write ``value`` atomically as indented JSON."""
+    """Write ``value`` atomically as indented JSON, with the permissions ``mode``.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to.
+    """
     write_text(path, json.dumps(value, indent=2) + "\n", mode)
 
 
@@ -135,8 +146,9 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
     """Read a JSON file written by :func:`write_json`, of at most ``most`` bytes.
 
     Raises:
-        ConsiliumError: it has more.
-        OSError, ValueError: it is not there, or no JSON, or nested deeper than anything here is.
+        ConsiliumError: the file has more bytes.
+        OSError, ValueError: the file is not there, or is not JSON, or is nested deeper than
+            anything here is.
     """
     size = path.stat().st_size
     if size > most:
@@ -151,6 +163,9 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file as hexadecimal digits; the data sets publish theirs (not for security)."""
+    """The MD5 of a file as hexadecimal digits.
+
+    The data sets publish theirs; it is not used for security.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

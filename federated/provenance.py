@@ -8,12 +8,12 @@ from pathlib import Path
 
 import models
 
-# What the numbers of a site's training come from, beside the code here.
+# The libraries that the numbers of a site's training depend on, beside the code here.
 LIBRARIES = ("numpy", "opacus", "torch", "torchio")
 
 
 def git_commit(folder: Path) -> str:
-    """The commit of a checkout, with ``-dirty`` for local changes; ``unknown`` outside one."""
+    """The commit of a checkout, with ``-dirty`` if files were changed; ``unknown`` outside one."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
@@ -30,10 +30,11 @@ def git_commit(folder: Path) -> str:
 
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """The digest of the code that trains: the library's and the networks' files, as installed.
+    """The SHA-256 of the code that trains, as hexadecimal digits.
 
-    It needs no checkout, and tells apart changes that were not committed. It is worked out once a
-    process.
+    It is taken of the library's and the networks' files, as installed, and of the versions of
+    :data:`LIBRARIES`. It needs no checkout, and it tells changes apart that were not committed. It
+    is computed once in a process.
     """
     digest = sha256(" ".join(version(name) for name in LIBRARIES).encode())
     assert models.__file__ is not None

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# Where what is random about the cases of a batch comes from: one generator for all of them in turn,
-# or one for each, so that no case has a part in another's draws.
+# What everything random about the cases of a batch is drawn from: one generator for all of them in
+# turn, or one generator for each case, so that no case has a part in another's draws.
 Draws = torch.Generator | Sequence[torch.Generator]
 
 
 def derive_seed(seed: int, *, purpose: str, round_number: int = 0, site: str = "") -> int:
     """Return an integer in [0, 2**63) that depends on all four arguments alone.
 
-    SHA-256 keeps neighbouring seeds, rounds and sites apart; two different purposes never share
+    SHA-256 keeps neighbouring seeds, rounds and sites apart, and two different purposes never share
     a stream.
     """
     digest = hashlib.sha256(f"{seed}|{round_number}|{site}|{purpose}".encode()).digest()
@@ -42,7 +42,7 @@ def torch_generator(
 
 @contextmanager
 def global_draws(generator: torch.Generator) -> Iterator[None]:
-    """What draws from torch's global generator alone, as TorchIO does, draws from this one.
+    """Let code that draws from torch's global generator alone, as TorchIO does, draw from this one.
 
     The global generator is put back afterwards.
     """

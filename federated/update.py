@@ -1,7 +1,11 @@
-"""The values that travel between stages; ``update_files.py`` has their form as files.
+"""The values that travel between stages; ``run/update_files.py`` has their form as files.
 
-A flat float32 vector holds a model: every floating-point tensor of its ``state_dict`` in order.
-Integer buffers (the batch counter of BatchNorm) stay where they are.
+A model is held as a flat float32 vector ``(size,)``: every floating-point tensor of its
+``state_dict``, in order. Its integer buffers (the batch counter of BatchNorm) are not in the vector
+and stay where they are.
+
+In docstrings, ``size`` is the number of all values of a layout, ``shared`` that of the shared ones,
+and ``parts`` the number of vectors ``(shared,)`` that a strategy sends one after the other.
 """
 
 from collections.abc import Mapping
@@ -18,7 +22,7 @@ from torch import nn
 Vector = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Quantised = npt.NDArray[np.int32]
-# What a compression sends: values, quantised or not.
+# What a compression sends: values as float32, or quantised as int32.
 Numbers = Vector | Quantised
 Positions = npt.NDArray[np.intp]
 Flags = npt.NDArray[np.bool_]
@@ -29,9 +33,9 @@ Scalars = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of the tensors in a flat vector, in order.
+    """The names and shapes of the tensors in a flat vector, in order.
 
-    Tensors named in ``personal`` stay at the sites; the others are shared.
+    The tensors named in ``personal`` stay at the sites; the others are shared.
     """
 
     entries: tuple[tuple[str, tuple[int, ...]], ...]
@@ -49,22 +53,22 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Number of values in the vector."""
+        """The number of values in the vector."""
         return sum(prod(shape) for _, shape in self.entries)
 
     @cached_property
     def shared(self) -> Flags:
-        """Which of the vector's values are shared, as booleans of its :attr:`size`."""
+        """Which of the vector's values are shared, ``(size,)`` booleans."""
         parts = [np.full(prod(shape), name not in self.personal) for name, shape in self.entries]
         return np.concatenate(parts) if parts else np.zeros(0, bool)
 
     @property
     def shared_groups(self) -> tuple[int, ...]:
-        """The lengths of the shared tensors."""
+        """The number of values of each shared tensor, in order."""
         return tuple(prod(shape) for name, shape in self.entries if name not in self.personal)
 
     def split(self, vector: Vector) -> dict[str, Vector]:
-        """Views of the vector's tensors, by name and in their shapes."""
+        """Views of the tensors in a vector ``(size,)``, by name and each in its own shape."""
         result = {}
         position = 0
         for name, shape in self.entries:
@@ -74,16 +78,16 @@ class Layout:
         return result
 
     def flatten(self, model: nn.Module) -> Vector:
-        """The model's tensors as one float32 vector of :attr:`size` values, on the CPU."""
+        """The model's tensors as one float32 vector ``(size,)`` on the CPU."""
         state = model.state_dict()
         parts = [state[name].detach().reshape(-1).float().cpu() for name, _ in self.entries]
         return torch.cat(parts).numpy()
 
     def load(self, model: nn.Module, vector: Vector) -> None:
-        """Write ``vector`` into the model, in place.
+        """Write a vector ``(size,)`` into the model, in place.
 
         Raises:
-            ValueError: the vector's length is not :attr:`size`.
+            ValueError: the vector has another shape.
         """
         if vector.shape != (self.size,):
             raise ValueError(f"a vector of {vector.shape} does not fit a layout of {self.size}")
@@ -95,11 +99,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class ModelUpdate:
-    """What a site has to send of a round, from ``cases`` training cases.
+    """What a site has to send after a round of training on ``cases`` training cases.
 
-    ``vector`` begins with Δ_k = w_k − w on the shared values; a strategy may let more follow.
-    ``scalars`` are numbers that are released with it and summed beside it, such as whether the
-    update was at most as long as a clipping norm that follows a quantile.
+    ``vector`` ``(parts * shared,)`` begins with Δ_k = w_k − w on the shared values; a strategy may
+    let more parts follow. ``scalars`` are numbers that are released with it and summed beside it,
+    such as whether the update was at most as long as a clipping norm that follows a quantile.
     """
 
     site: str
@@ -113,9 +117,9 @@ class ModelUpdate:
 class CompressedUpdate:
     """An update as it is sent: ``numbers`` at the positions that the compression keeps.
 
-    ``weight`` is n_k / Σn over the sites selected in this round and already applied, to ``scalars``
-    as well. ``length`` is the length of the uncompressed vector. ``positions`` are there only if
-    the site chose them.
+    ``weight`` is n_k / Σn over the sites selected in this round, in (0, 1]; ``numbers`` and
+    ``scalars`` are already multiplied by it. ``length`` is the length of the uncompressed vector.
+    ``positions``, as long as ``numbers``, are there only if the site chose them.
     """
 
     site: str
@@ -130,12 +134,13 @@ class CompressedUpdate:
 
 @dataclass(frozen=True)
 class Payload:
-    """Bytes that leave a site or, as the sum of those, the coordinator.
+    """The bytes that leave a site or, as the sum of those, the coordinator.
 
-    The content is weighted, so the coordinator only adds; who reads the sum divides by ``weight``,
-    which is n_k / Σn of a site, added up in the sum, as ``scalars`` are. ``scheme`` and
-    ``encoding`` say how ``length`` numbers became ``body``; ``context`` is the fingerprint of the
-    key, where there is one. All but ``body`` is in the clear.
+    The content is already weighted, so the coordinator only adds. Whoever reads the sum divides by
+    its ``weight``: at a site that is n_k / Σn, and the weights are added up in the sum, as
+    ``scalars`` are. ``scheme`` and ``encoding`` say how ``length`` numbers became the bytes
+    ``body``; ``context`` is the fingerprint of the key, where there is one. Everything but ``body``
+    is in the clear.
     """
 
     site: str
@@ -154,9 +159,10 @@ class Payload:
 class RoundState:
     """What sites start the next round from.
 
-    Each site can make it from the last state and the round's sum. ``broadcast`` holds what a
-    strategy needs beside the weights (control variates), ``compression`` what the compression does,
-    ``clip`` the clipping norm, where all sites have the same and it changes.
+    Each site can make it from the last state and the round's sum. ``weights`` ``(size,)`` are the
+    global model's. ``broadcast`` holds what a strategy needs beside the weights (control variates),
+    ``compression`` what the compression needs, and ``clip`` the clipping norm, where all sites have
+    the same one and it changes.
     """
 
     round_number: int

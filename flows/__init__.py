@@ -1,1 +1,1 @@
-"""What a person starts: flows wire tasks together, the command line starts flows."""
+"""What a person starts: flows wire tasks together, and the command line starts flows."""

@@ -27,21 +27,21 @@ def fl_compare(
     params: str = "params.yaml",
     runs: str = "runs",
 ) -> str:
-    """Run every strategy with every seed; finished runs are not made again, stopped ones resumed.
+    """Run every strategy with every seed; finished runs are not repeated, stopped ones go on.
 
     Args:
         experiment: a name under ``experiments`` in params.yaml.
         strategies: labels, as ``fedprox:mu=0.1+tl``.
-        seeds: how many, from the experiment's own on.
+        seeds: how many seeds, from the experiment's own on.
         overrides: ``section.key=value`` items for all runs.
         params: the parameter file.
         runs: the folder that holds all runs.
 
     Returns:
-        The comparison's folder, with ``table.md``, ``runs.json`` and ``auc.png``.
+        The comparison's folder, with ``table.md``, ``runs.json`` and ``auc.png`` or ``dice.png``.
 
     Raises:
-        ConsiliumError: an unusable label or setting; or runs that failed, after all others ran.
+        ConsiliumError: a label or setting cannot be used; or runs failed, after all others ran.
     """
     items = list(overrides or ())
     planned = planned_runs(experiment, strategies, seeds, items, Path(params))
@@ -77,7 +77,7 @@ def describe_command(experiment: str, strategies: list[str], seeds: int, items: 
 
 
 def comparison_folder(runs: Path, experiment: str, command: str) -> Path:
-    """The same command always writes to the same folder."""
+    """The folder of a comparison; the same command always has the same one."""
     digest = hashlib.sha256(json.dumps(command).encode()).hexdigest()[:8]
     return runs / experiment / f"compare-{digest}"
 

@@ -18,7 +18,7 @@ MAX_CLASS_COLUMNS = 12
 
 
 def result_lines(folder: Path) -> list[str]:
-    """What a finished run reached, and where to look."""
+    """The lines that say what a finished run reached, and where to look."""
     summary = read_json(RunFolder(folder).summary_path)
     test = summary["metrics"]["test"]
     shown = ", ".join(
@@ -48,12 +48,12 @@ def result_lines(folder: Path) -> list[str]:
 
 
 def _orchestration(seconds: float | None) -> str:
-    """How much of a run's time it took; a private run does not tell."""
+    """How much of a run's time orchestration took; a private run does not tell."""
     return "" if seconds is None else f", of which orchestration {seconds:.1f} s"
 
 
 def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
-    """Which classes no case of a split has, and so no mean over classes."""
+    """The lines that say which classes no case of a split has, so that they are in no mean."""
     return [
         f"no case of the {split} split has {', '.join(names)}: left out of its means"
         for split, names in absent.items()
@@ -62,7 +62,7 @@ def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def protection_lines(protection: Mapping[str, Any]) -> list[str]:
-    """What hides the sites' updates in a run, and for how much it is made."""
+    """The lines that say what hides the sites' updates in a run, and for how much it is made."""
     name = protection["name"]
     if name == "plain":
         return []
@@ -83,7 +83,11 @@ def protection_lines(protection: Mapping[str, Any]) -> list[str]:
 
 
 def sites_table(experiment: Experiment) -> Table:
-    """Training cases per class, and cases per split, of every site."""
+    """A table of every site's training cases of each class, and its cases in each split.
+
+    Raises:
+        ConsiliumError: the data cannot be had, or cannot be dealt to the sites.
+    """
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
     partition = partition_dataset(dataset, experiment.sites, experiment.seed)

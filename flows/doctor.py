@@ -35,7 +35,7 @@ def examine(console: Console, params: Path) -> bool:
     """Print every finding; return whether all that a run needs is there.
 
     Folders of data that a run does not download are told as missing, with where to put them: an
-    experiment needs its own alone.
+    experiment needs only its own.
     """
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _versions,

@@ -1,8 +1,8 @@
 """`python -m flows.ends_with_parent MODULE ARGUMENT…`: a module that ends with who started it.
 
-Its standard input is a pipe that nobody writes to; it is closed when the process that holds the
-other end is gone, however that ended. What the module itself starts ends with it: they are one
-process group.
+Its standard input is a pipe that nobody writes to. The pipe is closed when the process that holds
+the other end is gone, however that ended. What the module itself starts ends with it, because they
+are one process group.
 """
 
 import os

@@ -1,9 +1,9 @@
 """The graph of one round.
 
-Before the first one share-style at every site, where the strategy asks for it. For every site
-selected: local-train → compress → encrypt; then aggregate → decrypt, where there is a
-key → evaluate at every site → evaluate → track → checkpoint, whose record makes the round count as
-done.
+Before the first round, share-style runs at every site, where the strategy asks for it. In a round,
+local-train → compress → encrypt run for every site that is selected. Then follow aggregate →
+decrypt, where there is a key → evaluate at every site → evaluate → track → checkpoint, whose record
+makes the round count as done.
 """
 
 import time
@@ -38,12 +38,12 @@ from tasks.track import track_round
 def run_round(run: Run, round_number: int, began: float) -> float:
     """Run one round; it counts once its record is written.
 
-    Its time is taken just before the record is written, and returned: there the next round
-    begins, so that the rounds' times leave no gap.
+    The time is taken just before the record is written, and returned: the next round begins there,
+    so that the rounds' times leave no gap.
 
     Raises:
-        ConsiliumError: what a stage says; of a site that fails only where ``sites.on_dropout`` is
-            ``abort``, or no site is left.
+        ConsiliumError: what a stage raises; what a site's stage raises counts only where
+            ``sites.on_dropout`` is ``abort``, or where no site is left.
     """
     selected = run.context.selected(round_number)
     shown = listener()
@@ -81,10 +81,10 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
 
 
 def _share_styles(run: Run, round_number: int) -> list[StageResult]:
-    """Before the first round, share-style at every site, where the strategy asks for it.
+    """Run share-style at every site before the first round, where the strategy asks for it.
 
     Raises:
-        ConsiliumError: what a stage says; without all styles there is no first round.
+        ConsiliumError: what a stage raises; without all styles there is no first round.
     """
     if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
@@ -95,7 +95,7 @@ def _share_styles(run: Run, round_number: int) -> list[StageResult]:
 def _sum_up(
     run: Run, round_number: int, responded: list[str]
 ) -> tuple[list[StageResult], list[Interval]]:
-    """aggregate, and then whatever opens the sum: decrypt at a site, unmask with all of them.
+    """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
     Returns:
         What sites did for it, and when the coordinator worked.
@@ -120,7 +120,7 @@ def _sum_up(
 
 
 def _evaluate(run: Run, round_number: int) -> tuple[list[StageResult], Evaluation, Interval]:
-    """evaluate at every site and then all together, in a round that is evaluated."""
+    """Run evaluate at every site and then for all together, in a round that is evaluated."""
     experiment, root = run.experiment, run.folder.root
     if not is_evaluated(experiment.selection, round_number, experiment.rounds):
         now = time.time()
@@ -156,7 +156,7 @@ def _report(run: Run, record: RoundRecord) -> float:
 
 
 def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
-    """local-train → compress → encrypt at every site of ``weights``; the largest start first."""
+    """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
     root = run.folder.root
     chains: dict[str, list[PrefectFuture[StageResult]]] = {}
     for site in sorted(weights, key=lambda site: -weights[site]):

@@ -1,8 +1,8 @@
 """Who may speak to a server on this machine: its owner, from its own pages or a program.
 
-A server on a loopback address is reached by more than its owner. Every other user of the machine
-can connect to it. So can every web page that is open in the owner's browser: by requests to the
-loopback address from the page's own origin, and, after DNS rebinding, by requests of an "own"
+A server on a loopback address can be reached by more than its owner. Every other user of the
+machine can connect to it. So can every web page that is open in the owner's browser: by requests to
+the loopback address from the page's own origin, and, after DNS rebinding, by requests of an "own"
 origin whose host name has been made to point here. Prefect 3.8.8 checks none of these; MLflow 3.17
 asks for no login, and trusts pages of every loopback port.
 """
@@ -35,12 +35,12 @@ Refusal = tuple[int, str]
 
 
 class Guard:
-    """An ASGI application before another, which refuses whom that should not answer.
+    """An ASGI application in front of another one, which refuses whoever should not be answered.
 
-    In this order: a host that is not a loopback name (400), another origin (403), no secret (401).
-    The secret of ``login`` is asked for as HTTP Basic, for every request that is not
-    ``open_to_all``. A browser is told to ask its user for it if ``prompts``; otherwise the pages
-    behind do it themselves.
+    It refuses in this order: a host that is not a loopback name (400), another origin (403), no
+    secret (401). The secret of ``login`` is asked for as HTTP Basic, for every request that is not
+    ``open_to_all``. With ``prompts`` a browser is told to ask its user for it; otherwise the pages
+    behind the guard ask for it themselves.
     """
 
     def __init__(self, app: App, login: Login, open_to_all: OpenToAll, *, prompts: bool) -> None:
@@ -76,7 +76,7 @@ class Guard:
 
 
 def _headers(scope: Scope) -> Mapping[bytes, list[bytes]]:
-    """All values of each header, by its name in small letters, as ASGI has it."""
+    """All values of each header, by its name in lower case, as ASGI has it."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in scope["headers"]:
         values.setdefault(name, []).append(value)
@@ -84,7 +84,7 @@ def _headers(scope: Scope) -> Mapping[bytes, list[bytes]]:
 
 
 def _fetched_elsewhere(headers: Mapping[bytes, list[bytes]], method: str) -> bool:
-    """Whether a browser says that a page of another origin asks for this, but for a link to it.
+    """Whether a browser says that a page of another origin asks for this, other than by a link.
 
     Requests for images, scripts and frames have no ``Origin``, and a browser that was given the
     login sends it along with them. Another port of this machine is ``same-site``.
@@ -115,7 +115,7 @@ async def _refuse(
 
 
 def _with_headers(send: Send) -> Send:
-    """Add what browsers are to know, where the application has not said it."""
+    """A ``send`` that adds what browsers have to know, where the application has not said it."""
 
     async def add(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,8 +1,8 @@
 """`python -m flows.guarded_server NAME`: Prefect's or MLflow's server, behind a guard.
 
-In the environment are the secret of its login, and the number of an inherited socket that listens
-already, so that nobody else can take its port while the server is being imported. Whoever starts
-it without them, to see what it says, has it at a free port with a secret that nobody knows.
+The environment has the secret of its login, and the number of an inherited socket that already
+listens, so that nobody else can take its port while the server is being imported. Whoever starts it
+without them, to see what it says, gets it at a free port with a secret that nobody knows.
 """
 
 import os
@@ -19,10 +19,10 @@ STORE = "CONSILIUM_MLFLOW_STORE"
 
 
 def prefect(login: Login) -> Guard:
-    """Prefect's server. Its own pages ask for the login, and so does its own API."""
+    """Prefect's server, whose own pages and own API ask for the login."""
     os.environ |= {
         "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
-        # For what the server asks of itself.
+        # For requests that the server makes to itself.
         "PREFECT_API_AUTH_STRING": login.auth_string,
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         # No other origin: its own needs no leave, and this is none that a browser has.
@@ -37,7 +37,7 @@ def prefect(login: Login) -> Guard:
 
 
 def mlflow(login: Login) -> Guard:
-    """MLflow's server. It has no login page, so the browser asks."""
+    """MLflow's server, which has no login page, so that the browser asks."""
     from tasks.mlflow_server import tracking_server
 
     store = os.environ.get(STORE, "sqlite:///mlruns/mlflow.db")

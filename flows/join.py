@@ -50,7 +50,7 @@ def fl_join(
         site: the new site's name.
         data: the folder with the site's data, in the form of ``data.root``.
         run_id: the federation's run, or ``latest``.
-        rounds: how many times ``training.local_epochs`` the site trains.
+        rounds: how many rounds of ``training.local_epochs`` the site trains.
         runs: the folder that holds all runs.
         register_model: whether the site's model is registered as ``EXPERIMENT.SITE``.
 
@@ -58,7 +58,7 @@ def fl_join(
         The site's folder, ``joined/SITE`` of the run.
 
     Raises:
-        ConsiliumError: anything in the input that cannot be used.
+        ConsiliumError: something in the input cannot be used.
     """
     federation, _ = reopen_run(Path(runs), experiment, run_id, None)
     resolved = joining_experiment(federation, site, Path(data))
@@ -109,7 +109,7 @@ def _take(
     """The site's data, and all of its cases as its own.
 
     Raises:
-        ConsiliumError: there are none in the folder that was named.
+        ConsiliumError: there are no such data in the folder that was named.
     """
     located = download(experiment)
     root = experiment.data.root

@@ -45,7 +45,7 @@ def make_key(runs: Path, experiment: str, run_id: str, *, replace: bool) -> list
 
 
 def key_lines(experiment: str) -> Iterator[str]:
-    """What is known of the keys of an experiment's runs, without the secrets."""
+    """Lines with what is known of the keys of an experiment's runs, without the secrets."""
     folders = key_folders(experiment)
     if not folders:
         yield f"no key for {experiment}: a run makes its own, and erases it when it has ended"

@@ -20,13 +20,13 @@ from federated.privacy.spending import Budget, Spending
 from federated.site.holder import held_cases, holder_ledger
 from federated.stages.ledger_migration import take_over
 
-# Shares of a budget by which records are counted.
+# The shares of a budget by which records are counted.
 SHARES = (0.75, 0.5, 0.25)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The ledger of who holds an experiment's data, and the cases of each of its sites."""
+    """The ledger of whoever holds an experiment's data, and the cases of each of its sites."""
 
     experiment: Experiment
     ledger: Ledger
@@ -34,20 +34,21 @@ class Holder:
 
     @property
     def partition(self) -> Partition:
-        """Which site has which cases."""
+        """The cases of each site, by number."""
         return self.cases.partition
 
     def trained(self, site: str) -> tuple[str, ...]:
-        """The records that a site trains on."""
+        """The digests of the records that a site trains on."""
         return self.cases.records([site], "train")
 
 
 def open_holder(experiment: Experiment, runs: Path, params: Path) -> tuple[Holder, str | None]:
-    """The holder of an experiment's data, and what is to be told of ledgers of older versions,
-    which are taken over where there are any.
+    """The holder of an experiment's data, and a line about ledgers of older versions.
+
+    Those are taken over where there are any; the line is ``None`` otherwise.
 
     Raises:
-        ConsiliumError: the data are not to be had, or a ledger is not whole.
+        ConsiliumError: the data cannot be had, or a ledger is not whole.
     """
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
@@ -57,7 +58,10 @@ def open_holder(experiment: Experiment, runs: Path, params: Path) -> tuple[Holde
 
 
 def show(holder: Holder, delta: float) -> Iterator[Table | str]:
-    """What was released of each site's training cases, in all runs and experiments."""
+    """Tables and lines on what was released of each site's training cases, in all runs.
+
+    ``delta`` is the δ at which ε is stated.
+    """
     yield _sites_table(holder, delta)
     everyone = [record for site in holder.partition.sites for record in holder.trained(site)]
     for budget in holder.ledger.budgets(everyone):
@@ -160,7 +164,7 @@ def _left_table(budget: Budget, left: Sequence[tuple[float, int]]) -> Table:
 
 
 def verify(holder: Holder, runs: Sequence[Path]) -> Iterator[tuple[bool, str]]:
-    """Whether the ledger is whole and the one that runs have seen, and what is to be said of it."""
+    """Whether the ledger is whole and the one that runs have seen, with a line for each finding."""
     ledger = holder.ledger
     try:
         head, hashes = ledger.head(), ledger.hashes()
@@ -195,8 +199,10 @@ def _fits(kept: KeptHead, hashes: Sequence[str]) -> bool:
 def set_budget(holder: Holder, budget: Budget) -> Iterator[str]:
     """Enter a budget for all records of the holder, or for those of the site that it names.
 
+    The result is a line for each site.
+
     Raises:
-        ConsiliumError: ε or δ that no mechanism can have, or no such site.
+        ConsiliumError: no mechanism can have the ε or δ, or there is no such site.
     """
     if not (budget.epsilon > 0 and 0 < budget.delta < 1):
         raise ConsiliumError(

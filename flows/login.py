@@ -11,17 +11,17 @@ SECRET_BYTES = 32
 
 @dataclass(frozen=True)
 class Login:
-    """The login of one start of the servers; another start has another.
+    """The login of one start of the servers; another start has another one.
 
-    It is handed to processes in their environment, which their owner alone can read, never in
-    their arguments, which everybody on the machine can.
+    It is handed to processes in their environment, which their owner alone can read, and never in
+    their arguments, which everybody on the machine can read.
     """
 
     secret: str = field(repr=False)
 
     @property
     def auth_string(self) -> str:
-        """``user:secret``, as Prefect's ``PREFECT_API_AUTH_STRING`` has it."""
+        """The text ``user:secret``, as Prefect's ``PREFECT_API_AUTH_STRING`` has it."""
         return f"{USER}:{self.secret}"
 
     @property
@@ -31,5 +31,5 @@ class Login:
 
 
 def new_login() -> Login:
-    """A login with a random secret of the operating system."""
+    """A login with a random secret from the operating system."""
     return Login(secrets.token_urlsafe(SECRET_BYTES))

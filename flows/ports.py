@@ -1,4 +1,4 @@
-"""Loopback ports."""
+"""Loopback ports: whether they are free, and sockets that listen at them."""
 
 import socket
 from contextlib import closing
@@ -20,7 +20,7 @@ def is_free(port: int) -> bool:
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A socket that listens at a loopback port; at one that is free now, if ``port`` is 0.
+    """A socket that listens at a loopback port, or at one that is free now if ``port`` is 0.
 
     It does so at once, whatever may have to start before somebody answers: a port that was only
     seen to be free could by then be another user's, who would be told secrets.
@@ -40,7 +40,12 @@ def listen(port: int = 0) -> socket.socket:
 
 
 def listen_at(port: int, what: str, option: str) -> socket.socket:
-    """As :func:`listen`, for a port that a person chose.
+    """A socket that listens at a loopback port that a person chose.
+
+    Args:
+        port: the port.
+        what: what it is meant for, for the message.
+        option: the option by which another port can be chosen.
 
     Raises:
         ConsiliumError: something listens there already.

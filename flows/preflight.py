@@ -11,14 +11,14 @@ from tasks.reachable import require_answer, require_mlflow
 
 
 def require_servers_and_folders(configured: str | None, *, tracked: bool = True) -> None:
-    """Refuse servers that do not answer and folders that cannot be written, by their variables.
+    """Refuse servers that do not answer and folders that cannot be written to.
 
     Args:
-        configured: the Prefect API that is to be used, if not a temporary server of this process.
+        configured: the Prefect API that is used; ``None`` for a temporary server of this process.
         tracked: whether MLflow is used.
 
     Raises:
-        ConsiliumError: names the first of them.
+        ConsiliumError: there is one; the message names the first of them, by its variable.
     """
     require_writable(consilium_home(), "CONSILIUM_HOME, by default ~/.consilium")
     if tracked:

@@ -29,7 +29,7 @@ PHANTOM_BANNER = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the rounds start from."""
+    """What the rounds start from; ``excluded`` are the sites that validation excluded."""
 
     data: LocatedFile
     dataset: AnyDataset
@@ -40,14 +40,14 @@ class Prepared:
 def prepare(
     experiment: Experiment, folder: RunFolder, begun_with: LocatedFile | None = None
 ) -> Prepared:
-    """The graph of fl-prepare, for use inside another flow; writes into a run's ``folder``.
+    """The graph of fl-prepare, for use inside another flow; it writes into a run's ``folder``.
 
-    The data are read where they were found, so that what is wrong is named by its own path. Of a
+    The data are read where they were found, so that what is wrong is named by its own path. For a
     private run, what is found in the cases stays with the sites.
 
     Raises:
-        ConsiliumError: what a stage says, or the data are not those that a run was ``begun_with``;
-            nothing is written then.
+        ConsiliumError: what a stage raises, or the data are not those that a run was
+            ``begun_with``; nothing is written then.
     """
     data = download(experiment)
     _refuse_other_data(experiment, folder, data, begun_with)
@@ -108,7 +108,11 @@ def _refuse_other_data(
 def fl_prepare(
     experiment: str, overrides: list[str] | None = None, params: str = "params.yaml"
 ) -> str:
-    """Prepare an experiment's data under ``<data.root>/prepared/<experiment>``; return that."""
+    """Prepare an experiment's data under ``<data.root>/prepared/<experiment>``; return that.
+
+    Raises:
+        ConsiliumError: something in the input cannot be used, or the data fail validation.
+    """
     resolved = load_experiment(experiment, overrides or (), Path(params))
     folder = prepared_folder(resolved)
     data = download(resolved)
@@ -124,5 +128,5 @@ def fl_prepare(
 
 
 def prepared_folder(experiment: Experiment) -> PreparedFolder:
-    """Where an experiment's data, partition and validation lie outside a run."""
+    """The folder of an experiment's data, partition and validation outside a run."""
     return PreparedFolder(experiment.data.root / "prepared" / experiment.name)

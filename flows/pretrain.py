@@ -17,10 +17,11 @@ def pretrain(
     """Train a backbone of ``pretraining`` in params.yaml, register it, and put it in place.
 
     Returns:
-        The run's folder; the weights are at :func:`federated.configuration.load.backbone_path` too.
+        The run's folder; the weights are also at
+        :func:`federated.configuration.load.backbone_path`.
 
     Raises:
-        ConsiliumError: no such backbone, or anything that fl-round raises.
+        ConsiliumError: there is no such backbone, or anything that fl-round raises.
     """
     folder = Path(fl_round(PRETRAIN + backbone, overrides=overrides, params=params, runs=runs))
     export_run(RunFolder(folder), backbone_path(backbone).parent)

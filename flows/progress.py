@@ -14,25 +14,25 @@ from federated.learning.classification_metrics import Metrics
 
 
 class Listener(Protocol):
-    """Is told what happens in a run."""
+    """What is told what happens in a run."""
 
     def notice(self, text: str) -> None:
-        """Something a person should know."""
+        """Show something that a person should know."""
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
-        """A round begins with these sites."""
+        """Show that a round begins with these sites."""
 
     def site_done(self, site: str, stage: str, text: str) -> None:
-        """A site finished a stage."""
+        """Show that a site finished a stage."""
 
     def round_done(
         self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
     ) -> None:
-        """A round is complete, with the metrics of the validation split, if it has any."""
+        """Show that a round is complete, with the metrics of the validation split, if any."""
 
 
 def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float | None) -> str:
-    """A round in one line; how long it took, where that may be told."""
+    """A round in one line, with the seconds that it took where these may be told."""
     shown = ", ".join(
         f"{name} {metrics[name]:.3f}"
         for name in metrics_in("round")
@@ -44,34 +44,38 @@ def describe(round_number: int, rounds: int, metrics: Metrics, seconds: float | 
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 round``, ``2 rounds``."""
+    """A number with its noun, as ``1 round`` or ``2 rounds``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class PlainLines:
-    """One line a round."""
+    """One line for each round."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
 
     def notice(self, text: str) -> None:
+        """See :class:`Listener`."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        """See :class:`Listener`."""
         if round_number == 1:
             self.notice(f"{counted(rounds, 'round')} at {counted(len(sites), 'site')}")
 
     def site_done(self, site: str, stage: str, text: str) -> None:
+        """See :class:`Listener`; nothing is shown."""
         pass
 
     def round_done(
         self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
     ) -> None:
+        """See :class:`Listener`."""
         self.notice(describe(round_number, rounds, metrics, seconds))
 
 
 class LiveDisplay(PlainLines):
-    """A bar for the rounds, one for the sites of this round, and a line a finished round."""
+    """A bar for the rounds, one for the sites of this round, and a line for each finished round."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         super().__init__(console)
@@ -80,12 +84,14 @@ class LiveDisplay(PlainLines):
         self.sites = progress.add_task("sites", total=None, visible=False)
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
+        """See :class:`Listener`."""
         self.progress.update(self.rounds, total=rounds, completed=round_number - 1)
         self.progress.reset(
             self.sites, total=len(sites), description=f"round {round_number}", visible=True
         )
 
     def site_done(self, site: str, stage: str, text: str) -> None:
+        """See :class:`Listener`."""
         advance = 1 if stage == "local-train" else 0
         description = f"{site} {stage} {text}"
         self.progress.update(self.sites, advance=advance, description=description)
@@ -93,6 +99,7 @@ class LiveDisplay(PlainLines):
     def round_done(
         self, round_number: int, rounds: int, metrics: Metrics, seconds: float | None
     ) -> None:
+        """See :class:`Listener`."""
         self.progress.update(self.rounds, completed=round_number)
         super().round_done(round_number, rounds, metrics, seconds)
 
@@ -101,12 +108,12 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def listener() -> Listener | None:
-    """Who is to be told, if anyone; a deployed flow has its run's log alone."""
+    """The listener that is told, if there is one; a deployed flow has its run's log alone."""
     return _listener.get()
 
 
 def tell(text: str) -> None:
-    """Tell a person, on the display if there is one and in the flow run's log."""
+    """Tell a person something, on the display if there is one and in the flow run's log."""
     get_run_logger().info(text)
     shown = _listener.get()
     if shown:

@@ -1,6 +1,7 @@
 """fl-round: the rounds of one experiment, each a graph of tasks.
 
-``graph.py`` has the graph; here are a run's beginning and its end: data, model, registry.
+``graph.py`` has the graph; this module has the beginning and the end of a run: data, model,
+registry.
 """
 
 import os
@@ -88,7 +89,7 @@ def fl_round(
         The run's folder.
 
     Raises:
-        ConsiliumError: anything in the input that cannot be used.
+        ConsiliumError: something in the input cannot be used.
     """
     began = _began()
     request = RunRequest(
@@ -147,7 +148,7 @@ def _announce(experiment: Experiment, plan: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _began() -> float:
-    """When this run's process started; inside a process that is older than a minute, now."""
+    """When this run's process started or, inside a process that is older than a minute, now."""
     process_started = psutil.Process().create_time()
     return process_started if time.time() - process_started < 60 else time.time()
 
@@ -257,7 +258,7 @@ def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
 
 
 def _privacy(run: Run) -> dict[str, Any]:
-    """The privacy part of the summary, from the ledger of who holds the data."""
+    """The privacy part of the summary, from the ledger of whoever holds the data."""
     reports = report_privacy(run.pool, run.folder.root, run.sites)
     privacy = summarise_privacy(run.experiment, reports)
     if not run.experiment.privacy.unit:

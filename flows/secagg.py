@@ -1,8 +1,8 @@
 """The part of a round's graph that SecAgg+ adds before the updates and after their sum.
 
-advertise at every site → relay keys → share at every site → relay shares, then what every round
-has; and between aggregate and evaluate: relay responded → answer at every site → unmask. However
-the round ends, forget: the sites erase what is secret of it.
+Before them, advertise at every site → relay keys → share at every site → relay shares, and then
+follows what every round has. Between aggregate and evaluate come relay responded → answer at every
+site → unmask. However the round ends, forget follows: the sites erase what is secret of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from tasks.secagg import (
 
 @contextmanager
 def forgotten_secrets(run: Run, selected: Sequence[str]) -> Iterator[None]:
-    """A round in which sites mask: their secrets are erased at its end, however it ends."""
+    """A round in which sites mask; their secrets are erased at its end, however it ends."""
     root = run.folder.root
     try:
         yield
@@ -39,10 +39,10 @@ def forgotten_secrets(run: Run, selected: Sequence[str]) -> Iterator[None]:
 
 
 def exchange_keys(run: Run, round_number: int, selected: Sequence[str]) -> Finished:
-    """Stages 1 and 2: whoever is not in ``dropped`` afterwards masks with its neighbours.
+    """Run stages 1 and 2; whoever is not in ``dropped`` afterwards masks with its neighbours.
 
     Raises:
-        ConsiliumError: fewer sites are left than the threshold; names those who are missing.
+        ConsiliumError: fewer sites are left than the threshold; the message names those missing.
     """
     first = _at_every(run, round_number, advertise, selected)
     advertised = [site for site in selected if site not in first.dropped]
@@ -56,12 +56,15 @@ def exchange_keys(run: Run, round_number: int, selected: Sequence[str]) -> Finis
 def unmask_sum(
     run: Run, round_number: int, responded: Sequence[str]
 ) -> tuple[list[StageResult], Interval]:
-    """Stage 4: the sum of those who ``responded``, and the round's state.
+    """Run stage 4: unmask the sum of those who ``responded``, and write the round's state.
 
     A site that fails to answer is not missing from the sum, while enough others do answer.
 
+    Returns:
+        What the sites did for it, and when the coordinator worked.
+
     Raises:
-        ConsiliumError: too few answer; names whose shares are missing.
+        ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
     relay_responded(run.folder, run.context, round_number, list(responded))
     answers = _at_every(run, round_number, answer, responded)

@@ -33,6 +33,13 @@ def serve_all(
     ``MLFLOW_TRACKING_URI``) is used, not started again. Those that are started answer their owner
     alone, by a login that is new with every start.
 
+    Args:
+        console: where the addresses are printed.
+        params: the parameter file.
+        prefect_port: the port of a Prefect server that is started.
+        mlflow_port: the port of an MLflow server that is started.
+        ui_only: whether only the pages are served, and no deployments.
+
     Raises:
         ConsiliumError: a port is taken, or a server does not come up.
     """
@@ -61,7 +68,7 @@ def serve_all(
 def _servers(
     console: Console, prefect_port: int, mlflow_port: int
 ) -> Iterator[tuple[Session, Login]]:
-    """Start what is not configured, and wait for it; what was started, and its login."""
+    """Start what is not configured, and wait for it; yield what was started, and its login."""
     login = new_login()
     prefect_api = mlflow = None
     with ExitStack() as stack:
@@ -92,7 +99,7 @@ def _servers(
 
 
 def _pages(session: Session) -> tuple[str, str]:
-    """Where Prefect's and MLflow's pages are."""
+    """The addresses of Prefect's and MLflow's pages."""
     api = session.prefect_api or str(configured_api())
     return api.removesuffix("/api"), session.mlflow or tracking_uri()
 
@@ -114,7 +121,7 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
 
 
 def _serve_deployments(names: list[str], params: Path) -> None:
-    # Outside of an event loop it is no coroutine.
+    # Outside of an event loop it is not a coroutine.
     deployments = [
         cast(
             RunnerDeployment,
@@ -131,7 +138,7 @@ def _serve_deployments(names: list[str], params: Path) -> None:
 
 
 def _wait() -> None:
-    """Until Ctrl-C or a termination signal."""
+    """Wait until Ctrl-C or a termination signal."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -27,7 +27,7 @@ from flows.login import Login, new_login
 from flows.ports import HOST, listen, port_of
 
 STARTUP_TIMEOUT_S = 120
-# As Prefect starts its own temporary server: no pages, and only the services that a run needs.
+# As for Prefect's own temporary server: no pages, and only the services that a run needs.
 TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -36,7 +36,7 @@ TEMPORARY = {
 
 
 def configured_api() -> str | None:
-    """The Prefect API that the environment or the active profile names."""
+    """The Prefect API that the environment or the active profile names; ``None`` without one."""
     url = get_current_settings().api.url
     return str(url) if url else None
 
@@ -44,10 +44,11 @@ def configured_api() -> str | None:
 def start_embedded_server() -> Callable[[], None]:
     """Start a temporary Prefect server unless an API is configured; it ends with this process.
 
-    Returns at once a function that waits for the server, to be called before a flow starts: it
-    needs several seconds in a process of its own, in which this one can import and check what the
-    run needs. (Prefect would start one by itself, but only when a flow begins, it would import
-    the whole server into this process too, and it would answer everybody on the machine.)
+    It returns at once, with a function that waits for the server, to be called before a flow
+    starts: the server needs several seconds in a process of its own, in which this one can import
+    and check what the run needs. (Prefect would start one by itself, but only when a flow begins,
+    it would import the whole server into this process too, and it would answer everybody on the
+    machine.)
 
     The server's login is known to it and to this process alone: the flow and its tasks run here,
     and the workers that train have nothing to say to Prefect.
@@ -66,9 +67,10 @@ def start_embedded_server() -> Callable[[], None]:
 
 
 def require_let_in(api: str) -> None:
-    """Refuse a configured API that refuses us, as one of `consilium serve` does after a new start.
+    """Refuse a configured API that refuses this process.
 
-    Whether it answers at all is not looked at here.
+    One of `consilium serve` does so after a new start. Whether the API answers at all is not
+    checked here.
 
     Raises:
         ConsiliumError: it asks for another login than ``PREFECT_API_AUTH_STRING``.
@@ -90,7 +92,7 @@ def require_let_in(api: str) -> None:
 
 
 def client_settings(api: str, login: Login) -> dict[Any, str | bool]:
-    """Prefect's settings for whoever is to use a server that was started here."""
+    """Prefect's settings for whoever uses a server that was started here."""
     return {
         PREFECT_API_URL: api,
         PREFECT_API_AUTH_STRING: login.auth_string,
@@ -102,7 +104,7 @@ def client_settings(api: str, login: Login) -> dict[Any, str | bool]:
 def running_guarded(
     name: str, listening: socket.socket, login: Login, environment: dict[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server of ``guarded_server`` at a socket, which is closed here."""
+    """Run a server of ``guarded_server`` at a socket, which is then closed in this process."""
     number = listening.fileno()
     handed = {SECRET: login.secret, SOCKET: str(number)}
     command = ["flows.guarded_server", name]

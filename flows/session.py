@@ -1,7 +1,7 @@
 """What a running `consilium serve` has started, for its owner's other terminals.
 
-Each has a file below the home, which its owner alone can read; it is locked while that process
-lives, however that ends.
+Each such process has a file below the home, which its owner alone can read. The file is locked
+while the process lives, however that ends.
 """
 
 import fcntl
@@ -31,7 +31,10 @@ class Session:
     secret: str = field(repr=False)
 
     def exports(self) -> list[str]:
-        """Lines for a shell after which `prefect`, and what it says of MLflow, are let in."""
+        """Lines for a shell, after which `prefect` is let in.
+
+        Comments among them say how programs that ask MLflow's server are let in.
+        """
         lines = []
         login = Login(self.secret)
         if self.prefect_api:
@@ -67,10 +70,10 @@ def published(session: Session) -> Iterator[None]:
 
 
 def running_session(prefect_port: int) -> Session:
-    """The session that runs now; of several, the one whose Prefect has that port.
+    """The session that runs now; if there are several, the one whose Prefect has that port.
 
     Raises:
-        ConsiliumError: none runs, or of several none has that port.
+        ConsiliumError: none runs, or there are several and none has that port.
     """
     sessions = list(_running())
     if not sessions:

@@ -20,7 +20,7 @@ Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
 
 @dataclass(frozen=True)
 class Run:
-    """What the graph of a run is wired with."""
+    """What the graph of a run is wired with; ``started`` is in seconds since the epoch."""
 
     folder: RunFolder
     context: RunContext
@@ -41,12 +41,13 @@ class Run:
 
     @property
     def partition(self) -> Partition:
+        """The cases of each site."""
         return self.prepared.partition
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What stages report, and why sites have dropped out."""
+    """What stages report, and for each site that has dropped out the reason."""
 
     results: list[StageResult]
     dropped: dict[str, str]
@@ -56,8 +57,8 @@ def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
     """Wait for the stages of every site.
 
     Raises:
-        ConsiliumError: what a stage says; of a site that fails only where ``sites.on_dropout`` is
-            ``abort``, or no site is left.
+        ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
+            sites have dropped out.
     """
     results: list[StageResult] = []
     dropped: dict[str, str] = {}

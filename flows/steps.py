@@ -1,4 +1,4 @@
-"""The stages of dvc.yaml: the same tasks as in the flows, one a process, without a server."""
+"""The stages of dvc.yaml: the same tasks as in the flows, each in a process, without a server."""
 
 import csv
 from pathlib import Path
@@ -23,7 +23,7 @@ def run_step(step: str, experiment: Experiment) -> str:
     """Run one step of fl-prepare on the prepared folder; return what to tell a person.
 
     Raises:
-        ConsiliumError: an unknown step, or what the step says.
+        ConsiliumError: the step is unknown, or what the step raises.
     """
     if step not in STEPS:
         raise ConsiliumError(f"There is no step {step!r}. Steps, in order: {', '.join(STEPS)}.")
@@ -44,7 +44,11 @@ def run_step(step: str, experiment: Experiment) -> str:
 
 
 def evaluate_model(experiment: Experiment, model: Path, out: Path) -> dict[str, float | None]:
-    """Write the metrics of a model on the prepared data as JSON; return those of the test split."""
+    """Write the metrics of a model on the prepared data as JSON; return those of the test split.
+
+    Raises:
+        ConsiliumError: the model or the data cannot be used, or a budget does not allow it.
+    """
     evaluation = evaluate_file(experiment, prepared_folder(experiment), model)
     write_json(
         out,

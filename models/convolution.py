@@ -14,6 +14,11 @@ class ACSConv3d(nn.Module):
     Yang et al. 2021, "Reinventing 2D Convolutions for 3D Images", Section III-B: the output
     channels are cut into three parts, whose kernels ``k × k`` act as ``1 × k × k``, ``k × 1 × k``
     and ``k × k × 1``. ``weight`` is ``(out, in, k, k)``, as in a 2D network.
+
+    Input ``(n, in, depth, height, width)``; output ``(n, out, *spatial)``.
+
+    Raises:
+        ValueError: there are fewer than three output channels.
     """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int) -> None:
@@ -27,6 +32,7 @@ class ACSConv3d(nn.Module):
         self.parts = sizes
 
     def forward(self, x: Tensor) -> Tensor:
+        """The output channels ``(n, out, *spatial)`` of volumes ``(n, in, *spatial)``."""
         outputs = []
         for axis, weight in enumerate(torch.split(self.weight, self.parts), start=2):
             padding = [self.kernel // 2] * 3
@@ -41,15 +47,15 @@ def make_conv(
 ) -> nn.Module:
     """A convolution without bias that keeps the size at stride 1; ``kernel`` is odd.
 
-    ``3d`` has ``kernel³`` weights a pair of channels; ``acs`` and ``2.5d`` have ``kernel²``.
+    ``3d`` has ``kernel³`` weights for each pair of channels; ``acs`` and ``2.5d`` have ``kernel²``.
     ``2.5d`` looks at each slice across the first axis alone (the 2.5D of Yang et al. 2021); only
     strides and pooling join slices.
 
     Args:
-        kind: of the convolution.
-        channels_in: of its input.
-        channels_out: of its output.
-        kernel: its side, odd.
+        kind: the kind of the convolution.
+        channels_in: the channels of its input.
+        channels_out: the channels of its output.
+        kernel: its side in voxels, odd.
         stride: along every axis.
     """
     if kind == "acs" and kernel > 1:

@@ -8,10 +8,11 @@ from models.norm import Norm, make_norm
 
 
 class Residual(nn.Module):
-    """x + f(x) with f two convolutions; ``scale`` normalises the sum once more.
+    """The map x + f(x), where f is two convolutions; ``scale`` normalises the sum once more.
 
     The sum of two normalised branches has a larger scale than either; with ``scale`` it is brought
     back, which lets more of a clipped gradient through (Klause et al. 2022, arXiv 2203.00324).
+    Input and output are ``(n, width, *spatial)``.
     """
 
     def __init__(self, width: int, dims: Literal[2, 3], norm: Norm, scale: bool) -> None:
@@ -22,16 +23,17 @@ class Residual(nn.Module):
         self.scale = make_norm(norm, width, dims) if scale else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output, in the shape of ``x``."""
         out: Tensor = self.scale(x + self.body(x))
         return out
 
 
 class DPResNet(nn.Module):
-    """Eight convolutions and a linear layer, about 6.6 million parameters in 2D.
+    """Eight convolutions and a linear layer, with about 6.6 million parameters in 2D.
 
-    Widths 64, 128, 256, 512, and a residual block behind the second and the fourth convolution, as
-    ResNet-9 has them. GroupNorm stands for BatchNorm, which mixes cases, and a stride of 2 for each
-    max-pooling.
+    It has the widths 64, 128, 256 and 512, and a residual block after the second and the fourth
+    convolution, as ResNet-9 has them. GroupNorm stands for BatchNorm, which mixes cases, and a
+    stride of 2 for each max-pooling.
 
     Input ``(n, channels, *spatial)`` with ``dims`` spatial dimensions of at least 8 each; output
     logits ``(n, classes)``.
@@ -54,6 +56,7 @@ class DPResNet(nn.Module):
         self.head = nn.Linear(512, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of images ``(n, channels, *spatial)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
@@ -64,11 +67,11 @@ def convolution(
     """A convolution of kernel 3, its normalisation, and ReLU.
 
     Args:
-        width_in: channels of its input.
-        width: channels of its output.
+        width_in: the channels of its input.
+        width: the channels of its output.
         stride: along every axis.
-        dims: of an image.
-        norm: of its output.
+        dims: the spatial dimensions of an image.
+        norm: the normalisation of its output.
     """
     conv = nn.Conv3d if dims == 3 else nn.Conv2d
     return [

@@ -1,4 +1,4 @@
-"""The head of a network: what is named so is its classifier, the rest its backbone."""
+"""The head of a network: what is named ``head`` is its classifier, the rest its backbone."""
 
 from torch import nn
 

@@ -9,7 +9,7 @@ Norm = Literal["group", "batch", "instance", "batch_fixed"]
 
 
 def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
-    """Return a normalisation layer for ``channels`` feature maps of ``dims`` spatial dimensions.
+    """A normalisation layer for ``channels`` feature maps of ``dims`` spatial dimensions.
 
     ``group`` uses up to 8 groups (Wu and He 2018); it mixes no cases, so that sites with skewed
     batches and DP-SGD, which needs per-case gradients, can use it. ``batch`` does mix them.
@@ -24,10 +24,10 @@ def make_norm(norm: Norm, channels: int, dims: Literal[2, 3]) -> nn.Module:
 
 
 def instance_norm(num_channels: int) -> nn.GroupNorm:
-    """Instance normalisation with weights, as a GroupNorm of one channel a group.
+    """Instance normalisation with weights, as a GroupNorm with one channel in each group.
 
-    The sums are the same; torch's InstanceNorm takes features out of channels last, and every layer
-    after it pays for that: a step of a U-Net is 1.3 times as fast without.
+    The sums are the same. torch's InstanceNorm takes features out of channels last, and every layer
+    after it pays for that: a step of a U-Net is 1.3 times as fast without it.
     """
     return nn.GroupNorm(num_channels, num_channels)
 
@@ -37,14 +37,14 @@ def fixed(network: nn.Module) -> nn.Module:
 
     BatchNorm becomes GroupNorm of up to 32 groups, with the same names and weights of its own.
     """
-    from opacus.validators import ModuleValidator  # a second to import
+    from opacus.validators import ModuleValidator  # importing it takes a second
 
     replaced: nn.Module = ModuleValidator.fix(network)
     return replaced
 
 
 def norm_tensors(model: nn.Module) -> frozenset[str]:
-    """Names in ``state_dict`` of the tensors that belong to normalisation layers."""
+    """The names in ``state_dict`` of the tensors that belong to normalisation layers."""
     kinds = (nn.GroupNorm, nn.modules.batchnorm._NormBase)
     return frozenset(
         f"{prefix}.{name}" if prefix else name

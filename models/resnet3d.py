@@ -32,6 +32,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output ``(n, width, *spatial)``; a stride of 2 halves the sides."""
         out = self.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out)) + self.shortcut(x)
         activated: Tensor = self.relu(out)
@@ -39,11 +40,11 @@ class BasicBlock(nn.Module):
 
 
 class ResNet3D(nn.Module):
-    """ResNet-18 for volumes: about 33 million parameters, a third of it with ``acs`` or ``2.5d``.
+    """ResNet-18 for volumes: about 33 million parameters, a third of that with ``acs`` or ``2.5d``.
 
     The stem is one convolution of stride 2 without the max-pooling of the original, which would
-    leave volumes of 28 voxels a side with a single voxel before the last stage. Its kernel is 3,
-    or 7 as in the original, which published weights need.
+    leave volumes of 28 voxels a side with a single voxel before the last stage. Its kernel is 3, or
+    7 as in the original, which published weights need.
 
     Input ``(n, channels, depth, height, width)``; output logits ``(n, classes)``.
     """
@@ -74,5 +75,6 @@ class ResNet3D(nn.Module):
         self.head = nn.Linear(WIDTHS[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of volumes ``(n, channels, depth, height, width)``."""
         logits: Tensor = self.head(self.pool(self.stages(self.stem(images))))
         return logits

@@ -1,4 +1,4 @@
-"""One convolution block and the means of its channels: few values, for much noise."""
+"""One convolution block and the means of its channels: few values, for training with much noise."""
 
 from math import sqrt
 from typing import Literal
@@ -20,7 +20,7 @@ class ShallowCNN(nn.Module):
     max-pooling by 2, normalisation, ReLU. The mean of each channel over the image is centred
     (:class:`~models.centring.Centring`). Under differential privacy, features that need no training
     and a classifier of few values do better than a deep network (Tramèr and Boneh 2021, arXiv
-    2011.11660). About 500 parameters.
+    2011.11660). It has about 500 parameters.
 
     Input ``(n, channels, *spatial)`` with ``dims`` spatial dimensions of at least 2 voxels each;
     output logits ``(n, classes)``.
@@ -38,5 +38,6 @@ class ShallowCNN(nn.Module):
         self.head = nn.Linear(WIDTHS[0], classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of images ``(n, channels, *spatial)``."""
         logits: Tensor = self.head(self.centring(self.features(images)))
         return logits

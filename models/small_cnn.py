@@ -40,6 +40,7 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(HIDDEN, classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits ``(n, classes)`` of images ``(n, channels, *spatial)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
 

@@ -19,16 +19,17 @@ MonaiNorm.add_factory_callable(INSTANCE, lambda _dims: instance_norm)
 class UNet(nn.Module):
     """Four levels of two convolutions each, halved by max-pooling (Ronneberger et al. 2015).
 
-    Channels are ``width``, doubled at each level. Normalisation is GroupNorm or InstanceNorm with
-    weights, which mix no cases, so that DP-SGD can train it. With ``deep_supervision`` the two
-    levels below the finest are read out too while training (Lee et al. 2015).
+    The finest level has ``width`` channels, and each further level twice as many. Normalisation is
+    GroupNorm or InstanceNorm with weights, which mix no cases, so that DP-SGD can train it. With
+    ``deep_supervision`` the two levels below the finest are read out too while training (Lee et al.
+    2015).
 
-    Input ``(n, channels, *spatial)``, each side a multiple of 8. Output logits ``(n, classes,
-    *spatial)``; while training with deep supervision ``(n, 3, classes, *spatial)``, finest first,
-    the others brought to its size.
+    Input ``(n, channels, *spatial)``, where each side is a multiple of 8. Output logits ``(n,
+    classes, *spatial)``; while training with deep supervision ``(n, 3, classes, *spatial)``, with
+    the finest level first and the others brought to its size.
 
     Raises:
-        ValueError: ``width`` is no multiple of 8, which GroupNorm needs.
+        ValueError: ``width`` is not a multiple of 8, which GroupNorm needs.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class UNet(nn.Module):
         self._interpolation = "trilinear" if dims == 3 else "bilinear"
 
     def forward(self, images: Tensor) -> Tensor:
+        """The logits of images ``(n, channels, *spatial)``, in the shapes that the class states."""
         x, skipped = images, []
         for level in self.down:
             x = level(x)
@@ -83,7 +85,7 @@ class UNet(nn.Module):
 
 
 def _norm(norm: Norm) -> tuple[str, dict[str, Any]]:
-    """MONAI's name of a normalisation, with its settings."""
+    """The name that MONAI has for a normalisation, with its settings."""
     if norm == "group":
         return "group", {"num_groups": 8}
     if norm == "instance":

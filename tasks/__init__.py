@@ -1,1 +1,1 @@
-"""One module a stage: thin Prefect tasks that read an input, call the library, write an output."""
+"""One module for each stage: thin Prefect tasks that read, call the library, and write."""

@@ -1,4 +1,4 @@
-"""aggregate: the coordinator adds the payloads; who may know the sum makes the next state of it."""
+"""aggregate: the coordinator adds the payloads; whoever may know the sum makes the next state."""
 
 import time
 from concurrent.futures import Executor
@@ -17,7 +17,10 @@ from tasks.pool import run_stage
 
 @task(name="aggregate", task_run_name="aggregate round {round_number}", cache_policy=NO_CACHE)
 def aggregate(folder: RunFolder, run: RunContext, round_number: int, sites: list[str]) -> Interval:
-    """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too."""
+    """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too.
+
+    The result is the time in which it was done.
+    """
     started = time.time()
     protection = run.experiment.protection
     add_payloads(folder, run, round_number, sites)
@@ -34,5 +37,13 @@ def decrypt(
     round_number: int,
     sites: list[str],
 ) -> StageResult:
-    """Open the sum of ``sites`` at a site, which has the key, and write the round's state."""
+    """Open the sum of ``sites`` at a site, which has the key, and write the round's state.
+
+    Args:
+        pool: what runs the sites' stages.
+        run: the run's folder.
+        site: the site that opens the sum.
+        round_number: the round.
+        sites: the sites whose payloads are in the sum.
+    """
     return run_stage(pool, decrypt_site, run, site, round_number, sites)

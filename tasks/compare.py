@@ -32,6 +32,12 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
 
     The figure is named after the task's primary metric: ``auc.png`` or ``dice.png``. Where layers
     were found sensitive to the domain, ``sensitive_layers.png`` shows which.
+
+    Args:
+        name: the experiment's.
+        results: the finished runs.
+        folder: where the files are written.
+        command: the command that makes this comparison.
     """
     table, task = rows(results), results[0].task
     note = _note(results, table[0]["baseline"])
@@ -56,7 +62,7 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
 
 
 def _sensitive_layers(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Of every label that has such, the shares of each layer at its sites, meaned over seeds."""
+    """For every label that has any, the shares of each layer at its sites, averaged over seeds."""
     found = [result for result in results if result.summary.get("sensitive_layers")]
     return {
         f"{label}, {site}": layers

@@ -1,4 +1,4 @@
-"""A client of a Dask cluster which nobody can reach who should not run code at the sites."""
+"""A client of a Dask cluster that nobody can reach who should not run code at the sites."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +44,11 @@ def dask_client(runner: Dask) -> Iterator[Any]:
 
 
 def _security(runner: Dask) -> Any:
-    """The certificates of a run, or None for a cluster of this machine."""
+    """The certificates of a run, or ``None`` for a cluster of this machine.
+
+    Raises:
+        ConsiliumError: a file cannot be read, or others can read the key.
+    """
     from distributed.security import Security
 
     if not is_encrypted(runner.address):
@@ -73,9 +77,12 @@ def _security(runner: Dask) -> Any:
 
 
 def _refuse_open(client: Any, runner: Dask) -> None:
-    """Refuse a cluster of which a part can be reached without TLS by other machines.
+    """Refuse a cluster of which other machines can reach a part without TLS.
 
     A scheduler that listens everywhere answers at the loopback address as well.
+
+    Raises:
+        ConsiliumError: there is such a part.
     """
     cluster = client.scheduler_info(n_workers=-1)
     addresses = [cluster["address"], *cluster["workers"]]

@@ -27,7 +27,7 @@ def evaluate_at_site(pool: Executor, run: Path, site: str, round_number: int) ->
 def evaluate(
     run: Path, round_number: int, sites: list[str], info: DatasetInfo
 ) -> tuple[Evaluation, Interval]:
-    """Metrics over all sites together and at each of them, and when they were computed."""
+    """The metrics over all sites together and at each of them, and when they were computed."""
     started = time.time()
     evaluation = evaluate_predictions(RunFolder(run), round_number, sites, info)
     return evaluation, Interval(started, time.time())

@@ -1,6 +1,6 @@
-"""key: a site makes or finds the key of a run; the coordinator keeps its public half.
+"""key: a site makes or finds the key of a run, and the coordinator keeps its public half.
 
-forget-key: the run has ended, and no site needs it any more.
+forget-key: the run has ended, and no site needs the key any more.
 """
 
 from concurrent.futures import Executor

@@ -15,8 +15,8 @@ from mlflow.server.constants import (
 def tracking_server(store: str) -> Any:
     """The ASGI application for a store, such as ``sqlite:///…``; it asks for no login by itself.
 
-    MLflow reads where its store is from the environment of its process. (It is handed in, because
-    ``tasks.track`` knows it, but imports torch, which a server has no use for.)
+    MLflow reads from the environment of its process where its store is. (The store is handed in
+    because ``tasks.track``, which knows it, imports torch, which a server has no use for.)
     """
     os.environ |= {
         BACKEND_STORE_URI_ENV_VAR: store,
@@ -26,7 +26,7 @@ def tracking_server(store: str) -> Any:
         SERVE_ARTIFACTS_ENV_VAR: "true",
         # Its queues are for evaluating language models, and are eight more processes of 200 MiB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        # What the owner's shell may have set for servers of other kinds.
+        # The owner's shell may have set these for servers of other kinds.
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
         "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
         "MLFLOW_ENABLE_WORKSPACES": "false",

@@ -12,7 +12,7 @@ from tasks.pool import finished
 @task(name="overlays", task_run_name="overlays", cache_policy=NO_CACHE)
 def overlays(pool: Executor, run: Path, sites: list[str], round_number: int) -> None:
     """Draw every site's worst, median and best test case into ``overlays/`` of the run."""
-    # Matplotlib takes its time to import, which only runs with overlays are to wait for.
+    # Importing Matplotlib takes a while; only runs with overlays should wait for it.
     from federated.stages.overlays import draw_site
 
     finished([pool.submit(draw_site, run, site, round_number) for site in sites])

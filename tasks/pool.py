@@ -23,7 +23,10 @@ WORKERS_A_GPU = 4
 
 
 def worker_count(experiment: Experiment) -> int:
-    """Worker processes for a run: one a core on a CPU, up to four a GPU, never more than sites."""
+    """The number of worker processes for a run.
+
+    It is one for each core on a CPU and up to four for each GPU, and never more than sites.
+    """
     runner = experiment.runner
     if not isinstance(runner, Processes):
         return 1
@@ -41,8 +44,8 @@ def open_pool(experiment: Experiment) -> Iterator[Executor]:
     """The executor for ``experiment.runner``; if the block fails, stages not begun are dropped.
 
     Raises:
-        ConsiliumError: Dask is asked for and not installed, or its scheduler does not answer, or
-            answers others too.
+        ConsiliumError: Dask is asked for and is not installed, or its scheduler does not answer, or
+            it answers others too.
     """
     if isinstance(experiment.runner, Dask):
         with dask_client(experiment.runner) as client:
@@ -79,14 +82,18 @@ def run_stage(pool: Executor, stage: Any, *arguments: Any) -> StageResult:
     """Run one stage of a site in the pool and wait for it.
 
     Raises:
-        ConsiliumError: what the stage says, or that its worker process died.
+        ConsiliumError: what the stage raises, or that its worker process died.
     """
     (result,) = finished([pool.submit(run_and_report, stage, *arguments)])
     return cast(StageResult, result)
 
 
 def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
-    """Wait for futures of the pool and return their results."""
+    """Wait for futures of the pool and return their results.
+
+    Raises:
+        ConsiliumError: what a stage raises, or that a worker process died.
+    """
     try:
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
@@ -97,7 +104,7 @@ def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
 
 
 def _start_worker(numbers: Any) -> None:
-    """One torch thread a worker; its number decides which GPU it uses."""
+    """Give a worker one torch thread; its number decides which GPU it uses."""
     os.environ["CONSILIUM_WORKER"] = str(numbers.get())
     torch.set_num_threads(1)
     keep_freed_memory()

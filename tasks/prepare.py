@@ -13,7 +13,11 @@ from federated.run.prepared import PreparedFolder
 
 @task(name="download", task_run_name="download {experiment.data.dataset}", cache_policy=NO_CACHE)
 def download(experiment: Experiment) -> LocatedFile:
-    """Find, download or generate the data file or folder."""
+    """Find, download or generate the data file or folder.
+
+    Raises:
+        ConsiliumError: the data cannot be had, or are not what they should be.
+    """
     return locate(experiment.data)
 
 

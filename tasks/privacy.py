@@ -17,10 +17,11 @@ from tasks.pool import finished
 
 @task(name="plan-privacy", task_run_name="plan privacy", cache_policy=NO_CACHE)
 def plan_privacy(pool: Executor, run: Path, sites: list[str]) -> dict[str, dict[str, Any]]:
-    """Write ``privacy.json``: the release of every site in a round.
+    """Write ``privacy.json``, the release of every site in a round, and return it.
 
     Raises:
-        ConsiliumError: the privacy that is asked for cannot be reached at a site.
+        ConsiliumError: the privacy that is asked for cannot be reached at a site, or a budget does
+            not allow that a site's cases are evaluated.
     """
     plans = finished([pool.submit(plan_site, run, site) for site in sites])
     plan = dict(zip(sites, plans, strict=True))
@@ -30,7 +31,7 @@ def plan_privacy(pool: Executor, run: Path, sites: list[str]) -> dict[str, dict[
 
 @task(name="report-privacy", task_run_name="report privacy", cache_policy=NO_CACHE)
 def report_privacy(pool: Executor, run: Path, sites: list[str]) -> dict[str, dict[str, Any]]:
-    """Write ``ledger/`` of the run, one file a site with its releases; return what they say."""
+    """Write ``ledger/`` of the run, with a file of releases for each site; return what they say."""
     reports = finished([pool.submit(report_site, run, site) for site in sites])
     per_site = dict(zip(sites, reports, strict=True))
     for site, report in per_site.items():
@@ -40,7 +41,7 @@ def report_privacy(pool: Executor, run: Path, sites: list[str]) -> dict[str, dic
 
 @task(name="close-releases", task_run_name="close releases", cache_policy=NO_CACHE)
 def close(pool: Executor, run: Path, sites: list[str]) -> None:
-    """Let sites remove the releases that they have stored of a run, which is not resumed any more.
+    """Let sites remove what they have stored of a run that is not resumed any more.
 
     A round that is asked for all the same is then another release, with an entry of its own.
     """

@@ -1,4 +1,4 @@
-"""Whether a server answers that a run is told to use, found out before anything waits for it."""
+"""Whether a server that a run is told to use answers, found out before anything waits for it."""
 
 import os
 import re
@@ -12,9 +12,9 @@ import httpx
 from federated.errors import ConsiliumError
 
 CONNECT_S = 5.0
-# Whatever holds an answer up, names that nobody resolves among it.
+# The longest wait for an answer, whatever holds it up, as a name that nobody resolves.
 LONGEST_S = 12.0
-# What proxies answer for a server behind them that does not.
+# What proxies answer for a server behind them that does not answer.
 GATEWAY = (502, 503, 504)
 NOT_FOUND = 404
 
@@ -26,13 +26,16 @@ def require_answer(
     """Ask a server for any answer; one that has answered is not asked again.
 
     Args:
-        url: where the server is, as ``variable`` has it. What is no HTTP address is not asked.
-        health: a page of it that needs no rights, such as ``/health``.
+        url: where the server is, as ``variable`` has it. If it is not an HTTP address nothing is
+            asked.
+        health: a page of the server that needs no rights, such as ``/health``.
+        variable: the variable of the environment that names the server.
         otherwise: what happens where the variable is not set, for a person.
-        must_know: whether a server that does not know the page is another one.
+        must_know: whether a server that does not know the page counts as another one.
 
     Raises:
-        ConsiliumError: it does not answer within 12 seconds; names ``variable``.
+        ConsiliumError: the server does not answer within 12 seconds; the message names
+            ``variable``.
     """
     if not url.startswith(("http://", "https://")):
         return
@@ -64,19 +67,19 @@ def require_mlflow() -> None:
     """Refuse an ``MLFLOW_TRACKING_URI`` at which nothing answers.
 
     Raises:
-        ConsiliumError: names the variable.
+        ConsiliumError: nothing does; the message names the variable.
     """
     if url := os.environ.get("MLFLOW_TRACKING_URI"):
         require_answer(url, "/health", "MLFLOW_TRACKING_URI", "use the local mlruns/")
 
 
 def without_password(text: str) -> str:
-    """An address, or a text with some, without the names and passwords in them."""
+    """An address, or a text with addresses, without the names and passwords in them."""
     return re.sub(r"//[^/@\s]*@", "//***@", text)
 
 
 def _by_way_of(url: str) -> str:
-    """Which proxy was asked, if any."""
+    """The proxy that was asked, in words; ``""`` if there was none."""
     try:
         parts = urlsplit(url)
     except ValueError:  # no address at all

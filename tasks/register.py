@@ -21,7 +21,7 @@ from federated.weights.model_file import read_header
 from tasks.track import client, tracking_uri
 
 ALIAS = "champion"
-# Of a version: whose model it is, where its file holds those of several sites.
+# The tag of a version that says whose model it is, where its file holds those of several sites.
 SITE_TAG = "site"
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -41,8 +41,15 @@ def register(
 ) -> Registration:
     """Log the model with its signature, register it, and move the alias if it improves.
 
-    ``value`` is compared with the champion's on ``metric``, which only ever is one of the
-    validation split. The reason is a tag of the version either way.
+    The reason for moving the alias or not is a tag of the version.
+
+    Args:
+        name: the registered model's name.
+        model_path: the file of the model.
+        mlflow_run_id: the run that it is logged in.
+        metric: the metric by which it is compared with the champion, always one of the validation
+            split.
+        value: its value of that metric; ``None`` where there is none.
     """
     _log_model(name, model_path, mlflow_run_id)
     found = client().search_model_versions(f"name='{name}' and run_id='{mlflow_run_id}'")
@@ -96,8 +103,11 @@ def judge(
 ) -> tuple[bool, str]:
     """Whether a new version becomes champion, and why.
 
-    ``best`` and ``version`` are the present champion's value and number, ``None`` where there is
-    none.
+    Args:
+        metric: by which models are compared.
+        value: the new version's; ``None`` where there is none.
+        best: the present champion's value; ``None`` where there is none.
+        version: the present champion's number; ``None`` where there is no champion.
     """
     if value is None:
         return False, f"not champion: {metric} could not be computed"
@@ -126,7 +136,8 @@ def _champion(name: str, metric: str) -> tuple[float | None, str | None]:
 def fluent_api(uri: str) -> Iterator[None]:
     """Point MLflow's module-level functions, which alone log models, to a tracking server.
 
-    They also write the address into the environment, where it would pass for the user's choice.
+    They also write the address into the environment, where it would pass for the user's choice; it
+    is taken away again.
     """
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)

@@ -16,7 +16,7 @@ NAME = re.compile(r"(?P<name>[^@/]+(/[^@/]+)*?)(@(?P<alias>[^@/]+)|/(?P<version>
 def registered_weights(model: str) -> tuple[Path, str | None]:
     """The file of ``NAME@ALIAS`` or ``NAME/VERSION``; the path itself where ``model`` is a file.
 
-    Beside it the site, where the version is that of one site's own model.
+    The second result is the site, where the version is that of one site's own model.
 
     Raises:
         ConsiliumError: there is no such file or registered model.

@@ -1,6 +1,6 @@
-"""The stages of SecAgg+ beside encrypt, which masks: keys before the round's updates, shares after.
+"""The stages of SecAgg+ beside encrypt, which masks: keys before a round's updates, shares after.
 
-The coordinator's parts are in the two relays and in unmask; what a site does runs in the pool.
+The coordinator's parts are in the relays and in unmask; what a site does runs in the pool.
 """
 
 import time
@@ -61,7 +61,7 @@ def relay_responded(
 
 @task(name="answer", task_run_name="answer[{site}] round {round_number}", cache_policy=NO_CACHE)
 def answer(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
-    """Give a site's shares of those in the sum, once."""
+    """Give a site's shares of the sites in the sum, once."""
     return run_stage(pool, secagg.answer_site, run, site, round_number)
 
 

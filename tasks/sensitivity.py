@@ -13,7 +13,7 @@ FIGURE = "sensitive_layers.png"
 @task(name="sensitivity", task_run_name="sensitivity", cache_policy=NO_CACHE)
 def sensitivity(run: Path, round_number: int) -> dict[str, dict[str, float]]:
     """Draw the sites' shares of a round into the run's folder, and return them."""
-    # Matplotlib takes its time to import, which only these runs are to wait for.
+    # Importing Matplotlib takes a while; only these runs should wait for it.
     from federated.stages.sensitivity import layer_shares, sensitivity_figure
 
     folder = RunFolder(run)

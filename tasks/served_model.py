@@ -1,10 +1,10 @@
 """The registered model's own code: MLflow stores this file, not a pickle.
 
-Input: images ``(n, channels, *spatial)``, for classification uint8 as in the data set; for
-segmentation float32 of any scale, CT in Hounsfield units, volumes with their axes towards right,
-anterior and superior and with the data set's spacing. Output: class probabilities ``(n, classes)``,
-of segmentation ``(n, classes, *spatial)``. They are checked and prepared as ``consilium predict``
-does, which takes files.
+The input is images ``(n, channels, *spatial)``. For classification they are uint8 as in the data
+set. For segmentation they are float32 of any scale, CT in Hounsfield units, and volumes have their
+axes towards right, anterior and superior and the data set's spacing. The output is class
+probabilities ``(n, classes)``, or in segmentation ``(n, classes, *spatial)``. Images are checked
+and prepared as by ``consilium predict``, which takes files.
 """
 
 from typing import Any
@@ -34,10 +34,10 @@ class ServedModel(PythonModel):
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> np.ndarray:
-        """Class probabilities of each image.
+        """The class probabilities of each image, ``(n, classes)`` or ``(n, classes, *spatial)``.
 
         Raises:
-            ConsiliumError: what ``consilium predict`` refuses.
+            ConsiliumError: ``consilium predict`` would refuse an image.
         """
         site = (params or {}).get("site", "")
         if site not in self.models:

@@ -13,5 +13,5 @@ from tasks.pool import run_stage
 
 @task(name="share-style", task_run_name="share-style[{site}]", cache_policy=NO_CACHE)
 def share_style(pool: Executor, run: Path, site: str) -> StageResult:
-    """Write one site's style; the others read it while they train."""
+    """Write one site's style, which the others read while they train."""
     return run_stage(pool, share, run, site)

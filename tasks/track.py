@@ -27,7 +27,7 @@ STORE = Path("mlruns")
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI`` where it is set, else the sqlite database in ``mlruns/``."""
+    """The address ``MLFLOW_TRACKING_URI`` where it is set, else the database in ``mlruns/``."""
     # Absolute, because MLflow keeps a connection by its text even if the folder changes.
     local = f"sqlite:///{STORE.resolve() / 'mlflow.db'}"
     return os.environ.get("MLFLOW_TRACKING_URI") or local
@@ -53,7 +53,7 @@ def client() -> MlflowClient:
 
 
 def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as ``section.key`` and text."""
+    """Nested settings by ``section.key``, as text."""
     result: dict[str, str] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
@@ -129,7 +129,13 @@ def track_round(
 ) -> None:
     """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds.
 
-    Unless ``timed``, without when that was: of a private run it would tell how long a round took.
+    Args:
+        mlflow_run_id: the run in MLflow.
+        round_number: the round.
+        evaluation: the round's metrics.
+        numbers: further values by name.
+        timed: whether it is logged when that was; for a private run that would tell how long a
+            round took.
     """
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
@@ -151,7 +157,7 @@ def track_round(
 
 @task(name="track-privacy", task_run_name="track privacy", cache_policy=NO_CACHE)
 def track_privacy(mlflow_run_id: str, privacy: Mapping[str, Any]) -> None:
-    """Log what a run has spent: of the site that has spent most, and of each."""
+    """Log what a run has spent: the site that has spent most, and each site."""
     values = {key: privacy[key] for key in ("epsilon", "epsilon_per_round", "epsilon_ledger")}
     values["delta"] = privacy["delta"]
     values |= {f"{site}/epsilon": report["epsilon"] for site, report in privacy["per_site"].items()}

@@ -20,16 +20,16 @@ from federated.errors import ConsiliumError
 from federated.files import make_folders
 from federated.run.validation_report import shared_part, write_report
 
-# How many cases of a broken rule a message names; the report names all.
+# The number of cases of a broken rule that a message names; the report names all.
 NAMED = 5
 Dropped = dict[str, dict[Split, list[int]]]
 
 
 @dataclass(frozen=True)
 class BrokenRule:
-    """A rule that a site's cases break, which of them, and what was found there.
+    """A rule that a site's cases break, which of them do, and what was found there.
 
-    ``rows`` are those of the site's table; empty where the rule is about the site as a whole.
+    ``rows`` are those of the site's table; it is empty where the rule is about the site as a whole.
     """
 
     rule: str
@@ -40,7 +40,10 @@ class BrokenRule:
 
 @dataclass(frozen=True)
 class Validation:
-    """Which rules failed at which site (empty: none), who is excluded, which cases are dropped."""
+    """Which rules failed at which site, who is excluded, and which cases are dropped.
+
+    ``failures`` has an empty list for a site where no rule failed.
+    """
 
     failures: dict[str, list[str]]
     excluded: tuple[str, ...]
@@ -57,15 +60,22 @@ def validate(
 ) -> Validation:
     """Check every site's cases; write ``validation.json`` and ``data_docs/`` into ``folder``.
 
-    Of a private run they are written into the folder ``own`` of the sites instead. ``folder`` gets
+    For a private run they are written into the folder ``own`` of the sites instead. ``folder`` gets
     a ``validation.json`` that tells nothing of single cases, and neither does what is raised.
 
-    Where cases are dropped, ``data_docs/after_dropping/`` tells of those that are left.
-    Files that belong to no case are named too; where the run goes on, it does without them.
+    Where cases are dropped, ``data_docs/after_dropping/`` tells of those that are left. Files that
+    belong to no case are named too; where the run goes on, it does without them.
+
+    Args:
+        experiment: whose rules are checked.
+        dataset: the data set.
+        partition: the cases of each site.
+        folder: the run's folder.
+        own: the sites' own folder; ``folder`` where it is left out.
 
     Raises:
-        ConsiliumError: a site fails and ``validate.on_failure`` is ``abort``, or all sites do.
-            The report and the Data Docs are written all the same.
+        ConsiliumError: a site fails and ``validate.on_failure`` is ``abort``, or all sites do. The
+            report and the Data Docs are written all the same.
     """
     private = own is not None and own != folder
     own = own or folder
@@ -197,7 +207,7 @@ def _broken(result: Any, table: pd.DataFrame) -> BrokenRule:
 
 
 def _text(broken: BrokenRule) -> str:
-    """What a person reads of it."""
+    """The text of a broken rule for a person."""
     named = ", ".join(broken.where[:NAMED])
     more = len(broken.where) - NAMED
     if not named:

@@ -1,4 +1,4 @@
-"""The figure of a comparison: AUC or Dice against rounds, megabytes and, where it is, ε."""
+"""The figure of a comparison: AUC or Dice against rounds, megabytes and, where there is one, ε."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarForm
 from federated.comparison.table import Result, by_label
 from federated.files import atomic_path
 
-# Nothing travels, or what travels are the images themselves.
+# Strategies in which nothing travels, or the images themselves do.
 WITHOUT_EXCHANGE = ("local", "central")
 
 
 def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None:
-    """Draw the task's primary_metric on the test split as PNG.
+    """Draw the task's primary metric on the test split as PNG.
 
-    It is meaned over seeds, with a band of one standard deviation. The right panel counts megabytes
-    up and down of all sites, on a logarithmic axis where they differ much; a strategy without
-    exchange is a horizontal line there, at its last value. Where a run was private, a third panel
-    has the composed ε, and a line for each that was not.
+    It is averaged over seeds, with a band of one standard deviation. The right panel counts
+    megabytes up and down of all sites, on a logarithmic axis where they differ much; a strategy
+    without exchange is a horizontal line there, at its last value. Where a run was private, a third
+    panel has the composed ε, and a line for each strategy that was not private.
     """
     task = results[0].task
     private = any(result.epsilon is not None for result in results)

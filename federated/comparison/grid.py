@@ -38,14 +38,13 @@ def planned_runs(
 
     Args:
         experiment: a name under ``experiments`` of ``params``.
-        labels: one a strategy.
+        labels: one for each strategy.
         seeds: how many, at least 1.
         overrides: ``section.key=value`` items of all runs.
         params: the parameter file.
 
     Raises:
-        ConsiliumError: a label that cannot be read, twice the same, or a setting that is not
-            possible.
+        ConsiliumError: a label cannot be read or is there twice, or a setting is not possible.
     """
     if len(set(labels)) < len(labels):
         raise ConsiliumError(f"A strategy is named twice in {','.join(labels)}. Name each once.")
@@ -80,8 +79,9 @@ def _label_overrides(experiment: str, label: str, params: Path) -> list[str]:
 def find_run(runs: Path, experiment: Experiment, data_md5: str) -> RunFolder | None:
     """The newest run of exactly this configuration and data, finished ones first.
 
-    The runner does not matter: every one gives the same weights. Where the run began from
-    pretrained weights, the file must still be the same.
+    The runner does not matter, as every one gives the same weights. Where the run began from
+    pretrained weights, the file must still be the same. The result is ``None`` if there is no such
+    run.
     """
     wanted = _identity(experiment)
     best: tuple[bool, str] | None = None

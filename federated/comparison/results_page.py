@@ -8,7 +8,7 @@ from federated.files import write_text
 
 
 def put_table(page: Path, table: str) -> None:
-    """Write a table into a page: in place of an older one of the same command, else at the end.
+    """Write a table into a page, in place of an older one of the same command, or at the end.
 
     The first line of ``table`` is its command; it tells tables apart.
 

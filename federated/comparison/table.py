@@ -12,9 +12,9 @@ from federated.files import read_json
 from federated.learning import TASKS, LearningTask
 from federated.run.folder import RunFolder
 
-# What the others are compared with; the first label where it is none of them.
+# What the others are compared with; the first label is taken where this is none of them.
 BASELINE = "fedavg"
-# Of a run's own final score, that it reaches in so many rounds.
+# The share of a run's own final score for which the rounds are counted that it takes.
 MOST = 0.9
 
 
@@ -28,29 +28,32 @@ class Result:
 
     @property
     def task(self) -> LearningTask:
-        """What was learnt."""
+        """The task that was learnt."""
         # Runs of older versions all classified, and did not say so.
         return TASKS[self.summary.get("task", "classification")]
 
     def value(self, metric: str) -> float:
-        """A metric of the test split, of the round whose model was kept; NaN where undefined."""
+        """A metric of the test split, in the round whose model was kept; NaN where undefined."""
         return _or_nan(self.summary["metrics"]["test"][metric])
 
     def score(self, record: Mapping[str, Any]) -> float:
-        """The primary_metric on the test split after a round; NaN where it was not evaluated."""
+        """The primary metric on the test split after a round; NaN where it was not evaluated."""
         metrics = record["metrics"]
         return _or_nan(metrics["test"][self.task.primary_metric] if metrics else None)
 
     @property
     def rounds_to_most(self) -> int | None:
-        """The first evaluated round with 90 % of the final score or more."""
+        """The first evaluated round with 90 % of the final score or more.
+
+        It is ``None`` where there is no such round.
+        """
         final = self.value(self.task.primary_metric)
         scores = enumerate(map(self.score, self.records), 1)
         return next((number for number, score in scores if score >= MOST * final), None)
 
     @property
     def epsilon(self) -> float | None:
-        """The composed ε of the site that has spent most, where there is privacy."""
+        """The composed ε of the site that has spent most; ``None`` where there is no privacy."""
         value: float | None = self.summary["privacy"]["epsilon"]
         return value
 
@@ -71,8 +74,13 @@ def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
 def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, float | None]:
     """Two-sided p over seeds of a paired t-test and of Wilcoxon's signed ranks.
 
-    ``None`` for one pair; for the t-test where all differences are equal, for Wilcoxon where all
-    are zero. With n seeds Wilcoxon's p is never below 2^(1−n).
+    Both are ``None`` for one pair. That of the t-test is ``None`` also where all differences are
+    equal, and that of Wilcoxon where all are zero. With n seeds Wilcoxon's p is never below
+    2^(1−n).
+
+    Args:
+        ours: a score for each seed, ``(seeds,)``.
+        baseline: the baseline's scores for the same seeds, ``(seeds,)``.
     """
     differences = np.subtract(ours, baseline)
     several = len(differences) > 1
@@ -86,15 +94,15 @@ def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, floa
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row a label: mean and sample standard deviation over seeds of every metric.
+    """One row for each label: mean and sample standard deviation over seeds of every metric.
 
     ``difference`` and ``p`` are those of the task's primary metric, AUC or Dice, against
     ``baseline``, which is FedAvg or else the first label, paired by seed. ``rounds_to_most`` is the
     mean number of rounds to 90 % of a run's own final score, as far as rounds were evaluated.
-    ``mean_site``, ``worst_site`` and ``sd_sites`` are of the sites' own, meaned over seeds: where
-    sites have models of their own, the AUC over all cases together also rewards telling sites
-    apart, which differ in their shares of the classes; these do not. ``epsilon`` is the largest of
-    any seed.
+    ``mean_site``, ``worst_site`` and ``sd_sites`` are those over the sites' own values, averaged
+    over seeds: where sites have models of their own, the AUC over all cases together also rewards
+    telling sites apart, which differ in their shares of the classes; these do not. ``epsilon`` is
+    the largest of any seed.
     """
     task = results[0].task
     seeds = {
@@ -137,14 +145,14 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def sample_sd(values: Sequence[float]) -> float | None:
-    """Standard deviation with n − 1; ``None`` for fewer than two values."""
+    """The standard deviation with n − 1; ``None`` for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def markdown(
     table: Sequence[Mapping[str, Any]], task: LearningTask, command: str, note: str
 ) -> str:
-    """The table for people: the command, what it ran on, and a row a label."""
+    """The table for people: the command, what it ran on, and a row for each label."""
     private = any(row["epsilon"] is not None for row in table)
     head = [
         "strategy",
@@ -175,7 +183,10 @@ def markdown(
 
 
 def per_site_markdown(results: Sequence[Result]) -> str:
-    """In segmentation, where sites are what is compared: every site's own, meaned over seeds."""
+    """A table of every site's own metrics, averaged over seeds.
+
+    It is made in segmentation, where sites are what is compared; otherwise it is ``""``.
+    """
     task = results[0].task
     if task.primary_metric != "dice":
         return ""
@@ -212,7 +223,7 @@ def _line(values: Sequence[str]) -> str:
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
-    """A number; nothing where it is not stated, and ``-`` where there is none (NaN)."""
+    """A number; ``""`` where it is not stated, and ``-`` where there is none (NaN)."""
     if value is None:
         return ""
     return "-" if np.isnan(value) else format(value, form)

@@ -1,7 +1,7 @@
-"""What of an update is sent: which positions, how finely; the rest stays at the site for later.
+"""What of an update is sent: which positions, and how finely; the rest stays at the site for later.
 
-A subclass chooses the positions. Error feedback (Seide et al. 2014; Karimireddy et al. 2019,
-Alg. 1) is the same for all: u = Δ + e, what is sent is taken from u, and e ← u − sent.
+A subclass chooses the positions. Error feedback (Seide et al. 2014; Karimireddy et al. 2019, Alg.
+1) is the same for all: u = Δ + e, what is sent is taken from u, and e ← u − sent.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,11 +35,11 @@ RANGES = "ranges"
 class CompressionContext:
     """What every site knows before a round, without a message about it.
 
-    ``groups`` are the lengths of the tensors in the vector that is sent, in order; ``arrays`` is
-    what a compression learned of the rounds before, from their aggregates alone. ``step`` is the
-    width of a quantisation step where a privacy rounds the values, to a grid that is the same every
-    round. ``next_scale`` is how large updates of the next round are expected to be, over this
-    one's.
+    ``groups`` are the lengths of the tensors in the vector that is sent, in order. ``arrays`` is
+    what a compression learned in the rounds before, from their aggregates alone. ``step`` is the
+    width of a quantisation step where a privacy rounds the values to a grid that is the same in
+    every round. ``next_scale`` is how large the updates of the next round are expected to be,
+    relative to those of this one.
     """
 
     seed: int
@@ -51,14 +51,16 @@ class CompressionContext:
 
     @cached_property
     def length(self) -> int:
-        """Length of the uncompressed vector."""
+        """The length of the uncompressed vector."""
         return sum(self.groups)
 
 
 class Compression(Settings):
-    """A compression is its own section of params.yaml; the defaults here send every value.
+    """Which values of an update are sent and with how many bits; by default all of them.
 
-    ``bits`` quantises what is sent, with one range a tensor or one for all.
+    A compression object is the section ``compression`` of params.yaml. ``bits`` quantises what is
+    sent, with one range for each tensor or one for all of them. In what follows, ``length`` is that
+    of the uncompressed vector, and ``count`` the number of values that are sent.
     """
 
     bits: Annotated[int, Field(ge=2, le=16)] | None = None
@@ -79,7 +81,7 @@ class Compression(Settings):
         return length
 
     def positions(self, context: CompressionContext) -> Positions | None:
-        """The positions that every site sends, ascending; ``None`` for all of them."""
+        """The positions ``(count,)`` that every site sends, ascending; ``None`` for all of them."""
         return None
 
     def trained(self, context: CompressionContext) -> Positions | None:
@@ -87,20 +89,31 @@ class Compression(Settings):
         return None
 
     def own_positions(self, vector: Vector, memory: Arrays) -> tuple[Positions, Arrays]:
-        """The positions that a site chooses for itself, and what it remembers for the next time."""
+        """The positions ``(count,)`` that a site chooses for itself, and its memory of the choice.
+
+        Args:
+            vector: the update plus the residual, ``(length,)``.
+            memory: what the site kept of the last compression.
+        """
         return np.arange(len(vector)), {}
 
     def learn(
         self, context: CompressionContext, mean: Vector, positions: Positions | None
     ) -> Arrays:
-        """The arrays of the next round beside the ranges; ``mean`` is of the ``positions``."""
+        """The arrays of the next round beside the ranges.
+
+        Args:
+            context: what everyone knew of this round.
+            mean: the mean of what was sent, ``(count,)``, or ``(length,)`` where sites choose.
+            positions: where these values are; ``None`` for all positions.
+        """
         return {}
 
     def open(self, expected: Sequence[float]) -> Arrays:
         """The arrays of the first round.
 
-        ``expected`` bounds the values of each tensor that is sent; where it is too small, the
-        ranges double from round to round and error feedback sends later what was clipped.
+        ``expected`` bounds the values of each tensor that is sent. Where a bound is too small, the
+        range doubles from round to round, and error feedback sends later what was clipped.
         """
         if self.bits is None:
             return {}
@@ -117,15 +130,15 @@ class Compression(Settings):
     ) -> tuple[CompressedUpdate, Arrays]:
         """What a site sends of its update, weighted by n_k / Σn, and what it keeps.
 
-        Of what ``noised`` is given nothing is kept: a residual that knew the noise would take it
+        Nothing is kept of what ``noised`` is given: a residual that knew the noise would take it
         back in the next round.
 
         Args:
-            update: the site's, of any length.
+            update: the site's, with a vector ``(length,)``.
             weight: n_k / Σn over the selected sites, in (0, 1].
             context: what everyone knows of the round.
             memory: what the site kept of the last compression.
-            noised: quantises the weighted values where a privacy does so, with noise.
+            noised: quantises the weighted values ``(count,)`` with noise, where a privacy does so.
 
         Raises:
             ConsiliumError: the update holds NaN or infinity, which would spoil every site's model.
@@ -178,10 +191,16 @@ class Compression(Settings):
     def expand(
         self, total: Doubles, weight: float, context: CompressionContext
     ) -> tuple[Vector, Arrays]:
-        """The dense mean from the sum of what was sent, and the arrays of the next round.
+        """The dense mean ``(length,)`` from the sum of what was sent, and the next round's arrays.
 
-        ``total`` is Σ numbers over the sites that responded, at the round's positions or, where
-        sites choose their own, at all; ``weight`` is the sum of their n_k / Σn.
+        Args:
+            total: Σ numbers over the sites that responded: ``(count,)`` at the round's positions
+                or, where sites choose their own, ``(length,)``.
+            weight: the sum of their n_k / Σn, in (0, 1].
+            context: what everyone knows of the round.
+
+        Raises:
+            ValueError: the sum has another shape.
         """
         positions = self.positions(context) if self.same_positions else None
         expected = context.length if positions is None else len(positions)
@@ -214,14 +233,15 @@ class Compression(Settings):
 
 
 def sent_count(density: float, length: int) -> int:
-    """How many of ``length`` values a density sends: at least one, where there is any."""
+    """How many of ``length`` values a density in (0, 1] sends: at least one, where there is any."""
     return min(length, max(1, round(density * length)))
 
 
 def largest(values: Vector, count: int) -> Positions:
-    """The positions of the ``count`` largest values; among equals the first ones.
+    """The positions ``(count,)`` of the largest of some values ``(n,)``, ascending.
 
-    The same on every machine, as positions that all sites must agree on have to be.
+    Among equal values the first ones are taken. The result is the same on every machine, as it has
+    to be for positions that all sites must agree on.
     """
     if count <= 0:
         return np.zeros(0, np.intp)

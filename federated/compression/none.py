@@ -6,7 +6,7 @@ from federated.compression.base import Compression
 
 
 class NoCompression(Compression):
-    """All positions; without ``bits`` the identity, and nothing stays behind."""
+    """All positions; without ``bits`` every value is sent as it is, and nothing stays behind."""
 
     name: Literal["none"] = "none"
 

@@ -1,10 +1,11 @@
-"""Shared mask: all sites send the same positions, known to all with no message about them.
+"""Shared mask: all sites send the same positions, which are known to all without a message.
 
-Chosen, where MedHE (arXiv 2511.09043) lets every site choose: the positions come from the last
-*aggregated* updates and from the experiment's seed, so that they say nothing about one site, cost
-no bytes, and ciphertexts of different sites add up slot by slot. A share ``explore`` of the
-positions goes round all of them in a seeded order, a new one each time round, so that every one is
-sent at least once in ⌈d / (explore · k)⌉ rounds and can then stay for its size.
+This is chosen where MedHE (arXiv 2511.09043) lets every site choose: the positions come from the
+last *aggregated* updates and from the experiment's seed, so that they say nothing about one site,
+cost no bytes, and ciphertexts of different sites add up slot by slot. A share ``explore`` of the
+positions is taken in turn: it passes through all positions in a seeded order, and in a new order
+each time it has passed through them. So every position is sent at least once in ⌈d / (explore · k)⌉
+rounds, and can then stay for its size.
 
 Since error feedback keeps what is not sent, a position that was passed over arrives with all that
 it gathered.
@@ -21,16 +22,17 @@ from federated.randomness import numpy_generator
 from federated.update import Arrays, Positions, Vector
 
 SCORE = "score"
-# How many positions were explored since the first round.
+# The name of the number of positions that were explored since the first round.
 EXPLORED = "explored"
 
 
 class SharedMask(Compression):
-    """``density`` of the positions: by their score all but the share ``explore``.
+    """The share ``density`` of the positions: some in turn, the others by their score.
 
-    The score of a position is an exponential average, with share ``ema`` of the past, of the
-    magnitude of its aggregated update in the rounds in which it was sent. With ``train: sent``,
-    local training moves the positions that are sent and no others.
+    The share ``explore`` of these is taken in turn. The score of a position is an exponential
+    average, with share ``ema`` of the past, of the magnitude of its aggregated update in the rounds
+    in which it was sent. With ``train: sent``, local training moves the positions that are sent and
+    no others.
     """
 
     name: Literal["shared_mask"] = "shared_mask"
@@ -42,11 +44,11 @@ class SharedMask(Compression):
     form_is_public: ClassVar[bool] = True
 
     def count(self, length: int) -> int:
-        """The density's share."""
+        """How many of ``length`` values are sent: the share ``density``."""
         return sent_count(self.density, length)
 
     def positions(self, context: CompressionContext) -> Positions:
-        """The explored positions, and of the others those with the highest scores."""
+        """The positions ``(count,)``: the explored ones, and those with the highest scores."""
         count = self.count(context.length)
         if count == context.length:
             return np.arange(context.length)
@@ -56,13 +58,13 @@ class SharedMask(Compression):
         return np.sort(np.concatenate([explored, largest(score, count - len(explored))]))
 
     def trained(self, context: CompressionContext) -> Positions | None:
-        """Those that are sent, where so set."""
+        """The positions that are sent, if ``train`` is ``sent``; otherwise ``None``."""
         return self.positions(context) if self.train == "sent" else None
 
     def learn(
         self, context: CompressionContext, mean: Vector, positions: Positions | None
     ) -> Arrays:
-        """Average the magnitudes of what was sent into the scores."""
+        """The scores ``(length,)`` with the magnitudes of what was sent averaged in."""
         score = _score(context)
         where = slice(None) if positions is None else positions
         before, now = score[where], np.abs(mean)
@@ -71,9 +73,9 @@ class SharedMask(Compression):
         return {SCORE: score, EXPLORED: np.array([explored], np.int64)}
 
     def _explored_count(self, context: CompressionContext) -> int:
-        """How many positions are explored; fewer at the end of a time round.
+        """How many positions are explored; fewer are when a pass through all of them ends.
 
-        Before any score is known, all that are sent.
+        Before any score is known, these are all that are sent.
         """
         count = self.count(context.length)
         known = int(np.count_nonzero(_score(context)))
@@ -81,7 +83,7 @@ class SharedMask(Compression):
         return min(wanted, context.length - _explored_before(context) % context.length)
 
     def _explored(self, context: CompressionContext) -> Positions:
-        """The next positions of this time round.
+        """The next positions of this pass through all of them.
 
         A random stride that shares no factor with d visits every position once.
         """
@@ -99,7 +101,7 @@ class SharedMask(Compression):
 
 
 def _score(context: CompressionContext) -> Vector:
-    """A copy of the scores; before the first round nothing has one, and none is sent to say so."""
+    """A copy of the scores ``(length,)``, which are 0 and not sent before the first round."""
     if SCORE not in context.arrays:
         return np.zeros(context.length, np.float32)
     return context.arrays[SCORE].copy()

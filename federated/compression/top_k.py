@@ -21,7 +21,7 @@ THRESHOLD = "threshold"
 
 
 class TopK(Compression):
-    """The ``density`` largest magnitudes of update plus residual, chosen by each site."""
+    """The share ``density`` of update plus residual, chosen by each site by their magnitude."""
 
     name: Literal["top_k"] = "top_k"
     density: float = Field(gt=0, le=1)
@@ -31,11 +31,11 @@ class TopK(Compression):
     same_positions: ClassVar[bool] = False
 
     def count(self, length: int) -> int:
-        """The density's share; with ``ema``, about that many."""
+        """How many of ``length`` values are sent: the share ``density``, about so with ``ema``."""
         return sent_count(self.density, length)
 
     def own_positions(self, vector: Vector, memory: Arrays) -> tuple[Positions, Arrays]:
-        """The largest magnitudes, and the threshold for the next round."""
+        """The positions of the largest magnitudes, and the threshold for the next round."""
         magnitude = np.abs(vector)
         chosen = largest(magnitude, self.count(len(vector)))
         if self.ema == 0:

@@ -18,8 +18,8 @@ def experiment_cases(
 def releases_records(experiment: Experiment) -> bool:
     """Whether something is released that is private with a record as the unit.
 
-    Then a scanner's noise in an image goes by the image's own record, so that one case more or less
-    changes no other's. Elsewhere it goes by a case's place or name.
+    A scanner's noise in an image then depends on the image's own record, so that one case more or
+    less changes no other's. Otherwise it depends on a case's place or name.
     """
     told = experiment.strategy.introduction()
     noised = told is not None and told.noise is not None

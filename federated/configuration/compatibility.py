@@ -19,8 +19,11 @@ from federated.strategies import STRATEGIES, FineTune, ResFIM
 def refuse(experiment: Experiment, where: str) -> None:
     """Refuse an experiment whose sections do not go together.
 
+    ``where`` says where the configuration comes from, as ``params.yaml``.
+
     Raises:
-        ConsiliumError: names the first two settings that do not, and what to change.
+        ConsiliumError: they do not; the message names the first reason, with the settings that it
+            is about and what to change.
     """
     for reason in _reasons(experiment):
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
@@ -119,7 +122,7 @@ def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
 
 
 def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
-    """A model is chosen by a metric that its task has."""
+    """Refuse a metric to choose models by that the task does not have."""
     data, metric = experiment.data, experiment.selection.metric
     segments = data.dataset in FAMILIES
     task = SEGMENTATION if segments else CLASSIFICATION
@@ -133,7 +136,7 @@ def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
 
 
 def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
-    """Settings that belong to classification or to segmentation alone."""
+    """Refuse settings that belong to classification or to segmentation alone."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
     model = experiment.model
     family = FAMILIES.get(data.dataset)

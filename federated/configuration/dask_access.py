@@ -1,7 +1,7 @@
 """Who may reach a Dask cluster: whoever reaches its scheduler runs code at the sites.
 
-What Dask sends is pickled functions, and its workers run them, with the data and keys that the
-sites' own stages have. So its addresses are either of this machine alone or under TLS, with
+Dask sends pickled functions, and its workers run them with the data and keys that the sites' own
+stages have. So its addresses have to be either of this machine alone or under TLS, with
 certificates of one authority at both ends.
 """
 
@@ -20,7 +20,7 @@ REMEDY = (
 
 
 def reasons_of_dask(runner: Dask) -> Iterator[str]:
-    """Why the address of a cluster is refused, if it is."""
+    """The reasons for which the address of a cluster is refused, if there are any."""
     address = f"runner.address={runner.address!r}"
     given = [name for name in ("ca_file", "cert_file", "key_file") if getattr(runner, name)]
     if is_encrypted(runner.address):
@@ -52,7 +52,10 @@ def is_loopback(address: str) -> bool:
 
 
 def _host_of(address: str, scheme: str) -> str | None:
-    """The host of ``SCHEME://HOST:PORT``, with TCP where no scheme is written, and nothing else."""
+    """The host of ``SCHEME://HOST:PORT``; ``None`` if the address is anything else.
+
+    Where no scheme is written it is TCP.
+    """
     written = address if "://" in address else f"tcp://{address}"
     try:
         parts = urlsplit(written)

@@ -1,4 +1,4 @@
-"""An experiment: all its settings, typed and frozen; what reads and checks them is load.py."""
+"""An experiment: all its settings, typed and frozen; ``load.py`` reads and checks them."""
 
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ from federated.strategies import AnyStrategy
 
 
 class Experiment(Settings):
-    """One resolved experiment."""
+    """One resolved experiment, with a section for each part of it."""
 
     name: str
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -41,7 +41,7 @@ class Experiment(Settings):
     runner: Annotated[Serial | Processes | Dask, Field(discriminator="name")] = Processes()
 
     def cohort(self, sites: int | None = None) -> Cohort:
-        """What the protection has to hold, with ``sites`` of them or as many as are configured."""
+        """What the protection has to hold, with ``sites`` sites or as many as are configured."""
         count = self.sites.count if sites is None else sites
         return Cohort(self.sites.selected_of(count), count, self.rounds, self.compression.bits)
 

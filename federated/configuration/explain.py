@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 
 def closest(word: str, known: Iterable[str]) -> str:
+    """A question that proposes the known word nearest to ``word``; ``""`` if none is near."""
     match = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
 
@@ -20,14 +21,14 @@ def explain(
     schema: Mapping[str, Any],
     choices: Sequence[str],
 ) -> str:
-    """One sentence for each problem: the key, the value, what is allowed.
+    """One sentence for each problem: the key, the value, and what is allowed.
 
     Args:
         error: what pydantic found.
-        name: the experiment's.
-        where: what the values come from, as ``params.yaml``.
+        name: the experiment's name.
+        where: where the values come from, as ``params.yaml``.
         schema: the JSON schema of an experiment.
-        choices: its sections whose ``name`` picks an implementation.
+        choices: the sections whose ``name`` picks an implementation.
     """
     sentences: dict[str, str] = {}
     for problem in error.errors():
@@ -67,7 +68,7 @@ def _as_written(location: list[str], choices: Sequence[str]) -> list[str]:
 
 
 def _owners(location: list[str], schema: Mapping[str, Any]) -> str:
-    """Which other choices of its section have the refused key."""
+    """A sentence that names the other choices of the section that have the refused key."""
     if len(location) != 3:
         return ""
     node = schema["properties"].get(location[0], {})

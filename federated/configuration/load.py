@@ -24,7 +24,7 @@ from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.settings.names import refuse_name
 
-# Before the name of a backbone, as an experiment that can be run.
+# Put before the name of a backbone, this makes the name of an experiment that can be run.
 PRETRAIN = "pretrain-"
 
 
@@ -34,7 +34,8 @@ def load_experiment(
     """Resolve an experiment of params.yaml with ``section.key=value`` overrides.
 
     Raises:
-        ConsiliumError: no such file or experiment, an unknown key, an impossible value.
+        ConsiliumError: there is no such file or experiment, or a key is unknown, or a value
+            impossible.
     """
     document = read_params(params)
     value = _experiment_values(document, name, params)
@@ -44,11 +45,11 @@ def load_experiment(
 def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[str]:
     """The ``section.key=value`` items that let an experiment start from its backbone.
 
-    They are those of its entry under ``transfer``, and ``model.init`` for the entry's
-    ``backbone``, which is one of ``pretraining``.
+    They are those of its entry under ``transfer``, and ``model.init`` for the entry's ``backbone``,
+    which is one of ``pretraining``.
 
     Raises:
-        ConsiliumError: it has no entry, or one without a known backbone.
+        ConsiliumError: the experiment has no entry, or one without a known backbone.
     """
     document = read_params(params)
     entry = dict((document.get("transfer") or {}).get(name) or {})
@@ -86,12 +87,15 @@ def _items(entry: Mapping[str, Any]) -> list[str]:
 
 
 def backbone_path(backbone: str) -> Path:
-    """Where a backbone of ``pretraining`` lies, relative to the project's folder."""
+    """The file of a backbone of ``pretraining``, relative to the project's folder."""
     return Path("data") / "pretrained" / backbone / "model.safetensors"
 
 
 def _experiment_values(document: Mapping[str, Any], name: str, params: Path) -> dict[str, Any]:
-    """An experiment over the defaults; ``pretrain-NAME`` is backbone NAME of ``pretraining``."""
+    """The values of an experiment over the defaults.
+
+    ``pretrain-NAME`` is the backbone NAME of ``pretraining``.
+    """
     experiments = document["experiments"]
     defaults = document.get("defaults") or {}
     backbones = document.get("pretraining") or {}
@@ -116,16 +120,22 @@ def _experiment_values(document: Mapping[str, Any], name: str, params: Path) -> 
 
 
 def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
-    """The names of all experiments in params.yaml."""
+    """The names of all experiments in params.yaml.
+
+    Raises:
+        ConsiliumError: the file is missing, is not YAML, or has no experiments.
+    """
     return list(read_params(params).get("experiments") or {})
 
 
 def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
     """Check plain values and freeze them as an :class:`Experiment`.
 
+    ``where`` says where they come from, for messages.
+
     Raises:
-        ConsiliumError: an unknown key, an impossible value, settings that do not go together, or a
-            name that no folder can have.
+        ConsiliumError: a key is unknown, a value impossible, settings do not go together, or no
+            folder can have the name.
     """
     refuse_name(name, "an experiment's name", f" (in {where})")
     try:
@@ -142,7 +152,7 @@ def read_experiment(path: Path) -> Experiment:
     """Read a resolved experiment from a run's folder.
 
     Raises:
-        ConsiliumError: it is missing, damaged, or no experiment.
+        ConsiliumError: the file is missing, damaged, or not an experiment.
     """
     try:
         value = dict(read_json(path))

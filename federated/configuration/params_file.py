@@ -15,10 +15,11 @@ CHOICES = ("strategy", "privacy", "compression", "protection", "runner")
 
 
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Nested values from ``section.key=value`` items; values are read as YAML.
+    """Nested values from ``section.key=value`` items, whose values are read as YAML.
 
     Raises:
-        ConsiliumError: an item without ``=`` or with an empty key.
+        ConsiliumError: an item has no ``=`` or an empty key, its value is not clear YAML, or it
+            contradicts an earlier item.
     """
     result: dict[str, Any] = {}
     for item in overrides:
@@ -60,7 +61,8 @@ def read_params(params: Path) -> dict[str, Any]:
     """The parameter file as plain values, with an ``experiments`` mapping.
 
     Raises:
-        ConsiliumError: no such file, not YAML, or no experiments.
+        ConsiliumError: there is no such file, it is not YAML, it has no experiments, or one has a
+            name that cannot be one.
     """
     try:
         document = parse_yaml(params.read_text(encoding="utf-8-sig"))
@@ -91,10 +93,13 @@ def read_params(params: Path) -> dict[str, Any]:
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``top`` laid over it, section by section.
+    """The values of ``base`` with ``top`` laid over them, section by section.
 
     Where ``top`` changes the ``name`` of one of :data:`CHOICES`, the other keys of that section
     start afresh, because they belong to the other implementation.
+
+    Raises:
+        ConsiliumError: ``top`` is not a mapping.
     """
     if not isinstance(top, Mapping):
         raise ConsiliumError(f"An experiment is a mapping of sections, not {top!r}.")

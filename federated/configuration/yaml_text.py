@@ -2,7 +2,7 @@
 
 In YAML 1.1 ``010`` is 8, ``1:30`` is 90, ``no`` is false and ``1e-3`` is text; none of these is
 what a person means. Keys that are there twice, of which other readers take the last, and keys that
-are no text are refused with their lines.
+are not text are refused with their lines.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ def parse_yaml(text: str) -> Any:
     """The plain values of a text of YAML.
 
     Raises:
-        UnclearYamlError: it is no YAML, has a key twice in a mapping, or one that is no text.
+        UnclearYamlError: the text is not YAML, has a key twice in a mapping, or has a key that is
+            not text.
     """
     try:
         root = YAML(typ="safe", pure=True).compose(text)

@@ -11,11 +11,16 @@ from federated.settings.sections import Augment, Sampling
 
 
 def augment(images: Tensor, how: Augment, draws: Draws) -> Tensor:
-    """Change a batch ``(n, channels, *spatial)`` of intensities in [0, 1].
+    """Change a batch of images ``(n, channels, *spatial)`` with intensities in [0, 1] at random.
 
     ``flips`` mirrors; ``torchio`` also rotates, scales, shifts, and changes gamma and noise
     (TorchIO, Pérez-García et al. 2021). With a generator for each case, a case comes out the same
     whatever else is in the batch.
+
+    Args:
+        images: ``(n, channels, *spatial)``.
+        how: which changes are made; ``none`` gives the images themselves.
+        draws: one generator, or one for each case.
     """
     if how == "none":
         return images
@@ -31,16 +36,17 @@ def augment(images: Tensor, how: Augment, draws: Draws) -> Tensor:
 def augment_pair(
     images: Tensor, masks: Tensor, how: Augment, mirrored: Sequence[int], draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """The same for normalised images and their masks ``(n, *spatial)``, which move alike.
-
-    Masks come out as int64.
+    """Change normalised images and their masks at random; a mask moves as its image does.
 
     Args:
         images: ``(n, channels, *spatial)``.
         masks: ``(n, *spatial)``.
         how: as in :func:`augment`.
-        mirrored: the spatial axes along which cases are flipped, from 0.
+        mirrored: the spatial axes along which cases are flipped, counted from 0.
         draws: one generator, or one for each case.
+
+    Returns:
+        The images ``(n, channels, *spatial)``, and the masks ``(n, *spatial)`` as int64.
     """
     if how == "none":
         return images, masks.long()
@@ -83,7 +89,8 @@ def _pairs_moved(
 def random_flips(images: Tensor, draws: Draws, axes: Sequence[int] | None = None) -> Tensor:
     """Flip each case ``(channels, *spatial)`` along each axis with probability one half.
 
-    ``axes`` are spatial ones, counted from 0; all where it is left out.
+    ``images`` are ``(n, channels, *spatial)``. ``axes`` are spatial ones, counted from 0; all of
+    them where they are left out.
     """
     for axis in range(images.ndim - 2) if axes is None else axes:
         chosen = _uniform(len(images), draws) < 0.5
@@ -128,9 +135,9 @@ def _scanner_like(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_epoch(labels: Tensor, sampling: Sampling, generator: torch.Generator) -> Tensor:
-    """The order of cases in an epoch: indices, as many as there are cases.
+    """The order of cases in an epoch: indices ``(n,)`` for labels ``(n,)``.
 
-    ``balanced`` draws with replacement so that every class a site has comes equally often.
+    ``balanced`` draws with replacement so that every class that a site has comes equally often.
     """
     if sampling == "shuffle":
         return torch.randperm(len(labels), generator=generator)
@@ -139,9 +146,10 @@ def draw_epoch(labels: Tensor, sampling: Sampling, generator: torch.Generator) -
 
 
 def class_weights(labels: Tensor, classes: int) -> Tensor:
-    """Weights of a site's loss, ``(classes,)``: n / (present classes · n_c), 0 for absent ones.
+    """The weights ``(classes,)`` of a site's loss, for labels ``(n,)``.
 
-    With them every class a site has enters its loss alike.
+    A class with n_c cases has n / (present classes · n_c), and a class without cases has 0. With
+    these weights every class that a site has enters its loss alike.
     """
     counts = torch.bincount(labels, minlength=classes)
     present = int((counts > 0).sum())

@@ -14,38 +14,44 @@ from federated.data.records import labelled_digests
 from federated.randomness import Draws
 from federated.settings.sections import TrainingSettings
 
-# Inputs of the network, float32 ``(n, channels, *spatial)``, and the integers it is to predict:
+# Inputs of the network, float32 ``(n, channels, *spatial)``, and the targets, which are integers:
 # ``(n,)`` in classification, ``(n, *spatial)`` in segmentation.
 Batch = tuple[Tensor, Tensor]
 
 
 class Cases(Protocol):
-    """Cases of either task. What is random comes from the generators given alone."""
+    """The cases of either task; everything random comes from the generators that are given."""
 
     def __len__(self) -> int: ...
 
     @property
     def records(self) -> tuple[str, ...]:
-        """The digest of each case's record, as :mod:`federated.data.records` has it."""
+        """The digest of each case's record, as :mod:`federated.data.records` computes it."""
 
     def load_batch(self, indices: Tensor, how: TrainingSettings, draws: Draws) -> Batch:
-        """These cases, augmented; of each a patch, where the task has patches.
+        """The cases of indices ``(n,)``, augmented; of each a patch, if the task has patches.
 
-        With a generator for each case, what comes of a case depends on no other.
+        With a generator for each case, what becomes of a case depends on no other case.
         """
 
     def epoch(
         self, how: TrainingSettings, batch_norm: bool, generator: torch.Generator
     ) -> Iterator[Batch]:
-        """The batches of an epoch."""
+        """The batches of an epoch.
+
+        Args:
+            how: the settings of the local loop.
+            batch_norm: whether the network normalises over the cases of a batch.
+            generator: what the order of cases and their augmentation are drawn from.
+        """
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """``images`` ``(n, channels, *spatial)`` uint8, ``labels`` ``(n,)``: all in memory.
+    """Labelled images, all of them in memory.
 
-    ``digests`` are those of the records that ``images`` were made from, where a scanner profile has
-    changed them.
+    ``images`` are uint8 ``(n, channels, *spatial)``, ``labels`` int64 ``(n,)``. ``digests`` are
+    those of the records that ``images`` were made from, where a scanner profile has changed them.
     """
 
     images: Images
@@ -81,7 +87,7 @@ def merges_last_batch(cases: int, batch_size: int, batch_norm: bool) -> bool:
 
 
 def batches(order: Tensor, batch_size: int, batch_norm: bool) -> list[Tensor]:
-    """Cut the order of an epoch into batches."""
+    """Cut the order ``(n,)`` of an epoch into batches of ``batch_size`` cases."""
     parts = list(torch.split(order, batch_size))
     if merges_last_batch(len(order), batch_size, batch_norm):
         parts[-2:] = [torch.cat(parts[-2:])]

@@ -21,8 +21,8 @@ Images = npt.NDArray[np.uint8]
 class DatasetInfo:
     """What is known of a data set without its files.
 
-    ``classes`` are those of a case, or of a voxel with the background first. ``cases`` gives the
-    number of cases of each split.
+    ``classes`` are those of a case, or those of a voxel with the background first. ``cases`` gives
+    the number of cases of each split.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LocatedFile:
     md5: str
 
     def told_md5(self, private: bool) -> str | None:
-        """The MD5 as others may know it: of a site's own data in a private run, not at all.
+        """The MD5 as others may know it; ``None`` for a site's own data in a private run.
 
         Whoever guesses all records but one could tell by it which one that is. Published files and
         phantoms are known to everybody.
@@ -53,8 +53,10 @@ class LocatedFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """For classification: images as ``(n, channels, *spatial)`` uint8 in 0..255, labels as ``(n,)``
-    int64."""
+    """A data set for classification, in memory.
+
+    Images are uint8 ``(n, channels, *spatial)`` in 0..255, and labels int64 ``(n,)``.
+    """
 
     info: DatasetInfo
     images: Mapping[Split, Images]

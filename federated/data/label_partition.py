@@ -1,8 +1,8 @@
 """Labelled cases to sites: a pure function of labels, settings and seed.
 
 Every kind of partition is a matrix of shares, ``shares[k, c]`` = the part of class c's cases that
-site k holds (each column sums to 1). The same matrix deals the train, validation and test cases,
-so that a site is evaluated on the mix of classes it trains on, and the test cases of all sites
+site k holds (each column sums to 1). The same matrix deals the train, validation and test cases, so
+that a site is evaluated on the mix of classes that it trains on, and the test cases of all sites
 together are the official test split.
 """
 
@@ -24,16 +24,16 @@ MAX_DRAWS = 200
 
 
 def site_names(count: int) -> list[str]:
-    """``site-00``, ``site-01`` … for simulated sites."""
+    """The names ``site-00``, ``site-01`` … of simulated sites."""
     width = max(2, len(str(count - 1)))
     return [f"site-{index:0{width}d}" for index in range(count)]
 
 
 def floors(settings: SitesSettings, labels: Mapping[Split, Labels]) -> dict[Split, int]:
-    """The least number of cases a site gets, for each split.
+    """The least number of cases that a site gets, for each split.
 
-    ``min_cases`` in training; in validation and test as many, but at most half of an even share
-    and, where there are enough cases, at least one.
+    In training it is ``min_cases``. In validation and test it is as many, but at most half of an
+    even share and, where there are enough cases, at least one.
     """
     result: dict[Split, int] = {"train": settings.min_cases}
     for split in ("val", "test"):
@@ -45,16 +45,17 @@ def floors(settings: SitesSettings, labels: Mapping[Split, Labels]) -> dict[Spli
 def partition_labels(
     labels: Mapping[Split, Labels], settings: SitesSettings, seed: int
 ) -> Partition:
-    """Deal every case to exactly one site.
+    """Deal every case to exactly one site; labels are ``(n,)`` for each split.
 
-    ``iid``: even shares of each class. ``dirichlet``: for each class, shares drawn from
-    Dir(β, …, β) (Hsu et al. 2019), drawn again until every site has its floor of training cases,
-    at most :data:`MAX_DRAWS` times; then cases are moved from the largest sites.
-    ``pathological``: ``classes_per_site`` classes a site (McMahan et al. 2017).
-    ``quantity``: site sizes drawn from Dir(β, …, β), classes mixed evenly.
+    ``iid`` gives even shares of each class. ``dirichlet`` draws shares for each class from Dir(β,
+    …, β) (Hsu et al. 2019), again until every site has its floor of training cases, at most
+    :data:`MAX_DRAWS` times; then cases are moved from the largest sites. ``pathological`` gives
+    each site ``classes_per_site`` classes (McMahan et al. 2017). ``quantity`` draws the sizes of
+    sites from Dir(β, …, β), with the classes mixed evenly.
 
     Raises:
-        ConsiliumError: fewer cases than sites × floor, or classes that no site would hold.
+        ConsiliumError: there are fewer cases than sites × floor, or classes that no site would
+            hold.
     """
     count = settings.count
     least = floors(settings, labels)
@@ -137,8 +138,8 @@ def _fill_up(
 ) -> int:
     """Move cases, in place, until every site has ``least``; return how many were moved.
 
-    A case comes from the largest site that can spare one, of a class the receiver holds anyway
-    if there is such a site.
+    A case comes from the largest site that can spare one, and is of a class that the receiver holds
+    anyway if there is such a site.
     """
     count = len(shares)
     if len(owners) < count * least:

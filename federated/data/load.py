@@ -13,13 +13,13 @@ from federated.settings.sections import DataSettings
 def locate(settings: DataSettings) -> LocatedFile:
     """Find the file or folder of a data set, or get it as ``settings.source`` allows.
 
-    ``medmnist``: the published file, from this machine or downloaded. ``files``: a file of that
-    name, or a folder of a segmentation set, on this machine, whatever its MD5. ``phantom``:
-    generated. ``auto``: the published file or the folder, but a phantom where it is not to be had;
-    the result's ``source`` says so.
+    ``medmnist`` is the published file, from this machine or downloaded. ``files`` is a file of that
+    name, or a folder of a segmentation set, on this machine, whatever its MD5. ``phantom`` is
+    generated. ``auto`` is the published file or the folder, or a phantom where that cannot be had;
+    the result's ``source`` says which.
 
     Raises:
-        ConsiliumError: the file is not to be had, or is not what it should be.
+        ConsiliumError: the file cannot be had, or is not what it should be.
     """
     if settings.source == "phantom":
         return _phantom(settings)
@@ -40,7 +40,11 @@ def locate(settings: DataSettings) -> LocatedFile:
 
 
 def locate_local(settings: DataSettings) -> LocatedFile | None:
-    """Find the file of a data set on this machine, without making or downloading it."""
+    """Find the file of a data set on this machine, without making or downloading it.
+
+    Raises:
+        ConsiliumError: the file is there, but is not the published one.
+    """
     if settings.dataset in FAMILIES:
         return folder_dataset.find_folder(settings.dataset, settings.root)
     official = settings.source != "files"
@@ -48,7 +52,7 @@ def locate_local(settings: DataSettings) -> LocatedFile | None:
 
 
 def missing(settings: DataSettings) -> str:
-    """Which file or folder is not on this machine that nothing downloads, and what to do."""
+    """The message that a file or folder is not on this machine, and what to do."""
     if family := FAMILIES.get(settings.dataset):
         places = folder_dataset.candidate_folders(family.name, settings.root)
         return (
@@ -73,7 +77,11 @@ def _phantom(settings: DataSettings) -> LocatedFile:
 
 
 def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
-    """Read a located file and check every array against the set's schema; or list a folder."""
+    """Read a located file and check every array against the set's schema; or list a folder.
+
+    Raises:
+        ConsiliumError: the file or folder cannot be used.
+    """
     if settings.dataset in FAMILIES:
         return folder_dataset.read_folder(located.path, settings.dataset, settings.spacing)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)

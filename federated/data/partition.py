@@ -10,10 +10,10 @@ from federated.data.dataset import Labels, Split
 
 @dataclass(frozen=True)
 class Partition:
-    """Case indices per site and split, in ascending order.
+    """The indices of the cases of each site and split, in ascending order.
 
-    ``draws`` is how often the shares were drawn until every site had its floor of cases;
-    ``moved`` is how many cases were moved between sites where no draw gave that.
+    ``draws`` is how often the shares were drawn until every site had its floor of cases; ``moved``
+    is how many cases were moved between sites where no draw gave that.
     """
 
     sites: Mapping[str, Mapping[Split, tuple[int, ...]]]
@@ -21,11 +21,11 @@ class Partition:
     moved: int
 
     def cases(self, site: str, split: Split) -> int:
-        """Number of cases of a site in a split."""
+        """The number of cases of a site in a split."""
         return len(self.sites[site][split])
 
     def counts(self) -> "CaseCounts":
-        """What the coordinator knows of it."""
+        """The number of cases of every site and split, which the coordinator may know."""
         return CaseCounts(
             {
                 site: {split: len(cases) for split, cases in splits.items()}
@@ -36,19 +36,19 @@ class Partition:
 
 @dataclass(frozen=True)
 class CaseCounts:
-    """How many cases each site has in each split: of a partition what everyone may know."""
+    """How many cases each site has in each split, which everyone may know of a partition."""
 
     sites: Mapping[str, Mapping[Split, int]]
 
     def cases(self, site: str, split: Split) -> int:
-        """Number of cases of a site in a split."""
+        """The number of cases of a site in a split."""
         return self.sites[site][split]
 
 
 def leave_out(
     partition: Partition, dropped: Mapping[str, Mapping[Split, Sequence[int]]]
 ) -> Partition:
-    """The partition without some cases."""
+    """The partition without the ``dropped`` cases of each site and split."""
     return Partition(
         {
             site: {
@@ -65,7 +65,7 @@ def leave_out(
 def class_counts(
     partition: Partition, labels: Mapping[Split, Labels], classes: int
 ) -> dict[str, dict[Split, list[int]]]:
-    """Number of cases of each class, per site and split."""
+    """The number of cases of each class, for each site and split."""
     return {
         site: {
             split: np.bincount(labels[split][list(indices)], minlength=classes).tolist()

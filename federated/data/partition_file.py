@@ -1,4 +1,4 @@
-"""Partitions as JSON files: of a prepared folder, of a run, and of one site."""
+"""Partitions as JSON files: those of a prepared folder, of a run, and of one site."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,11 +26,11 @@ def write_partition(path: Path, partition: Partition, header: Mapping[str, Any])
 
 
 def read_cases(splits: Mapping[str, Any]) -> dict[Split, tuple[int, ...]]:
-    """The cases of one site, as they stand in a file.
+    """The indices of the cases of one site, as they stand in a file.
 
     Raises:
         KeyError: a split is missing.
-        ValueError: something that is not a case's number.
+        ValueError: something is not the number of a case.
     """
     result: dict[Split, tuple[int, ...]] = {}
     for split in SPLITS:
@@ -68,10 +68,10 @@ def read_partition(path: Path) -> Partition:
 
 
 def read_partition_file(path: Path) -> dict[str, Any]:
-    """A partition's file as plain values, with its header.
+    """The file of a partition as plain values, with its header.
 
     Raises:
-        ConsiliumError: it is missing or not such a file.
+        ConsiliumError: the file is missing or not such a file.
     """
     with _readable(path):
         value = read_json(path)
@@ -79,10 +79,10 @@ def read_partition_file(path: Path) -> dict[str, Any]:
 
 
 def read_case_counts(path: Path, cases: Mapping[str, Any]) -> CaseCounts:
-    """The ``cases`` of the file ``path``: how many each site has in each split.
+    """How many cases each site has in each split, from ``cases`` of the file ``path``.
 
     Raises:
-        ConsiliumError: something else than that, or no site can have such a name.
+        ConsiliumError: it is something else, or no site can have such a name.
     """
     with _readable(path):
         sites = {
@@ -96,10 +96,10 @@ def read_case_counts(path: Path, cases: Mapping[str, Any]) -> CaseCounts:
 
 
 def read_site_cases(path: Path) -> dict[Split, tuple[int, ...]]:
-    """The cases of one site, from its own file.
+    """The indices of the cases of one site, from its own file.
 
     Raises:
-        ConsiliumError: it is missing or not such a file.
+        ConsiliumError: the file is missing or not such a file.
     """
     with _readable(path):
         return read_cases(read_json(path))

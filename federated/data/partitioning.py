@@ -14,21 +14,21 @@ from federated.settings.names import refuse_site_name
 from federated.settings.sections import SitesSettings
 
 AnyDataset = Dataset | FolderDataset
-# Indices into the cases of each split.
+# The indices of cases that are held, for each split.
 Held = Mapping[Split, Sequence[int]]
 
 
 def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
-    Of a folder's cases, all of one patient go to one site; ``natural`` sites are those that the
-    data name, each divided evenly where ``count`` is a multiple of theirs. Sites of a folder may
-    get fewer than ``min_cases``: validation names them, beside all else that is wrong with the
-    files.
+    All cases of one patient in a folder go to one site. ``natural`` sites are those that the data
+    name, each divided evenly where ``count`` is a multiple of their number. Sites of a folder may
+    get fewer than ``min_cases``: validation names them, beside everything else that is wrong with
+    the files.
 
     Raises:
-        ConsiliumError: too few cases or patients for so many sites, or natural sites where the
-            data have none or others.
+        ConsiliumError: there are too few cases or patients for so many sites; or sites are to be
+            natural, and the data name none, or another number.
     """
     if isinstance(dataset, Dataset):
         return partition_labels(dataset.labels, settings, seed)
@@ -41,7 +41,7 @@ def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -
 def _by_patient(
     dataset: FolderDataset, held: Held, settings: SitesSettings, seed: int
 ) -> Partition:
-    """Deal those cases to ``settings.count`` sites, all of one patient to one."""
+    """Deal those cases to ``settings.count`` sites, all cases of one patient to one site."""
     patient = {split: [case.patient for case in dataset.cases[split]] for split in SPLITS}
     names = {split: list(dict.fromkeys(patient[split][i] for i in held[split])) for split in SPLITS}
     labels = {split: np.zeros(len(names[split]), np.int64) for split in SPLITS}
@@ -105,7 +105,10 @@ def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Part
 
 
 def case_counts(dataset: AnyDataset, partition: Partition) -> Mapping[str, Mapping[Split, Any]]:
-    """Cases per class, site and split; in segmentation, where every case has all, cases alone."""
+    """The number of cases for each site, split and class.
+
+    In segmentation every case has all classes, so there is one number for each site and split.
+    """
     if isinstance(dataset, Dataset):
         return class_counts(partition, dataset.labels, len(dataset.info.classes))
     return {

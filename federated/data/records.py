@@ -30,7 +30,7 @@ def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
 
 
 def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    """The digest of each of the records ``images`` ``(n, …)`` and ``labels`` ``(n,)``."""
+    """The digests of the records with ``images`` ``(n, …)`` and ``labels`` ``(n,)``."""
     pairs = zip(images, labels, strict=True)
     return tuple(array_digest([image, np.asarray(label)]) for image, label in pairs)
 
@@ -38,7 +38,7 @@ def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) ->
 def case_digest(case: CaseFiles) -> str:
     """The digest of a case of a folder: its images, and its mask where it has one.
 
-    It reads all files: whoever asks often keeps it, for no longer than what was prepared of them.
+    It reads all files. Whoever asks often keeps it, for no longer than what was prepared of them.
 
     Raises:
         ConsiliumError: a file cannot be read.
@@ -54,8 +54,8 @@ def case_digest(case: CaseFiles) -> str:
 def identities(digests: Sequence[str]) -> tuple[str, ...]:
     """A name for each record that no other has: its digest, and its number among equal records.
 
-    Which names a set of records has does not depend on their order; taking one record away takes
-    one name away and leaves all others as they are.
+    The set of names does not depend on the order of the records; taking one record away takes one
+    name away and leaves all others as they are.
     """
     seen: Counter[str] = Counter()
     names = []

@@ -2,7 +2,7 @@
 
 A profile joins a gamma curve, a bias field, blur, anisotropic resolution and noise (TorchIO,
 Pérez-García et al. 2021). Its parameters are drawn once for a site; only the noise differs from
-case to case, and that by a seed of its own.
+case to case, and each case has a seed of its own for it.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class ScannerProfile:
 
 
 def scanner_profile(seed: int, site: str, dims: int) -> ScannerProfile:
-    """Draw a site's profile; it depends on the arguments alone."""
+    """Draw a site's profile for images of ``dims`` axes; it depends on the arguments alone."""
     rng = numpy_generator(seed, purpose="scanner profile", site=site)
     return ScannerProfile(
         gamma=float(np.exp(rng.uniform(-0.35, 0.35))),
@@ -61,12 +61,12 @@ def show(image: torch.Tensor, profile: ScannerProfile, number: int) -> torch.Ten
 
 
 def noise_number(name: str) -> int:
-    """A number for a case by what it is called, so that its noise does not depend on its place."""
+    """A number for a case, from its name, so that its noise does not depend on its place."""
     return derive_seed(0, purpose=name) % 2**20
 
 
 def _transform(profile: ScannerProfile) -> tio.Transform:
-    """All of it but the noise."""
+    """Everything in the profile but the noise."""
     return tio.Compose(
         [
             tio.Gamma(profile.gamma),
@@ -82,9 +82,10 @@ def _transform(profile: ScannerProfile) -> tio.Transform:
 def apply_profile(
     images: Images, profile: ScannerProfile, numbers: Sequence[int] | None = None
 ) -> Images:
-    """Return ``images`` ``(n, channels, *spatial)`` as this scanner would show them.
+    """The uint8 ``images`` ``(n, channels, *spatial)`` as this scanner would show them.
 
-    ``numbers`` tell the cases apart, as :func:`show` has it: their places where it is left out.
+    ``numbers`` ``(n,)`` tell the cases apart, as in :func:`show`; where they are left out they are
+    the cases' places.
     """
     result = np.empty_like(images)
     numbers = range(len(images)) if numbers is None else numbers

@@ -23,10 +23,10 @@ from federated.data.scanner import (
 
 @dataclass(frozen=True)
 class Shown:
-    """That each site has a scanner of its own, which follows from ``seed``.
+    """The setting that each site has a scanner of its own, which follows from ``seed``.
 
-    ``by_record``: a scanner's noise in an image goes by the image's own record, so that one case
-    more or less changes no other's. Else it goes by a case's place or name.
+    With ``by_record`` a scanner's noise in an image depends on the image's own record, so that one
+    case more or less changes no other's. Otherwise it depends on a case's place or name.
     """
 
     seed: int
@@ -34,7 +34,13 @@ class Shown:
 
 
 class SiteCases:
-    """Cases by site and split, each made once: a scanner profile takes its time."""
+    """Cases by site and split, each made once, because a scanner profile takes time.
+
+    Args:
+        dataset: the data set.
+        partition: the cases of each site.
+        shown: the scanners of the sites; ``None`` without any.
+    """
 
     def __init__(
         self, dataset: AnyDataset, partition: Partition, shown: Shown | None = None
@@ -42,7 +48,7 @@ class SiteCases:
         self.partition = partition
         self._dataset, self._shown = dataset, shown
         self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
-        # As long as what is prepared of the files, so that both are of the same content.
+        # Kept as long as what is prepared of the files, so that both are of the same content.
         self._digest = lru_cache(maxsize=None)(case_digest)
         self._made = lru_cache(maxsize=None)(self._make)
         self._records = lru_cache(maxsize=None)(self._digests_of)
@@ -52,7 +58,7 @@ class SiteCases:
         return self._made((site,), split)
 
     def pooled(self, sites: Iterable[str], split: Split) -> Cases:
-        """Those of several sites together."""
+        """The cases of several sites together."""
         return self._made(tuple(sites), split)
 
     def records(self, sites: Iterable[str], split: Split) -> tuple[str, ...]:
@@ -60,7 +66,7 @@ class SiteCases:
         return tuple(digest for site in sites for digest in self._records(site, split))
 
     def patients(self, site: str, split: Split) -> tuple[str, ...] | None:
-        """Of whom each case of a site is; ``None`` where the data set does not say."""
+        """The patient of each case of a site; ``None`` where the data set does not say."""
         if isinstance(self._dataset, Dataset):
             return None
         cases = self._dataset.cases[split]

@@ -15,10 +15,11 @@ NO_SITE = "no site"
 
 
 def site_tables(dataset: AnyDataset, partition: Partition) -> dict[str, pd.DataFrame]:
-    """A table for each site, with a row a case; files without a case in one for :data:`NO_SITE`.
+    """A table for each site, with a row for each case.
 
-    All have the columns ``split`` and ``index``, the case's number in its split, and ``where``,
-    what a person finds it by; the others are those of ``case_tables`` or ``folder_tables``.
+    Files that belong to no case are in a table for :data:`NO_SITE`. All tables have the columns
+    ``split``, ``index``, which is the case's number in its split, and ``where``, by which a person
+    finds it; the others are those of ``case_tables`` or ``folder_tables``.
     """
     if isinstance(dataset, Dataset):
         tables = case_tables(dataset, partition)

@@ -1,4 +1,4 @@
-"""A model file on an experiment's prepared cases."""
+"""Evaluation of a model file on an experiment's prepared cases."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     """Evaluate a model file on an experiment's prepared validation and test cases.
 
     Raises:
-        ConsiliumError: no such model, or one for other images than the experiment's; or a budget
-            does not allow it.
+        ConsiliumError: there is no such model, or it is for other images than the experiment's; or
+            a budget does not allow it.
     """
     header = read_header(model_path)
     data = experiment.data

@@ -19,9 +19,9 @@ from federated.learning.segmentation import segment
 from federated.weights.model_file import ModelHeader
 
 WHITE = 255
-# Depths that pictures of more than eight bits come in; one is taken to use the least that holds it.
+# The bits of a value that pictures come in; one is taken to use the least that holds it.
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)
-# Real numbers above 1 whose largest is not above this are of neither range for sure.
+# Real numbers above 1 whose largest is not above this may be of either range.
 DARKEST = 16.0
 CPU = torch.device("cpu")
 
@@ -29,11 +29,11 @@ CPU = torch.device("cpu")
 def class_images(images: npt.NDArray[Any], header: ModelHeader, name: str) -> npt.NDArray[Any]:
     """Images ``(n, channels, *spatial)`` for a classifier: uint8 or float32 in 0..255.
 
-    Integers are taken as they are, truth values and real numbers up to 1 as shares of 255, other
-    real numbers up to 255 as they are, without rounding.
+    Integers are taken as they are, truth values and real numbers up to 1 as shares of 255, and
+    other real numbers up to 255 as they are, without rounding.
 
     Raises:
-        ConsiliumError: the shape is not the model's, a value is no finite number, the range is
+        ConsiliumError: the shape is not the model's, a value is not a finite number, the range is
             another or not clear, or an image has one value everywhere.
     """
     wanted = (header.channels, *(header.size or 0,) * header.dims)
@@ -58,7 +58,7 @@ def class_images(images: npt.NDArray[Any], header: ModelHeader, name: str) -> np
 
 
 def full_range(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """A picture's values with white as 255: itself where it is of eight bits or real numbers.
+    """A picture's values with white as 255; itself where it has eight bits or real numbers.
 
     Integers of more bits are scaled by the least of 8, 10, 12, 14, 16, 24 and 32 bits that holds
     the brightest, because 12 bits are kept in 16.
@@ -87,8 +87,11 @@ def case_of_array(
     """An array ``(channels, *spatial)`` as a prepared case; one modality may lack its first axis.
 
     Args:
-        affine: of a volume, from voxels to mm. Without one its axes go towards right, anterior and
-            superior, and its voxels are those of the family.
+        family: the data set's.
+        values: the array.
+        name: the name of the case, for messages.
+        affine: of a volume, ``(4, 4)`` from voxels to mm. Without one its axes go towards right,
+            anterior and superior, and its voxels are those of the family.
 
     Raises:
         ConsiliumError: it does not fit the family, or fails the checks of :class:`Volume`.

@@ -1,4 +1,4 @@
-"""What a trained model says of files: masks in segmentation, class probabilities otherwise."""
+"""What a trained model predicts of files: masks in segmentation, class probabilities otherwise."""
 
 import csv
 import gzip
@@ -34,23 +34,26 @@ def predict_files(
 ) -> list[Path]:
     """Predict each file and write what was found into ``out``.
 
-    In segmentation each file gives a mask of its own name and grid. That of NIfTI has the codes,
-    the unit and the affine of its image's header. That of a picture is PNG, with the grey values of
-    the data set's masks; a photograph with an EXIF orientation is predicted upright, and its mask
-    is stored as the photograph is, as TIFF with the same tag. ``.npz`` has an array ``image``
-    ``(channels, *spatial)``, and may have its ``affine``; without one a volume's voxels are of 1 mm
-    in RAS order. A file larger than the network's field is predicted by a window that slides over
-    all of it. Where a case has several modalities, it is a folder with a NIfTI file
-    ``…-MODALITY.nii.gz`` for each.
+    In segmentation each file gives a mask of its own name and grid. The mask of a NIfTI file has
+    the codes, the unit and the affine of its image's header. The mask of a picture is PNG, with the
+    grey values of the data set's masks; a photograph with an EXIF orientation is predicted upright,
+    and its mask is stored as the photograph is, as TIFF with the same tag. A ``.npz`` file has an
+    array ``image`` ``(channels, *spatial)``, and may have its ``affine``; without one a volume's
+    voxels are of 1 mm in RAS order. A file larger than the network's field is predicted by a window
+    that slides over all of it. Where a case has several modalities, it is a folder with a NIfTI
+    file ``…-MODALITY.nii.gz`` for each.
 
-    In classification all files together give ``probabilities.csv``, a row an image; ``.npz`` holds
-    arrays whose names end in ``images``, as MedMNIST's.
+    In classification all files together give ``probabilities.csv``, with a row for each image; a
+    ``.npz`` file holds arrays whose names end in ``images``, as MedMNIST's.
 
     Args:
-        site: whose model, where sites have their own.
+        model_path: the model's file.
+        files: the files, or folders for cases of several modalities.
+        out: the folder for the results.
+        site: whose model it is, where sites have their own.
 
     Returns:
-        The files written.
+        The files that were written.
 
     Raises:
         ConsiliumError: a file cannot be read or does not fit the model, or a result would replace
@@ -133,7 +136,7 @@ def _segment(model: nn.Module, family: Family, path: Path, target: Path) -> None
 
 
 def _case(family: Family, path: Path) -> tuple[PreparedCase, Frame | None]:
-    """A case prepared, and what its mask is written with; ``None`` of an array."""
+    """A case that is prepared, and what its mask is written with; ``None`` for an array."""
     if is_npz(path):
         arrays = read_arrays(path, ("image", "affine").__contains__)
         if "image" not in arrays:
@@ -172,7 +175,7 @@ def _volumes(family: Family, path: Path) -> list[Volume]:
 
 
 def _modality(folder: Path, modality: str) -> list[Path]:
-    """The files of a modality; a name that begins with a dot is no data."""
+    """The files of a modality; a file whose name begins with a dot is not data."""
     return sorted(
         path
         for path in folder.glob(f"*-{modality}.*")
@@ -195,12 +198,12 @@ def _classify(model: nn.Module, header: ModelHeader, files: Sequence[Path], targ
 
 
 def _with_channel(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Grey images with an axis of channels; a single number as no image of any shape."""
+    """Grey images with an axis of channels; a single number becomes one that fits no shape."""
     return images[:, np.newaxis] if images.ndim else images[np.newaxis]
 
 
 def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]]]:
-    """Batches ``(n, channels, *spatial)`` of a file, by the name of their array."""
+    """Batches ``(n, channels, *spatial)`` of a file, with the name of the array each is from."""
     if is_npz(path):
         arrays = read_arrays(path, lambda name: name.endswith("images"))
         channels_last = header.channels > 1

@@ -10,14 +10,22 @@ TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 
 
 def task_of(info: DatasetInfo) -> LearningTask:
-    """What a network learns on a data set."""
+    """The task that a network learns on a data set."""
     return TASKS[info.task]
 
 
 def metrics_in(place: Place) -> tuple[str, ...]:
-    """The names of the metrics of any task that are told at a place; what all have comes last."""
+    """The names of any task's metrics that are shown at a place; those of all tasks come last."""
     names = [name for task in TASKS.values() for name in task.metrics_in(place)]
     return tuple(reversed(dict.fromkeys(reversed(names))))
 
 
-__all__ = ["CLASSIFICATION", "SEGMENTATION", "TASKS", "Arrays", "LearningTask", "task_of", "told"]
+__all__ = [
+    "CLASSIFICATION",
+    "SEGMENTATION",
+    "TASKS",
+    "Arrays",
+    "LearningTask",
+    "metrics_in",
+    "task_of",
+]

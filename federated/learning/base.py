@@ -15,19 +15,19 @@ from federated.learning.metric import Metric, Place
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
 
-# What a site writes of its predictions on one split, by name; the first axis is the case.
+# What a site writes of its predictions on one split, by name; the first axis counts the cases.
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class LearningTask:
-    """One kind of task.
+    """One kind of task: classification or segmentation.
 
-    ``metrics`` are all that ``score`` gives; models are judged by the first, the larger the better,
-    and ``title`` is how a person writes it.
+    ``title`` is what a person calls the first metric. ``metrics`` are all that ``score`` gives;
+    models are judged by the first of them, and larger is better.
 
-    ``make_loss`` makes the loss for a site's training cases, ``predict`` what a site writes of its
-    validation or test cases, and ``score`` the metrics from what all sites wrote.
+    ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
+    of its validation or test cases, and ``score`` computes the metrics from what all sites wrote.
     """
 
     title: str
@@ -38,9 +38,9 @@ class LearningTask:
 
     @property
     def primary_metric(self) -> str:
-        """The metric that models are judged by."""
+        """The name of the metric that models are judged by."""
         return self.metrics[0].name
 
     def metrics_in(self, place: Place) -> tuple[str, ...]:
-        """The names of the metrics that are told at a place, in their order."""
+        """The names of the metrics that are shown at a place, in their order."""
         return tuple(known.name for known in self.metrics if place in known.places)

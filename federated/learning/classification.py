@@ -30,7 +30,10 @@ EVALUATION_BATCH = 128
 def make_loss(
     cases: Cases, settings: TrainingSettings, info: DatasetInfo, device: torch.device
 ) -> Loss:
-    """Cross-entropy, with the site's class weights where they are asked for."""
+    """The cross-entropy, with the site's class weights where the settings ask for them.
+
+    It maps logits ``(n, classes)`` and labels ``(n,)`` to a scalar, or with ``none`` to ``(n,)``.
+    """
     assert isinstance(cases, LabelledImages)
     weights = None
     if settings.class_weights == "balanced":
@@ -48,7 +51,11 @@ def predict(
 ) -> Probabilities:
     """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0.
 
-    ``images`` are ``(n, channels, *spatial)`` in 0..255, of any numeric type.
+    Args:
+        model: the network, on ``device``.
+        images: ``(n, channels, *spatial)`` in 0..255, of any numeric type.
+        device: where the network is.
+        classes: how many there are.
     """
     model.eval()
     parts = [np.zeros((0, classes))]
@@ -72,7 +79,10 @@ def score(
     predictions: Mapping[str, Mapping[Split, Arrays]],
     info: DatasetInfo,
 ) -> Evaluation:
-    """Metrics from labels and probabilities per site and split."""
+    """The metrics of classification, from labels and probabilities of every site and split.
+
+    Each site has ``labels`` ``(n,)`` and ``probabilities`` ``(n, classes)`` for each split.
+    """
     overall: dict[Split, Metrics] = {}
     confusion: dict[Split, Confusion] = {}
     absent: dict[Split, tuple[str, ...]] = {}
@@ -102,7 +112,7 @@ def score(
 
 
 def _absent_classes(labels: Labels, info: DatasetInfo) -> tuple[str, ...]:
-    """The classes that none of some cases has; none where there is no case."""
+    """The names of the classes that none of some cases has; none where there is no case."""
     there = set(labels.tolist()) or set(range(len(info.classes)))
     return tuple(name for label, name in enumerate(info.classes) if label not in there)
 

@@ -16,7 +16,7 @@ Probabilities = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
 Confusion = list[list[int]]
 
-# All that :func:`classification_metrics` gives; the first is what models are judged by.
+# All that :func:`classification_metrics` gives; models are judged by the first of them.
 METRICS = (
     metric("auc", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
     metric("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
@@ -31,10 +31,11 @@ CALIBRATION_BINS = 15
 
 
 def auc(labels: Labels, probabilities: Probabilities) -> float | None:
-    """Area under the ROC curve: macro mean, one class against the rest.
+    """The area under the ROC curve, in [0, 1]: the mean over the classes of one against the rest.
 
-    A class enters if there are cases with it and cases without it; ``None`` if none does. With two
-    classes it is the AUC of class 1.
+    Labels are ``(n,)`` and probabilities ``(n, classes)``. A class counts if there are cases with
+    it and cases without it; the area is ``None`` if no class does. With two classes it is the AUC
+    of class 1.
     """
     classes = probabilities.shape[1]
     columns = [1] if classes == 2 else range(classes)
@@ -57,10 +58,11 @@ def _area(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> f
 
 
 def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean distance of confidence and accuracy over 15 equal bins of confidence, in [0, 1].
+    """The mean distance between confidence and accuracy over 15 equal bins, in [0, 1].
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", Eq. 3; the confidence is the
-    largest predicted probability, bins are closed on the right, n is at least 1.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", Eq. 3. The confidence is the
+    largest predicted probability and the bins are closed on the right. Labels are ``(n,)`` and
+    probabilities ``(n, classes)``, with n at least 1.
     """
     confidence = probabilities.max(axis=1)
     hit = probabilities.argmax(axis=1) == labels
@@ -70,7 +72,10 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> 
 
 
 def confusion_matrix(labels: Labels, probabilities: Probabilities) -> Confusion:
-    """Counts ``[true][predicted]`` of all classes."""
+    """The counts ``[true][predicted]`` over all classes, ``(classes, classes)`` as lists.
+
+    Labels are ``(n,)`` and probabilities ``(n, classes)``.
+    """
     classes = probabilities.shape[1]
     pairs = labels * classes + probabilities.argmax(axis=1)
     matrix = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -81,9 +86,9 @@ def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metr
     """All of :data:`METRICS` for labels ``(n,)`` and probabilities ``(n, classes)``.
 
     ``ece`` is the expected calibration error. Precision, recall and F1 are macro means over the
-    classes that occur in the labels, as is the balanced accuracy, a class without predictions
-    counting as precision 0: of a class without cases there is nothing to recall. ``loss`` is the
-    mean negative log likelihood. Every value is ``None`` where n is 0.
+    classes that occur in the labels, as is the balanced accuracy: of a class without cases there is
+    nothing to recall. A class without predictions counts with a precision of 0. ``loss`` is the
+    mean negative log likelihood, in nats. Every value is ``None`` where n is 0.
     """
     if not len(labels):
         return {known.name: None for known in METRICS}

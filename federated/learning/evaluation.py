@@ -1,4 +1,4 @@
-"""How good a model is: over the cases of all sites together, and at each site."""
+"""How good a model is over the cases of all sites together, and at each site."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,12 @@ SiteSpread = dict[str, Metrics]
 class Evaluation:
     """Metrics over the cases of all sites together (``overall``), and at each site.
 
-    ``site_spread`` tells how fair the model is: over the sites where a metric has a value,
-    ``worst``, ``mean`` and ``sd`` (the population's standard deviation), sites counting alike.
-    ``confusion`` are counts ``[true][predicted]`` over all cases, in classification alone.
-    ``classes_absent`` are the classes that no case of a split has: they are left out of means over
-    classes, of all sites together, and at each site those that ``absent_at`` names.
+    ``site_spread`` tells how fair the model is: over the sites where a metric has a value, its
+    ``worst`` value, its ``mean`` and its ``sd`` (the population's standard deviation), where all
+    sites count alike. ``confusion`` are counts ``[true][predicted]`` over all cases, in
+    classification alone. ``classes_absent`` are the classes that no case of a split has; they are
+    left out of means over classes. Those are classes absent from all sites together; ``absent_at``
+    names the classes absent at each site.
     """
 
     overall: Mapping[Split, Metrics]
@@ -33,9 +34,9 @@ class Evaluation:
 def site_spread(
     per_site: Mapping[str, Mapping[Split, Metrics]], split: Split, names: Sequence[str]
 ) -> SiteSpread:
-    """Worst, mean and standard deviation over the sites, for each metric of ``names``.
+    """The worst value, mean and standard deviation over the sites, for each metric of ``names``.
 
-    Larger has to be better for them.
+    The smallest value counts as the worst, so larger has to be better for these metrics.
     """
     result = {}
     for name in names:

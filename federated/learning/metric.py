@@ -1,10 +1,11 @@
-"""A metric of a task: its name, and where it is told."""
+"""A metric of a task: its name, and the places where it is shown."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-# In the line of a round, at a run's end, in rounds.csv, of each site in MLflow, in a comparison's
-# table, with its spread over sites; and as what a round's model is chosen by.
+# Where a metric is shown, in this order: in the line of a round, at a run's end, in rounds.csv, for
+# each site in MLflow, in a comparison's table, and with its spread over sites. ``selects`` means
+# that a round's model can be chosen by it.
 Place = Literal["round", "end", "csv", "site", "compared", "site_spread", "selects"]
 
 
@@ -17,5 +18,5 @@ class Metric:
 
 
 def metric(name: str, *places: Place) -> Metric:
-    """A metric and where it is told."""
+    """A metric with the places where it is shown."""
     return Metric(name, frozenset(places))

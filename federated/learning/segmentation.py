@@ -40,7 +40,7 @@ def make_loss(
     info: DatasetInfo,  # noqa: ARG001
     device: torch.device,  # noqa: ARG001
 ) -> Loss:
-    """Soft Dice and cross-entropy of each case."""
+    """The soft Dice loss plus cross-entropy of each case; see :func:`dice_ce` for the shapes."""
 
     def loss(logits: Tensor, masks: Tensor, reduction: str) -> Tensor:
         losses = dice_ce(logits, masks)
@@ -50,13 +50,14 @@ def make_loss(
 
 
 def segment(model: nn.Module, image: Tensor, family: Family, device: torch.device) -> Tensor:
-    """Logits ``(classes, *spatial)`` of one prepared image ``(channels, *spatial)``.
+    """The logits ``(classes, *spatial)`` of one prepared image ``(channels, *spatial)``.
 
-    An image is at least as large as the family's shape, as prepared cases are. One of that shape
-    whose family is taken whole passes at once; others by windows of it, meaned with Gaussian
-    weights where they overlap (MONAI's sliding window).
+    The image has to be at least as large as the family's shape, as prepared cases are. An image of
+    exactly that shape passes the network at once if its family is taken whole. Any other is
+    predicted window by window, and where windows of that shape overlap, their logits are averaged
+    with Gaussian weights (MONAI's sliding window).
     """
-    # MONAI takes seconds to import, which only those who segment are to wait for.
+    # Importing MONAI takes seconds; only those who segment should wait for it.
     from monai.inferers.utils import sliding_window_inference
 
     model.eval()
@@ -77,7 +78,7 @@ def segment(model: nn.Module, image: Tensor, family: Family, device: torch.devic
 
 
 def _logits(model: nn.Module, batch: Tensor) -> Tensor:
-    """Of a batch; a single volume passes twice on a CPU.
+    """The logits of a batch; a single volume passes the network twice on a CPU.
 
     torch leaves oneDNN aside for the convolution of one volume, which then takes four times as long
     as that of two.
@@ -88,11 +89,11 @@ def _logits(model: nn.Module, batch: Tensor) -> Tensor:
 
 
 def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetInfo) -> Arrays:
-    """The scores of each case, on its own grid.
+    """The scores of each case, on the case's own grid.
 
-    ``dice``, ``hd95`` and ``assd`` are ``(n, classes − 1)``, and so is ``absent``, whether the
-    class has no voxel in the true mask; ``loss`` ``(n,)`` is on the prepared grid; ``patients``
-    ``(n,)`` are numbers that tell the site's patients apart.
+    ``dice``, ``hd95`` (mm) and ``assd`` (mm) are ``(n, classes − 1)``. So is ``absent``, which is
+    true where the class has no voxel in the true mask. ``loss`` ``(n,)`` is computed on the
+    prepared grid. ``patients`` ``(n,)`` are numbers that tell the site's patients apart.
     """
     assert isinstance(cases, SegmentedCases)
     classes = len(info.classes)
@@ -127,9 +128,10 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
 
 
 def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) -> Evaluation:
-    """Means over patients: of all sites together, and of each.
+    """Means over patients, for all sites together and for each site.
 
-    A class without a true voxel in a split is left out there, of all sites or of the one.
+    A class without a true voxel in a split is left out of the means there: of those of all sites if
+    it is absent at all of them, and of those of a site if it is absent at that site.
     """
     overall: dict[Split, Metrics] = {}
     absent: dict[Split, tuple[str, ...]] = {}

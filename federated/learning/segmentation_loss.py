@@ -3,28 +3,28 @@
 import torch
 from torch import Tensor, nn
 
-# Of each level of deep supervision, finest first, relative to the one before.
+# The weight of a level of deep supervision relative to the one before it, from the finest on.
 COARSER = 0.5
 
 
 def dice_ce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Soft Dice loss (Milletari et al. 2016) plus cross-entropy, each case on its own.
+    """The soft Dice loss (Milletari et al. 2016) plus the cross-entropy, for each case on its own.
 
-    Dice is meaned over the classes but the background, cross-entropy over voxels.
+    Dice is averaged over all classes but the background, the cross-entropy over voxels.
 
     Args:
         logits: ``(n, classes, *spatial)``, or with deep supervision ``(n, levels, classes,
-            *spatial)``, whose levels count 1, ½, ¼, … and are meaned by that.
+            *spatial)``; the levels then have the weights 1, ½, ¼, … in a weighted mean.
         labels: ``(n, *spatial)`` integers in [0, classes).
 
     Returns:
-        ``(n,)``, at least 0.
+        The losses ``(n,)``, each at least 0.
     """
     if logits.ndim == labels.ndim + 2:
         losses = torch.stack([dice_ce(level, labels) for level in logits.unbind(dim=1)])
         weights = COARSER ** torch.arange(len(losses), device=losses.device)
         return (losses * weights[:, None]).sum(dim=0) / weights.sum()
-    # MONAI takes seconds to import, which only those who segment are to wait for.
+    # Importing MONAI takes seconds; only those who segment should wait for it.
     from monai.losses.dice import DiceLoss
 
     # MONAI's own one-hot code writes in place, which gradients of single cases by vmap cannot.

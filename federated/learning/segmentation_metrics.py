@@ -1,10 +1,11 @@
-"""Overlap and surface distance of masks, per case and class, by MONAI.
+"""Overlap and surface distance of masks, for each case and class, by MONAI.
 
-Where a class is in neither mask, nothing was to be found and nothing was: Dice 1, distances 0.
-Where it is in one of them alone, Dice is 0 and each distance the diagonal of the image, the
-farthest two surfaces could be apart (as BraTS scores it), so that a model gains nothing by leaving
-a class out. That is of single cases: a class without a true voxel in any case of a split says
-nothing of a model, so it is left out of the means over classes, and named.
+Where a class is in neither mask, there was nothing to find and nothing was found: Dice is 1 and the
+distances are 0. Where it is in one of them alone, Dice is 0 and each distance is the diagonal of
+the image, which is the farthest that two surfaces could be apart (as BraTS scores it), so that a
+model gains nothing by leaving a class out. This holds for single cases. A class without a true
+voxel in any case of a split says nothing of a model, so it is left out of the means over classes,
+and named.
 """
 
 import warnings
@@ -19,25 +20,25 @@ from federated.learning.metric import metric
 
 Mask = npt.NDArray[np.integer]
 
-# All that a split has, beside those of each label; the first is what models are judged by.
+# All that a split has, beside those of each label; models are judged by the first of them.
 METRICS = (
     metric("dice", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
     metric("hd95", "round", "end", "csv", "site", "compared"),
     metric("assd", "end", "csv", "site", "compared"),
     metric("loss", "round", "csv", "site", "selects"),
 )
-# Those that each case has.
+# The metrics that each case has.
 NAMES = ("dice", "hd95", "assd")
 PERCENTILE = 95.0
 
 
 @dataclass(frozen=True)
 class CaseScore:
-    """A case's values for each class but the background, in the order of the labels.
+    """The values of a case for each class but the background, ``(classes − 1,)``, by label.
 
-    ``dice`` in [0, 1]; ``hd95``, the 95th percentile of the Hausdorff distance, the larger of both
-    directions, and ``assd``, the average symmetric surface distance, in mm, or in pixels of a
-    picture. ``absent`` are the labels that have no voxel in the true mask.
+    ``dice`` is in [0, 1]. ``hd95`` is the 95th percentile of the Hausdorff distance, the larger of
+    both directions, and ``assd`` the average symmetric surface distance; both are in mm, or in
+    pixels of a picture. ``absent`` are the labels that have no voxel in the true mask.
     """
 
     case: str
@@ -49,7 +50,7 @@ class CaseScore:
 
     @property
     def mean_dice(self) -> float:
-        """Of the classes that are in the true or the predicted mask; 1 where none is in either."""
+        """The mean over the classes in the true or the predicted mask; 1 where there is none."""
         there = [
             value
             for label, value in enumerate(self.dice, start=1)
@@ -69,11 +70,15 @@ def score_case(
     """Score a predicted mask against the true one.
 
     Args:
-        predicted, truth: ``spatial``, values in [0, ``classes``).
-        spacing: mm of a voxel along each axis.
+        case: the name of the case.
+        patient: whose case it is.
+        predicted: the predicted mask ``(*spatial)``, with values in [0, ``classes``).
+        truth: the true mask, of the same form.
+        classes: how many classes there are, with the background.
+        spacing: the sides of a voxel along each axis, in mm.
 
     Raises:
-        ValueError: different shapes, or a spacing of other length.
+        ValueError: the shapes differ, or the spacing is for another number of axes.
     """
     if predicted.shape != truth.shape or len(spacing) != truth.ndim:
         raise ValueError(f"{case}: {predicted.shape} and {truth.shape}, spacing {spacing}")
@@ -89,7 +94,7 @@ def _class_values(
     predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_], spacing: Sequence[float]
 ) -> tuple[float, float, float]:
     """Dice, HD95 and ASSD of one class."""
-    # MONAI takes seconds to import, which only those who segment are to wait for.
+    # Importing MONAI takes seconds; only those who segment should wait for it.
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
     from monai.metrics.surface_distance import compute_average_surface_distance
 
@@ -125,15 +130,16 @@ def absent_classes(scores: Sequence[CaseScore], labels: Sequence[str]) -> tuple[
 
 
 def summarise(scores: Sequence[CaseScore], labels: Sequence[str]) -> dict[str, float | None]:
-    """Means and spreads over patients; ``None`` where there is no case.
+    """Means and standard deviations over patients; every value is ``None`` where there is no case.
 
-    A patient's value is the mean of their cases. Keys: each of :data:`NAMES`, meaned over classes;
-    ``NAME_sd``, its sample standard deviation over patients; ``NAME_CLASS`` for each class. Those
-    of :func:`absent_classes` are ``None``, and are in no mean: nothing is known of how well they
-    are found.
+    A patient's value is the mean of their cases. The keys are each of :data:`NAMES`, averaged over
+    classes; ``NAME_sd``, its sample standard deviation over patients; and ``NAME_CLASS`` for each
+    class. Those of :func:`absent_classes` are ``None`` and enter no mean, because nothing is known
+    of how well they are found.
 
     Args:
-        labels: names of the classes, the background first.
+        scores: of any number of cases.
+        labels: the names of the classes, the background first.
     """
     keys = ("", "_sd", *(f"_{label}" for label in labels[1:]))
     result: dict[str, float | None] = {f"{name}{end}": None for name in NAMES for end in keys}
@@ -160,7 +166,7 @@ def _by_patient(scores: Sequence[CaseScore], name: str) -> npt.NDArray[np.float6
 
 
 def worst_median_best(scores: Sequence[CaseScore]) -> Mapping[str, CaseScore]:
-    """The cases of the lowest, the middle and the highest mean Dice, by those names.
+    """The cases with the lowest, the middle and the highest mean Dice, by those names.
 
     The mean of a case is over the classes that are in its true or its predicted mask.
     """

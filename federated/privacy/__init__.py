@@ -1,4 +1,4 @@
-"""Differential privacy, one file a mechanism; an object is its settings section."""
+"""Differential privacy, one file for each mechanism; an object is its section of params.yaml."""
 
 from typing import Annotated
 

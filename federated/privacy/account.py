@@ -18,16 +18,22 @@ from federated.privacy.spending import Budget, Kind, Spending
 from federated.settings.base import Unit
 
 Totals = Mapping[str | None, Counter[Kind]]
-# Stands for a record of the holder that no entry and no budget names.
+# This stands for a record of the holder that no entry and no budget names.
 UNNAMED = ""
 
 
 @dataclass(frozen=True)
 class Account:
-    """``trained`` and ``evaluated`` are what touched each set of records, by training and by
-    evaluation, where ``None`` is every record; ``budgets`` are in the order in which they were
-    set; ``read`` gives the records of a set, ``copies`` how often it has those that it has several
-    times. ``kept`` holds what depends on the sets alone.
+    """What a ledger's entries add up to.
+
+    Args:
+        trained: for each set of records, what touched it by training; ``None`` is the set of every
+            record.
+        evaluated: the same for evaluation.
+        budgets: in the order in which they were set.
+        read: gives the records of a set.
+        copies: gives how often a set has each of those records that it has several times.
+        kept: what depends on the sets alone, kept from one call to the next.
     """
 
     trained: Totals
@@ -43,7 +49,7 @@ class Account:
         return frozenset({UNNAMED}).union(*(self.read(name) for name in named if name is not None))
 
     def trained_on(self) -> Records | None:
-        """The records that any training has touched; ``None`` where that may be any."""
+        """The records that any training has touched; ``None`` where that may be any record."""
         if None in self.trained:
             return None
         return frozenset().union(*(self.read(name) for name in self.trained if name is not None))
@@ -71,15 +77,21 @@ class Account:
         return Histories(self._totals(), touched, unit)
 
     def of_patients(self, patients: Mapping[str, Sequence[str]]) -> Histories:
-        """What was released of each patient, with the records named."""
+        """What was released of each patient, whose records are given."""
         touched = touched_patients(patients, self._sets(), self._copies())
         return Histories(self._totals(), touched, "record")
 
     def with_spending(
         self, spending: Spending, touched: RecordSet | None, unit: Unit, own: Records
     ) -> Histories:
-        """What will have been released once ``spending`` is entered, of each record of ``own``,
-        which it touches; or of each site that it touches.
+        """What will have been released once ``spending`` is entered.
+
+        Args:
+            spending: the entry.
+            touched: the records that it touches; ``None`` for all.
+            unit: whether the histories are those of records or of sites.
+            own: with records as units, those whose histories are asked for, all of which it
+                touches; with sites as units the histories are those of every site that it touches.
         """
         name = touched.name if touched else None
         totals = dict(self._totals())

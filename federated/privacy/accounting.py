@@ -18,7 +18,7 @@ import numpy.typing as npt
 from federated.errors import ConsiliumError
 
 Accountant = Literal["prv", "rdp"]
-# Opacus' own, and larger ones for little noise a step.
+# The orders of Opacus, and larger ones for when a step has little noise.
 ALPHAS = (
     *(1 + x / 10 for x in range(1, 100)),
     *map(float, range(12, 64)),
@@ -29,9 +29,9 @@ ALPHAS = (
     512.0,
     1024.0,
 )
-# A mechanism whose noise multiplier holds for Rényi divergences alone, so that ε is by those.
+# A mechanism whose noise multiplier holds for Rényi divergences alone, which ε is then computed by.
 RDP_ONLY = "distributed discrete gaussian"
-# One that has no ε, alone or composed.
+# A mechanism that has no ε, alone or composed.
 UNACCOUNTED = "laplace at a private percentile"
 # Above this ε the exponentials of Opacus' PRV accountant overflow, and it says infinity.
 LARGEST_PRV = 300.0
@@ -43,8 +43,9 @@ SMALLEST, LARGEST = 0.05, 1e5
 class Release:
     """``steps`` of the Gaussian mechanism, each on a Poisson sample of the records.
 
-    ``noise_multiplier`` is the noise's standard deviation over the sensitivity; ``sampling_rate``
-    in (0, 1] is the share of records in a step on average, 1 for all of them every time.
+    ``noise_multiplier`` is the noise's standard deviation over the sensitivity, at least 0.
+    ``sampling_rate`` in (0, 1] is the share of records in a step on average; at 1 every step has
+    all of them.
     """
 
     noise_multiplier: float
@@ -55,10 +56,10 @@ class Release:
 def epsilon(releases: Iterable[Release], delta: float, accountant: Accountant) -> float:
     """The ε that all of ``releases`` on the same data have together at ``delta``; an upper bound.
 
-    ``prv`` is the numerical composition of Gopi et al. 2021 (arXiv 2106.02848), the tighter one;
-    ``rdp`` composes Rényi divergences (Mironov 2017), in microseconds, and is taken for ``prv`` too
-    where it is above :data:`LARGEST_PRV`. Infinite where a release has no noise; 0 without a
-    release.
+    ``prv`` is the numerical composition of Gopi et al. 2021 (arXiv 2106.02848), which is the
+    tighter one. ``rdp`` composes Rényi divergences (Mironov 2017), in microseconds, and is taken
+    for ``prv`` too where it is above :data:`LARGEST_PRV`. The result is infinite where a release
+    has no noise, and 0 without a release.
     """
     merged = _merged(releases)
     if not merged:
@@ -74,7 +75,13 @@ def noise_multiplier_for(
 ) -> float:
     """The smallest noise, to a thousandth, with which ``releases`` have a composed ε of ``target``.
 
-    Their own noise multipliers are relative: each has that many times what is returned.
+    Their own noise multipliers are relative: each release has that many times what is returned.
+
+    Args:
+        target: ε, > 0.
+        delta: δ, in (0, 1).
+        releases: at least one.
+        accountant: what composes.
 
     Raises:
         ConsiliumError: no noise is enough.
@@ -107,7 +114,7 @@ def noise_multiplier_for(
 
 
 def _merged(releases: Iterable[Release]) -> tuple[Release, ...]:
-    """One release for all of the same noise and sampling: accountants take their time for each."""
+    """One release for all of the same noise and sampling, because each costs an accountant time."""
     steps: dict[tuple[float, float], int] = {}
     for release in releases:
         key = (release.noise_multiplier, release.sampling_rate)
@@ -117,7 +124,7 @@ def _merged(releases: Iterable[Release]) -> tuple[Release, ...]:
 
 @lru_cache(maxsize=4096)
 def _prv(releases: tuple[Release, ...], delta: float) -> float:
-    from opacus.accountants import PRVAccountant  # it takes a second to import
+    from opacus.accountants import PRVAccountant  # importing it takes a second
 
     by_rdp = _rdp(releases, delta)
     if by_rdp > LARGEST_PRV:
@@ -143,7 +150,7 @@ def _rdp(releases: tuple[Release, ...], delta: float) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Opacus' note that the best order is at an end of the range; the bound holds."""
+    """Suppress Opacus' note that the best order is at an end of the range; the bound holds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -24,18 +24,19 @@ from federated.settings.base import Settings
 # s, the most that one unit changes Σ (b_i − ½) by: a case that is there or not, a site whose update
 # is zero or not.
 CASE_SENSITIVITY, SITE_SENSITIVITY = 0.5, 1.0
-# σ_b where none is given: this share of the expected batch, as in the paper, but at least so many
+# σ_b where none is given: this share of the expected batch, as in the paper, but at least this many
 # times s·z: in a batch of a few cases a twentieth would take nearly all of z from the gradients.
 COUNT_NOISE_SHARE = 0.05
 LEAST_COUNT_NOISE = 4.0
 
 
 class AdaptiveClipping(Settings):
-    """``quantile`` is γ, the share of norms that are not clipped; ``rate`` is η.
+    """A clipping norm that follows the quantile ``quantile`` of the norms.
 
-    ``count_noise`` is σ_b, in cases, or in sites. It is a twentieth of the expected batch where it
-    is left out, and at least four times z·s, twice z for cases and four times z for sites, so that
-    the noise of what is clipped rises by no more than 3.3 %.
+    ``quantile`` is γ, the share of norms that are not clipped, and ``rate`` is η. ``count_noise``
+    is σ_b, in cases or in sites. Where it is left out it is a twentieth of the expected batch, and
+    at least four times z·s, which is twice z for cases and four times z for sites, so that the
+    noise of what is clipped rises by no more than 3.3 %.
     """
 
     quantile: float = Field(default=0.5, gt=0, lt=1)
@@ -48,7 +49,13 @@ class AdaptiveClipping(Settings):
         expected_batch: float,
         sensitivity: float = CASE_SENSITIVITY,
     ) -> float:
-        """σ_b for counts that one unit changes by ``sensitivity``; 0 without any noise."""
+        """The noise σ_b of counts that one unit changes by ``sensitivity``; 0 without any noise.
+
+        Args:
+            noise_multiplier: z, at least 0.
+            expected_batch: how many norms are counted on average.
+            sensitivity: s, the most that one unit changes the count by.
+        """
         if noise_multiplier == 0:
             return 0.0
         if self.count_noise is not None:
@@ -62,9 +69,12 @@ class AdaptiveClipping(Settings):
         expected_batch: float,
         sensitivity: float = CASE_SENSITIVITY,
     ) -> float:
-        """z_Δ, the noise of what is clipped over C, for a total of z = ``noise_multiplier``.
+        """The noise z_Δ of what is clipped, over C, for a total of z = ``noise_multiplier``.
 
-        ``sensitivity`` is s, as in :meth:`noise_of_count`.
+        Args:
+            noise_multiplier: z, at least 0.
+            expected_batch: how many norms are counted on average.
+            sensitivity: s, as in :meth:`noise_of_count`.
 
         Raises:
             ConsiliumError: the counts alone would tell more than z allows.
@@ -82,5 +92,5 @@ class AdaptiveClipping(Settings):
         return 1 / sqrt(left)
 
     def next_norm(self, norm: float, share: float) -> float:
-        """C after a step in which the share b̃ of norms was at most C; b̃ may leave [0, 1]."""
+        """C after a step in which the share b̃ of norms was at most C; b̃ may be outside [0, 1]."""
         return norm * exp(-self.rate * (share - self.quantile))

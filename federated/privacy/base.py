@@ -18,15 +18,21 @@ from federated.update import Scalars, Vector
 
 
 class Privacy(Settings):
-    """A privacy is its own section of params.yaml."""
+    """What makes releases private; the defaults here are those of no privacy.
 
-    # Whom a guarantee is for; None where there is none.
+    A privacy object is the section ``privacy`` of params.yaml.
+    """
+
+    # Whom the guarantee is for; None where there is no guarantee.
     unit: ClassVar[Unit | None] = None
     # Whether a site adds its noise to the quantised values that it sends instead of to its update.
     noise_in_sum: ClassVar[bool] = False
 
     def initial_clip(self) -> float | None:
-        """The clipping norm of the first round, where all sites have the same and it changes."""
+        """The clipping norm of the first round, where all sites have the same one and it changes.
+
+        It is ``None`` otherwise.
+        """
         return None
 
     @property
@@ -36,15 +42,18 @@ class Privacy(Settings):
 
     @property
     def allowed_missing(self) -> int:
-        """How many of the selected sites may drop out, where the sum alone has the whole noise."""
+        """How many selected sites may drop out, where only the sum has the whole noise."""
         return 0
 
     def grid(self, release: Release, selected: int, bits: int, length: int) -> NoisyGrid | None:
-        """The grid that sites round their updates to, and add their noise on, where they do so.
+        """The grid to which sites round their updates, and on which they add their noise.
+
+        It is ``None`` where they do not do so.
 
         Args:
             release: what each of the ``selected`` sites releases in a round.
-            bits: of a quantised value.
+            selected: how many sites are selected in a round.
+            bits: the bits of a quantised value.
             length: how many values a site sends.
 
         Raises:
@@ -53,27 +62,30 @@ class Privacy(Settings):
         return None
 
     def refuse_too_little_noise(self, selected: int, responded: int) -> None:
-        """At a site, before it helps to open a sum of ``responded`` of the ``selected`` sites.
+        """Check, at a site, that it may help to open a sum of ``responded`` sites of ``selected``.
 
         Raises:
-            ConsiliumError: more have dropped out than the guarantee allows.
+            ConsiliumError: more sites have dropped out than the guarantee allows.
         """
 
     def next_clip(self, clip: float, means: Scalars) -> float:
-        """That of the round after one with ``clip``; ``means`` are those of the sites' scalars."""
+        """The clipping norm of the round after one with ``clip``.
+
+        ``means`` are the means of the sites' scalars, by name.
+        """
         return clip
 
 
 class Private(Privacy):
-    """A Gaussian mechanism at every site, with the settings that all of them have.
+    """A Gaussian mechanism at every site, with the settings that all such mechanisms have.
 
-    How much noise is told by one of ``noise_multiplier``, its standard deviation over ``clip``,
-    ``epsilon``, composed over all rounds, and ``epsilon_per_round``. ``noise`` is
+    Exactly one setting says how much noise there is: ``noise_multiplier`` (its standard deviation
+    over ``clip``), ``epsilon`` (composed over all rounds) or ``epsilon_per_round``. ``noise`` is
     ``secret``, from the operating system and new in every release, or ``seeded`` from the
-    experiment's seed, so that a simulation can be repeated: whoever knows the seed can then take it
-    away again, and two runs of one seed share it. ``noise_schedule`` cuts the run into
-    stretches of equal length, each with so many times that noise: (1.5, 1, 0.7) falls from more to
-    less. With ``epsilon`` the noise is found for all stretches together.
+    experiment's seed, so that a simulation can be repeated: whoever knows the seed can then take
+    the noise away again, and two runs of one seed share it. ``noise_schedule`` cuts the run into
+    stretches of equal length and gives each a factor for that noise: (1.5, 1, 0.7) falls from more
+    to less. With ``epsilon`` the noise is found for all stretches together.
     """
 
     clip: float = Field(gt=0)
@@ -85,7 +97,7 @@ class Private(Privacy):
     noise: Literal["secret", "seeded"] = "secret"
     noise_schedule: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
 
-    # As it stands in the ledger.
+    # The name of the mechanism in the ledger.
     mechanism: ClassVar[str]
 
     @model_validator(mode="after")
@@ -101,22 +113,34 @@ class Private(Privacy):
         return self
 
     def factor(self, round_number: int, rounds: int) -> float:
-        """How many times the planned noise a round from 1 to ``rounds`` has."""
+        """The factor that a round, from 1 to ``rounds``, has for the planned noise."""
         return self.noise_schedule[(round_number - 1) * len(self.noise_schedule) // rounds]
 
     def of_round(self, planned: Release, round_number: int, rounds: int) -> Release:
-        """What is released in a round."""
+        """What is released in a round, from 1 to ``rounds``."""
         noise = planned.noise_multiplier * self.factor(round_number, rounds)
         return replace(planned, noise_multiplier=noise)
 
     @abstractmethod
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
-        """Sampling rate and number of mechanisms in a round of ``steps`` local steps at a site."""
+        """The sampling rate in (0, 1] and the number of mechanisms in a site's round.
+
+        Args:
+            cases: the site's training cases.
+            steps: its local steps in the round.
+            batch_size: cases in a step.
+        """
 
     def plan(self, cases: int, steps: int, batch_size: int, rounds: int) -> Release:
-        """What a site of ``cases`` training cases releases in each of ``rounds`` rounds.
+        """What a site releases in each of ``rounds`` rounds, before the schedule of the noise.
 
-        Before the schedule: :meth:`of_round` applies it.
+        :meth:`of_round` applies the schedule.
+
+        Args:
+            cases: the site's training cases.
+            steps: its local steps in a round.
+            batch_size: cases in a step.
+            rounds: how many rounds the run has.
 
         Raises:
             ConsiliumError: the target cannot be reached.
@@ -144,19 +168,26 @@ class Private(Privacy):
         """What computes the gradients of local training; ``None`` for the ordinary ones.
 
         Args:
-            model: is trained with them.
-            optimizer: of that model.
+            model: the network, which is trained with them.
+            optimizer: the optimiser of that network.
             release: what the site releases in the round.
             cases: the identities of the site's training cases, in their order.
             clip: the clipping norm that the round begins with.
-            random: where the noise and all draws about cases come from.
+            random: what the noise and all draws about cases come from.
         """
         return None
 
     def protect_update(
         self, update: Vector, release: Release, clip: float, random: SecretRandom
     ) -> tuple[Vector, Scalars]:
-        """What a site sends instead of its update, and ``ModelUpdate.scalars``."""
+        """What a site sends instead of its update, and its ``ModelUpdate.scalars``.
+
+        Args:
+            update: ``(parts * shared,)``; so is what replaces it.
+            release: what the site releases in the round.
+            clip: the clipping norm of the round.
+            random: what the noise comes from.
+        """
         return update, {}
 
     def update_noise(self, release: Release, clip: float) -> float:

@@ -14,12 +14,13 @@ UNITS: tuple[Unit, ...] = ("record", "site")
 def refuse_beyond(account: Account, spending: Spending, touched: RecordSet | None) -> None:
     """Refuse a release that would pass a budget; ``touched`` are its records, ``None`` for all.
 
-    Cases that are evaluated in the clear have no bound afterwards. A budget therefore refuses it
-    for those that any training has touched, and training on those that were evaluated. Cases that
-    are only ever evaluated are not limited by it, unless it says so.
+    Cases that are evaluated in the clear have no bound afterwards. A budget therefore refuses
+    evaluation for those that any training has touched, and training on those that were evaluated.
+    Cases that are only ever evaluated are not limited by it, unless it says so.
 
     Raises:
-        ConsiliumError: names the budget, what is spent, and what it would become.
+        ConsiliumError: the release would pass a budget; the message names the budget, what is
+            spent, and what would be spent.
     """
     records = touched.records if touched else account.everything()
     for unit in UNITS:

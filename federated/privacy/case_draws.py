@@ -2,9 +2,9 @@
 
 The sensitivity of a sum over cases is the clipping norm only if taking one case away changes no
 other case's term. So whether a step draws a case, and all that is random about it in that step,
-comes from a stream of its own: by HKDF from the site's secret of the release and the identity of
-the case's record (:func:`federated.data.records.identities`), never from its place in a batch or in
-the site's list.
+comes from a stream that belongs to the case. The stream is derived by HKDF from the site's secret
+of the release and the identity of the case's record (:func:`federated.data.records.identities`),
+never from its place in a batch or in the site's list.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,10 +24,10 @@ class CaseDraws:
     """Poisson samples of a site's cases, one for each step of a release, and draws about each case.
 
     Args:
-        random: of the release; nothing is taken from its own stream.
+        random: the stream of the release; nothing is taken from it directly.
         identities: the identity of each case, no two alike.
-        rate: with which each step draws each case, in (0, 1].
-        steps: of the release.
+        rate: the probability, in (0, 1], with which each step draws each case.
+        steps: the number of steps of the release.
     """
 
     def __init__(
@@ -43,14 +43,15 @@ class CaseDraws:
                 self._seeds[step][case] = int(numbers[step, 1] * 2**SEED_BITS)
 
     def batches(self) -> Iterator[Tensor]:
-        """The indices of the cases of each step, in turn; a step may draw none."""
+        """The indices ``(n,)`` of the cases of each step, in turn; a step may draw none."""
         for seeds in self._seeds:
             self._now = seeds
             yield torch.tensor(list(seeds), dtype=torch.int64)
 
     def generators(self, cases: Tensor) -> list[torch.Generator]:
-        """For each of these cases of the current step, what all draws about it come from.
+        """For each of these cases of the current step, the generator of all draws about it.
 
-        Asked again within the step, they begin anew, so that a case comes out the same again.
+        Asked again within the step, the generators begin anew, so that a case comes out the same
+        again.
         """
         return [torch.Generator().manual_seed(self._now[int(case)]) for case in cases]

@@ -1,4 +1,4 @@
-"""Gradients of single cases, clipped and summed up: by torch.func or by Opacus.
+"""Gradients of single cases, clipped and summed up, by torch.func or by Opacus.
 
 All modes give the same numbers and differ in time and memory.
 """
@@ -20,7 +20,7 @@ CASES_AT_ONCE = 8
 
 
 class CaseGradients(Protocol):
-    """One way to the gradients of single cases."""
+    """One way of computing the gradients of single cases."""
 
     def clipped_sum(
         self, cases: Tensor, objective: Objective, clip: float
@@ -28,10 +28,12 @@ class CaseGradients(Protocol):
         """The sum over some cases of their gradients, each clipped to norm ``clip``.
 
         Args:
-            cases: indices, at least one.
+            cases: indices ``(n,)``, at least one.
+            objective: the cases and the loss on them.
+            clip: the clipping norm, > 0.
 
         Returns:
-            The sum for each parameter, in their order, and the norm of each case before
+            The sum for each parameter, in their order and shapes, and the norm of each case before
             it was clipped, ``(n,)``.
         """
 
@@ -42,10 +44,10 @@ class CaseGradients(Protocol):
 def case_gradients(
     mode: Mode, model: nn.Module, parameters: Sequence[nn.Parameter]
 ) -> CaseGradients:
-    """The way of this name, for the parameters that are trained."""
+    """The implementation of this mode, for the parameters that are trained."""
     if mode == "vmap":
         return VmapGradients(model, parameters)
-    # Opacus takes a second to import, which only those who use it are to wait for.
+    # Importing Opacus takes a second; only those who use it should wait for it.
     from federated.privacy.opacus_gradients import OpacusGradients
 
     return OpacusGradients(mode, model, parameters)
@@ -74,4 +76,4 @@ class VmapGradients:
         return sums, torch.cat(norms)
 
     def close(self) -> None:
-        """Nothing to undo."""
+        """Do nothing, as there is nothing to undo."""

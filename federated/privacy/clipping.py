@@ -1,7 +1,7 @@
 """Clipping to a Euclidean norm, case by case.
 
 What has no finite norm counts as zero: it could not be scaled down to the bound, and a sum that is
-no number would tell of the one case.
+not a number would tell of the one case.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 def clipped(vectors: Tensor, bound: float) -> Tensor:
-    """Rows scaled down to a norm of at most ``bound``; zero where the norm is not finite."""
+    """The rows ``(n, width)`` scaled down to a norm of at most ``bound``.
+
+    A row whose norm is not finite becomes zero.
+    """
     norms = torch.linalg.vector_norm(vectors, dim=1)
     (sound,) = _finite([vectors], norms)
     return sound * _factors(norms, bound)[:, None]
@@ -21,8 +24,9 @@ def clip_and_sum(gradients: Sequence[Tensor], bound: float) -> tuple[list[Tensor
     """The sum over cases of their gradients, each clipped to a norm of ``bound``.
 
     Args:
-        gradients: ``(n, …)`` for each parameter; a case's norm is that of all of them together.
-            Without a finite norm it adds nothing.
+        gradients: ``(n, …)`` for each parameter. The norm of a case is that of all of them
+            together; a case without a finite norm adds nothing.
+        bound: the clipping norm, > 0.
 
     Returns:
         The sum for each parameter, and the norms before clipping, ``(n,)``.
@@ -43,6 +47,6 @@ def _finite(parts: Sequence[Tensor], norms: Tensor) -> Sequence[Tensor]:
 
 
 def _factors(norms: Tensor, bound: float) -> Tensor:
-    # No number would stay none, even times zero.
+    # NaN would stay NaN, even times zero.
     factors: Tensor = bound / norms.nan_to_num(nan=0.0).clamp(min=bound)
     return factors

@@ -1,7 +1,7 @@
 """ε of what a ledger says, for each record and for a site: different records, different histories.
 
-Records that the same entries touched have one history. Those whose entries count alike are told
-apart no further, so that there are few, and ε is worked out once for each.
+Records that the same entries touched have one history. Histories whose entries count alike are not
+told apart either, so that there are few, and ε is computed once for each.
 """
 
 from collections import Counter
@@ -18,11 +18,12 @@ from federated.privacy.spending import Counted, Kind, Spending
 from federated.settings.base import Unit
 
 Integers = npt.NDArray[np.int64]
-# By set of records, the steps of each kind of entry that touched it; None is every record.
+# For each set of records, the steps of each kind of entry that touched it; None is every record.
 Totals = Mapping[str | None, Mapping[Kind, int]]
-# By set, how often each of its records is held that is held more than once.
+# For each set, how often it holds each record that it holds more than once.
 Copies = Mapping[str | None, Mapping[str, int]]
-# PRV takes a tenth of a second a history; the further ones count by RDP, which is never lower.
+# PRV takes a tenth of a second for a history; beyond these, histories count by RDP, which is never
+# lower.
 MOST_BY_PRV = 64
 
 
@@ -33,10 +34,10 @@ def spent(
     accountant: Accountant,
     cases: int = 1,
 ) -> float:
-    """The composed ε for a unit that all of ``spendings`` touched; infinite where one has no bound.
+    """The composed ε for a unit that all of ``spendings`` touched; infinite if one has no bound.
 
-    Where only Rényi divergences are known of a mechanism, ε is by those whatever ``accountant``
-    says.
+    Where only Rényi divergences are known of a mechanism, ε is computed from those, whatever
+    ``accountant`` says.
 
     Args:
         spendings: entries of a ledger.
@@ -67,8 +68,11 @@ def _composed(
 
 @dataclass(frozen=True)
 class Touched:
-    """Which sets of records touch which units: ``cases`` ``(units, sets)``, how many records of
-    each unit are in each set, and ``counts`` ``(units,)``, how many units that row stands for."""
+    """Which sets of records touch which units.
+
+    ``cases`` ``(units, sets)`` is how many records of each unit are in each set, and ``counts``
+    ``(units,)`` how many units each row stands for.
+    """
 
     sets: tuple[str | None, ...]
     cases: Integers
@@ -78,9 +82,10 @@ class Touched:
 def touched_records(
     records: Iterable[str], sets: Mapping[str | None, Records | None], copies: Copies
 ) -> Touched:
-    """For each record as a unit; ``sets`` has the members of each set, ``None`` for all records.
+    """Which sets touch each record, where a record is the unit.
 
-    A record that a set has several times is like a patient of as many cases.
+    ``sets`` has the members of each set, ``None`` for all records. A record that a set has several
+    times is like a patient of as many cases.
     """
     return _touched([(record,) for record in records], sets, copies)
 
@@ -90,14 +95,14 @@ def touched_patients(
     sets: Mapping[str | None, Records | None],
     copies: Copies,
 ) -> Touched:
-    """For each patient as a unit, with its records."""
+    """Which sets touch each patient, with the records given for each."""
     return _touched([tuple(set(records)) for records in patients.values()], sets, copies)
 
 
 def touched_sites(
     sites: Sequence[Records | None], sets: Mapping[str | None, Records | None]
 ) -> Touched:
-    """For each site as a unit: a set touches it that has any record of it; ``None`` is all."""
+    """Which sets touch each site: those with any record of it; ``None`` stands for all records."""
     cases = np.zeros((len(sites), len(sets)), np.int64)
     for row, site in enumerate(sites):
         for column, members in enumerate(sets.values()):
@@ -106,7 +111,7 @@ def touched_sites(
 
 
 def meet(one: Records | None, other: Records | None) -> bool:
-    """Whether two sets have a record in common; ``None`` has all."""
+    """Whether two sets have a record in common; ``None`` is the set of all records."""
     return one is None or other is None or not one.isdisjoint(other)
 
 
@@ -136,11 +141,12 @@ def _distinct(sets: tuple[str | None, ...], cases: Integers) -> Touched:
 
 
 class Histories:
-    """What was released of each of some units, histories that count alike taken together.
+    """What was released of each of some units; histories that count alike are taken together.
 
     Args:
-        totals: by set of records, what touched it.
+        totals: for each set of records, what touched it.
         touched: which sets touch which units.
+        unit: whether the units are records or sites.
     """
 
     def __init__(self, totals: Totals, touched: Touched, unit: Unit) -> None:
@@ -167,9 +173,10 @@ class Histories:
         ).astype(np.int64)
 
     def epsilons(self, delta: float, accountant: Accountant) -> list[float]:
-        """ε of each history; ``counts`` says of how many units it is.
+        """The ε of each history, ``(histories,)``; ``counts`` says how many units have it.
 
-        By ``prv`` those of the :data:`MOST_BY_PRV` that have spent most by RDP, the others by RDP.
+        By ``prv``, the :data:`MOST_BY_PRV` histories that have spent most by RDP are computed by
+        PRV, and the others by RDP.
         """
         found = [self._epsilon(row, delta, "rdp") for row in self._rows]
         if accountant == "prv":
@@ -179,10 +186,11 @@ class Histories:
         return found
 
     def worst(self, delta: float, accountant: Accountant) -> float:
-        """The largest ε of all; 0 without any.
+        """The largest ε of all histories; 0 if there is none.
 
-        By ``prv`` it is that of the history that comes out largest, or where :data:`MOST_BY_PRV`
-        of them did not settle it, the largest of the others by RDP, which is never lower.
+        By ``prv``, histories are tried from the largest ε by RDP downwards, until the rest is
+        certain to be smaller. If :data:`MOST_BY_PRV` of them do not settle it, the result is the
+        largest of the others by RDP, which is never lower.
         """
         by_rdp = sorted(
             ((self._epsilon(row, delta, "rdp"), number) for number, row in enumerate(self._rows)),
@@ -200,12 +208,12 @@ class Histories:
         return most
 
     def within(self, limit: float, delta: float) -> bool:
-        """Whether no history has an ε above ``limit``, RDP being asked first, which is quick."""
+        """Whether no history has an ε above ``limit``; RDP is asked first, because it is quick."""
         if not len(self._rows):
             return True
         if self._rows[:, 0].any():
             return False
-        # One history that has all that any has.
+        # A history that has everything that any of them has.
         most = self._rows.max(axis=0)
         if self._epsilon(most, delta, "rdp") <= limit:
             return True

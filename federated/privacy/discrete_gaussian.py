@@ -1,14 +1,14 @@
 """Quantised sums with discrete Gaussian noise (Kairouz, Liu and Steinke 2021, arXiv 2102.06387).
 
 Each site scales its vector to a grid, rounds it at random, and adds integer noise of its own; what
-is released is the sum. A sum of n discrete Gaussians is nearly one, and how nearly is in the bound:
-with each site's noise σ on the grid, and vectors of norm Δ and length d after rounding, the sum is
-½ε²-concentrated private (their Theorem 1) with
+is released is the sum. A sum of n discrete Gaussians is nearly a discrete Gaussian, and how nearly
+is in the bound: with each site's noise σ on the grid, and vectors of norm Δ and length d after
+rounding, the sum is ½ε²-concentrated private (their Theorem 1) with
 
     ε = min( √(Δ²/(nσ²) + τd/2),  Δ/(√n σ) + τ√d ),   τ = 10 Σ_{j<n} exp(−2π² σ² j/(j+1)).
 
 1/ε takes the place of the noise multiplier of a Gaussian in the accounting of Rényi divergences,
-which are the same; it may not in PRV, which uses more of the Gaussian than that.
+which are the same. It may not do so in PRV, which uses more of the Gaussian than that.
 """
 
 from dataclasses import dataclass
@@ -23,19 +23,20 @@ from federated.errors import ConsiliumError
 from federated.privacy.noise import SecretRandom
 from federated.update import Doubles, Quantised
 
-# The noise is drawn by 53-bit numbers, which know no value further out than this many standard
-# deviations: those together have a probability below 2^-53.
+# The noise is drawn by 53-bit numbers, which reach no value further out than this many standard
+# deviations: those values together have a probability below 2^-53.
 TAIL = 8.3
-# β of conditional rounding: how often it is tried again; half of the time at the most.
+# β of conditional rounding: a bound on the chance that a rounding has to be tried again.
 BETA = exp(-0.5)
 
 
 @dataclass(frozen=True)
 class NoisyGrid:
-    """How a site's weighted vector becomes noised values; the same at all sites of a round.
+    """How a site's weighted vector becomes noised values; it is the same at all sites of a round.
 
-    ``step`` is the width of the grid, ``clip`` the norm on the grid before rounding and ``norm``
-    the largest after it, ``sigma`` the standard deviation of a site's noise, in steps of the grid.
+    ``step`` is the width of the grid, in units of the weighted values. The rest is in steps of the
+    grid: ``clip`` is the norm before rounding, ``norm`` the largest norm after it, and ``sigma``
+    the standard deviation of a site's noise.
     """
 
     step: float
@@ -44,7 +45,7 @@ class NoisyGrid:
     sigma: float
 
     def quantise(self, values: Doubles, random: SecretRandom) -> Quantised:
-        """Clip, round and noise a site's values."""
+        """The clipped, rounded and noised values ``(n,)`` of a site's weighted ones ``(n,)``."""
         scaled = values / self.step
         length = float(np.linalg.norm(scaled))
         if length > self.clip:
@@ -54,9 +55,10 @@ class NoisyGrid:
         return quantised
 
     def _rounded(self, scaled: Doubles, random: SecretRandom) -> npt.NDArray[np.int64]:
-        """Each to one of the two integers beside it, again until the norm is not above its bound.
+        """Round each value to one of the two integers beside it, until the norm is in its bound.
 
-        Their Algorithm 2. That it is tried again makes the mean a little smaller, by design.
+        This is their Algorithm 2. That it is tried again makes the mean a little smaller, by
+        design.
         """
         while True:
             rounded = np.floor(scaled + random.uniform(len(scaled))).astype(np.int64)
@@ -68,16 +70,17 @@ class NoisyGrid:
 def fit_grid(
     clip: float, noise_multiplier: float, bits: int, length: int, noisy_sites: int
 ) -> NoisyGrid:
-    """The finest grid on which quantised values of ``bits`` bits hold every site's values with
-    their noise.
+    """The finest grid on which quantised values hold every site's values with their noise.
 
     Args:
-        clip: largest norm of a site's weighted vector.
-        noise_multiplier: of the sum, over ``clip``, of ``noisy_sites`` sites' noise.
-        length: of the vector.
+        clip: the largest norm of a site's weighted vector.
+        noise_multiplier: of the sum, over ``clip``.
+        bits: the bits of a quantised value.
+        length: the number of values in the vector.
+        noisy_sites: how many sites' noise is in the sum.
 
     Raises:
-        ConsiliumError: too few bits for this much noise.
+        ConsiliumError: there are too few bits for this much noise.
     """
     largest = largest_quantised(bits)
 
@@ -106,8 +109,9 @@ def fit_grid(
 
 
 def norm_after_rounding(clip: float, length: int) -> float:
-    """The bound Δ on the norm of a vector of norm ``clip`` after conditional rounding (their Eq. 4,
-    on a grid of width 1).
+    """The bound Δ on the norm of a vector of norm ``clip`` after conditional rounding.
+
+    It is their Eq. 4, on a grid of width 1; ``length`` is the number of values in the vector.
     """
     root = sqrt(length)
     conditional = clip**2 + length / 4 + sqrt(-2 * np.log(BETA)) * (clip + root / 2)
@@ -115,7 +119,14 @@ def norm_after_rounding(clip: float, length: int) -> float:
 
 
 def sum_noise_multiplier(norm: float, sigma: float, length: int, noisy_sites: int) -> float:
-    """1/ε of the theorem: what the sum's noise is worth, over its sensitivity ``norm``."""
+    """The noise multiplier 1/ε of the theorem: what the sum's noise is worth, over its sensitivity.
+
+    Args:
+        norm: Δ, the sensitivity, in steps of the grid.
+        sigma: the standard deviation of each site's noise, in steps of the grid.
+        length: d, the number of values in the vector.
+        noisy_sites: n, how many sites' noise is in the sum.
+    """
     tau = 10 * sum(exp(-2 * pi**2 * sigma**2 * j / (j + 1)) for j in range(1, noisy_sites))
     ideal = norm / (sqrt(noisy_sites) * sigma)
     found = min(sqrt(ideal**2 + tau * length / 2), ideal + tau * sqrt(length))
@@ -136,9 +147,10 @@ def _sigma(norm: float, noise_multiplier: float, length: int, noisy_sites: int) 
 
 
 def discrete_normal(sigma: float, count: int, random: SecretRandom) -> npt.NDArray[np.int64]:
-    """``count`` integers with probabilities in proportion to exp(−x²/(2σ²)).
+    """Draw ``count`` integers with probabilities in proportion to exp(−x²/(2σ²)).
 
-    By the inverse of the distribution function: as exact as 53-bit uniform numbers are.
+    They come from the inverse of the distribution function, and are as exact as 53-bit uniform
+    numbers are.
     """
     values, cumulative = _distribution(sigma)
     drawn: npt.NDArray[np.int64] = values[np.searchsorted(cumulative, random.uniform(count))]
@@ -149,7 +161,7 @@ def discrete_normal(sigma: float, count: int, random: SecretRandom) -> npt.NDArr
 def _distribution(sigma: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """The integers within the tail, and the probability of each or a smaller one but for the last.
 
-    Added up from both ends, so that each half is as exact as the other.
+    The probabilities are added up from both ends, so that each half is as exact as the other.
     """
     end = ceil(TAIL * sigma)
     values = np.arange(-end, end + 1)

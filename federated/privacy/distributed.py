@@ -33,7 +33,10 @@ from federated.settings.base import Unit
 
 
 class DistributedSiteLevel(Private):
-    """``clip`` is C. ``missing`` of the sites selected may drop out or know their own noise."""
+    """Noise of which every site adds a share; only the sum has all of it.
+
+    ``clip`` is C. Of the sites selected, ``missing`` may drop out or know their own noise.
+    """
 
     name: Literal["site_level_distributed"] = "site_level_distributed"
     missing: Annotated[int, Field(ge=0)] = 1
@@ -48,24 +51,24 @@ class DistributedSiteLevel(Private):
 
     @property
     def allowed_missing(self) -> int:
-        """``missing``."""
+        """The setting ``missing``."""
         return self.missing
 
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
-        """One mechanism a round, on all that the site has."""
+        """One mechanism in a round, on all that the site has."""
         return 1.0, 1
 
     def grid(self, release: Release, selected: int, bits: int, length: int) -> NoisyGrid:
-        """How a site's update of ``length`` values is quantised to ``bits`` bits, with noise.
+        """The grid on which a site's ``length`` values are quantised to ``bits`` bits, with noise.
 
         Raises:
-            ConsiliumError: too few bits for this much noise.
+            ConsiliumError: there are too few bits for this much noise.
         """
         clip, noisy = self.clip / selected, selected - self.missing
         return fit_grid(clip, release.noise_multiplier, bits, length, noisy)
 
     def refuse_too_little_noise(self, selected: int, responded: int) -> None:
-        """For a site to ask before it helps to open a sum.
+        """Check, at a site, that it may help to open a sum of ``responded`` sites of ``selected``.
 
         Raises:
             ConsiliumError: more sites have dropped out than the guarantee allows.

@@ -34,7 +34,7 @@ from federated.privacy.noise import SecretRandom
 from federated.settings.base import Unit
 from federated.training.objective import Objective
 
-# Layers that draw from torch's global generator.
+# The layers that draw from torch's global generator.
 DRAWING = (
     nn.modules.dropout._DropoutNd,
     nn.RReLU,
@@ -44,10 +44,12 @@ DRAWING = (
 
 
 class DPSGD(Private):
-    """``clip`` is C. ``mode`` is how gradients of single cases are computed; ``auto`` is what was
-    fastest, vmap for volumes and hooks for images. ``physical_batch`` cases are in memory at
-    a time, however many a step draws. With ``adaptive`` the norm begins at C and follows a private
-    quantile of the norms, step by step and round by round, at each site for itself.
+    """DP-SGD at every site; ``clip`` is the clipping norm C.
+
+    ``mode`` is how gradients of single cases are computed; ``auto`` takes what was fastest, vmap
+    for volumes and hooks for images. ``physical_batch`` is how many cases are in memory at a time,
+    however many a step draws. With ``adaptive`` the norm begins at C and follows a private quantile
+    of the norms, step by step and round by round, at each site for itself.
     """
 
     name: Literal["dp_sgd"] = "dp_sgd"
@@ -60,7 +62,7 @@ class DPSGD(Private):
     mechanism: ClassVar[str] = "poisson sampled gaussian"
 
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
-        """B/n, and as many mechanisms as steps."""
+        """The sampling rate B/n, and as many mechanisms as steps."""
         return min(1.0, batch_size / cases), steps
 
     def gradients(
@@ -72,17 +74,23 @@ class DPSGD(Private):
         clip: float,
         random: SecretRandom,
     ) -> "PrivateGradients":
-        """Gradients of Poisson batches, clipped and noised.
+        """The gradients of Poisson batches, clipped and noised.
 
         Args:
+            model: the network, which is trained with them.
+            optimizer: the optimiser of that network.
+            release: what the site releases in the round.
             cases: the identity of each of the site's training cases, no two alike.
-            clip: where the clipping norm has got.
+            clip: the clipping norm that the round begins with.
             random: the site's secret stream of this release, and of no other.
+
+        Raises:
+            ConsiliumError: as :class:`PrivateGradients`.
         """
         return PrivateGradients(self, model, optimizer, release, cases, clip, random)
 
     def mode_for(self, model: nn.Module) -> Mode:
-        """How gradients of single cases are computed for a network."""
+        """The mode in which gradients of single cases are computed for a network."""
         if self.mode != "auto":
             return self.mode
         volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
@@ -90,13 +98,13 @@ class DPSGD(Private):
 
 
 class PrivateGradients:
-    """The gradients of one round of DP-SGD, left in ``.grad``; to be closed afterwards.
+    """The gradients of one round of DP-SGD, left in ``.grad``; it has to be closed afterwards.
 
     With ``adaptive`` the clipping norm changes from step to step.
 
     Raises:
-        ConsiliumError: a layer whose output for a case depends on the others, as BatchNorm, or on
-            its place in the batch, as dropout.
+        ConsiliumError: a layer's output for a case depends on the other cases, as in BatchNorm, or
+            on its place in the batch, as in dropout.
     """
 
     def __init__(
@@ -123,11 +131,11 @@ class PrivateGradients:
         self._gradients = case_gradients(settings.mode_for(model), model, self._parameters)
 
     def batches(self) -> Iterator[Tensor]:
-        """Indices of the cases of each step; a step may draw none."""
+        """The indices ``(n,)`` of the cases of each step; a step may draw none."""
         return self._draws.batches()
 
     def generators(self, cases: Tensor) -> Sequence[torch.Generator]:
-        """For each of these cases of the step, what all that is random about it comes from."""
+        """For each of these cases of the step, the generator of all that is random about it."""
         return self._draws.generators(cases)
 
     def compute(self, batch: Tensor, objective: Objective) -> None:
@@ -155,10 +163,15 @@ class PrivateGradients:
     def noised_mean(
         self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
     ) -> Tensor:
-        """The mean of the vectors ``(n, width)`` of a step's cases, instead of a gradient.
+        """The noised mean ``(width,)`` of a vector of each case of a step, instead of a gradient.
 
-        Each is clipped to norm ``bound``, and the noise is σ·``bound``: the same mechanism as a
-        step on gradients, with a sensitivity of its own.
+        Each vector is clipped to norm ``bound``, and the noise is σ·``bound``: it is the same
+        mechanism as a step on gradients, with a sensitivity of its own.
+
+        Args:
+            batch: indices of the cases of the step, ``(n,)``.
+            vectors: maps indices to the vectors ``(n, width)``.
+            bound: the clipping norm of these vectors, > 0.
         """
         # A batch of none tells the width.
         parts = torch.split(batch, self._physical_batch) if len(batch) else (batch,)
@@ -170,7 +183,7 @@ class PrivateGradients:
 
     @property
     def clip(self) -> float | None:
-        """The clipping norm that the next round begins with, where it is adaptive."""
+        """The clipping norm that the next round begins with; ``None`` unless it is adaptive."""
         return self._clip if self._adaptive else None
 
     def close(self) -> None:
@@ -182,7 +195,7 @@ def refuse_unsuitable(model: nn.Module) -> None:
     """Refuse layers that mix the cases of a batch, or draw at random by a case's place in it.
 
     Raises:
-        ConsiliumError: names them, with Opacus' remedy.
+        ConsiliumError: there are such layers; the message names them, with a remedy.
     """
     from opacus.validators import ModuleValidator
 

@@ -1,11 +1,11 @@
 """A file of entries that is only ever appended to, in which every change is noticed.
 
-One JSON object a line, whose last key is the SHA-256 of all before it; each names the hash of the
-line before. ``head.json`` beside the file has the number of lines and the last hash, so that a cut
-off end is noticed too. Who can rewrite both can forge both: a copy of the head that is kept
-elsewhere shows that.
+It has one JSON object in a line. The last key of an entry is the SHA-256 of everything before it,
+and each entry names the hash of the one before. ``head.json`` beside the file has the number of
+lines and the last hash, so that a cut off end is noticed too. Whoever can rewrite both can forge
+both; a copy of the head that is kept elsewhere shows that.
 
-A process reads and checks the file wholly once, and from then on only what was added to it.
+A process reads and checks the whole file once, and from then on only what was added to it.
 """
 
 import json
@@ -30,7 +30,7 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class Head:
-    """How many entries a chain has, and the hash of the last one."""
+    """The number of entries in a chain, and the hash of the last one in hexadecimal digits."""
 
     count: int = 0
     hash: str = FIRST
@@ -38,7 +38,7 @@ class Head:
 
 @dataclass
 class Checked:
-    """How far a file was read and found whole."""
+    """How much of a file was read and found whole; ``size`` is in bytes."""
 
     head: Head = Head()
     # The hash before the last one, which the head's file may still have after a crash.
@@ -49,22 +49,22 @@ class Checked:
 
 
 class HashChain:
-    """The file at ``path``; ``what`` it is stands in messages."""
+    """The chain in the file at ``path``; messages say ``what`` it is."""
 
     def __init__(self, path: Path, what: str) -> None:
         self.path, self.what = path, what
 
     @property
     def head_path(self) -> Path:
-        """Where the head lies."""
+        """The file that the head is in."""
         return self.path.with_suffix(".head.json")
 
     @contextmanager
     def locked(self, writing: bool) -> Iterator[None]:
-        """Hold the file's lock; to read, also where no lock can be made.
+        """Hold the file's lock; for reading, go on without it where no lock can be made.
 
         Raises:
-            ConsiliumError: it is to be written to and cannot.
+            ConsiliumError: the file is to be written to, and cannot be.
         """
         with ExitStack() as held:
             try:
@@ -92,12 +92,13 @@ class HashChain:
         return found.st_size > checked.size and _state(found)[:2] == checked.state[:2]
 
     def read(self, checked: Checked, heads: Mapping[int, str]) -> Iterator[Entry]:
-        """The entries behind what was checked, in order; moves ``checked`` on.
+        """The entries after what was checked, in order; ``checked`` is moved on.
 
-        ``heads`` has hashes that entries of some numbers are known to have.
+        ``heads`` has the hashes that entries of some numbers are known to have.
 
         Raises:
-            ConsiliumError: the chain is broken, or ends before its head does: says where.
+            ConsiliumError: the chain is broken, or ends before its head does; the message says
+                where.
         """
         # Before the entries: their file may only be ahead of it.
         known = self._head()
@@ -134,7 +135,10 @@ class HashChain:
             )
 
     def append(self, checked: Checked, content: Mapping[str, Any]) -> Head:
-        """Append an entry behind what was checked, and sync it to the disk; under the lock."""
+        """Append an entry and sync it to the disk; return the new head. The lock has to be held.
+
+        It is written after what was checked, so that a line that a crash cut off is overwritten.
+        """
         line, found = chained(content, checked.head.hash)
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -155,7 +159,7 @@ class HashChain:
         return checked.head
 
     def changed(self, how: str) -> ConsiliumError:
-        """What to say of a file that is not whole."""
+        """The error for a file that is not whole, which the caller raises."""
         return RefusalError(
             f"The {self.what} {self.path} is not whole: {how}. Nothing more is released from "
             "this data. Put back the ledger and its head from a copy, or find out who changed it."
@@ -176,7 +180,7 @@ class HashChain:
             return None
 
     def _lines(self, checked: Checked) -> list[bytes]:
-        """The complete lines behind what was checked; a crash may have left a part of one more."""
+        """The complete lines after what was checked; a crash may have left a part of one more."""
         if not self.path.is_file():
             return []
         with self.path.open("rb") as file:
@@ -187,10 +191,10 @@ class HashChain:
 
 
 def chained(content: Mapping[str, Any], previous: str) -> tuple[bytes, str]:
-    """The line of an entry that follows the hash ``previous``, and its own hash.
+    """The line of an entry that follows the hash ``previous``, and the entry's own hash.
 
-    The hash leaves the site, in the heads that runs keep. The salt hides what it is of: who guesses
-    the records of an entry cannot find out by hashing.
+    The hash leaves the site, in the heads that runs keep. The salt hides what it is a hash of:
+    whoever guesses the records of an entry cannot find out by hashing whether the guess is right.
     """
     now, salt = datetime.now(UTC).isoformat(), secrets.token_hex(16)
     text = json.dumps({"time": now, "salt": salt, **content, "previous": previous})
@@ -203,7 +207,7 @@ def _state(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _parsed(line: bytes, previous: str) -> Entry | None:
-    """An entry with its hash, if that is right and it follows ``previous``."""
+    """An entry with its hash, if that is right and the entry follows ``previous``."""
     body, seam, end = line.rpartition(_SEAM)
     if not seam or end[64:] != _END or sha256(body + b"}").hexdigest().encode() != end[:64]:
         return None

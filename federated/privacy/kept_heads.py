@@ -1,8 +1,8 @@
 """Heads of ledgers that were kept, so that a ledger put back to an older copy is noticed.
 
-A site keeps them in its home, in another folder than the ledgers, and every run in its folder and
-in MLflow. A ledger whose entry of that number has another hash, or that has fewer entries, is not
-the one that was seen.
+A site keeps them in its home, in another folder than the ledgers, and every run keeps them in its
+folder and in MLflow. A ledger whose entry of that number has another hash, or that has fewer
+entries, is not the one that was seen.
 """
 
 import json
@@ -19,7 +19,7 @@ from federated.secrets.home import consilium_home, private_folder
 
 @dataclass(frozen=True)
 class KeptHead:
-    """A head that a run has seen, and where that is on record."""
+    """A head that a run has seen, and the file in which it is on record."""
 
     head: Head
     run: str
@@ -27,7 +27,13 @@ class KeptHead:
 
 
 def keep_head(ledger: Path, head: Head, run: str) -> None:
-    """Keep a head in the site's home, synced to the disk; one that is there already, not again."""
+    """Keep a head in the site's home, synced to the disk, unless it is there already.
+
+    Args:
+        ledger: the file of the ledger.
+        head: its head.
+        run: the id of the run that has seen it.
+    """
     if any(kept.head == head for kept in home_heads(ledger)):
         return
     path = _home_path(ledger)
@@ -43,7 +49,7 @@ def keep_head(ledger: Path, head: Head, run: str) -> None:
 
 
 def home_heads(ledger: Path) -> list[KeptHead]:
-    """The heads of a ledger file that the site's home has."""
+    """The heads of a ledger file that are kept in the site's home."""
     path = _home_path(ledger)
     if not path.is_file():
         return []
@@ -56,7 +62,7 @@ def home_heads(ledger: Path) -> list[KeptHead]:
 
 
 def by_number(heads: Iterable[Head]) -> dict[int, str]:
-    """The hash that the entry of each number has; where heads contradict each other none fits."""
+    """The hash that the entry of each number has; where heads contradict each other, none fits."""
     found: dict[int, str] = {}
     for head in heads:
         known = found.setdefault(head.count, head.hash)

@@ -2,12 +2,12 @@
 
 A holder has one ledger, in its home, for all its records and whatever is done with them: every run,
 experiment, seed and partition, with privacy and without. An entry names the set of records that it
-touched, so that ε is that of a record, whatever was dropped, added or dealt anew since. It is
+touched, so that ε is that of a record, whatever was dropped, added or dealt anew since. An entry is
 synced to the disk before anything is released, so that a crash can count a release that never
 happened, and never miss one that did.
 
-``HOLDER.jsonl`` is a :mod:`federated.privacy.hash_chain`; the sets of records lie in ``records/``
-beside it, heads that were seen in another folder of the home.
+``HOLDER.jsonl`` is a :mod:`federated.privacy.hash_chain`. The sets of records lie in ``records/``
+beside it; heads that were seen lie in another folder of the home.
 """
 
 import os
@@ -32,12 +32,12 @@ from federated.settings.base import Unit
 __all__ = ["Budget", "Head", "Ledger", "Spending", "Unit", "ledger_root"]
 
 
-# By path, what this process has read of it; whole files are read once.
+# For each path, what this process has read of it; a whole file is read once.
 _READ: dict[Path, Contents] = {}
 
 
 class Ledger:
-    """The ledger at ``path``."""
+    """The privacy ledger in the file at ``path``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,21 +46,23 @@ class Ledger:
 
     @property
     def head_path(self) -> Path:
-        """Where the head lies."""
+        """The file that the head is in."""
         return self._chain.head_path
 
     @property
     def holder(self) -> str:
-        """Whose it is."""
+        """The name of the holder whose ledger it is."""
         return self.path.stem
 
     def spend(self, spending: Spending, records: Collection[str] | None = None) -> Head:
         """Enter a release and sync it to the disk; only then may it happen.
 
-        ``records`` are the digests of those that it touches; all of the holder's without.
+        ``records`` are the digests of the records that it touches; without them it is entered for
+        all of the holder's.
 
         Raises:
-            ConsiliumError: it would pass a budget, or the ledger is not whole. Nothing is entered.
+            ConsiliumError: it would pass a budget, or the ledger is not whole. Nothing is entered
+                then.
         """
         touched = None if records is None else record_set(records)
         spending = replace(spending, records=touched.name if touched else None)
@@ -76,14 +78,14 @@ class Ledger:
         """Refuse what :meth:`spend` would refuse, and enter nothing.
 
         Raises:
-            ConsiliumError: it would pass a budget, or the ledger is not whole.
+            ConsiliumError: the release would pass a budget, or the ledger is not whole.
         """
         refuse_beyond(self._account(self._current()), spending, record_set(records))
 
     def set_budget(self, budget: Budget, records: Collection[str] | None = None) -> Head:
         """Enter a budget for ``records``, or for all that the holder has and will have.
 
-        Of budgets for a unit, the latest that is for a record holds for it.
+        If several budgets for a unit are for a record, the latest of them holds for it.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -97,13 +99,20 @@ class Ledger:
             return self._append(contents, {"kind": "budget", **asdict(entry)})
 
     def keep_set(self, records: Collection[str]) -> str:
-        """Store a set of records that entries are to name; its name."""
+        """Store a set of records that entries are to name, and return its name."""
         found = record_set(records)
         self.sets.store(found)
         return found.name
 
     def take_over(self, source: str, head: str, entries: list[dict[str, Any]]) -> Head:
         """Enter what a file of an older version has, all of it in one line or none of it.
+
+        What was taken over before is not entered again.
+
+        Args:
+            source: the path of that file.
+            head: the hash of its last entry.
+            entries: its entries in today's form.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -116,7 +125,7 @@ class Ledger:
             return self._append(contents, content)
 
     def spendings(self, run: str | None = None) -> list[Spending]:
-        """All releases, or those of one run.
+        """All releases, or those of one run, in the order in which they were entered.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -125,7 +134,7 @@ class Ledger:
         return list(contents.spendings if run is None else contents.by_run.get(run, []))
 
     def budgets(self, records: Collection[str] | None = None) -> list[Budget]:
-        """The budgets in force for any of ``records``, or at all; those for the site last.
+        """The budgets in force for any of ``records``, or for any record; those for the site last.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -143,10 +152,10 @@ class Ledger:
         return dict(self._current().migrated)
 
     def head(self) -> Head:
-        """The head, once the whole ledger is read anew and found whole, and so are its sets.
+        """The head, after the whole ledger and its sets of records are read anew and found whole.
 
         Raises:
-            ConsiliumError: it is not: says what was changed.
+            ConsiliumError: they are not whole; the message says what was changed.
         """
         contents = self._current(anew=True)
         for name in {
@@ -162,7 +171,7 @@ class Ledger:
         """The head, as far as this process has read and checked the ledger.
 
         Raises:
-            ConsiliumError: it is not whole.
+            ConsiliumError: the ledger is not whole.
         """
         return self._current().checked.head
 
@@ -170,7 +179,7 @@ class Ledger:
         """The hash of every entry, in order, read anew.
 
         Raises:
-            ConsiliumError: it is not whole.
+            ConsiliumError: the ledger is not whole.
         """
         checked = Checked()
         found: list[str] = []
@@ -179,7 +188,7 @@ class Ledger:
         return found
 
     def trained_on(self) -> Records | None:
-        """The records that any training has touched; ``None`` where that may be any.
+        """The records that any training has touched; ``None`` where that may be any record.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -187,7 +196,7 @@ class Ledger:
         return self._account(self._current()).trained_on()
 
     def evaluated_only(self) -> Records:
-        """The records that were evaluated in the clear, and that no training is known to touch.
+        """The records that were evaluated in the clear and that no training is known to touch.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -200,9 +209,9 @@ class Ledger:
     def histories(self, records: Collection[str], unit: Unit) -> Histories:
         """What was released of each of ``records``, or of a site that has them.
 
-        Of a site counts every entry that touched any of its records: neighbouring federations
-        differ in all these updates being zero. Records that were evaluated alone, and never
-        trained on, are left out; one that was both has no bound.
+        For a site every entry counts that touched any of its records: neighbouring federations
+        differ in all these updates being zero. Records that were only evaluated, and never trained
+        on, are left out; a record that was both has no bound.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -236,7 +245,7 @@ class Ledger:
         return found
 
     def of_patients(self, patients: dict[str, list[str]]) -> Histories:
-        """What was released of each patient, with the records named.
+        """What was released of each patient, whose records are given.
 
         Raises:
             ConsiliumError: the ledger is not whole.
@@ -250,7 +259,7 @@ class Ledger:
             return self._read(anew)
 
     def _read(self, anew: bool = False) -> Contents:
-        """What the file says now, once it is found whole; under the lock."""
+        """What the file says now, once it is found whole; the lock has to be held."""
         known = _READ.pop(self.path, None)
         heads: dict[int, str] = {}
         if anew or known is None or not self._chain.extends(known.checked):
@@ -280,5 +289,5 @@ class Ledger:
 
 
 def ledger_root() -> Path:
-    """The folder of all ledgers, absolute."""
+    """The folder of all ledgers, as an absolute path."""
     return Path(os.environ.get("CONSILIUM_LEDGER") or consilium_home() / "ledger").resolve()

@@ -11,18 +11,18 @@ from federated.privacy.spending import Budget, Kind, Spending
 
 @dataclass
 class Contents:
-    """``checked`` is how far the file was read; the rest is what its entries say."""
+    """What the entries of a ledger say; ``checked`` is how far its file was read."""
 
     checked: Checked = field(default_factory=Checked)
     spendings: list[Spending] = field(default_factory=list)
     by_run: dict[str, list[Spending]] = field(default_factory=dict)
-    # What touched each set of records: by training, and by evaluation.
+    # What touched each set of records, by training and by evaluation.
     trained: dict[str | None, Counter[Kind]] = field(default_factory=dict)
     evaluated: dict[str | None, Counter[Kind]] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)
-    # Files of older versions whose entries were taken over, by their last hash.
+    # The files of older versions whose entries were taken over, each with its last hash.
     migrated: dict[str, str] = field(default_factory=dict)
-    # Which sets touch which records, kept while no other sets come.
+    # Which sets touch which records; this is kept as long as no other sets come.
     touched: dict[Any, Touched] = field(default_factory=dict)
 
     def add(self, entry: Entry) -> None:

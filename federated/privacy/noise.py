@@ -23,7 +23,7 @@ from federated.secrets.key_derivation import KEY_BYTES, derive_key
 
 
 class SecretRandom:
-    """A stream of random numbers of one key, for one purpose.
+    """A stream of random numbers from one key, for one purpose.
 
     The Gaussian is the inverse distribution function of 53-bit uniform numbers, so it ends at ±8.2
     standard deviations and, as floating-point numbers do, has gaps (Mironov 2012); the guarantees
@@ -35,37 +35,37 @@ class SecretRandom:
         self._stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
 
     def child(self, purpose: str) -> "SecretRandom":
-        """A stream of its own, for a purpose within this one's.
+        """A stream of its own, for a purpose within the purpose of this one.
 
-        It depends on the key and the purpose alone: neither on what was drawn here before nor on
-        which other children there are.
+        It depends on the key and the purpose alone, and neither on what was drawn here before nor
+        on which other children there are.
         """
         return SecretRandom(derive_key(self._key, purpose))
 
     def uniform(self, count: int) -> npt.NDArray[np.float64]:
-        """``count`` numbers in (0, 1)."""
+        """Draw ``count`` numbers in (0, 1), ``(count,)``."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), "<u8") >> 11
         numbers: npt.NDArray[np.float64] = (words.astype(np.float64) + 0.5) * 2.0**-53
         return numbers
 
     def normal(self, shape: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Standard normal numbers."""
+        """Draw standard normal numbers of this shape."""
         values: npt.NDArray[np.float64] = ndtri(self.uniform(prod(shape))).reshape(shape)
         return values
 
 
 def fresh_random() -> SecretRandom:
-    """A stream that was never used and that nobody can make again, its site included.
+    """A stream that was never used and that nobody can make again, not even its site.
 
-    Its key is 32 bytes of the operating system's. A release that is computed anew, for whatever
-    reason, takes a stream of its own: two releases with the same noise would give it away by their
-    difference.
+    Its key is 32 bytes of the operating system's randomness. A release that is computed anew, for
+    whatever reason, takes a stream of its own: two releases with the same noise would give it away
+    by their difference.
     """
     return SecretRandom(os.urandom(KEY_BYTES))
 
 
 def seeded_random(seed: int, site: str, round_number: int, purpose: str) -> SecretRandom:
-    """A stream from a seed that everyone knows: for simulations that must come out the same twice.
+    """A stream from a seed that everyone knows, for simulations that must come out the same twice.
 
     No guarantee holds: whoever knows the seed can take the noise off, and two runs of one seed
     share their noise, so that the difference of what they send has none.

@@ -1,8 +1,9 @@
-"""Ledgers of versions that had one for each site and partition, to take over what they say.
+"""Ledgers of versions that had one for each site and partition, and how to read them.
 
 ``DATASET/SITE-NAME.jsonl`` lay below ``.consilium/ledger`` in the working directory, or below
 ``CONSILIUM_LEDGER``; NAME is from the MD5 of the data's file and the indices of the site's training
-cases. Each line is JSON with the hash of its sorted content; ``.head.json`` beside it has the last.
+cases. Each line is JSON with the hash of its sorted content; ``.head.json`` beside the file has the
+last hash.
 """
 
 import json
@@ -22,7 +23,7 @@ MIGRATED = ".migrated"
 
 @dataclass(frozen=True)
 class OldLedger:
-    """A ledger file of an older version, found whole: its entries and its head."""
+    """A ledger file of an older version that was found whole: its entries and its head."""
 
     path: Path
     entries: tuple[dict[str, Any], ...]
@@ -41,7 +42,7 @@ def old_name(data_md5: str, site: str, training_cases: Iterable[int]) -> str:
 
 
 def old_files(dataset: str) -> list[Path]:
-    """The files of a data set that were not taken over yet."""
+    """The files of a data set that have not been taken over yet."""
     places = {ledger_root(), Path(".consilium/ledger").resolve()}
     return sorted(path for place in places for path in (place / dataset).glob("*-*.jsonl"))
 
@@ -50,7 +51,7 @@ def read_old(path: Path) -> OldLedger:
     """Read a ledger file of an older version.
 
     Raises:
-        ConsiliumError: it is not whole.
+        ConsiliumError: the file is not whole.
     """
     entries: list[dict[str, Any]] = []
     hashes = [FIRST]

@@ -52,21 +52,21 @@ class OpacusGradients:
         self, cases: Tensor, losses: Tensor, objective: Objective, clip: float
     ) -> tuple[Sequence[Tensor], Tensor]:
         self._hooks.max_grad_norm = clip
-        # What it takes for an optimiser sets gradients to zero between the two passes.
+        # Opacus takes this for an optimiser, by which it sets gradients to zero between the passes.
         optimizer: Any = self
         DPTensorFastGradientClipping(self._hooks, optimizer, losses, "sum").backward()
         norms: Tensor = self._hooks.per_sample_gradient_norms
         sound = torch.isfinite(norms)
         if sound.all():
             return [p.grad for p in self._parameters], norms
-        # No weight takes a loss that is no number out of a sum, so again without these cases.
+        # No weight takes a loss that is NaN out of a sum, so it is done again without these cases.
         if not sound.any():
             return [torch.zeros_like(p) for p in self._parameters], norms
         sums, _ = self.clipped_sum(cases[sound.cpu()], objective, clip)
         return sums, norms
 
     def zero_grad(self) -> None:
-        """Forget the gradients there are."""
+        """Remove the gradients that there are."""
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -76,10 +76,10 @@ class OpacusGradients:
 
 
 class _LayerHooks:
-    """Opacus' formulas on the layers of a network that uses each once in a step, as all here do.
+    """Opacus' formulas on the layers of a network that uses each layer once in a step.
 
-    What a layer gives is kept as it is. Opacus' own hooks add it into zeros, since others might
-    follow, and that took a quarter of a step's time and half of its memory.
+    All networks here do. What a layer gives is kept as it is. Opacus' own hooks add it into zeros,
+    since others might follow, and that took a quarter of a step's time and half of its memory.
     """
 
     def __init__(self, model: nn.Module, functorch: bool) -> None:

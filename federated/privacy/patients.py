@@ -15,9 +15,10 @@ def most_of_one(patients: Sequence[str] | None) -> int | None:
 
 
 def patient_epsilon(privacy: Private, planned: Sequence[Release], cases: int) -> float:
-    """ε for a patient of so many cases of all ``planned`` rounds of record-level privacy, by RDP.
+    """The ε, by RDP, of all ``planned`` rounds for a patient who has so many cases.
 
-    It is an upper bound, by :meth:`federated.privacy.spending.Kind.for_unit`.
+    It is an upper bound for record-level privacy, by
+    :meth:`federated.privacy.spending.Kind.for_unit`.
     """
     found = []
     for release in planned:
@@ -34,8 +35,14 @@ def patient_warnings(
 ) -> list[str]:
     """What a person should know of the patients behind a site's training cases.
 
-    ``patients`` says of whom each case is, ``planned`` what each round releases. The largest number
-    of cases of one patient is told, and taken to be public, as the number of cases is.
+    The largest number of cases of one patient is told, and is taken to be public, as the number of
+    cases is.
+
+    Args:
+        privacy: the experiment's.
+        site: the name of the site.
+        planned: what each round releases.
+        patients: whose each case is, or ``None`` where nobody knows.
     """
     if privacy.unit != "record":
         return []

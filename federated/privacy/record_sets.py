@@ -1,8 +1,8 @@
 """Sets of records, each stored once under its own digest.
 
-A set is a text file with the digest of a record a line, sorted; a record that is held twice stands
-there twice. Its name is the SHA-256 of the file, as ``sha256sum`` prints it. An entry that names a
-set can therefore not be made to mean other records: a changed file no longer fits its name.
+A set is a text file with the digest of one record in each line, sorted; a record that is held twice
+stands there twice. Its name is the SHA-256 of the file, as ``sha256sum`` prints it. An entry that
+names a set can therefore not be made to mean other records: a changed file no longer fits its name.
 """
 
 from collections import Counter
@@ -20,8 +20,11 @@ Records = frozenset[str]
 
 @dataclass(frozen=True)
 class RecordSet:
-    """A set of records and its name; ``copies`` says how often each is held that is held more than
-    once: such a record adds as many terms to a sum over the set."""
+    """A set of records and its name.
+
+    ``copies`` says how often each record is held that is held more than once: such a record adds as
+    many terms to a sum over the set.
+    """
 
     name: str
     records: Records
@@ -40,23 +43,23 @@ def _named(name: str, records: Iterable[str]) -> RecordSet:
 
 
 def record_set(records: Collection[str]) -> RecordSet:
-    """The set of these records; in which order they stand does not matter."""
+    """The set of these records; their order does not matter."""
     return _record_set(tuple(records))
 
 
-# By folder and name, the sets that this process has read or written.
+# For each folder and name, the set that this process has read or written.
 _KNOWN: dict[Path, dict[str, RecordSet]] = {}
 
 
 class RecordSets:
-    """The stored sets of a folder; what this process has read or written stays in memory."""
+    """The stored sets of a folder; those that this process has read or written stay in memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known = _KNOWN.setdefault(folder, {})
 
     def path(self, name: str) -> Path:
-        """Where a set lies."""
+        """The file of a set."""
         return self.folder / f"{name}.txt"
 
     def store(self, one: RecordSet) -> None:
@@ -72,7 +75,7 @@ class RecordSets:
         """The records of a set.
 
         Raises:
-            ConsiliumError: it is missing, or not the one that was stored.
+            ConsiliumError: the set is missing, or is not the one that was stored.
         """
         return self._get(name).records
 
@@ -80,7 +83,7 @@ class RecordSets:
         """How often each record of a set is held that is held more than once.
 
         Raises:
-            ConsiliumError: as :meth:`read`.
+            ConsiliumError: the set is missing, or is not the one that was stored.
         """
         return self._get(name).copies
 
@@ -93,7 +96,7 @@ class RecordSets:
         """A set as it is on the disk.
 
         Raises:
-            ConsiliumError: as :meth:`read`.
+            ConsiliumError: the set is missing, or is not the one that was stored.
         """
         if not self._whole(name):
             raise ConsiliumError(

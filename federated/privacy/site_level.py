@@ -28,7 +28,7 @@ from federated.privacy.noise import SecretRandom
 from federated.settings.base import Unit
 from federated.update import Scalars, Vector
 
-# Of the norms that a site counts in a round: that of its update.
+# The number of norms that a site counts in a round: that of its update alone.
 ONE_NORM = 1.0
 
 # The scalar by which the clipping norm follows a quantile (b_i of Andrew et al. 2021), less ½.
@@ -36,7 +36,10 @@ BELOW_CLIP = "below_clip"
 
 
 class SiteLevel(Private):
-    """``clip`` is C, the largest norm that an update keeps; with ``adaptive`` the first one."""
+    """Noise on each site's update; ``clip`` is C, the largest norm that an update keeps.
+
+    With ``adaptive`` it is the norm of the first round.
+    """
 
     name: Literal["site_level"] = "site_level"
     adaptive: AdaptiveClipping | None = None
@@ -46,24 +49,27 @@ class SiteLevel(Private):
 
     @property
     def scalar_names(self) -> frozenset[str]:
-        """The clip indicator, where the norm follows a quantile."""
+        """The name of the clip indicator, where the norm follows a quantile; otherwise none."""
         return frozenset({BELOW_CLIP} if self.adaptive else ())
 
     def sampling(self, cases: int, steps: int, batch_size: int) -> tuple[float, int]:
-        """One mechanism a round, on all that the site has."""
+        """One mechanism in a round, on all that the site has."""
         return 1.0, 1
 
     def initial_clip(self) -> float | None:
-        """C, where it changes."""
+        """The norm C where it changes, and ``None`` otherwise."""
         return self.clip if self.adaptive else None
 
     def next_clip(self, clip: float, means: Scalars) -> float:
-        """C after a round in which a share ½ + ``means[BELOW_CLIP]`` of norms was at most C."""
+        """The norm C after a round in which the share ½ + ``means[BELOW_CLIP]`` was at most C."""
         assert self.adaptive is not None
         return self.adaptive.next_norm(clip, means[BELOW_CLIP] + 0.5)
 
     def update_noise(self, release: Release, clip: float) -> float:
-        """σC; with ``adaptive`` a little more, since the count is released too."""
+        """The standard deviation σC; with ``adaptive`` it is a little more.
+
+        The count is released then too, and takes a part of the noise multiplier.
+        """
         noise = release.noise_multiplier
         if self.adaptive:
             noise = self.adaptive.noise_of_sum(noise, ONE_NORM, SITE_SENSITIVITY)
@@ -72,7 +78,11 @@ class SiteLevel(Private):
     def protect_update(
         self, update: Vector, release: Release, clip: float, random: SecretRandom
     ) -> tuple[Vector, Scalars]:
-        """The clipped and noised update; and ±½ with noise, by whether it was at most C long."""
+        """The clipped and noised update and, if ``adaptive``, the noised clip indicator.
+
+        The indicator is +½ before its noise if the update was at most C long, and −½ otherwise. The
+        update and what replaces it are ``(parts * shared,)``.
+        """
         clipped = clip_to(update, clip)
         noise = random.normal(update.shape)
         noised = (clipped + self.update_noise(release, clip) * noise).astype(np.float32)
@@ -87,16 +97,18 @@ class SiteLevel(Private):
 
 
 def finite_or_zero(update: Vector) -> Vector:
-    """``update``, or zeros where a value is no finite number: no clipping would bound it, and who
-    saw that would know that it was not zero.
+    """The update ``(n,)`` itself, or zeros where one of its values is not a finite number.
+
+    No clipping would bound such a value, and whoever saw it would know that the update was not
+    zero.
     """
     return update if np.isfinite(update).all() else np.zeros_like(update)
 
 
 def clip_to(update: Vector, norm: float) -> Vector:
-    """``update`` scaled down to at most ``norm`` in length; itself where it is no longer.
+    """The update ``(n,)`` scaled down to at most ``norm`` in length; itself where it is no longer.
 
-    One that is not finite counts as zero.
+    An update that is not finite counts as zero.
     """
     update = finite_or_zero(update)
     length = float(np.linalg.norm(update.astype(np.float64)))

@@ -1,4 +1,4 @@
-"""What is entered in a privacy ledger: what a site releases, and how much it may."""
+"""What is entered in a privacy ledger: what a site releases, and how much it may release."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -14,8 +14,8 @@ EVALUATION = "evaluation in the clear"
 PICTURES = "pictures in the clear"
 IN_THE_CLEAR = frozenset({EVALUATION, PICTURES})
 WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED}) | IN_THE_CLEAR
-# Behind the name of a mechanism whose noise comes from the experiment's seed: everyone who takes
-# part knows it, so that it protects from nobody.
+# This follows the name of a mechanism whose noise comes from the experiment's seed: everyone who
+# takes part knows the seed, so that the noise protects from nobody.
 SEEDED = ", with noise from the seed"
 NO_RELEASE = Release(noise_multiplier=0.0, sampling_rate=1.0, steps=1)
 
@@ -42,12 +42,12 @@ class Spending:
 
     @property
     def release(self) -> Release:
-        """What accountants compose."""
+        """The release that accountants compose."""
         return Release(self.noise_multiplier, self.sampling_rate, self.steps)
 
     @property
     def trains(self) -> bool:
-        """Whether it is of training, and not of cases that are evaluated."""
+        """Whether the entry is of training, and not of cases that are evaluated."""
         return self.mechanism not in IN_THE_CLEAR
 
 
@@ -59,8 +59,9 @@ Evaluation = Literal["untrained", "refuse"]
 class Budget:
     """The most that may be spent of a holder's records, for one unit.
 
-    ``records`` names the set of records that it is for; ``None`` stands for all that the holder has
-    and will have. ``site`` is what a person called that set. An infinite ε lifts the budget.
+    ``records`` names the set of records that the budget is for; ``None`` stands for all that the
+    holder has and will have. ``site`` is what a person called that set. An infinite ε lifts the
+    budget.
     """
 
     unit: Unit
@@ -75,7 +76,7 @@ class Budget:
 class Counted:
     """An entry as it counts for a unit: what accountants compose, without its number of steps.
 
-    ``rdp_only`` says that it holds for Rényi divergences alone.
+    ``rdp_only`` says that the noise multiplier holds for Rényi divergences alone.
     """
 
     noise_multiplier: float
@@ -85,7 +86,7 @@ class Counted:
 
 @dataclass(frozen=True)
 class Kind:
-    """What entries have in common that count alike: all of an entry but its steps."""
+    """What entries have in common that count alike: everything in an entry but its steps."""
 
     mechanism: str
     unit: Unit
@@ -94,7 +95,7 @@ class Kind:
 
     @staticmethod
     def of(spending: Spending) -> "Kind":
-        """That of an entry."""
+        """The kind of an entry."""
         return Kind(
             spending.mechanism, spending.unit, spending.noise_multiplier, spending.sampling_rate
         )
@@ -107,11 +108,11 @@ class Kind:
         however many records are exchanged. A release at record level says nothing of a site as a
         whole.
 
-        ``cases`` is for a patient of so many records, all touched by the entry. A sum of clipped
-        vectors then moves by up to so many times the clipping norm, with the probability
-        1 − (1 − q)^cases that a step draws any of them: the sampled Gaussian mechanism with these
-        two dominates the one at hand, in which fewer may be drawn (Ganesh 2024, arXiv 2401.10294,
-        on mixtures of Gaussians, whose sensitivities are ordered stochastically).
+        ``cases`` is how many records a patient has, all of them touched by the entry. A sum of
+        clipped vectors then moves by up to so many times the clipping norm, with the probability 1
+        − (1 − q)^cases that a step draws any of them: the sampled Gaussian mechanism with these two
+        dominates the one at hand, in which fewer may be drawn (Ganesh 2024, arXiv 2401.10294, on
+        mixtures of Gaussians, whose sensitivities are ordered stochastically).
         """
         noise, rate = self.noise_multiplier, self.sampling_rate
         if noise == 0 or self.mechanism in WITHOUT_BOUND or self.mechanism.endswith(SEEDED):
@@ -126,12 +127,12 @@ class Kind:
 
 
 def before_sites_bit(noise_multiplier: float, count_noise: float | None) -> float:
-    """The noise multiplier that ``site_level`` with ``adaptive`` had in versions that took a site's
-    clip indicator to have sensitivity ½.
+    """The true noise multiplier of an entry of ``site_level`` with ``adaptive`` of old versions.
 
-    They made the update's noise (z⁻² − (2σ_b)⁻²)^(−½), with z = ``noise_multiplier`` and σ_b =
-    ``count_noise``; the pair of both has (z⁻² + ¾ σ_b⁻²)^(−½). Where σ_b is not known
-    (``count_noise`` is ``None``) it may have been as little as z/2, the least that was accepted.
+    Those versions took a site's clip indicator to have sensitivity ½, and made the update's noise
+    (z⁻² − (2σ_b)⁻²)^(−½), with z = ``noise_multiplier`` and σ_b = ``count_noise``; the pair of both
+    has (z⁻² + ¾ σ_b⁻²)^(−½). Where σ_b is not known (``count_noise`` is ``None``) it may have been
+    as little as z/2, the least that was accepted.
     """
     least = noise_multiplier / 2
     known = least if count_noise is None else max(count_noise, least)

@@ -1,4 +1,4 @@
-"""How an update is protected on its way, one file each; an object is its settings section."""
+"""How an update is protected on its way, one file each; an object is its section of params.yaml."""
 
 from typing import Annotated
 

@@ -14,10 +14,10 @@ from federated.protection.parameters import Parameters
 from federated.settings.base import Settings
 from federated.update import CompressedUpdate, Payload
 
-# Who follows the protocol and may not see a single site's update all the same.
+# Somebody who follows the protocol and all the same may not see a single site's update.
 Onlooker = Literal["coordinator", "sites"]
 
-# Who a payload is from that holds the sum of the sites' payloads.
+# The name that stands for a site in the payload that holds the sum of the sites' payloads.
 SUM = "sum"
 
 
@@ -25,11 +25,10 @@ SUM = "sum"
 class Cohort:
     """What a protection has to hold: how many sites send, how often, and what.
 
-    Attributes:
-        selected: the sites selected in a round, which is the most that a sum has in it.
-        sites: all sites of the run, each of which may open a sum.
-        rounds: of the run.
-        bits: of a quantised value, or ``None`` where nothing is quantised.
+    Attributes: selected: the number of sites selected in a round, which is the most that a sum has
+    in it. sites: the number of all sites of the run, each of which may open a sum. rounds: the
+    number of rounds of the run. bits: the bits of a quantised value, or ``None`` where nothing is
+    quantised.
     """
 
     selected: int
@@ -40,9 +39,10 @@ class Cohort:
 
 @dataclass
 class Sum:
-    """A running sum: the only memory that aggregation needs.
+    """A running sum, which is the only memory that aggregation needs.
 
-    ``content`` is the protection's own, ``header`` that of the payloads added so far.
+    ``content`` is the protection's own; ``header`` is the last payload that was added, for what all
+    of them have in common.
     """
 
     round_number: int
@@ -54,15 +54,16 @@ class Sum:
 
 
 class Protection(Settings):
-    """A protection is its own section of params.yaml.
+    """How a site's numbers are hidden in a sum.
 
-    Sites call :meth:`protect`, the coordinator :meth:`open_sum`, :meth:`add` and :meth:`close`, and
-    whoever may know the sum calls :meth:`reveal`.
+    A protection object is the section ``protection`` of params.yaml. Sites call :meth:`protect`,
+    the coordinator calls :meth:`open_sum`, :meth:`add` and :meth:`close`, and whoever may know the
+    sum calls :meth:`reveal`.
     """
 
-    # From whom a protection hides each site's update, as long as all follow the protocol; nobody is
-    # an answer too. One that says nothing is refused with privacy, and with keys or masks; a
-    # subclass says it for itself.
+    # From whom a protection hides each site's update, as long as all follow the protocol; an empty
+    # set is an answer too. One that says nothing is refused with privacy, and with keys or masks;
+    # a subclass says it for itself.
     hides_updates_from: ClassVar[frozenset[Onlooker] | None] = None
     name: str
     # Whether sites hold a key that the coordinator must not have, so that a site opens the sum.
@@ -74,25 +75,34 @@ class Protection(Settings):
         """Refuse settings that a cohort cannot use.
 
         Raises:
-            ConsiliumError: says which, and what to change.
+            ConsiliumError: it cannot use them; the message says which, and what to change.
         """
 
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
-        """What a key has to be made for, to protect ``length`` numbers from each of a cohort.
+        """What a key has to be made for, to protect ``length`` numbers from each site of a cohort.
 
         Raises:
-            ConsiliumError: there is no room for their sum; or the protection has no key.
+            ConsiliumError: there is no room for their sum, or the protection has no key.
         """
         raise ConsiliumError(f"protection.name={self.name} has no key.")
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
-        """What a run's summary says of it; ``public`` is the context of the sites' key, if any."""
+        """What a run's summary says of the protection, as plain values.
+
+        ``public`` is the context of the sites' key, or ``None`` where there is no key.
+        """
         return {"name": self.name}
 
     def refuse_too_few(
         self, site: str, round_number: int, selected: Sequence[str], responded: Sequence[str]
     ) -> frozenset[str]:
-        """At a site, before it helps to open a sum; where updates are in the clear, nothing.
+        """Check, at a site, that it may help to open a sum; where updates are in the clear it may.
+
+        Args:
+            site: the site that checks.
+            round_number: the round.
+            selected: the sites selected in it, as the site itself works them out.
+            responded: the sites whose updates are said to be in the sum.
 
         Returns:
             The sites whose updates are in the sum, each once.
@@ -104,23 +114,24 @@ class Protection(Settings):
 
     @abstractmethod
     def protect(self, update: CompressedUpdate, key: Any) -> Payload:
-        """The payload that travels, from numbers that are weighted already."""
+        """The payload that travels, from numbers that are already weighted."""
 
     @abstractmethod
     def open_sum(self, length: int, round_number: int, context: Any) -> Sum:
-        """An empty sum of ``length`` numbers."""
+        """An empty sum of ``length`` numbers; ``context`` is what the coordinator adds with."""
 
     @abstractmethod
     def add(self, running: Sum, payload: Payload) -> None:
         """Add a payload to the running sum, in place.
 
         Raises:
-            ConsiliumError: a payload of another scheme, context, round or length, or a damaged one.
+            ConsiliumError: the payload is of another scheme, context, round or length, or is
+                damaged.
         """
 
     @abstractmethod
     def close(self, running: Sum) -> Payload:
-        """The sum as it goes back to the sites.
+        """The payload of the sum, as it goes back to the sites.
 
         Raises:
             ConsiliumError: no payload was added.
@@ -128,21 +139,29 @@ class Protection(Settings):
 
     @abstractmethod
     def reveal(self, total: Payload, key: Any) -> npt.NDArray[np.float64]:
-        """The sum's numbers."""
+        """The numbers of the sum, ``(length,)`` float64.
+
+        Raises:
+            ConsiliumError: the sum is damaged, or cannot be opened with this key.
+        """
 
 
 class HiddenUpdates(Protection):
     """A protection that hides each update in a sum, and so must not open a "sum" of one site.
 
     ``min_sites`` is how many different sites have to be in a sum before a site helps to open it.
-    Each of two sites knows the other's update once it knows their sum, so that two have to be
-    selected for by hand; of three, a site learns the sum of the two others.
+    Each of two sites knows the other's update once it knows their sum, so two have to be chosen by
+    hand; of three sites, each learns the sum of the two others.
     """
 
     min_sites: Annotated[int, Field(ge=2)] = 3
 
     def check(self, cohort: Cohort) -> None:
-        """Refuse rounds in which fewer sites than ``min_sites`` are selected."""
+        """Refuse rounds in which fewer sites than ``min_sites`` are selected.
+
+        Raises:
+            ConsiliumError: fewer are.
+        """
         if cohort.selected < self.min_sites:
             raise ConsiliumError(
                 f"protection.name={self.name} hides an update in a sum of at least "
@@ -152,17 +171,24 @@ class HiddenUpdates(Protection):
             )
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
-        """With how many sites a sum has to have."""
+        """What the summary says, with the number of sites that a sum has to have."""
         return super().report(cohort, public) | {"min_sites": self.min_sites}
 
     def refuse_too_few(
         self, site: str, round_number: int, selected: Sequence[str], responded: Sequence[str]
     ) -> frozenset[str]:
-        """At a site, before it helps to open a sum: is it one of enough sites of this round?
+        """Check, at a site, that a sum is one of enough sites of this round.
 
-        A name counts once, and only if it is one of those ``selected``, which the site works out
-        for itself and does not take from the coordinator. Names are not signed here: whether a
-        payload is that of the site whose name it carries, a site cannot check.
+        A site does so before it helps to open the sum. A name counts once, and only if it is one of
+        those ``selected``, which the site works out for itself and does not take from the
+        coordinator. Names are not signed here: a site cannot check whether a payload is that of the
+        site whose name it carries.
+
+        Args:
+            site: the site that checks.
+            round_number: the round.
+            selected: the sites selected in it.
+            responded: the names that are said to be in the sum.
 
         Returns:
             The different sites in the sum.
@@ -200,7 +226,7 @@ def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> N
     """Refuse a payload that does not belong to a sum.
 
     Raises:
-        ConsiliumError: names every difference.
+        ConsiliumError: it does not; the message names every difference.
     """
     expected = {
         "scheme": scheme,
@@ -218,7 +244,7 @@ def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> N
 
 
 def count(running: Sum, payload: Payload) -> None:
-    """Count a payload whose body was added, with what it has in the clear."""
+    """Count a payload whose body was added: its weight, its scalars and its header."""
     running.weight += payload.weight
     for name, value in payload.scalars.items():
         running.scalars[name] = running.scalars.get(name, 0.0) + value
@@ -226,7 +252,7 @@ def count(running: Sum, payload: Payload) -> None:
 
 
 def closed(running: Sum, body: npt.NDArray[np.uint8], **changes: Any) -> Payload:
-    """The payload of a sum.
+    """The payload of a sum with this ``body``; ``changes`` replace other fields of its header.
 
     Raises:
         ConsiliumError: no payload was added.

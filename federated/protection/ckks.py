@@ -1,18 +1,19 @@
 """CKKS: encrypted numbers whose decrypted sums are flooded with noise before anybody sees them.
 
-As in MedHE (arXiv 2511.09043), but for additions alone: a number a coefficient instead of a slot,
-and no level for multiplication. Whoever opens a sum adds a discrete Gaussian to it while it is
-encrypted still, wide enough to hide the noise that hides the key; ``flooding.py`` has the bound,
-its source and what it assumes. The parameters follow from it: the smallest ciphertexts in which the
-noise stays below ``precision`` for values. Quantised values are packed, several to a coefficient as
-in packed BFV, so far above the noise that rounding gives their exact sum.
+It is as in MedHE (arXiv 2511.09043), but for additions alone: a number lies in a coefficient
+instead of a slot, and there is no level for multiplication. Whoever opens a sum adds a discrete
+Gaussian to it while it is still encrypted, wide enough to hide the noise that hides the key;
+``flooding.py`` has the bound, its source and what it assumes. The parameters follow from it: the
+smallest ciphertexts in which the noise stays below ``precision`` for values. Quantised values are
+packed, several to a coefficient as in packed BFV, so far above the noise that rounding gives their
+exact sum.
 
 Guarantee: the coordinator learns of all updates what their sums say and nothing else, and cannot
 find the key, with 128 − log2(24) = 123 bits of computational and ``statistical_security`` bits of
 statistical security, under the ring-LWE assumption, while no holder of the sites' common key helps
 it. Sites have to follow the protocol: encrypt with SEAL, flood, and open nothing but sums of this
-round's payloads. So has the coordinator: that what it hands over for opening is such a sum, a site
-cannot check here.
+round's payloads. The coordinator has to follow it too: a site cannot check here that what it is
+given to open is such a sum.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,8 +45,8 @@ from federated.protection.seal import seal_context
 from federated.protection.wide_gaussian import WIDEST, Integers, fresh_source, wide_gaussian
 from federated.update import CompressedUpdate, Payload
 
-# By ring degree: the bits of the prime that SEAL sets aside where there are several, the smallest
-# that it finds.
+# For each ring degree, the bits of the prime that SEAL sets aside where there are several: the
+# smallest prime that it finds.
 SPARE_BITS = {4096: 16, 8192: 17, 16384: 17}
 SMALLEST_PRIME_BITS = 30
 # Quantised values in a coefficient: with 46 bits, floating-point transforms are off by a tenth at
@@ -56,7 +57,7 @@ QUANTISED_BITS = 46
 QUANTISED_ROOM_BITS = 5
 # Standard deviations of the noise that a value needs room for; the sampler's tails end before.
 NOISE_ROOM = 16
-# Of the largest value: that primes are a little smaller than their bits say.
+# Bits of room, because primes are a little smaller than their bits say.
 PRIME_ROOM = 0.05
 # How the noise is put together, so that SEAL's floating-point encoder writes each part exactly.
 FLOOD_RADIX = 2**28
@@ -65,11 +66,14 @@ SCHEME = add_scheme(Scheme("ckks", "CKKS", exact=False))
 
 
 class CKKS(homomorphic.CiphertextSums):
-    """``statistical_security`` is in bits, of all openings of a run together. ``precision`` is the
+    """Encryption by CKKS.
+
+    ``statistical_security`` is in bits, for all openings of a run together. ``precision`` is the
     largest standard deviation that the noise of an opening may have in a summed value, and
-    ``largest`` the largest magnitude of one; for quantised values, whose sums are exact, neither
-    matters. Without ``degree`` and ``coefficient_bits``, the last of which is SEAL's spare prime
-    where there are several, the parameters are those with the smallest payload.
+    ``largest`` the largest magnitude of a summed value; for quantised values, whose sums are exact,
+    neither matters. ``degree`` and ``coefficient_bits`` are set together; the last prime is SEAL's
+    spare one where there are several. Without them the parameters are those with the smallest
+    payload.
     """
 
     name: Literal["ckks"] = "ckks"
@@ -92,10 +96,10 @@ class CKKS(homomorphic.CiphertextSums):
         return self
 
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
-        """The parameters for ``length`` numbers from each of a cohort.
+        """The parameters for ``length`` numbers from each site of a cohort.
 
         Raises:
-            ConsiliumError: no room for their sum and the noise of its openings.
+            ConsiliumError: there is no room for their sum and the noise of its openings.
         """
         degrees = MOST_BITS if self.degree is None else (self.degree,)
         digits = self._digits(cohort)
@@ -121,7 +125,7 @@ class CKKS(homomorphic.CiphertextSums):
         return range(1, max(2, int(QUANTISED_BITS / log2(_base(cohort))) + 1))
 
     def _fitting(self, degree: int, digits: int, length: int, cohort: Cohort) -> Parameters | None:
-        """Parameters of a degree, if there are any: scale and modulus as small as can be."""
+        """Parameters of a degree, if there are any, with scale and modulus as small as can be."""
         packed = max(1, digits)
         coefficients = ceil(length / (degree * packed)) * degree
         flooding = Flooding(
@@ -160,7 +164,7 @@ class CKKS(homomorphic.CiphertextSums):
         )
 
     def protect(self, update: CompressedUpdate, key: SecretContext) -> Payload:
-        """Encrypt the numbers.
+        """The payload with the numbers encrypted.
 
         Raises:
             ConsiliumError: a number is too large for the sum to be decrypted.
@@ -178,10 +182,10 @@ class CKKS(homomorphic.CiphertextSums):
         return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
 
     def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
-        """Flood, decrypt, and round where values are quantised.
+        """The numbers of a sum ``(length,)``: flooded, decrypted, and rounded if quantised.
 
         Raises:
-            ConsiliumError: the sum is of another key, damaged or longer than the key is made for.
+            ConsiliumError: the sum is of another key, damaged, or longer than the key is made for.
         """
         import tenseal.sealapi as seal
 
@@ -199,10 +203,11 @@ class CKKS(homomorphic.CiphertextSums):
 
 
 def flood(parameters: Parameters) -> Callable[[Any], None]:
-    """What adds the noise of an opening to a ciphertext of a sum, in place, before it is decrypted.
+    """A function that adds the noise of an opening to a sum's ciphertext, in place.
 
-    It is added under encryption, modulo q, because there arithmetic is exact: of what is decrypted,
-    all that follows sees the noised value alone. Every call draws anew.
+    It has to be called before the ciphertext is decrypted. The noise is added under encryption,
+    modulo q, because arithmetic is exact there: all that follows decryption sees the noised value
+    alone. Every call draws anew.
 
     Raises:
         ConsiliumError: the parameters say nothing of the noise.
@@ -248,7 +253,8 @@ def largest_sum(parameters: Parameters) -> float:
 def _integers(encoder: Any, numbers: Integers) -> Any:
     """A plaintext whose coefficients are these integers.
 
-    Exact: of integers within 2^30, transforms of up to 2^15 doubles are off by less than 2^-9.
+    It is exact: for integers within 2^30, transforms of up to 2^15 doubles are off by less than
+    2^-9.
     """
     import tenseal.sealapi as seal
 

@@ -9,25 +9,25 @@ nothing of e.
 
 The bound. One opening shows polynomials of n coefficients in all. A fresh symmetric ciphertext of
 SEAL has |e| ≤ 21 in every coefficient (:data:`NOISE_BOUND`), so a sum of K has ‖e‖ ≤ 21·K·√n =: t,
-whoever encrypted what: a static worst case, which no message can change. Discrete Gaussians of
-standard deviation σ whose centres are integers and t apart have the Kullback-Leibler divergence
+whoever encrypted what: this is a static worst case, which no message can change. Discrete Gaussians
+of standard deviation σ whose centres are integers and t apart have the Kullback-Leibler divergence
 t²/(2σ²), and divergences of q openings, each chosen after the last, add up. With
 
     σ = t·√(12·q)·2^(s/2)
 
-that is q·t²/(2σ²) = 2^(−s)/24, the condition under which that paper shows a scheme whose
-encryption has c + log2(24) bits of security to have c bits of computational and s bits of
-statistical security against who sees ciphertexts and q decrypted results (IND-CPA-D).
+that is q·t²/(2σ²) = 2^(−s)/24. This is the condition under which that paper shows that a scheme
+whose encryption has c + log2(24) bits of security has c bits of computational and s bits of
+statistical security against whoever sees ciphertexts and q decrypted results (IND-CPA-D).
 
-What s bits mean. For telling two cases apart, by Pinsker's inequality an advantage of at most
-2^(−s/2)/√48, that is 2^(−22.8) at s = 40: bits of security count squared advantages. For finding
-the key it is hardly any loss: the Rényi divergence of order a is a·2^(−s)/24, so an event of
-probability p without the openings has at most p^(1 − 1/a)·exp(a·2^(−s)/24) with them, for every a >
-1.
+What s bits mean. In telling two cases apart they allow, by Pinsker's inequality, an advantage of at
+most 2^(−s/2)/√48, that is 2^(−22.8) at s = 40: bits of security count squared advantages. In
+finding the key they cost hardly anything: the Rényi divergence of order a is a·2^(−s)/24, so an
+event of probability p without the openings has at most p^(1 − 1/a)·exp(a·2^(−s)/24) with them, for
+every a > 1.
 
 It assumes that encryption alone is secure (128 bits by the table in ``parameters.py``); that every
 ciphertext in the sum was made by SEAL, as sites that follow the protocol do; that each opener draws
-its noise from its own operating system, and that openings are counted: a key opens
+its noise from its own operating system; and that openings are counted: a key opens
 :attr:`Flooding.openings_each` times at each site and no more. A coordinator that hands a site
 something else than a sum of fresh ciphertexts is outside of the bound.
 """
@@ -35,8 +35,8 @@ something else than a sum of fresh ciphertexts is outside of the bound.
 from dataclasses import dataclass
 from math import floor, log2, sqrt
 
-# Of one coefficient of a fresh ciphertext: SEAL draws from a centred binomial of 42 bits or, if it
-# is built so, from a normal distribution with σ = 3.2 cut at six σ.
+# The largest noise in a coefficient of a fresh ciphertext: SEAL draws from a centred binomial of 42
+# bits or, if it is built so, from a normal distribution with σ = 3.2 cut at six σ.
 NOISE_BOUND = 21
 # In bits, of the 128 of encryption alone.
 COMPUTATIONAL_SECURITY = floor(128 - log2(24))
@@ -46,14 +46,11 @@ OPENINGS_A_ROUND = 2
 
 @dataclass(frozen=True)
 class Flooding:
-    """What the noise of openings is measured by; the same for all that a key opens.
+    """What the noise of openings is measured by; it is the same for everything that a key opens.
 
-    Attributes:
-        security: s, statistical security in bits.
-        openers: how many sites hold the key.
-        rounds: how many the key is made for.
-        sites: K, the most ciphertexts in a sum.
-        coefficients: n, of all the polynomials of one opening.
+    Attributes: security: s, statistical security in bits. openers: how many sites hold the key.
+    rounds: how many rounds the key is made for. sites: K, the most ciphertexts in a sum.
+    coefficients: n, in all the polynomials of one opening.
     """
 
     security: int
@@ -64,12 +61,12 @@ class Flooding:
 
     @property
     def openings_each(self) -> int:
-        """How often one site may open with the key."""
+        """The number of times that one site may open with the key."""
         return OPENINGS_A_ROUND * self.rounds
 
     @property
     def openings(self) -> int:
-        """q: how often all sites together may."""
+        """The number q of times that all sites together may open with the key."""
         return self.openings_each * self.openers
 
     @property
@@ -81,5 +78,5 @@ class Flooding:
 
     @property
     def advantage_bits(self) -> float:
-        """−log2 of the largest advantage in telling from all openings which key they are of."""
+        """−log2 of the largest advantage in telling from all openings to which key they belong."""
         return self.security / 2 + log2(48) / 2

@@ -30,7 +30,14 @@ def encrypt(
     slots: Iterable[Callable[[Any], None]],
     key: SecretContext,
 ) -> Payload:
-    """A payload of one ciphertext for each of ``slots``, which fill a plaintext."""
+    """A payload of one ciphertext for each of ``slots``.
+
+    Args:
+        update: the compressed update, for the payload's header.
+        scheme: the protection's name.
+        slots: functions that each fill a plaintext.
+        key: the sites' key.
+    """
     import tenseal.sealapi as seal
 
     parameters = key.public.parameters
@@ -55,7 +62,7 @@ def encrypt(
 
 
 class CiphertextSums(HiddenUpdates):
-    """The coordinator's part of a protection, which is the same for every scheme: adding.
+    """The coordinator's part of a protection, adding, which is the same for every scheme.
 
     It needs the public context alone.
     """
@@ -63,20 +70,24 @@ class CiphertextSums(HiddenUpdates):
     keyed: ClassVar[bool] = True
 
     def check(self, cohort: Cohort) -> None:
-        """Refuse too few sites, and what has no head room even for a single number."""
+        """Refuse too few sites, and settings without head room even for a single number.
+
+        Raises:
+            ConsiliumError: the cohort cannot use the settings.
+        """
         self.parameters(1, cohort)
         super().check(cohort)
 
     @abstractmethod
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
-        """The lattice parameters for ``length`` numbers from each of a cohort.
+        """The lattice parameters for ``length`` numbers from each site of a cohort.
 
         Raises:
-            ConsiliumError: no head room for the sum, or numbers that cannot be added.
+            ConsiliumError: there is no head room for the sum, or the numbers cannot be added.
         """
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
-        """With the key's parameters, and what the noise of openings is made for."""
+        """What the summary says, with the key's parameters and the noise of openings."""
         parameters: Parameters = public.parameters
         said = {"key": public.fingerprint, "parameters": parameters.describe()}
         flooding = parameters.flooding
@@ -99,7 +110,7 @@ class CiphertextSums(HiddenUpdates):
         )
 
     def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
-        """An empty sum under a context."""
+        """An empty sum of ``length`` numbers under a context."""
         return Sum(round_number, length, (context, []))
 
     def add(self, running: Sum, payload: Payload) -> None:
@@ -123,7 +134,11 @@ class CiphertextSums(HiddenUpdates):
         count(running, payload)
 
     def close(self, running: Sum) -> Payload:
-        """The sum's ciphertexts."""
+        """The payload with the sum's ciphertexts.
+
+        Raises:
+            ConsiliumError: no payload was added.
+        """
         return closed(running, save_ciphertexts(running.content[1]))
 
 
@@ -133,13 +148,13 @@ def decrypt(
     read: Callable[[Any], np.ndarray[Any, Any]],
     before: Callable[[Any], None] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """The numbers of a sum, one array a ciphertext by ``read``, cut to the sum's length.
+    """The numbers ``(length,)`` of a sum, read from one ciphertext after the other.
 
     Args:
         total: the sum, still encrypted.
         key: the sites' key.
-        read: a decrypted plaintext's numbers.
-        before: what has to happen to a ciphertext before it may be decrypted.
+        read: maps a decrypted plaintext to its numbers.
+        before: what has to happen to a ciphertext before it may be decrypted, in place.
 
     Raises:
         ConsiliumError: the sum is of another key, longer than the key is made for or damaged, or

@@ -1,14 +1,15 @@
 """Keys of homomorphic encryption: made at a site for one run, and never at the coordinator.
 
 All sites of a run share one secret key. Whoever has it can decrypt every site's payload of that
-run: the coordinator has not, but a site that colludes with the coordinator could read another
-site's update. Where that is not acceptable, use ``secagg_plus``, in which there is no such key.
+run: the coordinator does not have it, but a site that colludes with the coordinator could read
+another site's update. Where that is not acceptable, use ``secagg_plus``, in which there is no such
+key.
 
 A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS``, or ``keys`` in the site's
-home; what the coordinator gets is ``context.json``, parameters and fingerprint. It is erased when
-its run has ended; a run that was stopped goes on with it. No state of a run needs a key that was
-lost, so a run may go on with another one. Beside a key is counted how often this site has opened
-sums with it, since the noise of CKKS is made for so many openings and no more.
+home. The coordinator gets ``context.json``, which has the parameters and the fingerprint. The key
+is erased when its run has ended; a run that was stopped goes on with it. No state of a run needs a
+key that was lost, so a run may go on with another one. Beside a key, this site counts how often it
+has opened sums with it, since the noise of CKKS is made for so many openings and no more.
 """
 
 import os
@@ -33,7 +34,7 @@ OPENINGS_FILE = "openings.json"
 
 @dataclass(frozen=True)
 class PublicContext:
-    """What the coordinator knows: parameters, and which key ciphertexts are of."""
+    """What the coordinator knows: the parameters, and to which key ciphertexts belong."""
 
     parameters: Parameters
     key_id: str
@@ -45,7 +46,7 @@ class PublicContext:
         return sha256(text.encode()).hexdigest()[:32]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The context as plain values."""
         return {
             "parameters": self.parameters.to_json(),
             "key_id": self.key_id,
@@ -54,7 +55,7 @@ class PublicContext:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "PublicContext":
-        """From plain values."""
+        """The context from plain values that :meth:`to_json` gave."""
         return PublicContext(Parameters.from_json(value["parameters"]), value["key_id"])
 
 
@@ -67,22 +68,22 @@ class SecretContext:
 
 
 def keys_root() -> Path:
-    """The folder of all keys, absolute."""
+    """The folder of all keys, as an absolute path."""
     return Path(os.environ.get("CONSILIUM_KEYS") or consilium_home() / "keys").resolve()
 
 
 def site_secrets_folder(experiment: str, run_id: str, site: str) -> Path:
-    """Where a site keeps what is secret in the rounds of one run."""
+    """The folder in which a site keeps what is secret in the rounds of one run."""
     return keys_root() / experiment / "rounds" / run_id / site
 
 
 def run_keys_folder(experiment: str, run_id: str) -> Path:
-    """Where the keys of a run lie."""
+    """The folder in which the keys of a run lie."""
     return keys_root() / experiment / "runs" / run_id
 
 
 def key_folder(experiment: str, run_id: str, parameters: Parameters) -> Path:
-    """Where the key of a run for some parameters lies: a key fits no others."""
+    """The folder of the key of a run for some parameters; a key fits no others."""
     return run_keys_folder(experiment, run_id) / parameters.digest
 
 
@@ -95,7 +96,7 @@ def key_folders(experiment: str) -> list[Path]:
 def erase_keys(experiment: str, run_id: str) -> int:
     """Remove the keys of a run from this site, and return how many there were.
 
-    Overwriting would not reach the copies that file systems and disks keep; who needs more than
+    Overwriting would not reach the copies that file systems and disks keep; whoever needs more than
     that no file is left keeps the folder on an encrypted disk.
     """
     place = run_keys_folder(experiment, run_id)
@@ -108,6 +109,12 @@ def new_key(
     experiment: str, run_id: str, parameters: Parameters, *, replace: bool = False
 ) -> PublicContext:
     """Make the secret key of a run and store it, readable by its owner alone.
+
+    Args:
+        experiment: the experiment's name.
+        run_id: the run's id.
+        parameters: what the key is made for.
+        replace: whether a key that is there already is replaced.
 
     Raises:
         ConsiliumError: there is one already and ``replace`` is not set, or the folder is not
@@ -148,7 +155,7 @@ def new_key(
 
 
 def read_public(folder: Path) -> PublicContext:
-    """The public half of a key.
+    """The public half of the key in a folder.
 
     Raises:
         ConsiliumError: it is missing or damaged.
@@ -166,7 +173,8 @@ def read_secret(experiment: str, run_id: str, expected: PublicContext) -> Secret
     """A site's secret key of a run.
 
     Raises:
-        ConsiliumError: it is missing, readable by others, damaged, or not the one ``expected``.
+        ConsiliumError: the key is missing, readable by others, damaged, or not the one
+            ``expected``.
     """
     import tenseal.sealapi as seal
 
@@ -197,7 +205,7 @@ def read_secret(experiment: str, run_id: str, expected: PublicContext) -> Secret
 
 
 def count_opening(experiment: str, run_id: str, public: PublicContext) -> int:
-    """Enter that this site opens a sum with a key, before it does; return how often it now has.
+    """Count an opening of a sum at this site before it happens; return the number of openings.
 
     Raises:
         ConsiliumError: the noise of the key's openings is made for no more of them.

@@ -35,7 +35,7 @@ from federated.protection.parameters import (
 from federated.protection.seal import plain_modulus, seal_context
 from federated.update import CompressedUpdate, Payload
 
-# The rings that are tried; each with the largest modulus that costs nothing for key switching.
+# The rings that are tried, each with the largest modulus that costs nothing for key switching.
 CANDIDATES: tuple[tuple[int, tuple[int, ...]], ...] = (
     (1024, (27,)),
     (2048, (54,)),
@@ -48,7 +48,11 @@ SCHEME = add_scheme(Scheme("packed_bfv", "BFV", exact=True))
 
 
 class PackedBFV(homomorphic.CiphertextSums):
-    """Without settings, the parameters are those that take the fewest bytes for what is sent."""
+    """Encryption by packed BFV.
+
+    Without ``degree``, ``coefficient_bits`` and ``plain_bits`` the parameters are those that take
+    the fewest bytes for what is sent.
+    """
 
     name: Literal["packed_bfv"] = "packed_bfv"
     degree: int | None = None
@@ -66,11 +70,10 @@ class PackedBFV(homomorphic.CiphertextSums):
         return self
 
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
-        """The parameters for ``length`` quantised values from each of a cohort.
+        """The parameters for ``length`` quantised values from each site of a cohort.
 
         Raises:
-            ConsiliumError: nothing is quantised, or no head room for their sum with the settings
-                given.
+            ConsiliumError: nothing is quantised, or the settings leave no head room for the sum.
         """
         sites, bits = cohort.selected, cohort.bits
         if bits is None:
@@ -119,11 +122,15 @@ class PackedBFV(homomorphic.CiphertextSums):
         )
 
     def protect(self, update: CompressedUpdate, key: SecretContext) -> Payload:
-        """Pack the quantised values and encrypt them."""
+        """The payload with the quantised values packed and encrypted."""
         return homomorphic.encrypt(update, self.name, _plaintexts(update.numbers, key.public), key)
 
     def reveal(self, total: Payload, key: SecretContext) -> npt.NDArray[np.float64]:
-        """Decrypt, and take the digits apart."""
+        """The numbers of a sum ``(length,)``: decrypted, with the digits taken apart.
+
+        Raises:
+            ConsiliumError: the sum is of another key or damaged, or has used up the head room.
+        """
         import tenseal.sealapi as seal
 
         parameters = key.public.parameters
@@ -137,7 +144,7 @@ class PackedBFV(homomorphic.CiphertextSums):
 
 
 def smallest_plain_bits(degree: int, capacity: int) -> int | None:
-    """The fewest bits for which a plaintext modulus with slots is at least ``capacity``."""
+    """The fewest bits of a plaintext modulus with slots that is at least ``capacity``, if any."""
     for bits in range(max(14, degree.bit_length() + 1), LARGEST_PLAIN_BITS + 1):
         if 2**bits >= capacity:
             try:

@@ -1,4 +1,4 @@
-"""Several quantised values in one integer: digits in a base so large that sums of them never carry.
+"""Several quantised values in one integer: digits in a base so large that sums never carry.
 
 Quantised values of b bits lie within ±L, L = 2^(b−1) − 1, so the sum over K sites lies within ±KL.
 In base B = 2KL + 1 with digits within ±KL, v quantised values make one integer Σ_i q_i·B^i, and
@@ -12,7 +12,10 @@ import numpy.typing as npt
 
 
 def pack(quantised: npt.NDArray[np.integer[Any]], base: int, digits: int) -> npt.NDArray[np.int64]:
-    """Slots of ``digits`` quantised values each; the last one is filled up with zeros."""
+    """Slots of ``digits`` quantised values each; the last one is filled up with zeros.
+
+    ``quantised`` is ``(n,)``, and there are ⌈n / digits⌉ slots.
+    """
     slots = -(-len(quantised) // digits)
     padded = np.zeros(slots * digits, np.int64)
     padded[: len(quantised)] = quantised
@@ -22,7 +25,7 @@ def pack(quantised: npt.NDArray[np.integer[Any]], base: int, digits: int) -> npt
 
 
 def unpack(slots: npt.NDArray[np.int64], base: int, digits: int) -> npt.NDArray[np.int64]:
-    """The quantised values of slots, each within ±(base − 1)/2."""
+    """The quantised values ``(slots * digits,)`` of slots, each within ±(base − 1)/2."""
     half = base // 2
     rest = slots
     columns = []

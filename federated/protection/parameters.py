@@ -1,12 +1,12 @@
 """Parameters of the lattice schemes: 128-bit security, head room for the sum, and their choice.
 
 All sites encrypt with the same secret key, and the coordinator only adds. So no parameters for
-multiplication are needed: the coefficient modulus q holds the sum and its noise, no more.
+multiplication are needed: the coefficient modulus q holds the sum and its noise, and no more.
 
 Head room. BFV decrypts exactly while the noise of the sum stays below q/2t. A fresh symmetric
-ciphertext has noise of at most 21 a coefficient and rounding adds one half; so K of them are
-decrypted exactly, for certain, where log2 q ≥ log2 t + log2 K + log2(2 · 21.5). CKKS needs room for
-the noise that openers add instead, see ``ckks.py``.
+ciphertext has noise of at most 21 in a coefficient, and rounding adds one half; so K of them are
+decrypted exactly, for certain, where log2 q ≥ log2 t + log2 K + log2(2 · 21.5). CKKS instead needs
+room for the noise that openers add; see ``ckks.py``.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Scheme:
     """A lattice scheme of SEAL, as a protection uses it.
 
     Args:
-        name: the protection's.
+        name: the protection's name.
         seal_type: the name of SEAL's type.
         exact: whether plaintexts are integers below a modulus, and a sum is decrypted exactly until
             its noise budget is used up, as in BFV; in CKKS they are scaled, and noise remains.
@@ -44,27 +44,27 @@ class Scheme:
 
     @property
     def plain_word(self) -> str:
-        """What ``plain_bits`` are the bits of."""
+        """The word for what ``plain_bits`` are the bits of."""
         return "plain" if self.exact else "scale"
 
 
-# By name; a protection adds its own.
+# The schemes by their names; a protection adds its own.
 SCHEMES: dict[str, Scheme] = {}
 
 
 def add_scheme(scheme: Scheme) -> Scheme:
-    """Let keys of a scheme be read; returns it."""
+    """Let keys of a scheme be read, and return the scheme."""
     SCHEMES[scheme.name] = scheme
     return scheme
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What fixes a ciphertext's form, known to everyone.
+    """What fixes the form of a ciphertext, known to everyone.
 
-    ``plain_bits`` is that of BFV's plaintext modulus or of CKKS' scale. ``base`` and ``digits`` say
-    how several quantised values share a slot of packed BFV or a coefficient of CKKS; where nothing
-    is quantised they are 0 and 1. ``flooding`` is what openers of CKKS add.
+    ``plain_bits`` are the bits of BFV's plaintext modulus or of CKKS' scale. ``base`` and
+    ``digits`` say how several quantised values share a slot of packed BFV or a coefficient of CKKS;
+    where nothing is quantised they are 0 and 1. ``flooding`` is what openers of CKKS add.
     """
 
     scheme: Scheme
@@ -97,7 +97,7 @@ class Parameters:
         return sum(self.data_bits)
 
     def bits_for_sum(self, sites: int) -> float:
-        """log2 of the modulus with which the sum over ``sites`` is decrypted for certain."""
+        """log2 of a modulus with which the sum over ``sites`` is decrypted for certain."""
         return self.plain_bits + log2(sites) + NOISE_BITS
 
     def ciphertexts(self, length: int) -> int:
@@ -105,30 +105,30 @@ class Parameters:
         return ceil(length / self.numbers_a_ciphertext)
 
     def bytes_for(self, length: int) -> int:
-        """About how many bytes ``length`` numbers take, seed-compressed."""
+        """About how many bytes ``length`` numbers take in seed-compressed ciphertexts."""
         slot = sum(min(8, (bits + 7) / 8) for bits in self.data_bits)
         return round(self.ciphertexts(length) * self.degree * slot)
 
     @property
     def largest_bytes(self) -> int:
-        """The most bytes that a ciphertext takes, uncompressed and with all that is beside it."""
+        """The most bytes that a ciphertext takes, uncompressed and with everything beside it."""
         return 2 * len(self.data_bits) * self.degree * 8 + 1024
 
     def describe(self) -> str:
-        """In one line, as it stands in headers and messages."""
+        """The parameters in one line, as it stands in headers and messages."""
         primes = "+".join(map(str, self.coefficient_bits))
         line = f"degree {self.degree}, coefficients {primes} bits, "
         line += f"{self.scheme.plain_word} {self.plain_bits} bits"
         return line + (f", {self.digits} a slot in base {self.base}" if self.base else "")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The parameters as plain values."""
         plain = {"scheme": self.scheme.name, "coefficient_bits": list(self.coefficient_bits)}
         return asdict(self) | plain
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Parameters":
-        """From plain values.
+        """The parameters from plain values that :meth:`to_json` gave.
 
         Raises:
             ValueError: they are of a scheme that no protection has.
@@ -153,10 +153,10 @@ class Parameters:
 
 
 def check_security(degree: int, coefficient_bits: tuple[int, ...]) -> None:
-    """Refuse what has less than 128-bit security, or SEAL cannot make.
+    """Refuse what has less than 128-bit security, or what SEAL cannot make.
 
     Raises:
-        ValueError: says which bound is broken and what would be allowed.
+        ValueError: a bound is broken; the message says which, and what would be allowed.
     """
     if not coefficient_bits:
         raise ValueError(f"coefficient_bits are one or more primes of at most {PRIME_BITS} bits")
@@ -179,7 +179,7 @@ def check_head_room(parameters: Parameters, sites: int) -> None:
     """Refuse parameters with which the sum over all sites might not be decrypted.
 
     Raises:
-        ConsiliumError: says how much is missing and what to change.
+        ConsiliumError: the message says how much is missing and what to change.
     """
     needed = parameters.bits_for_sum(sites)
     if needed > parameters.modulus_bits:

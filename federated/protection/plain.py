@@ -1,6 +1,7 @@
 """No protection: the coordinator sees every site's update.
 
-It guarantees nothing about privacy; it is the baseline that the other protections are held to.
+It guarantees nothing about privacy; it is the baseline that the other protections are compared
+with.
 """
 
 from typing import Any, ClassVar, Literal
@@ -12,20 +13,20 @@ from federated.errors import ConsiliumError
 from federated.protection.base import Onlooker, Protection, Sum, closed, count, refuse_other
 from federated.update import CompressedUpdate, Numbers, Payload
 
-# By encoding: the form of a number in a body. Quantised values take the smallest integers that hold
-# them.
+# The form of a number in a body, for each encoding. Quantised values take the smallest integers
+# that hold them.
 FORMS = {"float32": "<f4", "int8": "<i1", "int16": "<i2", "int32": "<i4"}
 
 
 class Plain(Protection):
-    """Numbers in the clear: four bytes a value, or one or two where it is quantised."""
+    """Numbers in the clear: four bytes for a value, or one or two where it is quantised."""
 
     name: Literal["plain"] = "plain"
 
     hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset()
 
     def protect(self, update: CompressedUpdate, key: Any = None) -> Payload:
-        """The numbers as they are."""
+        """The payload with the numbers as they are."""
         encoding, body = encode_numbers(update.numbers)
         return Payload(
             update.site,
@@ -41,11 +42,15 @@ class Plain(Protection):
         )
 
     def open_sum(self, length: int, round_number: int, context: Any = None) -> Sum:
-        """An empty sum of ``length`` values."""
+        """An empty sum ``(length,)``."""
         return Sum(round_number, length, np.zeros(length, dtype=np.float64))
 
     def add(self, running: Sum, payload: Payload) -> None:
-        """Add a payload's numbers at their positions, in place."""
+        """Add a payload's numbers at their positions, in place.
+
+        Raises:
+            ConsiliumError: the payload is of another scheme, round or length, or damaged.
+        """
         refuse_other(running, payload, self.name, "")
         numbers = decode_numbers(payload)
         if payload.positions is None:
@@ -55,7 +60,11 @@ class Plain(Protection):
         count(running, payload)
 
     def close(self, running: Sum) -> Payload:
-        """The sum; where sites chose positions, only what at least one of them sent."""
+        """The payload of the sum; where sites chose positions, only what at least one of them sent.
+
+        Raises:
+            ConsiliumError: no payload was added.
+        """
         whole, first, positions = running.content, running.header, None
         if first is not None and first.positions is not None:
             positions = np.flatnonzero(whole)
@@ -65,7 +74,11 @@ class Plain(Protection):
         return closed(running, body, encoding=encoding, positions=positions)
 
     def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:
-        """The sum's numbers, zero where nobody sent one."""
+        """The numbers of the sum ``(length,)``, zero where nobody sent one.
+
+        Raises:
+            ConsiliumError: the sum is damaged.
+        """
         numbers = decode_numbers(total).astype(np.float64)
         if total.positions is None:
             return numbers
@@ -75,7 +88,7 @@ class Plain(Protection):
 
 
 def encode_numbers(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.NDArray[np.uint8]]:
-    """The form of numbers in a body, and the body."""
+    """The encoding of numbers ``(n,)`` in a body, and the body as uint8."""
     encoding = "float32"
     if np.issubdtype(numbers.dtype, np.integer):
         most = int(np.abs(numbers).max(initial=0))
@@ -84,11 +97,11 @@ def encode_numbers(numbers: Numbers | npt.NDArray[np.int64]) -> tuple[str, npt.N
 
 
 def decode_numbers(payload: Payload) -> npt.NDArray[Any]:
-    """The numbers of a payload in the clear.
+    """The numbers ``(n,)`` of a payload in the clear.
 
     Raises:
-        ConsiliumError: an encoding that is not known, or not as many finite numbers as its header
-            and its positions say.
+        ConsiliumError: the encoding is not known, or the body does not hold as many finite numbers
+            as the header and the positions say.
     """
     if payload.encoding not in FORMS:
         raise ConsiliumError(

@@ -1,7 +1,7 @@
 """SEAL through ``tenseal.sealapi``: contexts, and ciphertexts as bytes.
 
-The low-level interface is used because it alone writes seed-compressed ciphertexts: of a fresh
-symmetric ciphertext, half is the expansion of a seed, so only the seed is written.
+The low-level interface is used because it alone writes seed-compressed ciphertexts: half of a fresh
+symmetric ciphertext is the expansion of a seed, so only the seed is written.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ SCRATCH = next((path for path in (Path("/dev/shm"),) if path.is_dir()), None)  #
 
 @lru_cache(maxsize=8)
 def seal_context(parameters: Parameters) -> Any:
-    """SEAL's context: parameters without any key.
+    """SEAL's context, which holds parameters without any key.
 
     Raises:
         ConsiliumError: SEAL does not accept the parameters.
@@ -54,14 +54,14 @@ def seal_context(parameters: Parameters) -> Any:
 
 
 def plain_modulus(degree: int, bits: int) -> Any:
-    """The largest prime of ``bits`` bits with which BFV has a slot a coefficient."""
+    """The largest prime of ``bits`` bits with which BFV has a slot for each coefficient."""
     import tenseal.sealapi as seal
 
     return seal.PlainModulus.Batching(degree, bits)
 
 
 def through_file(write: Callable[[str], None]) -> bytes:
-    """What ``write`` writes to the path it is given."""
+    """The bytes that ``write`` writes to the path that it is given."""
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
         path = Path(folder) / "value"
         write(str(path))
@@ -69,7 +69,7 @@ def through_file(write: Callable[[str], None]) -> bytes:
 
 
 def join(parts: list[bytes]) -> Body:
-    """Ciphertexts one after the other, behind their number and lengths, four bytes each."""
+    """Ciphertexts one after the other, after their number and lengths, four bytes each."""
     lengths = np.array([len(parts), *map(len, parts)], "<u4").tobytes()
     return np.frombuffer(b"".join([lengths, *parts]), np.uint8)
 
@@ -78,7 +78,7 @@ def split(body: Body, expected: int) -> list[bytes]:
     """The ciphertexts of a body written by :func:`join`.
 
     Raises:
-        ValueError: the body is cut short, or holds another number of ciphertexts.
+        ValueError: the body is cut short, or holds another number of ciphertexts than ``expected``.
     """
     count = int.from_bytes(body[:4].tobytes(), "little")
     if count != expected:
@@ -94,10 +94,11 @@ def load_ciphertexts(context: Any, body: Body, expected: int, most: int) -> list
     """The ciphertexts of a body.
 
     Args:
-        context: SEAL's.
-        body: as :func:`join` made it.
+        context: SEAL's context.
+        body: the bytes that :func:`join` made.
         expected: how many ciphertexts it has to hold.
-        most: bytes that one may take unpacked; looked at before memory is taken.
+        most: the most bytes that a ciphertext may take unpacked; this is checked before memory is
+            taken.
 
     Raises:
         ValueError: the body is damaged, or SEAL finds a ciphertext that is not of this context.
@@ -121,5 +122,5 @@ def load_ciphertexts(context: Any, body: Body, expected: int, most: int) -> list
 
 
 def save_ciphertexts(ciphertexts: list[Any]) -> Body:
-    """A body of ciphertexts."""
+    """A body with ciphertexts, as :func:`join` makes it."""
     return join([through_file(ciphertext.save) for ciphertext in ciphertexts])

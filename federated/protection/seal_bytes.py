@@ -1,9 +1,9 @@
 """SEAL's serialised objects, unpacked within bounds before SEAL reads them.
 
 SEAL writes a header of 16 bytes, the last eight of which are the object's length, and content that
-it compresses by zlib or Zstandard. It unpacks the whole of it before it looks at a size, so that
-some kilobytes that unpack to gigabytes would fill a site's memory. Here the content is unpacked
-first, no further than an object of the parameters can be, and handed to SEAL uncompressed.
+it compresses by zlib or Zstandard. It unpacks all of it before it looks at a size, so that some
+kilobytes that unpack to gigabytes would fill a site's memory. Here the content is unpacked first,
+no further than an object of the parameters can be, and is handed to SEAL uncompressed.
 """
 
 import struct
@@ -20,11 +20,11 @@ def unpacked(raw: bytes, most: int) -> bytes:
     """A serialised object without its compression.
 
     Args:
-        raw: as SEAL wrote it.
-        most: bytes that the content may have.
+        raw: the object as SEAL wrote it.
+        most: the most bytes that the content may have.
 
     Raises:
-        ValueError: it is not of SEAL, cut short, or larger than ``most``.
+        ValueError: the object is not SEAL's, is cut short, or is larger than ``most``.
     """
     if len(raw) < HEADER.size:
         raise ValueError("it is cut short")

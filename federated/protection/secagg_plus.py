@@ -1,7 +1,7 @@
 """SecAgg+: masked values whose sum is exact, and of which the coordinator learns the sum alone.
 
-The settings of ``protection.name=secagg_plus`` and what happens to numbers; ``secagg/`` has the
-protocol, and who learns what under which assumptions.
+This module has the settings of ``protection.name=secagg_plus`` and what happens to numbers;
+``secagg/`` has the protocol, and who learns what under which assumptions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,11 +50,13 @@ class Masking:
 
 
 class SecAggPlus(HiddenUpdates):
-    """At most the share ``dropout`` of the sites selected drops out of a round, and at most
-    ``corrupted`` tell the coordinator what they get. From these follow the ``neighbours`` a site
-    masks with and the ``threshold`` of those who hold its shares, the neighbours and itself, that
-    have to stay to the end; either may be given, and is refused where it is too small for the
-    shares.
+    """Masking by SecAgg+.
+
+    At most the share ``dropout`` of the sites selected drops out of a round, and at most the share
+    ``corrupted`` of them tell the coordinator what they get. Two numbers follow from these: with
+    how many ``neighbours`` a site masks, and the ``threshold``, which is how many holders of its
+    shares, the neighbours and itself, have to stay to the end. Either may be given, and is refused
+    where it is too small for the shares.
     """
 
     name: Literal["secagg_plus"] = "secagg_plus"
@@ -67,7 +69,11 @@ class SecAggPlus(HiddenUpdates):
     masked: ClassVar[bool] = True
 
     def check(self, cohort: Cohort) -> None:
-        """Refuse a graph that the cohort cannot have, and updates that are not quantised."""
+        """Refuse a graph that the cohort cannot have, and updates that are not quantised.
+
+        Raises:
+            ConsiliumError: the cohort cannot use the settings.
+        """
         if cohort.bits is None:
             raise ConsiliumError(
                 "protection.name=secagg_plus adds integers, so it needs quantised updates: set "
@@ -77,7 +83,7 @@ class SecAggPlus(HiddenUpdates):
         self.graph(cohort.selected)
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
-        """With the graph, and for how many dropouts and colluding sites it is made."""
+        """What the summary says, with the graph and the shares of sites that it is made for."""
         graph = self.graph(cohort.selected)
         return super().report(cohort, public) | {
             "neighbours": graph.neighbours,
@@ -91,7 +97,7 @@ class SecAggPlus(HiddenUpdates):
         """The degree and the threshold where ``sites`` are selected.
 
         Raises:
-            ConsiliumError: there is none that does what it has to; says why, and what to change.
+            ConsiliumError: no graph does what it has to; the message says why, and what to change.
         """
         if sites < 2:
             raise ConsiliumError(
@@ -128,35 +134,38 @@ class SecAggPlus(HiddenUpdates):
         )
 
     def holders(self, sites: int) -> int:
-        """How many hold shares of a site's keys: its neighbours and itself."""
+        """The number of those who hold shares of a site's keys: its neighbours and itself."""
         return self.graph(sites).neighbours + 1
 
     def needed(self, sites: int) -> int:
-        """The threshold, where ``sites`` are selected."""
+        """The threshold where ``sites`` are selected."""
         return self.graph(sites).threshold
 
     def begin(
         self, run: str, number: int, advertised: Sequence[str], selected: int, seed: int, bits: int
     ) -> Round:
-        """What all parties know of a round in which ``advertised`` of the sites ``selected`` are
-        left.
+        """What all parties know of a round, of whose sites those that ``advertised`` are left.
 
         Words are as long as the sum of all quantised values needs, so that it never wraps round.
 
         Args:
             run: the run's id.
-            number: the round's.
+            number: the number of the round.
             advertised: the sites that have advertised keys.
             selected: how many were selected.
             seed: what the graph is drawn from.
-            bits: of a quantised value.
+            bits: the bits of a quantised value.
         """
         graph = draw_graph(advertised, self.holders(selected) - 1, seed, number)
         word = smallest_word(selected * largest_quantised(bits))
         return Round(run, number, graph, self.needed(selected), word)
 
     def protect(self, update: CompressedUpdate, key: Masking) -> Payload:
-        """Mask the quantised values."""
+        """The payload with the quantised values masked.
+
+        Raises:
+            ConsiliumError: fewer of the site's holders than the threshold have exchanged keys.
+        """
         round_, quantised = key.round_, update.numbers.astype(np.int32, copy=False)
         masked = mask_update(quantised, key.secrets, key.advertised, key.sharing, round_)
         return Payload(
@@ -172,11 +181,15 @@ class SecAggPlus(HiddenUpdates):
         )
 
     def open_sum(self, length: int, round_number: int, context: Round) -> Sum:
-        """An empty sum modulo 2^b."""
+        """An empty sum of ``length`` words modulo 2^b."""
         return Sum(round_number, length, (context, np.zeros(length, WORDS[context.bits])))
 
     def add(self, running: Sum, payload: Payload) -> None:
-        """Add a payload's words modulo 2^b, in place."""
+        """Add a payload's words modulo 2^b, in place.
+
+        Raises:
+            ConsiliumError: the payload is of another scheme, round or length, or damaged.
+        """
         round_, words = running.content
         refuse_other(running, payload, self.name, round_.fingerprint)
         if len(payload.body) != words.nbytes:
@@ -188,9 +201,17 @@ class SecAggPlus(HiddenUpdates):
         count(running, payload)
 
     def close(self, running: Sum) -> Payload:
-        """The sum, still masked."""
+        """The payload of the sum, still masked.
+
+        Raises:
+            ConsiliumError: no payload was added.
+        """
         return closed(running, running.content[1].view(np.uint8))
 
     def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:
-        """The numbers of a sum that was unmasked."""
+        """The numbers ``(length,)`` of a sum that was unmasked.
+
+        Raises:
+            ConsiliumError: the sum is damaged.
+        """
         return decode_numbers(total).astype(np.float64)

@@ -29,13 +29,13 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 Integers = npt.NDArray[np.int64]
-# So many random bytes.
+# Gives as many random bytes as it is asked for.
 Source = Callable[[int], bytes]
 
 BASE = 1024
 LARGEST_RADIX = BASE // 4
 TAIL = 13.5
-# Of a number in all: its parts and sums of them stay within 64 bits.
+# The largest standard deviation of a number: its parts and sums of them stay within 64 bits.
 WIDEST = 2.0**54
 BITS = 128
 # Fixed-point digits while the table is made, of which 64 are lost to rounding at the most.
@@ -43,16 +43,21 @@ WORKING = BITS + 64
 
 
 def fresh_source() -> Source:
-    """AES-256 in counter mode under a key of the operating system's randomness, used once."""
+    """A source of random bytes: AES-256 in counter mode, under a key that is used once.
+
+    The key is from the operating system's randomness.
+    """
     stream = Cipher(AES(os.urandom(32)), CTR(bytes(16))).encryptor()
     return lambda count: stream.update(bytes(count))
 
 
 def wide_gaussian(sigma: float, count: int, source: Source) -> Integers:
-    """``count`` integers of a discrete Gaussian at least ``sigma`` wide, and hardly wider.
+    """Draw ``count`` integers of a discrete Gaussian at least ``sigma`` wide, and hardly wider.
 
     Args:
-        sigma: standard deviation, at most :data:`WIDEST`; below :data:`BASE` it is :data:`BASE`.
+        sigma: the standard deviation, at most :data:`WIDEST`; where it is below :data:`BASE`,
+            :data:`BASE` is taken.
+        count: how many integers.
         source: gives random bytes.
 
     Raises:
@@ -66,7 +71,11 @@ def wide_gaussian(sigma: float, count: int, source: Source) -> Integers:
 
 
 def width(sigma: float) -> float:
-    """The standard deviation that :func:`wide_gaussian` draws with where ``sigma`` is asked for."""
+    """The standard deviation that :func:`wide_gaussian` draws with if it is asked for ``sigma``.
+
+    Raises:
+        ValueError: ``sigma`` is too wide for 64-bit integers.
+    """
     radix, parts = _radix(sigma)
     return _width(radix, parts)
 
@@ -105,7 +114,7 @@ def _base_gaussian(count: int, source: Source) -> Integers:
 
 @lru_cache(maxsize=1)
 def _table() -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """The largest integer, and of the distribution function up to all but it the 64-bit halves."""
+    """The largest integer, and the distribution function up to all but it, as two 64-bit halves."""
     end, one = ceil(TAIL * BASE), 1 << WORKING
     with localcontext() as context:
         context.prec = 80

@@ -1,4 +1,4 @@
-"""The state that a round starts from: the first one, and the next from a round's sum."""
+"""The state that a round starts from: the first state, and the next one from a round's sum."""
 
 from typing import Any
 
@@ -11,15 +11,19 @@ from federated.training.loop import has_batch_norm
 from federated.training.optimization import expected_change, local_work
 from federated.update import Arrays, Layout, Payload, RoundState
 
-# How many standard deviations of privacy noise a range of quantisation holds from the start.
+# From the start, a range of quantisation holds this many standard deviations of privacy noise.
 NOISE_ROOM = 4.0
 
 
 def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
-    """What round 1 starts from, with the model's weights, and what the server keeps to itself.
+    """The state that round 1 starts from, with the model's weights, and what the server keeps.
+
+    Returns:
+        The state with round number 0, and the arrays that the server keeps to itself.
 
     Raises:
-        ConsiliumError: there can be no such round, as with a grid with too few bits for its noise.
+        ConsiliumError: there can be no such round, as with a grid that has too few bits for its
+            noise.
     """
     experiment, training = run.experiment, run.experiment.training
     layout = Layout.of(model, experiment.strategy.personal(model))
@@ -42,14 +46,17 @@ def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
 def next_state(
     context: RoundContext, memory: Arrays, total: Payload, key: Any, who: Participation
 ) -> tuple[RoundState, Arrays]:
-    """The state after a round, and what the server keeps to itself.
+    """The state after a round, and the arrays that the server keeps to itself.
 
     Args:
         context: the round.
-        memory: what the server kept to itself of the round before.
+        memory: what the server kept to itself from the round before.
         total: the sum of what the sites sent.
         key: what opens the sum, where its protection has a key.
-        who: the sites whose payloads are in the sum.
+        who: the sites whose payloads are in the sum, with their weights and their work.
+
+    Raises:
+        ConsiliumError: the protection cannot open the sum.
     """
     experiment, state = context.experiment, context.state
     protection: Protection = experiment.protection

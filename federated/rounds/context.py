@@ -1,4 +1,7 @@
-"""What everyone knows of a run and of a round before it begins, in one value, read once a stage."""
+"""What everyone knows of a run and of a round before it begins, as one value.
+
+A stage reads it once.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,17 +23,24 @@ from federated.update import Flags, Layout, RoundState
 
 
 def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
-    """The lengths of the tensors in the vector that sites send: the shared ones, once or more."""
+    """The lengths of the tensors in the vector that sites send ``(parts * shared,)``, in order.
+
+    They are those of the shared tensors, once for each part that the strategy sends.
+    """
     return layout.shared_groups * len(experiment.strategy.sent_sizes(0.0))
 
 
 def sent_length(experiment: Experiment, layout: Layout) -> int:
-    """How many numbers a site sends."""
+    """How many numbers a site sends; with ``top_k`` and ``ema`` this is only about as many."""
     return experiment.compression.count(sum(sent_groups(experiment, layout)))
 
 
 def sum_length(experiment: Experiment, layout: Layout) -> int:
-    """How many numbers a round's sum has."""
+    """How many numbers a round's sum has.
+
+    They are as many as a site sends where all sites send the same positions, and otherwise the
+    whole vector's.
+    """
     if experiment.compression.same_positions:
         return sent_length(experiment, layout)
     return sum(sent_groups(experiment, layout))
@@ -44,9 +54,9 @@ class RunContext:
         run_id: the run's name.
         experiment: its resolved configuration.
         counts: how many cases each site has.
-        sites: those that take part, in order.
-        planned: by site, what it releases in a round, before the schedule of the noise; empty
-            without privacy.
+        sites: the sites that take part, in order.
+        planned: for each site, what it releases in a round before the schedule of the noise is
+            applied; empty without privacy.
     """
 
     run_id: str
@@ -60,7 +70,7 @@ class RunContext:
         return select_sites(self.experiment, self.sites, round_number)
 
     def participation(self, responded: Sequence[str]) -> Participation:
-        """The weights and the work of the sites that responded."""
+        """The weights and the work of the sites that responded, and their share of all cases."""
         return participation(self.experiment, self.counts, self.sites, responded)
 
     def release(self, site: str, round_number: int) -> Release:
@@ -71,7 +81,10 @@ class RunContext:
 
     @property
     def largest_noise(self) -> float:
-        """The largest standard deviation of the noise in a value of any site's update."""
+        """The largest standard deviation of the noise in a value of any site's update.
+
+        It is 0 without privacy.
+        """
         privacy = self.experiment.privacy
         if not isinstance(privacy, Private):
             return 0.0
@@ -79,9 +92,9 @@ class RunContext:
         return max(noises) * max(privacy.noise_schedule)
 
     def grid(self, layout: Layout) -> NoisyGrid | None:
-        """The grid that sites round what they send to, and add their noise on.
+        """The grid to which sites round what they send, and on which they add their noise.
 
-        ``None`` where a privacy does not do so.
+        It is ``None`` where a privacy does not do so.
 
         Raises:
             ConsiliumError: there are too few bits for this much noise.
@@ -96,10 +109,10 @@ class RunContext:
         return privacy.grid(self.planned[self.sites[0]], selected, bits, length)
 
     def refuse_too_little_noise(self, responded: int) -> None:
-        """At a site, before it helps to open a sum of ``responded`` sites.
+        """Check, at a site, that it may help to open a sum of ``responded`` sites.
 
         Raises:
-            ConsiliumError: more have dropped out than its privacy allows.
+            ConsiliumError: more sites have dropped out than the site's privacy allows.
         """
         selected = self.experiment.sites.selected_of(len(self.sites))
         self.experiment.privacy.refuse_too_little_noise(selected, responded)
@@ -124,12 +137,12 @@ class RoundContext:
 
     @cached_property
     def grid(self) -> NoisyGrid | None:
-        """See :meth:`RunContext.grid`."""
+        """The grid of the round's sums; see :meth:`RunContext.grid`."""
         return self.run.grid(self.state.layout)
 
     @property
     def sent_groups(self) -> tuple[int, ...]:
-        """The lengths of the tensors in the vector that sites send."""
+        """The lengths of the tensors in the vector that sites send, in order."""
         return sent_groups(self.experiment, self.state.layout)
 
     @property
@@ -139,7 +152,7 @@ class RoundContext:
 
     @cached_property
     def compression_context(self) -> CompressionContext:
-        """What a compression is told: it follows from the state, without any message."""
+        """What a compression is told; it follows from the state, without any message."""
         return CompressionContext(
             self.experiment.seed,
             self.round_number,
@@ -159,9 +172,10 @@ class RoundContext:
         return after / now if number < rounds else 1.0
 
     def trained_values(self, model: nn.Module) -> Flags | None:
-        """Which of the model's values local training may move; ``None`` where it may move all.
+        """Which of the model's values ``(size,)`` local training may move; ``None`` for all.
 
-        Those that are sent, personal ones, and statistics, which training does not choose.
+        These are the values that are sent, personal ones, and statistics, which training does not
+        choose.
         """
         positions = self.experiment.compression.trained(self.compression_context)
         if positions is None:

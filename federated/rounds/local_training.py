@@ -24,17 +24,17 @@ from federated.training.optimization import local_work
 from federated.training.rule import LocalData, LocalPass, LocalRule, LocalWork
 from federated.update import Arrays, Flags, ModelUpdate, Scalars, Vector
 
-# In a site's memory, its clipping norm, where that is its own and changes.
+# The name, in a site's memory, of its clipping norm, where that is its own and changes.
 CLIP = "clipping norm"
 
-# Trains a model for a pass; it is given the pass, its rule, and its number, which is ``None`` for
-# the last one of the round, the one that is sent.
+# Trains a model for a pass. It is given the pass, its rule and its number; that is ``None`` for the
+# last pass of the round, whose result is sent.
 TrainPass = Callable[[LocalPass, LocalRule, int | None], LocalResult]
 
 
 @dataclass(frozen=True)
 class PrivateRound:
-    """What makes a site's round private, once it is entered in the ledger."""
+    """What makes a site's round private, once the round is entered in the ledger."""
 
     privacy: Private
     release: Release
@@ -42,7 +42,7 @@ class PrivateRound:
     random: SecretRandom
 
     def make_gradients(self, cases: Cases) -> MakeGradients | None:
-        """What local training on these cases computes its gradients with, if not as usual."""
+        """What makes the private gradients of training on these cases; ``None`` for the usual."""
         if self.privacy.unit != "record":
             return None
         return partial(
@@ -54,7 +54,10 @@ class PrivateRound:
         )
 
     def protect_update(self, update: Vector) -> tuple[Vector, Scalars]:
-        """What the site sends instead of its update, and ``ModelUpdate.scalars``."""
+        """What the site sends instead of its update, and its ``ModelUpdate.scalars``.
+
+        The update and what replaces it are ``(parts * shared,)``.
+        """
         return self.privacy.protect_update(update, self.release, self.clip, self.random)
 
 
@@ -62,7 +65,7 @@ class PrivateRound:
 class LocalTask:
     """What a site trains with: its cases, the network and its loss.
 
-    ``styles`` reads those of the other sites, for a strategy that looks at them.
+    ``styles`` reads the styles of the other sites, for a strategy that looks at them.
     """
 
     experiment: Experiment
@@ -73,7 +76,7 @@ class LocalTask:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device that the network is on."""
         return next(self.model.parameters()).device
 
     @property
@@ -83,7 +86,7 @@ class LocalTask:
         return local_work(len(self.cases), self.experiment.training, batch_norm)
 
     def local_data(self, start: SiteStart) -> LocalData:
-        """The site's training cases, as a strategy looks at them."""
+        """The site's training cases in the form in which a strategy looks at them."""
         training = self.experiment.training
         generator = torch_generator(
             self.experiment.seed,
@@ -108,15 +111,18 @@ def run_passes(
     train_pass: TrainPass,
     after_pass: Callable[[LocalRule], None],
 ) -> tuple[LocalResult, list[Vector], list[LocalRule]]:
-    """Train what the strategy says, in order.
+    """Train the passes of a strategy, in order.
 
     Args:
-        model: is trained in place.
+        strategy: the experiment's.
+        start: what the site starts from.
+        model: the network, which is trained in place.
         train_pass: trains it for one pass.
         after_pass: lets a rule look at the trained model.
 
     Returns:
-        How the last pass went, and of every pass the weights that it ended with and its rule.
+        The result of the last pass, and for every pass the weights ``(size,)`` that it ended with
+        and its rule.
     """
     passes = strategy.passes(start)
     ended: list[Vector] = []
@@ -141,15 +147,19 @@ def finished(
     work: LocalWork,
     moves: Flags | None = None,
 ) -> tuple[Vector, Arrays]:
-    """What a site has to send of its passes, and what it keeps for its strategy.
+    """What a site has to send after its passes, and what it keeps for its strategy.
 
     Args:
         strategy: the experiment's.
         start: what the site started from.
-        ended: of every pass, the weights ``(size,)`` that it ended with.
-        rules: of every pass, its rule.
+        ended: for every pass, the weights ``(size,)`` that it ended with.
+        rules: for every pass, its rule.
         work: how much the site trained.
-        moves: the values that the last pass may move, ``None`` for all; others count as unmoved.
+        moves: which values the last pass may move, ``(size,)``, or ``None`` for all; the others
+            count as unmoved.
+
+    Returns:
+        The vector ``(parts * shared,)`` to be sent, and the site's memory for the next round.
     """
     change = ended[-1] - start.weights
     if moves is not None:
@@ -161,19 +171,24 @@ def finished(
 def train_round(
     task: LocalTask, start: SiteStart, moves: Flags | None, private: PrivateRound | None
 ) -> tuple[ModelUpdate, Arrays, float | None]:
-    """A site's round of local training.
+    """Train a site's round, and return what it sends, what it keeps and its loss.
 
-    The update is Δ_k = w_k − w on the shared values, where w are the global weights; where privacy
+    The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where privacy
     protects updates it is protected.
 
     Args:
-        moves: the values that the last pass may move, which is the one that is sent; ``None`` for
+        task: what the site trains with.
+        start: what the site starts from.
+        moves: which values ``(size,)`` the last pass, whose result is sent, may move; ``None`` for
             all.
         private: what makes the round private; ``None`` without privacy, and where the noise is
             added to the quantised values.
 
     Returns:
-        What the site sends, what it keeps, and its loss, ``None`` where that is private.
+        What the site sends, what it keeps, and its loss, which is ``None`` where that is private.
+
+    Raises:
+        ConsiliumError: the loss is no longer finite, or the device does not have the precision.
     """
     experiment, layout = task.experiment, start.layout
     settings, privacy = experiment.training, experiment.privacy

@@ -9,7 +9,7 @@ from federated.strategies.base import Participation
 from federated.training.optimization import local_work
 from federated.training.rule import LocalWork
 
-# The one who trains on all sites' cases where the strategy pools them.
+# The name of the one who trains on all sites' cases, where the strategy pools them.
 POOLED = "pooled"
 
 
@@ -28,7 +28,7 @@ def training_cases(counts: CaseCounts, site: str, sites: Iterable[str]) -> int:
 
 
 def site_weights(counts: CaseCounts | Partition, selected: Sequence[str]) -> dict[str, float]:
-    """n_k / Σn over the selected sites, with n_k the training cases of site k."""
+    """The weight n_k / Σn of each selected site, where n_k is its number of training cases."""
     if list(selected) == [POOLED]:
         return {POOLED: 1.0}
     cases = {site: counts.cases(site, "train") for site in selected}

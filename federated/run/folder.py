@@ -3,7 +3,7 @@
 A round counts as done once its ``round.json`` is there; everything else in its folder can be made
 again. So a run that was killed is resumed by starting the first round without that file.
 
-On one machine the folder also holds what a site writes for itself, as its update before it is
+On one machine the folder also holds what a site writes for itself, such as its update before it is
 protected; so it is open to its owner alone, whatever lies in it.
 """
 
@@ -26,7 +26,7 @@ from federated.errors import ConsiliumError
 from federated.files import make_folders, read_json, write_json
 from federated.settings.names import refuse_name
 
-# What a site keeps between rounds: its strategy's memory, its compression's.
+# What a site keeps between rounds: the memory of its strategy, and that of its compression.
 MemoryKind = Literal["memory", "residual"]
 MessageKind = Literal["advertised", "shares", "inbox", "answer"]
 MESSAGE_KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
@@ -35,53 +35,53 @@ MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run; ``root`` is ``runs/<experiment>/<run id>``."""
+    """The paths of a run; ``root`` is ``runs/<experiment>/<run id>``."""
 
     root: Path
 
     @property
     def run_id(self) -> str:
-        """The folder's own name."""
+        """The run's id, which is the folder's own name."""
         return self.root.name
 
     @property
     def config_path(self) -> Path:
-        """The resolved configuration."""
+        """The file of the resolved configuration."""
         return self.root / "config.json"
 
     @property
     def inputs_path(self) -> Path:
-        """What the run is made from: the data, and which sites take part."""
+        """The file that says what the run is made from: the data, and which sites take part."""
         return self.root / "inputs.json"
 
     @property
     def partition_path(self) -> Path:
-        """How many cases each site has."""
+        """The file that says how many cases each site has."""
         return self.root / "partition.json"
 
     def cases_path(self, site: str) -> Path:
-        """Which cases a site has, for itself alone."""
+        """The file that says which cases a site has, for the site alone."""
         return self.root / "sites" / _checked(site) / "cases.json"
 
     @property
     def own_reports(self) -> Path:
-        """What validation finds in the cases of a private run: for the sites, not to be shared."""
+        """The folder of what validation finds in a private run's cases, for the sites alone."""
         # No site can have that name.
         return self.root / "sites" / ".validation"
 
     @property
     def summary_path(self) -> Path:
-        """The machine-readable result."""
+        """The file of the machine-readable result."""
         return self.root / "summary.json"
 
     @property
     def transfer_path(self) -> Path:
-        """What became of the tensors of pretrained weights, where there are any."""
+        """The file that says what became of the tensors of pretrained weights, if there are any."""
         return self.root / "transfer.json"
 
     @property
     def model_path(self) -> Path:
-        """The final weights."""
+        """The file of the final weights."""
         return self.root / "model.safetensors"
 
     def round_path(self, round_number: int) -> Path:
@@ -89,65 +89,65 @@ class RunFolder:
         return self.root / f"round-{round_number:03d}"
 
     def state_path(self, round_number: int) -> Path:
-        """The state after a round."""
+        """The file of the state after a round."""
         return self.round_path(round_number) / "state.safetensors"
 
     def site_path(self, round_number: int, site: str, kind: str) -> Path:
-        """A site's ``update``, ``compressed``, ``payload`` or ``predictions`` in a round."""
+        """The file of a site's ``update``, ``compressed``, ``payload`` or ``predictions``."""
         return self.round_path(round_number) / f"{_checked(site)}.{kind}.safetensors"
 
     def style_path(self, site: str) -> Path:
-        """The style of a site's images, as all sites know it."""
+        """The file of the style of a site's images, as all sites know it."""
         return self.root / "styles" / f"{_checked(site)}.safetensors"
 
     def sum_path(self, round_number: int) -> Path:
-        """The sum of a round's payloads, as every site gets it."""
+        """The file of the sum of a round's payloads, as every site gets it."""
         return self.round_path(round_number) / "sum.safetensors"
 
     @property
     def privacy_path(self) -> Path:
-        """What each site releases in a round, where there is privacy."""
+        """The file that says what each site releases in a round, where there is privacy."""
         return self.root / "privacy.json"
 
     def ledger_path(self, site: str) -> Path:
-        """What a site's ledger says of this run."""
+        """The file of what a site's ledger says of this run."""
         return self.root / "ledger" / f"{_checked(site)}.json"
 
     def message_path(self, round_number: int, site: str, kind: MessageKind) -> Path:
-        """A small message from a site, or its ``inbox``, in a round."""
+        """The file of a small message from a site, or of its ``inbox``, in a round."""
         return self.round_path(round_number) / f"{_checked(site)}.{kind}.json"
 
     def roster_path(self, round_number: int) -> Path:
-        """What the coordinator tells all sites of a round in which they mask."""
+        """The file of what the coordinator tells all sites of a round in which they mask."""
         return self.round_path(round_number) / "roster.json"
 
     @property
     def context_path(self) -> Path:
-        """What the coordinator knows of the sites' key, where they have one."""
+        """The file of what the coordinator knows of the sites' key, where they have one."""
         return self.root / "context.json"
 
     def server_path(self, round_number: int) -> Path:
-        """What the server keeps to itself after a round."""
+        """The file of what the server keeps to itself after a round."""
         return self.round_path(round_number) / "server.safetensors"
 
     def memory_path(self, round_number: int, site: str, kind: MemoryKind = "memory") -> Path:
-        """What a site keeps to itself after a round, for its strategy or its compression."""
+        """The file of what a site keeps after a round, for its strategy or its compression."""
         name = f"round-{round_number:03d}.{kind}.safetensors"
         return self.root / "sites" / _checked(site) / name
 
     def own_error_path(self, site: str) -> Path:
-        """What last went wrong at a site of a private run, for itself alone."""
+        """The file of the last error at a site of a private run, for the site alone."""
         return self.root / "sites" / _checked(site) / "error.txt"
 
     def memory_paths(self, site: str, kind: MemoryKind = "memory") -> list[Path]:
-        """All that a site has kept, oldest first."""
+        """The files of all that a site has kept, oldest first."""
         folder = self.memory_path(0, site).parent
         return sorted(folder.glob(f"round-*.{kind}.safetensors"), key=memory_round)
 
     def latest_memory(
         self, site: str, round_number: int, kind: MemoryKind = "memory"
     ) -> Path | None:
-        """The newest that a site has kept and that is not from after a round."""
+        """The newest file that a site has kept of rounds up to this one; ``None`` without any."""
         paths = [p for p in self.memory_paths(site, kind) if memory_round(p) <= round_number]
         return paths[-1] if paths else None
 
@@ -156,7 +156,11 @@ class RunFolder:
         return self.round_path(round_number) / "round.json"
 
     def experiment(self) -> Experiment:
-        """The resolved configuration of this run."""
+        """The resolved configuration of this run.
+
+        Raises:
+            ConsiliumError: the file is missing, damaged, or not an experiment.
+        """
         return read_experiment(self.config_path)
 
     def write_inputs(
@@ -170,11 +174,18 @@ class RunFolder:
         )
 
     def begun(self) -> bool:
-        """Whether a round may have been started: what the run is made from is recorded before."""
+        """Whether a round may have been started.
+
+        What the run is made from is recorded before that.
+        """
         return self.inputs_path.is_file()
 
     def data(self) -> LocatedFile:
-        """The data file of this run."""
+        """The data file of this run.
+
+        Raises:
+            ConsiliumError: the record of it is missing or damaged.
+        """
         value = self._inputs()
         return LocatedFile(Path(value["path"]), value["source"], value["md5"])
 
@@ -182,7 +193,7 @@ class RunFolder:
         """What :meth:`write_inputs` wrote.
 
         Raises:
-            ConsiliumError: it is missing, damaged or something else.
+            ConsiliumError: the file is missing, damaged or something else.
         """
         path = self.inputs_path
         try:
@@ -200,7 +211,7 @@ class RunFolder:
     def write_partition(self, partition: Partition, header: Mapping[str, Any]) -> None:
         """Keep how many cases each site has where all can read it, and which ones at each site.
 
-        Cases of a site, and how many it has of a class, are the site's own: neither privacy nor
+        The cases of a site, and how many it has of a class, are the site's own: neither privacy nor
         encryption accounts for them.
         """
         make_folders(self.root / "sites", private=True)
@@ -222,9 +233,9 @@ class RunFolder:
         return read_case_counts(self.partition_path, value["cases"])
 
     def partition(self) -> Partition:
-        """The cases of each site, from what the sites have of their own.
+        """The cases of each site, from the files that the sites keep for themselves.
 
-        On one machine; a hospital has its own file alone.
+        This is possible on one machine; a hospital has its own file alone.
 
         Raises:
             ConsiliumError: a file is missing or not such a file.
@@ -236,7 +247,7 @@ class RunFolder:
         return Partition(sites, value["draws"], value["moved"])
 
     def sites(self) -> list[str]:
-        """The sites that take part: all of the partition but those that validation excluded."""
+        """The sites that take part: all those of the partition that validation did not exclude."""
         excluded = set(self._inputs()["excluded_sites"])
         return [site for site in self.case_counts().sites if site not in excluded]
 
@@ -257,5 +268,5 @@ def _checked(site: str) -> str:
 
 
 def memory_round(path: Path) -> int:
-    """The round of a site's memory file."""
+    """The round of a site's memory file, by its name."""
     return int(path.name.split(".")[0].removeprefix("round-"))

@@ -8,7 +8,11 @@ from federated.run.folder import RunFolder
 
 
 def public_context(folder: RunFolder, experiment: Experiment) -> PublicContext | None:
-    """The context of the run's key, where its protection has one."""
+    """The context of the run's key; ``None`` where its protection has no key.
+
+    Raises:
+        ConsiliumError: the context cannot be read.
+    """
     if not experiment.protection.keyed:
         return None
     try:

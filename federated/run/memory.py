@@ -1,4 +1,4 @@
-"""The memory of a process: what it took, and how it is kept."""
+"""The memory of a process: how much it took, and how it is kept."""
 
 import ctypes
 from pathlib import Path
@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     """Let this process use freed memory again instead of giving it back to the kernel.
 
     Every step takes and frees the same activations and gradients, and each time the kernel would
-    fill new pages with zeros: with gradients of single cases that took nearly half of the time.
-    glibc alone has the setting; elsewhere this does nothing.
+    fill new pages with zeros; with gradients of single cases that took nearly half of the time.
+    Only glibc has the setting; elsewhere this does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

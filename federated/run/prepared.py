@@ -36,9 +36,9 @@ def partition_inputs(experiment: Experiment, data: LocatedFile, md5: str | None)
 def write_prepared_partition(
     path: Path, experiment: Experiment, data: LocatedFile, dataset: AnyDataset, partition: Partition
 ) -> None:
-    """Write a partition with what it was made from, and what each site has of each class.
+    """Write a partition with what it was made from, and how many cases each site has of each class.
 
-    For a prepared folder, which is its holder's own; a run's is shared, see
+    It is for a prepared folder, which is its holder's own; a run's folder is shared, see
     :meth:`federated.run.folder.RunFolder.write_partition`.
 
     Args:
@@ -54,17 +54,17 @@ def write_prepared_partition(
 
 @dataclass(frozen=True)
 class PreparedFolder:
-    """``dataset/``, ``partition.json``, ``validation.json`` and ``data_docs/`` in one folder."""
+    """A folder with ``dataset/``, ``partition.json``, ``validation.json`` and ``data_docs/``."""
 
     root: Path
 
     @property
     def partition_path(self) -> Path:
-        """Cases of each site."""
+        """The file of the cases of each site."""
         return self.root / "partition.json"
 
     def store_dataset(self, located: LocatedFile) -> LocatedFile:
-        """Keep the data here, by hard links where possible."""
+        """Keep the data in this folder, by hard links where possible; return where they are."""
         target = self.root / "dataset" / located.path.name
         if located.path.is_dir():
             shutil.rmtree(target.parent, ignore_errors=True)
@@ -106,10 +106,10 @@ class PreparedFolder:
         return leave_out(self.full_partition(), self.report().get("dropped_cases", {}))
 
     def check_fits(self, experiment: Experiment) -> None:
-        """Refuse an experiment whose data, sites or seed are not those this was made with.
+        """Refuse an experiment whose data, sites or seed are not those this folder was made with.
 
         Raises:
-            ConsiliumError: names what differs.
+            ConsiliumError: something differs; the message names it.
         """
         made = _flat(self._read("partition.json"))
         differing = [
@@ -128,7 +128,7 @@ class PreparedFolder:
         """What validation has found.
 
         Raises:
-            ConsiliumError: it is missing or no such file.
+            ConsiliumError: the report is missing or not such a file.
         """
         return self._read("validation.json")
 
@@ -161,7 +161,7 @@ class PreparedFolder:
 
 
 def _no_data(_folder: str, names: list[str]) -> list[str]:
-    """Those of a folder's names that are no data, and are not copied."""
+    """Those names in a folder that are not data, and are not copied."""
     return [name for name in names if not is_data(name)]
 
 

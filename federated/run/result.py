@@ -21,12 +21,12 @@ Stage = Literal[
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage reports: when it ran (seconds since the epoch), and small numbers.
+    """What a stage reports: when it ran, in seconds since the epoch, and small numbers.
 
-    ``sent`` and ``received`` are bytes that travelled for it, the round's sum aside. ``epsilon`` is
-    what the site has spent in the run so far, by RDP. Of a private site there are no times and no
-    memory: they follow the batches that its steps drew, and whoever knows these knows more of a
-    case than the ledger accounts for.
+    ``peak_rss_mb`` is in MiB. ``sent`` and ``received`` are bytes that travelled for the stage, the
+    round's sum aside. ``epsilon`` is what the site has spent in the run so far, by RDP. For a
+    private site there are no times and no memory: they follow the batches that its steps drew, and
+    whoever knows these knows more of a case than the ledger accounts for.
     """
 
     site: str
@@ -52,14 +52,14 @@ def stage_result(
     received: int = 0,
     epsilon: float | None = None,
 ) -> StageResult:
-    """What a stage reports that ends now, in this process.
+    """The report of a stage that ends now, in this process.
 
     Args:
         site: where it ran.
-        stage: which it was.
-        started: when, in seconds since the epoch.
-        cases: how many it worked on.
-        loss: of the training, if it may be told.
+        stage: which stage it was.
+        started: when it started, in seconds since the epoch.
+        cases: how many cases it worked on.
+        loss: the loss of the training, if it may be told.
         sent: bytes that travelled from the site.
         received: bytes that travelled to it, the round's sum aside.
         epsilon: what the site has spent in the run so far, by RDP.

@@ -1,4 +1,4 @@
-"""The record of a round: metrics, bytes and where its time went."""
+"""The record of a round: metrics, bytes, and where its time went."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ STAGES = (
 class RoundRecord:
     """What happened in a round; ``began`` is in seconds since the epoch.
 
-    ``sites`` are those whose updates responded, ``dropped`` the others that were selected, and why.
-
-    ``aggregated`` and ``scored`` are the coordinator's parts: adding payloads, computing metrics.
+    ``sites`` are those whose updates arrived; ``dropped`` are the others that were selected, with
+    the reason. ``aggregated`` and ``scored`` are when the coordinator added payloads and computed
+    metrics.
     """
 
     round_number: int
@@ -41,9 +41,10 @@ class RoundRecord:
     def sizes(self, down: int, receivers: int, length: int) -> dict[str, int]:
         """Bytes that travelled, both ways, and what dense float32 updates would have taken.
 
-        ``down`` is what each of the ``receivers`` downloads at the end of the round: all sites,
-        since all are evaluated.
-        ``length`` is the number of values of a model.
+        Args:
+            down: the bytes that each of the ``receivers`` downloads at the end of the round.
+            receivers: how many download; these are all sites, since all are evaluated.
+            length: the number of values of a model.
         """
         return {
             "up": sum(stage.sent for stage in self.stages),
@@ -53,16 +54,16 @@ class RoundRecord:
 
     @property
     def timed(self) -> bool:
-        """Whether sites tell when their stages ran, which those of a private run do not."""
+        """Whether sites tell when their stages ran; those of a private run do not."""
         return all(stage.started is not None for stage in self.stages)
 
     def seconds(self) -> dict[str, float | None]:
-        """Wall-clock seconds of the round so far: in all, per stage, and what is left of it.
+        """Wall-clock seconds of the round so far: in all, for each stage, and what is left of it.
 
-        A stage's time is that in which at least one site is in it. ``overhead`` is the time in
+        The time of a stage is that in which at least one site is in it. ``overhead`` is the time in
         which no site trains or evaluates. ``idle`` is the workers' time without a stage, over the
-        number of workers: it holds the overhead and the waiting for the slowest site.
-        Of a private run all are ``None``, since the sites' times would follow from them.
+        number of workers: it holds the overhead and the waiting for the slowest site. For a private
+        run all are ``None``, since the sites' times would follow from them.
         """
         if not self.timed:
             return dict.fromkeys(("total", *STAGES, "overhead", "idle"))
@@ -89,7 +90,13 @@ class RoundRecord:
     def to_json(
         self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float | None]
     ) -> dict[str, Any]:
-        """The round as plain values, for ``round.json``."""
+        """The round as plain values, for ``round.json``.
+
+        Args:
+            partition: the cases of each site.
+            sizes: what :meth:`sizes` gave, in bytes.
+            seconds: what :meth:`seconds` gave.
+        """
         losses = {stage.site: stage.loss for stage in self.stages if stage.stage == "local_train"}
         spent = {stage.site: stage.epsilon for stage in self.stages if stage.epsilon is not None}
         # Of a round that was not evaluated, the sites that trained; not where all were pooled.
@@ -122,7 +129,7 @@ class RoundRecord:
         }
 
     def _peak_rss_mb(self) -> float | None:
-        """The largest memory of any process; ``None`` of a private run."""
+        """The largest memory of any process in MiB; ``None`` for a private run."""
         peaks = [stage.peak_rss_mb for stage in self.stages]
         known = [peak for peak in peaks if peak is not None]
         return max(peak_rss_mb(), *known) if self.timed else None

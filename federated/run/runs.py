@@ -1,4 +1,4 @@
-"""The runs of an experiment: a new one, one to go on with, the latest."""
+"""The runs of an experiment: a new run, one to go on with, and the latest."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,11 +40,16 @@ def reopen_run(
 ) -> tuple[RunFolder, Experiment]:
     """A run to go on with, by its id or ``latest``, and its configuration.
 
-    ``rounds`` replaces the number of rounds in all. The folder is closed to others, as those of
-    older versions were not.
+    The folder is closed to others, as those of older versions were not.
+
+    Args:
+        runs: the folder that holds all runs.
+        name: the experiment's name.
+        run_id: the run's id, or ``latest``.
+        rounds: replaces the number of rounds in all; ``None`` to keep it.
 
     Raises:
-        ConsiliumError: there is no such run, it is somebody else's, or the noise of a private one
+        ConsiliumError: there is no such run, it is somebody else's, or the noise of a private run
             was found for another number of rounds.
     """
     refuse_name(name, "an experiment's name")

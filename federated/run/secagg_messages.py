@@ -1,7 +1,7 @@
 """What travels in a round of SecAgg+ beside the updates, as small JSON files in its folder.
 
-What a site advertises, shares and answers on the way up; the roster, for all, and an inbox of
-sealed shares for each site on the way down.
+On the way up this is what a site advertises, shares and answers. On the way down it is the roster
+for all sites, and for each site an inbox of sealed shares.
 """
 
 from dataclasses import asdict, dataclass
@@ -15,8 +15,10 @@ from federated.run.folder import MessageKind, RunFolder
 
 @dataclass(frozen=True)
 class Roster:
-    """What the coordinator tells all sites: who has advertised which keys, who has shared them, and
-    whose masked update the coordinator has.
+    """What the coordinator tells all sites of a round.
+
+    It says who has advertised which keys, who has shared them, and whose masked update the
+    coordinator has.
     """
 
     advertised: dict[str, Advertised]
@@ -25,12 +27,16 @@ class Roster:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Sites that have shared their keys and sent nothing."""
+        """The sites that have shared their keys and sent nothing."""
         return tuple(site for site in self.sharing if site not in self.responded)
 
 
 def read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
-    """The roster, and the bytes that a site downloads for it."""
+    """The roster, and the bytes that a site downloads for it.
+
+    Raises:
+        ConsiliumError: a key in it is not hexadecimal digits.
+    """
     path = folder.roster_path(round_number)
     value = read_json(path)
     advertised = {site: Advertised(**from_hex(keys)) for site, keys in value["advertised"].items()}
@@ -46,11 +52,11 @@ def write_roster(folder: RunFolder, round_number: int, roster: Roster) -> None:
 def write_message(
     folder: RunFolder, round_number: int, site: str, kind: MessageKind, value: Any
 ) -> int:
-    """Write a message of a site, and return how many bytes that took.
+    """Write a message of a site, and return how many bytes it takes.
 
     Args:
-        folder: the run's.
-        round_number: of the round.
+        folder: the run's folder.
+        round_number: the round.
         site: whose message it is.
         kind: which of its messages.
         value: what JSON can hold, and bytes.
@@ -61,10 +67,10 @@ def write_message(
 
 
 def read_message(folder: RunFolder, round_number: int, site: str, kind: MessageKind) -> Any:
-    """A message of a site, its bytes as hexadecimal digits.
+    """A message of a site, with its bytes as hexadecimal digits.
 
     Raises:
-        ConsiliumError: it is missing or no JSON.
+        ConsiliumError: the message is missing or not JSON.
     """
     path = folder.message_path(round_number, site, kind)
     try:
@@ -83,10 +89,10 @@ def to_hex(value: Any) -> Any:
 
 
 def from_hex(value: Any) -> Any:
-    """A value with bytes for all text in it, which is hexadecimal digits.
+    """A value with bytes for all text in it, which has to be hexadecimal digits.
 
     Raises:
-        ConsiliumError: it is something else.
+        ConsiliumError: a text in it is something else.
     """
     if isinstance(value, dict):
         return {key: from_hex(item) for key, item in value.items()}

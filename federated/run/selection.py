@@ -24,14 +24,14 @@ def metric_value(record: Mapping[str, Any], metric: str) -> float | None:
 
 
 def metric_value_of(metrics: Mapping[Any, Any], metric: str) -> float | None:
-    """The same of metrics by split, for example a site's."""
+    """A metric such as ``val/auc`` of metrics by split, for example a site's."""
     split, name = metric.split("/")
     value: float | None = metrics[split][name]
     return value
 
 
 def best_round(records: Records, metric: str) -> int:
-    """The first round with the best value; the last round where none has a value."""
+    """The first round with the best value, or the last round where none has a value."""
     best: tuple[int, float] | None = None
     for record in records:
         value = metric_value(record, metric)
@@ -41,7 +41,7 @@ def best_round(records: Records, metric: str) -> int:
 
 
 def kept_round(records: Records, selection: SelectionSettings) -> int:
-    """The round whose model the run keeps, one that was evaluated if there is any."""
+    """The round whose model the run keeps, which is one that was evaluated if there is any."""
     evaluated = [record for record in records if record["metrics"]]
     if not evaluated:
         return len(records)
@@ -50,7 +50,10 @@ def kept_round(records: Records, selection: SelectionSettings) -> int:
 
 
 def stops_early(records: Records, selection: SelectionSettings) -> bool:
-    """Whether ``patience`` rounds have passed without a better value; never without a value."""
+    """Whether ``patience`` rounds have passed without a better value.
+
+    They have not after a round that was not evaluated, or where no round has a value.
+    """
     if selection.patience is None or not records or not records[-1]["metrics"]:
         return False
     return len(records) - best_round(records, selection.metric) >= selection.patience

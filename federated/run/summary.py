@@ -18,15 +18,15 @@ class RunFacts:
 
     Args:
         task: what the network learns, as ``classification``.
-        sites: those that took part.
+        sites: the sites that took part.
         privacy: the summary's part on privacy.
         startup: seconds before the first round, by what took them.
-        total_seconds: of wall-clock time.
+        total_seconds: wall-clock time of the run.
         peak_rss_mb: the largest memory of the flow's own process, in MiB.
-        git_commit: of the code.
+        git_commit: the commit of the code.
         mlflow_run_id: where the run is tracked.
-        model_version: in the registry, if it was registered.
-        sensitive_layers: by site, the shares of each layer that pFL-ResFIM left to it.
+        model_version: the version in the registry, if it was registered.
+        sensitive_layers: for each site, the shares of each layer that pFL-ResFIM left to it.
     """
 
     task: str
@@ -48,14 +48,17 @@ def summarise(
 
     Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
     the classes that no case of a split has, which are in no mean over classes.
+
     Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
-    which at least one site was in it. ``overhead`` is what remains of the rounds when at no time
-    any site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
+    which at least one site was in it. ``overhead`` is what remains of the rounds, the time in which
+    no site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
     checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
-    ``data`` (download, reading, partition, validation). Bytes are those of the files that travel:
-    payloads up, the initial state and the sum of each round down to every site.
-    Of a private run seconds are told in all alone, and memory is not.
-    ``protection`` says what updates were protected by, and for how much it is made.
+    ``data`` (download, reading, partition, validation). For a private run seconds are told in all
+    alone, and memory is not.
+
+    Bytes are those of the files that travel: payloads up, the initial state and the sum of each
+    round down to every site. ``protection`` says what updates were protected by, and for how much
+    it is made.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)
@@ -105,7 +108,7 @@ def summarise(
 
 
 def _total(seconds: Iterable[float | None]) -> float | None:
-    """Their sum; ``None`` where one is not told."""
+    """The sum of some seconds; ``None`` where one of them is not told."""
     known = list(seconds)
     told = [value for value in known if value is not None]
     return round(sum(told), 3) if len(told) == len(known) else None

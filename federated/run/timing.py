@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``started`` to ``ended``, in seconds since the epoch."""
+    """The time from ``started`` to ``ended``, in seconds since the epoch."""
 
     started: float
     ended: float
 
 
 def covered(intervals: Iterable[Interval]) -> float:
-    """Seconds in which at least one of the intervals runs: the length of their union."""
+    """The seconds in which at least one of the intervals runs: the length of their union."""
     total = 0.0
     reach = float("-inf")
     for interval in sorted(intervals, key=lambda i: i.started):

@@ -1,7 +1,7 @@
 """The values that travel, as safetensors files with a JSON header; nothing is ever unpickled.
 
 The files are open to their owner alone: among them are updates before they are protected, and what
-a site keeps to itself. What ``pack_`` makes of a value are the bytes of its file.
+a site keeps to itself. A ``pack_`` function makes the bytes of a value's file.
 """
 
 import json
@@ -39,7 +39,7 @@ STATE_FIELDS: Mapping[str, type] = {
 
 
 def _fields(kind: type) -> dict[str, type]:
-    """What stands in the header of a value's file, and its types there."""
+    """The fields that stand in the header of a value's file, and their types there."""
     return {
         field.name: dict if field.name == "scalars" else cast(type, field.type)
         for field in fields(kind)
@@ -54,7 +54,7 @@ def _header(value: ModelUpdate | CompressedUpdate | Payload) -> dict[str, Any]:
 
 
 def pack_update(update: ModelUpdate) -> bytes:
-    """The file of an update."""
+    """The bytes of an update's file."""
     return _packed("update", {"vector": update.vector}, _header(update))
 
 
@@ -70,12 +70,12 @@ def read_update(path: Path) -> ModelUpdate:
 
 
 def pack_compressed(update: CompressedUpdate) -> bytes:
-    """The file of a compressed update."""
+    """The bytes of a compressed update's file."""
     return _packed("compressed", {"numbers": update.numbers} | _positions(update), _header(update))
 
 
 def read_compressed(path: Path) -> CompressedUpdate:
-    """Read an update of :func:`pack_compressed`.
+    """Read a compressed update of :func:`pack_compressed`.
 
     Raises:
         ConsiliumError: the file is missing, damaged or something else, or its positions are not
@@ -98,8 +98,8 @@ def read_payload(path: Path, length: int | None = None) -> Payload:
     """Read a payload written by :func:`write_payload`; of ``length`` numbers, where that is known.
 
     Raises:
-        ConsiliumError: it is damaged, far larger than so many numbers are in any protection, or its
-            header or positions are not such as :func:`write_payload` writes them.
+        ConsiliumError: the file is damaged, far larger than so many numbers are in any protection,
+            or its header or positions are not such as :func:`write_payload` writes them.
     """
     size = None
     if length is not None:
@@ -116,14 +116,14 @@ def read_payload(path: Path, length: int | None = None) -> Payload:
 
 
 def _positions(value: CompressedUpdate | Payload) -> dict[str, npt.NDArray[np.uint32]]:
-    """Four bytes a position: a vector has fewer than 2^32 values."""
+    """The positions as uint32: a vector has fewer than 2^32 values."""
     if value.positions is None:
         return {}
     return {"positions": value.positions.astype("<u4")}
 
 
 def _read_positions(path: Path, arrays: Arrays, length: int) -> npt.NDArray[np.intp] | None:
-    """The positions of a file, if it has some.
+    """The positions of a file, if it has any.
 
     Raises:
         ConsiliumError: they are not ascending, or not below ``length``.
@@ -237,7 +237,7 @@ def _layout(path: Path, header: Mapping[str, Any]) -> Layout:
 
 
 def pack_memory(arrays: Arrays) -> bytes:
-    """The file of what a site keeps to itself between rounds."""
+    """The bytes of the file of what a site keeps to itself between rounds."""
     return _packed("memory", arrays, {})
 
 
@@ -247,7 +247,11 @@ def write_memory(path: Path, arrays: Arrays) -> None:
 
 
 def read_memory(path: Path) -> Arrays:
-    """Read what :func:`write_memory` wrote."""
+    """Read what :func:`write_memory` wrote.
+
+    Raises:
+        ConsiliumError: the file is missing or damaged.
+    """
     return _read(path, "memory", {})[0]
 
 

@@ -18,7 +18,7 @@ WITHHELD = "this is told in the site's own report"
 def write_report(report: Mapping[str, Any], shared: Path, own: Path) -> None:
     """Write the whole report into the folder ``own``, and into ``shared`` what all may read.
 
-    The whole report, where the two are the same folder.
+    Where the two are the same folder, the whole report is written into it.
     """
     if own == shared:
         write_json(shared / FILE, report)

@@ -1,1 +1,1 @@
-"""A site's home, and keys derived from its secrets."""
+"""A site's home, and the keys that are derived from its secrets."""

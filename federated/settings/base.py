@@ -10,7 +10,7 @@ Unit = Literal["record", "site"]
 
 
 class _TruthValue:
-    """What no field takes; a message shows it as what was written."""
+    """A value that no field accepts; a message shows it as it was written."""
 
     def __init__(self, value: bool) -> None:
         self.value = value
@@ -20,15 +20,16 @@ class _TruthValue:
 
 
 class Settings(BaseModel):
-    """A frozen section: unknown keys and impossible values are refused when it is read."""
+    """A frozen section; unknown keys and impossible values are refused when it is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # Of the whole section: a field by which a section is chosen may have no validator of its own.
+    # This validates the whole section: a field by which a section is chosen may not have a
+    # validator of its own.
     @model_validator(mode="before")
     @classmethod
     def _no_truth_value_for_a_number(cls, data: Any) -> Any:
-        """Hand on ``true`` as no number where one is meant; it would be taken for 1."""
+        """Do not let ``true`` pass where a number is meant; it would be taken for 1."""
         if not isinstance(data, Mapping):
             return data
         numbers = {
@@ -40,7 +41,7 @@ class Settings(BaseModel):
 
     @classmethod
     def stated(cls, name: str) -> Any:
-        """What this class says of itself under ``name``; ``None`` where it says nothing.
+        """What this class itself says under ``name``; ``None`` where it says nothing.
 
         What a class is covered for is not inherited: a subclass that does more than its parent has
         to say for itself that it is covered too.
@@ -58,7 +59,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     """The types that an annotation is made of, as ``int`` and ``None`` of ``int | None``."""
     parts = get_args(annotation)
     if not parts:
-        # A value of a Literal is no type.
+        # A value of a Literal is not a type.
         if isinstance(annotation, type):
             yield annotation
         return

@@ -1,7 +1,7 @@
 """Names that modules had before the library was laid out in rooms, for scripts that still use them.
 
-An import by one of them gives the module that it is now, and a DeprecationWarning. They go with
-version 0.3.0.
+An import by one of them gives the module that it is now, and a DeprecationWarning. The names will
+be removed in version 0.3.0.
 """
 
 import sys
@@ -12,7 +12,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-# Below ``federated``; modules whose parts went to several places are not among them.
+# The names below ``federated``; modules whose parts went to several places are not among them.
 MOVED = {
     "augmentation": "data.augmentation",
     "bounded_file": "weights.bounded_file",
@@ -101,13 +101,13 @@ class _Moved(MetaPathFinder, Loader):
         return import_module(now)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: it is imported already; its own name and spec stay what they are."""
+        """Do nothing, because it is imported already; its own name and spec stay what they are."""
         name = module.__name__
         if module.__spec__ is not None and module.__spec__.name != name:
             module.__spec__.name = name
 
 
 def install() -> None:
-    """Let the old names be found, after all that is there."""
+    """Let Python find modules by their old names, after every other way of finding one."""
     if not any(isinstance(finder, _Moved) for finder in sys.meta_path):
         sys.meta_path.append(_Moved())

@@ -1,4 +1,4 @@
-"""What may be the name of a site, an experiment or a run: they become names of files and folders.
+"""Which names a site, an experiment or a run may have: they become names of files and folders.
 
 A name that comes from a table, a file, a message or the command line is refused before anything is
 made of it: ``a/../../x`` would leave the folder that it is meant for.
@@ -8,11 +8,11 @@ import re
 
 from federated.errors import ConsiliumError
 
-# Letters of any alphabet; not at the beginning what would hide a file or pass for an option.
+# Letters of any alphabet; nothing at the beginning that would hide a file or pass for an option.
 PATTERN = re.compile(r"[^\W_][\w-]*(?:\.[\w-]+)*")
-# In bytes: with what is put behind it, a file's name has at most 255.
+# In bytes: with what is put after it, a file's name has at most 255.
 LONGEST = 100
-# Of the coordinator's own: all sites together, the sum of their payloads, the newest run.
+# The coordinator's own names: all sites together, the sum of their payloads, the newest run.
 TAKEN = ("pooled", "sum", "latest")
 
 
@@ -20,12 +20,12 @@ def refuse_name(name: str, what: str, where: str = "") -> str:
     """The name itself, if a file or folder can have it.
 
     Args:
-        name: of a run, an experiment; from anywhere.
-        what: it is to be, as ``an experiment's name``.
-        where: it was found, to be said after that.
+        name: of a run or an experiment, from anywhere.
+        what: what it is to be, as ``an experiment's name``.
+        where: where it was found, which the message says after that.
 
     Raises:
-        ConsiliumError: it cannot; says what can.
+        ConsiliumError: no file or folder can have it; the message says what they can have.
     """
     return _checked(name, PATTERN.fullmatch(name) is not None, what, where, "and single dots ")
 
@@ -34,7 +34,7 @@ def refuse_site_name(name: str, where: str = "") -> str:
     """The name itself, if it can be a site's: without dots, which the endings of files begin with.
 
     Raises:
-        ConsiliumError: it cannot; says what can.
+        ConsiliumError: it cannot; the message says what can.
     """
     good = PATTERN.fullmatch(name) is not None and "." not in name and name not in TAKEN
     return _checked(name, good, "a site's name", where, "")

@@ -1,4 +1,4 @@
-"""The networks, one class each: its settings in params.yaml, and how it is made.
+"""The networks, one class for each, with its settings in params.yaml and how it is made.
 
 A network is added by its module in ``models/`` and a class here.
 """
@@ -31,18 +31,24 @@ class Network(Settings):
 
     # Whether it gives a class for each voxel instead of one for an image.
     segments: ClassVar[bool] = False
-    # Of which images it can be made: pictures, volumes.
+    # The numbers of spatial dimensions that it can be made for: 2 for pictures, 3 for volumes.
     dims: ClassVar[frozenset[int]] = EITHER
 
     @abstractmethod
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
-        """The network with random weights from torch's global generator."""
+        """The network with random weights from torch's global generator.
+
+        Args:
+            channels: of an image.
+            classes: at least 2.
+            dims: spatial dimensions of an image.
+        """
 
     def build(self, channels: int, classes: int, dims: Dims, seed: int) -> nn.Module:
         """The network with random weights that depend on ``seed`` alone.
 
         The caller's random state is left as it was. Every network has its classifier in ``head``,
-        one linear layer, in unet 1x1 convolutions; the rest is its backbone.
+        which is one linear layer, or 1x1 convolutions in unet; the rest is its backbone.
 
         Args:
             channels: of an image.
@@ -63,7 +69,7 @@ class Network(Settings):
 
 
 class SmallCNN(Network):
-    """Three blocks of convolutions."""
+    """A network of three blocks of convolutions."""
 
     name: Literal["small_cnn"] = "small_cnn"
 
@@ -75,7 +81,7 @@ class SmallCNN(Network):
 
 
 class ShallowCNN(Network):
-    """One block, whose features are meaned and classified linearly."""
+    """A network of one block, whose features are averaged and classified linearly."""
 
     name: Literal["shallow_cnn"] = "shallow_cnn"
 
@@ -133,14 +139,14 @@ class UNet(Network):
 
     def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
         """See :class:`models.unet.UNet`."""
-        # MONAI takes seconds to import, which only those who segment are to wait for.
+        # Importing MONAI takes seconds; only those who segment should wait for it.
         from models.unet import UNet as Made
 
         return Made(channels, classes, dims, self.norm, self.width, self.deep_supervision)
 
 
 NETWORKS: tuple[type[Network], ...] = (SmallCNN, ShallowCNN, ResNet3D, DPResNet, UNet)
-# What configurations and files of older versions say of every network, whichever it is.
+# Settings that configurations and files of older versions have for every network, whichever it is.
 OF_ALL_ONCE: Mapping[str, Any] = {
     "conv": "3d",
     "stem": 3,
@@ -151,7 +157,10 @@ OF_ALL_ONCE: Mapping[str, Any] = {
 
 
 def as_one(value: Any) -> Any:
-    """A section without a name is of the small net; without what others have by default."""
+    """A section for one network, without settings of others that have their default.
+
+    Without a name it is small_cnn's.
+    """
     if not isinstance(value, Mapping):
         return value
     named = {"name": "small_cnn", **value}

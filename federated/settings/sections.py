@@ -1,6 +1,7 @@
 """The sections of an experiment in params.yaml that do not depend on one another.
 
-Those of model, strategy, privacy, compression and protection are the classes that do the work.
+The sections ``model``, ``strategy``, ``privacy``, ``compression`` and ``protection`` are instead
+the classes that do the work.
 """
 
 from math import ceil
@@ -17,14 +18,14 @@ Sampling = Literal["shuffle", "balanced"]
 
 
 class DataSettings(Settings):
-    """Which images, and where they come from."""
+    """Which images an experiment uses, and where they come from."""
 
     dataset: str = "organmnist3d"
     source: Literal["medmnist", "files", "phantom", "auto"] = "medmnist"
     root: Path = Path("data")
-    # Of a MedMNIST set; those of a folder have their own.
+    # Sides in pixels or voxels of a MedMNIST set's images; those of a folder have their own.
     size: Literal[28, 64] = 28
-    # Of volumes of a folder: sides of a voxel in mm that they are resampled to, if not the set's.
+    # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own.
     spacing: Annotated[float, Field(gt=0)] | None = None
     phantom_seed: int = Field(default=0, ge=0)
 
@@ -51,7 +52,7 @@ class SitesSettings(Settings):
 
     @property
     def selected(self) -> int:
-        """How many are selected in a round, where validation has excluded none."""
+        """How many sites are selected in a round, where validation has excluded none."""
         return self.selected_of(self.count)
 
     def selected_of(self, sites: int) -> int:
@@ -64,7 +65,7 @@ class ValidationSettings(Settings):
 
     ``drop-case`` leaves out the cases that break a rule, and a site that fails all the same.
     ``outlier`` is how many robust standard deviations a volume's size or intensity may be from the
-    rest of its site's.
+    median of its site's.
     """
 
     on_failure: Literal["abort", "exclude-site", "drop-case"] = "abort"
@@ -75,11 +76,12 @@ class ValidationSettings(Settings):
 class TrainingSettings(Settings):
     """The local loop at a site.
 
-    The backbone, which is all but the head, is frozen for ``freeze_rounds`` rounds and then
-    trained with ``backbone_lr`` times the learning rate of the head. With ``trainable`` only these
-    layers are: ``norm`` for all normalisation layers, ``head``, or others by the beginning of their
-    tensors' names, as ``down.0``. In an epoch, each case that is too large for the network gives
-    ``patches_per_case`` patches. A round is ``local_epochs``, or ``local_steps`` where that is set.
+    The backbone, which is everything but the head, is frozen for ``freeze_rounds`` rounds and then
+    trained with ``backbone_lr`` times the learning rate of the head. With ``trainable`` only the
+    layers that it names are trained: ``norm`` for all normalisation layers, ``head``, or others by
+    the beginning of their tensors' names, as ``down.0``. In an epoch, each case that is too large
+    for the network gives ``patches_per_case`` patches. A round has ``local_epochs`` epochs, or
+    ``local_steps`` steps where that is set.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -108,9 +110,9 @@ class TrainingSettings(Settings):
 class SelectionSettings(Settings):
     """Which round's model a run keeps, when it stops early, and what makes a champion.
 
-    Models are evaluated after ``every`` so many rounds, and after the last. ``keep`` is the best of
-    these by ``metric`` or the last one. With ``patience`` a run ends where a model is not better
-    than one of that many rounds before.
+    Models are evaluated after every ``every`` rounds, and after the last. ``keep`` is the best of
+    these by ``metric``, or the last one. With ``patience`` a run ends once the best model is that
+    many rounds old.
     """
 
     metric: str = "val/auc"
@@ -120,24 +122,24 @@ class SelectionSettings(Settings):
 
 
 class Serial(Settings):
-    """Everything in the process of the flow, one site after another."""
+    """Everything runs in the process of the flow, one site after another."""
 
     name: Literal["serial"] = "serial"
 
 
 class Processes(Settings):
-    """A pool of worker processes on this machine, one torch thread each."""
+    """A pool of worker processes on this machine, with one torch thread each."""
 
     name: Literal["processes"] = "processes"
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
 
 class Dask(Settings):
-    """Workers of a running Dask cluster that share this folder; needs the extra ``dask``.
+    """Workers of a running Dask cluster that share this folder; it needs the extra ``dask``.
 
-    ``address`` is ``tls://HOST:PORT``, with the PEM files of the authority that signed the
-    scheduler's and the workers' certificates, and of a certificate and a key of the same authority
-    for the run; or a loopback address.
+    ``address`` is ``tls://HOST:PORT``, with three PEM files: the authority that signed the
+    certificates of scheduler and workers, and a certificate and a key of the same authority for the
+    run. Or it is a loopback address, without them.
     """
 
     name: Literal["dask"] = "dask"

@@ -18,7 +18,7 @@ from federated.privacy.spending import EVALUATION, NO_RELEASE, Spending
 
 
 def holder_ledger(experiment: Experiment) -> Ledger:
-    """The ledger of who holds an experiment's data: one for each data set.
+    """The ledger of whoever holds an experiment's data; there is one for each data set.
 
     Raises:
         ConsiliumError: an older version has left ledgers of that data set that were not taken over.
@@ -34,11 +34,12 @@ def holder_ledger(experiment: Experiment) -> Ledger:
 
 
 def held_cases(experiment: Experiment, dataset: AnyDataset) -> SiteCases:
-    """The cases that each site of an experiment holds, those that validation leaves out included:
-    they stay the site's records.
+    """The cases that each site of an experiment holds.
+
+    Those that validation leaves out are among them: they stay the site's records.
 
     Raises:
-        ConsiliumError: the sites cannot be dealt.
+        ConsiliumError: the cases cannot be dealt to the sites.
     """
     return experiment_cases(
         experiment, dataset, partition_dataset(dataset, experiment.sites, experiment.seed)
@@ -46,7 +47,7 @@ def held_cases(experiment: Experiment, dataset: AnyDataset) -> SiteCases:
 
 
 def enter_file_evaluation(experiment: Experiment, site: str, records: Sequence[str]) -> None:
-    """Enter that scores of a model file on a site's cases are told, outside of any run.
+    """Enter in the ledger that scores of a model file on a site's cases are told, outside a run.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.
@@ -57,7 +58,7 @@ def enter_file_evaluation(experiment: Experiment, site: str, records: Sequence[s
 
 
 def evaluation_of(experiment: Experiment, site: str, run: str) -> Spending:
-    """What the ledger says of an evaluation of a site's cases."""
+    """The ledger's entry of an evaluation of a site's cases."""
     noise, rate, steps = astuple(NO_RELEASE)
     name = experiment.name
     return Spending(EVALUATION, "record", noise, rate, steps, 0.0, 0, run, name, site)

@@ -1,14 +1,14 @@
 """The releases of a site: each is made once, stored at the site, and sent as it is stored.
 
-A release is whatever leaves a site with noise of a privacy on it. What was released once and is
-asked for again, after a crash or by a coordinator that asks twice, is not made again: the stored
-bytes are sent. Which release it is follows from everything it is computed from (:class:`Sources`).
-Of other sources it is another release: its noise is fresh, and it has a ledger entry of its own.
+A release is whatever leaves a site with noise of a privacy on it. A release that is asked for
+again, after a crash or by a coordinator that asks twice, is not made again: the stored bytes are
+sent. Which release it is follows from everything it is computed from (:class:`Sources`). From other
+sources it is another release: its noise is fresh, and it has a ledger entry of its own.
 
-The order is: entered in the ledger, computed, stored here, sent. Killed before it is stored, a
-release is entered that never was, which counts too much; killed after that, the same bytes are
-sent. A stored release that turns out damaged is said aloud and made anew, with fresh noise and a
-further entry, never with the noise that it had.
+The order is: entered in the ledger, computed, stored here, sent. If the site is killed before a
+release is stored, one is entered that never was, which counts too much; if it is killed after that,
+the same bytes are sent. A stored release that turns out damaged is reported in a warning and made
+anew, with fresh noise and a further entry, never with the noise that it had.
 
 One file holds a release: the SHA-256 of all that follows, a line of JSON, and the parts. It is in
 the site's home and open to its owner alone, since beside what is sent it holds what the site keeps.
@@ -32,10 +32,10 @@ from federated.files import PRIVATE, atomic_path, locked
 from federated.secrets.home import consilium_home, private_folder, refuse_open, refuse_shared
 from federated.update import Arrays, RoundState
 
-# A site's style, before round 1; its update with the noise on it; its quantised values, where the
-# noise is added to those.
+# The kinds of release: a site's style, before round 1; its update with the noise on it; its
+# quantised values, where the noise is added to those.
 Kind = Literal["style", "update", "quantised"]
-# What a stage has made, as the bytes of the files that it writes, by what they are.
+# What a stage has made: by what they are, the bytes of the files that it writes.
 Parts = Mapping[str, bytes]
 
 RECORD = "released.jsonl"
@@ -49,12 +49,12 @@ log = logging.getLogger(__name__)
 class Sources:
     """Everything that a release is computed from, but for the noise.
 
-    ``round_number`` is the round it is asked for in, of a style the first. ``experiment`` is the
-    resolved configuration, ``participants`` are all sites of the run, ``records`` the digests of
-    the site's training cases in their order. ``plan`` is what is entered in the ledger (noise
-    multiplier, sampling rate, steps, clipping norm) and other numbers that the stage is given.
-    ``inputs`` are digests of the arrays it starts from: the state, the site's own memory. ``code``
-    is that of the program.
+    ``round_number`` is the round in which it is asked for; for a style it is the first.
+    ``experiment`` is the resolved configuration, ``participants`` are all sites of the run, and
+    ``records`` the digests of the site's training cases in their order. ``plan`` is what is entered
+    in the ledger (noise multiplier, sampling rate, steps, clipping norm) and other numbers that the
+    stage is given. ``inputs`` are digests of the arrays that it starts from: the state, the site's
+    own memory. ``code`` is the digest of the program.
     """
 
     kind: Kind
@@ -75,7 +75,7 @@ class Sources:
 
 
 def arrays_digest(arrays: Arrays) -> str:
-    """The digest of named arrays: of their names, types, shapes and values."""
+    """The SHA-256, in hexadecimal digits, of the names, types, shapes and values of arrays."""
     digest = sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -85,7 +85,7 @@ def arrays_digest(arrays: Arrays) -> str:
 
 
 def state_digest(state: RoundState) -> str:
-    """The digest of what a round starts from, whatever file it lies in."""
+    """The SHA-256, in hexadecimal digits, of what a round starts from, whatever file it lies in."""
     parts = {"broadcast": state.broadcast, "compression": state.compression}
     value = {
         "weights": arrays_digest({"weights": state.weights}),
@@ -106,13 +106,13 @@ class ReleaseStore:
     def once(self, sources: Sources, make: Callable[[], Parts]) -> Parts:
         """The release of these sources: the stored one, or what ``make`` returns, stored first.
 
-        ``make`` enters it in the ledger and computes it. Whoever asks for the same at the same
-        time waits, and gets the same. Once it is stored, nothing of the site's rounds before is
-        asked for any more, and their releases are removed.
+        ``make`` enters it in the ledger and computes it. Whoever asks for the same at the same time
+        waits, and gets the same. Once it is stored, nothing of the site's earlier rounds is asked
+        for any more, and their releases are removed.
 
         Raises:
-            ConsiliumError: others can open the store, it cannot be written to, or what ``make``
-                says. Nothing was sent then.
+            ConsiliumError: others can open the store, it cannot be written to, or ``make`` fails.
+                Nothing was sent then.
         """
         with self._held():
             parts = self._read(sources)
@@ -126,7 +126,7 @@ class ReleaseStore:
         self._path(round_number, kind).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove all releases, once the run is over; what stays is the record of their digests."""
+        """Remove all releases, once the run is over; the record of their digests stays."""
         for path in self.place.glob(f"*{SUFFIX}"):
             path.unlink()
 
@@ -189,7 +189,7 @@ class ReleaseStore:
                 old.unlink()
 
     def _record(self, sources: Sources, digest: str) -> None:
-        """Say what was released, for people; nothing depends on it."""
+        """Write down what was released, for people; nothing depends on it."""
         line = {
             "time": datetime.now(UTC).isoformat(),
             "round": sources.round_number,
@@ -220,5 +220,5 @@ def site_releases(run: Path, site: str) -> ReleaseStore:
 
 
 def close_releases(run: Path, site: str) -> None:
-    """At a site, once a run is over: remove what was stored of it, see :class:`ReleaseStore`."""
+    """Remove, at a site, what was stored of a run that is over; see :class:`ReleaseStore`."""
     site_releases(run, site).close()

@@ -1,6 +1,6 @@
 """aggregate: add the sites' payloads; and whoever may know the sum applies it.
 
-With a protection that has a key those are the sites alone, each for itself; here one of them does
+With a protection that has a key these are the sites alone, each for itself; here one of them does
 it for all, since the state that comes of it is the same everywhere.
 """
 
@@ -43,6 +43,9 @@ def add_payloads(
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
     of sites makes the floating-point sum the same in every run.
+
+    Raises:
+        ConsiliumError: no site was selected, or a payload is damaged or does not belong to the sum.
     """
     protection: Protection = run.experiment.protection
     running = None
@@ -63,7 +66,7 @@ def _refuse_other_scalars(payload: Payload, site: str, expected: frozenset[str])
     """Refuse a payload without a scalar that is summed, or with one that nobody asked for.
 
     Raises:
-        ConsiliumError: says which.
+        ConsiliumError: the scalars are others; the message says which.
     """
     if payload.scalars.keys() != expected:
         told = ", ".join(sorted(payload.scalars)) or "none"
@@ -75,7 +78,10 @@ def _refuse_other_scalars(payload: Payload, site: str, expected: frozenset[str])
 
 
 def download_size(folder: RunFolder, round_number: int) -> int:
-    """Bytes of a round that every site downloads: the sum, and before round 1 the initial state."""
+    """The bytes of a round that every site downloads.
+
+    They are those of the sum, and in round 1 of the initial state too.
+    """
     size = folder.sum_path(round_number).stat().st_size
     return size + (folder.state_path(0).stat().st_size if round_number == 1 else 0)
 

@@ -9,7 +9,11 @@ from federated.stages.context import read_run
 
 
 def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
-    """Write what round 1 starts from: the model's weights, and what the compression needs."""
+    """Write what round 1 starts from: the model's weights, and what the compression needs.
+
+    Raises:
+        ConsiliumError: there can be no first round with these settings.
+    """
     # What makes a first round impossible is refused before anything is written.
     state, memory = first_state(read_run(folder), model)
     write_outcome(folder.state_path(0), state, folder.server_path(0), memory)

@@ -20,8 +20,8 @@ def commit_round(
 ) -> None:
     """Mark a round as done, then drop what no later round reads.
 
-    The states of the last two rounds stay, that of the round whose model is kept so far, and the
-    predictions of the last round.
+    What stays are the states of the last two rounds, that of the round whose model is kept so far,
+    and the predictions of the last round.
     """
     write_json(folder.record_path(round_number), record)
     for kind in ("update", "compressed", "payload"):

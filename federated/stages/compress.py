@@ -30,8 +30,12 @@ RESIDUAL: Final = "residual"
 def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
     """Weight the site's update by n_k / Σn, compress it, and keep what is not sent.
 
-    Where the quantised values get the noise of a privacy they are a release, made once: asked
-    again, the site sends what it stored.
+    Where the quantised values get the noise of a privacy they are a release, which is made once: if
+    it is asked again, the site sends what it stored.
+
+    Raises:
+        ConsiliumError: the update is not finite or cannot be read, or the release would pass a
+            budget.
     """
     started = time.time()
     folder = RunFolder(run)

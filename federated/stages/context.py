@@ -1,4 +1,4 @@
-"""Reading what is known of a run and of a round, once a stage."""
+"""Reading what is known of a run and of a round, once in each stage."""
 
 from collections.abc import Mapping
 

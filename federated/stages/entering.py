@@ -1,7 +1,7 @@
 """Entering what a site is about to release in the ledger of whoever holds its data.
 
 Everything that leaves a site goes through here first: updates with privacy and without, styles,
-what is told of validation and test cases, pictures.
+what is told of validation and test cases, and pictures.
 """
 
 from collections.abc import Sequence
@@ -29,15 +29,16 @@ def enter(
     release: Release = NO_RELEASE,
     clip: float = 0.0,
 ) -> Head | None:
-    """Enter a release of ``records`` before it is made; ``None`` where it is of no record.
+    """Enter a release of ``records`` before it is made, and return the ledger's head.
 
-    What is left out stands for a release without a bound.
+    If there are no records nothing is entered, and the result is ``None``. The defaults stand for a
+    release without a bound.
 
     Args:
         run: the run's folder.
         site: who releases.
         round_number: in which round; 0 before the first.
-        records: the digests of what is released of.
+        records: the digests of the records that are released of.
         mechanism: its name in the ledger.
         unit: whom it protects.
         release: its noise, sampling rate and steps.
@@ -66,7 +67,7 @@ def enter(
 
 
 def training_records(run: Path, site: str) -> tuple[str, ...]:
-    """The records that a site trains on in a run."""
+    """The digests of the records that a site trains on in a run."""
     return site_cases(run, site, "train").records
 
 
@@ -94,7 +95,7 @@ def enter_evaluation(
 
 
 def refuse_evaluation(run: Path, site: str) -> None:
-    """Before a run's first round: refuse what :func:`enter_evaluation` would refuse after it.
+    """Refuse, before a run's first round, what :func:`enter_evaluation` would refuse after it.
 
     Raises:
         ConsiliumError: a budget does not allow that the site's cases are evaluated.

@@ -22,7 +22,11 @@ from federated.stages.worker import site_cases, worker_context
 
 
 def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Predict the site's validation and test cases with the weights it has after a round."""
+    """Predict the site's validation and test cases with the weights it has after a round.
+
+    Raises:
+        ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
+    """
     started = time.time()
     folder, context = RunFolder(run), worker_context(run)
     enter_evaluation(run, site, round_number)
@@ -43,7 +47,7 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
     """What the worker's model, as it is, predicts of the site's validation and test cases.
 
     Raises:
-        ConsiliumError: something that is no number.
+        ConsiliumError: a prediction is not a finite number.
     """
     context = worker_context(run)
     device = next(context.model.parameters()).device
@@ -61,10 +65,10 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
 
 
 def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` wrote, per split.
+    """What :func:`evaluate_site` wrote, for each split.
 
     Raises:
-        ConsiliumError: it is missing or damaged.
+        ConsiliumError: the file is missing or damaged.
     """
     arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
     return {
@@ -80,10 +84,10 @@ def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Sp
 def evaluate(
     folder: RunFolder, round_number: int, sites: Iterable[str], info: DatasetInfo
 ) -> Evaluation:
-    """Metrics from what the sites wrote: their predictions, in segmentation their cases' scores.
+    """Metrics from what the sites wrote: their predictions, or in segmentation their cases' scores.
 
     In classification the overall metrics need every site's predicted probabilities and labels; a
-    federation that does not share those has the per-site ones alone.
+    federation that does not share those has only the metrics of each site.
     """
     predictions = {site: read_predictions(folder, round_number, site) for site in sites}
     return task_of(info).score(predictions, info)

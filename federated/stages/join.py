@@ -1,7 +1,7 @@
 """A site that joins a finished federation: it takes what is common and finds its own.
 
-It gets the global model, finds which values are its own to move, as the federation's strategy has
-it, and trains those alone on its own cases. Nothing goes back: no other site's model changes.
+The site gets the global model, finds which values are its own to move, as the federation's strategy
+decides, and trains only those on its own cases. Nothing goes back: no other site's model changes.
 """
 
 import time
@@ -35,7 +35,10 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class Joined:
-    """Metrics with the global model and with the site's own, and what share of it moved."""
+    """Metrics with the global model and with the site's own, and what share of it moved.
+
+    ``moved`` is in [0, 1]; ``seconds`` is the wall-clock time of the stage.
+    """
 
     before: Evaluation
     after: Evaluation
@@ -44,7 +47,7 @@ class Joined:
 
 
 def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experiment:
-    """The experiment of a site that joins a run: the run's own, on the site's data, alone.
+    """The experiment of a site that joins a run: the run's own, on the data of this site alone.
 
     Raises:
         ConsiliumError: the run is not finished, the site is one of its sites, or its strategy
@@ -80,11 +83,16 @@ def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experime
 def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
     """Train a joining site's own values for ``rounds`` rounds of local epochs, and evaluate.
 
-    ``run`` is the site's folder, ``federation`` that of the finished run. The weights are left in
-    the site's memory of the last round.
+    The weights are left in the site's memory of the last round.
+
+    Args:
+        run: the site's folder.
+        federation: the folder of the finished run.
+        site: the site's name.
+        rounds: how many rounds.
 
     Raises:
-        ConsiliumError: a budget of who holds the site's data does not allow it.
+        ConsiliumError: a budget of whoever holds the site's data does not allow it.
     """
     started = time.time()
     folder, others = RunFolder(run), RunFolder(federation)

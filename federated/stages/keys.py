@@ -28,7 +28,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
     """The parameters of the key that fits what an experiment's sites send.
 
     Raises:
-        ConsiliumError: its protection has no key, or no head room.
+        ConsiliumError: the protection has no key, or no head room.
     """
     protection: Protection = experiment.protection
     if not protection.keyed:
@@ -40,12 +40,12 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
 
 
 def prepare_key(run: Path) -> PublicContext:
-    """At a site: take the run's key, or make it; return what the coordinator may have.
+    """Take the run's key at a site, or make it; return what the coordinator may have.
 
     A run that goes on has the key that it had, unless that is lost or made for other rounds.
 
     Raises:
-        ConsiliumError: the keys' folder is inside the run's, or not usable.
+        ConsiliumError: the folder of the keys is inside the run's, or not usable.
     """
     folder = RunFolder(run)
     experiment = folder.experiment()
@@ -59,7 +59,7 @@ def prepare_key(run: Path) -> PublicContext:
 
 
 def erase_key(run: Path) -> None:
-    """At a site, once a run has ended: remove its key, from this process's memory as well."""
+    """Remove a run's key at a site once the run has ended, from this process's memory as well."""
     folder = RunFolder(run)
     _secret.cache_clear()
     erase_keys(folder.experiment().name, folder.run_id)
@@ -71,7 +71,11 @@ def _secret(experiment: str, run_id: str, public: PublicContext) -> SecretContex
 
 
 def site_key(folder: RunFolder, experiment: Experiment) -> SecretContext | None:
-    """At a site: the secret half of the run's key, where its protection has one."""
+    """The secret half of the run's key, at a site; ``None`` where its protection has no key.
+
+    Raises:
+        ConsiliumError: the key is missing, readable by others, damaged, or not the run's.
+    """
     public = public_context(folder, experiment)
     if public is None:
         return None

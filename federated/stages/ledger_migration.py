@@ -1,8 +1,8 @@
 """Taking over ledgers of older versions into the holder's one ledger; nothing is lost.
 
-Whose records an old ledger is of follows from its name where a partition that gives that name is at
-hand: of the runs that are still there, and dealt anew for the experiments of the parameter file.
-Entries of one that cannot be matched count for every record of the holder.
+The records that an old ledger is of follow from its name where a partition that gives that name is
+at hand: the partitions of runs that are still there, and those dealt anew for the experiments of
+the parameter file. If a ledger cannot be matched, its entries count for every record of the holder.
 
 Entries of ``site_level`` with adaptive clipping are taken over with the noise multiplier that they
 really had (:func:`federated.privacy.spending.before_sites_bit`).
@@ -29,17 +29,17 @@ from federated.privacy.ledger import Ledger, ledger_root
 from federated.privacy.old_ledger import OldLedger, old_files, old_name, put_aside, read_old
 from federated.privacy.spending import Budget, Spending, before_sites_bit
 
-# Seeds that experiments are commonly run with, beside their own.
+# The seeds that experiments are commonly run with, beside their own.
 SEEDS = range(10)
 
 
 def take_over(
     experiment: Experiment, located: LocatedFile, dataset: AnyDataset, runs: Path, params: Path
 ) -> str | None:
-    """Take over the old ledgers of an experiment's data set; a line about it, or ``None``.
+    """Take over the old ledgers of an experiment's data set; return a line about it, or ``None``.
 
     Args:
-        experiment: on whose data set.
+        experiment: on whose data set they are.
         located: its data file.
         dataset: what that holds.
         runs: the folder that holds all runs, whose partitions say which records were meant.
@@ -129,10 +129,10 @@ def _may_be_adaptive(entry: Mapping[str, Any]) -> bool:
 
 
 def _true_noise(entry: Mapping[str, Any], clips: Sequence[float], runs: Path) -> float:
-    """By the run's own configuration where it is there, else the least that may have been.
+    """The noise of the run's own configuration if that is there, else the least it may have been.
 
-    Without it, a run of several rounds whose norm stood still was not adaptive: the noised share of
-    norms moves it in every round.
+    Without the configuration, a run of several rounds whose norm stood still was not adaptive: the
+    noised share of norms moves it in every round.
     """
     noise = float(entry["noise_multiplier"])
     try:
@@ -156,7 +156,7 @@ def _known_records(
     runs: Path,
     params: Path,
 ) -> dict[str, tuple[str, ...]]:
-    """The training records of those names that a partition at hand gives."""
+    """The training records of those ``wanted`` names that a partition at hand gives."""
     found: dict[str, tuple[str, ...]] = {}
     others = [experiment, *_others(experiment.data.dataset, params)]
     for one, place, cases in _data_at_hand(others, located, dataset):
@@ -206,7 +206,7 @@ def _partitions(
     others: Iterable[Experiment],
     runs: Path,
 ) -> Iterator[Partition]:
-    """Those of runs on the same file, and those that the experiments deal."""
+    """The partitions of runs on the same file, and those that the experiments deal."""
     for path in sorted(runs.glob("*/*/partition.json")):
         with suppress(ConsiliumError, OSError, ValueError, KeyError, TypeError):
             header = read_json(path)

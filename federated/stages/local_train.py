@@ -28,7 +28,11 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
     """Train from the last round's weights; write what is to be sent, and the site's memory.
 
     The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where it gets
-    the noise of a privacy it is a release, made once: asked again, the site sends what it stored.
+    the noise of a privacy it is a release, which is made once: if it is asked again, the site sends
+    what it stored.
+
+    Raises:
+        ConsiliumError: the loss is no longer finite, or the release would pass a budget.
     """
     started = time.time()
     folder, worker = RunFolder(run), worker_context(run)
@@ -89,7 +93,7 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
 def local_task(
     worker: WorkerContext, cases: Cases, styles: Callable[[], Sequence[Vector]]
 ) -> LocalTask:
-    """What a worker trains with at a site; ``styles`` reads those of the other sites."""
+    """What a worker trains with at a site; ``styles`` reads the styles of the other sites."""
     experiment, model = worker.experiment, worker.model
     device = next(model.parameters()).device
     loss = worker.task.make_loss(cases, experiment.training, worker.info, device)

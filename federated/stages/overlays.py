@@ -1,6 +1,6 @@
 """Pictures of a site's worst, median and best test case, with the true and the predicted mask.
 
-They show images of patients: they are made where ``sites.overlays`` says so, and nowhere else.
+They show images of patients, so they are made where ``sites.overlays`` says so, and nowhere else.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ Mask = npt.NDArray[np.integer[Any]]
 
 
 def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
-    """Draw the three test cases of a site with the model it has after a round.
+    """Draw the three test cases of a site with the model that it has after a round.
 
     Returns:
         The pictures, ``overlays/SITE-worst.png`` and so on in the run's folder.
@@ -66,7 +66,7 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
 def _draw(
     path: Path, family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str
 ) -> None:
-    """The image alone, with the true mask and with the predicted one; of a volume one slice."""
+    """The image alone, with the true mask, and with the predicted one; one slice of a volume."""
     image = case.whole.numpy()
     if truth.ndim == 3:
         # The axial slice in which there is most to be seen.

@@ -23,9 +23,9 @@ EPSILONS = ("epsilon", "epsilon_per_round", "epsilon_ledger", "epsilon_patient")
 
 
 def spent_so_far(folder: RunFolder, site: str) -> float | None:
-    """ε of all that a site has released in a run, by RDP, which is quick and an upper bound.
+    """The ε of all that a site has released in a run, by RDP, which is quick and an upper bound.
 
-    ``None`` where there is no guarantee.
+    It is ``None`` where there is no guarantee.
     """
     privacy = worker_context(folder.root).experiment.privacy
     assert isinstance(privacy, Private)
@@ -41,7 +41,7 @@ def _own(folder: RunFolder, site: str) -> list[Spending]:
 
 
 def _as_simulated(own: list[Spending]) -> list[Spending]:
-    """The entries as if their noise came from a secret, which is what a simulation is of."""
+    """The entries as if their noise came from a secret, which a simulation stands for."""
     return [replace(entry, mechanism=entry.mechanism.removesuffix(SEEDED)) for entry in own]
 
 
@@ -52,14 +52,15 @@ def _finite(epsilon: float) -> float | None:
 def report_site(run: Path, site: str) -> dict[str, Any]:
     """What the holder's ledger says of a site in a run, for the run's summary.
 
-    ``epsilon`` is composed over the run, ``epsilon_ledger`` over everything that was ever released
-    of any of the site's training cases: that of the case, or with privacy for sites of the site,
-    that has spent most. ``epsilon_per_round`` is that of the round with the least noise,
-    ``epsilon_patient`` that over the run of a patient who has ``cases_of_one_patient`` cases, the
-    most that any has. ``None`` stands for "no guarantee", and for a number that nobody knows. With
-    ``privacy.noise=seeded`` the ε of the run are those that secret noise would have had; in the
-    ledger such a release has no bound. The head is kept in the site's home too. Which records a
-    release touched is not told: a digest of them would let a guess of them be checked.
+    ``epsilon`` is composed over the run. ``epsilon_ledger`` is composed over everything that was
+    ever released of any of the site's training cases: it is that of the case that has spent most
+    or, with privacy for sites, that of the site. ``epsilon_per_round`` is that of the round with
+    the least noise. ``epsilon_patient`` is that over the run of a patient who has
+    ``cases_of_one_patient`` cases, the most that any has. ``None`` stands for "no guarantee", and
+    for a number that nobody knows. With ``privacy.noise=seeded`` the ε of the run are those that
+    secret noise would have had; in the ledger such a release has no bound. The head is kept in the
+    site's home too. Which records a release touched is not told: a digest of them would let a guess
+    of them be checked.
     """
     folder, context = RunFolder(run), worker_context(run)
     privacy, ledger = context.experiment.privacy, holder_ledger(context.experiment)
@@ -114,8 +115,8 @@ def summarise_privacy(
 ) -> dict[str, Any]:
     """The ``privacy`` part of a run's summary; its ε are those of the site that has spent most.
 
-    ``None`` stands for "no guarantee". ``mechanism`` is what stands in the ledger, where a run
-    without privacy is a release without a bound.
+    ``None`` stands for "no guarantee". ``mechanism`` is the name in the ledger, where a run without
+    privacy is a release without a bound.
     """
     privacy = experiment.privacy
     if not isinstance(privacy, Private):

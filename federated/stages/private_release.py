@@ -19,7 +19,7 @@ from federated.stages.entering import enter, training_records
 from federated.stages.worker import worker_context
 from federated.strategies.base import MeanNoise
 
-# A site's style in the ledger: the mean over its cases, with Gaussian noise.
+# The name in the ledger of a site's style: the mean over its cases, with Gaussian noise.
 STYLE_MECHANISM = "gaussian mean of styles"
 
 
@@ -36,11 +36,11 @@ def begin_release(
     whoever begins a release twice has made two.
 
     Args:
-        folder: the run's.
+        folder: the run's folder.
         context: the round.
         site: who releases.
-        records: the digests of what it trains on.
-        clip: where the clipping norm has got, if it changes.
+        records: the digests of the records that it trains on.
+        clip: the present clipping norm, if it changes; ``None`` for the configured one.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
@@ -66,8 +66,9 @@ def begin_release(
 
 
 def _refuse_missing_rounds(folder: RunFolder, site: str, round_number: int) -> None:
-    """Refuse to go on where the ledger is not the one that the run was begun with: its epsilon
-    would be that of the last rounds alone.
+    """Refuse to go on where the ledger is not the one that the run was begun with.
+
+    Its ε would be that of the last rounds alone.
 
     Raises:
         ConsiliumError: a round that the site took part in has no entry.
@@ -100,9 +101,9 @@ def release_sources(
     Args:
         context: the round.
         site: who releases.
-        records: the digests of what it trains on.
-        kind: of release.
-        clip: where the clipping norm has got, if it changes.
+        records: the digests of the records that it trains on.
+        kind: the kind of release.
+        clip: the present clipping norm, if it changes; ``None`` for the configured one.
         inputs: digests of the arrays that it is computed from.
         numbers: what the stage is given beside the plan and the clipping norm.
     """
@@ -118,7 +119,7 @@ def release_sources(
 
 
 def style_sources(run: RunContext, site: str, records: Sequence[str], noise: MeanNoise) -> Sources:
-    """What a site's noised style is computed from. It is asked for with the first round."""
+    """What a site's noised style is computed from; the style is asked for with the first round."""
     plan = {**noise.model_dump(), "mechanism": STYLE_MECHANISM}
     return _sources(run, site, 1, "style", records, plan, {})
 
@@ -147,7 +148,7 @@ def _sources(
 
 
 def begin_style_release(folder: RunFolder, site: str, noise: MeanNoise) -> SecretRandom:
-    """Enter a site's style in its ledger, before round 1; return where its noise comes from.
+    """Enter a site's style in its ledger, before round 1; return the stream that its noise is from.
 
     Raises:
         ConsiliumError: it would pass the site's budget, or the ledger is not whole.
@@ -166,7 +167,10 @@ def begin_style_release(folder: RunFolder, site: str, noise: MeanNoise) -> Secre
 
 
 def _noise_source(context: RoundContext, privacy: Private, site: str) -> SecretRandom:
-    """Where the noise of a release comes from: new every time, unless it is to be ``seeded``."""
+    """The stream that the noise of a release is from.
+
+    It is new every time, unless ``privacy.noise`` is ``seeded``.
+    """
     if privacy.noise == "seeded":
         seed = context.experiment.seed
         return seeded_random(seed, site, context.round_number, privacy.mechanism)

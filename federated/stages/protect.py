@@ -21,7 +21,11 @@ from federated.stages.worker import worker_context
 
 
 def protect_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Protect the site's compressed update and write the payload that travels."""
+    """Protect the site's compressed update and write the payload that travels.
+
+    Raises:
+        ConsiliumError: the update or the key cannot be read, or the update cannot be protected.
+    """
     started = time.time()
     folder = RunFolder(run)
     compressed = read_compressed(folder.site_path(round_number, site, COMPRESSED))

@@ -1,9 +1,10 @@
 """The stages of SecAgg+ around a round's updates: exchange keys before, unmask the sum after.
 
-What travels are small JSON files in the round's folder: what a site advertises, shares and answers
-on the way up; the roster, for all, and an inbox of sealed shares for each site on the way down. A
-site's secrets of a round lie with its keys, outside the runs, and are erased once it has answered,
-and where the round is over or broken off without that. What it has answered for is kept.
+What travels are small JSON files in the round's folder. On the way up these are what a site
+advertises, shares and answers; on the way down, the roster for all sites, and for each site an
+inbox of sealed shares. A site's secrets of a round lie with its keys, outside the runs. They are
+erased once it has answered, and also if the round is over or broken off without that. What it has
+answered for is kept.
 """
 
 import time
@@ -59,7 +60,7 @@ def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
 def relay_keys(
     folder: RunFolder, run: RunContext, round_number: int, advertised: Sequence[str]
 ) -> None:
-    """At the coordinator, after stage 1: tell all sites the public keys.
+    """Tell all sites the public keys; the coordinator does so after stage 1.
 
     Raises:
         ConsiliumError: too few sites are left.
@@ -73,7 +74,11 @@ def relay_keys(
 
 
 def share_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Stage 2 at a site: split its secrets among its neighbours."""
+    """Stage 2 at a site: split its secrets among its neighbours and itself.
+
+    Raises:
+        ConsiliumError: the site has no secrets for the round, or the roster names other sites.
+    """
     started = time.time()
     folder = RunFolder(run)
     roster, size = read_roster(folder, round_number)
@@ -87,7 +92,7 @@ def share_site(run: Path, site: str, round_number: int) -> StageResult:
 def relay_shares(
     folder: RunFolder, run: RunContext, round_number: int, sharing: Sequence[str]
 ) -> None:
-    """At the coordinator, after stage 2: pass on the sealed shares, unread.
+    """Pass on the sealed shares, unread; the coordinator does so after stage 2.
 
     Raises:
         ConsiliumError: too few sites are left.
@@ -105,7 +110,11 @@ def relay_shares(
 
 
 def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, int]:
-    """Stage 3 at a site: what it masks its update with, and the bytes it had to download."""
+    """Stage 3 at a site: what it masks its update with, and the bytes that it had to download.
+
+    Raises:
+        ConsiliumError: the site has no secrets for the round, or the roster names other sites.
+    """
     roster, size = read_roster(folder, round_number)
     inbox = folder.message_path(round_number, site, "inbox")
     secrets = _read_secrets(folder, site, round_number)
@@ -117,7 +126,7 @@ def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, i
 def relay_responded(
     folder: RunFolder, run: RunContext, round_number: int, responded: Sequence[str]
 ) -> None:
-    """At the coordinator, after stage 3: tell all sites whose update is in the sum.
+    """Tell all sites whose update is in the sum; the coordinator does so after stage 3.
 
     Raises:
         ConsiliumError: so few have responded, or in such groups, that no site would help.
@@ -132,8 +141,8 @@ def relay_responded(
 def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     """Stage 4 at a site: give the shares that unmask the sum, once.
 
-    For which sum is written down before, so that no crash lets it help to a second one; then the
-    round's secrets are erased.
+    The sum that they are for is written down before, so that no crash lets the site help to a
+    second one; then the round's secrets are erased.
 
     Raises:
         ConsiliumError: the sum is one that the site must not help to open.
@@ -167,10 +176,10 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
 
 
 def forget_secrets(run: Path, sites: Sequence[str]) -> None:
-    """At each site, once a round is over or broken off: erase what is secret of it.
+    """Erase at each site what is secret of a round, once it is over or broken off.
 
-    A site that dropped out or never answered has still its seeds, with which its masked update,
-    that the coordinator may have kept, could be read.
+    A site that dropped out or never answered still has its seeds, with which its masked update
+    could be read, and the coordinator may have kept that.
     """
     folder = RunFolder(run)
     for site in sites:
@@ -183,7 +192,7 @@ def unmask_sum(
     """Stage 4 at the coordinator: take the masks off the round's sum.
 
     Raises:
-        ConsiliumError: too few sites have answered; names whose shares are missing.
+        ConsiliumError: too few sites have answered; the message names whose shares are missing.
     """
     roster, _ = read_roster(folder, round_number)
     session = masked_round(run, roster, round_number)

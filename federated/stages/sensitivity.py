@@ -11,7 +11,7 @@ from federated.run.folder import RunFolder
 from federated.run.update_files import read_layout
 from federated.stages.site_model import site_memory
 
-# By site or strategy, the share of each layer's values that is a site's own.
+# For each site or strategy, the share in [0, 1] of each layer's values that is a site's own.
 Shares = Mapping[str, Mapping[str, float]]
 
 
@@ -31,7 +31,7 @@ def layer_shares(folder: RunFolder, round_number: int) -> dict[str, dict[str, fl
 
 
 def mean_shares(several: Sequence[Shares]) -> dict[str, dict[str, float]]:
-    """The mean over runs of the same sites and network."""
+    """The mean of the shares over several runs of the same sites and network."""
     first = several[0]
     return {
         site: {layer: float(np.mean([s[site][layer] for s in several])) for layer in layers}
@@ -40,7 +40,10 @@ def mean_shares(several: Sequence[Shares]) -> dict[str, dict[str, float]]:
 
 
 def sensitivity_figure(shares: Shares, path: Path, title: str) -> None:
-    """Draw the shares as PNG: a row a layer, from input to output, a column a site."""
+    """Draw the shares as PNG, with a row for each layer and a column for each site.
+
+    Layers are in order from input to output.
+    """
     columns = list(shares)
     layers = list(next(iter(shares.values())))
     values = np.array([[100 * shares[column][layer] for column in columns] for layer in layers])

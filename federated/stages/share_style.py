@@ -1,8 +1,8 @@
 """share-style: what sites tell each other of how their images look, once, before the first round.
 
 A style is the mean over a site's training cases of the low-frequency amplitudes of what the network
-sees: a few numbers a channel, without any phase. Every site gets those of all others, by way of the
-coordinator.
+sees: a few numbers for each channel, without any phase. Every site gets those of all others, by way
+of the coordinator.
 """
 
 import time
@@ -35,7 +35,11 @@ CASES_AT_ONCE = 16
 def share_style(run: Path, site: str) -> StageResult:
     """Write the style of a site, which every other site is told.
 
-    With noise on it, it is a release, made once: asked again, the site sends what it stored.
+    With noise on it, it is a release, which is made once: if it is asked again, the site sends what
+    it stored.
+
+    Raises:
+        ConsiliumError: a budget does not allow it.
     """
     started = time.time()
     folder = RunFolder(run)
@@ -59,17 +63,19 @@ def share_style(run: Path, site: str) -> StageResult:
 
 
 def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vector:
-    """The mean over a site's training cases of what describes an image, noised where so set.
+    """The mean ``(*shape)`` over a site's training cases of what describes an image, as float32.
+
+    It has noise if ``introduction`` says so.
 
     Raises:
-        ConsiliumError: it would pass a budget; without noise, any that there is.
+        ConsiliumError: it would pass a budget; without noise any budget refuses it.
     """
     experiment = worker_context(folder.root).experiment
     cases, noise = site_cases(folder.root, site, "train"), introduction.noise
     random = begin_style_release(folder, site, noise) if noise else None
     if not noise:
         enter(folder.root, site, 0, cases.records)
-    # As it is, not augmented; what is random is where patches are drawn.
+    # Images are taken as they are, not augmented; only where patches are drawn is random.
     settings = experiment.training.model_copy(update={"augment": "none"})
     draws: Draws = torch_generator(experiment.seed, purpose="style", site=site)
     of_cases = CaseDraws(random, identities(cases.records), rate=1.0, steps=1) if random else None
@@ -91,14 +97,14 @@ def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vect
 
 
 def other_styles(folder: RunFolder, site: str) -> list[Vector]:
-    """The styles of all sites but one."""
+    """The styles ``(*shape)`` of all sites but one."""
     return [
         read_memory(folder.style_path(other))[STYLE] for other in folder.sites() if other != site
     ]
 
 
 def received_styles(folder: RunFolder, run: RunContext, site: str, round_number: int) -> int:
-    """Bytes of the other sites' styles, which come with the first round."""
+    """The bytes of the other sites' styles, which come with the first round; 0 in other rounds."""
     if round_number != 1 or run.experiment.strategy.introduction() is None:
         return 0
     others = (folder.style_path(other) for other in run.sites if other != site)

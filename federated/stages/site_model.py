@@ -9,7 +9,7 @@ from federated.update import Arrays, RoundState, Vector
 def site_weights_after(
     folder: RunFolder, round_number: int, site: str
 ) -> tuple[RoundState, Vector]:
-    """The state after a round, and the weights of a site's own model then."""
+    """The state after a round, and the weights ``(size,)`` of a site's own model then."""
     state = read_state(folder.state_path(round_number))
     memory = site_memory(folder, round_number, site)
     strategy = worker_context(folder.root).experiment.strategy
@@ -17,15 +17,16 @@ def site_weights_after(
 
 
 def site_memory(folder: RunFolder, round_number: int, site: str) -> Arrays:
-    """What a site has kept until after a round; empty where that is nothing."""
+    """What a site has kept up to a round; empty where that is nothing."""
     path = folder.latest_memory(site, round_number)
     return read_memory(path) if path else {}
 
 
 def personal_tensors(folder: RunFolder, round_number: int) -> dict[str, dict[str, Vector]]:
-    """By site, the tensors in which sites' models after a round differ from the global one.
+    """For each site, the tensors in which its model after a round differs from the global one.
 
-    The same tensors for all sites; empty where every site has the global model.
+    They are the same tensors for all sites; the result is empty where every site has the global
+    model.
     """
     state = read_state(folder.state_path(round_number))
     layout, strategy = state.layout, folder.experiment().strategy

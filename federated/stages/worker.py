@@ -59,7 +59,7 @@ def _as_it_is(run: Path) -> tuple[Path, str]:
 
 @cached(LRUCache(maxsize=1), key=_as_it_is)
 def worker_context(run: Path) -> WorkerContext:
-    """What this process keeps of a run, made anew where the run has changed."""
+    """What this process keeps of a run; it is made anew where the run has changed."""
     folder = RunFolder(run)
     experiment = folder.experiment()
     dataset = load(folder.data(), experiment.data)
@@ -81,13 +81,13 @@ def site_cases(run: Path, site: str, split: Split) -> Cases:
 
 
 def run_and_report(stage: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a stage at a site; give what the site may report of it.
+    """Run a stage at a site, and return what the site may report of it.
 
     The first two of the ``arguments`` are the run's folder and the site.
 
     Raises:
-        ConsiliumError: what the stage says. Of a private run others read why the site refuses
-            something; what else went wrong is kept at the site.
+        ConsiliumError: what the stage raises. Of a private run, others read why the site refuses
+            something; any other error is kept at the site.
     """
     try:
         result = stage(*arguments)

@@ -1,8 +1,8 @@
-"""Adaptive server optimisers: the mean update serves as a gradient.
+"""Adaptive server optimisers, which take the mean update for a gradient.
 
-Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2:
-m ← β1·m + (1 − β1)·Δ; v by the optimiser's own rule; x ← x + η·m / (√v + τ).
-As there, m starts at 0, v at τ², and there is no bias correction.
+Reddi et al. 2021, "Adaptive Federated Optimization", Algorithm 2: m ← β1·m + (1 − β1)·Δ; v by the
+optimiser's own rule; x ← x + η·m / (√v + τ). As there, m starts at 0, v starts at τ², and there is
+no bias correction.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Moment = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """η, β1, β2 and τ of the paper."""
+    """The settings η, β1, β2 and τ of the paper."""
 
     server_lr: float
     beta1: float
@@ -28,7 +28,7 @@ class Hyperparameters:
 
 
 def open_moments(weights: Vector, tau: float) -> Server:
-    """First moment 0, second moment τ²."""
+    """The server with ``weights`` ``(shared,)``, the first moment 0 and the second moment τ²."""
     moments = {"m": np.zeros_like(weights), "v": np.full_like(weights, tau**2)}
     return Server(weights, memory=moments)
 
@@ -39,7 +39,14 @@ def adaptive_step(
     of: Hyperparameters,
     second_moment: Callable[[Moment, Moment], Moment],
 ) -> Server:
-    """One server step; ``second_moment`` makes the new v from the old v and Δ²."""
+    """One server step; ``second_moment`` makes the new v from the old v and Δ².
+
+    Args:
+        server: the server before it, with both moments ``(shared,)`` in its memory.
+        mean: the mean update Δ, ``(shared,)``.
+        of: the settings of the paper.
+        second_moment: maps v and Δ², both ``(shared,)`` and float64, to the new v.
+    """
     delta = mean.astype(np.float64)
     m = of.beta1 * server.memory["m"] + (1 - of.beta1) * delta
     v = second_moment(server.memory["v"].astype(np.float64), delta**2)

@@ -1,12 +1,12 @@
 """APFL: each site's model is a mixture of its own and the global one.
 
 Deng et al. 2020, "Adaptive Personalized Federated Learning" (arXiv 2003.13461), Algorithm 1: a site
-uses v̄ = α·v + (1 − α)·w, trains v on the loss of v̄ and w on its own, and with ``adapt`` moves α
-against ⟨v − w, ∇f(v̄)⟩ (Eq. 10).
+uses v̄ = α·v + (1 − α)·w, trains v on the loss of v̄ and w on its own loss, and with ``adapt``
+moves α against ⟨v − w, ∇f(v̄)⟩ (Eq. 10).
 
-Chosen: the optimiser of the experiment moves v̄ itself, around the w that the round begins with,
-and v = (v̄ − (1 − α)·w) / α follows; α moves once a round, by the mean of its gradients, and stays
-in [0.05, 1], where v is defined.
+What is chosen here: the optimiser of the experiment moves v̄ itself, around the w that the round
+begins with, and v = (v̄ − (1 − α)·w) / α follows. α moves once a round, by the mean of its
+gradients, and stays in [0.05, 1], where v is defined.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ LEAST = 0.05
 
 
 class MixtureRule(LocalRule):
-    """Leaves the gradients and sums up ⟨v̄ − w, ∇f(v̄)⟩."""
+    """Leaves the gradients as they are and sums up ⟨v̄ − w, ∇f(v̄)⟩ over the steps."""
 
     def __init__(self, start: SiteStart, model: nn.Module) -> None:
         self.anchor = start.tensors(model)
@@ -41,7 +41,7 @@ class MixtureRule(LocalRule):
 
 
 class APFL(Strategy):
-    """``alpha`` is α at the start; ``alpha_lr`` its learning rate, where it adapts."""
+    """Mixing with the weight ``alpha`` at the start and, if it adapts, the rate ``alpha_lr``."""
 
     name: Literal["apfl"] = "apfl"
     alpha: float = Field(default=0.5, ge=LEAST, le=1)
@@ -49,7 +49,7 @@ class APFL(Strategy):
     alpha_lr: float = Field(default=0.01, gt=0)
 
     def personal_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
-        """v̄, once there is a v."""
+        """The mixture v̄ ``(size,)`` once the site has a v, and the global weights before that."""
         if OWN not in memory:
             return weights
         alpha = np.float32(memory[ALPHA][0])
@@ -57,7 +57,7 @@ class APFL(Strategy):
         return mixed
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
-        """The mixture, then the global model."""
+        """The pass of the mixture, and then that of the global model."""
         own = self.personal_weights(start.weights, start.layout, start.memory)
         return [
             LocalPass(lambda model: MixtureRule(start, model), own),
@@ -67,7 +67,7 @@ class APFL(Strategy):
     def personal_state(
         self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
     ) -> Arrays:
-        """v and α."""
+        """The site's own model v ``(size,)`` and its α ``(1,)``."""
         rule = rules[0]
         assert isinstance(rule, MixtureRule)
         alpha = float(start.memory[ALPHA][0]) if ALPHA in start.memory else self.alpha

@@ -13,9 +13,9 @@ from federated.settings.base import Settings, Unit
 from federated.training.rule import LocalData, LocalPass, LocalRule, LocalWork
 from federated.update import Arrays, Flags, Layout, Vector
 
-# In a site's memory: the values of its own tensors.
+# Its name in a site's memory: the values of the site's own tensors.
 PERSONAL = "personal"
-# Or other values of its own: those of a whole model, if the strategy does not say which.
+# Other values of its own: those of a whole model, unless the strategy says which.
 OWN = "own"
 
 Units = frozenset[Unit]
@@ -29,9 +29,10 @@ RECORD_AND_SITE: Units = frozenset({"record", "site"})
 class SiteStart:
     """What a site starts a round from.
 
-    ``weights`` are the global ones, in the layout's order, of which ``broadcast`` came with them;
-    ``memory`` is what the site itself kept of the last round it took part in, empty before that.
-    ``name`` is the site's; rounds count from 1.
+    ``weights`` ``(size,)`` are the global weights in the layout's order, and ``broadcast`` is what
+    came with them. ``memory`` is what the site itself kept from the last round that it took part
+    in; it is empty before that. ``name`` is the site's. Rounds are counted from 1, and there are
+    ``rounds`` of them.
     """
 
     layout: Layout
@@ -51,9 +52,10 @@ class SiteStart:
 
 @dataclass(frozen=True)
 class Server:
-    """The server between rounds: global weights (the shared values alone) and a strategy's state.
+    """The server between rounds: the global weights and a strategy's state.
 
-    ``broadcast`` goes to the sites with the weights, ``memory`` stays.
+    ``weights`` ``(shared,)`` are the shared values alone. ``broadcast`` goes to the sites with the
+    weights; ``memory`` stays at the server.
     """
 
     weights: Vector
@@ -63,7 +65,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Participation:
-    """Who sent an update: n_k / Σn and the work of each site, and their share of all cases."""
+    """Who sent an update: each site's weight n_k / Σn and work, and their share of all cases."""
 
     weights: Mapping[str, float]
     work: Mapping[str, LocalWork]
@@ -71,10 +73,10 @@ class Participation:
 
 
 class MeanNoise(Settings):
-    """The Gaussian mechanism on a mean over a site's training cases, for a record as the unit.
+    """The Gaussian mechanism on a mean over a site's training cases, with a record as the unit.
 
-    What each case adds is clipped to norm ``clip``, and the sum has noise of ``noise_multiplier`` ·
-    ``clip``. It is entered in the site's ledger.
+    The contribution of each case is clipped to norm ``clip``, and the noise in their sum has the
+    standard deviation ``noise_multiplier`` · ``clip``. The release is entered in the site's ledger.
     """
 
     clip: float = Field(gt=0)
@@ -86,7 +88,8 @@ class Introduction:
     """What every site tells all others before the first round: a mean over its training cases.
 
     Args:
-        describe: from images ``(n, channels, *spatial)`` to what is meaned, ``(n, *shape)``.
+        describe: maps images ``(n, channels, *spatial)`` to the values that are averaged, ``(n,
+            *shape)``.
         noise: what makes the mean private; ``None`` for the mean as it is.
         nonnegative: whether no value of such a mean is below 0, so that noise may not make it so.
     """
@@ -97,14 +100,17 @@ class Introduction:
 
 
 class Strategy(Settings):
-    """A strategy is its own section of params.yaml; the defaults here are those of FedAvg.
+    """How sites train and how the server applies the sum; the defaults here are those of FedAvg.
 
-    State between rounds is passed in and returned, never kept in the object. Vectors hold the
-    shared values of the layout, in its order.
+    A strategy object is the section ``strategy`` of params.yaml. State between rounds is passed in
+    and returned, never kept in the object. Vectors hold the values of the layout in its order: all
+    of them ``(size,)``, or the shared ones ``(shared,)``. What a site sends has one part
+    ``(shared,)`` or several, one after the other: ``(parts * shared,)``.
     """
 
-    # For which units of privacy the strategy is covered: everything of it that is sent, evaluated,
-    # saved or registered has the noise in it that the ledger's entry of the round is about.
+    # The units of privacy for which the strategy is covered: everything of it that is sent,
+    # evaluated, saved or registered has the noise in it that the ledger's entry of the round is
+    # about.
     #
     # "record": each round is one pass over the cases, with the private gradients, and nothing else
     # looks at them. "site": nothing that a site keeps goes anywhere but into a later update.
@@ -114,34 +120,40 @@ class Strategy(Settings):
     pools_cases: ClassVar[bool] = False
 
     def introduction(self) -> Introduction | None:
-        """What sites tell each other of their cases before the first round, if anything.
+        """What sites tell each other of their cases before the first round; ``None`` for nothing.
 
-        A strategy gets that of the other sites as ``LocalData.styles``.
+        A strategy gets what the other sites told as ``LocalData.styles``.
         """
         return None
 
     def own_values(self, layout: Layout, memory: Arrays) -> Flags | None:
-        """Which values ``(size,)`` of a model became a site's own, to be shown at a run's end.
+        """Which values ``(size,)`` of a model became a site's own, to be shown when a run ends.
 
-        ``None`` where a strategy has nothing to show.
+        It is ``None`` where a strategy has nothing to show.
         """
         return None
 
     def personal(self, model: nn.Module) -> frozenset[str]:
-        """Names of the tensors that stay at each site."""
+        """The names of the tensors that stay at each site."""
         return frozenset()
 
     def sent_sizes(self, change: float) -> tuple[float, ...]:
-        """About the largest value of each part of what is sent, where training moves by ``change``.
+        """About the largest value of each part of what is sent, if training moves by ``change``.
 
-        Each part is as long as the shared values; the update is the first.
+        There is one number for each part; the update is the first part. A part has as many values
+        as are shared, so a site sends ``(len(result) * shared,)``.
         """
         return (change,)
 
     def personal_weights(self, weights: Vector, layout: Layout, memory: Arrays) -> Vector:
-        """The site's model: the global weights with what is the site's own of them.
+        """The weights ``(size,)`` of a site's model: the global ones with its own values.
 
-        ``weights`` itself where nothing is.
+        It is ``weights`` itself, not a copy, where the site has no values of its own.
+
+        Args:
+            weights: the global weights, ``(size,)``.
+            layout: which of them are shared.
+            memory: what the site kept.
         """
         if OWN in memory:
             whole: Vector = memory[OWN]
@@ -153,48 +165,64 @@ class Strategy(Settings):
         return own
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
-        """What is trained at a site in a round, in order; the last pass is what is sent.
+        """The passes that a site trains in a round, in order; the result of the last is sent.
 
-        The first one names its weights.
+        The first pass states the weights ``(size,)`` that it begins with.
         """
         own = self.personal_weights(start.weights, start.layout, start.memory)
         return [LocalPass(lambda model: self.local_rule(model, start), own)]
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
-        """The rule for a site's local steps; ``model`` holds the weights it starts from."""
+        """The rule for a site's local steps; ``model`` holds the weights that they start from."""
         return LocalRule()
 
     def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
-        """What the site sends and what it keeps for itself.
+        """The vector ``(parts * shared,)`` that the site sends, and what it keeps for itself.
 
-        ``update`` is by how much the last pass ended from the global weights, on the shared values;
-        ``rule`` and ``work`` are of that pass.
+        Args:
+            update: how far the last pass ended from the global weights, on the shared values,
+                ``(shared,)``.
+            rule: the rule of that pass.
+            work: how much the site trained in it.
+            start: what the site started the round from.
         """
         return update, {}
 
     def personal_state(
         self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
     ) -> Arrays:
-        """What is the site's own of the models that the passes ``ended`` with."""
+        """What the site keeps as its own of the models that its passes ended with.
+
+        Args:
+            ended: for every pass, the weights ``(size,)`` that it ended with.
+            rules: for every pass, its rule.
+            start: what the site started the round from.
+        """
         if not start.layout.personal:
             return {}
         return {PERSONAL: ended[-1][~start.layout.shared]}
 
     def trainable_on_join(self, start: SiteStart, model: nn.Module, data: LocalData) -> Flags:
-        """Which values a site that joins a finished federation may move; the others stay.
+        """Which values ``(size,)`` may be moved by a site that joins a finished federation.
 
-        ``model`` holds the global weights. By default the site's own tensors, or all of them where
-        there are none.
+        The others stay. ``model`` holds the global weights. By default these are the site's own
+        tensors, or all tensors where there are none of its own.
         """
         personal = ~start.layout.shared
         return personal if personal.any() else ~personal
 
     def open_server(self, weights: Vector) -> Server:
-        """The server before the first round."""
+        """The server before the first round, from the shared weights ``(shared,)``."""
         return Server(weights)
 
     def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
-        """The server after a round; ``mean`` is Σ n_k·sent_k / Σ n_k over the sites of ``who``."""
+        """The server after a round.
+
+        Args:
+            server: the server before it.
+            mean: Σ n_k·sent_k / Σ n_k over the sites of ``who``, ``(parts * shared,)``.
+            who: the sites whose payloads are in the mean.
+        """
         return Server((server.weights + mean).astype(np.float32), server.broadcast, server.memory)

@@ -14,7 +14,7 @@ from federated.update import Vector
 
 
 class FedAdam(Strategy):
-    """FedAvg's sites, and a server step with first and second moments of the mean update."""
+    """FedAvg's sites, with a server step by the first and second moments of the mean update."""
 
     name: Literal["fedadam"] = "fedadam"
     server_lr: float = Field(default=0.01, gt=0)
@@ -25,11 +25,11 @@ class FedAdam(Strategy):
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def open_server(self, weights: Vector) -> Server:
-        """The moments before the first round."""
+        """The server with the moments before the first round, for weights ``(shared,)``."""
         return open_moments(weights, self.tau)
 
     def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
-        """One step of Adam."""
+        """One step of Adam with the mean update ``(shared,)``."""
         settings = Hyperparameters(self.server_lr, self.beta1, self.beta2, self.tau)
         return adaptive_step(
             server,

@@ -14,10 +14,10 @@ from federated.update import Vector
 
 
 class FedAvgM(Strategy):
-    """FedAvg's sites, and the mean update added to what is left of those before.
+    """FedAvg's sites, with the mean update added to what is left of the earlier ones.
 
-    ``momentum`` is β, ``server_lr`` is η: updates that agree move the weights by η / (1 − β) times
-    their length.
+    ``momentum`` is β and ``server_lr`` is η: updates that agree move the weights by η / (1 − β)
+    times their length.
     """
 
     name: Literal["fedavgm"] = "fedavgm"
@@ -27,11 +27,11 @@ class FedAvgM(Strategy):
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def open_server(self, weights: Vector) -> Server:
-        """No velocity before the first round."""
+        """The server with a velocity of 0 before the first round, for weights ``(shared,)``."""
         return Server(weights, memory={"velocity": np.zeros_like(weights)})
 
     def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
-        """One step of momentum."""
+        """One step of momentum with the mean update ``(shared,)``."""
         velocity = self.momentum * server.memory["velocity"].astype(np.float64) + mean
         weights = server.weights + self.server_lr * velocity
         memory = {"velocity": velocity.astype(np.float32)}

@@ -1,7 +1,7 @@
 """FedProx: a proximal term keeps each site near the global weights.
 
-Li et al. 2020, "Federated Optimization in Heterogeneous Networks", Eq. 2:
-h_k(w; w_t) = F_k(w) + (μ/2)·‖w − w_t‖². Its exact gradient μ·(w − w_t) is added to the loss's.
+Li et al. 2020, "Federated Optimization in Heterogeneous Networks", Eq. 2: h_k(w; w_t) = F_k(w) +
+(μ/2)·‖w − w_t‖². The exact gradient of the term, μ·(w − w_t), is added to that of the loss.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from federated.training.rule import LocalRule
 
 
 class ProximalRule(LocalRule):
-    """Adds μ·(w − w_t) to every parameter's gradient."""
+    """Adds μ·(w − w_t) to every parameter's gradient; ``anchor`` has w_t by parameter names."""
 
     def __init__(self, mu: float, anchor: Mapping[str, torch.Tensor]) -> None:
         self.mu, self.anchor = mu, anchor
@@ -29,7 +29,7 @@ class ProximalRule(LocalRule):
 
 
 class FedProx(Strategy):
-    """FedAvg with the proximal term; μ = 0 is FedAvg."""
+    """FedAvg with the proximal term; ``mu`` is μ, and with μ = 0 it is FedAvg."""
 
     name: Literal["fedprox"] = "fedprox"
     mu: float = Field(default=0.01, ge=0)

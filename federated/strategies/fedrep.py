@@ -17,30 +17,30 @@ from models.head import head_tensors, is_head
 
 
 class PartRule(LocalRule):
-    """Trains the parameters whose names ``trains`` says yes to."""
+    """Trains only the parameters for whose names ``trains`` is true."""
 
     def __init__(self, trains: Callable[[str], bool]) -> None:
         self.trains = trains
 
     def adjust_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Take the others their gradients, so that the optimiser leaves them as they are."""
+        """Remove the gradients of the others, so that the optimiser leaves them as they are."""
         for name, parameter in parameters:
             if not self.trains(name):
                 parameter.grad = None
 
 
 class FedRep(Strategy):
-    """``head_epochs`` on the head, then ``training.local_epochs`` on the representation."""
+    """Training of the head for ``head_epochs``, then of the rest for ``training.local_epochs``."""
 
     name: Literal["fedrep"] = "fedrep"
     head_epochs: int = Field(default=1, ge=1)
 
     def personal(self, model: nn.Module) -> frozenset[str]:
-        """The tensors of the head."""
+        """The names of the tensors of the head."""
         return head_tensors(model)
 
     def passes(self, start: SiteStart) -> Sequence[LocalPass]:
-        """Head, then representation."""
+        """The pass of the head, and then that of the representation."""
         own = self.personal_weights(start.weights, start.layout, start.memory)
         return [
             LocalPass(lambda _: PartRule(is_head), own, self.head_epochs),

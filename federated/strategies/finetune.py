@@ -1,7 +1,8 @@
-"""FedAvg, then every site trains the model that came of it alone.
+"""Fine-tuning: after FedAvg, every site goes on training the common model on its own.
 
-The baseline that personalisation is held to (Yu et al. 2020, "Salvaging Federated Learning by Local
-Adaptation", Sec. 3.1): the last ``tuning_rounds`` rounds of a run are the site's own.
+It is the baseline that personalisation is compared with (Yu et al. 2020, "Salvaging Federated
+Learning by Local Adaptation", Sec. 3.1): in the last ``tuning_rounds`` rounds of a run each site
+trains for itself.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from federated.update import Arrays, Vector
 
 
 class FineTune(Strategy):
-    """In a tuning round a site sends zeros, and the global model stays as it is."""
+    """FedAvg, where sites send zeros in the last rounds, and the global model stays as it is then.
+
+    There are ``tuning_rounds`` of these.
+    """
 
     name: Literal["finetune"] = "finetune"
     tuning_rounds: int = Field(default=1, ge=1)
@@ -26,13 +30,13 @@ class FineTune(Strategy):
     def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
-        """The update, or zeros."""
+        """The update ``(shared,)``, or as many zeros in a tuning round, and nothing to keep."""
         return (np.zeros_like(update) if self._tunes(start) else update), {}
 
     def personal_state(
         self, ended: Sequence[Vector], rules: Sequence[LocalRule], start: SiteStart
     ) -> Arrays:
-        """The model, while it is tuned."""
+        """The weights ``(size,)`` of the site's model in a tuning round; nothing otherwise."""
         return {OWN: ended[-1]} if self._tunes(start) else {}
 
     def _tunes(self, start: SiteStart) -> bool:

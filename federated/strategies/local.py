@@ -1,4 +1,7 @@
-"""Local only: no site sends anything; the baseline that a federation must beat to be worth it."""
+"""Local training only, in which no site sends anything.
+
+It is the baseline that a federation must beat to be worth it.
+"""
 
 from typing import Literal
 
@@ -13,5 +16,5 @@ class Local(Strategy):
     name: Literal["local"] = "local"
 
     def personal(self, model: nn.Module) -> frozenset[str]:
-        """Every tensor."""
+        """The names of all tensors."""
         return frozenset(model.state_dict())

@@ -5,9 +5,9 @@ Algorithm 1. A local step uses g − c_k + c in place of the gradient g (line 10
 becomes the mean gradient of the site's local steps, which is Option II (line 12) for plain SGD and
 is defined for every optimiser. The server moves c by the mean change of the c_k (line 17).
 
-Chosen here: weights n_k / Σn instead of equal ones, in the model as in c, so that the objective is
-that of the other strategies and Σ_k (n_k / n)·c_k = c at all times. The change of c_k travels with
-the update: twice the values.
+What is chosen here: the weights are n_k / Σn instead of equal ones, for the model and for c alike,
+so that the objective is that of the other strategies and Σ_k (n_k / n)·c_k = c at all times. The
+change of c_k travels with the update, which makes twice the values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ CONTROL = "control"
 
 
 class ControlRule(LocalRule):
-    """Adds c − c_k to the gradient, and keeps the sum of the gradients before that."""
+    """Adds c − c_k to the gradient, and keeps the sum of the gradients before that correction."""
 
     def __init__(self, correction: Mapping[str, torch.Tensor]) -> None:
         self.correction = correction
@@ -53,7 +53,7 @@ class ControlRule(LocalRule):
             parameter.grad.add_(self.correction[name])
 
     def mean_gradient(self, layout: Layout) -> Vector:
-        """Mean gradient on the shared values; 0 where nothing was trained."""
+        """The mean gradient over the steps, ``(shared,)``; 0 where nothing was trained."""
         mean = np.zeros(layout.size, np.float32)
         for name, part in layout.split(mean).items():
             if name in self.sums:
@@ -70,11 +70,11 @@ class Scaffold(Strategy):
     covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     def sent_sizes(self, change: float) -> tuple[float, ...]:
-        """Update and change of the control variate."""
+        """Two parts: the update and the change of the control variate."""
         return change, change
 
     def local_rule(self, model: nn.Module, start: SiteStart) -> LocalRule:
-        """Correct by c − c_k; a site that never took part has c_k = 0."""
+        """The rule that corrects by c − c_k; at a site that never took part c_k is 0."""
         control = start.broadcast[CONTROL]
         difference = np.zeros(start.layout.size, np.float32)
         difference[start.layout.shared] = control - start.memory.get(CONTROL, 0)
@@ -90,18 +90,22 @@ class Scaffold(Strategy):
     def site_update(
         self, update: Vector, rule: LocalRule, work: LocalWork, start: SiteStart
     ) -> tuple[Vector, Arrays]:
-        """Send Δ_k and the change of c_k; keep c_k."""
+        """The update Δ_k and the change of c_k, ``(2 * shared,)``; c_k ``(shared,)`` is kept."""
         assert isinstance(rule, ControlRule)
         control = rule.mean_gradient(start.layout)
         change = control - start.memory.get(CONTROL, np.zeros_like(control))
         return np.concatenate([update, change]), {CONTROL: control}
 
     def open_server(self, weights: Vector) -> Server:
-        """c = 0."""
+        """The server with c = 0 before the first round, for weights ``(shared,)``."""
         return Server(weights, {CONTROL: np.zeros_like(weights)})
 
     def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
-        """x ← x + η_g·mean Δ; c ← c + (their share of all cases)·mean change."""
+        """Apply x ← x + η_g·mean Δ and c ← c + (the sites' share of all cases)·mean change.
+
+        ``mean`` is ``(2 * shared,)``: first the mean update, then the mean change of the control
+        variates.
+        """
         update, change = np.split(mean, 2)
         weights = server.weights + np.float32(self.server_lr) * update
         control = server.broadcast[CONTROL] + np.float32(who.share) * change

@@ -11,20 +11,28 @@ from models import Centring
 
 
 class PrivateMean(Protocol):
-    """What makes a mean private."""
+    """What makes a mean over cases private."""
 
     def noised_mean(
         self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
     ) -> Tensor:
-        """The mean of the vectors of a batch of cases, clipped to ``bound`` and noised."""
+        """The mean ``(width,)`` of a vector of each case of a batch, clipped and noised.
+
+        Args:
+            batch: indices of cases, ``(n,)``; there may be none.
+            vectors: maps such indices to the vectors, ``(n, width)``.
+            bound: the norm that each vector is clipped to, > 0.
+        """
 
 
 def set_mean(model: nn.Module, layer: Centring, batches: Iterable[Tensor], take: Take) -> None:
-    """Set the layer's mean to that of all cases, in place.
+    """Set the layer's mean ``(width,)`` to that of all cases, in place.
 
     Args:
-        batches: indices of cases.
-        take: from such indices to what the network takes, first of two.
+        model: the network that ``layer`` is in.
+        layer: the layer that centres.
+        batches: indices of cases, ``(n,)`` each.
+        take: maps such indices to network inputs and targets, of which only the inputs are used.
     """
     total, cases = torch.zeros_like(layer.mean, dtype=torch.float64), 0
     for batch in batches:
@@ -40,16 +48,16 @@ def set_private_mean(
     take: Take,
     private: PrivateMean,
 ) -> None:
-    """Set the layer's mean to a noised one of ``batch``, the cases of one step, in place.
+    """Set the layer's mean ``(width,)`` to a noised one of the cases of one step, in place.
 
-    It takes that step's place, with the same noise over the layer's ``bound`` instead of the
+    It takes the place of that step, and has the same noise with the layer's ``bound`` for the
     clipping norm, so that a round releases no more than was planned.
 
     Args:
-        model: in which ``layer`` is.
-        layer: the one that centres.
-        batch: indices of the cases of one step.
-        take: reads cases by their indices.
+        model: the network that ``layer`` is in.
+        layer: the layer that centres.
+        batch: indices of the cases of one step, ``(n,)``.
+        take: maps indices to network inputs and targets, of which only the inputs are used.
         private: what sums and noises.
     """
     found = private.noised_mean(

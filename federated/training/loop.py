@@ -24,7 +24,7 @@ from federated.training.optimization import (
 from federated.training.rule import LocalRule
 from models import Centring, centring_of
 
-# How many cases at a time where no gradients are computed.
+# How many cases pass the network at a time where no gradients are computed.
 FEATURE_BATCH = 128
 
 
@@ -32,25 +32,25 @@ class Gradients(Protocol):
     """What draws batches and computes their gradients instead of the ordinary loop."""
 
     def batches(self) -> Iterable[Tensor]:
-        """Indices of the cases of each step."""
+        """The indices of the cases of each step, ``(n,)``; there may be none."""
 
     def generators(self, cases: Tensor) -> Sequence[torch.Generator]:
-        """For each of these cases of the step, what all that is random about it comes from."""
+        """For each of these cases of the step, the generator of all that is random about it."""
 
     def compute(self, batch: Tensor, objective: Objective) -> None:
-        """Write a step's gradient into ``.grad``."""
+        """Write the gradient of a step into ``.grad``."""
 
     def noised_mean(
         self, batch: Tensor, vectors: Callable[[Tensor], Tensor], bound: float
     ) -> Tensor:
-        """Instead of a step's gradient, the mean of a vector of each case."""
+        """The noised mean ``(width,)`` of a vector of each case, instead of a step's gradient."""
 
     def close(self) -> None:
         """Leave the model as it was."""
 
     @property
     def clip(self) -> float | None:
-        """The clipping norm that the next round begins with, where it changes."""
+        """The clipping norm that the next round begins with; ``None`` where it does not change."""
 
 
 MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
@@ -58,9 +58,14 @@ MakeGradients = Callable[[nn.Module, torch.optim.Optimizer], Gradients]
 
 @dataclass(frozen=True)
 class LocalResult:
-    """Mean loss of the last local epoch, or what was begun of it, unless private, and steps taken.
+    """What came of a run of the local loop.
 
-    ``clip`` is the clipping norm that private training has got to, where it changes.
+    Args:
+        loss: the mean loss of the last local epoch, or of the part of it that was begun; ``None``
+            where it is private.
+        steps: the number of steps taken.
+        clip: the clipping norm that private training has reached; ``None`` where it does not
+            change.
     """
 
     loss: float | None
@@ -70,13 +75,13 @@ class LocalResult:
 
 @dataclass(frozen=True)
 class Turn:
-    """Which turn of training it is, which decides all that is drawn and the learning rate.
+    """One turn of training, which decides everything that is drawn and the learning rate.
 
     Args:
         seed: the experiment's.
-        site: who trains.
-        round_number: from 1.
-        rounds: how many there are in all.
+        site: the name of the site that trains.
+        round_number: the round, counted from 1.
+        rounds: how many rounds there are in all.
         purpose: what the generator is for, where a site trains more than once in a round.
     """
 
@@ -94,10 +99,10 @@ class Turn:
 
 
 def choose_device(setting: str, worker: int = 0) -> torch.device:
-    """The device for a setting; with several GPUs, workers share them in turn.
+    """The device for a setting; where there are several GPUs, workers take them in turn.
 
     Raises:
-        ConsiliumError: ``cuda`` is asked for and there is none.
+        ConsiliumError: ``cuda`` is asked for and there is no CUDA device.
     """
     available = torch.cuda.is_available()
     if setting == "cuda" and not available:
@@ -111,7 +116,7 @@ def choose_device(setting: str, worker: int = 0) -> torch.device:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device with channels last, which halves a 3D step on a CPU."""
+    """Move a model to a device with channels last, which halves the time of a 3D step on a CPU."""
     model = model.to(device)
     for parameter in model.parameters():
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
@@ -131,25 +136,26 @@ def train(
     private: MakeGradients | None = None,
     stop_diverged: bool = True,
 ) -> LocalResult:
-    """Train ``model`` in place on a site's training cases, for a round's epochs or steps.
+    """Train ``model`` in place on a site's training cases, for the epochs or steps of a round.
 
-    Order of cases and augmentation come from the generator of the turn, so that the result does not
-    depend on which worker runs it; private training draws both case by case, from the site's
-    secret. The optimiser starts afresh each round.
+    The order of cases and their augmentation come from the generator of the turn, so that the
+    result does not depend on which worker runs it. Private training draws both case by case, from
+    the site's secret. The optimiser starts afresh each round.
 
     Args:
-        model: on the device that it is trained on.
-        cases: at least one.
+        model: the network, on the device that it is trained on.
+        cases: the site's training cases, at least one.
         settings: those of the local loop.
         rule: what the strategy changes in a step.
-        loss: of the task.
+        loss: the loss of the task.
         turn: which turn of training it is.
-        private: makes what computes gradients instead, which then also draws the batches and all
-            that is random about their cases.
+        private: makes what computes gradients instead of the ordinary loop; that then also draws
+            the batches and everything random about their cases.
         stop_diverged: whether a loss that is no longer finite is an error.
 
     Raises:
-        ConsiliumError: the loss is no longer finite, or the device has no such precision.
+        ConsiliumError: the loss is no longer finite, or the device does not have the precision, or
+            ``training.trainable`` names a layer that the network does not have.
     """
     generator, round_number = turn.generator(), turn.round_number
     device = next(model.parameters()).device
@@ -204,7 +210,7 @@ def _train_privately(
     objective: Objective,
     centring: Centring | None,
 ) -> LocalResult:
-    """The same with gradients that are clipped and noised; the loss would be a release too."""
+    """Do the same with gradients that are clipped and noised; the loss would be a release too."""
     steps = 0
     try:
         batches = iter(gradients.batches())
@@ -226,10 +232,10 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 class _Precision:
-    """Mixed precision: the forward pass in 16 bits, weights and sums in 32.
+    """Mixed precision: the forward pass has 16 bits, weights and sums have 32.
 
-    float16 has a small range, so its loss is scaled up before backward (Micikevicius et al. 2018)
-    and the gradients scaled down again before a strategy sees them.
+    float16 has a small range, so its loss is scaled up before the backward pass (Micikevicius et
+    al. 2018), and the gradients are scaled down again before a strategy sees them.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Local training of a part of the values: the gradients of the others are zero."""
+"""Local training of some of the values; the gradients of the others are zero."""
 
 from collections.abc import Iterable
 
@@ -11,9 +11,10 @@ from federated.update import Flags, Layout
 
 
 class MaskedRule(LocalRule):
-    """``rule``, and after it gradients of zero wherever ``trained`` is false.
+    """Applies ``rule``, and then sets gradients to zero wherever ``trained`` ``(size,)`` is false.
 
-    An optimiser that starts with the round then leaves those values, but for weight decay.
+    An optimiser that starts with the round then leaves those values as they are, but for weight
+    decay.
     """
 
     def __init__(self, rule: LocalRule, layout: Layout, trained: Flags) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-# From indices of cases to network inputs and what is to be predicted.
+# Maps indices of cases ``(n,)`` to inputs ``(n, channels, *spatial)`` and targets ``(n, …)``.
 Take = Callable[[Tensor], tuple[Tensor, Tensor]]
-# From logits, what is to be predicted, and torch's ``mean`` or ``none``, to the loss.
+# Maps logits, targets and torch's ``mean`` or ``none`` to the loss, a scalar or ``(n,)``.
 Loss = Callable[[Tensor, Tensor, str], Tensor]
 
 
@@ -19,8 +19,8 @@ Loss = Callable[[Tensor, Tensor, str], Tensor]
 class Objective:
     """A site's cases and the loss on them.
 
-    ``take`` gives network inputs and what is to be predicted, from indices of cases, on the
-    network's device; the network runs under ``autocast``, the loss in float32.
+    ``take`` maps indices of cases to network inputs and targets, on the network's device. The
+    network runs under ``autocast``, the loss is computed in float32.
     """
 
     take: Take
@@ -34,7 +34,14 @@ class Objective:
         targets: Tensor,
         reduction: str = "mean",
     ) -> Tensor:
-        """The loss of a batch, or with ``none`` of each of its cases, ``(n,)``."""
+        """The loss of a batch, or with ``reduction="none"`` that of each of its cases, ``(n,)``.
+
+        Args:
+            model: the network, or what stands for it.
+            images: its inputs, ``(n, channels, *spatial)``.
+            targets: what it should predict, ``(n, …)``.
+            reduction: torch's ``mean`` or ``none``.
+        """
         with self.autocast():
             logits = model(images).float()
         return self.loss(logits, targets, reduction)
@@ -48,21 +55,23 @@ def gradients_of_cases(
 ) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
     """The gradient of each case, by torch.func; the model is left as it is.
 
-    Both ways are float32 to within rounding of the same gradient. Where a value before a ReLU or
-    within a max-pooling is nearer to the kink than its rounding error, which side it falls on, and
-    so up to some per cent of that case's gradient, depends on the kernels and the processor.
+    Both ways give the same gradient in float32 to within rounding. Where a value before a ReLU or
+    within a max-pooling is nearer to the kink than its rounding error, the kernels and the
+    processor decide on which side it falls, and with it up to some per cent of that case's
+    gradient.
 
-    BatchNorm, which mixes cases, has no gradient of a single one. A layer that draws at random
-    would draw by a case's place, and raises RuntimeError.
+    BatchNorm mixes cases, so there is no gradient of a single one. A layer that draws at random
+    would draw by a case's place in the batch, and raises RuntimeError.
 
     Args:
+        model: the network.
         trained: the parameters that gradients are wanted of, by their names.
-        loss: from the network and a batch of a single case to its loss.
+        loss: maps the network and a batch of a single case to the loss.
         vectorised: whether cases are computed together, by vmap, or one after the other.
 
     Returns:
-        From images ``(n, channels, *spatial)`` and targets ``(n, …)`` to ``(n, …)`` for each
-        parameter in ``trained``, in its order.
+        A function from images ``(n, channels, *spatial)`` and targets ``(n, …)`` to the gradients
+        ``(n, …)`` of each parameter in ``trained``, in its order.
     """
     everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     fixed = {name: value.detach() for name, value in everything.items() if name not in trained}

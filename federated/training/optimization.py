@@ -1,4 +1,4 @@
-"""The optimiser of a site's round: learning rates, freezing, the number of steps."""
+"""The optimiser of a site's round: learning rates, freezing, and the number of steps."""
 
 import re
 from math import ceil, cos, pi
@@ -17,7 +17,7 @@ from models.norm import norm_tensors
 def learning_rate(settings: TrainingSettings, round_number: int, rounds: int) -> float:
     """The learning rate of a round, counted from 1.
 
-    ``cosine`` falls from ``settings.lr`` in the first round towards 0 after the last one
+    With ``cosine`` it falls from ``settings.lr`` in the first round towards 0 after the last one
     (Loshchilov and Hutter 2017, Eq. 5, with rounds for epochs). On non-IID sites FedAvg with a
     constant rate stays away from the optimum (Li et al. 2020, "On the Convergence of FedAvg on
     Non-IID Data", Theorem 4).
@@ -59,9 +59,9 @@ def _below(layer: str, names: frozenset[str]) -> frozenset[str]:
 
 
 def freeze(model: nn.Module, trained: frozenset[str]) -> None:
-    """Freeze all parameters but ``trained``, with the statistics of BatchNorm that go with them.
+    """Freeze all parameters but ``trained``, and the statistics of BatchNorm that go with them.
 
-    Call it after ``model.train()``: a frozen BatchNorm stays in evaluation mode.
+    Call it after ``model.train()``, because a frozen BatchNorm has to stay in evaluation mode.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
@@ -104,7 +104,7 @@ def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> Loca
 
 
 def expected_change(settings: TrainingSettings, steps: int) -> float:
-    """About the most that a round of ``steps`` changes a value by.
+    """About the largest change of a value in a round of ``steps`` steps.
 
     AdamW moves a value by about its learning rate in a step; for SGD this is a guess.
     """

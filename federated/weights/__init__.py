@@ -1,1 +1,1 @@
-"""Files of weights: models, pretrained backbones, and what is taken over of them."""
+"""Files of weights: models, pretrained backbones, and what is taken over from them."""

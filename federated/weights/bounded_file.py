@@ -1,7 +1,7 @@
-"""Opening files that somebody else wrote: what they ask for is looked at before memory is taken.
+"""Opening files that somebody else wrote: what they ask for is checked before memory is taken.
 
 A safetensors file begins with the length of its header. The library refuses tensors that do not
-fill the file exactly, so that behind a header of bounded length no tensor is larger than its file.
+fill the file exactly, so that after a header of bounded length no tensor is larger than its file.
 """
 
 import json
@@ -16,12 +16,12 @@ from safetensors import safe_open
 
 from federated.errors import ConsiliumError
 
-# Of a model of a thousand sites with a hundred tensors each, with room.
+# In bytes: enough for a model of a thousand sites with a hundred tensors each.
 MOST_HEADER = 32 * 2**20
 LENGTH_BYTES = 8
-# Numbers that travel beside an update.
+# The most numbers that travel beside an update.
 MOST_SCALARS = 64
-# Larger counts are no counts of anything here, and would not fit an index.
+# Nothing here has a larger count, which would not fit an index.
 LARGEST_INTEGER = 2**53
 
 
@@ -37,12 +37,12 @@ class Size:
 def open_tensors(
     path: Path | str, framework: str, most: int = MOST_HEADER, size: Size | None = None
 ) -> Iterator[Any]:
-    """A safetensors file whose header has at most ``most`` bytes, and the whole at most ``size``.
+    """Open a safetensors file whose header has at most ``most`` bytes, and the whole at most ``size``.
 
     Raises:
-        ConsiliumError: it has more.
-        OSError, SafetensorError, ValueError: as safetensors has it; of whatever it does not know
-            how to say otherwise, a ``ValueError``.
+        ConsiliumError: the header has more bytes.
+        OSError, SafetensorError, ValueError: what safetensors raises; a ``ValueError`` for whatever
+            it has no error of its own for.
     """
     there = Path(path).stat().st_size
     if size is not None and there > size.most:
@@ -71,7 +71,8 @@ def read_fields(text: str | None, kinds: Mapping[str, type]) -> dict[str, Any]:
     name; ``int`` is from 0 to 2^53; ``object`` is anything, and ``None`` where it is missing.
 
     Raises:
-        ValueError: says what is missing, not known or of another kind.
+        ValueError: the text is something else; the message says what is missing, not known or of
+            another kind.
     """
     try:
         value = json.loads(text or "")

@@ -15,7 +15,13 @@ def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
 
 
 def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) -> ModelHeader:
-    """What a file of the experiment's network says of it."""
+    """The header of a file with the experiment's network.
+
+    Args:
+        experiment: whose network it is.
+        info: what is known of its data set.
+        data_source: where the data really come from, as ``phantom``.
+    """
     return ModelHeader(
         experiment.model,
         channels=info.channels,

@@ -23,23 +23,25 @@ from federated.weights.bounded_file import open_tensors
 
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
-# Of a description, in characters; and of a name in it.
+# The most characters of a description, and of a name in it.
 LONGEST_HEADER = 10_000
 LONGEST_TEXT = 200
-# Of a network: a whole number beyond would take all memory before its tensors could be compared.
+# The largest whole number in a network's settings: one beyond it would take all memory before
+# tensors could be compared.
 LARGEST_SETTING = 1024
 
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """Which network it is, of which images, and what it was trained on.
+    """Which network it is, for which images, and what it was trained on.
 
-    ``size`` is that of MedMNIST's images, ``spacing`` that of volumes in mm where it is not their
-    data set's own. The ranges are those that a file may have; a network of numbers far beyond them
-    would take all memory before anything of it could be compared with the file.
+    ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
+    where it is not their data set's own. The ranges are those that a file may have; a network of
+    numbers far beyond them would take all memory before anything of it could be compared with the
+    file.
     """
 
-    # For whoever reads one from a file: no key but these.
+    # For whoever reads a header from a file: it may have no key but these.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     network: AnyNetwork
@@ -52,7 +54,7 @@ class ModelHeader:
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
 
     def family(self) -> Family | None:
-        """The segmentation set it was trained on, with its spacing; ``None`` of a classifier."""
+        """The segmentation set it was trained on, with its spacing; ``None`` for a classifier."""
         family = FAMILIES.get(self.dataset)
         return family.with_spacing(self.spacing) if family else None
 
@@ -61,16 +63,18 @@ class ModelHeader:
         return self.network.build(self.channels, self.classes, self.dims, seed)
 
     def to_text(self) -> str:
-        """As it stands in a file: without where the weights once started from."""
+        """The header as it stands in a file, without what the weights once started from."""
         told = HEADERS.dump_python(self, mode="json", exclude={"network": {"init"}})
         return json.dumps(told)
 
     @staticmethod
     def from_text(text: str) -> "ModelHeader":
-        """What :meth:`to_text` wrote, in this version or one that had a network's settings flat.
+        """The header that :meth:`to_text` wrote.
+
+        It may be of this version, or of one in which a network's settings were not nested.
 
         Raises:
-            ValueError: it is nothing of the kind.
+            ValueError: the text is something else.
         """
         try:
             value = json.loads(text)
@@ -91,7 +95,7 @@ def _refuse_unlikely(value: Any) -> None:
     """Refuse a network that says nothing of itself, more than is written, or is far too large.
 
     Raises:
-        ValueError: says which.
+        ValueError: it is one of these; the message says which.
     """
     network = value.get("network") if isinstance(value, dict) else None
     if not isinstance(network, dict):
@@ -109,7 +113,10 @@ def save_model(
 ) -> None:
     """Write a model's ``state_dict``, its sites' own tensors, and the header atomically.
 
-    ``personal`` holds, by site, the tensors in which that site's model differs.
+    ``personal`` holds, for each site, the tensors in which that site's model differs.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to.
     """
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
@@ -139,11 +146,11 @@ def read_header(path: Path | str) -> ModelHeader:
 
 @contextmanager
 def _opened(path: Path | str) -> Iterator[Any]:
-    """A model's file, to read from.
+    """Open a model's file to read from.
 
     Raises:
-        ConsiliumError: it is missing, damaged, or anything that is read of it is not as it should
-            be.
+        ConsiliumError: the file is missing or damaged, or anything that is read of it is not as it
+            should be.
     """
     try:
         with open_tensors(path, "pt") as file:
@@ -166,7 +173,7 @@ def personal_sites(path: Path | str) -> list[str]:
     """The sites that have tensors of their own in a model file; none for a global model.
 
     Raises:
-        ConsiliumError: the file is no model.
+        ConsiliumError: the file is not a model.
     """
     with _opened(path) as file:
         return sorted({k.split(SEPARATOR)[0] for k in file.keys() if SEPARATOR in k})  # noqa: SIM118
@@ -177,11 +184,11 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
 
     Args:
         path: a file written by :func:`save_model`.
-        site: whose model, where sites have tensors of their own.
+        site: whose model it is, where sites have tensors of their own.
 
     Raises:
         ConsiliumError: sites have models of their own, and ``site`` is none of them; or the file is
-            no model, or holds other tensors than the network that it describes.
+            not a model, or holds other tensors than the network that it describes.
     """
     header = read_header(path)
     sites = personal_sites(path)
@@ -204,12 +211,12 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
 
 
 def _refuse_other_network(header: ModelHeader, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare a file's tensors with those of the network it describes, which is not built yet.
+    """Compare a file's tensors with those of the network that it describes, which is not built yet.
 
-    So what the network takes in memory is what the file holds.
+    So the network takes no more memory than the file holds.
 
     Raises:
-        ValueError: they differ; or there is no such network.
+        ValueError: they differ, or there is no such network.
     """
     with torch.device("meta"):
         wanted = {n: tuple(t.shape) for n, t in header.build(seed=0).state_dict().items()}

@@ -24,8 +24,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     No tensor takes more memory than the file has bytes.
 
     Raises:
-        ConsiliumError: no such file, damaged, a pickle that holds more than tensors, or one that
-            asks for more memory than it has bytes.
+        ConsiliumError: there is no such file, it is damaged, or it is a pickle that holds more than
+            tensors, or one that asks for more memory than it has bytes.
     """
     if not path.is_file():
         raise ConsiliumError(
@@ -65,10 +65,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_compressed(path: Path) -> None:
-    """Refuse a torch checkpoint that unpacks to more than it is: torch itself never compresses.
+    """Refuse a torch checkpoint that unpacks to more than its size; torch itself never compresses.
 
     Raises:
-        ConsiliumError: says how much it would take.
+        ConsiliumError: it does; the message says how much memory it would take.
         ValueError: it is a damaged archive.
     """
     if not zipfile.is_zipfile(path):  # the older form has no archive
@@ -90,7 +90,7 @@ def _refuse_spread(path: Path, name: str, tensor: Tensor) -> None:
     """Refuse a tensor with more values than the file has of it.
 
     Raises:
-        ConsiliumError: says which.
+        ConsiliumError: it has more; the message says which tensor it is.
     """
     if tensor.is_sparse or tensor.is_quantized or tensor.device.type != "cpu":
         raise ConsiliumError(

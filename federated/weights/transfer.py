@@ -1,9 +1,9 @@
 """Pretrained weights from a file: read safely, renamed, made to fit, and reported.
 
-Read are this project's safetensors, MedicalNet's ResNet-18 (Chen et al. 2019), torchvision's
-r3d_18, and 2D ImageNet ResNet-18 weights in torchvision's layout. 2D kernels enter 3D convolutions
-inflated: repeated along the depth and divided by it (Carreira and Zisserman 2017, Section 2.3);
-ACS and 2.5D convolutions take them as they are.
+Files that can be read are this project's safetensors, MedicalNet's ResNet-18 (Chen et al. 2019),
+torchvision's r3d_18, and 2D ImageNet ResNet-18 weights in torchvision's layout. 2D kernels enter 3D
+convolutions inflated: repeated along the depth and divided by it (Carreira and Zisserman 2017,
+Section 2.3); ACS and 2.5D convolutions take them as they are.
 """
 
 import re
@@ -27,7 +27,7 @@ BLOCKS = 2
 
 @dataclass
 class TransferReport:
-    """What became of every tensor: by the model's names, except ``unused`` ones of the file."""
+    """What became of every tensor, by the model's names; ``unused`` ones have those of the file."""
 
     file: str
     md5: str
@@ -39,7 +39,7 @@ class TransferReport:
     unused: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """One line for a person."""
+        """The report in one line, for a person."""
         head = any(is_head(name) for name in (*self.skipped, *self.missing))
         return (
             f"transfer learning from {self.file} ({self.format}): {len(self.matched)} tensors "
@@ -58,7 +58,8 @@ def load_pretrained(model: nn.Module, path: Path) -> TransferReport:
     differential privacy costs most of the budget. Integer buffers are left alone.
 
     Raises:
-        ConsiliumError: no such file, not plain tensors, or nothing of the backbone fits.
+        ConsiliumError: there is no such file, it does not hold plain tensors, it is a personalised
+            model, or nothing of the backbone fits.
     """
     tensors = read_tensors(path)
     if any(SEPARATOR in name for name in tensors):
@@ -123,9 +124,10 @@ def _fit_all(
 def fit(tensor: Tensor, shape: tuple[int, ...]) -> tuple[Tensor | None, str]:
     """Make a tensor fit a shape: the result and how it was made, or ``None`` and why not.
 
-    In this order: 2D kernels are inflated, or taken as one slice; three input channels are summed
-    into one, which gives the same response as three equal channels; one is spread over several;
-    smaller kernels are padded with zeros, which changes nothing of what they compute.
+    The steps are taken in this order: 2D kernels are inflated, or taken as one slice; three input
+    channels are summed into one, which gives the same response as three equal channels; one input
+    channel is spread over several; smaller kernels are padded with zeros, which changes nothing of
+    what they compute.
     """
     steps = []
     if tensor.ndim == 4 and len(shape) == 5:

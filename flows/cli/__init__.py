@@ -89,7 +89,7 @@ REFUSALS = (
 
 
 def _of_this_machine(error: Exception) -> str:
-    """A file or folder that the machine does not let us use; ``""`` for any other mistake."""
+    """A file or folder that the machine does not let us use, in words; ``""`` otherwise."""
     if not isinstance(error, OSError) or error.errno not in REFUSALS:
         return ""
     where = f"{error.filename} cannot be used" if error.filename else "A file cannot be written"
@@ -100,7 +100,7 @@ def _of_this_machine(error: Exception) -> str:
 
 
 def _of_a_server(error: Exception) -> str:
-    """A Prefect server that answers no more; ``""`` for any other mistake."""
+    """A Prefect server that does not answer any more, in words; ``""`` otherwise."""
     if type(error).__module__.split(".")[0] != "httpx" and "Failed to reach API" not in str(error):
         return ""
     api = os.environ.get("PREFECT_API_URL")

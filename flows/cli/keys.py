@@ -1,4 +1,4 @@
-"""keys new, show, rotate, erase: the keys of homomorphic encryption, one a run."""
+"""keys new, show, rotate, erase: the keys of homomorphic encryption, one for each run."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""predict: what a trained model says of files."""
+"""predict: what a trained model predicts of files."""
 
 from pathlib import Path
 from typing import Annotated

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run_rounds(request: "RunRequest") -> Path:
-    """Run fl-round and say where to look."""
+    """Run fl-round and say where to look; return the run's folder."""
     folder = run_flow(request.resolve, request.start, validates=not request.prepared)
     say_result(folder)
     return folder
@@ -20,10 +20,10 @@ def run_rounds(request: "RunRequest") -> Path:
 def run_flow(
     check: Callable[[], object], start: Callable[[], Path], *, validates: bool = True
 ) -> Path:
-    """Run a flow with a progress display; it returns a folder.
+    """Run a flow with a progress display; return the folder that it returns.
 
-    ``check`` finds mistakes in the input; it runs while the server starts, and so does the search
-    for what this machine lacks, and the import of what the flow needs if it ``validates`` data.
+    ``check`` finds mistakes in the input. While the server starts, it runs, and so do the search
+    for what this machine lacks and, if the flow ``validates`` data, the import of what that needs.
     """
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, start_embedded_server
@@ -46,6 +46,7 @@ def run_flow(
 
 
 def say_result(folder: Path) -> None:
+    """Print what a finished run reached, and where to look."""
     from flows.describe import result_lines
 
     for line in result_lines(folder):

@@ -13,7 +13,8 @@ from federated.errors import ConsiliumError
 from federated.files import locked, md5_of, require_writable
 from federated.randomness import numpy_generator
 
-# Of the patients of each natural site; the rest is for training. The split is one for all seeds.
+# The shares of the patients of each natural site; the rest is for training. The split is the same
+# for all seeds.
 SHARES: Mapping[Split, float] = {"val": 0.1, "test": 0.2}
 SPLIT_SEED = 0
 PHANTOM_CASES = 24
@@ -32,12 +33,15 @@ class FolderDataset:
 
 
 def candidate_folders(name: str, root: Path) -> list[Path]:
-    """Where a family's folder is looked for: under ``root``, then where CONSILIUM_DATA says."""
+    """The folders where a family is looked for: under ``root``, then where CONSILIUM_DATA says."""
     return [folder / name for folder in data_roots(root)]
 
 
 def find_folder(name: str, root: Path) -> LocatedFile | None:
-    """A family's folder on this machine, with the MD5 of all its files and their names."""
+    """A family's folder on this machine, with the MD5 of all its files and their names.
+
+    It is ``None`` where there is no such folder.
+    """
     for folder in candidate_folders(name, root):
         if folder.is_dir():
             return LocatedFile(folder, "files", folder_md5(folder))
@@ -47,8 +51,8 @@ def find_folder(name: str, root: Path) -> LocatedFile | None:
 def folder_md5(folder: Path) -> str:
     """One MD5 over the relative paths and the contents of all files, in the order of paths.
 
-    Links are followed: a folder that is put together from links is the data they lead to. Hidden
-    files are no data: what a file browser leaves behind does not change the MD5.
+    Links are followed: a folder that is put together from links is the data that they lead to.
+    Hidden files are not data: what a file browser leaves behind does not change the MD5.
     """
     digest = hashlib.md5(usedforsecurity=False)
     paths = (path for _, _, files in walk(folder) for path in files)
@@ -58,8 +62,12 @@ def folder_md5(folder: Path) -> str:
 
 
 def materialise(family: Family, seed: int, root: Path) -> LocatedFile:
-    """A generated folder of the family's shape, made once."""
-    # What writes NIfTI files takes its time to import.
+    """A generated folder of the family's form, which is made once.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to.
+    """
+    # Importing what writes NIfTI files takes a while.
     from federated.data.folders.phantom import write_phantom
 
     folder = root / "phantom" / f"{family.name}-{seed}"
@@ -76,6 +84,8 @@ def read_folder(folder: Path, name: str, spacing: float | None = None) -> Folder
     """List a family's folder and split its patients; no image is read.
 
     Args:
+        folder: where the files are.
+        name: the family's.
         spacing: sides in mm of the voxels that volumes are resampled to, if not the family's own.
 
     Raises:
@@ -100,7 +110,7 @@ def read_folder(folder: Path, name: str, spacing: float | None = None) -> Folder
 
 
 def folder_info(family: Family, cases: Mapping[Split, int]) -> DatasetInfo:
-    """What is known of a family's images, and how many ``cases`` each split has."""
+    """What is known of a family's images; ``cases`` is how many each split has."""
     return DatasetInfo(
         name=family.name,
         classes=family.labels,

@@ -2,7 +2,7 @@
 
 Everything happens on the indices of voxels: axes are exchanged and mirrored towards right, anterior
 and superior, resampled along themselves, padded and cropped. The angle at which a volume lies in
-the scanner takes no part, so that rounding in an affine moves nothing.
+the scanner plays no part, so that rounding in an affine moves nothing.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from federated.data.folders.families import Family
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 
-# Voxels of which the sides agree so far, relatively, are not resampled.
+# Voxels whose sides agree to within this share are not resampled.
 SAME_SPACING = 1e-3
-# By how much of a voxel a size may be off because of rounding in a header.
+# The part of a voxel by which a size may be off because of rounding in a header.
 ALMOST = 0.01
 MOST_VOXELS = 2**30
 RIGHT_ANTERIOR_SUPERIOR = axcodes2ornt("RAS")
@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxels ``(x, y, z)``, a picture's ``(height, width, 1)``, and their sides in mm."""
+    """Voxels ``(x, y, z)``, or ``(height, width, 1)`` for a picture, and their sides in mm."""
 
     shape: Shape
     sides: tuple[float, float, float]
@@ -46,19 +46,19 @@ class Grid:
 
     @property
     def spacing(self) -> tuple[float, ...]:
-        """Side lengths of a voxel in mm; 1 for each axis of a picture."""
+        """The sides of a voxel in mm; 1 for each axis of a picture."""
         return self.sides[:2] if self.flat else self.sides
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """From a case's ``own`` grid to ``whole``, at least as large as the network's field.
+    """The way from a case's ``own`` grid to ``whole``, which has at least the network's field.
 
-    ``turned`` is nibabel's orientation of the own axes; ``resampled`` the shape in right, anterior
-    and superior order with the network's spacing, ``step`` how many own voxels one of its voxels is
-    long, and ``before`` how many voxels of padding come before it. ``learned`` is the part of
-    ``whole`` that a network learns from: its middle in families whose cases are taken whole, in
-    others what is no padding.
+    ``turned`` is nibabel's orientation of the own axes. ``resampled`` is the shape in right,
+    anterior and superior order with the network's spacing, ``step`` how many own voxels one of its
+    voxels is long, and ``before`` how many voxels of padding come before it. ``learned`` is the
+    part of ``whole`` that a network learns from: its middle in families whose cases are taken
+    whole, and in others everything but the padding.
     """
 
     own: Grid
@@ -115,14 +115,14 @@ class Geometry:
         return Grid(_three(sides), self.whole.sides, self.own.flat)
 
     def image(self, values: Array) -> Floats:
-        """``(channels, *own)`` on ``resampled``, interpolated linearly."""
+        """Values ``(channels, *own)`` on ``resampled``, interpolated linearly, as float32."""
         return np.stack([self._resample(self._canonical(channel)) for channel in values])
 
     def mask(self, labels: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np.uint8]:
-        """A mask ``own`` on ``whole``: the label with the largest share of each voxel.
+        """A mask ``(*own)`` on ``whole``: the label with the largest share of each voxel.
 
-        The nearest voxel would be the one on the same side everywhere where voxels become twice as
-        large, and move the mask by half a voxel.
+        Where voxels become twice as large, the nearest voxel would be the one on the same side
+        everywhere, which would move the mask by half a voxel.
         """
         turned = self._canonical(labels)
         if self._same:
@@ -139,7 +139,10 @@ class Geometry:
         return self._padded_mask(result)
 
     def padded(self, values: Array, fill: Sequence[float]) -> Array:
-        """``(channels, *resampled)`` on ``whole``, each channel with its own value around it."""
+        """Values ``(channels, *resampled)`` on ``whole``, with a channel's own value around it.
+
+        ``fill`` has a value for each channel.
+        """
         result = np.empty((len(values), *self.whole.shape), values.dtype)
         for channel, value in enumerate(fill):
             result[channel] = value
@@ -147,7 +150,7 @@ class Geometry:
         return result
 
     def back(self, scores: Floats) -> npt.NDArray[np.uint8]:
-        """From scores ``(classes, *whole)`` to the likeliest class of each own voxel.
+        """The likeliest class of each own voxel ``(*own)``, from scores ``(classes, *whole)``.
 
         Scores are interpolated linearly. Those of the learned part alone may be given too; outside
         of them there is background.
@@ -165,7 +168,7 @@ class Geometry:
         return result
 
     def back_channel(self, values: Floats) -> Floats:
-        """Values ``whole`` on the own grid, interpolated linearly."""
+        """Values ``(*whole)`` on the own grid, interpolated linearly, as float32."""
         inside = values[self._inside]
         order = self.turned[:, 0].argsort()
         shape = np.array(self.own.shape)[order]
@@ -181,7 +184,7 @@ class Geometry:
 
     @property
     def _inside(self) -> tuple[slice, slice, slice]:
-        """Where ``resampled`` lies in ``whole``."""
+        """The place of ``resampled`` in ``whole``."""
         first, second, third = (
             slice(at, at + n) for at, n in zip(self.before, self.resampled, strict=True)
         )
@@ -202,7 +205,7 @@ class Geometry:
 
 
 def _step(shape: Array, spacing: Array, family: Family) -> tuple[Array, Array]:
-    """How many own voxels one of the network's is long along each axis, and how many there are."""
+    """The own voxels that one of the network's is long along each axis, and how many there are."""
     if family.dims == 2:
         wanted = np.array((*family.shape, 1)) if family.whole else shape
         return shape / wanted, wanted
@@ -215,7 +218,7 @@ def _step(shape: Array, spacing: Array, family: Family) -> tuple[Array, Array]:
 
 
 def _linear(values: Floats, step: Sequence[float], shape: Shape) -> Floats:
-    """Interpolate along each axis, with both grids' middles at one place; edges go on."""
+    """Interpolate along each axis, with both grids' middles at one place; edges are continued."""
     middle = (np.array(values.shape) - 1) / 2 - np.array(step) * (np.array(shape) - 1) / 2
     result: Floats = affine_transform(
         values, np.diag(step), middle, shape, np.float32, order=1, mode="nearest", prefilter=False

@@ -1,8 +1,8 @@
 """Intensities on the scale that a network takes.
 
-A scale and an offset of an image, ``a·x + b`` with a > 0, change nothing: it is measured in its own
-percentiles, in float64, before anything is put around it. Hounsfield units are absolute, and keep
-their window.
+Scaling an image and adding an offset, ``a·x + b`` with a > 0, changes nothing: it is measured in
+its own percentiles, in float64, before anything is put around it. Hounsfield units are absolute,
+and keep their window.
 """
 
 from typing import Any
@@ -20,13 +20,14 @@ Floats = npt.NDArray[np.float32]
 
 
 def unit_range(values: Array, family: Family, name: str) -> Floats:
-    """A modality ``(channels, *spatial)`` in [0, 1].
+    """The values of a modality ``(channels, *spatial)`` brought to [0, 1], as float32.
 
-    That is the family's window of CT; a picture's darkest to its brightest value, of all colours
-    together; or else from the image's 0.5th to its 99.5th percentile.
+    In CT, 0 and 1 are the ends of the family's window; in a picture its darkest and its brightest
+    value, of all colours together; otherwise the image's 0.5th and 99.5th percentile.
 
     Raises:
-        ConsiliumError: it has one value everywhere, or one in the window.
+        ConsiliumError: the image has one value everywhere, or one in the window, or is not in
+            Hounsfield units where it should be.
     """
     low, high = family.window or _own_range(values, family)
     if low == high:
@@ -45,13 +46,17 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
 
 
 def normalised(unit: Floats, family: Family, name: str) -> tuple[Floats, tuple[float, ...]]:
-    """The same as the network takes it, and the value of each channel that lies around the image.
+    """Values ``(channels, *spatial)`` in [0, 1] as the network takes them, and what lies around.
 
-    CT stays, with the lower end of its window around. Others get zero mean and unit variance, of
-    all channels of a modality together, and have their own darkest value around.
+    CT stays as it is, with the lower end of its window around it. Other images get zero mean and
+    unit variance, over all channels of a modality together, and have their own darkest value around
+    them.
+
+    Returns:
+        The values, and for each channel the value that lies around the image.
 
     Raises:
-        ConsiliumError: it has one value everywhere.
+        ConsiliumError: the image has one value everywhere.
     """
     if family.window:
         return unit, (0.0,) * len(unit)

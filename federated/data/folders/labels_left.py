@@ -1,4 +1,4 @@
-"""What is left of a case's labels in what a network learns from: cropping and resampling can lose.
+"""What is left of a case's labels in what a network learns from.
 
 A case is prepared by bringing it to the family's voxels and, where whole cases pass, to its shape.
 A label outside of that shape's field of view is cut off, and one smaller than a voxel vanishes.
@@ -11,7 +11,7 @@ from federated.data.folders.prepared_case import PreparedCase
 def labels_left(case: PreparedCase) -> dict[int, tuple[int, int]]:
     """For each label of the case its voxels on the case's own grid, and how many of them are left.
 
-    Empty for a case without a mask.
+    The result is empty for a case without a mask.
     """
     lost = case.lost_labels
     return {
@@ -21,7 +21,7 @@ def labels_left(case: PreparedCase) -> dict[int, tuple[int, int]]:
 
 
 def said(family: Family, left: dict[int, tuple[int, int]]) -> str:
-    """What was lost, in words; ``""`` where all is left."""
+    """What was lost, in words; ``""`` where nothing was lost."""
     return ", ".join(
         f"{family.labels[label]} {after} of {before} voxels"
         for label, (before, after) in left.items()

@@ -28,18 +28,18 @@ from federated.errors import ConsiliumError
 
 NIFTI = (".nii", ".nii.gz")
 GZIP = b"\x1f\x8b"
-# By the size of a header, with which a file begins.
+# The kinds of file, by the size of a header, with which a file begins.
 KINDS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
 MOST_AXES = 7
-# A byte of deflate cannot become more.
+# A byte of deflate cannot become more bytes than this.
 DEFLATE = 1032
 # About eight times the largest CT; float32 takes 4 GiB.
 MOST_VOXELS = 2**30
-# By NIfTI's codes of spatial units; without one it is millimetres.
+# The millimetres in a unit, by NIfTI's codes of spatial units; without one it is millimetres.
 MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 # NIfTI's codes of what the coordinates of a form are; 0 is for none.
 FORMS = range(6)
-# What says how an image lies, in the file's own units.
+# The fields that say how an image lies, in the file's own units.
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units"),
@@ -48,7 +48,11 @@ GEOMETRY = (
 
 @dataclass(frozen=True)
 class NiftiArray:
-    """``values`` ``(x, y, z)`` as they are meant, ``slope`` with which they were stored, if any."""
+    """The array of a file.
+
+    ``values`` ``(x, y, z)`` are as they are meant; ``slope`` is the one with which they were
+    stored, if any. ``affine`` ``(4, 4)`` goes from voxels to mm.
+    """
 
     values: npt.NDArray[Any]
     slope: float | None
@@ -57,7 +61,7 @@ class NiftiArray:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file is NIfTI, by its ending."""
+    """Whether a file is NIfTI, by the ending of its name."""
     return path.name.lower().endswith(NIFTI)
 
 
@@ -65,8 +69,8 @@ def read_nifti(path: Path) -> NiftiArray:
     """Read a volume; its affine is in mm, whatever unit the file has.
 
     Raises:
-        ConsiliumError: the file is missing, damaged or of another kind, has not three axes, or
-            holds no real numbers.
+        ConsiliumError: the file is missing, damaged or of another kind, does not have three axes,
+            or does not hold real numbers.
     """
     try:
         with _opened(path) as file:
@@ -94,7 +98,7 @@ def read_nifti(path: Path) -> NiftiArray:
 
 
 def image_of(path: Path, array: NiftiArray) -> Volume:
-    """As float32, or as float64 where that would lose digits."""
+    """The array as an image in float32, or in float64 where float32 would lose digits."""
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = array.values.astype(np.float32)
     exact = np.array_equal(narrow, array.values)
@@ -117,7 +121,7 @@ def nifti_bytes(mask: npt.NDArray[np.uint8], header: Nifti1Header) -> bytes:
 
 
 def unreadable(path: Path, error: Exception) -> ConsiliumError:
-    """What a person reads of a file that no decoder can make anything of."""
+    """The error for a file that no decoder can make anything of, which the caller raises."""
     reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
     return ConsiliumError(
         f"The file {path} cannot be read ({reason}). It is missing, damaged or of another kind; "
@@ -127,7 +131,7 @@ def unreadable(path: Path, error: Exception) -> ConsiliumError:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's content, unpacked where it is gzip, whatever its name says."""
+    """Open a file's content, unpacked where it is gzip, whatever its name says."""
     with path.open("rb") as file:
         packed = file.read(2) == GZIP
         file.seek(0)
@@ -248,7 +252,7 @@ def _data(path: Path, file: BinaryIO, header: Nifti1Header, size: int) -> bytes:
 
 
 def _unit(path: Path, header: Nifti1Header) -> float:
-    """Millimetres in the unit of the file's affine."""
+    """The millimetres in the unit of the file's affine."""
     code = int(header["xyzt_units"]) & 7
     if code not in MILLIMETRES:
         raise ConsiliumError(

@@ -1,8 +1,8 @@
-"""Generated folders of a family's shape, so that everything runs where its files are not at hand.
+"""Generated folders of a family's form, so that everything runs where its files are not at hand.
 
-Each label is an ellipsoid of its own place and brightness in a noisy field, of another size in each
-case, with an outer body around; labels beyond the first lie inside or beside it. The images show no
-anatomy and no patient; every result on them is labelled ``data_source: phantom``.
+Each label is an ellipsoid of its own place and brightness in a noisy field, with another size in
+each case, and an outer body around; labels beyond the first lie inside or beside it. The images
+show no anatomy and no patient; every result on them is labelled ``data_source: phantom``.
 """
 
 from pathlib import Path
@@ -28,9 +28,9 @@ def write_phantom(
     Without ``shape``, sizes differ by some per cent from case to case, as in real folders.
 
     Args:
-        family: what names and form the files have.
+        family: says which names and form the files have.
         folder: where they are written; it is made.
-        cases: how many.
+        cases: how many cases.
         seed: what they depend on.
         shape: their sides in voxels or pixels.
     """
@@ -47,7 +47,7 @@ def write_phantom(
 def _case(
     family: Family, sides: tuple[int, ...], rng: np.random.Generator
 ) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """Intensities ``(channels, *sides)`` in about 0..1, and labels ``sides``."""
+    """Intensities ``(channels, *sides)`` in about 0..1, and labels ``(*sides)``."""
     axes = [np.linspace(-1, 1, side) for side in sides]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))
     body = _ellipsoid(grid, np.zeros(family.dims), np.full(family.dims, 0.9))

@@ -1,4 +1,4 @@
-"""Pictures: every mode's full range, upright, or a word why not.
+"""Pictures with the full range of every mode, upright; or a message that says why not.
 
 Pillow narrows some pictures when it opens or converts them, drops what is transparent, and leaves
 it to its caller to turn a photograph upright. What would change a value without a word is read
@@ -18,16 +18,16 @@ from federated.data.folders.nifti_file import unreadable
 from federated.errors import ConsiliumError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
-# Pillow's names of these.
+# The names that Pillow has for these.
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP")
-# A JPEG with previews behind it, as phones make, which are left.
+# A JPEG with previews after it, as phones make; the previews are not read.
 MPO = "MPO"
 LOSSY = ("JPEG", MPO)
 ORIENTATION = 0x0112
-# Of TIFF.
+# Tags of TIFF.
 BITS, PHOTOMETRIC, FORMAT = 258, 262, 339
 SIGNED = 2
-# By TIFF's codes of them.
+# The kinds of values, by TIFF's codes for them.
 KINDS = {1: "whole numbers without a sign", 2: "whole numbers", 3: "real numbers"}
 WIDE = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 UPRIGHT = 1
@@ -35,8 +35,11 @@ UPRIGHT = 1
 
 @dataclass(frozen=True)
 class Picture:
-    """``values`` ``(1 or 3, height, width)`` upright, which EXIF ``orientation`` the file says it
-    has, if any, and whether its compression changes values."""
+    """The values of a picture, ``(1 or 3, height, width)``, upright.
+
+    ``orientation`` is the EXIF orientation that the file says it has, if any; ``lossy`` is whether
+    its compression changes values.
+    """
 
     values: npt.NDArray[Any]
     orientation: int | None
@@ -73,7 +76,7 @@ def orientation_of(path: Path) -> int:
 
 
 def upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """``(…, height, width)`` as it is stored, turned as EXIF's ``orientation`` says."""
+    """Stored values ``(…, height, width)``, turned as EXIF's ``orientation`` says."""
     turned = np.swapaxes(values, -1, -2) if orientation >= 5 else values
     if orientation in (3, 4, 7, 8):
         turned = np.flip(turned, -2)
@@ -83,7 +86,7 @@ def upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 
 
 def as_stored(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """The way back of :func:`upright`."""
+    """Upright values ``(…, height, width)`` as they are stored: the inverse of :func:`upright`."""
     turned = values
     if orientation in (2, 3, 6, 7):
         turned = np.flip(turned, -1)
@@ -95,7 +98,8 @@ def as_stored(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
 def write_picture(path: Path, grey: npt.NDArray[np.uint8], orientation: int) -> None:
     """Write an upright mask ``(height, width)`` in the frame of a file with this orientation.
 
-    PNG where that is upright; else TIFF, in which readers honour the tag of the orientation.
+    It is PNG where that is upright, and otherwise TIFF, in which readers honour the tag of the
+    orientation.
     """
     stored = Image.fromarray(np.ascontiguousarray(as_stored(grey, orientation)))
     if orientation == UPRIGHT:
@@ -106,7 +110,7 @@ def write_picture(path: Path, grey: npt.NDArray[np.uint8], orientation: int) -> 
 
 
 def _unknown_kind(path: Path) -> ConsiliumError | None:
-    """What a person reads of a TIFF that is whole, but whose values Pillow knows nothing of."""
+    """The error for a TIFF that is whole, but whose values Pillow knows nothing of."""
     try:
         with path.open("rb") as file:
             tags: Any = ImageFileDirectory_v2(file.read(8))
@@ -115,7 +119,7 @@ def _unknown_kind(path: Path) -> ConsiliumError | None:
         bits, kinds = tags[BITS], tags.get(FORMAT, (1,))
         kind = KINDS.get(kinds[0], f"values of the kind {kinds[0]}")
         said = f"{len(bits)} x {bits[0]} bits a pixel, {kind}"
-    except Exception:  # it is no TIFF, or damaged
+    except Exception:  # it is not a TIFF, or damaged
         return None
     order = "big-endian " if tags.prefix == b"MM" else ""
     return ConsiliumError(
@@ -182,7 +186,7 @@ def _stays_inverted(path: Path, picture: Image.Image) -> bool:
 
 
 def _values(path: Path, picture: Image.Image) -> npt.NDArray[Any]:
-    """``(1 or 3, height, width)``."""
+    """The values of a picture, ``(1 or 3, height, width)``."""
     mode = picture.mode
     if mode in WIDE:
         grey = np.asarray(picture)
@@ -217,8 +221,8 @@ def _transparent(path: Path) -> ConsiliumError:
 
 
 def _wide_colours(path: Path, picture: Image.Image, orientation: int) -> npt.NDArray[Any]:
-    """A picture of 16 bits a colour, of which Pillow has kept the upper eight alone."""
-    # Takes a moment to import.
+    """A picture of 16 bits a colour, of which Pillow has kept the upper eight bits alone."""
+    # Importing it takes a moment.
     import SimpleITK as sitk  # noqa: N813 - as everywhere
 
     try:

@@ -1,10 +1,10 @@
 """One case of a segmentation set as a network takes it, and the way back to its own grid.
 
-Volumes are brought to RAS orientation and the family's spacing, pictures of families whose cases
-are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], or have
-zero mean and unit variance in each modality. What is smaller than the network's field is padded
-with its own background; what is larger is predicted as a whole, and cropped only to be learned
-from.
+Volumes are brought to RAS orientation and the family's spacing, and pictures of families whose
+cases are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], or
+have zero mean and unit variance in each modality. What is smaller than the network's field is
+padded with its own background; what is larger is predicted as a whole, and cropped only to be
+learned from.
 """
 
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ class PreparedCase:
     """A case on the network's voxels.
 
     ``whole`` float32 ``(channels, *spatial)`` and ``whole_mask`` uint8 ``(*spatial)`` are all of
-    it, padded to the network's field at least; patches, predictions and scores go by them.
-    ``image`` and ``mask`` are a part of them, a view: in families whose cases are taken whole the
-    middle of the family's shape, which a network learns from, in others the case without padding.
-    ``truth`` is the mask on the case's own grid. Without a mask all three are ``None``.
+    it, padded to the network's field at least; patches, predictions and scores are made from them.
+    ``image`` and ``mask`` are views of a part of them: in families whose cases are taken whole the
+    middle of the family's shape, which a network learns from, and in others the case without
+    padding. ``truth`` is the mask on the case's own grid. Without a mask all three are ``None``.
     """
 
     whole: Tensor
@@ -42,12 +42,12 @@ class PreparedCase:
 
     @property
     def image(self) -> Tensor:
-        """The part that a network learns from, padding only where it is taken whole."""
+        """The part that a network learns from; it has padding only where it is taken whole."""
         return self.whole[(slice(None), *self._learned)]
 
     @property
     def mask(self) -> Tensor | None:
-        """Its mask."""
+        """The mask of the part that a network learns from."""
         return None if self.whole_mask is None else self.whole_mask[self._learned]
 
     @property
@@ -62,7 +62,7 @@ class PreparedCase:
 
     @property
     def kept_labels(self) -> dict[int, tuple[int, int]]:
-        """Of each label in the mask, its voxels on the own grid and in what is learned from.
+        """For each label in the mask, its voxels on the own grid and in what is learned from.
 
         Where cases are resampled the two are voxels of different sizes.
         """
@@ -76,10 +76,10 @@ class PreparedCase:
 
     @property
     def lost_labels(self) -> dict[int, float]:
-        """Of each label that does not come whole into what is learned from, the share that is lost.
+        """The share that is lost of each label that is not whole in what is learned from.
 
-        That is what the crop to the network's field cuts off; or 1 of a label so small that none of
-        it is left at the network's spacing.
+        That is what the crop to the network's field cuts off; or 1 for a label so small that none
+        of it is left at the network's spacing.
         """
         if self.whole_mask is None or self.mask is None:
             return {}
@@ -94,17 +94,17 @@ class PreparedCase:
 
     @property
     def nbytes(self) -> int:
-        """Memory it takes."""
+        """The memory that it takes, in bytes."""
         masks = (self.whole_mask.nbytes if self.whole_mask is not None else 0) + (
             self.truth.nbytes if self.truth is not None else 0
         )
         return self.whole.nbytes + masks
 
     def to_own_grid(self, probabilities: Tensor) -> npt.NDArray[np.uint8]:
-        """From class probabilities ``(classes, *spatial)`` to a mask on the case's own grid.
+        """The mask on the case's own grid, from class probabilities ``(classes, *spatial)``.
 
-        They are those of ``whole``, or of ``image`` alone, outside of which there is background;
-        they are interpolated linearly, and the likeliest class is taken.
+        The probabilities are those of ``whole``, or of ``image`` alone, outside of which there is
+        background. They are interpolated linearly, and the likeliest class is taken.
         """
         flat = self.own.flat
         scores = (probabilities.unsqueeze(-1) if flat else probabilities).float().cpu().numpy()
@@ -112,7 +112,7 @@ class PreparedCase:
         return mask[..., 0] if flat else mask
 
     def probabilities_on_own_grid(self, probabilities: Tensor) -> npt.NDArray[np.float32]:
-        """Class probabilities ``(classes, *spatial)`` of ``whole`` on the case's own grid."""
+        """Class probabilities ``(classes, *spatial)`` of ``whole``, on the case's own grid."""
         flat = self.own.flat
         scores = (probabilities.unsqueeze(-1) if flat else probabilities).float().cpu().numpy()
         own = np.stack([self.geometry.back_channel(channel) for channel in scores])
@@ -129,7 +129,10 @@ def prepare_case(
     """Read a case's files and prepare them.
 
     Args:
-        profile: as which scanner shows the images; their noise depends on ``number``.
+        family: the data set's.
+        case: the files.
+        profile: the scanner that shows the images, if any.
+        number: what the scanner's noise depends on.
 
     Raises:
         ConsiliumError: a file cannot be read, does not fit the family or the others, or is flat.
@@ -150,18 +153,18 @@ def prepare_volumes(
     profile: ScannerProfile | None = None,
     number: int = 0,
 ) -> PreparedCase:
-    """The same for a case that is read already: a volume for each modality, and its mask.
+    """Prepare a case that is already read: a volume for each modality, and its mask.
 
     Args:
         family: the data set's.
-        name: the case's, for messages.
-        volumes: one a modality, in the family's order.
-        truth: the mask with the family's labels, on the volumes' grid.
-        profile: as which scanner shows the images.
+        name: the name of the case, for messages.
+        volumes: one for each modality, in the family's order.
+        truth: the mask ``(*spatial)`` with the family's labels, on the volumes' grid.
+        profile: the scanner that shows the images, if any.
         number: what the scanner's noise depends on.
 
     Raises:
-        ConsiliumError: they do not fit the family or each other, or an image is flat.
+        ConsiliumError: the volumes do not fit the family or each other, or an image is flat.
     """
     _refuse_unfit(family, name, volumes, truth)
     _refuse_elsewhere(name, volumes)
@@ -172,7 +175,7 @@ def prepare_volumes(
         unit = geometry.image(unit_range(volume.values, family, name))
         if profile:
             unit = _shown(unit, profile, number, flat)
-        # Measured before anything is put around it, which is no part of the image.
+        # Measured before anything is put around it, which is not a part of the image.
         modalities.append(geometry.padded(*normalised(unit, family, name)))
     image = np.concatenate(modalities)
     mask = geometry.mask(truth, len(family.labels)) if truth is not None else None
@@ -194,10 +197,10 @@ def _shown(
 
 
 def known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[np.uint8]:
-    """The mask with the family's own labels, ``(*spatial)``.
+    """The mask ``(*spatial)`` with the family's own labels, as uint8.
 
     Raises:
-        ConsiliumError: it has labels that the family does not know, or those of another set.
+        ConsiliumError: the mask has labels that the family does not know, or those of another set.
     """
     values = mask.values[0]
     present = [int(value) for value in np.unique(values)]
@@ -213,7 +216,10 @@ def known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[n
 
 
 def _refuse_elsewhere(name: str, volumes: Sequence[Volume]) -> None:
-    """Files of a case lie on one grid: masks and modalities are laid on each other by voxels."""
+    """Refuse files that lie on different grids.
+
+    Masks and modalities are laid on each other by voxels.
+    """
     if gap := affine_gap(volumes):
         raise ConsiliumError(
             f"The files of case {name} lie at different places: their affines differ by up to "

@@ -1,7 +1,7 @@
 """The images and the mask of a case, lying on each other.
 
-A photograph may say by its EXIF orientation that it is to be turned. Where its mask says nothing of
-how it lies, it may have been drawn on the pixels as they are stored, or as they are shown; where
+A photograph may say by its EXIF orientation that it has to be turned. Where its mask says nothing
+of how it lies, it may have been drawn on the pixels as they are stored, or as they are shown. Where
 the shapes do not tell which, nothing does, and the case is refused.
 """
 
@@ -18,8 +18,8 @@ def read_case(case: CaseFiles) -> tuple[list[Volume], Volume | None]:
     """A volume for each modality, and the mask where there is one.
 
     Raises:
-        ConsiliumError: as :func:`.read_volume.read_volume` and ``read_mask`` do; or
-            it cannot be told how a photograph and its mask lie on each other.
+        ConsiliumError: as :func:`.read_volume.read_volume` and ``read_mask`` do; or it cannot be
+            told how a photograph and its mask lie on each other.
     """
     images = [read_volume(path) for path in case.images]
     if case.mask is None:

@@ -24,9 +24,9 @@ COLOURS = 3
 def read_volume(path: Path) -> Volume:
     """Read an image.
 
-    NIfTI gives float32 ``(1, x, y, z)``, float64 where float32 would lose digits, and its affine in
-    mm whatever its unit. A picture gives ``(3, height, width)``, upright and with the range it has:
-    uint8, or 16 bits, 32 bits or real numbers; a grey one has three equal channels.
+    NIfTI gives float32 ``(1, x, y, z)``, or float64 where float32 would lose digits, and its affine
+    in mm whatever its unit. A picture gives ``(3, height, width)``, upright and with the range that
+    it has: uint8, 16 bits, 32 bits or real numbers; a grey one has three equal channels.
 
     Raises:
         ConsiliumError: the file is missing, damaged or of another kind, cannot be read without
@@ -41,12 +41,12 @@ def read_volume(path: Path) -> Volume:
 
 
 def read_mask(path: Path) -> Volume:
-    """Read a mask, one channel of int64; a picture's values are its grey values.
+    """Read a mask ``(1, *spatial)`` of int64; a picture's values are its grey values.
 
     Raises:
-        ConsiliumError: as :func:`read_volume`; or a value is no whole number to within half of the
-            slope it was stored with; or a picture's colours differ, or its compression has changed
-            its values.
+        ConsiliumError: as :func:`read_volume`; or a value is not a whole number to within half of
+            the slope with which it was stored; or a picture's colours differ, or its compression
+            has changed its values.
     """
     if is_nifti(path):
         array = read_nifti(path)

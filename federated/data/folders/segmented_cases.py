@@ -18,7 +18,7 @@ from federated.data.scanner import ScannerProfile, noise_number
 from federated.randomness import Draws, global_draws
 from federated.settings.sections import TrainingSettings
 
-# What a worker keeps of the prepared cases of all its sites.
+# The most bytes that a worker keeps of the prepared cases of all its sites.
 KEPT_BYTES = 2**30
 # How many volumes a queue of patches mixes.
 QUEUE_CASES = 8
@@ -28,7 +28,8 @@ QUEUE_CASES = 8
 class ShownCase:
     """A case's files, and the scanner that shows its images, if any.
 
-    The scanner's noise goes by the ``identity`` of the case's record, or by its name without one.
+    The scanner's noise depends on the ``identity`` of the case's record, or without one on its
+    name.
     """
 
     files: CaseFiles
@@ -41,9 +42,10 @@ Kept = LRUCache[ShownCase, PreparedCase]
 
 @dataclass(frozen=True)
 class SegmentedCases:
-    """Cases of a site in a split; ``kept`` holds what was prepared last, of all of a worker.
+    """The cases of a site in a split.
 
-    ``digest`` gives the digest of a case's record.
+    ``kept`` holds what a worker has prepared last, for all of its sites. ``digest`` gives the
+    digest of a case's record.
     """
 
     family: Family
@@ -60,7 +62,11 @@ class SegmentedCases:
         return tuple(self.digest(shown.files) for shown in self.shown)
 
     def case(self, index: int) -> PreparedCase:
-        """A case, prepared."""
+        """The case of an index, prepared.
+
+        Raises:
+            ConsiliumError: a file cannot be read, or does not fit the family.
+        """
         shown = self.shown[index]
         if shown in self.kept:
             return self.kept[shown]
@@ -114,7 +120,7 @@ class SegmentedCases:
 
     @property
     def _patch_shape(self) -> tuple[int, int, int]:
-        """A patch as TorchIO has it: a picture's has a third axis."""
+        """The shape of a patch as TorchIO has it, where a picture's has a third axis."""
         height, width, depth = (*self.family.shape, 1)[:3]
         return height, width, depth
 
@@ -164,11 +170,11 @@ class _Subjects(tio.SubjectsDataset):
         return self.cases.subject(index)
 
     def dry_iter(self) -> Sequence[tio.Subject]:
-        """Only counted by the queue."""
+        """As many subjects as there are cases, which the queue only counts."""
         return [tio.Subject(image=tio.ScalarImage(tensor=torch.zeros(1, 1, 1, 1)))] * len(self)
 
 
 def _pair(patch: tio.Subject) -> tuple[Tensor, Tensor]:
-    """Image and mask of a patch; a picture's without its third axis."""
+    """The image and the mask of a patch; without their third axis for a picture."""
     image, mask = patch.get_image("image").data, patch.get_image("mask").data[0]
     return (image[..., 0], mask[..., 0]) if mask.shape[-1] == 1 else (image, mask)

@@ -1,4 +1,4 @@
-"""One row a case of a folder, with the facts that validation judges."""
+"""One row for each case of a folder, with the facts that validation judges."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -15,25 +15,28 @@ from federated.data.folders.read_case import read_case
 from federated.data.folders.volume import NotFiniteError, Volume, affine_gap
 from federated.errors import ConsiliumError
 
-# A tenth of a size, a contrast or a window of CT is no difference.
+# A tenth of a size, a contrast or a window of CT does not count as a difference.
 LEAST_SPREAD = 0.1
 
 
 def folder_tables(family: Family, groups: Mapping[str, Listing]) -> dict[str, pd.DataFrame]:
-    """Facts of all cases and unmatched of each group, such as a site.
+    """The facts of all cases and unmatched files of each group, such as a site.
 
-    Each file is read once, one case in memory at a time. Columns: ``case``; ``path`` of the image
-    and ``mask_path`` (empty where there is none); ``unreadable`` says why a file cannot be read;
-    ``shapes`` and ``affines`` are ``same`` or what differs between the files of the case;
-    ``labels`` those in the mask that the family does not know, or what speaks for labels of another
-    set; ``foreground`` the voxels that are labelled; ``unprepared`` why a case whose files are in
-    order cannot be made into what a network takes; ``lost`` which labels lose voxels by that, and
-    how many are left; ``patient`` whose the case is, empty where a table that should say so does
-    not; ``missing`` the values that are no numbers; ``size`` and ``intensity`` how many robust
-    standard deviations the case is from the others of its group: in the logarithm of its voxels,
-    and in its mean where intensities have a unit (CT), else in the logarithm of its contrast,
-    spread over mean, because the scale of an MRI or a photograph says nothing; ``copy_of`` another
-    case of any group with the same image, listed before. Facts that cannot be had are NaN.
+    Each file is read once, with one case in memory at a time. The columns are ``case``; ``path`` of
+    the image and ``mask_path`` (empty where there is none); ``unreadable``, why a file cannot be
+    read; ``shapes`` and ``affines``, ``same`` or what differs between the files of the case;
+    ``labels``, those in the mask that the family does not know, or what speaks for labels of
+    another set; ``foreground``, the number of voxels that are labelled; ``unprepared``, why a case
+    whose files are in order cannot be made into what a network takes; ``lost``, which labels lose
+    voxels by that, and how many are left; ``patient``, whose the case is, empty where a table that
+    should say so does not; ``missing``, the number of values that are not numbers; ``size`` and
+    ``intensity``, how many robust standard deviations the case is from the others of its group; and
+    ``copy_of``, another case of any group with the same image, listed before. Facts that cannot be
+    had are NaN.
+
+    ``size`` is judged by the logarithm of the number of voxels. ``intensity`` is judged by the mean
+    where intensities have a unit (CT), and otherwise by the logarithm of the contrast, spread over
+    mean, because the scale of an MRI or a photograph says nothing.
     """
     tables = {name: _judged(family, listing) for name, listing in groups.items()}
     first: dict[str, str] = {}
@@ -126,10 +129,10 @@ def _of_prepared(
     truth: npt.NDArray[np.uint8] | None,
     row: Mapping[str, Any],
 ) -> dict[str, str]:
-    """``unprepared`` and ``lost``, unless the case has another fault that keeps it from it.
+    """The columns ``unprepared`` and ``lost``, unless another fault keeps the case from it.
 
-    Each case is prepared as it is going to be for training: neither what that refuses nor what it
-    loses can be told from sizes, as of a label that is wide but thinner than the network's voxels.
+    Each case is prepared as it will be for training: neither what that refuses nor what it loses
+    can be told from sizes, as for a label that is wide but thinner than the network's voxels.
     """
     differing = row["shapes"] != "same" or row["affines"] != "same"
     if differing or truth is None:
@@ -161,7 +164,7 @@ def _distance(values: "pd.Series[float]", least: float) -> "pd.Series[float]":
     """How far each value is from the median, in robust standard deviations.
 
     1.4826 times the median absolute deviation is the standard deviation of a normal distribution;
-    at least ``least`` is taken, so that among equal cases a small difference is none.
+    at least ``least`` is taken, so that among equal cases a small difference does not count.
     """
     gaps = (values - values.median()).abs()
     scale = 1.4826 * float(gaps.median()) if gaps.notna().any() else 0.0
@@ -169,7 +172,7 @@ def _distance(values: "pd.Series[float]", least: float) -> "pd.Series[float]":
 
 
 def _copies(table: pd.DataFrame, first: dict[str, str]) -> list[str]:
-    """For each case another with the same image; ``first`` are those seen, by digest."""
+    """For each case another one with the same image; ``first`` are those seen, by digest."""
     result = []
     for case, digest in zip(table["case"], table["digest"], strict=True):
         known = isinstance(digest, str)

@@ -1,7 +1,7 @@
 """An image or a mask as an array with its place in the world, checked when it is made.
 
-Every way into the library, training, validation, prediction, evaluation, joining and serving, makes
-:class:`Volume` of what it was given, so what is checked here is checked everywhere, in the same
+Every way into the library (training, validation, prediction, evaluation, joining and serving) makes
+a :class:`Volume` of what it is given, so what is checked here is checked everywhere, in the same
 words.
 """
 
@@ -15,9 +15,10 @@ from nibabel.nifti1 import Nifti1Header
 
 from federated.errors import ConsiliumError
 
-# Sides of a voxel in mm. What lies outside is a wrong unit or a damaged header.
+# Sides of a voxel in mm; anything outside comes from a wrong unit or a damaged header.
 SMALLEST, LARGEST = 0.01, 100.0
-# Of the volume of a voxel to the product of its sides; far less, and its axes lie in a plane.
+# The least ratio of a voxel's volume to the product of its sides; far below it, its axes lie in a
+# plane.
 LEAST_VOLUME = 1e-3
 # Affines of the files of one case may differ by rounding in their headers, by so much of the
 # longest side of a voxel, or of 1 mm. Near half a turn a quaternion in float32 is off by 1.2e-3.
@@ -33,7 +34,7 @@ Frame = Nifti1Header | int
 
 
 class NotFiniteError(ConsiliumError):
-    """An image has ``voxels`` values that are no numbers."""
+    """An image has ``voxels`` values that are not finite numbers."""
 
     def __init__(self, message: str, voxels: int) -> None:
         super().__init__(message)
@@ -42,16 +43,17 @@ class NotFiniteError(ConsiliumError):
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """``values`` ``(channels, *spatial)``, and ``affine`` from voxels to mm; ``None`` of a picture.
+    """An image or a mask ``(channels, *spatial)``, with its place in the world.
 
-    Pictures are ``(channels, height, width)``, upright. ``name`` is that of the file, for messages,
-    and ``frame`` what a mask of it is written with.
+    ``affine`` ``(4, 4)`` goes from voxels to mm; it is ``None`` for a picture. Pictures are
+    ``(channels, height, width)``, upright. ``name`` is that of the file, for messages, and
+    ``frame`` is what a mask of the image is written with.
 
     Raises:
         NotFiniteError: values are NaN, infinite, or too large for 32 bits.
-        ConsiliumError: there are no values, they are no numbers or whole numbers above 2^53, or
-            ``affine`` is singular, has voxels outside of 0.01 to 100 mm or a last row that is not
-            0 0 0 1.
+        ConsiliumError: there are no values, they are not numbers, or they are whole numbers above
+            2^53; or ``affine`` is singular, has voxels outside of 0.01 to 100 mm or a last row that
+            is not 0 0 0 1.
     """
 
     values: npt.NDArray[Any]
@@ -74,12 +76,15 @@ def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None
     """Refuse an array with anything but finite numbers.
 
     Args:
+        values: the array.
+        name: the name of the image, for messages.
         leading: how many axes, such as channels, come before those that say where a voxel is.
 
     Raises:
-        NotFiniteError: says how many voxels, and where the first one is.
-        ConsiliumError: there are no values, they are not of a numeric type, or whole numbers above
-            2^53.
+        NotFiniteError: there are other values; the message says how many voxels, and where the
+            first one is.
+        ConsiliumError: there are no values, they are not of a numeric type, or they are whole
+            numbers above 2^53.
     """
     if values.dtype.kind not in "buif":
         raise ConsiliumError(
@@ -106,7 +111,11 @@ def check_numbers(values: npt.NDArray[Any], name: str, leading: int = 1) -> None
 
 
 def check_digits(values: npt.NDArray[Any], name: str) -> None:
-    """Refuse whole numbers of which a real number of 64 bits would lose the last digits."""
+    """Refuse whole numbers whose last digits a real number of 64 bits would lose.
+
+    Raises:
+        ConsiliumError: there are such numbers.
+    """
     if values.dtype.kind not in "ui" or values.dtype.itemsize < EXACT.itemsize:
         return
     highest, lowest = int(values.max()), int(values.min())
@@ -119,7 +128,7 @@ def check_digits(values: npt.NDArray[Any], name: str) -> None:
 
 
 def affine_gap(volumes: Iterable[Volume]) -> float:
-    """By how many mm the affines of volumes differ from the first's; 0 where that is rounding.
+    """The largest difference in mm of volumes' affines from the first one; 0 if it is rounding.
 
     A header that holds a rotation as a quaternion and one that holds it as a matrix round it
     differently, the more so the longer a voxel is.

@@ -16,7 +16,7 @@ MOST_BYTES = 2**33
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a file is one of arrays, by its ending."""
+    """Whether a file holds arrays, by the ending of its name."""
     return path.name.lower().endswith(NPZ)
 
 
@@ -24,7 +24,8 @@ def read_arrays(path: Path, wanted: Callable[[str], bool]) -> dict[str, npt.NDAr
     """The arrays of a file whose names are ``wanted``; none is unpickled.
 
     Raises:
-        ConsiliumError: the file is missing, damaged, too large or of another kind, or has none.
+        ConsiliumError: the file is missing, damaged, too large or of another kind, or has no such
+            array.
     """
     try:
         with zipfile.ZipFile(path) as archive:

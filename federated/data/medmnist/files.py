@@ -1,7 +1,7 @@
 """The MedMNIST v2 sets used here: six 3D sets and BloodMNIST (Yang et al. 2023).
 
-Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``; its own download and
-its data set classes are not used, because they need torchvision.
+Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``. Its own download and its
+data set classes are not used, because they need torchvision.
 """
 
 import zipfile
@@ -54,7 +54,7 @@ def dataset_info(name: str) -> DatasetInfo:
 
 
 def file_name(name: str, size: Size) -> str:
-    """The official file name: ``<flag>.npz`` for 28 pixels a side, else ``<flag>_<size>.npz``."""
+    """The official file name: ``<flag>.npz`` for 28 pixels a side, or ``<flag>_<size>.npz``."""
     return f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
 
 
@@ -64,14 +64,14 @@ def expected_md5(name: str, size: Size) -> str:
 
 
 def candidate_paths(name: str, size: Size, root: Path) -> list[Path]:
-    """Where a file is looked for: under ``root``, then under the folder CONSILIUM_DATA names."""
+    """The places where a file is looked for: under ``root``, then where CONSILIUM_DATA says."""
     return [folder / FAMILY / file_name(name, size) for folder in data_roots(root)]
 
 
 def find(name: str, size: Size, root: Path, *, official: bool) -> LocatedFile | None:
-    """Find a set's file on this machine.
+    """Find a set's file on this machine; ``None`` if it is not there.
 
-    With ``official`` its MD5 must be the published one and the source is ``medmnist``; without,
+    With ``official`` its MD5 must be the published one and the source is ``medmnist``. Without it
     any file of that name is taken and the source is ``files``.
 
     Raises:
@@ -99,7 +99,7 @@ def download(name: str, size: Size, root: Path) -> LocatedFile:
     The file appears under its name only after the check; a progress bar is shown meanwhile.
 
     Raises:
-        ConsiliumError: no network, a wrong MD5, or a folder that cannot be written to.
+        ConsiliumError: there is no network, the MD5 is wrong, or the folder cannot be written to.
     """
     url = str(INFO[name]["url" if size == 28 else f"url_{size}"])
     folder = root / FAMILY
@@ -126,12 +126,12 @@ def download(name: str, size: Size, root: Path) -> LocatedFile:
 def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
     """Read an npz of MedMNIST's schema and check every array.
 
-    The schema: ``{train,val,test}_images`` as uint8 ``(n, size, size[, size])``, with a last axis
-    for three channels, and ``{train,val,test}_labels`` as integers ``(n, 1)``.
+    In the schema, ``{train,val,test}_images`` are uint8 ``(n, size, size[, size])``, with a last
+    axis for three channels, and ``{train,val,test}_labels`` are integers ``(n, 1)``.
 
     Raises:
-        ConsiliumError: the file is missing, damaged, lacks an array, or an array has another
-            shape, type or label than the set's.
+        ConsiliumError: the file is missing, damaged, lacks an array, or an array has another shape,
+            type or label than the set's.
     """
     arrays = _read_arrays(path)
     images: dict[Split, npt.NDArray[np.uint8]] = {}

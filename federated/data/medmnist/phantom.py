@@ -38,7 +38,7 @@ class _Body:
 
 
 def _bodies(classes: int, dims: int, channels: int) -> list[_Body]:
-    """One body a class; over the classes each trait is spread evenly over its range."""
+    """One body for each class; over the classes each trait is spread evenly over its range."""
     rng = numpy_generator(0, purpose=f"phantom bodies {dims}d")
 
     def evenly(low: float, high: float, columns: int = 1) -> Field:
@@ -72,7 +72,7 @@ def _bodies(classes: int, dims: int, channels: int) -> list[_Body]:
 
 
 def _normal(rng: np.random.Generator, mean: float, deviation: float, count: int) -> Field:
-    """Normal draws, cut at three standard deviations."""
+    """Normal draws ``(count,)``, cut at three standard deviations."""
     return (mean + deviation * rng.standard_normal(count).clip(-3.0, 3.0)).astype(np.float32)
 
 
@@ -90,7 +90,7 @@ def _rotation(rng: np.random.Generator, dims: int, deviation: float) -> Field:
 
 
 def _render(body: _Body, grid: Field, rng: np.random.Generator, centre: Field) -> Field:
-    """Intensity of one body over the grid ``(dims, points)``, 0 outside it."""
+    """The intensity ``(points,)`` of one body over the grid ``(dims, points)``, 0 outside it."""
     dims = grid.shape[0]
     points = _rotation(rng, dims, 0.35) @ (grid - centre[:, np.newaxis])
     scaled = points / (body.axes * _normal(rng, 1.0, 0.12, dims))[:, np.newaxis]
@@ -148,7 +148,11 @@ def generate(info: DatasetInfo, size: int, seed: int) -> dict[str, npt.NDArray[n
 
 
 def materialise(info: DatasetInfo, size: int, seed: int, root: Path) -> LocatedFile:
-    """Write the phantom of a set under ``root/phantom`` unless it is there, and locate it."""
+    """Write the phantom of a set under ``root/phantom`` unless it is there, and locate it.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to.
+    """
     path = root / "phantom" / f"{info.name}_{size}_seed{seed}_v{VERSION}.npz"
     if not path.is_file():
         arrays = generate(info, size, seed)

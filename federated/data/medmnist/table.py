@@ -1,4 +1,4 @@
-"""One row a case with the facts that validation judges."""
+"""One row for each case, with the facts that validation judges."""
 
 import hashlib
 
@@ -10,13 +10,13 @@ from federated.data.partition import Partition
 
 
 def case_tables(dataset: Dataset, partition: Partition) -> dict[str, pd.DataFrame]:
-    """A table for each site.
+    """A table for each site, with a row for each case.
 
-    Columns: ``split``, ``index`` (in the official split), ``shape``, ``dtype``, ``minimum``,
-    ``maximum``, ``std`` (standard deviation of the intensities), ``missing`` (NaN or infinite
-    values), ``label``, ``digest`` (SHA-256 of the image), ``in_train`` (for validation and test
-    cases, the number of training cases at any site with the same image) and ``class_cases`` (the
-    site's training cases of the same class).
+    Its columns are ``split``, ``index`` (in the official split), ``shape``, ``dtype``, ``minimum``,
+    ``maximum``, ``std`` (standard deviation of the intensities), ``missing`` (how many values are
+    NaN or infinite), ``label``, ``digest`` (the first 16 hexadecimal digits of the image's
+    SHA-256), ``in_train`` (for validation and test cases, the number of training cases at any site
+    with the same image) and ``class_cases`` (the site's training cases of the same class).
     """
     tables = {
         site: pd.DataFrame(

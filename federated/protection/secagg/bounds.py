@@ -34,9 +34,10 @@ from math import log2
 
 from scipy.stats import hypergeom
 
-# −log2 of the probability that a graph is not as it should be.
+# −log2 of the largest probability that a graph is not as it should be.
 SIGMA = 40
-# Up to so many neighbours, all others are taken: masks cost little, and nothing is left to chance.
+# Up to this many neighbours, all other sites are taken: masks cost little, and nothing is left to
+# chance.
 FEWEST_NEIGHBOURS = 20
 
 
@@ -50,22 +51,22 @@ class Graph:
 
 @dataclass(frozen=True)
 class Shares:
-    """How many of n sites may drop out, and how many collude, as shares of n."""
+    """How many of n sites may drop out, and how many may collude, as shares of n."""
 
     dropout: float
     corrupted: float
 
     def gone(self, sites: int) -> int:
-        """How many may drop out."""
+        """The number of sites that may drop out."""
         return int(self.dropout * sites)
 
     def colluding(self, sites: int) -> int:
-        """How many may collude."""
+        """The number of sites that may collude."""
         return int(self.corrupted * sites)
 
 
 def unconnected(sites: int, neighbours: int, shares: Shares) -> float:
-    """log2 of the bound on the probability that the honest who stay are not connected."""
+    """log2 of a bound on the probability that the honest sites that stay are not connected."""
     if neighbours >= sites - 1:
         return float("-inf")
     bad = shares.gone(sites) + shares.colluding(sites)
@@ -76,11 +77,12 @@ def unconnected(sites: int, neighbours: int, shares: Shares) -> float:
 
 
 def uncovered(sites: int, graph: Graph, shares: Shares) -> float:
-    """log2 of the bound on the probability that ``threshold`` holders of some site collude.
+    """log2 of a bound on the probability that ``threshold`` holders of some site collude.
 
-    The site itself is honest, and one of its own holders. Others may have dropped out before the
-    graph was drawn, so that the colluding are a larger share of those it is drawn from; or nobody
-    has, and more of them are a site's neighbours where it has all.
+    The site itself is honest, and is one of its own holders. Others may have dropped out before the
+    graph was drawn, so that those who collude are a larger share of the sites it is drawn from. Or
+    nobody has dropped out, and more of them are a site's neighbours if it has all sites for
+    neighbours.
     """
     others, colluding = sites - 1, shares.colluding(sites)
     left = {others, others - shares.gone(sites)}
@@ -89,10 +91,10 @@ def uncovered(sites: int, graph: Graph, shares: Shares) -> float:
 
 
 def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
-    """log2 of the bound on the probability that too few holders of some site stay."""
+    """log2 of a bound on the probability that too few holders of some site stay."""
     gone, lost = shares.gone(sites), graph.neighbours + 1 - graph.threshold
     staying = (sites - gone) * _tail(sites - 1, graph, gone, lost + 1)
-    # A site that drops out is no holder of its own shares any more.
+    # A site that drops out does not hold its own shares any more.
     leaving = gone * _tail(sites - 1, graph, gone - 1, lost) if gone else 0.0
     return _log2(staying + leaving)
 
@@ -129,13 +131,16 @@ def broken(sites: int, graph: Graph, shares: Shares) -> str | None:
         ),
     }
     for fault, bound in faults.items():
-        if not bound <= -SIGMA:  # nor what is no number
+        if not bound <= -SIGMA:  # NaN is refused too
             return f"{fault}, with a probability of up to 2^{min(0.0, bound):.0f}"
     return None
 
 
 def threshold_for(sites: int, neighbours: int, shares: Shares) -> int | None:
-    """The threshold nearest to two thirds of the holders that does what it has to, if one does."""
+    """The threshold nearest to two thirds of the holders that does what it has to.
+
+    It is ``None`` if none does.
+    """
     if not unconnected(sites, neighbours, shares) <= -SIGMA:
         return None
     holders = neighbours + 1
@@ -154,7 +159,7 @@ def fit_graph(
     """The graph with the fewest neighbours that does what it has to; ``None`` if there is none.
 
     Args:
-        sites: n, those selected in a round.
+        sites: n, the number of sites selected in a round.
         shares: how many drop out and collude.
         neighbours: the degree, if it is given.
         threshold: the threshold, if it is given.

@@ -10,14 +10,18 @@ Neighbours = Mapping[str, tuple[str, ...]]
 def draw_graph(sites: Sequence[str], degree: int, seed: int, round_number: int) -> Neighbours:
     """The neighbours of each site, in the order of names.
 
-    A Harary graph over the sites in a random order: each is joined to the ``degree / 2`` before
-    and behind it on a circle. With as many neighbours as there are other sites it is complete, as
-    in Bonawitz et al. 2017. Everyone draws the same graph from the experiment's seed; the order has
-    to be random with respect to who drops out and who colludes, so names have to be fixed before
-    the seed (``bounds.py``); it need not be secret.
+    The graph is a Harary graph over the sites in a random order: each is joined to the ``degree /
+    2`` before and after it on a circle. With as many neighbours as there are other sites it is
+    complete, as in Bonawitz et al. 2017. Everyone draws the same graph from the experiment's seed.
+    The order has to be random with respect to who drops out and who colludes, so names have to be
+    fixed before the seed (``bounds.py``); it need not be secret.
 
     Args:
-        degree: even, at least 2; more than there are other sites means all of them.
+        sites: the names of the sites.
+        degree: even, and at least 2; a degree larger than the number of other sites means all of
+            them.
+        seed: the experiment's.
+        round_number: the round.
     """
     names = sorted(sites)
     if degree >= len(names) - 1:
@@ -32,9 +36,9 @@ def draw_graph(sites: Sequence[str], degree: int, seed: int, round_number: int) 
 
 
 def parts(neighbours: Neighbours, sites: Collection[str]) -> list[frozenset[str]]:
-    """The connected parts of the graph that is left of ``sites``, the largest first.
+    """The connected parts of the graph that is left with ``sites`` alone, the largest first.
 
-    Masks cancel within a part, so that with more than one, each one's sum can be told.
+    Masks cancel within a part, so that if there is more than one, the sum of each can be told.
     """
     left, found = set(sites), []
     while left:

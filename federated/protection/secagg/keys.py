@@ -15,20 +15,20 @@ from cryptography.hazmat.primitives.serialization import (
 from federated.errors import ConsiliumError
 from federated.secrets.key_derivation import derive_key
 
-# Of the seeds that are shared out: 128 bits, which is also about the strength of X25519.
+# The length of the seeds that are shared out: 128 bits, which is also about X25519's strength.
 SEED_BYTES = 16
 
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A pair for one round."""
+    """A pair of X25519 keys for one round, 32 bytes each."""
 
     private: bytes
     public: bytes
 
     @staticmethod
     def new() -> "KeyPair":
-        """From the operating system's randomness."""
+        """A pair from the operating system's randomness."""
         key = X25519PrivateKey.generate()
         return KeyPair.of(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
 
@@ -40,15 +40,15 @@ class KeyPair:
 
 
 def new_seed() -> bytes:
-    """:data:`SEED_BYTES` of the operating system's randomness."""
+    """A seed of :data:`SEED_BYTES` bytes from the operating system's randomness."""
     return os.urandom(SEED_BYTES)
 
 
 def common_key(private: bytes, public: bytes, purpose: str) -> bytes:
-    """Thirty-two bytes that the owners of two key pairs have in common, one key a purpose.
+    """Thirty-two bytes that the owners of two key pairs have in common, another key per purpose.
 
     Raises:
-        ConsiliumError: ``public`` is not a public key, or one that makes the secret predictable.
+        ConsiliumError: ``public`` is not a public key, or is one that makes the secret predictable.
     """
     try:
         secret = X25519PrivateKey.from_private_bytes(private).exchange(

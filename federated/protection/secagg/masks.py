@@ -11,16 +11,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-# By b: how integers modulo 2^b lie in memory; unsigned integers of NumPy wrap round.
+# For each b, how integers modulo 2^b lie in memory; unsigned integers of NumPy wrap round.
 WORDS: dict[int, npt.DTypeLike] = {16: "<u2", 32: "<u4", 64: "<u8"}
 
 
-# Words of a stream at a time: it stays in the processor's cache, and memory does not grow.
+# How many words of a stream are made at a time: they stay in the processor's cache, and memory does
+# not grow.
 CHUNK = 1 << 16
 
 
 def add_mask(words: npt.NDArray[np.unsignedinteger], key: bytes, *, subtract: bool = False) -> None:
-    """Add the mask of a key to integers modulo 2^b, or take it away, in place.
+    """Add the mask of a key to integers ``(n,)`` modulo 2^b, or take it away, in place.
 
     The mask is uniform to everyone without the key.
     """
@@ -36,14 +37,14 @@ def add_mask(words: npt.NDArray[np.unsignedinteger], key: bytes, *, subtract: bo
 
 
 def mask(key: bytes, length: int, bits: int) -> npt.NDArray[np.unsignedinteger]:
-    """The mask of a key as integers modulo 2^``bits``."""
+    """The mask of a key as integers ``(length,)`` modulo 2^``bits``."""
     words = np.zeros(length, WORDS[bits])
     add_mask(words, key)
     return words
 
 
 def smallest_word(largest_sum: int) -> int:
-    """The fewest bits of :data:`WORDS` for sums within ±``largest_sum``.
+    """The fewest bits of :data:`WORDS` that hold sums within ±``largest_sum``.
 
     Raises:
         ValueError: none has enough.

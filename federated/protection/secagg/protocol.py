@@ -4,19 +4,20 @@
 2. share: it splits the seed of its masking key and a seed of its own among its neighbours and
    itself, each share sealed for its holder; the coordinator passes them on unread.
 3. mask: it sends its values plus the mask of its own seed, plus or minus one with each neighbour.
-4. unmask: of each neighbour, those who are still there give the share of its own seed if its masked
-   vector arrived, else that of its masking key's; never both. What is left is the sum.
+4. unmask: each site that is still there gives for each neighbour one share: that of its own seed
+   if the neighbour's masked vector arrived, and otherwise that of its masking key's seed; never
+   both. What is left is the sum.
 
 Guarantee: a coordinator that follows the protocol, together with at most the share ``corrupted`` of
 the sites, learns nothing of the quantised values of the others beyond the sum of all of them that
 responded, while at most the share ``dropout`` drops out: for certain with the complete graph,
 except with probability 3·2^-40 a round with a sparse one (``bounds.py`` has the conditions), under
 the computational Diffie-Hellman assumption on X25519 and AES as a pseudorandom function. All sites
-have to follow the protocol, those that collude too. So has the coordinator: whether it tells every
-site the same names sites cannot check here, nor that advertised keys are those of the sites. Who
-can replace keys can read along, so the channel has to be authentic. What a site does check, before
-it helps to unmask: that the sites in the sum are connected, so that the masks of none of their
-groups cancel apart from the rest.
+have to follow the protocol, those that collude too. So has the coordinator: sites cannot check here
+whether it tells every site the same names, nor whether advertised keys are those of the sites.
+Whoever can replace keys can read along, so the channel has to be authentic. What a site does check,
+before it helps to unmask, is that the sites in the sum are connected, so that the masks of none of
+their groups cancel apart from the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,12 +37,12 @@ from federated.secrets.key_derivation import derive_key
 
 Masked = npt.NDArray[np.unsignedinteger]
 Sums = npt.NDArray[np.int64]
-# Used for one message alone, so that the nonce may be constant.
+# A key is used for one message alone, so that the nonce may be constant.
 NONCE = bytes(12)
 
 
 def advertise(site: str) -> tuple[Secrets, Advertised]:
-    """Stage 1."""
+    """Stage 1 at a site: the secrets of a round, and the public keys that are sent."""
     secrets = Secrets(site, KeyPair.new(), new_seed(), new_seed())
     return secrets, Advertised(secrets.sealing.public, secrets.masking.public)
 
@@ -49,10 +50,10 @@ def advertise(site: str) -> tuple[Secrets, Advertised]:
 def share(
     secrets: Secrets, advertised: Mapping[str, Advertised], round_: Round
 ) -> dict[str, bytes]:
-    """Stage 2: for each holder, its shares of both seeds, readable by it alone.
+    """Stage 2 at a site: for each holder, its shares of both seeds, readable by it alone.
 
-    A site holds shares of its own, so that of n sites all joined to each other n may be the
-    threshold.
+    A site holds shares of its own, so that of n sites that are all joined to each other n may be
+    the threshold.
     """
     holders = round_.holders(secrets.site)
     masking = share_seed(secrets.masking_seed, holders, round_.threshold)
@@ -73,17 +74,20 @@ def mask_update(
     sharing: Sequence[str],
     round_: Round,
 ) -> Masked:
-    """Stage 3: a site's quantised update, masked, which looks uniform.
+    """Stage 3 at a site: its quantised update, masked, which looks uniform.
 
     Args:
         quantised: int32 ``(length,)``.
-        secrets: the site's of the round.
+        secrets: the site's secrets of the round.
         advertised: the public keys of all sites.
         sharing: the sites that completed stage 2.
-        now: what all parties know of the round.
+        round_: what all parties know of the round.
+
+    Returns:
+        The masked integers ``(length,)`` modulo 2^b.
 
     Raises:
-        ConsiliumError: fewer of the site's holders than the threshold are among them.
+        ConsiliumError: fewer of the site's holders than the threshold are among ``sharing``.
     """
     near = [peer for peer in round_.holders(secrets.site) if peer in sharing]
     if len(near) < round_.threshold:
@@ -111,19 +115,22 @@ def answer(
     before: Sequence[str] | None,
     round_: Round,
 ) -> dict[str, Share]:
-    """Stage 4 at a site: one share of each neighbour.
+    """Stage 4 at a site: one share of each neighbour, and one of its own.
 
     Args:
-        sealed: what the neighbours sent in stage 2.
+        secrets: the site's secrets of the round.
+        sealed: the shares that the site holds, as they were sent in stage 2.
+        advertised: the public keys of all sites.
         responded: the sites whose masked values the coordinator has.
         missing: those that shared and then dropped out.
-        before: the sites that had responded when this site answered in this round before, if it
-            did.
+        before: the sites that had responded when this site answered in this round before; ``None``
+            if it did not.
+        round_: what all parties know of the round.
 
     Raises:
-        ConsiliumError: it would give both shares of a neighbour, or help to a second sum of the
-            same round, too few have responded or in groups that do not mask with each other, or a
-            message was changed or is of another round.
+        ConsiliumError: the site would give both shares of a neighbour, or help to a second sum of
+            the same round; or too few have responded, or in groups that do not mask with each
+            other; or a message was changed or is of another round.
     """
     refuse_parts(responded, round_)
     both = set(responded) & set(missing)
@@ -160,7 +167,8 @@ def refuse_parts(responded: Sequence[str], round_: Round) -> None:
     """Refuse a sum of sites whose graph has fallen apart.
 
     Raises:
-        ConsiliumError: names the smallest group that does not mask with the others.
+        ConsiliumError: it has, and the message names the smallest group that does not mask with the
+            others; or a site advertised no keys.
     """
     unknown = sorted(set(responded) - set(round_.neighbours))
     if unknown:
@@ -190,12 +198,19 @@ def unmask(
     """Stage 4 at the coordinator: the sum of the quantised values of the sites that responded.
 
     Args:
-        total: Σ of the masked values modulo 2^b.
-        answers: by the site that answers, its shares of its neighbours.
+        total: Σ of the masked values ``(length,)`` modulo 2^b.
+        answers: for each site that answers, its shares of its neighbours.
+        advertised: the public keys of all sites.
+        responded: the sites whose masked values are in the sum.
+        missing: those that shared and then dropped out.
+        round_: what all parties know of the round.
+
+    Returns:
+        The sum, int64 ``(length,)``.
 
     Raises:
-        ConsiliumError: fewer shares than the threshold; names whose and who is missing. Or those
-            who responded are not connected.
+        ConsiliumError: there are fewer shares than the threshold, and the message names whose, and
+            who is missing; or those who responded are not connected; or a share was changed.
     """
     refuse_parts(responded, round_)
     total = total.copy()

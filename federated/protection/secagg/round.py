@@ -26,7 +26,7 @@ class Round:
     bits: int
 
     def holders(self, site: str) -> tuple[str, ...]:
-        """Who holds shares of a site's keys: its neighbours and itself, in the order of names."""
+        """The sites that hold shares of a site's keys: its neighbours and itself, by name."""
         return tuple(sorted((*self.neighbours[site], site)))
 
     @property
@@ -36,7 +36,7 @@ class Round:
         return sha256(text.encode()).hexdigest()[:32]
 
     def label(self, purpose: str, *sites: str) -> str:
-        """What a key or message is for; two different labels never have a key in common."""
+        """The text for what a key or message is for; no two labels have a key in common."""
         return "|".join(["consilium secagg+", self.run, str(self.number), purpose, *sites])
 
 
@@ -44,8 +44,8 @@ class Round:
 class Secrets:
     """What a site keeps to itself for one round.
 
-    ``masking_seed`` leads to the keys it has in common with its neighbours, ``own_seed`` to the
-    mask that is its alone.
+    ``masking_seed`` leads to the keys that it has in common with its neighbours, and ``own_seed``
+    to the mask that is its own alone.
     """
 
     site: str
@@ -55,7 +55,7 @@ class Secrets:
 
     @property
     def masking(self) -> KeyPair:
-        """The pair that masking keys are agreed on with."""
+        """The key pair by which masking keys are agreed on."""
         return masking_pair(self.masking_seed)
 
 
@@ -69,7 +69,7 @@ class Advertised:
 
 @dataclass(frozen=True)
 class Share:
-    """A neighbour's share of one of a site's seeds."""
+    """A share of one of a site's seeds, as a neighbour holds it."""
 
     kind: Kind
     value: bytes

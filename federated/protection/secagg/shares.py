@@ -8,17 +8,19 @@ from Crypto.Protocol.SecretSharing import Shamir
 def share_seed(seed: bytes, holders: Sequence[str], threshold: int) -> dict[str, bytes]:
     """A share for each holder; any ``threshold`` of them give the seed, fewer say nothing of it.
 
-    A holder's place among ``holders`` is the point at which its share was evaluated.
+    The place of a holder among ``holders`` is the point at which its share was evaluated.
     """
     shares = Shamir.split(threshold, len(holders), seed)
     return {holder: share for holder, (_, share) in zip(holders, shares, strict=True)}
 
 
 def recover_seed(shares: Mapping[str, bytes], holders: Sequence[str], threshold: int) -> bytes:
-    """The seed from ``threshold`` shares, of those who hold one in the order of ``holders``.
+    """The seed from at least ``threshold`` shares of those in ``holders``.
+
+    The order of ``holders`` has to be the one in which the seed was shared.
 
     Raises:
-        ValueError: too few shares.
+        ValueError: there are too few shares.
     """
     if len(shares) < threshold:
         raise ValueError(f"{len(shares)} shares of {threshold}")

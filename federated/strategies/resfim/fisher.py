@@ -14,7 +14,7 @@ Diagonal = dict[str, Tensor]
 
 
 def zeros(model: nn.Module) -> Diagonal:
-    """A diagonal of zeros, by the names of the model's parameters."""
+    """A diagonal of zeros, by the names of the model's parameters and in their shapes."""
     return {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
 
 
@@ -28,11 +28,15 @@ def add_fisher(
 ) -> None:
     """Add ``factor`` · mean over the cases of (∂L/∂θ)² to ``diagonal``, in place.
 
-    Gradients of single cases are computed a few at a time; the model is left as it is.
+    The gradients of single cases are computed a few at a time, and the model is left as it is.
 
     Args:
-        images: ``(n, channels, *spatial)``, n of at least 1, on the model's device.
+        diagonal: what is added to, by the names of the parameters and in their shapes.
+        model: the network.
+        images: ``(n, channels, *spatial)`` on the model's device, with n at least 1.
         targets: ``(n, …)``, as ``loss`` takes them.
+        loss: maps logits, targets and torch's ``mean`` or ``none`` to the loss L.
+        factor: any number; −1 subtracts.
     """
 
     def of_case(network: Callable[[Tensor], Tensor], image: Tensor, target: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Style as the low-frequency amplitude of an image's Fourier transform, in 2D and 3D.
 
-Yang and Soatto 2020, "FDA: Fourier Domain Adaptation for Semantic Segmentation", Eq. 3: the
-central block of the amplitude, a share β of each axis to either side of the origin, is exchanged
-for that of another domain, the phase stays, and the inverse transform has this image's content in
-that style. pFL-ResFIM (arXiv 2603.14848) uses it between sites.
+Yang and Soatto 2020, "FDA: Fourier Domain Adaptation for Semantic Segmentation", Eq. 3: the central
+block of the amplitude, a share β of each axis to either side of the origin, is exchanged for that
+of another domain, while the phase stays. The inverse transform then has the content of this image
+in that style. pFL-ResFIM (arXiv 2603.14848) uses it between sites.
 """
 
 import torch
@@ -11,21 +11,29 @@ from torch import Tensor
 
 
 def style_shape(spatial: tuple[int, ...], beta: float) -> tuple[int, ...]:
-    """The sides of a style's block: 2⌊βN⌋ + 1 of an axis of N, at least 3."""
+    """The sides of a style's block in values: 2⌊βN⌋ + 1 for an axis of N, at least 3."""
     return tuple(2 * max(1, int(beta * side)) + 1 for side in spatial)
 
 
 def style_of(images: Tensor, beta: float) -> Tensor:
-    """Low-frequency amplitudes ``(n, channels, *block)`` of images ``(n, channels, *spatial)``."""
+    """Low-frequency amplitudes ``(n, channels, *block)`` of images ``(n, channels, *spatial)``.
+
+    The sides of the block are those of :func:`style_shape`; amplitudes are at least 0.
+    """
     amplitude: Tensor = _spectrum(images).abs()[_block(images, beta)]
     return amplitude
 
 
 def in_style(images: Tensor, styles: Tensor, beta: float) -> Tensor:
-    """Images with the amplitudes of ``styles`` ``(n, channels, *block)``, one an image.
+    """Images ``(n, channels, *spatial)`` with the amplitudes of ``styles``, one for each image.
+
+    Args:
+        images: ``(n, channels, *spatial)``.
+        styles: ``(n, channels, *block)``.
+        beta: the share β of each axis, in (0, 0.5).
 
     Raises:
-        ValueError: styles of another shape than :func:`style_of` gives of these images.
+        ValueError: the styles have another shape than :func:`style_of` gives for these images.
     """
     spectrum, block = _spectrum(images), _block(images, beta)
     if styles.shape != spectrum[block].shape:

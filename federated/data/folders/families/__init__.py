@@ -1,4 +1,4 @@
-"""Segmentation data set families: one module each, of one shape, found by being here."""
+"""Segmentation data set families: one module for each, all alike, found by being in this folder."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -1,4 +1,4 @@
-"""What a segmentation data set is: the same few facts for each, beside how its files are found."""
+"""What a segmentation data set is: the same few facts for each, and how its files are found."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CaseNames:
-    """Where the files of a case lie in the family's folder."""
+    """The places of the files of a case in the family's folder."""
 
     images: tuple[str, ...]
     mask: str
@@ -54,8 +54,8 @@ class CaseNames:
 class Listing:
     """The cases of a folder, by name, and the files and folders that belong to none of them.
 
-    Every file is in a case or a stray, but for those that are expected beside the cases (tables,
-    licences, README) and those that hold no data (hidden ones, a file browser's).
+    Every file is in a case or is unmatched, but for those that are expected beside the cases
+    (tables, licences, README) and those that hold no data (hidden ones, a file browser's).
     """
 
     cases: tuple[CaseFiles, ...]
@@ -68,14 +68,14 @@ class Family:
 
     ``labels`` are the classes by their value in a mask, background first; ``label_values`` maps
     values as they stand in the files to these where they differ. ``channels`` is that of one case,
-    all modalities together. ``spacing`` in mm is what volumes are resampled to, ``None`` to leave
-    them; ``shape`` in voxels is what a network sees at once: whole cases are fitted to it where
-    ``whole``, else patches of it are drawn. ``window`` in Hounsfield units clips CT, ``None``
-    normalises each image to zero mean and unit variance. ``mirrored`` are the axes along which a
-    mirrored case could be a real one, in RAS order for volumes. ``find`` lists a folder,
-    ``name_files`` says where the files of the n-th case of a generated one lie. ``other_labels``
-    tells of another set of labels that masks of such data come in: from a case's name and the
-    values in its mask to what speaks for the other set, or ``""``.
+    all modalities together. ``spacing`` in mm is what volumes are resampled to, and ``None`` leaves
+    them as they are; ``shape`` in voxels is what a network sees at once: whole cases are fitted to
+    it where ``whole``, and otherwise patches of it are drawn. ``window`` in Hounsfield units clips
+    CT; ``None`` normalises each image to zero mean and unit variance. ``mirrored`` are the axes
+    along which a mirrored case could be a real one, in RAS order for volumes. ``find`` lists a
+    folder; ``name_files`` says where the files of the n-th case of a generated folder lie.
+    ``other_labels`` tells of another set of labels that masks of such data come in: from a case's
+    name and the values in its mask to what speaks for the other set, or ``""``.
     """
 
     name: str
@@ -97,10 +97,10 @@ class Family:
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
 
     def with_spacing(self, side: float | None) -> "Family":
-        """The same volumes with voxels of ``side`` mm; itself with ``None``.
+        """The same family with voxels of ``side`` mm; the family itself with ``None``.
 
         Whole cases keep their field of view, rounded up to sides that a network can halve; patches
-        keep their voxels.
+        keep their number of voxels.
 
         Raises:
             ValueError: its images have no spacing.
@@ -120,7 +120,7 @@ class Family:
         return self.label_values.get(value, value)
 
     def unknown_labels(self, values: Iterable[int]) -> tuple[int, ...]:
-        """Those of a mask's values that stand for none of the family's labels."""
+        """The values of a mask that stand for none of the family's labels."""
         labels = range(len(self.labels))
         return tuple(value for value in values if self.label_of(value) not in labels)
 
@@ -154,13 +154,15 @@ def pair(
     describe: Callable[[str], Source],
     beside: Sequence[str] = (),
 ) -> Listing:
-    """Cases from images and masks of the same names, and all else that lies in the folder.
+    """Cases from images and masks of the same names, and everything else that lies in the folder.
 
     A case has a file of each modality; where one is missing, the others are unmatched.
 
     Args:
+        family_folder: the folder.
         images: for each modality, the files of each case.
-        describe: from a case's name to its patient and its site.
+        masks: the mask of each case.
+        describe: maps a case's name to its patient and its site.
         beside: patterns of further files that are expected there, such as tables, relative to the
             folder and in lower case.
 

@@ -9,7 +9,7 @@ from federated.data.folders.families.side_table import read_side_table, whole_nu
 
 MODALITIES = ("t1n", "t1c", "t2w", "t2f")
 PARTITIONING = "partitioning_1.csv"
-# Beside the cases: FeTS' partitionings and the challenge's own tables.
+# What may lie beside the cases: FeTS' partitionings and the challenge's own tables.
 BESIDE = ("*.csv", "*.xlsx", "*.json")
 # Enhancing tumour and resection cavity; until 2022 the first had the second's value.
 ENHANCING, CAVITY = 3, 4
@@ -18,11 +18,11 @@ AFTER_TREATMENT = re.compile(r"BraTS-GLI-\d{5}-[1-9]\d{2}")
 
 
 def find(folder: Path) -> Listing:
-    """``NAME/NAME-t1n.nii.gz``, ``-t1c``, ``-t2w``, ``-t2f``, and ``NAME/NAME-seg.nii.gz``.
+    """The cases of a folder: ``NAME/NAME-t1n.nii.gz``, ``-t1c``, ``-t2w``, ``-t2f`` and ``-seg``.
 
     ``BraTS-GLI-NNNNN-TTT`` is the time point TTT of a patient. Institutions are those of FeTS'
-    ``partitioning_1.csv`` where it lies beside the cases. A case that lacks a modality is none, and
-    its files are unmatched, and so is a folder without any.
+    ``partitioning_1.csv`` where it lies beside the cases. A case that lacks a modality does not
+    count as one, and its files are unmatched; so is a folder without any file.
 
     Raises:
         ConsiliumError: as :func:`pair`, or the table of institutions cannot be used.
@@ -49,13 +49,13 @@ def find(folder: Path) -> Listing:
 
 
 def _patient(name: str) -> str:
-    """``BraTS-GLI-00005`` of ``BraTS-GLI-00005-101``."""
+    """The patient's part of a case's name, ``BraTS-GLI-00005`` of ``BraTS-GLI-00005-101``."""
     start, _, last = name.rpartition("-")
     return start if last.isdigit() and len(last) == 3 and start else name
 
 
 def _institutions(folder: Path, names: list[str]) -> dict[str, str]:
-    """The institution of each case that the table has one of."""
+    """The institution of each case for which the table has one."""
     path = folder / PARTITIONING
     if not path.is_file():
         return {}
@@ -69,7 +69,7 @@ def _institutions(folder: Path, names: list[str]) -> dict[str, str]:
 
 
 def _other_labels(name: str, values: frozenset[int]) -> str:
-    """Masks until 2022 have 0, 1, 2 and 4, which was enhancing tumour then.
+    """What speaks for masks as they were until 2022: 0, 1, 2 and 4, which was enhancing tumour.
 
     Resection cavities without enhancing tumour have the same values, but come with the time points
     of the release of 2024 alone.
@@ -83,7 +83,7 @@ def _other_labels(name: str, values: frozenset[int]) -> str:
 
 
 def name_files(number: int) -> CaseNames:
-    """Two time points of each patient."""
+    """The files of a case, where each patient has two time points."""
     name = f"BraTS-GLI-{number // 2:05d}-{100 + number % 2}"
     images = tuple(f"{name}/{name}-{modality}.nii.gz" for modality in MODALITIES)
     return CaseNames(images, f"{name}/{name}-seg.nii.gz")

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from federated.errors import ConsiliumError
 
-# The longer one first, since the shorter one ends other names.
+# The longer one comes first, since the shorter one ends other names.
 VOLUMES = (".nii.gz", ".nii")
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
 ENDINGS = (*VOLUMES, *PICTURES)
 # What file browsers and archives leave behind.
 NO_DATA = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
-# Texts that come with a data set, as README.md or LICENSE.
+# The texts that come with a data set, as README.md or LICENSE.
 TEXTS = ("readme*", "license*", "licence*", "copying*", "notice*", "citation*", "attribution*")
 TEXT_ENDINGS = ("", ".txt", ".md", ".rst", ".pdf", ".html", ".cff", ".bib", ".docx")
 
-# The files of each name; one file a name where all is well.
+# The files of each name; where all is well, each name has one file.
 Named = Mapping[str, Sequence[Path]]
 
 
@@ -68,7 +68,7 @@ def entries(folder: Path) -> list[Path]:
 def named(
     paths: Iterable[Path], endings: Sequence[str], start: str = "", end: str = ""
 ) -> dict[str, list[Path]]:
-    """Files of these endings by their name without it, without ``start`` and without ``end``.
+    """The files with these endings, by their name without ending, ``start`` and ``end``.
 
     Files whose name does not have exactly that start and end are left out.
     """
@@ -82,7 +82,7 @@ def named(
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[Path], list[Path]]]:
-    """Every folder from here down, with the folders and files in it that could be data.
+    """Every folder from this one down, with the folders and files in it that could be data.
 
     Links are followed, but not back into a folder that leads to them.
 
@@ -106,11 +106,16 @@ def _walk(folder: Path, above: frozenset[str]) -> Iterator[tuple[Path, list[Path
 def left_over(folder: Path, known: Iterable[Path], beside: Sequence[str]) -> list[Path]:
     """What lies in a data set's folder and is neither ``known`` nor expected ``beside`` the cases.
 
-    Each file is named; a folder, where it is empty.
+    Each file is named; a folder is named only where it is empty.
 
     Args:
+        folder: the data set's folder.
+        known: the files of the cases.
         beside: patterns of paths relative to ``folder``, in lower case; texts such as README are
             expected anywhere.
+
+    Raises:
+        ConsiliumError: a folder cannot be read.
     """
     files = set(known)
     result: list[Path] = []
@@ -130,10 +135,10 @@ def left_over(folder: Path, known: Iterable[Path], beside: Sequence[str]) -> lis
 
 
 def refuse_twins(named_files: Iterable[Named]) -> None:
-    """Refuse files that are told apart by their endings alone: one of them would be lost.
+    """Refuse files that are told apart by their endings alone, because one of them would be lost.
 
     Raises:
-        ConsiliumError: names all of them.
+        ConsiliumError: there are such files; the message names all of them.
     """
     twins = [paths for files in named_files for paths in files.values() if len(paths) > 1]
     if twins:

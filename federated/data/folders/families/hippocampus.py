@@ -11,9 +11,12 @@ SHAPE = (40, 56, 40)
 
 
 def find(folder: Path) -> Listing:
-    """``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``; each name is another patient.
+    """The cases ``images/NAME.nii.gz`` and ``labels/NAME.nii.gz``; each name is another patient.
 
     ``dataset.json`` of the Decathlon may lie beside them.
+
+    Raises:
+        ConsiliumError: as :func:`pair`.
     """
     images = named(entries(folder / "images"), VOLUMES)
     masks = named(entries(folder / "labels"), VOLUMES)
@@ -21,7 +24,7 @@ def find(folder: Path) -> Listing:
 
 
 def name_files(number: int) -> CaseNames:
-    """``hippocampus_NNN``."""
+    """The files of the case ``hippocampus_NNN``."""
     name = f"hippocampus_{number:03d}.nii.gz"
     return CaseNames((f"images/{name}",), f"labels/{name}")
 

@@ -5,15 +5,19 @@ from pathlib import Path
 from federated.data.folders.families.base import CaseNames, Family, Listing, Source, pair
 from federated.data.folders.families.file_names import VOLUMES, entries, named, same_text
 
-# Beside the cases: the challenge's table of patients, and in a case each annotator's own masks.
+# What may lie beside the cases: the challenge's table of patients, and in a case each annotator's
+# own masks.
 BESIDE = ("*.json", "*.csv", "case_*/instances")
 
 
 def find(folder: Path) -> Listing:
-    """``case_NNNNN/imaging.nii.gz`` and ``case_NNNNN/segmentation.nii.gz``.
+    """The cases ``case_NNNNN/imaging.nii.gz`` and ``case_NNNNN/segmentation.nii.gz``.
 
-    A case's folder that has neither is a stray. The challenge's tables may lie beside them, and
-    ``instances`` in a case.
+    A case's folder that has neither is unmatched. The challenge's tables may lie beside the cases,
+    and ``instances`` in a case.
+
+    Raises:
+        ConsiliumError: as :func:`pair`.
     """
     images: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
@@ -27,7 +31,7 @@ def find(folder: Path) -> Listing:
 
 
 def name_files(number: int) -> CaseNames:
-    """``case_NNNNN``."""
+    """The files of the case ``case_NNNNN``."""
     name = f"case_{number:05d}"
     return CaseNames((f"{name}/imaging.nii.gz",), f"{name}/segmentation.nii.gz")
 

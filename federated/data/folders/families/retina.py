@@ -7,17 +7,22 @@ from federated.data.folders.families.base import CaseNames, Family, Listing, Sou
 from federated.data.folders.families.file_names import PICTURES, Named, entries, named
 
 DRIVE, CHASE = "drive", "chasedb1"
-# Which half of DRIVE a photograph is of; its number is another in each.
+# The half of DRIVE that a photograph belongs to; its number differs between them.
 HALVES = ("_training", "_test")
-# Beside the cases: DRIVE's fields of view and second observer, and CHASE_DB1's second observer.
+# What may lie beside the cases: DRIVE's fields of view and second observer, and CHASE_DB1's second
+# observer.
 BESIDE = ("drive/mask", "drive/2nd_manual", "chasedb1/image_*_2ndho.png", "chasedb1/*.docx")
 
 
 def find(folder: Path) -> Listing:
-    """``drive/images`` with ``drive/1st_manual``, and ``chasedb1/Image_NNL.jpg`` beside its mask.
+    """The cases of ``drive/images`` with ``drive/1st_manual``, and ``chasedb1/Image_NNL.jpg``.
 
-    The two eyes of a CHASE_DB1 patient are one patient; each data set is a site. The masks of a
-    second observer and of the field of view may lie beside them.
+    The masks of CHASE_DB1 lie beside its photographs. The two eyes of a CHASE_DB1 patient are one
+    patient; each data set is a site. The masks of a second observer and of the field of view may
+    lie beside them.
+
+    Raises:
+        ConsiliumError: as :func:`pair`.
     """
     drive, chase = entries(folder / DRIVE / "images"), entries(folder / CHASE)
     photographs: dict[str, list[Path]] = {}
@@ -51,14 +56,17 @@ def _of(data_set: str, files: Named) -> dict[str, Sequence[Path]]:
 
 
 def _source(name: str) -> Source:
-    """The data set, and for ``chasedb1-Image_01L`` the patient ``chasedb1-Image_01``."""
+    """The data set as the site; for ``chasedb1-Image_01L`` the patient ``chasedb1-Image_01``."""
     data_set = name.split("-")[0]
     both_eyes = data_set == CHASE and name[-1] in "LRlr"
     return Source(name[:-1] if both_eyes else name, data_set)
 
 
 def name_files(number: int) -> CaseNames:
-    """By turns a photograph of DRIVE and one of CHASE_DB1, of which two are of one patient."""
+    """The files of a photograph of DRIVE or of CHASE_DB1 by turns.
+
+    Of CHASE_DB1 two photographs are of one patient.
+    """
     half = number // 2
     if number % 2:
         name = f"{CHASE}/Image_{half // 2 + 1:02d}{'LR'[half % 2]}"

@@ -14,11 +14,11 @@ from pathlib import Path
 from federated.data.folders.families.file_names import same_text, split_ending
 from federated.errors import ConsiliumError
 
-# Rows by the case they are about, and in them values by column.
+# Rows by the case that they are about, and in them values by column.
 SideTable = Mapping[str, Mapping[str, str]]
 
 SEPARATORS = (",", ";", "\t", "|")
-# Marks of the order of bytes. That of UTF-32 comes first, because it begins as UTF-16's does.
+# Byte order marks. That of UTF-32 comes first, because it begins as UTF-16's does.
 MARKS = (
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
@@ -27,7 +27,7 @@ MARKS = (
 )
 # A whole number as a spreadsheet writes it, with a point or a comma.
 WHOLE = re.compile(r"([+-]?\d+)[.,]0+")
-# What stands in a cell of which nothing is known; it is no name that cases share.
+# What stands in a cell of which nothing is known; it is not a name that cases share.
 UNKNOWN = (
     *("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nat", "null", "none", "nil", "(null)"),
     *("unknown", "missing", "not available", "not known", "undefined", "-", "--", "---", "?", "."),
@@ -46,15 +46,19 @@ def read_side_table(
 ) -> SideTable:
     """The rows of a table about ``known`` cases, by their names.
 
+    Columns are found in upper or lower case. A cell that says that nothing is known, as ``NA``, is
+    ``""``.
+
     Args:
+        path: the table.
+        known: the names of the cases.
         key: the column that names the case, as its file does with or without an ending.
-        needed: further columns that have to be there; ``optional`` ones are ``""`` where they are
-            not. All are found in upper or lower case. A cell that says that nothing is known, as
-            ``NA``, is ``""`` too.
+        needed: further columns that have to be there.
+        optional: columns that are ``""`` where they are not there.
 
     Raises:
-        ConsiliumError: the file is no such table; two rows about one case differ in these columns;
-            or no row is about a known case, so that the names must be others.
+        ConsiliumError: the file is not such a table; two rows about one case differ in these
+            columns; or no row is about a known case, so that the names must be others.
     """
     header, lines = _lines(path, key, needed)
     cases = set(known)
@@ -86,10 +90,10 @@ def read_side_table(
 
 
 def whole_number(text: str, path: Path, column: str, name: str) -> int:
-    """A cell as a whole number.
+    """A cell as a whole number that is not negative.
 
     Raises:
-        ConsiliumError: it is none.
+        ConsiliumError: the cell is something else.
     """
     if not re.fullmatch(r"\+?\d+", text):
         raise ConsiliumError(
@@ -105,7 +109,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _case(text: str, cases: set[str]) -> str | None:
-    """Which case a cell names: by its name, its file's, or its number as a spreadsheet has it."""
+    """The case that a cell names by its name, its file's, or its number as a spreadsheet has it."""
     name = same_text(text)
     for candidate in (name, split_ending(name)[0], _plain(name)):
         if candidate in cases:
@@ -176,7 +180,7 @@ def _text(path: Path) -> str:
 
 
 def _separators(text: str) -> Sequence[str]:
-    """Those to try: the one that a first line ``sep=;`` names, else all."""
+    """The separators to try: the one that a first line ``sep=;`` names, or else all."""
     named = re.match(r"sep=(.)\r?\n", text)
     return (named[1],) if named else SEPARATORS
 

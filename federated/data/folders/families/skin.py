@@ -7,15 +7,15 @@ from federated.data.folders.families.file_names import PICTURES, entries, named
 from federated.data.folders.families.side_table import SideTable, read_side_table
 
 METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata")
-# Tables that come with HAM10000 and ISIC.
+# The tables that come with HAM10000 and ISIC.
 BESIDE = ("ham10000_metadata*", "*.csv")
 
 
 def find(folder: Path) -> Listing:
-    """``images/NAME.jpg`` and ``masks/NAME_segmentation.png``.
+    """The cases ``images/NAME.jpg`` and ``masks/NAME_segmentation.png``.
 
-    Where HAM10000's metadata lie beside them, images of one lesion stay together, and the source
-    that its column ``dataset`` names is the site.
+    Where HAM10000's metadata lie beside them, images of one lesion stay together, and the site is
+    the source that the column ``dataset`` names.
 
     Raises:
         ConsiliumError: as :func:`pair`, or the metadata cannot be used.
@@ -32,13 +32,13 @@ def find(folder: Path) -> Listing:
 
 
 def _source(table: SideTable, name: str) -> Source:
-    """Lesion and source of an image, as the metadata have them."""
+    """The lesion and the source of an image, as the metadata have them."""
     row = table.get(name, {})
     return Source(row.get("lesion_id") or None, row.get("dataset") or None)
 
 
 def name_files(number: int) -> CaseNames:
-    """``ISIC_NNNNNNN``."""
+    """The files of the case ``ISIC_NNNNNNN``."""
     name = f"ISIC_{number:07d}"
     return CaseNames((f"images/{name}.jpg",), f"masks/{name}_segmentation.png")
 
