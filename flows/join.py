@@ -1,5 +1,6 @@
 """fl-join: a new site joins a finished federation."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ def fl_join(
     federation, _ = reopen_run(Path(runs), experiment, run_id, None)
     resolved = joining_experiment(federation, site, Path(data))
     folder = RunFolder(federation.root / "joined" / site)
-    located, dataset, partition = _take(resolved, folder, site)
-    # It lies in the federation's folder, and is as open as that: not at all where that is private.
     private = federation.experiment().privacy.unit is not None
+    located, dataset, partition = _take(resolved, site)
+    # Its folder lies in the federation's and is as open as that: not at all where that is private.
+    told = replace(located, md5=located.told_md5(private) or "not told")
+    folder.write_partition(partition, partition_inputs(resolved, told, told.md5))
     reports = folder.own_reports if private else folder.root
     validate(resolved, dataset, partition, folder.root, reports)
     folder.write_inputs(resolved, located, ())
@@ -78,7 +81,7 @@ def fl_join(
     Layout.of(model).load(model, read_memory(folder.memory_path(rounds, site))[WEIGHTS])
     header = model_header(resolved, dataset.info, located.source)
     save_model(folder.model_path, model, header)
-    mlflow_run_id = start_tracking(resolved, folder, located, git_commit(Path.cwd()))
+    mlflow_run_id = start_tracking(resolved, folder, told, git_commit(Path.cwd()))
     track_round(mlflow_run_id, 0, joined.before, {})
     track_round(mlflow_run_id, rounds, joined.after, {"joined/moved": joined.moved})
     metric = resolved.selection.metric
@@ -89,7 +92,7 @@ def fl_join(
         value = metric_value_of(after, metric)
         version = register(name, folder.model_path, mlflow_run_id, metric, value).version
         tell(f"registered {name} version {version}")
-    summary = _summary(federation, resolved, located, partition, joined, site, rounds)
+    summary = _summary(federation, resolved, told, partition, joined, site, rounds)
     write_json(folder.summary_path, summary | {"model_version": version})
     files = [
         folder.root / name for name in ("summary.json", "validation.json", "data_docs", "ledger")
@@ -103,9 +106,7 @@ def fl_join(
     return str(folder.root)
 
 
-def _take(
-    experiment: Experiment, folder: RunFolder, site: str
-) -> tuple[LocatedFile, AnyDataset, Partition]:
+def _take(experiment: Experiment, site: str) -> tuple[LocatedFile, AnyDataset, Partition]:
     """The site's data, and all of its cases as its own.
 
     Raises:
@@ -123,7 +124,6 @@ def _take(
     drawn = partition_dataset(dataset, experiment.sites, experiment.seed)
     (splits,) = drawn.sites.values()
     partition = Partition({site: splits}, drawn.draws, drawn.moved)
-    folder.write_partition(partition, partition_inputs(experiment, located, located.md5))
     return located, dataset, partition
 
 

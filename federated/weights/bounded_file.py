@@ -37,7 +37,7 @@ class Size:
 def open_tensors(
     path: Path | str, framework: str, most: int = MOST_HEADER, size: Size | None = None
 ) -> Iterator[Any]:
-    """Open a safetensors file whose header has at most ``most`` bytes, and the whole at most ``size``.
+    """Open a safetensors file whose header has at most ``most`` bytes, and all of it ``size``.
 
     Raises:
         ConsiliumError: the header has more bytes.

@@ -100,7 +100,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 def renamed(path, old, new):
     """The same file with an array under another name."""
     with safe_open(path, framework="numpy") as file:
-        arrays, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+        arrays, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
     save_file({key.replace(old, new): array for key, array in arrays.items()}, path, metadata)
 
 

@@ -56,6 +56,20 @@ def test_it_takes_the_common_part_trains_its_own_and_is_registered(run, clinic):
     assert found.data.metrics["joined/moved"] == summary["moved"]
 
 
+def test_what_joins_a_private_federation_tells_no_digest_of_its_data(run, clinic):
+    private = ["privacy.name=dp_sgd", "privacy.noise_multiplier=1", "model.norm=group"]
+    folder = run(overrides=private, rounds=1)
+    place = joined(folder, clinic, rounds=1)
+    assert json.loads((place / "summary.json").read_text())["data_md5"] == "not told"
+    (found,) = track.client().search_runs(
+        [track.experiment_id(track.client(), "tiny")], "tags.joined = 'clinic-x'"
+    )
+    assert found.data.tags["data_md5"] == "not told"
+    digest = json.loads((place / "inputs.json").read_text())["md5"]
+    open_to_all = [path for path in place.rglob("*.json") if path.name != "inputs.json"]
+    assert not [path for path in open_to_all if digest in path.read_text()]
+
+
 def test_of_fedper_only_the_head_moves_and_of_fedavg_everything(run, clinic):
     for strategy, names in (("fedper", {"head.weight", "head.bias"}), ("fedavg", None)):
         folder = run(rounds=1, overrides=[f"strategy.name={strategy}"])
