@@ -5,51 +5,46 @@ optimiser's own rule; x ← x + η·m / (√v + τ). As there, m starts at 0, v 
 no bias correction.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from federated.strategies.base import Server
+from federated.strategies.base import RECORD_AND_SITE, Participation, Server, Strategy, Units
 from federated.update import Vector
 
 Moment = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Hyperparameters:
-    """The settings η, β1, β2 and τ of the paper."""
+class AdaptiveServer(Strategy):
+    """FedAvg's sites, with a server step by the first and second moments of the mean update.
 
-    server_lr: float
-    beta1: float
-    beta2: float
-    tau: float
-
-
-def open_moments(weights: Vector, tau: float) -> Server:
-    """The server with ``weights`` ``(shared,)``, the first moment 0 and the second moment τ²."""
-    moments = {"m": np.zeros_like(weights), "v": np.full_like(weights, tau**2)}
-    return Server(weights, memory=moments)
-
-
-def adaptive_step(
-    server: Server,
-    mean: Vector,
-    of: Hyperparameters,
-    second_moment: Callable[[Moment, Moment], Moment],
-) -> Server:
-    """One server step; ``second_moment`` makes the new v from the old v and Δ².
-
-    Args:
-        server: the server before it, with both moments ``(shared,)`` in its memory.
-        mean: the mean update Δ, ``(shared,)``.
-        of: the settings of the paper.
-        second_moment: maps v and Δ², both ``(shared,)`` and float64, to the new v.
+    ``server_lr``, ``beta1``, ``beta2`` and ``tau`` are the paper's η, β1, β2 and τ.
     """
-    delta = mean.astype(np.float64)
-    m = of.beta1 * server.memory["m"] + (1 - of.beta1) * delta
-    v = second_moment(server.memory["v"].astype(np.float64), delta**2)
-    weights = server.weights + of.server_lr * m / (np.sqrt(v) + of.tau)
-    memory = {"m": m.astype(np.float32), "v": v.astype(np.float32)}
-    return Server(weights.astype(np.float32), server.broadcast, memory)
+
+    server_lr: float = Field(default=0.01, gt=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0)
+
+    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
+
+    @abstractmethod
+    def second_moment(self, before: Moment, square: Moment) -> Moment:
+        """The new v from the old one and Δ², all ``(shared,)`` and float64."""
+
+    def open_server(self, weights: Vector) -> Server:
+        """The server with weights ``(shared,)``, the first moment 0 and the second moment τ²."""
+        moments = {"m": np.zeros_like(weights), "v": np.full_like(weights, self.tau**2)}
+        return Server(weights, memory=moments)
+
+    def server_step(self, server: Server, mean: Vector, who: Participation) -> Server:
+        """One step with the mean update Δ ``(shared,)``; the moments lie in the server's memory."""
+        delta = mean.astype(np.float64)
+        m = self.beta1 * server.memory["m"] + (1 - self.beta1) * delta
+        v = self.second_moment(server.memory["v"].astype(np.float64), delta**2)
+        weights = server.weights + self.server_lr * m / (np.sqrt(v) + self.tau)
+        memory = {"m": m.astype(np.float32), "v": v.astype(np.float32)}
+        return Server(weights.astype(np.float32), server.broadcast, memory)
