@@ -96,7 +96,7 @@ def test_task_runs_are_named_by_site_and_round(project):
     assert expected <= names
 
 
-def test_two_runs_and_both_runners_give_the_same_weights(run):
+def test_two_runs_and_both_runners_give_the_same_weights(run, own_workers):
     serial = weights(run())
     np.testing.assert_array_equal(serial, weights(run()))
     processes = run(overrides=["runner.name=processes", "runner.workers=2"])

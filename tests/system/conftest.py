@@ -19,8 +19,14 @@ COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml")
 
 
 @pytest.fixture
-def copy(project: Path, environment: dict[str, str]) -> Path:
-    """A project folder with the real code and pipeline, and params.yaml of one tiny experiment."""
+def copy(project: Path, environment: dict[str, str], empty_prefect: Path) -> Path:
+    """A project folder with the real code and pipeline, and params.yaml of one tiny experiment.
+
+    Prefect's database is there, as it is from a person's second run on.
+    """
+    home = Path(environment["PREFECT_HOME"])
+    home.mkdir()
+    shutil.copy(empty_prefect, home / "prefect.db")
     for name in COPIED:
         source = PROJECT / name
         if source.is_dir():
