@@ -188,7 +188,9 @@ def empty_prefect(tmp_path_factory: pytest.TempPathFactory, prefect_server: str)
     assert url
     path = tmp_path_factory.mktemp("prefect") / "prefect.db"
     with (
-        closing(sqlite3.connect(url.get_secret_value().removeprefix("sqlite+aiosqlite:///"))) as one,
+        closing(
+            sqlite3.connect(url.get_secret_value().removeprefix("sqlite+aiosqlite:///"))
+        ) as one,
         closing(sqlite3.connect(path)) as copy,
     ):
         one.backup(copy)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 import tasks.pool
@@ -22,6 +23,7 @@ from federated.settings.sections import Processes
 OTHER_POOL = tasks.pool._local_pool
 IMPORTED = [
     "tests.workers",
+    "torch._dynamo",  # what torch imports at the first step of an optimizer
     *(f"federated.stages.{name}" for name in ("aggregate", "compress", "evaluate", "keys")),
     *(f"federated.stages.{name}" for name in ("local_train", "protect", "secagg", "share_style")),
 ]
@@ -47,7 +49,7 @@ def quick_pool(experiment: Experiment) -> Executor:
 def _start_original() -> None:
     """Start it with the modules of this process, wherever the working folder is now."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
         forkserver.ensure_running()
     finally:

@@ -225,7 +225,7 @@ def memory_of(pid: int) -> Iterator[bytes]:
 def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(
     project, prepared_tiny, prefect_server
 ):
-    settings = ["compression.bits=8", *BFV, *PROCESSES]
+    settings = ["compression.bits=8", *BFV, "runner.name=processes", "runner.workers=1"]
     with waiting(COORDINATOR, prefect_server, prepared_tiny, *settings) as coordinator:
         (folder,) = key_folders("tiny")
         public = read_public(folder)
