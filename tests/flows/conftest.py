@@ -39,6 +39,29 @@ def run(project, prepared_tiny):
     return partial(full_run, prepared=prepared_tiny, register_model=False)
 
 
+@pytest.fixture(scope="session")
+def _known_runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("known"), {}
+
+
+@pytest.fixture
+def known(run, _known_runs):
+    """A run of so many rounds with these settings, of this test or of one before: to look at.
+
+    For runs that others are compared with; equal settings give equal runs.
+    """
+    place, found = _known_runs
+
+    def look(rounds: int, *overrides: str) -> RunFolder:
+        key = (rounds, *overrides)
+        if key not in found:
+            runs = str(place / str(len(found)))
+            found[key] = run(rounds=rounds, overrides=list(overrides), runs=runs)
+        return found[key]
+
+    return look
+
+
 @pytest.fixture(autouse=True)
 def _quick_workers(monkeypatch):
     """Worker processes that need no seconds to start."""
