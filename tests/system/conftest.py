@@ -57,7 +57,7 @@ def call(project: Path, environment: dict[str, str]) -> Callable[..., str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=900,  # on a busy machine too
             check=False,
         )
         assert done.returncode == 0, done.stdout
