@@ -10,6 +10,9 @@ from federated.configuration.dask_access import REMEDY, RISK, is_encrypted, is_l
 from federated.errors import ConsiliumError
 from federated.settings.sections import Dask
 
+# How long a scheduler may take to answer.
+LONGEST_S = 10
+
 
 @contextmanager
 def dask_client(runner: Dask) -> Iterator[Any]:
@@ -29,7 +32,7 @@ def dask_client(runner: Dask) -> Iterator[Any]:
         ) from error
     security = _security(runner)
     try:
-        client = Client(runner.address, timeout="10s", security=security)
+        client = Client(runner.address, timeout=LONGEST_S, security=security)
     except (OSError, TimeoutError) as error:
         raise ConsiliumError(
             f"No Dask scheduler answers at runner.address={runner.address}, or not to this "

@@ -1,5 +1,6 @@
 """Small data sets in MedMNIST's schema, a project folder to work in, and a Prefect server."""
 
+import itertools
 import os
 import shutil
 import sys
@@ -18,7 +19,9 @@ for name in ("CONSILIUM_DATA", "CONSILIUM_KEYS", "CONSILIUM_LEDGER", "MLFLOW_TRA
     os.environ.pop(name, None)
 os.environ.pop("PREFECT_API_URL", None)
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -54,24 +57,46 @@ def tiny_arrays(seed: int = 0, cases: dict[str, int] | None = None) -> dict[str,
     return arrays
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folders that are not there yet, one after the other.
+
+    pytest's own way to one reads the names of all that there are, which takes longer with every
+    test.
+    """
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def consilium_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def consilium_home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own for every test: nothing is read from or written to a person's."""
-    home = tmp_path_factory.mktemp("home") / "consilium"
+    place = next(homes)
+    place.mkdir(mode=0o700)
+    home = place / "consilium"
     monkeypatch.setenv("CONSILIUM_HOME", str(home))
     return home
 
 
+@pytest.fixture(scope="session")
+def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of ``tiny_arrays()``, drawn once."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.npz"
+    np.savez(path, **tiny_arrays())
+    return path
+
+
 @pytest.fixture
-def write_npz(tmp_path: Path) -> Callable[..., Path]:
+def write_npz(tmp_path: Path, tiny_npz: Path) -> Callable[..., Path]:
     """Write arrays where AdrenalMNIST3D is looked for below ``tmp_path``."""
 
     def write(arrays: dict[str, np.ndarray] | None = None) -> Path:
         path = tmp_path / "data" / "medmnist" / "adrenalmnist3d.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **(arrays if arrays is not None else tiny_arrays()))
+        if arrays is None:
+            shutil.copyfile(tiny_npz, path)
+        else:
+            np.savez(path, **arrays)
         return path
 
     return write
@@ -129,14 +154,16 @@ def project(
 
 
 @pytest.fixture(scope="session")
-def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> str:
+def prepared_tiny(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: str, tiny_npz: Path
+) -> str:
     """What fl-prepare makes of the tiny experiment; its validation takes seconds."""
     from flows.prepare import fl_prepare
 
     folder = tmp_path_factory.mktemp("prepared")
     data = folder / "medmnist" / "adrenalmnist3d.npz"
     data.parent.mkdir()
-    np.savez(data, **tiny_arrays())
+    shutil.copyfile(tiny_npz, data)
     params = folder / "params.yaml"
     params.write_text(yaml.safe_dump(TINY_PARAMS))
     return fl_prepare("tiny", [f"data.root={folder}"], str(params))
@@ -150,6 +177,24 @@ def prefect_server() -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield str(get_current_settings().api.url)
+
+
+@pytest.fixture(scope="session")
+def empty_prefect(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Path:
+    """Prefect's database, with its tables and little more; making it takes seconds."""
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().server.database.connection_url
+    assert url
+    path = tmp_path_factory.mktemp("prefect") / "prefect.db"
+    with (
+        closing(
+            sqlite3.connect(url.get_secret_value().removeprefix("sqlite+aiosqlite:///"))
+        ) as one,
+        closing(sqlite3.connect(path)) as copy,
+    ):
+        one.backup(copy)
+    return path
 
 
 @pytest.fixture

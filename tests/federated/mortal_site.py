@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+import torch._dynamo  # at its first step an optimizer imports it, and here each copy's is the first
 
 from federated.run.folder import RunFolder
 from federated.secrets.home import consilium_home

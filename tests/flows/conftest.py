@@ -19,6 +19,7 @@ from federated.run.update_files import read_state
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, answer_site, share_site
 from flows.round import fl_round
+from tests.workers import OTHER_POOL, quick_pool
 
 STAGES = [
     (tasks.encrypt, "protect", protect_site),
@@ -38,9 +39,44 @@ def run(project, prepared_tiny):
     return partial(full_run, prepared=prepared_tiny, register_model=False)
 
 
+@pytest.fixture(scope="session")
+def _known_runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("known"), {}
+
+
 @pytest.fixture
-def in_process(monkeypatch):
-    """The sites' stages in this process: starting workers takes seconds a run."""
+def known(run, _known_runs):
+    """A run of so many rounds with these settings, of this test or of one before: to look at.
+
+    For runs that others are compared with; equal settings give equal runs.
+    """
+    place, found = _known_runs
+
+    def look(rounds: int, *overrides: str) -> RunFolder:
+        key = (rounds, *overrides)
+        if key not in found:
+            runs = str(place / str(len(found)))
+            found[key] = run(rounds=rounds, overrides=list(overrides), runs=runs)
+        return found[key]
+
+    return look
+
+
+@pytest.fixture(autouse=True)
+def _quick_workers(monkeypatch):
+    """Worker processes that need no seconds to start."""
+    monkeypatch.setattr(tasks.pool, "_local_pool", quick_pool)
+
+
+@pytest.fixture
+def own_workers(monkeypatch, _quick_workers):
+    """Worker processes as a run starts them."""
+    monkeypatch.setattr(tasks.pool, "_local_pool", OTHER_POOL)
+
+
+@pytest.fixture
+def in_process(monkeypatch, _quick_workers):
+    """The sites' stages in this process."""
     pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
     monkeypatch.setattr(tasks.pool, "_local_pool", lambda experiment: pool())
 

@@ -15,7 +15,7 @@ from tests.conftest import TINY_PARAMS
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-QUICK = ["training.lr=0.01"]
+QUICK = ["rounds=1"]
 
 
 @pytest.fixture
@@ -49,8 +49,7 @@ def test_a_comparison_makes_every_run_once_and_tells_what_it_found(project):
     assert fedprox["difference"] is not None
     table = (folder / "table.md").read_text()
     assert table.startswith(
-        "`consilium compare tiny --strategies fedavg,fedprox:mu=0.5 --seeds 2 "
-        "--set training.lr=0.01`"
+        "`consilium compare tiny --strategies fedavg,fedprox:mu=0.5 --seeds 2 --set rounds=1`"
     )
     assert "Data source: files. Seeds 0, 1" in table
     assert (folder / "auc.png").read_bytes().startswith(b"\x89PNG")

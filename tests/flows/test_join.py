@@ -89,15 +89,15 @@ def test_of_fedper_only_the_head_moves_and_of_fedavg_everything(run, clinic):
         ({"data": "nowhere"}, "nowhere"),
     ],
 )
-def test_what_cannot_join_is_refused(run, clinic, given, said):
-    folder = run(rounds=1)
+def test_what_cannot_join_is_refused(known, clinic, given, said):
+    folder = known(1)
     call = {"site": "clinic-x", "data": str(clinic), "runs": str(folder.root.parents[1])} | given
     with pytest.raises(ConsiliumError, match=said):
         fl_join("tiny", **call)
 
 
-def test_the_federations_own_data_do_not_stand_in_for_missing_ones(run, project, monkeypatch):
-    folder = run(rounds=1)
+def test_the_federations_own_data_do_not_stand_in_for_missing_ones(known, project, monkeypatch):
+    folder = known(1)
     monkeypatch.setenv("CONSILIUM_DATA", str(project / "data"))
     (project / "empty").mkdir()
     with pytest.raises(ConsiliumError, match="where the joining site's data are to be"):

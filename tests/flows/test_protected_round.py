@@ -40,8 +40,8 @@ BFV = ["protection.name=packed_bfv"]
 PARAMETERS = PackedBFV().parameters(100, Cohort(3, 3, 1, 8))
 
 
-def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run):
-    plain = run(overrides=SPARSE)
+def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run, known):
+    plain = known(2, *SPARSE)
     first = run(overrides=[*SPARSE, *BFV, *PROCESSES], rounds=1)
     encrypted = run(resume=first.run_id, rounds=2)
     np.testing.assert_array_equal(weights(plain), weights(encrypted))
@@ -55,8 +55,8 @@ def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run):
     assert [len(paths) for paths in residuals] == [1, 1, 1]
 
 
-def test_ckks_gives_the_same_model_but_for_its_error_and_says_what_it_is_made_for(run):
-    plain = run(rounds=1)
+def test_ckks_gives_the_same_model_but_for_its_error_and_says_what_it_is_made_for(run, known):
+    plain = known(1)
     encrypted = run(rounds=1, overrides=["protection.name=ckks", *PROCESSES])
     np.testing.assert_allclose(weights(encrypted), weights(plain), atol=1e-5)
     assert (weights(encrypted) != weights(plain)).any()
@@ -68,8 +68,8 @@ def test_ckks_gives_the_same_model_but_for_its_error_and_says_what_it_is_made_fo
     assert said["computational_security"] == 123
 
 
-def test_ckks_of_levels_gives_the_very_same_model(run, in_process):
-    plain = run(overrides=SPARSE, rounds=1)
+def test_ckks_of_levels_gives_the_very_same_model(run, known, in_process):
+    plain = known(1, *SPARSE)
     encrypted = run(overrides=[*SPARSE, "protection.name=ckks", *PROCESSES], rounds=1)
     np.testing.assert_array_equal(weights(plain), weights(encrypted))
     assert read_json(encrypted.summary_path)["protection"]["noise_in_a_sum"] is None
@@ -225,7 +225,7 @@ def memory_of(pid: int) -> Iterator[bytes]:
 def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(
     project, prepared_tiny, prefect_server
 ):
-    settings = ["compression.bits=8", *BFV, *PROCESSES]
+    settings = ["compression.bits=8", *BFV, "runner.name=processes", "runner.workers=1"]
     with waiting(COORDINATOR, prefect_server, prepared_tiny, *settings) as coordinator:
         (folder,) = key_folders("tiny")
         public = read_public(folder)

@@ -96,15 +96,15 @@ def test_task_runs_are_named_by_site_and_round(project):
     assert expected <= names
 
 
-def test_two_runs_and_both_runners_give_the_same_weights(run):
+def test_two_runs_and_both_runners_give_the_same_weights(run, own_workers):
     serial = weights(run())
     np.testing.assert_array_equal(serial, weights(run()))
     processes = run(overrides=["runner.name=processes", "runner.workers=2"])
     np.testing.assert_array_equal(serial, weights(processes))
 
 
-def test_more_rounds_on_resume_equal_a_longer_run(run):
-    longer = weights(run(rounds=3))
+def test_more_rounds_on_resume_equal_a_longer_run(run, known):
+    longer = weights(known(3))
     first = run(rounds=1)
     resumed = run(resume=first.run_id, rounds=3)
     assert resumed.root == first.root
@@ -112,9 +112,9 @@ def test_more_rounds_on_resume_equal_a_longer_run(run):
     assert [record["round"] for record in resumed.records()] == [1, 2, 3]
 
 
-def test_a_half_written_round_is_made_again(run):
+def test_a_half_written_round_is_made_again(run, known):
     """As after a power cut: round 2 has a payload and no record."""
-    whole = weights(run())
+    whole = weights(known(2))
     folder = run(rounds=1)
     half = folder.site_path(2, "site-00", "payload")
     half.parent.mkdir()
@@ -154,19 +154,19 @@ def test_a_run_stops_early_where_validation_no_longer_improves(run):
 )
 def test_every_strategy_resumes_to_the_same_model(run, name):
     strategy = [f"strategy.name={name}", "sites.participation=0.6", "selection.keep=last"]
-    whole = run(rounds=3, overrides=strategy)
+    whole = run(rounds=2, overrides=strategy)
     part = run(rounds=1, overrides=strategy)
     for site in whole.records()[1]["sites"] if name in ("fedbn", "scaffold", "local") else ():
         half = part.memory_path(2, site)
         half.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(b"left by a round that was killed")
-    resumed = run(resume=part.run_id, rounds=3)
+    resumed = run(resume=part.run_id, rounds=2)
     for site in ("site-00", "site-01", "site-02"):
         one, other = (load_model(f.model_path, site).state_dict() for f in (whole, resumed))
         assert all((one[key] == other[key]).all() for key in one)
 
 
-def test_a_round_may_pass_without_an_evaluation(run):
+def test_a_round_may_pass_without_an_evaluation(run, known):
     folder = run(rounds=3, overrides=["selection.every=2"])
     first, second, third = folder.records()
     assert first["metrics"] == first["spread"] == {}
@@ -175,7 +175,7 @@ def test_a_round_may_pass_without_an_evaluation(run):
     summary = json.loads(folder.summary_path.read_text())
     assert summary["metrics"] in (second["metrics"], third["metrics"])
     assert first["seconds"]["evaluate"] == 0 < third["seconds"]["evaluate"]
-    every = run(rounds=3)
+    every = known(3)
     assert every.records()[1]["metrics"] == second["metrics"]
     export_run(folder, folder.root / "exported")
     rows = (folder.root / "exported" / "rounds.csv").read_text().splitlines()
@@ -208,8 +208,8 @@ def test_central_training_pools_the_cases_and_is_evaluated_at_every_site(run):
     assert set(record["per_site"]) == {"site-00", "site-01", "site-02"}
 
 
-def test_scaffold_sends_twice_as_much(run):
-    plain = run(rounds=1).records()[0]["bytes"]
+def test_scaffold_sends_twice_as_much(run, known):
+    plain = known(1).records()[0]["bytes"]
     double = run(rounds=1, overrides=["strategy.name=scaffold"]).records()[0]["bytes"]
     for way in ("up", "down"):
         assert double[way] == pytest.approx(2 * plain[way], rel=0.01)
@@ -227,8 +227,8 @@ def test_fewer_sites_can_be_asked_each_round(run):
     assert all(len(record["per_site"]) == 3 for record in folder.records())
 
 
-def test_scanner_profiles_change_what_is_learned(run):
-    assert (weights(run(rounds=1)) != weights(run(rounds=1, overrides=SHIFT))).any()
+def test_scanner_profiles_change_what_is_learned(run, known):
+    assert (weights(known(1)) != weights(run(rounds=1, overrides=SHIFT))).any()
 
 
 SHIFT = ["sites.scanner_shift=true"]
@@ -257,14 +257,14 @@ def test_a_finished_run_is_not_done_again(run):
     assert run(resume="latest").summary_path.read_text() == before
 
 
-def test_a_dask_cluster_gives_the_same_weights(run):
+def test_a_dask_cluster_gives_the_same_weights(run, known):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
     ) as cluster:
         address = cluster.scheduler_address
         dask = run(rounds=1, overrides=["runner.name=dask", f"runner.address={address}"])
-    np.testing.assert_array_equal(weights(dask), weights(run(rounds=1)))
+    np.testing.assert_array_equal(weights(dask), weights(known(1)))
 
 
 def test_a_resume_without_a_run_says_how_to_start_one(run):

@@ -30,8 +30,8 @@ def secrets_of(folder=None):
     return list(place.rglob("round-*.json"))
 
 
-def test_masked_levels_give_the_very_same_model_and_resume_to_it(run):
-    plain = run(overrides=LEVELS)
+def test_masked_levels_give_the_very_same_model_and_resume_to_it(run, known):
+    plain = known(2, *LEVELS)
     first = run(overrides=SECAGG, rounds=1)
     masked = run(resume=first.run_id, rounds=2)
     np.testing.assert_array_equal(weights(plain), weights(masked))
@@ -90,11 +90,11 @@ def test_a_dropout_before_sending_gives_the_mean_of_the_others(run, in_process, 
     np.testing.assert_array_equal(weights(masked), weights(plain))
 
 
-def test_a_site_that_does_not_answer_is_in_the_sum(run, in_process, failing):
+def test_a_site_that_does_not_answer_is_in_the_sum(run, known, in_process, failing):
     failing("answer site-01 1")
     masked = run(rounds=1, overrides=[*SECAGG, *CONTINUE])
     assert masked.records()[0]["dropped"] == {}
-    np.testing.assert_array_equal(weights(masked), weights(run(rounds=1, overrides=LEVELS)))
+    np.testing.assert_array_equal(weights(masked), weights(known(1, *LEVELS)))
 
 
 def test_no_sum_of_two_sites_is_unmasked(run, in_process, failing, project):
@@ -159,7 +159,7 @@ def test_below_the_threshold_the_missing_are_named_and_nothing_is_unmasked(
     assert not folder.state_path(1).exists()
 
 
-def test_a_site_answers_for_one_sum_a_round(run, in_process, failing):
+def test_a_site_answers_for_one_sum_a_round(run, known, in_process, failing):
     """Killed after the answers and resumed with another dropout, the round would leak."""
     failing("answer site-01 1", "answer site-02 1")
     with pytest.raises(ConsiliumError, match="cannot be unmasked"):
@@ -169,7 +169,7 @@ def test_a_site_answers_for_one_sum_a_round(run, in_process, failing):
         run(resume="latest", rounds=1)
     failing()
     resumed = run(resume="latest", rounds=1)
-    np.testing.assert_array_equal(weights(resumed), weights(run(rounds=1, overrides=LEVELS)))
+    np.testing.assert_array_equal(weights(resumed), weights(known(1, *LEVELS)))
 
 
 def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, project, monkeypatch):

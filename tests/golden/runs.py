@@ -1,9 +1,11 @@
 """Run the golden configurations: ``python -m tests.golden.runs OUT [--only NAME]``.
 
-OUT gets, for each of them, SHA-256 of the final weights and what was measured. They run with
-:data:`PLAIN`, in which torch, oneDNN, MKL, numpy and the C library use no instructions that only
-some processors have, so that as few machines as can be find other bits. Where results are meant to
-change, OUT is ``tests/golden/recorded.json``; the commit says why.
+OUT gets, for each of them, SHA-256 of the final weights and what was measured, and each is told as
+a line of JSON once it is known. Flows are told to the Prefect server of ``PREFECT_API_URL``, or to
+one that is started for them. They run with :data:`PLAIN`, in which torch, oneDNN, MKL, numpy and
+the C library use no instructions that only some processors have, so that as few machines as can be
+find other bits. Where results are meant to change, OUT is ``tests/golden/recorded.json``; the
+commit says why.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -72,11 +74,12 @@ def run_all(out: Path, only: str | None = None) -> None:
     from tests.golden.configurations import GOLDEN
 
     found: dict[str, Any] = {}
+    print(json.dumps({"fingerprint": fingerprint()}), flush=True)
     with _project() as run:
         for name, (experiment, overrides) in GOLDEN.items():
             if only in (None, name):
                 found[name] = _result(run(experiment, list(overrides)))
-                print(name, found[name]["weights"][:12], flush=True)
+                print(json.dumps({name: found[name]}), flush=True)
     out.write_text(json.dumps({"fingerprint": fingerprint(), "runs": found}, indent=2) + "\n")
 
 
@@ -85,12 +88,19 @@ def _project() -> Iterator[Callable[[str, list[str]], Path]]:
     """What runs an experiment and returns its folder, below a folder that is thrown away."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with tempfile.TemporaryDirectory() as name, prefect_test_harness(server_startup_timeout=120):
+    given = os.environ.get("PREFECT_API_URL")
+    server = nullcontext() if given else prefect_test_harness(server_startup_timeout=120)
+    with tempfile.TemporaryDirectory() as name, server:
         root = Path(name)
         os.environ["CONSILIUM_HOME"] = str(root / "home")
         os.chdir(root)
         _write_data(root)
+        import tasks.pool
         from flows.round import fl_round
+        from tests.workers import quick_pool
+
+        # The same processes, there at once.
+        tasks.pool._local_pool = quick_pool
 
         def run(experiment: str, overrides: list[str]) -> Path:
             return Path(fl_round(experiment, overrides, register_model=False))

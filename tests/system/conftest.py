@@ -19,8 +19,14 @@ COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml")
 
 
 @pytest.fixture
-def copy(project: Path, environment: dict[str, str]) -> Path:
-    """A project folder with the real code and pipeline, and params.yaml of one tiny experiment."""
+def copy(project: Path, environment: dict[str, str], empty_prefect: Path) -> Path:
+    """A project folder with the real code and pipeline, and params.yaml of one tiny experiment.
+
+    Prefect's database is there, as it is from a person's second run on.
+    """
+    home = Path(environment["PREFECT_HOME"])
+    home.mkdir()
+    shutil.copy(empty_prefect, home / "prefect.db")
     for name in COPIED:
         source = PROJECT / name
         if source.is_dir():
@@ -51,7 +57,7 @@ def call(project: Path, environment: dict[str, str]) -> Callable[..., str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=900,  # on a busy machine too
             check=False,
         )
         assert done.returncode == 0, done.stdout

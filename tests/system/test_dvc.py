@@ -38,8 +38,7 @@ def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
     assert rounds.count("\n") == 1 + 2 * 2
     assert "auc" in call("dvc", "metrics", "show")
 
-    assert ran(call("dvc", "repro", "evaluate@demo")) == []
-
+    # Nothing to do, also where what decides no weights has changed.
     for elsewhere in ("protection/plain.py", "stages/overlays.py", "comparison/table.py"):
         edited(copy / "federated" / elsewhere)
     assert ran(call("dvc", "repro", "evaluate@demo")) == []

@@ -37,7 +37,9 @@ def environments(run: subprocess.Popen, secret: str) -> set[str]:
 
 
 def test_it_refuses_every_attack_and_its_secret_is_kept(copy, start, tmp_path, consilium_home):
-    run = start("consilium", "run", "demo", "--set", "runner.name=processes")
+    # A home in which Prefect has no database yet.
+    new = str(tmp_path / "new")
+    run = start("consilium", "run", "demo", "--set", "runner.name=processes", PREFECT_HOME=new)
     server = server_of(run)
     secret = server.environ()[SECRET]
     (listening,) = {c.laddr.port for c in server.net_connections("inet") if c.status == "LISTEN"}

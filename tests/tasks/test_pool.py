@@ -51,8 +51,9 @@ def test_there_are_never_more_workers_than_sites():
     assert worker_count(experiment(name="serial")) == 1
 
 
-def test_a_dask_scheduler_that_does_not_answer_is_named():
+def test_a_dask_scheduler_that_does_not_answer_is_named(monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr("tasks.dask_cluster.LONGEST_S", 1)
     unreachable = experiment(name="dask", address="tcp://127.0.0.1:9")
     with (
         pytest.raises(ConsiliumError, match="No Dask scheduler answers at"),

@@ -13,6 +13,8 @@ from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
 from tests.networks import build_model
 
+CPU = torch.device("cpu")
+
 
 def small(name: str, cases: int = 12) -> DatasetInfo:
     info = dataset_info(name)
@@ -55,30 +57,35 @@ def test_the_phantom_is_labelled_and_written_once(tmp_path, monkeypatch):
     assert first == second
     assert first.source == "phantom"
     assert GENERATED == [1]
+    images = load(first, settings).images["test"]
+    np.testing.assert_array_equal(images[:, 0], ARRAYS["test_images"])
 
 
 GENERATED: list[int] = []
 ARRAYS = phantom.generate(small("adrenalmnist3d", 4), 28, 0)
 
 
-def test_the_small_net_learns_the_phantom_well_but_not_perfectly(tmp_path):
-    """Centrally trained, all 11 classes: between 0.85 and 0.97 of the test cases right."""
-    settings = DataSettings(dataset="organmnist3d", source="phantom", root=tmp_path)
-    dataset = load(locate(settings), settings)
+@pytest.mark.parametrize(
+    ("dims", "classes", "cases"),
+    # Eleven classes of volumes take a minute to learn (971 cases: as well as the pictures).
+    [(2, 11, 3000), (3, 4, 320)],
+    ids=["pictures", "volumes"],
+)
+def test_the_small_net_learns_the_phantom_well_but_not_perfectly(dims, classes, cases):
+    """Centrally trained: between 0.85 and 0.97 of the test cases right."""
+    labels = tuple(f"organ {number}" for number in range(classes))
+    counts = {"train": cases, "val": classes, "test": 400}
+    info = DatasetInfo("organs", labels, dims, 1, counts, "none")
+    arrays = phantom.generate(info, 28, seed=0)
+    images = {split: arrays[f"{split}_images"][:, None] for split in counts}
+    truth = {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in counts}
     model = place(
-        build_model("small_cnn", channels=1, classes=11, dims=3, norm="group", seed=0),
-        torch.device("cpu"),
+        build_model("small_cnn", channels=1, classes=classes, dims=dims, norm="group", seed=0), CPU
     )
     how = TrainingSettings(lr=2e-3, local_epochs=8, augment="none")
-    cases = LabelledImages(dataset.images["train"], dataset.labels["train"])
-    train(
-        model,
-        cases,
-        how,
-        LocalRule(),
-        make_loss(cases, how, dataset.info, torch.device("cpu")),
-        Turn(0, "central", 1, 1),
-    )
-    predicted = predict(model, dataset.images["test"], torch.device("cpu"), 11).argmax(axis=1)
-    accuracy = (predicted == dataset.labels["test"]).mean()
+    known = LabelledImages(images["train"], truth["train"])
+    loss = make_loss(known, how, info, CPU)
+    train(model, known, how, LocalRule(), loss, Turn(0, "central", 1, 1))
+    predicted = predict(model, images["test"], CPU, classes).argmax(axis=1)
+    accuracy = (predicted == truth["test"]).mean()
     assert 0.85 <= accuracy <= 0.97

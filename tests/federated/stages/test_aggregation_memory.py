@@ -30,9 +30,10 @@ from federated.stages.aggregate import add_payloads
 from federated.stages.context import read_run
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
-folder = RunFolder(Path(sys.argv[1]))
-add_payloads(folder, read_run(folder), 1, folder.sites())
-print(peak_rss_mb())
+for root in sys.argv[1:]:
+    folder = RunFolder(Path(root))
+    add_payloads(folder, read_run(folder), 1, folder.sites())
+    print(peak_rss_mb())
 """
 
 
@@ -75,10 +76,9 @@ def test_peak_memory_does_not_grow_with_the_number_of_sites(
     project, monkeypatch, few, many, settings
 ):
     monkeypatch.setenv("CONSILIUM_KEYS", str(project / "keys"))
-    peaks = {}
-    for sites in (few, many):
-        folder = run_with(sites, many, project, settings)
-        command = [sys.executable, "-c", MEASURE, str(folder.root)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
-        peaks[sites] = float(done.stdout)
-    assert peaks[many] - peaks[few] < 2 * MODEL_MB
+    folders = [run_with(sites, many, project, settings) for sites in (few, many)]
+    command = [sys.executable, "-c", MEASURE, *(str(folder.root) for folder in folders)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    # The largest so far: what many sites take beyond what few have taken.
+    peak_of_few, peak = map(float, done.stdout.split())
+    assert peak - peak_of_few < 2 * MODEL_MB
