@@ -15,7 +15,7 @@ import yaml
 
 from tests.conftest import PROJECT, TINY_PARAMS
 
-COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml")
+COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml", ".dvcignore")
 
 
 @pytest.fixture
@@ -40,8 +40,9 @@ def copy(project: Path, environment: dict[str, str], empty_prefect: Path) -> Pat
         "transfer": {"demo": {"backbone": "cubes"}},
     }
     (project / "params.yaml").write_text(yaml.safe_dump(tiny))
-    # The copy's own code, not the installed project's.
+    # The copy's own code, not the installed project's; compiled beside it, as a person has it.
     environment["PYTHONPATH"] = str(project)
+    environment["PYTHONDONTWRITEBYTECODE"] = ""
     return project
 
 
