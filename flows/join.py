@@ -30,7 +30,7 @@ from tasks.pool import open_pool
 from tasks.prepare import download, read
 from tasks.privacy import report_privacy
 from tasks.register import register, site_model_name
-from tasks.track import end_tracking, start_tracking, track_round
+from tasks.track import NOT_TOLD, end_tracking, start_tracking, track_round
 from tasks.validate import validate
 
 
@@ -67,8 +67,8 @@ def fl_join(
     private = federation.experiment().privacy.unit is not None
     located, dataset, partition = _take(resolved, site)
     # Its folder lies in the federation's and is as open as that: not at all where that is private.
-    told = replace(located, md5=located.told_md5(private) or "not told")
-    folder.write_partition(partition, partition_inputs(resolved, told, told.md5))
+    md5 = located.told_md5(private)
+    folder.write_partition(partition, partition_inputs(resolved, located, md5))
     reports = folder.own_reports if private else folder.root
     validate(resolved, dataset, partition, folder.root, reports)
     folder.write_inputs(resolved, located, ())
@@ -81,6 +81,7 @@ def fl_join(
     Layout.of(model).load(model, read_memory(folder.memory_path(rounds, site))[WEIGHTS])
     header = model_header(resolved, dataset.info, located.source)
     save_model(folder.model_path, model, header)
+    told = replace(located, md5=md5 or NOT_TOLD)
     mlflow_run_id = start_tracking(resolved, folder, told, git_commit(Path.cwd()))
     track_round(mlflow_run_id, 0, joined.before, {})
     track_round(mlflow_run_id, rounds, joined.after, {"joined/moved": joined.moved})
@@ -92,8 +93,8 @@ def fl_join(
         value = metric_value_of(after, metric)
         version = register(name, folder.model_path, mlflow_run_id, metric, value).version
         tell(f"registered {name} version {version}")
-    summary = _summary(federation, resolved, told, partition, joined, site, rounds)
-    write_json(folder.summary_path, summary | {"model_version": version})
+    summary = _summary(federation, resolved, located, partition, joined, site, rounds)
+    write_json(folder.summary_path, summary | {"data_md5": md5, "model_version": version})
     files = [
         folder.root / name for name in ("summary.json", "validation.json", "data_docs", "ledger")
     ]
@@ -143,7 +144,6 @@ def _summary(
         "site": site,
         "cases": {split: len(cases) for split, cases in partition.sites[site].items()},
         "data_source": located.source,
-        "data_md5": located.md5,
         "rounds": rounds,
         "moved": joined.moved,
         "privacy": summarise_privacy(experiment, {}),

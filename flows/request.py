@@ -38,7 +38,7 @@ class RunRequest:
         Raises:
             ConsiliumError: anything in the request that cannot be used.
         """
-        if self.resume:
+        if self.resume is not None:
             return self.open()[1]
         rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
         return load_experiment(self.experiment, [*self.overrides, *rounds], self.params)
@@ -49,7 +49,7 @@ class RunRequest:
         Raises:
             ConsiliumError: anything in the request that cannot be used.
         """
-        if self.resume:
+        if self.resume is not None:
             return reopen_run(self.runs, self.experiment, self.resume, self.rounds)
         experiment = self.resolve()
         return new_run(self.runs, experiment), experiment

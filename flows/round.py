@@ -97,7 +97,11 @@ def fl_round(
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
-    if resume and folder.summary_path.is_file() and folder.done_rounds() >= resolved.rounds:
+    if (
+        resume is not None
+        and folder.summary_path.is_file()
+        and folder.done_rounds() >= resolved.rounds
+    ):
         tell(f"done: {counted(resolved.rounds, 'round')}; ask for more with --rounds")
         return str(folder.root)
     workers = worker_count(resolved)
@@ -108,6 +112,7 @@ def fl_round(
         data_started = time.time()
         inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool, Path(params))
         data_seconds = time.time() - data_started
+        context = read_run(folder)
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
         point_latest(folder)
@@ -115,7 +120,6 @@ def fl_round(
         if resolved.protection.keyed:
             tell(f"key of the sites: {key(pool, folder.root).fingerprint}")
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
-        context = read_run(folder)
         run = Run(folder, context, inputs, pool, workers, mlflow_run_id, began, startup)
         try:
             clock = time.time()

@@ -24,6 +24,7 @@ from federated.run.folder import RunFolder
 from tasks.reachable import require_mlflow, without_password
 
 STORE = Path("mlruns")
+NOT_TOLD = "not told"
 
 
 def tracking_uri() -> str:
@@ -73,15 +74,16 @@ def start_tracking(
         ConsiliumError: the tracking server does not answer.
     """
     marker = folder.root / "mlflow_run_id"
+    md5 = data.told_md5(experiment.privacy.unit is not None) or NOT_TOLD
     try:
         mlflow = client()
         if marker.is_file():
-            return _reopened(mlflow, marker.read_text().strip())
+            return _reopened(mlflow, marker.read_text().strip(), md5)
         tags = {
             "mlflow.source.git.commit": git_commit,
             "mlflow.source.name": "consilium",
             "git_commit": git_commit,
-            "data_md5": data.told_md5(experiment.privacy.unit is not None) or "not told",
+            "data_md5": md5,
             "data_source": data.source,
             "dvc_stage": os.environ.get("DVC_STAGE", ""),
             "run_folder": str(folder.root),
@@ -104,8 +106,9 @@ def start_tracking(
     return str(run.info.run_id)
 
 
-def _reopened(mlflow: MlflowClient, run_id: str) -> str:
+def _reopened(mlflow: MlflowClient, run_id: str, md5: str) -> str:
     mlflow.update_run(run_id, status="RUNNING")
+    mlflow.set_tag(run_id, "data_md5", md5)
     return run_id
 
 

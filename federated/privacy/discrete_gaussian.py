@@ -84,10 +84,10 @@ def fit_grid(
     """
     largest = largest_quantised(bits)
 
-    def grid(clip_levels: float) -> NoisyGrid:
-        norm = norm_after_rounding(clip_levels, length)
+    def grid(clip_steps: float) -> NoisyGrid:
+        norm = norm_after_rounding(clip_steps, length)
         sigma = _sigma(norm, noise_multiplier, length, noisy_sites)
-        return NoisyGrid(clip / clip_levels, clip_levels, norm, sigma)
+        return NoisyGrid(clip / clip_steps, clip_steps, norm, sigma)
 
     def fits(found: NoisyGrid) -> bool:
         return found.norm + TAIL * found.sigma + 1 <= largest

@@ -25,10 +25,11 @@ SUM = "sum"
 class Cohort:
     """What a protection has to hold: how many sites send, how often, and what.
 
-    Attributes: selected: the number of sites selected in a round, which is the most that a sum has
-    in it. sites: the number of all sites of the run, each of which may open a sum. rounds: the
-    number of rounds of the run. bits: the bits of a quantised value, or ``None`` where nothing is
-    quantised.
+    Attributes:
+        selected: the number of sites selected in a round, which is the most that a sum has in it.
+        sites: the number of all sites of the run, each of which may open a sum.
+        rounds: the number of rounds of the run.
+        bits: the bits of a quantised value, or ``None`` where nothing is quantised.
     """
 
     selected: int

@@ -48,9 +48,12 @@ OPENINGS_A_ROUND = 2
 class Flooding:
     """What the noise of openings is measured by; it is the same for everything that a key opens.
 
-    Attributes: security: s, statistical security in bits. openers: how many sites hold the key.
-    rounds: how many rounds the key is made for. sites: K, the most ciphertexts in a sum.
-    coefficients: n, in all the polynomials of one opening.
+    Attributes:
+        security: s, statistical security in bits.
+        openers: how many sites hold the key.
+        rounds: how many rounds the key is made for.
+        sites: K, the most ciphertexts in a sum.
+        coefficients: n, in all the polynomials of one opening.
     """
 
     security: int

@@ -35,13 +35,18 @@ def read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
     """The roster, and the bytes that a site downloads for it.
 
     Raises:
-        ConsiliumError: a key in it is not hexadecimal digits.
+        ConsiliumError: it is missing or no roster.
     """
     path = folder.roster_path(round_number)
-    value = read_json(path)
-    advertised = {site: Advertised(**from_hex(keys)) for site, keys in value["advertised"].items()}
-    roster = Roster(advertised, tuple(value["sharing"]), tuple(value["responded"]))
-    return roster, path.stat().st_size
+    try:
+        value = read_json(path)
+        keys = {site: Advertised(**from_hex(own)) for site, own in value["advertised"].items()}
+        roster = Roster(keys, tuple(value["sharing"]), tuple(value["responded"]))
+        return roster, path.stat().st_size
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConsiliumError(
+            f"The roster {path} cannot be read ({error!r}). Resume the run; the round begins anew."
+        ) from error
 
 
 def write_roster(folder: RunFolder, round_number: int, roster: Roster) -> None:

@@ -185,7 +185,7 @@ def read_state(path: Path, round_number: int | None = None) -> RoundState:
     for name, array in arrays.items():
         part, dot, key = name.partition(".")
         part = FORMER_PARTS.get(part, part)
-        if dot and part in parts:
+        if dot and key not in parts.get(part, {key}):
             parts[part][key] = array
         elif name != "weights":
             raise ConsiliumError(

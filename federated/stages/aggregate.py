@@ -110,6 +110,8 @@ def decrypt_site(run: Path, site: str, round_number: int, responded: list[str]) 
     protection: Protection = experiment.protection
     counted = protection.refuse_too_few(site, round_number, selected, responded)
     context.refuse_too_little_noise(len(counted))
+    # A key opens so many sums: none is counted where the last state cannot be read.
+    read_state(folder.state_path(round_number - 1), round_number - 1)
     key = site_key(folder, experiment)
     if key is not None:
         count_opening(experiment.name, folder.run_id, key.public)

@@ -6,13 +6,12 @@ no bias correction.
 """
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from federated.strategies.base import RECORD_AND_SITE, Participation, Server, Strategy, Units
+from federated.strategies.base import Participation, Server, Strategy
 from federated.update import Vector
 
 Moment = npt.NDArray[np.float64]
@@ -28,8 +27,6 @@ class AdaptiveServer(Strategy):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
-
-    covered_by_privacy: ClassVar[Units] = RECORD_AND_SITE
 
     @abstractmethod
     def second_moment(self, before: Moment, square: Moment) -> Moment:

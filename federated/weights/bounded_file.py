@@ -37,10 +37,10 @@ class Size:
 def open_tensors(
     path: Path | str, framework: str, most: int = MOST_HEADER, size: Size | None = None
 ) -> Iterator[Any]:
-    """Open a safetensors file whose header has at most ``most`` bytes, and all of it ``size``.
+    """Open a safetensors file of at most ``size``, with at most ``most`` bytes of header.
 
     Raises:
-        ConsiliumError: the header has more bytes.
+        ConsiliumError: the header or the file has more bytes.
         OSError, SafetensorError, ValueError: what safetensors raises; a ``ValueError`` for whatever
             it has no error of its own for.
     """

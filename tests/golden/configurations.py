@@ -48,7 +48,7 @@ PARAMS: Mapping[str, Any] = {
     },
 }
 
-_LEVELS = ("compression.name=shared_mask", "compression.density=0.2", "compression.bits=8")
+_QUANTISED = ("compression.name=shared_mask", "compression.density=0.2", "compression.bits=8")
 # Whoever holds keys or masks is a process of its own.
 _APART = ("runner.name=processes", "runner.workers=2")
 _SEEDED = ("privacy.noise=seeded", "privacy.delta=1e-3", "privacy.clip=1")
@@ -65,13 +65,13 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
     ),
     "scaffold, shared_mask, packed_bfv": (
         "volumes",
-        ["strategy.name=scaffold", *_LEVELS, "protection.name=packed_bfv", *_APART],
+        ["strategy.name=scaffold", *_QUANTISED, "protection.name=packed_bfv", *_APART],
     ),
     "fedadam, shared_mask that is trained alone, ckks": (
         "volumes",
         [
             "strategy.name=fedadam",
-            *_LEVELS,
+            *_QUANTISED,
             "compression.train=sent",
             "protection.name=ckks",
             *_APART,
@@ -108,7 +108,7 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
             *(
                 "privacy.adaptive.rate=0.5",
                 *_SEEDED,
-                *_LEVELS,
+                *_QUANTISED,
                 "protection.name=packed_bfv",
                 *_APART,
             ),

@@ -122,7 +122,7 @@ def test_a_mask_of_another_name_is_no_mask_of_the_image(tmp_path, name, image, m
     assert unmatched(found, tmp_path) == {mask}
 
 
-def test_files_of_another_patient_in_a_patients_folder_are_strays(tmp_path):
+def test_files_of_another_patient_in_a_patients_folder_are_unmatched(tmp_path):
     kinds = ("t1n", "t1c", "t2w", "t2f")
     touch(tmp_path, *(f"a/a-{kind}.nii.gz" for kind in kinds), "a/b-seg.nii.gz", "a/seg.nii.gz")
     found = FAMILIES["brain"].find(tmp_path)

@@ -61,7 +61,7 @@ def data(project):
     return experiment, located, load(located, experiment.data)
 
 
-def dealt(data, seed=0):
+def partitioned(data, seed=0):
     experiment, _, dataset = data
     return partition_dataset(dataset, experiment.sites, seed)
 
@@ -88,7 +88,7 @@ def used(steps):
 
 def test_entries_are_matched_with_their_records_by_the_name_of_their_file(data):
     """For the experiment's own seed, another one, and a run that has left a case out."""
-    own, other = dealt(data), dealt(data, seed=3)
+    own, other = partitioned(data), partitioned(data, seed=3)
     case = own.sites["site-01"]["train"][0]
     less = leave_out(own, {"site-01": {"train": [case]}})
     write_prepared_partition(Path("runs/tiny/r1/partition.json"), data[0], data[1], data[2], less)
@@ -124,16 +124,16 @@ def test_entries_that_cannot_be_matched_count_for_every_record(data):
     assert "those of the other 2 count for every record of adrenalmnist3d" in said
     ledger = holder_ledger(data[0])
     assert [entry.records for entry in ledger.spendings()] == [None]
-    assert worst(data, records_of(data, dealt(data))) == used(50)
+    assert worst(data, records_of(data, partitioned(data))) == used(50)
     # Of budgets that may be for any record the strictest holds.
-    (budget,) = ledger.budgets(records_of(data, dealt(data)))
+    (budget,) = ledger.budgets(records_of(data, partitioned(data)))
     assert (budget.epsilon, budget.records) == (0.5, None)
     with pytest.raises(ConsiliumError, match="privacy budget"):
         ledger.spend(ledger.spendings()[0], ["any"])
 
 
 def test_a_budget_stays_with_the_records_it_was_for(data):
-    partition = dealt(data)
+    partition = partitioned(data)
     old = [BUDGET | {"epsilon": 1.0}, BUDGET]
     write_old(name_of(data, partition, "site-01"), old)
     migrate(data)
