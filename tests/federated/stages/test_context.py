@@ -1,13 +1,15 @@
 """What a stage reads of a round is that round's, or refused."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
 from federated.run.update_files import read_payload, read_state, write_payload, write_state
-from federated.stages.aggregate import add_payloads
+from federated.stages import aggregate
+from federated.stages.aggregate import add_payloads, decrypt_site
 from federated.stages.compress import compress_site
 from federated.stages.context import read_round, read_run
 from federated.stages.local_train import train_site
@@ -25,6 +27,16 @@ def test_a_state_of_another_round_is_refused():
     write_state(folder.state_path(0), replace(state, round_number=4))
     with pytest.raises(ConsiliumError, match="that of round 4, and not of 0"):
         read_round(folder, 1)
+
+
+def test_no_opening_of_a_key_is_counted_where_the_state_cannot_be_read(monkeypatch):
+    folder, counted = begin(), []
+    monkeypatch.setattr(aggregate, "site_key", lambda *_: SimpleNamespace(public=None))
+    monkeypatch.setattr(aggregate, "count_opening", lambda *given: counted.append(given))
+    folder.state_path(0).write_bytes(b"")
+    with pytest.raises(ConsiliumError, match="cannot be read as a state"):
+        decrypt_site(folder.root, folder.sites()[0], 1, folder.sites())
+    assert counted == []
 
 
 def test_a_plan_that_is_missing_is_told():
