@@ -37,7 +37,7 @@ PRIVACY, PROTECTION = "tests/federated/privacy/", "tests/federated/protection/"
 LEDGER = (PRIVACY + "test_ledger.py",)
 ACCOUNTANT = (PRIVACY + "test_accounting.py", PRIVACY + "test_patients.py")
 MASKS = (PROTECTION + "test_secagg.py",)
-PACKING = (PROTECTION + "test_protection.py::TestPackedBFV",)
+PACKING = (PROTECTION + "test_packing.py", PROTECTION + "test_protection.py::TestPackedBFV")
 # By place, its modules, each with the tests that have to notice; the quick ones first.
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "ledger": {"privacy/hash_chain.py": LEDGER, "privacy/ledger.py": LEDGER},

@@ -109,6 +109,13 @@ class TestPackedBFV:
         payload = PackedBFV().protect(update(drawn), key)
         assert payload.body.nbytes < 3 * len(drawn)
 
+    def test_a_sum_of_several_ciphertexts_is_in_the_order_of_the_levels(self):
+        drawn = levels(3, 20_000, 16)
+        key = key_for(PackedBFV(), 20_000, 3, 16)
+        assert key.public.parameters.ciphertexts(20_000) > 2
+        numbers, _ = summed(PackedBFV(), [update(one) for one in drawn], key)
+        np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
+
     def test_a_sum_over_those_who_arrived_is_as_good(self):
         drawn = levels(3, 500)
         key = key_for(PackedBFV(), 500, 100)
