@@ -106,3 +106,4 @@ def test_what_was_given_is_named_where_it_leaves_no_room():
 def test_a_plaintext_modulus_that_seal_has_not_is_refused(plain_bits):
     with pytest.raises(ValueError, match="plain_bits"):
         PackedBFV(plain_bits=plain_bits)
+    assert PackedBFV(plain_bits=min(60, max(14, plain_bits))).plain_bits in (14, 60)
