@@ -50,10 +50,7 @@ numerical: $(STAMP)  ## the numerical tests as on a processor without AVX-512
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerical $(ARGS)
 
 coverage: $(STAMP)  ## all tests, and which lines and branches they ran; ARGS="tests/federated" for some
-	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS); code=$$?; \
-	  $(BIN)/coverage combine --quiet && $(BIN)/coverage html --quiet && $(BIN)/coverage report; \
-	  echo "coverage: line by line in build/coverage/html/index.html"; exit $$code
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=html --cov-report=term:skip-covered $(ARGS)
 
 mutants: $(STAMP)  ## small faults that tests have to notice; ARGS="masks" for some (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)

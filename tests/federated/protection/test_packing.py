@@ -87,6 +87,13 @@ def test_with_a_plaintext_modulus_given_a_slot_has_as_many_levels_as_fit():
         assert modulus(4096, plain_bits) >= found.base**digits
 
 
+def test_a_base_as_large_as_the_plaintext_modulus_still_has_its_digit():
+    given = PackedBFV(degree=4096, coefficient_bits=(54, 54), plain_bits=16)
+    found = given.parameters(10, Cohort(20_480, 20_480, 20, 2))
+    assert found.base == modulus(4096, 16) == 40_961
+    assert found.digits == 1
+
+
 def test_a_ring_is_given_wholly_or_not_at_all():
     with pytest.raises(ValueError, match="set together or not at all"):
         PackedBFV(degree=4096)
