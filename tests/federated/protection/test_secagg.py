@@ -482,6 +482,13 @@ class TestParts:
         assert graph == draw_graph(sites, degree, 0, 1)
         assert (graph == draw_graph(sites, degree, 0, 2)) == (degree == count - 1)
 
+    @pytest.mark.parametrize("degree", [4, 5, 6, 7, 20])
+    def test_as_many_neighbours_as_there_are_others_or_more_are_all_others(self, degree):
+        for count in (4, 5):
+            sites = [f"s{number}" for number in range(count)]
+            everyone = {site: tuple(other for other in sites if other != site) for site in sites}
+            assert draw_graph(sites, degree, 0, 1) == everyone
+
     def test_parts_of_a_graph_are_told_the_largest_first_and_of_equals_by_name(self):
         neighbours = {"a": (), "b": ("e",), "c": ("d", "x"), "d": ("c",), "e": ("b",), "x": ("c",)}
         found = parts(neighbours, "dcbea")
