@@ -280,6 +280,15 @@ def _no_lock(path):
     yield
 
 
+def test_ledgers_lie_in_the_sites_home_or_where_they_are_said_to(
+    consilium_home, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("CONSILIUM_LEDGER", raising=False)
+    assert ledger_module.ledger_root() == (consilium_home / "ledger").resolve()
+    monkeypatch.setenv("CONSILIUM_LEDGER", str(tmp_path / "elsewhere"))
+    assert ledger_module.ledger_root() == (tmp_path / "elsewhere").resolve()
+
+
 def test_without_its_heads_file_an_entry_is_still_counted(ledger):
     ledger.spend(ONE, ["a"])
     ledger.head_path.unlink()

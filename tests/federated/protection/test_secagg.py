@@ -315,18 +315,23 @@ class TestBounds:
         assert apart / tries < 2 ** unconnected(sites, degree, shares)
         assert apart > 0 or degree > 2
 
-    @pytest.mark.parametrize("neighbours", [4, 20, 30])
-    def test_the_bound_on_falling_apart_is_that_of_two_stretches_of_a_circle(self, neighbours):
-        bad = prod((30 - place) / (100 - place) for place in range(neighbours))
-        found = unconnected(100, neighbours, Shares(0.2, 0.1))
-        assert found == pytest.approx(log2(100**2 / 2 * bad))
+    @pytest.mark.parametrize(
+        ("sites", "neighbours", "gone"), [(100, 4, 30), (100, 20, 30), (100, 30, 30), (10, 8, 8)]
+    )
+    def test_the_bound_on_falling_apart_is_that_of_two_stretches_of_a_circle(
+        self, sites, neighbours, gone
+    ):
+        bad = prod((gone - place) / (sites - place) for place in range(neighbours))
+        shares = Shares((gone - 3) / sites, 3 / sites)
+        assert unconnected(sites, neighbours, shares) == pytest.approx(log2(sites**2 / 2 * bad))
 
     def test_a_graph_cannot_fall_apart_where_all_mask_with_all_or_too_few_may_be_gone(self):
         assert unconnected(11, 10, Shares(0.6, 0.5)) == -inf
         assert unconnected(100, 31, Shares(0.2, 0.1)) == -inf
 
     @pytest.mark.parametrize(
-        "graph", [Graph(30, 16), Graph(30, 21), Graph(30, 30), Graph(99, 51), Graph(99, 70)]
+        "graph",
+        [Graph(4, 1), Graph(30, 16), Graph(30, 21), Graph(30, 30), Graph(99, 51), Graph(99, 70)],
     )
     @pytest.mark.parametrize(
         "shares", [Shares(0.2, 0.1), Shares(0.1, 0.3), Shares(0.4, 0.55), Shares(0.01, 0.01)]
