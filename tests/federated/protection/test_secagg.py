@@ -412,6 +412,11 @@ class TestBounds:
         assert fit_graph(22, Shares(0.0, 0.0)).neighbours == 20
         assert fit_graph(23, Shares(0.0, 0.0)).neighbours == 20
 
+    @pytest.mark.parametrize(("sites", "shares"), [(50, Shares(0.2, 0.2)), (70, Shares(0.1, 0.2))])
+    def test_a_sparse_graph_has_as_many_neighbours_before_a_site_as_behind(self, sites, shares):
+        assert threshold_for(sites, 21, shares) is not None
+        assert fit_graph(sites, shares).neighbours == 22
+
     def test_what_is_given_of_a_graph_is_kept_or_there_is_none(self):
         shares = Shares(0.1, 0.1)
         assert fit_graph(30, shares, 29, 25) == Graph(29, 25)
