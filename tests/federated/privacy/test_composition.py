@@ -138,6 +138,17 @@ class TestHistories:
         assert found.within(of(400, "prv"), DELTA)
         assert not found.within(np.nextafter(of(400, "prv"), 0), DELTA)
 
+    def test_a_small_worst_is_as_small_as_it_is(self):
+        assert histories(1, 2).worst(DELTA, "prv") == of(2, "prv") < 1
+
+    def test_units_of_which_nothing_was_released_are_within_every_limit(self):
+        totals = {"x": {KIND: 100, Kind("gaussian", "record", 1.5, 0.1): 60}}
+        touched = touched_records("az", {"x": frozenset("a")}, {})
+        found = Histories(totals, touched, "record")
+        both = epsilon([Release(2.0, 0.1, 100), Release(1.5, 0.1, 60)], DELTA, "rdp")
+        assert found.within(both, DELTA)
+        assert not found.within(both / 2, DELTA)
+
     def test_no_unit_need_have_all_that_any_has(self):
         other = Kind("gaussian", "record", 1.5, 0.1)
         sets = {"x": frozenset("a"), "y": frozenset("b")}
