@@ -50,7 +50,7 @@ def test_the_plaintext_modulus_is_the_smallest_that_has_the_room(degree, beyond)
 
 def test_the_fewest_bits_of_a_modulus_are_fourteen_or_what_slots_need():
     assert smallest_plain_bits(1024, 2) == 14
-    assert smallest_plain_bits(8192, 2) == 17
+    assert smallest_plain_bits(8192, 2) == smallest_plain_bits(32_768, 2) == 17
     assert smallest_plain_bits(1024, modulus(1024, 60)) == 60
     assert smallest_plain_bits(1024, modulus(1024, 60) + 1) is None
     assert smallest_plain_bits(1024, 2**60) is None
