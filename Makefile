@@ -15,7 +15,7 @@ NOT_LOCKED := torch torchvision setuptools triton cuda-bindings cuda-pathfinder 
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test numerical lint types imports check lock ui clean
+.PHONY: help setup run test numerical coverage mutants lint types imports check lock ui clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -48,6 +48,12 @@ test: $(STAMP)  ## all tests, two at a time; ARGS="-k name" for some
 
 numerical: $(STAMP)  ## the numerical tests as on a processor without AVX-512
 	@ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest -m numerical $(ARGS)
+
+coverage: $(STAMP)  ## all tests, and which lines and branches they ran; ARGS="tests/federated" for some
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=html --cov-report=term:skip-covered $(ARGS)
+
+mutants: $(STAMP)  ## small faults that tests have to notice; ARGS="masks" for some (docs/mutants.md)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -40,7 +40,7 @@ BFV = ["protection.name=packed_bfv"]
 PARAMETERS = PackedBFV().parameters(100, Cohort(3, 3, 1, 8))
 
 
-def test_encrypted_levels_give_the_very_same_model_and_resume_to_it(run, known):
+def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
     plain = known(2, *SPARSE)
     first = run(overrides=[*SPARSE, *BFV, *PROCESSES], rounds=1)
     encrypted = run(resume=first.run_id, rounds=2)
@@ -68,7 +68,7 @@ def test_ckks_gives_the_same_model_but_for_its_error_and_says_what_it_is_made_fo
     assert said["computational_security"] == 123
 
 
-def test_ckks_of_levels_gives_the_very_same_model(run, known, in_process):
+def test_ckks_of_quantised_values_gives_the_very_same_model(run, known, in_process):
     plain = known(1, *SPARSE)
     encrypted = run(overrides=[*SPARSE, "protection.name=ckks", *PROCESSES], rounds=1)
     np.testing.assert_array_equal(weights(plain), weights(encrypted))

@@ -30,7 +30,7 @@ def secrets_of(folder=None):
     return list(place.rglob("round-*.json"))
 
 
-def test_masked_levels_give_the_very_same_model_and_resume_to_it(run, known):
+def test_masked_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
     plain = known(2, *LEVELS)
     first = run(overrides=SECAGG, rounds=1)
     masked = run(resume=first.run_id, rounds=2)

@@ -152,7 +152,7 @@ def test_what_local_training_may_move_is_what_is_sent_where_so_set():
 
 class TestQuantisation:
     @pytest.mark.parametrize("bits", [2, 3, 8, 16])
-    def test_levels_are_unbiased_and_within_their_range(self, bits):
+    def test_quantised_values_are_unbiased_and_within_their_range(self, bits):
         values = RNG.uniform(-1, 1, 50)
         steps = np.full(50, 1 / largest_quantised(bits))
         drawn = np.stack([quantize(values, steps, bits, RNG) for _ in range(4000)])

@@ -8,9 +8,19 @@ from dataclasses import astuple
 
 import numpy as np
 import pytest
+from opacus.accountants import RDPAccountant
+from scipy.optimize import brentq
+from scipy.special import ndtr
 
 from federated.errors import ConsiliumError
-from federated.privacy.accounting import ALPHAS, Release, epsilon, noise_multiplier_for
+from federated.privacy.accounting import (
+    ALPHAS,
+    LARGEST_PRV,
+    SMALLEST,
+    Release,
+    epsilon,
+    noise_multiplier_for,
+)
 
 COMPOSED = [
     [Release(1.0, 0.05, 400)],
@@ -95,10 +105,92 @@ def test_a_target_that_no_noise_reaches_is_refused():
         noise_multiplier_for(1e-9, 1e-12, (Release(1.0, 1.0, 10**6),), "rdp")
 
 
-def test_the_gaussian_mechanism_alone_is_balle_and_wangs():
-    """One full-batch release: the analytic Gaussian mechanism (Balle and Wang 2018, Theorem 8)."""
-    from scipy.special import ndtr
+def gaussian_epsilon(sigma, delta):
+    """That of one full-batch release: the analytic Gaussian mechanism (Balle and Wang 2018)."""
 
-    sigma, found = 2.0, epsilon([Release(2.0, 1.0, 1)], 1e-5, "prv")
-    delta = ndtr(0.5 / sigma - found * sigma) - np.exp(found) * ndtr(-0.5 / sigma - found * sigma)
-    assert delta == pytest.approx(1e-5, rel=0.1)
+    def excess(found):  # their Theorem 8
+        half = 0.5 / sigma
+        return ndtr(half - found * sigma) - np.exp(found) * ndtr(-half - found * sigma) - delta
+
+    return brentq(excess, 0, 200, xtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "error"), [(0.2, 0.02), (0.5, 0.02), (2.0, 0.02), (50.0, 0.002), (2000.0, 3e-4)]
+)
+def test_the_gaussian_mechanism_alone_is_balle_and_wangs(sigma, error):
+    found, true = epsilon([Release(sigma, 1.0, 1)], 1e-5, "prv"), gaussian_epsilon(sigma, 1e-5)
+    assert true <= found <= true + error
+
+
+def test_where_prv_ends_epsilon_is_by_rdp():
+    for sigma in np.linspace(0.041, 0.055, 15):
+        release = [Release(float(sigma), 1.0, 1)]
+        by_rdp, found = (epsilon(release, 1e-5, name) for name in ("rdp", "prv"))
+        assert math.isfinite(found)
+        assert (found == by_rdp) == (by_rdp > LARGEST_PRV == 300.0)
+
+
+def test_the_orders_are_opacus_own_and_larger_ones_for_little_noise_a_step():
+    own = RDPAccountant.DEFAULT_ALPHAS
+    assert list(ALPHAS[: len(own)]) == own
+    assert list(ALPHAS[len(own) :]) == [80.0, 100.0, 128.0, 256.0, 512.0, 1024.0]
+    # With the best of all orders it would be less by a few hundredths.
+    for sigma in (5.0, 30.0, 150.0):
+        orders = np.linspace(1.01, 5000, 10**6)
+        best = orders / (2 * sigma**2) + np.log1p(-1 / orders)
+        best -= (math.log(1e-5) + np.log(orders)) / (orders - 1)
+        found = epsilon([Release(sigma, 1.0, 1)], 1e-5, "rdp")
+        assert best.min() <= found <= 1.05 * best.min()
+
+
+def test_releases_of_no_steps_cost_nothing():
+    assert epsilon([Release(0.0, 0.1, 0)], 1e-5, "prv") == 0.0
+    assert epsilon([Release(2.0, 0.1, 0), Release(2.0, 0.1, 5)], 1e-5, "rdp") == epsilon(
+        [Release(2.0, 0.1, 5)], 1e-5, "rdp"
+    )
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+def test_less_noise_than_the_smallest_is_never_taken(accountant):
+    release = (Release(1.0, 1.0, 1),)
+    at_smallest = epsilon([Release(SMALLEST, 1.0, 1)], 1e-5, "rdp")
+    for beyond in (0.0, 0.5, 1e6):
+        assert noise_multiplier_for(at_smallest + beyond, 1e-5, release, accountant) == SMALLEST
+    assert (
+        SMALLEST < noise_multiplier_for(at_smallest - 0.5, 1e-5, release, "rdp") < 1.01 * SMALLEST
+    )
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(90_000.0, 1), (110_000.0, 1), (5e4, 10)])
+def test_noise_is_looked_for_up_to_a_hundred_thousand(sigma, steps):
+    delta = 1e-12
+    target = epsilon([Release(sigma, 1.0, steps)], delta, "rdp")
+    planned = (Release(1.0, 1.0, steps),)
+    if sigma > 1e5:
+        with pytest.raises(ConsiliumError, match=f"in {steps} steps at sampling rate 1"):
+            noise_multiplier_for(target, delta, planned, "rdp")
+    else:
+        found = noise_multiplier_for(target, delta, planned, "rdp")
+        assert found == pytest.approx(sigma, rel=0.005)
+
+
+def test_what_cannot_be_reached_is_said_of_the_first_of_several_releases():
+    planned = (Release(1.0, 0.5, 10**6), Release(1.0, 1.0, 10**6))
+    with pytest.raises(ConsiliumError, match=r"2000000 steps at sampling rate 0\.5\."):
+        noise_multiplier_for(1e-9, 1e-12, planned, "rdp")
+
+
+def test_noise_multipliers_of_several_releases_keep_their_proportion():
+    planned = (Release(1.0, 0.1, 100), Release(3.0, 1.0, 5))
+    for accountant in ("prv", "rdp"):
+        found = noise_multiplier_for(2.0, 1e-5, planned, accountant)
+        scaled = [Release(found, 0.1, 100), Release(3.0 * found, 1.0, 5)]
+        assert 1.95 < epsilon(scaled, 1e-5, accountant) <= 2.0
+
+
+def test_prv_finds_its_noise_where_it_needs_much_less_than_rdp():
+    target, planned = 0.05, (Release(1.0, 1.0, 1),)
+    by_prv, by_rdp = (noise_multiplier_for(target, 1e-2, planned, name) for name in ("prv", "rdp"))
+    assert by_prv < 0.8 * by_rdp
+    assert 0.99 * target < epsilon([Release(by_prv, 1.0, 1)], 1e-2, "prv") <= target

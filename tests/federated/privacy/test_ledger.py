@@ -3,7 +3,8 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -16,7 +17,7 @@ from federated.privacy import hash_chain
 from federated.privacy.accounting import epsilon
 from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
-from federated.privacy.ledger import Budget, Ledger, Spending
+from federated.privacy.ledger import Budget, Head, Ledger, Spending
 from federated.privacy.record_sets import record_set
 from federated.privacy.spending import EVALUATION
 
@@ -201,6 +202,111 @@ class TestBudgetOfRecords:
         used = epsilon([ONE.release], 1e-5, "prv")
         assert budget.epsilon == 8.0
         assert left == [(8.0, 3), (8.0 - used, 2)]
+
+    def test_what_is_left_is_told_of_every_budget_that_has_an_end(self, ledger):
+        ledger.set_budget(Budget("record", 8.0, 1e-5))
+        ledger.set_budget(Budget("record", inf, 1e-5), ["a"])
+        ledger.set_budget(Budget("record", 4.0, 1e-5), ["b", "c"])
+        ledger.set_budget(Budget("record", inf, 1e-5), ["d"])
+        ledger.spend(NOTHING, ["a"])
+        found = ledger.left(["a", "b", "c", "d", "e"])
+        assert [(b.epsilon, left) for b, left in found] == [(4.0, [(4.0, 2)]), (8.0, [(8.0, 1)])]
+
+    def test_of_records_without_a_guarantee_nothing_is_left(self, ledger):
+        ledger.spend(NOTHING, ["a", "b"])
+        ledger.set_budget(Budget("record", 8.0, 1e-5))
+        ((_, left),) = ledger.left(["a", "b"])
+        assert left == [(-inf, 2)]
+
+    def test_budgets_are_those_for_any_of_the_records_and_those_for_the_site_last(self, ledger):
+        site, one, other = (
+            Budget("site", 3.0, 1e-5),
+            Budget("record", 1.0, 1e-5),
+            Budget("record", 2.0, 1e-5),
+        )
+        ledger.set_budget(site)
+        ledger.set_budget(one, ["a"])
+        ledger.set_budget(other, ["b"])
+        stored = {budget.epsilon for budget in ledger.budgets(["a"])}
+        assert stored == {1.0, 3.0}
+        assert [budget.epsilon for budget in ledger.budgets()] == [2.0, 1.0, 3.0]
+
+    def test_what_would_be_refused_is_refused_beforehand_and_nothing_is_entered(self, ledger):
+        ledger.set_budget(Budget("record", 1.01 * epsilon([ONE.release], 1e-5, "rdp"), 1e-5), ["a"])
+        ledger.refuse(ONE, ["a"])
+        ledger.spend(ONE, ["a"])
+        with pytest.raises(ConsiliumError, match="privacy budget"):
+            ledger.refuse(ONE, ["a", "b"])
+        ledger.refuse(ONE, ["b"])
+        assert ledger.head().count == 2
+
+
+def test_a_ledger_of_an_older_version_is_taken_over_once(ledger):
+    entries = [{"kind": "spending", **asdict(replace(ONE, round_number=n))} for n in (1, 2)]
+    head = ledger.take_over("old.jsonl", "abc", entries)
+    assert ledger.take_over("old.jsonl", "abc", entries) == head == Head(1, head.hash)
+    assert len(ledger.spendings()) == 2
+    assert ledger.migrated() == {"old.jsonl": "abc"}
+    assert ledger.take_over("other.jsonl", "abc", entries[:1]).count == 2
+
+
+def test_of_a_ledger_that_is_not_there_there_is_nothing_and_asking_makes_nothing(ledger):
+    assert ledger.spendings() == ledger.budgets() == ledger.hashes() == []
+    assert ledger.head() == ledger.last() == Head()
+    assert ledger.trained_on() == frozenset()
+    assert not ledger.path.parent.exists()
+
+
+def test_a_ledger_is_read_where_no_lock_can_be_made_and_nothing_is_entered(ledger, monkeypatch):
+    heads = [ledger.spend(ONE, ["a"]), ledger.set_budget(Budget("record", 9.0, 1e-5))]
+    monkeypatch.setattr(hash_chain, "locked", _no_lock)
+    _forget()
+    assert len(ledger.spendings()) == 1
+    assert ledger.hashes() == [head.hash for head in heads]
+    assert ledger.head() == heads[-1]
+    for enter in (
+        lambda: ledger.spend(ONE, ["a"]),
+        lambda: ledger.set_budget(Budget("record", 9.0, 1e-5)),
+        lambda: ledger.take_over("old.jsonl", "abc", []),
+    ):
+        with pytest.raises(ConsiliumError, match="no lock"):
+            enter()
+    assert ledger.last() == heads[-1]
+
+
+@contextmanager
+def _no_lock(path):
+    raise ConsiliumError("no lock")
+    yield
+
+
+def test_ledgers_lie_in_the_sites_home_or_where_they_are_said_to(
+    consilium_home, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("CONSILIUM_LEDGER", raising=False)
+    assert ledger_module.ledger_root() == (consilium_home / "ledger").resolve()
+    monkeypatch.setenv("CONSILIUM_LEDGER", str(tmp_path / "elsewhere"))
+    assert ledger_module.ledger_root() == (tmp_path / "elsewhere").resolve()
+
+
+def test_without_its_heads_file_an_entry_is_still_counted(ledger):
+    ledger.spend(ONE, ["a"])
+    ledger.head_path.unlink()
+    _forget()
+    assert ledger.spendings() == [replace(ONE, records=record_set(["a"]).name)]
+
+
+def test_the_records_of_a_ledger_are_told_apart_by_what_touched_them(ledger):
+    told = replace(NOTHING, mechanism=EVALUATION)
+    ledger.spend(ONE, ["a", "b"])
+    ledger.spend(told, ["b", "c"])
+    assert ledger.trained_on() == {"a", "b"}
+    assert ledger.evaluated_only() == {"c"}
+    ledger.spend(told)
+    assert ledger.evaluated_only() == {"c"}
+    assert ledger.trained_on() == {"a", "b"}
+    ledger.spend(ONE)
+    assert ledger.trained_on() is None
 
 
 class TestEvaluation:

@@ -81,7 +81,7 @@ class TestPlain:
         ):
             assert Plain().protect(update(numbers)).body.nbytes == size
 
-    def test_sums_of_levels_are_exact_beyond_one_byte(self):
+    def test_sums_of_quantised_values_are_exact_beyond_one_byte(self):
         drawn = quantised(200, 40)
         numbers, _ = summed(Plain(), [update(one) for one in drawn])
         np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
@@ -97,7 +97,7 @@ class TestPlain:
 
 class TestPackedBFV:
     @pytest.mark.parametrize(("sites", "bits"), [(3, 2), (10, 8), (128, 8), (20, 16)])
-    def test_sums_are_exact_at_the_largest_levels(self, sites, bits):
+    def test_sums_are_exact_at_the_largest_quantised_values(self, sites, bits):
         drawn = quantised(sites, 3000, bits)
         key = key_for(PackedBFV(), 3000, sites, bits)
         numbers, _ = summed(PackedBFV(), [update(one) for one in drawn], key)
@@ -108,6 +108,13 @@ class TestPackedBFV:
         key = key_for(PackedBFV(), len(drawn), 128)
         payload = PackedBFV().protect(update(drawn), key)
         assert payload.body.nbytes < 3 * len(drawn)
+
+    def test_a_sum_of_several_ciphertexts_is_in_the_order_of_the_quantised_values(self):
+        drawn = quantised(3, 20_000, 16)
+        key = key_for(PackedBFV(), 20_000, 3, 16)
+        assert key.public.parameters.ciphertexts(20_000) > 2
+        numbers, _ = summed(PackedBFV(), [update(one) for one in drawn], key)
+        np.testing.assert_array_equal(numbers, drawn.sum(axis=0))
 
     def test_a_sum_over_those_who_arrived_is_as_good(self):
         drawn = quantised(3, 500)
@@ -126,7 +133,7 @@ class TestPackedBFV:
         degrees = [PackedBFV().parameters(n, cohort(10, 8)).degree for n in (500, 4000, 100_000)]
         assert degrees == [1024, 2048, 4096]
 
-    def test_without_levels_there_is_nothing_to_add(self):
+    def test_without_quantised_values_there_is_nothing_to_add(self):
         with pytest.raises(ConsiliumError, match=r"set compression\.bits"):
             PackedBFV().parameters(100, cohort(10, None))
 
@@ -151,7 +158,7 @@ class TestCKKS:
         assert 1e-7 < (numbers - vectors.mean(axis=0, dtype=float)).std() < 1.1e-6
 
     @pytest.mark.parametrize(("sites", "bits"), [(3, 2), (10, 8), (128, 8), (20, 16)])
-    def test_sums_of_levels_are_exact_at_the_largest_levels(self, sites, bits):
+    def test_sums_of_quantised_values_are_exact_at_the_largest_quantised_values(self, sites, bits):
         drawn = quantised(sites, 3000, bits)
         key = key_for(CKKS(), 3000, sites, bits)
         numbers, _ = summed(CKKS(), [update(one) for one in drawn], key)
@@ -169,7 +176,9 @@ class TestCKKS:
         numbers, _ = summed(CKKS(), [update(np.full(10, 6.4, np.float32))] * 10, key)
         np.testing.assert_allclose(numbers, 64, atol=1e-4)
 
-    def test_levels_at_one_percent_of_a_large_model_take_less_than_one_percent_of_its_bytes(self):
+    def test_quantised_values_at_one_percent_of_a_large_model_take_less_than_one_percent_of_its_bytes(
+        self,
+    ):
         """The bytes up of ``ResNet-18`` 3D, 33 140 802 values, in docs/results.md."""
         sent = 331_408
         key = key_for(CKKS(), sent, 10, 8)

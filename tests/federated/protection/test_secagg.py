@@ -2,20 +2,33 @@
 
 import os
 from itertools import product
+from math import comb, inf, log2, prod
 
 import networkx
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from federated.errors import ConsiliumError
 from federated.protection import CKKS, Cohort, PackedBFV, SecAggPlus
-from federated.protection.secagg.bounds import Graph, Shares, broken, fit_graph, unconnected
+from federated.protection.secagg.bounds import (
+    Graph,
+    Shares,
+    broken,
+    fit_graph,
+    threshold_for,
+    unconnected,
+    uncovered,
+    unrecoverable,
+)
 from federated.protection.secagg.graph import draw_graph, parts
 from federated.protection.secagg.keys import KeyPair, common_key
-from federated.protection.secagg.masks import mask, smallest_word
+from federated.protection.secagg.masks import CHUNK, add_mask, mask, smallest_word
 from federated.protection.secagg.protocol import advertise, answer, mask_update, share, unmask
 from federated.protection.secagg.round import Round, Share
 from federated.protection.secagg.shares import recover_seed, share_seed
@@ -285,6 +298,7 @@ class TestBounds:
         assert broken(sites, found, shares) is None
         assert found.threshold > shares.colluding(sites) or found.neighbours < sites - 1
         if found.neighbours > 20:
+            assert found.neighbours % 2 == 0 or found.neighbours == sites - 1
             fewer = found.neighbours - 2
             thresholds = range(1, fewer + 2)
             assert all(broken(sites, Graph(fewer, t), shares) for t in thresholds)
@@ -302,6 +316,115 @@ class TestBounds:
             apart += len(parts(graph, left)) > 1
         assert apart / tries < 2 ** unconnected(sites, degree, shares)
         assert apart > 0 or degree > 2
+
+    @pytest.mark.parametrize(
+        ("sites", "neighbours", "gone"), [(100, 4, 30), (100, 20, 30), (100, 30, 30), (10, 8, 8)]
+    )
+    def test_the_bound_on_falling_apart_is_that_of_two_stretches_of_a_circle(
+        self, sites, neighbours, gone
+    ):
+        bad = prod((gone - place) / (sites - place) for place in range(neighbours))
+        shares = Shares((gone - 3) / sites, 3 / sites)
+        assert unconnected(sites, neighbours, shares) == pytest.approx(log2(sites**2 / 2 * bad))
+
+    def test_a_graph_cannot_fall_apart_where_all_mask_with_all_or_too_few_may_be_gone(self):
+        assert unconnected(11, 10, Shares(0.6, 0.5)) == -inf
+        assert unconnected(100, 31, Shares(0.2, 0.1)) == -inf
+
+    @pytest.mark.parametrize(
+        "graph",
+        [Graph(4, 1), Graph(30, 16), Graph(30, 21), Graph(30, 30), Graph(99, 51), Graph(99, 70)],
+    )
+    @pytest.mark.parametrize(
+        "shares", [Shares(0.2, 0.1), Shares(0.1, 0.3), Shares(0.4, 0.55), Shares(0.01, 0.01)]
+    )
+    def test_the_bounds_on_holders_are_tails_of_who_is_drawn_as_a_neighbour(self, graph, shares):
+        def tail(others, marked, least):
+            drawn = min(graph.neighbours, others)
+            ways = sum(
+                comb(marked, many) * comb(others - marked, drawn - many)
+                for many in range(max(0, least), min(marked, drawn) + 1)
+            )
+            return ways / comb(others, drawn)
+
+        def exponent(probability):
+            return pytest.approx(log2(probability)) if probability else -inf
+
+        gone, colluding = round(100 * shares.dropout), round(100 * shares.corrupted)
+        most = max(tail(others, colluding, graph.threshold) for others in (99, 99 - gone))
+        assert uncovered(100, graph, shares) == exponent(100 * most)
+        lost = graph.neighbours + 1 - graph.threshold
+        staying = (100 - gone) * tail(99, gone, lost + 1)
+        assert unrecoverable(100, graph, shares) == exponent(
+            staying + gone * tail(99, gone - 1, lost)
+        )
+
+    def test_holders_are_always_enough_where_nobody_drops_out(self):
+        assert unrecoverable(100, Graph(30, 31), Shares(0.0, 0.1)) == -inf
+
+    @pytest.mark.parametrize(
+        ("sites", "graph", "shares", "exponent"),
+        [
+            (200, Graph(114, 58), Shares(0.02, 0.3), -40.06),
+            (200, Graph(64, 44), Shares(0.02, 0.3), -40.86),
+            (100, Graph(44, 30), Shares(0.02, 0.3), -39.65),
+            (200, Graph(36, 19), Shares(0.1, 0.1), -39.2),
+        ],
+    )
+    def test_a_graph_is_refused_where_it_fails_more_often_than_2_to_the_minus_40(
+        self, sites, graph, shares, exponent
+    ):
+        assert uncovered(sites, graph, shares) == pytest.approx(exponent, abs=0.01)
+        said = broken(sites, graph, shares)
+        if exponent <= -40:
+            assert said is None
+        else:
+            assert f"may collude, with a probability of up to 2^{exponent:.0f}" in said
+
+    def test_what_fails_for_certain_is_said_to_fail_with_a_probability_of_one(self):
+        assert broken(20, Graph(19, 11), Shares(0.1, 0.9)).endswith("of up to 2^0")
+
+    @pytest.mark.parametrize(
+        ("threshold", "fits"), [(5, False), (6, True), (10, True), (11, False)]
+    )
+    def test_a_threshold_is_more_than_half_of_the_holders_and_at_most_all(self, threshold, fits):
+        said = broken(10, Graph(9, threshold), Shares(0.0, 0.0))
+        assert fits == (said is None)
+        assert fits or "has to be from 6, more than half of a site's 10 holders, to 10" in said
+
+    @pytest.mark.parametrize(("neighbours", "nearest"), [(29, 20), (30, 21), (31, 22), (2, 2)])
+    def test_the_threshold_is_two_thirds_of_the_holders_rounded_up(self, neighbours, nearest):
+        assert threshold_for(neighbours + 1, neighbours, Shares(0.0, 0.0)) == nearest
+
+    @pytest.mark.parametrize("shares", [Shares(0.3, 0.2), Shares(0.1, 0.6), Shares(0.45, 0.45)])
+    @pytest.mark.parametrize("neighbours", [40, 58, 59])
+    def test_where_two_thirds_do_not_fit_the_threshold_is_the_nearest_that_does(
+        self, shares, neighbours
+    ):
+        fitting = [
+            threshold
+            for threshold in range(1, neighbours + 2)
+            if broken(60, Graph(neighbours, threshold), shares) is None
+        ]
+        wanted = -(-2 * (neighbours + 1) // 3)
+        nearest = min(fitting, key=lambda t: (abs(t - wanted), t), default=None)
+        assert threshold_for(60, neighbours, shares) == nearest
+
+    def test_a_sparse_graph_has_twenty_neighbours_or_more(self):
+        assert fit_graph(22, Shares(0.0, 0.0)).neighbours == 20
+        assert fit_graph(23, Shares(0.0, 0.0)).neighbours == 20
+
+    @pytest.mark.parametrize(("sites", "shares"), [(50, Shares(0.2, 0.2)), (70, Shares(0.1, 0.2))])
+    def test_a_sparse_graph_has_as_many_neighbours_before_a_site_as_behind(self, sites, shares):
+        assert threshold_for(sites, 21, shares) is not None
+        assert fit_graph(sites, shares).neighbours == 22
+
+    def test_what_is_given_of_a_graph_is_kept_or_there_is_none(self):
+        shares = Shares(0.1, 0.1)
+        assert fit_graph(30, shares, 29, 25) == Graph(29, 25)
+        assert fit_graph(30, shares, 29, 15) is None
+        assert fit_graph(30, shares, threshold=20).threshold == 20
+        assert fit_graph(30, shares, neighbours=4) is None
 
     def test_a_graph_falls_apart_only_where_two_stretches_are_gone(self):
         """What the bound rests on, for every set of sites that may be gone of a circle of nine."""
@@ -360,7 +483,7 @@ class TestFewestSites:
 
 
 class TestParts:
-    @pytest.mark.parametrize(("count", "degree"), [(10, 4), (101, 10), (6, 2)])
+    @pytest.mark.parametrize(("count", "degree"), [(10, 4), (101, 10), (6, 2), (6, 4), (6, 5)])
     def test_every_site_has_as_many_neighbours_and_is_theirs(self, count, degree):
         sites = [f"s{number:03d}" for number in range(count)]
         graph = draw_graph(sites, degree, 0, 1)
@@ -369,7 +492,19 @@ class TestParts:
             assert site not in graph[site]
             assert all(site in graph[peer] for peer in graph[site])
         assert graph == draw_graph(sites, degree, 0, 1)
-        assert graph != draw_graph(sites, degree, 0, 2)
+        assert (graph == draw_graph(sites, degree, 0, 2)) == (degree == count - 1)
+
+    @pytest.mark.parametrize("degree", [4, 5, 6, 7, 20])
+    def test_as_many_neighbours_as_there_are_others_or_more_are_all_others(self, degree):
+        for count in (4, 5):
+            sites = [f"s{number}" for number in range(count)]
+            everyone = {site: tuple(other for other in sites if other != site) for site in sites}
+            assert draw_graph(sites, degree, 0, 1) == everyone
+
+    def test_parts_of_a_graph_are_told_the_largest_first_and_of_equals_by_name(self):
+        neighbours = {"a": (), "b": ("e",), "c": ("d", "x"), "d": ("c",), "e": ("b",), "x": ("c",)}
+        found = parts(neighbours, "dcbea")
+        assert found == [{"b", "e"}, {"c", "d"}, {"a"}]
 
     def test_two_sites_have_a_key_in_common_for_one_purpose(self):
         one, other = KeyPair.new(), KeyPair.new()
@@ -394,6 +529,28 @@ class TestParts:
             changed[bit // 8] ^= 1 << bit % 8
             assert (mask(bytes(changed), 64, 32) != first).all()
 
-    @pytest.mark.parametrize(("largest", "bits"), [(127 * 258, 16), (127 * 259, 32), (2**40, 64)])
+    @pytest.mark.parametrize("bits", [16, 32, 64])
+    def test_a_mask_is_the_stream_of_aes_in_counter_mode_however_long_it_is(self, bits):
+        key, length = os.urandom(32), 2 * CHUNK + 5
+        stream = Cipher(AES(key), CTR(bytes(16))).encryptor().update(bytes(length * bits // 8))
+        found = mask(key, length, bits)
+        np.testing.assert_array_equal(found, np.frombuffer(stream, f"<u{bits // 8}"))
+
+    def test_a_mask_that_is_taken_away_again_leaves_the_words(self):
+        key, words = os.urandom(32), RNG.integers(0, 2**32, 100, np.uint32)
+        masked = words.copy()
+        add_mask(masked, key)
+        np.testing.assert_array_equal(masked - words, mask(key, 100, 32))
+        add_mask(masked, key, subtract=True)
+        np.testing.assert_array_equal(masked, words)
+
+    @pytest.mark.parametrize(
+        ("largest", "bits"),
+        [(0, 16), (2**15 - 1, 16), (2**15, 32), (2**31 - 1, 32), (2**31, 64), (2**63 - 1, 64)],
+    )
     def test_words_are_as_short_as_the_sum_allows(self, largest, bits):
         assert smallest_word(largest) == bits
+
+    def test_sums_that_fit_no_word_are_refused(self):
+        with pytest.raises(ValueError, match="do not fit 64 bits"):
+            smallest_word(2**63)
