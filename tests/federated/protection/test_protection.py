@@ -176,9 +176,7 @@ class TestCKKS:
         numbers, _ = summed(CKKS(), [update(np.full(10, 6.4, np.float32))] * 10, key)
         np.testing.assert_allclose(numbers, 64, atol=1e-4)
 
-    def test_quantised_values_at_one_percent_of_a_large_model_take_less_than_one_percent_of_its_bytes(
-        self,
-    ):
+    def test_one_percent_of_a_large_model_takes_less_than_one_percent_of_its_bytes(self):
         """The bytes up of ``ResNet-18`` 3D, 33 140 802 values, in docs/results.md."""
         sent = 331_408
         key = key_for(CKKS(), sent, 10, 8)
