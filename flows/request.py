@@ -53,18 +53,3 @@ class RunRequest:
             return reopen_run(self.runs, self.experiment, self.resume, self.rounds)
         experiment = self.resolve()
         return new_run(self.runs, experiment), experiment
-
-    def start(self) -> Path:
-        """Run fl-round with it; the run's folder."""
-        from flows.round import fl_round
-
-        folder = fl_round(
-            self.experiment,
-            overrides=list(self.overrides),
-            rounds=self.rounds,
-            resume=self.resume,
-            prepared=str(self.prepared) if self.prepared else None,
-            params=str(self.params),
-            runs=str(self.runs),
-        )
-        return Path(folder)

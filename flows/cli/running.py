@@ -12,7 +12,22 @@ if TYPE_CHECKING:
 
 def run_rounds(request: "RunRequest") -> Path:
     """Run fl-round and say where to look; return the run's folder."""
-    folder = run_flow(request.resolve, request.start, validates=not request.prepared)
+
+    def start() -> Path:
+        from flows.round import fl_round
+
+        folder = fl_round(
+            request.experiment,
+            overrides=list(request.overrides),
+            rounds=request.rounds,
+            resume=request.resume,
+            prepared=str(request.prepared) if request.prepared else None,
+            params=str(request.params),
+            runs=str(request.runs),
+        )
+        return Path(folder)
+
+    folder = run_flow(request.resolve, start, validates=not request.prepared)
     say_result(folder)
     return folder
 
