@@ -104,11 +104,11 @@ class PackedBFV(homomorphic.CiphertextSums):
     ) -> Iterator[Parameters]:
         for digits in range(1, LARGEST_PLAIN_BITS):
             bits = self.plain_bits or smallest_plain_bits(degree, base**digits)
-            if bits is None or plain_modulus(degree, bits).value() < base**digits:
+            if bits is None or largest_plain(degree, bits) < base**digits:
                 return
             parameters = Parameters(SCHEME, degree, primes, bits, base, digits)
             if parameters.bits_for_sum(sites) > parameters.modulus_bits:
-                if self.plain_bits:
+                if self.plain_bits and self.degree:  # no other ring is tried
                     check_head_room(parameters, sites)
                 return
             yield parameters
@@ -146,13 +146,17 @@ class PackedBFV(homomorphic.CiphertextSums):
 def smallest_plain_bits(degree: int, capacity: int) -> int | None:
     """The fewest bits of a plaintext modulus with slots that is at least ``capacity``, if any."""
     for bits in range(max(14, degree.bit_length() + 1), LARGEST_PLAIN_BITS + 1):
-        if 2**bits >= capacity:
-            try:
-                if plain_modulus(degree, bits).value() >= capacity:
-                    return bits
-            except (RuntimeError, ValueError):
-                continue  # no prime of that size
+        if 2**bits >= capacity and largest_plain(degree, bits) >= capacity:
+            return bits
     return None
+
+
+def largest_plain(degree: int, bits: int) -> int:
+    """The largest plaintext modulus of ``bits`` bits with slots; 0 where there is no such prime."""
+    try:
+        return int(plain_modulus(degree, bits).value())
+    except (RuntimeError, ValueError):
+        return 0
 
 
 def _plaintexts(

@@ -87,6 +87,22 @@ def test_with_a_plaintext_modulus_given_a_slot_has_as_many_quantised_values_as_f
         assert modulus(4096, plain_bits) >= found.base**digits
 
 
+@pytest.mark.parametrize("sites", [3, 10])
+def test_without_a_ring_given_one_is_taken_that_has_room_for_the_plaintext_modulus(sites):
+    """The smallest ring has none for 20 bits."""
+    found = PackedBFV(plain_bits=20).parameters(1000, Cohort(sites, sites, 20, 8))
+    assert found.plain_bits == 20
+    assert found.bits_for_sum(sites) <= found.modulus_bits
+
+
+@pytest.mark.parametrize("plain_bits", [14, 15])
+def test_rings_without_a_prime_of_the_size_that_is_given_are_left_out(plain_bits):
+    given = PackedBFV(plain_bits=plain_bits)
+    assert given.parameters(1000, Cohort(3, 3, 20, 8)).plain_bits == plain_bits
+    with pytest.raises(ConsiliumError, match=f"plain_bits={plain_bits} leave less"):
+        given.parameters(1000, Cohort(1000, 1000, 20, 16))
+
+
 def test_a_base_as_large_as_the_plaintext_modulus_still_has_its_digit():
     given = PackedBFV(degree=4096, coefficient_bits=(54, 54), plain_bits=16)
     found = given.parameters(10, Cohort(20_480, 20_480, 20, 2))
