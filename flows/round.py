@@ -102,7 +102,7 @@ def fl_round(
         and folder.summary_path.is_file()
         and folder.done_rounds() >= resolved.rounds
     ):
-        tell(f"done: {counted(resolved.rounds, 'round')}; ask for more with --rounds")
+        tell(f"done: {counted(folder.done_rounds(), 'round')}; ask for more with --rounds")
         return str(folder.root)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -104,7 +105,11 @@ def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
 
 
 def _start_worker(numbers: Any) -> None:
-    """Give a worker one torch thread; its number decides which GPU it uses."""
+    """Give a worker one torch thread; its number decides which GPU it uses.
+
+    Ctrl-C ends it at once and without a word, as SIGTERM does: the run says what there is to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ["CONSILIUM_WORKER"] = str(numbers.get())
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -40,7 +40,9 @@ def prepare(
     console.print(f"prepared in {folder}; Data Docs: {folder}/data_docs/index.html", soft_wrap=True)
 
 
-@app.command(epilog="Example: consilium evaluate adrenal --model outputs/adrenal/model.safetensors")
+@app.command(
+    epilog="Example: consilium evaluate adrenal --model outputs/adrenal/model.safetensors --out metrics.json"
+)
 def evaluate(
     experiment: ExperimentName,
     model: Annotated[Path, typer.Option(help="A model.safetensors.")],

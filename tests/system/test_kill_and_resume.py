@@ -18,11 +18,12 @@ def weights(folder: RunFolder) -> np.ndarray:
     return read_state(folder.state_path(4)).weights
 
 
-def test_a_run_that_is_told_to_end_says_how_to_go_on_and_nothing_else(copy, start):
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_end_says_how_to_go_on_and_nothing_else(copy, start, told):
     """As by Ctrl-C, or by a scheduler: every process of the group gets the signal."""
     process = start("consilium", "run", "demo", "--rounds", "40")
     wait_for(process, "round 1/40")
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, told)
     *rounds, last = process.stdout.read().splitlines()
     assert last.startswith("Stopped. Complete rounds are kept; go on with: consilium resume")
     assert all(line.startswith("round ") for line in rounds)
