@@ -40,9 +40,7 @@ def prepare(
     console.print(f"prepared in {folder}; Data Docs: {folder}/data_docs/index.html", soft_wrap=True)
 
 
-@app.command(
-    epilog="Example: consilium evaluate adrenal --model outputs/adrenal/model.safetensors --out metrics.json"
-)
+@app.command(epilog="Example: consilium evaluate adrenal --model m.safetensors --out m.json")
 def evaluate(
     experiment: ExperimentName,
     model: Annotated[Path, typer.Option(help="A model.safetensors.")],
