@@ -14,7 +14,7 @@ SENT = ["compression.name=shared_mask", "compression.density=0.1", "compression.
 def test_nothing_stays_behind_but_statistics(run):
     folder = run(overrides=[*SENT, "model.norm=batch"], rounds=1)
     before, after = read_state(folder.state_path(0)), read_state(folder.state_path(1))
-    positions = folder.experiment().compression.positions(read_round(folder, 1).compression)
+    positions = folder.experiment().compression.positions(read_round(folder, 1).compression_context)
     moved = np.flatnonzero(before.weights != after.weights)
     assert np.isin(moved, positions).all()
     # Positions of units that no case reached, or whose gradient is zero, stay.
@@ -29,7 +29,7 @@ def test_a_strategys_own_values_and_personal_tensors_are_left_alone(run):
     """SCAFFOLD sends twice as many values; FedBN keeps its norms at the sites."""
     folder = run(overrides=[*SENT, "strategy.name=scaffold"], rounds=1)
     before, after = read_state(folder.state_path(0)), read_state(folder.state_path(1))
-    positions = folder.experiment().compression.positions(read_round(folder, 1).compression)
+    positions = folder.experiment().compression.positions(read_round(folder, 1).compression_context)
     first = positions[positions < before.layout.size]
     assert len(first) < len(positions)
     assert np.isin(np.flatnonzero(before.weights != after.weights), first).all()
