@@ -5,7 +5,8 @@ a site keeps to itself. A ``pack_`` function makes the bytes of a value's file.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
@@ -175,7 +176,7 @@ def read_state(path: Path, round_number: int | None = None) -> RoundState:
             ``round_number``, where that is given.
     """
     arrays, header = _read(path, "state", STATE_FIELDS)
-    layout = _layout(path, header)
+    layout = _layout(path, header, round_number)
     if "weights" not in arrays or arrays["weights"].shape != (layout.size,):
         raise ConsiliumError(
             f"The file {path} is refused: its weights do not have the {layout.size} values of its "
@@ -193,36 +194,31 @@ def read_state(path: Path, round_number: int | None = None) -> RoundState:
                 "round's folder and resume the run."
             )
     number, clip = header["round_number"], header["clip"]
+    return RoundState(number, arrays["weights"], layout, **parts, clip=clip)
+
+
+def read_layout(path: Path, round_number: int | None = None) -> Layout:
+    """The layout of a round's state, without reading the weights.
+
+    Raises:
+        ConsiliumError: as :func:`read_state`, but for what is in the arrays.
+    """
+    with _opened(path, "state", STATE_FIELDS) as (_, header):
+        return _layout(path, header, round_number)
+
+
+def _layout(path: Path, header: Mapping[str, Any], round_number: int | None) -> Layout:
+    """The layout that a state's header holds.
+
+    Raises:
+        ConsiliumError: it holds none, or is not that after ``round_number``, where that is given.
+    """
+    number = header["round_number"]
     if round_number is not None and number != round_number:
         raise ConsiliumError(
             f"The state {path} says that it is that of round {number}, and not of {round_number}. "
             "Put the file back, or remove the round's folder and resume the run."
         )
-    return RoundState(number, arrays["weights"], layout, **parts, clip=clip)
-
-
-def read_layout(path: Path) -> Layout:
-    """The layout of a round's state, without reading the weights.
-
-    Raises:
-        ConsiliumError: the file is missing or damaged.
-    """
-    try:
-        with open_tensors(path, "numpy", MOST_HEADER) as file:
-            return _layout(path, read_fields((file.metadata() or {}).get("header"), STATE_FIELDS))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ConsiliumError(
-            f"The file {path} cannot be read as a state ({error}). It is missing or damaged; "
-            "remove the round's folder and resume the run."
-        ) from error
-
-
-def _layout(path: Path, header: Mapping[str, Any]) -> Layout:
-    """The layout that a header holds.
-
-    Raises:
-        ConsiliumError: it holds none.
-    """
     try:
         entries = tuple((str(name), tuple(shape)) for name, shape in header["layout"])
         whole = all(type(side) is int and side >= 0 for _, shape in entries for side in shape)
@@ -301,7 +297,16 @@ def write_packed(path: Path, content: bytes) -> None:
 def _read(
     path: Path, kind: str, fields: Mapping[str, type], size: Size | None = None
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The arrays of a file of a kind, and its header, which has exactly these ``fields``.
+    """The arrays of a file of a kind, and its header; see :func:`_opened`."""
+    with _opened(path, kind, fields, size) as (file, header):
+        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+
+
+@contextmanager
+def _opened(
+    path: Path, kind: str, fields: Mapping[str, type], size: Size | None = None
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A file of a kind, and its header, which has exactly these ``fields``.
 
     Raises:
         ConsiliumError: the file is missing, damaged, of another kind, or larger than ``size``.
@@ -312,14 +317,12 @@ def _read(
             if metadata.get("kind") != kind:
                 found = str(metadata.get("kind"))
                 raise ConsiliumError(f"The file {path} holds a {found!r:.80}, not a {kind}.")
-            header = read_fields(metadata.get("header"), fields)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file, read_fields(metadata.get("header"), fields)
     except (SafetensorError, OSError, ValueError) as error:
         raise ConsiliumError(
             f"The file {path} cannot be read as a {kind} ({error}). It is missing or damaged; "
             "remove the round's folder and resume the run."
         ) from error
-    return arrays, header
 
 
 def _expect(

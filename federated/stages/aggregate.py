@@ -49,7 +49,8 @@ def add_payloads(
     """
     protection: Protection = run.experiment.protection
     running = None
-    length = sum_length(run.experiment, read_layout(folder.state_path(round_number - 1)))
+    layout = read_layout(folder.state_path(round_number - 1), round_number - 1)
+    length = sum_length(run.experiment, layout)
     for site in selected:
         payload = read_payload(folder.site_path(round_number, site, "payload"), length)
         _refuse_other_scalars(payload, site, run.experiment.privacy.scalar_names)
@@ -111,7 +112,7 @@ def decrypt_site(run: Path, site: str, round_number: int, responded: list[str]) 
     counted = protection.refuse_too_few(site, round_number, selected, responded)
     context.refuse_too_little_noise(len(counted))
     # A key opens so many sums: none is counted where the last state cannot be read.
-    read_state(folder.state_path(round_number - 1), round_number - 1)
+    read_layout(folder.state_path(round_number - 1), round_number - 1)
     key = site_key(folder, experiment)
     if key is not None:
         count_opening(experiment.name, folder.run_id, key.public)

@@ -27,6 +27,8 @@ def test_a_state_of_another_round_is_refused():
     write_state(folder.state_path(0), replace(state, round_number=4))
     with pytest.raises(ConsiliumError, match="that of round 4, and not of 0"):
         read_round(folder, 1)
+    with pytest.raises(ConsiliumError, match="that of round 4, and not of 0"):
+        add_payloads(folder, read_run(folder), 1, folder.sites())
 
 
 def test_no_opening_of_a_key_is_counted_where_the_state_cannot_be_read(monkeypatch):
