@@ -41,7 +41,7 @@ LEDGER, SECAGG = PRIVACY + "test_ledger.py", PROTECTION + "test_secagg.py"
 ENTRIES = (LEDGER, f"--deselect={LEDGER}::TestRecords::test_prv_is_never_above_rdp_and_never_below")
 COMPOSED = (PRIVACY + "test_composition.py", PRIVACY + "test_patients.py", *ENTRIES)
 SUM = f"{SECAGG}::test_the_sum_is_exact_for_every_pattern_of_dropouts"
-PARTS, BOUNDS = f"{SECAGG}::TestParts", f"{SECAGG}::TestBounds"
+PARTS, BOUNDS = f"{SECAGG}::TestParts", PROTECTION + "test_secagg_bounds.py"
 PACKING = (
     PROTECTION + "test_packing.py",
     PROTECTION + "test_protection.py::TestPackedBFV",
