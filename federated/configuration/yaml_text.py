@@ -46,6 +46,14 @@ def parse_yaml(text: str) -> Any:
         raise UnclearYamlError(" ".join(str(error).split())) from error
 
 
+def key_lines(text: str) -> dict[str, int]:
+    """The lines, from 1, in which the keys of a text's outermost mapping stand."""
+    root = YAML(typ="safe", pure=True).compose(text)
+    if not isinstance(root, MappingNode):
+        return {}
+    return {key.value: key.start_mark.line + 1 for key, _ in root.value}
+
+
 def _faults(node: Node, seen: set[int]) -> Iterator[str]:
     """What is unclear in a node and below it; what anchors share is told once."""
     if id(node) in seen:

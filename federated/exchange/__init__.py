@@ -1,0 +1,1 @@
+"""What passes between the parties of a run: signed messages, and what each party checks of them."""

@@ -1,0 +1,106 @@
+"""How messages get from one party to another: the interface, and an exchange that is a folder.
+
+An exchange keeps messages and hands them out; it is trusted with nothing but that they arrive. Who
+a message is from, and whether it is the one that is expected, is for its receiver to check
+(``mailbox.py``).
+"""
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from federated.exchange.message import Message
+from federated.files import PRIVATE, atomic_path
+from federated.settings.names import refuse_name
+
+# Who a message is for that every party may read.
+EVERYONE = "all"
+SUFFIX = ".message"
+# A receiver looks at no more messages than this in one place, however many somebody writes there.
+MOST_AT_ONE_PLACE = 1000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a message lies: in which attempt at which round, what it is, and from whom to whom."""
+
+    run: str
+    round: int
+    attempt: int
+    recipient: str
+    kind: str
+    sender: str
+
+    @staticmethod
+    def of(message: Message) -> "Place":
+        """The place of a message, by its own header."""
+        header = message.header
+        return Place(
+            header.run, header.round, header.attempt, header.recipient, header.kind, header.sender
+        )
+
+
+class Exchange(ABC):
+    """Where parties put messages, and find those that are for them."""
+
+    @abstractmethod
+    def post(self, message: Message) -> int:
+        """Put a message where its recipient finds it; return its size in bytes.
+
+        A message that is there already stays as it is. The recipient sees the whole of it or
+        nothing.
+        """
+
+    @abstractmethod
+    def find(self, place: Place) -> Sequence[Path]:
+        """The files of the messages in a place, by name, and at most :data:`MOST_AT_ONE_PLACE`.
+
+        They are what anybody has put there: nothing about them is checked.
+        """
+
+    @abstractmethod
+    def forget(self, run: str, round_number: int) -> None:
+        """Remove all messages of a round of a run."""
+
+
+class FolderExchange(Exchange):
+    """An exchange in a folder that all parties can read and write: one machine, and tests."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def post(self, message: Message) -> int:
+        """Write the message's file; see :meth:`Exchange.post`."""
+        place = self._folder(Place.of(message))
+        path = place / f"{message.signed.digest[:32]}{SUFFIX}"
+        content = message.to_bytes()
+        if not path.exists():
+            with atomic_path(path, PRIVATE) as temporary:
+                temporary.write_bytes(content)
+        return len(content)
+
+    def find(self, place: Place) -> Sequence[Path]:
+        """See :meth:`Exchange.find`."""
+        folder = self._folder(place)
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        except FileNotFoundError:
+            return []
+        return [folder / name for name in names if name.endswith(SUFFIX)][:MOST_AT_ONE_PLACE]
+
+    def forget(self, run: str, round_number: int) -> None:
+        """See :meth:`Exchange.forget`."""
+        shutil.rmtree(self._round(run, round_number), ignore_errors=True)
+
+    def _round(self, run: str, round_number: int) -> Path:
+        return self.root / refuse_name(run, "a run's id") / f"round-{round_number:03d}"
+
+    def _folder(self, place: Place) -> Path:
+        to = refuse_name(place.recipient, "a recipient's name")
+        sender = refuse_name(place.sender, "a sender's name")
+        kind = refuse_name(place.kind, "a kind of message")
+        attempt = f"attempt-{place.attempt}"
+        return self._round(place.run, place.round) / attempt / to / kind / sender

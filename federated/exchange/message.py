@@ -1,0 +1,285 @@
+"""Signed messages: a header that says what a message is, the sender's signature, and a body.
+
+As bytes a message is the eight bytes :data:`MAGIC`, the length of the header in four bytes, the
+header, the signature, and the body. The header is JSON in one form only (keys in order, no spaces),
+and has the body's length and SHA-256. The signature is over :data:`CONTEXT` and the header, and so
+over both; with the header and the signature alone it can be checked what a party has sent.
+
+Nothing is read before its size is known to be one that is expected: the header is short, and the
+body is as long as the header says, the file has no byte more or less, and whoever reads says how
+long it may be. The signature is checked before the body is read.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from federated.errors import ConsiliumError
+from federated.exchange.identity import SIGNATURE_BYTES, Identity, PublicIdentity
+
+MAGIC = b"CONSIL\x00\x01"
+CONTEXT = b"consilium signed message v1\x00"
+# The names in a header have at most a hundred bytes each, which JSON may write as six.
+MOST_HEADER = 4096
+LENGTH_BYTES = 4
+# No integer in a header is larger; a run has no more rounds than this.
+LARGEST = 2**53
+DIGEST_DIGITS = 64
+
+
+class MessageRefusedError(ConsiliumError):
+    """A message that its receiver does not take.
+
+    ``reason`` is the kind of the refusal for the audit log, in a word or two.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a message is, all of it signed.
+
+    Attributes:
+        consortium: the consortium's id, which is the fingerprint of its coordinator's key.
+        run: the run's id.
+        round: the round's number; 0 before the first.
+        attempt: how often the run was begun or resumed; a round that is done again is another one.
+        kind: what the body is.
+        sender: the name of who signed.
+        recipient: the name of who it is for, or ``all``.
+        state: the SHA-256 of the state that the round starts from; empty before there is one.
+        plan: the SHA-256 of the plan that the message answers to; empty for the first plan itself.
+        length: the number of bytes of the body.
+        sha256: the SHA-256 of the body.
+    """
+
+    consortium: str
+    run: str
+    round: int
+    attempt: int
+    kind: str
+    sender: str
+    recipient: str
+    state: str
+    plan: str
+    length: int
+    sha256: str
+
+    def to_bytes(self) -> bytes:
+        """The header's one form as bytes."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    @staticmethod
+    def from_bytes(content: bytes, where: str) -> "Header":
+        """The header from the bytes that :meth:`to_bytes` gives, and no others.
+
+        Raises:
+            MessageRefusedError: they are something else.
+        """
+        try:
+            value = json.loads(content)
+            if not isinstance(value, dict) or value.keys() != _KINDS.keys():
+                raise ValueError("it has other fields than a header has")
+            for name, kind in _KINDS.items():
+                if type(value[name]) is not kind:
+                    raise ValueError(f"its {name} is {value[name]!r:.60}")
+            header = Header(**value)
+            if not all(0 <= n <= LARGEST for n in (header.round, header.attempt, header.length)):
+                raise ValueError("a number is out of range")
+            if header.to_bytes() != content:
+                raise ValueError("it is not written as headers are")
+        except (ValueError, RecursionError) as error:
+            raise MessageRefusedError(
+                "bad header", f"The message {where} is refused: its header is none ({error})."
+            ) from error
+        return header
+
+
+_KINDS: Mapping[str, type] = {field.name: field.type for field in fields(Header)}  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A header with its sender's signature: what shows that a party has sent a body."""
+
+    header: Header
+    signature: bytes
+
+    def is_from(self, sender: PublicIdentity) -> bool:
+        """Whether the header is signed by ``sender`` and carries its name."""
+        signed = CONTEXT + self.header.to_bytes()
+        return self.header.sender == sender.name and sender.verifies(self.signature, signed)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the header, by which other messages refer to this one."""
+        return sha256(self.header.to_bytes()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The header and the signature as plain values."""
+        return {"header": asdict(self.header), "signature": self.signature.hex()}
+
+    @staticmethod
+    def from_json(value: Any, where: str) -> "Signed":
+        """The header and the signature from plain values that :meth:`to_json` gave.
+
+        Raises:
+            MessageRefusedError: the value is something else.
+        """
+        try:
+            header, signature = value["header"], bytes.fromhex(value["signature"])
+            content = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        except (TypeError, KeyError, ValueError, RecursionError) as error:
+            raise MessageRefusedError(
+                "bad header", f"{where} holds no signed header ({error!r:.100})."
+            ) from error
+        return Signed(Header.from_bytes(content, where), signature)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A signed header and the body that it is of."""
+
+    signed: Signed
+    body: bytes
+
+    @property
+    def header(self) -> Header:
+        """What the message is."""
+        return self.signed.header
+
+    def to_bytes(self) -> bytes:
+        """The whole message as bytes."""
+        return b"".join((_prefix(self.signed), self.body))
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What messages of a round have in common: see :class:`Header`."""
+
+    consortium: str
+    run: str
+    attempt: int
+    round: int = 0
+    state: str = ""
+    plan: str = ""
+
+
+def sign(sender: Identity, topic: Topic, kind: str, recipient: str, body: bytes) -> Message:
+    """A signed message.
+
+    Args:
+        sender: who signs.
+        topic: the round, and what it starts from.
+        kind: what the body is.
+        recipient: who it is for.
+        body: the content.
+    """
+    header = Header(
+        topic.consortium,
+        topic.run,
+        topic.round,
+        topic.attempt,
+        kind,
+        sender.name,
+        recipient,
+        topic.state,
+        topic.plan,
+        len(body),
+        sha256(body).hexdigest(),
+    )
+    return Message(Signed(header, sender.sign(CONTEXT + header.to_bytes())), body)
+
+
+def _prefix(signed: Signed) -> bytes:
+    header = signed.header.to_bytes()
+    return b"".join((MAGIC, len(header).to_bytes(LENGTH_BYTES, "big"), header, signed.signature))
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A message of which the header was read, and not the body yet."""
+
+    signed: Signed
+    where: str
+    _file: BinaryIO
+
+    @property
+    def header(self) -> Header:
+        """What the message says that it is; nobody has checked the signature."""
+        return self.signed.header
+
+    def read(self, sender: PublicIdentity, most: int) -> Message:
+        """The whole message, once its signature and its length are checked.
+
+        Args:
+            sender: who has to have signed it.
+            most: how many bytes the body may have.
+
+        Raises:
+            MessageRefusedError: the signature is not the sender's, the body is longer than it may
+                be, or not the one that was signed.
+        """
+        header = self.header
+        if not self.signed.is_from(sender):
+            raise MessageRefusedError(
+                "bad signature",
+                f"The message {self.where} is refused: it is not signed by {sender.name}.",
+            )
+        if header.length > most:
+            raise MessageRefusedError(
+                "too large",
+                f"The message {self.where} is refused: its body has {header.length} bytes, and "
+                f"{header.kind} has at most {most}.",
+            )
+        body = self._file.read(header.length + 1)
+        if len(body) != header.length or sha256(body).hexdigest() != header.sha256:
+            raise MessageRefusedError(
+                "other body",
+                f"The message {self.where} is refused: its body is not the one that was signed.",
+            )
+        return Message(self.signed, body)
+
+
+@contextmanager
+def open_message(path: Path) -> Iterator[Unread]:
+    """Read the header of a message's file, which stays open for the body.
+
+    Raises:
+        MessageRefusedError: the file is no message, or not as long as its header says.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(MAGIC) + LENGTH_BYTES)
+        length = int.from_bytes(start[len(MAGIC) :], "big")
+        if not start.startswith(MAGIC) or len(start) < len(MAGIC) + LENGTH_BYTES:
+            raise MessageRefusedError(
+                "no message", f"The file {path} is refused: it is no message."
+            )
+        if length > MOST_HEADER:
+            raise MessageRefusedError(
+                "header too large",
+                f"The message {path} is refused: it gives {length} bytes to its header, and a "
+                f"header has at most {MOST_HEADER}.",
+            )
+        content, signature = file.read(length), file.read(SIGNATURE_BYTES)
+        if len(content) != length or len(signature) != SIGNATURE_BYTES:
+            raise MessageRefusedError(
+                "cut short", f"The message {path} is refused: it ends before its body begins."
+            )
+        signed = Signed(Header.from_bytes(content, str(path)), signature)
+        there = path.stat().st_size
+        said = len(start) + length + SIGNATURE_BYTES + signed.header.length
+        if there != said:
+            raise MessageRefusedError(
+                "cut short" if there < said else "too long",
+                f"The message {path} is refused: it has {there} bytes, and {said} by its header.",
+            )
+        yield Unread(signed, str(path), file)
