@@ -9,10 +9,12 @@ makes the round count as done.
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
+from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
 from federated.rounds.participation import site_weights
 from federated.run.result import StageResult
@@ -21,17 +23,17 @@ from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
-from federated.stages.checkpoint import forget_round
-from flows.progress import describe, listener
-from flows.secagg import exchange_keys, forgotten_secrets, unmask_sum
+from federated.stages.secagg import Roster
+from flows.progress import describe, listener, tell
+from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for
-from tasks.aggregate import aggregate, decrypt
+from tasks.aggregate import aggregate, decrypt, plan_round
 from tasks.checkpoint import checkpoint
 from tasks.compress import compress
 from tasks.encrypt import encrypt
-from tasks.evaluate import evaluate, evaluate_at_site
+from tasks.evaluate import ask, evaluate, evaluate_at_site
 from tasks.local_train import local_train
-from tasks.share_style import share_style
+from tasks.share_style import keep_styles, share_style
 from tasks.track import track_round
 
 
@@ -55,23 +57,25 @@ def run_round(run: Run, round_number: int, began: float) -> float:
 
 
 def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
-    exchanged = Finished([], {})
+    topic = plan_round(run.coordinator, round_number)
+    keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
-        exchanged = exchange_keys(run, round_number, selected)
+        keys = exchange_keys(run, topic, selected)
+    exchanged = keys.finished
     styles = _share_styles(run, round_number)
-    weights = site_weights(run.partition, selected)
+    weights = site_weights(run.context.counts, selected)
     sending = {site: weights[site] for site in selected if site not in exchanged.dropped}
     sent = _train_and_send(run, round_number, sending)
     dropped = exchanged.dropped | sent.dropped
-    responded = [site for site in selected if site not in dropped]
-    opened, aggregated = _sum_up(run, round_number, responded)
-    predicted, evaluation, scored = _evaluate(run, round_number)
+    left = [site for site in selected if site not in dropped]
+    sum_ = _sum_up(run, topic, left, keys.roster)
+    predicted, evaluation, scored = _evaluate(run, round_number, sum_.responded)
     record = RoundRecord(
         round_number,
-        responded,
-        dropped,
-        [*styles, *exchanged.results, *sent.results, *opened, *predicted],
-        aggregated,
+        sum_.responded,
+        dropped | sum_.refused,
+        [*styles, *exchanged.results, *sent.results, *sum_.opened, *predicted],
+        sum_.when,
         scored,
         evaluation,
         began,
@@ -88,47 +92,66 @@ def _share_styles(run: Run, round_number: int) -> list[StageResult]:
     """
     if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
-    shared = [share_style.submit(run.pool, run.folder.root, site) for site in run.sites]
-    return [future.result() for future in shared]
+    shared = [share_style.submit(run.pool, call) for call in run.calls()]
+    results = [future.result() for future in shared]
+    keep_styles(run.coordinator, wait_for=results)
+    return results
 
 
-def _sum_up(
-    run: Run, round_number: int, responded: list[str]
-) -> tuple[list[StageResult], list[Interval]]:
+@dataclass(frozen=True)
+class _Summed:
+    """Whose payloads are in the opened sum, and why those of others are not; who did what for it.
+
+    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked.
+    """
+
+    responded: list[str]
+    refused: dict[str, str]
+    opened: list[StageResult]
+    when: list[Interval]
+
+
+def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
-    Returns:
-        What sites did for it, and when the coordinator worked.
+    A payload that is refused counts as a dropout of its sender.
 
     Raises:
         ConsiliumError: so few have responded that no site would help to open their sum.
     """
-    root, protection = run.folder.root, run.experiment.protection
-    selected = run.context.selected(round_number)
+    protection, number = run.experiment.protection, topic.round
+    selected = run.context.selected(number)
     # The sites ask this themselves; here it is said before anything is added.
-    protection.refuse_too_few(responded[0], round_number, selected, responded)
-    aggregated = aggregate(run.folder, run.context, round_number, responded)
+    protection.refuse_too_few(sent[0], number, selected, sent)
+    done = aggregate(run.coordinator, topic, sent, roster)
+    responded, refused, when = done.added.responded, done.added.refused, [done.when]
+    for site, reason in refused.items():
+        tell(f"{site} is left out of round {number}: {reason}")
+    opened: list[StageResult] = []
+    protection.refuse_too_few(responded[0], number, selected, responded)
     if protection.keyed:
-        opened = decrypt(
-            run.pool, root, responded[0], round_number, responded, wait_for=[aggregated]
-        )
-        return [opened], [aggregated]
-    if protection.masked:
-        answered, unmasked = unmask_sum(run, round_number, responded)
-        return answered, [aggregated, unmasked]
-    return [], [aggregated]
+        call = run.call(responded[0])
+        opened = [decrypt(run.pool, run.coordinator, call, topic, responded, wait_for=[done])]
+    elif roster is not None:
+        opened, unmasked = unmask_sum(run, topic, roster, responded)
+        when.append(unmasked)
+    return _Summed(responded, refused, opened, when)
 
 
-def _evaluate(run: Run, round_number: int) -> tuple[list[StageResult], Evaluation, Interval]:
+def _evaluate(
+    run: Run, round_number: int, responded: list[str]
+) -> tuple[list[StageResult], Evaluation, Interval]:
     """Run evaluate at every site and then for all together, in a round that is evaluated."""
-    experiment, root = run.experiment, run.folder.root
+    experiment = run.experiment
     if not is_evaluated(experiment.selection, round_number, experiment.rounds):
         now = time.time()
         return [], Evaluation({}, {}, {}, {}), Interval(now, now)
-    submitted = [evaluate_at_site.submit(run.pool, root, site, round_number) for site in run.sites]
+    topic = ask(run.coordinator, round_number, responded)
+    calls = run.calls()
+    submitted = [evaluate_at_site.submit(run.pool, call, round_number) for call in calls]
     predicted = [future.result() for future in submitted]
     info = run.prepared.dataset.info
-    found = evaluate(root, round_number, run.sites, info, wait_for=predicted)
+    found = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
     return predicted, *found
 
 
@@ -136,7 +159,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     """Track a round, write its record, and tell of it; return when its time was taken."""
     folder, number, rounds = run.folder, record.round_number, run.experiment.rounds
     length = read_layout(folder.state_path(number - 1)).size
-    sizes = record.sizes(download_size(folder, number), len(run.sites), length)
+    sizes = record.sizes(download_size(run.coordinator, number), len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     taken = {key: value for key, value in record.seconds().items() if value is not None}
     numbers |= {f"seconds/{key}": value for key, value in taken.items()}
@@ -146,7 +169,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(folder, run.context, number, record.to_json(run.partition, sizes, seconds))
+    checkpoint(run.coordinator, number, record.to_json(run.partition, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})
     get_run_logger().info(describe(number, rounds, metrics, seconds["total"]))
     shown = listener()
@@ -157,24 +180,15 @@ def _report(run: Run, record: RoundRecord) -> float:
 
 def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
     """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
-    root = run.folder.root
     chains: dict[str, list[PrefectFuture[StageResult]]] = {}
     for site in sorted(weights, key=lambda site: -weights[site]):
-        trained = local_train.submit(run.pool, root, site, round_number)
+        call = run.call(site)
+        trained = local_train.submit(run.pool, call, round_number)
         compressed = compress.submit(
-            run.pool,
-            root,
-            site,
-            round_number,
-            weights[site],
-            return_state=False,
-            wait_for=[trained],
+            run.pool, call, round_number, return_state=False, wait_for=[trained]
         )
         encrypted = encrypt.submit(
-            run.pool, root, site, round_number, return_state=False, wait_for=[compressed]
+            run.pool, call, round_number, return_state=False, wait_for=[compressed]
         )
         chains[site] = [trained, compressed, encrypted]
-    finished = wait_for(run, round_number, chains)
-    for site in finished.dropped:
-        forget_round(run.folder, round_number, site)
-    return finished
+    return wait_for(run, round_number, chains)

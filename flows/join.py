@@ -17,19 +17,22 @@ from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
 from federated.run.runs import reopen_run
 from federated.run.selection import metric_value_of
-from federated.run.update_files import read_memory
-from federated.stages.join import WEIGHTS, Joined, joining_experiment
+from federated.stages.coordinator import propose
+from federated.stages.join import Joined, joining_experiment
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
 from federated.update import Layout
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from flows.progress import tell
+from flows.simulation import enrol_parts
+from flows.site_stages import call_site
 from tasks.join import join
 from tasks.pool import open_pool
 from tasks.prepare import download, read
 from tasks.privacy import report_privacy
 from tasks.register import register, site_model_name
+from tasks.take_part import agree
 from tasks.track import NOT_TOLD, end_tracking, start_tracking, track_round
 from tasks.validate import validate
 
@@ -74,11 +77,15 @@ def fl_join(
     folder.write_inputs(resolved, located, ())
     if said := take_over(resolved, located, dataset, Path(runs), Path("params.yaml")):
         tell(said)
+    members = enrol_parts(folder, located, partition, [site])
+    proposed = propose(folder, members, [site])
     with open_pool(resolved) as pool:
-        joined = join(pool, folder.root, federation.root, site, rounds)
-        report_privacy(pool, folder.root, [site])
+        call = call_site(proposed, site)
+        coordinator, _ = agree(pool, proposed, [call])
+        joined, weights = join(pool, coordinator, call, federation, rounds)
+        report_privacy(pool, folder, [call])
     model = new_model(resolved, dataset.info)
-    Layout.of(model).load(model, read_memory(folder.memory_path(rounds, site))[WEIGHTS])
+    Layout.of(model).load(model, weights)
     header = model_header(resolved, dataset.info, located.source)
     save_model(folder.model_path, model, header)
     told = replace(located, md5=md5 or NOT_TOLD)

@@ -28,10 +28,9 @@ from federated.run.selection import kept_round, metric_value, metric_value_of, s
 from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
-from federated.stages.context import read_run
+from federated.stages.coordinator import Coordinator, end_run, propose
 from federated.stages.ledger_migration import take_over
 from federated.stages.privacy_report import summarise_privacy
-from federated.stages.site_model import personal_tensors
 from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
@@ -40,13 +39,16 @@ from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
-from flows.site_stages import Run
+from flows.simulation import enrol_simulated
+from flows.site_stages import Run, call_site
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
+from tasks.own_models import own_models
 from tasks.pool import finished, open_pool, warm_up, worker_count
-from tasks.privacy import close, plan_privacy, report_privacy
+from tasks.privacy import close, report_privacy
 from tasks.register import register, register_sites
 from tasks.sensitivity import sensitivity
+from tasks.take_part import agree
 from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
@@ -110,17 +112,18 @@ def fl_round(
     with open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, pool, Path(params))
+        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, Path(params))
         data_seconds = time.time() - data_started
-        context = read_run(folder)
+        coordinator = _begin(resolved, folder, inputs, pool)
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
         point_latest(folder)
         finished(warming)
         if resolved.protection.keyed:
-            tell(f"key of the sites: {key(pool, folder.root).fingerprint}")
+            maker = call_site(coordinator, coordinator.run.sites[0])
+            tell(f"key of the sites: {key(pool, coordinator, maker).fingerprint}")
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
-        run = Run(folder, context, inputs, pool, workers, mlflow_run_id, began, startup)
+        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup)
         try:
             clock = time.time()
             for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
@@ -131,7 +134,7 @@ def fl_round(
                 clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
             if resolved.protection.keyed:
-                forget_key(pool, folder.root)
+                forget_key(pool, run.call(run.sites[0]))
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -141,13 +144,13 @@ def fl_round(
     return str(folder.root)
 
 
-def _announce(experiment: Experiment, plan: Mapping[str, Mapping[str, Any]]) -> None:
+def _announce(coordinator: Coordinator, warnings: Mapping[str, list[str]]) -> None:
     """Tell how much noise sites add, and what a person should know of that."""
-    noises = [site["noise_multiplier"] for site in plan.values()]
+    noises = [release.noise_multiplier for release in coordinator.run.planned.values()]
     span = f"{min(noises):.3g}" if len(set(noises)) == 1 else f"{min(noises):.3g}-{max(noises):.3g}"
-    privacy = experiment.privacy
+    privacy = coordinator.run.experiment.privacy
     tell(f"privacy for each {privacy.unit}: {privacy.name} with noise multiplier {span}")
-    for warning in {warning: None for site in plan.values() for warning in site["warnings"]}:
+    for warning in {warning: None for told in warnings.values() for warning in told}:
         tell(f"warning: {warning}")
 
 
@@ -161,10 +164,9 @@ def _inputs(
     experiment: Experiment,
     folder: RunFolder,
     prepared: Path | None,
-    pool: Executor,
     params: Path,
 ) -> Prepared:
-    """Prepare the data or take what is prepared, and write what the rounds start from.
+    """Prepare the data or take what is prepared.
 
     Ledgers of older versions are taken over before anything is entered.
     """
@@ -185,7 +187,20 @@ def _inputs(
     runs = folder.root.parent.parent
     if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
         tell(said)
-    if not folder.done_rounds():
+    return inputs
+
+
+def _begin(
+    experiment: Experiment, folder: RunFolder, inputs: Prepared, pool: Executor
+) -> Coordinator:
+    """Have the sites take part in the run, and write what round 1 starts from.
+
+    The sites are simulated: their homes are made here, below the run's folder.
+    """
+    members = enrol_simulated(folder, inputs)
+    proposed = propose(folder, members, folder.sites())
+    begun = folder.done_rounds() > 0
+    if not begun:
         model = new_model(experiment, inputs.dataset.info)
         # Refuses layers that are not there before anything is trained.
         trained_parameters(model, experiment.training, experiment.rounds)
@@ -193,10 +208,13 @@ def _inputs(
             report = load_pretrained(model, Path(experiment.model.init))
             write_json(folder.transfer_path, asdict(report))
             tell(report.line())
+    calls = [call_site(proposed, site) for site in proposed.run.sites]
+    coordinator, warnings = agree(pool, proposed, calls)
+    if not begun:
         if experiment.privacy.unit:
-            _announce(experiment, plan_privacy(pool, folder.root, folder.sites()))
-        write_initial_state(folder, model)
-    return inputs
+            _announce(coordinator, warnings)
+        write_initial_state(coordinator, model)
+    return coordinator
 
 
 def _finish(run: Run, commit: str, register_model: bool) -> None:
@@ -209,10 +227,11 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     state.layout.load(model, state.weights)
     info = run.prepared.dataset.info
     header = model_header(experiment, info, run.prepared.data.source)
-    own = personal_tensors(folder, kept)
+    topic = end_run(run.coordinator)
+    own = own_models(run.pool, run.coordinator, run.calls(), topic, state)
     save_model(folder.model_path, model, header, own)
     if experiment.sites.overlays:
-        overlays(run.pool, folder.root, run.sites, kept)
+        overlays(run.pool, run.coordinator, run.calls(), topic)
         tell(f"test cases with their masks: {folder.root}/overlays")
     registration = None
     if register_model:
@@ -236,14 +255,14 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,
         model_version=registration.version if registration else None,
-        sensitive_layers=sensitivity(folder.root, kept)
+        sensitive_layers=sensitivity(run.coordinator, topic, kept)
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
     )
     summary = summarise(folder, experiment, run.prepared.data, facts)
     write_json(folder.summary_path, summary)
     if experiment.privacy.unit or experiment.strategy.introduction():
-        close(run.pool, folder.root, run.sites)
+        close(run.pool, run.calls())
     files = [folder.root / name for name in KEPT_IN_MLFLOW]
     tags = {"kept_round": str(kept)}
     if registration:
@@ -263,7 +282,7 @@ def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
 
 def _privacy(run: Run) -> dict[str, Any]:
     """The privacy part of the summary, from the ledger of whoever holds the data."""
-    reports = report_privacy(run.pool, run.folder.root, run.sites)
+    reports = report_privacy(run.pool, run.folder, run.calls())
     privacy = summarise_privacy(run.experiment, reports)
     if not run.experiment.privacy.unit:
         return privacy

@@ -7,10 +7,13 @@ site → unmask. However the round ends, forget follows: the sites erase what is
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
+from federated.exchange.message import Topic
 from federated.run.result import StageResult
 from federated.run.timing import Interval
+from federated.stages.secagg import Roster
 from flows.site_stages import Finished, Run, wait_for
 from tasks.secagg import (
     advertise,
@@ -27,34 +30,49 @@ from tasks.secagg import (
 @contextmanager
 def forgotten_secrets(run: Run, selected: Sequence[str]) -> Iterator[None]:
     """A round in which sites mask; their secrets are erased at its end, however it ends."""
-    root = run.folder.root
+    calls = [run.call(site) for site in selected]
     try:
         yield
     except BaseException:
         # What broke the round off is what a person has to read, and may have broken the pool too.
         with suppress(Exception):
-            forget(run.pool, root, list(selected))
+            forget(run.pool, calls)
         raise
-    forget(run.pool, root, list(selected))
+    forget(run.pool, calls)
 
 
-def exchange_keys(run: Run, round_number: int, selected: Sequence[str]) -> Finished:
-    """Run stages 1 and 2; whoever is not in ``dropped`` afterwards masks with its neighbours.
+@dataclass(frozen=True)
+class Exchanged:
+    """What stages 1 and 2 came to: who takes part, and what sites report or why they dropped out.
+
+    ``roster`` is ``None`` where sites do not mask.
+    """
+
+    roster: Roster | None
+    finished: Finished
+
+
+def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
+    """Run stages 1 and 2; whoever is not dropped afterwards masks with its neighbours.
 
     Raises:
         ConsiliumError: fewer sites are left than the threshold; the message names those missing.
     """
-    first = _at_every(run, round_number, advertise, selected)
+    first = _at_every(run, topic.round, advertise, selected)
     advertised = [site for site in selected if site not in first.dropped]
-    relay_keys(run.folder, run.context, round_number, advertised)
-    second = _at_every(run, round_number, share, advertised)
-    sharing = [site for site in advertised if site not in second.dropped]
-    relay_shares(run.folder, run.context, round_number, sharing)
-    return Finished(first.results + second.results, first.dropped | second.dropped)
+    roster = relay_keys(run.coordinator, topic, advertised)
+    second = _at_every(run, topic.round, share, list(roster.advertised))
+    sharing = [site for site in roster.advertised if site not in second.dropped]
+    roster = relay_shares(run.coordinator, topic, roster, sharing)
+    dropped = first.dropped | second.dropped
+    for site in selected:
+        if site not in roster.sharing:
+            dropped.setdefault(site, "what it sent of its keys did not count")
+    return Exchanged(roster, Finished(first.results + second.results, dropped))
 
 
 def unmask_sum(
-    run: Run, round_number: int, responded: Sequence[str]
+    run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
 ) -> tuple[list[StageResult], Interval]:
     """Run stage 4: unmask the sum of those who ``responded``, and write the round's state.
 
@@ -66,16 +84,14 @@ def unmask_sum(
     Raises:
         ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
-    relay_responded(run.folder, run.context, round_number, list(responded))
-    answers = _at_every(run, round_number, answer, responded)
+    relay_responded(run.coordinator, topic, roster, list(responded))
+    answers = _at_every(run, topic.round, answer, responded)
     answering = [site for site in responded if site not in answers.dropped]
-    return answers.results, unmask(
-        run.folder, run.context, round_number, list(responded), answering
-    )
+    return answers.results, unmask(run.coordinator, topic, roster, list(responded), answering)
 
 
 def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:
-    chains = {site: [stage.submit(run.pool, run.folder.root, site, round_number)] for site in sites}
+    chains = {site: [stage.submit(run.pool, run.call(site), round_number)] for site in sites}
     try:
         return wait_for(run, round_number, chains)
     except BaseException:

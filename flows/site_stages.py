@@ -12,6 +12,8 @@ from federated.errors import ConsiliumError
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
+from federated.stages.coordinator import Coordinator
+from federated.stages.site import SiteCall
 from flows.prepare import Prepared
 from flows.progress import listener, tell
 
@@ -22,14 +24,21 @@ Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
 class Run:
     """What the graph of a run is wired with; ``started`` is in seconds since the epoch."""
 
-    folder: RunFolder
-    context: RunContext
+    coordinator: Coordinator
     prepared: Prepared
     pool: Executor
     workers: int
     mlflow_run_id: str
     started: float
     startup: dict[str, float]
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.coordinator.folder
+
+    @property
+    def context(self) -> RunContext:
+        return self.coordinator.run
 
     @property
     def experiment(self) -> Experiment:
@@ -39,10 +48,26 @@ class Run:
     def sites(self) -> list[str]:
         return list(self.context.sites)
 
+    def call(self, site: str) -> SiteCall:
+        """What a worker is handed to do a site's part."""
+        return call_site(self.coordinator, site)
+
+    def calls(self) -> list[SiteCall]:
+        """What workers are handed to do the parts of all sites."""
+        return [self.call(site) for site in self.sites]
+
     @property
     def partition(self) -> Partition:
         """The cases of each site."""
         return self.prepared.partition
+
+
+def call_site(coordinator: Coordinator, site: str) -> SiteCall:
+    """What a worker is handed to do the part of a simulated site of a run."""
+    folder = coordinator.folder
+    return SiteCall(
+        folder.home_path(site), folder.exchange_path, folder.run_id, coordinator.start.attempt
+    )
 
 
 @dataclass(frozen=True)

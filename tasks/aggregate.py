@@ -1,49 +1,69 @@
-"""aggregate: the coordinator adds the payloads; whoever may know the sum makes the next state."""
+"""aggregate: the coordinator adds the payloads and makes the next state from their sum."""
 
 import time
 from concurrent.futures import Executor
-from pathlib import Path
+from dataclasses import dataclass
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.rounds.context import RunContext
-from federated.run.folder import RunFolder
+from federated.exchange.message import Topic
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site
+from federated.stages.aggregate import Added, add_payloads, apply_sum, decrypt_site, hand_sum
+from federated.stages.coordinator import Coordinator, begin_round
+from federated.stages.secagg import Roster, masked_round
+from federated.stages.site import SiteCall
 from tasks.pool import run_stage
 
 
-@task(name="aggregate", task_run_name="aggregate round {round_number}", cache_policy=NO_CACHE)
-def aggregate(folder: RunFolder, run: RunContext, round_number: int, sites: list[str]) -> Interval:
+@task(name="plan-round", task_run_name="plan round {round_number}", cache_policy=NO_CACHE)
+def plan_round(coordinator: Coordinator, round_number: int) -> Topic:
+    """Sign the plan of a round, and send it to all sites with what the round starts from."""
+    return begin_round(coordinator, round_number)
+
+
+@dataclass(frozen=True)
+class Aggregated:
+    """Whose payloads are in the sum, and when they were added."""
+
+    added: Added
+    when: Interval
+
+
+@task(name="aggregate", task_run_name="aggregate round {topic.round}", cache_policy=NO_CACHE)
+def aggregate(
+    coordinator: Coordinator, topic: Topic, sites: list[str], roster: Roster | None
+) -> Aggregated:
     """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too.
 
-    The result is the time in which it was done.
+    ``roster`` says who takes part in a round in which sites mask.
     """
     started = time.time()
-    protection = run.experiment.protection
-    add_payloads(folder, run, round_number, sites)
+    protection, run = coordinator.run.experiment.protection, coordinator.run
+    masks = masked_round(run, list(roster.advertised), topic.round) if roster else None
+    added = add_payloads(coordinator, topic, sites, masks)
     if not (protection.keyed or protection.masked):
-        apply_sum(folder, run, round_number, sites)
-    return Interval(started, time.time())
+        apply_sum(coordinator, topic, added.responded)
+    return Aggregated(added, Interval(started, time.time()))
 
 
-@task(name="decrypt", task_run_name="decrypt[{site}] round {round_number}", cache_policy=NO_CACHE)
+@task(
+    name="decrypt", task_run_name="decrypt[{call.site}] round {topic.round}", cache_policy=NO_CACHE
+)
 def decrypt(
-    pool: Executor,
-    run: Path,
-    site: str,
-    round_number: int,
-    sites: list[str],
+    pool: Executor, coordinator: Coordinator, call: SiteCall, topic: Topic, sites: list[str]
 ) -> StageResult:
-    """Open the sum of ``sites`` at a site, which has the key, and write the round's state.
+    """Have the sum of ``sites`` opened at a site, which has the key, and write the round's state.
 
     Args:
         pool: what runs the sites' stages.
-        run: the run's folder.
-        site: the site that opens the sum.
-        round_number: the round.
+        coordinator: the coordinator.
+        call: the site that opens the sum.
+        topic: what the messages of the round have in common.
         sites: the sites whose payloads are in the sum.
     """
-    return run_stage(pool, decrypt_site, run, site, round_number, sites)
+    hand_sum(coordinator, topic, call.site)
+    result = run_stage(pool, decrypt_site, call, topic.round, sites)
+    apply_sum(coordinator, topic, sites, call.site)
+    return result

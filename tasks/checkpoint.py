@@ -6,14 +6,11 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.rounds.context import RunContext
-from federated.run.folder import RunFolder
 from federated.stages.checkpoint import commit_round
+from federated.stages.coordinator import Coordinator
 
 
 @task(name="checkpoint", task_run_name="checkpoint round {round_number}", cache_policy=NO_CACHE)
-def checkpoint(
-    folder: RunFolder, run: RunContext, round_number: int, record: Mapping[str, Any]
-) -> None:
+def checkpoint(coordinator: Coordinator, round_number: int, record: Mapping[str, Any]) -> None:
     """Write the record, then drop what no later round reads."""
-    commit_round(folder, run, round_number, record)
+    commit_round(coordinator, round_number, record)

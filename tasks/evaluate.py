@@ -1,33 +1,49 @@
 """evaluate: the new global model on every site's validation and test cases."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.data.dataset import DatasetInfo
+from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
+from federated.stages.coordinator import Coordinator, ask_evaluation
 from federated.stages.evaluate import evaluate as evaluate_predictions
 from federated.stages.evaluate import evaluate_site
+from federated.stages.site import SiteCall
 from tasks.pool import run_stage
 
 
-@task(name="evaluate", task_run_name="evaluate[{site}] round {round_number}", cache_policy=NO_CACHE)
-def evaluate_at_site(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
-    """Predict one site's cases; the predictions lie in the round's folder afterwards."""
-    return run_stage(pool, evaluate_site, run, site, round_number)
+@task(
+    name="ask-evaluation",
+    task_run_name="ask evaluation round {round_number}",
+    cache_policy=NO_CACHE,
+)
+def ask(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -> Topic:
+    """Ask all sites to evaluate the state after a round, of whose sum ``responded`` are."""
+    return ask_evaluation(coordinator, round_number, responded)
 
 
-@task(name="evaluate-all", task_run_name="evaluate round {round_number}", cache_policy=NO_CACHE)
+@task(
+    name="evaluate",
+    task_run_name="evaluate[{call.site}] round {round_number}",
+    cache_policy=NO_CACHE,
+)
+def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+    """Predict one site's cases, and send the coordinator what is told of them."""
+    return run_stage(pool, evaluate_site, call, round_number)
+
+
+@task(name="evaluate-all", task_run_name="evaluate round {topic.round}", cache_policy=NO_CACHE)
 def evaluate(
-    run: Path, round_number: int, sites: list[str], info: DatasetInfo
+    coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
 ) -> tuple[Evaluation, Interval]:
     """The metrics over all sites together and at each of them, and when they were computed."""
     started = time.time()
-    evaluation = evaluate_predictions(RunFolder(run), round_number, sites, info)
+    evaluation = evaluate_predictions(coordinator, topic, sites, info)
     return evaluation, Interval(started, time.time())

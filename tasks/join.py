@@ -1,26 +1,32 @@
 """join: a new site takes what a finished federation has in common and trains its own part."""
 
 from concurrent.futures import Executor
-from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.stages.join import Joined, join_site
-from tasks.pool import finished
+from federated.run.folder import RunFolder
+from federated.stages.coordinator import Coordinator
+from federated.stages.join import Joined, join_site, offer, receive_joined
+from federated.stages.site import SiteCall
+from federated.update import Vector
+from tasks.pool import finished, submit_stage
 
 
-@task(name="join", task_run_name="join[{site}]", cache_policy=NO_CACHE)
-def join(pool: Executor, run: Path, federation: Path, site: str, rounds: int) -> Joined:
-    """Train and evaluate the joining site; its weights lie in its folder afterwards.
+@task(name="join", task_run_name="join[{call.site}]", cache_policy=NO_CACHE)
+def join(
+    pool: Executor, coordinator: Coordinator, call: SiteCall, federation: RunFolder, rounds: int
+) -> tuple[Joined, Vector]:
+    """Train and evaluate the joining site; return how it went, and the weights ``(size,)``.
 
     Args:
         pool: what runs the sites' stages.
-        run: the site's folder.
-        federation: the folder of the finished run.
-        site: the site's name.
+        coordinator: of the joining site's run.
+        call: the joining site.
+        federation: the finished run.
         rounds: how many rounds of local epochs it trains.
     """
+    offer(coordinator, federation, call.site)
     joined: Joined
-    (joined,) = finished([pool.submit(join_site, run, federation, site, rounds)])
-    return joined
+    (joined,) = finished([submit_stage(pool, join_site, call, rounds)])
+    return joined, receive_joined(coordinator, call.site, rounds)

@@ -1,18 +1,24 @@
 """overlays: pictures of the sites' test cases with their masks."""
 
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.pool import finished
+from federated.exchange.message import Topic
+from federated.stages.coordinator import Coordinator
+from federated.stages.site import SiteCall
+from tasks.pool import finished, submit_stage
 
 
 @task(name="overlays", task_run_name="overlays", cache_policy=NO_CACHE)
-def overlays(pool: Executor, run: Path, sites: list[str], round_number: int) -> None:
-    """Draw every site's worst, median and best test case into ``overlays/`` of the run."""
+def overlays(
+    pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall], topic: Topic
+) -> None:
+    """Have every site's worst, median and best test case drawn into ``overlays/`` of the run."""
     # Importing Matplotlib takes a while; only runs with overlays should wait for it.
-    from federated.stages.overlays import draw_site
+    from federated.stages.overlays import draw_site, receive_pictures
 
-    finished([pool.submit(draw_site, run, site, round_number) for site in sites])
+    finished([submit_stage(pool, draw_site, call, topic.round) for call in calls])
+    receive_pictures(coordinator, topic, [call.site for call in calls])

@@ -16,6 +16,7 @@ from federated.errors import ConsiliumError
 from federated.run.memory import keep_freed_memory
 from federated.run.result import StageResult
 from federated.settings.sections import Dask, Processes
+from federated.stages.site import SiteCall
 from federated.stages.worker import run_and_report
 from federated.training.loop import choose_device
 from tasks.dask_cluster import dask_client
@@ -79,13 +80,18 @@ def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
     return [pool.submit(_import_stages) for _ in range(workers)]
 
 
-def run_stage(pool: Executor, stage: Any, *arguments: Any) -> StageResult:
+def submit_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> "Future[Any]":
+    """Begin a stage of a site in the pool; its errors are told as they are."""
+    return pool.submit(stage, call, *arguments)
+
+
+def run_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> StageResult:
     """Run one stage of a site in the pool and wait for it.
 
     Raises:
         ConsiliumError: what the stage raises, or that its worker process died.
     """
-    (result,) = finished([pool.submit(run_and_report, stage, *arguments)])
+    (result,) = finished([pool.submit(run_and_report, stage, call, *arguments)])
     return cast(StageResult, result)
 
 

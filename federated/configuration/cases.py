@@ -1,18 +1,22 @@
 """The cases of an experiment's sites, as their scanners show them."""
 
 from federated.configuration.experiment import Experiment
+from federated.data.folders.segmented_cases import Kept
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.data.site_cases import Shown, SiteCases
 
 
 def experiment_cases(
-    experiment: Experiment, dataset: AnyDataset, partition: Partition
+    experiment: Experiment, dataset: AnyDataset, partition: Partition, kept: Kept | None = None
 ) -> SiteCases:
-    """The cases of ``partition``, with a scanner at each site where the experiment has them."""
+    """The cases of ``partition``, with a scanner at each site where the experiment has them.
+
+    ``kept`` is where prepared cases are kept, if other cases are kept there too.
+    """
     shift = experiment.sites.scanner_shift
     shown = Shown(experiment.seed, releases_records(experiment)) if shift else None
-    return SiteCases(dataset, partition, shown)
+    return SiteCases(dataset, partition, shown, kept)
 
 
 def releases_records(experiment: Experiment) -> bool:

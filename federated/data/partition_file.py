@@ -25,7 +25,7 @@ def write_partition(path: Path, partition: Partition, header: Mapping[str, Any])
     )
 
 
-def read_cases(splits: Mapping[str, Any]) -> dict[Split, tuple[int, ...]]:
+def parse_cases(splits: Mapping[str, Any]) -> dict[Split, tuple[int, ...]]:
     """The indices of the cases of one site, as they stand in a file.
 
     Raises:
@@ -61,7 +61,7 @@ def read_partition(path: Path) -> Partition:
     value = read_partition_file(path)
     with _readable(path):
         sites = {
-            refuse_site_name(site, f" (in {path})"): read_cases(splits)
+            refuse_site_name(site, f" (in {path})"): parse_cases(splits)
             for site, splits in value["sites"].items()
         }
         return Partition(sites, value["draws"], value["moved"])
@@ -93,13 +93,3 @@ def read_case_counts(path: Path, cases: Mapping[str, Any]) -> CaseCounts:
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("cases are not counts")
         return CaseCounts(sites)
-
-
-def read_site_cases(path: Path) -> dict[Split, tuple[int, ...]]:
-    """The indices of the cases of one site, from its own file.
-
-    Raises:
-        ConsiliumError: the file is missing or not such a file.
-    """
-    with _readable(path):
-        return read_cases(read_json(path))

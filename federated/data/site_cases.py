@@ -33,6 +33,11 @@ class Shown:
     by_record: bool = False
 
 
+def new_kept() -> Kept:
+    """An empty place for prepared cases, of bounded size."""
+    return LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
+
+
 class SiteCases:
     """Cases by site and split, each made once, because a scanner profile takes time.
 
@@ -40,14 +45,19 @@ class SiteCases:
         dataset: the data set.
         partition: the cases of each site.
         shown: the scanners of the sites; ``None`` without any.
+        kept: where prepared cases are kept, if other cases are kept there too.
     """
 
     def __init__(
-        self, dataset: AnyDataset, partition: Partition, shown: Shown | None = None
+        self,
+        dataset: AnyDataset,
+        partition: Partition,
+        shown: Shown | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.partition = partition
         self._dataset, self._shown = dataset, shown
-        self._kept: Kept = LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
+        self._kept = new_kept() if kept is None else kept
         # Kept as long as what is prepared of the files, so that both are of the same content.
         self._digest = lru_cache(maxsize=None)(case_digest)
         self._made = lru_cache(maxsize=None)(self._make)

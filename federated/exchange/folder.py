@@ -8,7 +8,7 @@ a message is from, and whether it is the one that is expected, is for its receiv
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,8 @@ class Exchange(ABC):
     """Where parties put messages, and find those that are for them."""
 
     @abstractmethod
-    def post(self, message: Message) -> int:
-        """Put a message where its recipient finds it; return its size in bytes.
+    def post(self, message: Message) -> None:
+        """Put a message where its recipient finds it.
 
         A message that is there already stays as it is. The recipient sees the whole of it or
         nothing.
@@ -62,8 +62,8 @@ class Exchange(ABC):
         """
 
     @abstractmethod
-    def forget(self, run: str, round_number: int) -> None:
-        """Remove all messages of a round of a run."""
+    def forget(self, run: str, round_number: int, keep: Collection[str] = ()) -> None:
+        """Remove the messages of a round of a run, but for those of the kinds in ``keep``."""
 
 
 class FolderExchange(Exchange):
@@ -72,15 +72,13 @@ class FolderExchange(Exchange):
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def post(self, message: Message) -> int:
+    def post(self, message: Message) -> None:
         """Write the message's file; see :meth:`Exchange.post`."""
         place = self._folder(Place.of(message))
         path = place / f"{message.signed.digest[:32]}{SUFFIX}"
-        content = message.to_bytes()
         if not path.exists():
             with atomic_path(path, PRIVATE) as temporary:
-                temporary.write_bytes(content)
-        return len(content)
+                temporary.write_bytes(message.to_bytes())
 
     def find(self, place: Place) -> Sequence[Path]:
         """See :meth:`Exchange.find`."""
@@ -91,9 +89,14 @@ class FolderExchange(Exchange):
             return []
         return [folder / name for name in names if name.endswith(SUFFIX)][:MOST_AT_ONE_PLACE]
 
-    def forget(self, run: str, round_number: int) -> None:
+    def forget(self, run: str, round_number: int, keep: Collection[str] = ()) -> None:
         """See :meth:`Exchange.forget`."""
-        shutil.rmtree(self._round(run, round_number), ignore_errors=True)
+        place = self._round(run, round_number)
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
+        for kind in place.glob("attempt-*/*/*"):
+            if kind.name not in keep:
+                shutil.rmtree(kind, ignore_errors=True)
 
     def _round(self, run: str, round_number: int) -> Path:
         return self.root / refuse_name(run, "a run's id") / f"round-{round_number:03d}"

@@ -50,6 +50,11 @@ class PublicIdentity:
         digits = sha256(self.key).hexdigest()[:32]
         return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
 
+    @property
+    def consortium(self) -> str:
+        """The id of the consortium whose coordinator this is, 32 hexadecimal digits."""
+        return sha256(self.key).hexdigest()[:32]
+
     def verifies(self, signature: bytes, content: bytes) -> bool:
         """Whether this party has signed ``content``."""
         try:

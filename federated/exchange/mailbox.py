@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from federated.errors import ConsiliumError
+from federated.errors import RefusalError
 from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, Exchange, Place
@@ -25,12 +25,11 @@ from federated.exchange.message import (
     sign,
 )
 
-
 # In the audit log, of what lies in one place, however much somebody writes there.
 MOST_LINES = 16
 
 
-class MissingMessageError(ConsiliumError):
+class MissingMessageError(RefusalError):
     """Nothing that counts has arrived from a party."""
 
 
@@ -50,15 +49,15 @@ class Mailbox:
     exchange: Exchange
     audit: AuditLog
 
-    def send(self, topic: Topic, kind: str, body: bytes, recipient: str = EVERYONE) -> int:
-        """Sign a message and post it; return how many bytes travel."""
+    def send(self, topic: Topic, kind: str, body: bytes, recipient: str = EVERYONE) -> Message:
+        """Sign a message, post it, and return it."""
         message = sign(self.me, topic, kind, recipient, body)
-        size = self.exchange.post(message)
+        self.exchange.post(message)
         self.audit.add(
-            "sent", run=topic.run, round=topic.round, kind=kind, to=recipient, bytes=size,
+            "sent", run=topic.run, round=topic.round, kind=kind, to=recipient, bytes=message.size,
             sha256=message.header.sha256,
         )  # fmt: skip
-        return size
+        return message
 
     def receive(self, topic: Topic, kind: str, sender: str, most: int) -> Message:
         """The message of a kind from a party, for this party or for all.

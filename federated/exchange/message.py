@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from federated.errors import ConsiliumError
+from federated.errors import RefusalError
 from federated.exchange.identity import SIGNATURE_BYTES, Identity, PublicIdentity
 
 MAGIC = b"CONSIL\x00\x01"
@@ -31,7 +31,7 @@ LARGEST = 2**53
 DIGEST_DIGITS = 64
 
 
-class MessageRefusedError(ConsiliumError):
+class MessageRefusedError(RefusalError):
     """A message that its receiver does not take.
 
     ``reason`` is the kind of the refusal for the audit log, in a word or two.
@@ -154,6 +154,11 @@ class Message:
     def header(self) -> Header:
         """What the message is."""
         return self.signed.header
+
+    @property
+    def size(self) -> int:
+        """How many bytes travel."""
+        return len(_prefix(self.signed)) + len(self.body)
 
     def to_bytes(self) -> bytes:
         """The whole message as bytes."""

@@ -11,10 +11,12 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
+from federated.data.dataset import SPLITS, Split
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.exchange.identity import PublicIdentity
 from federated.privacy.accounting import Release
+from federated.rounds.participation import POOLED
 from federated.settings.names import refuse_site_name
 
 # In bytes, of a plan of a thousand sites.
@@ -28,10 +30,11 @@ class RunPlan:
     Attributes:
         experiment: the resolved configuration.
         code: the digest of the program that the coordinator runs.
-        participants: the sites that take part, with their public keys, by name.
+        participants: the sites that take part, with their public keys, by name; and who trains on
+            the cases of all, where the strategy pools them.
         counts: how many cases each site says that it has.
         releases: what each site has said that it releases in a round, before the schedule of the
-            noise is applied; empty without privacy.
+            noise is applied; empty without privacy, and in a proposal.
         quorum: how many sites have to respond in a round.
         deadline: how many seconds after its beginning a round ends without those who have not
             responded; ``None`` where nobody is left behind.
@@ -48,7 +51,7 @@ class RunPlan:
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites that take part, in order."""
-        return tuple(self.participants)
+        return tuple(site for site in self.participants if site != POOLED)
 
     def to_bytes(self) -> bytes:
         """The plan as the body of a message."""
@@ -75,22 +78,21 @@ class RunPlan:
             experiment = dict(value["experiment"])
             name = str(experiment.pop("name"))
             participants = {
-                refuse_site_name(site): PublicIdentity(site, bytes.fromhex(key))
+                site if site == POOLED else refuse_site_name(site): PublicIdentity(
+                    site, bytes.fromhex(key)
+                )
                 for site, key in value["participants"].items()
             }
-            counts = {
-                site: {str(split): _count(n) for split, n in counts.items()}
-                for site, counts in value["counts"].items()
-            }
-            if not participants.keys() <= counts.keys():
-                raise ValueError("a participant has no number of cases")
+            counts = {site: _counts(own) for site, own in value["counts"].items()}
+            if participants.keys() - {POOLED} != counts.keys():
+                raise ValueError("its numbers of cases are not those of its participants")
             releases = {site: _release(own) for site, own in value["releases"].items()}
             deadline = value["deadline"]
             plan = RunPlan(
                 resolve(name, experiment, "the plan of the run"),
                 str(value["code"]),
                 participants,
-                CaseCounts(counts),  # type: ignore[arg-type]
+                CaseCounts(counts),
                 releases,
                 _count(value["quorum"]),
                 None if deadline is None else float(deadline),
@@ -107,19 +109,23 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What a round is, as its coordinator signs it.
+    """What a round is, or an evaluation after it, as its coordinator signs it.
 
     Attributes:
         run_plan: the digest of the plan of the run.
         round: the round's number, from 1.
-        selected: the sites that train in it, in order.
+        selected: the sites that train in it, or are evaluated after it, in order.
         state: the SHA-256 of the state that it starts from.
+        responded: the sites whose updates are in the sum of the last round that is done.
+        kept: the round whose model the run keeps so far; 0 for none yet.
     """
 
     run_plan: str
     round: int
     selected: tuple[str, ...]
     state: str
+    responded: tuple[str, ...]
+    kept: int
 
     def to_bytes(self) -> bytes:
         """The plan as the body of a message."""
@@ -134,16 +140,68 @@ class RoundPlan:
         """
         value = _object(content, {field.name for field in fields(RoundPlan)}, "round")
         try:
-            selected = value["selected"]
-            if not isinstance(selected, list) or not all(type(s) is str for s in selected):
-                raise ValueError("it selects no sites")
             if type(value["run_plan"]) is not str or type(value["state"]) is not str:
                 raise ValueError("a digest is none")
             return RoundPlan(
-                value["run_plan"], _count(value["round"]), tuple(selected), value["state"]
+                value["run_plan"],
+                _count(value["round"]),
+                _names(value["selected"]),
+                value["state"],
+                _names(value["responded"]),
+                _count(value["kept"]),
             )
         except (TypeError, ValueError) as error:
             raise _no_plan("round", error) from error
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(type(name) is str for name in value):
+        raise ValueError("a list of sites is none")
+    return tuple(value)
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What a site answers to the proposal of a run.
+
+    Attributes:
+        counts: how many cases it has in each split.
+        release: what it releases in a round, before the schedule of the noise is applied; ``None``
+            without privacy.
+        warnings: what a person should know of that.
+    """
+
+    counts: Mapping[Split, int]
+    release: Release | None
+    warnings: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The answer as the body of a message."""
+        return json.dumps(asdict(self)).encode()
+
+    @staticmethod
+    def from_bytes(content: bytes) -> "Joining":
+        """The answer from the bytes that :meth:`to_bytes` gave.
+
+        Raises:
+            ConsiliumError: they are something else.
+        """
+        value = _object(content, {field.name for field in fields(Joining)}, "site")
+        try:
+            told = value["release"]
+            return Joining(
+                _counts(value["counts"]),
+                None if told is None else _release(told),
+                _names(value["warnings"]),
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise _no_plan("site", error) from error
+
+
+def _counts(value: Mapping[str, Any]) -> dict[Split, int]:
+    if value.keys() != set(SPLITS):
+        raise ValueError("numbers of cases are not those of the splits")
+    return {split: _count(value[split]) for split in SPLITS}
 
 
 def _object(content: bytes, names: set[str], what: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ policy that it is by, or the key that the policy does not have.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -42,6 +42,7 @@ class SitePolicy(Settings):
         evaluation: the most that is told of the site's validation and test cases.
         pictures: whether pictures of test cases may leave the site.
         styles: whether a description of how its images look may leave the site.
+        own_model: whether a model of the site's own may be handed to the coordinator at the end.
         approval: whether a person has to approve each run.
         code: whether the coordinator has to run the same program.
     """
@@ -58,6 +59,7 @@ class SitePolicy(Settings):
     evaluation: Share | Literal["nothing"] = "nothing"
     pictures: Literal["allowed", "refused"] = "refused"
     styles: Literal["allowed", "refused"] = "refused"
+    own_model: Literal["allowed", "refused"] = "refused"
     approval: Literal["required", "not-required"] = "required"
     code: Literal["same", "any"] = "same"
 
@@ -77,6 +79,7 @@ max_megabytes: 1000000000000
 evaluation: predictions
 pictures: allowed
 styles: allowed
+own_model: allowed
 approval: not-required
 code: any
 """
@@ -239,17 +242,3 @@ def run_epsilon(experiment: Experiment, release: Release | None) -> float | None
     numbers = range(1, experiment.rounds + 1)
     releases = (privacy.of_round(release, number, experiment.rounds) for number in numbers)
     return epsilon(releases, privacy.delta, "rdp")
-
-
-def own_release(experiment: Experiment, cases: int, steps: int) -> Release | None:
-    """What a site releases in a round, worked out by the site itself; ``None`` without privacy.
-
-    Args:
-        experiment: the run's.
-        cases: the site's training cases.
-        steps: its local steps in a round.
-    """
-    privacy: Any = experiment.privacy
-    if not isinstance(privacy, Private):
-        return None
-    return privacy.plan(cases, steps, experiment.training.batch_size, experiment.rounds)

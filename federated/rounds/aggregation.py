@@ -1,15 +1,14 @@
 """The state that a round starts from: the first state, and the next one from a round's sum."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from torch import nn
 
-from federated.protection import Protection
 from federated.rounds.context import RoundContext, RunContext
 from federated.strategies.base import Participation, Server
 from federated.training.loop import has_batch_norm
 from federated.training.optimization import expected_change, local_work
-from federated.update import Arrays, Layout, Payload, RoundState
+from federated.update import Arrays, Doubles, Layout, RoundState, Scalars
 
 # From the start, a range of quantisation holds this many standard deviations of privacy noise.
 NOISE_ROOM = 4.0
@@ -43,8 +42,20 @@ def first_state(run: RunContext, model: nn.Module) -> tuple[RoundState, Arrays]:
     return state, server.memory
 
 
+@dataclass(frozen=True)
+class OpenedSum:
+    """What sites have sent in all, in the clear: ``numbers`` ``(length,)``, and what goes with it.
+
+    ``weight`` is Σ n_k / Σn of those in the sum, and ``scalars`` are summed beside the update.
+    """
+
+    numbers: Doubles
+    weight: float
+    scalars: Scalars
+
+
 def next_state(
-    context: RoundContext, memory: Arrays, total: Payload, key: Any, who: Participation
+    context: RoundContext, memory: Arrays, total: OpenedSum, who: Participation
 ) -> tuple[RoundState, Arrays]:
     """The state after a round, and the arrays that the server keeps to itself.
 
@@ -52,17 +63,11 @@ def next_state(
         context: the round.
         memory: what the server kept to itself from the round before.
         total: the sum of what the sites sent.
-        key: what opens the sum, where its protection has a key.
         who: the sites whose payloads are in the sum, with their weights and their work.
-
-    Raises:
-        ConsiliumError: the protection cannot open the sum.
     """
     experiment, state = context.experiment, context.state
-    protection: Protection = experiment.protection
-    numbers = protection.reveal(total, key)
     mean, learned = experiment.compression.expand(
-        numbers, total.weight, context.compression_context
+        total.numbers, total.weight, context.compression_context
     )
     layout = state.layout
     before = Server(state.weights[layout.shared], state.broadcast, memory)

@@ -3,14 +3,15 @@
 A round counts as done once its ``round.json`` is there; everything else in its folder can be made
 again. So a run that was killed is resumed by starting the first round without that file.
 
-On one machine the folder also holds what a site writes for itself, such as its update before it is
-protected; so it is open to its owner alone, whatever lies in it.
+The coordinator reads and writes what this module has paths for, and nothing else. In a simulation
+the homes of the sites lie below the folder too, and so does the exchange by which they and the
+coordinator send each other messages; so the folder is open to its owner alone.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import read_experiment
@@ -20,17 +21,10 @@ from federated.data.partition_file import (
     read_case_counts,
     read_partition,
     read_partition_file,
-    read_site_cases,
 )
 from federated.errors import ConsiliumError
-from federated.files import make_folders, read_json, write_json
+from federated.files import read_json, write_json
 from federated.settings.names import refuse_name
-
-# What a site keeps between rounds: the memory of its strategy, and that of its compression.
-MemoryKind = Literal["memory", "residual"]
-MessageKind = Literal["advertised", "shares", "inbox", "answer"]
-MESSAGE_KINDS: tuple[MessageKind, ...] = get_args(MessageKind)
-MEMORY_KINDS: tuple[MemoryKind, ...] = get_args(MemoryKind)
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,19 @@ class RunFolder:
         """The file that says how many cases each site has."""
         return self.root / "partition.json"
 
-    def cases_path(self, site: str) -> Path:
-        """The file that says which cases a site has, for the site alone."""
-        return self.root / "sites" / _checked(site) / "cases.json"
+    @property
+    def coordinator_path(self) -> Path:
+        """The folder of what is the coordinator's own: its key, its members, its audit log."""
+        return self.root / "coordinator"
+
+    @property
+    def exchange_path(self) -> Path:
+        """The folder by which the parties of the run send each other messages."""
+        return self.root / "exchange"
+
+    def home_path(self, site: str) -> Path:
+        """The home of a simulated site."""
+        return self.root / "sites" / _checked(site)
 
     @property
     def own_reports(self) -> Path:
@@ -92,10 +96,6 @@ class RunFolder:
         """The file of the state after a round."""
         return self.round_path(round_number) / "state.safetensors"
 
-    def site_path(self, round_number: int, site: str, kind: str) -> Path:
-        """The file of a site's ``update``, ``compressed``, ``payload`` or ``predictions``."""
-        return self.round_path(round_number) / f"{_checked(site)}.{kind}.safetensors"
-
     def style_path(self, site: str) -> Path:
         """The file of the style of a site's images, as all sites know it."""
         return self.root / "styles" / f"{_checked(site)}.safetensors"
@@ -113,14 +113,6 @@ class RunFolder:
         """The file of what a site's ledger says of this run."""
         return self.root / "ledger" / f"{_checked(site)}.json"
 
-    def message_path(self, round_number: int, site: str, kind: MessageKind) -> Path:
-        """The file of a small message from a site, or of its ``inbox``, in a round."""
-        return self.round_path(round_number) / f"{_checked(site)}.{kind}.json"
-
-    def roster_path(self, round_number: int) -> Path:
-        """The file of what the coordinator tells all sites of a round in which they mask."""
-        return self.round_path(round_number) / "roster.json"
-
     @property
     def context_path(self) -> Path:
         """The file of what the coordinator knows of the sites' key, where they have one."""
@@ -129,27 +121,6 @@ class RunFolder:
     def server_path(self, round_number: int) -> Path:
         """The file of what the server keeps to itself after a round."""
         return self.round_path(round_number) / "server.safetensors"
-
-    def memory_path(self, round_number: int, site: str, kind: MemoryKind = "memory") -> Path:
-        """The file of what a site keeps after a round, for its strategy or its compression."""
-        name = f"round-{round_number:03d}.{kind}.safetensors"
-        return self.root / "sites" / _checked(site) / name
-
-    def own_error_path(self, site: str) -> Path:
-        """The file of the last error at a site of a private run, for the site alone."""
-        return self.root / "sites" / _checked(site) / "error.txt"
-
-    def memory_paths(self, site: str, kind: MemoryKind = "memory") -> list[Path]:
-        """The files of all that a site has kept, oldest first."""
-        folder = self.memory_path(0, site).parent
-        return sorted(folder.glob(f"round-*.{kind}.safetensors"), key=memory_round)
-
-    def latest_memory(
-        self, site: str, round_number: int, kind: MemoryKind = "memory"
-    ) -> Path | None:
-        """The newest file that a site has kept of rounds up to this one; ``None`` without any."""
-        paths = [p for p in self.memory_paths(site, kind) if memory_round(p) <= round_number]
-        return paths[-1] if paths else None
 
     def record_path(self, round_number: int) -> Path:
         """The record that marks a round as done."""
@@ -209,14 +180,11 @@ class RunFolder:
         return value
 
     def write_partition(self, partition: Partition, header: Mapping[str, Any]) -> None:
-        """Keep how many cases each site has where all can read it, and which ones at each site.
+        """Keep how many cases each site has.
 
-        The cases of a site, and how many it has of a class, are the site's own: neither privacy nor
-        encryption accounts for them.
+        Which cases these are, and how many there are of a class, is the site's own: neither privacy
+        nor encryption accounts for it.
         """
-        make_folders(self.root / "sites", private=True)
-        for site, splits in partition.sites.items():
-            write_json(self.cases_path(site), dict(splits), 0o600)
         counts = partition.counts().sites
         rest = {"draws": partition.draws, "moved": partition.moved}
         write_json(self.partition_path, {**header, **rest, "cases": counts})
@@ -231,20 +199,6 @@ class RunFolder:
         if "cases" not in value:  # of an older version
             return read_partition(self.partition_path).counts()
         return read_case_counts(self.partition_path, value["cases"])
-
-    def partition(self) -> Partition:
-        """The cases of each site, from the files that the sites keep for themselves.
-
-        This is possible on one machine; a hospital has its own file alone.
-
-        Raises:
-            ConsiliumError: a file is missing or not such a file.
-        """
-        value = read_partition_file(self.partition_path)
-        if "cases" not in value:  # of an older version
-            return read_partition(self.partition_path)
-        sites = {site: read_site_cases(self.cases_path(site)) for site in self.case_counts().sites}
-        return Partition(sites, value["draws"], value["moved"])
 
     def sites(self) -> list[str]:
         """The sites that take part: all those of the partition that validation did not exclude."""
@@ -265,8 +219,3 @@ class RunFolder:
 
 def _checked(site: str) -> str:
     return refuse_name(site, "a site's name")
-
-
-def memory_round(path: Path) -> int:
-    """The round of a site's memory file, by its name."""
-    return int(path.name.split(".")[0].removeprefix("round-"))

@@ -19,7 +19,7 @@ from safetensors.numpy import save, save_file
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path
 from federated.update import Arrays, CompressedUpdate, Layout, ModelUpdate, Payload, RoundState
-from federated.weights.bounded_file import Size, open_tensors, read_fields
+from federated.weights.bounded_file import Content, Size, open_tensors, read_fields
 
 # Of a file of a few arrays: the layout of a state is the longest part.
 MOST_HEADER = 8 * 2**20
@@ -29,6 +29,9 @@ BYTES_A_NUMBER = 128
 SMALLEST_BODY = 2**20
 # The weights of all sites are 1, but for rounding.
 LARGEST_WEIGHT = 1 + 1e-6
+
+# Where a value is read from: a file of one's own, or what came in a message.
+Source = Path | Content
 
 # Fields that are arrays in the file; all others are in its header.
 ARRAYS = ("vector", "numbers", "positions", "body")
@@ -59,7 +62,7 @@ def pack_update(update: ModelUpdate) -> bytes:
     return _packed("update", {"vector": update.vector}, _header(update))
 
 
-def read_update(path: Path) -> ModelUpdate:
+def read_update(path: Source) -> ModelUpdate:
     """Read an update of :func:`pack_update`.
 
     Raises:
@@ -75,7 +78,7 @@ def pack_compressed(update: CompressedUpdate) -> bytes:
     return _packed("compressed", {"numbers": update.numbers} | _positions(update), _header(update))
 
 
-def read_compressed(path: Path) -> CompressedUpdate:
+def read_compressed(path: Source) -> CompressedUpdate:
     """Read a compressed update of :func:`pack_compressed`.
 
     Raises:
@@ -89,14 +92,23 @@ def read_compressed(path: Path) -> CompressedUpdate:
     return CompressedUpdate(numbers=arrays["numbers"], positions=positions, **header)
 
 
-def write_payload(path: Path, payload: Payload) -> int:
-    """Write a payload atomically and return the bytes that travel: the whole file's size."""
-    _write(path, "payload", {"body": payload.body} | _positions(payload), _header(payload))
-    return path.stat().st_size
+def pack_payload(payload: Payload) -> bytes:
+    """The bytes of a payload's file, which is what travels."""
+    return _packed("payload", {"body": payload.body} | _positions(payload), _header(payload))
 
 
-def read_payload(path: Path, length: int | None = None) -> Payload:
-    """Read a payload written by :func:`write_payload`; of ``length`` numbers, where that is known.
+def write_payload(path: Path, payload: Payload) -> None:
+    """Write a payload atomically."""
+    write_packed(path, pack_payload(payload))
+
+
+def most_payload(length: int) -> Size:
+    """How many bytes a payload of ``length`` numbers may have, in any protection."""
+    return Size(BYTES_A_NUMBER * length + SMALLEST_BODY, f"a payload of {length} numbers")
+
+
+def read_payload(path: Source, length: int | None = None) -> Payload:
+    """Read a payload of :func:`pack_payload`; of ``length`` numbers, where that is known.
 
     Raises:
         ConsiliumError: the file is damaged, far larger than so many numbers are in any protection,
@@ -104,7 +116,7 @@ def read_payload(path: Path, length: int | None = None) -> Payload:
     """
     size = None
     if length is not None:
-        size = Size(BYTES_A_NUMBER * length + SMALLEST_BODY, f"a payload of {length} numbers")
+        size = most_payload(length)
     arrays, header = _read(path, "payload", _fields(Payload), size)
     _expect(path, arrays, {"body": ["uint8"], "positions": ["uint32"]}, optional=["positions"])
     if not 0 < header["weight"] <= LARGEST_WEIGHT:
@@ -123,7 +135,7 @@ def _positions(value: CompressedUpdate | Payload) -> dict[str, npt.NDArray[np.ui
     return {"positions": value.positions.astype("<u4")}
 
 
-def _read_positions(path: Path, arrays: Arrays, length: int) -> npt.NDArray[np.intp] | None:
+def _read_positions(path: Source, arrays: Arrays, length: int) -> npt.NDArray[np.intp] | None:
     """The positions of a file, if it has any.
 
     Raises:
@@ -147,6 +159,11 @@ def write_outcome(state_path: Path, state: RoundState, memory_path: Path, memory
     _write(state_path, "state", arrays, header)
 
 
+def pack_state(state: RoundState) -> bytes:
+    """The bytes of a state's file, which is what all sites get."""
+    return _packed("state", *_parts(state))
+
+
 def write_state(path: Path, state: RoundState) -> None:
     """Write a round's state atomically."""
     _write(path, "state", *_parts(state))
@@ -168,7 +185,7 @@ def _parts(state: RoundState) -> tuple[Arrays, dict[str, Any]]:
     return arrays, header
 
 
-def read_state(path: Path, round_number: int | None = None) -> RoundState:
+def read_state(path: Source, round_number: int | None = None) -> RoundState:
     """Read a round's state written by :func:`write_state`.
 
     Raises:
@@ -197,7 +214,7 @@ def read_state(path: Path, round_number: int | None = None) -> RoundState:
     return RoundState(number, arrays["weights"], layout, **parts, clip=clip)
 
 
-def read_layout(path: Path, round_number: int | None = None) -> Layout:
+def read_layout(path: Source, round_number: int | None = None) -> Layout:
     """The layout of a round's state, without reading the weights.
 
     Raises:
@@ -207,7 +224,7 @@ def read_layout(path: Path, round_number: int | None = None) -> Layout:
         return _layout(path, header, round_number)
 
 
-def _layout(path: Path, header: Mapping[str, Any], round_number: int | None) -> Layout:
+def _layout(path: Source, header: Mapping[str, Any], round_number: int | None) -> Layout:
     """The layout that a state's header holds.
 
     Raises:
@@ -242,7 +259,7 @@ def write_memory(path: Path, arrays: Arrays) -> None:
     _write(path, "memory", arrays, {})
 
 
-def read_memory(path: Path) -> Arrays:
+def read_memory(path: Source) -> Arrays:
     """Read what :func:`write_memory` wrote.
 
     Raises:
@@ -251,7 +268,7 @@ def read_memory(path: Path) -> Arrays:
     return _read(path, "memory", {})[0]
 
 
-def read_arrays(path: Path, what: str) -> Arrays:
+def read_arrays(path: Source, what: str) -> Arrays:
     """The arrays of a safetensors file without a header of ours.
 
     Raises:
@@ -295,7 +312,7 @@ def write_packed(path: Path, content: bytes) -> None:
 
 
 def _read(
-    path: Path, kind: str, fields: Mapping[str, type], size: Size | None = None
+    path: Source, kind: str, fields: Mapping[str, type], size: Size | None = None
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """The arrays of a file of a kind, and its header; see :func:`_opened`."""
     with _opened(path, kind, fields, size) as (file, header):
@@ -304,7 +321,7 @@ def _read(
 
 @contextmanager
 def _opened(
-    path: Path, kind: str, fields: Mapping[str, type], size: Size | None = None
+    path: Source, kind: str, fields: Mapping[str, type], size: Size | None = None
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A file of a kind, and its header, which has exactly these ``fields``.
 
@@ -326,7 +343,7 @@ def _opened(
 
 
 def _expect(
-    path: Path, arrays: Arrays, kinds: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
+    path: Source, arrays: Arrays, kinds: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
 ) -> None:
     """Refuse other arrays than those of ``kinds``, flat ones of one of these types.
 

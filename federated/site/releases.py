@@ -29,7 +29,7 @@ import numpy as np
 
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path, locked
-from federated.secrets.home import consilium_home, private_folder, refuse_open, refuse_shared
+from federated.secrets.home import private_folder, refuse_open
 from federated.update import Arrays, RoundState
 
 # The kinds of release: a site's style, before round 1; its update with the noise on it; its
@@ -200,25 +200,3 @@ class ReleaseStore:
         handle = os.open(self.place / RECORD, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
         with os.fdopen(handle, "w") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def site_releases(run: Path, site: str) -> ReleaseStore:
-    """Where a site stores what it releases in a run: in its home, apart from the run's folder.
-
-    Raises:
-        ConsiliumError: the home is in the folder of the runs, or the names lead out of the home.
-    """
-    root = consilium_home() / "releases"
-    place = (root / run.name / site).resolve()
-    if place.parent.parent != root:
-        raise ConsiliumError(
-            f"{site!r} cannot be a site's name: it leads out of the folder {root / run.name}. Use "
-            "letters, digits, - and _, as in clinic-north."
-        )
-    refuse_shared(run.resolve().parent.parent, place)
-    return ReleaseStore(place)
-
-
-def close_releases(run: Path, site: str) -> None:
-    """Remove, at a site, what was stored of a run that is over; see :class:`ReleaseStore`."""
-    site_releases(run, site).close()

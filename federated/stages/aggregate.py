@@ -1,28 +1,24 @@
-"""aggregate: add the sites' payloads; and whoever may know the sum applies it.
-
-With a protection that has a key these are the sites alone, each for itself; here one of them does
-it for all, since the state that comes of it is the same everywhere.
-"""
+"""aggregate: add the sites' payloads, have the sum opened where it is encrypted, and apply it."""
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
+from federated.exchange import kinds
+from federated.exchange.message import Topic
 from federated.protection import Protection
-from federated.protection.keys import (
-    PublicContext,
-    SecretContext,
-    count_opening,
-)
+from federated.protection.keys import PublicContext, count_opening
+from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
-from federated.rounds.aggregation import next_state
-from federated.rounds.context import RoundContext, RunContext, sum_length
-from federated.run.folder import RunFolder
+from federated.rounds.aggregation import OpenedSum, next_state
+from federated.rounds.context import RoundContext, sum_length
+from federated.rounds.participation import site_weights
 from federated.run.key import public_context
 from federated.run.result import StageResult, stage_result
-from federated.run.secagg_messages import read_roster
 from federated.run.update_files import (
+    most_payload,
+    pack_payload,
     read_layout,
     read_memory,
     read_payload,
@@ -30,119 +26,189 @@ from federated.run.update_files import (
     write_outcome,
     write_payload,
 )
-from federated.stages.context import read_run
+from federated.stages.coordinator import Coordinator
 from federated.stages.keys import site_key
-from federated.stages.secagg import masked_round
+from federated.stages.site import SiteCall, open_round, open_site
 from federated.update import Payload
+from federated.weights.bounded_file import Content
+
+
+@dataclass(frozen=True)
+class Added:
+    """Whose payloads are in a round's sum, in order, and why those of others are not."""
+
+    responded: list[str]
+    refused: dict[str, str]
 
 
 def add_payloads(
-    folder: RunFolder, run: RunContext, round_number: int, selected: Sequence[str]
-) -> None:
-    """Add the payloads of the ``selected`` sites one after the other, and write the sum.
+    coordinator: Coordinator, topic: Topic, sites: Sequence[str], masks: Round | None = None
+) -> Added:
+    """Add the payloads of ``sites`` one after the other, and write the sum.
 
     One payload and one sum are in memory at a time, however many sites there are; the fixed order
-    of sites makes the floating-point sum the same in every run.
+    of sites makes the floating-point sum the same in every run. A payload that has not arrived, or
+    is not what a site has to send, is left out, and does not touch the sum. The weights are the
+    coordinator's own, n_k / Σn over the sites selected.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        sites: those whose payloads are expected, in order.
+        masks: what all know of a round in which sites mask.
 
     Raises:
-        ConsiliumError: no site was selected, or a payload is damaged or does not belong to the sum.
+        ConsiliumError: nothing that counts has arrived.
     """
+    run, folder, number = coordinator.run, coordinator.folder, topic.round
     protection: Protection = run.experiment.protection
-    running = None
-    layout = read_layout(folder.state_path(round_number - 1), round_number - 1)
-    length = sum_length(run.experiment, layout)
-    for site in selected:
-        payload = read_payload(folder.site_path(round_number, site, "payload"), length)
-        _refuse_other_scalars(payload, site, run.experiment.privacy.scalar_names)
-        if running is None:
-            public = _public(folder, run, round_number)
-            running = protection.open_sum(length, round_number, public)
-        protection.add(running, payload)
-    if running is None:
-        raise ConsiliumError(f"No site was selected in round {round_number}.")
-    write_payload(folder.sum_path(round_number), protection.close(running))
+    length = sum_length(run.experiment, read_layout(folder.state_path(number - 1), number - 1))
+    public: PublicContext | Round | None = masks
+    if masks is None:
+        public = public_context(folder, run.experiment)
+    running = protection.open_sum(length, number, public)
+    weights = site_weights(run.counts, run.selected(number))
+    added = Added([], {})
+    for site in sites:
+        try:
+            payload = _received(coordinator, topic, site, length, weights[site])
+            protection.add(running, payload)
+            added.responded.append(site)
+        except ConsiliumError as error:
+            added.refused[site] = str(error)
+            coordinator.mailbox.audit.add(
+                "left out", run=run.run_id, round=number, sender=site, said=str(error)
+            )
+    if not added.responded:
+        raise ConsiliumError(
+            f"Nothing that counts has arrived in round {number}; of {sites[-1]} it was said: "
+            f"{added.refused[sites[-1]]}"
+            if sites
+            else f"No site was selected in round {number}."
+        )
+    write_payload(folder.sum_path(number), protection.close(running))
+    return added
 
 
-def _refuse_other_scalars(payload: Payload, site: str, expected: frozenset[str]) -> None:
-    """Refuse a payload without a scalar that is summed, or with one that nobody asked for.
+def _received(
+    coordinator: Coordinator, topic: Topic, site: str, length: int, weight: float
+) -> Payload:
+    """The payload of a site, with the coordinator's own weight.
 
     Raises:
-        ConsiliumError: the scalars are others; the message says which.
+        ConsiliumError: it has not arrived, or is something else than the site has to send.
     """
-    if payload.scalars.keys() != expected:
-        told = ", ".join(sorted(payload.scalars)) or "none"
-        raise ConsiliumError(
-            f"The payload of {site} in round {payload.round_number} is refused: beside its update "
-            f"it has the scalars {told:.200}, and {', '.join(sorted(expected)) or 'none'} are "
-            "expected. Have it sent again; resuming the run does so."
-        )
+    most = most_payload(length).most
+    message = coordinator.mailbox.receive(topic, kinds.PAYLOAD, site, most)
+    where = f"of {site} in round {topic.round}"
+    payload = read_payload(Content(message.body, where), length)
+    expected = coordinator.run.experiment.privacy.scalar_names
+    told = {
+        "site": (payload.site, site),
+        "round": (payload.round_number, topic.round),
+        "weight": (payload.weight, weight),
+        "scalars": (sorted(payload.scalars), sorted(expected)),
+    }
+    wrong = [
+        f"its {name} is {said!r:.200}, expected {wanted!r:.200}"
+        for name, (said, wanted) in told.items()
+        if said != wanted
+    ]
+    if wrong:
+        raise ConsiliumError(f"The payload {where} is refused: {'; '.join(wrong)}.")
+    return payload
 
 
-def download_size(folder: RunFolder, round_number: int) -> int:
+def download_size(coordinator: Coordinator, round_number: int) -> int:
     """The bytes of a round that every site downloads.
 
     They are those of the sum, and in round 1 of the initial state too.
     """
+    folder = coordinator.folder
     size = folder.sum_path(round_number).stat().st_size
     return size + (folder.state_path(0).stat().st_size if round_number == 1 else 0)
 
 
-def _public(folder: RunFolder, run: RunContext, round_number: int) -> PublicContext | Round | None:
-    """What the coordinator adds with: the public half of a key, or the round of SecAgg+."""
-    if run.experiment.protection.masked:
-        return masked_round(run, read_roster(folder, round_number)[0], round_number)
-    return public_context(folder, run.experiment)
+def hand_sum(coordinator: Coordinator, topic: Topic, opener: str) -> None:
+    """Send the sum of a round to the site that is to open it."""
+    content = coordinator.folder.sum_path(topic.round).read_bytes()
+    coordinator.mailbox.send(topic, kinds.SUM, content, opener)
 
 
-def decrypt_site(run: Path, site: str, round_number: int, responded: list[str]) -> StageResult:
-    """Open the round's sum, which is that of ``responded``, with the sites' key, and apply it.
+def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
+    """Open the round's sum, which is that of ``responded``, with the sites' key, and send it back.
 
-    What is written, for the coordinator to read in this simulation, is flooded already where the
-    protection is CKKS.
+    What is sent is flooded already where the protection is CKKS.
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
             noise for its privacy, or the key has opened as many sums as it may.
     """
     started = time.time()
-    folder = RunFolder(run)
-    context = read_run(folder)
-    experiment, selected = context.experiment, context.selected(round_number)
-    protection: Protection = experiment.protection
-    counted = protection.refuse_too_few(site, round_number, selected, responded)
-    context.refuse_too_little_noise(len(counted))
-    # A key opens so many sums: none is counted where the last state cannot be read.
-    read_layout(folder.state_path(round_number - 1), round_number - 1)
-    key = site_key(folder, experiment)
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    run, topic = site.run, opened.topic
+    protection: Protection = run.experiment.protection
+    counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
+    run.refuse_too_little_noise(len(counted))
+    length = opened.context.sum_length
+    message = site.from_coordinator(topic, kinds.SUM, 2 * most_payload(length).most)
+    total = read_payload(Content(message.body, "of the round's sum"))
+    weights = site_weights(run.counts, opened.selected)
+    if abs(total.weight - sum(weights[name] for name in counted)) > 1e-9:
+        raise RefusalError(
+            f"{site.name} does not help to open the sum of round {round_number}: its weight is "
+            f"{total.weight:.6g}, and that of the sites said to be in it is another."
+        )
+    key = site_key(site)
     if key is not None:
-        count_opening(experiment.name, folder.run_id, key.public)
-    apply_sum(folder, context, round_number, sorted(counted), key)
-    return stage_result(site, "decrypt", started)
+        count_opening(run.experiment.name, run.run_id, key.public)
+    numbers = protection.reveal(total, key)
+    body = pack_payload(opened_payload(total, numbers))
+    sent = site.to_coordinator(topic, kinds.OPENED, body)
+    return stage_result(site.name, "decrypt", started, sent=sent)
+
+
+def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> OpenedSum:
+    """The round's sum in the clear: the coordinator's own, or as a site has opened it.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        opener: the site that has the key and has opened the sum; ``None`` where there is no key.
+
+    Raises:
+        ConsiliumError: the sum has not arrived, is damaged, or is another.
+    """
+    protection: Protection = coordinator.run.experiment.protection
+    total = read_payload(coordinator.folder.sum_path(topic.round))
+    if opener is None:
+        return OpenedSum(protection.reveal(total, None), total.weight, total.scalars)
+    most = most_payload(total.length).most
+    message = coordinator.mailbox.receive(topic, kinds.OPENED, opener, most)
+    found = read_payload(Content(message.body, f"of {opener}, which opened the sum"), total.length)
+    return OpenedSum(opened_numbers(total, found), total.weight, total.scalars)
 
 
 def apply_sum(
-    folder: RunFolder,
-    run: RunContext,
-    round_number: int,
-    responded: Sequence[str],
-    key: SecretContext | None = None,
+    coordinator: Coordinator, topic: Topic, responded: Sequence[str], opener: str | None = None
 ) -> None:
-    """Make the round's state from the last one and the round's sum, and write it.
+    """Make the round's state from the last one and the round's opened sum, and write it.
 
     Args:
-        folder: the run's.
-        run: what is known of it.
-        round_number: of the round whose sum it is.
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
         responded: the sites whose payloads are in the sum.
-        key: what opens the sum, where it is not in the clear.
+        opener: the site that has opened the sum; ``None`` where there is no key.
 
     Raises:
         ConsiliumError: a file is missing or damaged, or the state is that of another round.
     """
+    folder, run, round_number = coordinator.folder, coordinator.run, topic.round
     state = read_state(folder.state_path(round_number - 1), round_number - 1)
     memory = read_memory(folder.server_path(round_number - 1))
-    total = read_payload(folder.sum_path(round_number))
+    total = received_sum(coordinator, topic, opener)
     who = run.participation(responded)
-    state, memory = next_state(RoundContext(run, state), memory, total, key, who)
+    state, memory = next_state(RoundContext(run, state), memory, total, who)
     path, memory_path = folder.state_path(round_number), folder.server_path(round_number)
     write_outcome(path, state, memory_path, memory)

@@ -3,17 +3,17 @@
 from torch import nn
 
 from federated.rounds.aggregation import first_state
-from federated.run.folder import RunFolder
 from federated.run.update_files import write_outcome
-from federated.stages.context import read_run
+from federated.stages.coordinator import Coordinator
 
 
-def write_initial_state(folder: RunFolder, model: nn.Module) -> None:
+def write_initial_state(coordinator: Coordinator, model: nn.Module) -> None:
     """Write what round 1 starts from: the model's weights, and what the compression needs.
 
     Raises:
         ConsiliumError: there can be no first round with these settings.
     """
     # What makes a first round impossible is refused before anything is written.
-    state, memory = first_state(read_run(folder), model)
+    folder = coordinator.folder
+    state, memory = first_state(coordinator.run, model)
     write_outcome(folder.state_path(0), state, folder.server_path(0), memory)

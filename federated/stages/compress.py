@@ -3,10 +3,9 @@
 import time
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from federated.run.folder import RunFolder
+from federated.rounds.participation import site_weights
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import (
     pack_compressed,
@@ -15,11 +14,11 @@ from federated.run.update_files import (
     read_update,
     write_packed,
 )
-from federated.site.releases import Parts, arrays_digest, site_releases, state_digest
-from federated.stages.context import read_round
+from federated.site.releases import Parts, ReleaseStore, arrays_digest, state_digest
 from federated.stages.entering import training_records
 from federated.stages.privacy_report import spent_so_far
 from federated.stages.private_release import begin_release, release_sources
+from federated.stages.site import SiteCall, open_round, open_site
 from federated.update import Arrays, CompressedUpdate
 
 # What a site writes of a round's compression.
@@ -27,22 +26,24 @@ COMPRESSED: Final = "compressed"
 RESIDUAL: Final = "residual"
 
 
-def compress_site(run: Path, site: str, round_number: int, weight: float) -> StageResult:
+def compress_site(call: SiteCall, round_number: int) -> StageResult:
     """Weight the site's update by n_k / Σn, compress it, and keep what is not sent.
 
-    Where the quantised values get the noise of a privacy they are a release, which is made once: if
-    it is asked again, the site sends what it stored.
+    The weight is over the sites selected, by the numbers of cases in the plan of the run. Where the
+    quantised values get the noise of a privacy they are a release, which is made once: if it is
+    asked again, the site sends what it stored.
 
     Raises:
         ConsiliumError: the update is not finite or cannot be read, or the release would pass a
             budget.
     """
     started = time.time()
-    folder = RunFolder(run)
-    context = read_round(folder, round_number)
-    state = context.state
-    update = read_update(folder.site_path(round_number, site, "update"))
-    path = folder.latest_memory(site, round_number - 1, RESIDUAL)
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    context = opened.context
+    state, weight = context.state, site_weights(site.run.counts, opened.selected)[site.name]
+    update = read_update(site.store.work_path(round_number, "update"))
+    path = site.store.latest_memory(round_number - 1, RESIDUAL)
     memory = read_memory(path) if path else {}
     compression, grid = context.experiment.compression, context.grid
     compress = partial(compression.compress, update, weight, context.compression_context, memory)
@@ -56,25 +57,25 @@ def compress_site(run: Path, site: str, round_number: int, weight: float) -> Sta
             "state": state_digest(state),
             "memory": arrays_digest(memory),
         }
-        records = training_records(run, site)
+        records = training_records(site)
         given = {"weight": weight, "grid": asdict(grid)}
-        sources = release_sources(context, site, records, "quantised", None, inputs, given)
+        sources = release_sources(site, context, records, "quantised", None, inputs, given)
 
         def make() -> Parts:
-            private = begin_release(folder, context, site, records, None)
+            private = begin_release(site, context, records, None)
             assert private is not None
             return _packed(*compress(partial(grid.quantise, random=private.random)))
 
-        parts = site_releases(run, site).once(sources, make)
+        parts = ReleaseStore(site.store.releases).once(sources, make)
     if RESIDUAL in parts:
-        write_packed(folder.memory_path(round_number, site, RESIDUAL), parts[RESIDUAL])
-    write_packed(folder.site_path(round_number, site, COMPRESSED), parts[COMPRESSED])
+        write_packed(site.store.memory_path(round_number, RESIDUAL), parts[RESIDUAL])
+    write_packed(site.store.work_path(round_number, COMPRESSED), parts[COMPRESSED])
     return stage_result(
-        site,
+        site.name,
         "compress",
         started,
         cases=update.cases,
-        epsilon=spent_so_far(folder, site) if grid else None,
+        epsilon=spent_so_far(site) if grid else None,
     )
 
 

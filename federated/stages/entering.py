@@ -5,22 +5,19 @@ what is told of validation and test cases, and pictures.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from federated.data.dataset import SPLITS, Split
 from federated.privacy.accounting import Release
 from federated.privacy.ledger import Head
 from federated.privacy.spending import EVALUATION, NO_MECHANISM, NO_RELEASE, Spending
-from federated.run.folder import RunFolder
-from federated.secrets.home import refuse_shared
 from federated.settings.base import Unit
 from federated.site.holder import evaluation_of, holder_ledger
-from federated.stages.worker import site_cases, worker_context
+from federated.stages.site import Site
+from federated.stages.worker import site_cases
 
 
 def enter(
-    run: Path,
-    site: str,
+    site: Site,
     round_number: int,
     records: Sequence[str],
     *,
@@ -35,7 +32,6 @@ def enter(
     release without a bound.
 
     Args:
-        run: the run's folder.
         site: who releases.
         round_number: in which round; 0 before the first.
         records: the digests of the records that are released of.
@@ -48,9 +44,8 @@ def enter(
         ConsiliumError: it would pass a budget, or the ledger is not whole. Then nothing may be
             released.
     """
-    folder, experiment = RunFolder(run), worker_context(run).experiment
+    experiment = site.run.experiment
     ledger = holder_ledger(experiment)
-    refuse_shared(folder.root.parent.parent, ledger.path)
     spending = Spending(
         mechanism,
         unit,
@@ -59,21 +54,20 @@ def enter(
         release.steps,
         clip,
         round_number,
-        folder.run_id,
+        site.run.run_id,
         experiment.name,
-        site,
+        site.name,
     )
     return ledger.spend(spending, records) if records else None
 
 
-def training_records(run: Path, site: str) -> tuple[str, ...]:
+def training_records(site: Site) -> tuple[str, ...]:
     """The digests of the records that a site trains on in a run."""
-    return site_cases(run, site, "train").records
+    return site_cases(site, "train").records
 
 
 def enter_evaluation(
-    run: Path,
-    site: str,
+    site: Site,
     round_number: int,
     splits: Sequence[Split] = SPLITS[1:],
     mechanism: str = EVALUATION,
@@ -81,7 +75,6 @@ def enter_evaluation(
     """Enter that predictions, scores or pictures of a site's cases leave it as they are.
 
     Args:
-        run: the run's folder.
         site: whose cases they are.
         round_number: after which round.
         splits: which cases.
@@ -90,17 +83,17 @@ def enter_evaluation(
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.
     """
-    records = [record for split in splits for record in site_cases(run, site, split).records]
-    enter(run, site, round_number, records, mechanism=mechanism)
+    records = [record for split in splits for record in site_cases(site, split).records]
+    enter(site, round_number, records, mechanism=mechanism)
 
 
-def refuse_evaluation(run: Path, site: str) -> None:
+def refuse_evaluation(site: Site) -> None:
     """Refuse, before a run's first round, what :func:`enter_evaluation` would refuse after it.
 
     Raises:
         ConsiliumError: a budget does not allow that the site's cases are evaluated.
     """
-    experiment = worker_context(run).experiment
-    records = [record for split in SPLITS[1:] for record in site_cases(run, site, split).records]
-    run_id = RunFolder(run).run_id
-    holder_ledger(experiment).refuse(evaluation_of(experiment, site, run_id), records)
+    experiment = site.run.experiment
+    records = [record for split in SPLITS[1:] for record in site_cases(site, split).records]
+    spending = evaluation_of(experiment, site.name, site.run.run_id)
+    holder_ledger(experiment).refuse(spending, records)

@@ -1,76 +1,81 @@
-"""evaluate: predict a site's validation and test cases; score what all sites have written."""
+"""evaluate: predict a site's validation and test cases; score what all sites have sent."""
 
 import time
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
-from federated.files import PRIVATE, atomic_path
+from federated.exchange import kinds
+from federated.exchange.message import Topic
 from federated.learning import Arrays as Predictions
 from federated.learning import task_of
 from federated.learning.evaluation import Evaluation
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.update_files import read_arrays
+from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
-from federated.stages.site_model import site_weights_after
+from federated.stages.site import Site, SiteCall, open_evaluation, open_site
+from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
 
 
-def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
+def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
     """
     started = time.time()
-    folder, context = RunFolder(run), worker_context(run)
-    enter_evaluation(run, site, round_number)
-    state, weights = site_weights_after(folder, round_number, site)
-    state.layout.load(context.model, weights)
+    site = open_site(call)
+    context = worker_context(site)
+    state, topic = open_evaluation(site, round_number)
+    enter_evaluation(site, round_number)
+    state.layout.load(context.model, own_weights(site, state))
     arrays = {
-        f"{split}.{name}": values
-        for split, found in predict_splits(run, site).items()
+        f"{split}.{name}": np.ascontiguousarray(values)
+        for split, found in predict_splits(site).items()
         for name, values in found.items()
     }
-    path = folder.site_path(round_number, site, "predictions")
-    with atomic_path(path, PRIVATE) as temporary:
-        save_file(arrays, temporary)
-    return stage_result(site, "evaluate", started)
+    site.to_coordinator(topic, kinds.EVALUATION, save(arrays))
+    return stage_result(site.name, "evaluate", started)
 
 
-def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
+def predict_splits(site: Site) -> dict[Split, Predictions]:
     """What the worker's model, as it is, predicts of the site's validation and test cases.
 
     Raises:
         ConsiliumError: a prediction is not a finite number.
     """
-    context = worker_context(run)
+    context = worker_context(site)
     device = next(context.model.parameters()).device
     predictions: dict[Split, Predictions] = {}
     for split in SPLITS[1:]:
-        cases = site_cases(run, site, split)
+        cases = site_cases(site, split)
         found = context.task.predict(context.model, cases, device, context.info)
         if not all(np.isfinite(values).all() for values in found.values()):
             raise ConsiliumError(
-                f"The model predicts no numbers at {site}: training diverged. Lower training.lr, "
-                "or strategy.server_lr where the strategy has one."
+                f"The model predicts no numbers at {site.name}: training diverged. Lower "
+                "training.lr, or strategy.server_lr where the strategy has one."
             )
         predictions[split] = found
     return predictions
 
 
-def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` wrote, for each split.
+def read_predictions(content: bytes, site: str) -> dict[Split, Predictions]:
+    """What :func:`evaluate_site` sent, for each split.
 
     Raises:
-        ConsiliumError: the file is missing or damaged.
+        ConsiliumError: it is something else.
     """
-    arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
+    try:
+        arrays = load(content)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise ConsiliumError(
+            f"The predictions of {site} cannot be read ({error!r:.100}). Resume the run to have "
+            "them sent again."
+        ) from error
     return {
         split: {
             name.removeprefix(f"{split}."): values
@@ -82,12 +87,23 @@ def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Sp
 
 
 def evaluate(
-    folder: RunFolder, round_number: int, sites: Iterable[str], info: DatasetInfo
+    coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
 ) -> Evaluation:
-    """Metrics from what the sites wrote: their predictions, or in segmentation their cases' scores.
+    """Metrics from what the sites sent: their predictions, or in segmentation their cases' scores.
 
     In classification the overall metrics need every site's predicted probabilities and labels; a
     federation that does not share those has only the metrics of each site.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages answer to.
+        sites: those that were asked.
+        info: of the data set.
+
+    Raises:
+        ConsiliumError: what a site sent has not arrived, or is something else.
     """
-    predictions = {site: read_predictions(folder, round_number, site) for site in sites}
+    most, receive = kinds.MOST_EVALUATION, coordinator.mailbox.receive
+    sent = {site: receive(topic, kinds.EVALUATION, site, most).body for site in sites}
+    predictions = {site: read_predictions(content, site) for site, content in sent.items()}
     return task_of(info).score(predictions, info)

@@ -4,30 +4,36 @@ The site gets the global model, finds which values are its own to move, as the f
 decides, and trains only those on its own cases. Nothing goes back: no other site's model changes.
 """
 
+import json
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
+
+from safetensors.numpy import load, save
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
+from federated.exchange import kinds
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
-from federated.run.update_files import read_state, write_memory
+from federated.run.update_files import read_memory, read_state, write_memory
 from federated.settings.names import refuse_site_name
+from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter, enter_evaluation, training_records
 from federated.stages.evaluate import predict_splits
 from federated.stages.local_train import local_task
-from federated.stages.share_style import other_styles
+from federated.stages.share_style import STYLE
+from federated.stages.site import MOST_STATE, Site, SiteCall, open_site
 from federated.stages.worker import site_cases, worker_context
 from federated.strategies.base import SiteStart
 from federated.training.loop import Turn, train
 from federated.training.masked_rule import MaskedRule
 from federated.training.rule import LocalRule
 from federated.update import Vector
+from federated.weights.bounded_file import Content
 
 # What a site that has joined keeps: its model's values.
 WEIGHTS = "weights"
@@ -80,35 +86,57 @@ def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experime
     return resolve(value.pop("name"), value, f"run {federation.run_id}")
 
 
-def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
+def offer(coordinator: Coordinator, federation: RunFolder, site: str) -> None:
+    """Send a joining site what a finished federation has in common.
+
+    These are its configuration, the state whose model it keeps, and the styles of its sites.
+
+    Raises:
+        ConsiliumError: a file of the federation's run is missing or damaged.
+    """
+    common = federation.experiment()
+    kept = kept_round(federation.records(), common.selection)
+    styles = {
+        other: read_memory(federation.style_path(other))[STYLE]
+        for other in federation.case_counts().sites
+        if federation.style_path(other).is_file()
+    }
+    topic, send = coordinator.start, coordinator.mailbox.send
+    send(topic, kinds.OFFER, json.dumps(common.to_json()).encode(), site)
+    send(topic, kinds.STATE, federation.state_path(kept).read_bytes(), site)
+    send(topic, kinds.STYLES, save(styles) if styles else b"", site)
+
+
+def join_site(call: SiteCall, rounds: int) -> Joined:
     """Train a joining site's own values for ``rounds`` rounds of local epochs, and evaluate.
 
     The weights are left in the site's memory of the last round.
 
     Args:
-        run: the site's folder.
-        federation: the folder of the finished run.
-        site: the site's name.
+        call: which site joins.
         rounds: how many rounds.
 
     Raises:
         ConsiliumError: a budget of whoever holds the site's data does not allow it.
     """
     started = time.time()
-    folder, others = RunFolder(run), RunFolder(federation)
-    context = worker_context(run)
+    site = open_site(call)
+    context = worker_context(site)
     # What is trained without noise and evaluated here goes into the federation's folder, the
     # tracking server and the registry.
-    enter(run, site, 1, training_records(run, site))
-    enter_evaluation(run, site, 1)
+    enter(site, 1, training_records(site))
+    enter_evaluation(site, 1)
     experiment, model = context.experiment, context.model
-    common = others.experiment()
-    state = read_state(others.state_path(kept_round(others.records(), common.selection)))
-    layout, cases = state.layout, site_cases(run, site, "train")
-    start = SiteStart(layout, state.weights, state.broadcast, {}, site, 1, rounds)
+    value = json.loads(site.from_coordinator(site.start, kinds.OFFER).body)
+    common = resolve(value.pop("name"), value, "the federation that is joined")
+    sent = site.from_coordinator(site.start, kinds.STATE, MOST_STATE)
+    state = read_state(Content(sent.body, "of the federation's state"))
+    styles = site.from_coordinator(site.start, kinds.STYLES).body
+    layout, cases = state.layout, site_cases(site, "train")
+    start = SiteStart(layout, state.weights, state.broadcast, {}, site.name, 1, rounds)
     layout.load(model, state.weights)
-    before = _evaluate(run, site)
-    task = local_task(context, cases, partial(other_styles, others, site))
+    before = _evaluate(site)
+    task = local_task(context, cases, lambda: list(load(styles).values()) if styles else [])
     model.train()
     trainable = common.strategy.trainable_on_join(start, model, task.local_data(start))
     weights: Vector = state.weights
@@ -119,16 +147,31 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
             experiment.training,
             MaskedRule(LocalRule(), layout, trainable),
             task.loss,
-            Turn(experiment.seed, site, number, rounds),
+            Turn(experiment.seed, site.name, number, rounds),
         )
         weights = layout.flatten(model)
         weights[~trainable] = state.weights[~trainable]  # weight decay touches every value
         layout.load(model, weights)
-    write_memory(folder.memory_path(rounds, site), {WEIGHTS: weights})
-    return Joined(before, _evaluate(run, site), float(trainable.mean()), time.time() - started)
+    write_memory(site.store.memory_path(rounds), {WEIGHTS: weights})
+    topic = site.topic(rounds)
+    site.to_coordinator(topic, kinds.OWN_MODEL, save({WEIGHTS: weights}))
+    return Joined(before, _evaluate(site), float(trainable.mean()), time.time() - started)
 
 
-def _evaluate(run: Path, site: str) -> Evaluation:
-    context = worker_context(run)
-    found: dict[str, Any] = {site: predict_splits(run, site)}
+def receive_joined(coordinator: Coordinator, site: str, rounds: int) -> Vector:
+    """The weights ``(size,)`` that a joined site hands over.
+
+    Raises:
+        ConsiliumError: they have not arrived.
+    """
+    message = coordinator.mailbox.receive(
+        coordinator.topic(rounds), kinds.OWN_MODEL, site, MOST_STATE
+    )
+    weights: Vector = load(message.body)[WEIGHTS]
+    return weights
+
+
+def _evaluate(site: Site) -> Evaluation:
+    context = worker_context(site)
+    found: dict[str, Any] = {site.name: predict_splits(site)}
     return context.task.score(found, context.info)

@@ -3,43 +3,45 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Final
 
 from federated.data.cases import Cases
 from federated.rounds.local_training import CLIP, LocalTask, train_round
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import pack_memory, pack_update, write_packed
-from federated.site.releases import Parts, arrays_digest, site_releases, state_digest
-from federated.stages.context import read_round
+from federated.site.releases import Parts, ReleaseStore, arrays_digest, state_digest
 from federated.stages.privacy_report import spent_so_far
 from federated.stages.private_release import begin_release, release_sources
-from federated.stages.share_style import other_styles, received_styles
+from federated.stages.share_style import other_styles, receive_styles
+from federated.stages.site import SiteCall, open_round, open_site
 from federated.stages.site_model import site_memory
 from federated.stages.worker import WorkerContext, site_cases, worker_context
 from federated.strategies.base import SiteStart
 from federated.update import Vector
 
 # What a site writes of a round's training.
-UPDATE, MEMORY = "update", "memory"
+UPDATE: Final = "update"
+MEMORY: Final = "memory"
 
 
-def train_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Train from the last round's weights; write what is to be sent, and the site's memory.
+def train_site(call: SiteCall, round_number: int) -> StageResult:
+    """Train from the round's state; keep what is to be sent, and the site's memory, in its home.
 
     The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where it gets
     the noise of a privacy it is a release, which is made once: if it is asked again, the site sends
     what it stored.
 
     Raises:
-        ConsiliumError: the loss is no longer finite, or the release would pass a budget.
+        ConsiliumError: the site does not take part in the round, the loss is no longer finite, or
+            the release would pass a budget.
     """
     started = time.time()
-    folder, worker = RunFolder(run), worker_context(run)
-    context = read_round(folder, round_number)
+    site = open_site(call)
+    opened, worker = open_round(site, round_number), worker_context(site)
+    context = opened.context
     state, privacy = context.state, context.experiment.privacy
-    cases = site_cases(run, site, "train")
-    memory = site_memory(folder, round_number - 1, site)
+    cases = site_cases(site, "train")
+    memory = site_memory(site, round_number - 1)
     clip = float(memory[CLIP][0]) if CLIP in memory else state.clip
     moves = context.trained_values(worker.model)
     start = SiteStart(
@@ -47,17 +49,19 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         state.weights,
         state.broadcast,
         memory,
-        site,
+        site.name,
         round_number,
         context.experiment.rounds,
     )
-    task = local_task(worker, cases, partial(other_styles, folder, site))
+    received = receive_styles(site, round_number)
+    task = local_task(worker, cases, partial(other_styles, site))
+    releases = ReleaseStore(site.store.releases)
 
     def make() -> tuple[Parts, float | None]:
         private = None
         if not privacy.noise_in_sum:
             # Before anything is computed that leaves the site: from here on it counts as released.
-            private = begin_release(folder, context, site, cases.records, clip)
+            private = begin_release(site, context, cases.records, clip)
         update, kept, loss = train_round(task, start, moves, private)
         parts = {UPDATE: pack_update(update)}
         return (parts | {MEMORY: pack_memory(kept)} if kept else parts), loss
@@ -67,26 +71,26 @@ def train_site(run: Path, site: str, round_number: int) -> StageResult:
         parts, loss = make()
     elif privacy.noise_in_sum:
         # The noise is added to the quantised values. An attempt at a round has values of its own.
-        site_releases(run, site).forget(round_number, "quantised")
+        releases.forget(round_number, "quantised")
         parts, _ = make()
     else:
         inputs = {"state": state_digest(state), "memory": arrays_digest(memory)}
         if moves is not None:
             inputs["moves"] = arrays_digest({"moves": moves})
-        sources = release_sources(context, site, cases.records, "update", clip, inputs)
+        sources = release_sources(site, context, cases.records, "update", clip, inputs)
         # Of a private site, the loss would be a release that nobody accounts for.
-        parts = site_releases(run, site).once(sources, lambda: make()[0])
+        parts = releases.once(sources, lambda: make()[0])
     if MEMORY in parts:
-        write_packed(folder.memory_path(round_number, site), parts[MEMORY])
-    write_packed(folder.site_path(round_number, site, UPDATE), parts[UPDATE])
+        write_packed(site.store.memory_path(round_number), parts[MEMORY])
+    write_packed(site.store.work_path(round_number, UPDATE), parts[UPDATE])
     return stage_result(
-        site,
+        site.name,
         "local_train",
         started,
         cases=len(cases),
         loss=loss,
-        received=received_styles(folder, context.run, site, round_number),
-        epsilon=spent_so_far(folder, site) if privacy.unit and not privacy.noise_in_sum else None,
+        received=received,
+        epsilon=spent_so_far(site) if privacy.unit and not privacy.noise_in_sum else None,
     )
 
 

@@ -3,7 +3,8 @@
 They show images of patients, so they are made where ``sites.overlays`` says so, and nowhere else.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -11,37 +12,43 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from federated.data.folders.families import Family
 from federated.data.folders.prepared_case import PreparedCase
 from federated.data.folders.segmented_cases import SegmentedCases
+from federated.errors import ConsiliumError
+from federated.exchange import kinds
+from federated.exchange.message import Topic
 from federated.files import atomic_path
 from federated.learning.segmentation import segment
 from federated.learning.segmentation_metrics import CaseScore, score_case, worst_median_best
 from federated.privacy.spending import PICTURES
-from federated.run.folder import RunFolder
+from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
-from federated.stages.site_model import site_weights_after
+from federated.stages.site import SiteCall, open_end, open_site
+from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
 
 Mask = npt.NDArray[np.integer[Any]]
 
 
-def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
-    """Draw the three test cases of a site with the model that it has after a round.
+def draw_site(call: SiteCall, round_number: int) -> None:
+    """Send the coordinator pictures of three test cases with the model whose round the run keeps.
 
-    Returns:
-        The pictures, ``overlays/SITE-worst.png`` and so on in the run's folder.
+    They are PNG files, ``SITE-worst.png`` and so on.
 
     Raises:
-        ConsiliumError: a budget does not allow it.
+        ConsiliumError: a budget or the site's policy does not allow it.
     """
-    folder, context = RunFolder(run), worker_context(run)
-    cases = site_cases(run, site, "test")
+    site = open_site(call)
+    context = worker_context(site)
+    cases = site_cases(site, "test")
     assert isinstance(cases, SegmentedCases)
-    enter_evaluation(run, site, round_number, ("test",), PICTURES)
-    state, weights = site_weights_after(folder, round_number, site)
-    state.layout.load(context.model, weights)
+    state, topic = open_end(site, round_number)
+    enter_evaluation(site, round_number, ("test",), PICTURES)
+    state.layout.load(context.model, own_weights(site, state))
     device = next(context.model.parameters()).device
     masks: dict[str, tuple[PreparedCase, Mask, Mask]] = {}
     scores: list[CaseScore] = []
@@ -54,19 +61,37 @@ def draw_site(run: Path, site: str, round_number: int) -> list[Path]:
         classes = len(context.info.classes)
         scores.append(score_case(name, shown.files.patient, predicted, truth, classes, spacing))
         masks[name] = (case, truth, predicted)
-    paths = []
+    pictures = {}
     for which, score in worst_median_best(scores).items():
-        path = folder.root / "overlays" / f"{site}-{which}.png"
-        title = f"{site}, {which} test case: {score.case}, Dice {score.mean_dice:.3f}"
-        _draw(path, cases.family, *masks[score.case], title)
-        paths.append(path)
-    return paths
+        title = f"{site.name}, {which} test case: {score.case}, Dice {score.mean_dice:.3f}"
+        content = _draw(cases.family, *masks[score.case], title)
+        pictures[f"{site.name}-{which}.png"] = np.frombuffer(content, np.uint8)
+    site.to_coordinator(topic, kinds.PICTURES, save(pictures))
 
 
-def _draw(
-    path: Path, family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str
-) -> None:
-    """The image alone, with the true mask, and with the predicted one; one slice of a volume."""
+def receive_pictures(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> None:
+    """Write the sites' pictures to ``overlays/`` of the run's folder.
+
+    Raises:
+        ConsiliumError: a site's pictures have not arrived, or are none.
+    """
+    for site in sites:
+        message = coordinator.mailbox.receive(topic, kinds.PICTURES, site, kinds.MOST_PICTURES)
+        try:
+            pictures = load(message.body)
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise ConsiliumError(f"The pictures of {site} are none ({error!r:.100}).") from error
+        for name, content in pictures.items():
+            if name not in {f"{site}-{which}.png" for which in ("worst", "median", "best")}:
+                raise ConsiliumError(
+                    f"{site} has sent a picture {name!r:.80} that nobody asked for."
+                )
+            with atomic_path(coordinator.folder.root / "overlays" / name) as temporary:
+                temporary.write_bytes(content.tobytes())
+
+
+def _draw(family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str) -> bytes:
+    """A PNG of the image alone, with the true mask, and with the predicted one; one slice of a volume."""
     image = case.whole.numpy()
     if truth.ndim == 3:
         # The axial slice in which there is most to be seen.
@@ -93,5 +118,6 @@ def _draw(
     handles = [Patch(color=colormaps["tab10"](n), label=names[n]) for n in list(names)[1:]]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(title)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=90, format="png")
+    content = BytesIO()
+    figure.savefig(content, dpi=90, format="png")
+    return content.getvalue()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from math import inf, isinf
-from pathlib import Path
 from typing import Any
 
 from federated.configuration.experiment import Experiment
@@ -13,31 +12,31 @@ from federated.privacy.kept_heads import keep_head
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
 from federated.rounds.participation import POOLED
-from federated.run.folder import RunFolder
 from federated.site.holder import holder_ledger
-from federated.stages.context import read_run
+from federated.site.releases import ReleaseStore
 from federated.stages.entering import training_records
-from federated.stages.worker import worker_context
+from federated.stages.site import Site, SiteCall, open_site
+from federated.stages.worker import held_cases
 
 EPSILONS = ("epsilon", "epsilon_per_round", "epsilon_ledger", "epsilon_patient")
 
 
-def spent_so_far(folder: RunFolder, site: str) -> float | None:
+def spent_so_far(site: Site) -> float | None:
     """The ε of all that a site has released in a run, by RDP, which is quick and an upper bound.
 
     It is ``None`` where there is no guarantee.
     """
-    privacy = worker_context(folder.root).experiment.privacy
+    privacy = site.run.experiment.privacy
     assert isinstance(privacy, Private)
-    own = _as_simulated(_own(folder, site))
+    own = _as_simulated(_own(site))
     return _finite(spent(own, privacy.unit or "record", privacy.delta, "rdp"))
 
 
-def _own(folder: RunFolder, site: str) -> list[Spending]:
+def _own(site: Site) -> list[Spending]:
     """What a site has released of its training cases in a run."""
-    ledger = holder_ledger(worker_context(folder.root).experiment)
-    entries = ledger.spendings(folder.run_id)
-    return [entry for entry in entries if entry.trains and entry.site in (site, POOLED)]
+    ledger = holder_ledger(site.run.experiment)
+    entries = ledger.spendings(site.run.run_id)
+    return [entry for entry in entries if entry.trains and entry.site in (site.name, POOLED)]
 
 
 def _as_simulated(own: list[Spending]) -> list[Spending]:
@@ -49,7 +48,7 @@ def _finite(epsilon: float) -> float | None:
     return None if isinf(epsilon) else epsilon
 
 
-def report_site(run: Path, site: str) -> dict[str, Any]:
+def report_site(call: SiteCall) -> dict[str, Any]:
     """What the holder's ledger says of a site in a run, for the run's summary.
 
     ``epsilon`` is composed over the run. ``epsilon_ledger`` is composed over everything that was
@@ -62,17 +61,18 @@ def report_site(run: Path, site: str) -> dict[str, Any]:
     site's home too. Which records a release touched is not told: a digest of them would let a guess
     of them be checked.
     """
-    folder, context = RunFolder(run), worker_context(run)
-    privacy, ledger = context.experiment.privacy, holder_ledger(context.experiment)
-    own = _own(folder, site)
-    report: dict[str, Any] = {"holder": ledger.holder, **_cases_of_one(run, site)}
+    site = open_site(call)
+    experiment = site.run.experiment
+    privacy, ledger = experiment.privacy, holder_ledger(experiment)
+    own = _own(site)
+    report: dict[str, Any] = {"holder": ledger.holder, **_cases_of_one(site)}
     if isinstance(privacy, Private):
         simulated, most = _as_simulated(own), report["cases_of_one_patient"]
-        report |= _private_report(folder, site, privacy, simulated, most)
+        report |= _private_report(site, privacy, simulated, most)
     else:
         report |= dict.fromkeys(EPSILONS)
     head = ledger.last()
-    keep_head(ledger.path, head, folder.run_id)
+    keep_head(ledger.path, head, site.run.run_id)
     return {
         **report,
         "steps": sum(spending.steps for spending in own),
@@ -85,20 +85,21 @@ def _told(spending: Spending) -> dict[str, Any]:
     return {key: value for key, value in asdict(spending).items() if key != "records"}
 
 
-def _cases_of_one(run: Path, site: str) -> dict[str, int | None]:
-    return {"cases_of_one_patient": most_of_one(worker_context(run).cases.patients(site, "train"))}
+def _cases_of_one(site: Site) -> dict[str, int | None]:
+    patients = held_cases(site).patients(site.name, "train")
+    return {"cases_of_one_patient": most_of_one(patients)}
 
 
 def _private_report(
-    folder: RunFolder, site: str, privacy: Private, own: list[Spending], most: int | None
+    site: Site, privacy: Private, own: list[Spending], most: int | None
 ) -> dict[str, Any]:
     unit, delta, accountant = privacy.unit or "record", privacy.delta, privacy.accountant
-    ledger = holder_ledger(worker_context(folder.root).experiment)
-    records = training_records(folder.root, site)
+    ledger = holder_ledger(site.run.experiment)
+    records = training_records(site)
     least = sorted(own, key=lambda spending: spending.noise_multiplier)[:1]
     budgets = [budget for budget in ledger.budgets(records) if budget.unit == unit]
     patient = spent(own, "record", delta, accountant, most) if most else inf
-    release = read_run(folder).planned[site]
+    release = site.run.planned[site.name]
     return {
         "epsilon": _finite(spent(own, unit, delta, accountant)),
         "epsilon_per_round": _finite(spent(least, unit, delta, accountant)),
@@ -143,3 +144,9 @@ def summarise_privacy(
         "missing": privacy.allowed_missing,
         "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
     }
+
+
+def close_releases(call: SiteCall) -> None:
+    """Remove, at a site, what was stored of a run that is over."""
+    site = open_site(call)
+    ReleaseStore(site.store.releases).close()

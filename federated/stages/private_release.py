@@ -10,13 +10,12 @@ from federated.privacy.accounting import Release
 from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
 from federated.privacy.spending import SEEDED
 from federated.provenance import code_digest
-from federated.rounds.context import RoundContext, RunContext
+from federated.rounds.context import RoundContext
 from federated.rounds.local_training import PrivateRound
-from federated.run.folder import RunFolder
 from federated.site.holder import holder_ledger
 from federated.site.releases import Kind, Sources
 from federated.stages.entering import enter, training_records
-from federated.stages.worker import worker_context
+from federated.stages.site import Site
 from federated.strategies.base import MeanNoise
 
 # The name in the ledger of a site's style: the mean over its cases, with Gaussian noise.
@@ -24,9 +23,8 @@ STYLE_MECHANISM = "gaussian mean of styles"
 
 
 def begin_release(
-    folder: RunFolder,
+    site: Site,
     context: RoundContext,
-    site: str,
     records: Sequence[str],
     clip: float | None,
 ) -> PrivateRound | None:
@@ -36,9 +34,8 @@ def begin_release(
     whoever begins a release twice has made two.
 
     Args:
-        folder: the run's folder.
-        context: the round.
         site: who releases.
+        context: the round.
         records: the digests of the records that it trains on.
         clip: the present clipping norm, if it changes; ``None`` for the configured one.
 
@@ -47,13 +44,12 @@ def begin_release(
     """
     privacy, round_number = context.experiment.privacy, context.round_number
     if not isinstance(privacy, Private):
-        enter(folder.root, site, round_number, records)
+        enter(site, round_number, records)
         return None
-    _refuse_missing_rounds(folder, site, round_number)
-    release = context.run.release(site, round_number)
+    _refuse_missing_rounds(site, round_number)
+    release = context.run.release(site.name, round_number)
     norm = privacy.clip if clip is None else clip
     enter(
-        folder.root,
         site,
         round_number,
         records,
@@ -62,34 +58,35 @@ def begin_release(
         release=release,
         clip=norm,
     )
-    return PrivateRound(privacy, release, norm, _noise_source(context, privacy, site))
+    site.store.note_entered(round_number)
+    return PrivateRound(privacy, release, norm, _noise_source(context, privacy, site.name))
 
 
-def _refuse_missing_rounds(folder: RunFolder, site: str, round_number: int) -> None:
+def _refuse_missing_rounds(site: Site, round_number: int) -> None:
     """Refuse to go on where the ledger is not the one that the run was begun with.
 
     Its ε would be that of the last rounds alone.
 
     Raises:
-        ConsiliumError: a round that the site took part in has no entry.
+        RefusalError: a round that the site took part in has no entry.
     """
-    ledger = holder_ledger(worker_context(folder.root).experiment)
-    entries = ledger.spendings(folder.run_id)
-    entered = {entry.round_number for entry in entries if entry.trains and entry.site == site}
-    done = [r["round"] for r in folder.records() if site in r["sites"]]
+    ledger = holder_ledger(site.run.experiment)
+    entries = ledger.spendings(site.run.run_id)
+    entered = {entry.round_number for entry in entries if entry.trains and entry.site == site.name}
+    done = site.store.rounds_entered()
     missing = [number for number in done if number < round_number and number not in entered]
     if missing:
         raise RefusalError(
             f"The privacy ledger {ledger.path} has no entry for round {missing[0]} of run "
-            f"{folder.run_id}, in which {site} took part, so nothing more is released in this run. "
-            "Name the home, or the ledger, that the run was begun with by CONSILIUM_HOME or "
-            "CONSILIUM_LEDGER, or start a new run."
+            f"{site.run.run_id}, in which {site.name} took part, so nothing more is released in "
+            "this run. Name the home, or the ledger, that the run was begun with by CONSILIUM_HOME "
+            "or CONSILIUM_LEDGER, or start a new run."
         )
 
 
 def release_sources(
+    site: Site,
     context: RoundContext,
-    site: str,
     records: Sequence[str],
     kind: Kind,
     clip: float | None,
@@ -99,8 +96,8 @@ def release_sources(
     """What a private round's release is computed from.
 
     Args:
-        context: the round.
         site: who releases.
+        context: the round.
         records: the digests of the records that it trains on.
         kind: the kind of release.
         clip: the present clipping norm, if it changes; ``None`` for the configured one.
@@ -110,23 +107,22 @@ def release_sources(
     privacy = context.experiment.privacy
     assert isinstance(privacy, Private)
     plan = {
-        **asdict(context.run.release(site, context.round_number)),
+        **asdict(context.run.release(site.name, context.round_number)),
         "clip": privacy.clip if clip is None else clip,
         "mechanism": privacy.mechanism,
         "given": numbers,
     }
-    return _sources(context.run, site, context.round_number, kind, records, plan, inputs)
+    return _sources(site, context.round_number, kind, records, plan, inputs)
 
 
-def style_sources(run: RunContext, site: str, records: Sequence[str], noise: MeanNoise) -> Sources:
+def style_sources(site: Site, records: Sequence[str], noise: MeanNoise) -> Sources:
     """What a site's noised style is computed from; the style is asked for with the first round."""
     plan = {**noise.model_dump(), "mechanism": STYLE_MECHANISM}
-    return _sources(run, site, 1, "style", records, plan, {})
+    return _sources(site, 1, "style", records, plan, {})
 
 
 def _sources(
-    run: RunContext,
-    site: str,
+    site: Site,
     round_number: int,
     kind: Kind,
     records: Sequence[str],
@@ -135,11 +131,11 @@ def _sources(
 ) -> Sources:
     return Sources(
         kind,
-        run.run_id,
-        site,
+        site.run.run_id,
+        site.name,
         round_number,
-        run.experiment.to_json(),
-        run.sites,
+        site.run.experiment.to_json(),
+        site.run.sites,
         tuple(records),
         plan,
         inputs,
@@ -147,7 +143,7 @@ def _sources(
     )
 
 
-def begin_style_release(folder: RunFolder, site: str, noise: MeanNoise) -> SecretRandom:
+def begin_style_release(site: Site, noise: MeanNoise) -> SecretRandom:
     """Enter a site's style in its ledger, before round 1; return the stream that its noise is from.
 
     Raises:
@@ -155,10 +151,9 @@ def begin_style_release(folder: RunFolder, site: str, noise: MeanNoise) -> Secre
     """
     release = Release(noise.noise_multiplier, sampling_rate=1.0, steps=1)
     enter(
-        folder.root,
         site,
         0,
-        training_records(folder.root, site),
+        training_records(site),
         mechanism=STYLE_MECHANISM,
         release=release,
         clip=noise.clip,

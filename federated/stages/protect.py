@@ -1,42 +1,36 @@
-"""protect: encrypt or mask what a site sends."""
+"""protect: encrypt or mask what a site sends, and send it."""
 
 import time
-from pathlib import Path
 
+from federated.exchange import kinds
 from federated.protection import Protection
-from federated.protection.keys import (
-    SecretContext,
-)
+from federated.protection.keys import SecretContext
 from federated.protection.secagg_plus import Masking
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.update_files import (
-    read_compressed,
-    write_payload,
-)
+from federated.run.update_files import pack_payload, read_compressed
 from federated.stages.compress import COMPRESSED
 from federated.stages.keys import site_key
 from federated.stages.secagg import masking
-from federated.stages.worker import worker_context
+from federated.stages.site import SiteCall, open_round, open_site
 
 
-def protect_site(run: Path, site: str, round_number: int) -> StageResult:
-    """Protect the site's compressed update and write the payload that travels.
+def protect_site(call: SiteCall, round_number: int) -> StageResult:
+    """Protect the site's compressed update and send the payload to the coordinator.
 
     Raises:
         ConsiliumError: the update or the key cannot be read, or the update cannot be protected.
     """
     started = time.time()
-    folder = RunFolder(run)
-    compressed = read_compressed(folder.site_path(round_number, site, COMPRESSED))
-    experiment = worker_context(run).experiment
-    protection: Protection = experiment.protection
-    key: SecretContext | Masking | None = site_key(folder, experiment)
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    compressed = read_compressed(site.store.work_path(round_number, COMPRESSED))
+    protection: Protection = site.run.experiment.protection
+    key: SecretContext | Masking | None = site_key(site)
     received = 0
     if protection.masked:
-        key, received = masking(folder, site, round_number)
+        key, received = masking(site, opened)
     payload = protection.protect(compressed, key)
-    sent = write_payload(folder.site_path(round_number, site, "payload"), payload)
+    sent = site.to_coordinator(opened.topic, kinds.PAYLOAD, pack_payload(payload))
     return stage_result(
-        site, "protect", started, cases=compressed.cases, sent=sent, received=received
+        site.name, "protect", started, cases=compressed.cases, sent=sent, received=received
     )

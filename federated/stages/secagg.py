@@ -1,21 +1,23 @@
-"""The stages of SecAgg+ around a round's updates: exchange keys before, unmask the sum after.
+"""SecAgg+ (``protection.secagg``), as stages of a round: what each party reads, does and sends.
 
-What travels are small JSON files in the round's folder. On the way up these are what a site
-advertises, shares and answers; on the way down, the roster for all sites, and for each site an
-inbox of sealed shares. A site's secrets of a round lie with its keys, outside the runs. They are
-erased once it has answered, and also if the round is over or broken off without that. What it has
-answered for is kept.
+The coordinator passes on what sites have signed, so that it can put no key of its own in the place
+of a site's. A site's secrets of a round lie in its home.
 """
 
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
+from federated.exchange import kinds
+from federated.exchange.bundle import open_bundle, pack_bundle
+from federated.exchange.identity import COORDINATOR
+from federated.exchange.message import Message, Topic
 from federated.files import read_json, write_json
 from federated.protection import Protection, SecAggPlus
-from federated.protection.keys import keys_root, site_secrets_folder
 from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
 from federated.protection.secagg.keys import KeyPair
@@ -23,122 +25,121 @@ from federated.protection.secagg.masks import WORDS
 from federated.protection.secagg.round import Advertised, Round, Secrets, Share
 from federated.protection.secagg_plus import Masking
 from federated.rounds.context import RunContext
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
-from federated.run.secagg_messages import (
-    Roster,
-    from_hex,
-    read_message,
-    read_roster,
-    to_hex,
-    write_message,
-    write_roster,
-)
 from federated.run.update_files import read_payload, write_payload
-from federated.secrets.home import private_folder, refuse_open, refuse_shared
-from federated.stages.context import read_run
-from federated.stages.worker import worker_context
+from federated.secrets.home import private_folder, refuse_open
+from federated.stages.coordinator import Coordinator
+from federated.stages.site import Site, SiteCall, SiteRound, open_round, open_site
 
 
-def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
+@dataclass(frozen=True)
+class Roster:
+    """Who takes part in a round: who has advertised which keys, and who has shared its secrets."""
+
+    advertised: Mapping[str, Advertised]
+    sharing: tuple[str, ...] = ()
+
+    def missing(self, responded: Sequence[str]) -> tuple[str, ...]:
+        """The sites that have shared their secrets, and are not among those that responded."""
+        return tuple(site for site in self.sharing if site not in responded)
+
+
+def advertise_site(call: SiteCall, round_number: int) -> StageResult:
     """Stage 1 at a site: make the keys of a round and send the public halves."""
     started = time.time()
-    folder = RunFolder(run)
-    place = _secrets(folder, site)
-    _erase(place)
-    secrets, public = protocol.advertise(site)
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    _erase(site)
+    secrets, public = protocol.advertise(site.name)
     own = {
         "sealing": asdict(secrets.sealing),
         "masking_seed": secrets.masking_seed,
         "own_seed": secrets.own_seed,
     }
-    write_json(_secret_path(place, round_number), to_hex(own), 0o600)
-    sent = write_message(folder, round_number, site, "advertised", asdict(public))
-    return stage_result(site, "advertise", started, sent=sent)
+    write_json(_secret_path(site, round_number), to_hex(own), 0o600)
+    sent = site.to_coordinator(opened.topic, kinds.ADVERTISED, _pack(asdict(public)))
+    return stage_result(site.name, "advertise", started, sent=sent)
 
 
-def relay_keys(
-    folder: RunFolder, run: RunContext, round_number: int, advertised: Sequence[str]
-) -> None:
-    """Tell all sites the public keys; the coordinator does so after stage 1.
+def relay_keys(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> Roster:
+    """Pass on to all sites the public keys, as each has signed them; after stage 1.
 
     Raises:
         ConsiliumError: too few sites are left.
     """
-    keys = {
-        site: Advertised(**from_hex(read_message(folder, round_number, site, "advertised")))
-        for site in advertised
-    }
-    _refuse_too_few(run, round_number, advertised)
-    write_roster(folder, round_number, Roster(keys))
+    messages = _received(coordinator, topic, kinds.ADVERTISED, sites)
+    _refuse_too_few(coordinator.run, topic.round, list(messages))
+    coordinator.mailbox.send(topic, kinds.ROSTER, pack_bundle(list(messages.values())))
+    return Roster({site: _advertised(message.body) for site, message in messages.items()})
 
 
-def share_site(run: Path, site: str, round_number: int) -> StageResult:
+def share_site(call: SiteCall, round_number: int) -> StageResult:
     """Stage 2 at a site: split its secrets among its neighbours and itself.
 
     Raises:
         ConsiliumError: the site has no secrets for the round, or the roster names other sites.
     """
     started = time.time()
-    folder = RunFolder(run)
-    roster, size = read_roster(folder, round_number)
-    secrets = _read_secrets(folder, site, round_number)
-    session = masked_round(read_run(folder), roster, round_number)
-    sealed = protocol.share(secrets, roster.advertised, session)
-    sent = write_message(folder, round_number, site, "shares", sealed)
-    return stage_result(site, "share", started, sent=sent, received=size)
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    advertised, size = _told_keys(site, opened.topic)
+    secrets = _read_secrets(site, round_number)
+    session = masked_round(site.run, list(advertised), round_number)
+    sealed = protocol.share(secrets, advertised, session)
+    sent = site.to_coordinator(opened.topic, kinds.SHARES, _pack(sealed))
+    return stage_result(site.name, "share", started, sent=sent, received=size)
 
 
 def relay_shares(
-    folder: RunFolder, run: RunContext, round_number: int, sharing: Sequence[str]
-) -> None:
+    coordinator: Coordinator, topic: Topic, roster: Roster, sites: Sequence[str]
+) -> Roster:
     """Pass on the sealed shares, unread; the coordinator does so after stage 2.
 
     Raises:
         ConsiliumError: too few sites are left.
     """
-    _refuse_too_few(run, round_number, sharing)
-    roster, _ = read_roster(folder, round_number)
-    inboxes: dict[str, dict[str, str]] = {site: {} for site in sharing}
-    for sender in sharing:
-        for holder, sealed in read_message(folder, round_number, sender, "shares").items():
-            if holder in inboxes:
-                inboxes[holder][sender] = sealed
-    for site, inbox in inboxes.items():
-        write_json(folder.message_path(round_number, site, "inbox"), inbox)
-    write_roster(folder, round_number, replace(roster, sharing=tuple(sharing)))
+    shares = {
+        site: _unpack(message.body)
+        for site, message in _received(coordinator, topic, kinds.SHARES, sites).items()
+    }
+    _refuse_too_few(coordinator.run, topic.round, list(shares))
+    send = coordinator.mailbox.send
+    for site in shares:
+        inbox = {sender: sealed[site] for sender, sealed in shares.items() if site in sealed}
+        send(topic, kinds.INBOX, _pack(inbox), site)
+    send(topic, kinds.SHARING, json.dumps(list(shares)).encode())
+    return replace(roster, sharing=tuple(shares))
 
 
-def masking(folder: RunFolder, site: str, round_number: int) -> tuple[Masking, int]:
+def masking(site: Site, opened: SiteRound) -> tuple[Masking, int]:
     """Stage 3 at a site: what it masks its update with, and the bytes that it had to download.
 
     Raises:
         ConsiliumError: the site has no secrets for the round, or the roster names other sites.
     """
-    roster, size = read_roster(folder, round_number)
-    inbox = folder.message_path(round_number, site, "inbox")
-    secrets = _read_secrets(folder, site, round_number)
-    session = masked_round(read_run(folder), roster, round_number)
-    masks = Masking(secrets, roster.advertised, roster.sharing, session)
-    return masks, size + inbox.stat().st_size
+    advertised, size = _told_keys(site, opened.topic)
+    sharing, more = _told_names(site, opened.topic, kinds.SHARING)
+    inbox = site.from_coordinator(opened.topic, kinds.INBOX)
+    secrets = _read_secrets(site, opened.topic.round)
+    session = masked_round(site.run, list(advertised), opened.topic.round)
+    return Masking(secrets, advertised, sharing, session), size + more + inbox.size
 
 
 def relay_responded(
-    folder: RunFolder, run: RunContext, round_number: int, responded: Sequence[str]
+    coordinator: Coordinator, topic: Topic, roster: Roster, responded: Sequence[str]
 ) -> None:
     """Tell all sites whose update is in the sum; the coordinator does so after stage 3.
 
     Raises:
         ConsiliumError: so few have responded, or in such groups, that no site would help.
     """
-    roster, _ = read_roster(folder, round_number)
-    if responded:
-        _refuse_sum(run, round_number, responded[0], responded)
-        protocol.refuse_parts(responded, masked_round(run, roster, round_number))
-    write_roster(folder, round_number, replace(roster, responded=tuple(responded)))
+    run, number = coordinator.run, topic.round
+    _refuse_sum(run, number, responded[0], responded)
+    protocol.refuse_parts(responded, masked_round(run, list(roster.advertised), number))
+    coordinator.mailbox.send(topic, kinds.RESPONDED, json.dumps(list(responded)).encode())
 
 
-def answer_site(run: Path, site: str, round_number: int) -> StageResult:
+def answer_site(call: SiteCall, round_number: int) -> StageResult:
     """Stage 4 at a site: give the shares that unmask the sum, once.
 
     The sum that they are for is written down before, so that no crash lets the site help to a
@@ -148,71 +149,76 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
         ConsiliumError: the sum is one that the site must not help to open.
     """
     started = time.time()
-    folder = RunFolder(run)
-    roster, size = read_roster(folder, round_number)
-    known = read_run(folder)
-    counted = _refuse_sum(known, round_number, site, roster.responded)
-    known.refuse_too_little_noise(len(counted))
-    place = _secrets(folder, site)
-    secrets = _read_secrets(folder, site, round_number)
-    sealed = from_hex(read_message(folder, round_number, site, "inbox"))
-    record = place / "answered.json"
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    topic = opened.topic
+    advertised, size = _told_keys(site, topic)
+    sharing, _ = _told_names(site, topic, kinds.SHARING)
+    responded, more = _told_names(site, topic, kinds.RESPONDED)
+    counted = _refuse_sum(site.run, round_number, site.name, responded)
+    site.run.refuse_too_little_noise(len(counted))
+    secrets = _read_secrets(site, round_number)
+    sealed = _unpack(site.from_coordinator(topic, kinds.INBOX).body)
+    record = site.store.secrets / "answered.json"
     answered = read_json(record) if record.is_file() else {}
+    roster = Roster(advertised, tuple(sharing))
     shares = protocol.answer(
         secrets,
         sealed,
-        roster.advertised,
-        roster.responded,
-        roster.missing,
+        advertised,
+        responded,
+        roster.missing(responded),
         answered.get(str(round_number)),
-        masked_round(known, roster, round_number),
+        masked_round(site.run, list(advertised), round_number),
     )
-    write_json(record, answered | {str(round_number): sorted(roster.responded)}, 0o600)
-    sent = write_message(
-        folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()}
-    )
-    _secret_path(place, round_number).unlink()
-    return stage_result(site, "unmask", started, sent=sent, received=size)
+    write_json(record, answered | {str(round_number): sorted(responded)}, 0o600)
+    told = {peer: asdict(own) for peer, own in shares.items()}
+    sent = site.to_coordinator(topic, kinds.ANSWER, _pack(told))
+    _secret_path(site, round_number).unlink()
+    return stage_result(site.name, "unmask", started, sent=sent, received=size + more)
 
 
-def forget_secrets(run: Path, sites: Sequence[str]) -> None:
-    """Erase at each site what is secret of a round, once it is over or broken off.
+def forget_secrets(call: SiteCall) -> None:
+    """Erase at a site what is secret of a round, once it is over or broken off.
 
     A site that dropped out or never answered still has its seeds, with which its masked update
     could be read, and the coordinator may have kept that.
     """
-    folder = RunFolder(run)
-    for site in sites:
-        _erase(_secrets(folder, site))
+    _erase(open_site(call))
 
 
 def unmask_sum(
-    folder: RunFolder, run: RunContext, round_number: int, answering: Sequence[str]
+    coordinator: Coordinator,
+    topic: Topic,
+    roster: Roster,
+    responded: Sequence[str],
+    answering: Sequence[str],
 ) -> None:
     """Stage 4 at the coordinator: take the masks off the round's sum.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        roster: who takes part in the round.
+        responded: the sites whose updates are in the sum.
+        answering: the sites that were there to answer.
 
     Raises:
         ConsiliumError: too few sites have answered; the message names whose shares are missing.
     """
-    roster, _ = read_roster(folder, round_number)
-    session = masked_round(run, roster, round_number)
-    masked = read_payload(folder.sum_path(round_number))
-    answers = {
-        site: {
-            peer: Share(share["kind"], bytes.fromhex(share["value"]))
-            for peer, share in read_message(folder, round_number, site, "answer").items()
-        }
-        for site in answering
-    }
+    folder, number = coordinator.folder, topic.round
+    session = masked_round(coordinator.run, list(roster.advertised), number)
+    masked = read_payload(folder.sum_path(number))
+    messages = _received(coordinator, topic, kinds.ANSWER, answering)
+    answers = {site: _shares(message.body, site) for site, message in messages.items()}
     words = masked.body.view(WORDS[session.bits])
-    sums = protocol.unmask(
-        words, answers, roster.advertised, roster.responded, roster.missing, session
-    )
+    missing = roster.missing(responded)
+    sums = protocol.unmask(words, answers, roster.advertised, responded, missing, session)
     encoding, body = encode_numbers(sums)
-    write_payload(folder.sum_path(round_number), replace(masked, encoding=encoding, body=body))
+    write_payload(folder.sum_path(number), replace(masked, encoding=encoding, body=body))
 
 
-def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
+def masked_round(run: RunContext, advertised: Sequence[str], round_number: int) -> Round:
     """What all parties know of a round of a run, once the keys are advertised.
 
     Raises:
@@ -224,15 +230,73 @@ def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
     assert isinstance(protection, SecAggPlus)
     assert bits is not None
     selected = run.selected(round_number)
-    names = sorted(roster.advertised)
+    names = sorted(advertised)
     unknown = [name for name in names if name not in selected]
     if unknown:
-        raise ConsiliumError(
+        raise RefusalError(
             f"Round {round_number} is told the keys of {', '.join(unknown)}, not selected in it; "
             "who has those could hold shares of everyone's. No site goes on. Resume the run; the "
             "round begins anew."
         )
     return protection.begin(run.run_id, round_number, names, len(selected), experiment.seed, bits)
+
+
+def _told_keys(site: Site, topic: Topic) -> tuple[dict[str, Advertised], int]:
+    """The public keys of a round, each as its owner has signed it, and the bytes they took."""
+    message = site.from_coordinator(topic, kinds.ROSTER)
+    members = site.mailbox.members
+    bodies = open_bundle(message.body, topic, kinds.ADVERTISED, COORDINATOR, members)
+    return {name: _advertised(body) for name, body in bodies.items()}, message.size
+
+
+def _told_names(site: Site, topic: Topic, kind: str) -> tuple[list[str], int]:
+    message = site.from_coordinator(topic, kind)
+    try:
+        names = json.loads(message.body)
+        if not isinstance(names, list) or not all(type(name) is str for name in names):
+            raise ValueError("they are no names")
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(
+            f"What the coordinator says of the sites {kind} in round {topic.round} is no list of "
+            f"names ({error})."
+        ) from error
+    return names, message.size
+
+
+def _received(
+    coordinator: Coordinator, topic: Topic, kind: str, sites: Sequence[str]
+) -> dict[str, Message]:
+    """The messages of a kind that have arrived and count, by site; others are as if not sent."""
+    found = {}
+    for site in sites:
+        try:
+            message = coordinator.mailbox.receive(topic, kind, site, kinds.MOST_SMALL)
+            _unpack(message.body)
+            found[site] = message
+        except ConsiliumError as error:
+            coordinator.mailbox.audit.add(
+                "left out", run=topic.run, round=topic.round, sender=site, said=str(error)
+            )
+    return found
+
+
+def _advertised(body: bytes) -> Advertised:
+    value = _unpack(body)
+    try:
+        return Advertised(**value)
+    except TypeError as error:
+        raise RefusalError(f"Keys of a round are not as keys are ({error}).") from error
+
+
+def _shares(body: bytes, site: str) -> dict[str, Share]:
+    try:
+        told = json.loads(body)
+        return {
+            peer: Share(share["kind"], bytes.fromhex(share["value"]))
+            for peer, share in told.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConsiliumError(f"The answer of {site} holds no shares ({error!r:.80}).") from error
 
 
 def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
@@ -256,29 +320,66 @@ def _refuse_sum(
     return protection.refuse_too_few(site, round_number, run.selected(round_number), responded)
 
 
-def _erase(place: Path) -> None:
-    for secret in place.glob("round-*.json"):
+def _erase(site: Site) -> None:
+    for secret in private_folder(site.store.secrets, site.home.root).glob("round-*.json"):
         secret.unlink()
 
 
-def _secrets(folder: RunFolder, site: str) -> Path:
-    place = site_secrets_folder(worker_context(folder.root).experiment.name, folder.run_id, site)
-    refuse_shared(folder.root.parent.parent, place)
-    return private_folder(place, keys_root())
+def _secret_path(site: Site, round_number: int) -> Path:
+    return site.store.secrets / f"round-{round_number:03d}.json"
 
 
-def _secret_path(place: Path, round_number: int) -> Path:
-    return place / f"round-{round_number:03d}.json"
-
-
-def _read_secrets(folder: RunFolder, site: str, round_number: int) -> Secrets:
-    path = _secret_path(_secrets(folder, site), round_number)
+def _read_secrets(site: Site, round_number: int) -> Secrets:
+    path = _secret_path(site, round_number)
     try:
         refuse_open(path)
         value = from_hex(read_json(path))
     except OSError as error:
         raise ConsiliumError(
-            f"{site} has no secrets for round {round_number} of run {folder.run_id}: it has "
+            f"{site.name} has no secrets for round {round_number} of run {site.run.run_id}: it has "
             "answered already, or never advertised keys. Resume the run; the round begins anew."
         ) from error
-    return Secrets(site, **(value | {"sealing": KeyPair(**value["sealing"])}))
+    return Secrets(site.name, **(value | {"sealing": KeyPair(**value["sealing"])}))
+
+
+def _pack(value: Any) -> bytes:
+    return json.dumps(to_hex(value)).encode()
+
+
+def _unpack(body: bytes) -> Any:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RefusalError(f"A message of SecAgg+ is none ({error!r:.80}).") from error
+    if not isinstance(value, dict):
+        raise RefusalError("A message of SecAgg+ is none: it holds no names.")
+    return from_hex(value) if not _has_kinds(value) else value
+
+
+def _has_kinds(value: dict[str, Any]) -> bool:
+    """Whether these are shares, which say of what they are in words."""
+    return any(isinstance(item, dict) for item in value.values())
+
+
+def to_hex(value: Any) -> Any:
+    """A value with hexadecimal digits for all bytes in it."""
+    if isinstance(value, dict):
+        return {key: to_hex(item) for key, item in value.items()}
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def from_hex(value: Any) -> Any:
+    """A value with bytes for all text in it, which has to be hexadecimal digits.
+
+    Raises:
+        ConsiliumError: a text in it is something else.
+    """
+    if isinstance(value, dict):
+        return {key: from_hex(item) for key, item in value.items()}
+    try:
+        return bytes.fromhex(value)
+    except (TypeError, ValueError) as error:
+        raise RefusalError(
+            f"A message of SecAgg+ holds {value!r:.40} where bytes in hexadecimal digits are "
+            "expected: it was changed. Resume the run; the round begins anew."
+        ) from error

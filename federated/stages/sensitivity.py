@@ -7,27 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from federated.files import atomic_path
-from federated.run.folder import RunFolder
-from federated.run.update_files import read_layout
-from federated.stages.site_model import site_memory
 
 # For each site or strategy, the share in [0, 1] of each layer's values that is a site's own.
 Shares = Mapping[str, Mapping[str, float]]
-
-
-def layer_shares(folder: RunFolder, round_number: int) -> dict[str, dict[str, float]]:
-    """The shares at every site after a round; a layer is a module with values of its own."""
-    layout, strategy = read_layout(folder.state_path(round_number)), folder.experiment().strategy
-    shares: dict[str, dict[str, float]] = {}
-    for site in folder.sites():
-        own = strategy.own_values(layout, site_memory(folder, round_number, site))
-        assert own is not None
-        mask = own.astype(np.float32)
-        counts: dict[str, list[float]] = {}
-        for name, part in layout.split(mask).items():
-            counts.setdefault(name.rpartition(".")[0], []).extend(part.ravel().tolist())
-        shares[site] = {layer: float(np.mean(values)) for layer, values in counts.items()}
-    return shares
 
 
 def mean_shares(several: Sequence[Shares]) -> dict[str, dict[str, float]]:

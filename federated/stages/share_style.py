@@ -6,25 +6,24 @@ of the coordinator.
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from federated.data.records import identities
+from federated.exchange import kinds
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
 from federated.randomness import Draws, torch_generator
-from federated.rounds.context import RunContext
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import pack_memory, read_memory, write_packed
-from federated.site.releases import Parts, site_releases
-from federated.stages.context import read_run
+from federated.site.releases import Parts, ReleaseStore
+from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter, training_records
 from federated.stages.private_release import begin_style_release, style_sources
-from federated.stages.worker import site_cases, worker_context
+from federated.stages.site import Site, SiteCall, open_site
+from federated.stages.worker import site_cases
 from federated.strategies.base import Introduction
 from federated.update import Vector
 
@@ -32,8 +31,8 @@ STYLE = "style"
 CASES_AT_ONCE = 16
 
 
-def share_style(run: Path, site: str) -> StageResult:
-    """Write the style of a site, which every other site is told.
+def share_style(call: SiteCall) -> StageResult:
+    """Send all other sites the style of a site.
 
     With noise on it, it is a release, which is made once: if it is asked again, the site sends what
     it stored.
@@ -42,27 +41,25 @@ def share_style(run: Path, site: str) -> StageResult:
         ConsiliumError: a budget does not allow it.
     """
     started = time.time()
-    folder = RunFolder(run)
-    path = folder.style_path(site)
-    known = read_run(folder)
-    introduction = known.experiment.strategy.introduction()
+    site = open_site(call)
+    introduction = site.run.experiment.strategy.introduction()
     assert introduction is not None
 
     def make() -> Parts:
-        return {STYLE: pack_memory({STYLE: site_style(folder, site, introduction)})}
+        return {STYLE: pack_memory({STYLE: site_style(site, introduction)})}
 
     noise = introduction.noise
     if noise is None:
         parts = make()
     else:
-        records = training_records(run, site)
-        parts = site_releases(run, site).once(style_sources(known, site, records, noise), make)
-    write_packed(path, parts[STYLE])
-    cases = len(site_cases(run, site, "train"))
-    return stage_result(site, "style", started, cases=cases, sent=path.stat().st_size)
+        sources = style_sources(site, training_records(site), noise)
+        parts = ReleaseStore(site.store.releases).once(sources, make)
+    sent = site.mailbox.send(site.topic(0), kinds.STYLE, parts[STYLE]).size
+    cases = len(site_cases(site, "train"))
+    return stage_result(site.name, "style", started, cases=cases, sent=sent)
 
 
-def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vector:
+def site_style(site: Site, introduction: Introduction) -> Vector:
     """The mean ``(*shape)`` over a site's training cases of what describes an image, as float32.
 
     It has noise if ``introduction`` says so.
@@ -70,14 +67,14 @@ def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vect
     Raises:
         ConsiliumError: it would pass a budget; without noise any budget refuses it.
     """
-    experiment = worker_context(folder.root).experiment
-    cases, noise = site_cases(folder.root, site, "train"), introduction.noise
-    random = begin_style_release(folder, site, noise) if noise else None
+    experiment = site.run.experiment
+    cases, noise = site_cases(site, "train"), introduction.noise
+    random = begin_style_release(site, noise) if noise else None
     if not noise:
-        enter(folder.root, site, 0, cases.records)
+        enter(site, 0, cases.records)
     # Images are taken as they are, not augmented; only where patches are drawn is random.
     settings = experiment.training.model_copy(update={"augment": "none"})
-    draws: Draws = torch_generator(experiment.seed, purpose="style", site=site)
+    draws: Draws = torch_generator(experiment.seed, purpose="style", site=site.name)
     of_cases = CaseDraws(random, identities(cases.records), rate=1.0, steps=1) if random else None
     total: npt.NDArray[np.float64] | float = 0.0
     everyone = torch.arange(len(cases)) if of_cases is None else next(of_cases.batches())
@@ -96,16 +93,44 @@ def site_style(folder: RunFolder, site: str, introduction: Introduction) -> Vect
     return (np.maximum(mean, 0) if introduction.nonnegative else mean).astype(np.float32)
 
 
-def other_styles(folder: RunFolder, site: str) -> list[Vector]:
-    """The styles ``(*shape)`` of all sites but one."""
-    return [
-        read_memory(folder.style_path(other))[STYLE] for other in folder.sites() if other != site
-    ]
+def receive_styles(site: Site, round_number: int) -> int:
+    """Take the other sites' styles before the first round; return how many bytes travelled.
 
+    The site keeps them for the rounds that follow. They are 0 bytes in other rounds, and where the
+    strategy asks for no styles.
 
-def received_styles(folder: RunFolder, run: RunContext, site: str, round_number: int) -> int:
-    """The bytes of the other sites' styles, which come with the first round; 0 in other rounds."""
-    if round_number != 1 or run.experiment.strategy.introduction() is None:
+    Raises:
+        ConsiliumError: a site's style has not arrived.
+    """
+    if round_number != 1 or site.run.experiment.strategy.introduction() is None:
         return 0
-    others = (folder.style_path(other) for other in run.sites if other != site)
-    return sum(path.stat().st_size for path in others)
+    received = 0
+    for other in site.run.sites:
+        if other == site.name:
+            continue
+        message = site.mailbox.receive(site.topic(0), kinds.STYLE, other, kinds.MOST_STYLE)
+        write_packed(site.store.style_path(other), message.body)
+        received += message.size
+    return received
+
+
+def other_styles(site: Site) -> list[Vector]:
+    """The styles ``(*shape)`` of all sites but one, as it has kept them.
+
+    Raises:
+        ConsiliumError: one is missing or damaged.
+    """
+    others = (other for other in site.run.sites if other != site.name)
+    return [read_memory(site.store.style_path(other))[STYLE] for other in others]
+
+
+def keep_styles(coordinator: Coordinator) -> None:
+    """Keep at the coordinator the styles that all sites know, for those that join later.
+
+    Raises:
+        ConsiliumError: a site's style has not arrived.
+    """
+    topic = coordinator.topic(0)
+    for site in coordinator.run.sites:
+        message = coordinator.mailbox.receive(topic, kinds.STYLE, site, kinds.MOST_STYLE)
+        write_packed(coordinator.folder.style_path(site), message.body)

@@ -1,42 +1,62 @@
-"""site-model: the models of sites after a round, which may be their own."""
+"""site-model: a site's model after a round, which may be its own."""
 
-from federated.run.folder import RunFolder
-from federated.run.update_files import read_memory, read_state
-from federated.stages.worker import worker_context
-from federated.update import Arrays, RoundState, Vector
+import json
 
+import numpy as np
+from safetensors.numpy import save
 
-def site_weights_after(
-    folder: RunFolder, round_number: int, site: str
-) -> tuple[RoundState, Vector]:
-    """The state after a round, and the weights ``(size,)`` of a site's own model then."""
-    state = read_state(folder.state_path(round_number))
-    memory = site_memory(folder, round_number, site)
-    strategy = worker_context(folder.root).experiment.strategy
-    return state, strategy.personal_weights(state.weights, state.layout, memory)
+from federated.exchange import kinds
+from federated.run.update_files import read_memory
+from federated.stages.site import Site, SiteCall, open_end, open_site
+from federated.update import Arrays, Flags, Layout, RoundState, Vector
 
 
-def site_memory(folder: RunFolder, round_number: int, site: str) -> Arrays:
+def own_weights(site: Site, state: RoundState) -> Vector:
+    """The weights ``(size,)`` of a site's own model after the round of a state."""
+    memory = site_memory(site, state.round_number)
+    return site.run.experiment.strategy.personal_weights(state.weights, state.layout, memory)
+
+
+def site_memory(site: Site, round_number: int) -> Arrays:
     """What a site has kept up to a round; empty where that is nothing."""
-    path = folder.latest_memory(site, round_number)
+    path = site.store.latest_memory(round_number)
     return read_memory(path) if path else {}
 
 
-def personal_tensors(folder: RunFolder, round_number: int) -> dict[str, dict[str, Vector]]:
-    """For each site, the tensors in which its model after a round differs from the global one.
+def hand_over(call: SiteCall, round_number: int) -> None:
+    """Send the coordinator, after a run's last round, what differs in the site's own model.
 
-    They are the same tensors for all sites; the result is empty where every site has the global
-    model.
+    These are the tensors that are personal by the layout, and others where a value differs; and,
+    where the strategy finds values that are a site's own, the share of each layer that is. The
+    message is empty where nothing differs, or where the site's policy keeps its model at the site.
+
+    Raises:
+        ConsiliumError: nothing asks for it that counts.
     """
-    state = read_state(folder.state_path(round_number))
-    layout, strategy = state.layout, folder.experiment().strategy
-    common, names, own = layout.split(state.weights), set(layout.personal), {}
-    for site in folder.sites():
-        memory = site_memory(folder, round_number, site)
-        weights = strategy.personal_weights(state.weights, layout, memory)
-        own[site] = layout.split(weights)
-        if weights is not state.weights:
-            names |= {n for n, value in own[site].items() if (value != common[n]).any()}
-    if not names:
-        return {}
-    return {site: {n: v for n, v in parts.items() if n in names} for site, parts in own.items()}
+    site = open_site(call)
+    state, topic = open_end(site, round_number)
+    weights, layout = own_weights(site, state), state.layout
+    common, own = layout.split(state.weights), layout.split(weights)
+    names = set(layout.personal)
+    if weights is not state.weights:
+        names |= {name for name, value in own.items() if (value != common[name]).any()}
+    if site.home.policy().settings.own_model == "refused":
+        names = set()
+    body = save({name: own[name].copy() for name in sorted(names)}) if names else b""
+    site.to_coordinator(topic, kinds.OWN_MODEL, body)
+    strategy = site.run.experiment.strategy
+    mask = strategy.own_values(layout, site_memory(site, state.round_number))
+    if mask is not None:
+        shares = layer_shares(layout, mask)
+        site.to_coordinator(topic, kinds.OWN_SHARES, json.dumps(shares).encode())
+
+
+def layer_shares(layout: Layout, own: Flags) -> dict[str, float]:
+    """The share in [0, 1] of each layer's values that are a site's own.
+
+    A layer is a module with values of its own; ``own`` ``(size,)`` says which values are.
+    """
+    counts: dict[str, list[float]] = {}
+    for name, part in layout.split(own.astype(np.float32)).items():
+        counts.setdefault(name.rpartition(".")[0], []).extend(part.ravel().tolist())
+    return {layer: float(np.mean(values)) for layer, values in counts.items()}

@@ -1,14 +1,12 @@
-"""What a worker process keeps of a run between the stages of its sites.
+"""What a worker process keeps between the stages of its sites: the data set, and a network.
 
-Each stage reads its input from the run's folder and writes its output there, so that only paths
-pass between processes and any stage can be run again.
+Each stage reads its input from its site's home and from messages, and writes its output there, so
+that only paths pass between processes and any stage can be run again.
 """
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from hashlib import sha256
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cachetools import LRUCache, cached
@@ -17,93 +15,108 @@ from torch import nn
 from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases
-from federated.data.dataset import DatasetInfo, Split
+from federated.data.dataset import DatasetInfo, LocatedFile, Split
+from federated.data.folders.segmented_cases import Kept
 from federated.data.load import load
 from federated.data.partition import Partition
-from federated.data.site_cases import SiteCases
+from federated.data.partitioning import AnyDataset
+from federated.data.site_cases import SiteCases, new_kept
 from federated.errors import ConsiliumError, RefusalError
 from federated.files import write_text
 from federated.learning import LearningTask, task_of
 from federated.privacy import NoPrivacy
-from federated.rounds.participation import POOLED
-from federated.run.folder import RunFolder
 from federated.run.result import StageResult
+from federated.site.home import Parts, SiteHome
+from federated.stages.site import Site, SiteCall, accepted_experiment
 from federated.training.loop import choose_device, place
 from federated.weights.build import new_model
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a worker keeps of a run between stages."""
+    """What a worker keeps of a run between stages, the same for all sites that use the same data.
+
+    ``known`` has the cases of each home that a stage has run for.
+    """
 
     experiment: Experiment
-    info: DatasetInfo
+    dataset: AnyDataset
     task: LearningTask
-    cases: SiteCases
-    sites: tuple[str, ...]
     model: nn.Module
+    kept: Kept = field(default_factory=new_kept)
+    known: dict[str, tuple[Parts, SiteCases]] = field(default_factory=dict)
 
     @property
-    def partition(self) -> Partition:
-        """The cases of each site, by number."""
-        return self.cases.partition
+    def info(self) -> DatasetInfo:
+        """What is known of the data set."""
+        return self.dataset.info
 
 
-def _as_it_is(run: Path) -> tuple[Path, str]:
-    """A run and the digest of what it is made from: a run that is resumed may have other rounds."""
-    folder, digest = RunFolder(run), sha256()
-    for path in (folder.config_path, folder.inputs_path, folder.partition_path):
-        digest.update(path.read_bytes())
-    return run, digest.hexdigest()
+def worker_context(site: Site) -> WorkerContext:
+    """What this process keeps of the run of a site; it is made anew where the plan has changed."""
+    data, _ = site.store.data()
+    return _context(site.start.plan, site.run.experiment, data)
 
 
-@cached(LRUCache(maxsize=1), key=_as_it_is)
-def worker_context(run: Path) -> WorkerContext:
-    """What this process keeps of a run; it is made anew where the run has changed."""
-    folder = RunFolder(run)
-    experiment = folder.experiment()
-    dataset = load(folder.data(), experiment.data)
+def _key(plan: str, _experiment: Experiment, data: LocatedFile) -> tuple[str, LocatedFile]:
+    return plan, data
+
+
+@cached(LRUCache(maxsize=1), key=_key)
+def _context(_plan: str, experiment: Experiment, data: LocatedFile) -> WorkerContext:
+    dataset = load(data, experiment.data)
     worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
     model = place(
         new_model(experiment, dataset.info), choose_device(experiment.training.device, worker)
     )
-    cases = experiment_cases(experiment, dataset, folder.partition())
-    info = dataset.info
-    return WorkerContext(experiment, info, task_of(info), cases, tuple(folder.sites()), model)
+    return WorkerContext(experiment, dataset, task_of(dataset.info), model)
 
 
-def site_cases(run: Path, site: str, split: Split) -> Cases:
-    """A site's cases; :data:`POOLED` is all sites together."""
-    context = worker_context(run)
-    if site == POOLED:
-        return context.cases.pooled(context.sites, split)
-    return context.cases.of(site, split)
+def held_cases(site: Site) -> SiteCases:
+    """The cases of what a site holds, each made once in a process."""
+    context, home = worker_context(site), str(site.home.root)
+    _, parts = site.store.data()
+    held = context.known.get(home)
+    if held is None or held[0] != parts:
+        partition = Partition(parts, draws=1, moved=0)
+        cases = experiment_cases(context.experiment, context.dataset, partition, context.kept)
+        context.known[home] = held = (parts, cases)
+    return held[1]
 
 
-def run_and_report(stage: Callable[..., Any], *arguments: Any) -> Any:
+def site_cases(site: Site, split: Split) -> Cases:
+    """The cases of a site in a split; of all its parts together, where it holds several."""
+    cases = held_cases(site)
+    return cases.pooled(cases.partition.sites, split)
+
+
+def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> Any:
     """Run a stage at a site, and return what the site may report of it.
-
-    The first two of the ``arguments`` are the run's folder and the site.
 
     Raises:
         ConsiliumError: what the stage raises. Of a private run, others read why the site refuses
             something; any other error is kept at the site.
     """
     try:
-        result = stage(*arguments)
+        result = stage(call, *arguments)
     except RefusalError:
         raise
     except ConsiliumError as error:
-        folder, site = RunFolder(arguments[0]), arguments[1]
-        if isinstance(folder.experiment().privacy, NoPrivacy):
+        if not _private(call):
             raise
-        path = folder.own_error_path(site)
+        path = SiteHome(call.home).run(call.run).error_path
         write_text(path, f"{error}\n", 0o600)
         raise RefusalError(
-            f"{site} could not finish its part, {stage.__name__}. The run is private, so the "
+            f"{call.site} could not finish its part, {stage.__name__}. The run is private, so the "
             f"reason stays with the site, in {path}."
         ) from None
     if not isinstance(result, StageResult):
         return result
-    private = not isinstance(worker_context(arguments[0]).experiment.privacy, NoPrivacy)
-    return replace(result, started=None, ended=None, peak_rss_mb=None) if private else result
+    hidden = _private(call)
+    return replace(result, started=None, ended=None, peak_rss_mb=None) if hidden else result
+
+
+def _private(call: SiteCall) -> bool:
+    """Whether a run is private, by the plan that the site knows of; it is, where it knows none."""
+    experiment = accepted_experiment(call)
+    return experiment is None or not isinstance(experiment.privacy, NoPrivacy)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from safetensors.numpy import load
 
 from federated.errors import ConsiliumError
 
@@ -33,33 +34,71 @@ class Size:
     what: str
 
 
+@dataclass(frozen=True)
+class Content:
+    """The bytes of a safetensors file that came in a message; ``where`` names it for a person."""
+
+    content: bytes
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+
+class _InMemory:
+    """What ``safe_open`` gives for a file, for bytes."""
+
+    def __init__(self, content: bytes, header: bytes) -> None:
+        self._arrays = load(content)
+        self._metadata = json.loads(header).get("__metadata__")
+
+    def keys(self) -> list[str]:
+        return list(self._arrays)
+
+    def get_tensor(self, name: str) -> Any:
+        return self._arrays[name]
+
+    def metadata(self) -> dict[str, str] | None:
+        return self._metadata  # type: ignore[no-any-return]
+
+
 @contextmanager
 def open_tensors(
-    path: Path | str, framework: str, most: int = MOST_HEADER, size: Size | None = None
+    path: Path | str | Content, framework: str, most: int = MOST_HEADER, size: Size | None = None
 ) -> Iterator[Any]:
     """Open a safetensors file of at most ``size``, with at most ``most`` bytes of header.
+
+    Of bytes in memory, tensors are NumPy's whatever the ``framework``.
 
     Raises:
         ConsiliumError: the header or the file has more bytes.
         OSError, SafetensorError, ValueError: what safetensors raises; a ``ValueError`` for whatever
             it has no error of its own for.
     """
-    there = Path(path).stat().st_size
+    held = path.content if isinstance(path, Content) else None
+    there = len(held) if held is not None else Path(str(path)).stat().st_size
     if size is not None and there > size.most:
         raise ConsiliumError(
             f"The file {path} is refused: it has {there} bytes, and {size.what} has at most "
             f"{size.most}. It is damaged, or was not written by this project; have it sent again."
         )
-    with Path(path).open("rb") as file:
-        said = int.from_bytes(file.read(LENGTH_BYTES), "little")
+    if held is not None:
+        start = held[:LENGTH_BYTES]
+    else:
+        with Path(str(path)).open("rb") as file:
+            start = file.read(LENGTH_BYTES)
+    said = int.from_bytes(start, "little")
     if said > most:
         raise ConsiliumError(
             f"The file {path} is refused: of its {there} bytes it gives {said} to its header, and "
             f"at most {most} are read. It is damaged or no safetensors file."
         )
     try:
-        with safe_open(path, framework=framework) as opened:
-            yield opened
+        if held is not None:
+            yield _InMemory(held, held[LENGTH_BYTES : LENGTH_BYTES + said])
+        else:
+            with safe_open(str(path), framework=framework) as opened:
+                yield opened
     except (TypeError, KeyError, AttributeError, OverflowError) as error:
         raise ValueError(f"a tensor of a kind that is not known ({error!r})") from error
 

@@ -1,0 +1,50 @@
+"""The kinds of messages: what each is for, who sends it, and how long it may be.
+
+What a kind's body may weigh is checked before memory is taken for it. Where that depends on the
+model or on how many cases there are, whoever reads works it out.
+"""
+
+from typing import Final
+
+# From the coordinator to all sites.
+PROPOSAL: Final = "proposal"
+RUN_PLAN: Final = "run-plan"
+ROUND_PLAN: Final = "round-plan"
+EVALUATION_PLAN: Final = "evaluation-plan"
+FINAL_PLAN: Final = "final-plan"
+STATE: Final = "state"
+ROSTER: Final = "roster"
+SHARING: Final = "sharing"
+RESPONDED: Final = "responded"
+AGREED: Final = "agreed"
+# From the coordinator to one site.
+OFFER: Final = "offer"
+STYLES: Final = "styles"
+INBOX: Final = "inbox"
+SUM: Final = "sum"
+
+# From a site to all others.
+KEY: Final = "key"
+STYLE: Final = "style"
+TAG: Final = "tag"
+# From a site to the coordinator.
+JOINING: Final = "joining"
+ADVERTISED: Final = "advertised"
+SHARES: Final = "shares"
+PAYLOAD: Final = "payload"
+CONSISTENCY: Final = "consistency"
+ANSWER: Final = "answer"
+OPENED: Final = "opened"
+EVALUATION: Final = "evaluation"
+REPORT: Final = "report"
+OWN_MODEL: Final = "own-model"
+OWN_SHARES: Final = "own-shares"
+PICTURES: Final = "pictures"
+
+# In bytes.
+MOST_SMALL: Final = 4 * 2**20
+MOST_PICTURES: Final = 64 * 2**20
+# A style is some dozens to some thousands of numbers.
+MOST_STYLE: Final = 4 * 2**20
+# The predictions of a site's validation and test cases, or the scores of cases.
+MOST_EVALUATION: Final = 256 * 2**20

@@ -1,0 +1,216 @@
+"""The coordinator of a run, as its stages see it: the run's folder, its mailbox, the signed plan.
+
+A stage at the coordinator is handed a :class:`Coordinator` and nothing of a site's. What it needs
+to know of a site it takes from that site's signed messages.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from federated.data.partition import CaseCounts
+from federated.errors import ConsiliumError
+from federated.exchange import kinds
+from federated.exchange.audit import AuditLog
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.folder import FolderExchange
+from federated.exchange.identity import COORDINATOR, Identity, own_identity
+from federated.exchange.mailbox import Mailbox
+from federated.exchange.message import Topic
+from federated.exchange.plan import Joining, RoundPlan, RunPlan
+from federated.files import PRIVATE, read_json, write_json
+from federated.provenance import code_digest
+from federated.rounds.context import RunContext
+from federated.rounds.participation import POOLED
+from federated.run.folder import RunFolder
+from federated.run.selection import kept_round
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """The coordinator in one attempt at a run.
+
+    Attributes:
+        folder: the run's folder.
+        mailbox: what it sends and receives by.
+        run: what is known of the run.
+        start: what its messages have in common; with the digest of the plan that was signed.
+        published: the digests of the states that all sites were sent in this attempt.
+    """
+
+    folder: RunFolder
+    mailbox: Mailbox
+    run: RunContext
+    start: Topic
+    published: dict[int, str] = field(default_factory=dict)
+
+    def topic(self, round_number: int) -> Topic:
+        """What the messages of a round have in common that answer to the plan of the run."""
+        return replace(self.start, round=round_number)
+
+
+def coordinator_identity(folder: RunFolder) -> Identity:
+    """The coordinator with its private key, which is made if it is not there.
+
+    Raises:
+        ConsiliumError: others can open it, or it is damaged.
+    """
+    place = folder.coordinator_path
+    return own_identity(COORDINATOR, place / "identity.key", place)
+
+
+def propose(folder: RunFolder, members: Enrolment, sites: Sequence[str]) -> Coordinator:
+    """Begin an attempt at a run: sign what is proposed to the sites, and send it.
+
+    Args:
+        folder: the run's.
+        members: the enrolled sites.
+        sites: those that are to take part, in order.
+
+    Raises:
+        ConsiliumError: a file of the run is missing or damaged, or a site is not enrolled.
+    """
+    identity, exchange = coordinator_identity(folder), FolderExchange(folder.exchange_path)
+    audit = AuditLog(folder.coordinator_path / "audit.jsonl")
+    mailbox = Mailbox(identity, members, exchange, audit)
+    experiment, counts = folder.experiment(), folder.case_counts()
+    run = RunContext(
+        folder.run_id,
+        experiment,
+        CaseCounts({site: counts.sites[site] for site in sites}),
+        tuple(sites),
+        {},
+    )
+    before = Topic(identity.public.consortium, folder.run_id, _next_attempt(folder))
+    sent = mailbox.send(before, kinds.PROPOSAL, _plan(run, members).to_bytes())
+    return Coordinator(folder, mailbox, run, replace(before, plan=sent.signed.digest))
+
+
+def plan_run(proposed: Coordinator) -> tuple[Coordinator, dict[str, list[str]]]:
+    """Sign the plan of a run, once the sites have answered what was proposed to them.
+
+    Returns:
+        The coordinator from then on, and for each site what a person should know of its privacy.
+
+    Raises:
+        ConsiliumError: a site has not answered, or has other numbers of cases than it is known for.
+    """
+    run, mailbox = proposed.run, proposed.mailbox
+    answers = {}
+    for site in run.sites:
+        message = mailbox.receive(proposed.start, kinds.JOINING, site, kinds.MOST_SMALL)
+        answers[site] = Joining.from_bytes(message.body)
+        if dict(answers[site].counts) != dict(run.counts.sites[site]):
+            raise ConsiliumError(
+                f"{site} says that it has {dict(answers[site].counts)} cases, and is known for "
+                f"{dict(run.counts.sites[site])}, by which updates are weighted. Prepare its data "
+                "anew, and start a new run."
+            )
+    releases = {site: own.release for site, own in answers.items() if own.release is not None}
+    planned = replace(run, planned=releases)
+    before = replace(proposed.start, plan="")
+    sent = mailbox.send(before, kinds.RUN_PLAN, _plan(planned, mailbox.members).to_bytes())
+    if releases:
+        told: Mapping[str, Any] = {
+            site: {**asdict(releases[site]), "warnings": list(answers[site].warnings)}
+            for site in releases
+        }
+        write_json(proposed.folder.privacy_path, told)
+    coordinator = replace(proposed, run=planned, start=replace(before, plan=sent.signed.digest))
+    return coordinator, {site: list(own.warnings) for site, own in answers.items()}
+
+
+def publish_state(coordinator: Coordinator, round_number: int) -> str:
+    """Send all sites the state after a round; return its SHA-256."""
+    published = coordinator.published
+    if round_number not in published:
+        content = coordinator.folder.state_path(round_number).read_bytes()
+        sent = coordinator.mailbox.send(coordinator.topic(round_number), kinds.STATE, content)
+        published[round_number] = sent.header.sha256
+    return published[round_number]
+
+
+def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
+    """Sign the plan of a round, and send it with the state that the round starts from.
+
+    Returns:
+        What the messages of the round have in common.
+    """
+    done = round_number - 1
+    records = coordinator.folder.records()
+    responded = records[done - 1]["sites"] if done else []
+    selected = coordinator.run.selected(round_number)
+    return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected, responded)
+
+
+def ask_evaluation(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -> Topic:
+    """Ask all sites to evaluate the state after a round; ``responded`` are in its sum.
+
+    Returns:
+        What the messages of the evaluation have in common.
+    """
+    sites = coordinator.run.sites
+    kind = kinds.EVALUATION_PLAN
+    return _ask(coordinator, kind, round_number, round_number, sites, responded)
+
+
+def end_run(coordinator: Coordinator) -> Topic:
+    """Tell all sites, after the last round, which round's model the run keeps.
+
+    Returns:
+        What the messages of the run's end have in common.
+    """
+    records = coordinator.folder.records()
+    kept = kept_round(records, coordinator.run.experiment.selection)
+    sites, kind = coordinator.run.sites, kinds.FINAL_PLAN
+    return _ask(coordinator, kind, len(records), kept, sites, records[-1]["sites"])
+
+
+def _ask(
+    coordinator: Coordinator,
+    kind: str,
+    round_number: int,
+    state: int,
+    sites: Sequence[str],
+    responded: Sequence[str],
+) -> Topic:
+    """Sign what sites are to do in a round or after it, and send it with the state.
+
+    Args:
+        coordinator: the coordinator.
+        kind: the kind of plan.
+        round_number: the round.
+        state: the round whose state is meant.
+        sites: those that are asked.
+        responded: those in the sum of the last round that is done.
+    """
+    records = coordinator.folder.records()
+    kept = kept_round(records, coordinator.run.experiment.selection) if records else 0
+    digest = publish_state(coordinator, state)
+    plan = RoundPlan(
+        coordinator.start.plan, round_number, tuple(sites), digest, tuple(responded), kept
+    )
+    topic = coordinator.topic(round_number)
+    sent = coordinator.mailbox.send(topic, kind, plan.to_bytes())
+    return replace(topic, state=digest, plan=sent.signed.digest)
+
+
+def _plan(run: RunContext, members: Enrolment) -> RunPlan:
+    names = [*run.sites, POOLED] if run.experiment.strategy.pools_cases else list(run.sites)
+    unknown = [name for name in names if members.standing(name) != "enrolled"]
+    if unknown:
+        raise ConsiliumError(
+            f"{', '.join(unknown)} cannot take part in run {run.run_id}: not enrolled, or "
+            "suspended."
+        )
+    participants = {name: members.members[name].identity for name in names}
+    quorum = getattr(run.experiment.protection, "min_sites", 1)
+    return RunPlan(run.experiment, code_digest(), participants, run.counts, run.planned, quorum)
+
+
+def _next_attempt(folder: RunFolder) -> int:
+    """The number of this attempt at the run, from 1, which is written down first."""
+    path = folder.coordinator_path / "attempt.json"
+    attempt = int(read_json(path)) + 1 if path.is_file() else 1
+    write_json(path, attempt, PRIVATE)
+    return attempt

@@ -1,0 +1,277 @@
+"""A site in a run, as its stages see it: its home, its mailbox, and the plan that it has accepted.
+
+A stage at a site is handed a :class:`SiteCall` and nothing of the coordinator's. What it needs to
+know of the run it takes from messages that the coordinator has signed, and checks each of them
+against its own policy, its own data and its own arithmetic before it does anything.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from cachetools import LRUCache
+
+from federated.configuration.experiment import Experiment
+from federated.errors import ConsiliumError, RefusalError
+from federated.exchange import kinds
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.folder import FolderExchange
+from federated.exchange.identity import COORDINATOR
+from federated.exchange.mailbox import Mailbox
+from federated.exchange.message import Message, Topic
+from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
+from federated.files import PRIVATE, atomic_path
+from federated.rounds.context import RoundContext, RunContext
+from federated.run.update_files import read_state
+from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
+from federated.stages.plan_checks import check_plan
+from federated.update import RoundState
+from federated.weights.bounded_file import Content
+
+# A state is the model and what a strategy broadcasts beside it.
+MOST_STATE = 2**36
+
+
+@dataclass(frozen=True)
+class SiteCall:
+    """Which site is to do its part of which run: what a worker is handed.
+
+    ``attempt`` is how often the run was begun or resumed.
+    """
+
+    home: Path
+    exchange: Path
+    run: str
+    attempt: int
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+        return self.home.name
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site that takes part in a run."""
+
+    home: SiteHome
+    store: SiteRun
+    mailbox: Mailbox
+    run: RunContext
+    start: Topic
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.home.name
+
+    def topic(self, round_number: int, state: str = "", plan: str | None = None) -> Topic:
+        """What the messages of a round have in common.
+
+        The ``plan`` that they answer to is that of the run where no other one is given.
+        """
+        own = self.start.plan if plan is None else plan
+        return replace(self.start, round=round_number, state=state, plan=own)
+
+    def from_coordinator(self, topic: Topic, kind: str, most: int = kinds.MOST_SMALL) -> Message:
+        """A message of the coordinator's.
+
+        Raises:
+            ConsiliumError: none has arrived that counts.
+        """
+        return self.mailbox.receive(topic, kind, COORDINATOR, most)
+
+    def to_coordinator(self, topic: Topic, kind: str, body: bytes) -> int:
+        """Send the coordinator a message; return how many bytes travel."""
+        return self.mailbox.send(topic, kind, body, COORDINATOR).size
+
+
+@dataclass(frozen=True)
+class SiteRound:
+    """A round at a site: what it starts from, and what its messages have in common."""
+
+    context: RoundContext
+    topic: Topic
+    selected: tuple[str, ...]
+
+
+def candidate(call: SiteCall) -> tuple[Site, RunPlan]:
+    """The site of a call before it has accepted a plan, and the run that is proposed to it.
+
+    Raises:
+        ConsiliumError: nothing is proposed to it that counts.
+    """
+    home, mailbox, before = _before(call)
+    message = mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+    plan = _plan(message.body)
+    start = replace(before, plan=message.signed.digest)
+    return Site(home, home.run(call.run), mailbox, _known(call, plan), start), plan
+
+
+def open_site(call: SiteCall) -> Site:
+    """The site of a call, with the plan of the run, which it accepts if it has not done so.
+
+    Raises:
+        ConsiliumError: there is no plan, or the site does not accept it.
+    """
+    home, mailbox, before = _before(call)
+    store = home.run(call.run)
+    message = mailbox.receive(before, kinds.RUN_PLAN, COORDINATOR, MOST_PLAN)
+    plan, content, digest = _plan(message.body), message.to_bytes(), message.signed.digest
+    if not store.plan_path.is_file() or store.plan_path.read_bytes() != content:
+        check_plan(home, store, plan)
+        with atomic_path(store.plan_path, PRIVATE) as temporary:
+            temporary.write_bytes(content)
+        home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
+    members = mailbox.members
+    for participant in plan.participants.values():
+        members = members.enrol(participant)
+    known, start = _known(call, plan), replace(before, plan=digest)
+    return Site(home, store, replace(mailbox, members=members), known, start)
+
+
+def accepted_experiment(call: SiteCall) -> Experiment | None:
+    """The configuration of the run that is proposed to a site; ``None`` where none is."""
+    try:
+        return candidate(call)[1].experiment
+    except ConsiliumError:
+        return None
+
+
+def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
+    """A site that knows nobody but the coordinator."""
+    home = SiteHome(call.home)
+    coordinator = home.coordinator()
+    members = Enrolment().enrol(coordinator)
+    mailbox = Mailbox(home.identity(), members, FolderExchange(call.exchange), home.audit)
+    return home, mailbox, Topic(coordinator.consortium, call.run, call.attempt)
+
+
+def _known(call: SiteCall, plan: RunPlan) -> RunContext:
+    return RunContext(call.run, plan.experiment, plan.counts, plan.sites, plan.releases)
+
+
+@lru_cache(maxsize=8)
+def _plan(content: bytes) -> RunPlan:
+    return RunPlan.from_bytes(content)
+
+
+def open_round(site: Site, round_number: int) -> SiteRound:
+    """A round that the coordinator has planned, with the state that it starts from.
+
+    What the site keeps of rounds that did not count for it is removed, and what no later round
+    needs.
+
+    Raises:
+        ConsiliumError: there is no plan of that round that counts, or it selects other sites than
+            those that follow from the plan of the run, or the state is another.
+    """
+    topic = site.topic(round_number)
+    message = site.from_coordinator(topic, kinds.ROUND_PLAN)
+    plan = RoundPlan.from_bytes(message.body)
+    expected = site.run.selected(round_number)
+    if plan.run_plan != site.start.plan or plan.round != round_number:
+        raise RefusalError(
+            f"{site.name} does nothing in round {round_number}: the plan of the round is of "
+            "another run or round than it says."
+        )
+    if list(plan.selected) != expected:
+        raise RefusalError(
+            f"{site.name} does nothing in round {round_number}: its plan selects "
+            f"{', '.join(plan.selected) or 'nobody':.200}, and {', '.join(expected):.200} follow "
+            "from the plan of the run."
+        )
+    if site.name not in plan.selected:
+        raise RefusalError(
+            f"{site.name} is not selected in round {round_number}; it sends nothing."
+        )
+    state = open_state(site, round_number - 1, plan.state)
+    settle(site, round_number - 1, plan.responded, plan.kept)
+    topic = replace(topic, state=plan.state, plan=message.signed.digest)
+    return SiteRound(RoundContext(site.run, state), topic, plan.selected)
+
+
+# In a worker there are stages of several sites, which all start from the same state.
+_states: LRUCache[str, RoundState] = LRUCache(maxsize=2)
+
+
+def open_state(site: Site, round_number: int, digest: str) -> RoundState:
+    """The state after a round, as the coordinator has sent it to all; it has to have this digest.
+
+    Raises:
+        ConsiliumError: it has not arrived, is another one, or is damaged.
+    """
+    if digest in _states and _states[digest].round_number == round_number:
+        return _states[digest]
+    message = site.from_coordinator(site.topic(round_number), kinds.STATE, MOST_STATE)
+    if message.header.sha256 != digest:
+        raise RefusalError(
+            f"{site.name} does not go on from the state after round {round_number}: it is another "
+            "one than the coordinator's plan says."
+        )
+    state = read_state(
+        Content(message.body, f"of the coordinator's state after round {round_number}"),
+        round_number,
+    )
+    _states[digest] = state
+    return state
+
+
+def settle(site: Site, done: int, responded: Sequence[str], kept: int) -> None:
+    """Leave what the site keeps as it was before a round that it dropped out of; forget old rounds.
+
+    Args:
+        site: the site.
+        done: the last round that is done.
+        responded: the sites whose updates are in its sum.
+        kept: the round whose model the run keeps so far.
+    """
+    for kind in MEMORY_KINDS:
+        paths = site.store.memory_paths(kind)
+        for path in paths:
+            number = memory_round(path)
+            if number > done or (number == done and site.name not in responded):
+                path.unlink(missing_ok=True)
+        needed = {site.store.latest_memory(done, kind)}
+        if kind == "memory":
+            needed |= {site.store.latest_memory(number, kind) for number in (done - 1, kept)}
+        for path in site.store.memory_paths(kind):
+            if path not in needed:
+                path.unlink(missing_ok=True)
+    for number in range(max(0, done - 1), done + 1):
+        for work in WORK_KINDS:
+            site.store.work_path(number, work).unlink(missing_ok=True)
+
+
+def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
+    """The state after a round that the coordinator asks to have evaluated, and the topic of that.
+
+    Raises:
+        ConsiliumError: nothing asks for it that counts, or the state is another.
+    """
+    plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
+    return open_state(site, round_number, plan.state), topic
+
+
+def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
+    """The state whose model a run keeps, after its last round, and the topic of the run's end.
+
+    Raises:
+        ConsiliumError: nothing says so that counts, or the state is another.
+    """
+    plan, topic = _after(site, round_number, kinds.FINAL_PLAN)
+    return open_state(site, plan.kept, plan.state), topic
+
+
+def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
+    """The plan of what comes after a round; what the site keeps is settled by it."""
+    message = site.from_coordinator(site.topic(round_number), kind)
+    plan = RoundPlan.from_bytes(message.body)
+    if plan.run_plan != site.start.plan or plan.round != round_number:
+        raise RefusalError(
+            f"{site.name} does nothing after round {round_number}: the {kind} is of another run or "
+            "round than it says."
+        )
+    settle(site, round_number, plan.responded, plan.kept)
+    return plan, site.topic(round_number, plan.state, message.signed.digest)

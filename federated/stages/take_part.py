@@ -1,0 +1,38 @@
+"""take-part: a site answers the proposal of a run, or refuses it by its policy."""
+
+from federated.exchange import kinds
+from federated.exchange.plan import Joining
+from federated.privacy import Private
+from federated.privacy.patients import patient_warnings
+from federated.stages.entering import refuse_evaluation
+from federated.stages.plan_checks import own_release, part_counts, refuse_proposal
+from federated.stages.site import SiteCall, candidate
+from federated.stages.worker import held_cases
+
+
+def take_part(call: SiteCall) -> int:
+    """Answer a proposal with how many cases the site has and what it releases in a round.
+
+    Returns:
+        The bytes of the answer.
+
+    Raises:
+        ConsiliumError: the policy refuses the run, the privacy that is asked for cannot be reached,
+            or a budget does not allow that the site's cases are evaluated.
+    """
+    site, plan = candidate(call)
+    counts = part_counts(site.store)
+    own = counts.get(site.name, {"train": 0, "val": 0, "test": 0})
+    release = own_release(site.store, site.name, plan)
+    refuse_proposal(site.home, plan, release)
+    warnings: list[str] = []
+    privacy = plan.experiment.privacy
+    if isinstance(privacy, Private) and release is not None:
+        refuse_evaluation(site)
+        warnings = privacy.warnings(own["train"], len(plan.sites))
+        rounds = plan.experiment.rounds
+        planned = [privacy.of_round(release, n + 1, rounds) for n in range(rounds)]
+        patients = held_cases(site).patients(site.name, "train")
+        warnings += patient_warnings(privacy, site.name, planned, patients)
+    answer = Joining(own, release, tuple(warnings))
+    return site.to_coordinator(site.start, kinds.JOINING, answer.to_bytes())

@@ -1,0 +1,36 @@
+"""own-models: what sites hand over of their own models, after a run's last round."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.exchange.message import Topic
+from federated.stages.coordinator import Coordinator
+from federated.stages.own_models import receive_models
+from federated.stages.site import SiteCall
+from federated.stages.site_model import hand_over
+from federated.update import RoundState, Vector
+from tasks.pool import finished, submit_stage
+
+
+@task(name="own-models", task_run_name="own models", cache_policy=NO_CACHE)
+def own_models(
+    pool: Executor,
+    coordinator: Coordinator,
+    calls: Sequence[SiteCall],
+    topic: Topic,
+    state: RoundState,
+) -> dict[str, dict[str, Vector]]:
+    """For each site, the tensors in which its model differs from the global one of ``state``.
+
+    Args:
+        pool: what runs the sites' stages.
+        coordinator: the coordinator.
+        calls: the sites.
+        topic: what the messages of the run's end have in common.
+        state: the state whose model the run keeps.
+    """
+    finished([submit_stage(pool, hand_over, call, topic.round) for call in calls])
+    return receive_models(coordinator, topic, state)

@@ -1,0 +1,28 @@
+"""propose and take-part: a run is proposed to sites, which answer, and then its plan is signed."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from federated.stages.coordinator import Coordinator, plan_run
+from federated.stages.site import SiteCall
+from federated.stages.take_part import take_part
+from tasks.pool import finished, submit_stage
+
+
+@task(name="take-part", task_run_name="take part", cache_policy=NO_CACHE)
+def agree(
+    pool: Executor, proposed: Coordinator, calls: Sequence[SiteCall]
+) -> tuple[Coordinator, dict[str, list[str]]]:
+    """Have all sites answer what is proposed to them, and sign the plan of the run.
+
+    Returns:
+        The coordinator from then on, and for each site what a person should know of its privacy.
+
+    Raises:
+        ConsiliumError: a site refuses to take part.
+    """
+    finished([submit_stage(pool, take_part, call) for call in calls])
+    return plan_run(proposed)
