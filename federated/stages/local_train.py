@@ -13,7 +13,7 @@ from federated.site.releases import Parts, ReleaseStore, arrays_digest, state_di
 from federated.stages.privacy_report import spent_so_far
 from federated.stages.private_release import begin_release, release_sources
 from federated.stages.share_style import other_styles, receive_styles
-from federated.stages.site import SiteCall, open_round, open_site
+from federated.stages.site import SiteCall, open_round, open_site, settle
 from federated.stages.site_model import site_memory
 from federated.stages.worker import WorkerContext, site_cases, worker_context
 from federated.strategies.base import SiteStart
@@ -38,6 +38,7 @@ def train_site(call: SiteCall, round_number: int) -> StageResult:
     started = time.time()
     site = open_site(call)
     opened, worker = open_round(site, round_number), worker_context(site)
+    settle(site, round_number - 1, opened.plan)
     context = opened.context
     state, privacy = context.state, context.experiment.privacy
     cases = site_cases(site, "train")

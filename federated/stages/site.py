@@ -5,7 +5,6 @@ know of the run it takes from messages that the coordinator has signed, and chec
 against its own policy, its own data and its own arithmetic before it does anything.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -93,7 +92,12 @@ class SiteRound:
 
     context: RoundContext
     topic: Topic
-    selected: tuple[str, ...]
+    plan: RoundPlan
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """The sites that train in the round, in order."""
+        return self.plan.selected
 
 
 def candidate(call: SiteCall) -> tuple[Site, RunPlan]:
@@ -160,9 +164,6 @@ def _plan(content: bytes) -> RunPlan:
 def open_round(site: Site, round_number: int) -> SiteRound:
     """A round that the coordinator has planned, with the state that it starts from.
 
-    What the site keeps of rounds that did not count for it is removed, and what no later round
-    needs.
-
     Raises:
         ConsiliumError: there is no plan of that round that counts, or it selects other sites than
             those that follow from the plan of the run, or the state is another.
@@ -187,9 +188,8 @@ def open_round(site: Site, round_number: int) -> SiteRound:
             f"{site.name} is not selected in round {round_number}; it sends nothing."
         )
     state = open_state(site, round_number - 1, plan.state)
-    settle(site, round_number - 1, plan.responded, plan.kept)
     topic = replace(topic, state=plan.state, plan=message.signed.digest)
-    return SiteRound(RoundContext(site.run, state), topic, plan.selected)
+    return SiteRound(RoundContext(site.run, state), topic, plan)
 
 
 # In a worker there are stages of several sites, which all start from the same state.
@@ -218,24 +218,21 @@ def open_state(site: Site, round_number: int, digest: str) -> RoundState:
     return state
 
 
-def settle(site: Site, done: int, responded: Sequence[str], kept: int) -> None:
+def settle(site: Site, done: int, plan: RoundPlan) -> None:
     """Leave what the site keeps as it was before a round that it dropped out of; forget old rounds.
 
-    Args:
-        site: the site.
-        done: the last round that is done.
-        responded: the sites whose updates are in its sum.
-        kept: the round whose model the run keeps so far.
+    This is for before a round's training, and for after it: ``done`` is the last round that is
+    done, and ``plan`` says who responded in it, and which round's model the run keeps so far.
     """
     for kind in MEMORY_KINDS:
         paths = site.store.memory_paths(kind)
         for path in paths:
             number = memory_round(path)
-            if number > done or (number == done and site.name not in responded):
+            if number > done or (number == done and site.name not in plan.responded):
                 path.unlink(missing_ok=True)
         needed = {site.store.latest_memory(done, kind)}
         if kind == "memory":
-            needed |= {site.store.latest_memory(number, kind) for number in (done - 1, kept)}
+            needed |= {site.store.latest_memory(number, kind) for number in (done - 1, plan.kept)}
         for path in site.store.memory_paths(kind):
             if path not in needed:
                 path.unlink(missing_ok=True)
@@ -273,5 +270,5 @@ def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
             f"{site.name} does nothing after round {round_number}: the {kind} is of another run or "
             "round than it says."
         )
-    settle(site, round_number, plan.responded, plan.kept)
+    settle(site, round_number, plan)
     return plan, site.topic(round_number, plan.state, message.signed.digest)

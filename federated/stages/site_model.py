@@ -37,11 +37,11 @@ def hand_over(call: SiteCall, round_number: int) -> None:
     state, topic = open_end(site, round_number)
     weights, layout = own_weights(site, state), state.layout
     common, own = layout.split(state.weights), layout.split(weights)
-    names = set(layout.personal)
+    names = layout.personal & own.keys()
     if weights is not state.weights:
         names |= {name for name, value in own.items() if (value != common[name]).any()}
     if site.home.policy().settings.own_model == "refused":
-        names = set()
+        names = frozenset()
     body = save({name: own[name].copy() for name in sorted(names)}) if names else b""
     site.to_coordinator(topic, kinds.OWN_MODEL, body)
     strategy = site.run.experiment.strategy

@@ -72,6 +72,11 @@ def _context(_plan: str, experiment: Experiment, data: LocatedFile) -> WorkerCon
     return WorkerContext(experiment, dataset, task_of(dataset.info), model)
 
 
+def forget() -> None:
+    """Let this process be one that has not seen any run before."""
+    _context.cache.clear()  # type: ignore[attr-defined]
+
+
 def held_cases(site: Site) -> SiteCases:
     """The cases of what a site holds, each made once in a process."""
     context, home = worker_context(site), str(site.home.root)

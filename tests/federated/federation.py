@@ -12,16 +12,13 @@ from federated.data.load import load, locate
 from federated.data.partitioning import partition_dataset
 from federated.files import read_json, write_json
 from federated.run.folder import RunFolder
-from federated.run.prepared import write_prepared_partition
 from federated.run.runs import new_run
 from federated.run.update_files import read_update
-from federated.stages.begin import write_initial_state
+from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site
-from federated.stages.privacy import plan_site
 from federated.stages.privacy_report import report_site
-from federated.stages.worker import worker_context
 from federated.update import ModelUpdate
-from federated.weights.build import new_model
+from tests.federated.staged_run import Staged, begin_with, forget_processes
 
 SITE = "site-00"
 # SGD without momentum: the update is a sum of gradients, as an attack wants it.
@@ -31,7 +28,7 @@ PLAIN = [
 ]
 
 
-def begin(*overrides: str, run_id: str | None = None, excluded: tuple[str, ...] = ()) -> RunFolder:
+def begin(*overrides: str, run_id: str | None = None, excluded: tuple[str, ...] = ()) -> Staged:
     """A run before its first round, in the working folder; ``run_id`` names it anew."""
     experiment = load_experiment("tiny", [*PLAIN, *overrides])
     folder = new_run(Path("runs"), experiment)
@@ -42,35 +39,31 @@ def begin(*overrides: str, run_id: str | None = None, excluded: tuple[str, ...] 
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
     partition = partition_dataset(dataset, experiment.sites, experiment.seed)
-    write_prepared_partition(folder.partition_path, experiment, located, dataset, partition)
-    folder.write_inputs(experiment, located, excluded)
-    worker_context.cache_clear()
-    if experiment.privacy.unit:
-        write_json(folder.privacy_path, {s: plan_site(folder.root, s) for s in folder.sites()})
-    write_initial_state(folder, new_model(experiment, dataset.info))
-    return folder
+    return begin_with(folder, experiment, located, dataset, partition, excluded)
 
 
-def edit(folder: RunFolder, **sections: Mapping[str, Any]) -> None:
-    """Change a run's configuration, as who can write to its folder could."""
-    path = folder.root / "config.json"
+def edit(run: Staged, **sections: Mapping[str, Any]) -> None:
+    """Propose another configuration in another attempt at a run, as a coordinator could."""
+    path = run.folder.config_path
     config = read_json(path)
     for name, values in sections.items():
         config[name] = dict(values) if "name" in values else config[name] | values
     write_json(path, config)
+    run.resume()
 
 
-def sent(folder: RunFolder, round_number: int = 1, site: str = SITE) -> ModelUpdate:
+def sent(run: Staged, round_number: int = 1, site: str = SITE) -> ModelUpdate:
     """Ask a site to train, in a process that has not seen the run before; what it sends."""
-    worker_context.cache_clear()
-    train_site(folder.root, site, round_number)
-    return read_update(folder.site_path(round_number, site, "update"))
+    forget_processes()
+    begin_round(run.coordinator, round_number)
+    train_site(run.call(site), round_number)
+    return read_update(run.store(site).work_path(round_number, "update"))
 
 
-def entries(folder: RunFolder, site: str = SITE) -> int:
+def entries(run: Staged, site: str = SITE) -> int:
     """How many releases of the run a site's ledger has."""
-    worker_context.cache_clear()
-    return len(report_site(folder.root, site)["releases"])
+    forget_processes()
+    return len(report_site(run.call(site))["releases"])
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

@@ -6,6 +6,7 @@ JSON for each moment, what was on the disk at the site's death and after it was 
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from hashlib import sha256
@@ -14,12 +15,11 @@ from pathlib import Path
 import torch
 import torch._dynamo  # at its first step an optimizer imports it, and here each copy's is the first
 
-from federated.run.folder import RunFolder
-from federated.secrets.home import consilium_home
+from federated.site.home import SiteHome
 from federated.stages.local_train import train_site
 from federated.stages.privacy_report import report_site
+from federated.stages.site import SiteCall, open_site
 from federated.stages.worker import site_cases
-from tests.federated.federation import SITE
 
 KILLED = 9
 
@@ -55,41 +55,51 @@ def die_at(moment: int) -> None:
     Path.replace = mortal(Path.replace)
 
 
-def seen(run: RunFolder) -> dict[str, object]:
+def files(call: SiteCall) -> list[Path]:
+    store = SiteHome(call.home).run(call.run)
+    return [store.work_path(1, "update"), store.memory_path(1)]
+
+
+def stored(call: SiteCall) -> bool:
+    return any(SiteHome(call.home).run(call.run).releases.rglob("*.release"))
+
+
+def seen(call: SiteCall) -> dict[str, object]:
     """Entries of the ledger, whether the release is stored, and what was sent of update and memory.
 
     None of it is read in the mortal process.
     """
-    paths = [run.site_path(1, SITE, "update"), run.memory_path(1, SITE)]
     return {
-        "entries": len(report_site(run.root, SITE)["releases"]),
-        "stored": any((consilium_home() / "releases").rglob("*.release")),
-        **{p.parent.name: sha256(p.read_bytes()).hexdigest() for p in paths if p.is_file()},
+        "entries": len(report_site(call)["releases"]),
+        "stored": stored(call),
+        **{p.parent.name: sha256(p.read_bytes()).hexdigest() for p in files(call) if p.is_file()},
     }
 
 
-def lives(run: RunFolder, home: Path, moment: int) -> bool:
+def lives(call: SiteCall, home: Path, moment: int) -> bool:
     """One death; whether the process lived to the end instead."""
     os.environ["CONSILIUM_HOME"] = str(home / str(moment))
-    for path in (run.site_path(1, SITE, "update"), run.memory_path(1, SITE)):
+    for path in files(call):
         path.unlink(missing_ok=True)
+    shutil.rmtree(SiteHome(call.home).run(call.run).releases, ignore_errors=True)
+    SiteHome(call.home).run(call.run).entered_path.unlink(missing_ok=True)
 
     def live() -> None:
         die_at(moment)
-        train_site(run.root, SITE, 1)
+        train_site(call, 1)
 
     code = copied(live)
     assert code in (0, KILLED), code
-    at_death = seen(run)
-    assert copied(lambda: train_site(run.root, SITE, 1)) == 0
-    print(json.dumps([at_death, seen(run)]), flush=True)
+    at_death = seen(call)
+    assert copied(lambda: train_site(call, 1)) == 0
+    print(json.dumps([at_death, seen(call)]), flush=True)
     return code == 0
 
 
 if __name__ == "__main__":
-    folder = RunFolder(Path(sys.argv[1]))
+    call = SiteCall(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], 1)
     # Read once, for all copies.
-    assert site_cases(folder.root, SITE, "train").records
+    assert site_cases(open_site(call), "train").records
     for number in range(1, 1000):
-        if lives(folder, Path(sys.argv[2]), number):
+        if lives(call, Path(sys.argv[4]), number):
             break

@@ -1,7 +1,7 @@
 """A federation of two small sites, run by the stage functions themselves: no server, no pool."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +9,41 @@ import numpy as np
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
+from federated.data.dataset import LocatedFile
 from federated.data.load import load, locate
-from federated.data.partitioning import partition_dataset
+from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset, partition_dataset
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.message import Topic
 from federated.files import write_json
-from federated.rounds.participation import site_weights
 from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
 from federated.run.runs import new_run
 from federated.run.update_files import read_state, write_state
+from federated.site.home import SiteHome, SiteRun
+from federated.stages import worker
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.begin import write_initial_state
 from federated.stages.compress import compress_site
-from federated.stages.context import read_run
+from federated.stages.coordinator import Coordinator, begin_round, plan_run, propose
 from federated.stages.local_train import train_site
-from federated.stages.privacy import plan_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import (
+    Roster,
     advertise_site,
     answer_site,
+    masked_round,
     relay_keys,
     relay_responded,
     relay_shares,
     share_site,
     unmask_sum,
 )
-from federated.stages.worker import worker_context
+from federated.stages.site import Site, SiteCall, open_site
+from federated.stages.take_part import take_part
 from federated.weights.build import new_model
+from flows.simulation import enrol_parts
+from flows.site_stages import call_site
 
 CASES = {"train": 24, "val": 8, "test": 8}
 ROUNDS = 2
@@ -76,52 +85,132 @@ def small_experiment(data: Path, **sections: Any) -> Experiment:
     return resolve("small", value | sections, "a test")
 
 
-def begin(experiment: Experiment, runs: Path) -> RunFolder:
-    """A new run's folder, before the first round."""
+@dataclass
+class Staged:
+    """A run whose stages a test calls itself; ``coordinator`` is that of the present attempt."""
+
+    folder: RunFolder
+    coordinator: Coordinator
+
+    @property
+    def sites(self) -> list[str]:
+        return list(self.coordinator.run.sites)
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.coordinator.run.experiment
+
+    def home(self, site: str) -> SiteHome:
+        return SiteHome(self.folder.home_path(site))
+
+    def store(self, site: str) -> SiteRun:
+        return self.home(site).run(self.folder.run_id)
+
+    def call(self, site: str) -> SiteCall:
+        attempt = self.coordinator.start.attempt
+        folder = self.folder
+        return SiteCall(folder.home_path(site), folder.exchange_path, folder.run_id, attempt)
+
+    def site(self, site: str) -> Site:
+        return open_site(self.call(site))
+
+    def resume(self) -> None:
+        """Begin another attempt at the run, as a resumed run does."""
+        self.coordinator = start(self.folder)
+
+
+def begin(experiment: Experiment, runs: Path, run_id: str | None = None) -> Staged:
+    """A run before its first round; ``run_id`` names it anew."""
     folder = new_run(runs, experiment)
+    if run_id:
+        target = folder.root.with_name(run_id)
+        shutil.rmtree(target, ignore_errors=True)
+        folder = RunFolder(folder.root.rename(target))
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    partition = partition_dataset(dataset, experiment.sites, 0)
+    partition = partition_dataset(dataset, experiment.sites, experiment.seed)
+    return begin_with(folder, experiment, located, dataset, partition)
+
+
+def begin_with(
+    folder: RunFolder,
+    experiment: Experiment,
+    located: LocatedFile,
+    dataset: AnyDataset,
+    partition: Partition,
+    excluded: tuple[str, ...] = (),
+) -> Staged:
+    """A run before its first round, in a folder that is there, on these data."""
     folder.write_partition(partition, partition_inputs(experiment, located, located.md5))
-    folder.write_inputs(experiment, located, ())
-    worker_context.cache_clear()
-    if experiment.privacy.unit:
-        write_json(folder.privacy_path, {s: plan_site(folder.root, s) for s in folder.sites()})
-    write_initial_state(folder, new_model(experiment, dataset.info))
-    return folder
+    folder.write_inputs(experiment, located, excluded)
+    forget_processes()
+    members = enrol_parts(folder, located, partition, folder.sites())
+    coordinator = start(folder, members)
+    write_initial_state(coordinator, new_model(experiment, dataset.info))
+    return Staged(folder, coordinator)
 
 
-def play_round(folder: RunFolder, number: int) -> None:
+def start(folder: RunFolder, members: Enrolment | None = None) -> Coordinator:
+    """An attempt at a run: it is proposed, all sites take part, and its plan is signed."""
+    if members is None:
+        members = Enrolment.read(folder.coordinator_path / "members.json")
+    proposed = propose(folder, members, folder.sites())
+    for site in folder.sites():
+        take_part(call_site(proposed, site))
+    return plan_run(proposed)[0]
+
+
+def forget_processes() -> None:
+    """Let this process be one that has not seen any run before."""
+    worker.forget()
+
+
+def train_round(run: Staged, number: int) -> Topic:
+    """One round at all sites, up to what they send; the topic of their messages."""
+    topic = begin_round(run.coordinator, number)
+    if run.experiment.protection.masked:
+        _exchange_keys(run, topic)
+    for site in run.coordinator.run.selected(number):
+        train_site(run.call(site), number)
+        compress_site(run.call(site), number)
+        protect_site(run.call(site), number)
+    return topic
+
+
+def play_round(run: Staged, number: int) -> None:
     """One round at all sites, up to the state that comes of it."""
-    run, sites = folder.root, folder.sites()
-    masked = folder.experiment().protection.masked
-    if masked:
-        _exchange_keys(folder, number, sites)
-    weights = site_weights(folder.partition(), sites)
+    coordinator, sites = run.coordinator, run.coordinator.run.selected(number)
+    topic = begin_round(coordinator, number)
+    masked = run.experiment.protection.masked
+    roster = _exchange_keys(run, topic) if masked else None
+    masks = masked_round(coordinator.run, list(roster.advertised), number) if roster else None
     for site in sites:
-        train_site(run, site, number)
-        compress_site(run, site, number, weights[site])
-        protect_site(run, site, number)
-    add_payloads(folder, read_run(folder), number, sites)
-    if masked:
-        relay_responded(folder, read_run(folder), number, sites)
-        for site in sites:
-            answer_site(run, site, number)
-        unmask_sum(folder, read_run(folder), number, sites)
-    apply_sum(folder, read_run(folder), number, sites)
+        train_site(run.call(site), number)
+        compress_site(run.call(site), number)
+        protect_site(run.call(site), number)
+    responded = add_payloads(coordinator, topic, sites, masks).responded
+    if roster is not None:
+        relay_responded(coordinator, topic, roster, responded)
+        for site in responded:
+            answer_site(run.call(site), number)
+        unmask_sum(coordinator, topic, roster, responded, responded)
+    apply_sum(coordinator, topic, responded)
+    write_json(run.folder.record_path(number), {"round": number, "sites": responded})
 
 
-def start_again(folder: RunFolder, number: int) -> None:
+def start_again(run: Staged, number: int) -> None:
     """Let the next round start from the initial weights, as if no round's noise were in them."""
+    folder = run.folder
     first = read_state(folder.state_path(0))
     write_state(folder.state_path(number), replace(first, round_number=number))
     folder.server_path(number).write_bytes(folder.server_path(0).read_bytes())
 
 
-def _exchange_keys(folder: RunFolder, number: int, sites: Sequence[str]) -> None:
+def _exchange_keys(run: Staged, topic: Topic) -> Roster:
+    sites = run.coordinator.run.selected(topic.round)
     for site in sites:
-        advertise_site(folder.root, site, number)
-    relay_keys(folder, read_run(folder), number, sites)
+        advertise_site(run.call(site), topic.round)
+    roster = relay_keys(run.coordinator, topic, sites)
     for site in sites:
-        share_site(folder.root, site, number)
-    relay_shares(folder, read_run(folder), number, sites)
+        share_site(run.call(site), topic.round)
+    return relay_shares(run.coordinator, topic, roster, sites)
