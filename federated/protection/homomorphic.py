@@ -1,7 +1,7 @@
 """Sums of ciphertexts: what CKKS and packed BFV have in common."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from math import log2
 from typing import Any, ClassVar
 
@@ -21,6 +21,8 @@ from federated.protection.keys import PublicContext, SecretContext
 from federated.protection.parameters import Parameters
 from federated.protection.seal import join, load_ciphertexts, save_ciphertexts, seal_context
 from federated.protection.seal import through_file as saved
+from federated.protection.seal_bytes import unpacked
+from federated.protection.tags import Words
 from federated.update import CompressedUpdate, Payload
 
 
@@ -190,6 +192,35 @@ def decrypt(
         decryptor.decrypt(ciphertext, plaintext)
         parts.append(read(plaintext))
     return np.concatenate(parts)[: total.length]
+
+
+def residues(payload: Payload, parameters: Parameters) -> Iterator[tuple[int, Words]]:
+    """The primes and numbers of a payload's ciphertexts, each with its seed expanded.
+
+    They are those that adding adds: for each ciphertext, for each of its two polynomials, each
+    prime with the polynomial's coefficients modulo it.
+
+    Raises:
+        ConsiliumError: the payload is damaged.
+    """
+    own = seal_context(parameters)
+    primes = data_primes(parameters)
+    for ciphertext in _ciphertexts(payload, own, parameters):
+        whole = unpacked(saved(ciphertext.save), parameters.largest_bytes)
+        count = 2 * len(primes) * parameters.degree
+        rows = np.frombuffer(whole[-8 * count :], "<u8").reshape(-1, parameters.degree)
+        for row, words in enumerate(rows):
+            yield primes[row % len(primes)], words
+
+
+def data_primes(parameters: Parameters) -> list[int]:
+    """The primes of a ciphertext, in order."""
+    import tenseal.sealapi as seal
+
+    chosen = seal.CoeffModulus.Create(parameters.degree, list(parameters.coefficient_bits))
+    primes = [int(prime.value()) for prime in chosen]
+    # SEAL keeps the last of several for switching keys; ciphertexts do not have it.
+    return primes[:-1] if len(primes) > 1 else primes
 
 
 def _ciphertexts(payload: Payload, context: Any, parameters: Parameters) -> list[Any]:

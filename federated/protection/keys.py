@@ -26,6 +26,7 @@ from federated.files import locked, read_json, write_json
 from federated.protection.parameters import Parameters
 from federated.protection.seal import seal_context, through_file
 from federated.secrets.home import consilium_home, private_folder
+from federated.secrets.key_derivation import derive_key
 
 SECRET_FILE = "secret.key"  # noqa: S105 - a file name
 PUBLIC_FILE = "context.json"
@@ -65,6 +66,8 @@ class SecretContext:
 
     public: PublicContext
     key: Any
+    # What the sites derive other keys from that they have in common; see ``tags.py``.
+    common: bytes = b""
 
 
 def keys_root() -> Path:
@@ -194,6 +197,7 @@ def read_secret(experiment: str, run_id: str, expected: PublicContext) -> Secret
                 f"The secret key {path} has permissions {mode:03o}, so others may have read it. "
                 f"Make a new one with `consilium keys rotate {experiment} --run {run_id}`."
             )
+        common = derive_key(path.read_bytes(), "consilium common key")
         key = seal.SecretKey()
         key.load(seal_context(public.parameters), str(path))
     except (OSError, RuntimeError, ValueError) as error:
@@ -201,7 +205,7 @@ def read_secret(experiment: str, run_id: str, expected: PublicContext) -> Secret
             f"The secret key {path} cannot be read ({error}). Copy the folder from another site, "
             f"or make a new key with `consilium keys rotate {experiment} --run {run_id}`."
         ) from error
-    return SecretContext(public, key)
+    return SecretContext(public, key, common)
 
 
 def count_opening(experiment: str, run_id: str, public: PublicContext) -> int:

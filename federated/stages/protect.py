@@ -12,6 +12,7 @@ from federated.stages.compress import COMPRESSED
 from federated.stages.keys import site_key
 from federated.stages.secagg import masking
 from federated.stages.site import SiteCall, open_round, open_site
+from federated.stages.tags import send_tags
 
 
 def protect_site(call: SiteCall, round_number: int) -> StageResult:
@@ -30,6 +31,8 @@ def protect_site(call: SiteCall, round_number: int) -> StageResult:
     if protection.masked:
         key, received = masking(site, opened)
     payload = protection.protect(compressed, key)
+    if isinstance(key, SecretContext):
+        send_tags(site, opened, payload, key)
     sent = site.to_coordinator(opened.topic, kinds.PAYLOAD, pack_payload(payload))
     return stage_result(
         site.name, "protect", started, cases=compressed.cases, sent=sent, received=received
