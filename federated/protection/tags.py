@@ -2,18 +2,18 @@
 
 Ciphertexts of SEAL are vectors of integers modulo primes, and adding them adds the vectors. A tag
 of a vector c is t = ⟨r, c⟩ modulo each prime, with r drawn from a key that the sites have in common
-and the coordinator does not; so the tag of a sum is the sum of the tags. Each site sends the tags of
-its payload to the other sites, encrypted and signed. Who opens a sum adds the tags of those who are
-said to be in it and compares: a payload alone, one that is there twice or left out, and one that was
-made up all have another tag.
+and the coordinator does not; so the tag of a sum is the sum of the tags. Each site sends the tags
+of its payload to the other sites, encrypted and signed. Who opens a sum adds the tags of those who
+are said to be in it and compares: a payload alone, one that is there twice or left out, and one
+that was made up all have another tag.
 
-Guarantee: against a coordinator that does not have the key, whatever it hands over as the sum of some
-sites' ciphertexts and is not that, is noticed except with probability 2^-60 for each prime. For a
-difference d ≠ 0 modulo a prime, ⟨r, d⟩ = 0 with probability of at most 2^-30, since each entry of r
-is drawn from 2^30 values, and there are two tags with independent r. A key draws another r for each
-round and attempt, and the tags are not told in the clear: with a tag of a vector that one knows, one
-could make up others. A site that has the key and colludes with the coordinator is not stopped; it
-could as well decrypt each payload (``keys.py``).
+Guarantee: against a coordinator that does not have the key, whatever it hands over as the sum of
+some sites' ciphertexts and is not that, is noticed except with probability 2^-60 for each prime.
+For a difference d ≠ 0 modulo a prime, ⟨r, d⟩ = 0 with probability of at most 2^-30, since each
+entry of r is drawn from 2^30 values, and there are two tags with independent r. A key draws another
+r for each round and attempt, and the tags are not told in the clear: with a tag of a vector that
+one knows, one could make up others. A site that has the key and colludes with the coordinator is
+not stopped; it could as well decrypt each payload (``keys.py``).
 """
 
 import os
@@ -34,8 +34,8 @@ from federated.secrets.key_derivation import derive_key
 # How many tags with independent r there are.
 TAGS = 2
 WEIGHT_BITS = 30
-# The numbers of a ciphertext are taken apart into pieces of so many bits: WEIGHT_BITS and these, and
-# the number of terms that are added in one go, stay below 64 bits.
+# The numbers of a ciphertext are taken apart into pieces of so many bits: WEIGHT_BITS and these,
+# and the number of terms that are added in one go, stay below 64 bits.
 PIECE_BITS = 20
 PIECES = 4
 TERMS = 1 << 13

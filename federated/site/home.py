@@ -1,9 +1,9 @@
 """A site's home: the folder that holds all that is the site's own, and nothing of anybody else's.
 
 ``identity.key`` is the private half of its key, ``coordinator.json`` the public half of the
-coordinator's, ``site-policy.yaml`` what the site takes part in, ``audit.jsonl`` what it was sent, has
-sent and has refused, and ``runs/<run id>/`` what it keeps of a run. The folder is open to its owner
-alone, and so is everything in it. A simulated site's home lies below the run's folder.
+coordinator's, ``site-policy.yaml`` what the site takes part in, ``audit.jsonl`` what it was sent,
+has sent and has refused, and ``runs/<run id>/`` what it keeps of a run. The folder is open to its
+owner alone, and so is everything in it. A simulated site's home lies below the run's folder.
 """
 
 from dataclasses import dataclass

@@ -91,7 +91,7 @@ def receive_pictures(coordinator: Coordinator, topic: Topic, sites: Sequence[str
 
 
 def _draw(family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str) -> bytes:
-    """A PNG of the image alone, with the true mask, and with the predicted one; one slice of a volume."""
+    """A PNG: the image alone, with the true mask, with the predicted one; a slice of a volume."""
     image = case.whole.numpy()
     if truth.ndim == 3:
         # The axial slice in which there is most to be seen.

@@ -62,7 +62,10 @@ def _key(plan: str, _experiment: Experiment, data: LocatedFile) -> tuple[str, Lo
     return plan, data
 
 
-@cached(LRUCache(maxsize=1), key=_key)
+_contexts: LRUCache[tuple[str, LocatedFile], WorkerContext] = LRUCache(maxsize=1)
+
+
+@cached(_contexts, key=_key)
 def _context(_plan: str, experiment: Experiment, data: LocatedFile) -> WorkerContext:
     dataset = load(data, experiment.data)
     worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
@@ -74,7 +77,7 @@ def _context(_plan: str, experiment: Experiment, data: LocatedFile) -> WorkerCon
 
 def forget() -> None:
     """Let this process be one that has not seen any run before."""
-    _context.cache.clear()  # type: ignore[attr-defined]
+    _contexts.clear()
 
 
 def held_cases(site: Site) -> SiteCases:

@@ -106,7 +106,9 @@ REFUSED: dict[str, tuple[Callable[[Parties], bytes], str]] = {
         lambda p: rewritten(p, lambda h: h | {"length": 10**10}), "cut short",
     ),
     "a message cut short": (lambda p: message(p.boxes[SITE]).to_bytes()[:-1], "cut short"),
-    "a message cut in its signature": (lambda p: message(p.boxes[SITE]).to_bytes()[:-20], "cut short"),
+    "a message cut in its signature": (
+        lambda p: message(p.boxes[SITE]).to_bytes()[:-20], "cut short",
+    ),
     "a byte more": (lambda p: message(p.boxes[SITE]).to_bytes() + b"x", "too long"),
     "another body": (lambda p: message(p.boxes[SITE]).to_bytes()[:-6] + b"UPDATE", "other body"),
     "a body larger than its kind may be": (
