@@ -86,7 +86,7 @@ def _owners(location: list[str], schema: Mapping[str, Any]) -> str:
 def _allowed_keys(location: list[str], schema: Mapping[str, Any]) -> list[str]:
     """The keys that the section of a refused key knows."""
     keys = schema
-    definitions = keys["$defs"]
+    definitions = keys.get("$defs", {})
     for part in location[:-1]:
         node = keys["properties"].get(part, {}) if "properties" in keys else keys
         options = [node, *node.get("oneOf", []), *node.get("allOf", [])]

@@ -6,6 +6,7 @@ policy that it is by, or the key that the policy does not have.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -114,6 +115,11 @@ def read_policy(path: Path) -> Policy:
             f"The site's policy {path} cannot be read ({error}). Without a policy a site takes "
             "part in nothing. Put the file back, or write one: docs/policy.md has its keys."
         ) from error
+    return _parsed(text, path)
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, path: Path) -> Policy:
     try:
         value = parse_yaml(text) or {}
         if not isinstance(value, dict):
@@ -136,15 +142,12 @@ class Proposal:
         plan: the plan that the coordinator has signed.
         release: what the site itself works out that it releases in a round; ``None`` without
             privacy.
-        megabytes: how much the site would send in all rounds, in 10^6 bytes; ``None`` where nobody
-            knows it yet.
         code: the digest of the program at the site.
         share: what the run asks to be told of validation and test cases.
     """
 
     plan: RunPlan
     release: Release | None
-    megabytes: float | None
     code: str
     share: Share
 
@@ -225,10 +228,22 @@ def _size_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, 
         )
     if policy.max_rounds is None or experiment.rounds > policy.max_rounds:
         yield "max_rounds", f"it has {experiment.rounds} rounds"
-    sent = proposal.megabytes
-    if policy.max_megabytes is None or (sent is not None and sent > policy.max_megabytes):
-        said = "it sends" if sent is None else f"it sends about {sent:.3g} MB"
-        yield "max_megabytes", said
+    if policy.max_megabytes is None:
+        yield "max_megabytes", "it allows nothing to be sent"
+
+
+def refuse_to_send(policy: Policy, site: str, total: int) -> None:
+    """Refuse to send more in a run than a site's policy allows; ``total`` is in bytes.
+
+    Raises:
+        RefusalError: it is more.
+    """
+    most = policy.settings.max_megabytes
+    if most is None or total > most * 1e6:
+        raise RefusalError(
+            f"{site} sends nothing more in this run: it would be {total / 1e6:.6g} MB in all, and "
+            f"at most {most or 0:g} MB are allowed, by {policy.by('max_megabytes')}."
+        )
 
 
 def run_epsilon(experiment: Experiment, release: Release | None) -> float | None:

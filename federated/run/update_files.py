@@ -19,7 +19,13 @@ from safetensors.numpy import save, save_file
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path
 from federated.update import Arrays, CompressedUpdate, Layout, ModelUpdate, Payload, RoundState
-from federated.weights.bounded_file import Content, Size, open_tensors, read_fields
+from federated.weights.bounded_file import (
+    LENGTH_BYTES,
+    Content,
+    Size,
+    open_tensors,
+    read_fields,
+)
 
 # Of a file of a few arrays: the layout of a state is the longest part.
 MOST_HEADER = 8 * 2**20
@@ -287,7 +293,11 @@ def read_arrays(path: Source, what: str) -> Arrays:
 def _packed(kind: str, arrays: Arrays, header: Mapping[str, Any]) -> bytes:
     """The bytes of a file of a kind."""
     content: bytes = save(_whole(arrays), metadata=_metadata(kind, header))
-    return content
+    # The library writes what is in the header in any order; the same value has the same bytes.
+    start = LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+    text = json.dumps(json.loads(content[LENGTH_BYTES:start]), sort_keys=True).encode()
+    text += b" " * (-len(text) % LENGTH_BYTES)
+    return b"".join((len(text).to_bytes(LENGTH_BYTES, "little"), text, content[start:]))
 
 
 def _write(path: Path, kind: str, arrays: Arrays, header: Mapping[str, Any]) -> None:

@@ -133,6 +133,23 @@ class SiteRun:
         return self.root / "plan.message"
 
     @property
+    def proposal_path(self) -> Path:
+        """The file of what is proposed to the site, for a person to approve or refuse."""
+        return self.root / "proposal.json"
+
+    @property
+    def decision_path(self) -> Path:
+        """The file of what a person has decided of a proposal."""
+        return self.root / "decision.json"
+
+    def count_sent(self, size: int) -> int:
+        """Add to the bytes that the site has sent in this run, and return how many they are."""
+        path = self.root / "sent.json"
+        total = (int(read_json(path)) if path.is_file() else 0) + size
+        write_json(path, total, PRIVATE)
+        return total
+
+    @property
     def error_path(self) -> Path:
         """The file of the last error, which for a private run the site alone is told."""
         return self.root / "error.txt"

@@ -11,6 +11,7 @@ from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.provenance import code_digest
 from federated.rounds.participation import POOLED, training_cases
+from federated.site.approvals import refuse_unapproved
 from federated.site.home import SiteHome, SiteRun
 from federated.training.optimization import local_work
 
@@ -43,18 +44,21 @@ def check_plan(home: SiteHome, store: SiteRun, plan: RunPlan) -> None:
             f"{site} does not take part in run {store.run_id}: by its plan the site releases "
             f"{plan.releases.get(site)} in a round, and by its own arithmetic {release}."
         )
-    refuse_proposal(home, plan, release)
+    refuse_proposal(home, store, plan, release)
 
 
-def refuse_proposal(home: SiteHome, plan: RunPlan, release: Release | None) -> None:
-    """Refuse a run that the site's policy does not allow.
+def refuse_proposal(home: SiteHome, store: SiteRun, plan: RunPlan, release: Release | None) -> None:
+    """Refuse a run that the site's policy does not allow, or that a person has yet to approve.
 
     Raises:
         RefusalError: it does not; the message has the lines of the policy.
         ConsiliumError: there is no policy that can be read.
     """
-    proposal = Proposal(plan, release, None, code_digest(), SHARE)
-    refuse_by_policy(home.policy(), home.name, proposal)
+    proposal = Proposal(plan, release, code_digest(), SHARE)
+    policy = home.policy()
+    refuse_by_policy(policy, home.name, proposal)
+    if policy.settings.approval == "required":
+        refuse_unapproved(home, store, plan, policy.by("approval"))
 
 
 def own_release(store: SiteRun, site: str, plan: RunPlan) -> Release | None:

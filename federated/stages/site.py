@@ -20,6 +20,7 @@ from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Message, Topic
 from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
+from federated.exchange.policy import refuse_to_send
 from federated.files import PRIVATE, atomic_path
 from federated.rounds.context import RoundContext, RunContext
 from federated.run.update_files import read_state
@@ -82,7 +83,12 @@ class Site:
         return self.mailbox.receive(topic, kind, COORDINATOR, most)
 
     def to_coordinator(self, topic: Topic, kind: str, body: bytes) -> int:
-        """Send the coordinator a message; return how many bytes travel."""
+        """Send the coordinator a message; return how many bytes travel.
+
+        Raises:
+            RefusalError: the site would send more in the run than its policy allows.
+        """
+        refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
         return self.mailbox.send(topic, kind, body, COORDINATOR).size
 
 

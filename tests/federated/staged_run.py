@@ -195,7 +195,13 @@ def play_round(run: Staged, number: int) -> None:
             answer_site(run.call(site), number)
         unmask_sum(coordinator, topic, roster, responded, responded)
     apply_sum(coordinator, topic, responded)
-    write_json(run.folder.record_path(number), {"round": number, "sites": responded})
+    record(run, number, responded)
+
+
+def record(run: Staged, number: int, responded: list[str]) -> None:
+    """Mark a round as done."""
+    value = {"round": number, "sites": responded, "metrics": {}}
+    write_json(run.folder.record_path(number), value)
 
 
 def start_again(run: Staged, number: int) -> None:

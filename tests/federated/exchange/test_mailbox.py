@@ -53,7 +53,7 @@ def test_a_message_arrives_as_it_was_sent_and_is_in_the_senders_audit_log(
     all_parties: Parties,
 ) -> None:
     box = all_parties.boxes[SITE]
-    size = box.send(TOPIC, "payload", b"update", COORDINATOR)
+    size = box.send(TOPIC, "payload", b"update", COORDINATOR).size
     received = receive(all_parties)
     assert received.body == b"update"
     assert received.header.sender == SITE

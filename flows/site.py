@@ -1,0 +1,61 @@
+"""What a person at a site reads and decides, for the command line."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from federated.errors import ConsiliumError
+from federated.secrets.home import consilium_home
+from federated.site.approvals import Decision, decide, proposals
+from federated.site.home import SiteHome
+
+
+def open_home(home: Path | None) -> SiteHome:
+    """A site's home: the folder that is named, or ``CONSILIUM_HOME``.
+
+    Raises:
+        ConsiliumError: it is not the home of a site.
+    """
+    root = (home or consilium_home()).resolve()
+    if not (root / "coordinator.json").is_file():
+        raise ConsiliumError(
+            f"{root} is no site's home: it has no coordinator.json. Name a home with --home; those "
+            "of a simulated run are RUN/sites/SITE below the folder of the runs."
+        )
+    return SiteHome(root)
+
+
+def decision_line(home: SiteHome, run_id: str, decision: Decision) -> str:
+    """Decide on what is proposed to a site; return what to tell a person.
+
+    Raises:
+        ConsiliumError: nothing of that run waits for a decision.
+    """
+    told = decide(home, run_id, decision)
+    name = told["plan"]["experiment"]["name"]
+    after = {
+        "approved": "It takes part when the run is begun or resumed.",
+        "refused": "It does not take part.",
+    }
+    return f"{home.name}: run {run_id} of {name} is {decision}. {after[decision]}"
+
+
+def proposal_lines(home: SiteHome) -> Iterator[str]:
+    """Lines with what was proposed to a site, and what a person has decided of it."""
+    found = proposals(home)
+    if not found:
+        yield f"{home.name}: nothing waits for a decision"
+    for run_id, told in found.items():
+        yield f"run {run_id}: {told['decision'] or 'waits for a decision'}"
+        yield from (f"  {line}" for line in _in_words(told["plan"]))
+
+
+def _in_words(plan: dict[str, Any]) -> Iterator[str]:
+    experiment = plan["experiment"]
+    privacy = {key: value for key, value in experiment["privacy"].items() if value is not None}
+    yield f"experiment {experiment['name']} on {experiment['data']['dataset']}"
+    yield f"{experiment['rounds']} rounds, strategy {experiment['strategy']['name']}"
+    yield "privacy " + ", ".join(f"{key}={value}" for key, value in privacy.items())
+    yield f"protection {experiment['protection']['name']}"
+    yield f"with {', '.join(plan['participants'])}"
+    yield f"program {plan['code'][:16]}"

@@ -1,0 +1,193 @@
+"""What a site takes part in: closed by default, and each refusal names the line it is by."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federated.configuration.experiment import Experiment
+from federated.configuration.load import resolve
+from federated.data.partition import CaseCounts
+from federated.errors import ConsiliumError, RefusalError
+from federated.exchange.plan import RunPlan
+from federated.exchange.policy import (
+    PERMISSIVE,
+    Proposal,
+    SitePolicy,
+    read_policy,
+    refuse_by_policy,
+    refuse_to_send,
+)
+from federated.privacy.accounting import Release
+from tests.federated.exchange.parties import SITES, identity
+
+SECTIONS: dict[str, Any] = {
+    "rounds": 5,
+    "data": {"dataset": "adrenalmnist3d"},
+    "sites": {"count": 3},
+    "strategy": {"name": "fedavg"},
+    "privacy": {"name": "none"},
+    "compression": {"name": "none"},
+    "protection": {"name": "plain"},
+}
+DP = {"privacy": {"name": "dp_sgd", "clip": 1.0, "noise_multiplier": 1.0},
+      "training": {"augment": "none"}}  # fmt: skip
+MASKED = {
+    "protection": {"name": "secagg_plus"},
+    "compression": {"name": "shared_mask", "density": 0.1, "bits": 8},
+}
+
+
+def experiment(**sections: Any) -> Experiment:
+    return resolve("adrenal", SECTIONS | sections, "a test")
+
+
+def proposal(found: Experiment, release: Release | None = None, **given: Any) -> Proposal:
+    counts = CaseCounts({site: {"train": 10, "val": 2, "test": 2} for site in SITES})
+    who = {site: identity(site).public for site in SITES}
+    plan = RunPlan(found, "code", who, counts, {}, 1)
+    return replace(Proposal(plan, release, "code", "statistics"), **given)
+
+
+def policy(tmp_path: Path, text: str):
+    path = tmp_path / "site-policy.yaml"
+    path.write_text(text)
+    return read_policy(path)
+
+
+def strict(**changed: str) -> str:
+    """A policy that allows the experiment above, and nothing more, with some lines changed."""
+    lines = {
+        "datasets": "[adrenalmnist3d]",
+        "experiments": "[adrenal]",
+        "protections": "[plain]",
+        "privacies": "[none]",
+        "max_epsilon": "unbounded",
+        "min_noise_multiplier": "0",
+        "min_sites": "1",
+        "max_rounds": "5",
+        "max_megabytes": "10",
+        "evaluation": "statistics",
+        "approval": "not-required",
+    } | changed
+    return "".join(f"{key}: {value}\n" for key, value in lines.items() if value)
+
+
+def test_what_a_policy_allows_is_allowed(tmp_path: Path) -> None:
+    refuse_by_policy(policy(tmp_path, strict()), "clinic", proposal(experiment()))
+
+
+@pytest.mark.parametrize("line", strict().splitlines()[:-1])
+def test_a_policy_without_a_line_refuses_what_the_line_allows(tmp_path: Path, line: str) -> None:
+    key = line.split(":")[0]
+    if key == "min_noise_multiplier":
+        found = proposal(experiment(**DP), Release(1.0, 0.1, 10))
+        text = strict(privacies="[dp_sgd]", min_noise_multiplier="")
+    else:
+        found, text = proposal(experiment()), strict(**{key: ""})
+    with pytest.raises(RefusalError, match=f"site-policy.yaml, which does not name {key}"):
+        refuse_by_policy(policy(tmp_path, text), "clinic", found)
+
+
+def test_an_empty_policy_refuses_everything(tmp_path: Path) -> None:
+    with pytest.raises(RefusalError) as told:
+        refuse_by_policy(policy(tmp_path, "# nothing\n"), "clinic", proposal(experiment()))
+    for key in ("datasets", "experiments", "protections", "privacies", "max_epsilon", "min_sites",
+                "max_rounds", "max_megabytes", "evaluation"):  # fmt: skip
+        assert key in str(told.value)
+
+
+PICTURES = {
+    "sites": {"count": 3, "overlays": True},
+    "data": {"dataset": "hippocampus"},
+    "selection": {"metric": "val/dice"},
+    "model": {"name": "unet", "width": 8},
+}
+REFUSED = {
+    "another data set": ("datasets: [organmnist3d]", {}, {}),
+    "another experiment": ("experiments: [organ]", {}, {}),
+    "updates in the clear": ("protections: [secagg_plus]", {}, {}),
+    "no privacy": ("privacies: [dp_sgd]", {}, {}),
+    "too many rounds": ("max_rounds: 4", {}, {}),
+    "sums of too few sites": ("min_sites: 4", MASKED, {}),
+    "no bound on epsilon": ("max_epsilon: 8", {}, {}),
+    "predictions": ("evaluation: statistics", {}, {"share": "predictions"}),
+    "statistics": ("evaluation: metrics", {}, {}),
+    "another program": ("code: same", {}, {"code": "another"}),
+    "pictures": ("pictures: refused", PICTURES, {}),
+    "styles": ("styles: refused", {"strategy": {"name": "resfim"}}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_refusal_names_the_line_of_the_policy(tmp_path: Path, what: str) -> None:
+    line, sections, given = REFUSED[what]
+    key = line.split(":")[0]
+    text = "".join(x + "\n" for x in PERMISSIVE.splitlines() if not x.startswith(key)) + line
+    number = text.splitlines().index(line) + 1
+    with pytest.raises(RefusalError, match=rf"line {number} of site-policy.yaml \({key}\)") as told:
+        refuse_by_policy(
+            policy(tmp_path, text), "clinic", proposal(experiment(**sections), **given)
+        )
+    assert str(told.value).startswith("clinic does not take part in a run of adrenal")
+
+
+def test_epsilon_is_the_sites_own_arithmetic(tmp_path: Path) -> None:
+    found = experiment(**DP)
+    weak, strong = Release(0.6, 0.1, 100), Release(4.0, 0.1, 10)
+    text = strict(privacies="[dp_sgd]", max_epsilon="3")
+    refuse_by_policy(policy(tmp_path, text), "clinic", proposal(found, strong))
+    with pytest.raises(RefusalError, match="at most 3 is, by line 5"):
+        refuse_by_policy(policy(tmp_path, text), "clinic", proposal(found, weak))
+
+
+def test_noise_that_a_seed_gives_again_has_no_bound(tmp_path: Path) -> None:
+    seeded = {**DP, "privacy": DP["privacy"] | {"noise": "seeded"}}
+    text = strict(privacies="[dp_sgd]", max_epsilon="1000")
+    with pytest.raises(RefusalError, match="without a bound on ε"):
+        refuse_by_policy(
+            policy(tmp_path, text), "clinic", proposal(experiment(**seeded), Release(9, 0.1, 1))
+        )
+
+
+def test_the_least_noise_of_a_schedule_counts(tmp_path: Path) -> None:
+    scheduled = {**DP, "privacy": DP["privacy"] | {"noise_schedule": [1.5, 0.5]}}
+    text = strict(privacies="[dp_sgd]", min_noise_multiplier="0.8")
+    refuse_by_policy(policy(tmp_path, text), "c", proposal(experiment(**DP), Release(1, 0.1, 1)))
+    with pytest.raises(RefusalError, match=r"would be 0\.5, and at least 0\.8"):
+        refuse_by_policy(
+            policy(tmp_path, text), "c", proposal(experiment(**scheduled), Release(1, 0.1, 1))
+        )
+
+
+def test_a_site_sends_no_more_than_its_policy_allows(tmp_path: Path) -> None:
+    found = policy(tmp_path, strict(max_megabytes="2"))
+    refuse_to_send(found, "clinic", 2_000_000)
+    with pytest.raises(RefusalError, match=r"2 MB are allowed, by line 9 .*max_megabytes"):
+        refuse_to_send(found, "clinic", 2_000_001)
+    with pytest.raises(RefusalError, match="does not name max_megabytes"):
+        refuse_to_send(policy(tmp_path, strict(max_megabytes="")), "clinic", 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a\n", "max_rounds: many\n", "max_rounds: -1\n", "max_round: 3\n", "a: b: c\n", "x\n",
+     "max_rounds: 1\nmax_rounds: 100\n", "max_epsilon: .inf\n", "evaluation: everything\n"],
+)  # fmt: skip
+def test_what_is_no_policy_is_refused_and_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConsiliumError, match=r"site-policy\.yaml") as told:
+        policy(tmp_path, text)
+    assert "\n" not in str(told.value)
+
+
+def test_no_policy_is_no_permission(tmp_path: Path) -> None:
+    with pytest.raises(ConsiliumError, match="Without a policy a site takes part in nothing"):
+        read_policy(tmp_path / "site-policy.yaml")
+
+
+def test_a_simulated_site_has_a_policy_that_names_every_key(tmp_path: Path) -> None:
+    found = policy(tmp_path, PERMISSIVE)
+    assert set(found.lines) == set(SitePolicy.model_fields)
+    everything = experiment(**{"strategy": {"name": "resfim"}}, rounds=1000)
+    refuse_by_policy(found, "site-00", proposal(everything, share="predictions", code="other"))
