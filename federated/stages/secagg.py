@@ -18,9 +18,13 @@ from federated.protection import Protection, SecAggPlus
 from federated.protection.keys import keys_root, site_secrets_folder
 from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
+from federated.protection.secagg.answered import Answered
+from federated.protection.secagg.consistency import Agreed
 from federated.protection.secagg.keys import KeyPair
 from federated.protection.secagg.masks import WORDS
+from federated.protection.secagg.recovery import Answer, Evidence
 from federated.protection.secagg.round import Advertised, Round, Secrets, Share
+from federated.protection.secagg.view import refuse_parts, view
 from federated.protection.secagg_plus import Masking
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
@@ -46,7 +50,7 @@ def advertise_site(run: Path, site: str, round_number: int) -> StageResult:
     folder = RunFolder(run)
     place = _secrets(folder, site)
     _erase(place)
-    secrets, public = protocol.advertise(site)
+    secrets, public = protocol.advertise(site, folder.run_id, round_number)
     own = {
         "sealing": asdict(secrets.sealing),
         "masking_seed": secrets.masking_seed,
@@ -134,7 +138,7 @@ def relay_responded(
     roster, _ = read_roster(folder, round_number)
     if responded:
         _refuse_sum(run, round_number, responded[0], responded)
-        protocol.refuse_parts(responded, masked_round(run, roster, round_number))
+        refuse_parts(responded, masked_round(run, roster, round_number))
     write_roster(folder, round_number, replace(roster, responded=tuple(responded)))
 
 
@@ -156,21 +160,19 @@ def answer_site(run: Path, site: str, round_number: int) -> StageResult:
     place = _secrets(folder, site)
     secrets = _read_secrets(folder, site, round_number)
     sealed = from_hex(read_message(folder, round_number, site, "inbox"))
+    session = masked_round(known, roster, round_number)
+    told = view(site, roster.advertised, roster.responded, roster.missing, session)
     record = place / "answered.json"
-    answered = read_json(record) if record.is_file() else {}
-    shares = protocol.answer(
-        secrets,
-        sealed,
-        roster.advertised,
-        roster.responded,
-        roster.missing,
-        answered.get(str(round_number)),
-        masked_round(known, roster, round_number),
-    )
-    write_json(record, answered | {str(round_number): sorted(roster.responded)}, 0o600)
-    sent = write_message(
-        folder, round_number, site, "answer", {p: asdict(s) for p, s in shares.items()}
-    )
+    answered = Answered.from_json(read_json(record) if record.is_file() else {})
+    answered = answered.allow(folder.run_id, str(round_number), roster.responded)
+    # Nobody has signed the view yet, so the coordinator is taken at its word.
+    answer = protocol.answer(secrets, sealed, roster.advertised, Agreed(told), session)
+    write_json(record, answered.to_json(), 0o600)
+    message = {
+        "shares": {peer: asdict(share) for peer, share in answer.shares.items()},
+        "wrongly_dealt": list(answer.wrongly_dealt),
+    }
+    sent = write_message(folder, round_number, site, "answer", message)
     _secret_path(place, round_number).unlink()
     return stage_result(site, "unmask", started, sent=sent, received=size)
 
@@ -197,19 +199,25 @@ def unmask_sum(
     roster, _ = read_roster(folder, round_number)
     session = masked_round(run, roster, round_number)
     masked = read_payload(folder.sum_path(round_number))
-    answers = {
-        site: {
-            peer: Share(share["kind"], bytes.fromhex(share["value"]))
-            for peer, share in read_message(folder, round_number, site, "answer").items()
-        }
-        for site in answering
+    answers = {site: _read_answer(folder, round_number, site) for site in answering}
+    dealt = {
+        site: from_hex(read_message(folder, round_number, site, "shares"))
+        for site in roster.sharing
     }
+    evidence = Evidence(answers, dealt, roster.advertised, session)
     words = masked.body.view(WORDS[session.bits])
-    sums = protocol.unmask(
-        words, answers, roster.advertised, roster.responded, roster.missing, session
-    )
-    encoding, body = encode_numbers(sums)
+    unmasked = protocol.unmask(words, roster.responded, roster.missing, evidence)
+    encoding, body = encode_numbers(unmasked.sums)
     write_payload(folder.sum_path(round_number), replace(masked, encoding=encoding, body=body))
+
+
+def _read_answer(folder: RunFolder, round_number: int, site: str) -> Answer:
+    message = read_message(folder, round_number, site, "answer")
+    shares = {
+        peer: Share(share["kind"], bytes.fromhex(share["value"]))
+        for peer, share in message["shares"].items()
+    }
+    return Answer(shares, tuple(message["wrongly_dealt"]))
 
 
 def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
