@@ -29,10 +29,10 @@ the roster, q = ⌊(n + c)/2⌋ + 1, and ``threshold`` of its own holders have s
    many lists, each of which leaves out only a few, and open the sum of two sites out of ten with
    one that colludes (``tests/federated/protection/test_secagg_lies.py`` does both).
 
-Beyond c it fails: 2q − n colluding sites that sign twice let two parts of the others each take the
-other for dropped out. No protocol that lets n − q sites drop out can tell that apart. And a
-coordinator may always leave out whom it likes, up to what ``threshold``, ``quorum`` and
-``min_sites`` allow, or stop a round.
+Beyond c it fails: 2q − n colluding sites that sign twice, or 2t − n where all mask with all and t
+is larger, let two parts of the others each take the other for dropped out. No protocol that lets as
+many sites drop out can tell that apart. And a coordinator may always leave out whom it likes, up to
+what ``threshold``, ``quorum`` and ``min_sites`` allow, or stop a round.
 """
 
 from collections.abc import Mapping

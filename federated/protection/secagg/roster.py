@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 
 from federated.errors import ConsiliumError
+from federated.protection.secagg.keys import KeyPair, common_key
 from federated.protection.secagg.round import Advertised, Round
-from federated.secrets.key_derivation import derive_key
+from federated.secrets.key_derivation import KEY_BYTES, derive_key
 
 
 def own_commitment(seed: bytes, round_label: str) -> bytes:
@@ -19,6 +20,29 @@ def own_commitment(seed: bytes, round_label: str) -> bytes:
     one seed alone. And it binds, since two seeds with one commitment are a collision of SHA-256.
     """
     return derive_key(seed, round_label)
+
+
+def refuse_unusable(site: str, keys: Advertised) -> None:
+    """Refuse, at the coordinator, keys with which the others could not go on.
+
+    Such a site counts as one that never advertised; passed on, its keys would stop everyone who has
+    it for a neighbour.
+
+    Raises:
+        ConsiliumError: a key is none, or makes secrets predictable, or the commitment has not
+            :data:`KEY_BYTES` bytes.
+    """
+    probe = KeyPair.new().private
+    try:
+        for key in (keys.sealing, keys.masking):
+            common_key(probe, key, "probe")
+        if len(keys.commitment) != KEY_BYTES:
+            raise ConsiliumError(f"Its commitment has {len(keys.commitment)} bytes.")
+    except ConsiliumError as error:
+        raise ConsiliumError(
+            f"What {site} advertises is refused: {error} The round goes on without {site}, as if "
+            "it had dropped out."
+        ) from error
 
 
 def roster_digest(advertised: Mapping[str, Advertised], round_: Round) -> str:

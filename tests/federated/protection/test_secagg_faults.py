@@ -22,7 +22,7 @@ from federated.protection.secagg.dealing import (
 )
 from federated.protection.secagg.keys import new_seed
 from federated.protection.secagg.recovery import TRIES
-from federated.protection.secagg.roster import own_commitment
+from federated.protection.secagg.roster import own_commitment, refuse_unusable
 from federated.protection.secagg.round import Share
 from tests.federated.protection.masked_round import SITES, begin, begin_round
 
@@ -228,6 +228,14 @@ class TestDealers:
 
 
 class TestCommitment:
+    @pytest.mark.parametrize("part", ["sealing", "masking", "commitment"])
+    def test_the_coordinator_passes_on_no_keys_that_would_stop_the_others(self, part):
+        _, public = protocol.advertise("site-00", "run", 1)
+        refuse_unusable("site-00", public)
+        for value in (b"", bytes(31), bytes(32) if part != "commitment" else bytes(33)):
+            with pytest.raises(ConsiliumError, match="What site-00 advertises is refused"):
+                refuse_unusable("site-00", replace(public, **{part: value}))
+
     def test_it_is_another_for_every_seed_site_and_attempt(self):
         seed = new_seed()
         secrets, public = protocol.advertise("site-00", "run", 1)
