@@ -25,7 +25,10 @@ from rich.table import Table
 from federated.compression.quantize import largest_quantised, quantize
 from federated.protection import Plain, SecAggPlus
 from federated.protection.secagg import protocol
+from federated.protection.secagg.consistency import Said, check_consistent
 from federated.protection.secagg.masks import WORDS
+from federated.protection.secagg.recovery import Evidence
+from federated.protection.secagg.view import view
 from federated.protection.secagg_plus import Masking
 from federated.update import CompressedUpdate
 
@@ -58,14 +61,12 @@ def secure(updates: dict[str, Any], neighbours: int, bits: int) -> tuple[float, 
     server_memory = []
     process = psutil.Process()
     started = time.perf_counter()
-    parts = {site: protocol.advertise(site) for site in sites}
+    parts = {site: protocol.advertise(site, "benchmark", 1) for site in sites}
     secrets = {site: own for site, (own, _) in parts.items()}
     advertised = {site: public for site, (_, public) in parts.items()}
     now = protection.begin("benchmark", 1, sites, len(sites), 0, bits)
-    sealed: dict[str, dict[str, bytes]] = {site: {} for site in sites}
-    for site in sites:
-        for holder, message in protocol.share(secrets[site], advertised, now).items():
-            sealed[holder][site] = message
+    dealt = {site: protocol.share(secrets[site], advertised, now) for site in sites}
+    inbox = {s: {peer: dealt[peer][s] for peer in now.holders(s)} for s in sites}
     running = protection.open_sum(length, 1, now)
     expected = np.zeros(length, np.int64)
     checking = 0.0
@@ -78,12 +79,14 @@ def secure(updates: dict[str, Any], neighbours: int, bits: int) -> tuple[float, 
         expected += quantised
         server_memory.append(process.memory_info().rss / 2**20)
         checking += time.perf_counter() - begun
-    answers = {
-        site: protocol.answer(secrets[site], sealed[site], advertised, sites, [], None, now)
-        for site in sites
-    }
+    views = {site: view(site, advertised, sites, [], now) for site in sites}
+    said = {site: Said(told.digest, True) for site, told in views.items()}
+    answers = {}
+    for site in sites:
+        agreed = check_consistent(site, views[site], said, now)
+        answers[site] = protocol.answer(secrets[site], inbox[site], advertised, agreed, now)
     words = protection.close(running).body.view(WORDS[now.bits])
-    sums = protocol.unmask(words, answers, advertised, sites, [], now)
+    sums = protocol.unmask(words, sites, [], Evidence(answers, dealt, advertised, now)).sums
     seconds = time.perf_counter() - started - checking
     if not np.array_equal(sums, expected):
         raise SystemExit("the unmasked sum is wrong")

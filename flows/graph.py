@@ -23,7 +23,7 @@ from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
-from federated.stages.secagg import Roster
+from federated.stages.secagg_messages import Roster
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for

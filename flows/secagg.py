@@ -1,8 +1,9 @@
 """The part of a round's graph that SecAgg+ adds before the updates and after their sum.
 
 Before them, advertise at every site → relay keys → share at every site → relay shares, and then
-follows what every round has. Between aggregate and evaluate come relay responded → answer at every
-site → unmask. However the round ends, forget follows: the sites erase what is secret of it.
+follows what every round has. Between aggregate and evaluate come relay responded → agree at every
+site → relay views → answer at every site → unmask. However the round ends, forget follows: the
+sites erase what is secret of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,15 +14,18 @@ from typing import Any
 from federated.exchange.message import Topic
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.secagg import Roster
+from federated.stages.secagg_messages import Roster
+from flows.progress import tell
 from flows.site_stages import Finished, Run, wait_for
 from tasks.secagg import (
     advertise,
+    agree,
     answer,
     forget,
     relay_keys,
     relay_responded,
     relay_shares,
+    relay_views,
     share,
     unmask,
 )
@@ -74,7 +78,9 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
 def unmask_sum(
     run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
 ) -> tuple[list[StageResult], Interval]:
-    """Run stage 4: unmask the sum of those who ``responded``, and write the round's state.
+    """Run stages 4 and 5: unmask the sum of those who ``responded``, and write the round's state.
+
+    Before a site answers, enough others have to have signed that they were told the same.
 
     A site that fails to answer is not missing from the sum, while enough others do answer.
 
@@ -85,9 +91,15 @@ def unmask_sum(
         ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
     relay_responded(run.coordinator, topic, roster, list(responded))
-    answers = _at_every(run, topic.round, answer, responded)
-    answering = [site for site in responded if site not in answers.dropped]
-    return answers.results, unmask(run.coordinator, topic, roster, list(responded), answering)
+    views = _at_every(run, topic.round, agree, responded)
+    agreeing = [site for site in responded if site not in views.dropped]
+    relay_views(run.coordinator, topic, agreeing)
+    answers = _at_every(run, topic.round, answer, agreeing)
+    answering = [site for site in agreeing if site not in answers.dropped]
+    done = unmask(run.coordinator, topic, roster, list(responded), answering)
+    for site in done.faulty:
+        tell(f"{site} has sent wrong shares in round {topic.round}; the sum is right without them")
+    return [*views.results, *answers.results], done.when
 
 
 def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:

@@ -12,7 +12,7 @@ from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.aggregate import Added, add_payloads, apply_sum, decrypt_site, hand_sum
 from federated.stages.coordinator import Coordinator, begin_round
-from federated.stages.secagg import Roster, masked_round
+from federated.stages.secagg_messages import Roster, masked_round
 from federated.stages.site import SiteCall
 from tasks.pool import run_stage
 
@@ -41,7 +41,7 @@ def aggregate(
     """
     started = time.time()
     protection, run = coordinator.run.experiment.protection, coordinator.run
-    masks = masked_round(run, list(roster.advertised), topic.round) if roster else None
+    masks = masked_round(run, list(roster.advertised), topic) if roster else None
     added = add_payloads(coordinator, topic, sites, masks)
     if not (protection.keyed or protection.masked):
         apply_sum(coordinator, topic, added.responded)

@@ -6,6 +6,7 @@ The coordinator's parts are in the relays and in unmask; what a site does runs i
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -13,10 +14,10 @@ from prefect.cache_policies import NO_CACHE
 from federated.exchange.message import Topic
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages import secagg
+from federated.stages import secagg, secagg_relay
 from federated.stages.aggregate import apply_sum
 from federated.stages.coordinator import Coordinator
-from federated.stages.secagg import Roster
+from federated.stages.secagg_messages import Roster
 from federated.stages.site import SiteCall
 from tasks.pool import finished, run_stage, submit_stage
 
@@ -34,7 +35,7 @@ def advertise(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
 @task(name="relay-keys", task_run_name="relay keys round {topic.round}", cache_policy=NO_CACHE)
 def relay_keys(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Roster:
     """Tell all sites the public keys of those of ``sites`` that have advertised theirs."""
-    return secagg.relay_keys(coordinator, topic, sites)
+    return secagg_relay.relay_keys(coordinator, topic, sites)
 
 
 @task(name="share", task_run_name="share[{call.site}] round {round_number}", cache_policy=NO_CACHE)
@@ -48,7 +49,7 @@ def relay_shares(
     coordinator: Coordinator, topic: Topic, roster: Roster, sites: list[str]
 ) -> Roster:
     """Give every site the shares that are sealed for it."""
-    return secagg.relay_shares(coordinator, topic, roster, sites)
+    return secagg_relay.relay_shares(coordinator, topic, roster, sites)
 
 
 @task(
@@ -60,7 +61,19 @@ def relay_responded(
     coordinator: Coordinator, topic: Topic, roster: Roster, responded: list[str]
 ) -> None:
     """Tell all sites whose updates are in the sum."""
-    secagg.relay_responded(coordinator, topic, roster, responded)
+    secagg_relay.relay_responded(coordinator, topic, roster, responded)
+
+
+@task(name="agree", task_run_name="agree[{call.site}] round {round_number}", cache_policy=NO_CACHE)
+def agree(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+    """Have a site sign what it was told of the round."""
+    return run_stage(pool, secagg.agree_site, call, round_number)
+
+
+@task(name="relay-views", task_run_name="relay views round {topic.round}", cache_policy=NO_CACHE)
+def relay_views(coordinator: Coordinator, topic: Topic, sites: list[str]) -> None:
+    """Tell all sites what each of ``sites`` has signed."""
+    secagg_relay.relay_views(coordinator, topic, sites)
 
 
 @task(
@@ -71,6 +84,14 @@ def answer(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
     return run_stage(pool, secagg.answer_site, call, round_number)
 
 
+@dataclass(frozen=True)
+class Unmasked:
+    """The sites that sent wrong shares, and when the sum was unmasked."""
+
+    faulty: tuple[str, ...]
+    when: Interval
+
+
 @task(name="unmask", task_run_name="unmask round {topic.round}", cache_policy=NO_CACHE)
 def unmask(
     coordinator: Coordinator,
@@ -78,7 +99,7 @@ def unmask(
     roster: Roster,
     responded: list[str],
     answering: list[str],
-) -> Interval:
+) -> Unmasked:
     """Take the masks off the sum of those who ``responded``, and write the round's state.
 
     Args:
@@ -89,9 +110,9 @@ def unmask(
         answering: the sites that were there to answer.
     """
     started = time.time()
-    secagg.unmask_sum(coordinator, topic, roster, responded, answering)
+    faulty = secagg_relay.unmask_sum(coordinator, topic, roster, responded, answering)
     apply_sum(coordinator, topic, responded)
-    return Interval(started, time.time())
+    return Unmasked(faulty, Interval(started, time.time()))
 
 
 @task(name="forget", task_run_name="forget secrets", cache_policy=NO_CACHE)

@@ -30,6 +30,7 @@ from federated.protection.secagg.bounds import (
     Shares,
     broken,
     fit_graph,
+    quorum,
     threshold_for,
 )
 from federated.protection.secagg.graph import draw_graph
@@ -88,6 +89,7 @@ class SecAggPlus(HiddenUpdates):
         return super().report(cohort, public) | {
             "neighbours": graph.neighbours,
             "threshold": graph.threshold,
+            "quorum": quorum(cohort.selected, Shares(self.dropout, self.corrupted)),
             "dropout": self.dropout,
             "corrupted": self.corrupted,
             "failure_log2": -SIGMA if graph.neighbours < cohort.selected - 1 else None,
@@ -142,7 +144,15 @@ class SecAggPlus(HiddenUpdates):
         return self.graph(sites).threshold
 
     def begin(
-        self, run: str, number: int, advertised: Sequence[str], selected: int, seed: int, bits: int
+        self,
+        run: str,
+        number: int,
+        advertised: Sequence[str],
+        selected: int,
+        seed: int,
+        bits: int,
+        attempt: int = 0,
+        state: str = "",
     ) -> Round:
         """What all parties know of a round, of whose sites those that ``advertised`` are left.
 
@@ -155,10 +165,13 @@ class SecAggPlus(HiddenUpdates):
             selected: how many were selected.
             seed: what the graph is drawn from.
             bits: the bits of a quantised value.
+            attempt: how often the run was begun or resumed.
+            state: the SHA-256 of the state that the round starts from.
         """
         graph = draw_graph(advertised, self.holders(selected) - 1, seed, number)
         word = smallest_word(selected * largest_quantised(bits))
-        return Round(run, number, graph, self.needed(selected), word)
+        asked = quorum(selected, Shares(self.dropout, self.corrupted))
+        return Round(run, number, graph, self.needed(selected), word, attempt, state, asked)
 
     def protect(self, update: CompressedUpdate, key: Masking) -> Payload:
         """The payload with the quantised values masked.

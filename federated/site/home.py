@@ -57,6 +57,11 @@ class SiteHome:
         """The log of what the site was sent, has sent and has refused."""
         return AuditLog(self.root / "audit.jsonl")
 
+    @property
+    def answered_path(self) -> Path:
+        """The file of the sums that the site has helped to open, in all runs."""
+        return self.root / "answered.json"
+
     def identity(self) -> Identity:
         """The site with its private key, which is made if it is not there.
 

@@ -28,6 +28,7 @@ from federated.run.update_files import (
 )
 from federated.stages.coordinator import Coordinator
 from federated.stages.keys import site_key
+from federated.stages.secagg import note_answer
 from federated.stages.site import SiteCall, open_round, open_site
 from federated.stages.tags import check_sum
 from federated.update import Payload
@@ -164,6 +165,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
     key = site_key(site)
     if key is not None:
         check_sum(site, opened, total, counted, key)
+        note_answer(site, topic, tuple(counted))
         count_opening(run.experiment.name, run.run_id, key.public)
     numbers = protection.reveal(total, key)
     body = pack_payload(opened_payload(total, numbers))

@@ -2,15 +2,15 @@
 
 import time
 
+import numpy as np
+
 from federated.exchange import kinds
 from federated.protection import Protection
-from federated.protection.keys import SecretContext
-from federated.protection.secagg_plus import Masking
 from federated.run.result import StageResult, stage_result
 from federated.run.update_files import pack_payload, read_compressed
 from federated.stages.compress import COMPRESSED
 from federated.stages.keys import site_key
-from federated.stages.secagg import masking
+from federated.stages.secagg import masked_once, masking
 from federated.stages.site import SiteCall, open_round, open_site
 from federated.stages.tags import send_tags
 
@@ -26,14 +26,22 @@ def protect_site(call: SiteCall, round_number: int) -> StageResult:
     opened = open_round(site, round_number)
     compressed = read_compressed(site.store.work_path(round_number, COMPRESSED))
     protection: Protection = site.run.experiment.protection
-    key: SecretContext | Masking | None = site_key(site)
     received = 0
     if protection.masked:
-        key, received = masking(site, opened)
-    payload = protection.protect(compressed, key)
-    if isinstance(key, SecretContext):
-        send_tags(site, opened, payload, key)
-    sent = site.to_coordinator(opened.topic, kinds.PAYLOAD, pack_payload(payload))
+        masks, received = masking(site, opened)
+
+        def make() -> bytes:
+            return pack_payload(protection.protect(compressed, masks))
+
+        quantised = compressed.numbers.astype(np.int32, copy=False)
+        body = masked_once(site, opened, masks, quantised, make)
+    else:
+        key = site_key(site)
+        payload = protection.protect(compressed, key)
+        if key is not None:
+            send_tags(site, opened, payload, key)
+        body = pack_payload(payload)
+    sent = site.to_coordinator(opened.topic, kinds.PAYLOAD, body)
     return stage_result(
         site.name, "protect", started, cases=compressed.cases, sent=sent, received=received
     )

@@ -28,15 +28,13 @@ from federated.stages.compress import compress_site
 from federated.stages.coordinator import Coordinator, begin_round, plan_run, propose
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
-from federated.stages.secagg import (
-    Roster,
-    advertise_site,
-    answer_site,
-    masked_round,
+from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
+from federated.stages.secagg_messages import Roster, masked_round
+from federated.stages.secagg_relay import (
     relay_keys,
     relay_responded,
     relay_shares,
-    share_site,
+    relay_views,
     unmask_sum,
 )
 from federated.stages.site import Site, SiteCall, open_site
@@ -183,7 +181,7 @@ def play_round(run: Staged, number: int) -> None:
     topic = begin_round(coordinator, number)
     masked = run.experiment.protection.masked
     roster = _exchange_keys(run, topic) if masked else None
-    masks = masked_round(coordinator.run, list(roster.advertised), number) if roster else None
+    masks = masked_round(coordinator.run, list(roster.advertised), topic) if roster else None
     for site in sites:
         train_site(run.call(site), number)
         compress_site(run.call(site), number)
@@ -191,6 +189,9 @@ def play_round(run: Staged, number: int) -> None:
     responded = add_payloads(coordinator, topic, sites, masks).responded
     if roster is not None:
         relay_responded(coordinator, topic, roster, responded)
+        for site in responded:
+            agree_site(run.call(site), number)
+        relay_views(coordinator, topic, responded)
         for site in responded:
             answer_site(run.call(site), number)
         unmask_sum(coordinator, topic, roster, responded, responded)

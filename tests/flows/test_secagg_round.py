@@ -75,7 +75,7 @@ def test_secrets_are_erased_once_answered_and_lie_outside_the_runs(run, in_proce
     place = site_secrets_folder("tiny", folder.run_id, "site-00")
     assert [path.name for path in place.iterdir()] == ["answered.json"]
     answered = json.loads((place / "answered.json").read_text())
-    assert answered == {"1": ["site-00", "site-01", "site-02"]}
+    assert answered == {folder.run_id: {"1": ["site-00", "site-01", "site-02"]}}
     assert keys_root().stat().st_mode & 0o077 == 0
     assert not place.is_relative_to(project / "runs")
 

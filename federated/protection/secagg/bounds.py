@@ -17,8 +17,11 @@ things, each for all sites at once except with probability 2^-40 (their definiti
    the tails of the same with ⌊δn⌋, and of those sites that drop out themselves with one less. Else
    nothing is told, but the round is lost.
 
-More than half of the holders have to be needed besides: else a coordinator could tell one half that
-a site had dropped out and the other half that it had not, and get both of its secrets.
+Besides, sites answer only once a quorum of q = ⌊(n + ⌊γn⌋)/2⌋ + 1 of them has signed that they were
+told the same (``consistency.py``), so that as many have to stay. Without that, a coordinator could
+tell some holders that a site had dropped out and the others that it had not, and get both of its
+secrets with 2t − h colluding holders; that more than half of the holders are needed at least keeps
+this from a coordinator on its own.
 
 With the complete graph all three hold for certain where γn < t ≤ n − δn; no sites are gone or
 collude beyond these shares. The order on the circle comes from the experiment's seed, which
@@ -90,6 +93,14 @@ def uncovered(sites: int, graph: Graph, shares: Shares) -> float:
     return _log2(sites * max(tails))
 
 
+def quorum(sites: int, shares: Shares) -> int:
+    """How many sites have to sign one view, so that no other view can have as many.
+
+    Two sets of so many have more than ⌊γn⌋ sites in common, and who does not collude signs once.
+    """
+    return (sites + shares.colluding(sites)) // 2 + 1
+
+
 def unrecoverable(sites: int, graph: Graph, shares: Shares) -> float:
     """log2 of a bound on the probability that too few holders of some site stay."""
     gone, lost = shares.gone(sites), graph.neighbours + 1 - graph.threshold
@@ -133,6 +144,12 @@ def broken(sites: int, graph: Graph, shares: Shares) -> str | None:
     for fault, bound in faults.items():
         if not bound <= -SIGMA:  # NaN is refused too
             return f"{fault}, with a probability of up to 2^{min(0.0, bound):.0f}"
+    asked, staying = quorum(sites, shares), sites - shares.gone(sites)
+    if asked > staying:
+        return (
+            f"{asked} of {sites} sites have to sign that they were told the same, and as few as "
+            f"{staying} may stay"
+        )
     return None
 
 

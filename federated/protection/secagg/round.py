@@ -10,13 +10,23 @@ from federated.protection.secagg.keys import KeyPair
 from federated.secrets.key_derivation import derive_key
 
 Kind = Literal["own", "masking"]
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True)
 class Round:
     """What all parties of a round know: which round, who masks with whom, how many may be missing.
 
-    ``bits`` is b of the integers modulo 2^b.
+    Attributes:
+        run: the run's id.
+        number: the round's number.
+        neighbours: who masks with whom, of the sites that have advertised keys.
+        threshold: how many of a site's holders have to answer.
+        bits: b of the integers modulo 2^b.
+        attempt: how often the run was begun or resumed; a round that is done again is another one.
+        state: the SHA-256 of the state that the round starts from.
+        quorum: how many sites have to say that they were told the same (``consistency.py``); it is
+            never less than more than half of those that have advertised keys.
     """
 
     run: str
@@ -24,6 +34,9 @@ class Round:
     neighbours: Neighbours
     threshold: int
     bits: int
+    attempt: int = 0
+    state: str = ""
+    quorum: int = 0
 
     def holders(self, site: str) -> tuple[str, ...]:
         """The sites that hold shares of a site's keys: its neighbours and itself, by name."""
@@ -31,13 +44,27 @@ class Round:
 
     @property
     def fingerprint(self) -> str:
-        """Thirty-two hexadecimal digits that differ between runs, rounds and settings."""
-        text = json.dumps([self.label("round"), dict(self.neighbours), self.threshold, self.bits])
-        return sha256(text.encode()).hexdigest()[:32]
+        """Thirty-two hexadecimal digits that differ between runs, rounds, attempts and settings."""
+        graph = dict(self.neighbours)
+        text = [self.label("round"), graph, self.threshold, self.bits, self.state, self.quorum]
+        return sha256(json.dumps(text).encode()).hexdigest()[:32]
 
     def label(self, purpose: str, *sites: str) -> str:
         """The text for what a key or message is for; no two labels have a key in common."""
-        return "|".join(["consilium secagg+", self.run, str(self.number), purpose, *sites])
+        return label(self.run, self.number, self.attempt, purpose, *sites)
+
+
+def label(run: str, number: int, attempt: int, purpose: str, *sites: str) -> str:
+    """The text for what a key or message of an attempt at a round is for.
+
+    Args:
+        run: the run's id.
+        number: the round's number.
+        attempt: the attempt at it.
+        purpose: what the key or message is for.
+        sites: whom it is between.
+    """
+    return "|".join(["consilium secagg+", run, str(number), str(attempt), purpose, *sites])
 
 
 @dataclass(frozen=True)
@@ -61,10 +88,16 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Advertised:
-    """A site's public keys for one round."""
+    """A site's public keys for one round, and its commitment to the seed of its own mask."""
 
     sealing: bytes
     masking: bytes
+    commitment: bytes
+
+    def to_bytes(self, site: str, round_label: str) -> bytes:
+        """The one form as bytes, which the site signs; ``round_label`` is the round's ``label``."""
+        keys = [self.sealing.hex(), self.masking.hex(), self.commitment.hex()]
+        return _COMPACT.encode([round_label, site, *keys]).encode()
 
 
 @dataclass(frozen=True)

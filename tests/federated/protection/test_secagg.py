@@ -1,6 +1,7 @@
 """SecAgg+: exact sums for every pattern of dropouts, and nothing else for the coordinator."""
 
 import os
+from dataclasses import replace
 from itertools import product
 
 import networkx
@@ -18,46 +19,23 @@ from federated.protection import CKKS, Cohort, PackedBFV, SecAggPlus
 from federated.protection.secagg.graph import draw_graph, parts
 from federated.protection.secagg.keys import KeyPair, common_key
 from federated.protection.secagg.masks import CHUNK, add_mask, mask, smallest_word
-from federated.protection.secagg.protocol import advertise, answer, mask_update, share, unmask
-from federated.protection.secagg.round import Round, Share
+from federated.protection.secagg.protocol import advertise
+from federated.protection.secagg.round import Round
 from federated.protection.secagg.shares import recover_seed, share_seed
+from federated.protection.secagg.view import view
+from tests.federated.protection.masked_round import SITES, Parties, begin
 
-SITES = [f"site-{number:02d}" for number in range(6)]
 RNG = np.random.default_rng(0)
 
 
-def begin(sites=SITES, threshold=4, degree=5, number=1, bits=16):
-    """Stages 1 and 2 of all sites."""
-    now = Round("run", number, draw_graph(sites, degree, 0, number), threshold, bits)
-    parts = {site: advertise(site) for site in sites}
-    secrets = {site: own for site, (own, _) in parts.items()}
-    advertised = {site: public for site, (_, public) in parts.items()}
-    return now, secrets, advertised
-
-
-def exchange(now, secrets, advertised):
-    """By receiver and sender, the sealed shares."""
-    sent = {site: share(secrets[site], advertised, now) for site in secrets}
-    return {
-        site: {sender: sent[sender][site] for sender in secrets if site in sent[sender]}
-        for site in secrets
-    }
-
-
-def only(sealed, sharing):
-    return {sender: message for sender, message in sealed.items() if sender in sharing}
-
-
-def aggregate(now, secrets, advertised, sealed, quantised, sharing, responded, answering):
-    total = sum(mask_update(quantised[s], secrets[s], advertised, sharing, now) for s in responded)
+def aggregate(parties, quantised, sharing, responded, answering):
+    total = sum(parties.masked(quantised, site, sharing) for site in responded)
     missing = [site for site in sharing if site not in responded]
-    answers = {
-        site: answer(
-            secrets[site], only(sealed[site], sharing), advertised, responded, missing, None, now
-        )
-        for site in answering
-    }
-    return unmask(total, answers, advertised, responded, missing, now)
+    answers = {site: parties.answer(site, responded, missing, sharing) for site in answering}
+    unmasked = parties.unmask(total, answers, responded, missing, sharing)
+    assert unmasked.faulty == ()
+    assert unmasked.accused == {}
+    return unmasked.sums
 
 
 STATES = ("before sharing", "before sending", "before answering", "stays")
@@ -80,8 +58,7 @@ def enough(now, sharing, responded, answering):
 @pytest.mark.parametrize("degree", [5, 2])
 def test_the_sum_is_exact_for_every_pattern_of_dropouts(degree):
     """Each of six sites drops out at one of three moments or stays; the threshold is four."""
-    now, secrets, advertised = begin(threshold=4 if degree == 5 else 2, degree=degree)
-    sealed, quantised = exchange(now, secrets, advertised), draw_quantised()
+    parties, quantised = begin(threshold=4 if degree == 5 else 2, degree=degree), draw_quantised()
     exact = refused = 0
     for number, pattern in enumerate(product(STATES, repeat=6)):
         staying = pattern.count("stays")
@@ -91,10 +68,10 @@ def test_the_sum_is_exact_for_every_pattern_of_dropouts(degree):
         sharing = [s for s in SITES if at[s] != "before sharing"]
         responded = [s for s in sharing if at[s] != "before sending"]
         answering = [s for s in responded if at[s] == "stays"]
-        given = (now, secrets, advertised, sealed, quantised, sharing, responded, answering)
+        given = (parties, quantised, sharing, responded, answering)
         if not responded:
             continue
-        if enough(now, sharing, responded, answering):
+        if enough(parties.now, sharing, responded, answering):
             found = aggregate(*given)
             np.testing.assert_array_equal(found, sum(quantised[site] for site in responded))
             exact += 1
@@ -113,86 +90,59 @@ def uniform_p(masked):
 
 
 def test_one_masked_vector_looks_uniform_and_an_unmasked_one_does_not():
-    now, secrets, advertised = begin(number=3)
-    quantised = draw_quantised(length=50_000)["site-00"]
-    masked = mask_update(quantised, secrets["site-00"], advertised, SITES, now)
+    quantised = draw_quantised(length=50_000)
+    masked = begin(number=3).masked(quantised, "site-00")
     assert masked.dtype == np.uint16
     assert uniform_p(masked) > 1e-4
-    assert uniform_p(quantised.astype(np.int64).astype(np.uint16)) < 1e-100
+    assert uniform_p(quantised["site-00"].astype(np.int64).astype(np.uint16)) < 1e-100
 
 
 def test_without_its_own_seed_known_to_the_coordinator_a_late_vector_stays_masked():
     """The masks with all neighbours removed, as for a site that was thought to have dropped out."""
-    now, secrets, advertised = begin()
-    quantised = draw_quantised(length=20_000)["site-00"]
-    alone = Round(now.run, now.number, {"site-00": ()}, 1, now.bits)
-    masked = mask_update(quantised, secrets["site-00"], advertised, ["site-00"], alone)
+    parties, quantised = begin(), draw_quantised(length=20_000)
+    parties.now = replace(parties.now, neighbours={"site-00": ()}, threshold=1)
+    masked = parties.masked(quantised, "site-00", ["site-00"])
     assert uniform_p(masked) > 1e-4
 
 
 class TestRefusals:
-    def stage(self, **changes):
-        now, secrets, advertised = begin(**changes)
-        return now, secrets, advertised, exchange(now, secrets, advertised)
-
     def test_both_shares_of_a_peer_in_one_question(self):
-        now, secrets, advertised, sealed = self.stage()
         with pytest.raises(ConsiliumError, match="asked in round 1 for both shares of site-03"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, ["site-03"], None, now)
+            begin().view("site-00", SITES, ["site-03"])
 
-    def test_a_second_sum_of_the_same_round(self):
-        """The difference of two sums would be an update."""
-        now, secrets, advertised, sealed = self.stage()
-        given = (secrets["site-00"], sealed["site-00"], advertised)
-        others = [site for site in SITES if site != "site-03"]
-        for missing in (["site-03"], []):
-            with pytest.raises(ConsiliumError, match=r"already answered .*without site-03 would"):
-                answer(*given, others, missing, SITES, now)
-        assert (
-            answer(*given, SITES, [], SITES, now).keys()
-            == answer(*given, SITES, [], None, now).keys()
-        )
+    def test_a_name_told_twice(self):
+        with pytest.raises(ConsiliumError, match="told site-03 more than once in round 1"):
+            begin().view("site-00", [*SITES, "site-03"])
+        with pytest.raises(ConsiliumError, match="told site-05 more than once in round 1"):
+            begin().view("site-00", SITES[:5], ["site-05", "site-05"])
+
+    def test_a_sum_without_the_site_itself(self):
+        with pytest.raises(ConsiliumError, match="does not have site-00 itself in it"):
+            begin().view("site-00", SITES[1:], SITES[:1])
 
     def test_to_send_where_too_few_have_exchanged_keys(self):
-        now, secrets, advertised, _ = self.stage()
-        quantised = draw_quantised()["site-00"]
         with pytest.raises(ConsiliumError, match=r"only 3 have exchanged keys .*threshold of 4"):
-            mask_update(quantised, secrets["site-00"], advertised, SITES[:3], now)
+            begin().masked(draw_quantised(), "site-00", SITES[:3])
 
-    @pytest.mark.parametrize("position", [0, 20, -1])
-    def test_a_tampered_share(self, position):
-        now, secrets, advertised, sealed = self.stage()
-        message = bytearray(sealed["site-00"]["site-01"])
-        message[position] ^= 1
-        sealed["site-00"]["site-01"] = bytes(message)
-        with pytest.raises(ConsiliumError, match="shares from site-01 for site-00 are refused"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], None, now)
+    def test_to_answer_where_too_few_have_responded(self):
+        with pytest.raises(ConsiliumError, match=r"only 3 sent updates .*threshold of 4"):
+            begin().view("site-00", SITES[:3], SITES[3:])
 
-    def test_a_share_replayed_from_another_round(self):
-        now, secrets, advertised, sealed = self.stage()
-        later = Round(now.run, 2, now.neighbours, now.threshold, now.bits)
-        with pytest.raises(ConsiliumError, match="not of round 2 of run run"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], None, later)
-
-    def test_a_share_passed_off_as_another_sites(self):
-        now, secrets, advertised, sealed = self.stage()
-        sealed["site-00"]["site-01"] = sealed["site-00"]["site-02"]
-        with pytest.raises(ConsiliumError, match="shares from site-01 for site-00 are refused"):
-            answer(secrets["site-00"], sealed["site-00"], advertised, SITES, [], None, now)
-
-    def test_a_false_share_of_a_masking_key(self):
-        now, secrets, advertised, sealed = self.stage()
-        responded, quantised = SITES[:-1], draw_quantised()
-        total = sum(
-            mask_update(quantised[s], secrets[s], advertised, SITES, now) for s in responded
-        )
-        answers = {
-            site: answer(secrets[site], sealed[site], advertised, responded, SITES[-1:], None, now)
-            for site in responded
-        }
-        answers["site-00"]["site-05"] = Share("masking", bytes(16))
-        with pytest.raises(ConsiliumError, match="do not give the key that it advertised"):
-            unmask(total, answers, advertised, responded, SITES[-1:], now)
+    def test_an_answer_for_what_was_agreed_on_in_another_attempt_or_for_other_keys(self):
+        parties = begin()
+        told = parties.view("site-00", SITES)
+        for changes in ({"number": 2}, {"attempt": 1}, {"state": "ab"}, {"quorum": 6}):
+            other = Parties(
+                replace(parties.now, **changes),
+                parties.secrets,
+                parties.advertised,
+                parties.dealt,
+            )
+            with pytest.raises(ConsiliumError, match="agreed on in another, or for other keys"):
+                other.answer_view("site-00", told)
+        other = Parties(parties.now, parties.secrets, begin().advertised, parties.dealt)
+        with pytest.raises(ConsiliumError, match="agreed on in another, or for other keys"):
+            other.answer_view("site-00", told)
 
     def test_a_public_key_that_makes_the_secret_predictable(self):
         with pytest.raises(ConsiliumError, match="not usable"):
@@ -217,22 +167,18 @@ class TestSparseGraphs:
             SecAggPlus(neighbours=2).check(Cohort(12, 12, 1, 8))
 
     def test_no_site_and_no_coordinator_opens_the_sum_of_a_ring_in_two_arcs(self):
-        now, secrets, advertised = begin(self.NAMES, threshold=2, degree=2)
-        sealed = exchange(now, secrets, advertised)
-        circle = ring(now, self.NAMES)
+        parties = begin(self.NAMES, threshold=2, degree=2)
+        circle = ring(parties.now, self.NAMES)
         gone = [circle[0], circle[3]]
         responded = [site for site in self.NAMES if site not in gone]
         said = rf"{' and |'.join(sorted(circle[1:3]))}.* no longer mask with the other 8"
         for site in responded:
             with pytest.raises(ConsiliumError, match=said):
-                answer(secrets[site], sealed[site], advertised, responded, gone, None, now)
+                parties.view(site, responded, gone)
         quantised = draw_quantised(self.NAMES)
-        masked = [
-            mask_update(quantised[s], secrets[s], advertised, self.NAMES, now) for s in responded
-        ]
-        total = sum(masked)
+        total = sum(parties.masked(quantised, site) for site in responded)
         with pytest.raises(ConsiliumError, match=said):
-            unmask(total, {}, advertised, responded, gone, now)
+            parties.unmask(total, {}, responded, gone)
 
     @given(
         count=st.integers(4, 16),
@@ -249,7 +195,7 @@ class TestSparseGraphs:
         responded = [name for name in names if rng.random() >= share_gone] or names[:1]
         gone = [name for name in names if name not in responded]
         now = Round("run", seed, draw_graph(names, 2 * half, seed, 1), 1, 16)
-        own, public = advertise(responded[0])
+        _, public = advertise(responded[0], "run", seed)
         told = dict.fromkeys(names, public)
         apart = not networkx.is_connected(
             networkx.Graph(
@@ -264,15 +210,15 @@ class TestSparseGraphs:
         )
         if apart:
             with pytest.raises(ConsiliumError, match="no longer mask"):
-                answer(own, {}, told, responded, gone, None, now)
+                view(responded[0], told, responded, gone, now)
         else:
-            assert answer(own, {}, told, responded, gone, None, now) == {}
+            assert view(responded[0], told, responded, gone, now).missing == tuple(gone)
 
     def test_a_name_that_advertised_no_keys_is_not_in_a_sum(self):
-        now, secrets, advertised = begin()
-        given = (secrets["site-00"], {}, advertised, [*SITES, "ghost"])
         with pytest.raises(ConsiliumError, match="ghost in it, which advertised no keys"):
-            answer(*given, [], None, now)
+            begin().view("site-00", [*SITES, "ghost"])
+        with pytest.raises(ConsiliumError, match="told of ghost in round 1, which has no keys"):
+            begin().view("site-00", SITES, ["ghost"])
 
 
 class TestFewestSites:

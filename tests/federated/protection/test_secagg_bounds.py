@@ -13,6 +13,7 @@ from federated.protection.secagg.bounds import (
     Shares,
     broken,
     fit_graph,
+    quorum,
     threshold_for,
     unconnected,
     uncovered,
@@ -153,6 +154,24 @@ class TestBounds:
     def test_a_sparse_graph_has_as_many_neighbours_before_a_site_as_behind(self, sites, shares):
         assert threshold_for(sites, 21, shares) is not None
         assert fit_graph(sites, shares).neighbours == 22
+
+    @pytest.mark.parametrize(
+        ("sites", "corrupted"), [(2, 0), (3, 0.34), (10, 0.1), (10, 0.4), (300, 0.1)]
+    )
+    def test_two_quorums_have_more_sites_in_common_than_collude_and_one_less_has_not(
+        self, sites, corrupted
+    ):
+        shares = Shares(0.0, corrupted)
+        asked, colluding = quorum(sites, shares), shares.colluding(sites)
+        assert 2 * asked - sites > colluding >= 2 * (asked - 1) - sites
+
+    def test_a_quorum_that_cannot_stay_is_refused(self):
+        """With a sparse graph, where the threshold alone would not see to it."""
+        assert broken(300, Graph(280, 185), Shares(0.29, 0.4)) is None
+        said = broken(300, Graph(280, 185), Shares(0.31, 0.4))
+        assert said.startswith("211 of 300 sites have to sign that they were told the same, and ")
+        assert said.endswith("as few as 207 may stay")
+        assert quorum(300, Shares(0.31, 0.4)) == 211
 
     def test_what_is_given_of_a_graph_is_kept_or_there_is_none(self):
         shares = Shares(0.1, 0.1)

@@ -1,0 +1,181 @@
+"""SecAgg+ at the coordinator: it passes on what sites have signed, and unmasks the sum at the end.
+
+It can put no key of its own in the place of a site's, since sites check each other's signatures.
+What does not count is as if it had not been sent, with a line in the audit log.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from federated.errors import ConsiliumError
+from federated.exchange import kinds
+from federated.exchange.bundle import pack_bundle
+from federated.exchange.message import Message, Topic
+from federated.protection import SecAggPlus
+from federated.protection.plain import encode_numbers
+from federated.protection.secagg import protocol
+from federated.protection.secagg.dealing import refuse_dealt
+from federated.protection.secagg.masks import WORDS
+from federated.protection.secagg.recovery import Evidence
+from federated.protection.secagg.roster import refuse_unusable
+from federated.protection.secagg.view import refuse_parts
+from federated.rounds.context import RunContext
+from federated.run.update_files import read_payload, write_payload
+from federated.stages.coordinator import Coordinator
+from federated.stages.secagg_messages import (
+    Roster,
+    masked_round,
+    pack,
+    parse_advertised,
+    parse_answer,
+    refuse_sum,
+    unpack,
+)
+
+
+def relay_keys(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> Roster:
+    """Pass on to all sites the public keys, as each has signed them; after stage 1.
+
+    Raises:
+        ConsiliumError: too few sites are left.
+    """
+
+    def check(site: str, body: bytes) -> None:
+        refuse_unusable(site, parse_advertised(body))
+
+    messages = _received(coordinator, topic, kinds.ADVERTISED, sites, check)
+    _refuse_too_few(coordinator.run, topic.round, list(messages))
+    coordinator.mailbox.send(topic, kinds.ROSTER, pack_bundle(list(messages.values())))
+    return Roster({site: parse_advertised(message.body) for site, message in messages.items()})
+
+
+def relay_shares(
+    coordinator: Coordinator, topic: Topic, roster: Roster, sites: Sequence[str]
+) -> Roster:
+    """Pass on the sealed shares, unread; the coordinator does so after stage 2.
+
+    Raises:
+        ConsiliumError: too few sites are left.
+    """
+    session = masked_round(coordinator.run, list(roster.advertised), topic)
+
+    def check(site: str, body: bytes) -> None:
+        refuse_dealt(site, unpack(body), session)
+
+    messages = _received(coordinator, topic, kinds.SHARES, sites, check)
+    shares = {site: unpack(message.body) for site, message in messages.items()}
+    _refuse_too_few(coordinator.run, topic.round, list(shares))
+    send = coordinator.mailbox.send
+    for site in shares:
+        inbox = {sender: sealed[site] for sender, sealed in shares.items() if site in sealed}
+        send(topic, kinds.INBOX, pack(inbox), site)
+    send(topic, kinds.SHARING, json.dumps(list(shares)).encode())
+    return replace(roster, sharing=tuple(shares))
+
+
+def relay_responded(
+    coordinator: Coordinator, topic: Topic, roster: Roster, responded: Sequence[str]
+) -> None:
+    """Tell all sites whose update is in the sum; the coordinator does so after stage 3.
+
+    Raises:
+        ConsiliumError: so few have responded, or in such groups, that no site would help.
+    """
+    run, number = coordinator.run, topic.round
+    refuse_sum(run, number, responded[0], responded)
+    refuse_parts(responded, masked_round(run, list(roster.advertised), topic))
+    coordinator.mailbox.send(topic, kinds.RESPONDED, json.dumps(list(responded)).encode())
+
+
+def relay_views(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> None:
+    """Pass on to all sites what each of ``sites`` has signed that it was told; after stage 4."""
+    messages = _received(coordinator, topic, kinds.CONSISTENCY, sites, lambda *_: None)
+    coordinator.mailbox.send(topic, kinds.AGREED, pack_bundle(list(messages.values())))
+
+
+def unmask_sum(
+    coordinator: Coordinator,
+    topic: Topic,
+    roster: Roster,
+    responded: Sequence[str],
+    answering: Sequence[str],
+) -> tuple[str, ...]:
+    """The last stage at the coordinator: take the masks off the round's sum.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        roster: who takes part in the round.
+        responded: the sites whose updates are in the sum.
+        answering: the sites that were there to answer.
+
+    Returns:
+        The sites that have dealt or answered wrong shares; the sum is right without these.
+
+    Raises:
+        ConsiliumError: too few sites have answered; the message names whose shares are missing.
+    """
+    folder, number, audit = coordinator.folder, topic.round, coordinator.mailbox.audit
+    session = masked_round(coordinator.run, list(roster.advertised), topic)
+    masked = read_payload(folder.sum_path(number))
+
+    def check(site: str, body: bytes) -> None:
+        parse_answer(body, site)
+
+    given = _received(coordinator, topic, kinds.ANSWER, answering, check)
+    answers = {site: parse_answer(message.body, site) for site, message in given.items()}
+    shared = _received(coordinator, topic, kinds.SHARES, roster.sharing, lambda *_: None)
+    dealt = {site: unpack(message.body) for site, message in shared.items()}
+    words = masked.body.view(WORDS[session.bits])
+    evidence = Evidence(answers, dealt, roster.advertised, session)
+    unmasked = protocol.unmask(words, responded, roster.missing(responded), evidence)
+    for site in unmasked.faulty:
+        audit.add("faulty", run=topic.run, round=number, sender=site, said="wrong shares")
+    for site, accusers in unmasked.accused.items():
+        audit.add("accused", run=topic.run, round=number, sender=site, said=", ".join(accusers))
+    encoding, body = encode_numbers(unmasked.sums)
+    write_payload(folder.sum_path(number), replace(masked, encoding=encoding, body=body))
+    return unmasked.faulty
+
+
+def _received(
+    coordinator: Coordinator,
+    topic: Topic,
+    kind: str,
+    sites: Sequence[str],
+    check: Callable[[str, bytes], None],
+) -> dict[str, Message]:
+    """The messages of a kind that have arrived and count, by site; others are as if not sent.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the messages have in common.
+        kind: what they are.
+        sites: who was to send one.
+        check: raises where a body is not what it has to be.
+    """
+    found = {}
+    for site in sites:
+        try:
+            message = coordinator.mailbox.receive(topic, kind, site, kinds.MOST_SMALL)
+            check(site, message.body)
+            found[site] = message
+        except ConsiliumError as error:
+            coordinator.mailbox.audit.add(
+                "left out", run=topic.run, round=topic.round, sender=site, said=str(error)
+            )
+    return found
+
+
+def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
+    selected = run.selected(round_number)
+    assert isinstance(run.experiment.protection, SecAggPlus)
+    needed = run.experiment.protection.needed(len(selected))
+    if len(left) < needed:
+        absent = ", ".join(site for site in selected if site not in left)
+        raise ConsiliumError(
+            f"Round {round_number} cannot be aggregated under {run.experiment.protection.name}: "
+            f"{len(left)} of {len(selected)} sites are left, fewer than the threshold of {needed}; "
+            f"missing: {absent}. Nothing of any update was revealed. Resume when they are back."
+        )
