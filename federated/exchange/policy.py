@@ -113,7 +113,7 @@ def read_policy(path: Path) -> Policy:
     except (OSError, ValueError) as error:
         raise ConsiliumError(
             f"The site's policy {path} cannot be read ({error}). Without a policy a site takes "
-            "part in nothing. Put the file back, or write one: docs/policy.md has its keys."
+            "part in nothing. Put the file back, or write one: docs/parties.md has its keys."
         ) from error
     return _parsed(text, path)
 
