@@ -6,6 +6,7 @@ has sent and has refused, and ``runs/<run id>/`` what it keeps of a run. The fol
 owner alone, and so is everything in it. A simulated site's home lies below the run's folder.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -148,11 +149,14 @@ class SiteRun:
         return self.root / "decision.json"
 
     def count_sent(self, size: int) -> int:
-        """Add to the bytes that the site has sent in this run, and return how many they are."""
-        path = self.root / "sent.json"
-        total = (int(read_json(path)) if path.is_file() else 0) + size
-        write_json(path, total, PRIVATE)
-        return total
+        """Note that so many bytes are sent in this run, and return how many they are in all."""
+        path = self.root / "sent.txt"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+        try:
+            os.write(handle, f"{size}\n".encode())
+        finally:
+            os.close(handle)
+        return sum(map(int, path.read_text(encoding="ascii").split()))
 
     @property
     def error_path(self) -> Path:
