@@ -14,12 +14,10 @@ from pathlib import Path
 
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
-from federated.protection import Protection, SecAggPlus
+from federated.protection import MaskedSums, Protection
 from federated.protection.keys import keys_root, site_secrets_folder
-from federated.protection.plain import encode_numbers
 from federated.protection.secagg import protocol
 from federated.protection.secagg.keys import KeyPair
-from federated.protection.secagg.masks import WORDS
 from federated.protection.secagg.round import Advertised, Round, Secrets, Share
 from federated.protection.secagg_plus import Masking
 from federated.rounds.context import RunContext
@@ -204,12 +202,13 @@ def unmask_sum(
         }
         for site in answering
     }
-    words = masked.body.view(WORDS[session.bits])
+    protection = run.experiment.protection
+    assert isinstance(protection, MaskedSums)
+    words = protection.masked_words(masked, session)
     sums = protocol.unmask(
         words, answers, roster.advertised, roster.responded, roster.missing, session
     )
-    encoding, body = encode_numbers(sums)
-    write_payload(folder.sum_path(round_number), replace(masked, encoding=encoding, body=body))
+    write_payload(folder.sum_path(round_number), protection.unmasked(masked, sums, session))
 
 
 def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
@@ -221,7 +220,7 @@ def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
     """
     experiment = run.experiment
     protection, bits = experiment.protection, experiment.compression.bits
-    assert isinstance(protection, SecAggPlus)
+    assert isinstance(protection, MaskedSums)
     assert bits is not None
     selected = run.selected(round_number)
     names = sorted(roster.advertised)
@@ -237,12 +236,13 @@ def masked_round(run: RunContext, roster: Roster, round_number: int) -> Round:
 
 def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
     selected = run.selected(round_number)
-    assert isinstance(run.experiment.protection, SecAggPlus)
-    needed = run.experiment.protection.needed(len(selected))
+    protection = run.experiment.protection
+    assert isinstance(protection, MaskedSums)
+    needed = protection.needed(len(selected))
     if len(left) < needed:
         absent = ", ".join(site for site in selected if site not in left)
         raise ConsiliumError(
-            f"Round {round_number} cannot be aggregated under secagg_plus: {len(left)} of "
+            f"Round {round_number} cannot be aggregated under {protection.name}: {len(left)} of "
             f"{len(selected)} sites are left, fewer than the threshold of {needed}; missing: "
             f"{absent}. Nothing of any update was revealed. Resume when they are back."
         )
