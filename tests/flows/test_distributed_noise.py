@@ -20,7 +20,7 @@ NOISE = [
     "compression.bits=16",
     "runner.name=processes",
 ]
-PROTECTIONS = ["secagg_plus", "packed_bfv", "ckks"]
+PROTECTIONS = ["secagg_plus", "rlwe_secagg", "packed_bfv", "ckks"]
 
 
 def test_the_sum_is_the_same_under_every_protection_and_accounted_for(run, known):
