@@ -5,6 +5,7 @@ from math import exp, log2, pi, prod, sqrt
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from federated.protection import wide_gaussian
 from federated.protection.rlwe import encryption
@@ -58,6 +59,7 @@ def test_what_is_taken_is_secure_and_exact_and_no_other_takes_fewer_bytes(sites,
 
 def test_beside_sums_keys_and_errors_are_as_wide_as_the_standards():
     assert SIGMA / 2 == STANDARD
+    assert log2(2 * norm.sf((BOUND + 0.5) / SIGMA)) < -125
 
 
 def masses(sigma, centre, support):
@@ -98,6 +100,31 @@ def test_errors_are_a_discrete_gaussian_within_their_bound():
     cumulated = np.cumsum(masses(SIGMA, 0, range(-BOUND, BOUND + 1)))
     np.testing.assert_allclose(high / 2.0**64, cumulated[:-1], atol=1e-14)
     assert end == BOUND
+
+
+@pytest.mark.parametrize("degree", [1024, 2048, 4096])
+def test_every_coefficient_that_is_sent_has_an_error_of_its_own(monkeypatch, degree):
+    """What is encrypted with errors less what is encrypted without, under one key."""
+    parameters = fit_parameters(90_000, 10, base(10, 8), degree)
+    values = np.arange(90_000) % 255 - 127
+    secret = fresh_source()(32)
+    hidden, key = encrypt(values, secret, "a round", parameters)
+    draws = iter([key])
+    monkeypatch.setattr(
+        encryption, "draw_gaussian", lambda count, source: next(draws, np.zeros(count, np.int64))
+    )
+    bare, _ = encrypt(values, secret, "a round", parameters)
+    errors = [
+        (with_.astype(np.int64) - without.astype(np.int64) + prime // 2) % prime - prime // 2
+        for with_, without, prime in zip(hidden, bare, parameters.primes, strict=True)
+    ]
+    assert all((each == errors[0]).all() for each in errors)
+    count = parameters.coefficients(90_000)
+    assert np.abs(errors[0]).max() <= BOUND
+    assert errors[0].std() == pytest.approx(SIGMA, abs=5 * SIGMA / sqrt(2 * count))
+    # Nothing of a polynomial's errors is in the next one's, nor of the key's.
+    for other in (errors[0][degree : 2 * degree], key):
+        assert abs(np.corrcoef(errors[0][:degree], other)[0, 1]) < 5 / sqrt(degree)
 
 
 def test_random_bits_that_are_all_zeros_or_ones_give_the_bounds_and_no_more():

@@ -354,6 +354,12 @@ class TestSettings:
         with pytest.raises(ConsiliumError, match=r"rlwe_secagg hides an update .*min_sites=3"):
             ours.check(Cohort(2, 2, 1, 8))
 
+    @pytest.mark.parametrize(("selected", "bits"), [(3, 16), (394, 16), (395, 32)])
+    def test_words_are_as_long_as_the_sum_of_all_keys_needs(self, selected, bits):
+        round_ = RLWESecAgg().begin("run", 1, SITES, selected, 0, 8)
+        assert round_.bits == bits
+        assert round_.parameters(10).key_bits <= bits
+
     def test_rounds_of_other_settings_have_another_fingerprint(self):
         def fingerprint(degree=None, selected=5, bits=8, number=1):
             protection = RLWESecAgg(degree=degree)
