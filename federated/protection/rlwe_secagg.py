@@ -55,8 +55,7 @@ class RLWESecAgg(MaskedSums):
         """
         super().check(cohort)
         assert cohort.bits is not None  # else it was refused
-        largest = largest_quantised(cohort.bits)
-        KeyRound.of(Round("", 0, {}, 0, 0), cohort.selected, largest, self.degree).parameters(1)
+        self.completed(Round("", 0, {}, 0, 0), cohort.selected, cohort.bits).parameters(1)
 
     def report(self, cohort: Cohort, public: Any) -> dict[str, Any]:
         """What the summary says, with the width of keys and errors before sums are known.
@@ -66,11 +65,8 @@ class RLWESecAgg(MaskedSums):
         said = {"computational_security": 128, "sigma": SIGMA, "sigma_beside_sums": SIGMA / 2}
         return super().report(cohort, public) | said
 
-    def begin(
-        self, run: str, number: int, advertised: Any, selected: int, seed: int, bits: int
-    ) -> KeyRound:
-        """What all parties know of a round, as in SecAgg+; words hold the sum of all keys."""
-        begun = super().begin(run, number, advertised, selected, seed, bits)
+    def completed(self, begun: Round, selected: int, bits: int) -> KeyRound:
+        """The round of SecAgg+, with what the form of payloads follows from."""
         return KeyRound.of(begun, selected, largest_quantised(bits), self.degree)
 
     def largest_masked(self, bits: int) -> int:

@@ -157,7 +157,13 @@ class MaskedSums(HiddenUpdates):
         """
         graph = draw_graph(advertised, self.holders(selected) - 1, seed, number)
         word = smallest_word(selected * self.largest_masked(bits))
-        return Round(run, number, graph, self.needed(selected), word)
+        return self.completed(
+            Round(run, number, graph, self.needed(selected), word), selected, bits
+        )
+
+    def completed(self, begun: Round, selected: int, bits: int) -> Round:
+        """The round with what this protection's payloads need besides; here that is nothing."""
+        return begun
 
     def largest_masked(self, bits: int) -> int:
         """The largest integer that a site masks, where its quantised values have ``bits`` bits."""

@@ -8,7 +8,7 @@ from federated.protection.rlwe.parameters import RingParameters, fit_parameters
 from federated.protection.secagg.round import Round
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class KeyRound(Round):
     """A round of SecAgg+ with what the form of its payloads follows from.
 
