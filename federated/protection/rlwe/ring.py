@@ -1,10 +1,10 @@
 """Products of polynomials modulo X^N + 1 and a prime, by the number-theoretic transform.
 
-Neither SEAL's Python interface nor NumPy or SciPy has them for integers; all here is exact. The
-transform gives the values of a polynomial at the N odd powers of ψ, a 2N-th root of 1, in
-bit-reversed order, so that products are value by value (Longa and Naehrig, "Speeding up the Number
-Theoretic Transform for Faster Ideal Lattice-Based Cryptography", 2016, Algorithms 1 and 2). Primes
-have at most 31 bits, so that products of two residues stay within 64.
+SEAL's Python interface multiplies ciphertexts alone, and NumPy and SciPy no polynomials modulo a
+prime; all here is exact. The transform gives the values of a polynomial at the N odd powers of ψ, a
+2N-th root of 1, in bit-reversed order, so that products are value by value. It is the usual one, as
+in Longa and Naehrig, "Speeding up the Number Theoretic Transform for Faster Ideal Lattice-Based
+Cryptography", 2016. Primes have at most 31 bits, so that products of two residues stay within 64.
 """
 
 from dataclasses import dataclass
