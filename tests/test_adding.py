@@ -87,7 +87,7 @@ class Dummy(Plain):
                     "from federated.protection.dummy import Dummy\n"
                     "from federated.protection.packed_bfv",
                 ),
-                ("Annotated[Plain |", "Annotated[Dummy | Plain |"),
+                ("    Plain | CKKS", "    Dummy | Plain | CKKS"),
             ]
         },
         3,

@@ -256,8 +256,8 @@ def _reasons_of_distributed_noise(experiment: Experiment) -> Iterator[str]:
     if "coordinator" not in (experiment.protection.stated("hides_updates_from") or ()):
         yield (
             f"{name} leaves each update with a share of the noise, so nobody may see it alone. Use "
-            "protection.name=secagg_plus, or packed_bfv or ckks where sites trust each other, or "
-            "privacy.name=site_level."
+            "protection.name=secagg_plus or rlwe_secagg, or packed_bfv or ckks where sites trust "
+            "each other, or privacy.name=site_level."
         )
     if experiment.compression.bits is None:
         yield f"{name} adds integer noise to quantised updates. Set compression.bits, best to 16."

@@ -8,8 +8,21 @@ from federated.protection.base import Cohort, Protection
 from federated.protection.ckks import CKKS
 from federated.protection.packed_bfv import PackedBFV
 from federated.protection.plain import Plain
-from federated.protection.secagg_plus import SecAggPlus
+from federated.protection.rlwe_secagg import RLWESecAgg
+from federated.protection.secagg_plus import MaskedSums, SecAggPlus
 
-AnyProtection = Annotated[Plain | CKKS | PackedBFV | SecAggPlus, Field(discriminator="name")]
+AnyProtection = Annotated[
+    Plain | CKKS | PackedBFV | SecAggPlus | RLWESecAgg, Field(discriminator="name")
+]
 
-__all__ = ["CKKS", "AnyProtection", "Cohort", "PackedBFV", "Plain", "Protection", "SecAggPlus"]
+__all__ = [
+    "CKKS",
+    "AnyProtection",
+    "Cohort",
+    "MaskedSums",
+    "PackedBFV",
+    "Plain",
+    "Protection",
+    "RLWESecAgg",
+    "SecAggPlus",
+]

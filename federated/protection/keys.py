@@ -2,8 +2,8 @@
 
 All sites of a run share one secret key. Whoever has it can decrypt every site's payload of that
 run: the coordinator does not have it, but a site that colludes with the coordinator could read
-another site's update. Where that is not acceptable, use ``secagg_plus``, in which there is no such
-key.
+another site's update. Where that is not acceptable, use ``secagg_plus`` or ``rlwe_secagg``, in
+which there is no such key.
 
 A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS``, or ``keys`` in the site's
 home. The coordinator gets ``context.json``, which has the parameters and the fingerprint. The key

@@ -1,11 +1,12 @@
 """SecAgg+: masked values whose sum is exact, and of which the coordinator learns the sum alone.
 
-This module has the settings of ``protection.name=secagg_plus`` and what happens to numbers;
-``secagg/`` has the protocol, and who learns what under which assumptions.
+This module has the settings of every protection by masks, and of ``protection.name=secagg_plus``
+what happens to numbers; ``secagg/`` has the protocol, and who learns what under which assumptions.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from federated.protection.base import (
     count,
     refuse_other,
 )
-from federated.protection.plain import decode_numbers
+from federated.protection.plain import decode_numbers, encode_numbers
 from federated.protection.secagg.bounds import (
     SIGMA,
     Graph,
@@ -50,8 +51,8 @@ class Masking:
     round_: Round
 
 
-class SecAggPlus(HiddenUpdates):
-    """Masking by SecAgg+.
+class MaskedSums(HiddenUpdates):
+    """What the protections have in common that sum integers by SecAgg+; they say which.
 
     At most the share ``dropout`` of the sites selected drops out of a round, and at most the share
     ``corrupted`` of them tell the coordinator what they get. Two numbers follow from these: with
@@ -60,13 +61,11 @@ class SecAggPlus(HiddenUpdates):
     where it is too small for the shares.
     """
 
-    name: Literal["secagg_plus"] = "secagg_plus"
     dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     corrupted: Annotated[float, Field(ge=0, lt=1)] = 0.1
     threshold: Annotated[int, Field(ge=1)] | None = None
     neighbours: Annotated[int, Field(ge=2)] | None = None
 
-    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator", "sites"})
     masked: ClassVar[bool] = True
 
     def check(self, cohort: Cohort) -> None:
@@ -77,7 +76,7 @@ class SecAggPlus(HiddenUpdates):
         """
         if cohort.bits is None:
             raise ConsiliumError(
-                "protection.name=secagg_plus adds integers, so it needs quantised updates: set "
+                f"protection.name={self.name} adds integers, so it needs quantised updates: set "
                 "compression.bits, for example to 8."
             )
         super().check(cohort)
@@ -103,7 +102,7 @@ class SecAggPlus(HiddenUpdates):
         """
         if sites < 2:
             raise ConsiliumError(
-                "protection.name=secagg_plus hides an update in a sum, and of one site there is "
+                f"protection.name={self.name} hides an update in a sum, and of one site there is "
                 "none. Raise sites.count or sites.participation."
             )
         given = self.neighbours
@@ -128,7 +127,7 @@ class SecAggPlus(HiddenUpdates):
         ]
         tried = Graph(neighbours, threshold or (neighbours + 1) // 2 + 1)
         return (
-            f"{' and '.join(given) or 'protection.name=secagg_plus'} cannot be with {sites} sites "
+            f"{' and '.join(given) or f'protection.name={self.name}'} cannot be with {sites} sites "
             f"in a round, of which at most the share protection.dropout={self.dropout:g} drops out "
             f"and protection.corrupted={self.corrupted:g} colludes: "
             f"{broken(sites, tried, shares)}. {'Leave it out, or lower' if given else 'Lower'} "
@@ -156,7 +155,7 @@ class SecAggPlus(HiddenUpdates):
     ) -> Round:
         """What all parties know of a round, of whose sites those that ``advertised`` are left.
 
-        Words are as long as the sum of all quantised values needs, so that it never wraps round.
+        Words are as long as the sum of all masked integers needs, so that it never wraps round.
 
         Args:
             run: the run's id.
@@ -169,9 +168,51 @@ class SecAggPlus(HiddenUpdates):
             state: the SHA-256 of the state that the round starts from.
         """
         graph = draw_graph(advertised, self.holders(selected) - 1, seed, number)
-        word = smallest_word(selected * largest_quantised(bits))
+        word = smallest_word(selected * self.largest_masked(bits))
         asked = quorum(selected, Shares(self.dropout, self.corrupted))
-        return Round(run, number, graph, self.needed(selected), word, attempt, state, asked)
+        begun = Round(run, number, graph, self.needed(selected), word, attempt, state, asked)
+        return self.completed(begun, selected, bits)
+
+    def completed(self, begun: Round, selected: int, bits: int) -> Round:
+        """The round with what this protection's payloads need besides; here that is nothing."""
+        return begun
+
+    def largest_masked(self, bits: int) -> int:
+        """The largest integer that a site masks, where its quantised values have ``bits`` bits."""
+        return largest_quantised(bits)
+
+    @abstractmethod
+    def masked_words(self, total: Payload, round_: Round) -> npt.NDArray[np.unsignedinteger]:
+        """The sum of the masked integers in the payload of a sum, ``(count,)`` modulo 2^b."""
+
+    @abstractmethod
+    def unmasked(self, total: Payload, sums: npt.NDArray[np.int64], round_: Round) -> Payload:
+        """The payload of a sum in the clear.
+
+        Args:
+            total: the payload of the masked sum.
+            sums: what its masked integers add up to, ``(count,)``.
+            round_: what all parties know of the round.
+
+        Raises:
+            ConsiliumError: the sum cannot be what the sites sent.
+        """
+
+    def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:
+        """The numbers ``(length,)`` of a sum that was unmasked.
+
+        Raises:
+            ConsiliumError: the sum is damaged.
+        """
+        return decode_numbers(total).astype(np.float64)
+
+
+class SecAggPlus(MaskedSums):
+    """Masking of the quantised values themselves."""
+
+    name: Literal["secagg_plus"] = "secagg_plus"
+
+    hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator", "sites"})
 
     def protect(self, update: CompressedUpdate, key: Masking) -> Payload:
         """The payload with the quantised values masked.
@@ -221,10 +262,12 @@ class SecAggPlus(HiddenUpdates):
         """
         return closed(running, running.content[1].view(np.uint8))
 
-    def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:
-        """The numbers ``(length,)`` of a sum that was unmasked.
+    def masked_words(self, total: Payload, round_: Round) -> npt.NDArray[np.unsignedinteger]:
+        """The sum of the masked values ``(length,)``."""
+        words: npt.NDArray[np.unsignedinteger] = total.body.view(WORDS[round_.bits])
+        return words
 
-        Raises:
-            ConsiliumError: the sum is damaged.
-        """
-        return decode_numbers(total).astype(np.float64)
+    def unmasked(self, total: Payload, sums: npt.NDArray[np.int64], round_: Round) -> Payload:
+        """The payload of the sum, whose values are what was masked."""
+        encoding, body = encode_numbers(sums)
+        return replace(total, encoding=encoding, body=body)

@@ -47,7 +47,12 @@ def fresh_source() -> Source:
 
     The key is from the operating system's randomness.
     """
-    stream = Cipher(AES(os.urandom(32)), CTR(bytes(16))).encryptor()
+    return keyed_source(os.urandom(32))
+
+
+def keyed_source(key: bytes) -> Source:
+    """A source of random bytes: AES-256 in counter mode, under a key for this purpose alone."""
+    stream = Cipher(AES(key), CTR(bytes(16))).encryptor()
     return lambda count: stream.update(bytes(count))
 
 
@@ -66,7 +71,7 @@ def wide_gaussian(sigma: float, count: int, source: Source) -> Integers:
     radix, parts = _radix(sigma)
     total = np.zeros(count, np.int64)
     for part in range(parts):
-        total += _base_gaussian(count, source) * radix**part
+        total += bounded_gaussian(BASE, ceil(TAIL * BASE), count, source) * radix**part
     return total
 
 
@@ -100,8 +105,16 @@ def _radix(sigma: float) -> tuple[int, int]:
     return low, parts
 
 
-def _base_gaussian(count: int, source: Source) -> Integers:
-    end, high, low = _table()
+def bounded_gaussian(sigma: float, bound: int, count: int, source: Source) -> Integers:
+    """Draw ``count`` integers of a discrete Gaussian, none beyond a bound.
+
+    Args:
+        sigma: the standard deviation.
+        bound: the largest integer that is drawn, and how far the smallest is below zero.
+        count: how many integers.
+        source: gives random bytes.
+    """
+    end, high, low = _table(sigma, bound)
     words = np.frombuffer(source(16 * count), "<u8").reshape(2, count)
     # How many of the cumulated probabilities are at most the 128 random bits.
     found = np.searchsorted(high, words[0], "left")
@@ -112,13 +125,15 @@ def _base_gaussian(count: int, source: Source) -> Integers:
     return result
 
 
-@lru_cache(maxsize=1)
-def _table() -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+@lru_cache(maxsize=4)
+def _table(
+    sigma: float = BASE, end: int = ceil(TAIL * BASE)
+) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """The largest integer, and the distribution function up to all but it, as two 64-bit halves."""
-    end, one = ceil(TAIL * BASE), 1 << WORKING
+    one = 1 << WORKING
     with localcontext() as context:
         context.prec = 80
-        first = int((Decimal(-1) / (2 * BASE * BASE)).exp() * one)
+        first = int((Decimal(-1) / (2 * Decimal(sigma) ** 2)).exp() * one)
     # exp(-(x+1)²/2σ²) is exp(-x²/2σ²) times a factor that itself shrinks by first² a step.
     weights, factor, step = [one], first, (first * first) >> WORKING
     for _ in range(end):

@@ -7,7 +7,7 @@ from typing import Any
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.message import Topic
-from federated.protection import Protection, SecAggPlus
+from federated.protection import MaskedSums, Protection
 from federated.protection.secagg.recovery import Answer
 from federated.protection.secagg.round import Advertised, Round, Share
 from federated.rounds.context import RunContext
@@ -33,7 +33,7 @@ def masked_round(run: RunContext, advertised: Sequence[str], topic: Topic) -> Ro
     """
     experiment, number = run.experiment, topic.round
     protection, bits = experiment.protection, experiment.compression.bits
-    assert isinstance(protection, SecAggPlus)
+    assert isinstance(protection, MaskedSums)
     assert bits is not None
     selected = run.selected(number)
     names = sorted(advertised)

@@ -12,11 +12,9 @@ from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.bundle import pack_bundle
 from federated.exchange.message import Message, Topic
-from federated.protection import SecAggPlus
-from federated.protection.plain import encode_numbers
+from federated.protection import MaskedSums
 from federated.protection.secagg import protocol
 from federated.protection.secagg.dealing import refuse_dealt
-from federated.protection.secagg.masks import WORDS
 from federated.protection.secagg.recovery import Evidence
 from federated.protection.secagg.roster import refuse_unusable
 from federated.protection.secagg.view import refuse_parts
@@ -127,15 +125,16 @@ def unmask_sum(
     answers = {site: parse_answer(message.body, site) for site, message in given.items()}
     shared = _received(coordinator, topic, kinds.SHARES, roster.sharing, lambda *_: None)
     dealt = {site: unpack(message.body) for site, message in shared.items()}
-    words = masked.body.view(WORDS[session.bits])
+    protection = coordinator.run.experiment.protection
+    assert isinstance(protection, MaskedSums)
+    words = protection.masked_words(masked, session)
     evidence = Evidence(answers, dealt, roster.advertised, session)
     unmasked = protocol.unmask(words, responded, roster.missing(responded), evidence)
     for site in unmasked.faulty:
         audit.add("faulty", run=topic.run, round=number, sender=site, said="wrong shares")
     for site, accusers in unmasked.accused.items():
         audit.add("accused", run=topic.run, round=number, sender=site, said=", ".join(accusers))
-    encoding, body = encode_numbers(unmasked.sums)
-    write_payload(folder.sum_path(number), replace(masked, encoding=encoding, body=body))
+    write_payload(folder.sum_path(number), protection.unmasked(masked, unmasked.sums, session))
     return unmasked.faulty
 
 
@@ -170,12 +169,13 @@ def _received(
 
 def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
     selected = run.selected(round_number)
-    assert isinstance(run.experiment.protection, SecAggPlus)
-    needed = run.experiment.protection.needed(len(selected))
+    protection = run.experiment.protection
+    assert isinstance(protection, MaskedSums)
+    needed = protection.needed(len(selected))
     if len(left) < needed:
         absent = ", ".join(site for site in selected if site not in left)
         raise ConsiliumError(
-            f"Round {round_number} cannot be aggregated under {run.experiment.protection.name}: "
+            f"Round {round_number} cannot be aggregated under {protection.name}: "
             f"{len(left)} of {len(selected)} sites are left, fewer than the threshold of {needed}; "
             f"missing: {absent}. Nothing of any update was revealed. Resume when they are back."
         )

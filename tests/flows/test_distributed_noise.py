@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from federated.stages.context import read_run
 
 from federated.errors import ConsiliumError
 from federated.run.update_files import read_layout
-from federated.stages.context import read_run
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
@@ -20,7 +20,7 @@ NOISE = [
     "compression.bits=16",
     "runner.name=processes",
 ]
-PROTECTIONS = ["secagg_plus", "packed_bfv", "ckks"]
+PROTECTIONS = ["secagg_plus", "rlwe_secagg", "packed_bfv", "ckks"]
 
 
 def test_the_sum_is_the_same_under_every_protection_and_accounted_for(run, known):

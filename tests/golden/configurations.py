@@ -1,4 +1,4 @@
-"""The twelve runs: every kind of strategy, privacy, compression and protection at least once.
+"""The thirteen runs: every kind of strategy, privacy, compression and protection at least once.
 
 All noise is seeded, and encryption adds whole numbers, so a run has one result.
 """
@@ -88,6 +88,10 @@ GOLDEN: Mapping[str, tuple[str, Sequence[str]]] = {
             ),
             "training.augment=torchio",
         ],
+    ),
+    "fedavgm, shared_mask, rlwe_secagg": (
+        "volumes",
+        ["strategy.name=fedavgm", *_QUANTISED, "protection.name=rlwe_secagg", *_APART],
     ),
     "fedbn": (
         "volumes",

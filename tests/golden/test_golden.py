@@ -1,4 +1,4 @@
-"""The twelve small runs give what was recorded: no change of structure changes a result."""
+"""The thirteen small runs give what was recorded: no change of structure changes a result."""
 
 import json
 import os

@@ -77,7 +77,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("strategy.mu=.nan", r"strategy\.mu=nan is not possible"),
         ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedavgm', 'fedprox'"),
         ("compression.name=zip", r"'zip'.*'none', 'top_k', 'shared_mask'"),
-        ("protection.name=rot13", r"'rot13'.*'plain', 'ckks', 'packed_bfv', 'secagg_plus'"),
+        ("protection.name=rot13", r"'rot13'.*'ckks', 'packed_bfv', 'secagg_plus', 'rlwe_secagg'"),
         ("compression.bits=1", r"compression\.bits=1 is not possible.*greater than or equal to 2"),
         ("compression.bits=17", r"compression\.bits=17 is not possible.*less than or equal to 16"),
         ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
@@ -174,6 +174,7 @@ def test_a_backbone_names_the_experiment_whose_data_it_is_trained_on(tmp_path):
 DP_SGD = ["privacy.name=dp_sgd", "privacy.epsilon=8"]
 SHARES = ["privacy.name=site_level_distributed", "privacy.clip=1", "privacy.epsilon=8"]
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
+RLWE = ["protection.name=rlwe_secagg", "compression.bits=8"]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,13 @@ SECAGG = ["protection.name=secagg_plus", "compression.bits=8"]
         ([*DP_SGD, "strategy.name=local"], r"about what is sent"),
         ([*DP_SGD, "compression.name=top_k", "compression.density=0.1"], r"largest values"),
         (["protection.name=secagg_plus"], r"set compression\.bits"),
+        (["protection.name=rlwe_secagg"], r"rlwe_secagg adds integers.*set compression\.bits"),
+        (
+            [*RLWE, "protection.degree=1024", "sites.count=50", "compression.bits=16"],
+            r"no room for the sum of 50 sites in the ring of protection\.degree=1024",
+        ),
+        ([*RLWE, "protection.degree=512"], r"degree=512 is not possible"),
+        ([*RLWE, "runner.name=serial"], r"would hold the sites' keys"),
         ([*SHARES, "compression.bits=16"], r"nobody may see it alone.*secagg_plus"),
         ([*SHARES, "protection.name=ckks"], r"Set compression\.bits, best to 16"),
         ([*SHARES, *SECAGG, "privacy.missing=4"], r"missing=4 leaves none of the 4 sites"),

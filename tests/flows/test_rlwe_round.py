@@ -1,0 +1,65 @@
+"""Rounds encrypted under each site's own key: the very sum that is in the clear."""
+
+import json
+
+import numpy as np
+import pytest
+
+from federated.errors import ConsiliumError
+from federated.run.runs import latest_run
+from federated.run.update_files import read_payload, write_payload
+from tasks.aggregate import add_payloads
+from tests.flows.conftest import weights
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+QUANTISED = ["compression.bits=8"]
+RLWE = [*QUANTISED, "protection.name=rlwe_secagg", "runner.name=processes", "runner.workers=2"]
+CONTINUE = ["sites.on_dropout=continue", "protection.min_sites=2"]
+
+
+def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
+    plain = known(2, *QUANTISED)
+    first = run(overrides=RLWE, rounds=1)
+    hidden = run(resume=first.run_id, rounds=2)
+    np.testing.assert_array_equal(weights(plain), weights(hidden))
+    record, clear = hidden.records()[1]["bytes"], plain.records()[1]["bytes"]
+    # Of three sites less than fourteen bits for eight, and small messages; the sum comes back in
+    # the clear.
+    assert clear["up"] < record["up"] < clear["up"] * 1.75
+    assert clear["down"] < record["down"] < clear["down"] * 1.05
+    said = json.loads(hidden.summary_path.read_text())["protection"]
+    assert (said["name"], said["min_sites"], said["computational_security"]) == (
+        *("rlwe_secagg", 3, 128),
+    )
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "protect"])
+def test_a_dropout_before_sending_gives_the_mean_of_the_others(run, in_process, failing, stage):
+    failing(f"{stage} site-01 1", "protect site-01 1")
+    hidden = run(rounds=1, overrides=[*RLWE, *CONTINUE])
+    plain = run(rounds=1, overrides=[*QUANTISED, CONTINUE[0]])
+    assert hidden.records()[0]["sites"] == ["site-00", "site-02"]
+    np.testing.assert_array_equal(weights(hidden), weights(plain))
+
+
+def test_a_site_that_does_not_answer_is_in_the_sum(run, known, in_process, failing):
+    failing("answer site-01 1")
+    hidden = run(rounds=1, overrides=[*RLWE, CONTINUE[0]])
+    np.testing.assert_array_equal(weights(hidden), weights(known(1, *QUANTISED)))
+
+
+def test_a_payload_that_was_changed_ends_the_round_before_there_is_a_model(
+    run, in_process, project, monkeypatch
+):
+    def changing(folder, context, number, selected):
+        path = folder.site_path(number, "site-01", "payload")
+        payload = read_payload(path)
+        payload.body[-1] ^= 1
+        write_payload(path, payload)
+        return add_payloads(folder, context, number, selected)
+
+    monkeypatch.setattr("tasks.aggregate.add_payloads", changing)
+    with pytest.raises(ConsiliumError, match="cannot be opened with the sum of the sites' keys"):
+        run(rounds=1, overrides=RLWE)
+    assert not latest_run(project / "runs", "tiny").state_path(1).exists()
