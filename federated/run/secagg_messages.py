@@ -7,7 +7,7 @@ for all sites, and for each site an inbox of sealed shares.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_json
 from federated.protection.secagg.round import Advertised
 from federated.run.folder import MessageKind, RunFolder
@@ -45,7 +45,8 @@ def read_roster(folder: RunFolder, round_number: int) -> tuple[Roster, int]:
         return roster, path.stat().st_size
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConsiliumError(
-            f"The roster {path} cannot be read ({error!r}). Resume the run; the round begins anew."
+            f"The roster {path} cannot be read ({why_unreadable(error)}). Resume the run; the "
+            "round begins anew."
         ) from error
 
 
@@ -82,7 +83,8 @@ def read_message(folder: RunFolder, round_number: int, site: str, kind: MessageK
         return read_json(path)
     except (OSError, ValueError) as error:
         raise ConsiliumError(
-            f"The message {path} cannot be read ({error}). Resume the run; the round begins anew."
+            f"The message {path} cannot be read ({why_unreadable(error)}). Resume the run; the "
+            "round begins anew."
         ) from error
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from federated.configuration.experiment import Experiment
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json
 from federated.privacy.accounting import Release
 from federated.rounds.context import RoundContext, RunContext
@@ -46,7 +46,7 @@ def _planned(folder: RunFolder, experiment: Experiment) -> Mapping[str, Release]
     except (OSError, ValueError) as error:
         raise ConsiliumError(
             f"The plan of what each site releases, {folder.privacy_path}, cannot be read "
-            f"({error}). Put the file back, or start a new run."
+            f"({why_unreadable(error)}). Put the file back, or start a new run."
         ) from error
     return {
         site: Release(own["noise_multiplier"], own["sampling_rate"], own["steps"])
