@@ -50,7 +50,10 @@ def device(request):
 
 @pytest.fixture(scope="module", params=NETWORKS, ids=lambda key: f"{key[0]}, {key[1]}D")
 def problem(request, device):
-    """A network, cases clear of kinks, their loss, and their gradients by float64 autograd."""
+    """A network, cases clear of kinks, their loss, and their gradients by float64 autograd.
+
+    The network is placed as a worker places it, with channels last.
+    """
     (name, dims), (side, tried) = request.param, NETWORKS[request.param]
     norm = "instance" if (name, dims) == ("unet", 2) else "group"
     own = {"width": 8} if name == "unet" else {}
@@ -111,9 +114,9 @@ def test_a_case_adds_no_more_than_the_clipping_norm(problem, mode):
     objective = Objective(lambda cases: (images[cases], targets[cases]), loss)
     of_mode = case_gradients(mode, model, list(model.parameters()))
     for case in range(CASES):
-        sums, _ = of_mode.clipped_sum(torch.tensor([case]), objective, clip)
+        sums, _ = of_mode.clipped_sum(torch.tensor([case, case]), objective, clip)
         added = torch.cat([part.flatten() for part in sums]).double().norm()
-        assert float(added) == pytest.approx(clip, rel=EXACT)
+        assert float(added) == pytest.approx(2 * clip, rel=EXACT)
     of_mode.close()
 
 
