@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from cachetools import LRUCache, cached
 from torch import nn
 
@@ -80,6 +81,22 @@ def site_cases(run: Path, site: str, split: Split) -> Cases:
     return context.cases.of(site, split)
 
 
+def _within_memory(stage: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a stage at a site, and say what to do where a GPU has too little memory for it.
+
+    Raises:
+        ConsiliumError: it has.
+    """
+    try:
+        return stage(*arguments)
+    except torch.OutOfMemoryError as error:
+        raise ConsiliumError(
+            f"The memory of the GPU ran out at {arguments[1]}, in {stage.__name__}. Nothing is "
+            "lost: end what else uses the GPU and go on with `consilium resume`; or begin a run "
+            "with less of runner.workers, training.batch_size or privacy.physical_batch."
+        ) from error
+
+
 def run_and_report(stage: Callable[..., Any], *arguments: Any) -> Any:
     """Run a stage at a site, and return what the site may report of it.
 
@@ -90,7 +107,7 @@ def run_and_report(stage: Callable[..., Any], *arguments: Any) -> Any:
             something; any other error is kept at the site.
     """
     try:
-        result = stage(*arguments)
+        result = _within_memory(stage, *arguments)
     except RefusalError:
         raise
     except ConsiliumError as error:
