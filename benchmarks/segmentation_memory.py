@@ -25,7 +25,7 @@ from federated.data.tables import site_tables
 from federated.learning import SEGMENTATION
 from federated.run.memory import keep_freed_memory, peak_rss_mb
 from federated.settings.sections import SitesSettings
-from federated.training.loop import Turn, place, train
+from federated.training.loop import Turn, choose_device, place, train
 from federated.training.rule import LocalRule
 from federated.weights.build import new_model
 
@@ -36,10 +36,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--cases", type=int, default=12)
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as workers do
-    console, family, device = Console(), FAMILIES["brain"], torch.device("cpu")
+    console, family, device = Console(), FAMILIES["brain"], choose_device(given.device)
     sets = ["data.source=phantom", "sites.count=1", f"model.width={given.width}"]
     experiment = load_experiment("brain", [*sets, "training.patches_per_case=1"])
     started = time.perf_counter()
@@ -47,7 +48,10 @@ def main() -> None:
     def tell(step: str) -> None:
         nonlocal started
         seconds = time.perf_counter() - started
-        console.print(f"{step}: {seconds:.0f} s, peak so far {peak_rss_mb() / 1024:.2f} GiB")
+        peak = f"{peak_rss_mb() / 1024:.2f} GiB"
+        if device.type == "cuda":
+            peak += f", on the GPU {torch.cuda.max_memory_reserved(device) / 2**30:.2f} GiB"
+        console.print(f"{step}: {seconds:.1f} s, peak so far {peak}")
         started = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,7 @@
 """The errors that tell a person why their input cannot be used."""
 
+import json
+
 
 class ConsiliumError(Exception):
     """One paragraph for a person that says what is wrong, where, and what to do."""
@@ -11,3 +13,32 @@ class RefusalError(ConsiliumError):
     Any other error at a site of a private run is shown to the site alone: it may, say, name by its
     path a file that cannot be read.
     """
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a file could not be read, in one line that goes on from a sentence that names the file.
+
+    What the operating system and Python say, such as ``[Errno 2] No such file or directory``, is
+    said in plain words; other errors keep their own first line.
+    """
+    match error:
+        case FileNotFoundError():
+            return "it is not there"
+        case IsADirectoryError():
+            return "it is a folder, and a file is needed"
+        case NotADirectoryError():
+            return "one of the folders above it is a file"
+        case PermissionError():
+            return "you have no permission to read it"
+        case OSError(strerror=str(said)):
+            return f"the machine says: {said}"
+        case UnicodeDecodeError():
+            return "it is not text in UTF-8"
+        case json.JSONDecodeError():
+            return f"it is not JSON, from line {error.lineno} on"
+        case KeyError():
+            return f"it has no {error.args[0]}"
+        case AttributeError() | TypeError():
+            return "what it holds has another form"
+    lines = str(error).splitlines()
+    return lines[0][:400] if lines else type(error).__name__

@@ -49,8 +49,12 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     they are for their owner alone where the file is.
 
     Raises:
-        ConsiliumError: the folder cannot be written to.
+        ConsiliumError: the folder cannot be written to, or ``path`` is a folder itself.
     """
+    if path.is_dir():
+        raise ConsiliumError(
+            f"The file {path} cannot be written: it is a folder. Name a file in it, or another one."
+        )
     try:
         make_folders(path.parent, private=not mode & OTHERS)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -84,21 +88,25 @@ def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumErro
         which: what names the folder, such as a variable of the environment.
     """
     said = f" ({which})" if which else ""
+    is_file = isinstance(error, FileExistsError | NotADirectoryError)
+    why = "it is a file, or lies in one" if is_file else error.strerror or error
     return ConsiliumError(
-        f"Cannot write to the folder {folder}{said}: {error.strerror or error}. "
+        f"Cannot write to the folder {folder}{said}: {why}. "
         "Make it writable, free some space, or name another folder."
     )
 
 
-def require_writable(folder: Path, which: str) -> None:
+def require_writable(folder: Path, which: str, *, private: bool = True) -> None:
     """Make a folder if it is not there, and check that files can be written into it.
+
+    A folder that is made is for its owner alone if it is ``private``.
 
     Raises:
         ConsiliumError: no file can be written there; the message names the folder, and by ``which``
             what it is for.
     """
     try:
-        make_folders(folder, private=True)
+        make_folders(folder, private=private)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -12,6 +12,7 @@ from federated.configuration.load import load_experiment, transfer_overrides
 from federated.data.load import locate
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
+from flows.going_on import goes_on_by
 from flows.pretrain import missing_backbone, pretrain
 from flows.progress import tell
 from flows.round import fl_round
@@ -45,17 +46,18 @@ def fl_compare(
     """
     items = list(overrides or ())
     planned = planned_runs(experiment, strategies, seeds, items, Path(params))
-    if any(TRANSFER in label.split("+")[1:] for label in strategies):
-        _backbone(experiment, params, runs)
     results: list[Result] = []
     failed: list[str] = []
-    for number, wanted in enumerate(planned, start=1):
-        tell(f"run {number}/{len(planned)}: {wanted.label}, seed {wanted.seed}")
-        try:
-            results.append(read_result(wanted, _run(wanted, experiment, params, runs)))
-        except ConsiliumError as error:
-            failed.append(f"{wanted.label}, seed {wanted.seed}: {error}")
-            tell(f"failed: {failed[-1]}")
+    with goes_on_by("Complete runs and rounds are kept; the same command goes on from there."):
+        if any(TRANSFER in label.split("+")[1:] for label in strategies):
+            _backbone(experiment, params, runs)
+        for number, wanted in enumerate(planned, start=1):
+            tell(f"run {number}/{len(planned)}: {wanted.label}, seed {wanted.seed}")
+            try:
+                results.append(read_result(wanted, _run(wanted, experiment, params, runs)))
+            except ConsiliumError as error:
+                failed.append(f"{wanted.label}, seed {wanted.seed}: {error}")
+                tell(f"failed: {failed[-1]}")
     if results:
         command = describe_command(experiment, strategies, seeds, items)
         folder = comparison_folder(Path(runs), experiment, command)

@@ -1,18 +1,21 @@
 """Text and tables that the command line prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from federated.comparison.table import metric_titles
 from federated.configuration.experiment import Experiment
+from federated.data.dataset import SPLITS
 from federated.data.load import load, locate
 from federated.data.partitioning import case_counts, partition_dataset
 from federated.files import read_json
-from federated.learning import metrics_in
+from federated.learning import TASKS, metrics_in
 from federated.run.folder import RunFolder
 from flows.progress import counted
+from flows.tables import table
 
 MAX_CLASS_COLUMNS = 12
 
@@ -24,17 +27,13 @@ def result_lines(folder: Path) -> list[str]:
     shown = ", ".join(
         f"{name} {test[name]:.3f}" for name in metrics_in("end") if test.get(name) is not None
     )
-    seconds = summary["seconds"]
     name = summary["experiment"]
     source = f"data_source: {summary['data_source']}, seed {summary['seed']}"
-    done = counted(summary["rounds_done"], "round")
     return [
         "",
         f"{name}: test {shown or '-'}  ({source})",
         *absent_lines(summary.get("classes_absent", {})),
-        f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
-        f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
-        f"down {summary['bytes']['down'] / 1e6:.1f} MB",
+        _time_and_bytes(summary),
         # Runs of older versions do not say.
         *protection_lines(summary.get("protection", {"name": "plain"})),
         "",
@@ -47,9 +46,23 @@ def result_lines(folder: Path) -> list[str]:
     ]
 
 
-def _orchestration(seconds: float | None) -> str:
-    """How much of a run's time orchestration took; a private run does not tell."""
-    return "" if seconds is None else f", of which orchestration {seconds:.1f} s"
+def _time_and_bytes(summary: Mapping[str, Any]) -> str:
+    """The line on what a run took; of a run that was resumed, the time is that since then."""
+    seconds, rounds = summary["seconds"], summary["rounds_done"]
+    # Runs of older versions do not say.
+    before = summary.get("rounds_before_resume", 0)
+    took = f"{counted(rounds, 'round')} in {seconds['total']:.0f} s"
+    if before:
+        took = (
+            f"{counted(rounds, 'round')}; {counted(rounds - before, 'round')} since the run was "
+            f"resumed, in {seconds['total']:.0f} s"
+        )
+    # A private run does not tell.
+    each = seconds.get("overhead_per_round", [seconds["overhead"]])
+    told = [overhead for overhead in each[before:] if overhead is not None]
+    orchestration = f", of which orchestration {sum(told):.1f} s" if told else ""
+    sizes = {way: summary["bytes"][way] / 1e6 for way in ("up", "down")}
+    return f"{took}{orchestration}; sent up {sizes['up']:.1f} MB, down {sizes['down']:.1f} MB"
 
 
 def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
@@ -82,8 +95,8 @@ def protection_lines(protection: Mapping[str, Any]) -> list[str]:
     return [line]
 
 
-def sites_table(experiment: Experiment) -> Table:
-    """A table of every site's training cases of each class, and its cases in each split.
+def cases_of_sites(experiment: Experiment) -> Iterator[Table | str]:
+    """Every site's training cases of each class, and its cases in each split, with a legend.
 
     Raises:
         ConsiliumError: the data cannot be had, or cannot be dealt to the sites.
@@ -92,20 +105,74 @@ def sites_table(experiment: Experiment) -> Table:
     dataset = load(located, experiment.data)
     partition = partition_dataset(dataset, experiment.sites, experiment.seed)
     counts = case_counts(dataset, partition)
-    table = Table(
-        title=f"{experiment.name}: {dataset.info.name} ({located.source}), "
-        f"{experiment.sites.partition}, seed {experiment.seed}",
-        caption=f"shares drawn {partition.draws} times, {partition.moved} cases moved to meet the "
-        f"floor; licence {dataset.info.licence}",
+    yield (
+        f"{experiment.name}: {dataset.info.name} ({located.source}), "
+        f"{experiment.sites.partition}, seed {experiment.seed}"
     )
-    table.add_column("site")
     labelled = dataset.info.task == "classification"
     shown = dataset.info.classes[:MAX_CLASS_COLUMNS] if labelled else ()
-    for index, name in enumerate(shown):
-        table.add_column(f"{index} {name}", justify="right", overflow="fold")
-    for split in ("train", "val", "test"):
-        table.add_column(split, justify="right", style="bold")
-    for site, splits in counts.items():
-        per_class = [str(count) for count in splits["train"][: len(shown)]]
-        table.add_row(site, *per_class, *(str(sum(splits[s])) for s in ("train", "val", "test")))
-    return table
+    rows = [
+        [
+            site,
+            *(str(count) for count in splits["train"][: len(shown)]),
+            *(str(sum(splits[split])) for split in SPLITS),
+        ]
+        for site, splits in counts.items()
+    ]
+    yield table(["site", *map(str, range(len(shown))), *SPLITS], rows)
+    if shown:
+        names = ", ".join(f"{index} {name}" for index, name in enumerate(shown))
+        yield f"Training cases of each class: {names}. All cases: {', '.join(SPLITS)}."
+    if partition.draws:
+        moved = counted(partition.moved, "case")
+        yield f"Shares drawn {counted(partition.draws, 'time')}, {moved} moved to meet the floor."
+    yield f"Licence: {dataset.info.licence}."
+
+
+def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
+    """What a comparison found, as far as it fits a terminal, and where all of it is."""
+    found = read_json(folder / "runs.json")
+    task, rows, sites = TASKS[found["task"]], found["rows"], found["sites"]
+    private = any(row["epsilon"] is not None for row in rows)
+    head = ["strategy", *(["ε"] if private else []), task.title]
+    head += ["worst\nsite", "MB up", "rounds\nto 90 %", "difference", "p"]
+    yield ""
+    yield table(head, [_compared(row, task.primary_metric, private) for row in rows])
+    yield ""
+    if sites:
+        names = task.metrics_in("compared")
+        own = [
+            [row["label"], row["site"], *(_number(row[n], ".3f") for n in names)] for row in sites
+        ]
+        yield table(["strategy", "site", *metric_titles(task)], own)
+        yield ""
+    yield found["note"]
+    yield ""
+    yield from (
+        "Where to look:",
+        f"  {folder}/table.md   all metrics, as Markdown",
+        f"  {folder}/runs.json   every run, machine-readable",
+        f"  {folder}/{task.primary_metric}.png   the figure",
+        f"  make ui   MLflow (experiment {experiment!r}, run {folder.name!r}) in the browser",
+    )
+
+
+def _compared(row: Mapping[str, Any], metric: str, private: bool) -> list[str]:
+    """The cells of a row of a comparison."""
+    score = _number(row[metric]["mean"], ".3f")
+    if row[metric]["sd"] is not None:
+        score += f" ± {row[metric]['sd']:.3f}"
+    return [
+        row["label"],
+        *([_number(row["epsilon"], ".3g")] if private else []),
+        score,
+        _number(row["worst_site"], ".3f"),
+        f"{row['megabytes_up']:.1f}",
+        _number(row["rounds_to_most"], ".3g"),
+        _number(row["difference"], "+.3f"),
+        _number(row["p"], ".3f"),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

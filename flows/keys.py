@@ -68,7 +68,7 @@ def _begun(run: RunFolder) -> Path:
     path = run.state_path(run.done_rounds())
     if not path.is_file():
         raise ConsiliumError(
-            f"Run {run.run_id} has not begun: what its sites send is not known yet. Resume it with "
-            "`consilium resume`, which makes its key."
+            f"Run {run.run_id} has not begun: what its sites send is not known yet. Resume it, "
+            f"which makes its key: consilium resume {run.root.parent.name} {run.run_id}"
         )
     return path

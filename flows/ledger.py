@@ -15,10 +15,12 @@ from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.privacy.kept_heads import KeptHead, home_heads, run_heads
 from federated.privacy.ledger import Ledger
+from federated.privacy.old_ledger import old_files
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import Budget, Spending
 from federated.site.holder import held_cases, holder_ledger
 from federated.stages.ledger_migration import take_over
+from flows.tables import table
 
 # The shares of a budget by which records are counted.
 SHARES = (0.75, 0.5, 0.25)
@@ -45,16 +47,29 @@ class Holder:
 def open_holder(experiment: Experiment, runs: Path, params: Path) -> tuple[Holder, str | None]:
     """The holder of an experiment's data, and a line about ledgers of older versions.
 
-    Those are taken over where there are any; the line is ``None`` otherwise.
+    Those are taken over where there are any; the line is ``None`` otherwise. Nothing is downloaded:
+    of data that are not on this machine nothing was released here.
 
     Raises:
-        ConsiliumError: the data cannot be had, or a ledger is not whole.
+        ConsiliumError: the data are not on this machine, or a ledger is not whole.
     """
-    located = locate(experiment.data)
+    located = locate(experiment.data, download=False)
     dataset = load(located, experiment.data)
     said = take_over(experiment, located, dataset, runs, params)
     holder = Holder(experiment, holder_ledger(experiment), held_cases(experiment, dataset))
     return holder, said
+
+
+def open_ledger(experiment: Experiment, runs: Path, params: Path) -> tuple[Ledger, str | None]:
+    """The ledger of :func:`open_holder`, whose data are only read to take over older ones.
+
+    Raises:
+        ConsiliumError: there are older ones and not their data, or one is not whole.
+    """
+    if old_files(experiment.data.dataset):
+        holder, said = open_holder(experiment, runs, params)
+        return holder.ledger, said
+    return holder_ledger(experiment), None
 
 
 def show(holder: Holder, delta: float) -> Iterator[Table | str]:
@@ -62,13 +77,18 @@ def show(holder: Holder, delta: float) -> Iterator[Table | str]:
 
     ``delta`` is the δ at which ε is stated.
     """
+    yield f"{holder.ledger.holder}: released of the training cases of {holder.experiment.name}"
     yield _sites_table(holder, delta)
+    yield (
+        f"epsilon at delta={delta:g}, by prv, over all runs: of the record and of the patient that "
+        "have spent most, and of the site as a whole; - stands for nothing released"
+    )
     everyone = [record for site in holder.partition.sites for record in holder.trained(site)]
     for budget in holder.ledger.budgets(everyone):
         if budget.unit == "site":
             yield f"budget: {budget_text(budget)}"
     for budget, left in holder.ledger.left(everyone):
-        yield f"budget: {budget_text(budget)}"
+        yield f"budget: {budget_text(budget)}; training records by what is left of it:"
         yield _left_table(budget, left)
     if told := len(holder.ledger.evaluated_only()):
         yield (
@@ -79,30 +99,24 @@ def show(holder: Holder, delta: float) -> Iterator[Table | str]:
 
 
 def _sites_table(holder: Holder, delta: float) -> Table:
-    table = Table(
-        title=f"{holder.ledger.holder}: released of the training cases of {holder.experiment.name}",
-        caption=(
-            f"epsilon at delta={delta:g} of the record, the patient and the site that has spent "
-            "most, over all runs, by prv; - stands for nothing released"
-        ),
-    )
-    columns = ("site", "records", "entries", "runs", "record", "patient", "site as a whole")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "site" else "right")
-    spendings = holder.ledger.spendings()
+    ledger, rows = holder.ledger, []
+    spendings = ledger.spendings()
     for site in holder.partition.sites:
         records = holder.trained(site)
-        own = _touching(holder.ledger, spendings, records)
-        table.add_row(
-            site,
-            str(len(records)),
-            str(len(own)),
-            str(len({spending.run for spending in own})),
-            _shown(holder.ledger.histories(records, "record").worst(delta, "prv")),
-            _patient(holder, site, delta),
-            _shown(holder.ledger.histories(records, "site").worst(delta, "prv")),
+        own = _touching(ledger, spendings, records)
+        rows.append(
+            [
+                site,
+                str(len(records)),
+                str(len(own)),
+                str(len({spending.run for spending in own})),
+                _shown(ledger.histories(records, "record").worst(delta, "prv")),
+                _patient(holder, site, delta),
+                _shown(ledger.histories(records, "site").worst(delta, "prv")),
+            ]
         )
-    return table
+    of_whom = [f"epsilon of\n{whom}" for whom in ("a record", "a patient", "the site")]
+    return table(["site", "records", "entries", "runs", *of_whom], rows)
 
 
 def _touching(
@@ -148,24 +162,20 @@ def _about_patients(holder: Holder) -> str:
 
 def _left_table(budget: Budget, left: Sequence[tuple[float, int]]) -> Table:
     """How many records have how much left of a budget."""
-    table = Table(title="training records by what is left of epsilon")
-    table.add_column("left")
-    table.add_column("records", justify="right")
     limits = [(f">= {share * budget.epsilon:.3g}", share * budget.epsilon) for share in SHARES]
-    rows = [(f"all {budget.epsilon:g}", budget.epsilon), *limits, ("> 0", 0.0)]
-    remaining = list(left)
-    for text, limit in rows:
+    stretches = [(f"all {budget.epsilon:g}", budget.epsilon), *limits, ("> 0", 0.0)]
+    remaining, rows = list(left), []
+    for text, limit in stretches:
         own = [n for value, n in remaining if value > 0 and value >= limit]
         remaining = [(v, n) for v, n in remaining if not (v > 0 and v >= limit)]
-        table.add_row(text, str(sum(own)))
-    table.add_row("nothing", str(sum(n for value, n in remaining if value != -inf)))
-    table.add_row("no guarantee", str(sum(n for value, n in remaining if value == -inf)))
-    return table
+        rows.append((text, str(sum(own))))
+    rows.append(("nothing", str(sum(n for value, n in remaining if value != -inf))))
+    rows.append(("no guarantee", str(sum(n for value, n in remaining if value == -inf))))
+    return table(["epsilon left", "records"], rows)
 
 
-def verify(holder: Holder, runs: Sequence[Path]) -> Iterator[tuple[bool, str]]:
+def verify(ledger: Ledger, runs: Sequence[Path]) -> Iterator[tuple[bool, str]]:
     """Whether the ledger is whole and the one that runs have seen, with a line for each finding."""
-    ledger = holder.ledger
     try:
         head, hashes = ledger.head(), ledger.hashes()
     except ConsiliumError as error:
@@ -199,7 +209,8 @@ def _fits(kept: KeptHead, hashes: Sequence[str]) -> bool:
 def set_budget(holder: Holder, budget: Budget) -> Iterator[str]:
     """Enter a budget for all records of the holder, or for those of the site that it names.
 
-    The result is a line for each site.
+    The result is a line for each site, with a warning where the budget is exceeded already: it is
+    set all the same, since that is how a holder stops all further releases.
 
     Raises:
         ConsiliumError: no mechanism can have the ε or δ, or there is no such site.
@@ -222,8 +233,43 @@ def set_budget(holder: Holder, budget: Budget) -> Iterator[str]:
     for site in [budget.site] if budget.site else sites:
         histories = holder.ledger.histories(holder.trained(site), budget.unit)
         used = histories.worst(budget.delta, "prv")
-        said = _shown(used) if used else "nothing"
-        yield f"{site}: {budget_text(budget)}, of which {said} is spent"
+        if used <= budget.epsilon:
+            said = _shown(used) if used else "nothing"
+            yield f"{site}: {budget_text(budget)}, of which {said} is spent"
+            continue
+        spent = histories.epsilons(budget.delta, "prv")
+        beyond = sum(
+            int(n)
+            for value, n in zip(spent, histories.counts, strict=True)
+            if value > budget.epsilon
+        )
+        yield f"WARNING: {site}: {_exceeded(budget, used, beyond)}"
+
+
+def _exceeded(budget: Budget, used: float, beyond: int) -> str:
+    """What a person has to know of a budget that is exceeded when it is set.
+
+    Args:
+        budget: the budget.
+        used: the most that was spent of any unit of the site.
+        beyond: of how many units more was spent than the budget allows.
+    """
+    over = f"{used - budget.epsilon:.3g} more than the budget"
+    if budget.unit == "record":
+        what = "one of these records"
+        spent = f"Up to epsilon {used:.3g} is spent of {beyond} training records, {over}"
+        if isinf(used):
+            spent = f"Of {beyond} training records something was released without a bound"
+    else:
+        what = "its records"
+        spent = f"Epsilon {used:.3g} is spent of the site as a whole, {over}"
+        if isinf(used):
+            spent = "Something of the site was released without a bound"
+    return (
+        f"{budget_text(budget)} is set, and is exceeded already. {spent}. What was released cannot "
+        f"be taken back. From now on nothing that touches {what} can be entered, so that no run "
+        "trains on them, until a budget allows it again."
+    )
 
 
 def budget_text(budget: Budget) -> str:

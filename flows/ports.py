@@ -48,10 +48,15 @@ def listen_at(port: int, what: str, option: str) -> socket.socket:
         option: the option by which another port can be chosen.
 
     Raises:
-        ConsiliumError: something listens there already.
+        ConsiliumError: something listens there already, or a user may not listen there.
     """
     try:
         return listen(port)
+    except PermissionError as error:
+        raise ConsiliumError(
+            f"Port {port} on {HOST}, meant for {what}, is kept for the machine's own services. "
+            f"Choose one above 1023 with {option}."
+        ) from error
     except OSError as error:
         raise ConsiliumError(
             f"Port {port} on {HOST}, meant for {what}, is in use by another program. Stop that "

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from federated.configuration.load import PRETRAIN, backbone_path
 from federated.run.folder import RunFolder
+from flows.going_on import goes_on_by
 from flows.round import fl_round
 from flows.steps import export_run
 
@@ -23,8 +24,9 @@ def pretrain(
     Raises:
         ConsiliumError: there is no such backbone, or anything that fl-round raises.
     """
-    folder = Path(fl_round(PRETRAIN + backbone, overrides=overrides, params=params, runs=runs))
-    export_run(RunFolder(folder), backbone_path(backbone).parent)
+    with goes_on_by(f"Begin again with: consilium pretrain {backbone}"):
+        folder = Path(fl_round(PRETRAIN + backbone, overrides=overrides, params=params, runs=runs))
+        export_run(RunFolder(folder), backbone_path(backbone).parent)
     return folder
 
 

@@ -22,6 +22,7 @@ class RunRequest:
         prepared: a folder that fl-prepare or DVC made, instead of preparing the data anew.
         params: the parameter file.
         runs: the folder that holds all runs.
+        transfer: such items for transfer learning, which lie below ``overrides``.
     """
 
     experiment: str
@@ -31,6 +32,7 @@ class RunRequest:
     prepared: Path | None = None
     params: Path = Path("params.yaml")
     runs: Path = Path("runs")
+    transfer: Sequence[str] = ()
 
     def resolve(self) -> Experiment:
         """The resolved configuration of the run; nothing is written for a new one.
@@ -41,7 +43,8 @@ class RunRequest:
         if self.resume is not None:
             return self.open()[1]
         rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
-        return load_experiment(self.experiment, [*self.overrides, *rounds], self.params)
+        items = {"--transfer": self.transfer, "--set": self.overrides, "--rounds": rounds}
+        return load_experiment(self.experiment, items, self.params)
 
     def open(self) -> tuple[RunFolder, Experiment]:
         """The folder of the run, which is made for a new one, and its configuration.

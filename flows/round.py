@@ -35,6 +35,7 @@ from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
+from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
@@ -109,7 +110,8 @@ def fl_round(
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
     # which made some rounds wait two seconds.
-    with open_pool(resolved) as pool:
+    going_on = resuming(experiment, folder.run_id, request.runs)
+    with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
         inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, Path(params))
@@ -123,10 +125,11 @@ def fl_round(
             maker = call_site(coordinator, coordinator.run.sites[0])
             tell(f"key of the sites: {key(pool, coordinator, maker).fingerprint}")
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
-        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup)
+        done = folder.done_rounds()
+        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup, done)
         try:
             clock = time.time()
-            for round_number in range(folder.done_rounds() + 1, resolved.rounds + 1):
+            for round_number in range(done + 1, resolved.rounds + 1):
                 if stops_early(folder.records(), resolved.selection):
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
@@ -251,6 +254,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         privacy=privacy,
         startup=run.startup,
         total_seconds=time.time() - run.started,
+        rounds_before_resume=run.rounds_before_resume,
         peak_rss_mb=peak_rss_mb(),
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,

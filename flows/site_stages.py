@@ -22,7 +22,12 @@ Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
 
 @dataclass(frozen=True)
 class Run:
-    """What the graph of a run is wired with; ``started`` is in seconds since the epoch."""
+    """What the graph of a run is wired with.
+
+    ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
+    round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
+    unless the run is one to go on with.
+    """
 
     coordinator: Coordinator
     prepared: Prepared
@@ -31,6 +36,7 @@ class Run:
     mlflow_run_id: str
     started: float
     startup: dict[str, float]
+    rounds_before_resume: int
 
     @property
     def folder(self) -> RunFolder:

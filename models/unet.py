@@ -1,5 +1,6 @@
 """A U-Net of MONAI's blocks, in two and three dimensions."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -59,7 +60,6 @@ class UNet(nn.Module):
             conv(widths[level], classes, kernel_size=1)
             for level in range(LEVELS - 1 if deep_supervision else 1)
         )
-        self._interpolation = "trilinear" if dims == 3 else "bilinear"
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of images ``(n, channels, *spatial)``, in the shapes that the class states."""
@@ -76,12 +76,23 @@ class UNet(nn.Module):
         if not self.training or len(self.head) == 1:
             return finest
         coarser = [
-            nn.functional.interpolate(
-                head(features), size=images.shape[2:], mode=self._interpolation
-            )
+            enlarged(head(features), images.shape[2:])
             for head, features in list(zip(self.head, decoded, strict=True))[1:]
         ]
         return torch.stack([finest, *coarser], dim=1)
+
+
+def enlarged(images: Tensor, size: Sequence[int]) -> Tensor:
+    """Images ``(n, channels, *spatial)`` brought to the sides ``size`` by linear interpolation.
+
+    As torch's ``interpolate``, axis by axis and with products of matrices: on a GPU the gradient of
+    torch's own is added up in any order, so that no training would come out twice the same.
+    """
+    for axis, side in enumerate(size, start=2):
+        ones = torch.eye(images.shape[axis], dtype=images.dtype, device=images.device)
+        weights = nn.functional.interpolate(ones.unsqueeze(0), size=side, mode="linear")[0]
+        images = (images.movedim(axis, -1) @ weights).movedim(-1, axis)
+    return images
 
 
 def _norm(norm: Norm) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.comparison.figure import comparison_figure
-from federated.comparison.table import Result, by_label, markdown, per_site_markdown, rows
+from federated.comparison.table import (
+    Result,
+    by_label,
+    markdown,
+    per_site_markdown,
+    rows,
+    site_rows,
+)
 from federated.files import write_json, write_text
 from federated.stages.sensitivity import mean_shares, sensitivity_figure
 from tasks.sensitivity import FIGURE
@@ -47,7 +54,10 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
         folder / "runs.json",
         {
             "command": command,
+            "note": note,
+            "task": results[0].summary.get("task", "classification"),
             "rows": [_without_nan(row) for row in table],
+            "sites": [_without_nan(row) for row in site_rows(results)],
             "runs": [_run(result) for result in results],
         },
     )
@@ -85,10 +95,11 @@ def _note(results: Sequence[Result], baseline: str) -> str:
     )
     return (
         f"Data source: {', '.join(sources)}. Seeds {', '.join(map(str, seeds))}; rounds "
-        f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Test split, mean ± sample "
-        f"standard deviation over seeds; p of a paired t-test of the {task.title} over seeds "
-        f"against {baseline}; rounds to 90 % of a run's own final {task.title}."
-        + (pooled if task.primary_metric == "auc" else "")
+        f"{', '.join(map(str, rounds))}; commit {', '.join(commits)}. Metrics are those of the "
+        "test split: mean ± sample standard deviation over seeds. The difference is that of the "
+        f"{task.title} to {baseline}, and p is that of a paired t-test over seeds. Rounds to 90 %: "
+        f"after how many a run has 90 % of its own final {task.title}. MB are those of all sites "
+        "in all rounds." + (pooled if task.primary_metric == "auc" else "")
     )
 
 

@@ -105,8 +105,9 @@ def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise ConsiliumError(
-            "A worker process died, most often because memory ran out. Nothing is lost: lower "
-            "runner.workers or training.batch_size and go on with `consilium resume`."
+            "A worker process died, most often because memory ran out. Complete rounds are kept: "
+            "free some memory and go on with `consilium resume NAME`, or begin a new run with "
+            "fewer runner.workers or a smaller training.batch_size."
         ) from error
 
 

@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from federated.errors import ConsiliumError
 from tasks.register import SITE_TAG, fluent_api
-from tasks.track import client, tracking_uri
+from tasks.track import UNUSABLE, client, tracking_uri, unusable
 
 NAME = re.compile(r"(?P<name>[^@/]+(/[^@/]+)*?)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
@@ -19,7 +19,7 @@ def registered_weights(model: str) -> tuple[Path, str | None]:
     The second result is the site, where the version is that of one site's own model.
 
     Raises:
-        ConsiliumError: there is no such file or registered model.
+        ConsiliumError: there is no such file or registered model, or MLflow cannot be used.
     """
     if Path(model).is_file():
         return Path(model), None
@@ -31,6 +31,9 @@ def registered_weights(model: str) -> tuple[Path, str | None]:
         )
     try:
         registry = client()
+    except UNUSABLE as error:
+        raise unusable(error) from error
+    try:
         if match["alias"]:
             version = registry.get_model_version_by_alias(match["name"], match["alias"])
         else:

@@ -53,6 +53,22 @@ def client() -> MlflowClient:
         return MlflowClient(tracking_uri())
 
 
+# What MLflow raises where its store or its server cannot be used.
+UNUSABLE = (MlflowException, OSError, SQLAlchemyError)
+
+
+def unusable(error: Exception) -> ConsiliumError:
+    """The error that says that MLflow cannot be used, which the caller raises."""
+    remedy = (
+        "Start that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
+        if os.environ.get("MLFLOW_TRACKING_URI")
+        else f"Make {STORE.resolve()} and the files in it readable and writable."
+    )
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    text = without_password(f"MLflow at {tracking_uri()} cannot be used ({said})")
+    return ConsiliumError(f"{text}. {remedy}")
+
+
 def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings by ``section.key``, as text."""
     result: dict[str, str] = {}
@@ -93,15 +109,8 @@ def start_tracking(
         )
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
-    except (MlflowException, OSError, SQLAlchemyError) as error:
-        remedy = (
-            "Start that server, or unset MLFLOW_TRACKING_URI to use the local mlruns/."
-            if os.environ.get("MLFLOW_TRACKING_URI")
-            else f"Make {STORE.resolve()} and the files in it readable and writable."
-        )
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        text = without_password(f"MLflow at {tracking_uri()} cannot be used ({said})")
-        raise ConsiliumError(f"{text}. {remedy}") from error
+    except UNUSABLE as error:
+        raise unusable(error) from error
     write_text(marker, run.info.run_id + "\n")
     return str(run.info.run_id)
 

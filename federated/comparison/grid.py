@@ -44,16 +44,22 @@ def planned_runs(
         params: the parameter file.
 
     Raises:
-        ConsiliumError: a label cannot be read or is there twice, or a setting is not possible.
+        ConsiliumError: there is no label, one cannot be read or is there twice, or a setting is not
+            possible.
     """
+    if not labels:
+        raise ConsiliumError(
+            "No strategy is named. Name some with --strategies, for example fedavg,fedprox:mu=0.1."
+        )
     if len(set(labels)) < len(labels):
         raise ConsiliumError(f"A strategy is named twice in {','.join(labels)}. Name each once.")
     result = []
     for number in range(seeds):
         for label in labels:
-            items = (*overrides, *_label_overrides(experiment, label, params))
+            own = _label_overrides(experiment, label, params)
+            items = {"--set": overrides, f"--strategies {label}": own}
             seed = load_experiment(experiment, items, params).seed + number
-            result.append(PlannedRun(label, seed, (*items, f"seed={seed}")))
+            result.append(PlannedRun(label, seed, (*overrides, *own, f"seed={seed}")))
     return result
 
 

@@ -3,8 +3,22 @@
 import hashlib
 from pathlib import Path
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import write_text
+
+
+def read_page(page: Path) -> str:
+    """The text of a page; ``""`` if it is not there yet.
+
+    Raises:
+        ConsiliumError: the page cannot be read.
+    """
+    try:
+        return page.read_text(encoding="utf-8") if page.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConsiliumError(
+            f"The page {page} cannot be read: {why_unreadable(error)}. Name another with --results."
+        ) from error
 
 
 def put_table(page: Path, table: str) -> None:
@@ -18,10 +32,7 @@ def put_table(page: Path, table: str) -> None:
     key = hashlib.sha256(table.splitlines()[0].encode()).hexdigest()[:8]
     opening, closing = f"<!-- table {key} -->", f"<!-- end of table {key} -->"
     block = f"{opening}\n{table.strip()}\n{closing}"
-    try:
-        text = page.read_text(encoding="utf-8") if page.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConsiliumError(f"The page {page} cannot be read: {error}.") from error
+    text = read_page(page)
     if (opening in text) != (closing in text):
         raise ConsiliumError(
             f"The page {page} has only one of the marks of table {key}. Put the other one back, or "

@@ -182,36 +182,52 @@ def markdown(
     return "\n".join(lines) + "\n"
 
 
-def per_site_markdown(results: Sequence[Result]) -> str:
-    """A table of every site's own metrics, averaged over seeds.
+def site_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each label and site: the site's own metrics, averaged over seeds.
 
-    It is made in segmentation, where sites are what is compared; otherwise it is ``""``.
+    There are none but in segmentation, where sites are what is compared, and none where runs have
+    different sites.
     """
     task = results[0].task
     if task.primary_metric != "dice":
-        return ""
+        return []
     sites = results[0].summary["sites"]
     if any(result.summary["sites"] != sites for result in results):
+        return []
+    return [
+        {"label": label, "site": site}
+        | {
+            name: float(
+                np.mean([_or_nan(r.summary["per_site"][site]["test"][name]) for r in found])
+            )
+            for name in task.metrics_in("compared")
+        }
+        for label, found in by_label(results).items()
+        for site in sites
+    ]
+
+
+def per_site_markdown(results: Sequence[Result]) -> str:
+    """The table of :func:`site_rows`, with a column for each site; ``""`` without any."""
+    found, task = site_rows(results), results[0].task
+    if not found:
         return ""
     names = task.metrics_in("compared")
-    title = " / ".join(
-        task.title if name == task.primary_metric else name.upper() for name in names
-    )
-    lines = ["", f"At each site: {title}", "", _line(["strategy", *sites])]
-    lines.append(_line(["---"] * (1 + len(sites))))
-    for label, found in by_label(results).items():
-        group = [result.summary["per_site"] for result in found]
-        cells = []
-        for site in sites:
-            means = [
-                float(np.mean([_or_nan(per[site]["test"][name]) for per in group]))
-                for name in task.metrics_in("compared")
-            ]
-            cells.append(
-                " / ".join(_number(m, ".3f" if i == 0 else ".2f") for i, m in enumerate(means))
-            )
-        lines.append(_line([label, *cells]))
+    sites = list(dict.fromkeys(row["site"] for row in found))
+    lines = ["", f"At each site: {' / '.join(metric_titles(task))}", ""]
+    lines += [_line(["strategy", *sites]), _line(["---"] * (1 + len(sites)))]
+    cells: dict[str, list[str]] = {}
+    for row in found:
+        shown = (_number(row[name], ".2f" if at else ".3f") for at, name in enumerate(names))
+        cells.setdefault(row["label"], []).append(" / ".join(shown))
+    lines += [_line([label, *own]) for label, own in cells.items()]
     return "\n".join(lines) + "\n"
+
+
+def metric_titles(task: LearningTask) -> list[str]:
+    """What a person calls the metrics of a comparison, as ``Dice`` and ``HD95``."""
+    names = task.metrics_in("compared")
+    return [task.title if name == task.primary_metric else name.upper() for name in names]
 
 
 def _or_nan(value: float | None) -> float:

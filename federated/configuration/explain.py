@@ -1,10 +1,23 @@
-"""What is wrong in params.yaml, in words for a person."""
+"""What is wrong in an experiment's settings, in words for a person."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+
+Node = Mapping[str, Any]
+# What a value may be, by the type that a JSON schema gives it.
+KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "null",
+    "object": "a section with keys of its own, as {key: value}",
+}
+# The longest that a value is shown.
+LONGEST = 100
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -13,89 +26,164 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
-def explain(
-    error: ValidationError,
-    *,
-    name: str,
-    where: str,
-    schema: Mapping[str, Any],
-    choices: Sequence[str],
-) -> str:
-    """One sentence for each problem: the key, the value, and what is allowed.
+def explain(error: ValidationError, schema: Node, origins: Mapping[str, str]) -> str:
+    """One sentence for each problem: the key, the value, what is allowed, and who set it.
 
     Args:
         error: what pydantic found.
-        name: the experiment's name.
-        where: where the values come from, as ``params.yaml``.
         schema: the JSON schema of an experiment.
-        choices: the sections whose ``name`` picks an implementation.
+        origins: by key, what has set a value that is not the parameter file's, as ``--rounds``.
     """
     sentences: dict[str, str] = {}
     for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
-        key = ".".join(_as_written(location, choices))
+        location = problem["loc"]
+        key, node = _found(location, schema)
         if problem["type"] == "extra_forbidden":
-            allowed = _allowed_keys(location, schema)
-            sentences[key] = (
-                f"{key} is not a known key.{closest(location[-1], allowed)}"
-                f"{_owners(location, schema)} Allowed here: {', '.join(allowed)}"
-            )
-            continue
-        if problem["type"] == "union_tag_invalid":
-            tags, tag = problem["ctx"]["expected_tags"], problem["ctx"]["tag"]
-            close = closest(tag, tags.replace("'", "").split(", "))
-            said = f"{key}.name={tag!r} is not possible.{close} There are {tags}"
-            sentences[f"{key}.name"] = said
-            continue
-        if problem["type"] == "missing":
-            sentences[key] = f"{key} is missing: it has no default"
-            continue
-        message = problem["msg"]
-        if problem["type"] in ("model_type", "model_attributes_type"):
-            message = "A section is a mapping such as {key: value}"
-        if key in sentences:  # another branch of a union
-            sentences[key] += f"; or: {message}"
+            said = _unknown_key(key, location, schema)
+        elif problem["type"] == "union_tag_invalid":
+            names, key = problem["ctx"]["expected_tags"], f"{key}.name"
+            close = closest(str(problem["ctx"]["tag"]), names.replace("'", "").split(", "))
+            name = _written(problem["input"]["name"])
+            said = f"{key}={name} is not possible.{close} There are {names}"
+        elif problem["type"] in ("missing", "union_tag_not_found"):
+            key += ".name" if problem["type"] == "union_tag_not_found" else ""
+            said = f"{key} is missing: it has no default"
+        elif problem["type"] == "value_error":
+            said = f"The section {key} is not possible: {problem['ctx']['error']}"
         else:
-            sentences[key] = f"{key}={problem['input']!r} is not possible: {message}"
-    return f"Experiment {name} of {where} cannot be used. " + ". ".join(sentences.values()) + "."
+            allowed = _allowed(node, schema)
+            if problem["type"] == "finite_number":
+                allowed = allowed.replace("a number", "a finite number")
+            said = f"{key}={_written(problem['input'])} is not possible: it has to be {allowed}"
+        # The branches of a union each have a problem with the same value.
+        sentences.setdefault(key, f"{said}.{_origin(key, origins)}")
+    return " ".join(sentences.values())
 
 
-def _as_written(location: list[str], choices: Sequence[str]) -> list[str]:
-    """A location without what pydantic adds for unions: the chosen name, the type tried."""
-    chosen = len(location) > 2 and location[0] in choices
-    kept = [part for i, part in enumerate(location) if not (chosen and i == 1)]
-    return [part for part in kept if "[" not in part and not part.startswith("constrained-")]
+def _origin(key: str, origins: Mapping[str, str]) -> str:
+    """A sentence on what has set a key, or parts of its section; ``""`` for the parameter file."""
+    own = key.partition("[")[0]
+    found = {
+        origin: None
+        for other, origin in origins.items()
+        if own == other or own.startswith(f"{other}.") or other.startswith(f"{own}.")
+    }
+    return f" It was set by {' and '.join(found)}." if found else ""
 
 
-def _owners(location: list[str], schema: Mapping[str, Any]) -> str:
-    """A sentence that names the other choices of the section that have the refused key."""
-    if len(location) != 3:
-        return ""
-    node = schema["properties"].get(location[0], {})
-    mapping = node.get("discriminator", {}).get("mapping", {})
+def _found(location: Sequence[str | int], schema: Node) -> tuple[str, Node]:
+    """The key of a location as a person writes it, and its node in the schema.
+
+    pydantic adds to a location what is no key: the name that picks one of several sections, and the
+    type that it tried of several.
+    """
+    key, node = "", schema
+    for part in location:
+        options = [*_options(node, schema)]
+        inside = [
+            each["properties"][part] for each in options if part in each.get("properties", {})
+        ]
+        if isinstance(part, int):
+            key += f"[{part}]"
+            node = next((each["items"] for each in options if "items" in each), node)
+        elif part in (mapping := node.get("discriminator", {}).get("mapping", {})):
+            node = {"$ref": mapping[part]}
+        elif inside:
+            key += f".{part}" if key else part
+            node = inside[0]
+        elif any(_has_keys(each) for each in options):
+            key += f".{part}" if key else part
+    return key, node
+
+
+def _options(node: Node, schema: Node) -> Iterator[Node]:
+    """What a value may be by its node in the schema, without references."""
+    if "$ref" in node:
+        yield from _options(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema)
+    elif "anyOf" in node:
+        for each in node["anyOf"]:
+            yield from _options(each, schema)
+    else:
+        yield node
+
+
+def _has_keys(node: Node) -> bool:
+    """Whether a value of this form is a section with keys of its own."""
+    return "properties" in node or "discriminator" in node
+
+
+def _allowed(node: Node, schema: Node) -> str:
+    """What a value may be, by its node in the schema, as ``a whole number of at least 1``."""
+    if "discriminator" in node:
+        return KINDS["object"]
+    found: list[str] = []
+    for option in _options(node, schema):
+        if "const" in option or "enum" in option:
+            found += map(repr, option.get("enum", [option.get("const")]))
+        elif option.get("type") == "array":
+            found.append(f"a list, each of it {_allowed(option['items'], schema)}")
+        else:
+            found.append(KINDS[option["type"]] + _bounds(option))
+    return _or(found)
+
+
+def _bounds(node: Node) -> str:
+    """The limits of a number or a text in words; ``""`` without any."""
+    limits = [
+        f"{word} {node[key]:g}" if node[key] < 10**6 else f"{word} {node[key]}"
+        for key, word in (
+            *(("minimum", "of at least"), ("exclusiveMinimum", "above")),
+            *(("maximum", "of at most"), ("exclusiveMaximum", "below")),
+        )
+        if key in node
+    ]
+    if len(limits) == 2:
+        limits[1] = limits[1].removeprefix("of ")
+    text = " and ".join(limits)
+    if "multipleOf" in node:
+        text += f", a multiple of {node['multipleOf']}"
+    if node.get("minLength"):
+        text = "that is not empty"
+    return f" {text}" if text else ""
+
+
+def _unknown_key(key: str, location: Sequence[str | int], schema: Node) -> str:
+    _, section = _found(location[:-1], schema)
+    known = [
+        name
+        for each in _options(section, schema)
+        for name in each.get("properties", {})
+        if len(location) > 1 or name != "name"  # the experiment's own name is no key
+    ]
+    last = str(location[-1])
+    # In a section of several kinds, its name is in the location too.
+    owners = _owners(str(location[0]), last, schema) if len(location) == 3 else ""
+    return (
+        f"{key} is not a known key.{closest(last, known)}{owners} Allowed here: {', '.join(known)}"
+    )
+
+
+def _owners(section: str, key: str, schema: Node) -> str:
+    """A sentence that names the other choices of a section that have a refused key."""
+    mapping = schema["properties"].get(section, {}).get("discriminator", {}).get("mapping", {})
     owners = [
         name
         for name, reference in mapping.items()
-        if location[-1] in schema["$defs"][reference.rsplit("/", 1)[-1]]["properties"]
+        if any(key in each["properties"] for each in _options({"$ref": reference}, schema))
     ]
     if not owners:
         return ""
-    return f" It belongs to {location[0]}.name={' or '.join(owners)}: leave it out, or set that."
+    return f" It belongs to {section}.name={' or '.join(owners)}: leave it out, or set that."
 
 
-def _allowed_keys(location: list[str], schema: Mapping[str, Any]) -> list[str]:
-    """The keys that the section of a refused key knows."""
-    keys = schema
-    definitions = keys.get("$defs", {})
-    for part in location[:-1]:
-        node = keys["properties"].get(part, {}) if "properties" in keys else keys
-        options = [node, *node.get("oneOf", []), *node.get("allOf", [])]
-        references = [o["$ref"].rsplit("/", 1)[-1] for o in options if "$ref" in o]
-        mapping = node.get("discriminator", {}).get("mapping", {})
-        if mapping:
-            chosen = location[location.index(part) + 1]
-            keys = definitions[mapping[chosen].rsplit("/", 1)[-1]]
-            break
-        if references:
-            keys = definitions[references[0]]
-    return [key for key in keys.get("properties", {}) if key != "name" or len(location) > 1]
+def _or(words: Sequence[str]) -> str:
+    """Words as a person reads them: ``28 or 64``, ``none, top_k or shared_mask``."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _written(value: Any) -> str:
+    """A value as it is written in YAML, more or less: text in quotes, ``true``, ``null``."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value) if isinstance(value, str | list | dict | tuple) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"

@@ -14,32 +14,39 @@ from federated.configuration.compatibility import refuse
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest, explain
 from federated.configuration.params_file import (
-    CHOICES,
     as_override,
+    key_of,
     overlay,
     parse_overrides,
     read_params,
 )
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json
 from federated.settings.names import refuse_name
 
 # Put before the name of a backbone, this makes the name of an experiment that can be run.
 PRETRAIN = "pretrain-"
+# ``section.key=value`` items of ``--set``; or items by the option that sets them, such as
+# ``--rounds``, the later ones over the earlier.
+Overrides = Iterable[str] | Mapping[str, Iterable[str]]
 
 
 def load_experiment(
-    name: str, overrides: Iterable[str] = (), params: Path = Path("params.yaml")
+    name: str, overrides: Overrides = (), params: Path = Path("params.yaml")
 ) -> Experiment:
     """Resolve an experiment of params.yaml with ``section.key=value`` overrides.
 
     Raises:
         ConsiliumError: there is no such file or experiment, or a key is unknown, or a value
-            impossible.
+            impossible. The message names what has set the value: an option or the file.
     """
     document = read_params(params)
     value = _experiment_values(document, name, params)
-    return resolve(name, overlay(value, parse_overrides(overrides)), str(params))
+    layers = overrides if isinstance(overrides, Mapping) else {"--set": overrides}
+    items = [(item, option) for option, layer in layers.items() for item in layer]
+    top = parse_overrides(item for item, _ in items)
+    origins = {key_of(item): option for item, option in items}
+    return resolve(name, overlay(value, top), str(params), origins)
 
 
 def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[str]:
@@ -128,22 +135,35 @@ def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
     return list(read_params(params).get("experiments") or {})
 
 
-def resolve(name: str, value: Mapping[str, Any], where: str) -> Experiment:
+def resolve(
+    name: str, value: Mapping[str, Any], where: str, origins: Mapping[str, str] | None = None
+) -> Experiment:
     """Check plain values and freeze them as an :class:`Experiment`.
 
-    ``where`` says where they come from, for messages.
+    Args:
+        name: the experiment's name.
+        value: its sections.
+        where: where they come from, for messages.
+        origins: by key, what else has set a value, as ``--rounds``.
 
     Raises:
         ConsiliumError: a key is unknown, a value impossible, settings do not go together, or no
             folder can have the name.
     """
     refuse_name(name, "an experiment's name", f" (in {where})")
+    origins = origins or {}
+    if origins:
+        where = f"{where} with {' and '.join(dict.fromkeys(origins.values()))}"
+    if "name" in value:
+        raise ConsiliumError(
+            f"Experiment {name} of {where} cannot be used. `name` is not a known key: an "
+            "experiment has the name that it stands under in `experiments:`. Leave it out."
+        )
     try:
         experiment = Experiment.model_validate({"name": name, **value})
     except ValidationError as error:
-        schema = Experiment.model_json_schema(by_alias=True)
-        message = explain(error, name=name, where=where, schema=schema, choices=(*CHOICES, "model"))
-        raise ConsiliumError(message) from error
+        said = explain(error, Experiment.model_json_schema(by_alias=True), origins)
+        raise ConsiliumError(f"Experiment {name} of {where} cannot be used. {said}") from error
     refuse(experiment, where)
     return experiment
 
@@ -159,7 +179,7 @@ def read_experiment(path: Path) -> Experiment:
         name = str(value.pop("name"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConsiliumError(
-            f"The configuration {path} cannot be read ({error!r}). Put the file back, or start a "
-            "new run."
+            f"The configuration {path} cannot be read: {why_unreadable(error)}. Put the file back, "
+            "or start a new run."
         ) from error
     return resolve(name, value, str(path))

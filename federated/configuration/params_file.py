@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from federated.configuration.yaml_text import UnclearYamlError, parse_yaml
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 
 NAME = re.compile(r"\w[\w.-]*")
 # Sections whose ``name`` picks an implementation with keys of its own.
@@ -23,8 +23,8 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     for item in overrides:
-        key, equals, text = item.partition("=")
-        parts = [part.strip() for part in key.split(".")]
+        _, equals, text = item.partition("=")
+        parts = key_of(item).split(".")
         if not equals or not all(parts):
             raise ConsiliumError(
                 f"The setting {item!r} is not of the form section.key=value, "
@@ -47,6 +47,11 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     return result
 
 
+def key_of(item: str) -> str:
+    """The key of a ``section.key=value`` item."""
+    return ".".join(part.strip() for part in item.partition("=")[0].split("."))
+
+
 def as_override(key: str, value: Any) -> str:
     """A ``section.key=value`` item that :func:`parse_overrides` reads as the same value."""
     text = str(value)
@@ -61,8 +66,8 @@ def read_params(params: Path) -> dict[str, Any]:
     """The parameter file as plain values, with an ``experiments`` mapping.
 
     Raises:
-        ConsiliumError: there is no such file, it is not YAML, it has no experiments, or one has a
-            name that cannot be one.
+        ConsiliumError: there is no such file, it cannot be read or is not YAML, it has no
+            experiments, or one has a name that cannot be one.
     """
     try:
         document = parse_yaml(params.read_text(encoding="utf-8-sig"))
@@ -71,15 +76,22 @@ def read_params(params: Path) -> dict[str, Any]:
             f"There is no {params} in {Path.cwd()}. Run consilium in the project's folder, or name "
             "the file with --params."
         ) from error
-    except (OSError, UnicodeDecodeError, UnclearYamlError) as error:
+    except UnclearYamlError as error:
         raise ConsiliumError(
-            f"The file {params} cannot be read as YAML: {error}. Mend it there; a key is text, and "
-            "is once in a mapping."
+            f"The file {params} cannot be read as YAML: {error}. Correct it there, or name another "
+            "file with --params."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConsiliumError(
+            f"The parameter file {params} cannot be read: {why_unreadable(error)}. Name a file of "
+            "YAML that you may read with --params."
         ) from error
     if not isinstance(document, dict) or not isinstance(document.get("experiments"), dict):
+        found = "is empty" if document is None else "has no section `experiments:`"
         raise ConsiliumError(
-            f"The file {params} has no `experiments:` section. It needs `defaults:` and "
-            "`experiments:`, as README.md shows."
+            f"The parameter file {params} {found}. It needs the sections `defaults:` and "
+            "`experiments:`, as the params.yaml of this project has them; name another file with "
+            "--params."
         )
     for section in ("experiments", "pretraining"):
         for name in document.get(section) or {}:

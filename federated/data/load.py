@@ -10,13 +10,13 @@ from federated.errors import ConsiliumError
 from federated.settings.sections import DataSettings
 
 
-def locate(settings: DataSettings) -> LocatedFile:
+def locate(settings: DataSettings, *, download: bool = True) -> LocatedFile:
     """Find the file or folder of a data set, or get it as ``settings.source`` allows.
 
     ``medmnist`` is the published file, from this machine or downloaded. ``files`` is a file of that
     name, or a folder of a segmentation set, on this machine, whatever its MD5. ``phantom`` is
     generated. ``auto`` is the published file or the folder, or a phantom where that cannot be had;
-    the result's ``source`` says which.
+    the result's ``source`` says which. Without ``download``, the published file has to be here.
 
     Raises:
         ConsiliumError: the file cannot be had, or is not what it should be.
@@ -25,12 +25,10 @@ def locate(settings: DataSettings) -> LocatedFile:
         return _phantom(settings)
     if found := locate_local(settings):
         return found
-    if settings.dataset in FAMILIES:
+    if not download or settings.source == "files" or settings.dataset in FAMILIES:
         if settings.source != "auto":
             raise ConsiliumError(missing(settings))
         return _phantom(settings)
-    if settings.source == "files":
-        raise ConsiliumError(missing(settings))
     try:
         return medmnist.download(settings.dataset, settings.size, settings.root)
     except ConsiliumError:
@@ -62,10 +60,12 @@ def missing(settings: DataSettings) -> str:
             "it on generated images with data.source=phantom."
         )
     files = medmnist.candidate_paths(settings.dataset, settings.size, settings.root)
+    downloads = settings.source == "medmnist"
     return (
         f"data.source={settings.source}, but there is no {' and no '.join(map(str, files))}. Put "
         "the file there, or name the folder above `medmnist/` with data.root or CONSILIUM_DATA; "
-        "or try it on generated images with data.source=phantom."
+        + ("or let `consilium prepare` download it; " if downloads else "")
+        + "or try it on generated images with data.source=phantom."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from federated.data.dataset import SPLITS, Split
 from federated.data.partition import CaseCounts, Partition
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_json
 from federated.settings.names import refuse_site_name
 
@@ -47,8 +47,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConsiliumError(
-            f"The partition {path} cannot be read ({error!r}). Make it again with "
-            "`consilium prepare EXPERIMENT`."
+            f"The partition {path} cannot be read ({why_unreadable(error)}). Put the file back; "
+            "that of a prepared folder is made by `consilium prepare` and the experiment's name."
         ) from error
 
 

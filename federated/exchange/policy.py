@@ -128,10 +128,8 @@ def _parsed(text: str, path: Path) -> Policy:
     except UnclearYamlError as error:
         raise ConsiliumError(f"The site's policy {path} is no YAML with keys: {error}.") from error
     except ValidationError as error:
-        schema = SitePolicy.model_json_schema()
-        raise ConsiliumError(
-            explain(error, name="policy", where=str(path), schema=schema, choices=())
-        ) from error
+        said = explain(error, SitePolicy.model_json_schema(), {})
+        raise ConsiliumError(f"The site's policy {path} cannot be used. {said}") from error
 
 
 @dataclass(frozen=True)

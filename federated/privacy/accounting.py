@@ -76,6 +76,8 @@ def noise_multiplier_for(
     """The smallest noise, to a thousandth, with which ``releases`` have a composed ε of ``target``.
 
     Their own noise multipliers are relative: each release has that many times what is returned.
+    However large the noise, Rényi divergences of the orders :data:`ALPHAS` show no ε below a floor,
+    which is 0.0035 at δ = 1e-5; PRV shows smaller ones, down to its own error of 1e-4.
 
     Args:
         target: ε, > 0.
@@ -96,10 +98,21 @@ def noise_multiplier_for(
 
     low, high = np.log(SMALLEST), np.log(LARGEST)
     if excess(high, "rdp") > 0:
+        # Rényi divergences show no ε so small, whatever the noise; PRV may.
+        if accountant == "prv" and excess(high, "prv") <= 0:
+            below = high - 1
+            while excess(below, "prv") <= 0 and below > low:
+                below -= 1
+            if below <= low:
+                return SMALLEST
+            return float(np.exp(brentq(excess, below, high, args=("prv",), xtol=1e-3) + 1e-3))
         raise ConsiliumError(
-            f"privacy.epsilon={target:g} at delta={delta:g} cannot be reached with any noise in "
+            f"epsilon={target:g} at delta={delta:g} cannot be reached with any noise in "
             f"{sum(r.steps for r in releases)} steps at sampling rate "
-            f"{releases[0].sampling_rate:.3g}. Raise privacy.epsilon, or train fewer rounds."
+            f"{releases[0].sampling_rate:.3g}. Even for a noise multiplier of {LARGEST:g}, the "
+            f"largest that is tried, privacy.accountant={accountant} shows "
+            f"{excess(high, accountant) + target:.3g}. Raise privacy.epsilon or "
+            "privacy.epsilon_per_round, or train fewer rounds."
         )
     if excess(low, "rdp") <= 0:
         return SMALLEST

@@ -6,7 +6,12 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
+from opacus.grad_sample import (
+    GradSampleHooks,
+    GradSampleHooksFastGradientClipping,
+    register_grad_sampler,
+)
+from opacus.grad_sample.conv import compute_conv_grad_sample
 from opacus.grad_sample.functorch import ft_compute_per_sample_gradient, prepare_layer
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor, nn
@@ -17,6 +22,22 @@ from federated.training.objective import Objective
 
 # A layer's own formula, torch.func layer by layer, or norms alone with a second backward pass.
 OpacusMode = Literal["hooks", "functorch", "ghost"]
+
+
+def _of_conv2d(
+    layer: nn.Conv2d, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Opacus' formula for a convolution of pictures, in whatever order their values lie.
+
+    Its own takes features for contiguous. Those of a network with channels last are not, and what
+    it read instead was no gradient; with ``ghost``, norms were none that clipping could rest on.
+    """
+    contiguous = [values.contiguous() for values in activations]
+    found: dict[nn.Parameter, Tensor] = compute_conv_grad_sample(layer, contiguous, backprops)
+    return found
+
+
+register_grad_sampler(nn.Conv2d)(_of_conv2d)
 
 
 class OpacusGradients:

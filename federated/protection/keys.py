@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import locked, read_json, write_json
 from federated.protection.parameters import Parameters
 from federated.protection.seal import seal_context, through_file
@@ -167,8 +167,8 @@ def read_public(folder: Path) -> PublicContext:
         return PublicContext.from_json(read_json(folder / PUBLIC_FILE))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConsiliumError(
-            f"There is no usable key in {folder} ({error}). Copy the folder from the site that "
-            "made it, or resume the run at a site that may make one."
+            f"There is no usable key in {folder} ({PUBLIC_FILE}: {why_unreadable(error)}). Copy "
+            "the folder from the site that made it, or resume the run at a site that may make one."
         ) from error
 
 
@@ -202,8 +202,9 @@ def read_secret(experiment: str, run_id: str, expected: PublicContext) -> Secret
         key.load(seal_context(public.parameters), str(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise ConsiliumError(
-            f"The secret key {path} cannot be read ({error}). Copy the folder from another site, "
-            f"or make a new key with `consilium keys rotate {experiment} --run {run_id}`."
+            f"The secret key {path} cannot be read ({why_unreadable(error)}). Copy the folder from "
+            "another site, or make a new key with "
+            f"`consilium keys rotate {experiment} --run {run_id}`."
         ) from error
     return SecretContext(public, key, common)
 

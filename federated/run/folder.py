@@ -22,7 +22,7 @@ from federated.data.partition_file import (
     read_partition,
     read_partition_file,
 )
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_json
 from federated.settings.names import refuse_name
 
@@ -175,7 +175,8 @@ class RunFolder:
                 raise ValueError(f"it has no {wrong[0]}")
         except (OSError, ValueError, TypeError) as error:
             raise ConsiliumError(
-                f"The run's {path} cannot be read ({error}). Put the file back, or start a new run."
+                f"The run's {path} cannot be read ({why_unreadable(error)}). Put the file back, or "
+                "start a new run."
             ) from error
         return value
 

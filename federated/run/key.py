@@ -1,7 +1,7 @@
 """What a run's folder has of the sites' key."""
 
 from federated.configuration.experiment import Experiment
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json
 from federated.protection.keys import PublicContext
 from federated.run.folder import RunFolder
@@ -20,5 +20,6 @@ def public_context(folder: RunFolder, experiment: Experiment) -> PublicContext |
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConsiliumError(
             f"What the coordinator has of the sites' key, {folder.context_path}, cannot be read "
-            f"({error}). Put the file back, or resume the run at a site that may make a key."
+            f"({why_unreadable(error)}). Put the file back, or resume the run at a site that may "
+            "make a key."
         ) from error

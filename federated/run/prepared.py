@@ -12,7 +12,7 @@ from federated.data.folders.families.file_names import is_data
 from federated.data.partition import Partition, leave_out
 from federated.data.partition_file import read_partition, write_partition
 from federated.data.partitioning import AnyDataset, case_counts
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path, read_json, write_json
 
 
@@ -153,9 +153,10 @@ class PreparedFolder:
         try:
             value: dict[str, Any] = read_json(self.root / name)
         except (OSError, ValueError) as error:
+            named = self.root.name if self.root.parent.name == "prepared" else "NAME"
             raise ConsiliumError(
-                f"The prepared folder {self.root} has no usable {name}. Make it with "
-                f"`consilium prepare {self.root.name}`."
+                f"The prepared folder {self.root} has no usable {name}: {why_unreadable(error)}. "
+                f"Make it with `consilium prepare {named}`."
             ) from error
         return value
 

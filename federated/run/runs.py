@@ -82,7 +82,8 @@ def reopen_run(
         ) from error
     if rounds is not None:
         value = experiment.to_json() | {"rounds": rounds}
-        experiment = resolve(value.pop("name"), value, "the command line")
+        where = f"run {folder.run_id}"
+        experiment = resolve(value.pop("name"), value, where, {"rounds": "--rounds"})
     return folder, experiment
 
 

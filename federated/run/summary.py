@@ -21,7 +21,8 @@ class RunFacts:
         sites: the sites that took part.
         privacy: the summary's part on privacy.
         startup: seconds before the first round, by what took them.
-        total_seconds: wall-clock time of the run.
+        total_seconds: wall-clock time of the run, since it was last resumed.
+        rounds_before_resume: how many rounds were complete then; 0 if it never was.
         peak_rss_mb: the largest memory of the flow's own process, in MiB.
         git_commit: the commit of the code.
         mlflow_run_id: where the run is tracked.
@@ -34,6 +35,7 @@ class RunFacts:
     privacy: Mapping[str, Any]
     startup: Mapping[str, float]
     total_seconds: float
+    rounds_before_resume: int
     peak_rss_mb: float
     git_commit: str
     mlflow_run_id: str
@@ -49,12 +51,13 @@ def summarise(
     Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
     the classes that no case of a split has, which are in no mean over classes.
 
-    Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
-    which at least one site was in it. ``overhead`` is what remains of the rounds, the time in which
-    no site trains or evaluates: orchestration, compression, protection, aggregation, tracking and
-    checkpoints together. ``startup`` tells apart the ``orchestration`` before the first round from
-    ``data`` (download, reading, partition, validation). For a private run seconds are told in all
-    alone, and memory is not.
+    Seconds are of wall-clock time. ``total`` and ``startup`` count from when the run was last
+    resumed, if ever; ``rounds_before_resume`` of its rounds were complete then. Those of a stage,
+    summed over all rounds, count the time in which at least one site was in it. ``overhead`` is
+    what remains of the rounds, the time in which no site trains or evaluates: orchestration,
+    compression, protection, aggregation, tracking and checkpoints together. ``startup`` tells apart
+    the ``orchestration`` before the first round from ``data`` (download, reading, partition,
+    validation). For a private run seconds are told in all alone, and memory is not.
 
     Bytes are those of the files that travel: payloads up, the initial state and the sum of each
     round down to every site. ``protection`` says what updates were protected by, and for how much
@@ -73,6 +76,7 @@ def summarise(
         "data_source": data.source,
         "sites": list(facts.sites),
         "rounds_done": len(records),
+        "rounds_before_resume": facts.rounds_before_resume,
         "strategy": experiment.strategy.model_dump(mode="json"),
         "kept_round": kept,
         "metrics": chosen["metrics"],

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import save, save_file
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import PRIVATE, atomic_path
 from federated.update import Arrays, CompressedUpdate, Layout, ModelUpdate, Payload, RoundState
 from federated.weights.bounded_file import (
@@ -285,8 +285,8 @@ def read_arrays(path: Source, what: str) -> Arrays:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ConsiliumError(
-            f"The file {path} cannot be read as {what} ({error}). It is missing or damaged; "
-            "resume the run to write it again."
+            f"The file {path} cannot be read as {what} ({why_unreadable(error)}). It is missing or "
+            "damaged; resume the run to write it again."
         ) from error
 
 
@@ -347,8 +347,8 @@ def _opened(
             yield file, read_fields(metadata.get("header"), fields)
     except (SafetensorError, OSError, ValueError) as error:
         raise ConsiliumError(
-            f"The file {path} cannot be read as a {kind} ({error}). It is missing or damaged; "
-            "remove the round's folder and resume the run."
+            f"The file {path} cannot be read as a {kind} ({why_unreadable(error)}). It is missing "
+            "or damaged; remove the round's folder and resume the run."
         ) from error
 
 

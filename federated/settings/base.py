@@ -10,13 +10,13 @@ Unit = Literal["record", "site"]
 
 
 class _TruthValue:
-    """A value that no field accepts; a message shows it as it was written."""
+    """A value that no field accepts; a message shows it as YAML writes it."""
 
     def __init__(self, value: bool) -> None:
         self.value = value
 
     def __repr__(self) -> str:
-        return repr(self.value)
+        return "true" if self.value else "false"
 
 
 class Settings(BaseModel):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from cachetools import LRUCache, cached
 from torch import nn
 
@@ -98,6 +99,22 @@ def site_cases(site: Site, split: Split) -> Cases:
     return cases.pooled(cases.partition.sites, split)
 
 
+def _within_memory(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> Any:
+    """Run a stage at a site, and say what to do where a GPU has too little memory for it.
+
+    Raises:
+        ConsiliumError: it has.
+    """
+    try:
+        return stage(call, *arguments)
+    except torch.OutOfMemoryError as error:
+        raise ConsiliumError(
+            f"The memory of the GPU ran out at {call.site}, in {stage.__name__}. Nothing is "
+            "lost: end what else uses the GPU and go on with `consilium resume`; or begin a run "
+            "with less of runner.workers, training.batch_size or privacy.physical_batch."
+        ) from error
+
+
 def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> Any:
     """Run a stage at a site, and return what the site may report of it.
 
@@ -106,7 +123,7 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
             something; any other error is kept at the site.
     """
     try:
-        result = stage(call, *arguments)
+        result = _within_memory(stage, call, *arguments)
     except RefusalError:
         raise
     except ConsiliumError as error:

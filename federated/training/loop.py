@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -26,6 +27,8 @@ from models import Centring, centring_of
 
 # How many cases pass the network at a time where no gradients are computed.
 FEATURE_BATCH = 128
+# What a loss in float16 is multiplied by at first; a power of 2, which changes no digit.
+FIRST_SCALE = 2.0**16
 
 
 class Gradients(Protocol):
@@ -116,13 +119,31 @@ def choose_device(setting: str, worker: int = 0) -> torch.device:
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device with channels last, which halves the time of a 3D step on a CPU."""
+    """Move a model to a device with channels last, which halves the time of a 3D step on a CPU.
+
+    On a GPU this process computes as :func:`compute_exactly` says from then on.
+    """
+    if device.type == "cuda":
+        compute_exactly()
     model = model.to(device)
     for parameter in model.parameters():
         layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(parameter.ndim)
         if layout is not None:
             parameter.data = parameter.data.contiguous(memory_format=layout)
     return model
+
+
+def compute_exactly() -> None:
+    """Let CUDA compute with all bits of float32, and the same numbers each time, in this process.
+
+    Left to itself, cuDNN multiplies with the 10 bits of TF32, so that a gradient could be longer
+    than the clipping norm by a thousandth. And it takes kernels that add up in any order, so that a
+    run which is resumed would end with other weights.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def train(
@@ -185,11 +206,10 @@ def train(
         loss_sum, drawn = 0.0, 0
         epoch = cases.epoch(settings, has_batch_norm(model), generator)
         for images, targets in islice(epoch, most and most - steps):
-            optimizer.zero_grad(set_to_none=True)
-            batch_loss = objective.of(model, images.to(device), targets.to(device))
-            precision.backward(batch_loss, optimizer)
+            of_batch = partial(objective.of, model, images.to(device), targets.to(device))
+            batch_loss = precision.differentiate(of_batch, optimizer)
             rule.adjust_gradients(model.named_parameters())
-            precision.step(optimizer)
+            optimizer.step()
             loss_sum += float(batch_loss.detach()) * len(targets)
             drawn += len(targets)
             steps += 1
@@ -235,7 +255,9 @@ class _Precision:
     """Mixed precision: the forward pass has 16 bits, weights and sums have 32.
 
     float16 has a small range, so its loss is scaled up before the backward pass (Micikevicius et
-    al. 2018), and the gradients are scaled down again before a strategy sees them.
+    al. 2018), and the gradients are scaled down again before a strategy sees them. Where they did
+    not fit, the step is computed again with half the scale: a round takes as many steps as the
+    server counts on, and no strategy sees a gradient that is not a number.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -245,19 +267,21 @@ class _Precision:
             )
         self.type = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name)
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "float16")
+        self.scale = FIRST_SCALE if name == "float16" else 1.0
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.type, enabled=self.type is not None)
 
-    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        torch.autograd.backward(self.scaler.scale(loss))
-        if self.scaler.is_enabled():
-            self.scaler.unscale_(optimizer)
-
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self.scaler.is_enabled():
-            self.scaler.step(optimizer)
-            self.scaler.update()
-        else:
-            optimizer.step()
+    def differentiate(self, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Tensor:
+        """Leave the gradients of a loss in ``.grad``, and return the loss, a scalar."""
+        while True:
+            optimizer.zero_grad(set_to_none=True)
+            value = loss()
+            torch.autograd.backward(value * self.scale)
+            if self.scale == 1:
+                return value
+            parameters = (p for group in optimizer.param_groups for p in group["params"])
+            found = [p.grad.div_(self.scale) for p in parameters if p.grad is not None]
+            if torch.stack([gradient.isfinite().all() for gradient in found]).all():
+                return value
+            self.scale /= 2

@@ -28,4 +28,6 @@ class MaskedRule(LocalRule):
         self._rule.adjust_gradients(named)
         for name, parameter in named:
             if parameter.grad is not None:
-                parameter.grad.mul_(self._masks[name].to(parameter.grad.device))
+                # Brought to a GPU once, and not in every step.
+                mask = self._masks[name] = self._masks[name].to(parameter.grad.device)
+                parameter.grad.mul_(mask)

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from federated.configuration.explain import explain
 from federated.data.folders.families import FAMILIES, Family
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.update import Vector
@@ -139,6 +140,8 @@ def read_header(path: Path | str) -> ModelHeader:
     """
     with _opened(path) as file:
         text = (file.metadata() or {}).get("consilium", "")
+        if not text:
+            raise ValueError("it does not describe its network")
         if len(text) > LONGEST_HEADER:
             raise ValueError(f"its description has {len(text)} characters")
         return ModelHeader.from_text(text)
@@ -156,17 +159,13 @@ def _opened(path: Path | str) -> Iterator[Any]:
         with open_tensors(path, "pt") as file:
             yield file
     except (OSError, SafetensorError, ValueError) as error:
-        said = "; ".join(_problems(error)) if isinstance(error, ValidationError) else str(error)
+        said = why_unreadable(error)
+        if isinstance(error, ValidationError):
+            said = explain(error, HEADERS.json_schema(), {}).rstrip(".")
         raise ConsiliumError(
             f"The file {path} is not a model of this project ({said:.400}). Give the "
             "model.safetensors of a finished run."
         ) from error
-
-
-def _problems(error: ValidationError) -> list[str]:
-    return [
-        f"{'.'.join(map(str, one['loc'])) or 'description'}: {one['msg']}" for one in error.errors()
-    ]
 
 
 def personal_sites(path: Path | str) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.weights.bounded_file import open_tensors
 
 # Where published checkpoints keep their tensors.
@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise ConsiliumError(
             f"The file {path} cannot be read as weights: it is damaged, or neither safetensors nor "
-            f"a torch checkpoint ({str(error).splitlines()[0] if str(error) else error!r})."
+            f"a torch checkpoint ({why_unreadable(error)})."
         ) from error
     tensors = _inside(content)
     others = [name for name, value in tensors.items() if not isinstance(value, Tensor)]

@@ -33,6 +33,7 @@ from flows.cli import run  # noqa: F401
 from federated.errors import ConsiliumError
 from flows.cli import data, keys, ledger, predict, service, site, sites  # noqa: F401
 from flows.cli.options import app
+from flows.going_on import how_to_go_on, nothing_begun
 
 
 @app.callback()
@@ -52,6 +53,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup leaves it ignored
             signal.signal(number, _stop)
+    nothing_begun()
     try:
         app()
     except ConsiliumError as error:
@@ -61,10 +63,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print(
-                "Stopped. Complete rounds are kept; go on with: consilium resume EXPERIMENT",
-                file=sys.stderr,
-            )
+            print(f"Stopped. {how_to_go_on()}".strip(), file=sys.stderr)
         raise
     except Exception as error:
         if os.environ.get("CONSILIUM_DEBUG"):
@@ -106,9 +105,9 @@ def _of_a_server(error: Exception) -> str:
     api = os.environ.get("PREFECT_API_URL")
     which = f"that PREFECT_API_URL names, {api}," if api else "of this run"
     return (
-        f"the Prefect server {which} does not answer any more ({error}). Start it again; complete "
-        "rounds are kept, and go on with: consilium resume EXPERIMENT"
-    )
+        f"the Prefect server {which} does not answer any more ({error}). Start it again. "
+        f"{how_to_go_on()}"
+    ).strip()
 
 
 def _stop(*_: object) -> None:

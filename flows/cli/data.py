@@ -50,7 +50,10 @@ def evaluate(
 ) -> None:
     """Evaluate a model file on the prepared data: overall and at each site."""
     from federated.configuration.load import load_experiment
+    from federated.files import require_writable
     from flows.steps import evaluate_model
 
     resolved = load_experiment(experiment, sets or [], params)
+    # Before the evaluation is entered in the ledger.
+    require_writable(out.parent, "of --out", private=False)
     Console().print_json(data=evaluate_model(resolved, model, out))

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Runs, Sets, app
+from flows.cli.options import NUMBER, PARAMS, RUNS, ExperimentName, Params, Runs, Sets, app
 
 if TYPE_CHECKING:
+    from federated.privacy.ledger import Ledger
     from flows.ledger import Holder
 
 ledger_app = typer.Typer(no_args_is_help=True, help="What was released of the data held here.")
 app.add_typer(ledger_app, name="ledger")
-Delta = Annotated[float, typer.Option(help="The delta at which epsilon is stated.")]
+Delta = Annotated[float, typer.Option(help="The delta at which epsilon is stated.", **NUMBER)]
 
 
 def _holder(experiment: str, sets: list[str] | None, params: Path, runs: Path) -> "Holder":
@@ -24,6 +25,17 @@ def _holder(experiment: str, sets: list[str] | None, params: Path, runs: Path) -
     if said:
         _tell(said)
     return holder
+
+
+def _ledger(experiment: str, sets: list[str] | None, params: Path, runs: Path) -> "Ledger":
+    """The ledger alone, for what needs none of the cases."""
+    from federated.configuration.load import load_experiment
+    from flows.ledger import open_ledger
+
+    ledger, said = open_ledger(load_experiment(experiment, sets or [], params), runs, params)
+    if said:
+        _tell(said)
+    return ledger
 
 
 def _tell(line: str) -> None:
@@ -39,13 +51,13 @@ def show(
     runs: Runs = RUNS,
 ) -> None:
     """Show what was spent of each site's cases, over all runs, and what is left."""
+    from federated.errors import ConsiliumError
     from flows.ledger import show as shown
+    from flows.tables import show as put
 
-    for part in shown(_holder(experiment, sets, params, runs), delta):
-        if isinstance(part, str):
-            _tell(part)
-        else:
-            Console().print(part)
+    if not 0 < delta < 1:
+        raise ConsiliumError(f"--delta={delta:g} is not possible: it is above 0 and below 1.")
+    put(shown(_holder(experiment, sets, params, runs), delta))
 
 
 @ledger_app.command(epilog="Example: consilium ledger verify adrenal --runs runs")
@@ -56,7 +68,7 @@ def verify(
     from flows.ledger import verify as verified
 
     broken = False
-    for whole, line in verified(_holder(experiment, sets, params, runs), [runs]):
+    for whole, line in verified(_ledger(experiment, sets, params, runs), [runs]):
         _tell(line)
         broken |= not whole
     raise typer.Exit(1 if broken else 0)
@@ -66,7 +78,8 @@ def verify(
 def budget(
     experiment: ExperimentName,
     epsilon: Annotated[
-        float, typer.Option(help="The most that may be spent in all; inf lifts the budget.")
+        float,
+        typer.Option(help="The most that may be spent in all; inf lifts the budget.", **NUMBER),
     ],
     delta: Delta = 1e-5,
     unit: Annotated[str, typer.Option(help="For each record or for the whole site.")] = "record",
@@ -107,7 +120,7 @@ def migrate(
 ) -> None:
     """Take over ledgers of older versions; other commands and runs do so too."""
     from federated.configuration.load import load_experiment
-    from flows.ledger import open_holder
+    from flows.ledger import open_ledger
 
-    _, said = open_holder(load_experiment(experiment, sets or [], params), runs, params)
+    _, said = open_ledger(load_experiment(experiment, sets or [], params), runs, params)
     _tell(said or f"There is no ledger of an older version for the data of {experiment}.")

@@ -1,7 +1,8 @@
 """The command line's application, and the options that several commands share."""
 
+from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +20,35 @@ Sets = Annotated[
 ]
 Params = Annotated[Path, typer.Option(help="The parameter file.")]
 Runs = Annotated[Path, typer.Option(help="The folder that holds all runs.")]
-Rounds = Annotated[int | None, typer.Option(help="Rounds in all.")]
+
+
+def whole_number(least: int = 1, most: float = inf) -> Any:
+    """The options of a whole number from ``least`` to ``most``, whose refusal says so."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            limits = f"at least {least}" if most == inf else f"at least {least} and at most {most}"
+            raise typer.BadParameter(f"{text!r} is not possible: give a whole number of {limits}.")
+        return number
+
+    return {"parser": parse, "metavar": "INTEGER"}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not possible: give a number.") from None
+
+
+# The options of a number.
+NUMBER: dict[str, Any] = {"parser": _number, "metavar": "NUMBER"}
+
+Rounds = Annotated[int | None, typer.Option(help="Rounds in all.", **whole_number())]
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")

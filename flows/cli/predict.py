@@ -25,10 +25,12 @@ def predict(
     ] = None,
 ) -> None:
     """Predict files: masks on each file's own grid, or class probabilities as CSV."""
+    from federated.files import require_writable
     from federated.inference.prediction import predict_files
     from tasks.registered_model import registered_weights
 
     console = Console()
+    require_writable(out, "--out", private=False)
     weights, whose = registered_weights(model)
     for path in predict_files(weights, files, out, site or whose):
         console.print(path, soft_wrap=True, highlight=False)

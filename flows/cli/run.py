@@ -1,12 +1,22 @@
 """run, resume, pretrain, compare: what trains."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Rounds, Runs, Sets, app
+from flows.cli.options import (
+    PARAMS,
+    RUNS,
+    ExperimentName,
+    Params,
+    Rounds,
+    Runs,
+    Sets,
+    app,
+    whole_number,
+)
 from flows.cli.running import run_flow, run_rounds, say_result
 
 
@@ -29,12 +39,17 @@ def run(
 ) -> None:
     """Prepare the data, run the rounds, evaluate and register the model."""
     from federated.configuration.load import transfer_overrides
+    from federated.files import require_writable
     from flows.request import RunRequest
 
-    items = [*(transfer_overrides(experiment, params) if transfer else []), *(sets or [])]
-    folder = run_rounds(
-        RunRequest(experiment, items, rounds, prepared=prepared, params=params, runs=runs)
+    if export:  # better now than after all rounds
+        require_writable(export, "--export", private=False)
+    request = RunRequest(
+        experiment, sets or [], rounds, prepared=prepared, params=params, runs=runs
     )
+    if transfer:
+        request = replace(request, transfer=transfer_overrides(experiment, params))
+    folder = run_rounds(request)
     if export:
         from federated.run.folder import RunFolder
         from flows.steps import export_run
@@ -84,7 +99,9 @@ def compare(
     strategies: Annotated[
         str, typer.Option(help="Names, with :key=value for settings and +tl for transfer learning.")
     ] = "local,central,fedavg,fedavg+tl,fedprox,fedprox+tl,fedbn,scaffold,fedadam",
-    seeds: Annotated[int, typer.Option(min=1, help="How many, from the experiment's own on.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(help="How many, from the experiment's own on.", **whole_number())
+    ] = 3,
     results: Annotated[
         Path | None, typer.Option(help="Also write the table into this Markdown file.")
     ] = None,
@@ -97,7 +114,12 @@ def compare(
 
     def check() -> object:
         from federated.comparison.grid import planned_runs
+        from federated.comparison.results_page import read_page
+        from federated.files import require_writable
 
+        if results:  # better now than after all runs
+            require_writable(results.parent, "of --results", private=False)
+            read_page(results)
         return planned_runs(experiment, labels, seeds, sets or [], params)
 
     def start() -> Path:
@@ -106,11 +128,11 @@ def compare(
         return Path(fl_compare(experiment, labels, seeds, sets or [], str(params), str(runs)))
 
     folder = run_flow(check, start)
-    table = (folder / "table.md").read_text(encoding="utf-8")
-    console = Console()
-    console.print(table, highlight=False, markup=False, soft_wrap=True)
     if results:
         from federated.comparison.results_page import put_table
 
-        put_table(results, table)
-    console.print(f"{folder}/table.md, runs.json and the figure; in MLflow: a run of {experiment}")
+        put_table(results, (folder / "table.md").read_text(encoding="utf-8"))
+    from flows.describe import comparison
+    from flows.tables import show
+
+    show(comparison(folder, experiment))

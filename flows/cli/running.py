@@ -18,7 +18,7 @@ def run_rounds(request: "RunRequest") -> Path:
 
         folder = fl_round(
             request.experiment,
-            overrides=list(request.overrides),
+            overrides=[*request.transfer, *request.overrides],
             rounds=request.rounds,
             resume=request.resume,
             prepared=str(request.prepared) if request.prepared else None,

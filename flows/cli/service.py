@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import PARAMS, Params, app
+from flows.cli.options import PARAMS, Params, app, whole_number
 
 
 @app.command(epilog="Example: consilium doctor")
@@ -29,8 +29,12 @@ def serve(
             "--env", help="Print what a shell needs for the servers that run, and do nothing else."
         ),
     ] = False,
-    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect server.")] = 4200,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    prefect_port: Annotated[
+        int, typer.Option(help="Port of the Prefect server.", **whole_number(1, 65535))
+    ] = 4200,
+    mlflow_port: Annotated[
+        int, typer.Option(help="Port of the MLflow server.", **whole_number(1, 65535))
+    ] = 5000,
     params: Params = PARAMS,
 ) -> None:
     """Open Prefect and MLflow, and serve a deployment fl-round/NAME for every experiment.

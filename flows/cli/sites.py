@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Runs, Sets, app
+from flows.cli.options import (
+    PARAMS,
+    RUNS,
+    ExperimentName,
+    Params,
+    Runs,
+    Sets,
+    app,
+    whole_number,
+)
 from flows.cli.running import run_flow
 
 sites_app = typer.Typer(no_args_is_help=True, help="The sites of an experiment, and new ones.")
@@ -17,9 +26,10 @@ app.add_typer(sites_app, name="sites")
 def show(experiment: ExperimentName, sets: Sets = None, params: Params = PARAMS) -> None:
     """Show which site has how many cases of each class."""
     from federated.configuration.load import load_experiment
-    from flows.describe import sites_table
+    from flows.describe import cases_of_sites
+    from flows.tables import show as shown
 
-    Console().print(sites_table(load_experiment(experiment, sets or [], params)))
+    shown(cases_of_sites(load_experiment(experiment, sets or [], params)))
 
 
 @sites_app.command(epilog="Example: consilium sites join retina --site clinic-x --data /data/x")
@@ -28,7 +38,9 @@ def join(
     site: Annotated[str, typer.Option(help="The new site's name.")],
     data: Annotated[Path, typer.Option(help="A folder with its data, of the form of data.root.")],
     run_id: Annotated[str, typer.Option("--run", help="The finished run to join.")] = "latest",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds of local epochs to train.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of local epochs to train.", **whole_number())
+    ] = 5,
     runs: Runs = RUNS,
 ) -> None:
     """Let a new site join a finished run: it takes the common part and trains its own."""

@@ -1,5 +1,7 @@
 """Bad input: one clear paragraph, an exit code that is not 0, no traceback."""
 
+import re
+import shlex
 import socket
 import sys
 from dataclasses import asdict, replace
@@ -9,6 +11,7 @@ import pytest
 
 from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
+from federated.data.medmnist import files as medmnist
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.privacy.accounting import epsilon
@@ -47,6 +50,9 @@ def refused(capsys, monkeypatch):
 MISTAKES = {
     "unknown experiment": (["run", "tinny"], "Did you mean 'tiny'?"),
     "unknown key": (["run", "tiny", "--set", "strategy.muu=1"], "Did you mean 'mu'?"),
+    "delta 2": (["ledger", "show", "tiny", "--delta", "2"], "--delta=2 is not possible"),
+    "no strategy": (["compare", "tiny", "--strategies", ""], "Name some with --strategies"),
+    "a folder as params": (["run", "tiny", "--params", "."], "it is a folder"),
     "sites: 0": (["run", "tiny", "--set", "sites=0"], "sites=0 is not possible"),
     "no sites": (["run", "tiny", "--set", "sites.count=0"], "sites.count=0 is not possible"),
     "beta 0": (["run", "tiny", "--set", "sites.beta=0"], "sites.beta=0 is not possible"),
@@ -107,6 +113,52 @@ def test_a_port_in_use(refused, project, monkeypatch, option, what):
     assert option in said
 
 
+OPTIONS = {
+    "--rounds=1.5": (["run", "tiny"], "'1.5' is not possible: give a whole number of at least 1."),
+    "--rounds=0": (["run", "tiny"], "'0' is not possible: give a whole number of at least 1."),
+    "--seeds=0": (["compare", "tiny"], "'0' is not possible: give a whole number of at least 1."),
+    "--delta=x": (["ledger", "show", "tiny"], "'x' is not possible: give a number."),
+    "--epsilon=x": (["ledger", "budget", "tiny"], "'x' is not possible: give a number."),
+    "--prefect-port=99999": (["serve"], "a whole number of at least 1 and at most 65535."),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_that_is_no_such_number_is_refused_with_what_is_possible(
+    capsys, monkeypatch, project, option
+):
+    command, said = OPTIONS[option]
+    code, _, error = call(capsys, monkeypatch, *command, option)
+    words = " ".join(error.replace("│", " ").split())
+    assert code == 2
+    assert f"Invalid value for '{option.partition('=')[0]}'" in words
+    assert said in words
+    assert "Input should be" not in words
+
+
+def test_where_results_cannot_be_written_it_is_said_before_anything_runs(
+    refused, project, monkeypatch
+):
+    monkeypatch.setattr("flows.cli.run.run_rounds", lambda *_: 1 / 0)
+    (project / "taken").write_text("")
+    assert "taken (--export): it is a file" in refused("run", "tiny", "--export", "taken")
+    said = refused("evaluate", "tiny", "--model", "m", "--out", "taken/m.json")
+    assert "taken (of --out): it is a file" in said
+    assert "taken (--out): it is a file" in refused(
+        "predict", "--model", "m", "--out", "taken", "x.nii.gz"
+    )
+
+
+def test_a_port_of_the_machines_own_is_not_said_to_be_in_use(refused, project, monkeypatch):
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("flows.serve.configured_api", lambda: None)
+    monkeypatch.setattr("flows.ports.listen", denied)
+    said = refused("serve", "--prefect-port", "80")
+    assert "Port 80 on 127.0.0.1, meant for the Prefect server, is kept for the machine's" in said
+
+
 def test_an_unexpected_error_has_no_traceback_either(refused, monkeypatch, project):
     monkeypatch.setattr("federated.configuration.load.load_experiment", lambda *_: 1 / 0)
     said = refused("sites", "show", "tiny")
@@ -123,11 +175,103 @@ def test_debug_shows_the_traceback(monkeypatch, project):
         main()
 
 
-def test_sites_are_shown_as_a_table(capsys, monkeypatch, project):
+def test_sites_are_shown_as_a_table_that_fits_a_terminal(capsys, monkeypatch, project):
     code, out, _ = call(capsys, monkeypatch, "sites", "show", "tiny")
     assert code == 0
     assert "site-02" in out
-    assert "hyperplasia" in out
+    assert "0 normal, 1 hyperplasia" in out or "hyperplasia" in out
+    organ = ("data.dataset=organmnist3d", "data.source=phantom", "sites.count=10")
+    sets = [part for item in organ for part in ("--set", item)]
+    code, out, _ = call(capsys, monkeypatch, "sites", "show", "tiny", *sets)
+    head, *sites = (line.split() for line in out.splitlines() if re.match(r"site", line))
+    assert head == ["site", *map(str, range(11)), "train", "val", "test"]
+    assert len(sites) == 10
+    assert all(len(cells) == len(head) for cells in sites)
+    assert all(sum(map(int, cells[1:12])) == int(cells[12]) for cells in sites)
+    assert max(len(line) for line in out.splitlines() if line.startswith("site")) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments", [("ledger", "show"), ("ledger", "verify"), ("ledger", "budget", "--epsilon=1")]
+)
+def test_the_ledger_never_downloads(capsys, monkeypatch, project, arguments):
+    def download(*_):
+        raise AssertionError("tried to download")
+
+    monkeypatch.setattr(medmnist, "download", download)
+    sets = ["--set", "data.dataset=organmnist3d", "--set", "data.source=medmnist"]
+    command, verb, *rest = arguments
+    code, out, error = call(capsys, monkeypatch, command, verb, "tiny", *rest, *sets)
+    if verb == "verify":
+        assert (code, error) == (0, "")
+        assert "organmnist3d: whole, 0 entries" in out
+    else:
+        assert "there is no data/medmnist/organmnist3d.npz" in error
+        assert "`consilium prepare` download it" in error
+
+
+@pytest.mark.usefixtures("project")
+def test_a_budget_below_what_is_spent_is_set_with_a_warning(capsys, monkeypatch):
+    experiment = load_experiment("tiny")
+    cases = held_cases(experiment, load(*_located()))
+    ledger = holder_ledger(experiment)
+    records = cases.records(["site-00"], "train")
+    one = Spending("gaussian", "record", 2.0, 0.1, 50, 1.0, 1, "run", "tiny", "site-00")
+    ledger.spend(one, records)
+    ledger.spend(one, records[:4])
+    used = epsilon([replace(one, steps=100).release], 1e-5, "prv")
+    once = epsilon([one.release], 1e-5, "prv")
+    limit = (used + once) / 2
+    code, out, _ = call(capsys, monkeypatch, "ledger", "budget", "tiny", f"--epsilon={limit}")
+    warning, *others = out.splitlines()
+    assert code == 0
+    assert warning.startswith(f"WARNING: site-00: epsilon {limit:g} at delta 1e-05 for each record")
+    assert "is set, and is exceeded already." in warning
+    assert f"Up to epsilon {used:.3g} is spent of 4 training records, " in warning
+    assert f"{used - limit:.3g} more than the budget" in warning
+    assert "nothing that touches one of these records can be entered" in warning
+    assert all("WARNING" not in line and "nothing is spent" in line for line in others)
+    with pytest.raises(ConsiliumError, match="has a privacy budget of"):
+        ledger.spend(one, records[:1])
+    limited = ("ledger", "budget", "tiny", "--epsilon=1e-3", "--unit=site")
+    out = call(capsys, monkeypatch, *limited)[1]
+    assert "WARNING: site-00: epsilon 0.001 at delta 1e-05 for each site is set" in out
+    assert "Something of the site was released without a bound" in out
+
+
+def test_a_stopped_run_prints_the_command_that_goes_on_with_it(
+    capsys, monkeypatch, project, prefect_server, in_process, prepared_tiny
+):
+    import flows.round
+
+    def stopped(*arguments: object) -> float:
+        if arguments[1] == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    real = flows.round.run_round
+    monkeypatch.setattr(flows.round, "run_round", stopped)
+    code, _, error = call(
+        capsys, monkeypatch, "run", "tiny", "--prepared", prepared_tiny, "--runs", "my runs"
+    )
+    assert code == 130
+    (run_id,) = (path.name for path in Path("my runs/tiny").glob("2*"))
+    command = f"consilium resume tiny {run_id} --runs 'my runs'"
+    assert error.splitlines()[-1] == f"Stopped. Complete rounds are kept; go on with: {command}"
+    monkeypatch.setattr(flows.round, "run_round", real)
+    code, out, error = call(capsys, monkeypatch, *shlex.split(command)[1:])
+    assert code == 0
+    assert re.search(r"\n2 rounds; 1 round since the run was resumed, in \d+ s, of which", out)
+
+
+def test_a_command_that_begins_nothing_is_stopped_in_one_word(capsys, monkeypatch, project):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("federated.configuration.load.load_experiment", stopped)
+    code, _, error = call(capsys, monkeypatch, "sites", "show", "tiny")
+    assert code == 130
+    assert error.splitlines()[-1] == "Stopped."
 
 
 def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):
@@ -184,10 +328,10 @@ def test_ledgers_are_shown_checked_and_limited(capsys, monkeypatch, refused):
     said = "epsilon 3 at delta 1e-05 for each record of site-01"
     assert f"site-01: {said}, of which nothing is spent" in limited
     shown = call(capsys, monkeypatch, "ledger", "show", "tiny")[1]
-    assert f"budget: {said}\n" in shown
+    assert f"budget: {said}; training records by what is left of it:\n" in shown
     assert "does not say which cases are of one patient" in shown
     own = held_cases(load_experiment("tiny"), load(*_located())).records(["site-01"], "train")
-    left = [line.split()[-2] for line in shown.splitlines() if "all 3" in line]
+    left = [line.split()[-1] for line in shown.splitlines() if "all 3" in line]
     assert left == [str(len(own))]
     code, out, _ = call(capsys, monkeypatch, "ledger", "verify", "tiny")
     assert code == 0
@@ -217,8 +361,9 @@ def test_the_ledger_shows_the_worst_record_and_how_many_have_how_much_left(capsy
     ledger.spend(one, own["site-00"][:4])
     ledger.spend(replace(one, mechanism=EVALUATION), cases.records(["site-00"], "test"))
     shown = call(capsys, monkeypatch, "ledger", "show", "tiny")[1]
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
-    found = {row[0]: row[1:] for row in rows if row}
+    rows = [re.split(r" {2,}", line.strip()) for line in shown.splitlines()]
+    found = {row[0]: row[1:] for row in rows}
+    assert max(len(line) for line in shown.splitlines() if line.startswith("site")) <= 80
     worst = epsilon([replace(one, steps=100).release], 1e-5, "prv")
     expected = [str(len(own["site-00"])), "2", "1", f"{worst:.3g}", "unknown", "no guarantee"]
     assert found["site-00"] == expected

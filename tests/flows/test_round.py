@@ -27,6 +27,7 @@ SUMMARY_KEYS = [
         "data_source",
         "sites",
         "rounds_done",
+        "rounds_before_resume",
         "strategy",
         "kept_round",
     ),

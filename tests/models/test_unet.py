@@ -2,7 +2,7 @@ import pytest
 import torch
 from opacus.validators import ModuleValidator
 
-from models.unet import UNet
+from models.unet import UNet, enlarged
 
 
 def network(dims=3, norm="group", deep_supervision=False, channels=1, classes=3, width=8):
@@ -27,6 +27,16 @@ def test_deep_supervision_reads_three_levels_while_training_and_one_after():
     assert model.head[2].weight.grad.any()
     assert model.head[0].weight.grad is None or not model.head[0].weight.grad.any()
     assert torch.equal(model.eval()(images), trained[:, 0])
+
+
+@pytest.mark.parametrize("spatial", [(6, 5), (4, 3, 2)])
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_coarse_level_is_enlarged_as_torch_does(spatial, times):
+    images = torch.rand(2, 3, *spatial, generator=torch.Generator().manual_seed(0))
+    size = [times * side for side in spatial]
+    mode = {2: "bilinear", 3: "trilinear"}[len(spatial)]
+    expected = torch.nn.functional.interpolate(images, size=size, mode=mode)
+    torch.testing.assert_close(enlarged(images, size), expected)
 
 
 def test_what_one_case_gives_does_not_depend_on_the_others():

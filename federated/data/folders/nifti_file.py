@@ -24,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from federated.data.folders.volume import Volume, check_digits
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 
 NIFTI = (".nii", ".nii.gz")
 GZIP = b"\x1f\x8b"
@@ -122,10 +122,9 @@ def nifti_bytes(mask: npt.NDArray[np.uint8], header: Nifti1Header) -> bytes:
 
 def unreadable(path: Path, error: Exception) -> ConsiliumError:
     """The error for a file that no decoder can make anything of, which the caller raises."""
-    reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
     return ConsiliumError(
-        f"The file {path} cannot be read ({reason}). It is missing, damaged or of another kind; "
-        "put a whole copy there."
+        f"The file {path} cannot be read ({why_unreadable(error):.160}). It is missing, damaged or "
+        "of another kind; put a whole copy there."
     )
 
 

@@ -4,6 +4,7 @@ Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``. Its o
 data set classes are not used, because they need torchvision.
 """
 
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,7 +17,7 @@ from requests import RequestException
 
 from federated.data.dataset import SPLITS, Dataset, DatasetInfo, LocatedFile, Split
 from federated.data.roots import data_roots
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 from federated.files import md5_of, require_writable
 
 DATASETS = (
@@ -31,6 +32,8 @@ DATASETS = (
 FAMILY = "medmnist"
 Size = Literal[28, 64]
 DOWNLOAD_TIMEOUT_S = 20.0
+# Why a file could not be downloaded in this process, by where it was to go.
+_FAILED: dict[Path, str] = {}
 
 
 def dataset_info(name: str) -> DatasetInfo:
@@ -96,14 +99,21 @@ def find(name: str, size: Size, root: Path, *, official: bool) -> LocatedFile | 
 def download(name: str, size: Size, root: Path) -> LocatedFile:
     """Download a set's official file into ``root/medmnist`` and check its MD5.
 
-    The file appears under its name only after the check; a progress bar is shown meanwhile.
+    The file appears under its name only after the check; a line and a progress bar on standard
+    error say what is downloaded. Where it failed, this process does not try it again.
 
     Raises:
         ConsiliumError: there is no network, the MD5 is wrong, or the folder cannot be written to.
     """
     url = str(INFO[name]["url" if size == 28 else f"url_{size}"])
     folder = root / FAMILY
+    target = (folder / file_name(name, size)).resolve()
+    if target in _FAILED:
+        raise ConsiliumError(_FAILED[target])
     require_writable(folder, "below data.root, for what is downloaded")
+    # In its own words pooch says it at each attempt, and also where there is no network.
+    pooch.get_logger().setLevel("WARNING")
+    print(f"Downloading {name} from {url} into {folder}", file=sys.stderr, flush=True)
     try:
         path = pooch.retrieve(
             url,
@@ -114,12 +124,13 @@ def download(name: str, size: Size, root: Path) -> LocatedFile:
         )
     except (RequestException, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ConsiliumError(
+        _FAILED[target] = (
             f"{name} is not on this machine and could not be downloaded from {url} ({reason}). "
             f"Put {file_name(name, size)} into {folder}, or name a folder that has "
             f"{FAMILY}/{file_name(name, size)} with CONSILIUM_DATA, or set data.source=phantom to "
             "work on generated images."
-        ) from error
+        )
+        raise ConsiliumError(_FAILED[target]) from error
     return LocatedFile(Path(path), "medmnist", expected_md5(name, size))
 
 
@@ -161,8 +172,9 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         ) from error
     except (zipfile.BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
         raise ConsiliumError(
-            f"The file {path} cannot be read as an npz of plain arrays ({error}). It is damaged "
-            "or truncated; remove it to have it downloaded again, or put a whole copy there."
+            f"The file {path} cannot be read as an npz of plain arrays ({why_unreadable(error)}). "
+            "If it is damaged or truncated, remove it to have it downloaded again, or put a whole "
+            "copy there."
         ) from error
 
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -73,53 +74,76 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
     ("override", "said"),
     [
         ("strategy.muu=1", r"strategy\.muu is not a known key\. Did you mean 'mu'\?"),
-        ("strategy.mu=-1", r"strategy\.mu=-1 is not possible.*greater than or equal to 0"),
+        ("strategy.mu=-1", r"strategy\.mu=-1 is not possible: it has to be a number of at least 0"),
         ("strategy.mu=.nan", r"strategy\.mu=nan is not possible"),
         ("strategy.name=fedpro", r"'fedpro'.*'fedavg', 'fedavgm', 'fedprox'"),
         ("compression.name=zip", r"'zip'.*'none', 'top_k', 'shared_mask'"),
         ("protection.name=rot13", r"'rot13'.*'ckks', 'packed_bfv', 'secagg_plus', 'rlwe_secagg'"),
-        ("compression.bits=1", r"compression\.bits=1 is not possible.*greater than or equal to 2"),
-        ("compression.bits=17", r"compression\.bits=17 is not possible.*less than or equal to 16"),
+        (
+            "compression.bits=1",
+            r"compression\.bits=1 is not .* whole number of at least 2 and at mo",
+        ),
+        ("compression.bits=17", r"compression\.bits=17 is not possible.*and at most 16 or null"),
         ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
         ("privacy.name=magic", r"'magic'.*'none', 'dp_sgd', 'site_level'"),
         ("sites.count=0", r"sites\.count=0 is not possible"),
-        ("sites=0", r"sites=0 is not possible.*mapping"),
-        ("sites.beta=0", r"sites\.beta=0 is not possible.*greater than 0"),
+        ("sites=0", r"sites=0 is not possible: it has to be a section with keys of its own"),
+        ("sites.beta=0", r"sites\.beta=0 is not possible: it has to be a number above 0"),
         ("sites.beta=-0.5", r"sites\.beta=-0\.5 is not possible"),
         ("sites.participation=1.5", r"sites\.participation=1\.5 is not possible"),
         ("data.size=32", r"data\.size=32 is not possible.*28 or 64"),
-        ("data.spacing=0", r"data\.spacing=0 is not possible.*greater than 0"),
+        ("data.spacing=0", r"data\.spacing=0 is not possible: it has to be a number above 0 or nu"),
         ("data.spacing=2", r"data\.spacing=2 is the side of a voxel in mm, which images of"),
         ("training.local_steps=0", r"training\.local_steps=0 is not possible"),
         ("data.dataset=organmnist", r"Did you mean 'organmnist3d'\?"),
         ("data.source=web", r"'medmnist', 'files', 'phantom' or 'auto'"),
         ("rounds=0", r"rounds=0 is not possible"),
-        ("rounds=true", r"rounds=True is not possible: Input should be a valid (integer|number)"),
-        ("seed=false", r"seed=False is not possible: Input should be a valid (integer|number)"),
         (
-            "training.lr=true",
-            r"training\.lr=True is not possible: Input should be a valid (integer|number)",
+            "rounds=true",
+            r"rounds=true is not possible: it has to be a whole number of at least 1\.",
         ),
+        ("rounds=2.5", r"rounds=2\.5 is not possible: it has to be a whole number of at least 1\."),
+        (
+            "rounds=two",
+            r"rounds='two' is not possible: it has to be a whole number of at least 1\.",
+        ),
+        ("seed=false", r"seed=false is not possible.* of at least 0 and below 2147483648\."),
+        ("training.lr=true", r"training\.lr=true is not possible: it has to be a number above 0\."),
+        ("training.lr=.inf", r"training\.lr=inf is not possible: .* a finite number above 0\."),
+        ("training.lr=[1]", r"training\.lr=\[1\] is not possible: it has to be a number above 0\."),
         (
             "training.local_steps=true",
-            r"local_steps=True is not possible: Input should be a valid integer",
+            r"local_steps=true is not possible: .* a whole number of at least 1 or null\.",
         ),
         (
             "runner.workers=true",
-            r"runner\.workers=True is not possible: Input should be a valid integer",
+            r"runner\.workers=true is not .* whole number of at least 1 or 'au",
         ),
         (
             "strategy.mu=true",
-            r"strategy\.mu=True is not possible: Input should be a valid (integer|number)",
+            r"strategy\.mu=true is not possible: it has to be a number of at least",
         ),
         (
             "data.spacing=true",
-            r"data\.spacing=True is not possible: Input should be a valid (integer|number)",
+            r"data\.spacing=true is not possible: it has to be a number above 0 o",
         ),
-        ("data.size=true", r"data\.size=True is not possible: Input should be 28 or 64"),
-        ("sites=true", r"sites=True is not possible.*mapping"),
+        ("data.size=true", r"data\.size=true is not possible: it has to be 28 or 64\."),
+        ("data.root=3", r"data\.root=3 is not possible: it has to be text\."),
+        ("sites=true", r"sites=true is not possible: it has to be a section"),
+        ("sites=", r"sites=null is not possible: it has to be a section"),
+        ("sites.scanner_shift=maybe", r"scanner_shift='maybe' is not .* has to be true or false\."),
+        (
+            "training.trainable=head",
+            r"trainable='head' is not .* has to be a list, each of it text",
+        ),
+        ("training.trainable=[head, 3]", r"trainable\[1\]=3 is not possible: it has to be text"),
+        ("strategy=fedavg", r"strategy='fedavg' is not possible: it has to be a section"),
+        ("strategy.name=", r"strategy\.name=null is not possible\. There are 'fedavg', "),
+        ("strategy.name=[a]", r"strategy\.name=\['a'\] is not possible\. There are 'fedavg', "),
+        ("name=../elsewhere", r"`name` is not a known key"),
+        ("model.name=unet model", r"model\.name='unet model' is not possible"),
         ("training.lr=fast", r"training\.lr='fast' is not possible"),
-        ("runner.workers=many", r"runner\.workers='many' is not possible.*or: .*'auto'"),
+        ("runner.workers=many", r"workers='many' is not possible.* of at least 1 or 'auto'\."),
         ("trainig.lr=1", r"trainig is not a known key\. Did you mean 'training'\?"),
         ("training.lr", r"not of the form section\.key=value"),
         ("=3", r"not of the form section\.key=value"),
@@ -149,15 +173,69 @@ def test_an_unknown_experiment_names_the_known_ones():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("experiments: [", "cannot be read as YAML"),
-        ("defaults: {}", "no `experiments:` section"),
+        ("experiments: [", r"params\.yaml cannot be read as YAML: line 1: .*Correct it there"),
+        ("defaults: {}", r"params\.yaml has no section `experiments:`"),
+        ("- a", r"params\.yaml has no section `experiments:`"),
         ("experiments: {demo: 3}", "mapping of sections"),
+        ("", r"parameter file .*params\.yaml is empty"),
+        ("# nothing but this", r"parameter file .*params\.yaml is empty"),
+        ("a\xff", r"params\.yaml cannot be read: it is not text in UTF-8\. .*--params"),
     ],
 )
-def test_a_broken_params_file_is_refused(tmp_path, text, said):
-    (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ConsiliumError, match=said):
+def test_a_broken_params_file_is_refused_with_what_is_wrong_with_it(tmp_path, text, said):
+    (tmp_path / "params.yaml").write_text(text, encoding="latin-1")
+    with pytest.raises(ConsiliumError, match=said) as refused:
         load_experiment("demo", params=tmp_path / "params.yaml")
+    assert "Errno" not in str(refused.value)
+    assert "a key is text" not in str(refused.value)
+
+
+def test_a_folder_in_place_of_the_params_file_is_refused_as_a_folder(tmp_path):
+    with pytest.raises(ConsiliumError, match=r"cannot be read: it is a folder, .*--params"):
+        load_experiment("demo", params=tmp_path)
+
+
+def test_a_params_file_that_may_not_be_read_is_refused_as_such(tmp_path, monkeypatch):
+    def denied(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(ConsiliumError, match=r"cannot be read: you have no permission"):
+        load_experiment("demo", params=tmp_path / "params.yaml")
+
+
+def test_what_has_set_a_wrong_value_is_named():
+    layers = {"--transfer": ["training.lr=0"], "--set": ["sites.beta=-1"], "--rounds": ["rounds=0"]}
+    with pytest.raises(ConsiliumError) as refused:
+        load_experiment("demo", layers, PARAMS)
+    said = str(refused.value)
+    assert (
+        "rounds=0 is not possible: it has to be a whole number of at least 1. It was set by --r"
+        in said
+    )
+    assert re.search(r"sites\.beta=-1 is not [^.]*\. It was set by --set\.", said)
+    assert re.search(r"training\.lr=0 is not [^.]*\. It was set by --transfer\.", said)
+
+
+def test_the_last_to_set_a_value_is_named():
+    with pytest.raises(ConsiliumError, match=r"rounds=0 .* set by --rounds") as refused:
+        load_experiment("demo", {"--set": ["rounds=5"], "--rounds": ["rounds=0"]}, PARAMS)
+    assert "set by --set" not in str(refused.value)
+
+
+def test_a_wrong_value_of_the_file_is_blamed_on_the_file_alone(tmp_path):
+    text = PARAMS.read_text().replace("rounds: 20", "rounds: x")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConsiliumError, match=r"rounds='x' is not possible") as refused:
+        load_experiment("organ", ["seed=3"], tmp_path / "params.yaml")
+    assert "set by" not in str(refused.value)
+
+
+def test_settings_that_do_not_go_together_name_the_option_that_set_one():
+    with pytest.raises(
+        ConsiliumError, match=r"Experiment blood of .*params\.yaml with --set cannot"
+    ):
+        load_experiment("blood", ["model.name=resnet3d"], PARAMS)
 
 
 def test_a_missing_params_file_says_where_to_go():
@@ -192,10 +270,16 @@ RLWE = ["protection.name=rlwe_secagg", "compression.bits=8"]
         ([*DP_SGD, "privacy.noise_multiplier=1"], r"set one of noise_multiplier, epsilon"),
         (
             ["privacy.name=dp_sgd", "privacy.epsilon=0"],
-            r"epsilon=0 is not possible.*greater than 0",
+            r"epsilon=0 is not possible.*above 0",
         ),
-        ([*DP_SGD, "privacy.delta=1"], r"delta=1 is not possible.*less than 1"),
-        ([*DP_SGD, "privacy.clip=0"], r"clip=0 is not possible.*greater than 0"),
+        ([*DP_SGD, "privacy.delta=1"], r"delta=1 is not possible.*above 0 and below 1"),
+        ([*DP_SGD, "privacy.clip=0"], r"clip=0 is not possible.*above 0"),
+        (
+            [*DP_SGD, "privacy.adaptive.rte=1"],
+            r"privacy\.adaptive\.rte is not .*Did you mean 'rate'",
+        ),
+        ([*DP_SGD, "privacy.adaptive.rate=0"], r"privacy\.adaptive\.rate=0 .* a number above 0"),
+        ([*DP_SGD, "privacy.noise_schedule=[1, 0]"], r"noise_schedule\[1\]=0 .* a number above 0"),
         (["privacy.name=site_level", "privacy.epsilon=6"], r"privacy\.clip is missing"),
         ([*DP_SGD, "model.norm=batch"], r"mixes the cases of a batch.*model\.norm=group"),
         ([*DP_SGD, "training.sampling=balanced"], r"number of cases of each class"),

@@ -73,6 +73,24 @@ def test_no_network_and_no_file_is_one_paragraph_and_leaves_nothing(tmp_path):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
+def test_a_download_is_announced_once_and_not_tried_again_where_it_failed(tmp_path, capsys, caplog):
+    settings = DataSettings(dataset="organmnist3d", source="auto", root=tmp_path)
+    for _ in range(3):
+        assert locate(settings).source == "phantom"
+    told = capsys.readouterr().err + caplog.text
+    assert told.count("Downloading organmnist3d from https://") == 1
+    assert told.count("zenodo") == 1
+
+
+def test_whoever_needs_no_download_is_told_what_is_missing_or_given_a_phantom(tmp_path, capsys):
+    settings = DataSettings(dataset="organmnist3d", root=tmp_path)
+    with pytest.raises(ConsiliumError, match=r"there is no .*organ.*`consilium prepare` download"):
+        locate(settings, download=False)
+    auto = settings.model_copy(update={"source": "auto"})
+    assert locate(auto, download=False).source == "phantom"
+    assert "Downloading" not in capsys.readouterr().err
+
+
 def test_a_missing_own_file_names_the_places_looked_at(tmp_path):
     settings = DataSettings(dataset="adrenalmnist3d", source="files", root=tmp_path)
     with pytest.raises(ConsiliumError, match=r"data.source=files, but there is no .*adrenal"):

@@ -100,7 +100,7 @@ def test_an_empty_policy_refuses_everything(tmp_path: Path) -> None:
 
 PICTURES = {
     "sites": {"count": 3, "overlays": True},
-    "data": {"dataset": "hippocampus"},
+    "data": {"dataset": "hippocampus", "source": "phantom"},
     "selection": {"metric": "val/dice"},
     "model": {"name": "unet", "width": 8},
 }

@@ -105,6 +105,23 @@ def test_a_target_that_no_noise_reaches_is_refused():
         noise_multiplier_for(1e-9, 1e-12, (Release(1.0, 1.0, 10**6),), "rdp")
 
 
+@pytest.mark.parametrize(("target", "rate", "steps"), [(1e-3, 1, 1), (1e-3, 0.1, 40), (3e-3, 1, 9)])
+def test_prv_reaches_targets_below_what_renyi_divergences_can_show(target, rate, steps):
+    planned = (Release(1.0, rate, steps),)
+    with pytest.raises(ConsiliumError, match=r"Even for .* 100000, .*accountant=rdp shows 0\.0035"):
+        noise_multiplier_for(target, 1e-5, planned, "rdp")
+    noise = noise_multiplier_for(target, 1e-5, planned, "prv")
+    assert epsilon([Release(noise, rate, steps)], 1e-5, "prv") <= target
+    assert epsilon([Release(0.95 * noise, rate, steps)], 1e-5, "prv") > target
+    if rate == steps == 1:
+        assert gaussian_epsilon(noise, 1e-5) == pytest.approx(target, abs=1.5e-4)
+
+
+def test_a_target_below_prvs_own_error_is_refused_with_what_it_can_show():
+    with pytest.raises(ConsiliumError, match=r"Even for .*accountant=prv shows 9\.\d+e-05"):
+        noise_multiplier_for(1e-5, 1e-5, (Release(1.0, 1.0, 1),), "prv")
+
+
 def gaussian_epsilon(sigma, delta):
     """That of one full-batch release: the analytic Gaussian mechanism (Balle and Wang 2018)."""
 

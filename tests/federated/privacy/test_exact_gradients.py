@@ -1,4 +1,4 @@
-"""Gradients in float32 are those of float64, case by case, on every processor.
+"""Gradients in float32 are those of float64, case by case, on every processor and on a GPU.
 
 `make numerical` runs these as on a processor without AVX-512.
 """
@@ -11,7 +11,9 @@ from torch import nn
 
 from federated.learning.segmentation_loss import dice_ce
 from federated.privacy.case_gradients import case_gradients
+from federated.training.loop import place
 from federated.training.objective import Objective, gradients_of_cases
+from tests.devices import DEVICES
 from tests.federated.conftest import clear_of_kinks
 from tests.networks import build_model
 
@@ -41,9 +43,17 @@ def soft_dice(logits, masks, reduction):
     return losses.mean() if reduction == "mean" else losses
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request):
+    return torch.device(request.param)
+
+
 @pytest.fixture(scope="module", params=NETWORKS, ids=lambda key: f"{key[0]}, {key[1]}D")
-def problem(request):
-    """A network, cases clear of kinks, their loss, and their gradients by float64 autograd."""
+def problem(request, device):
+    """A network, cases clear of kinks, their loss, and their gradients by float64 autograd.
+
+    The network is placed as a worker places it, with channels last.
+    """
     (name, dims), (side, tried) = request.param, NETWORKS[request.param]
     norm = "instance" if (name, dims) == ("unet", 2) else "group"
     own = {"width": 8} if name == "unet" else {}
@@ -61,7 +71,8 @@ def problem(request):
             loss(exact(image[None]), target[None], "mean"), [*exact.parameters()]
         )
         gradients.append(torch.cat([part.flatten() for part in found]))
-    return model, images, targets, loss, torch.stack(gradients)
+    model = place(model, device)
+    return model, images.to(device), targets.to(device), loss, torch.stack(gradients).to(device)
 
 
 def assert_exact(found, exact):
@@ -94,6 +105,19 @@ def test_of_dp_sgd_clipped_and_summed(problem, mode):
     expected = (exact * (clip / norms).clamp(max=1.0)[:, None]).sum(dim=0)
     assert_exact(torch.cat([part.flatten() for part in sums]), expected)
     torch.testing.assert_close(found_norms.double(), norms, rtol=EXACT, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["vmap", "hooks", "functorch", "ghost"])
+def test_a_case_adds_no_more_than_the_clipping_norm(problem, mode):
+    model, images, targets, loss, exact = problem
+    clip = float(exact.norm(dim=1).min()) / 10
+    objective = Objective(lambda cases: (images[cases], targets[cases]), loss)
+    of_mode = case_gradients(mode, model, list(model.parameters()))
+    for case in range(CASES):
+        sums, _ = of_mode.clipped_sum(torch.tensor([case, case]), objective, clip)
+        added = torch.cat([part.flatten() for part in sums]).double().norm()
+        assert float(added) == pytest.approx(2 * clip, rel=EXACT)
+    of_mode.close()
 
 
 def test_of_a_step_of_ordinary_training(problem):

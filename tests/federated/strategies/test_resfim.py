@@ -16,8 +16,10 @@ from federated.strategies.base import OWN, Participation, Server
 from federated.strategies.resfim.fisher import CASES_AT_ONCE, add_fisher, zeros
 from federated.strategies.resfim.spectral_style import style_of
 from federated.strategies.resfim.strategy import MASK, SensitivityRule
+from federated.training.loop import place
 from federated.training.rule import LocalData, LocalWork
 from tests.conftest import PROJECT
+from tests.devices import DEVICES
 from tests.federated.conftest import clear_of_kinks, site_start
 from tests.federated.strategies.test_spectral_style import images
 from tests.federated.strategies.test_strategies import f32
@@ -38,7 +40,10 @@ def network(dims=2, norm="instance", **settings):
 @pytest.mark.numerical
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_the_diagonal_is_the_mean_of_squared_gradients_of_single_cases(dims, deep_supervision):
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_diagonal_is_the_mean_of_squared_gradients_of_single_cases(
+    dims, deep_supervision, device
+):
     # A single voxel at the bottom of the smaller one is all zero when it is normalised by itself.
     side, norm = (16, "instance") if dims == 2 else (8, "group")
     model = network(dims, norm, deep_supervision=deep_supervision).train()
@@ -47,9 +52,11 @@ def test_the_diagonal_is_the_mean_of_squared_gradients_of_single_cases(dims, dee
     inputs = drawn[clear_of_kinks(model, drawn)][:cases]
     assert len(inputs) == cases
     targets = (inputs[:, 0] > 0.5).long()
-    diagonal = zeros(model)
-    add_fisher(diagonal, model, inputs, targets, loss)
     exact = copy.deepcopy(model).double()
+    model = place(model, torch.device(device))
+    on_device = inputs.to(device), targets.to(device)
+    diagonal = zeros(model)
+    add_fisher(diagonal, model, *on_device, loss)
     expected = {name: torch.zeros_like(value) for name, value in exact.named_parameters()}
     for case in range(cases):
         exact.zero_grad()
@@ -58,8 +65,8 @@ def test_the_diagonal_is_the_mean_of_squared_gradients_of_single_cases(dims, dee
             expected[name] += parameter.grad**2 / cases
     largest = max(float(value.max()) for value in expected.values())
     for name, value in expected.items():
-        assert float((diagonal[name] - value).abs().max()) <= 3e-5 * largest, name
-    add_fisher(diagonal, model, inputs, targets, loss, factor=-1.0)
+        assert float((diagonal[name].cpu() - value).abs().max()) <= 3e-5 * largest, name
+    add_fisher(diagonal, model, *on_device, loss, factor=-1.0)
     assert all(float(value.abs().max()) <= 1e-6 * largest for value in diagonal.values())
 
 
