@@ -99,7 +99,7 @@ def test_an_empty_policy_refuses_everything(tmp_path: Path) -> None:
 
 
 PICTURES = {
-    "sites": {"count": 3, "overlays": True},
+    "sites": {"count": 3, "overlays": True, "partition": "iid"},
     "data": {"dataset": "hippocampus", "source": "phantom"},
     "selection": {"metric": "val/dice"},
     "model": {"name": "unet", "width": 8},
