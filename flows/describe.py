@@ -15,6 +15,8 @@ from federated.run.folder import RunFolder
 from flows.progress import counted
 
 MAX_CLASS_COLUMNS = 12
+# By no more may a metric be off that is shown without its bounds.
+EXACT_ENOUGH = 1e-3
 
 
 def result_lines(folder: Path) -> list[str]:
@@ -31,6 +33,8 @@ def result_lines(folder: Path) -> list[str]:
     return [
         "",
         f"{name}: test {shown or '-'}  ({source})",
+        # Runs of older versions do not say.
+        *evaluation_lines(summary.get("evaluation", {})),
         *absent_lines(summary.get("classes_absent", {})),
         f"{done} in {seconds['total']:.0f} s{_orchestration(seconds['overhead'])}; "
         f"sent up {summary['bytes']['up'] / 1e6:.1f} MB, "
@@ -50,6 +54,17 @@ def result_lines(folder: Path) -> list[str]:
 def _orchestration(seconds: float | None) -> str:
     """How much of a run's time orchestration took; a private run does not tell."""
     return "" if seconds is None else f", of which orchestration {seconds:.1f} s"
+
+
+def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """The lines that say which test metrics are not known exactly, and between which bounds."""
+    bounds = evaluation.get("intervals", {}).get("test", {})
+    return [
+        f"test {name} lies between {low:.4f} and {high:.4f}: it follows from histograms, as "
+        f"evaluation.share={evaluation['share']} has it"
+        for name, (low, high) in bounds.items()
+        if high - low > 2 * EXACT_ENOUGH
+    ]
 
 
 def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:

@@ -47,7 +47,8 @@ def summarise(
     """The summary of a run whose rounds are done, from the rounds' own records.
 
     Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
-    the classes that no case of a split has, which are in no mean over classes.
+    the classes that no case of a split has, which are in no mean over classes. ``evaluation`` says
+    what sites sent for them, and between which bounds a metric lies that is not known exactly.
 
     Seconds are of wall-clock time. Those of a stage, summed over the rounds, count the time in
     which at least one site was in it. ``overhead`` is what remains of the rounds, the time in which
@@ -76,6 +77,11 @@ def summarise(
         "strategy": experiment.strategy.model_dump(mode="json"),
         "kept_round": kept,
         "metrics": chosen["metrics"],
+        "evaluation": {
+            **experiment.evaluation.model_dump(mode="json"),
+            # Rounds of older versions do not tell: their metrics are exact.
+            "intervals": chosen.get("intervals", {}),
+        },
         # Rounds of older versions do not tell.
         "classes_absent": chosen.get("classes_absent", {}),
         "spread": chosen["spread"],
