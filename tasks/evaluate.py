@@ -13,7 +13,7 @@ from federated.learning.evaluation import Evaluation
 from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.coordinator import Coordinator, ask_evaluation
-from federated.stages.evaluate import evaluate as evaluate_predictions
+from federated.stages.evaluate import evaluate as evaluate_shared
 from federated.stages.evaluate import evaluate_site
 from federated.stages.site import SiteCall
 from tasks.pool import run_stage
@@ -45,5 +45,5 @@ def evaluate(
 ) -> tuple[Evaluation, Interval]:
     """The metrics over all sites together and at each of them, and when they were computed."""
     started = time.time()
-    evaluation = evaluate_predictions(coordinator, topic, sites, info)
+    evaluation = evaluate_shared(coordinator, topic, sites, info)
     return evaluation, Interval(started, time.time())

@@ -141,13 +141,11 @@ class Proposal:
         release: what the site itself works out that it releases in a round; ``None`` without
             privacy.
         code: the digest of the program at the site.
-        share: what the run asks to be told of validation and test cases.
     """
 
     plan: RunPlan
     release: Release | None
     code: str
-    share: Share
 
 
 def refuse_by_policy(policy: Policy, site: str, proposal: Proposal) -> None:
@@ -180,8 +178,9 @@ def _faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]
     yield from _privacy_faults(policy, proposal)
     yield from _size_faults(policy, proposal)
     order = ("nothing", *get_args(Share))
-    if order.index(proposal.share) > order.index(policy.evaluation):
-        yield "evaluation", f"it allows {policy.evaluation}, and {proposal.share} is asked for"
+    share = experiment.evaluation.share
+    if order.index(share) > order.index(policy.evaluation):
+        yield "evaluation", f"it allows {policy.evaluation}, and {share} is asked for"
     if experiment.sites.overlays and policy.pictures == "refused":
         yield "pictures", "pictures of test cases do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from federated.data.dataset import SPLITS, Split
 from federated.privacy.accounting import Release
 from federated.privacy.ledger import Head
-from federated.privacy.spending import EVALUATION, NO_MECHANISM, NO_RELEASE, Spending
+from federated.privacy.spending import EVALUATIONS, NO_MECHANISM, NO_RELEASE, Spending
 from federated.settings.base import Unit
 from federated.site.holder import evaluation_of, holder_ledger
 from federated.stages.site import Site
@@ -70,21 +70,22 @@ def enter_evaluation(
     site: Site,
     round_number: int,
     splits: Sequence[Split] = SPLITS[1:],
-    mechanism: str = EVALUATION,
+    mechanism: str | None = None,
 ) -> None:
-    """Enter that predictions, scores or pictures of a site's cases leave it as they are.
+    """Enter that something of a site's cases leaves it without a bound: an evaluation or pictures.
 
     Args:
         site: whose cases they are.
         round_number: after which round.
         splits: which cases.
-        mechanism: what is told of them.
+        mechanism: what is told of them; what ``evaluation.share`` says if it is left out.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.
     """
     records = [record for split in splits for record in site_cases(site, split).records]
-    enter(site, round_number, records, mechanism=mechanism)
+    shared = EVALUATIONS[site.run.experiment.evaluation.share]
+    enter(site, round_number, records, mechanism=mechanism or shared)
 
 
 def refuse_evaluation(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""evaluate: predict a site's validation and test cases; score what all sites have sent."""
+"""evaluate: predict a site's validation and test cases; measure what all sites have sent."""
 
 import time
 
@@ -10,8 +10,7 @@ from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
-from federated.learning import Arrays as Predictions
-from federated.learning import task_of
+from federated.learning import Arrays, evaluate_shared, shared_arrays, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.result import StageResult, stage_result
 from federated.stages.coordinator import Coordinator
@@ -23,6 +22,9 @@ from federated.stages.worker import site_cases, worker_context
 
 def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round.
+
+    What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
+    else.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
@@ -36,13 +38,15 @@ def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     arrays = {
         f"{split}.{name}": np.ascontiguousarray(values)
         for split, found in predict_splits(site).items()
-        for name, values in found.items()
+        for name, values in shared_arrays(
+            context.task, found, context.info, context.experiment.evaluation
+        ).items()
     }
     site.to_coordinator(topic, kinds.EVALUATION, save(arrays))
     return stage_result(site.name, "evaluate", started)
 
 
-def predict_splits(site: Site) -> dict[Split, Predictions]:
+def predict_splits(site: Site) -> dict[Split, Arrays]:
     """What the worker's model, as it is, predicts of the site's validation and test cases.
 
     Raises:
@@ -50,7 +54,7 @@ def predict_splits(site: Site) -> dict[Split, Predictions]:
     """
     context = worker_context(site)
     device = next(context.model.parameters()).device
-    predictions: dict[Split, Predictions] = {}
+    predictions: dict[Split, Arrays] = {}
     for split in SPLITS[1:]:
         cases = site_cases(site, split)
         found = context.task.predict(context.model, cases, device, context.info)
@@ -63,8 +67,8 @@ def predict_splits(site: Site) -> dict[Split, Predictions]:
     return predictions
 
 
-def read_predictions(content: bytes, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` sent, for each split.
+def read_shared(content: bytes, site: str) -> dict[Split, Arrays]:
+    """What a site has sent of its evaluation, for each split.
 
     Raises:
         ConsiliumError: it is something else.
@@ -73,8 +77,8 @@ def read_predictions(content: bytes, site: str) -> dict[Split, Predictions]:
         arrays = load(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ConsiliumError(
-            f"The predictions of {site} cannot be read ({error!r:.100}). Resume the run to have "
-            "them sent again."
+            f"What {site} has sent of its evaluation cannot be read ({error!r:.100}). Resume the "
+            "run to have it sent again."
         ) from error
     return {
         split: {
@@ -89,10 +93,7 @@ def read_predictions(content: bytes, site: str) -> dict[Split, Predictions]:
 def evaluate(
     coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
 ) -> Evaluation:
-    """Metrics from what the sites sent: their predictions, or in segmentation their cases' scores.
-
-    In classification the overall metrics need every site's predicted probabilities and labels; a
-    federation that does not share those has only the metrics of each site.
+    """Metrics from what the sites have sent, which ``evaluation.share`` decides.
 
     Args:
         coordinator: the coordinator.
@@ -101,9 +102,9 @@ def evaluate(
         info: of the data set.
 
     Raises:
-        ConsiliumError: what a site sent has not arrived, or is something else.
+        ConsiliumError: what a site has sent is missing, damaged or of another form.
     """
     most, receive = kinds.MOST_EVALUATION, coordinator.mailbox.receive
     sent = {site: receive(topic, kinds.EVALUATION, site, most).body for site in sites}
-    predictions = {site: read_predictions(content, site) for site, content in sent.items()}
-    return task_of(info).score(predictions, info)
+    shared = {site: read_shared(content, site) for site, content in sent.items()}
+    return evaluate_shared(task_of(info), shared, info, coordinator.run.experiment.evaluation)

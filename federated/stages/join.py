@@ -16,6 +16,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
+from federated.learning import evaluate_here
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
@@ -174,4 +175,4 @@ def receive_joined(coordinator: Coordinator, site: str, rounds: int) -> Vector:
 def _evaluate(site: Site) -> Evaluation:
     context = worker_context(site)
     found: dict[str, Any] = {site.name: predict_splits(site)}
-    return context.task.score(found, context.info)
+    return evaluate_here(context.task, found, context.info, context.experiment.evaluation)

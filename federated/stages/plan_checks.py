@@ -6,7 +6,7 @@ from federated.data.dataset import Split
 from federated.data.partition import CaseCounts
 from federated.errors import RefusalError
 from federated.exchange.plan import RunPlan
-from federated.exchange.policy import Proposal, Share, refuse_by_policy
+from federated.exchange.policy import Proposal, refuse_by_policy
 from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.provenance import code_digest
@@ -14,9 +14,6 @@ from federated.rounds.participation import POOLED, training_cases
 from federated.site.approvals import refuse_unapproved
 from federated.site.home import SiteHome, SiteRun
 from federated.training.optimization import local_work
-
-# What a run asks to be told of validation and test cases.
-SHARE: Share = "predictions"
 
 
 def check_plan(home: SiteHome, store: SiteRun, plan: RunPlan) -> None:
@@ -54,7 +51,7 @@ def refuse_proposal(home: SiteHome, store: SiteRun, plan: RunPlan, release: Rele
         RefusalError: it does not; the message has the lines of the policy.
         ConsiliumError: there is no policy that can be read.
     """
-    proposal = Proposal(plan, release, code_digest(), SHARE)
+    proposal = Proposal(plan, release, code_digest())
     policy = home.policy()
     refuse_by_policy(policy, home.name, proposal)
     if policy.settings.approval == "required":

@@ -47,7 +47,7 @@ def proposal(found: Experiment, release: Release | None = None, **given: Any) ->
     counts = CaseCounts({site: {"train": 10, "val": 2, "test": 2} for site in SITES})
     who = {site: identity(site).public for site in SITES}
     plan = RunPlan(found, "code", who, counts, {}, 1)
-    return replace(Proposal(plan, release, "code", "statistics"), **given)
+    return replace(Proposal(plan, release, "code"), **given)
 
 
 def policy(tmp_path: Path, text: str):
@@ -112,7 +112,7 @@ REFUSED = {
     "too many rounds": ("max_rounds: 4", {}, {}),
     "sums of too few sites": ("min_sites: 4", MASKED, {}),
     "no bound on epsilon": ("max_epsilon: 8", {}, {}),
-    "predictions": ("evaluation: statistics", {}, {"share": "predictions"}),
+    "predictions": ("evaluation: statistics", {"evaluation": {"share": "predictions"}}, {}),
     "statistics": ("evaluation: metrics", {}, {}),
     "another program": ("code: same", {}, {"code": "another"}),
     "pictures": ("pictures: refused", PICTURES, {}),
@@ -189,5 +189,6 @@ def test_no_policy_is_no_permission(tmp_path: Path) -> None:
 def test_a_simulated_site_has_a_policy_that_names_every_key(tmp_path: Path) -> None:
     found = policy(tmp_path, PERMISSIVE)
     assert set(found.lines) == set(SitePolicy.model_fields)
-    everything = experiment(**{"strategy": {"name": "resfim"}}, rounds=1000)
-    refuse_by_policy(found, "site-00", proposal(everything, share="predictions", code="other"))
+    asked = {"strategy": {"name": "resfim"}, "evaluation": {"share": "predictions"}}
+    everything = experiment(**asked, rounds=1000)
+    refuse_by_policy(found, "site-00", proposal(everything, code="other"))
