@@ -16,8 +16,8 @@ from federated.learning.quantised_statistics import (
 from federated.learning.statistics import EvaluationStatistics, add
 from federated.protection import CKKS, PackedBFV, Plain
 from tests.federated.learning.test_statistics import SCANS, classified, segmented
+from tests.federated.protection.masked_round import SITES, begin
 from tests.federated.protection.test_protection import key_for, summed, update
-from tests.federated.protection.test_secagg import SITES, aggregate, begin, exchange
 
 ORGANS = DatasetInfo("organmnist3d", tuple("abcde"), 3, 1, {}, "")
 TASKS = pytest.mark.parametrize(
@@ -50,11 +50,11 @@ def in_the_clear(vectors):
 
 
 def by_masks(vectors):
-    now, secrets, advertised = begin(bits=32)
-    sealed = exchange(now, secrets, advertised)
+    parties = begin(bits=32)
     quantised = dict(zip(SITES, vectors, strict=True))
-    given = (now, secrets, advertised, sealed, quantised, SITES, SITES, SITES)
-    return aggregate(*given).astype(np.float64)
+    total = sum(parties.masked(quantised, site) for site in SITES)
+    answers = parties.answers({site: parties.view(site, SITES) for site in SITES})
+    return parties.unmask(total, answers, SITES).sums.astype(np.float64)
 
 
 PROTECTIONS = {
