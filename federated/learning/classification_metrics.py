@@ -18,14 +18,20 @@ Confusion = list[list[int]]
 
 # All that :func:`classification_metrics` gives; models are judged by the first of them.
 METRICS = (
-    metric("auc", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
-    metric("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
+    metric(
+        *("auc", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
+        needs="scores",
+    ),
+    metric(
+        *("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
+        needs="means",
+    ),
     metric("balanced_accuracy", "end", "csv", "compared", "site_spread", "selects"),
     metric("precision", "compared"),
     metric("recall", "compared"),
     metric("f1", "end", "compared", "site_spread"),
     metric("ece", "compared"),
-    metric("loss", "round", "csv", "site", "selects"),
+    metric("loss", "round", "csv", "site", "selects", needs="means"),
 )
 CALIBRATION_BINS = 15
 
@@ -66,9 +72,25 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> 
     """
     confidence = probabilities.max(axis=1)
     hit = probabilities.argmax(axis=1) == labels
-    bins = np.ceil(confidence * CALIBRATION_BINS).clip(1, CALIBRATION_BINS).astype(int)
-    gaps = np.bincount(bins, weights=confidence - hit)
+    gaps = np.bincount(confidence_bins(probabilities), weights=confidence - hit)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def confidence_bins(probabilities: Probabilities) -> npt.NDArray[np.intp]:
+    """The bin of every case's confidence ``(n,)``, in [0, 15); bins are closed on the right."""
+    levels = np.ceil(probabilities.max(axis=1) * CALIBRATION_BINS)
+    bins: npt.NDArray[np.intp] = levels.clip(1, CALIBRATION_BINS).astype(np.intp) - 1
+    return bins
+
+
+def loss_sum(labels: Labels, probabilities: Probabilities) -> float:
+    """The sum of the cases' negative log likelihoods, in nats; 0 without a case.
+
+    As scikit-learn's, it takes no probability to be nearer to 0 or 1 than float64's rounding of 1.
+    """
+    nearest = np.finfo(np.float64).eps
+    likelihoods = probabilities[np.arange(len(labels)), labels].clip(nearest, 1 - nearest)
+    return float(-np.log(likelihoods).sum())
 
 
 def confusion_matrix(labels: Labels, probabilities: Probabilities) -> Confusion:

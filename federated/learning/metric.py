@@ -9,14 +9,20 @@ from typing import Literal
 Place = Literal["round", "end", "csv", "site", "compared", "site_spread", "selects"]
 
 
+# What a metric over the cases of all sites follows from: the sites' own values, as their weighted
+# mean; or counts that are summed over sites; or histograms of scores, which have many cells.
+Needs = Literal["means", "counts", "scores"]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number that ``score`` of a task gives for each split."""
 
     name: str
     places: frozenset[Place]
+    needs: Needs
 
 
-def metric(name: str, *places: Place) -> Metric:
-    """A metric with the places where it is shown."""
-    return Metric(name, frozenset(places))
+def metric(name: str, *places: Place, needs: Needs = "counts") -> Metric:
+    """A metric with the places where it is shown, and what it follows from."""
+    return Metric(name, frozenset(places), needs)

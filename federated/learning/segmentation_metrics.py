@@ -22,10 +22,13 @@ Mask = npt.NDArray[np.integer]
 
 # All that a split has, beside those of each label; models are judged by the first of them.
 METRICS = (
-    metric("dice", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
-    metric("hd95", "round", "end", "csv", "site", "compared"),
-    metric("assd", "end", "csv", "site", "compared"),
-    metric("loss", "round", "csv", "site", "selects"),
+    metric(
+        *("dice", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
+        needs="means",
+    ),
+    metric("hd95", "round", "end", "csv", "site", "compared", needs="means"),
+    metric("assd", "end", "csv", "site", "compared", needs="means"),
+    metric("loss", "round", "csv", "site", "selects", needs="means"),
 )
 # The metrics that each case has.
 NAMES = ("dice", "hd95", "assd")
