@@ -5,6 +5,12 @@ from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
 from federated.learning.metric import Place
 from federated.learning.segmentation import SEGMENTATION
+from federated.learning.sharing import (
+    evaluate_here,
+    evaluate_shared,
+    overall_metrics,
+    shared_arrays,
+)
 
 TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 
@@ -26,6 +32,10 @@ __all__ = [
     "TASKS",
     "Arrays",
     "LearningTask",
+    "evaluate_here",
+    "evaluate_shared",
     "metrics_in",
+    "overall_metrics",
+    "shared_arrays",
     "task_of",
 ]

@@ -10,8 +10,10 @@ from torch import nn
 
 from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
+from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
 from federated.learning.metric import Metric, Place
+from federated.learning.task_statistics import TaskStatistics
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
 
@@ -27,7 +29,8 @@ class LearningTask:
     models are judged by the first of them, and larger is better.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
-    of its validation or test cases, and ``score`` computes the metrics from what all sites wrote.
+    of its validation or test cases, and ``score`` computes the metrics from what all sites wrote;
+    ``exact`` are those of one site and split. ``statistics`` are what add up over sites instead.
     """
 
     title: str
@@ -35,6 +38,8 @@ class LearningTask:
     make_loss: Callable[[Cases, TrainingSettings, DatasetInfo, torch.device], Loss]
     predict: Callable[[nn.Module, Cases, torch.device, DatasetInfo], Arrays]
     score: Callable[[Mapping[str, Mapping[Split, Arrays]], DatasetInfo], Evaluation]
+    exact: Callable[[Arrays, DatasetInfo], Metrics]
+    statistics: TaskStatistics
 
     @property
     def primary_metric(self) -> str:

@@ -20,6 +20,7 @@ from federated.learning.classification_metrics import (
     classification_metrics,
     confusion_matrix,
 )
+from federated.learning.classification_statistics import CLASSIFICATION_STATISTICS
 from federated.learning.evaluation import Evaluation, SiteSpread, site_spread
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
@@ -94,10 +95,7 @@ def score(
         confusion[split] = confusion_matrix(labels, probabilities)
         absent[split] = _absent_classes(labels, info)
     per_site = {
-        site: {
-            split: classification_metrics(part["labels"], part["probabilities"])
-            for split, part in by_split.items()
-        }
+        site: {split: exact_metrics(part, info) for split, part in by_split.items()}
         for site, by_split in predictions.items()
     }
     compared = CLASSIFICATION.metrics_in("site_spread")
@@ -109,6 +107,11 @@ def score(
         for site, by_split in predictions.items()
     }
     return Evaluation(overall, per_site, spread, confusion, absent, absent_at)
+
+
+def exact_metrics(part: Arrays, info: DatasetInfo) -> Metrics:  # noqa: ARG001 - as every task's
+    """The metrics of one site and split, from its labels and probabilities."""
+    return classification_metrics(part["labels"], part["probabilities"])
 
 
 def _absent_classes(labels: Labels, info: DatasetInfo) -> tuple[str, ...]:
@@ -123,4 +126,6 @@ CLASSIFICATION = LearningTask(
     make_loss=make_loss,
     predict=_predict_cases,
     score=score,
+    exact=exact_metrics,
+    statistics=CLASSIFICATION_STATISTICS,
 )

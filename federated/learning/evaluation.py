@@ -20,7 +20,9 @@ class Evaluation:
     sites count alike. ``confusion`` are counts ``[true][predicted]`` over all cases, in
     classification alone. ``classes_absent`` are the classes that no case of a split has; they are
     left out of means over classes. Those are classes absent from all sites together; ``absent_at``
-    names the classes absent at each site.
+    names the classes absent at each site. Where that is not known, nothing is said of a split.
+    ``intervals`` are bounds of overall metrics that are not known exactly, as an AUC that follows
+    from histograms.
     """
 
     overall: Mapping[Split, Metrics]
@@ -29,6 +31,7 @@ class Evaluation:
     confusion: Mapping[Split, Confusion]
     classes_absent: Mapping[Split, Sequence[str]] = field(default_factory=dict)
     absent_at: Mapping[str, Mapping[Split, Sequence[str]]] = field(default_factory=dict)
+    intervals: Mapping[Split, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
 
 
 def site_spread(

@@ -1,6 +1,7 @@
 """Segmentation: a class for each voxel of an image.
 
-A site scores its own cases and sends numbers alone; no mask leaves it.
+A site scores its own cases and sends numbers alone; no mask leaves it. Which numbers, single cases'
+or sums over them, ``evaluation.share`` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from federated.learning.segmentation_metrics import (
     score_case,
     summarise,
 )
+from federated.learning.segmentation_statistics import SEGMENTATION_STATISTICS
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
 
@@ -178,10 +180,17 @@ def _metrics(scores: Sequence[CaseScore], losses: Sequence[float], info: Dataset
     }
 
 
+def exact_metrics(part: Arrays, info: DatasetInfo) -> Metrics:
+    """The metrics of one site and split, from its cases' scores."""
+    return _metrics(_scores("", part), part["loss"].tolist(), info)
+
+
 SEGMENTATION = LearningTask(
     title="Dice",
     metrics=METRICS,
     make_loss=make_loss,
     predict=predict,
     score=score,
+    exact=exact_metrics,
+    statistics=SEGMENTATION_STATISTICS,
 )

@@ -15,6 +15,8 @@ from federated.settings.base import Settings
 # How training images are changed, and which cases an epoch draws.
 Augment = Literal["none", "flips", "torchio"]
 Sampling = Literal["shuffle", "balanced"]
+# What sites send of their evaluation.
+Share = Literal["metrics", "statistics", "predictions"]
 
 
 class DataSettings(Settings):
@@ -119,6 +121,20 @@ class SelectionSettings(Settings):
     keep: Literal["best", "last"] = "best"
     every: int = Field(default=1, ge=1)
     patience: Annotated[int, Field(ge=1)] | None = None
+
+
+class EvaluationSettings(Settings):
+    """What sites send of how good a model is at their validation and test cases.
+
+    ``share`` is ``statistics``, counts and sums that add up over sites; ``predictions`` of every
+    case, from which all metrics are exact; or ``metrics``, each site's own alone, of which those
+    that are means over cases have an overall value and no others. With ``min_count`` a site
+    withholds tables of counts from which a number of cases between 0 and that could be read, and
+    what follows from them has no value; 0 withholds nothing.
+    """
+
+    share: Share = "statistics"
+    min_count: int = Field(default=0, ge=0)
 
 
 class Serial(Settings):

@@ -1,0 +1,171 @@
+"""The additive statistics of classification, and the metrics that follow from them.
+
+Confusion counts, score histograms, reliability bins and the sum of losses take the place of
+labels and predicted probabilities. All metrics but the AUC follow from them exactly; the AUC to
+within what :mod:`federated.learning.score_histogram` says.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from federated.data.dataset import DatasetInfo
+from federated.learning.classification_metrics import (
+    CALIBRATION_BINS,
+    METRICS,
+    Metrics,
+    confidence_bins,
+    confusion_matrix,
+    loss_sum,
+)
+from federated.learning.score_histogram import BINS, macro_area, score_bins
+from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
+from federated.learning.suppression import Table, withheld
+from federated.learning.task_statistics import Measured, TaskStatistics, only_site, weighted_mean
+from federated.update import Arrays
+
+
+def form(info: DatasetInfo) -> Form:
+    """The arrays, of C classes.
+
+    - ``cases`` ``(1,)``: the number of cases.
+    - ``outcomes`` ``(2,)``: how many were predicted wrongly, and rightly.
+    - ``confusion`` ``(C, C)``: how many there are ``[true][predicted]``.
+    - ``scores`` ``(C, 2, 1024)``: of each class the scores of the cases without and with it, by
+      bin.
+    - ``reliability`` ``(15, 2)``: of each bin of confidence the cases predicted wrongly, rightly.
+    - ``confidence`` ``(15,)``: the sum of the confidences in each of these bins.
+    - ``loss`` ``(1,)``: the sum of the negative log likelihoods, in nats.
+    """
+    classes = len(info.classes)
+    return {
+        CASES: Part((1,)),
+        "outcomes": Part((2,)),
+        "confusion": Part((classes, classes)),
+        "scores": Part((classes, 2, BINS)),
+        "reliability": Part((CALIBRATION_BINS, 2)),
+        "confidence": Part((CALIBRATION_BINS,), real=True),
+        "loss": Part((1,), real=True),
+    }
+
+
+def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
+    """The statistics of ``labels`` ``(n,)`` and ``probabilities`` ``(n, classes)``; n may be 0."""
+    labels, probabilities = predictions["labels"], predictions["probabilities"]
+    classes = len(info.classes)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.int64)
+    scores = np.zeros((classes, 2, BINS), np.int64)
+    columns = np.arange(classes)
+    positive = (labels[:, None] == columns).astype(np.int64)
+    np.add.at(scores, (columns[None], positive, score_bins(probabilities)), 1)
+    bins = confidence_bins(probabilities)
+    reliability = np.zeros((CALIBRATION_BINS, 2), np.int64)
+    np.add.at(reliability, (bins, right), 1)
+    confidence = np.bincount(bins, probabilities.max(axis=1), CALIBRATION_BINS)
+    return EvaluationStatistics(
+        {
+            CASES: np.array([len(labels)]),
+            "outcomes": np.bincount(right, minlength=2),
+            "confusion": np.array(confusion_matrix(labels, probabilities)),
+            "scores": scores,
+            "reliability": reliability,
+            # Without a case they are whole numbers.
+            "confidence": confidence.astype(np.float64),
+            "loss": np.array([loss_sum(labels, probabilities)]),
+        }
+    )
+
+
+def suppressed(
+    predictions: Arrays,
+    info: DatasetInfo,  # noqa: ARG001 - as every task's
+    minimum: int,
+) -> frozenset[str]:
+    """The arrays that a site withholds, so that no count below ``minimum`` can be read.
+
+    The sum of losses goes with the confusion counts: of a model that predicts the same for every
+    case it tells how many there are of each class.
+    """
+    labels, probabilities = predictions["labels"], predictions["probabilities"]
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
+    tables = [
+        Table(("outcomes",), right.astype(int)),
+        Table(("confusion", "loss"), np.stack([labels, predicted], axis=1)),
+        Table(("scores",), np.concatenate([labels[:, None], score_bins(probabilities)], axis=1)),
+        Table(
+            ("reliability", "confidence"), np.stack([confidence_bins(probabilities), right], axis=1)
+        ),
+    ]
+    return withheld(tables, minimum)
+
+
+def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
+    """The metrics of statistics, of a site or of the sum over several.
+
+    A metric is ``None`` where there is no case, or where what it follows from is withheld.
+    """
+    metrics: Metrics = {known.name: None for known in METRICS}
+    if not told.cases:
+        empty = np.zeros((len(info.classes),) * 2, int)
+        return Measured(metrics, empty.tolist(), ())
+    cases, arrays = told.cases, told.arrays
+    confusion, absent = None, None
+    intervals: dict[str, tuple[float, float]] = {}
+    if "outcomes" in arrays:
+        metrics["accuracy"] = float(arrays["outcomes"][1] / cases)
+    if "confusion" in arrays:
+        counts = arrays["confusion"]
+        confusion = [[int(count) for count in row] for row in counts]
+        metrics |= _by_class(arrays)
+        of_class = counts.sum(axis=1)
+        absent = tuple(name for name, n in zip(info.classes, of_class, strict=True) if not n)
+    if "scores" in arrays:
+        found = macro_area(arrays["scores"])
+        if found is not None:
+            metrics["auc"], intervals["auc"] = found.value, (found.low, found.high)
+    if "reliability" in arrays:
+        gaps = arrays["confidence"] - arrays["reliability"][:, 1]
+        metrics["ece"] = float(np.abs(gaps).sum() / cases)
+    if "loss" in arrays:
+        metrics["loss"] = float(arrays["loss"][0] / cases)
+    return Measured(metrics, confusion, absent, intervals)
+
+
+def _by_class(arrays: Arrays) -> Metrics:
+    """The macro means over the classes that occur; see ``classification_metrics``."""
+    confusion = arrays["confusion"]
+    true, predicted, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
+    there = true > 0
+    true, predicted, hits = true[there], predicted[there], hits[there]
+    recall = float(np.mean(hits / true))
+    return {
+        "balanced_accuracy": recall,
+        "precision": float(np.mean(hits / np.maximum(predicted, 1))),
+        "recall": recall,
+        "f1": float(np.mean(2 * hits / (true + predicted))),
+    }
+
+
+def mean_of_sites(own: Sequence[Metrics], weights: Sequence[Mapping[str, int]]) -> Metrics:
+    """The overall metrics that follow from the sites' own: means over cases, of some alone.
+
+    Accuracy and loss are means over cases. AUC, ECE and what is a mean over classes are none, and
+    no mean of the sites' values gives them: they are ``None``, unless one site has all cases.
+    """
+    alone = only_site(own, weights)
+    if alone is not None:
+        return dict(alone)
+    means = {known.name for known in METRICS if known.needs == "means"}
+    by_cases = [weight[CASES] for weight in weights]
+    return {
+        known.name: weighted_mean([metrics[known.name] for metrics in own], by_cases)
+        if known.name in means
+        else None
+        for known in METRICS
+    }
+
+
+CLASSIFICATION_STATISTICS = TaskStatistics(
+    form=form, of=statistics, suppressed=suppressed, measure=measure, mean_of_sites=mean_of_sites
+)

@@ -1,0 +1,162 @@
+"""What a site sends of its evaluation, and what is made of what all sites sent.
+
+``evaluation.share`` decides: every case's predictions, additive statistics, or the site's own
+metrics alone. A site computes what it sends from its predictions; nothing else leaves it.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from federated.data.dataset import SPLITS, DatasetInfo, Split
+from federated.errors import ConsiliumError
+from federated.learning.base import LearningTask
+from federated.learning.classification_metrics import Metrics
+from federated.learning.evaluation import Evaluation, site_spread
+from federated.learning.statistics import EvaluationStatistics, add, from_wire, to_wire
+from federated.learning.task_statistics import Measured
+from federated.settings.sections import EvaluationSettings
+from federated.update import Arrays
+
+# By site and split, what the sites sent or predict.
+BySite = Mapping[str, Mapping[Split, Arrays]]
+
+
+def overall_metrics(task: LearningTask, settings: EvaluationSettings) -> tuple[str, ...]:
+    """The names of the metrics that can have a value over the cases of all sites.
+
+    Of the sites' own metrics means follow and nothing else. Where small counts are withheld,
+    histograms of scores are, which nearly always have some.
+    """
+    given = {"means", "counts", "scores"} - ({"scores"} if settings.min_count else set())
+    if settings.share == "metrics":
+        given = {"means"}
+    return tuple(known.name for known in task.metrics if known.needs in given)
+
+
+def shared_arrays(
+    task: LearningTask, predictions: Arrays, info: DatasetInfo, settings: EvaluationSettings
+) -> Arrays:
+    """The arrays that a site sends of its predictions on one split.
+
+    With ``predictions`` they are these themselves. With ``statistics`` they are those of
+    :func:`federated.learning.statistics.to_wire`. With ``metrics`` they are the metrics, each
+    ``(1,)`` float64 and NaN where it has no value, and the counts that weigh them, ``(1,)`` int32.
+    Where ``min_count`` withholds statistics, metrics are made of what is left.
+    """
+    if settings.share == "predictions":
+        return predictions
+    kind = task.statistics
+    gone = kind.suppressed(predictions, info, settings.min_count)
+    statistics = kind.of(predictions, info).without(gone)
+    if settings.share == "statistics":
+        return to_wire(statistics)
+    own = kind.measure(statistics, info).metrics
+    if not settings.min_count:
+        own = task.exact(predictions, info)
+    weights = {name: statistics.arrays[name] for name in kind.weights if name not in gone}
+    return {
+        **{name: count.astype(np.int32) for name, count in weights.items()},
+        **{
+            f"metric {name}": np.array([np.nan if value is None else value])
+            for name, value in own.items()
+        },
+    }
+
+
+def evaluate_shared(
+    task: LearningTask, sent: BySite, info: DatasetInfo, settings: EvaluationSettings
+) -> Evaluation:
+    """The evaluation that follows from what sites sent, with :func:`shared_arrays`.
+
+    Raises:
+        ConsiliumError: what a site sent is not of the form that ``evaluation.share`` says.
+    """
+    if settings.share == "predictions":
+        return task.score(sent, info)
+    of_split = _of_metrics if settings.share == "metrics" else _of_statistics
+    own: dict[str, dict[Split, Measured]] = {site: {} for site in sent}
+    overall: dict[Split, Measured] = {}
+    for split in SPLITS[1:]:
+        by_site = {site: by_split[split] for site, by_split in sent.items()}
+        found, overall[split] = of_split(task, by_site, info)
+        for site, measured in found.items():
+            own[site][split] = measured
+    per_site: dict[str, dict[Split, Metrics]] = {
+        site: {split: measured.metrics for split, measured in by_split.items()}
+        for site, by_split in own.items()
+    }
+    compared = task.metrics_in("site_spread")
+    return Evaluation(
+        overall={split: found.metrics for split, found in overall.items()},
+        per_site=per_site,
+        site_spread={split: site_spread(per_site, split, compared) for split in SPLITS[1:]},
+        confusion={s: m.confusion for s, m in overall.items() if m.confusion is not None},
+        classes_absent=_absent(overall),
+        absent_at={site: _absent(by_split) for site, by_split in own.items()},
+        intervals={split: found.intervals for split, found in overall.items() if found.intervals},
+    )
+
+
+def evaluate_here(
+    task: LearningTask, predictions: BySite, info: DatasetInfo, settings: EvaluationSettings
+) -> Evaluation:
+    """The evaluation that others would get of these predictions, where all of them are at hand."""
+    sent = {
+        site: {s: shared_arrays(task, found, info, settings) for s, found in by_split.items()}
+        for site, by_split in predictions.items()
+    }
+    return evaluate_shared(task, sent, info, settings)
+
+
+def _of_statistics(
+    task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
+) -> tuple[dict[str, Measured], Measured]:
+    kind = task.statistics
+    form = kind.form(info)
+    parts: dict[str, EvaluationStatistics] = {
+        site: from_wire(arrays, form, site) for site, arrays in sent.items()
+    }
+    own = {site: kind.measure(part, info) for site, part in parts.items()}
+    return own, kind.measure(add(parts.values(), form), info)
+
+
+def _of_metrics(
+    task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
+) -> tuple[dict[str, Measured], Measured]:
+    kind = task.statistics
+    nothing = EvaluationStatistics({n: np.zeros(p.shape, int) for n, p in kind.form(info).items()})
+    names = list(kind.measure(nothing, info).metrics)
+    own: list[Metrics] = []
+    weights: list[dict[str, int]] = []
+    for site, arrays in sent.items():
+        _refuse_other_metrics(arrays, names, kind.weights, site)
+        values = {name: float(arrays[f"metric {name}"][0]) for name in names}
+        own.append({name: None if np.isnan(v) else v for name, v in values.items()})
+        weights.append({name: int(arrays[name][0]) for name in kind.weights if name in arrays})
+    measured = {site: Measured(metrics) for site, metrics in zip(sent, own, strict=True)}
+    return measured, Measured(kind.mean_of_sites(own, weights))
+
+
+def _refuse_other_metrics(
+    arrays: Arrays, names: list[str], weights: tuple[str, ...], site: str
+) -> None:
+    """Refuse what are not the metrics of a site.
+
+    Raises:
+        ConsiliumError: an array is missing, not known, or no single number.
+    """
+    expected = {f"metric {name}" for name in names} | {weights[0]}
+    wrong = expected - set(arrays) | set(arrays) - expected - set(weights)
+    wrong |= {name for name, array in arrays.items() if array.shape != (1,)}
+    if wrong:
+        raise ConsiliumError(
+            f"The metrics of {site} are refused: {min(wrong)!r:.80} is missing, not known, or no "
+            "single number. They may be of another version, or of another evaluation.share than "
+            "the run's. Remove the round's folder and resume the run, so that they are made again."
+        )
+
+
+def _absent(measured: Mapping[Split, Measured]) -> dict[Split, tuple[str, ...]]:
+    """The classes that no case of a split has, of the splits where that is known."""
+    return {split: found.absent for split, found in measured.items() if found.absent is not None}

@@ -1,0 +1,58 @@
+"""What the additive statistics of a task are, as one value for each task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from federated.data.dataset import DatasetInfo
+from federated.learning.classification_metrics import Confusion, Metrics
+from federated.learning.statistics import CASES, EvaluationStatistics, Form
+from federated.update import Arrays
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of one split, of a site or of all sites together.
+
+    ``confusion`` are counts ``[true][predicted]``, and ``absent`` the classes that no case has;
+    both are ``None`` where that is not known. ``intervals`` are bounds between which a metric lies
+    that is not known exactly.
+    """
+
+    metrics: Metrics
+    confusion: Confusion | None = None
+    absent: tuple[str, ...] | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskStatistics:
+    """The statistics of one kind of task.
+
+    ``form`` gives the names and shapes for a data set, ``of`` computes the statistics of what a
+    task's ``predict`` gives, and ``suppressed`` names those that a site withholds so that no count
+    below a minimum can be read. ``measure`` makes metrics of statistics. ``mean_of_sites`` makes
+    overall metrics of the sites' own, as far as that is possible; ``weights`` names the counts by
+    which it weighs sites.
+    """
+
+    form: Callable[[DatasetInfo], Form]
+    of: Callable[[Arrays, DatasetInfo], EvaluationStatistics]
+    suppressed: Callable[[Arrays, DatasetInfo, int], frozenset[str]]
+    measure: Callable[[EvaluationStatistics, DatasetInfo], Measured]
+    mean_of_sites: Callable[[Sequence[Metrics], Sequence[Mapping[str, int]]], Metrics]
+    weights: tuple[str, ...] = (CASES,)
+
+
+def only_site(own: Sequence[Metrics], weights: Sequence[Mapping[str, int]]) -> Metrics | None:
+    """The metrics of the one site that has cases; ``None`` where several have, or none."""
+    there = [metrics for metrics, weight in zip(own, weights, strict=True) if weight[CASES]]
+    return there[0] if len(there) == 1 else None
+
+
+def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """The weighted mean; ``None`` where one that counts has no value, or none counts."""
+    counted = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight]
+    known = [(value, weight) for value, weight in counted if value is not None]
+    if not known or len(known) < len(counted):
+        return None
+    return float(sum(value * weight for value, weight in known) / sum(w for _, w in known))
