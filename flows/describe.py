@@ -18,6 +18,8 @@ from flows.progress import counted
 from flows.tables import table
 
 MAX_CLASS_COLUMNS = 12
+# By no more may a metric be off that is shown without its bounds.
+EXACT_ENOUGH = 1e-3
 
 
 def result_lines(folder: Path) -> list[str]:
@@ -32,6 +34,8 @@ def result_lines(folder: Path) -> list[str]:
     return [
         "",
         f"{name}: test {shown or '-'}  ({source})",
+        # Runs of older versions do not say.
+        *evaluation_lines(summary.get("evaluation", {})),
         *absent_lines(summary.get("classes_absent", {})),
         _time_and_bytes(summary),
         # Runs of older versions do not say.
@@ -63,6 +67,17 @@ def _time_and_bytes(summary: Mapping[str, Any]) -> str:
     orchestration = f", of which orchestration {sum(told):.1f} s" if told else ""
     sizes = {way: summary["bytes"][way] / 1e6 for way in ("up", "down")}
     return f"{took}{orchestration}; sent up {sizes['up']:.1f} MB, down {sizes['down']:.1f} MB"
+
+
+def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
+    """The lines that say which test metrics are not known exactly, and between which bounds."""
+    bounds = evaluation.get("intervals", {}).get("test", {})
+    return [
+        f"test {name} lies between {low:.4f} and {high:.4f}: it follows from histograms, as "
+        f"evaluation.share={evaluation['share']} has it"
+        for name, (low, high) in bounds.items()
+        if high - low > 2 * EXACT_ENOUGH
+    ]
 
 
 def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:

@@ -12,14 +12,14 @@ from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.evaluate import evaluate as evaluate_predictions
+from federated.stages.evaluate import evaluate as evaluate_shared
 from federated.stages.evaluate import evaluate_site
 from tasks.pool import run_stage
 
 
 @task(name="evaluate", task_run_name="evaluate[{site}] round {round_number}", cache_policy=NO_CACHE)
 def evaluate_at_site(pool: Executor, run: Path, site: str, round_number: int) -> StageResult:
-    """Predict one site's cases; the predictions lie in the round's folder afterwards."""
+    """Predict one site's cases; what it sends of them lies in the round's folder afterwards."""
     return run_stage(pool, evaluate_site, run, site, round_number)
 
 
@@ -29,5 +29,5 @@ def evaluate(
 ) -> tuple[Evaluation, Interval]:
     """The metrics over all sites together and at each of them, and when they were computed."""
     started = time.time()
-    evaluation = evaluate_predictions(RunFolder(run), round_number, sites, info)
+    evaluation = evaluate_shared(RunFolder(run), round_number, sites, info)
     return evaluation, Interval(started, time.time())

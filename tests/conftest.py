@@ -109,6 +109,8 @@ TINY_PARAMS = {
         "sites": {"count": 3, "partition": "dirichlet", "beta": 0.5, "min_cases": 8},
         "validate": {"on_failure": "abort"},
         "training": {"lr": 0.002, "batch_size": 16, "local_epochs": 1, "device": "cpu"},
+        # dvc.yaml names this key.
+        "evaluation": {"share": "statistics"},
         "strategy": {"name": "fedavg"},
         "privacy": {"name": "none"},
         "compression": {"name": "none"},

@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from federated.configuration.compatibility import task_of_experiment
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment, transfer_overrides, variant_overrides
 from federated.errors import ConsiliumError
 from federated.files import md5_of, read_json
+from federated.learning import overall_metrics
 from federated.run.folder import RunFolder
 
 TRANSFER = "tl"
@@ -44,8 +46,8 @@ def planned_runs(
         params: the parameter file.
 
     Raises:
-        ConsiliumError: there is no label, one cannot be read or is there twice, or a setting is not
-            possible.
+        ConsiliumError: there is no label, one cannot be read or is there twice, a setting is not
+            possible, or runs would have no value of what they are compared by.
     """
     if not labels:
         raise ConsiliumError(
@@ -58,9 +60,27 @@ def planned_runs(
         for label in labels:
             own = _label_overrides(experiment, label, params)
             items = {"--set": overrides, f"--strategies {label}": own}
-            seed = load_experiment(experiment, items, params).seed + number
+            resolved = load_experiment(experiment, items, params)
+            _refuse_without_score(resolved)
+            seed = resolved.seed + number
             result.append(PlannedRun(label, seed, (*overrides, *own, f"seed={seed}")))
     return result
+
+
+def _refuse_without_score(experiment: Experiment) -> None:
+    """Refuse runs without a value of what strategies are compared by.
+
+    Raises:
+        ConsiliumError: what sites send of their evaluation does not give it.
+    """
+    task, evaluation = task_of_experiment(experiment), experiment.evaluation
+    if task.primary_metric not in overall_metrics(task, evaluation):
+        raise ConsiliumError(
+            f"Strategies are compared by {task.title} over the cases of all sites, which has no "
+            f"value with evaluation.share={evaluation.share} and evaluation.min_count="
+            f"{evaluation.min_count}. Compare with evaluation.share=statistics or predictions, and "
+            "without evaluation.min_count."
+        )
 
 
 def _label_overrides(experiment: str, label: str, params: Path) -> list[str]:

@@ -9,7 +9,8 @@ from federated.configuration.explain import closest
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
-from federated.learning import CLASSIFICATION, SEGMENTATION
+from federated.learning import CLASSIFICATION, SEGMENTATION, LearningTask, overall_metrics
+from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
 from federated.settings.base import Settings
 from federated.settings.sections import Dask
@@ -47,6 +48,7 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
         )
     yield from _reasons_of_task(experiment)
     yield from _reasons_of_metric(experiment)
+    yield from _reasons_of_evaluation(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
     if model.dims == {3} and dataset in DATASETS and not dataset.endswith("3d"):
@@ -124,14 +126,53 @@ def _reasons_of_personalisation(experiment: Experiment) -> Iterator[str]:
 def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
     """Refuse a metric to choose models by that the task does not have."""
     data, metric = experiment.data, experiment.selection.metric
-    segments = data.dataset in FAMILIES
-    task = SEGMENTATION if segments else CLASSIFICATION
+    task = task_of_experiment(experiment)
+    segments = task is SEGMENTATION
     chosen = [f"val/{name}" for name in task.metrics_in("selects")]
     if metric not in chosen:
         yield (
             f"selection.metric={metric!r}, and data.dataset={data.dataset} is for "
             f"{'segmentation' if segments else 'classification'}, where a model is chosen by one "
             f"of {', '.join(chosen)}.{closest(metric, chosen)}"
+        )
+
+
+def task_of_experiment(experiment: Experiment) -> LearningTask:
+    """What the experiment's data are for; classification where they are not known."""
+    return SEGMENTATION if experiment.data.dataset in FAMILIES else CLASSIFICATION
+
+
+def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
+    """Refuse a metric to choose models by that what sites send of evaluation does not give."""
+    evaluation, metric = experiment.evaluation, experiment.selection.metric
+    minimum = evaluation.min_count
+    if 0 < minimum < LEAST_MINIMUM:
+        yield (
+            f"evaluation.min_count={minimum} hides no count: what is withheld for being below 2 is "
+            f"known to be 1. Set evaluation.min_count={LEAST_MINIMUM} or more, or 0 to hide none."
+        )
+    if minimum and evaluation.share == "predictions":
+        yield (
+            f"evaluation.min_count={minimum} withholds small counts, and evaluation.share="
+            "predictions sends every case. Set evaluation.share=statistics or metrics, or leave "
+            "evaluation.min_count out."
+        )
+    if evaluation.share == "predictions":
+        return
+    task = task_of_experiment(experiment)
+    given = overall_metrics(task, evaluation)
+    chosen = [f"val/{name}" for name in task.metrics_in("selects") if name in given]
+    if metric not in chosen:
+        setting = (
+            "evaluation.share=metrics sends each site's own value, of which none over all cases "
+            "follows"
+            if evaluation.share == "metrics"
+            else f"evaluation.min_count={minimum} withholds the histograms that it follows from, "
+            "which nearly always have small counts"
+        )
+        yield (
+            f"selection.metric={metric!r} would have no value: {setting}. Set selection.metric="
+            f"{' or '.join(chosen)}, or change evaluation."
         )
 
 

@@ -12,6 +12,7 @@ from federated.settings.networks import AnyNetwork, SmallCNN
 from federated.settings.sections import (
     Dask,
     DataSettings,
+    EvaluationSettings,
     Processes,
     SelectionSettings,
     Serial,
@@ -34,6 +35,7 @@ class Experiment(Settings):
     model: AnyNetwork = SmallCNN()
     training: TrainingSettings = TrainingSettings()
     selection: SelectionSettings = SelectionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     strategy: AnyStrategy
     privacy: AnyPrivacy
     compression: AnyCompression

@@ -9,7 +9,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, Split
 from federated.data.load import load
 from federated.errors import ConsiliumError
-from federated.learning import Arrays, task_of
+from federated.learning import Arrays, evaluate_here, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.prepared import PreparedFolder
 from federated.site.holder import enter_file_evaluation
@@ -18,6 +18,8 @@ from federated.weights.model_file import load_model, read_header
 
 def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: Path) -> Evaluation:
     """Evaluate a model file on an experiment's prepared validation and test cases.
+
+    The metrics are those that a run would have, with what ``evaluation.share`` lets sites send.
 
     Raises:
         ConsiliumError: there is no such model, or it is for other images than the experiment's; or
@@ -48,4 +50,4 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
             split: task.predict(model, cases.of(site, split), device, dataset.info)
             for split in SPLITS[1:]
         }
-    return task.score(predictions, dataset.info)
+    return evaluate_here(task, predictions, dataset.info, experiment.evaluation)

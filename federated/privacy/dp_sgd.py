@@ -12,7 +12,7 @@ Guarantee: (ε, δ) for a record as the unit, where neighbouring data sets of a 
 training case being there or not, against everyone who sees what the site sends, in all rounds. The
 site has to follow the protocol, and nobody else. It assumes that nobody knows which cases a step
 drew; how a drawn case was changed may be known. n is taken to be public. Training losses are not
-reported. Validation and test cases, of which predictions are shared, are not covered.
+reported. Validation and test cases are not covered: statistics of them, or predictions, are shared.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -13,8 +13,8 @@ mechanism of the noise multiplier that is planned and entered: a zero update sen
 Guarantee: (ε, δ) for a site as the unit, where neighbouring federations differ in one site's update
 being zero, against everyone who sees what the site sends, the coordinator included; no help of
 SecAgg+ or encryption is assumed. What is sent has the weight n_k / Σn applied afterwards, so that
-number has to be public. Validation and test cases, of which predictions are shared, are not
-covered.
+number has to be public. Validation and test cases are not covered: statistics of them, or
+predictions, are shared.
 """
 
 from typing import ClassVar, Literal

@@ -1,18 +1,28 @@
 """What is entered in a privacy ledger: what a site releases, and how much it may release."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
 from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Release
 from federated.settings.base import Unit
+from federated.settings.sections import Share
 
 # An update that no mechanism makes private.
 NO_MECHANISM = "none"
-# Predictions or scores of cases, and pictures of them, as they are.
+# Predictions or scores of cases, and pictures of them, as they are. Statistics and metrics over
+# cases have no bound either.
 EVALUATION = "evaluation in the clear"
 PICTURES = "pictures in the clear"
-IN_THE_CLEAR = frozenset({EVALUATION, PICTURES})
+# What is entered of an evaluation, by ``evaluation.share``. Entries of older versions are of
+# predictions.
+EVALUATIONS: Mapping[Share, str] = {
+    "predictions": EVALUATION,
+    "statistics": f"{EVALUATION}, as statistics",
+    "metrics": f"{EVALUATION}, as metrics",
+}
+IN_THE_CLEAR = frozenset({*EVALUATIONS.values(), PICTURES})
 WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED}) | IN_THE_CLEAR
 # This follows the name of a mechanism whose noise comes from the experiment's seed: everyone who
 # takes part knows the seed, so that the noise protects from nobody.

@@ -93,7 +93,7 @@ class RunFolder:
         return self.round_path(round_number) / "state.safetensors"
 
     def site_path(self, round_number: int, site: str, kind: str) -> Path:
-        """The file of a site's ``update``, ``compressed``, ``payload`` or ``predictions``."""
+        """The file of a site's ``update``, ``compressed``, ``payload`` or ``evaluation``."""
         return self.round_path(round_number) / f"{_checked(site)}.{kind}.safetensors"
 
     def style_path(self, site: str) -> Path:

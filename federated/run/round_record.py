@@ -119,6 +119,7 @@ class RoundRecord:
             "classes_absent": _absent(self.evaluation.classes_absent),
             "spread": dict(self.evaluation.site_spread),
             "epsilon_rdp": spent or None,
+            "intervals": {s: dict(found) for s, found in self.evaluation.intervals.items()},
             "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,
             "bytes": dict(sizes),

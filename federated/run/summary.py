@@ -49,7 +49,8 @@ def summarise(
     """The summary of a run whose rounds are done, from the rounds' own records.
 
     Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
-    the classes that no case of a split has, which are in no mean over classes.
+    the classes that no case of a split has, which are in no mean over classes. ``evaluation`` says
+    what sites sent for them, and between which bounds a metric lies that is not known exactly.
 
     Seconds are of wall-clock time. ``total`` and ``startup`` count from when the run was last
     resumed, if ever; ``rounds_before_resume`` of its rounds were complete then. Those of a stage,
@@ -80,6 +81,11 @@ def summarise(
         "strategy": experiment.strategy.model_dump(mode="json"),
         "kept_round": kept,
         "metrics": chosen["metrics"],
+        "evaluation": {
+            **experiment.evaluation.model_dump(mode="json"),
+            # Rounds of older versions do not tell: their metrics are exact.
+            "intervals": chosen.get("intervals", {}),
+        },
         # Rounds of older versions do not tell.
         "classes_absent": chosen.get("classes_absent", {}),
         "spread": chosen["spread"],

@@ -14,7 +14,7 @@ from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
 from federated.privacy.ledger import Ledger, ledger_root
 from federated.privacy.old_ledger import old_files
-from federated.privacy.spending import EVALUATION, NO_RELEASE, Spending
+from federated.privacy.spending import EVALUATIONS, NO_RELEASE, Spending
 
 
 def holder_ledger(experiment: Experiment) -> Ledger:
@@ -58,7 +58,8 @@ def enter_file_evaluation(experiment: Experiment, site: str, records: Sequence[s
 
 
 def evaluation_of(experiment: Experiment, site: str, run: str) -> Spending:
-    """The ledger's entry of an evaluation of a site's cases."""
+    """The ledger's entry of an evaluation of a site's cases; its mechanism says what is shared."""
     noise, rate, steps = astuple(NO_RELEASE)
     name = experiment.name
-    return Spending(EVALUATION, "record", noise, rate, steps, 0.0, 0, run, name, site)
+    mechanism = EVALUATIONS[experiment.evaluation.share]
+    return Spending(mechanism, "record", noise, rate, steps, 0.0, 0, run, name, site)

@@ -21,7 +21,7 @@ def commit_round(
     """Mark a round as done, then drop what no later round reads.
 
     What stays are the states of the last two rounds, that of the round whose model is kept so far,
-    and the predictions of the last round.
+    and what sites sent of the last round's evaluation.
     """
     write_json(folder.record_path(round_number), record)
     for kind in ("update", "compressed", "payload"):
@@ -32,8 +32,10 @@ def commit_round(
             path.unlink()
     folder.sum_path(round_number).unlink(missing_ok=True)
     folder.roster_path(round_number).unlink(missing_ok=True)
-    for path in folder.round_path(round_number - 1).glob("*.predictions.safetensors"):
-        path.unlink()
+    # Until 0.2.0 these were always predictions.
+    for kind in ("evaluation", "predictions"):
+        for path in folder.round_path(round_number - 1).glob(f"*.{kind}.safetensors"):
+            path.unlink()
     kept = {
         round_number,
         round_number - 1,

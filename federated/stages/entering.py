@@ -10,7 +10,7 @@ from pathlib import Path
 from federated.data.dataset import SPLITS, Split
 from federated.privacy.accounting import Release
 from federated.privacy.ledger import Head
-from federated.privacy.spending import EVALUATION, NO_MECHANISM, NO_RELEASE, Spending
+from federated.privacy.spending import EVALUATIONS, NO_MECHANISM, NO_RELEASE, Spending
 from federated.run.folder import RunFolder
 from federated.secrets.home import refuse_shared
 from federated.settings.base import Unit
@@ -76,22 +76,23 @@ def enter_evaluation(
     site: str,
     round_number: int,
     splits: Sequence[Split] = SPLITS[1:],
-    mechanism: str = EVALUATION,
+    mechanism: str | None = None,
 ) -> None:
-    """Enter that predictions, scores or pictures of a site's cases leave it as they are.
+    """Enter that something of a site's cases leaves it without a bound: an evaluation or pictures.
 
     Args:
         run: the run's folder.
         site: whose cases they are.
         round_number: after which round.
         splits: which cases.
-        mechanism: what is told of them.
+        mechanism: what is told of them; what ``evaluation.share`` says if it is left out.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.
     """
     records = [record for split in splits for record in site_cases(run, site, split).records]
-    enter(run, site, round_number, records, mechanism=mechanism)
+    shared = EVALUATIONS[worker_context(run).experiment.evaluation.share]
+    enter(run, site, round_number, records, mechanism=mechanism or shared)
 
 
 def refuse_evaluation(run: Path, site: str) -> None:

@@ -1,4 +1,4 @@
-"""evaluate: predict a site's validation and test cases; score what all sites have written."""
+"""evaluate: predict a site's validation and test cases; measure what all sites have sent."""
 
 import time
 from collections.abc import Iterable
@@ -10,8 +10,7 @@ from safetensors.numpy import save_file
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path
-from federated.learning import Arrays as Predictions
-from federated.learning import task_of
+from federated.learning import Arrays, evaluate_shared, shared_arrays, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult, stage_result
@@ -24,6 +23,9 @@ from federated.stages.worker import site_cases, worker_context
 def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round.
 
+    What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
+    else.
+
     Raises:
         ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
     """
@@ -35,15 +37,17 @@ def evaluate_site(run: Path, site: str, round_number: int) -> StageResult:
     arrays = {
         f"{split}.{name}": values
         for split, found in predict_splits(run, site).items()
-        for name, values in found.items()
+        for name, values in shared_arrays(
+            context.task, found, context.info, context.experiment.evaluation
+        ).items()
     }
-    path = folder.site_path(round_number, site, "predictions")
+    path = folder.site_path(round_number, site, "evaluation")
     with atomic_path(path, PRIVATE) as temporary:
         save_file(arrays, temporary)
     return stage_result(site, "evaluate", started)
 
 
-def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
+def predict_splits(run: Path, site: str) -> dict[Split, Arrays]:
     """What the worker's model, as it is, predicts of the site's validation and test cases.
 
     Raises:
@@ -51,7 +55,7 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
     """
     context = worker_context(run)
     device = next(context.model.parameters()).device
-    predictions: dict[Split, Predictions] = {}
+    predictions: dict[Split, Arrays] = {}
     for split in SPLITS[1:]:
         cases = site_cases(run, site, split)
         found = context.task.predict(context.model, cases, device, context.info)
@@ -64,13 +68,13 @@ def predict_splits(run: Path, site: str) -> dict[Split, Predictions]:
     return predictions
 
 
-def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Split, Predictions]:
-    """What :func:`evaluate_site` wrote, for each split.
+def read_shared(folder: RunFolder, round_number: int, site: str) -> dict[Split, Arrays]:
+    """What a site has sent of its evaluation, for each split.
 
     Raises:
         ConsiliumError: the file is missing or damaged.
     """
-    arrays = read_arrays(folder.site_path(round_number, site, "predictions"), "predictions")
+    arrays = read_arrays(folder.site_path(round_number, site, "evaluation"), "an evaluation")
     return {
         split: {
             name.removeprefix(f"{split}."): values
@@ -84,10 +88,10 @@ def read_predictions(folder: RunFolder, round_number: int, site: str) -> dict[Sp
 def evaluate(
     folder: RunFolder, round_number: int, sites: Iterable[str], info: DatasetInfo
 ) -> Evaluation:
-    """Metrics from what the sites wrote: their predictions, or in segmentation their cases' scores.
+    """Metrics from what the sites have sent, which ``evaluation.share`` decides.
 
-    In classification the overall metrics need every site's predicted probabilities and labels; a
-    federation that does not share those has only the metrics of each site.
+    Raises:
+        ConsiliumError: what a site has sent is missing, damaged or of another form.
     """
-    predictions = {site: read_predictions(folder, round_number, site) for site in sites}
-    return task_of(info).score(predictions, info)
+    sent = {site: read_shared(folder, round_number, site) for site in sites}
+    return evaluate_shared(task_of(info), sent, info, folder.experiment().evaluation)

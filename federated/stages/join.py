@@ -13,6 +13,7 @@ from typing import Any
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
+from federated.learning import evaluate_here
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
@@ -131,4 +132,4 @@ def join_site(run: Path, federation: Path, site: str, rounds: int) -> Joined:
 def _evaluate(run: Path, site: str) -> Evaluation:
     context = worker_context(run)
     found: dict[str, Any] = {site: predict_splits(run, site)}
-    return context.task.score(found, context.info)
+    return evaluate_here(context.task, found, context.info, context.experiment.evaluation)

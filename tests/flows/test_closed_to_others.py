@@ -52,7 +52,7 @@ def test_whatever_a_site_writes_is_closed_while_the_round_lasts_and_after_it(
         assert seen[path] == (0o600, False)
         assert seen[path.parent] == (0o700, True)
     assert all(mode == 0o700 for mode, is_folder in seen.values() if is_folder)
-    assert permissions(folder.site_path(1, "site-00", "predictions")) == 0o600
+    assert permissions(folder.site_path(1, "site-00", "evaluation")) == 0o600
     # What is made to be handed on is as the umask has it, once it is taken out of the folder.
     assert permissions(folder.summary_path) == permissions(folder.model_path) == 0o644
 

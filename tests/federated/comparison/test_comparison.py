@@ -56,6 +56,13 @@ def test_seeds_begin_at_the_experiments_own(params):
     ]
 
 
+@pytest.mark.parametrize("share", ["share=metrics", "min_count=5"])
+def test_without_a_value_over_all_sites_nothing_is_compared(params, share):
+    settings = [f"evaluation.{share}", "selection.metric=val/loss"]
+    with pytest.raises(ConsiliumError, match=r"compared by AUC.*evaluation\.share=statistics or"):
+        planned_runs("tiny", ["fedavg"], 1, settings, params)
+
+
 def test_a_variant_overlays_sections(params):
     (planned,) = planned_runs("tiny", ["fedavg+medhe"], 1, [], params)
     assert planned.overrides == (

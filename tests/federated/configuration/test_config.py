@@ -380,6 +380,61 @@ class TestNetworks:
         with pytest.raises(ConsiliumError, match=r"segmentation.*one of val/dice, val/loss"):
             load_experiment("retina", ["selection.metric=val/auc"], PARAMS)
 
+    @pytest.mark.parametrize(
+        ("experiment", "settings", "said"),
+        [
+            (
+                "adrenal",
+                ["evaluation.share=metrics"],
+                r"selection\.metric='val/auc' would have no value: evaluation\.share=metrics.*"
+                r"Set selection\.metric=val/accuracy or val/loss, or change evaluation",
+            ),
+            (
+                "adrenal",
+                ["evaluation.share=metrics", "selection.metric=val/balanced_accuracy"],
+                r"'val/balanced_accuracy' would have no value",
+            ),
+            (
+                "adrenal",
+                ["evaluation.min_count=5"],
+                r"'val/auc' would have no value: evaluation\.min_count=5 withholds the histograms.*"
+                r"val/accuracy or val/balanced_accuracy or val/loss",
+            ),
+            (
+                "adrenal",
+                ["evaluation.min_count=2", "selection.metric=val/loss"],
+                r"evaluation\.min_count=2 hides no count.*=3 or more",
+            ),
+            (
+                "retina",
+                ["evaluation.min_count=5", "evaluation.share=predictions"],
+                r"share=predictions sends every case.*Set evaluation\.share=statistics or metrics",
+            ),
+            ("adrenal", ["evaluation.share=all"], r"evaluation\.share='all' is not possible"),
+            ("adrenal", ["evaluation.min_count=-1"], r"evaluation\.min_count=-1 is not possible"),
+        ],
+    )
+    def test_a_metric_that_what_sites_send_does_not_give_is_refused(
+        self, experiment, settings, said
+    ):
+        with pytest.raises(ConsiliumError, match=said):
+            load_experiment(experiment, settings, PARAMS)
+
+    @pytest.mark.parametrize(
+        ("experiment", "settings"),
+        [
+            ("adrenal", []),
+            ("adrenal", ["evaluation.share=predictions"]),
+            ("adrenal", ["evaluation.share=metrics", "selection.metric=val/loss"]),
+            ("adrenal", ["evaluation.min_count=3", "selection.metric=val/balanced_accuracy"]),
+            ("retina", ["evaluation.share=metrics"]),
+            ("retina", ["evaluation.share=metrics", "evaluation.min_count=5"]),
+        ],
+    )
+    def test_one_that_it_gives_is_not(self, experiment, settings):
+        found = load_experiment(experiment, settings, PARAMS).evaluation
+        assert found.share == "statistics" or any("share" in each for each in settings)
+
     @pytest.mark.parametrize("own", [{}, {"conv": "acs", "stem": 7}])
     def test_what_an_older_version_wrote_of_every_network_is_read(self, tmp_path, own):
         experiment = load_experiment("adrenal", ["model.name=resnet3d"], PARAMS)

@@ -17,6 +17,7 @@ from federated.privacy.composition import (
 )
 from federated.privacy.spending import (
     EVALUATION,
+    EVALUATIONS,
     NO_RELEASE,
     PICTURES,
     SEEDED,
@@ -176,7 +177,13 @@ class TestSpent:
 class TestKinds:
     @pytest.mark.parametrize(
         "mechanism",
-        ["none", EVALUATION, PICTURES, "laplace at a private percentile", "gaussian" + SEEDED],
+        [
+            "none",
+            *EVALUATIONS.values(),
+            PICTURES,
+            "laplace at a private percentile",
+            "gaussian" + SEEDED,
+        ],
     )
     def test_what_has_no_bound_counts_for_nobody(self, mechanism):
         assert Kind(mechanism, "record", 2.0, 0.1).for_unit("record") is None
@@ -203,7 +210,7 @@ class TestKinds:
         one = TestSpent.ONE
         assert one.trains
         assert one.release == Release(2.0, 0.1, 50)
-        for mechanism in (EVALUATION, PICTURES):
+        for mechanism in (*EVALUATIONS.values(), PICTURES):
             told = Spending(mechanism, "record", 0.0, 1.0, 1, 0.0, 1, "run", "adrenal", "site-00")
             assert not told.trains
         assert epsilon([NO_RELEASE], DELTA, "rdp") == inf

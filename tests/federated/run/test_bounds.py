@@ -33,7 +33,7 @@ from federated.run.update_files import (
 from federated.settings.networks import SmallCNN
 from federated.stages.aggregate import add_payloads
 from federated.stages.context import read_run
-from federated.stages.evaluate import read_predictions
+from federated.stages.evaluate import read_shared
 from federated.update import CompressedUpdate, Layout, Payload, RoundState
 from federated.weights.model_file import (
     ModelHeader,
@@ -373,12 +373,12 @@ class TestOtherFiles:
 
     @pytest.mark.parametrize("content", [b"", struct.pack("<Q", 2**40), bytes(64)])
     def test_damaged_files_of_a_run_are_refused_each_by_its_reader(self, tmp_path, content):
-        path = tmp_path / "round-001" / "site-00.predictions.safetensors"
+        path = tmp_path / "round-001" / "site-00.evaluation.safetensors"
         path.parent.mkdir()
         path.write_bytes(content)
         for read in (read_state, read_layout, read_memory, read_update, read_payload):
             refused(read, path)
-        refused(read_predictions, RunFolder(tmp_path), 1, "site-00")
+        refused(read_shared, RunFolder(tmp_path), 1, "site-00")
 
     def test_json_beyond_its_bound_is_not_read(self, tmp_path):
         path = tmp_path / "large.json"

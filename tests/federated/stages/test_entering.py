@@ -21,7 +21,7 @@ from federated.inference.evaluation import evaluate_file
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, ledger_root
 from federated.privacy.patients import most_of_one
-from federated.privacy.spending import EVALUATION, NO_MECHANISM
+from federated.privacy.spending import EVALUATIONS, NO_MECHANISM
 from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.run.prepared import write_prepared_partition
@@ -210,17 +210,17 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
     ledger_of(folder).set_budget(Budget("record", 100.0, 1e-3))
     train_site(folder.root, "site-00", 1)
     evaluate_site(folder.root, "site-00", 0)
-    (entry,) = entered(folder, EVALUATION)
+    (entry,) = entered(folder, EVALUATIONS["statistics"])
     cases = worker_context(folder.root).cases
     told = {*cases.records(["site-00"], "val"), *cases.records(["site-00"], "test")}
     assert ledger_of(folder).sets.read(entry.records) == told
     assert ledger_of(folder).evaluated_only() == told
     assert worst(folder) < float("inf")
-    folder.site_path(0, "site-00", "predictions").unlink()
+    folder.site_path(0, "site-00", "evaluation").unlink()
     ledger_of(folder).set_budget(Budget("record", 100.0, 1e-3, evaluation="refuse"))
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         evaluate_site(folder.root, "site-00", 0)
-    assert not folder.site_path(0, "site-00", "predictions").exists()
+    assert not folder.site_path(0, "site-00", "evaluation").exists()
     # A run that evaluates is not begun.
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         begin()
@@ -244,7 +244,8 @@ def test_scores_of_a_model_file_are_entered(begin, tmp_path):
     save_model(tmp_path / "model.safetensors", new_model(experiment, dataset.info), header, {})
     evaluate_file(experiment, prepared, tmp_path / "model.safetensors")
     found = ledger_of(folder).spendings()
-    assert [(e.site, e.mechanism) for e in found] == [(s, EVALUATION) for s in folder.sites()]
+    told = EVALUATIONS["statistics"]
+    assert [(e.site, e.mechanism) for e in found] == [(s, told) for s in folder.sites()]
 
 
 RESFIM = ["strategy={name: resfim}"]

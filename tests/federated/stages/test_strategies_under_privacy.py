@@ -16,7 +16,7 @@ from federated.errors import ConsiliumError
 from federated.privacy import AnyPrivacy, Private
 from federated.run.folder import RunFolder
 from federated.run.update_files import read_state
-from federated.stages.evaluate import evaluate_site, read_predictions
+from federated.stages.evaluate import evaluate_site, read_shared
 from federated.stages.site_model import personal_tensors, site_weights_after
 from federated.stages.worker import worker_context
 from federated.strategies import AnyStrategy
@@ -106,7 +106,7 @@ def _released(folder: RunFolder, number: int) -> dict[str, np.ndarray]:
         for name, value in state.layout.split(weights).items():
             found.setdefault(f"saved {site}/{name}", value)
         evaluate_site(folder.root, site, number)
-        for split, arrays in read_predictions(folder, number, site).items():
+        for split, arrays in read_shared(folder, number, site).items():
             for name, values in arrays.items():
                 found[f"{site} predicts {split} {name}"] = values
     return found
@@ -135,7 +135,9 @@ def _with_noise(data: Path, sections: Mapping[str, Any], noise: float) -> Any:
         "noise": "seeded",
         "delta": 1e-3,
     }
-    return small_experiment(data, **{**sections, "privacy": privacy})
+    # Of predictions, which all that is shared of an evaluation follows from.
+    evaluation = {"share": "predictions"}
+    return small_experiment(data, **{**sections, "privacy": privacy, "evaluation": evaluation})
 
 
 @pytest.mark.parametrize(("label", "privacy"), [pytest.param(*p, id=p[0]) for p in privacies()])

@@ -1,0 +1,57 @@
+"""Runs whose sites share predictions, statistics or metrics alone: what is told at the end."""
+
+import json
+
+import pytest
+
+from federated.run.folder import RunFolder
+from flows.describe import evaluation_lines, result_lines
+from tasks import track
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+METRICS = ["evaluation.share=metrics", "selection.metric=val/accuracy"]
+
+
+def summary_of(folder: RunFolder) -> dict:
+    return json.loads(folder.summary_path.read_text())
+
+
+def test_statistics_give_the_metrics_of_predictions_and_the_same_model(run, known):
+    exact = known(2, "evaluation.share=predictions", "selection.keep=last")
+    folder = run(rounds=2, overrides=["selection.keep=last"])
+    assert folder.model_path.read_bytes() == exact.model_path.read_bytes()
+    told, predicted = summary_of(folder), summary_of(exact)
+    assert set(told) == set(predicted)
+    assert told["confusion"] == predicted["confusion"]
+    assert told["classes_absent"] == predicted["classes_absent"]
+    for split in ("val", "test"):
+        low, high = told["evaluation"]["intervals"][split]["auc"]
+        for name, value in predicted["metrics"][split].items():
+            # After two rounds few cases' scores are near each other still.
+            near = (high - low) / 2 if name == "auc" else 0
+            assert told["metrics"][split][name] == pytest.approx(value, abs=near + 1e-9)
+    assert (told["evaluation"]["share"], told["evaluation"]["min_count"]) == ("statistics", 0)
+    assert predicted["evaluation"] == {"share": "predictions", "min_count": 0, "intervals": {}}
+    tracked = track.client().get_run(told["mlflow_run_id"]).data
+    assert tracked.params["evaluation.share"] == "statistics"
+    assert tracked.metrics["test/auc"] == told["metrics"]["test"]["auc"]
+
+
+def test_of_metrics_alone_a_run_tells_what_follows_from_them(run, known):
+    folder = run(rounds=1, overrides=METRICS)
+    told, exact = summary_of(folder), summary_of(known(1, "evaluation.share=predictions"))
+    overall = told["metrics"]["test"]
+    assert {name for name, value in overall.items() if value is not None} == {"accuracy", "loss"}
+    assert overall["accuracy"] == pytest.approx(exact["metrics"]["test"]["accuracy"])
+    assert told["per_site"]["site-01"]["test"] == exact["per_site"]["site-01"]["test"]
+    assert told["spread"] == exact["spread"]
+    assert told["confusion"] == told["classes_absent"] == {}
+    assert "test accuracy" in "\n".join(result_lines(folder.root))
+
+
+def test_bounds_are_told_where_a_metric_may_be_off_by_more_than_a_thousandth():
+    shown = {"share": "statistics", "intervals": {"test": {"auc": [0.8, 0.81]}}}
+    (line,) = evaluation_lines(shown)
+    assert line.startswith("test auc lies between 0.8000 and 0.8100")
+    assert evaluation_lines({**shown, "intervals": {"test": {"auc": [0.8, 0.8015]}}}) == []
+    assert evaluation_lines({}) == []
