@@ -81,11 +81,6 @@ def summarise(
         "strategy": experiment.strategy.model_dump(mode="json"),
         "kept_round": kept,
         "metrics": chosen["metrics"],
-        "evaluation": {
-            **experiment.evaluation.model_dump(mode="json"),
-            # Rounds of older versions do not tell: their metrics are exact.
-            "intervals": chosen.get("intervals", {}),
-        },
         # Rounds of older versions do not tell.
         "classes_absent": chosen.get("classes_absent", {}),
         "spread": chosen["spread"],
@@ -114,6 +109,11 @@ def summarise(
         "data_md5": data.told_md5(experiment.privacy.unit is not None),
         "mlflow_run_id": facts.mlflow_run_id,
         "model_version": facts.model_version,
+        "evaluation": {
+            **experiment.evaluation.model_dump(mode="json"),
+            # Rounds of older versions do not tell: their metrics are exact.
+            "intervals": chosen.get("intervals", {}),
+        },
     }
 
 

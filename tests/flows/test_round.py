@@ -46,7 +46,7 @@ SUMMARY_KEYS = [
         "seed",
         "git_commit",
     ),
-    *("data_md5", "mlflow_run_id", "model_version"),
+    *("data_md5", "mlflow_run_id", "model_version", "evaluation"),
 ]
 
 
