@@ -18,7 +18,7 @@ from federated.learning.classification_metrics import (
     confusion_matrix,
     loss_sum,
 )
-from federated.learning.score_histogram import BINS, macro_area, score_bins
+from federated.learning.score_histogram import BINS, SCALES, macro_area, score_bins
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
 from federated.learning.suppression import Table, withheld
 from federated.learning.task_statistics import Measured, TaskStatistics, only_site, weighted_mean
@@ -32,7 +32,7 @@ def form(info: DatasetInfo) -> Form:
     - ``outcomes`` ``(2,)``: how many were predicted wrongly, and rightly.
     - ``confusion`` ``(C, C)``: how many there are ``[true][predicted]``.
     - ``scores`` ``(C, 2, 1024)``: of each class the scores of the cases without and with it, by
-      bin.
+      bin; each score is in three bins, see :mod:`federated.learning.score_histogram`.
     - ``reliability`` ``(15, 2)``: of each bin of confidence the cases predicted wrongly, rightly.
     - ``confidence`` ``(15,)``: the sum of the confidences in each of these bins.
     - ``loss`` ``(1,)``: the sum of the negative log likelihoods, in nats.
@@ -55,9 +55,9 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
     classes = len(info.classes)
     right = (probabilities.argmax(axis=1) == labels).astype(np.int64)
     scores = np.zeros((classes, 2, BINS), np.int64)
-    columns = np.arange(classes)
-    positive = (labels[:, None] == columns).astype(np.int64)
-    np.add.at(scores, (columns[None], positive, score_bins(probabilities)), 1)
+    columns = np.arange(classes)[None, :, None]
+    positive = (labels[:, None, None] == columns).astype(np.int64)
+    np.add.at(scores, (columns, positive, score_bins(probabilities)), 1)
     bins = confidence_bins(probabilities)
     reliability = np.zeros((CALIBRATION_BINS, 2), np.int64)
     np.add.at(reliability, (bins, right), 1)
@@ -78,7 +78,7 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
 
 def suppressed(
     predictions: Arrays,
-    info: DatasetInfo,  # noqa: ARG001 - as every task's
+    info: DatasetInfo,
     minimum: int,
 ) -> frozenset[str]:
     """The arrays that a site withholds, so that no count below ``minimum`` can be read.
@@ -89,10 +89,11 @@ def suppressed(
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
+    bins = score_bins(probabilities).reshape(len(labels), len(info.classes) * (1 + len(SCALES)))
     tables = [
         Table(("outcomes",), right.astype(int)),
         Table(("confusion", "loss"), np.stack([labels, predicted], axis=1)),
-        Table(("scores",), np.concatenate([labels[:, None], score_bins(probabilities)], axis=1)),
+        Table(("scores",), np.concatenate([labels[:, None], bins], axis=1)),
         Table(
             ("reliability", "confidence"), np.stack([confidence_bins(probabilities), right], axis=1)
         ),

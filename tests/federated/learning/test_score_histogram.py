@@ -1,5 +1,7 @@
 """The AUC from histograms: the exact one is always between its bounds, and mostly very near."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,16 @@ from scipy.special import expit
 from scipy.special import logit as log_odds
 
 from federated.learning.classification_metrics import auc
-from federated.learning.score_histogram import BINS, area, edges, macro_area, score_bins
+from federated.learning.score_histogram import (
+    BINS,
+    SCALES,
+    WHOLE,
+    area,
+    macro_area,
+    ordered,
+    score_bins,
+    whole_edges,
+)
 
 CLASSES = 11
 NEXT_TO = [0.0, 5e-324, 1e-300, 1e-17, 0.5, np.nextafter(0.5, 1), 1 - 1e-16, 1.0]
@@ -26,7 +37,7 @@ def histograms(labels, probabilities):
     for column in range(classes):
         for positive in (0, 1):
             chosen = probabilities[(labels == column) == bool(positive)]
-            bins = score_bins(chosen)[:, column]
+            bins = score_bins(chosen)[:, column].ravel()
             found[column, positive] = np.bincount(bins, minlength=BINS)
     return found
 
@@ -56,30 +67,32 @@ def test_the_exact_area_lies_between_the_bounds_whatever_the_scores_are(cases):
 def test_a_larger_score_never_has_a_smaller_bin(one, other, classes):
     rows = np.array([[min(one, other)] * classes, [max(one, other)] * classes])
     bins = score_bins(rows)
-    assert (bins[0] <= bins[1]).all()
-    assert bins.min() >= 0
-    assert bins.max() < BINS
+    assert (bins[0, :, 0] <= bins[1, :, 0]).all()
+    starts = [0, *(scale.start for scale in SCALES), BINS]
+    for number, (start, end) in enumerate(pairwise(starts)):
+        assert start <= bins[..., number].min()
+        assert bins[..., number].max() < end
 
 
 @pytest.mark.parametrize("classes", [2, 3, CLASSES])
 def test_bins_meet_at_the_uniform_prediction(classes):
-    level = edges(classes)
-    assert level.shape == (BINS - 1,)
+    level = whole_edges(classes)
+    assert level.shape == (WHOLE - 1,)
     assert (np.diff(level) >= 0).all()
-    assert level[BINS // 2 - 1] == 1 / classes
+    assert level[WHOLE // 2 - 1] == 1 / classes
 
 
 @pytest.mark.parametrize("classes", [2, CLASSES])
 @pytest.mark.parametrize("logit", [-20, -5, -1, 0, 1, 5, 20])
-def test_a_bin_with_one_case_tells_its_score_to_a_hundredth_of_its_distance(classes, logit):
+def test_a_bin_with_one_case_tells_its_score_to_a_fiftieth_of_its_distance(classes, logit):
     """In logits from the uniform prediction: so statistics of few cases hide little."""
     uniform = -np.log(classes - 1)
     score = expit(logit + uniform)
-    bin_ = score_bins(np.full((1, classes), score))[0, 1]
-    low, high = (log_odds(edges(classes)[k]) - uniform for k in (bin_ - 1, bin_))
+    bin_ = score_bins(np.full((1, classes), score))[0, 1, 0]
+    low, high = (log_odds(whole_edges(classes)[k]) - uniform for k in (bin_ - 1, bin_))
     assert low <= logit + 1e-6
     assert logit - 1e-6 <= high
-    assert high - low < 0.011 * abs(logit) + 0.006
+    assert high - low < 0.021 * abs(logit) + 0.012
 
 
 def drawn(name, cases=3000):
@@ -94,7 +107,9 @@ def drawn(name, cases=3000):
         "sure": expit(12 * (shift + noise)),
         "saturated at 0": expit(-14 + 3 * (shift + noise)),
         "saturated at 1": expit(14 + 3 * (shift + noise)),
-        "hardly trained, near uniform": expit(0.1 * (shift + noise)),
+        "hardly trained": expit(-1.3 + 0.07 * (shift + noise)),
+        "hardly trained, of many classes": expit(-2.4 + 0.06 * (shift + noise)),
+        "not trained": expit(0.3 + 0.03 * (shift + noise)),
         "rounded": np.round(expit(shift + noise), 2),
         "perfect": np.where(labels == 1, 0.9, 0.1) + 0.05 * rng.random(cases),
         "the wrong way round": expit(-shift + noise),
@@ -106,7 +121,8 @@ def drawn(name, cases=3000):
     "name",
     [
         *("uniform", "useful", "one class is rare", "sure", "saturated at 0", "saturated at 1"),
-        *("hardly trained, near uniform", "rounded", "perfect", "the wrong way round"),
+        *("hardly trained", "hardly trained, of many classes", "not trained"),
+        *("rounded", "perfect", "the wrong way round"),
     ],
 )
 def test_it_is_within_a_thousandth_where_scores_differ(name):
@@ -127,24 +143,47 @@ def test_bins_of_equal_width_would_not_do(name):
 
 def test_where_all_scores_share_a_bin_it_is_a_half_and_may_be_anything():
     labels = np.array([0, 0, 1, 1])
-    scores = 0.3 + 1e-9 * np.array([0, 1, 2, 3])
+    scores = 0.3 + 1e-6 * np.array([0, 1, 2, 3])
     found, exact = both(labels, two_classes(scores))
     assert exact == 1.0
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
 
 
-def test_no_bins_that_know_nothing_of_the_model_do_for_scores_within_a_few_hundredths_of_a_logit():
-    """Away from the uniform prediction; so it is said how far off it may be."""
+def test_no_bins_that_know_nothing_of_the_model_do_for_scores_within_a_thousandth_of_a_logit():
+    """So it is said how far off it may be."""
     rng = np.random.default_rng(0)
     labels = (rng.random(3000) < 0.25).astype(int)
-    scores = expit(-6 + 0.03 * (rng.normal(size=3000) + 1.2 * labels))
+    scores = expit(-6 + 0.0004 * (rng.normal(size=3000) + 1.2 * labels))
     found, exact = both(labels, two_classes(scores))
     assert abs(found.value - exact) > 1e-3
     assert found.low <= exact <= found.high
     assert found.high - found.low > 0.1
 
 
-@pytest.mark.parametrize("sharpness", [0.3, 1, 4, 15])
+@pytest.mark.parametrize("turn", [-3.0, -0.02, 0.0, 0.7, 12.3])
+def test_a_scale_tells_the_order_wherever_its_turn_begins(turn):
+    """Scores 0.0031 logits apart, in order: each is in a bin of its own on the finest scale."""
+    scores = expit(turn + 0.0031 * np.arange(60))
+    labels = (np.arange(60) >= 45).astype(int)
+    counts = histograms(labels, two_classes(scores))[1]
+    found = ordered(counts, 2)
+    assert found.shape == (2, SCALES[-1].turn)
+    assert found.max() == 1
+    assert area(found).low == 1.0
+    assert counts[:, :WHOLE].max() > 1
+
+
+def test_scores_beyond_a_turn_are_told_by_the_next_scale_and_at_last_by_the_whole_range():
+    labels = np.array([0, 1])
+    sizes = []
+    for apart in (0.01, 0.6, 3.0, 9.0):
+        counts = histograms(labels, two_classes(expit(np.array([0.0, apart]))))[1]
+        assert area(ordered(counts, 2)).low == 1.0
+        sizes.append(ordered(counts, 2).shape[1])
+    assert sizes == [256, 256, 256, WHOLE]
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 0.3, 1, 4, 15])
 def test_of_many_classes_it_is_the_mean_of_those_that_occur(sharpness):
     rng = np.random.default_rng(1)
     labels = rng.integers(0, CLASSES - 1, 600)  # none of the last class
