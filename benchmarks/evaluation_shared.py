@@ -6,6 +6,7 @@ with ``evaluation.share=predictions``: from predictions follows what would have 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from safetensors.numpy import save
@@ -13,6 +14,9 @@ from safetensors.numpy import save
 from federated.data.dataset import SPLITS, DatasetInfo
 from federated.data.load import load
 from federated.errors import ConsiliumError
+from federated.exchange import kinds
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.message import open_message
 from federated.learning import CLASSIFICATION, evaluate_here, shared_arrays
 from federated.learning.sharing import BySite
 from federated.run.folder import RunFolder
@@ -40,6 +44,21 @@ def site_bytes(predictions: BySite, info: DatasetInfo, share: Share) -> tuple[in
     return min(sizes), max(sizes)
 
 
+def sent(folder: RunFolder, round_number: int, site: str) -> bytes:
+    """What a site has sent of the evaluation of a round, in the last attempt at it.
+
+    Raises:
+        ConsiliumError: it has sent nothing, or another party has.
+    """
+    members = Enrolment.read(folder.coordinator_path / "members.json").members
+    place = folder.exchange_path / folder.run_id / f"round-{round_number:03d}"
+    paths = sorted(place.glob(f"attempt-*/*/{kinds.EVALUATION}/{site}/*"), key=os.path.getmtime)
+    if not paths:
+        raise ConsiliumError(f"{site} has sent nothing of round {round_number} of {folder.root}.")
+    with open_message(paths[-1]) as unread:
+        return unread.read(members[site].identity, kinds.MOST_EVALUATION).body
+
+
 def line(run: Path) -> str:
     """The line of the table for one run.
 
@@ -55,7 +74,7 @@ def line(run: Path) -> str:
         )
     rounds = folder.done_rounds()
     info = load(folder.data(), experiment.data).info
-    predictions = {site: read_shared(folder, rounds, site) for site in folder.sites()}
+    predictions = {site: read_shared(sent(folder, rounds, site), site) for site in folder.sites()}
     exact = CLASSIFICATION.score(predictions, info)
     told = evaluate_here(CLASSIFICATION, predictions, info, EvaluationSettings())
     (was, now) = (each.overall["test"]["auc"] for each in (exact, told))
