@@ -615,3 +615,53 @@ def test_everything_in_a_home_is_its_owners_alone(plain: Staged) -> None:
     play_round(plain, 1)
     for path in [plain.home(SITE).root, *plain.home(SITE).root.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+# --- What each side learns (docs/who-sees-what.md).
+
+
+def test_in_the_clear_the_coordinator_reads_a_sites_update(plain: Staged) -> None:
+    from federated.run.update_files import read_update
+
+    topic = train_round(plain, 1)
+    message = plain.coordinator.mailbox.receive(topic, kinds.PAYLOAD, SITE, 10**9)
+    payload = read_payload(Content(message.body, "x"))
+    update = read_update(plain.store(SITE).work_path(1, "update"))
+    seen = payload.body.view(np.float32) / payload.weight
+    np.testing.assert_allclose(seen, update.vector, rtol=1e-5, atol=1e-9)
+    # And the sum is no more than that of all.
+    added = add_payloads(plain.coordinator, topic, plain.sites)
+    assert added.responded == plain.sites
+
+
+def test_the_coordinator_has_no_key_and_all_sites_have_the_same(encrypted: Staged) -> None:
+    from federated.protection.keys import keys_root
+    from federated.stages.keys import site_key
+
+    (secret,) = keys_root().rglob("secret.key")
+    content = secret.read_bytes()
+    for path in encrypted.folder.root.rglob("*"):
+        if path.is_file():
+            assert content not in path.read_bytes(), path
+    keys = [site_key(encrypted.site(site)) for site in encrypted.sites]
+    assert len({key.common for key in keys if key is not None}) == 1
+    context = read_json(encrypted.folder.context_path)
+    assert set(context) == {"parameters", "key_id", "fingerprint"}
+
+
+@pytest.mark.parametrize("sections", [THREE, PRIVATE, BFV], ids=["plain", "private", "packed_bfv"])
+def test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site(
+    tmp_path: Path, data: Path, sections: dict[str, Any]
+) -> None:
+    run = begin(small_experiment(data, **sections), tmp_path / "runs")
+    begin_round(run.coordinator, 1)
+    told = {path.parent.parent.name for path in run.folder.exchange_path.rglob("all/*/*/*.message")}
+    assert told == {kinds.PROPOSAL, kinds.RUN_PLAN, kinds.ROUND_PLAN, kinds.STATE}
+    (path,) = run.folder.exchange_path.rglob(f"all/{kinds.RUN_PLAN}/*/*.message")
+    plan = json.loads(body_of(path, run.coordinator.mailbox.me))
+    assert set(plan) == {
+        *("experiment", "code", "participants", "counts", "releases", "quorum", "deadline"),
+    }
+    cases = {split: len(indices) for split, indices in run.store(SITE).data()[1][SITE].items()}
+    assert plan["counts"][SITE] == cases
+    assert set(plan["participants"]) == set(run.sites)

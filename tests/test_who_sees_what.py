@@ -1,0 +1,117 @@
+"""Each row of the table in docs/who-sees-what.md has tests that show it, in every column.
+
+A row is named by the beginning of its first cell. A test is ``FILE::NAME``, or ``FILE::CLASS`` for
+all of a class; it has to be there.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+PAGE = PROJECT / "docs" / "who-sees-what.md"
+STAGES, FLOWS = "tests/federated/stages", "tests/flows"
+PROTECTION = "tests/federated/protection"
+PARTIES = f"{STAGES}/test_parties.py"
+STATISTICS = "tests/federated/learning/test_statistics.py"
+EVALUATE = f"{STAGES}/test_evaluate.py"
+APART = f"{PARTIES}::test_a_stage_opens_no_file_of_the_other_side"
+NO_SINGLE_CASE = f"{EVALUATE}::test_labels_and_probabilities_leave_a_site_with_predictions_alone"
+IN_THE_CLEAR = f"{EVALUATE}::test_no_protection_hides_a_sites_statistics"
+CLOSED = f"{FLOWS}/test_private_records.py::test_no_label_counts_or_case_indices_leave_the_sites"
+VALIDATION = (
+    f"{FLOWS}/test_private_records.py"
+    "::test_what_validation_finds_in_a_private_runs_cases_lies_with_the_sites"
+)
+TIMES = (
+    f"{FLOWS}/test_private_records.py"
+    "::test_no_times_or_memory_of_a_private_sites_stages_are_recorded"
+)
+PICTURES = f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts"
+SEEN_BY_ALL = f"{PARTIES}::test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site"
+RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
+
+# For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
+SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "a site's images and labels": ([APART], [APART], [APART]),
+    "labels and predictions of single": (
+        [NO_SINGLE_CASE],
+        [NO_SINGLE_CASE, IN_THE_CLEAR],
+        [NO_SINGLE_CASE, IN_THE_CLEAR],
+    ),
+    "in segmentation, each case's": (
+        [
+            f"{STATISTICS}::test_what_is_sent_has_the_same_form_whatever_the_cases",
+            f"{STATISTICS}::test_the_order_of_cases_is_not_in_what_is_sent",
+        ],
+        [IN_THE_CLEAR],
+        [IN_THE_CLEAR],
+    ),
+    "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR], [IN_THE_CLEAR]),
+    "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
+    "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
+    "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
+    "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
+    "a site's update": (
+        [f"{PARTIES}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
+        [
+            f"{PARTIES}::test_what_is_not_the_sum_is_not_opened",
+            f"{PARTIES}::test_a_sum_of_others_than_it_is_said_to_be_of_is_not_opened",
+            f"{PROTECTION}/test_flooding.py::TestKeyRecovery",
+        ],
+        [
+            f"{PROTECTION}/test_secagg_lies.py"
+            "::test_two_halves_that_are_told_of_a_site_that_it_responded_and_that_it_did_not",
+            f"{PROTECTION}/test_secagg_lies.py"
+            "::test_a_site_that_masked_with_few_who_are_then_all_said_to_be_missing",
+            RLWE,
+        ],
+    ),
+    "the sum of a round": (
+        [f"{PARTIES}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
+        [f"{PARTIES}::test_an_honest_sum_is_opened_and_applied"],
+        ["tests/federated/protection/test_secagg.py", RLWE],
+    ),
+    "a site's key": (
+        [APART],
+        [f"{PARTIES}::test_the_coordinator_has_no_key_and_all_sites_have_the_same"],
+        [RLWE],
+    ),
+    "the model": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
+}
+
+
+def rows() -> list[list[str]]:
+    """The cells of the page's first table, without its head."""
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| --- "))
+    found = []
+    for line in lines[start + 1 :]:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return found
+
+
+@cache
+def names(path: str) -> set[str]:
+    """The tests and classes of a file."""
+    tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def test_every_row_of_the_table_has_tests_and_every_column_of_it() -> None:
+    told = rows()
+    assert len(told) == len(SHOWN)
+    for cells in told:
+        (key,) = (key for key in SHOWN if cells[0].startswith(key))
+        assert len(cells) == 4, cells[0]
+        assert all(SHOWN[key]), key
+
+
+def test_the_tests_that_are_named_are_there() -> None:
+    for columns in SHOWN.values():
+        for test in (each for column in columns for each in column):
+            path, _, name = test.partition("::")
+            assert (PROJECT / path).is_file(), test
+            assert not name or name in names(path), test
