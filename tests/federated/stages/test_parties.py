@@ -24,12 +24,40 @@ from federated.exchange.plan import RoundPlan, RunPlan
 from federated.files import read_json, write_json
 from federated.run.update_files import pack_payload, read_payload, read_state
 from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum
-from federated.stages.coordinator import ask_evaluation, begin_round, plan_run, propose
+from federated.stages.compress import compress_site
+from federated.stages.coordinator import (
+    ask_evaluation,
+    begin_round,
+    end_run,
+    plan_run,
+    propose,
+    publish_state,
+)
 from federated.stages.evaluate import evaluate, evaluate_site
 from federated.stages.keys import prepare_key
 from federated.stages.local_train import train_site
+from federated.stages.own_models import receive_models
+from federated.stages.privacy_report import report_site
+from federated.stages.protect import protect_site
+from federated.stages.secagg import (
+    advertise_site,
+    agree_site,
+    answer_site,
+    forget_secrets,
+    share_site,
+)
+from federated.stages.secagg_messages import masked_round
+from federated.stages.secagg_relay import (
+    relay_keys,
+    relay_responded,
+    relay_shares,
+    relay_views,
+    unmask_sum,
+)
 from federated.stages.site import open_site
+from federated.stages.site_model import hand_over
 from federated.stages.take_part import take_part
+from federated.stages.worker import worker_context
 from federated.weights.bounded_file import Content
 from tests.federated.exchange.parties import identity
 from tests.federated.staged_run import (
@@ -75,8 +103,6 @@ def private(tmp_path: Path, data: Path) -> Staged:
 @pytest.fixture
 def encrypted(tmp_path: Path, data: Path) -> Staged:
     run = begin(small_experiment(data, **BFV), tmp_path / "runs")
-    from federated.stages.coordinator import publish_state
-
     publish_state(run.coordinator, 0)
     public = prepare_key(run.call(SITE), 0)
     write_json(run.folder.context_path, public.to_json())
@@ -574,41 +600,93 @@ def opened_files() -> Iterator[list[Path]]:
         active[0] = False
 
 
-@pytest.mark.parametrize("sections", [THREE, PRIVATE], ids=["plain", "private"])
+def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A whole run of one round, stage by stage: whose each is, and what it does."""
+    box: dict[str, Any] = {}
+    coordinator, protection = run.coordinator, run.experiment.protection
+
+    def keep(name: str, value: Any) -> None:
+        box[name] = value
+
+    def at_all(stage: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
+        for site in run.sites:
+            yield site, lambda site=site: stage(run.call(site), *arguments)
+
+    if protection.keyed:
+        yield COORDINATOR, lambda: publish_state(coordinator, 0)
+        yield SITE, lambda: keep("key", prepare_key(run.call(SITE), 0))
+        yield COORDINATOR, lambda: write_json(run.folder.context_path, box["key"].to_json())
+    yield COORDINATOR, lambda: keep("topic", begin_round(coordinator, 1))
+    topic = box["topic"]
+    if protection.masked:
+        yield from at_all(advertise_site, 1)
+        yield COORDINATOR, lambda: keep("roster", relay_keys(coordinator, topic, run.sites))
+        yield from at_all(share_site, 1)
+        yield (
+            COORDINATOR,
+            lambda: keep("roster", relay_shares(coordinator, topic, box["roster"], run.sites)),
+        )
+    for stage in (train_site, compress_site, protect_site):
+        yield from at_all(stage, 1)
+    masks = None
+    if protection.masked:
+        masks = masked_round(coordinator.run, list(box["roster"].advertised), topic)
+    yield COORDINATOR, lambda: keep("added", add_payloads(coordinator, topic, run.sites, masks))
+    responded = box["added"].responded
+    assert responded == run.sites
+    if protection.masked:
+        roster = box["roster"]
+        yield COORDINATOR, lambda: relay_responded(coordinator, topic, roster, responded)
+        yield from at_all(agree_site, 1)
+        yield COORDINATOR, lambda: relay_views(coordinator, topic, responded)
+        yield from at_all(answer_site, 1)
+        yield COORDINATOR, lambda: unmask_sum(coordinator, topic, roster, responded, responded)
+        yield from at_all(forget_secrets)
+    if protection.keyed:
+        yield COORDINATOR, lambda: hand_sum(coordinator, topic, SITE)
+        yield SITE, lambda: decrypt_site(run.call(SITE), 1, responded)
+    opener = SITE if protection.keyed else None
+    yield COORDINATOR, lambda: apply_sum(coordinator, topic, responded, opener)
+    yield COORDINATOR, lambda: keep("asked", ask_evaluation(coordinator, 1, responded))
+    yield from at_all(evaluate_site, 1)
+    info = worker_context(run.site(SITE)).info
+    yield COORDINATOR, lambda: evaluate(coordinator, box["asked"], run.sites, info)
+    yield COORDINATOR, lambda: record(run, 1, responded)
+    yield COORDINATOR, lambda: keep("end", end_run(coordinator))
+    yield from at_all(hand_over, 1)
+    state = read_state(run.folder.state_path(1))
+    yield COORDINATOR, lambda: receive_models(coordinator, box["end"], state)
+    yield from at_all(report_site)
+
+
+MASKED = {**THREE, **QUANTISED, "protection": {"name": "secagg_plus"}}
+
+
+@pytest.mark.parametrize(
+    "sections", [THREE, PRIVATE, BFV, MASKED], ids=["plain", "private", "packed_bfv", "secagg_plus"]
+)
 def test_a_stage_opens_no_file_of_the_other_side(
     tmp_path: Path, data: Path, sections: dict[str, Any]
 ) -> None:
     run = begin(small_experiment(data, **sections), tmp_path / "runs")
-    homes, own = run.folder.root / "sites", [run.folder.exchange_path]
-    with opened_files() as seen:
-        topic = begin_round(run.coordinator, 1)
-    assert not [path for path in seen if path.is_relative_to(homes)]
-    for site in run.sites:
+    root, exchange = run.folder.root, run.folder.exchange_path
+    opened: dict[str, int] = {}
+    for party, stage in steps(run):
+        own = root if party == COORDINATOR else run.home(party).root
         with opened_files() as seen:
-            train_round_at(run, site)
+            stage()
         foreign = [
             path
             for path in seen
-            if path.is_relative_to(run.folder.root)
-            and not path.is_relative_to(run.home(site).root)
-            and not any(path.is_relative_to(place) for place in own)
+            if path.is_relative_to(root)
+            and not path.is_relative_to(exchange)
+            and (path.is_relative_to(root / "sites") or party != COORDINATOR)
+            and not (party != COORDINATOR and path.is_relative_to(own))
         ]
-        assert not foreign
-    with opened_files() as seen:
-        added = add_payloads(run.coordinator, topic, run.sites)
-        apply_sum(run.coordinator, topic, added.responded)
-    assert added.responded == run.sites
-    assert seen
-    assert not [path for path in seen if path.is_relative_to(homes)]
-
-
-def train_round_at(run: Staged, site: str) -> None:
-    from federated.stages.compress import compress_site
-    from federated.stages.protect import protect_site
-
-    train_site(run.call(site), 1)
-    compress_site(run.call(site), 1)
-    protect_site(run.call(site), 1)
+        assert not foreign, (party, foreign)
+        opened[party] = opened.get(party, 0) + len(seen)
+    assert set(opened) == {COORDINATOR, *run.sites}
+    assert min(opened.values()) > 10
 
 
 def test_everything_in_a_home_is_its_owners_alone(plain: Staged) -> None:
