@@ -118,6 +118,16 @@ def test_nor_in_segmentation_where_even_sums_of_events_hide_them():
     assert attack(LESION_KINDS, 9, 3, sent) == 0
 
 
+def test_how_many_patients_have_two_cases_cannot_be_read_from_patients_and_cases():
+    """Of 11 cases of 10 patients one has two."""
+    predictions = segmented([(False, 0.7)] * 11)
+    assert "patients" in sent_of(SEGMENTATION, LESION, predictions, 3)
+    predictions["patients"] = np.array([*range(10), 9])
+    assert set(sent_of(SEGMENTATION, LESION, predictions, 3)) == {"cases"}
+    predictions["patients"] = np.array([0, 0, 1, 1, 2, 2, 3, 4, 5, 6, 7])
+    assert "patients" in sent_of(SEGMENTATION, LESION, predictions, 3)
+
+
 def test_nothing_of_a_site_with_fewer_cases_but_how_many():
     for cases in ([], BINARY_KINDS[:2]):
         found = sent_of(CLASSIFICATION, BINARY, classified(cases, 2), 3)
