@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from federated.stages.context import read_round
 
 from federated.run.update_files import read_memory, read_state
-from federated.stages.context import read_round
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
