@@ -21,7 +21,8 @@ from federated.run.update_files import (
 from federated.stages import aggregate
 from federated.stages.aggregate import add_payloads, decrypt_site
 from federated.stages.compress import compress_site
-from federated.stages.coordinator import begin_round
+from federated.stages.coordinator import ask_evaluation, begin_round
+from federated.stages.evaluate import evaluate_site
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from tests.federated.federation import SITE, begin, sent
@@ -118,3 +119,20 @@ def test_stages_of_a_round_need_what_the_site_itself_has_made_before_them():
     for stage in (compress_site, protect_site):
         with pytest.raises(ConsiliumError, match="cannot be read"):
             stage(run.call(SITE), 1)
+
+
+def test_also_where_it_was_asked_nothing_after_that_round():
+    """The round was not evaluated, and the site not selected in the next one."""
+    run = begin("strategy.name=scaffold", "rounds=3")
+    for site in (SITE, "site-01"):
+        sent(run, 1, site)
+    state = read_state(run.folder.state_path(0))
+    for number, responded in ((1, ["site-01", "site-02"]), (2, ["site-02"])):
+        write_state(run.folder.state_path(number), replace(state, round_number=number))
+        record(run, number, responded)
+    ask_evaluation(run.coordinator, 2, ["site-02"])
+    for site in (SITE, "site-01"):
+        evaluate_site(run.call(site), 2)
+    assert run.store(SITE).memory_paths() == []
+    # One that did respond keeps what it had, however long ago.
+    assert [path.name for path in run.store("site-01").memory_paths()] == [KEPT.format(1)]
