@@ -22,7 +22,7 @@ from federated.run.result import StageResult
 from federated.run.update_files import read_state
 from federated.site.home import SiteHome, SiteRun
 from federated.stages.protect import protect_site
-from federated.stages.secagg import advertise_site, answer_site, share_site
+from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
 from federated.stages.site import SiteCall
 from flows.round import fl_round
 from tests.workers import OTHER_POOL, quick_pool
@@ -31,6 +31,7 @@ STAGES = [
     (tasks.encrypt, "protect", protect_site),
     (tasks.secagg.secagg, "advertise", advertise_site),
     (tasks.secagg.secagg, "share", share_site),
+    (tasks.secagg.secagg, "agree", agree_site),
     (tasks.secagg.secagg, "answer", answer_site),
 ]
 

@@ -10,6 +10,7 @@ import tasks.secagg
 from federated.errors import ConsiliumError
 from federated.protection.keys import keys_root
 from federated.run.runs import latest_run
+from federated.site.home import SiteHome
 from tasks.pool import run_stage
 from tasks.secagg import forget
 from tests.flows.conftest import kept_at, messages, weights
@@ -24,7 +25,7 @@ TWO = ["protection.min_sites=2"]
 
 def secrets_of(place):
     """What sites have kept of rounds, in the homes that lie in a folder."""
-    return list(place.rglob("sites/*/runs/*/secagg/round-*.json"))
+    return list(place.rglob("sites/*/runs/*/secagg/round-*.secret*"))
 
 
 def test_masked_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
@@ -84,8 +85,12 @@ def test_secrets_are_erased_once_answered_and_lie_in_their_sites_home(
     assert {path.parent for path in seen["answer_site"]} == {
         kept_at(folder, site).secrets for site in folder.sites()
     }
-    assert [path.name for path in place.iterdir()] == ["answered.json"]
-    answered = json.loads((place / "answered.json").read_text())
+    # What is left says what was done, so that nothing is made twice; it holds no secret.
+    assert [path.name for path in place.iterdir()] == ["round-001-attempt-1.done.json"]
+    path = SiteHome(folder.home_path("site-00")).answered_path
+    ((answered,),) = (states.values() for states in json.loads(path.read_text()).values())
+    assert answered == folder.sites()
+    assert path.stat().st_mode & 0o077 == 0
     assert place.stat().st_mode & 0o077 == 0
     assert place.is_relative_to(folder.home_path("site-00"))
     assert not keys_root().exists()
@@ -158,14 +163,16 @@ def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, projec
     monkeypatch.setattr(
         flows.secagg,
         "forget",
-        lambda *given: kept.update({p.parents[3].name: p.read_text() for p in secrets_of(project)}),
+        lambda *given: kept.update(
+            {p.parents[3].name: p.read_text() for p in secrets_of(project) if p.suffix == ".json"}
+        ),
     )
     failing("answer site-01 1", "answer site-02 1")
     with pytest.raises(ConsiliumError):
         run(rounds=1, overrides=[*SECAGG, *CONTINUE])
     folder = latest_run(project / "runs", "tiny")
     secrets = json.loads(kept["site-01"])
-    hidden = [secrets["own_seed"], secrets["masking_seed"], secrets["sealing"]["private"]]
+    hidden = [secrets["own_seed"], secrets["masking_seed"], secrets["sealing"]]
     passed = ("advertised", "shares", "inbox", "payload", "answer")
     assert [len(messages(folder, kind, 1)) for kind in passed] == [3, 3, 3, 3, 1]
     own = folder.home_path("site-01")

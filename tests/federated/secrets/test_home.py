@@ -13,7 +13,8 @@ from federated.secrets.home import consilium_home, private_folder, refuse_open
 from federated.site.home import SiteHome
 from federated.site.releases import ReleaseStore
 from federated.stages.coordinator import begin_round
-from federated.stages.secagg import advertise_site, relay_keys, share_site
+from federated.stages.secagg import advertise_site, share_site
+from federated.stages.secagg_relay import relay_keys
 from tests.federated.federation import SITE, begin, sent
 from tests.federated.site.test_releases import SOURCES
 
@@ -56,7 +57,7 @@ def test_a_ledger_a_key_masking_secrets_and_releases_are_closed(umask, project, 
     for path in consilium_home().rglob("*"):
         if path.is_file() and path not in public:
             assert path.stat().st_mode & 0o777 == 0o600
-    assert list(masked.store(SITE).secrets.glob("round-001.json"))
+    assert list(masked.store(SITE).secrets.glob("round-001*.secret.json"))
     assert list(private.store(SITE).releases.glob("*.release"))
     for run in (masked, private):
         assert modes(run.home(SITE).root) == {True: {0o700}, False: {0o600}}
@@ -122,7 +123,7 @@ class TestReading:
             advertise_site(run.call(site), 1)
         relay_keys(run.coordinator, topic, run.sites)
         share_site(run.call(SITE), 1)
-        (path,) = run.store(SITE).secrets.glob("round-001.json")
+        (path,) = run.store(SITE).secrets.glob("round-001*.secret.json")
         path.chmod(0o640)
         with pytest.raises(ConsiliumError, match=r"permissions 640.*chmod 600"):
             share_site(run.call(SITE), 1)

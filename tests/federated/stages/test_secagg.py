@@ -16,14 +16,13 @@ from federated.stages.coordinator import begin_round
 from federated.stages.protect import protect_site
 from federated.stages.secagg import (
     advertise_site,
+    agree_site,
     answer_site,
     forget_secrets,
-    relay_keys,
-    relay_responded,
-    relay_shares,
     share_site,
-    to_hex,
 )
+from federated.stages.secagg_messages import pack
+from federated.stages.secagg_relay import relay_views
 from tests.federated.exchange.parties import identity
 from tests.federated.staged_run import (
     Staged,
@@ -68,9 +67,8 @@ def advertised(run: Staged, topic: Topic) -> list[Message]:
 
 def keys_of(who: Identity, topic: Topic) -> Message:
     """What a party advertises that made its keys itself."""
-    _, public = protocol.advertise(who.name)
-    body = json.dumps(to_hex(asdict(public))).encode()
-    return sign(who, topic, kinds.ADVERTISED, COORDINATOR, body)
+    _, public = protocol.advertise(who.name, topic.run, topic.round, topic.attempt)
+    return sign(who, topic, kinds.ADVERTISED, COORDINATOR, pack(asdict(public)))
 
 
 def pass_on(run: Staged, topic: Topic, roster: list[Message]) -> None:
@@ -162,10 +160,12 @@ def test_a_site_asks_itself_whether_a_sum_is_of_enough_sites(
     body = json.dumps(responded).encode()
     run.coordinator.mailbox.send(topic, kinds.RESPONDED, body)
     for site in run.sites:
-        with pytest.raises(ConsiliumError, match=f"{said}|does not have {site} itself in it"):
-            answer_site(run.call(site), 1)
-        with pytest.raises(ConsiliumError, match="no message answer"):
-            run.coordinator.mailbox.receive(topic, kinds.ANSWER, site, kinds.MOST_SMALL)
+        for stage in (agree_site, answer_site):
+            with pytest.raises(ConsiliumError, match=f"{said}|does not have {site} itself in it"):
+                stage(run.call(site), 1)
+        for kind in (kinds.CONSISTENCY, kinds.ANSWER):
+            with pytest.raises(ConsiliumError, match=f"no message {kind}"):
+                run.coordinator.mailbox.receive(topic, kind, site, kinds.MOST_SMALL)
 
 
 def test_a_site_is_told_of_one_sum_alone(run: Staged) -> None:
@@ -173,30 +173,32 @@ def test_a_site_is_told_of_one_sum_alone(run: Staged) -> None:
     send = run.coordinator.mailbox.send
     send(topic, kinds.RESPONDED, json.dumps(run.sites).encode())
     send(topic, kinds.RESPONDED, json.dumps(run.sites[::-1]).encode())
-    with pytest.raises(RefusalError, match="2 different messages responded"):
-        answer_site(run.call("site-00"), 1)
+    for stage in (agree_site, answer_site):
+        with pytest.raises(RefusalError, match="2 different messages responded"):
+            stage(run.call("site-00"), 1)
 
 
 def test_a_site_that_has_answered_has_nothing_left_to_answer_with(run: Staged) -> None:
-    topic = begin_round(run.coordinator, 1)
+    topic = train_round(run, 1)
+    body = json.dumps(run.sites).encode()
+    run.coordinator.mailbox.send(topic, kinds.RESPONDED, body)
     for site in run.sites:
-        advertise_site(run.call(site), 1)
-    roster = relay_keys(run.coordinator, topic, run.sites)
-    for site in run.sites:
-        share_site(run.call(site), 1)
-    roster = relay_shares(run.coordinator, topic, roster, run.sites)
-    relay_responded(run.coordinator, topic, roster, run.sites)
+        agree_site(run.call(site), 1)
+    relay_views(run.coordinator, topic, run.sites)
     answer_site(run.call("site-00"), 1)
-    with pytest.raises(ConsiliumError, match="it has answered already"):
-        answer_site(run.call("site-00"), 1)
     forget_secrets(run.call("site-01"))
-    with pytest.raises(ConsiliumError, match="it has answered already, or never advertised"):
-        answer_site(run.call("site-01"), 1)
+    for site in run.sites[:2]:
+        with pytest.raises(ConsiliumError, match="it has answered already, or never advertised"):
+            answer_site(run.call(site), 1)
+        # New keys in the same attempt would be for a second sum of the same update.
+        with pytest.raises(RefusalError, match="does nothing more in attempt 1 at round 1"):
+            advertise_site(run.call(site), 1)
 
 
 @pytest.mark.parametrize("body", [b"", b"3", b"{}", b"[3]", b"[" * 10**5, b'["a", null]'])
 def test_names_that_are_none_are_refused(run: Staged, body: bytes) -> None:
     topic = train_round(run, 1)
     run.coordinator.mailbox.send(topic, kinds.RESPONDED, body)
-    with pytest.raises(RefusalError, match="is no list of names"):
-        answer_site(run.call("site-00"), 1)
+    for stage in (agree_site, answer_site):
+        with pytest.raises(RefusalError, match="is no list of names"):
+            stage(run.call("site-00"), 1)
