@@ -12,6 +12,8 @@ from federated.exchange.bundle import pack_bundle
 from federated.exchange.identity import COORDINATOR, Identity
 from federated.exchange.message import Message, Topic, sign
 from federated.protection.secagg import protocol
+from federated.run.update_files import read_state
+from federated.site.releases import state_digest
 from federated.stages.coordinator import begin_round
 from federated.stages.protect import protect_site
 from federated.stages.secagg import (
@@ -193,6 +195,38 @@ def test_a_site_that_has_answered_has_nothing_left_to_answer_with(run: Staged) -
         # New keys in the same attempt would be for a second sum of the same update.
         with pytest.raises(RefusalError, match="does nothing more in attempt 1 at round 1"):
             advertise_site(run.call(site), 1)
+
+
+def answered(run: Staged, responded: list[str]) -> None:
+    """An attempt at round 1 up to the answer of its first site, for the sum of ``responded``."""
+    topic = train_round(run, 1)
+    run.coordinator.mailbox.send(topic, kinds.RESPONDED, json.dumps(responded).encode())
+    for site in responded:
+        agree_site(run.call(site), 1)
+    relay_views(run.coordinator, topic, responded)
+    answer_site(run.call(responded[0]), 1)
+
+
+def test_a_site_answers_for_one_sum_from_a_state_in_whatever_bytes_it_is_written(
+    tmp_path: Path, data: Path
+) -> None:
+    """In two attempts; the difference of the sums would be the update of the third site."""
+    two = SECAGG | {"protection": {"name": "secagg_plus", "min_sites": 2}}
+    run = begin(small_experiment(data, **THREE, **two), tmp_path / "runs")
+    answered(run, run.sites)
+    path = run.folder.state_path(0)
+    content, before = path.read_bytes(), read_state(path)
+    start = 8 + int.from_bytes(content[:8], "little")
+    text = json.dumps(json.loads(content[8:start]), indent=1).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[start:])
+    assert path.read_bytes() != content
+    assert state_digest(read_state(path)) == state_digest(before)
+    run.resume()
+    with pytest.raises(ConsiliumError, match="has already answered for a sum"):
+        answered(run, run.sites[:2])
+    run.resume()
+    answered(run, run.sites)
 
 
 @pytest.mark.parametrize("body", [b"", b"3", b"{}", b"[3]", b"[" * 10**5, b'["a", null]'])
