@@ -31,7 +31,7 @@ def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(ru
     # Of three sites less than fourteen bits for eight, and small messages; the sum comes back in
     # the clear.
     assert clear["up"] < record["up"] < clear["up"] * 1.75
-    assert clear["down"] < record["down"] < clear["down"] * 1.05
+    assert clear["down"] < record["down"] < clear["down"] + 3 * 20_000
     said = json.loads(hidden.summary_path.read_text())["protection"]
     assert (said["name"], said["min_sites"], said["computational_security"]) == (
         *("rlwe_secagg", 3, 128),

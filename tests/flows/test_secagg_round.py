@@ -37,7 +37,8 @@ def test_masked_quantised_values_give_the_very_same_model_and_resume_to_it(run, 
     clear = plain.records()[1]["bytes"]
     # Two bytes a quantised value, and small messages; the sum comes back in the clear.
     assert clear["up"] * 2 < record["bytes"]["up"] < clear["up"] * 2.05
-    assert clear["down"] < record["bytes"]["down"] < clear["down"] * 1.05
+    # Of three sites the signed messages of each, which every site gets several times.
+    assert clear["down"] < record["bytes"]["down"] < clear["down"] + 3 * 20_000
     assert record["seconds"]["advertise"] > 0
     assert record["seconds"]["unmask"] > 0
     left = {path.parts[-3] for path in messages(masked, round_number=2)}
