@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from federated.exchange import kinds
 from federated.learning import task_of
 from federated.learning.statistics import CASES
 from federated.privacy.spending import EVALUATIONS
 from federated.run.update_files import read_arrays
 from federated.site.holder import holder_ledger
+from federated.stages.coordinator import ask_evaluation
 from federated.stages.evaluate import evaluate, evaluate_site, read_shared
-from federated.stages.worker import site_cases, worker_context
+from federated.stages.worker import held_cases, site_cases, worker_context
+from federated.weights.bounded_file import Content
 from tests.federated.staged_run import begin, small_experiment, small_images
 
 SHARES = ("predictions", "statistics", "metrics")
@@ -25,57 +28,72 @@ def start(tmp_path):
     return begun
 
 
-def sent_by(folder, site):
-    evaluate_site(folder.root, site, 0)
-    return read_arrays(folder.site_path(0, site, "evaluation"), "an evaluation")
+def content_of(run, site):
+    """What a site sends of the evaluation of the initial state."""
+    topic = ask_evaluation(run.coordinator, 0, [])
+    evaluate_site(run.call(site), 0)
+    receive = run.coordinator.mailbox.receive
+    return receive(topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION).body
+
+
+def sent_by(run, site):
+    return read_arrays(Content(content_of(run, site), f"of {site}"), "an evaluation")
+
+
+def info_of(run):
+    return worker_context(run.site(run.sites[0])).info
+
+
+def evaluated(run):
+    """The evaluation of the initial state, once all sites have sent theirs."""
+    for site in run.sites:
+        content_of(run, site)
+    topic = ask_evaluation(run.coordinator, 0, [])
+    return evaluate(run.coordinator, topic, run.sites, info_of(run))
 
 
 @pytest.mark.parametrize("share", SHARES)
 def test_the_ledger_says_what_was_shared_of_which_cases(start, share):
-    folder = start(share=share)
-    sent_by(folder, "site-00")
-    ledger = holder_ledger(folder.experiment())
+    run = start(share=share)
+    sent_by(run, "site-00")
+    ledger = holder_ledger(run.experiment)
     (entry,) = ledger.spendings()
     assert entry.mechanism == EVALUATIONS[share]
     assert (share in entry.mechanism) == (share != "predictions")
     assert entry.noise_multiplier == 0
-    cases = worker_context(folder.root).cases
+    cases = held_cases(run.site("site-00"))
     told = {r for split in ("val", "test") for r in cases.records(["site-00"], split)}
     assert ledger.sets.read(entry.records) == told == ledger.evaluated_only()
 
 
 def test_labels_and_probabilities_leave_a_site_with_predictions_alone(start):
     for share in SHARES:
-        folder = start(share, share=share)
-        sent = sent_by(folder, "site-00")
+        run = start(share, share=share)
+        sent = sent_by(run, "site-00")
         names = {name.partition(".")[2] for name in sent}
         assert ({"labels", "probabilities"} <= names) == (share == "predictions")
-        # Nor do they lie anywhere else in the run's folder.
-        written = [p.name for p in folder.root.rglob("*") if "predictions" in p.name]
+        # Nor do they lie anywhere else in the run's run, or in the site's home.
+        written = [p for p in run.folder.root.rglob("*") if "predictions" in p.name]
         assert written == []
         if share != "predictions":
-            count = len(site_cases(folder.root, "site-00", "test"))
+            count = len(site_cases(run.site("site-00"), "test"))
             assert sent[f"test.{CASES}"] == count == 5
             assert not any(count in array.shape for array in sent.values())
 
 
 def test_what_is_sent_as_statistics_is_as_large_at_every_site(start):
-    folder = start()
+    run = start()
     sizes = set()
-    for site in folder.sites():
-        sent_by(folder, site)
-        sizes.add(folder.site_path(0, site, "evaluation").stat().st_size)
+    for site in run.sites:
+        sizes.add(len(content_of(run, site)))
     assert len(sizes) == 1
 
 
 def test_metrics_are_the_same_whatever_is_shared_as_far_as_they_are_there(start):
     found = {}
     for share in SHARES:
-        folder = start(share, share=share)
-        for site in folder.sites():
-            evaluate_site(folder.root, site, 0)
-        info = worker_context(folder.root).info
-        found[share] = evaluate(folder, 0, folder.sites(), info)
+        run = start(share, share=share)
+        found[share] = evaluated(run)
     exact = found["predictions"].overall["test"]
     for share in SHARES:
         for name, value in found[share].overall["test"].items():
@@ -101,33 +119,28 @@ def test_no_protection_hides_a_sites_statistics(tmp_path, protection):
         "protection": {"name": protection, "min_sites": 2},
         "compression": {"name": "none", "bits": 16},
     }
-    folder = begin(small_experiment(small_images(tmp_path), **sections), tmp_path / "run")
-    sent_by(folder, "site-00")
-    context = worker_context(folder.root)
-    assert read_shared(folder, 0, "site-00")["test"]["confusion"].sum() == 5
-    assert context.experiment.evaluation.share == "statistics"
+    run = begin(small_experiment(small_images(tmp_path), **sections), tmp_path / "run")
+    content = content_of(run, "site-00")
+    assert read_shared(content, "site-00")["test"]["confusion"].sum() == 5
+    assert run.experiment.evaluation.share == "statistics"
 
 
 def test_a_small_site_sends_how_many_cases_it_has_and_nothing_more(start):
-    folder = start(min_count=6)
-    assert {name: int(value[0]) for name, value in sent_by(folder, "site-00").items()} == {
+    run = start(min_count=6)
+    assert {name: int(value[0]) for name, value in sent_by(run, "site-00").items()} == {
         "val.cases": 2,
         "test.cases": 5,
     }
-    evaluate_site(folder.root, "site-01", 0)
-    info = worker_context(folder.root).info
-    found = evaluate(folder, 0, folder.sites(), info)
+    found = evaluated(run)
     assert set(found.overall["val"].values()) == {None}
     assert found.confusion == {}
 
 
 def test_what_a_site_predicts_is_what_its_statistics_are_of(start):
     predictions = start("p", share="predictions")
-    sent_by(predictions, "site-01")
-    exact = read_shared(predictions, 0, "site-01")["test"]
+    exact = read_shared(content_of(predictions, "site-01"), "site-01")["test"]
     statistics = start("s")
-    sent_by(statistics, "site-01")
-    told = read_shared(statistics, 0, "site-01")["test"]
-    info = worker_context(statistics.root).info
+    told = read_shared(content_of(statistics, "site-01"), "site-01")["test"]
+    info = info_of(statistics)
     for name, value in task_of(info).statistics.of(exact, info).arrays.items():
         np.testing.assert_allclose(told[name], value, rtol=1e-12)
