@@ -23,7 +23,7 @@ from federated.provenance import git_commit
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
-from federated.run.runs import point_latest
+from federated.run.runs import point_latest, refuse_older_run
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
@@ -107,6 +107,7 @@ def fl_round(
     ):
         tell(f"done: {counted(folder.done_rounds(), 'round')}; ask for more with --rounds")
         return str(folder.root)
+    refuse_older_run(folder)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
     # which made some rounds wait two seconds.

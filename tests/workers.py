@@ -26,6 +26,7 @@ IMPORTED = [
     "torch._dynamo",  # what torch imports at the first step of an optimizer
     *(f"federated.stages.{name}" for name in ("aggregate", "compress", "evaluate", "keys")),
     *(f"federated.stages.{name}" for name in ("local_train", "protect", "secagg", "share_style")),
+    *(f"federated.stages.{name}" for name in ("take_part", "site_model", "privacy_report")),
 ]
 
 

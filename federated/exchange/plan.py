@@ -116,7 +116,8 @@ class RoundPlan:
         round: the round's number, from 1.
         selected: the sites that train in it, or are evaluated after it, in order.
         state: the SHA-256 of the state that it starts from.
-        responded: the sites whose updates are in the sum of the last round that is done.
+        responded: for each site, the last round that is done in whose sum its update is; a site of
+            no sum is left out.
         kept: the round whose model the run keeps so far; 0 for none yet.
     """
 
@@ -124,7 +125,7 @@ class RoundPlan:
     round: int
     selected: tuple[str, ...]
     state: str
-    responded: tuple[str, ...]
+    responded: Mapping[str, int]
     kept: int
 
     def to_bytes(self) -> bytes:
@@ -147,10 +148,10 @@ class RoundPlan:
                 _count(value["round"]),
                 _names(value["selected"]),
                 value["state"],
-                _names(value["responded"]),
+                {str(site): _count(number) for site, number in value["responded"].items()},
                 _count(value["kept"]),
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise _no_plan("round", error) from error
 
 

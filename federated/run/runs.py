@@ -87,6 +87,24 @@ def reopen_run(
     return folder, experiment
 
 
+def refuse_older_run(folder: RunFolder) -> None:
+    """Refuse to go on with a run of which an older version of the program has done rounds.
+
+    There the sites had no homes: what they kept between rounds lies in other files.
+
+    Raises:
+        ConsiliumError: it is such a run.
+    """
+    if folder.done_rounds() and not folder.coordinator_path.is_dir():
+        name = folder.root.parent.name
+        raise ConsiliumError(
+            f"Run {folder.run_id} of {name!r} was begun by an older version of the program, in "
+            "which its sites kept what they know in other files and signed nothing, so this "
+            f"version cannot go on with it. Its {folder.done_rounds()} rounds stay as they are. Go "
+            f"on with the version that began it, or start a new run: consilium run {name}"
+        )
+
+
 def latest_run(runs: Path, experiment: str) -> RunFolder:
     """The run that ``runs/<experiment>/latest`` points to.
 

@@ -98,10 +98,15 @@ def state_digest(state: RoundState) -> str:
 
 
 class ReleaseStore:
-    """The stored releases of one site in one run; ``place`` is their folder."""
+    """The stored releases of one site in one run.
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    Args:
+        place: their folder.
+        home: the site's home, from where down to ``place`` every folder has to be closed to others.
+    """
+
+    def __init__(self, place: Path, home: Path) -> None:
+        self.place, self.home = place, home
 
     def once(self, sources: Sources, make: Callable[[], Parts]) -> Parts:
         """The release of these sources: the stored one, or what ``make`` returns, stored first.
@@ -137,7 +142,7 @@ class ReleaseStore:
     def _held(self) -> Iterator[None]:
         with ExitStack() as held:
             try:
-                private_folder(self.place)
+                private_folder(self.place, self.home)
                 held.enter_context(locked(self.place / "lock"))
             except OSError as error:
                 raise ConsiliumError(

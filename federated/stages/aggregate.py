@@ -165,7 +165,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
     key = site_key(site)
     if key is not None:
         check_sum(site, opened, total, counted, key)
-        note_answer(site, topic, tuple(counted))
+        note_answer(site, opened, tuple(counted))
         count_opening(run.experiment.name, run.run_id, key.public)
     numbers = protection.reveal(total, key)
     body = pack_payload(opened_payload(total, numbers))

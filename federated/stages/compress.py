@@ -66,7 +66,7 @@ def compress_site(call: SiteCall, round_number: int) -> StageResult:
             assert private is not None
             return _packed(*compress(partial(grid.quantise, random=private.random)))
 
-        parts = ReleaseStore(site.store.releases).once(sources, make)
+        parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
     if RESIDUAL in parts:
         write_packed(site.store.memory_path(round_number, RESIDUAL), parts[RESIDUAL])
     write_packed(site.store.work_path(round_number, COMPRESSED), parts[COMPRESSED])

@@ -137,10 +137,8 @@ def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
         What the messages of the round have in common.
     """
     done = round_number - 1
-    records = coordinator.folder.records()
-    responded = records[done - 1]["sites"] if done else []
     selected = coordinator.run.selected(round_number)
-    return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected, responded)
+    return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected)
 
 
 def ask_evaluation(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -> Topic:
@@ -163,7 +161,7 @@ def end_run(coordinator: Coordinator) -> Topic:
     records = coordinator.folder.records()
     kept = kept_round(records, coordinator.run.experiment.selection)
     sites, kind = coordinator.run.sites, kinds.FINAL_PLAN
-    return _ask(coordinator, kind, len(records), kept, sites, records[-1]["sites"])
+    return _ask(coordinator, kind, len(records), kept, sites)
 
 
 def _ask(
@@ -172,7 +170,7 @@ def _ask(
     round_number: int,
     state: int,
     sites: Sequence[str],
-    responded: Sequence[str],
+    responded: Sequence[str] = (),
 ) -> Topic:
     """Sign what sites are to do in a round or after it, and send it with the state.
 
@@ -182,14 +180,14 @@ def _ask(
         round_number: the round.
         state: the round whose state is meant.
         sites: those that are asked.
-        responded: those in the sum of the last round that is done.
+        responded: those in the sum of the round, where it has no record yet.
     """
     records = coordinator.folder.records()
+    last = {site: record["round"] for record in records for site in record["sites"]}
+    last |= dict.fromkeys(responded, round_number)
     kept = kept_round(records, coordinator.run.experiment.selection) if records else 0
     digest = publish_state(coordinator, state)
-    plan = RoundPlan(
-        coordinator.start.plan, round_number, tuple(sites), digest, tuple(responded), kept
-    )
+    plan = RoundPlan(coordinator.start.plan, round_number, tuple(sites), digest, last, kept)
     topic = coordinator.topic(round_number)
     sent = coordinator.mailbox.send(topic, kind, plan.to_bytes())
     return replace(topic, state=digest, plan=sent.signed.digest)

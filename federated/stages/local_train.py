@@ -56,7 +56,7 @@ def train_site(call: SiteCall, round_number: int) -> StageResult:
     )
     received = receive_styles(site, round_number)
     task = local_task(worker, cases, partial(other_styles, site))
-    releases = ReleaseStore(site.store.releases)
+    releases = ReleaseStore(site.store.releases, site.home.root)
 
     def make() -> tuple[Parts, float | None]:
         private = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from federated.data.dataset import Split
 from federated.data.partition import CaseCounts
-from federated.errors import RefusalError
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.plan import RunPlan
 from federated.exchange.policy import Proposal, refuse_by_policy
 from federated.privacy import Private
@@ -62,7 +62,7 @@ def own_release(store: SiteRun, site: str, plan: RunPlan) -> Release | None:
     """What a site releases in a round by its own arithmetic; ``None`` without privacy.
 
     Raises:
-        ConsiliumError: the privacy that is asked for cannot be reached.
+        RefusalError: the privacy that is asked for cannot be reached.
     """
     privacy = plan.experiment.privacy
     if not isinstance(privacy, Private) or site == POOLED:
@@ -70,7 +70,11 @@ def own_release(store: SiteRun, site: str, plan: RunPlan) -> Release | None:
     training = plan.experiment.training
     cases = training_cases(CaseCounts(part_counts(store)), site, [site])
     steps = local_work(cases, training, batch_norm=False).steps
-    return privacy.plan(cases, steps, training.batch_size, plan.experiment.rounds)
+    try:
+        return privacy.plan(cases, steps, training.batch_size, plan.experiment.rounds)
+    except ConsiliumError as error:
+        # Of the site's own it tells how many cases it has, which everyone knows.
+        raise RefusalError(str(error)) from error
 
 
 def part_counts(store: SiteRun) -> Mapping[str, dict[Split, int]]:

@@ -149,4 +149,4 @@ def summarise_privacy(
 def close_releases(call: SiteCall) -> None:
     """Remove, at a site, what was stored of a run that is over."""
     site = open_site(call)
-    ReleaseStore(site.store.releases).close()
+    ReleaseStore(site.store.releases, site.home.root).close()

@@ -28,6 +28,7 @@ from federated.protection.secagg.view import View, view
 from federated.protection.secagg_plus import Masking
 from federated.run.result import StageResult, stage_result
 from federated.secrets.home import private_folder, refuse_open
+from federated.site.releases import state_digest
 from federated.stages.entering import training_records
 from federated.stages.secagg_messages import (
     Roster,
@@ -167,7 +168,8 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
     """
     started = time.time()
     site = open_site(call)
-    topic = open_round(site, round_number).topic
+    opened = open_round(site, round_number)
+    topic = opened.topic
     told = _Told.read(site, topic)
     secrets = _read_secrets(site, topic)
     message = site.from_coordinator(topic, kinds.AGREED)
@@ -175,7 +177,7 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
     said = {who: Said(sha256(body).hexdigest(), True) for who, body in signed.items()}
     agreed = check_consistent(site.name, told.view, said, told.round_)
     inbox = unpack(site.from_coordinator(topic, kinds.INBOX).body)
-    note_answer(site, topic, told.view.responded)
+    note_answer(site, opened, told.view.responded)
     answer = protocol.answer(secrets, inbox, told.advertised, agreed, told.round_)
     for dealer in answer.wrongly_dealt:
         site.home.audit.add("accused", run=topic.run, round=round_number, sender=dealer)
@@ -184,8 +186,10 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
     return stage_result(site.name, "unmask", started, sent=sent, received=message.size)
 
 
-def note_answer(site: Site, topic: Topic, responded: tuple[str, ...]) -> None:
+def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> None:
     """Write down for which sum the site helps, before it does; for ever, and across all runs.
+
+    The state is known by its values: a file of the same ones can be written in many ways.
 
     Raises:
         ConsiliumError: it has helped to another sum of the same data from the same state.
@@ -193,7 +197,7 @@ def note_answer(site: Site, topic: Topic, responded: tuple[str, ...]) -> None:
     path = site.home.answered_path
     before = Answered.from_json(read_json(path) if path.is_file() else {})
     data = sha256("|".join(sorted(training_records(site))).encode()).hexdigest()
-    after = before.allow(data, topic.state, responded)
+    after = before.allow(data, state_digest(opened.context.state), responded)
     if after != before:
         write_json(path, after.to_json(), PRIVATE)
 

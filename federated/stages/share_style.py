@@ -53,7 +53,7 @@ def share_style(call: SiteCall) -> StageResult:
         parts = make()
     else:
         sources = style_sources(site, training_records(site), noise)
-        parts = ReleaseStore(site.store.releases).once(sources, make)
+        parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
     sent = site.mailbox.send(site.topic(0), kinds.STYLE, parts[STYLE]).size
     cases = len(site_cases(site, "train"))
     return stage_result(site.name, "style", started, cases=cases, sent=sent)

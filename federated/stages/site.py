@@ -228,13 +228,14 @@ def settle(site: Site, done: int, plan: RoundPlan) -> None:
     """Leave what the site keeps as it was before a round that it dropped out of; forget old rounds.
 
     This is for before a round's training, and for after it: ``done`` is the last round that is
-    done, and ``plan`` says who responded in it, and which round's model the run keeps so far.
+    done, and ``plan`` says who responded when, and which round's model the run keeps so far. A site
+    may have been asked nothing since the round that it dropped out of, which need not be the last.
     """
     for kind in MEMORY_KINDS:
         paths = site.store.memory_paths(kind)
         for path in paths:
             number = memory_round(path)
-            if number > done or (number == done and site.name not in plan.responded):
+            if number > plan.responded.get(site.name, 0):
                 path.unlink(missing_ok=True)
         needed = {site.store.latest_memory(done, kind)}
         if kind == "memory":

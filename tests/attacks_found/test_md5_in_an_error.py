@@ -14,7 +14,7 @@ SITE_LEVEL = ("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.
 
 @pytest.mark.parametrize(("privacy", "told"), [(SITE_LEVEL, False), ((), True)])
 def test_the_md5_of_a_sites_own_data_is_in_no_message_of_a_private_run(privacy, told):
-    folder = begin(*privacy)
+    folder = begin(*privacy).folder
     then = folder.data()
     now = LocatedFile(then.path, "files", "0" * 32)
     experiment = load_experiment("tiny", privacy)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
 from federated.data.partitioning import partition_dataset
+from federated.exchange import kinds
+from federated.exchange.plan import MOST_PLAN, RunPlan
 from federated.files import read_json, write_json
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
 from federated.run.update_files import read_update
+from federated.secrets.home import private_folder
 from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site
 from federated.stages.privacy_report import report_site
@@ -29,13 +33,21 @@ PLAIN = [
 
 
 def begin(*overrides: str, run_id: str | None = None, excluded: tuple[str, ...] = ()) -> Staged:
-    """A run before its first round, in the working folder; ``run_id`` names it anew."""
+    """A run before its first round, in the working folder.
+
+    ``run_id`` names it anew. If there is a run of that name the sites keep their homes, and the
+    coordinator its key, and all else of that run is gone.
+    """
     experiment = load_experiment("tiny", [*PLAIN, *overrides])
     folder = new_run(Path("runs"), experiment)
     if run_id:
-        target = folder.root.with_name(run_id)
-        shutil.rmtree(target, ignore_errors=True)
-        folder = RunFolder(folder.root.rename(target))
+        target = RunFolder(folder.root.with_name(run_id))
+        for own in ("sites", "coordinator/identity.key"):
+            if (target.root / own).exists():
+                private_folder((folder.root / own).parent, folder.root)
+                (target.root / own).rename(folder.root / own)
+        shutil.rmtree(target.root, ignore_errors=True)
+        folder = RunFolder(folder.root.rename(target.root))
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
     partition = partition_dataset(dataset, experiment.sites, experiment.seed)
@@ -50,6 +62,25 @@ def edit(run: Staged, **sections: Mapping[str, Any]) -> None:
         config[name] = dict(values) if "name" in values else config[name] | values
     write_json(path, config)
     run.resume()
+
+
+def signed_plan(run: Staged) -> RunPlan:
+    """The plan of a run that the coordinator has signed in the present attempt."""
+    site = run.site(SITE)
+    before = replace(site.start, plan="")
+    return RunPlan.from_bytes(site.from_coordinator(before, kinds.RUN_PLAN, MOST_PLAN).body)
+
+
+def sign_other_plan(run: Staged, **changes: Any) -> None:
+    """Sign a plan, in another attempt at a run, that does not follow from what sites answered."""
+    plan = replace(signed_plan(run), **changes)
+    attempt = run.coordinator.start.attempt + 1
+    write_json(run.folder.coordinator_path / "attempt.json", attempt)
+    before = replace(run.coordinator.start, attempt=attempt, plan="")
+    signed = run.coordinator.mailbox.send(before, kinds.RUN_PLAN, plan.to_bytes()).signed
+    run.coordinator = replace(
+        run.coordinator, start=replace(before, plan=signed.digest), published={}
+    )
 
 
 def sent(run: Staged, round_number: int = 1, site: str = SITE) -> ModelUpdate:

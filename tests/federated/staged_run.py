@@ -37,6 +37,7 @@ from federated.stages.secagg_relay import (
     relay_views,
     unmask_sum,
 )
+from federated.stages.share_style import share_style
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.take_part import take_part
 from federated.weights.build import new_model
@@ -179,6 +180,9 @@ def play_round(run: Staged, number: int) -> None:
     """One round at all sites, up to the state that comes of it."""
     coordinator, sites = run.coordinator, run.coordinator.run.selected(number)
     topic = begin_round(coordinator, number)
+    if number == 1 and run.experiment.strategy.introduction() is not None:
+        for site in run.sites:
+            share_style(run.call(site))
     masked = run.experiment.protection.masked
     roster = _exchange_keys(run, topic) if masked else None
     masks = masked_round(coordinator.run, list(roster.advertised), topic) if roster else None
@@ -206,11 +210,15 @@ def record(run: Staged, number: int, responded: list[str]) -> None:
 
 
 def start_again(run: Staged, number: int) -> None:
-    """Let the next round start from the initial weights, as if no round's noise were in them."""
+    """Let the next round start from the initial weights, as if no round's noise were in them.
+
+    This is another attempt at the run: in the same one sites have another state of that round.
+    """
     folder = run.folder
     first = read_state(folder.state_path(0))
     write_state(folder.state_path(number), replace(first, round_number=number))
     folder.server_path(number).write_bytes(folder.server_path(0).read_bytes())
+    run.resume()
 
 
 def _exchange_keys(run: Staged, topic: Topic) -> Roster:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,16 @@ import tasks.encrypt
 import tasks.pool
 import tasks.secagg
 from federated.errors import ConsiliumError
+from federated.files import read_json
+from federated.privacy.accounting import Release
+from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.update_files import read_state
+from federated.site.home import SiteHome, SiteRun
 from federated.stages.protect import protect_site
-from federated.stages.secagg import advertise_site, answer_site, share_site
+from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
+from federated.stages.site import SiteCall
 from flows.round import fl_round
 from tests.workers import OTHER_POOL, quick_pool
 
@@ -25,6 +31,7 @@ STAGES = [
     (tasks.encrypt, "protect", protect_site),
     (tasks.secagg.secagg, "advertise", advertise_site),
     (tasks.secagg.secagg, "share", share_site),
+    (tasks.secagg.secagg, "agree", agree_site),
     (tasks.secagg.secagg, "answer", answer_site),
 ]
 
@@ -87,10 +94,10 @@ def failing(monkeypatch):
 
     def fail(*told: str) -> None:
         def failing_stage(name: str, stage: Callable[..., StageResult]) -> Callable[..., object]:
-            def run_stage(run: Path, site: str, round_number: int) -> object:
-                if f"{name} {site} {round_number}" in told:
-                    raise ConsiliumError(f"{site} has no power.")
-                return stage(run, site, round_number)
+            def run_stage(call: SiteCall, round_number: int) -> object:
+                if f"{name} {call.site} {round_number}" in told:
+                    raise ConsiliumError(f"{call.site} has no power.")
+                return stage(call, round_number)
 
             return run_stage
 
@@ -99,6 +106,32 @@ def failing(monkeypatch):
             monkeypatch.setattr(module, stage.__name__, wrapped)
 
     return fail
+
+
+def kept_at(folder: RunFolder, site: str) -> SiteRun:
+    """What a simulated site keeps of a run."""
+    return SiteHome(folder.home_path(site)).run(folder.run_id)
+
+
+def call_of(folder: RunFolder, site: str) -> SiteCall:
+    """What a worker was handed in the last attempt at a run."""
+    attempt = read_json(folder.coordinator_path / "attempt.json")
+    return SiteCall(folder.home_path(site), folder.exchange_path, folder.run_id, attempt)
+
+
+def run_context(folder: RunFolder) -> RunContext:
+    """What everyone knows of a run."""
+    told = read_json(folder.privacy_path) if folder.privacy_path.is_file() else {}
+    names = [field.name for field in fields(Release)]
+    planned = {site: Release(*(own[name] for name in names)) for site, own in told.items()}
+    counts, sites = folder.case_counts(), tuple(folder.sites())
+    return RunContext(folder.run_id, folder.experiment(), counts, sites, planned)
+
+
+def messages(folder: RunFolder, kind: str = "*", round_number: int | None = None) -> list[Path]:
+    """The files of the messages of a kind that lie in a run's exchange, of a round or of all."""
+    place = "*" if round_number is None else f"round-{round_number:03d}"
+    return list(folder.exchange_path.glob(f"*/{place}/attempt-*/*/{kind}/*/*.message"))
 
 
 def weights(folder: RunFolder) -> np.ndarray:

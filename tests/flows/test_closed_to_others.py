@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from federated.run.folder import MEMORY_KINDS
 from federated.run.update_files import read_state
+from federated.site.home import MEMORY_KINDS, WORK_KINDS
+from tests.flows.conftest import kept_at, messages
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
 
@@ -37,27 +38,33 @@ def test_whatever_a_site_writes_is_closed_while_the_round_lasts_and_after_it(
 
     add, seen = tasks.aggregate.add_payloads, {}
 
-    def look(folder, run, round_number, selected):
-        add(folder, run, round_number, selected)
-        for path in folder.root.rglob("*"):
+    def look(coordinator, topic, sites, masks):
+        added = add(coordinator, topic, sites, masks)
+        for path in coordinator.folder.root.rglob("*"):
             seen[path] = (permissions(path), path.is_dir())
+        return added
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", look)
     folder = run(overrides=SETTINGS[protection], rounds=1)
     assert permissions(folder.root) == 0o700
-    own = [folder.site_path(1, "site-00", kind) for kind in ("update", "compressed", "payload")]
-    own += [folder.memory_path(1, "site-00", kind) for kind in MEMORY_KINDS]
-    own += [folder.state_path(0), folder.sum_path(1)]
-    for path in own:
+    kept = kept_at(folder, "site-00")
+    own = [kept.work_path(1, kind) for kind in WORK_KINDS]
+    own += [kept.memory_path(1, kind) for kind in MEMORY_KINDS]
+    own += [kept.data_path, kept.plan_path, folder.home_path("site-00") / "identity.key"]
+    own += [folder.coordinator_path / "identity.key", folder.state_path(0), folder.sum_path(1)]
+    sent = [path for path in seen if path.suffix == ".message"]
+    assert {"payload", "state", "run-plan"} <= {path.parts[-3] for path in sent}
+    for path in [*own, *sent]:
         assert seen[path] == (0o600, False)
         assert seen[path.parent] == (0o700, True)
     assert all(mode == 0o700 for mode, is_folder in seen.values() if is_folder)
-    assert permissions(folder.site_path(1, "site-00", "evaluation")) == 0o600
+    told = messages(folder, "evaluation", 1)
+    assert {permissions(path) for path in told} == {0o600}
     # What is made to be handed on is as the umask has it, once it is taken out of the folder.
     assert permissions(folder.summary_path) == permissions(folder.model_path) == 0o644
 
 
-def test_a_run_of_an_older_version_is_closed_when_it_is_gone_on_with(run):
+def test_a_run_that_others_can_open_is_closed_when_it_is_gone_on_with(run):
     folder = run(rounds=1)
     folder.root.chmod(0o755)
     run(resume=folder.run_id, rounds=2)

@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from federated.stages.context import read_run
 
 from federated.errors import ConsiliumError
 from federated.run.update_files import read_layout
-from tests.flows.conftest import weights
+from tests.flows.conftest import run_context, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
 
@@ -28,7 +27,7 @@ def test_the_sum_is_the_same_under_every_protection_and_accounted_for(run, known
     for other in folders[1:]:
         np.testing.assert_array_equal(weights(folders[0]), weights(other))
     layout = read_layout(folders[0].state_path(1))
-    grid = read_run(folders[0]).grid(layout)
+    grid = run_context(folders[0]).grid(layout)
     privacy = json.loads(folders[0].summary_path.read_text())["privacy"]
     assert (privacy["unit"], privacy["accountant"], privacy["missing"]) == ("site", "rdp", 1)
     assert privacy["epsilon_per_round"] == pytest.approx(6, rel=0.01)

@@ -1,13 +1,15 @@
 """Rounds in which a site fails."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.rounds.participation import select_sites
-from federated.run.folder import MEMORY_KINDS
-from tests.flows.conftest import weights
+from federated.site.home import MEMORY_KINDS
+from tests.flows.conftest import kept_at, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -24,7 +26,7 @@ def test_a_site_that_drops_out_is_left_out_of_the_mean_and_keeps_what_it_had(run
     assert second["sites"] == ["site-00", "site-02"]
     assert second["bytes"]["up"] == pytest.approx(first["bytes"]["up"] * 2 / 3, rel=0.01)
     for kind in MEMORY_KINDS:
-        newest = [path.name.split(".")[0] for path in folder.memory_paths("site-01", kind)]
+        newest = [path.name.split(".")[0] for path in kept_at(folder, "site-01").memory_paths(kind)]
         assert newest == ["round-001"]
     assert set(second["per_site"]) == {"site-00", "site-01", "site-02"}
 
@@ -35,6 +37,28 @@ def test_a_run_with_a_dropout_resumes_to_the_same_weights(run, failing):
     whole = run(rounds=2, overrides=settings)
     part = run(rounds=1, overrides=settings)
     np.testing.assert_array_equal(weights(whole), weights(run(resume=part.run_id, rounds=2)))
+
+
+def test_a_dropout_that_nobody_evaluates_and_that_is_not_selected_next_keeps_what_it_had(
+    run, failing
+):
+    """What it has made of the round is of a state that the run did not get to."""
+    few = ["sites.participation=0.5", "selection.every=4", "selection.keep=last"]
+    settings = [*SPARSE, *few, "sites.on_dropout=continue"]
+    experiment, sites = load_experiment("tiny", settings), ["site-00", "site-01", "site-02"]
+    selected = [select_sites(experiment, sites, number) for number in range(1, 5)]
+    dropped, number = next(
+        (site, number)
+        for number, (before, after) in enumerate(pairwise(selected), start=1)
+        for site in before
+        if site not in after
+    )
+    failing(f"protect {dropped} {number}")
+    folder = run(rounds=number + 1, overrides=settings)
+    assert dropped in folder.records()[number - 1]["dropped"]
+    for kind in MEMORY_KINDS:
+        kept = [path.name for path in kept_at(folder, dropped).memory_paths(kind)]
+        assert f"round-{number:03d}.{kind}.safetensors" not in kept
 
 
 def test_a_site_that_fails_stops_the_run_unless_told_otherwise(run, failing):

@@ -66,8 +66,13 @@ def test_what_joins_a_private_federation_tells_no_digest_of_its_data(run, clinic
     )
     assert found.data.tags["data_md5"] == "not told"
     digest = json.loads((place / "inputs.json").read_text())["md5"]
-    open_to_all = [path for path in place.rglob("*.json") if path.name != "inputs.json"]
-    assert not [path for path in open_to_all if digest in path.read_text()]
+    told = [path for path in place.rglob("*") if path.is_file() and path.name != "inputs.json"]
+    told = [path for path in told if not path.is_relative_to(place / "sites")]
+    assert {".json", ".message", ".jsonl"} <= {path.suffix for path in told}
+    assert not [path for path in told if digest.encode() in path.read_bytes()]
+    # The site itself knows where its data are, by a file that is closed to others.
+    (own,) = (place / "sites").rglob("data.json")
+    assert own.stat().st_mode & 0o077 == 0
 
 
 def test_of_fedper_only_the_head_moves_and_of_fedavg_everything(run, clinic):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 import tasks.aggregate
+from federated.exchange import kinds
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Ledger, ledger_root
 from federated.run.update_files import read_memory, read_payload
 from federated.stages.aggregate import add_payloads
 from federated.strategies.resfim.strategy import MASK
+from federated.weights.bounded_file import Content
 from federated.weights.model_file import load_model, personal_sites
-from tests.flows.conftest import weights
+from tests.flows.conftest import kept_at, messages, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
 
@@ -48,7 +50,9 @@ def test_every_site_has_its_own_model_and_resumes_to_it(run, name):
 
 def test_resfim_keeps_a_share_of_the_values_and_shares_the_rest(known):
     folder = known(1, *RESFIM)
-    masks = [read_memory(folder.latest_memory(site, 1))[MASK].astype(bool) for site in SITES]
+    masks = [
+        read_memory(kept_at(folder, site).latest_memory(1))[MASK].astype(bool) for site in SITES
+    ]
     assert all(mask.mean() == pytest.approx(0.2, abs=0.01) for mask in masks)
     assert (masks[0] != masks[1]).any()
     summary = json.loads(folder.summary_path.read_text())
@@ -64,7 +68,9 @@ def test_resfim_keeps_a_share_of_the_values_and_shares_the_rest(known):
 
 def test_styles_are_told_once_and_count_as_bytes(run):
     folder = run(rounds=2, overrides=RESFIM)
-    sizes = [folder.style_path(site).stat().st_size for site in SITES]
+    sizes = [path.stat().st_size for path in messages(folder, "style")]
+    assert len(sizes) == len(SITES)
+    assert all(folder.style_path(site).is_file() for site in SITES)
     records = folder.records()
     ups, downs = ([record["bytes"][way] for record in records] for way in ("up", "down"))
     assert ups[0] == ups[1] + sum(sizes)
@@ -92,16 +98,18 @@ def test_a_masked_payload_does_not_show_the_mask_and_a_plain_one_does(run, monke
     """Under SecAgg+ the words that count a site's values are alike inside its mask and outside."""
     seen = {}
 
-    def remember(folder, run, round_number, selected):
-        payload = read_payload(folder.site_path(round_number, "site-00", "payload"))
+    def remember(coordinator, topic, sites, masks):
+        receive = coordinator.mailbox.receive
+        message = receive(topic, kinds.PAYLOAD, "site-00", 2**28)
+        payload = read_payload(Content(message.body, "of site-00"))
         word = len(payload.body) // payload.length
         seen["words"] = payload.body.view(f"<u{word}").astype(np.float64)
-        return add_payloads(folder, run, round_number, selected)
+        return add_payloads(coordinator, topic, sites, masks)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", remember)
     protected = [f"protection.name={protection}", "runner.name=processes"]
     folder = run(rounds=1, overrides=[*RESFIM, "compression.bits=16", *protected])
-    mask = read_memory(folder.latest_memory("site-00", 1))[MASK].astype(bool)
+    mask = read_memory(kept_at(folder, "site-00").latest_memory(1))[MASK].astype(bool)
     counts = seen["words"][len(mask) :]
     assert len(counts) == len(mask)
     apart = abs(counts[mask].mean() - counts[~mask].mean())

@@ -10,20 +10,26 @@ import pytest
 
 import tasks.local_train
 from federated.data.dataset import Split
+from federated.data.load import load, locate
 from federated.errors import ConsiliumError
+from federated.exchange.message import open_message
 from federated.run.folder import RunFolder
+from federated.site.holder import held_cases
+from federated.stages.evaluate import evaluate_site
 from federated.stages.local_train import train_site
-from federated.stages.worker import worker_context
+from federated.stages.site import SiteCall
 from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW
 from tasks import track
 from tests.conftest import tiny_arrays
+from tests.flows.conftest import call_of, kept_at
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 DP_SGD = ["privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.delta=1e-3"]
 SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.noise_multiplier=2"]
 BROKEN = 5
+TEXTS = (".json", ".jsonl", ".html", ".md", ".txt", ".csv")
 
 
 @pytest.fixture
@@ -39,15 +45,27 @@ def spoilt(write_npz):
 
 
 def shared_texts(folder: RunFolder) -> dict[str, str]:
-    """The text files of a run but for those of the sites, and those of its MLflow run."""
+    """The text files of a run but for those of the sites, and those of its MLflow run.
+
+    What the parties have sent each other is among them: of a message its JSON, or all of its bytes.
+    """
     project = folder.root.parents[2]
     places = [path for path in folder.root.rglob("*") if "sites" not in path.parts[-3:]]
     places = [p for p in places if not p.is_relative_to(folder.root / "sites")]
     artifacts = list((project / "mlruns" / "artifacts").rglob("*"))
     texts = {}
     for path in [*places, *artifacts]:
-        if path.is_file() and path.suffix in (".json", ".html", ".md", ".txt", ".csv"):
-            texts[str(path.relative_to(project))] = path.read_text(encoding="utf-8")
+        name = str(path.relative_to(project))
+        if path.is_file() and path.suffix in TEXTS:
+            texts[name] = path.read_text(encoding="utf-8")
+        if path.suffix == ".message":
+            content = path.read_bytes()
+            with open_message(path) as unread:
+                body = content[len(content) - unread.header.length :]
+            is_json = body.startswith(b"{")
+            texts[f"{name}.json" if is_json else name] = (body if is_json else content).decode(
+                "utf-8" if is_json else "latin-1"
+            )
     return texts
 
 
@@ -70,15 +88,15 @@ def secrets_of(
     """Of each site its training cases of each class, and which cases they are."""
     with np.load(project / "data" / "medmnist" / "adrenalmnist3d.npz") as arrays:
         labels = arrays["train_labels"].reshape(-1)
-    partition = folder.partition()
-    cases = {site: set(splits["train"]) for site, splits in partition.sites.items()}
+    cases = {site: set(kept_at(folder, site).data()[1][site]["train"]) for site in folder.sites()}
     counts = {s: np.bincount(labels[sorted(own)], minlength=2).tolist() for s, own in cases.items()}
     return counts, cases
 
 
 def digests_of(folder: RunFolder, split: Split) -> list[str]:
     """The digest of every record of a split, of all sites."""
-    cases = worker_context(folder.root).cases
+    experiment = folder.experiment()
+    cases = held_cases(experiment, load(locate(experiment.data), experiment.data))
     return [record for site in folder.sites() for record in cases.of(site, split).records]
 
 
@@ -91,6 +109,7 @@ def test_no_label_counts_or_case_indices_leave_the_sites(run, project, spoilt, c
     texts = shared_texts(folder)
     names = {Path(name).name for name in texts}
     assert {"partition.json", "validation.json", "summary.json", "round.json"} <= names
+    assert {"audit.jsonl", "state", "joining"} <= names | {Path(n).parts[-3] for n in texts}
     assert any(name.startswith("mlruns") for name in texts)
     for name, text in texts.items():
         assert not re.search(r"class_counts|class_cases|train case|dropped_cases", text), name
@@ -142,8 +161,6 @@ def test_what_validation_finds_in_a_private_runs_cases_lies_with_the_sites(run, 
     assert (root / "sites").stat().st_mode & 0o077 == 0
     assert f"train case {BROKEN}" not in (root / "validation.json").read_text()
     assert not (root / "data_docs").exists()
-    for path in root.glob("sites/*/cases.json"):
-        assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_prepared_folders_report_is_not_copied_whole_into_a_private_run(run, prepared_tiny):
@@ -158,10 +175,12 @@ def test_a_prepared_folders_report_is_not_copied_whole_into_a_private_run(run, p
 
 def test_a_run_whose_sites_lack_their_cases_says_which_file_is_missing(run):
     folder = run(rounds=1)
-    folder.cases_path("site-01").unlink()
+    kept = kept_at(folder, "site-01")
+    assert kept.data_path.stat().st_mode & 0o077 == 0
+    kept.data_path.unlink()
     assert folder.case_counts().cases("site-01", "train") > 0
-    with pytest.raises(ConsiliumError, match=r"site-01/cases\.json cannot be read"):
-        folder.partition()
+    with pytest.raises(ConsiliumError, match=r"site-01/runs/.*/data\.json, cannot be read"):
+        evaluate_site(call_of(folder, "site-01"), 1)
 
 
 def times_in(value: object, path: str = "") -> Iterator[str]:
@@ -209,16 +228,16 @@ def test_times_of_a_run_without_privacy_are_recorded_as_ever(run):
 def test_why_a_private_site_drops_out_is_told_to_the_site_alone(run, monkeypatch, caplog):
     """What cannot be read is named by its file, and a file by its patient."""
 
-    def fail(run: Path, site: str, round_number: int) -> object:
-        if site == "site-01":
+    def fail(call: SiteCall, round_number: int) -> object:
+        if call.site == "site-01":
             raise ConsiliumError("The file jane-doe.nii.gz cannot be read.")
-        return train_site(run, site, round_number)
+        return train_site(call, round_number)
 
     monkeypatch.setattr(tasks.local_train, "train_site", fail)
     folder = run(overrides=[*DP_SGD, "sites.on_dropout=continue"], rounds=1)
     (record,) = folder.records()
     assert "the reason stays with the site" in record["dropped"]["site-01"]
     assert "jane-doe" not in " ".join([*shared_texts(folder).values(), caplog.text])
-    own = folder.own_error_path("site-01")
+    own = kept_at(folder, "site-01").error_path
     assert "jane-doe" in own.read_text()
     assert own.stat().st_mode & 0o077 == 0

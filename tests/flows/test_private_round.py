@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +10,18 @@ import pytest
 import tasks.aggregate
 import tasks.local_train
 from federated.errors import ConsiliumError
+from federated.exchange.message import Topic
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Ledger, Spending, ledger_root
-from federated.rounds.context import RunContext
-from federated.run.folder import RunFolder
 from federated.run.update_files import read_memory, read_state
 from federated.secrets.home import consilium_home
+from federated.site.home import WORK_KINDS
+from federated.stages.aggregate import Added
+from federated.stages.coordinator import Coordinator
 from federated.stages.local_train import train_site
+from federated.stages.site import SiteCall
 from tasks import track
-from tests.flows.conftest import weights
+from tests.flows.conftest import kept_at, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -85,7 +88,7 @@ def test_a_schedule_and_a_norm_that_follows_are_composed_and_go_on_from_round_to
     assert own["epsilon"] == epsilon([first.release, second.release], 1e-3, "prv")
     assert 3.9 < own["epsilon"] <= 4
     norms = [
-        float(read_memory(folder.memory_path(number, "site-00"))["clipping norm"][0])
+        float(read_memory(kept_at(folder, "site-00").memory_path(number))["clipping norm"][0])
         for number in (1, 2)
     ]
     # Nearly every gradient is larger, and the second round goes on where the first has got.
@@ -104,13 +107,11 @@ def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
     """The run's folder and the home as they lie when the last round's updates have arrived."""
     add, kept = tasks.aggregate.add_payloads, tmp_path_factory.mktemp("kept") / "copy"
 
-    def copy(
-        folder: RunFolder, run_context: RunContext, round_number: int, selected: list[str]
-    ) -> None:
-        if round_number == 2 and not kept.exists():
+    def copy(coordinator: Coordinator, topic: Topic, *given: Any) -> Added:
+        if topic.round == 2 and not kept.exists():
             shutil.copytree(project / "runs", kept / "runs", symlinks=True)
             shutil.copytree(consilium_home, kept / "home")
-        add(folder, run_context, round_number, selected)
+        return add(coordinator, topic, *given)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", copy)
     whole = run(overrides=privacy)
@@ -118,8 +119,9 @@ def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
     for name, place in (("runs", project / "runs"), ("home", consilium_home)):
         shutil.rmtree(place)
         (kept / name).rename(place)
-    for path in whole.round_path(2).glob("site-*"):
-        path.unlink()
+    for site in whole.sites():
+        for kind in WORK_KINDS:
+            kept_at(whole, site).work_path(2, kind).unlink()
     assert whole.done_rounds() == 1
     assert not whole.summary_path.exists()
     resumed = run(resume=whole.run_id)
@@ -130,7 +132,7 @@ def test_killed_once_its_releases_are_stored_a_run_ends_as_if_it_had_not_been(
 def test_a_round_that_is_asked_for_after_the_end_is_another_release(run):
     folder = run(overrides=SITE, rounds=1)
     ended = weights(folder)
-    assert not list((consilium_home() / "releases").rglob("*.release"))
+    assert not list(folder.root.rglob("*.release"))
     folder.record_path(1).unlink()
     again = run(resume=folder.run_id, rounds=1)
     assert (weights(again) != ended).mean() > 0.9
@@ -195,7 +197,7 @@ def test_noise_goes_before_quantisation_whose_range_has_room_for_it(run):
     difference = np.abs(weights(folder) - weights(plain)).max()
     # A level is 4σC / 32767 where nothing was clipped.
     assert 0 < difference < 1e-3
-    assert folder.latest_memory("site-00", 1, "residual") is not None
+    assert kept_at(folder, "site-00").latest_memory(1, "residual") is not None
 
 
 def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run):
@@ -216,11 +218,11 @@ def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run):
 def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     """A site that dies in local training has spent what it was about to release."""
 
-    def die(run: Path, site: str, round_number: int) -> object:
+    def die(call: SiteCall, round_number: int) -> object:
         import federated.rounds.local_training
 
         monkeypatch.setattr(federated.rounds.local_training, "train", lambda *_, **__: 1 / 0)
-        return train_site(run, site, round_number)
+        return train_site(call, round_number)
 
     monkeypatch.setattr(tasks.local_train, "train_site", die)
     with pytest.raises(ZeroDivisionError):
@@ -229,9 +231,16 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
     assert len(spent) >= 1
 
 
-def test_ledgers_and_releases_lie_outside_the_runs_and_are_closed_to_others(run, project):
+def test_ledgers_lie_outside_the_runs_and_releases_in_their_sites_home_closed_to_others(
+    run, project
+):
     folder = run(overrides=SITE, rounds=1)
-    for place in (ledger_root(), consilium_home() / "releases" / folder.run_id / "site-00"):
-        assert not place.is_relative_to(project / "runs")
+    assert ledger_root().is_relative_to(consilium_home())
+    assert not ledger_root().is_relative_to(project / "runs")
+    releases = kept_at(folder, "site-00").releases
+    assert set(folder.root.rglob("released.jsonl")) == {
+        kept_at(folder, site).releases / "released.jsonl" for site in folder.sites()
+    }
+    for place in (ledger_root(), releases, folder.home_path("site-00")):
         assert any(path.is_file() for path in place.rglob("*"))
         assert all(path.stat().st_mode & 0o077 == 0 for path in (place, *place.rglob("*")))

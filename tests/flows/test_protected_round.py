@@ -30,7 +30,7 @@ from federated.protection.keys import (
 from federated.run.runs import latest_run
 from federated.stages.aggregate import decrypt_site
 from flows.prepare import take_prepared
-from tests.flows.conftest import weights
+from tests.flows.conftest import call_of, kept_at, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -51,7 +51,7 @@ def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(ru
     summary = read_json(encrypted.summary_path)
     assert summary["seconds"]["decrypt"] > 0
     assert summary["protection"]["min_sites"] == 3
-    residuals = [encrypted.memory_paths(f"site-0{k}", "residual") for k in range(3)]
+    residuals = [kept_at(encrypted, f"site-0{k}").memory_paths("residual") for k in range(3)]
     assert [len(paths) for paths in residuals] == [1, 1, 1]
 
 
@@ -135,7 +135,7 @@ def test_no_site_opens_the_sum_of_fewer_sites_than_it_asks_for(
     assert not folder.sum_path(1).exists()
     for responded in (["site-00"], ["site-00", "site-02"], ["site-00", "site-02", "site-00"]):
         with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once"):
-            decrypt_site(folder.root, "site-00", 1, responded)
+            decrypt_site(call_of(folder, "site-00"), 1, responded)
 
 
 def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_trains(
@@ -169,7 +169,7 @@ COORDINATOR = """
 import sys
 import flows.round
 from flows.round import fl_round
-flows.round.forget_key = lambda pool, run: None
+flows.round.forget_key = lambda pool, call: None
 fl_round("tiny", prepared=sys.argv[1], overrides=sys.argv[2:], rounds=1)
 print("waiting", flush=True)
 input()

@@ -1,6 +1,7 @@
 """fl-round on a tiny data set, against Prefect's test server."""
 
 import json
+import shutil
 from time import monotonic
 
 import numpy as np
@@ -10,12 +11,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowR
 from prefect.client.schemas.sorting import FlowRunSort
 
 from federated.errors import ConsiliumError
+from federated.files import read_json, write_json
 from federated.run.update_files import read_state
 from federated.weights.model_file import load_model
 from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
-from tests.flows.conftest import full_run, weights
+from tests.flows.conftest import full_run, kept_at, messages, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -114,20 +116,54 @@ def test_more_rounds_on_resume_equal_a_longer_run(run, known):
 
 
 def test_a_half_written_round_is_made_again(run, known):
-    """As after a power cut: round 2 has a payload and no record."""
+    """As after a power cut: round 2 has an update and a payload, and no record."""
     whole = weights(known(2))
     folder = run(rounds=1)
-    half = folder.site_path(2, "site-00", "payload")
-    half.parent.mkdir()
-    half.write_bytes(b"half")
+    kept_at(folder, "site-00").work_path(2, "update").write_bytes(b"half")
+    for attempt in (1, 2):
+        place = f"round-002/attempt-{attempt}/coordinator/payload/site-00/half.message"
+        half = folder.exchange_path / folder.run_id / place
+        half.parent.mkdir(parents=True)
+        half.write_bytes(b"CONSIL\x00\x01half")
     np.testing.assert_array_equal(whole, weights(run(resume="latest", rounds=2)))
+
+
+def test_a_run_that_an_older_version_began_is_refused_and_left_as_it_is(run):
+    """Its sites had no homes; what they kept would be missing in silence."""
+    folder = run(rounds=1, overrides=["strategy.name=scaffold"])
+    for own in (folder.coordinator_path, folder.exchange_path, folder.root / "sites"):
+        shutil.rmtree(own)
+    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    with pytest.raises(ConsiliumError, match="begun by an older version") as told:
+        run(resume="latest", rounds=2)
+    assert "\n" not in str(told.value)
+    assert "consilium run tiny" in str(told.value)
+    after = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    assert before == after
+    # What is finished is finished.
+    assert run(resume="latest").root == folder.root
+
+
+def test_one_that_an_older_version_broke_off_in_its_first_round_begins_it_anew(run, known):
+    folder = run(rounds=1)
+    for own in (folder.coordinator_path, folder.exchange_path, folder.root / "sites"):
+        shutil.rmtree(own)
+    folder.record_path(1).unlink()
+    folder.summary_path.unlink()
+    held = {"train": [0], "val": [], "test": []}
+    value = read_json(folder.partition_path)
+    del value["cases"]
+    write_json(folder.partition_path, value | {"sites": {"site-00": held}})
+    np.testing.assert_array_equal(weights(known(1)), weights(run(resume="latest", rounds=1)))
 
 
 def test_only_the_last_states_are_kept(run):
     folder = run(rounds=4, overrides=["selection.keep=last"])
     kept = sorted(path.parent.name for path in folder.root.glob("round-*/state.safetensors"))
     assert kept == ["round-003", "round-004"]
-    assert list(folder.root.glob("round-*/*.payload.safetensors")) == []
+    assert messages(folder)
+    assert messages(folder, "payload") == []
+    assert {path.parts[-6] for path in messages(folder, "state")} <= {"round-003", "round-004"}
 
 
 def test_the_best_rounds_model_is_kept_and_evaluates_to_the_summary(run):
@@ -158,7 +194,7 @@ def test_every_strategy_resumes_to_the_same_model(run, name):
     whole = run(rounds=2, overrides=strategy)
     part = run(rounds=1, overrides=strategy)
     for site in whole.records()[1]["sites"] if name in ("fedbn", "scaffold", "local") else ():
-        half = part.memory_path(2, site)
+        half = kept_at(part, site).memory_path(2)
         half.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(b"left by a round that was killed")
     resumed = run(resume=part.run_id, rounds=2)

@@ -92,7 +92,7 @@ def test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate(eyes):
         Path(fl_round("eyes", overrides, 1, prepared="data/prepared/eyes", register_model=False))
     )
     cases = sum(
-        folder.partition().cases(site, split)
+        folder.case_counts().cases(site, split)
         for site in folder.sites()
         for split in ("train", "val", "test")
     )

@@ -30,7 +30,6 @@ from federated.privacy.case_draws import CaseDraws
 from federated.privacy.dp_sgd import refuse_unsuitable
 from federated.privacy.noise import SecretRandom
 from federated.rounds.local_training import PrivateRound
-from federated.run.folder import RunFolder
 from federated.settings.sections import TrainingSettings
 from federated.stages import share_style as style_exchange
 from federated.strategies import FedAvg, ResFIM
@@ -345,16 +344,14 @@ def test_the_style_of_a_site_changes_by_at_most_the_share_of_a_case(name, tmp_pa
     experiment = load_experiment("demo", [], PROJECT / "params.yaml").model_copy(
         update={"strategy": ResFIM(style_noise=noise)}
     )
-    monkeypatch.setattr(
-        style_exchange, "worker_context", lambda _: SimpleNamespace(experiment=experiment)
-    )
     monkeypatch.setattr(style_exchange, "begin_style_release", lambda *_: SecretRandom(KEY))
 
     def total(keep):
         cases = pick_shown(site.cases, keep)
         monkeypatch.setattr(style_exchange, "site_cases", lambda *_: cases)
         introduction = experiment.strategy.introduction()
-        return style_exchange.site_style(RunFolder(tmp_path), "site-00", introduction) * len(keep)
+        at = SimpleNamespace(name="site-00", run=SimpleNamespace(experiment=experiment))
+        return style_exchange.site_style(at, introduction) * len(keep)
 
     everyone = total([0, 1, 2, 3])
     for removed in range(4):

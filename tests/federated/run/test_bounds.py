@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federated.stages.context import read_run
 from safetensors.numpy import save_file
 
 from federated.errors import ConsiliumError
+from federated.exchange import kinds
 from federated.files import read_json
 from federated.protection import Plain
 from federated.protection.base import Sum
 from federated.run.folder import RunFolder
 from federated.run.update_files import (
+    pack_payload,
     read_layout,
     read_memory,
     read_payload,
@@ -33,8 +34,10 @@ from federated.run.update_files import (
 )
 from federated.settings.networks import SmallCNN
 from federated.stages.aggregate import add_payloads
+from federated.stages.coordinator import begin_round
 from federated.stages.evaluate import read_shared
 from federated.update import CompressedUpdate, Layout, Payload, RoundState
+from federated.weights.bounded_file import Content
 from federated.weights.model_file import (
     ModelHeader,
     load_model,
@@ -322,20 +325,19 @@ class TestPayloads:
         assert running.content.sum() == 0
 
     def test_a_payload_does_not_say_how_long_the_sum_is(self, tmp_path):
-        folder = begin(small_experiment(small_images(tmp_path)), tmp_path / "runs")
-        sites = folder.sites()
-        for site, length in zip(sites, (2**45, 2**45), strict=True):
+        run = begin(small_experiment(small_images(tmp_path)), tmp_path / "runs")
+        topic = begin_round(run.coordinator, 1)
+        for site, length in zip(run.sites, (2**45, 2**45), strict=True):
             body = np.zeros(8, np.uint8)
             payload = Payload(
                 site, 1, 0.5, "plain", "float32", "", length, body, np.array([1, 2**31])
             )
-            write_payload(folder.site_path(1, site, "payload"), payload)
+            run.site(site).to_coordinator(topic, kinds.PAYLOAD, pack_payload(payload))
         refused(
             add_payloads,
-            folder,
-            read_run(folder),
-            1,
-            sites,
+            run.coordinator,
+            topic,
+            run.sites,
             match=f"its length is {2**45}, expected",
         )
 
@@ -373,12 +375,12 @@ class TestOtherFiles:
 
     @pytest.mark.parametrize("content", [b"", struct.pack("<Q", 2**40), bytes(64)])
     def test_damaged_files_of_a_run_are_refused_each_by_its_reader(self, tmp_path, content):
-        path = tmp_path / "round-001" / "site-00.evaluation.safetensors"
-        path.parent.mkdir()
+        path = tmp_path / "a.safetensors"
         path.write_bytes(content)
         for read in (read_state, read_layout, read_memory, read_update, read_payload):
             refused(read, path)
-        refused(read_shared, RunFolder(tmp_path), 1, "site-00")
+            refused(read, Content(content, "of a message"))
+        refused(read_shared, content, "site-00")
 
     def test_json_beyond_its_bound_is_not_read(self, tmp_path):
         path = tmp_path / "large.json"

@@ -10,10 +10,13 @@ from federated.protection.keys import keys_root, new_key
 from federated.protection.packed_bfv import SCHEME
 from federated.protection.parameters import Parameters
 from federated.secrets.home import consilium_home, private_folder, refuse_open
-from federated.site.releases import site_releases
-from federated.stages.context import read_run
-from federated.stages.secagg import advertise_site, relay_keys, share_site
+from federated.site.home import SiteHome
+from federated.site.releases import ReleaseStore
+from federated.stages.coordinator import begin_round
+from federated.stages.secagg import advertise_site, share_site
+from federated.stages.secagg_relay import relay_keys
 from tests.federated.federation import SITE, begin, sent
+from tests.federated.site.test_releases import SOURCES
 
 SECAGG = ["protection.name=secagg_plus", "compression.bits=8", "runner.name=processes"]
 
@@ -42,37 +45,55 @@ def test_folders_are_made_closed_all_the_way_down(umask, consilium_home):
 def test_a_ledger_a_key_masking_secrets_and_releases_are_closed(umask, project, monkeypatch):
     Ledger(ledger_root() / "set" / "site.jsonl").set_budget(Budget("record", 1.0, 1e-5))
     new_key("tiny", "run", Parameters(SCHEME, 4096, (30, 30), 20, 1, 1))
-    folder = begin(*SECAGG)
-    advertise_site(folder.root, SITE, 1)
-    sent(begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1"))
-    assert {path.name for path in consilium_home().iterdir()} == {"keys", "ledger", "releases"}
+    masked = begin(*SECAGG)
+    begin_round(masked.coordinator, 1)
+    advertise_site(masked.call(SITE), 1)
+    private = begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1")
+    sent(private)
+    assert {path.name for path in consilium_home().iterdir()} == {"keys", "ledger"}
     found = modes(consilium_home())
     assert found[True] == {0o700}
     public = set(keys_root().rglob("context.json"))
     for path in consilium_home().rglob("*"):
         if path.is_file() and path not in public:
             assert path.stat().st_mode & 0o777 == 0o600
+    assert list(masked.store(SITE).secrets.glob("round-001*.secret.json"))
+    assert list(private.store(SITE).releases.glob("*.release"))
+    for run in (masked, private):
+        assert modes(run.home(SITE).root) == {True: {0o700}, False: {0o600}}
+        assert modes(run.folder.coordinator_path)[True] == {0o700}
 
 
-@pytest.mark.parametrize("level", ["", "releases", "releases/run", "releases/run/site-00"])
-def test_a_folder_of_the_home_that_others_can_open_is_refused_with_the_remedy(
-    consilium_home, tmp_path, level
-):
-    run = tmp_path / "runs" / "tiny" / "run"
-    private_folder(consilium_home / "releases" / "run" / "site-00")
-    open_one = consilium_home / level
+def never():
+    raise AssertionError("made")
+
+
+@pytest.mark.parametrize("level", ["", "runs", "runs/run", "runs/run/releases"])
+def test_a_folder_of_the_home_that_others_can_open_is_refused_with_the_remedy(tmp_path, level):
+    home = SiteHome(tmp_path / "site-00")
+    place = home.run("run").releases
+    private_folder(place, home.root)
+    open_one = home.root / level
     open_one.chmod(0o750)
-    store = site_releases(run, "site-00")
+    store = ReleaseStore(place, home.root)
     with pytest.raises(ConsiliumError, match=r"permissions 750.*`chmod 700 \S+`") as error:
-        private_folder(store.place)
+        store.once(SOURCES, never)
     assert f"chmod 700 {open_one}`" in str(error.value)
     open_one.chmod(0o700)
-    assert private_folder(store.place) == store.place
+    assert store.once(SOURCES, lambda: {"update": b"made"}) == {"update": b"made"}
+
+
+def test_a_home_that_others_can_open_is_refused_before_anything_is_read(tmp_path):
+    home = SiteHome(tmp_path / "site-00")
+    home.identity()
+    home.root.chmod(0o750)
+    with pytest.raises(ConsiliumError, match=r"permissions 750.*`chmod 700 \S+`"):
+        home.identity()
 
 
 def test_what_lies_above_the_home_is_not_the_sites(consilium_home):
     consilium_home.parent.chmod(0o755)
-    private_folder(consilium_home / "releases")
+    private_folder(consilium_home / "keys")
 
 
 def test_a_file_that_others_can_read_is_refused_with_the_remedy(tmp_path):
@@ -88,20 +109,28 @@ def test_a_file_that_others_can_read_is_refused_with_the_remedy(tmp_path):
 
 class TestReading:
     def test_a_stored_release(self, project):
-        folder = begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1")
-        sent(folder)
-        (path,) = site_releases(folder.root, SITE).place.glob("*.release")
+        run = begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1")
+        sent(run)
+        (path,) = run.store(SITE).releases.glob("*.release")
         path.chmod(0o644)
         with pytest.raises(ConsiliumError, match=r"permissions 644.*chmod 600"):
-            sent(folder)
+            sent(run)
 
     def test_masking_secrets(self, project):
-        folder = begin(*SECAGG)
-        for site in folder.sites():
-            advertise_site(folder.root, site, 1)
-        relay_keys(folder, read_run(folder), 1, folder.sites())
-        share_site(folder.root, SITE, 1)
-        (path,) = (path for path in keys_root().rglob("round-001.json") if SITE in str(path))
+        run = begin(*SECAGG)
+        topic = begin_round(run.coordinator, 1)
+        for site in run.sites:
+            advertise_site(run.call(site), 1)
+        relay_keys(run.coordinator, topic, run.sites)
+        share_site(run.call(SITE), 1)
+        (path,) = run.store(SITE).secrets.glob("round-001*.secret.json")
         path.chmod(0o640)
         with pytest.raises(ConsiliumError, match=r"permissions 640.*chmod 600"):
-            share_site(folder.root, SITE, 1)
+            share_site(run.call(SITE), 1)
+
+    def test_the_sites_key(self, project):
+        run = begin()
+        path = run.home(SITE).root / "identity.key"
+        path.chmod(0o644)
+        with pytest.raises(ConsiliumError, match=r"permissions 644.*chmod 600"):
+            run.site(SITE)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from federated.configuration.load import load_experiment
+from federated.data.dataset import LocatedFile
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
@@ -14,10 +15,12 @@ from federated.data.partition import Partition
 from federated.data.partition_file import read_partition, write_partition
 from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
+from federated.exchange.folder import FolderExchange, Place
 from federated.run.folder import RunFolder
 from federated.run.runs import latest_run, reopen_run
 from federated.settings.names import refuse_name, refuse_site_name
 from federated.settings.sections import SitesSettings
+from federated.site.home import SiteHome, SiteRun
 from tests.conftest import PROJECT
 
 BAD = [
@@ -72,33 +75,43 @@ def test_a_partitions_file_cannot_either(tmp_path):
     value = json.loads(folder.partition_path.read_text())
     value["cases"]["../../x"] = value["cases"].pop("good")
     folder.partition_path.write_text(json.dumps(value))
-    for read in (folder.case_counts, folder.partition):
-        with pytest.raises(ConsiliumError, match="cannot be a site's name"):
-            read()
+    with pytest.raises(ConsiliumError, match="cannot be a site's name"):
+        folder.case_counts()
 
 
 @pytest.mark.parametrize("cases", [[-1], [0.5], ["0"], [True], "012", None, {"0": 1}])
 def test_a_sites_cases_are_numbers_of_cases(tmp_path, cases):
-    folder = RunFolder(tmp_path / "run")
-    folder.write_partition(Partition({"a": {"train": (0,), "val": (), "test": ()}}, 1, 0), {})
-    folder.cases_path("a").write_text(json.dumps({"train": cases, "val": [], "test": []}))
-    with pytest.raises(ConsiliumError, match=r"a/cases\.json cannot be read"):
-        folder.partition()
+    run = SiteRun(tmp_path / "a" / "runs" / "run")
+    data, parts = LocatedFile(tmp_path, "files", ""), {"a": {"train": (0,), "val": (), "test": ()}}
+    run.write_data(data, parts)
+    assert run.data()[1] == parts
+    value = json.loads(run.data_path.read_text())
+    value["parts"]["a"]["train"] = cases
+    run.data_path.write_text(json.dumps(value))
+    with pytest.raises(ConsiliumError, match=r"run/data\.json, cannot be read"):
+        run.data()
 
 
 def test_no_path_of_a_run_is_made_from_another_name(tmp_path):
     folder = RunFolder(tmp_path)
-    made = (
-        lambda: folder.site_path(1, "../x", "payload"),
-        lambda: folder.memory_path(1, "../x"),
-        lambda: folder.message_path(1, "../x", "shares"),
-        lambda: folder.style_path("../x"),
-        lambda: folder.ledger_path("../x"),
-        lambda: folder.cases_path("../x"),
-    )
-    for make in made:
+    for make in (folder.home_path, folder.style_path, folder.ledger_path):
         with pytest.raises(ConsiliumError, match="cannot be a site's name"):
-            make()
+            make("../x")
+
+
+def test_no_path_of_a_sites_home_is_made_from_another_name(tmp_path):
+    home = SiteHome(tmp_path / "site-00")
+    for make in (home.run, home.run("run").style_path):
+        with pytest.raises(ConsiliumError, match="Use letters, digits"):
+            make("../x")
+
+
+@pytest.mark.parametrize("field", ["run", "recipient", "kind", "sender"])
+def test_no_path_of_an_exchange_is_made_from_another_name(tmp_path, field):
+    names = {"run": "run", "recipient": "all", "kind": "payload", "sender": "site-00"}
+    place = Place(round=1, attempt=1, **(names | {field: "../x"}))
+    with pytest.raises(ConsiliumError, match="Use letters, digits"):
+        FolderExchange(tmp_path).find(place)
 
 
 def test_the_command_lines_experiments_and_runs_stay_below_the_folder_of_runs(tmp_path):

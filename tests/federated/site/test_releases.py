@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.site.releases import ReleaseStore, Sources, arrays_digest, site_releases
+from federated.run.folder import RunFolder
+from federated.secrets.home import consilium_home, private_folder
+from federated.site.home import SiteHome
+from federated.site.releases import ReleaseStore, Sources, arrays_digest
+from federated.stages.coordinator import begin_round
 from tests.conftest import PROJECT
 from tests.federated.federation import SITE, begin, entries, sent
 
@@ -36,8 +40,9 @@ OTHERS = {
 
 
 @pytest.fixture
-def store(consilium_home):
-    return ReleaseStore(consilium_home / "releases" / "run" / "site-00")
+def store(tmp_path):
+    home = SiteHome(tmp_path / "site-00")
+    return ReleaseStore(home.run("run").releases, home.root)
 
 
 def never():
@@ -52,7 +57,7 @@ def stored(store: ReleaseStore) -> Path:
 class TestStore:
     def test_the_same_is_made_once(self, store):
         assert store.once(SOURCES, lambda: PARTS) == PARTS
-        assert ReleaseStore(store.place).once(SOURCES, never) == PARTS
+        assert ReleaseStore(store.place, store.home).once(SOURCES, never) == PARTS
 
     @pytest.mark.parametrize("field", OTHERS)
     def test_of_other_sources_it_is_another_release(self, store, field):
@@ -102,20 +107,22 @@ class TestStore:
         assert store.once(SOURCES, lambda: {"update": b"new"}) == {"update": b"new"}
 
     def test_names_do_not_lead_out_of_the_home(self, tmp_path):
-        for site in ("../../other", "/other", "a/b", ".", ""):
-            with pytest.raises(ConsiliumError, match="leads out of the folder"):
-                site_releases(tmp_path / "runs" / "tiny" / "run", site)
+        for name in ("../../other", "/other", "a/b", ".", ""):
+            with pytest.raises(ConsiliumError, match="Use letters, digits"):
+                SiteHome(tmp_path).run(name)
+            with pytest.raises(ConsiliumError, match="cannot be a site's name"):
+                RunFolder(tmp_path).home_path(name)
 
-    def test_a_home_in_the_folder_of_the_runs_is_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("CONSILIUM_HOME", str(tmp_path / "runs" / "home"))
-        with pytest.raises(ConsiliumError, match=r"which the coordinator reads.*CONSILIUM_HOME"):
-            site_releases(tmp_path / "runs" / "tiny" / "run", "site-00")
+    def test_they_lie_in_the_home_of_their_site_and_in_no_other_place(self, project):
+        run = begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1")
+        sent(run)
+        everywhere = [*project.rglob("*.release"), *consilium_home().rglob("*.release")]
+        assert everywhere == [stored(ReleaseStore(run.store(SITE).releases, run.home(SITE).root))]
+        assert everywhere[0].is_relative_to(run.home(SITE).root)
 
     def test_a_store_that_cannot_be_written_to_is_named(self, store):
-        store.place.parent.mkdir(parents=True, mode=0o700)
+        private_folder(store.place.parent, store.home)
         store.place.write_text("")
-        for place in (store.place.parent.parent, store.place.parents[2]):
-            place.chmod(0o700)
         with pytest.raises(ConsiliumError, match="Nothing is sent that is not stored first"):
             store.once(SOURCES, never)
 
@@ -132,28 +139,30 @@ def test_the_digest_of_arrays_tells_names_types_shapes_and_values_apart():
 
 
 def test_a_damaged_release_is_never_replaced_by_one_with_the_same_noise(project, caplog):
-    folder = begin("privacy.name=site_level", "privacy.noise_multiplier=100", "privacy.clip=1")
-    first = sent(folder).vector
-    path = stored(site_releases(folder.root, SITE))
+    run = begin("privacy.name=site_level", "privacy.noise_multiplier=100", "privacy.clip=1")
+    first = sent(run).vector
+    (path,) = run.store(SITE).releases.glob("*.release")
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    second = sent(folder).vector
+    second = sent(run).vector
     assert (first != second).mean() > 0.99
-    assert entries(folder) == 2
+    assert entries(run) == 2
     assert "a further entry in its ledger" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="dies in copies of a process")
 def test_killed_at_any_write_a_site_has_entered_what_it_sends_and_sends_it_once(project, tmp_path):
     """In processes that die at each write in turn, until one lives to the end."""
-    folder = begin(
+    run = begin(
         *("privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.adaptive.rate=0.5"),
         "model.name=shallow_cnn",
     )
+    begin_round(run.coordinator, 1)
+    call = run.call(SITE)
     command = [sys.executable, "-m", "tests.federated.mortal_site"]
     home = tmp_path / "homes"
     done = subprocess.run(
-        [*command, str(folder.root), str(home)],
+        [*command, str(call.home), str(call.exchange), call.run, str(home)],
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
         capture_output=True,
         text=True,
@@ -163,15 +172,15 @@ def test_killed_at_any_write_a_site_has_entered_what_it_sends_and_sends_it_once(
     assert done.returncode == 0, done.stderr
     moments = [json.loads(line) for line in done.stdout.splitlines()]
     for at_death, after in moments:
-        was_sent = {key: at_death[key] for key in ("round-001", SITE) if key in at_death}
+        was_sent = {key: at_death[key] for key in (call.run, "memory") if key in at_death}
         # Nothing is sent that is not stored, nothing is stored that is not entered.
         assert at_death["stored"] or not was_sent
         assert at_death["entries"] == 1 or not at_death["stored"]
         # What is stored is sent, and whatever was sent is what is sent again.
         assert was_sent.items() <= after.items()
         assert after["entries"] == (1 if at_death["stored"] else at_death["entries"] + 1)
-        assert {"round-001", SITE} <= set(after)
+        assert {call.run, "memory"} <= set(after)
     kinds = {(d["entries"], d["stored"], len(d)) for d, _ in moments}
     assert {(0, False, 2), (1, False, 2), (1, True, 2), (1, True, 3), (1, True, 4)} <= kinds
     # Fresh noise each time.
-    assert len({after["round-001"] for _, after in moments}) == len(moments)
+    assert len({after[call.run] for _, after in moments}) == len(moments)

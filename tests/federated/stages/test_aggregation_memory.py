@@ -11,28 +11,40 @@ import pytest
 from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition
-from federated.data.partition_file import write_partition
+from federated.exchange import kinds
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.folder import FolderExchange
+from federated.exchange.identity import COORDINATOR
+from federated.exchange.message import Topic, sign
 from federated.files import write_json
 from federated.protection import Cohort
 from federated.protection.keys import new_key, read_secret
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
-from federated.run.update_files import write_payload, write_state
+from federated.run.update_files import pack_payload, write_state
+from federated.stages.coordinator import coordinator_identity
 from federated.update import CompressedUpdate, Layout, RoundState
+from tests.federated.exchange.parties import identity
 
 VALUES = 1_000_000
 MODEL_MB = 4 * VALUES / 2**20
 
+# Each run is proposed anew, to which attempt the payloads answer.
 MEASURE = """
 import sys
+from dataclasses import replace
 from pathlib import Path
+from federated.exchange.enrolment import Enrolment
 from federated.stages.aggregate import add_payloads
-from federated.stages.context import read_run
+from federated.stages.coordinator import propose
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 for root in sys.argv[1:]:
     folder = RunFolder(Path(root))
-    add_payloads(folder, read_run(folder), 1, folder.sites())
+    members = Enrolment.read(folder.coordinator_path / "members.json")
+    coordinator = propose(folder, members, folder.sites())
+    added = add_payloads(coordinator, replace(coordinator.topic(1), plan="a plan"), folder.sites())
+    assert not added.refused, added
     print(peak_rss_mb())
 """
 
@@ -44,8 +56,13 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
     folder = new_run(root / f"runs-{sites}", experiment)
     names = [f"site-{number:02d}" for number in range(sites)]
     cases = {name: {"train": (k,), "val": (), "test": ()} for k, name in enumerate(names)}
-    write_partition(folder.partition_path, Partition(cases, 1, 0), {})
+    folder.write_partition(Partition(cases, 1, 0), {})
     folder.write_inputs(experiment, LocatedFile(root, "files", ""), ())
+    senders = [identity(name) for name in names]
+    members = Enrolment()
+    for sender in senders:
+        members = members.enrol(sender.public)
+    members.write(folder.coordinator_path / "members.json")
     layout = Layout((("values", (VALUES,)),))
     write_state(folder.state_path(0), RoundState(0, np.zeros(VALUES, np.float32), layout))
     protection, key, numbers = experiment.protection, None, np.ones(VALUES, np.float32)
@@ -57,9 +74,12 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
         key, numbers = read_secret("tiny", folder.run_id, public), np.ones(VALUES, np.int32)
     update = CompressedUpdate(names[0], 1, 1, 1 / sites, VALUES, numbers)
     payload = protection.protect(update, key)
-    for name in names:
-        path = folder.site_path(1, name, "payload")
-        write_payload(path, dataclasses.replace(payload, site=name))
+    consortium = coordinator_identity(folder).public.consortium
+    topic = Topic(consortium, folder.run_id, attempt=1, round=1, plan="a plan")
+    for sender in senders:
+        body = pack_payload(dataclasses.replace(payload, site=sender.name))
+        message = sign(sender, topic, kinds.PAYLOAD, COORDINATOR, body)
+        FolderExchange(folder.exchange_path).post(message)
     return folder
 
 

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from federated.stages.privacy import plan_site
 
 from federated.configuration.load import load_experiment
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
 from federated.data.load import load, locate
-from federated.data.partition import leave_out
+from federated.data.partition import Partition, leave_out
 from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
-from federated.files import write_json
+from federated.exchange import kinds
+from federated.exchange.folder import EVERYONE, Place
+from federated.exchange.identity import COORDINATOR
+from federated.files import read_json, write_json
 from federated.inference.evaluation import evaluate_file
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, ledger_root
@@ -28,17 +30,18 @@ from federated.run.folder import RunFolder
 from federated.run.prepared import write_prepared_partition
 from federated.run.runs import new_run
 from federated.site.holder import held_cases, holder_ledger
-from federated.stages.begin import write_initial_state
+from federated.stages.coordinator import ask_evaluation, begin_round
 from federated.stages.entering import training_records
 from federated.stages.evaluate import evaluate_site
-from federated.stages.join import join_site
+from federated.stages.join import join_site, joining_experiment, offer
 from federated.stages.local_train import train_site
 from federated.stages.privacy_report import report_site, summarise_privacy
 from federated.stages.share_style import share_style
-from federated.stages.worker import worker_context
+from federated.stages.worker import held_cases as worker_cases
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
+from tests.federated.staged_run import begin_with
 
 DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
 
@@ -63,14 +66,7 @@ def begin(tmp_path, write_npz, monkeypatch):
         partition = leave_out(
             partition_dataset(dataset, experiment.sites, experiment.seed), dropped or {}
         )
-        write_prepared_partition(folder.partition_path, experiment, located, dataset, partition)
-        folder.write_inputs(experiment, located, ())
-        worker_context.cache_clear()
-        if experiment.privacy.unit:
-            plans = {site: plan_site(folder.root, site) for site in folder.sites()}
-            write_json(folder.privacy_path, plans)
-        write_initial_state(folder, new_model(experiment, dataset.info))
-        return folder
+        return begin_with(folder, experiment, located, dataset, partition)
 
     return start
 
@@ -78,45 +74,66 @@ def begin(tmp_path, write_npz, monkeypatch):
 NONE = {"name": "none"}
 
 
-def ledger_of(folder):
-    return holder_ledger(folder.experiment())
+def train(run, site="site-00"):
+    begin_round(run.coordinator, 1)
+    train_site(run.call(site), 1)
 
 
-def worst(folder, site="site-00"):
-    records = training_records(folder.root, site)
-    return ledger_of(folder).histories(records, "record").worst(1e-3, "rdp")
+def evaluate_start(run, site="site-00"):
+    ask_evaluation(run.coordinator, 0, [])
+    evaluate_site(run.call(site), 0)
 
 
-def entered(folder, mechanism):
-    found = ledger_of(folder).spendings(folder.run_id)
+def told(run, kind, site, recipient=COORDINATOR):
+    """The messages of a kind of a site before the first round."""
+    start = run.coordinator.start
+    place = Place(start.run, 0, start.attempt, recipient, kind, site)
+    return run.coordinator.mailbox.exchange.find(place)
+
+
+def ledger_of(run):
+    return holder_ledger(run.experiment)
+
+
+def training_records_of(run, site):
+    return training_records(run.site(site))
+
+
+def worst(run, site="site-00"):
+    records = training_records_of(run, site)
+    return ledger_of(run).histories(records, "record").worst(1e-3, "rdp")
+
+
+def entered(run, mechanism):
+    found = ledger_of(run).spendings(run.folder.run_id)
     return [entry for entry in found if entry.mechanism == mechanism]
 
 
 def test_a_run_without_privacy_is_entered_and_refused_under_a_budget(begin):
-    folder = begin(NONE)
-    train_site(folder.root, "site-00", 1)
-    (entry,) = entered(folder, NO_MECHANISM)
+    run = begin(NONE)
+    train(run)
+    (entry,) = entered(run, NO_MECHANISM)
     assert (entry.site, entry.round_number, entry.noise_multiplier) == ("site-00", 1, 0)
-    assert worst(folder) == float("inf")
+    assert worst(run) == float("inf")
     # And so is a private one from then on.
-    ledger_of(folder).set_budget(Budget("record", 8.0, 1e-3))
+    ledger_of(run).set_budget(Budget("record", 8.0, 1e-3))
     for privacy in (NONE, DP):
         other = begin(privacy)
         with pytest.raises(ConsiliumError, match="would make it inf"):
-            train_site(other.root, "site-00", 1)
-        assert not other.site_path(1, "site-00", "update").exists()
-        assert not ledger_of(other).spendings(other.run_id)
+            train(other)
+        assert not other.store("site-00").work_path(1, "update").exists()
+        assert not ledger_of(other).spendings(other.folder.run_id)
 
 
 def test_pooled_cases_are_the_records_of_all_sites(begin):
-    folder = begin(NONE, "strategy={name: central}")
-    train_site(folder.root, POOLED, 1)
-    (entry,) = entered(folder, NO_MECHANISM)
-    everyone = [r for site in folder.sites() for r in training_records(folder.root, site)]
-    assert ledger_of(folder).sets.read(entry.records) == set(everyone)
-    ledger_of(folder).set_budget(Budget("record", 8.0, 1e-3))
+    run = begin(NONE, "strategy={name: central}")
+    train(run, POOLED)
+    (entry,) = entered(run, NO_MECHANISM)
+    everyone = [r for site in run.sites for r in training_records_of(run, site)]
+    assert ledger_of(run).sets.read(entry.records) == set(everyone)
+    ledger_of(run).set_budget(Budget("record", 8.0, 1e-3))
     with pytest.raises(ConsiliumError, match="privacy budget"):
-        train_site(folder.root, POOLED, 1)
+        train(run, POOLED)
 
 
 def _other_container(root):
@@ -155,72 +172,71 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_history_and_budget_stay_with_the_records(begin, tmp_path, change):
     first = begin()
-    for site in first.sites():
-        train_site(first.root, site, 1)
+    for site in first.sites:
+        train(first, site)
     used = worst(first)
     ledger_of(first).set_budget(Budget("record", 0.5 * used, 1e-3))
     happened, overrides = CHANGES[change]
     if happened:
         happened(tmp_path)
     other = begin(DP, *overrides)
-    for site in other.sites():
+    for site in other.sites:
         assert worst(other, site) >= 0.999 * used
         with pytest.raises(ConsiliumError, match="privacy budget"):
-            train_site(other.root, site, 1)
+            train(other, site)
 
 
 def test_images_of_another_size_are_other_records(begin):
     """They may be of the same patients: nobody can tell that from the values."""
-    folder = begin()
-    train_site(folder.root, "site-00", 1)
-    assert ledger_of(folder).histories(["of another size"], "record").worst(1e-3, "rdp") == 0
+    run = begin()
+    train(run)
+    assert ledger_of(run).histories(["of another size"], "record").worst(1e-3, "rdp") == 0
 
 
 def test_a_case_that_validation_drops_changes_nothing_for_the_others(begin):
     first = begin()
-    train_site(first.root, "site-00", 1)
-    used, experiment = worst(first), first.experiment()
+    train(first)
+    used, experiment = worst(first), first.experiment
     held = held_cases(experiment, load(locate(experiment.data), experiment.data))
     # As the command line does it.
     ledger_of(first).set_budget(
         Budget("record", 0.5 * used, 1e-3), held.records(["site-00"], "train")
     )
-    case = first.partition().sites["site-00"]["train"][0]
+    case = first.store("site-00").data()[1]["site-00"]["train"][0]
     other = begin(dropped={"site-00": {"train": [case]}})
-    assert (
-        len(training_records(other.root, "site-00")) == len(held.records(["site-00"], "train")) - 1
-    )
+    assert len(training_records_of(other, "site-00")) == len(held.records(["site-00"], "train")) - 1
     assert worst(other) == used
     with pytest.raises(ConsiliumError, match="privacy budget"):
-        train_site(other.root, "site-00", 1)
+        train(other)
 
 
 def test_the_ledger_lies_in_the_home_whatever_the_working_directory(
     begin, tmp_path, consilium_home
 ):
-    folder = begin()
-    train_site(folder.root, "site-00", 1)
+    run = begin()
+    train(run)
     assert ledger_root() == consilium_home.resolve() / "ledger"
     os.chdir("/")
     assert ledger_root() == consilium_home.resolve() / "ledger"
 
 
 def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_alone(begin):
-    folder = begin()
-    ledger_of(folder).set_budget(Budget("record", 100.0, 1e-3))
-    train_site(folder.root, "site-00", 1)
-    evaluate_site(folder.root, "site-00", 0)
-    (entry,) = entered(folder, EVALUATIONS["statistics"])
-    cases = worker_context(folder.root).cases
-    told = {*cases.records(["site-00"], "val"), *cases.records(["site-00"], "test")}
-    assert ledger_of(folder).sets.read(entry.records) == told
-    assert ledger_of(folder).evaluated_only() == told
-    assert worst(folder) < float("inf")
-    folder.site_path(0, "site-00", "evaluation").unlink()
-    ledger_of(folder).set_budget(Budget("record", 100.0, 1e-3, evaluation="refuse"))
+    run = begin()
+    ledger_of(run).set_budget(Budget("record", 100.0, 1e-3))
+    train(run)
+    evaluate_start(run)
+    (entry,) = entered(run, EVALUATIONS["statistics"])
+    cases = worker_cases(run.site("site-00"))
+    shown = {*cases.records(["site-00"], "val"), *cases.records(["site-00"], "test")}
+    assert ledger_of(run).sets.read(entry.records) == shown
+    assert ledger_of(run).evaluated_only() == shown
+    assert worst(run) < float("inf")
+    (message,) = told(run, kinds.EVALUATION, "site-00")
+    message.unlink()
+    ledger_of(run).set_budget(Budget("record", 100.0, 1e-3, evaluation="refuse"))
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
-        evaluate_site(folder.root, "site-00", 0)
-    assert not folder.site_path(0, "site-00", "evaluation").exists()
+        evaluate_start(run)
+    assert not told(run, kinds.EVALUATION, "site-00")
     # A run that evaluates is not begun.
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         begin()
@@ -229,23 +245,27 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
 def test_scores_of_a_model_file_are_entered(begin, tmp_path):
     from federated.run.prepared import PreparedFolder
 
-    folder = begin(NONE)
-    experiment = folder.experiment()
+    run = begin(NONE)
+    experiment = run.experiment
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
     prepared = PreparedFolder(tmp_path / "prepared")
     prepared.store_dataset(located)
     write_prepared_partition(
-        prepared.partition_path, experiment, located, dataset, folder.partition()
+        prepared.partition_path,
+        experiment,
+        located,
+        dataset,
+        partition_dataset(dataset, experiment.sites, experiment.seed),
     )
     report = {"failures": [], "excluded_sites": [], "on_failure": "abort", "dropped_cases": {}}
     write_json(prepared.root / "validation.json", report)
     header = model_header(experiment, dataset.info, located.source)
     save_model(tmp_path / "model.safetensors", new_model(experiment, dataset.info), header, {})
     evaluate_file(experiment, prepared, tmp_path / "model.safetensors")
-    found = ledger_of(folder).spendings()
+    found = ledger_of(run).spendings()
     told = EVALUATIONS["statistics"]
-    assert [(e.site, e.mechanism) for e in found] == [(s, told) for s in folder.sites()]
+    assert [(e.site, e.mechanism) for e in found] == [(s, told) for s in run.sites]
 
 
 RESFIM = ["strategy={name: resfim}"]
@@ -254,40 +274,42 @@ NOISED = ["strategy={name: resfim, style_noise: {clip: 10, noise_multiplier: 4}}
 
 @pytest.mark.parametrize(("overrides", "noise"), [(RESFIM, 0.0), (NOISED, 4.0)])
 def test_styles_are_entered_with_noise_and_without(begin, overrides, noise):
-    folder = begin(NONE, *overrides)
-    share_style(folder.root, "site-00")
-    (entry,) = ledger_of(folder).spendings()
+    run = begin(NONE, *overrides)
+    share_style(run.call("site-00"))
+    (entry,) = ledger_of(run).spendings()
     assert (entry.round_number, entry.noise_multiplier) == (0, noise)
-    assert worst(folder) == (epsilon([entry.release], 1e-3, "rdp") if noise else float("inf"))
-    ledger_of(folder).set_budget(Budget("record", 0.01, 1e-3))
+    assert worst(run) == (epsilon([entry.release], 1e-3, "rdp") if noise else float("inf"))
+    ledger_of(run).set_budget(Budget("record", 0.01, 1e-3))
     with pytest.raises(ConsiliumError, match="privacy budget"):
-        share_style(folder.root, "site-01")
-    assert not folder.style_path("site-01").exists()
+        share_style(run.call("site-01"))
+    assert told(run, kinds.STYLE, "site-00", EVERYONE)
+    assert not told(run, kinds.STYLE, "site-01", EVERYONE)
 
 
 def test_a_site_that_joins_is_entered_before_it_trains(begin):
     federation = begin(NONE)
-    write_json(federation.summary_path, {})
-    folder = RunFolder(federation.root / "joined" / "clinic")
-    experiment = federation.experiment()
+    write_json(federation.folder.summary_path, {})
+    folder = RunFolder(federation.folder.root / "joined" / "clinic")
+    experiment = joining_experiment(federation.folder, "clinic", Path("data"))
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    one = partition_dataset(dataset, experiment.sites, experiment.seed)
-    write_prepared_partition(folder.partition_path, experiment, located, dataset, one)
-    folder.write_inputs(experiment, located, ())
+    (cases,) = partition_dataset(dataset, experiment.sites, experiment.seed).sites.values()
+    clinic = begin_with(folder, experiment, located, dataset, Partition({"clinic": cases}, 1, 0))
+    offer(clinic.coordinator, federation.folder, "clinic")
     ledger_of(federation).set_budget(Budget("record", 8.0, 1e-3))
     with pytest.raises(ConsiliumError, match="would make it inf"):
-        join_site(folder.root, federation.root, "site-00", 1)
+        join_site(clinic.call("clinic"), 1)
     assert not ledger_of(federation).spendings()
+    assert not clinic.store("clinic").memory_paths()
 
 
 def test_the_summary_of_a_run_without_privacy_says_what_the_ledger_has(begin):
-    folder = begin(NONE)
-    train_site(folder.root, "site-00", 1)
-    report = report_site(folder.root, "site-00")
+    run = begin(NONE)
+    train(run)
+    report = report_site(run.call("site-00"))
     assert [entry["mechanism"] for entry in report["releases"]] == [NO_MECHANISM]
     assert report["head"]["count"] == 1
-    said = summarise_privacy(folder.experiment(), {"site-00": report})
+    said = summarise_privacy(run.experiment, {"site-00": report})
     assert (said["name"], said["mechanism"]) == ("none", NO_MECHANISM)
     assert "no guarantee" in said["guarantee"]
     assert said["epsilon"] is None
@@ -295,31 +317,31 @@ def test_the_summary_of_a_run_without_privacy_says_what_the_ledger_has(begin):
 
 
 def test_noise_from_the_seed_bounds_nothing_in_the_ledger(begin):
-    folder = begin({**DP, "noise": "seeded"})
-    train_site(folder.root, "site-00", 1)
-    assert worst(folder) == float("inf")
-    report = report_site(folder.root, "site-00")
+    run = begin({**DP, "noise": "seeded"})
+    train(run)
+    assert worst(run) == float("inf")
+    report = report_site(run.call("site-00"))
     assert report["epsilon"] > 0  # of the simulation
     assert report["epsilon_ledger"] is None
-    ledger_of(folder).set_budget(Budget("record", 1e6, 1e-3))
+    ledger_of(run).set_budget(Budget("record", 1e6, 1e-3))
     with pytest.raises(ConsiliumError, match="would make it inf"):
-        train_site(folder.root, "site-01", 1)
+        train(run, "site-01")
 
 
 def test_epsilon_of_the_ledger_is_that_of_the_worst_record(begin):
     first = begin()
-    train_site(first.root, "site-00", 1)
+    train(first)
     other = begin(DP, "seed=1")
-    own = {*training_records(other.root, "site-01")} & {*training_records(first.root, "site-00")}
+    own = {*training_records_of(other, "site-01")} & {*training_records_of(first, "site-00")}
     assert own
-    train_site(other.root, "site-01", 1)
-    report = report_site(other.root, "site-01")
+    train(other, "site-01")
+    report = report_site(other.call("site-01"))
     both = [entry.release for entry in ledger_of(other).spendings()]
     assert report["epsilon_ledger"] == epsilon(both, 1e-3, "prv")
     assert report["epsilon_ledger"] > report["epsilon"]
     assert report["cases_of_one_patient"] is None
     # MedMNIST has no patients.
-    (warning,) = plan_site(other.root, "site-01")["warnings"]
+    (warning,) = read_json(other.folder.privacy_path)["site-01"]["warnings"]
     assert "does not say which cases are of one patient" in warning
 
 

@@ -72,7 +72,7 @@ def test_labels_and_probabilities_leave_a_site_with_predictions_alone(start):
         sent = sent_by(run, "site-00")
         names = {name.partition(".")[2] for name in sent}
         assert ({"labels", "probabilities"} <= names) == (share == "predictions")
-        # Nor do they lie anywhere else in the run's folder.
+        # Nor do they lie anywhere else in the run's folder, or in the site's home.
         written = [p.name for p in run.folder.root.rglob("*") if "predictions" in p.name]
         assert written == []
         if share != "predictions":

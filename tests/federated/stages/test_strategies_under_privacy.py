@@ -13,17 +13,21 @@ import pytest
 from safetensors.numpy import load_file
 
 from federated.errors import ConsiliumError
+from federated.exchange import kinds
 from federated.privacy import AnyPrivacy, Private
-from federated.run.folder import RunFolder
 from federated.run.update_files import read_state
+from federated.stages.coordinator import ask_evaluation, end_run
 from federated.stages.evaluate import evaluate_site, read_shared
-from federated.stages.site_model import personal_tensors, site_weights_after
+from federated.stages.own_models import receive_models
+from federated.stages.site_model import hand_over, own_weights
 from federated.stages.worker import worker_context
 from federated.strategies import AnyStrategy
+from federated.update import RoundState, Vector
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from tests.federated.staged_run import (
     ROUNDS,
+    Staged,
     begin,
     play_round,
     small_experiment,
@@ -78,38 +82,49 @@ def accepted(data: Path, **sections: Any) -> dict[str, Any] | None:
     return None
 
 
-def left_behind(folder: RunFolder) -> list[dict[str, np.ndarray]]:
+def left_behind(run: Staged) -> list[dict[str, np.ndarray]]:
     """All that is evaluated, saved or registered of a run: at its start, and after each round.
 
     Each round starts from the initial weights again, so that noise in the shared values does not
     hide what a site has kept without any.
     """
-    found = [_released(folder, 0)]
+    found = [_released(run, 0)]
     for number in range(1, ROUNDS + 1):
-        play_round(folder, number)
-        found.append(_released(folder, number))
-        start_again(folder, number)
+        play_round(run, number)
+        found.append(_released(run, number))
+        start_again(run, number)
     return found
 
 
-def _released(folder: RunFolder, number: int) -> dict[str, np.ndarray]:
-    context = worker_context(folder.root)
+def _released(run: Staged, number: int) -> dict[str, np.ndarray]:
+    folder, experiment = run.folder, run.experiment
+    info = worker_context(run.site(run.sites[0])).info
     state = read_state(folder.state_path(number))
-    model = new_model(context.experiment, context.info)
+    model = new_model(experiment, info)
     state.layout.load(model, state.weights)
-    header = model_header(context.experiment, context.info, "files")
-    save_model(folder.model_path, model, header, personal_tensors(folder, number))
+    own = _handed_over(run, number, state) if number else {}
+    save_model(folder.model_path, model, model_header(experiment, info, "files"), own)
     found = {f"saved {name}": value for name, value in load_file(folder.model_path).items()}
-    for site in folder.sites():
-        weights = site_weights_after(folder, number, site)[1]
+    topic = ask_evaluation(run.coordinator, number, run.sites if number else [])
+    receive = run.coordinator.mailbox.receive
+    for site in run.sites:
+        weights = own_weights(run.site(site), state)
         # What every site's model starts from stands in the file once.
         for name, value in state.layout.split(weights).items():
             found.setdefault(f"saved {site}/{name}", value)
-        evaluate_site(folder.root, site, number)
-        for split, arrays in read_shared(folder, number, site).items():
+        evaluate_site(run.call(site), number)
+        sent = receive(topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION)
+        for split, arrays in read_shared(sent.body, site).items():
             for name, values in arrays.items():
                 found[f"{site} predicts {split} {name}"] = values
     return found
+
+
+def _handed_over(run: Staged, number: int, state: RoundState) -> dict[str, dict[str, Vector]]:
+    topic = end_run(run.coordinator)
+    for site in run.sites:
+        hand_over(run.call(site), number)
+    return receive_models(run.coordinator, topic, state)
 
 
 def runs_of(
