@@ -1,7 +1,6 @@
 """Rounds under encryption: the same model, fewer bytes, and a coordinator without a secret."""
 
 import dataclasses
-import json
 import os
 import struct
 import subprocess
@@ -27,7 +26,9 @@ from federated.protection.keys import (
     read_public,
     read_secret,
 )
+from federated.rounds.context import sum_length
 from federated.run.runs import latest_run
+from federated.run.update_files import read_layout
 from federated.stages.aggregate import decrypt_site
 from flows.prepare import take_prepared
 from tests.flows.conftest import call_of, kept_at, weights
@@ -45,9 +46,11 @@ def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(ru
     first = run(overrides=[*SPARSE, *BFV, *PROCESSES], rounds=1)
     encrypted = run(resume=first.run_id, rounds=2)
     np.testing.assert_array_equal(weights(plain), weights(encrypted))
-    (sent,) = {json.dumps(r["bytes"]) for r in encrypted.records()[1:]}
-    # One ciphertext of degree 2048 from each of three sites, against four bytes a value.
-    assert json.loads(sent)["up"] < 0.025 * json.loads(sent)["up_dense_float32"]
+    (sent,) = (record["bytes"] for record in encrypted.records()[1:])
+    # One ciphertext of degree 2048 from each of three sites, against four bytes a value; and from
+    # one of them the sum, opened, with eight bytes for each of its values.
+    opened = 8 * sum_length(encrypted.experiment(), read_layout(encrypted.state_path(2))) + 2000
+    assert opened < sent["up"] < 0.025 * sent["up_dense_float32"] + opened
     summary = read_json(encrypted.summary_path)
     assert summary["seconds"]["decrypt"] > 0
     assert summary["protection"]["min_sites"] == 3
