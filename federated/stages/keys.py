@@ -63,7 +63,7 @@ def prepare_key(call: SiteCall, done: int) -> PublicContext:
         public = read_public(place)
     else:
         public = new_key(experiment.name, run_id, parameters)
-    site.mailbox.send(site.topic(0), kinds.KEY, json.dumps(public.to_json()).encode())
+    site.to_all(site.topic(0), kinds.KEY, json.dumps(public.to_json()).encode())
     return public
 
 

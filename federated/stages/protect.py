@@ -26,7 +26,7 @@ def protect_site(call: SiteCall, round_number: int) -> StageResult:
     opened = open_round(site, round_number)
     compressed = read_compressed(site.store.work_path(round_number, COMPRESSED))
     protection: Protection = site.run.experiment.protection
-    received = 0
+    received = tags = 0
     if protection.masked:
         masks, received = masking(site, opened)
 
@@ -39,9 +39,9 @@ def protect_site(call: SiteCall, round_number: int) -> StageResult:
         key = site_key(site)
         payload = protection.protect(compressed, key)
         if key is not None:
-            send_tags(site, opened, payload, key)
+            tags = send_tags(site, opened, payload, key)
         body = pack_payload(payload)
-    sent = site.to_coordinator(opened.topic, kinds.PAYLOAD, body)
+    sent = tags + site.to_coordinator(opened.topic, kinds.PAYLOAD, body)
     return stage_result(
         site.name, "protect", started, cases=compressed.cases, sent=sent, received=received
     )

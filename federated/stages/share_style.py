@@ -54,7 +54,7 @@ def share_style(call: SiteCall) -> StageResult:
     else:
         sources = style_sources(site, training_records(site), noise)
         parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
-    sent = site.mailbox.send(site.topic(0), kinds.STYLE, parts[STYLE]).size
+    sent = site.to_all(site.topic(0), kinds.STYLE, parts[STYLE])
     cases = len(site_cases(site, "train"))
     return stage_result(site.name, "style", started, cases=cases, sent=sent)
 

@@ -15,7 +15,7 @@ from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.folder import FolderExchange
+from federated.exchange.folder import EVERYONE, FolderExchange
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Message, Topic
@@ -88,8 +88,19 @@ class Site:
         Raises:
             RefusalError: the site would send more in the run than its policy allows.
         """
+        return self._send(topic, kind, body, COORDINATOR)
+
+    def to_all(self, topic: Topic, kind: str, body: bytes) -> int:
+        """Send all others a message; return how many bytes travel.
+
+        Raises:
+            RefusalError: the site would send more in the run than its policy allows.
+        """
+        return self._send(topic, kind, body, EVERYONE)
+
+    def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
         refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
-        return self.mailbox.send(topic, kind, body, COORDINATOR).size
+        return self.mailbox.send(topic, kind, body, recipient).size
 
 
 @dataclass(frozen=True)

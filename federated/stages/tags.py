@@ -10,11 +10,15 @@ from federated.stages.site import Site, SiteRound
 from federated.update import Payload
 
 
-def send_tags(site: Site, opened: SiteRound, payload: Payload, key: SecretContext) -> None:
-    """Send the other sites the tags of a site's payload, which they alone can read."""
+def send_tags(site: Site, opened: SiteRound, payload: Payload, key: SecretContext) -> int:
+    """Send the other sites the tags of a site's payload, which they alone can read.
+
+    Returns:
+        How many bytes travel.
+    """
     own = tags_of(residues(payload, key.public.parameters), _round_key(site, opened, key))
     sealed = seal_tags(own, site.name, _round_key(site, opened, key))
-    site.mailbox.send(opened.topic, kinds.TAG, sealed)
+    return site.to_all(opened.topic, kinds.TAG, sealed)
 
 
 def check_sum(

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.folder import EVERYONE, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
+from federated.exchange.policy import PERMISSIVE
 from federated.run.update_files import (
     pack_payload,
     read_compressed,
@@ -25,6 +26,7 @@ from federated.stages.coordinator import ask_evaluation, begin_round
 from federated.stages.evaluate import evaluate_site
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
+from federated.stages.share_style import share_style
 from tests.federated.federation import SITE, begin, sent
 from tests.federated.staged_run import Staged, record, train_round
 
@@ -136,3 +138,11 @@ def test_also_where_it_was_asked_nothing_after_that_round():
     assert run.store(SITE).memory_paths() == []
     # One that did respond keeps what it had, however long ago.
     assert [path.name for path in run.store("site-01").memory_paths()] == [KEPT.format(1)]
+
+
+def test_what_a_site_sends_to_all_counts_in_what_its_policy_lets_it_send():
+    run = begin("strategy.name=resfim")
+    share_style(run.call(SITE))
+    run.home(SITE).write_policy(PERMISSIVE.replace("megabytes: 1000000000000", "megabytes: 0"))
+    with pytest.raises(RefusalError, match="sends nothing more in this run"):
+        share_style(run.call(SITE))
