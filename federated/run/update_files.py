@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import save, save_file
+from safetensors.numpy import save
 
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import PRIVATE, atomic_path
@@ -302,9 +302,7 @@ def _packed(kind: str, arrays: Arrays, header: Mapping[str, Any]) -> bytes:
 
 def _write(path: Path, kind: str, arrays: Arrays, header: Mapping[str, Any]) -> None:
     """Write a file of a kind, atomically."""
-    whole, metadata = _whole(arrays), _metadata(kind, header)
-    with atomic_path(path, PRIVATE) as temporary:
-        save_file(whole, temporary, metadata=metadata)
+    write_packed(path, _packed(kind, arrays, header))
 
 
 def _whole(arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
