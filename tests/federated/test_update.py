@@ -7,6 +7,7 @@ from torch import nn
 from federated.errors import ConsiliumError
 from federated.run.update_files import (
     pack_compressed,
+    pack_payload,
     pack_update,
     read_compressed,
     read_layout,
@@ -24,6 +25,7 @@ from federated.update import (
     Payload,
     RoundState,
 )
+from federated.weights.bounded_file import Content
 
 MODEL = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
 LAYOUT = Layout.of(MODEL)
@@ -73,9 +75,10 @@ def test_every_value_survives_its_file(tmp_path):
             assert equal(compressed, read_compressed(tmp_path / "c"))
     body = VECTOR.view(np.uint8)
     payload = Payload("site-00", 3, 0.25, "plain", "float32", "", 32, body, positions)
-    size = write_payload(tmp_path / "p", payload)
+    write_payload(tmp_path / "p", payload)
     assert equal(payload, read_payload(tmp_path / "p"))
-    assert size == (tmp_path / "p").stat().st_size
+    assert (tmp_path / "p").read_bytes() == pack_payload(payload)
+    assert equal(payload, read_payload(Content(pack_payload(payload), "a message")))
     state = RoundState(3, VECTOR, LAYOUT, {"control": VECTOR + 1}, {"score": VECTOR + 2})
     write_state(tmp_path / "s", state)
     assert equal(state, read_state(tmp_path / "s"))

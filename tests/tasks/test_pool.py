@@ -9,12 +9,16 @@ import pytest
 
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
+from federated.stages.site import SiteCall
 from tasks.pool import open_pool, run_stage, worker_count
 from tests.conftest import TINY_PARAMS
 
 
 def experiment(**runner: object):
     return resolve("tiny", TINY_PARAMS["defaults"] | {"runner": runner}, "")
+
+
+CALL = SiteCall(Path("site-00"), Path("exchange"), "a-run", 1)
 
 
 def die(*_: object) -> None:
@@ -29,9 +33,9 @@ def threads(*_: object) -> int:
 
 def test_a_worker_has_one_torch_thread():
     with open_pool(experiment(name="processes", workers=1)) as pool:
-        assert run_stage(pool, threads) == 1
+        assert run_stage(pool, threads, CALL) == 1
     with open_pool(experiment(name="serial")) as pool:
-        assert run_stage(pool, threads) == 1
+        assert run_stage(pool, threads, CALL) == 1
 
 
 def test_a_worker_that_dies_is_explained():
@@ -39,7 +43,7 @@ def test_a_worker_that_dies_is_explained():
         open_pool(experiment(name="processes", workers=1)) as pool,
         pytest.raises(ConsiliumError, match=r"worker process died.*consilium resume"),
     ):
-        run_stage(pool, die, Path(), "site-00", 1)
+        run_stage(pool, die, CALL)
 
 
 def test_there_are_never_more_workers_than_sites():
@@ -94,7 +98,7 @@ def test_under_tls_a_run_is_let_in_by_its_certificate_alone(tmp_path):
     _, others = certificates(tmp_path / "others")
     with cluster(**options) as address:
         with open_pool(experiment(name="dask", address=address, **files)) as pool:
-            assert run_stage(pool, threads) == 1
+            assert run_stage(pool, threads, CALL) == 1
         for unknown in (
             experiment(name="dask", address=address, **others),
             experiment(name="dask", address=address.replace("tls", "tcp")),
