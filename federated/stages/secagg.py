@@ -172,7 +172,9 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
     topic = opened.topic
     told = _Told.read(site, topic)
     secrets = _read_secrets(site, topic)
-    message = site.from_coordinator(topic, kinds.AGREED)
+    count = len(opened.selected)
+    most = kinds.most_bundle(count, kinds.most_view(count))
+    message = site.from_coordinator(topic, kinds.AGREED, most)
     signed = open_bundle(message.body, topic, kinds.CONSISTENCY, COORDINATOR, site.mailbox.members)
     said = {who: Said(sha256(body).hexdigest(), True) for who, body in signed.items()}
     agreed = check_consistent(site.name, told.view, said, told.round_)
@@ -290,7 +292,8 @@ def _over(site: Site, topic: Topic) -> RefusalError:
 
 def _told_keys(site: Site, topic: Topic) -> tuple[dict[str, Advertised], int]:
     """The public keys of a round, each as its owner has signed it, and the bytes they took."""
-    message = site.from_coordinator(topic, kinds.ROSTER)
+    most = kinds.most_bundle(len(site.run.selected(topic.round)), kinds.MOST_ADVERTISED)
+    message = site.from_coordinator(topic, kinds.ROSTER, most)
     members = site.mailbox.members
     bodies = open_bundle(message.body, topic, kinds.ADVERTISED, COORDINATOR, members)
     return {name: parse_advertised(body) for name, body in bodies.items()}, message.size
