@@ -23,6 +23,7 @@ from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
 from federated.exchange.policy import refuse_to_send
 from federated.files import PRIVATE, atomic_path
 from federated.rounds.context import RoundContext, RunContext
+from federated.run.selection import is_evaluated
 from federated.run.update_files import read_state
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
 from federated.stages.plan_checks import check_plan
@@ -178,13 +179,29 @@ def _plan(content: bytes) -> RunPlan:
     return RunPlan.from_bytes(content)
 
 
+def _refuse_beyond(site: Site, round_number: int) -> None:
+    """Refuse a round that the plan of the run, which the site's policy allows, does not have.
+
+    Raises:
+        RefusalError: it has fewer.
+    """
+    rounds = site.run.experiment.rounds
+    if not 1 <= round_number <= rounds:
+        raise RefusalError(
+            f"{site.name} does nothing in round {round_number}: the plan of the run has "
+            f"{rounds} rounds."
+        )
+
+
 def open_round(site: Site, round_number: int) -> SiteRound:
     """A round that the coordinator has planned, with the state that it starts from.
 
     Raises:
-        ConsiliumError: there is no plan of that round that counts, or it selects other sites than
-            those that follow from the plan of the run, or the state is another.
+        ConsiliumError: there is no plan of that round that counts, or the run has fewer rounds, or
+            it selects other sites than those that follow from the plan of the run, or the state is
+            another.
     """
+    _refuse_beyond(site, round_number)
     topic = site.topic(round_number)
     message = site.from_coordinator(topic, kinds.ROUND_PLAN)
     plan = RoundPlan.from_bytes(message.body)
@@ -263,8 +280,15 @@ def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
     """The state after a round that the coordinator asks to have evaluated, and the topic of that.
 
     Raises:
-        ConsiliumError: nothing asks for it that counts, or the state is another.
+        ConsiliumError: nothing asks for it that counts, or the state is another, or the plan of the
+            run has no evaluation after that round.
     """
+    experiment = site.run.experiment
+    if not is_evaluated(experiment.selection, round_number, experiment.rounds):
+        raise RefusalError(
+            f"{site.name} tells nothing of its cases after round {round_number}: by the plan of the "
+            "run the model is not evaluated there."
+        )
     plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
     return open_state(site, round_number, plan.state), topic
 
@@ -281,6 +305,7 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
 
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
+    _refuse_beyond(site, round_number)
     message = site.from_coordinator(site.topic(round_number), kind)
     plan = RoundPlan.from_bytes(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:
