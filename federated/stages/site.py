@@ -5,6 +5,7 @@ know of the run it takes from messages that the coordinator has signed, and chec
 against its own policy, its own data and its own arithmetic before it does anything.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, FolderExchange
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
-from federated.exchange.message import Message, Topic
+from federated.exchange.message import Message, Topic, open_message
 from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
 from federated.exchange.policy import refuse_to_send
 from federated.files import PRIVATE, atomic_path
@@ -153,12 +154,19 @@ def open_site(call: SiteCall) -> Site:
     return Site(home, store, replace(mailbox, members=members), known, start)
 
 
-def accepted_experiment(call: SiteCall) -> Experiment | None:
-    """The configuration of the run that is proposed to a site; ``None`` where none is."""
-    try:
-        return candidate(call)[1].experiment
-    except ConsiliumError:
-        return None
+def known_experiments(call: SiteCall) -> list[Experiment]:
+    """The configurations of the run that is proposed to a site, and of the one that it accepted.
+
+    The coordinator may propose another run later; what the site does is by the plan it accepted.
+    """
+    found = []
+    with suppress(ConsiliumError):
+        found.append(candidate(call)[1].experiment)
+    home = SiteHome(call.home)
+    with suppress(ConsiliumError, FileNotFoundError):
+        with open_message(home.run(call.run).plan_path) as unread:
+            found.append(_plan(unread.read(home.coordinator(), MOST_PLAN).body).experiment)
+    return found
 
 
 def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
