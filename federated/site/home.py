@@ -148,6 +148,11 @@ class SiteRun:
         """The file of what a person has decided of a proposal."""
         return self.root / "decision.json"
 
+    @property
+    def shown_path(self) -> Path:
+        """The file of which proposal was last shown to a person."""
+        return self.root / "shown.json"
+
     def count_sent(self, size: int) -> int:
         """Note that so many bytes are sent in this run, and return how many they are in all."""
         path = self.root / "sent.txt"

@@ -26,6 +26,7 @@ from federated.files import PRIVATE, atomic_path
 from federated.rounds.context import RoundContext, RunContext
 from federated.run.selection import is_evaluated
 from federated.run.update_files import read_state
+from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
 from federated.stages.plan_checks import check_plan
 from federated.update import RoundState
@@ -147,6 +148,7 @@ def open_site(call: SiteCall) -> Site:
         with atomic_path(store.plan_path, PRIVATE) as temporary:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
+    refuse_refused(home, store, plan)
     members = mailbox.members
     for participant in plan.participants.values():
         members = members.enrol(participant)
