@@ -16,7 +16,7 @@ from federated.exchange import kinds
 from federated.exchange.bundle import open_bundle
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
-from federated.files import PRIVATE, atomic_path, read_json, write_json
+from federated.files import PRIVATE, atomic_path, locked, read_json, write_json
 from federated.protection.secagg import protocol
 from federated.protection.secagg.answered import Answered
 from federated.protection.secagg.consistency import Said, check_consistent
@@ -197,11 +197,14 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
         ConsiliumError: it has helped to another sum of the same data from the same state.
     """
     path = site.home.answered_path
-    before = Answered.from_json(read_json(path) if path.is_file() else {})
     data = sha256("|".join(sorted(training_records(site))).encode()).hexdigest()
-    after = before.allow(data, state_digest(opened.context.state), responded)
-    if after != before:
-        write_json(path, after.to_json(), PRIVATE)
+    state = state_digest(opened.context.state)
+    # Two runs at once would each write what the other has not read.
+    with locked(private_folder(path.parent) / f"{site.name}.lock"):
+        before = Answered.from_json(read_json(path) if path.is_file() else {})
+        after = before.allow(data, state, responded)
+        if after != before:
+            write_json(path, after.to_json(), PRIVATE)
 
 
 def forget_secrets(call: SiteCall) -> None:
