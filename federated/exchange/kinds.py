@@ -23,7 +23,7 @@ STYLES: Final = "styles"
 INBOX: Final = "inbox"
 SUM: Final = "sum"
 
-# From a site to all others.
+# From a site to all others; CONSISTENCY too, where a sum is encrypted.
 KEY: Final = "key"
 STYLE: Final = "style"
 TAG: Final = "tag"
