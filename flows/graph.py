@@ -130,8 +130,10 @@ def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _
     opened: list[StageResult] = []
     protection.refuse_too_few(responded[0], number, selected, responded)
     if protection.keyed:
-        call = run.call(responded[0])
-        opened = [decrypt(run.pool, run.coordinator, call, topic, responded, wait_for=[done])]
+        calls = [run.call(site) for site in responded]
+        opened = decrypt(
+            run.pool, run.coordinator, calls[0], topic, responded, calls, wait_for=[done]
+        )
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from federated.errors import ConsiliumError
+from federated.exchange.identity import PublicIdentity
 from federated.secrets.home import consilium_home
 from federated.site.approvals import Decision, decide, proposals
 from federated.site.home import SiteHome
@@ -57,5 +58,7 @@ def _in_words(plan: dict[str, Any]) -> Iterator[str]:
     yield f"{experiment['rounds']} rounds, strategy {experiment['strategy']['name']}"
     yield "privacy " + ", ".join(f"{key}={value}" for key, value in privacy.items())
     yield f"protection {experiment['protection']['name']}"
-    yield f"with {', '.join(plan['participants'])}"
+    yield "with, to be compared by telephone:"
+    for name, key in plan["participants"].items():
+        yield f"  {name} {PublicIdentity(name, bytes.fromhex(key)).fingerprint}"
     yield f"program {plan['code'][:16]}"

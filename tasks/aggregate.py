@@ -1,6 +1,7 @@
 """aggregate: the coordinator adds the payloads and makes the next state from their sum."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -10,11 +11,19 @@ from prefect.cache_policies import NO_CACHE
 from federated.exchange.message import Topic
 from federated.run.result import StageResult
 from federated.run.timing import Interval
-from federated.stages.aggregate import Added, add_payloads, apply_sum, decrypt_site, hand_sum
+from federated.stages.aggregate import (
+    Added,
+    add_payloads,
+    apply_sum,
+    decrypt_site,
+    hand_sum,
+    vouch_site,
+)
 from federated.stages.coordinator import Coordinator, begin_round
 from federated.stages.secagg_messages import Roster, masked_round
 from federated.stages.site import SiteCall
-from tasks.pool import run_stage
+from federated.stages.worker import run_and_report
+from tasks.pool import finished, run_stage
 
 
 @task(name="plan-round", task_run_name="plan round {round_number}", cache_policy=NO_CACHE)
@@ -52,9 +61,16 @@ def aggregate(
     name="decrypt", task_run_name="decrypt[{call.site}] round {topic.round}", cache_policy=NO_CACHE
 )
 def decrypt(
-    pool: Executor, coordinator: Coordinator, call: SiteCall, topic: Topic, sites: list[str]
-) -> StageResult:
+    pool: Executor,
+    coordinator: Coordinator,
+    call: SiteCall,
+    topic: Topic,
+    sites: list[str],
+    others: Sequence[SiteCall],
+) -> list[StageResult]:
     """Have the sum of ``sites`` opened at a site, which has the key, and write the round's state.
+
+    Before, each of them says that it helps to open this sum and no other.
 
     Args:
         pool: what runs the sites' stages.
@@ -62,8 +78,13 @@ def decrypt(
         call: the site that opens the sum.
         topic: what the messages of the round have in common.
         sites: the sites whose payloads are in the sum.
+        others: all of these sites, the one that opens it among them.
     """
+    vouched = [
+        pool.submit(run_and_report, vouch_site, each, topic.round, sites) for each in others
+    ]
+    results: list[StageResult] = finished(vouched)
     hand_sum(coordinator, topic, call.site)
-    result = run_stage(pool, decrypt_site, call, topic.round, sites)
+    results.append(run_stage(pool, decrypt_site, call, topic.round, sites))
     apply_sum(coordinator, topic, sites, call.site)
-    return result
+    return results

@@ -84,8 +84,8 @@ class FolderExchange(Exchange):
         """See :meth:`Exchange.find`."""
         folder = self._folder(place)
         try:
-            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-        except FileNotFoundError:
+            names = sorted(e.name for e in os.scandir(folder) if e.is_file(follow_symlinks=False))
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [folder / name for name in names if name.endswith(SUFFIX)][:MOST_AT_ONE_PLACE]
 
@@ -94,9 +94,11 @@ class FolderExchange(Exchange):
         place = self._round(run, round_number)
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
-        for kind in place.glob("attempt-*/*/*"):
-            if kind.name not in keep:
-                shutil.rmtree(kind, ignore_errors=True)
+        for attempt in _folders(place):
+            for recipient in _folders(attempt):
+                for kind in _folders(recipient):
+                    if kind.name not in keep:
+                        shutil.rmtree(kind, ignore_errors=True)
 
     def _round(self, run: str, round_number: int) -> Path:
         return self.root / refuse_name(run, "a run's id") / f"round-{round_number:03d}"
@@ -107,3 +109,11 @@ class FolderExchange(Exchange):
         kind = refuse_name(place.kind, "a kind of message")
         attempt = f"attempt-{place.attempt}"
         return self._round(place.run, place.round) / attempt / to / kind / sender
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders in a folder, none of which is a link that leads out of the exchange."""
+    try:
+        return [Path(e.path) for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

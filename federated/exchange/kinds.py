@@ -23,7 +23,7 @@ STYLES: Final = "styles"
 INBOX: Final = "inbox"
 SUM: Final = "sum"
 
-# From a site to all others.
+# From a site to all others; CONSISTENCY too, where a sum is encrypted.
 KEY: Final = "key"
 STYLE: Final = "style"
 TAG: Final = "tag"
@@ -43,6 +43,25 @@ PICTURES: Final = "pictures"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
+# Three keys of 32 bytes, in hexadecimal digits.
+MOST_ADVERTISED: Final = 2**10
+# Of what a site signs in the consistency round: for each site its name, which JSON may write as six
+# hundred bytes, and what is the same for any number of them.
+MOST_VIEW_EACH: Final = 700
+# Of a bundle: what each message has beside its body, of which base64 makes four thirds.
+MOST_HEADERS: Final = 6 * 2**10
+
+
+def most_view(sites: int) -> int:
+    """How many bytes what a site signs may have in a round of so many sites."""
+    return MOST_VIEW_EACH * (sites + 4)
+
+
+def most_bundle(sites: int, each: int) -> int:
+    """How many bytes a bundle of so many messages may have, of which each has at most ``each``."""
+    return sites * (2 * each + MOST_HEADERS)
+
+
 MOST_PICTURES: Final = 64 * 2**20
 # A style is some dozens to some thousands of numbers.
 MOST_STYLE: Final = 4 * 2**20

@@ -11,6 +11,8 @@ long it may be. The signature is checked before the body is read.
 """
 
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -253,15 +255,36 @@ class Unread:
         return Message(self.signed, body)
 
 
+def _opened(path: Path) -> BinaryIO:
+    """The file, opened; a link, and a pipe that would let nobody go on, is none.
+
+    Raises:
+        MessageRefusedError: it is no file, or cannot be read.
+        FileNotFoundError: it is not there any more.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return os.fdopen(handle, "rb")
+        os.close(handle)
+        why = "it is no file"
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = str(error.strerror)
+    raise MessageRefusedError("no message", f"The file {path} is refused: {why}.")
+
+
 @contextmanager
 def open_message(path: Path) -> Iterator[Unread]:
     """Read the header of a message's file, which stays open for the body.
 
     Raises:
-        MessageRefusedError: the file is no message, or not as long as its header says.
-        OSError: the file cannot be read.
+        MessageRefusedError: the file is no message, or not as long as its header says, or cannot be
+            read.
+        FileNotFoundError: it is not there any more.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         start = file.read(len(MAGIC) + LENGTH_BYTES)
         length = int.from_bytes(start[len(MAGIC) :], "big")
         if not start.startswith(MAGIC) or len(start) < len(MAGIC) + LENGTH_BYTES:
@@ -280,7 +303,7 @@ def open_message(path: Path) -> Iterator[Unread]:
                 "cut short", f"The message {path} is refused: it ends before its body begins."
             )
         signed = Signed(Header.from_bytes(content, str(path)), signature)
-        there = path.stat().st_size
+        there = os.fstat(file.fileno()).st_size
         said = len(start) + length + SIGNATURE_BYTES + signed.header.length
         if there != said:
             raise MessageRefusedError(

@@ -21,6 +21,8 @@ from federated.settings.names import refuse_site_name
 
 # In bytes, of a plan of a thousand sites.
 MOST_PLAN = 4 * 2**20
+# Of a release: its noise multiplier, and its steps.
+LARGEST = 10**9
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,13 @@ def _release(value: Mapping[str, Any]) -> Release:
     if value.keys() != {field.name for field in fields(Release)}:
         raise ValueError("a release has other fields")
     noise, rate = value["noise_multiplier"], value["sampling_rate"]
-    if not (type(noise) in (int, float) and noise >= 0 and 0 < rate <= 1):
+    steps = _count(value["steps"])
+    # No site adds more noise than this, nor does more steps; a larger number would be everyone's.
+    if not (type(noise) in (int, float) and 0 <= noise <= LARGEST and 0 < rate <= 1):
         raise ValueError("a release is out of range")
-    return Release(float(noise), float(rate), _count(value["steps"]))
+    if steps > LARGEST:
+        raise ValueError("a release is out of range")
+    return Release(float(noise), float(rate), steps)
 
 
 def _no_plan(what: str, error: Exception) -> ConsiliumError:

@@ -4,7 +4,7 @@ A policy is closed by default: what it does not name is refused. Each refusal na
 policy that it is by, or the key that the policy does not have.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +19,14 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.plan import RunPlan
 from federated.privacy import Private
 from federated.privacy.accounting import Release, epsilon
+from federated.rounds.participation import POOLED
 from federated.settings.base import Settings
 
 # What a site shares of the evaluation of its cases, from least to most.
 Share = Literal["metrics", "statistics", "predictions"]
 ANY = "any"
+# The relative error of one ε that is computed in two ways.
+ROUNDING = 1e-9
 
 
 class SitePolicy(Settings):
@@ -34,9 +37,13 @@ class SitePolicy(Settings):
         experiments: the names of experiments, or ``any``.
         protections: the protections, one of which a run has to have; ``plain`` hides nothing.
         privacies: the kinds of privacy, one of which a run has to have; ``none`` is one of them.
+        participants: the fingerprints of the other sites that may be in a run, or ``any``. Their
+            keys come from the coordinator, which could be all of them with keys of its own.
         max_epsilon: the largest ε of a run at this site, by its own arithmetic; ``unbounded`` for
             any, and for none.
-        min_noise_multiplier: the least noise multiplier of a release.
+        max_delta: the largest δ that this ε may be for.
+        min_noise_multiplier: the least noise multiplier of a release; noise that follows from the
+            experiment's seed counts as none.
         min_sites: how many sites a sum has to have in it at least.
         max_rounds: how many rounds a run may have.
         max_megabytes: how much the site sends in a run, in 10^6 bytes.
@@ -52,7 +59,9 @@ class SitePolicy(Settings):
     experiments: tuple[str, ...] | Literal["any"] = ()
     protections: tuple[str, ...] | Literal["any"] = ()
     privacies: tuple[str, ...] | Literal["any"] = ()
+    participants: tuple[str, ...] | Literal["any"] = ()
     max_epsilon: Annotated[float, Field(gt=0)] | Literal["unbounded"] | None = None
+    max_delta: Annotated[float, Field(gt=0, le=1)] | None = None
     min_noise_multiplier: Annotated[float, Field(ge=0)] | None = None
     min_sites: Annotated[int, Field(ge=1)] | None = None
     max_rounds: Annotated[int, Field(ge=0)] | None = None
@@ -72,7 +81,9 @@ datasets: any
 experiments: any
 protections: any
 privacies: any
+participants: any
 max_epsilon: unbounded
+max_delta: 1
 min_noise_multiplier: 0
 min_sites: 1
 max_rounds: 1000000000
@@ -154,7 +165,8 @@ def refuse_by_policy(policy: Policy, site: str, proposal: Proposal) -> None:
     Raises:
         RefusalError: it does not; the message has every reason, with the line of the policy.
     """
-    reasons = [f"{what}, by {policy.by(key)}" for key, what in _faults(policy.settings, proposal)]
+    faults = _faults(policy.settings, site, proposal)
+    reasons = [f"{what}, by {policy.by(key)}" for key, what in faults]
     if reasons:
         raise RefusalError(
             f"{site} does not take part in a run of {proposal.plan.experiment.name}: "
@@ -162,7 +174,7 @@ def refuse_by_policy(policy: Policy, site: str, proposal: Proposal) -> None:
         )
 
 
-def _faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]:
+def _faults(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple[str, str]]:
     """The key of the policy, and what of the proposal it does not allow."""
     experiment = proposal.plan.experiment
     named: dict[str, str] = {
@@ -175,6 +187,7 @@ def _faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]
         allowed = getattr(policy, key)
         if allowed != ANY and value not in allowed:
             yield key, f"it does not allow {value}"
+    yield from _strangers(policy, site, proposal)
     yield from _privacy_faults(policy, proposal)
     yield from _size_faults(policy, proposal)
     order = ("nothing", *get_args(Share))
@@ -189,6 +202,15 @@ def _faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]
         yield "code", "the coordinator runs another version of the program"
 
 
+def _strangers(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple[str, str]]:
+    if policy.participants == ANY:
+        return
+    known = {"".join(fingerprint.split()).lower() for fingerprint in policy.participants}
+    for name, who in proposal.plan.participants.items():
+        if name not in (site, POOLED) and "".join(who.fingerprint.split()) not in known:
+            yield "participants", f"it does not know {name} with the key {who.fingerprint}"
+
+
 def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]:
     privacy, release = proposal.plan.experiment.privacy, proposal.release
     if policy.max_epsilon is None:
@@ -199,12 +221,17 @@ def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[st
             yield "max_epsilon", f"a run without a bound on ε is above {policy.max_epsilon:g}"
         elif found > policy.max_epsilon:
             yield "max_epsilon", f"ε would be {found:.3g}, and at most {policy.max_epsilon:g} is"
+    if isinstance(privacy, Private) and policy.max_delta is None:
+        yield "max_delta", "it allows no δ"
+    elif isinstance(privacy, Private) and privacy.delta > (policy.max_delta or 0):
+        yield "max_delta", f"δ is {privacy.delta:g}, and at most {policy.max_delta:g} is allowed"
     if policy.min_noise_multiplier is None:
         if isinstance(privacy, Private):
             yield "min_noise_multiplier", "it allows no noise multiplier"
     elif policy.min_noise_multiplier > 0:
         least = min(privacy.noise_schedule) if isinstance(privacy, Private) else 0.0
-        noise = release.noise_multiplier * least if release else 0.0
+        seeded = isinstance(privacy, Private) and privacy.noise == "seeded"
+        noise = release.noise_multiplier * least if release and not seeded else 0.0
         if noise < policy.min_noise_multiplier:
             yield (
                 "min_noise_multiplier",
@@ -240,6 +267,34 @@ def refuse_to_send(policy: Policy, site: str, total: int) -> None:
         raise RefusalError(
             f"{site} sends nothing more in this run: it would be {total / 1e6:.6g} MB in all, and "
             f"at most {most or 0:g} MB are allowed, by {policy.by('max_megabytes')}."
+        )
+
+
+def refuse_beyond_epsilon(
+    policy: Policy, site: str, releases: Iterable[Release], delta: float
+) -> None:
+    """Refuse a release with which a run would have a larger ε at a site than its policy allows.
+
+    A round that is begun anew from another state is another release, so that what was planned is
+    not yet what is spent.
+
+    Args:
+        policy: the site's policy.
+        site: the site.
+        releases: all that it has released in the run, and the one that is asked for.
+        delta: the δ of the run.
+
+    Raises:
+        RefusalError: it would.
+    """
+    most = policy.settings.max_epsilon
+    if most == "unbounded":
+        return
+    found = epsilon(releases, delta, "rdp")
+    if most is None or found > most * (1 + ROUNDING):
+        raise RefusalError(
+            f"{site} releases nothing more in this run: with all that it has released in it ε would "
+            f"be {found:.3g}, and at most {most or 0:g} is allowed, by {policy.by('max_epsilon')}."
         )
 
 

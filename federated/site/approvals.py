@@ -51,14 +51,29 @@ def refuse_unapproved(home: SiteHome, store: SiteRun, plan: RunPlan, by: str) ->
     )
 
 
+def refuse_refused(home: SiteHome, store: SiteRun, plan: RunPlan) -> None:
+    """Refuse to go on with a run that a person has refused after it was accepted.
+
+    Raises:
+        RefusalError: a person has.
+    """
+    found = read_json(store.decision_path) if store.decision_path.is_file() else {}
+    if found.get("decision") == "refused" and found.get("proposal") == proposal_digest(plan):
+        raise RefusalError(f"{home.name} does nothing more in run {store.run_id}: it was refused.")
+
+
 def proposals(home: SiteHome) -> dict[str, dict[str, Any]]:
-    """What was proposed to a site and kept for a person, by run; with the decision, if any."""
+    """What was proposed to a site and kept for a person, by run; with the decision, if any.
+
+    It is written down that these were shown: what a person decides is of them.
+    """
     found = {}
     for path in sorted((home.root / "runs").glob("*/proposal.json")):
         store = home.run(path.parent.name)
         told = read_json(path)
         decided = read_json(store.decision_path) if store.decision_path.is_file() else {}
         same = decided.get("proposal") == told["proposal"]
+        write_json(store.shown_path, told["proposal"], PRIVATE)
         found[store.run_id] = told | {"decision": decided.get("decision") if same else None}
     return found
 
@@ -67,16 +82,24 @@ def decide(home: SiteHome, run_id: str, decision: Decision) -> dict[str, Any]:
     """Write down what a person has decided of the present proposal of a run; return the proposal.
 
     Raises:
-        ConsiliumError: nothing of that run waits for a decision.
+        ConsiliumError: nothing of that run waits for a decision, or it is another proposal than the
+            one that was last shown.
     """
     assert decision in get_args(Decision)
     store = home.run(run_id)
     if not store.proposal_path.is_file():
-        waiting = ", ".join(proposals(home)) or "none"
+        paths = sorted((home.root / "runs").glob("*/proposal.json"))
+        waiting = ", ".join(path.parent.name for path in paths) or "none"
         raise ConsiliumError(
             f"Nothing of run {run_id} waits for a decision at {home.name}. Waiting: {waiting}."
         )
     told: dict[str, Any] = read_json(store.proposal_path)
+    shown = read_json(store.shown_path) if store.shown_path.is_file() else told["proposal"]
+    if shown != told["proposal"]:
+        raise ConsiliumError(
+            f"What is proposed to {home.name} of run {run_id} is another one than was shown: the "
+            "coordinator has proposed it anew. Read it again: consilium site show"
+        )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     value = {"proposal": told["proposal"], "decision": decision, "time": now}
     write_json(store.decision_path, value, PRIVATE)

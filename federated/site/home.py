@@ -19,6 +19,7 @@ from federated.exchange.enrolment import Enrolment
 from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity, own_identity
 from federated.exchange.policy import Policy, read_policy
 from federated.files import PRIVATE, read_json, write_json, write_text
+from federated.secrets.home import consilium_home
 from federated.settings.names import refuse_name
 
 # What a site keeps between rounds: the memory of its strategy, and that of its compression.
@@ -60,8 +61,11 @@ class SiteHome:
 
     @property
     def answered_path(self) -> Path:
-        """The file of the sums that the site has helped to open, in all runs."""
-        return self.root / "answered.json"
+        """The file of the sums that the site has helped to open, in all runs.
+
+        As the ledger it belongs to who holds the data: a simulated site's home ends with its run.
+        """
+        return consilium_home() / "answered" / f"{self.name}.json"
 
     def identity(self) -> Identity:
         """The site with its private key, which is made if it is not there.
@@ -147,6 +151,11 @@ class SiteRun:
     def decision_path(self) -> Path:
         """The file of what a person has decided of a proposal."""
         return self.root / "decision.json"
+
+    @property
+    def shown_path(self) -> Path:
+        """The file of which proposal was last shown to a person."""
+        return self.root / "shown.json"
 
     def count_sent(self, size: int) -> int:
         """Note that so many bytes are sent in this run, and return how many they are in all."""

@@ -1,7 +1,8 @@
 """aggregate: add the sites' payloads, have the sum opened where it is encrypted, and apply it."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from federated.errors import ConsiliumError, RefusalError
@@ -29,7 +30,7 @@ from federated.run.update_files import (
 from federated.stages.coordinator import Coordinator
 from federated.stages.keys import site_key
 from federated.stages.secagg import note_answer
-from federated.stages.site import SiteCall, open_round, open_site
+from federated.stages.site import Site, SiteCall, open_round, open_site
 from federated.stages.tags import check_sum
 from federated.update import Payload
 from federated.weights.bounded_file import Content
@@ -137,6 +138,47 @@ def hand_sum(coordinator: Coordinator, topic: Topic, opener: str) -> None:
     coordinator.mailbox.send(topic, kinds.SUM, content, opener)
 
 
+def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
+    """Tell the other sites that a site helps to open the sum of ``responded``, and of no other.
+
+    All in a sum have to say so before one of them opens it: two sites that each open one of two
+    sums would tell an update by the difference.
+
+    Raises:
+        ConsiliumError: the sum is of too few sites or of others than those selected, has too little
+            noise for its privacy, or the site has helped to another one of the same data and state.
+    """
+    started = time.time()
+    site = open_site(call)
+    opened = open_round(site, round_number)
+    protection: Protection = site.run.experiment.protection
+    counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
+    site.run.refuse_too_little_noise(len(counted))
+    note_answer(site, opened, tuple(counted))
+    sent = site.to_all(opened.topic, kinds.CONSISTENCY, _vouched(counted))
+    return stage_result(site.name, "decrypt", started, sent=sent)
+
+
+def _vouched(counted: Collection[str]) -> bytes:
+    return json.dumps(sorted(counted)).encode()
+
+
+def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> None:
+    """Refuse to open a sum unless every site in it has said that it helps to open this very one.
+
+    Raises:
+        RefusalError: a site has not, or has said so of another sum.
+    """
+    most = kinds.most_view(len(site.run.selected(topic.round)))
+    for name in sorted(counted):
+        told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most).body
+        if told != _vouched(counted):
+            raise RefusalError(
+                f"{site.name} does not help to open the sum of round {topic.round}: {name} was told "
+                "of another one. The two could reveal an update. Ask whoever runs the coordinator."
+            )
+
+
 def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
     """Open the round's sum, which is that of ``responded``, with the sites' key, and send it back.
 
@@ -144,7 +186,8 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
-            noise for its privacy, or the key has opened as many sums as it may.
+            noise for its privacy, a site in it has not vouched for it, or the key has opened as many
+            sums as it may.
     """
     started = time.time()
     site = open_site(call)
@@ -165,6 +208,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
     key = site_key(site)
     if key is not None:
         check_sum(site, opened, total, counted, key)
+        _refuse_unvouched(site, topic, counted)
         note_answer(site, opened, tuple(counted))
         count_opening(run.experiment.name, run.run_id, key.public)
     numbers = protection.reveal(total, key)

@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.learning import evaluate_here
 from federated.learning.evaluation import Evaluation
@@ -118,10 +118,12 @@ def join_site(call: SiteCall, rounds: int) -> Joined:
         rounds: how many rounds.
 
     Raises:
-        ConsiliumError: a budget of whoever holds the site's data does not allow it.
+        ConsiliumError: a budget of whoever holds the site's data does not allow it, or its policy,
+            or the run that it takes part in is private.
     """
     started = time.time()
     site = open_site(call)
+    _refuse_join(site, rounds)
     context = worker_context(site)
     # What is trained without noise and evaluated here goes into the federation's folder, the
     # tracking server and the registry.
@@ -157,6 +159,25 @@ def join_site(call: SiteCall, rounds: int) -> Joined:
     topic = site.topic(rounds)
     site.to_coordinator(topic, kinds.OWN_MODEL, save({WEIGHTS: weights}))
     return Joined(before, _evaluate(site), float(trainable.mean()), time.time() - started)
+
+
+def _refuse_join(site: Site, rounds: int) -> None:
+    """Refuse to train and hand over a model without noise where nobody at the site allowed that.
+
+    Raises:
+        RefusalError: the run that the site takes part in is no such run, or its policy says no.
+    """
+    policy, privacy = site.home.policy(), site.run.experiment.privacy
+    most = policy.settings.max_rounds
+    if privacy.unit is not None:
+        why = "the run that it takes part in is private, and such a model has no noise"
+    elif policy.settings.own_model == "refused":
+        why = f"no model of its own leaves it, by {policy.by('own_model')}"
+    elif most is None or rounds > most:
+        why = f"it has {rounds} rounds, by {policy.by('max_rounds')}"
+    else:
+        return
+    raise RefusalError(f"{site.name} does not join: {why}.")
 
 
 def receive_joined(coordinator: Coordinator, site: str, rounds: int) -> Vector:

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 from federated.data.folders.families import Family
 from federated.data.folders.prepared_case import PreparedCase
 from federated.data.folders.segmented_cases import SegmentedCases
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.files import atomic_path
@@ -40,9 +40,16 @@ def draw_site(call: SiteCall, round_number: int) -> None:
     They are PNG files, ``SITE-worst.png`` and so on.
 
     Raises:
-        ConsiliumError: a budget or the site's policy does not allow it.
+        ConsiliumError: a budget or the site's policy does not allow it, or no pictures stand in the
+            plan of the run.
     """
     site = open_site(call)
+    policy = site.home.policy()
+    if not site.run.experiment.sites.overlays or policy.settings.pictures == "refused":
+        raise RefusalError(
+            f"{site.name} makes no pictures of test cases: they are not in the plan of the run, or "
+            f"they do not leave the site, by {policy.by('pictures')}."
+        )
     context = worker_context(site)
     cases = site_cases(site, "test")
     assert isinstance(cases, SegmentedCases)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from federated.errors import RefusalError
+from federated.exchange.policy import refuse_beyond_epsilon
 from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.privacy.noise import SecretRandom, fresh_random, seeded_random
@@ -40,7 +41,8 @@ def begin_release(
         clip: the present clipping norm, if it changes; ``None`` for the configured one.
 
     Raises:
-        ConsiliumError: it would pass the site's budget, or the ledger is not whole.
+        ConsiliumError: it would pass the site's budget or what its policy allows in a run, or the
+            ledger is not whole.
     """
     privacy, round_number = context.experiment.privacy, context.round_number
     if not isinstance(privacy, Private):
@@ -49,6 +51,12 @@ def begin_release(
     _refuse_missing_rounds(site, round_number)
     release = context.run.release(site.name, round_number)
     norm = privacy.clip if clip is None else clip
+    before = [
+        Release(entry.noise_multiplier, entry.sampling_rate, entry.steps)
+        for entry in holder_ledger(context.experiment).spendings(site.run.run_id)
+        if entry.trains and entry.site == site.name
+    ]
+    refuse_beyond_epsilon(site.home.policy(), site.name, [*before, release], privacy.delta)
     enter(
         site,
         round_number,

@@ -16,7 +16,7 @@ from federated.exchange import kinds
 from federated.exchange.bundle import open_bundle
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
-from federated.files import PRIVATE, atomic_path, read_json, write_json
+from federated.files import PRIVATE, atomic_path, locked, read_json, write_json
 from federated.protection.secagg import protocol
 from federated.protection.secagg.answered import Answered
 from federated.protection.secagg.consistency import Said, check_consistent
@@ -172,7 +172,9 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
     topic = opened.topic
     told = _Told.read(site, topic)
     secrets = _read_secrets(site, topic)
-    message = site.from_coordinator(topic, kinds.AGREED)
+    count = len(opened.selected)
+    most = kinds.most_bundle(count, kinds.most_view(count))
+    message = site.from_coordinator(topic, kinds.AGREED, most)
     signed = open_bundle(message.body, topic, kinds.CONSISTENCY, COORDINATOR, site.mailbox.members)
     said = {who: Said(sha256(body).hexdigest(), True) for who, body in signed.items()}
     agreed = check_consistent(site.name, told.view, said, told.round_)
@@ -195,11 +197,14 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
         ConsiliumError: it has helped to another sum of the same data from the same state.
     """
     path = site.home.answered_path
-    before = Answered.from_json(read_json(path) if path.is_file() else {})
     data = sha256("|".join(sorted(training_records(site))).encode()).hexdigest()
-    after = before.allow(data, state_digest(opened.context.state), responded)
-    if after != before:
-        write_json(path, after.to_json(), PRIVATE)
+    state = state_digest(opened.context.state)
+    # Two runs at once would each write what the other has not read.
+    with locked(private_folder(path.parent) / f"{site.name}.lock"):
+        before = Answered.from_json(read_json(path) if path.is_file() else {})
+        after = before.allow(data, state, responded)
+        if after != before:
+            write_json(path, after.to_json(), PRIVATE)
 
 
 def forget_secrets(call: SiteCall) -> None:
@@ -290,7 +295,8 @@ def _over(site: Site, topic: Topic) -> RefusalError:
 
 def _told_keys(site: Site, topic: Topic) -> tuple[dict[str, Advertised], int]:
     """The public keys of a round, each as its owner has signed it, and the bytes they took."""
-    message = site.from_coordinator(topic, kinds.ROSTER)
+    most = kinds.most_bundle(len(site.run.selected(topic.round)), kinds.MOST_ADVERTISED)
+    message = site.from_coordinator(topic, kinds.ROSTER, most)
     members = site.mailbox.members
     bodies = open_bundle(message.body, topic, kinds.ADVERTISED, COORDINATOR, members)
     return {name: parse_advertised(body) for name, body in bodies.items()}, message.size

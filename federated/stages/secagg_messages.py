@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from federated.errors import ConsiliumError, RefusalError
@@ -15,10 +15,14 @@ from federated.rounds.context import RunContext
 
 @dataclass(frozen=True)
 class Roster:
-    """Who takes part in a round: who has advertised which keys, and who has shared its secrets."""
+    """Who takes part in a round: who has advertised which keys, and who has shared its secrets.
+
+    ``dealt`` is, at the coordinator, what each of ``sharing`` has dealt to whom, as it was passed on.
+    """
 
     advertised: Mapping[str, Advertised]
     sharing: tuple[str, ...] = ()
+    dealt: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     def missing(self, responded: Sequence[str]) -> tuple[str, ...]:
         """The sites that have shared their secrets, and are not among those that responded."""

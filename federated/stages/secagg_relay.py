@@ -42,7 +42,8 @@ def relay_keys(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> 
     def check(site: str, body: bytes) -> None:
         refuse_unusable(site, parse_advertised(body))
 
-    messages = _received(coordinator, topic, kinds.ADVERTISED, sites, check)
+    most = kinds.MOST_ADVERTISED
+    messages = _received(coordinator, topic, kinds.ADVERTISED, sites, check, most)
     _refuse_too_few(coordinator.run, topic.round, list(messages))
     coordinator.mailbox.send(topic, kinds.ROSTER, pack_bundle(list(messages.values())))
     return Roster({site: parse_advertised(message.body) for site, message in messages.items()})
@@ -69,7 +70,7 @@ def relay_shares(
         inbox = {sender: sealed[site] for sender, sealed in shares.items() if site in sealed}
         send(topic, kinds.INBOX, pack(inbox), site)
     send(topic, kinds.SHARING, json.dumps(list(shares)).encode())
-    return replace(roster, sharing=tuple(shares))
+    return replace(roster, sharing=tuple(shares), dealt=shares)
 
 
 def relay_responded(
@@ -88,7 +89,8 @@ def relay_responded(
 
 def relay_views(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> None:
     """Pass on to all sites what each of ``sites`` has signed that it was told; after stage 4."""
-    messages = _received(coordinator, topic, kinds.CONSISTENCY, sites, lambda *_: None)
+    most = kinds.most_view(len(coordinator.run.selected(topic.round)))
+    messages = _received(coordinator, topic, kinds.CONSISTENCY, sites, lambda *_: None, most)
     coordinator.mailbox.send(topic, kinds.AGREED, pack_bundle(list(messages.values())))
 
 
@@ -123,12 +125,11 @@ def unmask_sum(
 
     given = _received(coordinator, topic, kinds.ANSWER, answering, check)
     answers = {site: parse_answer(message.body, site) for site, message in given.items()}
-    shared = _received(coordinator, topic, kinds.SHARES, roster.sharing, lambda *_: None)
-    dealt = {site: unpack(message.body) for site, message in shared.items()}
     protection = coordinator.run.experiment.protection
     assert isinstance(protection, MaskedSums)
     words = protection.masked_words(masked, session)
-    evidence = Evidence(answers, dealt, roster.advertised, session)
+    # As it was passed on: a site that signs other shares later would have their holders blamed.
+    evidence = Evidence(answers, roster.dealt, roster.advertised, session)
     unmasked = protocol.unmask(words, responded, roster.missing(responded), evidence)
     for site in unmasked.faulty:
         audit.add("faulty", run=topic.run, round=number, sender=site, said="wrong shares")
@@ -144,6 +145,7 @@ def _received(
     kind: str,
     sites: Sequence[str],
     check: Callable[[str, bytes], None],
+    most: int = kinds.MOST_SMALL,
 ) -> dict[str, Message]:
     """The messages of a kind that have arrived and count, by site; others are as if not sent.
 
@@ -153,11 +155,12 @@ def _received(
         kind: what they are.
         sites: who was to send one.
         check: raises where a body is not what it has to be.
+        most: how many bytes a body may have; what is passed on has to fit in a bundle.
     """
     found = {}
     for site in sites:
         try:
-            message = coordinator.mailbox.receive(topic, kind, site, kinds.MOST_SMALL)
+            message = coordinator.mailbox.receive(topic, kind, site, most)
             check(site, message.body)
             found[site] = message
         except ConsiliumError as error:

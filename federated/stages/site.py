@@ -5,6 +5,7 @@ know of the run it takes from messages that the coordinator has signed, and chec
 against its own policy, its own data and its own arithmetic before it does anything.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,12 +19,14 @@ from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, FolderExchange
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
-from federated.exchange.message import Message, Topic
+from federated.exchange.message import Message, Topic, open_message
 from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
 from federated.exchange.policy import refuse_to_send
 from federated.files import PRIVATE, atomic_path
 from federated.rounds.context import RoundContext, RunContext
+from federated.run.selection import is_evaluated
 from federated.run.update_files import read_state
+from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
 from federated.stages.plan_checks import check_plan
 from federated.update import RoundState
@@ -145,6 +148,7 @@ def open_site(call: SiteCall) -> Site:
         with atomic_path(store.plan_path, PRIVATE) as temporary:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
+    refuse_refused(home, store, plan)
     members = mailbox.members
     for participant in plan.participants.values():
         members = members.enrol(participant)
@@ -152,12 +156,19 @@ def open_site(call: SiteCall) -> Site:
     return Site(home, store, replace(mailbox, members=members), known, start)
 
 
-def accepted_experiment(call: SiteCall) -> Experiment | None:
-    """The configuration of the run that is proposed to a site; ``None`` where none is."""
-    try:
-        return candidate(call)[1].experiment
-    except ConsiliumError:
-        return None
+def known_experiments(call: SiteCall) -> list[Experiment]:
+    """The configurations of the run that is proposed to a site, and of the one that it accepted.
+
+    The coordinator may propose another run later; what the site does is by the plan it accepted.
+    """
+    found = []
+    with suppress(ConsiliumError):
+        found.append(candidate(call)[1].experiment)
+    home = SiteHome(call.home)
+    with suppress(ConsiliumError, FileNotFoundError):
+        with open_message(home.run(call.run).plan_path) as unread:
+            found.append(_plan(unread.read(home.coordinator(), MOST_PLAN).body).experiment)
+    return found
 
 
 def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
@@ -178,13 +189,29 @@ def _plan(content: bytes) -> RunPlan:
     return RunPlan.from_bytes(content)
 
 
+def _refuse_beyond(site: Site, round_number: int) -> None:
+    """Refuse a round that the plan of the run, which the site's policy allows, does not have.
+
+    Raises:
+        RefusalError: it has fewer.
+    """
+    rounds = site.run.experiment.rounds
+    if not 1 <= round_number <= rounds:
+        raise RefusalError(
+            f"{site.name} does nothing in round {round_number}: the plan of the run has "
+            f"{rounds} rounds."
+        )
+
+
 def open_round(site: Site, round_number: int) -> SiteRound:
     """A round that the coordinator has planned, with the state that it starts from.
 
     Raises:
-        ConsiliumError: there is no plan of that round that counts, or it selects other sites than
-            those that follow from the plan of the run, or the state is another.
+        ConsiliumError: there is no plan of that round that counts, or the run has fewer rounds, or
+            it selects other sites than those that follow from the plan of the run, or the state is
+            another.
     """
+    _refuse_beyond(site, round_number)
     topic = site.topic(round_number)
     message = site.from_coordinator(topic, kinds.ROUND_PLAN)
     plan = RoundPlan.from_bytes(message.body)
@@ -263,8 +290,15 @@ def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
     """The state after a round that the coordinator asks to have evaluated, and the topic of that.
 
     Raises:
-        ConsiliumError: nothing asks for it that counts, or the state is another.
+        ConsiliumError: nothing asks for it that counts, or the state is another, or the plan of the
+            run has no evaluation after that round.
     """
+    experiment = site.run.experiment
+    if not is_evaluated(experiment.selection, round_number, experiment.rounds):
+        raise RefusalError(
+            f"{site.name} tells nothing of its cases after round {round_number}: by the plan of the "
+            "run the model is not evaluated there."
+        )
     plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
     return open_state(site, round_number, plan.state), topic
 
@@ -281,6 +315,7 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
 
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
+    _refuse_beyond(site, round_number)
     message = site.from_coordinator(site.topic(round_number), kind)
     plan = RoundPlan.from_bytes(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:

@@ -28,7 +28,7 @@ from federated.learning import LearningTask, task_of
 from federated.privacy import NoPrivacy
 from federated.run.result import StageResult
 from federated.site.home import Parts, SiteHome
-from federated.stages.site import Site, SiteCall, accepted_experiment
+from federated.stages.site import Site, SiteCall, known_experiments
 from federated.training.loop import choose_device, place
 from federated.weights.build import new_model
 
@@ -142,6 +142,6 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
 
 
 def _private(call: SiteCall) -> bool:
-    """Whether a run is private, by the plan that the site knows of; it is, where it knows none."""
-    experiment = accepted_experiment(call)
-    return experiment is None or not isinstance(experiment.privacy, NoPrivacy)
+    """Whether a run is private by any plan that the site knows of; it is, where it knows none."""
+    found = known_experiments(call)
+    return not found or not all(isinstance(each.privacy, NoPrivacy) for each in found)

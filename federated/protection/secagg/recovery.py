@@ -6,6 +6,7 @@ from itertools import combinations, islice
 
 from federated.errors import ConsiliumError
 from federated.protection.secagg.dealing import is_as_dealt
+from federated.protection.secagg.keys import SEED_BYTES
 from federated.protection.secagg.roster import own_commitment
 from federated.protection.secagg.round import (
     Advertised,
@@ -56,7 +57,8 @@ class Evidence:
     def is_right(self, share: Share, holder: str, site: str, kind: Kind) -> bool:
         """Whether a holder's share of a site is of the kind asked for, and as it was dealt."""
         dealt = self.dealt.get(site, {}).get(holder, b"")
-        return share.kind == kind and is_as_dealt(share, site, holder, dealt, self.round_)
+        whole = share.kind == kind and len(share.value) == SEED_BYTES
+        return whole and is_as_dealt(share, site, holder, dealt, self.round_)
 
     def is_committed(self, seed: bytes, site: str, kind: Kind) -> bool:
         """Whether a seed is the one that a site committed to in stage 1."""

@@ -63,7 +63,9 @@ def strict(**changed: str) -> str:
         "experiments": "[adrenal]",
         "protections": "[plain]",
         "privacies": "[none]",
+        "participants": "any",
         "max_epsilon": "unbounded",
+        "max_delta": "1e-5",
         "min_noise_multiplier": "0",
         "min_sites": "1",
         "max_rounds": "5",
@@ -81,9 +83,9 @@ def test_what_a_policy_allows_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", strict().splitlines()[:-1])
 def test_a_policy_without_a_line_refuses_what_the_line_allows(tmp_path: Path, line: str) -> None:
     key = line.split(":")[0]
-    if key == "min_noise_multiplier":
+    if key in ("max_delta", "min_noise_multiplier"):
         found = proposal(experiment(**DP), Release(1.0, 0.1, 10))
-        text = strict(privacies="[dp_sgd]", min_noise_multiplier="")
+        text = strict(**{"privacies": "[dp_sgd]", key: ""})
     else:
         found, text = proposal(experiment()), strict(**{key: ""})
     with pytest.raises(RefusalError, match=f"site-policy.yaml, which does not name {key}"):
@@ -138,7 +140,7 @@ def test_epsilon_is_the_sites_own_arithmetic(tmp_path: Path) -> None:
     weak, strong = Release(0.6, 0.1, 100), Release(4.0, 0.1, 10)
     text = strict(privacies="[dp_sgd]", max_epsilon="3")
     refuse_by_policy(policy(tmp_path, text), "clinic", proposal(found, strong))
-    with pytest.raises(RefusalError, match="at most 3 is, by line 5"):
+    with pytest.raises(RefusalError, match="at most 3 is, by line 6"):
         refuse_by_policy(policy(tmp_path, text), "clinic", proposal(found, weak))
 
 
@@ -164,7 +166,7 @@ def test_the_least_noise_of_a_schedule_counts(tmp_path: Path) -> None:
 def test_a_site_sends_no_more_than_its_policy_allows(tmp_path: Path) -> None:
     found = policy(tmp_path, strict(max_megabytes="2"))
     refuse_to_send(found, "clinic", 2_000_000)
-    with pytest.raises(RefusalError, match=r"2 MB are allowed, by line 9 .*max_megabytes"):
+    with pytest.raises(RefusalError, match=r"2 MB are allowed, by line 11 .*max_megabytes"):
         refuse_to_send(found, "clinic", 2_000_001)
     with pytest.raises(RefusalError, match="does not name max_megabytes"):
         refuse_to_send(policy(tmp_path, strict(max_megabytes="")), "clinic", 1)

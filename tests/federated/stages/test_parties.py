@@ -23,7 +23,7 @@ from federated.exchange.message import Topic, open_message, sign
 from federated.exchange.plan import RoundPlan, RunPlan
 from federated.files import read_json, write_json
 from federated.run.update_files import pack_payload, read_payload, read_state
-from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum
+from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import (
     ask_evaluation,
@@ -510,6 +510,8 @@ def openings(run: Staged) -> int:
 def test_an_honest_sum_is_opened_and_applied(encrypted: Staged) -> None:
     topic = summed(encrypted, encrypted.sites)
     hand_sum(encrypted.coordinator, topic, SITE)
+    for site in encrypted.sites:
+        vouch_site(encrypted.call(site), 1, encrypted.sites)
     decrypt_site(encrypted.call(SITE), 1, encrypted.sites)
     apply_sum(encrypted.coordinator, topic, encrypted.sites, SITE)
     assert read_state(encrypted.folder.state_path(1)).round_number == 1
@@ -544,6 +546,8 @@ def test_what_is_not_the_sum_is_not_opened(encrypted: Staged, what: str) -> None
     topic = summed(encrypted, encrypted.sites)
     content = FORGED[what](encrypted, topic)
     encrypted.coordinator.mailbox.send(topic, kinds.SUM, content, SITE)
+    for site in encrypted.sites:
+        vouch_site(encrypted.call(site), 1, encrypted.sites)
     with pytest.raises(ConsiliumError):
         decrypt_site(encrypted.call(SITE), 1, encrypted.sites)
     assert openings(encrypted) == 0
@@ -643,6 +647,7 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield COORDINATOR, lambda: unmask_sum(coordinator, topic, roster, responded, responded)
         yield from at_all(forget_secrets)
     if protection.keyed:
+        yield from at_all(vouch_site, 1, responded)
         yield COORDINATOR, lambda: hand_sum(coordinator, topic, SITE)
         yield SITE, lambda: decrypt_site(run.call(SITE), 1, responded)
     opener = SITE if protection.keyed else None

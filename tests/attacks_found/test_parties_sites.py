@@ -1,0 +1,152 @@
+"""One enrolled site that lies, to end a round of the others or to have another one blamed for it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from federated.exchange import kinds
+from federated.exchange.identity import COORDINATOR
+from federated.exchange.message import Topic
+from federated.protection.secagg.dealing import HASH_BYTES, _hash
+from federated.protection.secagg.round import Share
+from federated.settings.names import refuse_site_name
+from federated.stages.aggregate import add_payloads
+from federated.stages.compress import compress_site
+from federated.stages.coordinator import begin_round
+from federated.stages.local_train import train_site
+from federated.stages.protect import protect_site
+from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
+from federated.stages.secagg_messages import Roster, masked_round, pack, unpack
+from federated.stages.secagg_relay import (
+    relay_keys,
+    relay_responded,
+    relay_shares,
+    relay_views,
+    unmask_sum,
+)
+from tests.federated.staged_run import Staged, begin, small_experiment, small_images
+
+LIAR = "site-00"
+SECTIONS = {
+    "sites": {"count": 4, "partition": "iid", "min_cases": 2},
+    "protection": {"name": "secagg_plus", "dropout": 0.25, "corrupted": 0.0},
+    "compression": {"name": "shared_mask", "density": 1.0, "bits": 8},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Staged:
+    return begin(small_experiment(small_images(tmp_path), **SECTIONS), tmp_path / "runs")
+
+
+def send_instead(run: Staged, topic: Topic, kind: str, body: bytes) -> None:
+    """Let the liar send another message in place of its own."""
+    for path in run.folder.exchange_path.rglob(f"{kind}/{LIAR}/*.message"):
+        path.unlink()
+    run.site(LIAR).mailbox.send(topic, kind, body, COORDINATOR)
+
+
+def body(run: Staged, topic: Topic, kind: str) -> bytes:
+    return run.coordinator.mailbox.receive(topic, kind, LIAR, kinds.MOST_SMALL).body
+
+
+def up_to_payloads(run: Staged, topic: Topic, roster: Roster) -> list[str]:
+    for site in run.sites:
+        train_site(run.call(site), 1)
+        compress_site(run.call(site), 1)
+        protect_site(run.call(site), 1)
+    masks = masked_round(run.coordinator.run, list(roster.advertised), topic)
+    responded = add_payloads(run.coordinator, topic, run.sites, masks).responded
+    relay_responded(run.coordinator, topic, roster, responded)
+    return responded
+
+
+def keys_and_shares(run: Staged, topic: Topic) -> Roster:
+    for site in run.sites:
+        advertise_site(run.call(site), 1)
+    roster = relay_keys(run.coordinator, topic, run.sites)
+    for site in run.sites:
+        share_site(run.call(site), 1)
+    return relay_shares(run.coordinator, topic, roster, run.sites)
+
+
+def test_keys_with_megabytes_of_spaces_do_not_end_the_round(run: Staged) -> None:
+    topic = begin_round(run.coordinator, 1)
+    for site in run.sites:
+        advertise_site(run.call(site), 1)
+    padded = body(run, topic, kinds.ADVERTISED).ljust(kinds.MOST_SMALL - 10)
+    send_instead(run, topic, kinds.ADVERTISED, padded)
+    relay_keys(run.coordinator, topic, run.sites)
+    for site in run.sites[1:]:
+        share_site(run.call(site), 1)
+
+
+def test_a_view_of_megabytes_does_not_end_the_round(run: Staged) -> None:
+    topic = begin_round(run.coordinator, 1)
+    roster = keys_and_shares(run, topic)
+    responded = up_to_payloads(run, topic, roster)
+    for site in responded:
+        agree_site(run.call(site), 1)
+    send_instead(run, topic, kinds.CONSISTENCY, bytes(kinds.MOST_SMALL - 10))
+    relay_views(run.coordinator, topic, responded)
+    for site in responded[1:]:
+        answer_site(run.call(site), 1)
+
+
+def test_who_deals_other_shares_afterwards_has_nobody_else_blamed(run: Staged) -> None:
+    topic = begin_round(run.coordinator, 1)
+    roster = keys_and_shares(run, topic)
+    responded = up_to_payloads(run, topic, roster)
+    for site in responded:
+        agree_site(run.call(site), 1)
+    relay_views(run.coordinator, topic, responded)
+    for site in responded:
+        answer_site(run.call(site), 1)
+    dealt = unpack(body(run, topic, kinds.SHARES))
+    other = {name: bytes(2 * HASH_BYTES) + content[2 * HASH_BYTES :]
+             for name, content in dealt.items()}  # fmt: skip
+    send_instead(run, topic, kinds.SHARES, pack(other))
+    assert unmask_sum(run.coordinator, topic, roster, responded, responded) == ()
+
+
+def test_a_share_of_another_length_under_its_right_hash_does_not_end_the_round(
+    run: Staged,
+) -> None:
+    """The liar deals itself a hash of eight bytes, and answers these."""
+    import json
+
+    topic = begin_round(run.coordinator, 1)
+    for site in run.sites:
+        advertise_site(run.call(site), 1)
+    roster = relay_keys(run.coordinator, topic, run.sites)
+    for site in run.sites:
+        share_site(run.call(site), 1)
+    session = masked_round(run.coordinator.run, list(roster.advertised), topic)
+    short = Share("own", b"12345678" * 5)
+    dealt = unpack(body(run, topic, kinds.SHARES))
+    own = dealt[LIAR]
+    lie = own[:HASH_BYTES] + _hash(short, LIAR, LIAR, session) + own[2 * HASH_BYTES :]
+    send_instead(run, topic, kinds.SHARES, pack({**dealt, LIAR: lie}))
+    roster = relay_shares(run.coordinator, topic, roster, run.sites)
+    responded = up_to_payloads(run, topic, roster)
+    for site in responded:
+        agree_site(run.call(site), 1)
+    relay_views(run.coordinator, topic, responded)
+    for site in responded:
+        answer_site(run.call(site), 1)
+    told = json.loads(body(run, topic, kinds.ANSWER))
+    told["shares"][LIAR] = {"kind": "own", "value": short.value.hex()}
+    send_instead(run, topic, kinds.ANSWER, json.dumps(told).encode())
+    assert unmask_sum(run.coordinator, topic, roster, responded, responded) == (LIAR,)
+
+
+@pytest.mark.parametrize("name", ["coordinator", "all"])
+def test_no_site_has_a_name_that_messages_need(name: str) -> None:
+    from federated.errors import ConsiliumError
+
+    with pytest.raises(ConsiliumError, match="are taken"):
+        refuse_site_name(name)
+
+
+_ = replace
