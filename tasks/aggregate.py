@@ -80,9 +80,7 @@ def decrypt(
         sites: the sites whose payloads are in the sum.
         others: all of these sites, the one that opens it among them.
     """
-    vouched = [
-        pool.submit(run_and_report, vouch_site, each, topic.round, sites) for each in others
-    ]
+    vouched = [pool.submit(run_and_report, vouch_site, each, topic.round, sites) for each in others]
     results: list[StageResult] = finished(vouched)
     hand_sum(coordinator, topic, call.site)
     results.append(run_stage(pool, decrypt_site, call, topic.round, sites))

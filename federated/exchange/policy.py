@@ -293,8 +293,9 @@ def refuse_beyond_epsilon(
     found = epsilon(releases, delta, "rdp")
     if most is None or found > most * (1 + ROUNDING):
         raise RefusalError(
-            f"{site} releases nothing more in this run: with all that it has released in it ε would "
-            f"be {found:.3g}, and at most {most or 0:g} is allowed, by {policy.by('max_epsilon')}."
+            f"{site} releases nothing more in this run: with all that it has released in it ε "
+            f"would be {found:.3g}, and at most {most or 0:g} is allowed, by "
+            f"{policy.by('max_epsilon')}."
         )
 
 

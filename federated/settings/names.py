@@ -12,8 +12,8 @@ from federated.errors import ConsiliumError
 PATTERN = re.compile(r"[^\W_][\w-]*(?:\.[\w-]+)*")
 # In bytes: with what is put after it, a file's name has at most 255.
 LONGEST = 100
-# The coordinator's own names: all sites together, the sum of their payloads, the newest run; itself,
-# and who a message is for that every party may read.
+# The coordinator's own names: all sites together, the sum of their payloads, the newest run,
+# itself, and who a message is for that every party may read.
 TAKEN = ("pooled", "sum", "latest", "coordinator", "all")
 
 

@@ -174,8 +174,9 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
         told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most).body
         if told != _vouched(counted):
             raise RefusalError(
-                f"{site.name} does not help to open the sum of round {topic.round}: {name} was told "
-                "of another one. The two could reveal an update. Ask whoever runs the coordinator."
+                f"{site.name} does not help to open the sum of round {topic.round}: {name} was "
+                "told of another one. The two could reveal an update. Ask whoever runs the "
+                "coordinator."
             )
 
 
@@ -186,8 +187,8 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
-            noise for its privacy, a site in it has not vouched for it, or the key has opened as many
-            sums as it may.
+            noise for its privacy, a site in it has not vouched for it, or the key has opened as
+            many sums as it may.
     """
     started = time.time()
     site = open_site(call)

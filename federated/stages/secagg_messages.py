@@ -17,7 +17,8 @@ from federated.rounds.context import RunContext
 class Roster:
     """Who takes part in a round: who has advertised which keys, and who has shared its secrets.
 
-    ``dealt`` is, at the coordinator, what each of ``sharing`` has dealt to whom, as it was passed on.
+    ``dealt`` is, at the coordinator, what each of ``sharing`` has dealt to whom, as it was passed
+    on.
     """
 
     advertised: Mapping[str, Advertised]

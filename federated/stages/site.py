@@ -165,9 +165,11 @@ def known_experiments(call: SiteCall) -> list[Experiment]:
     with suppress(ConsiliumError):
         found.append(candidate(call)[1].experiment)
     home = SiteHome(call.home)
-    with suppress(ConsiliumError, FileNotFoundError):
-        with open_message(home.run(call.run).plan_path) as unread:
-            found.append(_plan(unread.read(home.coordinator(), MOST_PLAN).body).experiment)
+    with (
+        suppress(ConsiliumError, FileNotFoundError),
+        open_message(home.run(call.run).plan_path) as unread,
+    ):
+        found.append(_plan(unread.read(home.coordinator(), MOST_PLAN).body).experiment)
     return found
 
 
@@ -296,8 +298,8 @@ def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
     experiment = site.run.experiment
     if not is_evaluated(experiment.selection, round_number, experiment.rounds):
         raise RefusalError(
-            f"{site.name} tells nothing of its cases after round {round_number}: by the plan of the "
-            "run the model is not evaluated there."
+            f"{site.name} tells nothing of its cases after round {round_number}: by the plan of "
+            "the run the model is not evaluated there."
         )
     plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
     return open_state(site, round_number, plan.state), topic

@@ -1,4 +1,4 @@
-"""One enrolled site that lies, to end a round of the others or to have another one blamed for it."""
+"""One enrolled site that lies, to end a round of the others or to have another one blamed."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -17,7 +17,7 @@ from federated.exchange import kinds
 from federated.privacy import AnyPrivacy, Private
 from federated.run.update_files import read_state
 from federated.stages.coordinator import ask_evaluation, end_run
-from federated.stages.evaluate import evaluate_site, read_shared
+from federated.stages.evaluate import evaluate_site, predict_splits, read_shared
 from federated.stages.own_models import receive_models
 from federated.stages.site_model import hand_over, own_weights
 from federated.stages.worker import worker_context
@@ -105,7 +105,9 @@ def _released(run: Staged, number: int) -> dict[str, np.ndarray]:
     own = _handed_over(run, number, state) if number else {}
     save_model(folder.model_path, model, model_header(experiment, info, "files"), own)
     found = {f"saved {name}": value for name, value in load_file(folder.model_path).items()}
-    topic = ask_evaluation(run.coordinator, number, run.sites if number else [])
+    if not number:  # before the first round nobody asks for an evaluation
+        return found | _predicted(run, state)
+    topic = ask_evaluation(run.coordinator, number, run.sites)
     receive = run.coordinator.mailbox.receive
     for site in run.sites:
         weights = own_weights(run.site(site), state)
@@ -117,6 +119,18 @@ def _released(run: Staged, number: int) -> dict[str, np.ndarray]:
         for split, arrays in read_shared(sent.body, site).items():
             for name, values in arrays.items():
                 found[f"{site} predicts {split} {name}"] = values
+    return found
+
+
+def _predicted(run: Staged, state: RoundState) -> dict[str, np.ndarray]:
+    """What all sites predict with the initial model, and what it is."""
+    found = {}
+    for name in run.sites:
+        site = run.site(name)
+        state.layout.load(worker_context(site).model, state.weights)
+        found |= {f"saved {name}/{n}": v for n, v in state.layout.split(state.weights).items()}
+        for split, arrays in predict_splits(site).items():
+            found |= {f"{name} predicts {split} {n}": v for n, v in arrays.items()}
     return found
 
 
