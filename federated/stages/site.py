@@ -191,14 +191,16 @@ def _plan(content: bytes) -> RunPlan:
     return RunPlan.from_bytes(content)
 
 
-def _refuse_beyond(site: Site, round_number: int) -> None:
+def _refuse_beyond(site: Site, round_number: int, first: int = 1) -> None:
     """Refuse a round that the plan of the run, which the site's policy allows, does not have.
+
+    ``first`` is 0 for what may come before the first round.
 
     Raises:
         RefusalError: it has fewer.
     """
     rounds = site.run.experiment.rounds
-    if not 1 <= round_number <= rounds:
+    if not first <= round_number <= rounds:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the plan of the run has "
             f"{rounds} rounds."
@@ -317,7 +319,7 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
 
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
-    _refuse_beyond(site, round_number)
+    _refuse_beyond(site, round_number, first=0)
     message = site.from_coordinator(site.topic(round_number), kind)
     plan = RoundPlan.from_bytes(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:

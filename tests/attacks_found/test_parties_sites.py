@@ -1,6 +1,5 @@
 """One enrolled site that lies, to end a round of the others or to have another one blamed."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,6 +146,3 @@ def test_no_site_has_a_name_that_messages_need(name: str) -> None:
 
     with pytest.raises(ConsiliumError, match="are taken"):
         refuse_site_name(name)
-
-
-_ = replace
