@@ -21,7 +21,7 @@ from federated.configuration.load import load_experiment
 from federated.data.medmnist.files import dataset_info
 from federated.protection.keys import new_key, read_secret
 from federated.rounds.context import sent_length
-from federated.run.update_files import write_payload
+from federated.run.update_files import pack_payload
 from federated.stages.keys import key_parameters
 from federated.update import CompressedUpdate, Layout
 from federated.weights.build import new_model
@@ -56,8 +56,7 @@ def measure(overrides: list[str], protection: str, rng: np.random.Generator) -> 
     public = new_key("bench", "run", key_parameters(experiment, layout), replace=True)
     update = CompressedUpdate("site-00", 1, 10, 0.1, layout.size, quantised)
     payload = experiment.protection.protect(update, read_secret("bench", "run", public))
-    with tempfile.TemporaryDirectory() as folder:
-        size = write_payload(Path(folder) / "payload.safetensors", payload)
+    size = len(pack_payload(payload))
     return size, size / (4 * layout.size)
 
 
