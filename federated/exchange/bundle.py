@@ -7,11 +7,16 @@ can change none.
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.message import Message, MessageRefusedError, Signed, Topic
+from federated.exchange.message import (
+    Message,
+    MessageRefusedError,
+    Signed,
+    Topic,
+    differences,
+)
 
 
 def pack_bundle(messages: Sequence[Message]) -> bytes:
@@ -60,40 +65,19 @@ def _checked(
     signed: Signed, body: bytes, topic: Topic, kind: str, recipient: str, members: Enrolment
 ) -> str:
     """The sender of a message, if it is what is expected."""
-    header = signed.header
-    expected = (
-        topic.consortium,
-        topic.run,
-        topic.round,
-        topic.attempt,
-        topic.state,
-        topic.plan,
-        kind,
-        recipient,
-    )
-    found = (
-        header.consortium,
-        header.run,
-        header.round,
-        header.attempt,
-        header.state,
-        header.plan,
-        header.kind,
-        header.recipient,
-    )
-    member = members.members.get(header.sender)
-    reason = None
+    sender, reason = signed.header.sender, None
+    member = members.members.get(sender)
     if member is None or member.standing != "enrolled":
         reason = "who is not enrolled"
-    elif found != expected:
+    elif differences(signed.header, topic, kind, recipient):
         reason = "which is of another round, state, plan or kind"
     elif not signed.is_from(member.identity):
         reason = "which that site has not signed"
-    elif sha256(body).hexdigest() != header.sha256 or len(body) != header.length:
+    elif not signed.is_of(body):
         reason = "whose body is not the one that was signed"
     if reason:
         raise ConsiliumError(
             f"Among the messages {kind} of round {topic.round} that the coordinator passes on is "
-            f"one of {header.sender:.80}, {reason}. None of them counts."
+            f"one of {sender:.80}, {reason}. None of them counts."
         )
-    return header.sender
+    return sender

@@ -74,7 +74,7 @@ class FolderExchange(Exchange):
 
     def post(self, message: Message) -> None:
         """Write the message's file; see :meth:`Exchange.post`."""
-        place = self._folder(Place.of(message))
+        place = self.folder(Place.of(message))
         path = place / f"{message.signed.digest[:32]}{SUFFIX}"
         if not path.exists():
             with atomic_path(path, PRIVATE) as temporary:
@@ -82,7 +82,7 @@ class FolderExchange(Exchange):
 
     def find(self, place: Place) -> Sequence[Path]:
         """See :meth:`Exchange.find`."""
-        folder = self._folder(place)
+        folder = self.folder(place)
         try:
             names = sorted(e.name for e in os.scandir(folder) if e.is_file(follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError):
@@ -103,7 +103,12 @@ class FolderExchange(Exchange):
     def _round(self, run: str, round_number: int) -> Path:
         return self.root / refuse_name(run, "a run's id") / f"round-{round_number:03d}"
 
-    def _folder(self, place: Place) -> Path:
+    def folder(self, place: Place) -> Path:
+        """The folder of a place.
+
+        Raises:
+            ConsiliumError: a name in it is none that a folder can have.
+        """
         to = refuse_name(place.recipient, "a recipient's name")
         sender = refuse_name(place.sender, "a sender's name")
         kind = refuse_name(place.kind, "a kind of message")

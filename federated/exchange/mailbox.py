@@ -21,6 +21,7 @@ from federated.exchange.message import (
     Message,
     MessageRefusedError,
     Topic,
+    differences,
     open_message,
     sign,
 )
@@ -127,26 +128,16 @@ class Mailbox:
         Raises:
             MessageRefusedError: it is not; the message names every difference.
         """
-        expected = {
-            "consortium": topic.consortium,
-            "run": topic.run,
-            "round": topic.round,
-            "attempt": topic.attempt,
-            "kind": place.kind,
-            "sender": place.sender,
-            "recipient": place.recipient,
-            "state": topic.state,
-            "plan": topic.plan,
-        }
-        wrong = [name for name, value in expected.items() if getattr(header, name) != value]
+        wrong = differences(header, topic, place.kind, place.recipient)
+        if header.sender != place.sender:
+            wrong["sender"] = (header.sender, place.sender)
         if wrong:
             said = "; ".join(
-                f"its {name} is {getattr(header, name)!r:.70}, and {expected[name]!r:.70} is "
-                "expected"
-                for name in wrong
+                f"its {name} is {found!r:.70}, and {expected!r:.70} is expected"
+                for name, (found, expected) in wrong.items()
             )
             raise MessageRefusedError(
-                f"other {wrong[0]}", f"The message {where} is refused: {said}."
+                f"other {next(iter(wrong))}", f"The message {where} is refused: {said}."
             )
 
     def _refuse(self, topic: Topic, kind: str, sender: str, error: MessageRefusedError) -> None:

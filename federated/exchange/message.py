@@ -15,10 +15,10 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_type_hints
 
 from federated.errors import RefusalError
 from federated.exchange.identity import SIGNATURE_BYTES, Identity, PublicIdentity
@@ -104,7 +104,7 @@ class Header:
         return header
 
 
-_KINDS: Mapping[str, type] = {field.name: field.type for field in fields(Header)}  # type: ignore[misc]
+_KINDS: Mapping[str, type] = get_type_hints(Header)
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,11 @@ class Signed:
         """Whether the header is signed by ``sender`` and carries its name."""
         signed = CONTEXT + self.header.to_bytes()
         return self.header.sender == sender.name and sender.verifies(self.signature, signed)
+
+    def is_of(self, body: bytes) -> bool:
+        """Whether ``body`` is the one that was signed."""
+        header = self.header
+        return len(body) == header.length and sha256(body).hexdigest() == header.sha256
 
     @property
     def digest(self) -> str:
@@ -177,6 +182,22 @@ class Topic:
     round: int = 0
     state: str = ""
     plan: str = ""
+
+
+def differences(
+    header: Header, topic: Topic, kind: str, recipient: str
+) -> dict[str, tuple[object, object]]:
+    """What a header says otherwise than is expected, by field: what it says, and what it should.
+
+    Args:
+        header: of a message.
+        topic: what the message has to belong to.
+        kind: what it has to be.
+        recipient: who it has to be for.
+    """
+    expected = asdict(topic) | {"kind": kind, "recipient": recipient}
+    told = {name: (getattr(header, name), value) for name, value in expected.items()}
+    return {name: pair for name, pair in told.items() if pair[0] != pair[1]}
 
 
 def sign(sender: Identity, topic: Topic, kind: str, recipient: str, body: bytes) -> Message:
@@ -247,7 +268,7 @@ class Unread:
                 f"{header.kind} has at most {most}.",
             )
         body = self._file.read(header.length + 1)
-        if len(body) != header.length or sha256(body).hexdigest() != header.sha256:
+        if not self.signed.is_of(body):
             raise MessageRefusedError(
                 "other body",
                 f"The message {self.where} is refused: its body is not the one that was signed.",

@@ -75,11 +75,6 @@ def keys_root() -> Path:
     return Path(os.environ.get("CONSILIUM_KEYS") or consilium_home() / "keys").resolve()
 
 
-def site_secrets_folder(experiment: str, run_id: str, site: str) -> Path:
-    """The folder in which a site keeps what is secret in the rounds of one run."""
-    return keys_root() / experiment / "rounds" / run_id / site
-
-
 def run_keys_folder(experiment: str, run_id: str) -> Path:
     """The folder in which the keys of a run lie."""
     return keys_root() / experiment / "runs" / run_id

@@ -165,11 +165,6 @@ def write_outcome(state_path: Path, state: RoundState, memory_path: Path, memory
     _write(state_path, "state", arrays, header)
 
 
-def pack_state(state: RoundState) -> bytes:
-    """The bytes of a state's file, which is what all sites get."""
-    return _packed("state", *_parts(state))
-
-
 def write_state(path: Path, state: RoundState) -> None:
     """Write a round's state atomically."""
     _write(path, "state", *_parts(state))

@@ -216,15 +216,8 @@ def open_round(site: Site, round_number: int) -> SiteRound:
             another.
     """
     _refuse_beyond(site, round_number)
-    topic = site.topic(round_number)
-    message = site.from_coordinator(topic, kinds.ROUND_PLAN)
-    plan = RoundPlan.from_bytes(message.body)
+    plan, topic = _read_plan(site, round_number, kinds.ROUND_PLAN)
     expected = site.run.selected(round_number)
-    if plan.run_plan != site.start.plan or plan.round != round_number:
-        raise RefusalError(
-            f"{site.name} does nothing in round {round_number}: the plan of the round is of "
-            "another run or round than it says."
-        )
     if list(plan.selected) != expected:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: its plan selects "
@@ -236,7 +229,6 @@ def open_round(site: Site, round_number: int) -> SiteRound:
             f"{site.name} is not selected in round {round_number}; it sends nothing."
         )
     state = open_state(site, round_number - 1, plan.state)
-    topic = replace(topic, state=plan.state, plan=message.signed.digest)
     return SiteRound(RoundContext(site.run, state), topic, plan)
 
 
@@ -320,12 +312,22 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
     _refuse_beyond(site, round_number, first=0)
+    plan, topic = _read_plan(site, round_number, kind)
+    settle(site, round_number, plan)
+    return plan, topic
+
+
+def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
+    """A plan of a round, or of what comes after it, and the topic of the answers to it.
+
+    Raises:
+        ConsiliumError: there is none that counts, or it is of another run or round.
+    """
     message = site.from_coordinator(site.topic(round_number), kind)
     plan = RoundPlan.from_bytes(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:
         raise RefusalError(
-            f"{site.name} does nothing after round {round_number}: the {kind} is of another run or "
+            f"{site.name} does nothing in round {round_number}: the {kind} is of another run or "
             "round than it says."
         )
-    settle(site, round_number, plan)
     return plan, site.topic(round_number, plan.state, message.signed.digest)

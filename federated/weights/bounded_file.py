@@ -50,7 +50,7 @@ class _InMemory:
 
     def __init__(self, content: bytes, header: bytes) -> None:
         self._arrays = load(content)
-        self._metadata = json.loads(header).get("__metadata__")
+        self._metadata: dict[str, str] | None = json.loads(header).get("__metadata__")
 
     def keys(self) -> list[str]:
         return list(self._arrays)
@@ -59,7 +59,7 @@ class _InMemory:
         return self._arrays[name]
 
     def metadata(self) -> dict[str, str] | None:
-        return self._metadata  # type: ignore[no-any-return]
+        return self._metadata
 
 
 @contextmanager

@@ -245,7 +245,7 @@ def test_delta_is_not_the_coordinators_to_choose(tmp_path: Path, data: Path) -> 
 def test_noise_from_the_public_seed_is_no_noise(tmp_path: Path, data: Path) -> None:
     run = begin(small_experiment(data, **PRIVATE), tmp_path / "runs")
     policy(run, min_noise_multiplier="0.6")
-    seeded = {"privacy": {**PRIVATE["privacy"], "noise": "seeded"}}  # type: ignore[dict-item]
+    seeded = {"privacy": {**PRIVATE["privacy"], "noise": "seeded"}}
     write_json(run.folder.config_path, small_experiment(data, **PRIVATE | seeded).to_json())
     with pytest.raises(RefusalError, match="min_noise_multiplier"):
         run.resume()

@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Staged:
 
 def place_of(run: Staged, topic) -> Path:
     place = Place(topic.run, topic.round, topic.attempt, COORDINATOR, kinds.PAYLOAD, SITE)
-    return run.coordinator.mailbox.exchange._folder(place)
+    return run.coordinator.mailbox.exchange.folder(place)
 
 
 def loop(folder: Path) -> None:

@@ -38,7 +38,7 @@ def message(
 
 def put(parties: Parties, content: bytes, place: Place = PLACE, name: str = "x") -> Path:
     """Write bytes where the coordinator looks for a message, as whoever can write there does."""
-    folder = parties.exchange._folder(place)
+    folder = parties.exchange.folder(place)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.message"
     path.write_bytes(content)
@@ -243,7 +243,7 @@ def test_a_body_is_not_read_before_its_length_and_signature_are_checked(
 
 
 def test_a_link_in_place_of_a_message_is_not_followed_into_a_folder(all_parties: Parties) -> None:
-    folder = all_parties.exchange._folder(PLACE)
+    folder = all_parties.exchange.folder(PLACE)
     folder.mkdir(parents=True)
     (folder / "x.message").mkdir()
     with pytest.raises(MissingMessageError):

@@ -74,7 +74,7 @@ SITE, OTHER = "site-00", "site-01"
 THREE = {"sites": {"count": 3, "partition": "iid", "min_cases": 2}}
 QUANTISED = {"compression": {"name": "shared_mask", "density": 1.0, "bits": 8}}
 BFV = {**THREE, **QUANTISED, "protection": {"name": "packed_bfv"}}
-PRIVATE = {
+PRIVATE: dict[str, Any] = {
     **THREE,
     "privacy": {"name": "dp_sgd", "clip": 1.0, "noise_multiplier": 1.0},
     "training": {
@@ -223,7 +223,7 @@ def test_a_replayed_payload_is_refused(plain: Staged, what: str) -> None:
         topic = begin_round(plain.coordinator, 1)
     exchange = plain.coordinator.mailbox.exchange
     place = Place(topic.run, topic.round, topic.attempt, COORDINATOR, kinds.PAYLOAD, SITE)
-    folder = exchange._folder(place)  # type: ignore[attr-defined]
+    folder = exchange.folder(place)
     folder.mkdir(parents=True)
     (folder / "old.message").write_bytes(old.to_bytes())
     with pytest.raises(ConsiliumError, match="Nothing that counts has arrived"):
