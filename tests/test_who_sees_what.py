@@ -12,10 +12,11 @@ PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs" / "who-sees-what.md"
 STAGES, FLOWS = "tests/federated/stages", "tests/flows"
 PROTECTION = "tests/federated/protection"
-PARTIES = f"{STAGES}/test_parties.py"
+WORLDS = f"{STAGES}/test_two_worlds.py"
+SUMS = f"{STAGES}/test_opened_sums.py"
 STATISTICS = "tests/federated/learning/test_statistics.py"
 EVALUATE = f"{STAGES}/test_evaluate.py"
-APART = f"{PARTIES}::test_a_stage_opens_no_file_of_the_other_side"
+APART = f"{WORLDS}::test_a_stage_opens_no_file_of_the_other_side"
 NO_SINGLE_CASE = f"{EVALUATE}::test_labels_and_probabilities_leave_a_site_with_predictions_alone"
 IN_THE_CLEAR = f"{EVALUATE}::test_no_protection_hides_a_sites_statistics"
 CLOSED = f"{FLOWS}/test_private_records.py::test_no_label_counts_or_case_indices_leave_the_sites"
@@ -28,7 +29,7 @@ TIMES = (
     "::test_no_times_or_memory_of_a_private_sites_stages_are_recorded"
 )
 PICTURES = f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts"
-SEEN_BY_ALL = f"{PARTIES}::test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site"
+SEEN_BY_ALL = f"{WORLDS}::test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site"
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -53,10 +54,10 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
     "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
     "a site's update": (
-        [f"{PARTIES}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
+        [f"{WORLDS}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
         [
-            f"{PARTIES}::test_what_is_not_the_sum_is_not_opened",
-            f"{PARTIES}::test_a_sum_of_others_than_it_is_said_to_be_of_is_not_opened",
+            f"{SUMS}::test_what_is_not_the_sum_is_not_opened",
+            f"{SUMS}::test_a_sum_of_others_than_it_is_said_to_be_of_is_not_opened",
             f"{PROTECTION}/test_flooding.py::TestKeyRecovery",
         ],
         [
@@ -68,13 +69,13 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         ],
     ),
     "the sum of a round": (
-        [f"{PARTIES}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
-        [f"{PARTIES}::test_an_honest_sum_is_opened_and_applied"],
+        [f"{WORLDS}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
+        [f"{SUMS}::test_an_honest_sum_is_opened_and_applied"],
         ["tests/federated/protection/test_secagg.py", RLWE],
     ),
     "a site's key": (
         [APART],
-        [f"{PARTIES}::test_the_coordinator_has_no_key_and_all_sites_have_the_same"],
+        [f"{WORLDS}::test_the_coordinator_has_no_key_and_all_sites_have_the_same"],
         [RLWE],
     ),
     "the model": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),

@@ -59,7 +59,7 @@ from tests.federated.staged_run import (
     small_images,
     train_round,
 )
-from tests.federated.stages.test_parties import PRIVATE, QUANTISED, body_of, sign_plan
+from tests.federated.stages.lies import PRIVATE, QUANTISED, body_of, sign_plan
 
 SITE, OTHER = "site-00", "site-01"
 FOUR = {"sites": {"count": 4, "partition": "iid", "min_cases": 2}}

@@ -1,0 +1,47 @@
+"""Runs of three sites whose stages a test calls itself."""
+
+from pathlib import Path
+
+import pytest
+
+from federated.files import write_json
+from federated.stages.coordinator import (
+    publish_state,
+)
+from federated.stages.keys import prepare_key
+from tests.federated.staged_run import (
+    Staged,
+    begin,
+    small_experiment,
+    small_images,
+)
+from tests.federated.stages.lies import (
+    BFV,
+    PRIVATE,
+    SITE,
+    THREE,
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return small_images(tmp_path)
+
+
+@pytest.fixture
+def plain(tmp_path: Path, data: Path) -> Staged:
+    return begin(small_experiment(data, **THREE), tmp_path / "runs")
+
+
+@pytest.fixture
+def private(tmp_path: Path, data: Path) -> Staged:
+    return begin(small_experiment(data, **PRIVATE), tmp_path / "runs")
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, data: Path) -> Staged:
+    run = begin(small_experiment(data, **BFV), tmp_path / "runs")
+    publish_state(run.coordinator, 0)
+    public = prepare_key(run.call(SITE), 0)
+    write_json(run.folder.context_path, public.to_json())
+    return run

@@ -1,0 +1,224 @@
+"""Coordinator and sites open no file of each other, and learn what messages tell alone."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from federated.exchange import kinds
+from federated.exchange.identity import COORDINATOR
+from federated.files import read_json, write_json
+from federated.run.update_files import read_payload, read_state
+from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
+from federated.stages.compress import compress_site
+from federated.stages.coordinator import (
+    ask_evaluation,
+    begin_round,
+    end_run,
+    publish_state,
+)
+from federated.stages.evaluate import evaluate, evaluate_site
+from federated.stages.keys import prepare_key
+from federated.stages.local_train import train_site
+from federated.stages.own_models import receive_models
+from federated.stages.privacy_report import report_site
+from federated.stages.protect import protect_site
+from federated.stages.secagg import (
+    advertise_site,
+    agree_site,
+    answer_site,
+    forget_secrets,
+    share_site,
+)
+from federated.stages.secagg_messages import masked_round
+from federated.stages.secagg_relay import (
+    relay_keys,
+    relay_responded,
+    relay_shares,
+    relay_views,
+    unmask_sum,
+)
+from federated.stages.site_model import hand_over
+from federated.stages.worker import worker_context
+from federated.weights.bounded_file import Content
+from tests.federated.staged_run import (
+    Staged,
+    begin,
+    play_round,
+    record,
+    small_experiment,
+    train_round,
+)
+from tests.federated.stages.lies import (
+    BFV,
+    PRIVATE,
+    QUANTISED,
+    SITE,
+    THREE,
+    body_of,
+)
+
+
+@contextmanager
+def opened_files() -> Iterator[list[Path]]:
+    """The files that are opened in the block."""
+    seen: list[Path] = []
+    active = [True]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if active[0] and event == "open" and isinstance(arguments[0], str | bytes | Path):
+            seen.append(Path(str(arguments[0])).absolute())
+
+    sys.addaudithook(hook)  # it cannot be removed again, so it is switched off
+    try:
+        yield seen
+    finally:
+        active[0] = False
+
+
+def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A whole run of one round, stage by stage: whose each is, and what it does."""
+    box: dict[str, Any] = {}
+    coordinator, protection = run.coordinator, run.experiment.protection
+
+    def keep(name: str, value: Any) -> None:
+        box[name] = value
+
+    def at_all(stage: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
+        for site in run.sites:
+            yield site, lambda site=site: stage(run.call(site), *arguments)
+
+    if protection.keyed:
+        yield COORDINATOR, lambda: publish_state(coordinator, 0)
+        yield SITE, lambda: keep("key", prepare_key(run.call(SITE), 0))
+        yield COORDINATOR, lambda: write_json(run.folder.context_path, box["key"].to_json())
+    yield COORDINATOR, lambda: keep("topic", begin_round(coordinator, 1))
+    topic = box["topic"]
+    if protection.masked:
+        yield from at_all(advertise_site, 1)
+        yield COORDINATOR, lambda: keep("roster", relay_keys(coordinator, topic, run.sites))
+        yield from at_all(share_site, 1)
+        yield (
+            COORDINATOR,
+            lambda: keep("roster", relay_shares(coordinator, topic, box["roster"], run.sites)),
+        )
+    for stage in (train_site, compress_site, protect_site):
+        yield from at_all(stage, 1)
+    masks = None
+    if protection.masked:
+        masks = masked_round(coordinator.run, list(box["roster"].advertised), topic)
+    yield COORDINATOR, lambda: keep("added", add_payloads(coordinator, topic, run.sites, masks))
+    responded = box["added"].responded
+    assert responded == run.sites
+    if protection.masked:
+        roster = box["roster"]
+        yield COORDINATOR, lambda: relay_responded(coordinator, topic, roster, responded)
+        yield from at_all(agree_site, 1)
+        yield COORDINATOR, lambda: relay_views(coordinator, topic, responded)
+        yield from at_all(answer_site, 1)
+        yield COORDINATOR, lambda: unmask_sum(coordinator, topic, roster, responded, responded)
+        yield from at_all(forget_secrets)
+    if protection.keyed:
+        yield from at_all(vouch_site, 1, responded)
+        yield COORDINATOR, lambda: hand_sum(coordinator, topic, SITE)
+        yield SITE, lambda: decrypt_site(run.call(SITE), 1, responded)
+    opener = SITE if protection.keyed else None
+    yield COORDINATOR, lambda: apply_sum(coordinator, topic, responded, opener)
+    yield COORDINATOR, lambda: keep("asked", ask_evaluation(coordinator, 1, responded))
+    yield from at_all(evaluate_site, 1)
+    info = worker_context(run.site(SITE)).info
+    yield COORDINATOR, lambda: evaluate(coordinator, box["asked"], run.sites, info)
+    yield COORDINATOR, lambda: record(run, 1, responded)
+    yield COORDINATOR, lambda: keep("end", end_run(coordinator))
+    yield from at_all(hand_over, 1)
+    state = read_state(run.folder.state_path(1))
+    yield COORDINATOR, lambda: receive_models(coordinator, box["end"], state)
+    yield from at_all(report_site)
+
+
+MASKED = {**THREE, **QUANTISED, "protection": {"name": "secagg_plus"}}
+
+
+@pytest.mark.parametrize(
+    "sections", [THREE, PRIVATE, BFV, MASKED], ids=["plain", "private", "packed_bfv", "secagg_plus"]
+)
+def test_a_stage_opens_no_file_of_the_other_side(
+    tmp_path: Path, data: Path, sections: dict[str, Any]
+) -> None:
+    run = begin(small_experiment(data, **sections), tmp_path / "runs")
+    root, exchange = run.folder.root, run.folder.exchange_path
+    opened: dict[str, int] = {}
+    for party, stage in steps(run):
+        own = root if party == COORDINATOR else run.home(party).root
+        with opened_files() as seen:
+            stage()
+        foreign = [
+            path
+            for path in seen
+            if path.is_relative_to(root)
+            and not path.is_relative_to(exchange)
+            and (path.is_relative_to(root / "sites") or party != COORDINATOR)
+            and not (party != COORDINATOR and path.is_relative_to(own))
+        ]
+        assert not foreign, (party, foreign)
+        opened[party] = opened.get(party, 0) + len(seen)
+    assert set(opened) == {COORDINATOR, *run.sites}
+    assert min(opened.values()) > 10
+
+
+def test_everything_in_a_home_is_its_owners_alone(plain: Staged) -> None:
+    play_round(plain, 1)
+    for path in [plain.home(SITE).root, *plain.home(SITE).root.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_in_the_clear_the_coordinator_reads_a_sites_update(plain: Staged) -> None:
+    from federated.run.update_files import read_update
+
+    topic = train_round(plain, 1)
+    message = plain.coordinator.mailbox.receive(topic, kinds.PAYLOAD, SITE, 10**9)
+    payload = read_payload(Content(message.body, "x"))
+    update = read_update(plain.store(SITE).work_path(1, "update"))
+    seen = payload.body.view(np.float32) / payload.weight
+    np.testing.assert_allclose(seen, update.vector, rtol=1e-5, atol=1e-9)
+    # And the sum is no more than that of all.
+    added = add_payloads(plain.coordinator, topic, plain.sites)
+    assert added.responded == plain.sites
+
+
+def test_the_coordinator_has_no_key_and_all_sites_have_the_same(encrypted: Staged) -> None:
+    from federated.protection.keys import keys_root
+    from federated.stages.keys import site_key
+
+    (secret,) = keys_root().rglob("secret.key")
+    content = secret.read_bytes()
+    for path in encrypted.folder.root.rglob("*"):
+        if path.is_file():
+            assert content not in path.read_bytes(), path
+    keys = [site_key(encrypted.site(site)) for site in encrypted.sites]
+    assert len({key.common for key in keys if key is not None}) == 1
+    context = read_json(encrypted.folder.context_path)
+    assert set(context) == {"parameters", "key_id", "fingerprint"}
+
+
+@pytest.mark.parametrize("sections", [THREE, PRIVATE, BFV], ids=["plain", "private", "packed_bfv"])
+def test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site(
+    tmp_path: Path, data: Path, sections: dict[str, Any]
+) -> None:
+    run = begin(small_experiment(data, **sections), tmp_path / "runs")
+    begin_round(run.coordinator, 1)
+    told = {path.parent.parent.name for path in run.folder.exchange_path.rglob("all/*/*/*.message")}
+    assert told == {kinds.PROPOSAL, kinds.RUN_PLAN, kinds.ROUND_PLAN, kinds.STATE}
+    (path,) = run.folder.exchange_path.rglob(f"all/{kinds.RUN_PLAN}/*/*.message")
+    plan = json.loads(body_of(path, run.coordinator.mailbox.me))
+    assert set(plan) == {
+        *("experiment", "code", "participants", "counts", "releases", "quorum", "deadline"),
+    }
+    cases = {split: len(indices) for split, indices in run.store(SITE).data()[1][SITE].items()}
+    assert plan["counts"][SITE] == cases
+    assert set(plan["participants"]) == set(run.sites)
