@@ -58,14 +58,10 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_pat
         assert time.monotonic() < until, "a server was left behind"
 
 
-def test_a_run_uses_served_servers_as_its_own(copy, call, start):
+def test_a_run_uses_served_servers_as_its_own(copy, call, start, served):
     """`consilium run` in the terminal that `--env` was for, with MLflow's server as well."""
-    prefect, mlflow = str(free_port()), str(free_port())
-    ports = ("--prefect-port", prefect, "--mlflow-port", mlflow)
-    wait_for(start("consilium", "serve", "--ui-only", *ports), "Stop with Ctrl-C")
-    said = call("consilium", "serve", "--env")
-    settings = exported(said) | exported(said.replace("# export", "export"))
-    assert settings["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{mlflow}"
+    settings = exported(served.told) | exported(served.told.replace("# export", "export"))
+    assert settings["MLFLOW_TRACKING_URI"] == served.mlflow
     call("consilium", "run", "demo", **settings)
     finished(copy)
     for wrong in ({}, {"PREFECT_API_AUTH_STRING": "consilium:of an earlier start"}):
@@ -92,16 +88,14 @@ def wait_for_deployment(api: dict[str, str]) -> None:
             assert time.monotonic() - began < 120, "the deployment fl-round/demo did not appear"
 
 
-def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path):
-    prefect, mlflow = str(free_port()), str(free_port())
-    ports = ("--prefect-port", prefect, "--mlflow-port", mlflow)
-    wait_for(start("consilium", "serve", "--ui-only", *ports), "Stop with Ctrl-C")
-    api = exported(call("consilium", "serve", "--env")) | {"NO_COLOR": "1"}
+def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path, served):
+    api = exported(served.told) | {"NO_COLOR": "1"}
     call("prefect", "work-pool", "create", "consilium", "--type", "process", **api)
     call("prefect", "--no-prompt", "deploy", "--name", "demo", **api)
     worker = start("prefect", "worker", "start", "--pool", "consilium", **api)
     wait_for(worker, "started!")
     call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
-    secret = api["PREFECT_API_AUTH_STRING"].removeprefix("consilium:")
-    assert not files_with(secret, tmp_path)
+    assert not files_with(served.secret, tmp_path)
+    # MLflow's store, Prefect's database and logs; the home has its one file.
+    assert [path.parent.name for path in files_with(served.secret, served.folder)] == ["serve"]
     assert finished(copy)["experiment"] == "demo"
