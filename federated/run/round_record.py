@@ -120,6 +120,7 @@ class RoundRecord:
             "spread": dict(self.evaluation.site_spread),
             "epsilon_rdp": spent or None,
             "intervals": {s: dict(found) for s, found in self.evaluation.intervals.items()},
+            "not_evaluated": dict(self.evaluation.missing),
             "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,
             "bytes": dict(sizes),

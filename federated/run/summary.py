@@ -113,6 +113,8 @@ def summarise(
             **experiment.evaluation.model_dump(mode="json"),
             # Rounds of older versions do not tell: their metrics are exact.
             "intervals": chosen.get("intervals", {}),
+            # Sites in whose cases the model was not evaluated, with the reason.
+            "missing": chosen.get("not_evaluated", {}),
         },
     }
 

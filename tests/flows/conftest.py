@@ -94,10 +94,10 @@ def failing(monkeypatch):
 
     def fail(*told: str) -> None:
         def failing_stage(name: str, stage: Callable[..., StageResult]) -> Callable[..., object]:
-            def run_stage(call: SiteCall, round_number: int) -> object:
+            def run_stage(call: SiteCall, round_number: int, *named: str) -> object:
                 if f"{name} {call.site} {round_number}" in told:
                     raise ConsiliumError(f"{call.site} has no power.")
-                return stage(call, round_number)
+                return stage(call, round_number, *named)
 
             return run_stage
 
