@@ -197,7 +197,13 @@ def _faults(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple
         # Nothing hides what is summed, so that the coordinator gets each site's own.
         share = "statistics"
     if order.index(share) > order.index(policy.evaluation):
-        yield "evaluation", f"it allows {policy.evaluation}, and {share} is asked for"
+        asked = experiment.evaluation.share
+        why = f", which comes to {share} here, since {experiment.protection.name} hides nothing"
+        yield (
+            "evaluation",
+            f"it allows {policy.evaluation}, and {asked} is asked for"
+            f"{why if asked != share else ''}",
+        )
     if experiment.sites.overlays and policy.pictures == "refused":
         yield "pictures", "pictures of test cases do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":

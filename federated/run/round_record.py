@@ -120,7 +120,6 @@ class RoundRecord:
             "spread": dict(self.evaluation.site_spread),
             "epsilon_rdp": spent or None,
             "intervals": {s: dict(found) for s, found in self.evaluation.intervals.items()},
-            "not_evaluated": dict(self.evaluation.missing),
             "confusion": dict(self.evaluation.confusion),
             "per_site": per_site,
             "bytes": dict(sizes),
@@ -128,7 +127,13 @@ class RoundRecord:
                 key: None if value is None else round(value, 4) for key, value in seconds.items()
             },
             "peak_rss_mb": self._peak_rss_mb(),
+            **self._not_evaluated(),
         }
+
+    def _not_evaluated(self) -> dict[str, dict[str, str]]:
+        """The sites whose cases are in none of the metrics, with the reason, if there are any."""
+        missing = dict(self.evaluation.missing)
+        return {"not_evaluated": missing} if missing else {}
 
     def _peak_rss_mb(self) -> float | None:
         """The largest memory of any process in MiB; ``None`` for a private run."""
