@@ -17,7 +17,7 @@ from federated.strategies import FedAvg, FedProx
 from tests.conftest import PROJECT
 
 PARAMS = PROJECT / "params.yaml"
-SUMS = ["evaluation.share=sums", "protection.name=secagg_plus", "runner.name=processes"]
+SUMS = ["evaluation.share=sums", "protection.name=secagg_plus", "compression.bits=8"]
 
 
 @pytest.mark.parametrize("name", experiment_names(PARAMS))
