@@ -300,6 +300,30 @@ def test_parts_of_another_attempt_or_of_an_update_do_not_count(
     assert len(refused) == 2
 
 
+def test_what_a_site_has_signed_for_another_sum_is_no_part_of_this_one(masked: Staged) -> None:
+    """Of the same plan, round and state; the name alone differs."""
+    topic = ask(masked)
+    exchange(masked, topic)
+    evaluate_site(masked.call(OTHER), 0)
+    box = masked.coordinator.mailbox
+    part = box.receive(topic, kinds.PAYLOAD, OTHER, 10**9)
+    for name in ("", "labels"):
+        resigned = sign(
+            masked.home(OTHER).identity(),
+            replace(topic, sum=name),
+            kinds.PAYLOAD,
+            COORDINATOR,
+            part.body,
+        )
+        place = Place(topic.run, 0, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), OTHER)
+        folder = FolderExchange(masked.folder.exchange_path).folder(place)
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / "0.message").write_bytes(resigned.to_bytes())
+        with pytest.raises(RefusalError, match=f"its kind is '{name}.?payload'"):
+            box.receive(topic, kinds.PAYLOAD, OTHER, 10**9)
+
+
 Change = Callable[[WholeNumbers], WholeNumbers]
 
 
