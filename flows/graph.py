@@ -3,13 +3,14 @@
 Before the first round, share-style runs at every site, where the strategy asks for it. In a round,
 local-train → compress → encrypt run for every site that is selected. Then follow aggregate →
 decrypt, where there is a key → evaluate at every site → evaluate → track → checkpoint, whose record
-makes the round count as done.
+makes the round count as done. With ``evaluation.share=sums`` what sites send of their evaluation is
+summed and opened as the updates are.
 """
 
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
@@ -23,7 +24,9 @@ from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
+from federated.stages.named_sums import EVALUATION, refuse_sum
 from federated.stages.secagg_messages import Roster
+from federated.stages.secure_sum import digits_in
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for
@@ -52,7 +55,9 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     if shown:
         shown.round_started(round_number, run.experiment.rounds, selected)
     masked = run.experiment.protection.masked
-    with forgotten_secrets(run, selected) if masked else nullcontext():
+    # A sum of the evaluation has all sites in it.
+    masking = run.sites if run.experiment.evaluation.share == "sums" else selected
+    with forgotten_secrets(run, masking) if masked else nullcontext():
         return _run_round(run, round_number, began, selected)
 
 
@@ -111,24 +116,26 @@ class _Summed:
     when: list[Interval]
 
 
-def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _Summed:
+def _sum_up(
+    run: Run, topic: Topic, sent: list[str], roster: Roster | None, length: int | None = None
+) -> _Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
-    A payload that is refused counts as a dropout of its sender.
+    A payload that is refused counts as a dropout of its sender. ``length`` is that of what is sent
+    to a named sum.
 
     Raises:
         ConsiliumError: so few have responded that no site would help to open their sum.
     """
     protection, number = run.experiment.protection, topic.round
-    selected = run.context.selected(number)
     # The sites ask this themselves; here it is said before anything is added.
-    protection.refuse_too_few(sent[0], number, selected, sent)
-    done = aggregate(run.coordinator, topic, sent, roster)
+    refuse_sum(run.context, topic, sent[0], sent)
+    done = aggregate(run.coordinator, topic, sent, roster, length)
     responded, refused, when = done.added.responded, done.added.refused, [done.when]
     for site, reason in refused.items():
         tell(f"{site} is left out of round {number}: {reason}")
     opened: list[StageResult] = []
-    protection.refuse_too_few(responded[0], number, selected, responded)
+    refuse_sum(run.context, topic, responded[0], responded)
     if protection.keyed:
         calls = [run.call(site) for site in responded]
         opened = decrypt(
@@ -149,12 +156,40 @@ def _evaluate(
         now = time.time()
         return [], Evaluation({}, {}, {}, {}), Interval(now, now)
     topic = ask(run.coordinator, round_number, responded)
+    if experiment.evaluation.share == "sums":
+        return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
     calls = run.calls()
     submitted = [evaluate_at_site.submit(run.pool, call, round_number) for call in calls]
     predicted = [future.result() for future in submitted]
     info = run.prepared.dataset.info
     found = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
     return predicted, *found
+
+
+def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[StageResult], Evaluation, Interval]:
+    """Run evaluate at every site into one sum, and have that opened: the topic's.
+
+    A site that drops out of it is in no metric of the round, which the record says.
+
+    Raises:
+        ConsiliumError: so few have responded that no site would help to open their sum.
+    """
+    keys = Exchanged(None, Finished([], {}))
+    if run.experiment.protection.masked:
+        keys = exchange_keys(run, topic, run.sites)
+    left = [site for site in run.sites if site not in keys.finished.dropped]
+    chains = {
+        site: [evaluate_at_site.submit(run.pool, run.call(site), topic.round)] for site in left
+    }
+    predicted = wait_for(run, topic.round, chains)
+    sent = [site for site in left if site not in predicted.dropped]
+    info = run.prepared.dataset.info
+    length = digits_in(run.coordinator, topic, info)
+    sum_ = _sum_up(run, topic, sent, keys.roster, length)
+    found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.responded[0])
+    missing = keys.finished.dropped | predicted.dropped | sum_.refused
+    results = [*keys.finished.results, *predicted.results, *sum_.opened]
+    return results, replace(found, missing=missing), when
 
 
 def _report(run: Run, record: RoundRecord) -> float:

@@ -30,6 +30,7 @@ from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
 from federated.stages.coordinator import Coordinator, end_run, propose
 from federated.stages.ledger_migration import take_over
+from federated.stages.named_sums import EVALUATION, refuse_thin
 from federated.stages.privacy_report import summarise_privacy
 from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
@@ -188,6 +189,9 @@ def _inputs(
     if inputs.excluded:
         # The configuration was checked with all sites; what is left has to be enough too.
         experiment.protection.check(experiment.cohort(len(folder.sites())))
+    if experiment.evaluation.share == "sums":
+        # Each site asks this itself, once it has trained.
+        refuse_thin(experiment, folder.case_counts(), EVALUATION, folder.sites())
     runs = folder.root.parent.parent
     if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
         tell(said)

@@ -42,17 +42,26 @@ class Aggregated:
 
 @task(name="aggregate", task_run_name="aggregate round {topic.round}", cache_policy=NO_CACHE)
 def aggregate(
-    coordinator: Coordinator, topic: Topic, sites: list[str], roster: Roster | None
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    roster: Roster | None,
+    length: int | None = None,
 ) -> Aggregated:
-    """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too.
+    """Add the payloads of ``sites``; of updates in the clear, write the round's state too.
 
-    ``roster`` says who takes part in a round in which sites mask.
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        sites: those whose payloads are expected.
+        roster: who takes part in a round in which sites mask.
+        length: how many numbers each sends to a named sum.
     """
     started = time.time()
     protection, run = coordinator.run.experiment.protection, coordinator.run
     masks = masked_round(run, list(roster.advertised), topic) if roster else None
-    added = add_payloads(coordinator, topic, sites, masks)
-    if not (protection.keyed or protection.masked):
+    added = add_payloads(coordinator, topic, sites, masks, length)
+    if not (protection.keyed or protection.masked or topic.sum):
         apply_sum(coordinator, topic, added.responded)
     return Aggregated(added, Interval(started, time.time()))
 
@@ -68,7 +77,7 @@ def decrypt(
     sites: list[str],
     others: Sequence[SiteCall],
 ) -> list[StageResult]:
-    """Have the sum of ``sites`` opened at a site, which has the key, and write the round's state.
+    """Have the sum of ``sites`` opened at a site with the key; of updates, write the round's state.
 
     Before, each of them says that it helps to open this sum and no other.
 
@@ -80,9 +89,11 @@ def decrypt(
         sites: the sites whose payloads are in the sum.
         others: all of these sites, the one that opens it among them.
     """
-    vouched = [pool.submit(run_and_report, vouch_site, each, topic.round, sites) for each in others]
+    told = (topic.round, sites, topic.sum)
+    vouched = [pool.submit(run_and_report, vouch_site, each, *told) for each in others]
     results: list[StageResult] = finished(vouched)
     hand_sum(coordinator, topic, call.site)
-    results.append(run_stage(pool, decrypt_site, call, topic.round, sites))
-    apply_sum(coordinator, topic, sites, call.site)
+    results.append(run_stage(pool, decrypt_site, call, *told))
+    if not topic.sum:
+        apply_sum(coordinator, topic, sites, call.site)
     return results

@@ -41,9 +41,21 @@ def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> Stage
 
 @task(name="evaluate-all", task_run_name="evaluate round {topic.round}", cache_policy=NO_CACHE)
 def evaluate(
-    coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    info: DatasetInfo,
+    opener: str | None = None,
 ) -> tuple[Evaluation, Interval]:
-    """The metrics over all sites together and at each of them, and when they were computed."""
+    """The metrics over all sites together and at each of them, and when they were computed.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages answer to.
+        sites: those that were asked; of an opened sum, those in it.
+        info: of the data set.
+        opener: the site that has opened the sum, where there is a key.
+    """
     started = time.time()
-    evaluation = evaluate_shared(coordinator, topic, sites, info)
+    evaluation = evaluate_shared(coordinator, topic, sites, info, opener)
     return evaluation, Interval(started, time.time())

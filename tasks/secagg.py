@@ -1,6 +1,7 @@
 """The stages of SecAgg+ beside encrypt, which masks: keys before a round's updates, shares after.
 
-The coordinator's parts are in the relays and in unmask; what a site does runs in the pool.
+The coordinator's parts are in the relays and in unmask; what a site does runs in the pool. A stage
+with a ``name`` is for the sum of that name, and otherwise for that of the round's updates.
 """
 
 import time
@@ -27,9 +28,9 @@ from tasks.pool import finished, run_stage, submit_stage
     task_run_name="advertise[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def advertise(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def advertise(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> StageResult:
     """Make a site's keys for the round."""
-    return run_stage(pool, secagg.advertise_site, call, round_number)
+    return run_stage(pool, secagg.advertise_site, call, round_number, name)
 
 
 @task(name="relay-keys", task_run_name="relay keys round {topic.round}", cache_policy=NO_CACHE)
@@ -39,9 +40,9 @@ def relay_keys(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Rost
 
 
 @task(name="share", task_run_name="share[{call.site}] round {round_number}", cache_policy=NO_CACHE)
-def share(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def share(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> StageResult:
     """Split a site's secrets among its neighbours."""
-    return run_stage(pool, secagg.share_site, call, round_number)
+    return run_stage(pool, secagg.share_site, call, round_number, name)
 
 
 @task(name="relay-shares", task_run_name="relay shares round {topic.round}", cache_policy=NO_CACHE)
@@ -65,9 +66,9 @@ def relay_responded(
 
 
 @task(name="agree", task_run_name="agree[{call.site}] round {round_number}", cache_policy=NO_CACHE)
-def agree(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def agree(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> StageResult:
     """Have a site sign what it was told of the round."""
-    return run_stage(pool, secagg.agree_site, call, round_number)
+    return run_stage(pool, secagg.agree_site, call, round_number, name)
 
 
 @task(name="relay-views", task_run_name="relay views round {topic.round}", cache_policy=NO_CACHE)
@@ -79,9 +80,9 @@ def relay_views(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Non
 @task(
     name="answer", task_run_name="answer[{call.site}] round {round_number}", cache_policy=NO_CACHE
 )
-def answer(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def answer(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> StageResult:
     """Give a site's shares of the sites in the sum, once."""
-    return run_stage(pool, secagg.answer_site, call, round_number)
+    return run_stage(pool, secagg.answer_site, call, round_number, name)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def unmask(
     responded: list[str],
     answering: list[str],
 ) -> Unmasked:
-    """Take the masks off the sum of those who ``responded``, and write the round's state.
+    """Take the masks off the sum of those who ``responded``; of updates, write the round's state.
 
     Args:
         coordinator: the coordinator.
@@ -111,7 +112,8 @@ def unmask(
     """
     started = time.time()
     faulty = secagg_relay.unmask_sum(coordinator, topic, roster, responded, answering)
-    apply_sum(coordinator, topic, responded)
+    if not topic.sum:
+        apply_sum(coordinator, topic, responded)
     return Unmasked(faulty, Interval(started, time.time()))
 
 

@@ -30,6 +30,14 @@ TIMES = (
 )
 PICTURES = f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts"
 SEEN_BY_ALL = f"{WORLDS}::test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site"
+NAMED = f"{STAGES}/test_secure_sum.py"
+SUMMED = f"{NAMED}::test_a_sum_gives_the_metrics_of_statistics_and_those_of_no_site"
+HIDDEN = [
+    f"{NAMED}::test_the_coordinator_reads_a_sites_part_in_the_clear_alone",
+    f"{NAMED}::test_a_sum_with_one_site_fewer_is_not_opened_in_another_attempt",
+    f"{NAMED}::test_a_sum_with_one_site_fewer_is_not_opened_in_another_run",
+    f"{NAMED}::test_a_sum_of_too_few_or_of_others_is_not_opened",
+]
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -48,7 +56,8 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [IN_THE_CLEAR],
         [IN_THE_CLEAR],
     ),
-    "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR], [IN_THE_CLEAR]),
+    "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR, *HIDDEN], [IN_THE_CLEAR, *HIDDEN]),
+    "these over all sites": ([SUMMED], [SUMMED], [SUMMED]),
     "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),

@@ -12,6 +12,7 @@ from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION, SEGMENTATION, LearningTask, overall_metrics
 from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
+from federated.protection import PROTECTIONS
 from federated.settings.base import Settings
 from federated.settings.sections import Dask
 from federated.strategies import STRATEGIES, FineTune, ResFIM
@@ -30,6 +31,8 @@ def refuse(experiment: Experiment, where: str) -> None:
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
     try:
         experiment.protection.check(experiment.cohort())
+        # Of all sites, where sums of their evaluation are told.
+        experiment.protection.check(experiment.largest_cohort())
     except ConsiliumError as error:
         raise ConsiliumError(
             f"Experiment {experiment.name} of {where} cannot be used: {error}"
@@ -159,6 +162,8 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
         )
     if evaluation.share == "predictions":
         return
+    if evaluation.share == "sums":
+        yield from _reasons_of_sums(experiment)
     task = task_of_experiment(experiment)
     given = overall_metrics(task, evaluation)
     chosen = [f"val/{name}" for name in task.metrics_in("selects") if name in given]
@@ -173,6 +178,24 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
         yield (
             f"selection.metric={metric!r} would have no value: {setting}. Set selection.metric="
             f"{' or '.join(chosen)}, or change evaluation."
+        )
+
+
+def _reasons_of_sums(experiment: Experiment) -> Iterator[str]:
+    """Refuse sums over sites that a protection does not add exactly, or that tables are not in."""
+    minimum, protection = experiment.evaluation.min_count, experiment.protection
+    if minimum:
+        yield (
+            f"evaluation.min_count={minimum} lets a site withhold a table, and with evaluation."
+            "share=sums the sum of that table would be of the other sites alone, and so perhaps of "
+            "one. Leave evaluation.min_count out, or set evaluation.share=statistics or metrics."
+        )
+    if not protection.stated("sums_integers"):
+        exact = (p for p in PROTECTIONS if p.stated("sums_integers"))
+        yield (
+            f"evaluation.share=sums opens a sum of whole numbers beside that of the updates, which "
+            f"protection.name={protection.name} is not made for. Set protection.name="
+            f"{_listed(exact)}, or evaluation.share=statistics."
         )
 
 

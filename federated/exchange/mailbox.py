@@ -17,10 +17,10 @@ from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, Exchange, Place
 from federated.exchange.identity import Identity, PublicIdentity
 from federated.exchange.message import (
-    Header,
     Message,
     MessageRefusedError,
     Topic,
+    Unread,
     differences,
     open_message,
     sign,
@@ -55,8 +55,8 @@ class Mailbox:
         message = sign(self.me, topic, kind, recipient, body)
         self.exchange.post(message)
         self.audit.add(
-            "sent", run=topic.run, round=topic.round, kind=kind, to=recipient, bytes=message.size,
-            sha256=message.header.sha256,
+            "sent", run=topic.run, round=topic.round, kind=topic.kind(kind), to=recipient,
+            bytes=message.size, sha256=message.header.sha256,
         )  # fmt: skip
         return message
 
@@ -75,8 +75,9 @@ class Mailbox:
         counted: list[Message] = []
         refused: list[MessageRefusedError] = []
         for recipient in (self.me.name, EVERYONE):
-            place = Place(topic.run, topic.round, topic.attempt, recipient, kind, sender)
-            for found in self._opened(place, topic, most):
+            told = topic.kind(kind)
+            place = Place(topic.run, topic.round, topic.attempt, recipient, told, sender)
+            for found in self._opened(place, topic, kind, most):
                 if isinstance(found, Message):
                     counted.append(found)
                 else:
@@ -87,21 +88,21 @@ class Mailbox:
         if len(different) > 1:
             error = MessageRefusedError(
                 "duplicate",
-                f"{sender} has sent {len(different)} different messages {kind} in round "
-                f"{topic.round} of run {topic.run}, of which none counts.",
+                f"{sender} has sent {len(different)} different messages {topic.kind(kind)} in "
+                f"round {topic.round} of run {topic.run}, of which none counts.",
             )
             self._refuse(topic, kind, sender, error)
             refused, counted = [error], []
         if not counted:
             said = f" What arrived was refused: {refused[-1]}" if refused else ""
             raise MissingMessageError(
-                f"{self.me.name} has no message {kind} from {sender} in round {topic.round} of run "
-                f"{topic.run}.{said}"
+                f"{self.me.name} has no message {topic.kind(kind)} from {sender} in round "
+                f"{topic.round} of run {topic.run}.{said}"
             )
         return counted[0]
 
     def _opened(
-        self, place: Place, topic: Topic, most: int
+        self, place: Place, topic: Topic, kind: str, most: int
     ) -> Iterator[Message | MessageRefusedError]:
         """The messages in a place, each read or refused."""
         for path in self.exchange.find(place):
@@ -109,7 +110,7 @@ class Mailbox:
             with suppress(FileNotFoundError):
                 try:
                     with open_message(path) as unread:
-                        self._refuse_other(unread.header, place, topic, str(path))
+                        self._refuse_other(unread, place, topic, kind)
                         member = self._member(place.sender)
                         yield unread.read(member, most)
                 except MessageRefusedError as error:
@@ -122,13 +123,14 @@ class Mailbox:
             raise MessageRefusedError(reason, f"A message from {name} is refused: it is {reason}.")
         return self.members.members[name].identity
 
-    def _refuse_other(self, header: Header, place: Place, topic: Topic, where: str) -> None:
+    def _refuse_other(self, unread: Unread, place: Place, topic: Topic, kind: str) -> None:
         """Refuse a message that is not what is looked for here.
 
         Raises:
             MessageRefusedError: it is not; the message names every difference.
         """
-        wrong = differences(header, topic, place.kind, place.recipient)
+        header = unread.header
+        wrong = differences(header, topic, kind, place.recipient)
         if header.sender != place.sender:
             wrong["sender"] = (header.sender, place.sender)
         if wrong:
@@ -137,11 +139,11 @@ class Mailbox:
                 for name, (found, expected) in wrong.items()
             )
             raise MessageRefusedError(
-                f"other {next(iter(wrong))}", f"The message {where} is refused: {said}."
+                f"other {next(iter(wrong))}", f"The message {unread.where} is refused: {said}."
             )
 
     def _refuse(self, topic: Topic, kind: str, sender: str, error: MessageRefusedError) -> None:
         self.audit.add(
-            "refused", run=topic.run, round=topic.round, kind=kind, sender=sender,
+            "refused", run=topic.run, round=topic.round, kind=topic.kind(kind), sender=sender,
             reason=error.reason, said=str(error),
         )  # fmt: skip

@@ -21,9 +21,8 @@ from federated.privacy import Private
 from federated.privacy.accounting import Release, epsilon
 from federated.rounds.participation import POOLED
 from federated.settings.base import Settings
+from federated.settings.sections import Share
 
-# What a site shares of the evaluation of its cases, from least to most.
-Share = Literal["metrics", "statistics", "predictions"]
 ANY = "any"
 # The relative error of one ε that is computed in two ways.
 ROUNDING = 1e-9
@@ -191,9 +190,20 @@ def _faults(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple
     yield from _privacy_faults(policy, proposal)
     yield from _size_faults(policy, proposal)
     order = ("nothing", *get_args(Share))
-    share = experiment.evaluation.share
+    share: str = experiment.evaluation.share
+    if share == "sums" and "coordinator" not in (
+        experiment.protection.stated("hides_updates_from") or ()
+    ):
+        # Nothing hides what is summed, so that the coordinator gets each site's own.
+        share = "statistics"
     if order.index(share) > order.index(policy.evaluation):
-        yield "evaluation", f"it allows {policy.evaluation}, and {share} is asked for"
+        asked = experiment.evaluation.share
+        why = f", which comes to {share} here, since {experiment.protection.name} hides nothing"
+        yield (
+            "evaluation",
+            f"it allows {policy.evaluation}, and {asked} is asked for"
+            f"{why if asked != share else ''}",
+        )
     if experiment.sites.overlays and policy.pictures == "refused":
         yield "pictures", "pictures of test cases do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":

@@ -8,8 +8,11 @@ from federated.learning.segmentation import SEGMENTATION
 from federated.learning.sharing import (
     evaluate_here,
     evaluate_shared,
+    evaluate_summed,
     overall_metrics,
     shared_arrays,
+    summed_bounds,
+    summed_vector,
 )
 
 TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
@@ -34,8 +37,11 @@ __all__ = [
     "LearningTask",
     "evaluate_here",
     "evaluate_shared",
+    "evaluate_summed",
     "metrics_in",
     "overall_metrics",
     "shared_arrays",
+    "summed_bounds",
+    "summed_vector",
     "task_of",
 ]

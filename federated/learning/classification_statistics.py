@@ -40,10 +40,11 @@ def form(info: DatasetInfo) -> Form:
     classes = len(info.classes)
     return {
         CASES: Part((1,)),
-        "outcomes": Part((2,)),
-        "confusion": Part((classes, classes)),
-        "scores": Part((classes, 2, BINS)),
-        "reliability": Part((CALIBRATION_BINS, 2)),
+        "outcomes": Part((2,), each_case=1),
+        "confusion": Part((classes, classes), each_case=1),
+        # One bin of the whole range, and one of each scale.
+        "scores": Part((classes, 2, BINS), each_case=classes * (1 + len(SCALES))),
+        "reliability": Part((CALIBRATION_BINS, 2), each_case=1),
         "confidence": Part((CALIBRATION_BINS,), real=True),
         "loss": Part((1,), real=True),
     }

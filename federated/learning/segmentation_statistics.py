@@ -34,7 +34,7 @@ def form(info: DatasetInfo) -> Form:
     classes = len(info.classes) - 1
     return {
         CASES: Part((1,)),
-        PATIENTS: Part((1,)),
+        PATIENTS: Part((1,), occurs=True),
         "with_class": Part((classes,)),
         "sums": Part((len(NAMES), classes), real=True),
         "products": Part((len(NAMES), classes, classes), real=True),

@@ -1,20 +1,30 @@
 """What a site sends of its evaluation, and what is made of what all sites sent.
 
-``evaluation.share`` decides: every case's predictions, additive statistics, or the site's own
-metrics alone. A site computes what it sends from its predictions; nothing else leaves it.
+``evaluation.share`` decides: every case's predictions, additive statistics, the site's own metrics
+alone, or statistics of which others learn the sum over the sites alone. A site computes what it
+sends from its predictions; nothing else leaves it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from federated.data.dataset import SPLITS, DatasetInfo, Split
+from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.learning.base import LearningTask
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, site_spread
+from federated.learning.quantised_statistics import (
+    refuse_inconsistent,
+    statistics_bounds,
+    summed_statistics,
+    whole_statistics,
+)
 from federated.learning.statistics import EvaluationStatistics, add, from_wire, to_wire
 from federated.learning.task_statistics import Measured
+from federated.protection.digits import Bounds, WholeNumbers
 from federated.settings.sections import EvaluationSettings
 from federated.update import Arrays
 
@@ -40,7 +50,8 @@ def shared_arrays(
     """The arrays that a site sends of its predictions on one split.
 
     With ``predictions`` they are these themselves. With ``statistics`` they are those of
-    :func:`federated.learning.statistics.to_wire`. With ``metrics`` they are the metrics, each
+    :func:`federated.learning.statistics.to_wire`; with ``sums`` it is :func:`summed_vector` that
+    leaves a site, and these are what it sums. With ``metrics`` they are the metrics, each
     ``(1,)`` float64 and NaN where it has no value, and the counts that weigh them, ``(1,)`` int32.
     Where ``min_count`` withholds statistics, metrics are made of what is left.
     """
@@ -49,7 +60,7 @@ def shared_arrays(
     kind = task.statistics
     gone = kind.suppressed(predictions, info, settings.min_count)
     statistics = kind.of(predictions, info).without(gone)
-    if settings.share == "statistics":
+    if settings.share in ("statistics", "sums"):
         return to_wire(statistics)
     own = kind.measure(statistics, info).metrics
     if not settings.min_count:
@@ -106,7 +117,82 @@ def evaluate_here(
         site: {s: shared_arrays(task, found, info, settings) for s, found in by_split.items()}
         for site, by_split in predictions.items()
     }
-    return evaluate_shared(task, sent, info, settings)
+    found = evaluate_shared(task, sent, info, settings)
+    return _without_sites(task, found, list(sent)) if settings.share == "sums" else found
+
+
+def summed_bounds(task: LearningTask, counts: CaseCounts, info: DatasetInfo) -> Bounds:
+    """The bounds of what :func:`summed_vector` gives at any site, which all parties know."""
+    form, bounds = task.statistics.form(info), Bounds(())
+    for split in SPLITS[1:]:
+        most = max((own[split] for own in counts.sites.values()), default=0)
+        bounds += statistics_bounds(form, most)
+    return bounds
+
+
+def summed_vector(
+    task: LearningTask, predictions: Mapping[Split, Arrays], info: DatasetInfo
+) -> WholeNumbers:
+    """The statistics of a site's predictions on all splits as whole numbers, to be summed.
+
+    Raises:
+        ConsiliumError: there is no room for a number.
+    """
+    kind = task.statistics
+    form = kind.form(info)
+    return np.concatenate(
+        [whole_statistics(kind.of(predictions[split], info), form) for split in SPLITS[1:]]
+    )
+
+
+def evaluate_summed(
+    task: LearningTask,
+    total: WholeNumbers,
+    info: DatasetInfo,
+    counts: CaseCounts,
+    summed: Sequence[str],
+) -> Evaluation:
+    """The evaluation that follows from the sum of vectors of :func:`summed_vector`.
+
+    No site's own metrics are in it: they have no value.
+
+    Args:
+        task: the task.
+        total: the sum.
+        info: of the data set.
+        counts: how many cases each site of the run has.
+        summed: the sites in the sum.
+
+    Raises:
+        ConsiliumError: the sum cannot be that of so many cases.
+    """
+    kind = task.statistics
+    form = kind.form(info)
+    overall: dict[Split, Measured] = {}
+    for split, own in zip(SPLITS[1:], np.split(total, len(SPLITS) - 1), strict=True):
+        told = summed_statistics(own, form)
+        refuse_inconsistent(told, form, sum(counts.sites[site][split] for site in summed))
+        overall[split] = kind.measure(told, info)
+    known = Evaluation(
+        overall={split: found.metrics for split, found in overall.items()},
+        per_site={},
+        site_spread={},
+        confusion={s: m.confusion for s, m in overall.items() if m.confusion is not None},
+        classes_absent=_absent(overall),
+        intervals={split: found.intervals for split, found in overall.items() if found.intervals},
+    )
+    return _without_sites(task, known, list(counts.sites))
+
+
+def _without_sites(task: LearningTask, known: Evaluation, sites: Sequence[str]) -> Evaluation:
+    """An evaluation without what is known of single sites, each metric of which has no value."""
+    untold: dict[Split, Metrics] = {
+        split: dict.fromkeys(metrics) for split, metrics in known.overall.items()
+    }
+    per_site = dict.fromkeys(sites, untold)
+    compared = task.metrics_in("site_spread")
+    spread = {split: site_spread(per_site, split, compared) for split in known.overall}
+    return replace(known, per_site=per_site, site_spread=spread, absent_at={})
 
 
 def _of_statistics(

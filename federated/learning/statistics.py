@@ -23,10 +23,16 @@ CASES = "cases"
 
 @dataclass(frozen=True)
 class Part:
-    """The form of one array: its shape, and whether it holds sums of real numbers or counts."""
+    """The form of one array: its shape, and whether it holds sums of real numbers or counts.
+
+    ``each_case`` is how many cells count each case, where that is the same for all; ``occurs`` says
+    that something is counted wherever there is a case.
+    """
 
     shape: tuple[int, ...]
     real: bool = False
+    each_case: int | None = None
+    occurs: bool = False
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,13 @@ class RoundRecord:
                 key: None if value is None else round(value, 4) for key, value in seconds.items()
             },
             "peak_rss_mb": self._peak_rss_mb(),
+            **self._not_evaluated(),
         }
+
+    def _not_evaluated(self) -> dict[str, dict[str, str]]:
+        """The sites whose cases are in none of the metrics, with the reason, if there are any."""
+        missing = dict(self.evaluation.missing)
+        return {"not_evaluated": missing} if missing else {}
 
     def _peak_rss_mb(self) -> float | None:
         """The largest memory of any process in MiB; ``None`` for a private run."""

@@ -113,6 +113,8 @@ def summarise(
             **experiment.evaluation.model_dump(mode="json"),
             # Rounds of older versions do not tell: their metrics are exact.
             "intervals": chosen.get("intervals", {}),
+            # Sites whose cases are in none of the metrics, with the reason, if there are any.
+            **({"missing": missing} if (missing := chosen.get("not_evaluated")) else {}),
         },
     }
 

@@ -15,8 +15,8 @@ from federated.settings.base import Settings
 # How training images are changed, and which cases an epoch draws.
 Augment = Literal["none", "flips", "torchio"]
 Sampling = Literal["shuffle", "balanced"]
-# What sites send of their evaluation.
-Share = Literal["metrics", "statistics", "predictions"]
+# What the coordinator is told of the evaluation of each site's cases, from least to most.
+Share = Literal["sums", "metrics", "statistics", "predictions"]
 
 
 class DataSettings(Settings):
@@ -126,7 +126,8 @@ class SelectionSettings(Settings):
 class EvaluationSettings(Settings):
     """What sites send of how good a model is at their validation and test cases.
 
-    ``share`` is ``statistics``, counts and sums that add up over sites; ``predictions`` of every
+    ``share`` is ``statistics``, counts and sums that add up over sites; ``sums``, of which the
+    coordinator learns those over all sites alone, by the run's protection; ``predictions`` of every
     case, from which all metrics are exact; or ``metrics``, each site's own alone, of which those
     that are means over cases have an overall value and no others. With ``min_count`` a site
     withholds tables of counts from which a number of cases between 0 and that could be read, and

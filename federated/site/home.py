@@ -205,6 +205,10 @@ class SiteRun:
         """The file of what the site has made of a round before it is protected."""
         return self.root / f"round-{round_number:03d}.{kind}.safetensors"
 
+    def evaluation_path(self, round_number: int) -> Path:
+        """The file of the site's own metrics after a round, whatever it tells others of them."""
+        return self.root / "evaluations" / f"round-{round_number:03d}.json"
+
     def memory_path(self, round_number: int, kind: MemoryKind = "memory") -> Path:
         """The file of what the site keeps after a round, for its strategy or its compression."""
         return self.root / "memory" / f"round-{round_number:03d}.{kind}.safetensors"

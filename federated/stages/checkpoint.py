@@ -20,7 +20,8 @@ def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[st
     """
     folder, run = coordinator.folder, coordinator.run
     write_json(folder.record_path(round_number), record)
-    folder.sum_path(round_number).unlink(missing_ok=True)
+    for path in folder.round_path(round_number).glob("sum*.safetensors"):
+        path.unlink()
     exchange = coordinator.mailbox.exchange
     exchange.forget(run.run_id, round_number, keep=(kinds.STATE, kinds.EVALUATION))
     if round_number > 1:

@@ -1,4 +1,8 @@
-"""evaluate: predict a site's validation and test cases; measure what all sites have sent."""
+"""evaluate: predict a site's validation and test cases; measure what all sites have sent.
+
+With ``evaluation.share=sums`` a site sends a part of a secure sum, and the coordinator measures
+that sum alone; each site keeps its own metrics in its home.
+"""
 
 import time
 
@@ -10,21 +14,32 @@ from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
-from federated.learning import Arrays, evaluate_shared, shared_arrays, task_of
+from federated.files import PRIVATE, write_json
+from federated.learning import (
+    Arrays,
+    evaluate_shared,
+    evaluate_summed,
+    shared_arrays,
+    summed_vector,
+    task_of,
+)
 from federated.learning.evaluation import Evaluation
 from federated.run.result import StageResult, stage_result
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
+from federated.stages.named_sums import EVALUATION, open_sum
+from federated.stages.secure_sum import collect, send_part
 from federated.stages.site import Site, SiteCall, open_evaluation, open_site
 from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
+from federated.update import RoundState
 
 
 def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     """Predict the site's validation and test cases with the weights it has after a round.
 
     What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
-    else.
+    else. The site's own metrics stay in its home.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
@@ -32,18 +47,38 @@ def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     started = time.time()
     site = open_site(call)
     context = worker_context(site)
-    state, topic = open_evaluation(site, round_number)
-    enter_evaluation(site, round_number)
-    state.layout.load(context.model, own_weights(site, state))
+    settings = context.experiment.evaluation
+    if settings.share == "sums":
+        return _evaluate_in_sum(site, round_number, started)
+    state, topic, _ = open_evaluation(site, round_number)
+    predictions = _predicted(site, round_number, state)
     arrays = {
         f"{split}.{name}": np.ascontiguousarray(values)
-        for split, found in predict_splits(site).items()
-        for name, values in shared_arrays(
-            context.task, found, context.info, context.experiment.evaluation
-        ).items()
+        for split, found in predictions.items()
+        for name, values in shared_arrays(context.task, found, context.info, settings).items()
     }
     site.to_coordinator(topic, kinds.EVALUATION, save(arrays))
     return stage_result(site.name, "evaluate", started)
+
+
+def _evaluate_in_sum(site: Site, round_number: int, started: float) -> StageResult:
+    context = worker_context(site)
+    opened = open_sum(site, round_number, EVALUATION.name)
+    predictions = _predicted(site, round_number, opened.context.state)
+    vector = summed_vector(context.task, predictions, context.info)
+    sent, received = send_part(site, opened, vector)
+    return stage_result(site.name, "evaluate", started, sent=sent, received=received)
+
+
+def _predicted(site: Site, round_number: int, state: RoundState) -> dict[Split, Arrays]:
+    """What a state's model predicts, once the ledger has it; the metrics of it stay at the site."""
+    context = worker_context(site)
+    enter_evaluation(site, round_number)
+    state.layout.load(context.model, own_weights(site, state))
+    predictions = predict_splits(site)
+    own = {s: context.task.exact(found, context.info) for s, found in predictions.items()}
+    write_json(site.store.evaluation_path(round_number), own, PRIVATE)
+    return predictions
 
 
 def predict_splits(site: Site) -> dict[Split, Arrays]:
@@ -91,20 +126,29 @@ def read_shared(content: bytes, site: str) -> dict[Split, Arrays]:
 
 
 def evaluate(
-    coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    info: DatasetInfo,
+    opener: str | None = None,
 ) -> Evaluation:
     """Metrics from what the sites have sent, which ``evaluation.share`` decides.
 
     Args:
         coordinator: the coordinator.
-        topic: what the sites' messages answer to.
-        sites: those that were asked.
+        topic: what the sites' messages answer to; of the opened sum, where there is one.
+        sites: those that were asked, or are in the sum.
         info: of the data set.
+        opener: the site that has opened the sum, where there is a key.
 
     Raises:
         ConsiliumError: what a site has sent is missing, damaged or of another form.
     """
+    task, counts = task_of(info), coordinator.run.counts
+    if topic.sum:
+        total = collect(coordinator, topic, info, sites, opener)
+        return evaluate_summed(task, total, info, counts, sites)
     most, receive = kinds.MOST_EVALUATION, coordinator.mailbox.receive
     sent = {site: receive(topic, kinds.EVALUATION, site, most).body for site in sites}
     shared = {site: read_shared(content, site) for site, content in sent.items()}
-    return evaluate_shared(task_of(info), shared, info, coordinator.run.experiment.evaluation)
+    return evaluate_shared(task, shared, info, coordinator.run.experiment.evaluation)

@@ -196,4 +196,8 @@ def receive_joined(coordinator: Coordinator, site: str, rounds: int) -> Vector:
 def _evaluate(site: Site) -> Evaluation:
     context = worker_context(site)
     found: dict[str, Any] = {site.name: predict_splits(site)}
-    return evaluate_here(context.task, found, context.info, context.experiment.evaluation)
+    told = context.experiment.evaluation
+    if told.share == "sums":
+        # Nothing is sent: it is the site that is told of itself.
+        told = told.model_copy(update={"share": "statistics"})
+    return evaluate_here(context.task, found, context.info, told)

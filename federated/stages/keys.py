@@ -41,7 +41,7 @@ def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
             f"Experiment {experiment.name} has protection.name={protection.name}, which has no "
             "key. Set protection.name=packed_bfv or ckks."
         )
-    return protection.parameters(sent_length(experiment, layout), experiment.cohort())
+    return protection.parameters(sent_length(experiment, layout), experiment.largest_cohort())
 
 
 def prepare_key(call: SiteCall, done: int) -> PublicContext:

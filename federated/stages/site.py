@@ -282,8 +282,8 @@ def settle(site: Site, done: int, plan: RoundPlan) -> None:
             site.store.work_path(number, work).unlink(missing_ok=True)
 
 
-def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
-    """The state after a round that the coordinator asks to have evaluated, and the topic of that.
+def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic, RoundPlan]:
+    """The state after a round that the coordinator asks to have evaluated, the topic, and the plan.
 
     Raises:
         ConsiliumError: nothing asks for it that counts, or the state is another, or the plan of the
@@ -296,7 +296,7 @@ def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
             "the run the model is not evaluated there."
         )
     plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
-    return open_state(site, round_number, plan.state), topic
+    return open_state(site, round_number, plan.state), topic, plan
 
 
 def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:

@@ -50,4 +50,11 @@ def check_sum(
 def _round_key(site: Site, opened: SiteRound, key: SecretContext) -> TagKey:
     topic = opened.topic
     assert key.common, "a key without what the sites have in common"
-    return TagKey.of(key.common, f"{site.run.run_id}|{topic.round}|{topic.attempt}|{topic.plan}")
+    told = [
+        site.run.run_id,
+        topic.round,
+        topic.attempt,
+        topic.plan,
+        *([topic.sum] * bool(topic.sum)),
+    ]
+    return TagKey.of(key.common, "|".join(map(str, told)))

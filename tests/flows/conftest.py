@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tasks.encrypt
+import tasks.evaluate
 import tasks.pool
 import tasks.secagg
 from federated.errors import ConsiliumError
@@ -21,6 +22,7 @@ from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.update_files import read_state
 from federated.site.home import SiteHome, SiteRun
+from federated.stages.evaluate import evaluate_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
 from federated.stages.site import SiteCall
@@ -28,6 +30,7 @@ from flows.round import fl_round
 from tests.workers import OTHER_POOL, quick_pool
 
 STAGES = [
+    (tasks.evaluate, "evaluate", evaluate_site),
     (tasks.encrypt, "protect", protect_site),
     (tasks.secagg.secagg, "advertise", advertise_site),
     (tasks.secagg.secagg, "share", share_site),
@@ -94,10 +97,10 @@ def failing(monkeypatch):
 
     def fail(*told: str) -> None:
         def failing_stage(name: str, stage: Callable[..., StageResult]) -> Callable[..., object]:
-            def run_stage(call: SiteCall, round_number: int) -> object:
+            def run_stage(call: SiteCall, round_number: int, *named: str) -> object:
                 if f"{name} {call.site} {round_number}" in told:
                     raise ConsiliumError(f"{call.site} has no power.")
-                return stage(call, round_number)
+                return stage(call, round_number, *named)
 
             return run_stage
 

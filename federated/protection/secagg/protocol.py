@@ -73,10 +73,20 @@ class Unmasked:
     accused: Mapping[str, tuple[str, ...]]
 
 
-def advertise(site: str, run: str, number: int, attempt: int = 0) -> tuple[Secrets, Advertised]:
-    """Stage 1 at a site: the secrets of an attempt at a round, and what is sent of them."""
+def advertise(
+    site: str, run: str, number: int, attempt: int = 0, sum_: str = ""
+) -> tuple[Secrets, Advertised]:
+    """Stage 1 at a site: the secrets of an attempt at a round, and what is sent of them.
+
+    Args:
+        site: the site.
+        run: the run's id.
+        number: the round's number.
+        attempt: the attempt at it.
+        sum_: the name of the sum that they are for; empty for that of the updates.
+    """
     secrets = Secrets(site, KeyPair.new(), new_seed(), new_seed())
-    purpose = label(run, number, attempt, "own commitment", site)
+    purpose = label(run, number, attempt, "own commitment", site, sum_=sum_)
     commitment = own_commitment(secrets.own_seed, purpose)
     return secrets, Advertised(secrets.sealing.public, secrets.masking.public, commitment)
 

@@ -17,6 +17,7 @@ from federated.strategies import FedAvg, FedProx
 from tests.conftest import PROJECT
 
 PARAMS = PROJECT / "params.yaml"
+SUMS = ["evaluation.share=sums", "protection.name=secagg_plus", "compression.bits=8"]
 
 
 @pytest.mark.parametrize("name", experiment_names(PARAMS))
@@ -418,6 +419,22 @@ class TestNetworks:
                 ["evaluation.min_count=5", "evaluation.share=predictions"],
                 r"share=predictions sends every case.*Set evaluation\.share=statistics or metrics",
             ),
+            (
+                "adrenal",
+                [*SUMS, "evaluation.min_count=3", "selection.metric=val/loss"],
+                r"sum of that table would be of the other sites alone.*Leave evaluation\.min_count",
+            ),
+            (
+                "adrenal",
+                ["evaluation.share=sums", "protection.name=ckks", "runner.name=processes"],
+                r"protection\.name=ckks is not made for\. Set protection\.name=plain or packed_bfv "
+                r"or secagg_plus or rlwe_secagg|plain, packed_bfv, secagg_plus or rlwe_secagg",
+            ),
+            (
+                "adrenal",
+                [*SUMS, "sites.participation=0.5", "protection.threshold=4"],
+                r"protection\.threshold=4 cannot be with 10 sites",
+            ),
             ("adrenal", ["evaluation.share=all"], r"evaluation\.share='all' is not possible"),
             ("adrenal", ["evaluation.min_count=-1"], r"evaluation\.min_count=-1 is not possible"),
         ],
@@ -435,6 +452,9 @@ class TestNetworks:
             ("adrenal", ["evaluation.share=predictions"]),
             ("adrenal", ["evaluation.share=metrics", "selection.metric=val/loss"]),
             ("adrenal", ["evaluation.min_count=3", "selection.metric=val/balanced_accuracy"]),
+            ("adrenal", SUMS),
+            ("adrenal", ["evaluation.share=sums", "protection.name=plain"]),
+            ("adrenal", [*SUMS, "sites.participation=0.5"]),
             ("retina", ["evaluation.share=metrics"]),
             ("retina", ["evaluation.share=metrics", "evaluation.min_count=5"]),
         ],

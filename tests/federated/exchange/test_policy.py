@@ -106,6 +106,8 @@ PICTURES = {
     "selection": {"metric": "val/dice"},
     "model": {"name": "unet", "width": 8},
 }
+SUMS = {"evaluation": {"share": "sums"}}
+BY_LOSS = {"metric": "val/loss"}
 REFUSED = {
     "another data set": ("datasets: [organmnist3d]", {}, {}),
     "another experiment": ("experiments: [organ]", {}, {}),
@@ -116,6 +118,8 @@ REFUSED = {
     "no bound on epsilon": ("max_epsilon: 8", {}, {}),
     "predictions": ("evaluation: statistics", {"evaluation": {"share": "predictions"}}, {}),
     "statistics": ("evaluation: metrics", {}, {}),
+    "sums": ("evaluation: nothing", MASKED | SUMS, {}),
+    "sums that nothing hides": ("evaluation: metrics", SUMS, {}),
     "another program": ("code: same", {}, {"code": "another"}),
     "pictures": ("pictures: refused", PICTURES, {}),
     "styles": ("styles: refused", {"strategy": {"name": "resfim"}}, {}),
@@ -181,6 +185,17 @@ def test_what_is_no_policy_is_refused_and_named(tmp_path: Path, text: str) -> No
     with pytest.raises(ConsiliumError, match=r"site-policy\.yaml") as told:
         policy(tmp_path, text)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("allowed", ["sums", "metrics", "statistics", "predictions"])
+def test_sums_that_are_hidden_are_the_least_that_is_told(tmp_path: Path, allowed: str) -> None:
+    own = policy(tmp_path, strict(evaluation=allowed, protections="any"))
+    refuse_by_policy(own, "clinic", proposal(experiment(**MASKED, **SUMS)))
+    if allowed == "sums":
+        for share in ("metrics", "statistics", "predictions"):
+            asked = experiment(**MASKED, evaluation={"share": share}, selection=BY_LOSS)
+            with pytest.raises(RefusalError, match=f"it allows sums, and {share} is asked for"):
+                refuse_by_policy(own, "clinic", proposal(asked))
 
 
 def test_no_policy_is_no_permission(tmp_path: Path) -> None:

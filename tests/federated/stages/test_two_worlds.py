@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from federated.exchange import kinds
 from federated.exchange.identity import COORDINATOR
+from federated.exchange.message import Topic
 from federated.files import read_json, write_json
 from federated.run.update_files import read_payload, read_state
 from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
@@ -25,6 +27,7 @@ from federated.stages.coordinator import (
 from federated.stages.evaluate import evaluate, evaluate_site
 from federated.stages.keys import prepare_key
 from federated.stages.local_train import train_site
+from federated.stages.named_sums import EVALUATION
 from federated.stages.own_models import receive_models
 from federated.stages.privacy_report import report_site
 from federated.stages.protect import protect_site
@@ -43,6 +46,7 @@ from federated.stages.secagg_relay import (
     relay_views,
     unmask_sum,
 )
+from federated.stages.secure_sum import digits_in
 from federated.stages.site_model import hand_over
 from federated.stages.worker import worker_context
 from federated.weights.bounded_file import Content
@@ -130,9 +134,14 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
     opener = SITE if protection.keyed else None
     yield COORDINATOR, lambda: apply_sum(coordinator, topic, responded, opener)
     yield COORDINATOR, lambda: keep("asked", ask_evaluation(coordinator, 1, responded))
-    yield from at_all(evaluate_site, 1)
     info = worker_context(run.site(SITE)).info
-    yield COORDINATOR, lambda: evaluate(coordinator, box["asked"], run.sites, info)
+    if run.experiment.evaluation.share == "sums":
+        named = replace(box["asked"], sum=EVALUATION.name)
+        yield from summing_steps(run, named, digits_in(coordinator, named, info))
+        yield COORDINATOR, lambda: evaluate(coordinator, named, run.sites, info, opener)
+    else:
+        yield from at_all(evaluate_site, 1)
+        yield COORDINATOR, lambda: evaluate(coordinator, box["asked"], run.sites, info)
     yield COORDINATOR, lambda: record(run, 1, responded)
     yield COORDINATOR, lambda: keep("end", end_run(coordinator))
     yield from at_all(hand_over, 1)
@@ -141,11 +150,48 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from at_all(report_site)
 
 
+def summing_steps(
+    run: Staged, topic: Topic, length: int
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A named sum up to where it is open, stage by stage."""
+    coordinator, sites, rosters = run.coordinator, run.sites, list[Any]()
+
+    def at_all(stage: Callable[..., Any], *given: Any) -> Iterator[tuple[str, Any]]:
+        for site in sites:
+            yield site, lambda site=site: stage(run.call(site), 1, *given)
+
+    masks = None
+    if run.experiment.protection.masked:
+        yield from at_all(advertise_site, topic.sum)
+        yield COORDINATOR, lambda: rosters.append(relay_keys(coordinator, topic, sites))
+        yield from at_all(share_site, topic.sum)
+        yield (
+            COORDINATOR,
+            lambda: rosters.append(relay_shares(coordinator, topic, rosters[0], sites)),
+        )
+        masks = masked_round(coordinator.run, list(rosters[-1].advertised), topic)
+    yield from at_all(evaluate_site)
+    yield COORDINATOR, lambda: add_payloads(coordinator, topic, sites, masks, length)
+    if masks is not None:
+        yield COORDINATOR, lambda: relay_responded(coordinator, topic, rosters[-1], sites)
+        yield from at_all(agree_site, topic.sum)
+        yield COORDINATOR, lambda: relay_views(coordinator, topic, sites)
+        yield from at_all(answer_site, topic.sum)
+        yield COORDINATOR, lambda: unmask_sum(coordinator, topic, rosters[-1], sites, sites)
+    else:
+        yield from at_all(vouch_site, sites, topic.sum)
+        yield COORDINATOR, lambda: hand_sum(coordinator, topic, SITE)
+        yield SITE, lambda: decrypt_site(run.call(SITE), 1, sites, topic.sum)
+
+
 MASKED = {**THREE, **QUANTISED, "protection": {"name": "secagg_plus"}}
+SUMS = {"evaluation": {"share": "sums"}}
 
 
 @pytest.mark.parametrize(
-    "sections", [THREE, PRIVATE, BFV, MASKED], ids=["plain", "private", "packed_bfv", "secagg_plus"]
+    "sections",
+    [THREE, PRIVATE, BFV, MASKED, BFV | SUMS, MASKED | SUMS],
+    ids=["plain", "private", "packed_bfv", "secagg_plus", "sums of packed_bfv", "masked sums"],
 )
 def test_a_stage_opens_no_file_of_the_other_side(
     tmp_path: Path, data: Path, sections: dict[str, Any]
