@@ -17,7 +17,7 @@ from federated.protection.tags import (
     TERMS,
     WEIGHT_BITS,
     TagKey,
-    _inner,
+    inner_product,
     add_tags,
     open_tags,
     refuse_other_sum,
@@ -122,7 +122,7 @@ def test_sums_are_exact_with_the_largest_numbers() -> None:
         words[:TERMS] = largest
         weights = np.full(len(words), 2**WEIGHT_BITS - 1, np.uint64)
         expected = sum(int(a) * int(b) for a, b in zip(weights, words, strict=True))
-        assert _inner(weights, words) == expected
+        assert inner_product(weights, words) == expected
     assert WEIGHT_BITS + PIECE_BITS + TERMS.bit_length() <= 64
     assert PIECE_BITS * PIECES >= 64
 
