@@ -58,15 +58,18 @@ def run_round(run: Run, round_number: int, began: float) -> float:
 
 def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
     topic = plan_round(run.coordinator, round_number)
+    known = run.coordinator.faulty
+    faulty = {site: known[site] for site in selected if site in known}
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, selected)
     exchanged = keys.finished
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
-    sending = {site: weights[site] for site in selected if site not in exchanged.dropped}
+    gone = exchanged.dropped | faulty
+    sending = {site: weights[site] for site in selected if site not in gone}
     sent = _train_and_send(run, round_number, sending)
-    dropped = exchanged.dropped | sent.dropped
+    dropped = gone | sent.dropped
     left = [site for site in selected if site not in dropped]
     sum_ = _sum_up(run, topic, left, keys.roster)
     predicted, evaluation, scored = _evaluate(run, round_number, sum_.responded)
@@ -80,6 +83,8 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
         evaluation,
         began,
         run.workers,
+        run.coordinator.absent,
+        sum_.lost,
     )
     return _report(run, record)
 
@@ -87,37 +92,45 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
 def _share_styles(run: Run, round_number: int) -> list[StageResult]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
+    Where a site's style is missing the others go on without it.
+
     Raises:
-        ConsiliumError: what a stage raises; without all styles there is no first round.
+        ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
+            sites have failed.
     """
     if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
-    shared = [share_style.submit(run.pool, call) for call in run.calls()]
-    results = [future.result() for future in shared]
-    keep_styles(run.coordinator, wait_for=results)
-    return results
+    shared = {call.site: [share_style.submit(run.pool, call)] for call in run.calls()}
+    finished = wait_for(run, round_number, shared)
+    for site, reason in keep_styles(run.coordinator, wait_for=finished.results).items():
+        tell(f"the style of {site} is left out: {reason}")
+    return finished.results
 
 
 @dataclass(frozen=True)
 class _Summed:
     """Whose payloads are in the opened sum, and why those of others are not; who did what for it.
 
-    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked.
+    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked. ``lost``
+    says why nobody opens the sum, so that the model stays as it is.
     """
 
     responded: list[str]
     refused: dict[str, str]
     opened: list[StageResult]
     when: list[Interval]
+    lost: str | None = None
 
 
 def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
-    A payload that is refused counts as a dropout of its sender.
+    A payload that is refused counts as a dropout of its sender. So does what else a site fails to
+    do for a sum; if that makes it one that nobody opens, the round is lost and has no sites.
 
     Raises:
-        ConsiliumError: so few have responded that no site would help to open their sum.
+        ConsiliumError: so few have responded that no site would help to open their sum, or no site
+            has opened it.
     """
     protection, number = run.experiment.protection, topic.round
     selected = run.context.selected(number)
@@ -129,11 +142,17 @@ def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _
         tell(f"{site} is left out of round {number}: {reason}")
     opened: list[StageResult] = []
     protection.refuse_too_few(responded[0], number, selected, responded)
+    run.context.refuse_too_little_noise(len(responded))
     if protection.keyed:
         calls = [run.call(site) for site in responded]
-        opened = decrypt(
-            run.pool, run.coordinator, calls[0], topic, responded, calls, wait_for=[done]
-        )
+        decrypted = decrypt(run.pool, run.coordinator, calls, topic, wait_for=[done])
+        opened = decrypted.results
+        for site, reason in decrypted.passed_over.items():
+            tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
+        if decrypted.faulty:
+            said = "; ".join(f"{site}: {reason}" for site, reason in decrypted.faulty.items())
+            tell(f"round {number} is lost, and the model stays as it is. {said}")
+            return _Summed([], refused | dict(decrypted.faulty), opened, when, said)
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked)
@@ -149,12 +168,15 @@ def _evaluate(
         now = time.time()
         return [], Evaluation({}, {}, {}, {}), Interval(now, now)
     topic = ask(run.coordinator, round_number, responded)
-    calls = run.calls()
-    submitted = [evaluate_at_site.submit(run.pool, call, round_number) for call in calls]
-    predicted = [future.result() for future in submitted]
+    submitted = {
+        call.site: [evaluate_at_site.submit(run.pool, call, round_number)] for call in run.calls()
+    }
+    predicted = wait_for(run, round_number, submitted).results
     info = run.prepared.dataset.info
-    found = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
-    return predicted, *found
+    found, when = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
+    for site, reason in found.missing.items():
+        tell(f"the metrics of round {round_number} are without {site}: {reason}")
+    return predicted, found, when
 
 
 def _report(run: Run, record: RoundRecord) -> float:

@@ -11,6 +11,7 @@ from federated.learning.sharing import (
     overall_metrics,
     shared_arrays,
 )
+from federated.learning.told import refuse_told
 
 TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate_shared",
     "metrics_in",
     "overall_metrics",
+    "refuse_told",
     "shared_arrays",
     "task_of",
 ]

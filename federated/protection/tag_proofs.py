@@ -1,4 +1,4 @@
-"""Whose tags are not those of its payload: a proof that the coordinator checks without the tags' key.
+"""Whose tags are not those of its payload: a proof that is checked without the tags' key.
 
 Where the tags do not add up to those of a sum (``tags.py``), a site has sent wrong ones, and nobody
 can say which: the sites do not have each other's payloads, and the coordinator has no key. So with

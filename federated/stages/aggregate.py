@@ -31,6 +31,7 @@ from federated.stages.coordinator import Coordinator
 from federated.stages.keys import site_key
 from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_round, open_site
+from federated.stages.tag_verdict import refuse_untagged
 from federated.stages.tags import check_sum
 from federated.update import Payload
 from federated.weights.bounded_file import Content
@@ -74,14 +75,14 @@ def add_payloads(
     added = Added([], {})
     for site in sites:
         try:
+            if isinstance(public, PublicContext):
+                refuse_untagged(coordinator, topic, site, public)
             payload = _received(coordinator, topic, site, length, weights[site])
             protection.add(running, payload)
             added.responded.append(site)
         except ConsiliumError as error:
             added.refused[site] = str(error)
-            coordinator.mailbox.audit.add(
-                "left out", run=run.run_id, round=number, sender=site, said=str(error)
-            )
+            coordinator.note_left_out(topic, site, str(error))
     if not added.responded:
         raise ConsiliumError(
             f"Nothing that counts has arrived in round {number}; of {sites[-1]} it was said: "
@@ -122,6 +123,18 @@ def _received(
     return payload
 
 
+def payload_of(coordinator: Coordinator, topic: Topic, site: str) -> Payload:
+    """The payload of a site in a round, which counts.
+
+    Raises:
+        ConsiliumError: it has not arrived, or is something else than the site has to send.
+    """
+    run, number = coordinator.run, topic.round
+    layout = read_layout(coordinator.folder.state_path(number - 1), number - 1)
+    weights = site_weights(run.counts, run.selected(number))
+    return _received(coordinator, topic, site, sum_length(run.experiment, layout), weights[site])
+
+
 def download_size(coordinator: Coordinator, round_number: int) -> int:
     """The bytes of a round that every site downloads.
 
@@ -155,11 +168,12 @@ def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> Stage
     counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
     site.run.refuse_too_little_noise(len(counted))
     note_answer(site, opened, tuple(counted))
-    sent = site.to_all(opened.topic, kinds.CONSISTENCY, _vouched(counted))
+    sent = site.to_all(opened.topic, kinds.CONSISTENCY, vouched(counted))
     return stage_result(site.name, "decrypt", started, sent=sent)
 
 
-def _vouched(counted: Collection[str]) -> bytes:
+def vouched(counted: Collection[str]) -> bytes:
+    """What a site tells the others that helps to open the sum of ``counted``."""
     return json.dumps(sorted(counted)).encode()
 
 
@@ -172,7 +186,7 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
     most = kinds.most_view(len(site.run.selected(topic.round)))
     for name in sorted(counted):
         told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most).body
-        if told != _vouched(counted):
+        if told != vouched(counted):
             raise RefusalError(
                 f"{site.name} does not help to open the sum of round {topic.round}: {name} was "
                 "told of another one. The two could reveal an update. Ask whoever runs the "

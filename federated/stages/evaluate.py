@@ -1,6 +1,7 @@
 """evaluate: predict a site's validation and test cases; measure what all sites have sent."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from safetensors import SafetensorError
@@ -10,7 +11,7 @@ from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
-from federated.learning import Arrays, evaluate_shared, shared_arrays, task_of
+from federated.learning import Arrays, evaluate_shared, refuse_told, shared_arrays, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.result import StageResult, stage_result
 from federated.stages.coordinator import Coordinator
@@ -95,6 +96,9 @@ def evaluate(
 ) -> Evaluation:
     """Metrics from what the sites have sent, which ``evaluation.share`` decides.
 
+    What has not arrived, or can be the evaluation of no such cases, is left out: the metrics are
+    those of the other sites, and ``missing`` of the evaluation says whose cases are not in them.
+
     Args:
         coordinator: the coordinator.
         topic: what the sites' messages answer to.
@@ -102,9 +106,25 @@ def evaluate(
         info: of the data set.
 
     Raises:
-        ConsiliumError: what a site has sent is missing, damaged or of another form.
+        ConsiliumError: no site has sent anything that counts.
     """
-    most, receive = kinds.MOST_EVALUATION, coordinator.mailbox.receive
-    sent = {site: receive(topic, kinds.EVALUATION, site, most).body for site in sites}
-    shared = {site: read_shared(content, site) for site, content in sent.items()}
-    return evaluate_shared(task_of(info), shared, info, coordinator.run.experiment.evaluation)
+    run, task, missing = coordinator.run, task_of(info), dict[str, str]()
+    settings, shared = run.experiment.evaluation, dict[str, dict[Split, Arrays]]()
+    for site in sites:
+        try:
+            message = coordinator.mailbox.receive(
+                topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION
+            )
+            told = read_shared(message.body, site)
+            refuse_told(task, told, info, settings, run.counts.sites[site], site)
+        except ConsiliumError as error:
+            missing[site] = str(error)
+            coordinator.note_left_out(topic, site, str(error))
+        else:
+            shared[site] = told
+    if not shared:
+        raise ConsiliumError(
+            f"No site has evaluated the model after round {topic.round}, so it has no metrics. "
+            f"{' '.join(missing.values())}"
+        )
+    return replace(evaluate_shared(task, shared, info, settings), missing=missing)
