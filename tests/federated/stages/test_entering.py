@@ -41,7 +41,7 @@ from federated.stages.worker import held_cases as worker_cases
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
-from tests.federated.staged_run import begin_with
+from tests.federated.staged_run import begin_with, leave_model
 
 DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
 
@@ -80,8 +80,9 @@ def train(run, site="site-00"):
 
 
 def evaluate_start(run, site="site-00"):
-    ask_evaluation(run.coordinator, 0, [])
-    evaluate_site(run.call(site), 0)
+    leave_model(run, 1)
+    ask_evaluation(run.coordinator, 1, [])
+    evaluate_site(run.call(site), 1)
 
 
 def told(run, kind, site, recipient=COORDINATOR):
