@@ -58,7 +58,11 @@ def refuse_told(
 def _wrong_statistics(
     task: LearningTask, arrays: Arrays, info: DatasetInfo, settings: EvaluationSettings, cases: int
 ) -> Iterator[str]:
-    statistics = from_wire(arrays, task.statistics.form(info), "the site")
+    try:
+        statistics = from_wire(arrays, task.statistics.form(info), "the site")
+    except ConsiliumError as error:
+        yield str(error).rstrip(".")
+        return
     if statistics.cases != cases:
         yield f"it is of {statistics.cases} cases, and the site has {cases}"
     if statistics.withheld and not settings.min_count:

@@ -85,10 +85,10 @@ def evaluate_start(run, site="site-00"):
     evaluate_site(run.call(site), 1)
 
 
-def told(run, kind, site, recipient=COORDINATOR):
-    """The messages of a kind of a site before the first round."""
+def told(run, kind, site, recipient=COORDINATOR, number=0):
+    """The messages of a kind of a site in a round; 0 for before the first."""
     start = run.coordinator.start
-    place = Place(start.run, 0, start.attempt, recipient, kind, site)
+    place = Place(start.run, number, start.attempt, recipient, kind, site)
     return run.coordinator.mailbox.exchange.find(place)
 
 
@@ -232,12 +232,12 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
     assert ledger_of(run).sets.read(entry.records) == shown
     assert ledger_of(run).evaluated_only() == shown
     assert worst(run) < float("inf")
-    (message,) = told(run, kinds.EVALUATION, "site-00")
+    (message,) = told(run, kinds.EVALUATION, "site-00", number=1)
     message.unlink()
     ledger_of(run).set_budget(Budget("record", 100.0, 1e-3, evaluation="refuse"))
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         evaluate_start(run)
-    assert not told(run, kinds.EVALUATION, "site-00")
+    assert not told(run, kinds.EVALUATION, "site-00", number=1)
     # A run that evaluates is not begun.
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         begin()
