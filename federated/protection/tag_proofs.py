@@ -8,12 +8,12 @@ w = r + e·s and each site's number v = t + e·u, modulo each prime, and the coo
 ⟨w, c⟩ with v for each payload that it has.
 
 Guarantee: of the weights r the coordinator learns nothing that helps it to make up a sum: each
-entry of s has 90 bits, uniform and used once, and hides the entry of r up to a relative 2^-30. It
-holds while sites answer one challenge alone for each key: so the coordinator commits itself to it
-in the plan of the round, on which the key depends. A site whose tags are wrong passes with a
-probability of 1/p for each prime p, since it has sent t and u before it knows the challenge. That w
-is right is not proven: all sites that follow the protocol answer with the same bytes, and who asks
-has to take the answer of most of them.
+entry of s has 90 bits, uniform and used once, and hides the entry of r up to a relative 2^-30,
+whatever e is chosen: no challenge is 0 modulo a prime. It holds while sites answer one challenge
+alone for each key: so the coordinator commits itself to it in the plan of the round, on which the
+key depends. A site whose tags are wrong passes with a probability of about 1/p for each prime p,
+since it has sent t and u before it knows the challenge. That w is right is not proven: all sites
+that follow the protocol answer with the same bytes, and who asks has to take the answer of most.
 """
 
 import secrets
@@ -55,8 +55,8 @@ def commitment(challenge: bytes) -> str:
 
 
 def _factor(challenge: bytes, prime: int) -> int:
-    """The challenge e modulo a prime."""
-    return int.from_bytes(sha256(challenge).digest(), "little") % prime
+    """The challenge e modulo a prime, from 1: with 0, which one could search for, w would be r."""
+    return 1 + int.from_bytes(sha256(challenge).digest(), "little") % (prime - 1)
 
 
 def pads_of(residues: Iterable[tuple[int, Words]], key: TagKey) -> Tags:

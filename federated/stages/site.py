@@ -343,6 +343,6 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
     # Of the rounds that have a record; that of an evaluation has none yet.
     done = round_number - 1 if kind == kinds.ROUND_PLAN else round_number
     refuse_contradiction(site.store, site.name, plan, done)
-    if kind != kinds.EVALUATION_PLAN:
+    if kind == kinds.ROUND_PLAN:
         note_told(site.store, plan, done)
     return plan, site.topic(round_number, plan.state, message.signed.digest)

@@ -2,9 +2,9 @@
 
 By a plan a site forgets what it has kept of rounds that it is not in the sum of. So a coordinator
 could make it forget everything, by a plan that says it was in none. But what is done stays done:
-rounds that are done never become fewer, and who was in a sum stays in it. The plan of a round and
-that of a run's end say so of rounds that have a record; an evaluation comes before its round's
-record, and after a crash that round is begun anew.
+who was in the sum of a round stays in it, once another round has begun after it. Until then a round
+may be begun anew: a run may have been killed after its evaluation and before its record, or a
+person may have removed the record of the last one.
 """
 
 from federated.errors import RefusalError
@@ -50,7 +50,7 @@ def refuse_contradiction(store: SiteRun, site: str, plan: RoundPlan, done: int) 
 
 
 def note_told(store: SiteRun, plan: RoundPlan, done: int) -> None:
-    """Keep what a plan says of rounds that have a record."""
+    """Keep what the plan of a round says of those before it."""
     value = {"done": done, "responded": dict(plan.responded)}
     if not store.told_path.is_file() or read_json(store.told_path) != value:
         write_json(store.told_path, value, PRIVATE)

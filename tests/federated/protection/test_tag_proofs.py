@@ -120,6 +120,15 @@ def test_two_challenges_would_give_the_weights_away() -> None:
     assert commitment(first) != commitment(second)
 
 
+def test_no_challenge_that_a_coordinator_could_search_for_tells_the_weights_themselves() -> None:
+    """For e = 0 modulo a prime the proof would be the weights, with which any sum is made up."""
+    from federated.protection.tag_proofs import _factor
+
+    challenges = [number.to_bytes(32, "little") for number in range(200)]
+    for prime in (3, 5, 7, 134176769):
+        assert all(1 <= _factor(each, prime) < prime for each in challenges)
+
+
 def test_a_proof_travels_and_what_is_none_is_refused() -> None:
     proof = proven({site: rows_of(PAYLOADS[site]) for site in SITES[1:]})
     body = proof.to_bytes(SITES)
