@@ -63,15 +63,18 @@ def run_round(run: Run, round_number: int, began: float) -> float:
 
 def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
     topic = plan_round(run.coordinator, round_number)
+    known = run.coordinator.faulty
+    faulty = {site: known[site] for site in selected if site in known}
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, selected)
     exchanged = keys.finished
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
-    sending = {site: weights[site] for site in selected if site not in exchanged.dropped}
+    gone = exchanged.dropped | faulty
+    sending = {site: weights[site] for site in selected if site not in gone}
     sent = _train_and_send(run, round_number, sending)
-    dropped = exchanged.dropped | sent.dropped
+    dropped = gone | sent.dropped
     left = [site for site in selected if site not in dropped]
     sum_ = _sum_up(run, topic, left, keys.roster)
     predicted, evaluation, scored = _evaluate(run, round_number, sum_.responded)
@@ -85,6 +88,8 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
         evaluation,
         began,
         run.workers,
+        run.coordinator.absent,
+        sum_.lost,
     )
     return _report(run, record)
 
@@ -92,28 +97,36 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
 def _share_styles(run: Run, round_number: int) -> list[StageResult]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
+    Where a site's style is missing the others go on without it.
+
     Raises:
-        ConsiliumError: what a stage raises; without all styles there is no first round.
+        ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
+            sites have failed.
     """
     if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
-    shared = [share_style.submit(run.pool, call) for call in run.calls()]
-    results = [future.result() for future in shared]
-    keep_styles(run.coordinator, wait_for=results)
-    return results
+    shared = {call.site: [share_style.submit(run.pool, call)] for call in run.calls()}
+    finished = wait_for(run, round_number, shared)
+    for site, reason in keep_styles(run.coordinator, wait_for=finished.results).items():
+        tell(f"the style of {site} is left out: {reason}")
+    return finished.results
 
 
 @dataclass(frozen=True)
 class _Summed:
     """Whose payloads are in the opened sum, and why those of others are not; who did what for it.
 
-    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked.
+    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked. ``lost``
+    says why nobody opens the sum, so that the model stays as it is. ``opener`` is the site that has
+    opened it, where there is a key.
     """
 
     responded: list[str]
     refused: dict[str, str]
     opened: list[StageResult]
     when: list[Interval]
+    lost: str | None = None
+    opener: str | None = None
 
 
 def _sum_up(
@@ -121,11 +134,13 @@ def _sum_up(
 ) -> _Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
-    A payload that is refused counts as a dropout of its sender. ``length`` is that of what is sent
-    to a named sum.
+    A payload that is refused counts as a dropout of its sender. So does what else a site fails to
+    do for a sum; if that makes it one that nobody opens, it is lost and has no sites. ``length`` is
+    that of what is sent to a named sum.
 
     Raises:
-        ConsiliumError: so few have responded that no site would help to open their sum.
+        ConsiliumError: so few have responded that no site would help to open their sum, or no site
+            has opened it.
     """
     protection, number = run.experiment.protection, topic.round
     # The sites ask this themselves; here it is said before anything is added.
@@ -135,16 +150,30 @@ def _sum_up(
     for site, reason in refused.items():
         tell(f"{site} is left out of round {number}: {reason}")
     opened: list[StageResult] = []
+    opener = None
     refuse_sum(run.context, topic, responded[0], responded)
+    if not topic.sum:
+        run.context.refuse_too_little_noise(len(responded))
     if protection.keyed:
         calls = [run.call(site) for site in responded]
-        opened = decrypt(
-            run.pool, run.coordinator, calls[0], topic, responded, calls, wait_for=[done]
-        )
+        decrypted = decrypt(run.pool, run.coordinator, calls, topic, length, wait_for=[done])
+        opened = decrypted.results
+        opener = next((site for site in responded if site not in decrypted.passed_over), None)
+        for site, reason in decrypted.passed_over.items():
+            tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
+        if decrypted.faulty:
+            said = "; ".join(f"{site}: {reason}" for site, reason in decrypted.faulty.items())
+            what = (
+                f"the sum of the evaluation after round {number} is lost, which has no metrics"
+                if topic.sum
+                else f"round {number} is lost, and the model stays as it is"
+            )
+            tell(f"{what}. {said}")
+            return _Summed([], refused | dict(decrypted.faulty), opened, when, said)
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked)
-    return _Summed(responded, refused, opened, when)
+    return _Summed(responded, refused, opened, when, opener=opener)
 
 
 def _evaluate(
@@ -158,12 +187,15 @@ def _evaluate(
     topic = ask(run.coordinator, round_number, responded)
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
-    calls = run.calls()
-    submitted = [evaluate_at_site.submit(run.pool, call, round_number) for call in calls]
-    predicted = [future.result() for future in submitted]
+    submitted = {
+        call.site: [evaluate_at_site.submit(run.pool, call, round_number)] for call in run.calls()
+    }
+    predicted = wait_for(run, round_number, submitted).results
     info = run.prepared.dataset.info
-    found = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
-    return predicted, *found
+    found, when = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
+    for site, reason in found.missing.items():
+        tell(f"the metrics of round {round_number} are without {site}: {reason}")
+    return predicted, found, when
 
 
 def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[StageResult], Evaluation, Interval]:
@@ -177,7 +209,8 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[StageResult], Evaluat
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, run.sites)
-    left = [site for site in run.sites if site not in keys.finished.dropped]
+    gone = keys.finished.dropped | run.coordinator.faulty
+    left = [site for site in run.sites if site not in gone]
     chains = {
         site: [evaluate_at_site.submit(run.pool, run.call(site), topic.round)] for site in left
     }
@@ -186,9 +219,12 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[StageResult], Evaluat
     info = run.prepared.dataset.info
     length = digits_in(run.coordinator, topic, info)
     sum_ = _sum_up(run, topic, sent, keys.roster, length)
-    found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.responded[0])
-    missing = keys.finished.dropped | predicted.dropped | sum_.refused
     results = [*keys.finished.results, *predicted.results, *sum_.opened]
+    if sum_.lost:
+        missing = dict.fromkeys(run.sites, sum_.lost)
+        return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
+    found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.opener)
+    missing = gone | predicted.dropped | sum_.refused
     return results, replace(found, missing=missing), when
 
 

@@ -6,7 +6,7 @@ registry.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict
@@ -218,6 +218,8 @@ def _begin(
             tell(report.line())
     calls = [call_site(proposed, site) for site in proposed.run.sites]
     coordinator, warnings = agree(pool, proposed, calls)
+    for site, reason in coordinator.absent.items():
+        tell(f"{site} does not take part in this run: {reason}")
     if not begun:
         if experiment.privacy.unit:
             _announce(coordinator, warnings)
@@ -236,10 +238,15 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     info = run.prepared.dataset.info
     header = model_header(experiment, info, run.prepared.data.source)
     topic = end_run(run.coordinator)
-    own = own_models(run.pool, run.coordinator, run.calls(), topic, state)
+    handed = own_models(run.pool, run.coordinator, run.calls(), topic, state)
+    own = handed.models
+    for site, reason in handed.missing.items():
+        tell(f"the run ends without a model of {site}'s own: {reason}")
     save_model(folder.model_path, model, header, own)
     if experiment.sites.overlays:
-        overlays(run.pool, run.coordinator, run.calls(), topic)
+        undrawn = overlays(run.pool, run.coordinator, run.calls(), topic)
+        for site, reason in undrawn.items():
+            tell(f"there are no pictures of {site}: {reason}")
         tell(f"test cases with their masks: {folder.root}/overlays")
     registration = None
     if register_model:
@@ -251,11 +258,13 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
             metric_value(records[kept - 1], experiment.selection.metric),
         )
         if own:
-            _register_sites(run, registration.version, records[kept - 1])
+            _register_sites(run, registration.version, records[kept - 1], list(own))
     privacy = _privacy(run)
     facts = RunFacts(
         task=info.task,
         sites=run.sites,
+        absent=run.coordinator.absent,
+        no_own_model=handed.missing,
         privacy=privacy,
         startup=run.startup,
         total_seconds=time.time() - run.started,
@@ -264,7 +273,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,
         model_version=registration.version if registration else None,
-        sensitive_layers=sensitivity(run.coordinator, topic, kept)
+        sensitive_layers=sensitivity(run.coordinator, topic, state)
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
     )
@@ -281,10 +290,16 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
 
 
-def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
-    """Register the sites' own models of a version beside it, by each site's own metric."""
+def _register_sites(
+    run: Run, version: int, record: Mapping[str, Any], sites: Sequence[str]
+) -> None:
+    """Register the own models of ``sites`` of a version beside it, by each site's own metric."""
     name, metric = run.experiment.name, run.experiment.selection.metric
-    values = {site: metric_value_of(record["per_site"][site], metric) for site in run.sites}
+    evaluated = record["per_site"]
+    values = {
+        site: metric_value_of(evaluated[site], metric) if site in evaluated else None
+        for site in sites
+    }
     register_sites(name, version, metric, values)
     tell(f"registered the models of {len(values)} sites as {name}.SITE")
 

@@ -85,7 +85,7 @@ class Finished:
 
 
 def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
-    """Wait for the stages of every site.
+    """Wait for the stages of several sites.
 
     Raises:
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
@@ -102,9 +102,9 @@ def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
             dropped[site] = str(error)
             tell(f"{site} drops out of round {round_number}: {error}")
     if len(dropped) == len(chains):
+        last = f"; the last said: {list(dropped.values())[-1]}" if dropped else ""
         raise ConsiliumError(
-            f"All {len(chains)} sites have dropped out of round {round_number}; the last said: "
-            f"{list(dropped.values())[-1]}"
+            f"All {len(chains)} sites have dropped out of round {round_number}{last}"
         )
     return Finished(results, dropped)
 

@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -104,11 +105,42 @@ def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
     try:
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
-        raise ConsiliumError(
+        raise DeadWorkerError(
             "A worker process died, most often because memory ran out. Complete rounds are kept: "
             "free some memory and go on with `consilium resume NAME`, or begin a new run with "
             "fewer runner.workers or a smaller training.batch_size."
         ) from error
+
+
+class DeadWorkerError(ConsiliumError):
+    """A worker process has died: no site's doing, and no other stage would run."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What stages at several sites gave, and for each site whose stage failed the reason."""
+
+    results: dict[str, Any]
+    failed: dict[str, str]
+
+
+def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
+    """Wait for a stage at several sites; ``abort`` is whether one that fails ends the run.
+
+    Raises:
+        ConsiliumError: what a stage raises, only with ``abort``; or that a worker process died.
+    """
+    found = Gathered({}, {})
+    for site, future in futures.items():
+        try:
+            (found.results[site],) = finished([future])
+        except DeadWorkerError:
+            raise
+        except ConsiliumError as error:
+            if abort:
+                raise
+            found.failed[site] = str(error)
+    return found
 
 
 def _start_worker(numbers: Any) -> None:

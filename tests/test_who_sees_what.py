@@ -38,6 +38,10 @@ HIDDEN = [
     f"{NAMED}::test_a_sum_with_one_site_fewer_is_not_opened_in_another_run",
     f"{NAMED}::test_a_sum_of_too_few_or_of_others_is_not_opened",
 ]
+OWN_MODEL = (
+    f"{STAGES}/test_lying_coordinator.py"
+    "::test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too"
+)
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -62,6 +66,7 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
     "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
+    "a site's own model": ([OWN_MODEL], [OWN_MODEL], [OWN_MODEL]),
     "a site's update": (
         [f"{WORLDS}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
         [

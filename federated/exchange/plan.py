@@ -121,6 +121,8 @@ class RoundPlan:
         responded: for each site, the last round that is done in whose sum its update is; a site of
             no sum is left out.
         kept: the round whose model the run keeps so far; 0 for none yet.
+        challenge: by which the coordinator has committed itself to what it may ask of the tags of
+            encrypted payloads; empty where there are none. See ``protection/tag_proofs.py``.
     """
 
     run_plan: str
@@ -129,6 +131,7 @@ class RoundPlan:
     state: str
     responded: Mapping[str, int]
     kept: int
+    challenge: str = ""
 
     def to_bytes(self) -> bytes:
         """The plan as the body of a message."""
@@ -143,7 +146,7 @@ class RoundPlan:
         """
         value = _object(content, {field.name for field in fields(RoundPlan)}, "round")
         try:
-            if type(value["run_plan"]) is not str or type(value["state"]) is not str:
+            if not all(type(value[name]) is str for name in ("run_plan", "state", "challenge")):
                 raise ValueError("a digest is none")
             return RoundPlan(
                 value["run_plan"],
@@ -152,6 +155,7 @@ class RoundPlan:
                 value["state"],
                 {str(site): _count(number) for site, number in value["responded"].items()},
                 _count(value["kept"]),
+                value["challenge"],
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise _no_plan("round", error) from error

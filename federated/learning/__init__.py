@@ -14,6 +14,7 @@ from federated.learning.sharing import (
     summed_bounds,
     summed_vector,
 )
+from federated.learning.told import refuse_told
 
 TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate_summed",
     "metrics_in",
     "overall_metrics",
+    "refuse_told",
     "shared_arrays",
     "summed_bounds",
     "summed_vector",

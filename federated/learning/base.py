@@ -22,6 +22,24 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
+class PredictionForm:
+    """The form of one array of predictions, beside its first axis, which counts the cases.
+
+    ``kinds`` are the kinds of numbers as NumPy names them. Values are from ``least`` to
+    ``largest``, or below the number of cases where ``largest`` is ``None``.
+    """
+
+    shape: tuple[int, ...]
+    kinds: str
+    least: float
+    largest: float | None
+
+    def most(self, cases: int) -> float:
+        """The largest value that may be there, of so many cases."""
+        return cases - 1 if self.largest is None else self.largest
+
+
+@dataclass(frozen=True)
 class LearningTask:
     """One kind of task: classification or segmentation.
 
@@ -29,7 +47,8 @@ class LearningTask:
     models are judged by the first of them, and larger is better.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
-    of its validation or test cases, and ``score`` computes the metrics from what all sites wrote;
+    of its validation or test cases, ``forms`` says of which form that is, and ``score`` computes
+    the metrics from what all sites wrote;
     ``exact`` are those of one site and split. ``statistics`` are what add up over sites instead.
     """
 
@@ -40,6 +59,7 @@ class LearningTask:
     score: Callable[[Mapping[str, Mapping[Split, Arrays]], DatasetInfo], Evaluation]
     exact: Callable[[Arrays, DatasetInfo], Metrics]
     statistics: TaskStatistics
+    forms: Callable[[DatasetInfo], Mapping[str, PredictionForm]]
 
     @property
     def primary_metric(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from federated.data.augmentation import class_weights
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import SPLITS, DatasetInfo, Labels, Split, to_float
-from federated.learning.base import Arrays, LearningTask
+from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import (
     METRICS,
     Confusion,
@@ -76,6 +76,15 @@ def _predict_cases(
     return {"labels": cases.labels, "probabilities": probabilities}
 
 
+def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
+    """The form of what a site predicts."""
+    classes = len(info.classes)
+    return {
+        "labels": PredictionForm((), "iu", 0, classes - 1),
+        "probabilities": PredictionForm((classes,), "f", 0, 1),
+    }
+
+
 def score(
     predictions: Mapping[str, Mapping[Split, Arrays]],
     info: DatasetInfo,
@@ -128,4 +137,5 @@ CLASSIFICATION = LearningTask(
     score=score,
     exact=exact_metrics,
     statistics=CLASSIFICATION_STATISTICS,
+    forms=forms,
 )

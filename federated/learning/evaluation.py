@@ -22,8 +22,8 @@ class Evaluation:
     left out of means over classes. Those are classes absent from all sites together; ``absent_at``
     names the classes absent at each site. Where that is not known, nothing is said of a split.
     ``intervals`` are bounds of overall metrics that are not known exactly, as an AUC that follows
-    from histograms. ``missing`` are the sites whose cases are in none of the metrics, with the
-    reason.
+    from histograms. ``missing`` are the sites that were asked and whose evaluation does not count,
+    and why: no metric has their cases in it.
     """
 
     overall: Mapping[Split, Metrics]

@@ -211,8 +211,7 @@ def _of_metrics(
     task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
 ) -> tuple[dict[str, Measured], Measured]:
     kind = task.statistics
-    nothing = EvaluationStatistics({n: np.zeros(p.shape, int) for n, p in kind.form(info).items()})
-    names = list(kind.measure(nothing, info).metrics)
+    names = list(kind.measure(kind.of_nothing(info), info).metrics)
     own: list[Metrics] = []
     weights: list[dict[str, int]] = []
     for site, arrays in sent.items():

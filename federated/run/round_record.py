@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from federated.data.dataset import Split
@@ -25,7 +25,9 @@ class RoundRecord:
 
     ``sites`` are those whose updates arrived; ``dropped`` are the others that were selected, with
     the reason. ``aggregated`` and ``scored`` are when the coordinator added payloads and computed
-    metrics.
+    metrics. ``absent`` are the sites that were proposed to take part in the run and do not, with
+    the reason. ``lost`` says why nobody has opened the round's sum, where nobody has: the model is
+    that of the round before.
     """
 
     round_number: int
@@ -37,6 +39,8 @@ class RoundRecord:
     evaluation: Evaluation
     began: float
     workers: int
+    absent: Mapping[str, str] = field(default_factory=dict)
+    lost: str | None = None
 
     def sizes(self, down: int, receivers: int, length: int) -> dict[str, int]:
         """Bytes that travelled, both ways, and what dense float32 updates would have taken.
@@ -115,6 +119,9 @@ class RoundRecord:
             "round": self.round_number,
             "sites": list(self.sites),
             "dropped": dict(self.dropped),
+            "absent": dict(self.absent),
+            "lost": self.lost,
+            "not_evaluated": dict(self.evaluation.missing),
             "metrics": dict(self.evaluation.overall),
             "classes_absent": _absent(self.evaluation.classes_absent),
             "spread": dict(self.evaluation.site_spread),

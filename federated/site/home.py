@@ -183,6 +183,11 @@ class SiteRun:
         return self.root / "secagg"
 
     @property
+    def told_path(self) -> Path:
+        """The file of what the coordinator has said of the rounds that are done."""
+        return self.root / "told.json"
+
+    @property
     def entered_path(self) -> Path:
         """The file of the rounds of which a private release was entered in the ledger."""
         return self.root / "entered.json"

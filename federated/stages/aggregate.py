@@ -29,17 +29,16 @@ from federated.run.update_files import (
 from federated.stages.coordinator import Coordinator
 from federated.stages.keys import site_key
 from federated.stages.named_sums import (
-    base_of,
-    named_sum,
     open_sum,
+    payload_length,
     refuse_sum,
     senders,
     weights,
 )
 from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_site
+from federated.stages.tag_verdict import refuse_untagged
 from federated.stages.tags import check_sum
-from federated.stages.worker import worker_context
 from federated.update import Payload
 from federated.weights.bounded_file import Content
 
@@ -79,7 +78,7 @@ def add_payloads(
     run, folder, number = coordinator.run, coordinator.folder, topic.round
     protection: Protection = run.experiment.protection
     if length is None:
-        length = sum_length(run.experiment, read_layout(folder.state_path(number - 1), number - 1))
+        length = _update_length(coordinator, topic)
     public: PublicContext | Round | None = masks
     if masks is None:
         public = public_context(folder, run.experiment)
@@ -88,14 +87,14 @@ def add_payloads(
     added = Added([], {})
     for site in sites:
         try:
+            if isinstance(public, PublicContext):
+                refuse_untagged(coordinator, topic, site, public)
             payload = _received(coordinator, topic, site, length, weight_of[site])
             protection.add(running, payload)
             added.responded.append(site)
         except ConsiliumError as error:
             added.refused[site] = str(error)
-            coordinator.mailbox.audit.add(
-                "left out", run=run.run_id, round=number, sender=site, said=str(error)
-            )
+            coordinator.note_left_out(topic, site, str(error))
     if not added.responded:
         raise ConsiliumError(
             f"Nothing that counts has arrived in round {number}; of {sites[-1]} it was said: "
@@ -136,6 +135,22 @@ def _received(
     return payload
 
 
+def payload_of(coordinator: Coordinator, topic: Topic, site: str, length: int | None) -> Payload:
+    """The payload of a site to a sum, which counts; of ``length`` numbers, or as an update has.
+
+    Raises:
+        ConsiliumError: it has not arrived, or is something else than the site has to send.
+    """
+    length = _update_length(coordinator, topic) if length is None else length
+    return _received(coordinator, topic, site, length, weights(coordinator.run, topic)[site])
+
+
+def _update_length(coordinator: Coordinator, topic: Topic) -> int:
+    before = topic.round - 1
+    layout = read_layout(coordinator.folder.state_path(before), before)
+    return sum_length(coordinator.run.experiment, layout)
+
+
 def download_size(coordinator: Coordinator, round_number: int) -> int:
     """The bytes of a round that every site downloads.
 
@@ -170,7 +185,7 @@ def vouch_site(
     opened = open_sum(site, round_number, name)
     counted = _counted(site, opened.topic, responded)
     note_answer(site, opened, tuple(counted))
-    sent = site.to_all(opened.topic, kinds.CONSISTENCY, _vouched(counted))
+    sent = site.to_all(opened.topic, kinds.CONSISTENCY, vouched(counted))
     return stage_result(site.name, "decrypt", started, sent=sent)
 
 
@@ -186,7 +201,8 @@ def _counted(site: Site, topic: Topic, responded: list[str]) -> frozenset[str]:
     return counted
 
 
-def _vouched(counted: Collection[str]) -> bytes:
+def vouched(counted: Collection[str]) -> bytes:
+    """What a site tells the others that helps to open the sum of ``counted``."""
     return json.dumps(sorted(counted)).encode()
 
 
@@ -199,7 +215,7 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
     most = kinds.most_view(len(senders(site.run, topic)))
     for name in sorted(counted):
         told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most).body
-        if told != _vouched(counted):
+        if told != vouched(counted):
             raise RefusalError(
                 f"{site.name} does not help to open the sum of round {topic.round}: {name} was "
                 "told of another one. The two could reveal an update. Ask whoever runs the "
@@ -226,12 +242,8 @@ def decrypt_site(
     run, topic = site.run, opened.topic
     protection: Protection = run.experiment.protection
     counted = _counted(site, topic, responded)
-    if name:
-        bounds = named_sum(name).bounds(run, worker_context(site).info)
-        length = bounds.digits(base_of(run.experiment))
-    else:
-        length = opened.context.sum_length
-    message = site.from_coordinator(topic, kinds.SUM, 2 * most_payload(length).most)
+    most = most_payload(payload_length(site, opened)).most
+    message = site.from_coordinator(topic, kinds.SUM, 2 * most)
     total = read_payload(Content(message.body, "of the round's sum"))
     weight_of = weights(run, topic)
     if abs(total.weight - sum(weight_of[each] for each in counted)) > 1e-9:

@@ -5,6 +5,7 @@ that sum alone; each site keeps its own metrics in its home.
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,6 +20,7 @@ from federated.learning import (
     Arrays,
     evaluate_shared,
     evaluate_summed,
+    refuse_told,
     shared_arrays,
     summed_vector,
     task_of,
@@ -134,6 +136,9 @@ def evaluate(
 ) -> Evaluation:
     """Metrics from what the sites have sent, which ``evaluation.share`` decides.
 
+    What has not arrived, or can be the evaluation of no such cases, is left out: the metrics are
+    those of the other sites, and ``missing`` of the evaluation says whose cases are not in them.
+
     Args:
         coordinator: the coordinator.
         topic: what the sites' messages answer to; of the opened sum, where there is one.
@@ -142,13 +147,28 @@ def evaluate(
         opener: the site that has opened the sum, where there is a key.
 
     Raises:
-        ConsiliumError: what a site has sent is missing, damaged or of another form.
+        ConsiliumError: no site has sent anything that counts.
     """
-    task, counts = task_of(info), coordinator.run.counts
+    run, task, missing = coordinator.run, task_of(info), dict[str, str]()
     if topic.sum:
         total = collect(coordinator, topic, info, sites, opener)
-        return evaluate_summed(task, total, info, counts, sites)
-    most, receive = kinds.MOST_EVALUATION, coordinator.mailbox.receive
-    sent = {site: receive(topic, kinds.EVALUATION, site, most).body for site in sites}
-    shared = {site: read_shared(content, site) for site, content in sent.items()}
-    return evaluate_shared(task, shared, info, coordinator.run.experiment.evaluation)
+        return evaluate_summed(task, total, info, run.counts, sites)
+    settings, shared = run.experiment.evaluation, dict[str, dict[Split, Arrays]]()
+    for site in sites:
+        try:
+            message = coordinator.mailbox.receive(
+                topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION
+            )
+            told = read_shared(message.body, site)
+            refuse_told(task, told, info, settings, run.counts.sites[site], site)
+        except ConsiliumError as error:
+            missing[site] = str(error)
+            coordinator.note_left_out(topic, site, str(error))
+        else:
+            shared[site] = told
+    if not shared:
+        raise ConsiliumError(
+            f"No site has evaluated the model after round {topic.round}, so it has no metrics. "
+            f"{' '.join(missing.values())}"
+        )
+    return replace(evaluate_shared(task, shared, info, settings), missing=missing)

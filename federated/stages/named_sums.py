@@ -20,6 +20,7 @@ from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
 from federated.rounds.participation import site_weights
 from federated.stages.site import Site, SiteRound, open_evaluation, open_round
+from federated.stages.worker import worker_context
 
 # The bits of a digit where nothing is quantised, so that the protection adds any numbers.
 PLAIN_BITS = 16
@@ -101,6 +102,14 @@ def weights(run: RunContext, topic: Topic) -> dict[str, float]:
     """The weight of each sender's payload: its share of the cases; in a named sum all are alike."""
     names = senders(run, topic)
     return dict.fromkeys(names, 1 / len(names)) if topic.sum else site_weights(run.counts, names)
+
+
+def payload_length(site: Site, opened: SiteRound) -> int:
+    """How many numbers the payload of a sum has, as a site works it out."""
+    if not opened.topic.sum:
+        return opened.context.sum_length
+    bounds = named_sum(opened.topic.sum).bounds(site.run, worker_context(site).info)
+    return bounds.digits(base_of(site.run.experiment))
 
 
 def base_of(experiment: Experiment) -> int:

@@ -29,6 +29,7 @@ from federated.run.update_files import read_state
 from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
 from federated.stages.plan_checks import check_plan
+from federated.stages.told_rounds import note_told, refuse_contradiction
 from federated.update import RoundState
 from federated.weights.bounded_file import Content
 
@@ -127,7 +128,7 @@ def candidate(call: SiteCall) -> tuple[Site, RunPlan]:
         ConsiliumError: nothing is proposed to it that counts.
     """
     home, mailbox, before = _before(call)
-    message = mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+    message = _proposal(mailbox, before)
     plan = _plan(message.body)
     start = replace(before, plan=message.signed.digest)
     return Site(home, home.run(call.run), mailbox, _known(call, plan), start), plan
@@ -143,12 +144,13 @@ def open_site(call: SiteCall) -> Site:
     store = home.run(call.run)
     message = mailbox.receive(before, kinds.RUN_PLAN, COORDINATOR, MOST_PLAN)
     plan, content, digest = _plan(message.body), message.to_bytes(), message.signed.digest
+    proposal = _plan(_proposal(mailbox, before).body)
     if not store.plan_path.is_file() or store.plan_path.read_bytes() != content:
-        check_plan(home, store, plan)
+        check_plan(home, store, plan, proposal)
         with atomic_path(store.plan_path, PRIVATE) as temporary:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
-    refuse_refused(home, store, plan)
+    refuse_refused(home, store, proposal)
     members = mailbox.members
     for participant in plan.participants.values():
         members = members.enrol(participant)
@@ -173,6 +175,15 @@ def known_experiments(call: SiteCall) -> list[Experiment]:
     return found
 
 
+def _proposal(mailbox: Mailbox, before: Topic) -> Message:
+    """What is proposed to a site in an attempt at a run.
+
+    Raises:
+        ConsiliumError: nothing is that counts.
+    """
+    return mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+
+
 def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
     """A site that knows nobody but the coordinator."""
     home = SiteHome(call.home)
@@ -191,16 +202,14 @@ def _plan(content: bytes) -> RunPlan:
     return RunPlan.from_bytes(content)
 
 
-def _refuse_beyond(site: Site, round_number: int, first: int = 1) -> None:
+def _refuse_beyond(site: Site, round_number: int) -> None:
     """Refuse a round that the plan of the run, which the site's policy allows, does not have.
 
-    ``first`` is 0 for what may come before the first round.
-
     Raises:
-        RefusalError: it has fewer.
+        RefusalError: it has fewer, or it is none.
     """
     rounds = site.run.experiment.rounds
-    if not first <= round_number <= rounds:
+    if not 1 <= round_number <= rounds:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the plan of the run has "
             f"{rounds} rounds."
@@ -311,7 +320,7 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
 
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
-    _refuse_beyond(site, round_number, first=0)
+    _refuse_beyond(site, round_number)
     plan, topic = _read_plan(site, round_number, kind)
     settle(site, round_number, plan)
     return plan, topic
@@ -321,7 +330,8 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
     """A plan of a round, or of what comes after it, and the topic of the answers to it.
 
     Raises:
-        ConsiliumError: there is none that counts, or it is of another run or round.
+        ConsiliumError: there is none that counts, it is of another run or round, or it contradicts
+            what the site was told before.
     """
     message = site.from_coordinator(site.topic(round_number), kind)
     plan = RoundPlan.from_bytes(message.body)
@@ -330,4 +340,9 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
             f"{site.name} does nothing in round {round_number}: the {kind} is of another run or "
             "round than it says."
         )
+    # Of the rounds that have a record; that of an evaluation has none yet.
+    done = round_number - 1 if kind == kinds.ROUND_PLAN else round_number
+    refuse_contradiction(site.store, site.name, plan, done)
+    if kind == kinds.ROUND_PLAN:
+        note_told(site.store, plan, done)
     return plan, site.topic(round_number, plan.state, message.signed.digest)

@@ -24,7 +24,7 @@ def take_part(call: SiteCall) -> int:
     counts = part_counts(site.store)
     own = counts.get(site.name, {"train": 0, "val": 0, "test": 0})
     release = own_release(site.store, site.name, plan)
-    refuse_proposal(site.home, site.store, plan, release)
+    refuse_proposal(site.home, site.store, plan, release, plan)
     warnings: list[str] = []
     privacy = plan.experiment.privacy
     if isinstance(privacy, Private) and release is not None:

@@ -209,15 +209,20 @@ def record(run: Staged, number: int, responded: list[str]) -> None:
     write_json(run.folder.record_path(number), value)
 
 
+def leave_model(run: Staged, number: int) -> None:
+    """Let the state after a round be that before the first."""
+    folder = run.folder
+    first = read_state(folder.state_path(0))
+    write_state(folder.state_path(number), replace(first, round_number=number))
+    folder.server_path(number).write_bytes(folder.server_path(0).read_bytes())
+
+
 def start_again(run: Staged, number: int) -> None:
     """Let the next round start from the initial weights, as if no round's noise were in them.
 
     This is another attempt at the run: in the same one sites have another state of that round.
     """
-    folder = run.folder
-    first = read_state(folder.state_path(0))
-    write_state(folder.state_path(number), replace(first, round_number=number))
-    folder.server_path(number).write_bytes(folder.server_path(0).read_bytes())
+    leave_model(run, number)
     run.resume()
 
 

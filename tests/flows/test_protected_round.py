@@ -28,7 +28,7 @@ from federated.protection.keys import (
 )
 from federated.rounds.context import sum_length
 from federated.run.runs import latest_run
-from federated.run.update_files import read_layout
+from federated.run.update_files import read_layout, read_state
 from federated.stages.aggregate import decrypt_site
 from flows.prepare import take_prepared
 from tests.flows.conftest import call_of, kept_at, weights
@@ -139,6 +139,23 @@ def test_no_site_opens_the_sum_of_fewer_sites_than_it_asks_for(
     for responded in (["site-00"], ["site-00", "site-02"], ["site-00", "site-02", "site-00"]):
         with pytest.raises(ConsiliumError, match=r"min_sites=3|more than once"):
             decrypt_site(call_of(folder, "site-00"), 1, responded)
+
+
+def test_a_round_whose_sum_nobody_opens_is_lost_and_the_next_goes_on_without_who_is_to_blame(
+    run, in_process, failing
+):
+    failing("vouch site-02 1")
+    settings = [*BFV, "protection.min_sites=2", "compression.bits=8", *PROCESSES]
+    folder = run(overrides=[*settings, "sites.on_dropout=continue"], rounds=2)
+    first, second = folder.records()
+    assert (first["sites"], list(first["dropped"])) == ([], ["site-02"])
+    assert first["lost"] == "site-02: site-02 has no power."
+    before, after = (read_state(folder.state_path(number)) for number in (0, 1))
+    np.testing.assert_array_equal(before.weights, after.weights)
+    assert (second["sites"], second["lost"]) == (["site-00", "site-01"], None)
+    assert list(second["dropped"]) == ["site-02"]
+    assert (read_state(folder.state_path(2)).weights != after.weights).any()
+    assert read_json(folder.summary_path)["rounds_lost"] == [1]
 
 
 def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_trains(

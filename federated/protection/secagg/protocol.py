@@ -20,7 +20,7 @@ graph. With a sparse one it holds except with probability 3·2^-40 a round, whil
 under the computational Diffie-Hellman assumption on X25519, AES as a pseudorandom function, SHA-256
 as a random oracle, and signatures that cannot be forged. The other sites have to follow the
 protocol, and to know the identities with which keys and views are signed: whoever calls these
-functions checks the signatures (``roster.refuse_unsigned``, ``consistency.check_consistent``), and
+functions checks the signatures (``exchange/bundle.py``, ``consistency.check_consistent``), and
 marks each step before it is done (``once.Done``) and each sum (``answered.Answered``).
 
 That the sum is right does not follow for the values: a site may send any. But shares that are wrong
