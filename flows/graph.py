@@ -17,12 +17,13 @@ from prefect.futures import PrefectFuture
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
 from federated.rounds.participation import site_weights
-from federated.run.result import StageResult
+from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
+from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
@@ -80,11 +81,12 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
         evaluation,
         began,
         run.workers,
+        run.experiment.privacy.unit is None,
     )
     return _report(run, record)
 
 
-def _share_styles(run: Run, round_number: int) -> list[StageResult]:
+def _share_styles(run: Run, round_number: int) -> list[Outcome]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
     Raises:
@@ -93,9 +95,9 @@ def _share_styles(run: Run, round_number: int) -> list[StageResult]:
     if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
     shared = [share_style.submit(run.pool, call) for call in run.calls()]
-    results = [future.result() for future in shared]
-    keep_styles(run.coordinator, wait_for=results)
-    return results
+    done = [future.result() for future in shared]
+    keep_styles(run.coordinator, wait_for=done)
+    return reports(run.coordinator, round_number, "style", run.sites)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class _Summed:
 
     responded: list[str]
     refused: dict[str, str]
-    opened: list[StageResult]
+    opened: list[Outcome]
     when: list[Interval]
 
 
@@ -127,13 +129,13 @@ def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _
     responded, refused, when = done.added.responded, done.added.refused, [done.when]
     for site, reason in refused.items():
         tell(f"{site} is left out of round {number}: {reason}")
-    opened: list[StageResult] = []
+    opened: list[Outcome] = []
     protection.refuse_too_few(responded[0], number, selected, responded)
     if protection.keyed:
         calls = [run.call(site) for site in responded]
-        opened = decrypt(
-            run.pool, run.coordinator, calls[0], topic, responded, calls, wait_for=[done]
-        )
+        decrypt(run.pool, run.coordinator, calls[0], topic, responded, calls, wait_for=[done])
+        opened = reports(run.coordinator, number, "vouch", responded)
+        opened += reports(run.coordinator, number, "decrypt", responded[:1])
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked)
@@ -142,7 +144,7 @@ def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _
 
 def _evaluate(
     run: Run, round_number: int, responded: list[str]
-) -> tuple[list[StageResult], Evaluation, Interval]:
+) -> tuple[list[Outcome], Evaluation, Interval]:
     """Run evaluate at every site and then for all together, in a round that is evaluated."""
     experiment = run.experiment
     if not is_evaluated(experiment.selection, round_number, experiment.rounds):
@@ -151,10 +153,10 @@ def _evaluate(
     topic = ask(run.coordinator, round_number, responded)
     calls = run.calls()
     submitted = [evaluate_at_site.submit(run.pool, call, round_number) for call in calls]
-    predicted = [future.result() for future in submitted]
+    done = [future.result() for future in submitted]
     info = run.prepared.dataset.info
-    found = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
-    return predicted, *found
+    found = evaluate(run.coordinator, topic, run.sites, info, wait_for=done)
+    return reports(run.coordinator, round_number, "evaluate", run.sites), *found
 
 
 def _report(run: Run, record: RoundRecord) -> float:
@@ -165,7 +167,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     taken = {key: value for key, value in record.seconds().items() if value is not None}
     numbers |= {f"seconds/{key}": value for key, value in taken.items()}
-    spent = [stage.epsilon for stage in record.stages if stage.epsilon is not None]
+    spent = [stage.epsilon for stage in record.told if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
@@ -182,7 +184,7 @@ def _report(run: Run, record: RoundRecord) -> float:
 
 def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
     """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
-    chains: dict[str, list[PrefectFuture[StageResult]]] = {}
+    chains: dict[str, list[PrefectFuture[Stage]]] = {}
     for site in sorted(weights, key=lambda site: -weights[site]):
         call = run.call(site)
         trained = local_train.submit(run.pool, call, round_number)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
+from federated.run.result import Outcome
 from federated.run.timing import Interval
 from federated.stages.secagg_messages import Roster
 from flows.progress import tell
@@ -77,7 +77,7 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
 
 def unmask_sum(
     run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
-) -> tuple[list[StageResult], Interval]:
+) -> tuple[list[Outcome], Interval]:
     """Run stages 4 and 5: unmask the sum of those who ``responded``, and write the round's state.
 
     Before a site answers, enough others have to have signed that they were told the same.

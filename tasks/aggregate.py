@@ -9,7 +9,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.aggregate import (
     Added,
@@ -67,7 +66,7 @@ def decrypt(
     topic: Topic,
     sites: list[str],
     others: Sequence[SiteCall],
-) -> list[StageResult]:
+) -> None:
     """Have the sum of ``sites`` opened at a site, which has the key, and write the round's state.
 
     Before, each of them says that it helps to open this sum and no other.
@@ -81,8 +80,7 @@ def decrypt(
         others: all of these sites, the one that opens it among them.
     """
     vouched = [pool.submit(run_and_report, vouch_site, each, topic.round, sites) for each in others]
-    results: list[StageResult] = finished(vouched)
+    finished(vouched)
     hand_sum(coordinator, topic, call.site)
-    results.append(run_stage(pool, decrypt_site, call, topic.round, sites))
+    run_stage(pool, decrypt_site, call, topic.round, sites)
     apply_sum(coordinator, topic, sites, call.site)
-    return results

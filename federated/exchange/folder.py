@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from federated.exchange.kinds import is_durable
 from federated.exchange.message import Message
 from federated.files import PRIVATE, atomic_path
 from federated.settings.names import refuse_name
@@ -77,7 +78,8 @@ class FolderExchange(Exchange):
         place = self.folder(Place.of(message))
         path = place / f"{message.signed.digest[:32]}{SUFFIX}"
         if not path.exists():
-            with atomic_path(path, PRIVATE) as temporary:
+            durable = is_durable(message.header.kind)
+            with atomic_path(path, PRIVATE, durable=durable) as temporary:
                 temporary.write_bytes(message.to_bytes())
 
     def find(self, place: Place) -> Sequence[Path]:

@@ -16,7 +16,7 @@ from federated.rounds.aggregation import OpenedSum, next_state
 from federated.rounds.context import RoundContext, sum_length
 from federated.rounds.participation import site_weights
 from federated.run.key import public_context
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import (
     most_payload,
     pack_payload,
@@ -29,6 +29,7 @@ from federated.run.update_files import (
 )
 from federated.stages.coordinator import Coordinator
 from federated.stages.keys import site_key
+from federated.stages.report import tell
 from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_round, open_site
 from federated.stages.tags import check_sum
@@ -138,7 +139,7 @@ def hand_sum(coordinator: Coordinator, topic: Topic, opener: str) -> None:
     coordinator.mailbox.send(topic, kinds.SUM, content, opener)
 
 
-def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
+def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> None:
     """Tell the other sites that a site helps to open the sum of ``responded``, and of no other.
 
     All in a sum have to say so before one of them opens it: two sites that each open one of two
@@ -156,7 +157,7 @@ def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> Stage
     site.run.refuse_too_little_noise(len(counted))
     note_answer(site, opened, tuple(counted))
     sent = site.to_all(opened.topic, kinds.CONSISTENCY, _vouched(counted))
-    return stage_result(site.name, "decrypt", started, sent=sent)
+    tell(site, round_number, stage_result(site.name, "vouch", started, sent=sent))
 
 
 def _vouched(counted: Collection[str]) -> bytes:
@@ -180,7 +181,7 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
             )
 
 
-def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
+def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> None:
     """Open the round's sum, which is that of ``responded``, with the sites' key, and send it back.
 
     What is sent is flooded already where the protection is CKKS.
@@ -215,7 +216,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
     numbers = protection.reveal(total, key)
     body = pack_payload(opened_payload(total, numbers))
     sent = site.to_coordinator(topic, kinds.OPENED, body)
-    return stage_result(site.name, "decrypt", started, sent=sent)
+    tell(site, round_number, stage_result(site.name, "decrypt", started, sent=sent))
 
 
 def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> OpenedSum:

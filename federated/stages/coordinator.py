@@ -4,6 +4,7 @@ A stage at the coordinator is handed a :class:`Coordinator` and nothing of a sit
 to know of a site it takes from that site's signed messages.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -36,6 +37,7 @@ class Coordinator:
         run: what is known of the run.
         start: what its messages have in common; with the digest of the plan that was signed.
         published: the digests of the states that all sites were sent in this attempt.
+        begun: when each round of this attempt was planned, in seconds since the epoch.
     """
 
     folder: RunFolder
@@ -43,6 +45,15 @@ class Coordinator:
     run: RunContext
     start: Topic
     published: dict[int, str] = field(default_factory=dict)
+    begun: dict[int, float] = field(default_factory=dict)
+    _records: list[dict[str, Any]] = field(default_factory=list)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the rounds that are done, in order, each read once in an attempt."""
+        known, folder = self._records, self.folder
+        while (path := folder.record_path(len(known) + 1)).is_file():
+            known.append(read_json(path))
+        return list(known)
 
     def topic(self, round_number: int) -> Topic:
         """What the messages of a round have in common that answer to the plan of the run."""
@@ -137,6 +148,7 @@ def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
         What the messages of the round have in common.
     """
     done = round_number - 1
+    coordinator.begun[round_number] = time.time()
     selected = coordinator.run.selected(round_number)
     return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected)
 
@@ -158,7 +170,7 @@ def end_run(coordinator: Coordinator) -> Topic:
     Returns:
         What the messages of the run's end have in common.
     """
-    records = coordinator.folder.records()
+    records = coordinator.records()
     kept = kept_round(records, coordinator.run.experiment.selection)
     sites, kind = coordinator.run.sites, kinds.FINAL_PLAN
     return _ask(coordinator, kind, len(records), kept, sites)
@@ -182,7 +194,7 @@ def _ask(
         sites: those that are asked.
         responded: those in the sum of the round, where it has no record yet.
     """
-    records = coordinator.folder.records()
+    records = coordinator.records()
     last = {site: record["round"] for record in records for site in record["sites"]}
     last |= dict.fromkeys(responded, round_number)
     kept = kept_round(records, coordinator.run.experiment.selection) if records else 0

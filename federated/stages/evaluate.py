@@ -12,15 +12,16 @@ from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.learning import Arrays, evaluate_shared, shared_arrays, task_of
 from federated.learning.evaluation import Evaluation
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
+from federated.stages.report import tell
 from federated.stages.site import Site, SiteCall, open_evaluation, open_site
 from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
 
 
-def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
+def evaluate_site(call: SiteCall, round_number: int) -> None:
     """Predict the site's validation and test cases with the weights it has after a round.
 
     What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
@@ -35,6 +36,17 @@ def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     state, topic = open_evaluation(site, round_number)
     enter_evaluation(site, round_number)
     state.layout.load(context.model, own_weights(site, state))
+    site.to_coordinator(topic, kinds.EVALUATION, pack_shared(site))
+    tell(site, round_number, stage_result(site.name, "evaluate", started))
+
+
+def pack_shared(site: Site) -> bytes:
+    """What a site tells of the worker's model, as it is, on its validation and test cases.
+
+    Raises:
+        ConsiliumError: a prediction is not a finite number.
+    """
+    context = worker_context(site)
     arrays = {
         f"{split}.{name}": np.ascontiguousarray(values)
         for split, found in predict_splits(site).items()
@@ -42,8 +54,8 @@ def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
             context.task, found, context.info, context.experiment.evaluation
         ).items()
     }
-    site.to_coordinator(topic, kinds.EVALUATION, save(arrays))
-    return stage_result(site.name, "evaluate", started)
+    content: bytes = save(arrays)
+    return content
 
 
 def predict_splits(site: Site) -> dict[Split, Arrays]:

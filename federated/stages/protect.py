@@ -6,16 +6,17 @@ import numpy as np
 
 from federated.exchange import kinds
 from federated.protection import Protection
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import pack_payload, read_compressed
 from federated.stages.compress import COMPRESSED
 from federated.stages.keys import site_key
+from federated.stages.report import tell
 from federated.stages.secagg import masked_once, masking
 from federated.stages.site import SiteCall, open_round, open_site
 from federated.stages.tags import send_tags
 
 
-def protect_site(call: SiteCall, round_number: int) -> StageResult:
+def protect_site(call: SiteCall, round_number: int) -> None:
     """Protect the site's compressed update and send the payload to the coordinator.
 
     Raises:
@@ -42,6 +43,10 @@ def protect_site(call: SiteCall, round_number: int) -> StageResult:
             tags = send_tags(site, opened, payload, key)
         body = pack_payload(payload)
     sent = tags + site.to_coordinator(opened.topic, kinds.PAYLOAD, body)
-    return stage_result(
-        site.name, "protect", started, cases=compressed.cases, sent=sent, received=received
+    tell(
+        site,
+        round_number,
+        stage_result(
+            site.name, "protect", started, cases=compressed.cases, sent=sent, received=received
+        ),
     )
