@@ -116,7 +116,9 @@ def _told(run: Run, round_number: int, stage: Stage, site: str) -> list[Outcome]
     """What a site tells of the stages that it has done, which is shown and returned."""
     found = reports(run.coordinator, round_number, stage, [site])
     shown = listener()
-    for each in found if shown else []:
+    if not shown:
+        return found
+    for each in found:
         if isinstance(each, StageResult) and each.stage == "local_train":
             loss = "" if each.loss is None else f"loss {each.loss:.3f}"
             shown.site_done(site, "local-train", loss)

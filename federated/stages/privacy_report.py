@@ -170,8 +170,8 @@ def summarise_privacy(
         return {**name, **dict.fromkeys(empty), "per_site": {}, "unreported": unreported}
     most = {}
     for key in EPSILONS:
-        found = [report[key] if report else None for report in per_site.values()]
-        most[key] = None if None in found else max(found)
+        found = [report[key] for report in per_site.values() if report]
+        most[key] = None if unreported or None in found else max(found)
     kept = (
         *("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps"),
         *("cases_of_one_patient", "epsilon_patient"),
