@@ -20,8 +20,6 @@ from federated.settings.names import refuse_name
 # Who a message is for that every party may read.
 EVERYONE = "all"
 SUFFIX = ".message"
-# A receiver looks at no more messages than this in one place, however many somebody writes there.
-MOST_AT_ONE_PLACE = 1000
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def find(self, place: Place) -> Sequence[Path]:
-        """The files of the messages in a place, by name, and at most :data:`MOST_AT_ONE_PLACE`.
+        """The files of the messages in a place, by name.
 
         They are what anybody has put there: nothing about them is checked.
         """
@@ -89,7 +87,7 @@ class FolderExchange(Exchange):
             names = sorted(e.name for e in os.scandir(folder) if e.is_file(follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [folder / name for name in names if name.endswith(SUFFIX)][:MOST_AT_ONE_PLACE]
+        return [folder / name for name in names if name.endswith(SUFFIX)]
 
     def forget(self, run: str, round_number: int, keep: Collection[str] = ()) -> None:
         """See :meth:`Exchange.forget`."""
