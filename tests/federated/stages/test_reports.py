@@ -19,11 +19,13 @@ from federated.run.result import StageResult, Unreported
 from federated.run.round_record import RoundRecord
 from federated.run.timing import Interval
 from federated.stages.aggregate import add_payloads
+from federated.stages.compress import compress_site
 from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site
 from federated.stages.privacy_report import receive_reports, summarise_privacy, tell_privacy
+from federated.stages.protect import protect_site
 from federated.stages.report import most_epsilon, reports
-from federated.stages.worker import run_and_report
+from federated.stages.worker import run_alone, run_and_report
 from tests.federated.staged_run import Staged, begin, small_experiment, start_again, train_round
 from tests.federated.stages.lies import OTHER, PRIVATE, SITE
 
@@ -138,6 +140,17 @@ def test_stages_of_the_attempt_before_are_in_no_report(plain: Staged) -> None:
     assert not plain.store(SITE).untold_path.exists()
 
 
+def test_a_training_of_the_attempt_before_is_not_told_as_one_of_this(plain: Staged) -> None:
+    begin_round(plain.coordinator, 1)
+    for stage in (train_site, compress_site):
+        stage(plain.call(SITE), 1)
+    plain.resume()
+    begin_round(plain.coordinator, 1)
+    protect_site(plain.call(SITE), 1)
+    (told,) = reports(plain.coordinator, 1, "protect", [SITE])
+    assert isinstance(told, Unreported)
+
+
 def test_a_site_that_may_send_no_more_has_done_its_stage_and_tells_nothing(plain: Staged) -> None:
     topic = train_round(plain, 1)
     size = len(plain.coordinator.mailbox.receive(topic, kinds.PAYLOAD, SITE, 10**9).body)
@@ -154,7 +167,8 @@ def test_a_site_that_may_send_no_more_has_done_its_stage_and_tells_nothing(plain
 
 
 def test_nothing_but_its_end_passes_from_a_worker(plain: Staged) -> None:
-    assert run_and_report(lambda call: "what a worker saw", plain.call(SITE)) is None
+    for run in (run_alone, run_and_report):
+        assert run(lambda call: "what a worker saw", plain.call(SITE)) is None
 
 
 @pytest.fixture
