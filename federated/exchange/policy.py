@@ -284,7 +284,7 @@ def _missing_privacy(policy: SitePolicy, experiment: Experiment) -> Faults:
 
 def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Faults:
     privacy, release = proposal.plan.experiment.privacy, proposal.release
-    if isinstance(policy.max_epsilon, float):
+    if isinstance(policy.max_epsilon, int | float):
         found = run_epsilon(proposal.plan.experiment, release)
         if found is None:
             yield "max_epsilon", f"a run without a bound on ε is above {policy.max_epsilon:g}"
