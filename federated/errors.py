@@ -2,17 +2,31 @@
 
 import json
 
+from federated.shown import printable
+
+# In characters: what validation finds at a thousand sites is a line each.
+LONGEST_ERROR = 200_000
+
 
 class ConsiliumError(Exception):
-    """One paragraph for a person that says what is wrong, where, and what to do."""
+    """One paragraph for a person that says what is wrong, where, and what to do.
+
+    Parts of it may be another party's, so that its text has no control characters, and an end.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), LONGEST_ERROR, keep="\n")
 
 
 class RefusalError(ConsiliumError):
     """A site's refusal, in words that tell nothing of its cases, because everyone may read them.
 
     Any other error at a site of a private run is shown to the site alone: it may, say, name by its
-    path a file that cannot be read.
+    path a file that cannot be read. It is one line, since it may be of another party.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def why_unreadable(error: Exception) -> str:

@@ -18,13 +18,14 @@ from prefect.futures import PrefectFuture
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
 from federated.rounds.participation import site_weights
-from federated.run.result import StageResult
+from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
 from federated.stages.named_sums import EVALUATION, refuse_sum
+from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
 from federated.stages.secure_sum import digits_in
 from flows.progress import describe, listener, tell
@@ -88,13 +89,14 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
         evaluation,
         began,
         run.workers,
+        run.experiment.privacy.unit is None,
         run.coordinator.absent,
         sum_.lost,
     )
     return _report(run, record)
 
 
-def _share_styles(run: Run, round_number: int) -> list[StageResult]:
+def _share_styles(run: Run, round_number: int) -> list[Outcome]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
     Where a site's style is missing the others go on without it.
@@ -123,7 +125,7 @@ class _Summed:
 
     responded: list[str]
     refused: dict[str, str]
-    opened: list[StageResult]
+    opened: list[Outcome]
     when: list[Interval]
     lost: str | None = None
     opener: str | None = None
@@ -149,7 +151,7 @@ def _sum_up(
     responded, refused, when = done.added.responded, done.added.refused, [done.when]
     for site, reason in refused.items():
         tell(f"{site} is left out of round {number}: {reason}")
-    opened: list[StageResult] = []
+    opened: list[Outcome] = []
     opener = None
     refuse_sum(run.context, topic, responded[0], responded)
     if not topic.sum:
@@ -157,8 +159,8 @@ def _sum_up(
     if protection.keyed:
         calls = [run.call(site) for site in responded]
         decrypted = decrypt(run.pool, run.coordinator, calls, topic, length, wait_for=[done])
-        opened = decrypted.results
-        opener = next((site for site in responded if site not in decrypted.passed_over), None)
+        told = [site for site in responded if site not in decrypted.faulty]
+        opened = reports(run.coordinator, number, "vouch", told, topic.sum)
         for site, reason in decrypted.passed_over.items():
             tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
         if decrypted.faulty:
@@ -170,6 +172,8 @@ def _sum_up(
             )
             tell(f"{what}. {said}")
             return _Summed([], refused | dict(decrypted.faulty), opened, when, said)
+        opener = next(site for site in responded if site not in decrypted.passed_over)
+        opened += reports(run.coordinator, number, "decrypt", [opener], topic.sum)
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked)
@@ -178,7 +182,7 @@ def _sum_up(
 
 def _evaluate(
     run: Run, round_number: int, responded: list[str]
-) -> tuple[list[StageResult], Evaluation, Interval]:
+) -> tuple[list[Outcome], Evaluation, Interval]:
     """Run evaluate at every site and then for all together, in a round that is evaluated."""
     experiment = run.experiment
     if not is_evaluated(experiment.selection, round_number, experiment.rounds):
@@ -198,7 +202,7 @@ def _evaluate(
     return predicted, found, when
 
 
-def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[StageResult], Evaluation, Interval]:
+def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation, Interval]:
     """Run evaluate at every site into one sum, and have that opened: the topic's.
 
     A site that drops out of it is in no metric of the round, which the record says.
@@ -236,7 +240,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     taken = {key: value for key, value in record.seconds().items() if value is not None}
     numbers |= {f"seconds/{key}": value for key, value in taken.items()}
-    spent = [stage.epsilon for stage in record.stages if stage.epsilon is not None]
+    spent = [stage.epsilon for stage in record.told if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
@@ -253,7 +257,7 @@ def _report(run: Run, record: RoundRecord) -> float:
 
 def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
     """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
-    chains: dict[str, list[PrefectFuture[StageResult]]] = {}
+    chains: dict[str, list[PrefectFuture[Stage]]] = {}
     for site in sorted(weights, key=lambda site: -weights[site]):
         call = run.call(site)
         trained = local_train.submit(run.pool, call, round_number)

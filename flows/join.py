@@ -1,5 +1,6 @@
 """fl-join: a new site joins a finished federation."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,12 @@ def fl_join(
     with open_pool(resolved) as pool:
         call = call_site(proposed, site)
         coordinator, _ = agree(pool, proposed, [call])
-        joined, weights = join(pool, coordinator, call, federation, rounds)
-        report_privacy(pool, folder, [call])
+        started = time.time()
+        joined = join(pool, coordinator, call, federation, rounds, dataset.info)
+        seconds = time.time() - started
+        report_privacy(pool, coordinator, [call])
     model = new_model(resolved, dataset.info)
-    Layout.of(model).load(model, weights)
+    Layout.of(model).load(model, joined.weights)
     header = model_header(resolved, dataset.info, located.source)
     save_model(folder.model_path, model, header)
     told = replace(located, md5=md5 or NOT_TOLD)
@@ -101,6 +104,7 @@ def fl_join(
         version = register(name, folder.model_path, mlflow_run_id, metric, value).version
         tell(f"registered {name} version {version}")
     summary = _summary(federation, resolved, located, partition, joined, site, rounds)
+    summary["seconds"] = seconds
     write_json(folder.summary_path, summary | {"data_md5": md5, "model_version": version})
     files = [
         folder.root / name for name in ("summary.json", "validation.json", "data_docs", "ledger")
@@ -157,7 +161,6 @@ def _summary(
         "before": dict(joined.before.per_site[site]),
         "after": dict(joined.after.per_site[site]),
         "classes_absent": {s: list(c) for s, c in joined.after.classes_absent.items()},
-        "seconds": joined.seconds,
         "seed": experiment.seed,
     }
 

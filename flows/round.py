@@ -132,7 +132,7 @@ def fl_round(
         try:
             clock = time.time()
             for round_number in range(done + 1, resolved.rounds + 1):
-                if stops_early(folder.records(), resolved.selection):
+                if stops_early(coordinator.records(), resolved.selection):
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
@@ -230,7 +230,7 @@ def _begin(
 def _finish(run: Run, commit: str, register_model: bool) -> None:
     """Write the model and the summary, register the model, close the MLflow run."""
     experiment, folder = run.experiment, run.folder
-    records = folder.records()
+    records = run.coordinator.records()
     kept = kept_round(records, experiment.selection)
     model = new_model(experiment, run.prepared.dataset.info)
     state = read_state(folder.state_path(kept))
@@ -306,7 +306,7 @@ def _register_sites(
 
 def _privacy(run: Run) -> dict[str, Any]:
     """The privacy part of the summary, from the ledger of whoever holds the data."""
-    reports = report_privacy(run.pool, run.folder, run.calls())
+    reports = report_privacy(run.pool, run.coordinator, run.calls())
     privacy = summarise_privacy(run.experiment, reports)
     if not run.experiment.privacy.unit:
         return privacy

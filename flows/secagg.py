@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
+from federated.run.result import Outcome
 from federated.run.timing import Interval
 from federated.stages.secagg_messages import Roster
 from flows.progress import tell
@@ -77,7 +77,7 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
 
 def unmask_sum(
     run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
-) -> tuple[list[StageResult], Interval]:
+) -> tuple[list[Outcome], Interval]:
     """Run stages 4 and 5: unmask the sum of those who ``responded``; of updates, write the state.
 
     Before a site answers, enough others have to have signed that they were told the same.
@@ -106,7 +106,7 @@ def _at_every(run: Run, topic: Topic, stage: Any, sites: Sequence[str]) -> Finis
     number, name = topic.round, topic.sum
     chains = {site: [stage.submit(run.pool, run.call(site), number, name)] for site in sites}
     try:
-        return wait_for(run, number, chains)
+        return wait_for(run, number, chains, name)
     except BaseException:
         # The other sites' stages are short; what they write is erased once they are done.
         for (future,) in chains.values():

@@ -11,13 +11,15 @@ from federated.data.partition import Partition
 from federated.errors import ConsiliumError
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
-from federated.run.result import StageResult
+from federated.run.result import Outcome, Stage, StageResult, Unreported
+from federated.shown import printable
 from federated.stages.coordinator import Coordinator
+from federated.stages.report import reports
 from federated.stages.site import SiteCall
 from flows.prepare import Prepared
 from flows.progress import listener, tell
 
-Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
+Chains = Mapping[str, Sequence[PrefectFuture[Stage]]]
 
 
 @dataclass(frozen=True)
@@ -80,27 +82,30 @@ def call_site(coordinator: Coordinator, site: str) -> SiteCall:
 class Finished:
     """What stages report, and for each site that has dropped out the reason."""
 
-    results: list[StageResult]
+    results: list[Outcome]
     dropped: dict[str, str]
 
 
-def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
+def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Finished:
     """Wait for the stages of several sites.
+
+    ``name`` is that of the sum that the stages are for; it is empty for that of the updates.
 
     Raises:
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
             sites have dropped out.
     """
-    results: list[StageResult] = []
+    results: list[Outcome] = []
     dropped: dict[str, str] = {}
     for site, chain in chains.items():
         try:
-            results += [_finished(future) for future in chain]
+            done = [future.result() for future in chain]
+            results += _told(run, round_number, done[-1], site, name)
         except ConsiliumError as error:
             if run.experiment.sites.on_dropout == "abort":
                 raise
-            dropped[site] = str(error)
-            tell(f"{site} drops out of round {round_number}: {error}")
+            dropped[site] = printable(str(error))
+            tell(f"{site} drops out of round {round_number}: {dropped[site]}")
     if len(dropped) == len(chains):
         last = f"; the last said: {list(dropped.values())[-1]}" if dropped else ""
         raise ConsiliumError(
@@ -109,11 +114,16 @@ def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
     return Finished(results, dropped)
 
 
-def _finished(future: PrefectFuture[StageResult]) -> StageResult:
-    result = future.result()
+def _told(run: Run, round_number: int, stage: Stage, site: str, name: str) -> list[Outcome]:
+    """What a site tells of the stages that it has done, which is shown and returned."""
+    found = reports(run.coordinator, round_number, stage, [site], name)
     shown = listener()
-    if shown and result.stage == "local_train":
-        shown.site_done(
-            result.site, "local-train", "" if result.loss is None else f"loss {result.loss:.3f}"
-        )
-    return result
+    if not shown:
+        return found
+    for each in found:
+        if isinstance(each, StageResult) and each.stage == "local_train":
+            loss = "" if each.loss is None else f"loss {each.loss:.3f}"
+            shown.site_done(site, "local-train", loss)
+        elif isinstance(each, Unreported) and "local_train" in each.stages:
+            shown.site_done(site, "local-train", "")
+    return found

@@ -10,7 +10,6 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.aggregate import (
     Added,
@@ -73,13 +72,12 @@ def aggregate(
 
 @dataclass(frozen=True)
 class Decrypted:
-    """What sites did to open a sum, and who did not do its part, with the reason.
+    """Who did not do its part in opening a sum, with the reason.
 
     Because of ``faulty`` sites nobody opens the sum: the round is lost. ``passed_over`` are sites
     that were to open it before another one did; their updates are in it.
     """
 
-    results: list[StageResult]
     faulty: Mapping[str, str]
     passed_over: Mapping[str, str]
 
@@ -113,16 +111,15 @@ def decrypt(
     abort = coordinator.run.experiment.sites.on_dropout == "abort"
     vouching = {c.site: pool.submit(run_and_report, vouch_site, c, *told) for c in calls}
     vouches = gathered(vouching, abort)
-    results: list[StageResult] = list(vouches.results.values())
     if silent := unvouched(coordinator, topic, sites):
         faulty = {site: vouches.failed.get(site, reason) for site, reason in silent.items()}
         lose_sum(coordinator, topic, faulty)
-        return Decrypted(results, faulty, {})
+        return Decrypted(faulty, {})
     passed_over: dict[str, str] = {}
     for call in calls:
         hand_sum(coordinator, topic, call.site)
         try:
-            results.append(run_stage(pool, decrypt_site, call, *told))
+            run_stage(pool, decrypt_site, call, *told)
             received_sum(coordinator, topic, call.site)
         except DeadWorkerError:
             raise
@@ -131,12 +128,12 @@ def decrypt(
                 _prove_tags(pool, coordinator, calls, topic)
                 if faulty := find_wrong_tags(coordinator, topic, sites, length):
                     lose_sum(coordinator, topic, faulty)
-                    return Decrypted(results, faulty, {})
+                    return Decrypted(faulty, {})
             passed_over[call.site] = str(error)
             continue
         if not topic.sum:
             apply_sum(coordinator, topic, sites, call.site)
-        return Decrypted(results, {}, passed_over)
+        return Decrypted({}, passed_over)
     said = "; ".join(f"{site}: {reason}" for site, reason in passed_over.items())
     raise ConsiliumError(f"No site has opened the sum of round {topic.round}. {said}")
 

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.data.dataset import DatasetInfo
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
-from federated.run.result import StageResult
+from federated.run.result import Stage
 from federated.run.timing import Interval
 from federated.stages.coordinator import Coordinator, ask_evaluation
 from federated.stages.evaluate import evaluate as evaluate_shared
@@ -34,9 +34,10 @@ def ask(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -
     task_run_name="evaluate[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> Stage:
     """Predict one site's cases, and send the coordinator what is told of them."""
-    return run_stage(pool, evaluate_site, call, round_number)
+    run_stage(pool, evaluate_site, call, round_number)
+    return "evaluate"
 
 
 @task(name="evaluate-all", task_run_name="evaluate round {topic.round}", cache_policy=NO_CACHE)

@@ -8,17 +8,16 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from federated.run.memory import keep_freed_memory
-from federated.run.result import StageResult
 from federated.settings.sections import Dask, Processes
 from federated.stages.site import SiteCall
-from federated.stages.worker import run_and_report
+from federated.stages.worker import run_alone, run_and_report
 from federated.training.loop import choose_device
 from tasks.dask_cluster import dask_client
 
@@ -81,19 +80,18 @@ def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
     return [pool.submit(_import_stages) for _ in range(workers)]
 
 
-def submit_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> "Future[Any]":
+def submit_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> "Future[None]":
     """Begin a stage of a site in the pool; its errors are told as they are."""
-    return pool.submit(stage, call, *arguments)
+    return pool.submit(run_alone, stage, call, *arguments)
 
 
-def run_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> StageResult:
-    """Run one stage of a site in the pool and wait for it.
+def run_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> None:
+    """Run one stage of a site in the pool and wait for it; what it tells is in messages.
 
     Raises:
         ConsiliumError: what the stage raises, or that its worker process died.
     """
-    (result,) = finished([pool.submit(run_and_report, stage, call, *arguments)])
-    return cast(StageResult, result)
+    finished([pool.submit(run_and_report, stage, call, *arguments)])
 
 
 def finished(futures: "Sequence[Future[Any]]") -> list[Any]:

@@ -23,13 +23,16 @@ from federated.settings.sections import (
 )
 from federated.strategies import AnyStrategy
 
+# Arithmetic over the rounds of a run, as that of its ε, ends in seconds for so many.
+MOST_ROUNDS = 100_000
+
 
 class Experiment(Settings):
     """One resolved experiment, with a section for each part of it."""
 
     name: str
     seed: int = Field(default=0, ge=0, lt=2**31)
-    rounds: int = Field(default=20, ge=1)
+    rounds: int = Field(default=20, ge=1, le=MOST_ROUNDS)
     data: DataSettings = DataSettings()
     sites: SitesSettings = SitesSettings()
     validation: ValidationSettings = Field(default=ValidationSettings(), alias="validate")

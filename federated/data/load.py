@@ -1,6 +1,6 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
-from federated.data.dataset import LocatedFile
+from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile
 from federated.data.folders import dataset as folder_dataset
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
@@ -74,6 +74,13 @@ def _phantom(settings: DataSettings) -> LocatedFile:
         return folder_dataset.materialise(family, settings.phantom_seed, settings.root)
     info = medmnist.dataset_info(settings.dataset)
     return phantom.materialise(info, settings.size, settings.phantom_seed, settings.root)
+
+
+def known_info(settings: DataSettings) -> DatasetInfo:
+    """What is known of a data set without its files; of a folder not how many cases it has."""
+    if family := FAMILIES.get(settings.dataset):
+        return folder_dataset.folder_info(family, dict.fromkeys(SPLITS, 0))
+    return medmnist.dataset_info(settings.dataset)
 
 
 def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:

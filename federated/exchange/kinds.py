@@ -41,6 +41,9 @@ EVALUATION: Final = "evaluation"
 OWN_MODEL: Final = "own-model"
 OWN_SHARES: Final = "own-shares"
 PICTURES: Final = "pictures"
+PRIVACY_REPORT: Final = "privacy-report"
+# Followed by the stage after which a site tells of itself.
+REPORT: Final = "report-"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
@@ -51,6 +54,14 @@ MOST_ADVERTISED: Final = 2**10
 MOST_VIEW_EACH: Final = 700
 # Of a bundle: what each message has beside its body, of which base64 makes four thirds.
 MOST_HEADERS: Final = 6 * 2**10
+
+
+def is_durable(kind: str) -> bool:
+    """Whether a message of a kind has to be there after a power cut.
+
+    Of a round that is broken off no report is read any more.
+    """
+    return not kind.startswith(REPORT)
 
 
 def most_view(sites: int) -> int:

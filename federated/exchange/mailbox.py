@@ -72,34 +72,44 @@ class Mailbox:
         Raises:
             MissingMessageError: none has arrived that counts; the message says what was refused.
         """
-        counted: list[Message] = []
-        refused: list[MessageRefusedError] = []
+        counted: Message | None = None
+        last: MessageRefusedError | None = None
+        for number, found in enumerate(self._found(topic, kind, sender, most)):
+            if isinstance(found, MessageRefusedError):
+                last = found
+                if number < MOST_LINES:
+                    self._refuse(topic, kind, sender, found)
+            elif counted is None:
+                counted = found
+            elif counted.signed.digest != found.signed.digest:
+                # One that lies is not read further: it may have signed any number of messages.
+                said = (
+                    f"{sender} has sent 2 different messages {topic.kind(kind)} in round "
+                    f"{topic.round} of run {topic.run}, of which none counts."
+                )
+                counted, last = None, MessageRefusedError("duplicate", said)
+                self._refuse(topic, kind, sender, last)
+                break
+        if counted is None:
+            why = f" What arrived was refused: {last}" if last else ""
+            raise MissingMessageError(
+                f"{self.me.name} has no message {topic.kind(kind)} from {sender} in round "
+                f"{topic.round} of run {topic.run}.{why}"
+            )
+        return counted
+
+    def _found(
+        self, topic: Topic, kind: str, sender: str, most: int
+    ) -> Iterator[Message | MessageRefusedError]:
+        """What lies where a message of a party for this one, or for all, is to lie.
+
+        However much somebody else puts there, all of it is looked at, so that nothing is hidden by
+        it; of what the party has not signed, no more than the header is read.
+        """
         for recipient in (self.me.name, EVERYONE):
             told = topic.kind(kind)
             place = Place(topic.run, topic.round, topic.attempt, recipient, told, sender)
-            for found in self._opened(place, topic, kind, most):
-                if isinstance(found, Message):
-                    counted.append(found)
-                else:
-                    refused.append(found)
-                    if len(refused) <= MOST_LINES:
-                        self._refuse(topic, kind, sender, found)
-        different = {message.signed.digest for message in counted}
-        if len(different) > 1:
-            error = MessageRefusedError(
-                "duplicate",
-                f"{sender} has sent {len(different)} different messages {topic.kind(kind)} in "
-                f"round {topic.round} of run {topic.run}, of which none counts.",
-            )
-            self._refuse(topic, kind, sender, error)
-            refused, counted = [error], []
-        if not counted:
-            said = f" What arrived was refused: {refused[-1]}" if refused else ""
-            raise MissingMessageError(
-                f"{self.me.name} has no message {topic.kind(kind)} from {sender} in round "
-                f"{topic.round} of run {topic.run}.{said}"
-            )
-        return counted[0]
+            yield from self._opened(place, topic, kind, most)
 
     def _opened(
         self, place: Place, topic: Topic, kind: str, most: int

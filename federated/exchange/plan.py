@@ -17,12 +17,17 @@ from federated.errors import ConsiliumError
 from federated.exchange.identity import PublicIdentity
 from federated.privacy.accounting import Release
 from federated.rounds.participation import POOLED
-from federated.settings.names import refuse_site_name
+from federated.settings.names import refuse_name, refuse_site_name
+from federated.shown import printable
 
 # In bytes, of a plan of a thousand sites.
 MOST_PLAN = 4 * 2**20
+# What a site wants a person to know of its privacy, in texts and in characters of each.
+MOST_WARNINGS, LONGEST_WARNING = 32, 1000
 # Of a release: its noise multiplier, and its steps.
 LARGEST = 10**9
+# Of the digest of a program, in characters.
+LONGEST_CODE = 128
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,8 @@ class RunPlan:
             releases = {site: _release(own) for site, own in value["releases"].items()}
             deadline = value["deadline"]
             plan = RunPlan(
-                resolve(name, experiment, "the plan of the run"),
-                str(value["code"]),
+                resolve(refuse_name(name, "an experiment's name"), experiment, "the run's plan"),
+                _code(value["code"]),
                 participants,
                 CaseCounts(counts),
                 releases,
@@ -161,6 +166,12 @@ class RoundPlan:
             raise _no_plan("round", error) from error
 
 
+def _code(value: object) -> str:
+    if type(value) is not str or not value.isprintable() or len(value) > LONGEST_CODE:
+        raise ValueError("the digest of its program is none")
+    return value
+
+
 def _names(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(type(name) is str for name in value):
         raise ValueError("a list of sites is none")
@@ -195,11 +206,13 @@ class Joining:
         """
         value = _object(content, {field.name for field in fields(Joining)}, "site")
         try:
-            told = value["release"]
+            told, warnings = value["release"], _names(value["warnings"])
+            if len(warnings) > MOST_WARNINGS:
+                raise ValueError(f"it has {len(warnings)} warnings")
             return Joining(
                 _counts(value["counts"]),
                 None if told is None else _release(told),
-                _names(value["warnings"]),
+                tuple(printable(warning, LONGEST_WARNING) for warning in warnings),
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise _no_plan("site", error) from error

@@ -91,9 +91,12 @@ def noise_multiplier_for(
 
     from scipy.optimize import brentq
 
+    # Many rounds are few releases that differ, and each step of the search composes them all.
+    merged = _merged(releases)
+
     def excess(log_noise: float, by: Accountant) -> float:
         noise = float(np.exp(log_noise))
-        scaled = [replace(r, noise_multiplier=noise * r.noise_multiplier) for r in releases]
+        scaled = [replace(r, noise_multiplier=noise * r.noise_multiplier) for r in merged]
         return epsilon(scaled, delta, by) - target
 
     low, high = np.log(SMALLEST), np.log(LARGEST)

@@ -6,7 +6,6 @@ has sent and has refused, and ``runs/<run id>/`` what it keeps of a run. The fol
 owner alone, and so is everything in it. A simulated site's home lies below the run's folder.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,7 +17,7 @@ from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity, own_identity
 from federated.exchange.policy import Policy, read_policy
-from federated.files import PRIVATE, read_json, write_json, write_text
+from federated.files import PRIVATE, append_line, read_json, write_json, write_text
 from federated.secrets.home import consilium_home
 from federated.settings.names import refuse_name
 
@@ -160,12 +159,13 @@ class SiteRun:
     def count_sent(self, size: int) -> int:
         """Note that so many bytes are sent in this run, and return how many they are in all."""
         path = self.root / "sent.txt"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
-        try:
-            os.write(handle, f"{size}\n".encode())
-        finally:
-            os.close(handle)
+        append_line(path, str(size))
         return sum(map(int, path.read_text(encoding="ascii").split()))
+
+    @property
+    def untold_path(self) -> Path:
+        """The file of stages that are done and of which the coordinator is yet to be told."""
+        return self.root / "untold.jsonl"
 
     @property
     def error_path(self) -> Path:

@@ -15,7 +15,7 @@ from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import OpenedSum, next_state
 from federated.rounds.context import RoundContext, sum_length
 from federated.run.key import public_context
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import (
     most_payload,
     pack_payload,
@@ -35,6 +35,7 @@ from federated.stages.named_sums import (
     senders,
     weights,
 )
+from federated.stages.report import tell
 from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.tag_verdict import refuse_untagged
@@ -167,9 +168,7 @@ def hand_sum(coordinator: Coordinator, topic: Topic, opener: str) -> None:
     coordinator.mailbox.send(topic, kinds.SUM, content, opener)
 
 
-def vouch_site(
-    call: SiteCall, round_number: int, responded: list[str], name: str = ""
-) -> StageResult:
+def vouch_site(call: SiteCall, round_number: int, responded: list[str], name: str = "") -> None:
     """Tell the other sites that a site helps to open the sum of ``responded``, and of no other.
 
     All in a sum have to say so before one of them opens it: two sites that each open one of two
@@ -186,7 +185,7 @@ def vouch_site(
     counted = _counted(site, opened.topic, responded)
     note_answer(site, opened, tuple(counted))
     sent = site.to_all(opened.topic, kinds.CONSISTENCY, vouched(counted))
-    return stage_result(site.name, "decrypt", started, sent=sent)
+    tell(site, round_number, stage_result(site.name, "vouch", started, sent=sent), name)
 
 
 def _counted(site: Site, topic: Topic, responded: list[str]) -> frozenset[str]:
@@ -223,9 +222,7 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
             )
 
 
-def decrypt_site(
-    call: SiteCall, round_number: int, responded: list[str], name: str = ""
-) -> StageResult:
+def decrypt_site(call: SiteCall, round_number: int, responded: list[str], name: str = "") -> None:
     """Open the round's sum, which is that of ``responded``, with the sites' key, and send it back.
 
     What is sent is flooded already where the protection is CKKS. ``name`` is that of the sum; it is
@@ -262,7 +259,8 @@ def decrypt_site(
     sent = site.to_coordinator(topic, kinds.OPENED, body)
     # What all sites download of the sum of updates is counted once, by the coordinator.
     received = message.size if name else 0
-    return stage_result(site.name, "decrypt", started, sent=sent, received=received)
+    result = stage_result(site.name, "decrypt", started, sent=sent, received=received)
+    tell(site, round_number, result, name)
 
 
 def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> OpenedSum:

@@ -32,7 +32,7 @@ def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[st
     kept = {
         round_number,
         round_number - 1,
-        kept_round(folder.records(), run.experiment.selection),
+        kept_round(coordinator.records(), run.experiment.selection),
     }
     for number in set(range(round_number)) - kept:
         folder.state_path(number).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ A stage at the coordinator is handed a :class:`Coordinator` and nothing of a sit
 to know of a site it takes from that site's signed messages.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from math import isclose
@@ -50,6 +51,7 @@ class Coordinator:
             send counts no more in this attempt.
         challenges: by round and name of a sum, what may be asked of the tags of its payloads; the
             name is empty for the sum of updates.
+        begun: when each round of this attempt was planned, in seconds since the epoch.
     """
 
     folder: RunFolder
@@ -60,6 +62,15 @@ class Coordinator:
     absent: Mapping[str, str] = field(default_factory=dict)
     faulty: dict[str, str] = field(default_factory=dict)
     challenges: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    begun: dict[int, float] = field(default_factory=dict)
+    _records: list[dict[str, Any]] = field(default_factory=list)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the rounds that are done, in order, each read once in an attempt."""
+        known, folder = self._records, self.folder
+        while (path := folder.record_path(len(known) + 1)).is_file():
+            known.append(read_json(path))
+        return list(known)
 
     def topic(self, round_number: int) -> Topic:
         """What the messages of a round have in common that answer to the plan of the run."""
@@ -227,6 +238,7 @@ def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
         What the messages of the round have in common.
     """
     done = round_number - 1
+    coordinator.begun[round_number] = time.time()
     selected = coordinator.run.selected(round_number)
     return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected)
 
@@ -248,7 +260,7 @@ def end_run(coordinator: Coordinator) -> Topic:
     Returns:
         What the messages of the run's end have in common.
     """
-    records = coordinator.folder.records()
+    records = coordinator.records()
     kept = kept_round(records, coordinator.run.experiment.selection)
     sites, kind = coordinator.run.sites, kinds.FINAL_PLAN
     return _ask(coordinator, kind, len(records), kept, sites)
@@ -272,7 +284,7 @@ def _ask(
         sites: those that are asked.
         responded: those in the sum of the round, where it has no record yet.
     """
-    records = coordinator.folder.records()
+    records = coordinator.records()
     last = {site: record["round"] for record in records for site in record["sites"]}
     last |= dict.fromkeys(responded, round_number)
     kept = kept_round(records, coordinator.run.experiment.selection) if records else 0

@@ -5,6 +5,7 @@ that sum alone; each site keeps its own metrics in its home.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,10 +27,11 @@ from federated.learning import (
     task_of,
 )
 from federated.learning.evaluation import Evaluation
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
 from federated.stages.named_sums import EVALUATION, open_sum
+from federated.stages.report import tell
 from federated.stages.secure_sum import collect, send_part
 from federated.stages.site import Site, SiteCall, open_evaluation, open_site
 from federated.stages.site_model import own_weights
@@ -37,7 +39,7 @@ from federated.stages.worker import site_cases, worker_context
 from federated.update import RoundState
 
 
-def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
+def evaluate_site(call: SiteCall, round_number: int) -> None:
     """Predict the site's validation and test cases with the weights it has after a round.
 
     What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
@@ -49,27 +51,36 @@ def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     started = time.time()
     site = open_site(call)
     context = worker_context(site)
-    settings = context.experiment.evaluation
-    if settings.share == "sums":
-        return _evaluate_in_sum(site, round_number, started)
+    if context.experiment.evaluation.share == "sums":
+        _evaluate_in_sum(site, round_number, started)
+        return
     state, topic, _ = open_evaluation(site, round_number)
     predictions = _predicted(site, round_number, state)
+    site.to_coordinator(topic, kinds.EVALUATION, pack_shared(site, predictions))
+    tell(site, round_number, stage_result(site.name, "evaluate", started))
+
+
+def pack_shared(site: Site, predictions: Mapping[Split, Arrays]) -> bytes:
+    """What a site tells of what it has predicted of its validation and test cases."""
+    context = worker_context(site)
+    settings = context.experiment.evaluation
     arrays = {
         f"{split}.{name}": np.ascontiguousarray(values)
         for split, found in predictions.items()
         for name, values in shared_arrays(context.task, found, context.info, settings).items()
     }
-    site.to_coordinator(topic, kinds.EVALUATION, save(arrays))
-    return stage_result(site.name, "evaluate", started)
+    content: bytes = save(arrays)
+    return content
 
 
-def _evaluate_in_sum(site: Site, round_number: int, started: float) -> StageResult:
+def _evaluate_in_sum(site: Site, round_number: int, started: float) -> None:
     context = worker_context(site)
     opened = open_sum(site, round_number, EVALUATION.name)
     predictions = _predicted(site, round_number, opened.context.state)
     vector = summed_vector(context.task, predictions, context.info)
     sent, received = send_part(site, opened, vector)
-    return stage_result(site.name, "evaluate", started, sent=sent, received=received)
+    result = stage_result(site.name, "evaluate", started, sent=sent, received=received)
+    tell(site, round_number, result)
 
 
 def _predicted(site: Site, round_number: int, state: RoundState) -> dict[Split, Arrays]:

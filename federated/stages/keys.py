@@ -10,7 +10,6 @@ from functools import lru_cache
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
-from federated.exchange.identity import COORDINATOR
 from federated.protection import Protection
 from federated.protection.keys import (
     PublicContext,
@@ -24,9 +23,10 @@ from federated.protection.keys import (
 from federated.protection.parameters import Parameters
 from federated.rounds.context import sent_length
 from federated.run.update_files import read_layout
-from federated.stages.site import MOST_STATE, Site, SiteCall, open_site
+from federated.stages.site import Site, SiteCall, open_site
 from federated.update import Layout
 from federated.weights.bounded_file import Content
+from federated.weights.planned import most_state
 
 
 def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
@@ -55,7 +55,7 @@ def prepare_key(call: SiteCall, done: int) -> PublicContext:
     """
     site = open_site(call)
     experiment, run_id = site.run.experiment, site.run.run_id
-    state = site.mailbox.receive(site.topic(done), kinds.STATE, COORDINATOR, MOST_STATE)
+    state = site.from_coordinator(site.topic(done), kinds.STATE, most_state(experiment))
     layout = read_layout(Content(state.body, "of the coordinator's state"), done)
     parameters = key_parameters(experiment, layout)
     place = key_folder(experiment.name, run_id, parameters)

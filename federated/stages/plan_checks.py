@@ -8,7 +8,7 @@ from federated.data.dataset import Split
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.plan import RunPlan
-from federated.exchange.policy import Proposal, refuse_by_policy
+from federated.exchange.policy import Proposal, refuse_by_policy, refuse_outright
 from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.provenance import code_digest
@@ -44,6 +44,7 @@ def check_plan(home: SiteHome, store: SiteRun, plan: RunPlan, proposal: RunPlan)
             f"{site} does not take part in run {store.run_id}: its plan says that it has {told} "
             f"cases, and it has {dict(counts)}. Its update would have another weight."
         )
+    refuse_outright(home.policy(), site, plan, code_digest())
     release = own_release(store, site, plan)
     if plan.releases.get(site) != release:
         raise RefusalError(

@@ -26,11 +26,12 @@ from federated.protection.secagg.roster import own_commitment
 from federated.protection.secagg.round import Advertised, Round, Secrets, label
 from federated.protection.secagg.view import View, view
 from federated.protection.secagg_plus import Masking
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.secrets.home import private_folder, refuse_open
 from federated.site.releases import state_digest
 from federated.stages.entering import split_records, training_records
 from federated.stages.named_sums import named_sum, open_sum, refuse_sum, senders
+from federated.stages.report import tell
 from federated.stages.secagg_messages import (
     Roster,
     masked_round,
@@ -44,7 +45,7 @@ from federated.stages.site import Site, SiteCall, SiteRound, open_site
 from federated.update import Quantised
 
 
-def advertise_site(call: SiteCall, round_number: int, name: str = "") -> StageResult:
+def advertise_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 1 at a site: make the keys of an attempt at a round, once, and send the public halves.
 
     Here and in the other stages ``name`` is that of the sum that they are for; it is empty for that
@@ -73,10 +74,10 @@ def advertise_site(call: SiteCall, round_number: int, name: str = "") -> StageRe
         }
         write_json(kept.secrets, own, PRIVATE)
     sent = site.to_coordinator(topic, kinds.ADVERTISED, pack(asdict(public)))
-    return stage_result(site.name, "advertise", started, sent=sent)
+    tell(site, round_number, stage_result(site.name, "advertise", started, sent=sent), name)
 
 
-def share_site(call: SiteCall, round_number: int, name: str = "") -> StageResult:
+def share_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 2 at a site: split its secrets among its neighbours and itself.
 
     Raises:
@@ -95,7 +96,8 @@ def share_site(call: SiteCall, round_number: int, name: str = "") -> StageResult
 
     body = kept.once("shares", lambda done: done.share(advertised, session), session, make)
     sent = site.to_coordinator(topic, kinds.SHARES, body)
-    return stage_result(site.name, "share", started, sent=sent, received=size)
+    result = stage_result(site.name, "share", started, sent=sent, received=size)
+    tell(site, round_number, result, name)
 
 
 def masking(site: Site, opened: SiteRound) -> tuple[Masking, int]:
@@ -139,7 +141,7 @@ def masked_once(
     return _Kept(site, opened.topic).once("payload", mark, masks.round_, make)
 
 
-def agree_site(call: SiteCall, round_number: int, name: str = "") -> StageResult:
+def agree_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 4 at a site, the consistency round: sign what it was told of the round.
 
     Raises:
@@ -156,10 +158,10 @@ def agree_site(call: SiteCall, round_number: int, name: str = "") -> StageResult
 
     body = _Kept(site, topic).once("view", mark, told.round_, told.view.to_bytes)
     sent = site.to_coordinator(topic, kinds.CONSISTENCY, body)
-    return stage_result(site.name, "unmask", started, sent=sent, received=told.size)
+    tell(site, topic, stage_result(site.name, "agree", started, sent=sent, received=told.size))
 
 
-def answer_site(call: SiteCall, round_number: int, name: str = "") -> StageResult:
+def answer_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 5 at a site: give the shares that unmask the sum, once.
 
     It does so only if enough sites have signed that they were told the same. The sum that the
@@ -188,7 +190,12 @@ def answer_site(call: SiteCall, round_number: int, name: str = "") -> StageResul
         site.home.audit.add("accused", run=topic.run, round=round_number, sender=dealer)
     sent = site.to_coordinator(topic, kinds.ANSWER, pack_answer(answer))
     _Kept(site, topic).secrets.unlink()
-    return stage_result(site.name, "unmask", started, sent=sent, received=message.size)
+    tell(
+        site,
+        round_number,
+        stage_result(site.name, "answer", started, sent=sent, received=message.size),
+        name,
+    )
 
 
 def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> None:

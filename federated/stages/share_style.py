@@ -19,12 +19,13 @@ from federated.exchange import kinds
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
 from federated.randomness import Draws, torch_generator
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import pack_memory, read_memory, write_packed
 from federated.site.releases import Parts, ReleaseStore
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter, training_records
 from federated.stages.private_release import begin_style_release, style_sources
+from federated.stages.report import tell
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.worker import site_cases
 from federated.strategies.base import Introduction
@@ -35,7 +36,7 @@ STYLE = "style"
 CASES_AT_ONCE = 16
 
 
-def share_style(call: SiteCall) -> StageResult:
+def share_style(call: SiteCall) -> None:
     """Send all other sites the style of a site.
 
     With noise on it, it is a release, which is made once: if it is asked again, the site sends what
@@ -60,7 +61,7 @@ def share_style(call: SiteCall) -> StageResult:
         parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
     sent = site.to_all(site.topic(0), kinds.STYLE, parts[STYLE])
     cases = len(site_cases(site, "train"))
-    return stage_result(site.name, "style", started, cases=cases, sent=sent)
+    tell(site, 1, stage_result(site.name, "style", started, cases=cases, sent=sent))
 
 
 def site_style(site: Site, introduction: Introduction) -> Vector:

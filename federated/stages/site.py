@@ -32,9 +32,7 @@ from federated.stages.plan_checks import check_plan
 from federated.stages.told_rounds import note_told, refuse_contradiction
 from federated.update import RoundState
 from federated.weights.bounded_file import Content
-
-# A state is the model and what a strategy broadcasts beside it.
-MOST_STATE = 2**36
+from federated.weights.planned import most_state
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,8 @@ def open_state(site: Site, round_number: int, digest: str) -> RoundState:
     """
     if digest in _states and _states[digest].round_number == round_number:
         return _states[digest]
-    message = site.from_coordinator(site.topic(round_number), kinds.STATE, MOST_STATE)
+    most = most_state(site.run.experiment)
+    message = site.from_coordinator(site.topic(round_number), kinds.STATE, most)
     if message.header.sha256 != digest:
         raise RefusalError(
             f"{site.name} does not go on from the state after round {round_number}: it is another "

@@ -2,8 +2,10 @@
 
 from federated.exchange import kinds
 from federated.exchange.plan import Joining
+from federated.exchange.policy import refuse_outright
 from federated.privacy import Private
 from federated.privacy.patients import patient_warnings
+from federated.provenance import code_digest
 from federated.stages.entering import refuse_evaluation
 from federated.stages.plan_checks import own_release, part_counts, refuse_proposal
 from federated.stages.site import SiteCall, candidate
@@ -23,6 +25,8 @@ def take_part(call: SiteCall) -> int:
     site, plan = candidate(call)
     counts = part_counts(site.store)
     own = counts.get(site.name, {"train": 0, "val": 0, "test": 0})
+    # Before the arithmetic over all rounds, which a plan of very many could keep busy.
+    refuse_outright(site.home.policy(), site.name, plan, code_digest())
     release = own_release(site.store, site.name, plan)
     refuse_proposal(site.home, site.store, plan, release, plan)
     warnings: list[str] = []

@@ -15,6 +15,7 @@ from federated.exchange import kinds
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
 from federated.files import read_json, write_json
+from federated.run.result import TOLD, Outcome, Unreported
 from federated.run.update_files import read_payload, read_state
 from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
 from federated.stages.compress import compress_site
@@ -29,8 +30,9 @@ from federated.stages.keys import prepare_key
 from federated.stages.local_train import train_site
 from federated.stages.named_sums import EVALUATION
 from federated.stages.own_models import receive_models
-from federated.stages.privacy_report import report_site
+from federated.stages.privacy_report import receive_reports, tell_privacy
 from federated.stages.protect import protect_site
+from federated.stages.report import reports
 from federated.stages.secagg import (
     advertise_site,
     agree_site,
@@ -147,7 +149,21 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from at_all(hand_over, 1)
     state = read_state(run.folder.state_path(1))
     yield COORDINATOR, lambda: receive_models(coordinator, box["end"], state)
-    yield from at_all(report_site)
+    yield from at_all(tell_privacy)
+    yield COORDINATOR, lambda: keep("privacy", receive_reports(coordinator))
+    told = [*TOLD] if protection.masked else ["protect", "evaluate"]
+    told += ["vouch", "decrypt"] if protection.keyed else []
+    for stage in told:
+        if stage not in ("style", *(() if protection.keyed else ("vouch", "decrypt"))):
+            sites = [SITE] if stage == "decrypt" else run.sites
+            yield COORDINATOR, lambda s=stage, at=sites: reported(reports(coordinator, 1, s, at))
+    assert None not in box["privacy"].values()
+
+
+def reported(told: list[Outcome]) -> None:
+    """Every site has told of what it did, and it counts."""
+    assert told
+    assert [each for each in told if isinstance(each, Unreported)] == []
 
 
 def summing_steps(
