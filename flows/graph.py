@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
+from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
 from federated.rounds.participation import site_weights
@@ -62,11 +63,17 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, selected)
     exchanged = keys.finished
+    gone = exchanged.dropped | {s: run.unkeyed[s] for s in selected if s in run.unkeyed}
+    if len(gone) == len(selected):
+        raise ConsiliumError(
+            f"All {len(selected)} sites have dropped out of round {round_number} before they "
+            f"trained; the last said: {list(gone.values())[-1]}"
+        )
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
-    sending = {site: weights[site] for site in selected if site not in exchanged.dropped}
+    sending = {site: weights[site] for site in selected if site not in gone}
     sent = _train_and_send(run, round_number, sending)
-    dropped = exchanged.dropped | sent.dropped
+    dropped = gone | sent.dropped
     left = [site for site in selected if site not in dropped]
     sum_ = _sum_up(run, topic, left, keys.roster)
     predicted, evaluation, scored = _evaluate(run, round_number, sum_.responded)

@@ -9,7 +9,7 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.protection import Protection
-from federated.protection.keys import PublicContext, count_opening
+from federated.protection.keys import PublicContext
 from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import OpenedSum, next_state
@@ -28,7 +28,7 @@ from federated.run.update_files import (
     write_payload,
 )
 from federated.stages.coordinator import Coordinator
-from federated.stages.keys import site_key
+from federated.stages.keys import count_opening, refuse_without_key, site_key
 from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_round, open_site
 from federated.stages.tags import check_sum
@@ -146,7 +146,8 @@ def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> Stage
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
-            noise for its privacy, or the site has helped to another one of the same data and state.
+            noise for its privacy, a site in it has not signed that it has the run's key, or the
+            site has helped to another one of the same data and state.
     """
     started = time.time()
     site = open_site(call)
@@ -154,6 +155,7 @@ def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> Stage
     protection: Protection = site.run.experiment.protection
     counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
     site.run.refuse_too_little_noise(len(counted))
+    refuse_without_key(site, counted)
     note_answer(site, opened, tuple(counted))
     sent = site.to_all(opened.topic, kinds.CONSISTENCY, _vouched(counted))
     return stage_result(site.name, "decrypt", started, sent=sent)
@@ -197,6 +199,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
     protection: Protection = run.experiment.protection
     counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
     run.refuse_too_little_noise(len(counted))
+    refuse_without_key(site, counted)
     length = opened.context.sum_length
     message = site.from_coordinator(topic, kinds.SUM, 2 * most_payload(length).most)
     total = read_payload(Content(message.body, "of the round's sum"))
@@ -211,7 +214,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
         check_sum(site, opened, total, counted, key)
         _refuse_unvouched(site, topic, counted)
         note_answer(site, opened, tuple(counted))
-        count_opening(run.experiment.name, run.run_id, key.public)
+        count_opening(site, key)
     numbers = protection.reveal(total, key)
     body = pack_payload(opened_payload(total, numbers))
     sent = site.to_coordinator(topic, kinds.OPENED, body)

@@ -101,6 +101,14 @@ class Site:
         """
         return self._send(topic, kind, body, EVERYONE)
 
+    def to_site(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
+        """Send one other site a message; return how many bytes travel.
+
+        Raises:
+            RefusalError: the site would send more in the run than its policy allows.
+        """
+        return self._send(topic, kind, body, recipient)
+
     def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
         refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
         return self.mailbox.send(topic, kind, body, recipient).size
