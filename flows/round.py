@@ -95,8 +95,9 @@ def fl_round(
         ConsiliumError: something in the input cannot be used.
     """
     began = _began()
+    given = Path(prepared) if prepared else None
     request = RunRequest(
-        experiment, overrides or (), rounds, resume, params=Path(params), runs=Path(runs)
+        experiment, overrides or (), rounds, resume, given, Path(params), Path(runs)
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
@@ -115,7 +116,7 @@ def fl_round(
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, Path(params))
+        inputs = _inputs(resolved, folder, given, Path(params))
         data_seconds = time.time() - data_started
         coordinator = _begin(resolved, folder, inputs, pool)
         commit = git_commit(Path.cwd())

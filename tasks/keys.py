@@ -14,7 +14,7 @@ from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.protection.keys import PublicContext
 from federated.stages.coordinator import Coordinator, publish_state
-from federated.stages.keys import deal_key, erase_key, relay_held, take_key
+from federated.stages.keys import erase_key, make_key, relay_held, take_key
 from federated.stages.site import SiteCall
 from tasks.pool import finished, submit_stage
 
@@ -51,16 +51,16 @@ def key(
     publish_state(coordinator, done)
     experiment = coordinator.run.experiment
     lacking = _Lacking(experiment.sites.on_dropout == "continue")
-    holder = _deal(pool, calls, done, lacking)
-    taking = [call for call in calls if call.site not in {holder, *lacking.why}]
-    futures = [submit_stage(pool, take_key, call, holder, done) for call in taking]
+    maker = _make(pool, calls, done, lacking)
+    taking = [call for call in calls if call.site not in {maker, *lacking.why}]
+    futures = [submit_stage(pool, take_key, call, maker, done) for call in taking]
     for call, future in zip(taking, futures, strict=True):
         try:
             finished([future])
         except ConsiliumError as error:
             lacking.add(call.site, error)
     asked = [call.site for call in calls if call.site not in lacking.why]
-    held, others = relay_held(coordinator, holder, asked)
+    held, others = relay_held(coordinator, maker, asked)
     for site, why in others.items():
         lacking.add(site, ConsiliumError(why))
     fewest = getattr(experiment.protection, "min_sites", 1)
@@ -74,11 +74,11 @@ def key(
     return held.public, lacking.why
 
 
-def _deal(pool: Executor, calls: Sequence[SiteCall], done: int, lacking: _Lacking) -> str:
+def _make(pool: Executor, calls: Sequence[SiteCall], done: int, lacking: _Lacking) -> str:
     """Have the first site make the key that can, and return which one it is."""
     for call in calls:
         try:
-            finished([submit_stage(pool, deal_key, call, done)])
+            finished([submit_stage(pool, make_key, call, done)])
         except ConsiliumError as error:
             lacking.add(call.site, error)
         else:

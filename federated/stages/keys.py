@@ -2,7 +2,7 @@
 
 1. ``send_sealing``: with its answer to the proposal each site sends all others, signed, the public
    half of a key of its own for this run, to which others can seal.
-2. ``deal_key``: one site, the holder, makes the run's key, or takes the one that it had. It tells
+2. ``make_key``: one site, the maker, makes the run's key, or takes the one that it had. It tells
    all a commitment to it, and seals it to each other site that its policy knows.
 3. ``take_key``: each other site opens what is sealed to it, compares it with the commitment, keeps
    it in its own home, and signs which key it has.
@@ -92,15 +92,15 @@ def send_sealing(site: Site) -> None:
     site.to_all(site.start, kinds.SEALING, public)
 
 
-def deal_key(call: SiteCall, done: int) -> dict[str, str]:
-    """Make the run's key at its holder, tell all a commitment to it, and seal it to each site.
+def make_key(call: SiteCall, done: int) -> dict[str, str]:
+    """Make the run's key at its maker, tell all a commitment to it, and seal it to each site.
 
     A run that goes on has the key that it had, unless that is lost or made for others. ``done`` is
     the last round that is done.
 
     Returns:
         To whom it is not sealed, and why: those have sent no key that counts, or are not known to
-        the holder's policy.
+        the maker's policy.
 
     Raises:
         ConsiliumError: the site's own files cannot be used, or its policy allows no more to be
@@ -148,45 +148,45 @@ def _sealed(store: KeyStore, key: RunKey, public: bytes, label: str) -> bytes:
         raise RefusalError(f"What it has sent to be sealed to is no key: {error}.") from error
 
 
-def take_key(call: SiteCall, holder: str, done: int) -> None:
-    """Take the run's key from its holder at another site, keep it, and sign which one it is.
+def take_key(call: SiteCall, maker: str, done: int) -> None:
+    """Take the run's key from its maker at another site, keep it, and sign which one it is.
 
     Args:
         call: the site.
-        holder: the site that has made the key.
+        maker: the site that has made the key.
         done: the last round that is done.
 
     Raises:
-        RefusalError: the holder is none of the run's sites; or what it has sent is missing, was
+        RefusalError: the maker is none of the run's sites; or what it has sent is missing, was
             changed, is for another site, run or attempt, or is not the key that all were told of.
         ConsiliumError: the site's own files cannot be used.
     """
     site = open_site(call)
-    if holder not in site.run.sites:
+    if maker not in site.run.sites:
         raise RefusalError(
-            f"{site.name} takes no key from {holder:.80}, which is none of the sites of the run."
+            f"{site.name} takes no key from {maker:.80}, which is none of the sites of the run."
         )
     topic = site.topic(0)
-    message = site.mailbox.receive(topic, kinds.KEY, holder, kinds.MOST_HELD)
-    public = parse_context(message.body, holder)
+    message = site.mailbox.receive(topic, kinds.KEY, maker, kinds.MOST_HELD)
+    public = parse_context(message.body, maker)
     if message.header.recipient != EVERYONE:
         raise RefusalError(
-            f"{site.name} takes no key from {holder}: what that tells of it is for {site.name} "
+            f"{site.name} takes no key from {maker}: what that tells of it is for {site.name} "
             "alone, and has to be the same for all."
         )
     if public.parameters != _own_parameters(site, done):
         raise RefusalError(
-            f"{site.name} takes no key from {holder}: it is made for {public.parameters.describe()}"
+            f"{site.name} takes no key from {maker}: it is made for {public.parameters.describe()}"
             ", and other parameters follow from the plan of the run."
         )
     store = _store(site)
     kept = store.find()
     if kept is None or kept.public != public:
-        store.keep(_opened(site, holder, public))
+        store.keep(_opened(site, maker, public))
     site.to_coordinator(topic, kinds.HELD, message.body)
 
 
-def _opened(site: Site, holder: str, public: PublicContext) -> RunKey:
+def _opened(site: Site, maker: str, public: PublicContext) -> RunKey:
     """The key that is sealed to a site, which has to be the one that all were told of.
 
     Raises:
@@ -194,8 +194,8 @@ def _opened(site: Site, holder: str, public: PublicContext) -> RunKey:
     """
     topic = site.topic(0)
     most = most_key_bytes(public.parameters) + OVERHEAD
-    sealed = site.mailbox.receive(topic, kinds.SEALED_KEY, holder, most).body
-    label = _label(topic, holder, site.name, public)
+    sealed = site.mailbox.receive(topic, kinds.SEALED_KEY, maker, most).body
+    label = _label(topic, maker, site.name, public)
     try:
         content = open_sealed(_store(site).sealing_key(), sealed, label)
         key = RunKey.from_bytes(public.parameters, content)
@@ -206,8 +206,8 @@ def _opened(site: Site, holder: str, public: PublicContext) -> RunKey:
     except ValueError as error:
         why = str(error)
     raise RefusalError(
-        f"The key that {holder} has sealed to {site.name} is refused: {why}. Ask whoever runs "
-        f"{holder}; resuming the run has it sealed anew."
+        f"The key that {maker} has sealed to {site.name} is refused: {why}. Ask whoever runs "
+        f"{maker}; resuming the run has it sealed anew."
     )
 
 
@@ -218,7 +218,7 @@ def erase_key(call: SiteCall) -> None:
 
 
 def relay_held(
-    coordinator: Coordinator, holder: str, sites: Sequence[str]
+    coordinator: Coordinator, maker: str, sites: Sequence[str]
 ) -> tuple[Held, dict[str, str]]:
     """Pass on to all sites which key each of ``sites`` has signed that it has.
 
@@ -226,11 +226,11 @@ def relay_held(
         The key, with those that have it; and why others have not.
 
     Raises:
-        ConsiliumError: nothing that counts has arrived of the holder.
+        ConsiliumError: nothing that counts has arrived of the maker.
     """
     topic, receive = coordinator.topic(0), coordinator.mailbox.receive
-    told = receive(topic, kinds.KEY, holder, kinds.MOST_HELD).body
-    public = parse_context(told, holder)
+    told = receive(topic, kinds.KEY, maker, kinds.MOST_HELD).body
+    public = parse_context(told, maker)
     messages, lacking = {}, {}
     for site in sites:
         try:
@@ -242,13 +242,13 @@ def relay_held(
             messages[site] = message
             continue
         lacking[site] = (
-            f"{site} has signed that it has another key than {holder} has told of: one of the two "
+            f"{site} has signed that it has another key than {maker} has told of: one of the two "
             "lies."
         )
     for site, why in lacking.items():
         coordinator.mailbox.audit.add("without the key", run=topic.run, sender=site, said=why)
-    if holder not in messages:
-        raise ConsiliumError(f"The run has no key: {lacking.get(holder, 'its holder is gone')}")
+    if maker not in messages:
+        raise ConsiliumError(f"The run has no key: {lacking.get(maker, 'its maker is gone')}")
     coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_bundle(list(messages.values())))
     return Held(public, frozenset(messages)), lacking
 
@@ -351,10 +351,10 @@ def _own_parameters(site: Site, done: int) -> Parameters:
     return key_parameters(site.run.experiment, layout)
 
 
-def _label(topic: Topic, holder: str, recipient: str, public: PublicContext) -> str:
+def _label(topic: Topic, maker: str, recipient: str, public: PublicContext) -> str:
     """What a sealed key is for; no part of it can have the sign between them."""
     parts = ("consilium run key v1", topic.consortium, topic.run, str(topic.attempt), topic.plan)
-    return "|".join((*parts, holder, recipient, public.key_id))
+    return "|".join((*parts, maker, recipient, public.key_id))
 
 
 def _told(public: PublicContext) -> bytes:

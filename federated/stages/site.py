@@ -28,7 +28,7 @@ from federated.run.selection import is_evaluated
 from federated.run.update_files import read_state
 from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
-from federated.stages.plan_checks import check_plan
+from federated.stages.plan_checks import check_plan, refuse_other_code
 from federated.update import RoundState
 from federated.weights.bounded_file import Content
 
@@ -157,6 +157,7 @@ def open_site(call: SiteCall) -> Site:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
     refuse_refused(home, store, plan)
+    refuse_other_code(home, plan)
     members = mailbox.members
     for participant in plan.participants.values():
         members = members.enrol(participant)

@@ -32,7 +32,7 @@ from federated.stages.coordinator import (
     propose,
     publish_state,
 )
-from federated.stages.keys import Held, deal_key, relay_held, take_key
+from federated.stages.keys import Held, make_key, relay_held, take_key
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
@@ -169,11 +169,11 @@ def start(folder: RunFolder, members: Enrolment | None = None) -> Coordinator:
 def agree_on_key(run: Staged, done: int = 0) -> Held:
     """Have all sites come to the run's key, which the first makes; ``done`` rounds are done."""
     publish_state(run.coordinator, done)
-    holder = run.sites[0]
-    deal_key(run.call(holder), done)
+    maker = run.sites[0]
+    make_key(run.call(maker), done)
     for site in run.sites[1:]:
-        take_key(run.call(site), holder, done)
-    held, _ = relay_held(run.coordinator, holder, run.sites)
+        take_key(run.call(site), maker, done)
+    held, _ = relay_held(run.coordinator, maker, run.sites)
     write_json(run.folder.context_path, held.public.to_json())
     return held
 

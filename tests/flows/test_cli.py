@@ -264,6 +264,22 @@ def test_a_stopped_run_prints_the_command_that_goes_on_with_it(
     assert re.search(r"\n2 rounds; 1 round since the run was resumed, in \d+ s, of which", out)
 
 
+def test_a_stopped_preparation_says_what_is_kept_and_how_to_go_on(
+    capsys, monkeypatch, project, prefect_server
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.prepare.validate", stopped)
+    monkeypatch.setattr("flows.server.start_embedded_server", lambda: lambda: None)
+    code, _, error = call(capsys, monkeypatch, "prepare", "tiny", "--set", "seed=3")
+    assert code == 130
+    last = error.splitlines()[-1]
+    assert last.startswith("Stopped. Data that were downloaded wholly are kept")
+    assert last.endswith("prepare it again with: consilium prepare tiny --set seed=3")
+    assert "data/prepared/tiny is not complete" in last
+
+
 def test_a_command_that_begins_nothing_is_stopped_in_one_word(capsys, monkeypatch, project):
     def stopped(*_):
         raise KeyboardInterrupt

@@ -153,10 +153,10 @@ def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_tra
 def test_a_site_without_a_key_drops_out_of_every_round_by_name_and_the_others_go_on(
     run, in_process, monkeypatch
 ):
-    def lost(call, holder, done):
+    def lost(call, maker, done):
         if call.site == "site-03":
             raise ConsiliumError("site-03 has no power.")
-        return take_key(call, holder, done)
+        return take_key(call, maker, done)
 
     monkeypatch.setattr(tasks.keys, "take_key", lost)
     four = ["sites.count=4", "sites.partition=iid", "sites.on_dropout=continue"]

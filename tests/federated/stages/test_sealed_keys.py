@@ -32,9 +32,9 @@ from federated.stages.keys import (
     _label,
     _own_parameters,
     _told,
-    deal_key,
     erase_key,
     held_key,
+    make_key,
     relay_held,
     site_key,
     take_key,
@@ -80,7 +80,7 @@ def lacks(run: Staged, site: str) -> bool:
     return not (store(run, site).folder / "secret.key").exists()
 
 
-def test_every_site_has_the_holders_key_in_its_own_home_alone(run: Staged) -> None:
+def test_every_site_has_the_makers_key_in_its_own_home_alone(run: Staged) -> None:
     held = agree_on_key(run)
     assert held.sites == set(run.sites)
     keys = [store(run, site).read(held.public) for site in run.sites]
@@ -130,7 +130,7 @@ def test_where_the_holder_has_lost_its_key_all_have_another(run: Staged) -> None
 def test_a_stage_that_is_done_twice_sends_the_same_messages(run: Staged) -> None:
     """Sealing draws anew each time, and two different messages count for nothing."""
     for _ in range(2):
-        deal_key(run.call(SITE), 0)
+        make_key(run.call(SITE), 0)
     for _ in range(2):
         take_key(run.call(OTHER), SITE, 0)
     assert not lacks(run, OTHER)
@@ -155,7 +155,7 @@ def test_a_coordinator_that_sends_a_key_of_its_own_for_a_site_is_not_sealed_to(
     body = sealing_public(new_sealing_key())
     sent = replace(run.coordinator.mailbox, me=me).send(before, kinds.SEALING, body)
     (there / "own.message").write_bytes(sent.to_bytes())
-    refused = deal_key(run.call(SITE), 0)
+    refused = make_key(run.call(SITE), 0)
     assert set(refused) == {OTHER}
     assert "no message sealing from site-01" in refused[OTHER]
     assert refusals(run, SITE)[-1] in {"other sender", "bad signature"}
@@ -164,7 +164,7 @@ def test_a_coordinator_that_sends_a_key_of_its_own_for_a_site_is_not_sealed_to(
 
 
 def test_sealed_keys_that_are_swapped_open_for_nobody(run: Staged) -> None:
-    deal_key(run.call(SITE), 0)
+    make_key(run.call(SITE), 0)
     one, two = (place(run, kinds.SEALED_KEY, SITE, site) for site in (OTHER, THIRD))
     (first,), (second,) = one.iterdir(), two.iterdir()
     contents = first.read_bytes(), second.read_bytes()
@@ -180,24 +180,24 @@ def test_sealed_keys_that_are_swapped_open_for_nobody(run: Staged) -> None:
 def test_what_is_sealed_to_one_site_opens_under_no_other_name_run_attempt_or_key(
     run: Staged,
 ) -> None:
-    """Where the holder itself were made to send it on: the label is part of the cipher."""
+    """Where the maker itself were made to send it on: the label is part of the cipher."""
     public = sealing_public(store(run, OTHER).sealing_key())
     topic = run.coordinator.topic(0)
     own = new_run_key(small_parameters(run))
     labels = {
         "another site's": _label(topic, SITE, THIRD, own.public),
-        "another holder's": _label(topic, THIRD, OTHER, own.public),
+        "another maker's": _label(topic, THIRD, OTHER, own.public),
         "another run's": _label(replace(topic, run="other"), SITE, OTHER, own.public),
         "another attempt's": _label(replace(topic, attempt=7), SITE, OTHER, own.public),
         "another plan's": _label(replace(topic, plan="0"), SITE, OTHER, own.public),
         "another key's": _label(topic, SITE, OTHER, new_run_key(own.parameters).public),
     }
-    holder = run.home(SITE).identity()
-    forged(run, holder, kinds.KEY, _told(own.public))
+    maker = run.home(SITE).identity()
+    forged(run, maker, kinds.KEY, _told(own.public))
     for label in labels.values():
         there = place(run, kinds.SEALED_KEY, SITE, OTHER)
         shutil.rmtree(there, ignore_errors=True)
-        forged(run, holder, kinds.SEALED_KEY, seal_to(public, own.to_bytes(), label), OTHER)
+        forged(run, maker, kinds.SEALED_KEY, seal_to(public, own.to_bytes(), label), OTHER)
         with pytest.raises(RefusalError, match="was changed, or is sealed to another"):
             take_key(run.call(OTHER), SITE, 0)
     assert lacks(run, OTHER)
@@ -228,7 +228,7 @@ def test_the_key_of_an_old_run_or_attempt_is_not_taken_again(
 
 
 def know_only(run: Staged, sites: list[str]) -> None:
-    """Let the holder's policy name the fingerprints of these sites."""
+    """Let the maker's policy name the fingerprints of these sites."""
     home = run.home(SITE)
     known = [run.home(site).identity().public.fingerprint.replace(" ", "") for site in sites]
     lines = [
@@ -244,7 +244,7 @@ def test_a_site_that_the_coordinator_has_made_up_is_not_sealed_to(run: Staged) -
     sign_plan(run, lambda plan: replace(plan, participants={**plan.participants, THIRD: ghost}))
     publish_state(run.coordinator, 0)
     with pytest.raises(RefusalError, match=r"does not know site-02 .*\(participants\)"):
-        deal_key(run.call(SITE), 0)
+        make_key(run.call(SITE), 0)
     assert not place(run, kinds.SEALED_KEY, SITE, THIRD).exists()
 
 
@@ -252,7 +252,7 @@ def test_a_site_that_the_holder_does_not_know_any_more_is_not_sealed_to(run: Sta
     """The plan is accepted already, and its owner has taken a name out of the policy since."""
     run.site(SITE)
     know_only(run, [THIRD])
-    refused = deal_key(run.call(SITE), 0)
+    refused = make_key(run.call(SITE), 0)
     assert set(refused) == {OTHER}
     assert "(participants)" in refused[OTHER]
     assert not place(run, kinds.SEALED_KEY, SITE, OTHER).exists()
@@ -268,7 +268,7 @@ def test_with_participants_any_a_made_up_site_gets_the_key(run: Staged) -> None:
     before = candidate(run.call(SITE))[0].start
     shutil.rmtree(place(run, kinds.SEALING, THIRD))
     replace(run.coordinator.mailbox, me=ghost).send(before, kinds.SEALING, sealing_public(private))
-    assert deal_key(run.call(SITE), 0) == {}
+    assert make_key(run.call(SITE), 0) == {}
     assert place(run, kinds.SEALED_KEY, SITE, THIRD).exists()
 
 
@@ -285,15 +285,15 @@ def test_the_exchange_and_the_coordinators_folder_have_no_byte_of_a_key(run: Sta
     assert any(key.tags in path.read_bytes() for path in paths)
 
 
-# --- A holder that lies.
+# --- A maker that lies.
 
 
 def lie(run: Staged, told: RunKey, sealed: bytes) -> None:
-    """The holder tells all of one key, and seals something else to a site."""
-    holder, public = run.home(SITE).identity(), sealing_public(store(run, OTHER).sealing_key())
+    """The maker tells all of one key, and seals something else to a site."""
+    maker, public = run.home(SITE).identity(), sealing_public(store(run, OTHER).sealing_key())
     label = _label(run.coordinator.topic(0), SITE, OTHER, told.public)
-    forged(run, holder, kinds.KEY, _told(told.public))
-    forged(run, holder, kinds.SEALED_KEY, seal_to(public, sealed, label), OTHER)
+    forged(run, maker, kinds.KEY, _told(told.public))
+    forged(run, maker, kinds.SEALED_KEY, seal_to(public, sealed, label), OTHER)
 
 
 def test_a_site_that_is_sealed_another_key_than_all_were_told_of_says_so(run: Staged) -> None:
@@ -345,7 +345,7 @@ def test_a_key_for_other_parameters_than_follow_from_the_plan_is_refused(run: St
 
 
 def test_what_is_told_to_one_site_alone_is_no_key(run: Staged) -> None:
-    """Otherwise the holder alone could tell each site of another key."""
+    """Otherwise the maker alone could tell each site of another key."""
     key = new_run_key(small_parameters(run))
     forged(run, run.home(SITE).identity(), kinds.KEY, _told(key.public), OTHER)
     with pytest.raises(RefusalError, match="has to be the same for all"):
@@ -353,7 +353,7 @@ def test_what_is_told_to_one_site_alone_is_no_key(run: Staged) -> None:
 
 
 def test_two_keys_of_one_holder_count_for_nothing(run: Staged) -> None:
-    deal_key(run.call(SITE), 0)
+    make_key(run.call(SITE), 0)
     other = new_run_key(small_parameters(run))
     forged(run, run.home(SITE).identity(), kinds.KEY, _told(other.public))
     with pytest.raises(RefusalError, match="2 different messages key"):
@@ -363,28 +363,28 @@ def test_two_keys_of_one_holder_count_for_nothing(run: Staged) -> None:
 
 
 def test_a_holder_that_is_no_site_of_the_run_is_refused(run: Staged) -> None:
-    deal_key(run.call(SITE), 0)
+    make_key(run.call(SITE), 0)
     for name in (COORDINATOR, "ghost-0"):
         with pytest.raises(RefusalError, match="none of the sites of the run"):
             take_key(run.call(OTHER), name, 0)
 
 
 def split(run: Staged) -> None:
-    """A holder and a coordinator that lie together: each site is shown another key of the holder's.
+    """A maker and a coordinator that lie together: each site is shown another key of the maker's.
 
     No exchange in a folder can do so with two messages that lie there at once; one that hands out
     what it likes to whom it likes can.
     """
-    deal_key(run.call(SITE), 0)
+    make_key(run.call(SITE), 0)
     take_key(run.call(OTHER), SITE, 0)
     there, told = place(run, kinds.KEY, SITE), run.folder.root / "put aside"
     shutil.move(there, told)
     key = new_run_key(small_parameters(run))
-    holder, public = run.home(SITE).identity(), sealing_public(store(run, THIRD).sealing_key())
+    maker, public = run.home(SITE).identity(), sealing_public(store(run, THIRD).sealing_key())
     label = _label(run.coordinator.topic(0), SITE, THIRD, key.public)
     shutil.rmtree(place(run, kinds.SEALED_KEY, SITE, THIRD))
-    forged(run, holder, kinds.KEY, _told(key.public))
-    forged(run, holder, kinds.SEALED_KEY, seal_to(public, key.to_bytes(), label), THIRD)
+    forged(run, maker, kinds.KEY, _told(key.public))
+    forged(run, maker, kinds.SEALED_KEY, seal_to(public, key.to_bytes(), label), THIRD)
     take_key(run.call(THIRD), SITE, 0)
     shutil.rmtree(there)
     shutil.move(told, there)
@@ -447,7 +447,7 @@ def test_no_sum_is_opened_with_a_site_in_it_whose_word_is_kept_back(run: Staged)
 
 
 def test_nothing_is_encrypted_before_the_sites_have_compared_their_keys(run: Staged) -> None:
-    deal_key(run.call(SITE), 0)
+    make_key(run.call(SITE), 0)
     take_key(run.call(OTHER), SITE, 0)
     begin_round(run.coordinator, 1)
     train_site(run.call(OTHER), 1)
@@ -529,6 +529,6 @@ def test_a_kept_key_that_others_can_read_or_that_is_damaged_is_refused(
         path.chmod(0o644)
     run.resume()
     publish_state(run.coordinator, 0)
-    deal_key(run.call(SITE), 0)
+    make_key(run.call(SITE), 0)
     with pytest.raises(ConsiliumError, match=r"permissions 644|consilium keys erase NAME --run"):
         take_key(run.call(OTHER), SITE, 0)

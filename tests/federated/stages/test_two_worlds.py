@@ -28,7 +28,7 @@ from federated.stages.coordinator import (
     publish_state,
 )
 from federated.stages.evaluate import evaluate, evaluate_site
-from federated.stages.keys import deal_key, relay_held, site_key, take_key
+from federated.stages.keys import make_key, relay_held, site_key, take_key
 from federated.stages.local_train import train_site
 from federated.stages.own_models import receive_models
 from federated.stages.privacy_report import report_site
@@ -100,7 +100,7 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     if protection.keyed:
         yield COORDINATOR, lambda: publish_state(coordinator, 0)
-        yield SITE, lambda: deal_key(run.call(SITE), 0)
+        yield SITE, lambda: make_key(run.call(SITE), 0)
         for site in run.sites[1:]:
             yield site, lambda site=site: take_key(run.call(site), SITE, 0)
         yield COORDINATOR, lambda: keep("held", relay_held(coordinator, SITE, run.sites)[0].public)
