@@ -90,7 +90,7 @@ class KeyStore:
             value = dict(read_json(path))
             PublicContext.from_json(value)
             return value
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._unusable(path, f"cannot be read ({why_unreadable(error)})") from error
 
     def find(self) -> RunKey | None:
