@@ -26,6 +26,7 @@ from federated.protection.keys import RunKey, new_run_key
 from federated.secrets.sealing import new_sealing_key, seal_to, sealing_public
 from federated.site.key_store import KeyStore
 from federated.stages.aggregate import add_payloads, decrypt_site, hand_sum, vouch_site
+from federated.stages.checkpoint import commit_round
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import begin_round, publish_state
 from federated.stages.keys import (
@@ -134,6 +135,18 @@ def test_a_stage_that_is_done_twice_sends_the_same_messages(run: Staged) -> None
     for _ in range(2):
         take_key(run.call(OTHER), SITE, 0)
     assert not lacks(run, OTHER)
+
+
+def test_after_the_first_round_the_sites_have_the_key_and_no_sealed_one_is_left_to_record(
+    run: Staged,
+) -> None:
+    held = agree_on_key(run)
+    commit_round(run.coordinator, 1, {"round": 1, "sites": run.sites, "metrics": {}})
+    for site in run.sites:
+        assert held_key(run.site(site)) == held
+        assert site_key(run.site(site)) is not None
+    left = run.folder.exchange_path.rglob("*.message")
+    assert not {path.parent.parent.name for path in left} & {kinds.SEALED_KEY, kinds.SEALING}
 
 
 # --- A coordinator that wants the key.
