@@ -443,7 +443,7 @@ COMMANDS = [
 
 
 GROUPS = {
-    "keys": ("new", "show", "rotate"),
+    "keys": ("show", "erase"),
     "ledger": ("show", "verify", "budget", "migrate"),
     "sites": ("show", "join"),
 }
