@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
+from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
 from federated.rounds.participation import site_weights
@@ -70,9 +71,15 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, selected)
     exchanged = keys.finished
+    unkeyed = {site: run.unkeyed[site] for site in selected if site in run.unkeyed}
+    gone = exchanged.dropped | faulty | unkeyed
+    if len(gone) == len(selected):
+        raise ConsiliumError(
+            f"All {len(selected)} sites have dropped out of round {round_number} before they "
+            f"trained; the last said: {list(gone.values())[-1]}"
+        )
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
-    gone = exchanged.dropped | faulty
     sending = {site: weights[site] for site in selected if site not in gone}
     sent = _train_and_send(run, round_number, sending)
     dropped = gone | sent.dropped
@@ -213,7 +220,7 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, run.sites)
-    gone = keys.finished.dropped | run.coordinator.faulty
+    gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
     chains = {
         site: [evaluate_at_site.submit(run.pool, run.call(site), topic.round)] for site in left

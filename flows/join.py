@@ -25,6 +25,7 @@ from federated.stages.privacy_report import summarise_privacy
 from federated.update import Layout
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
+from flows.going_on import goes_on_by, joining
 from flows.progress import tell
 from flows.simulation import enrol_parts
 from flows.site_stages import call_site
@@ -66,7 +67,29 @@ def fl_join(
         ConsiliumError: something in the input cannot be used.
     """
     federation, _ = reopen_run(Path(runs), experiment, run_id, None)
-    resolved = joining_experiment(federation, site, Path(data))
+    options = {"site": site, "data": data, "run": federation.run_id, "rounds": str(rounds)}
+    options |= {} if runs == "runs" else {"runs": runs}
+    with goes_on_by(joining(experiment, options)):
+        return _join(federation, site, Path(data), rounds, register_model=register_model)
+
+
+def _join(
+    federation: RunFolder, site: str, data: Path, rounds: int, *, register_model: bool
+) -> str:
+    """Join a federation; return the site's folder.
+
+    Args:
+        federation: the run.
+        site: the new site's name.
+        data: the folder with its data.
+        rounds: how many rounds it trains.
+        register_model: whether its model is registered.
+
+    Raises:
+        ConsiliumError: something in the input cannot be used.
+    """
+    experiment, runs = federation.root.parent.name, federation.root.parent.parent
+    resolved = joining_experiment(federation, site, data)
     folder = RunFolder(federation.root / "joined" / site)
     private = federation.experiment().privacy.unit is not None
     located, dataset, partition = _take(resolved, site)
@@ -76,7 +99,7 @@ def fl_join(
     reports = folder.own_reports if private else folder.root
     validate(resolved, dataset, partition, folder.root, reports)
     folder.write_inputs(resolved, located, ())
-    if said := take_over(resolved, located, dataset, Path(runs), Path("params.yaml")):
+    if said := take_over(resolved, located, dataset, runs, Path("params.yaml")):
         tell(said)
     members = enrol_parts(folder, located, partition, [site])
     proposed = propose(folder, members, [site])

@@ -96,8 +96,9 @@ def fl_round(
         ConsiliumError: something in the input cannot be used.
     """
     began = _began()
+    given = Path(prepared) if prepared else None
     request = RunRequest(
-        experiment, overrides or (), rounds, resume, params=Path(params), runs=Path(runs)
+        experiment, overrides or (), rounds, resume, given, Path(params), Path(runs)
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
@@ -116,19 +117,17 @@ def fl_round(
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, Path(params))
+        inputs = _inputs(resolved, folder, given, Path(params))
         data_seconds = time.time() - data_started
         coordinator = _begin(resolved, folder, inputs, pool)
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
         point_latest(folder)
         finished(warming)
-        if resolved.protection.keyed:
-            maker = call_site(coordinator, coordinator.run.sites[0])
-            tell(f"key of the sites: {key(pool, coordinator, maker).fingerprint}")
+        unkeyed = _agree_on_key(pool, coordinator) if resolved.protection.keyed else {}
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
         done = folder.done_rounds()
-        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup, done)
+        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup, done, unkeyed)
         try:
             clock = time.time()
             for round_number in range(done + 1, resolved.rounds + 1):
@@ -139,7 +138,7 @@ def fl_round(
                 clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
             if resolved.protection.keyed:
-                forget_key(pool, run.call(run.sites[0]))
+                forget_key(pool, run.calls())
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -147,6 +146,16 @@ def fl_round(
                 end_tracking.fn(mlflow_run_id, status, [])
             raise
     return str(folder.root)
+
+
+def _agree_on_key(pool: Executor, coordinator: Coordinator) -> dict[str, str]:
+    """Have the sites come to one key; return which of them have none, and why."""
+    calls = [call_site(coordinator, site) for site in coordinator.run.sites]
+    public, unkeyed = key(pool, coordinator, calls)
+    tell(f"key of the sites: {public.fingerprint}")
+    for site, why in unkeyed.items():
+        tell(f"{site} has no key and drops out of every round until the run is resumed: {why}")
+    return unkeyed
 
 
 def _announce(coordinator: Coordinator, warnings: Mapping[str, list[str]]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect.futures import PrefectFuture
 
@@ -28,7 +28,8 @@ class Run:
 
     ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
     round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
-    unless the run is one to go on with.
+    unless the run is one to go on with. ``unkeyed`` are the sites that have no key in this attempt,
+    where the protection has one, and why.
     """
 
     coordinator: Coordinator
@@ -39,6 +40,7 @@ class Run:
     started: float
     startup: dict[str, float]
     rounds_before_resume: int
+    unkeyed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> RunFolder:

@@ -18,7 +18,7 @@ sys.dont_write_bytecode = False
 # Several test processes share the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in ("CONSILIUM_DATA", "CONSILIUM_KEYS", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
+for name in ("CONSILIUM_DATA", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 os.environ.pop("PREFECT_API_URL", None)
 

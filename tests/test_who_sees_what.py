@@ -13,6 +13,7 @@ PAGE = PROJECT / "docs" / "who-sees-what.md"
 STAGES, FLOWS = "tests/federated/stages", "tests/flows"
 PROTECTION = "tests/federated/protection"
 WORLDS = f"{STAGES}/test_two_worlds.py"
+SEALED = f"{STAGES}/test_sealed_keys.py"
 SUMS = f"{STAGES}/test_opened_sums.py"
 STATISTICS = "tests/federated/learning/test_statistics.py"
 EVALUATE = f"{STAGES}/test_evaluate.py"
@@ -89,7 +90,11 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     ),
     "a site's key": (
         [APART],
-        [f"{WORLDS}::test_the_coordinator_has_no_key_and_all_sites_have_the_same"],
+        [
+            f"{WORLDS}::test_the_coordinator_has_no_key_and_all_sites_have_the_same",
+            f"{SEALED}::test_the_exchange_and_the_coordinators_folder_have_no_byte_of_a_key",
+            f"{SEALED}::test_a_site_that_the_coordinator_has_made_up_is_not_sealed_to",
+        ],
         [RLWE],
     ),
     "the model": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),

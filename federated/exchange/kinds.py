@@ -18,6 +18,7 @@ SHARING: Final = "sharing"
 RESPONDED: Final = "responded"
 AGREED: Final = "agreed"
 CHALLENGE: Final = "challenge"
+KEY_ROSTER: Final = "key-roster"
 # From the coordinator to one site.
 OFFER: Final = "offer"
 STYLES: Final = "styles"
@@ -25,11 +26,15 @@ INBOX: Final = "inbox"
 SUM: Final = "sum"
 
 # From a site to all others; CONSISTENCY too, where a sum is encrypted.
+SEALING: Final = "sealing"
 KEY: Final = "key"
 STYLE: Final = "style"
 TAG: Final = "tag"
+# From a site to one other.
+SEALED_KEY: Final = "sealed-key"
 # From a site to the coordinator.
 JOINING: Final = "joining"
+HELD: Final = "held"
 ADVERTISED: Final = "advertised"
 SHARES: Final = "shares"
 PAYLOAD: Final = "payload"
@@ -49,6 +54,8 @@ REPORT: Final = "report-"
 MOST_SMALL: Final = 4 * 2**20
 # Three keys of 32 bytes, in hexadecimal digits.
 MOST_ADVERTISED: Final = 2**10
+# The parameters of a key, and its commitment.
+MOST_HELD: Final = 2**13
 # Of what a site signs in the consistency round: for each site its name, which JSON may write as six
 # hundred bytes, and what is the same for any number of them.
 MOST_VIEW_EACH: Final = 700

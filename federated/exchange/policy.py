@@ -16,6 +16,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.explain import explain
 from federated.configuration.yaml_text import UnclearYamlError, key_lines, parse_yaml
 from federated.errors import ConsiliumError, RefusalError
+from federated.exchange.identity import PublicIdentity
 from federated.exchange.plan import RunPlan
 from federated.privacy import Private
 from federated.privacy.accounting import Release, epsilon
@@ -269,12 +270,29 @@ def _count_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
 
 
 def _strangers(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
-    if policy.participants == ANY:
-        return
-    known = {"".join(fingerprint.split()).lower() for fingerprint in policy.participants}
     for name, who in plan.participants.items():
-        if name not in (site, POOLED) and "".join(who.fingerprint.split()) not in known:
+        if name not in (site, POOLED) and _is_stranger(policy, who):
             yield "participants", f"it does not know {name} with the key {who.fingerprint}"
+
+
+def _is_stranger(policy: SitePolicy, who: PublicIdentity) -> bool:
+    if policy.participants == ANY:
+        return False
+    known = {"".join(fingerprint.split()).lower() for fingerprint in policy.participants}
+    return "".join(who.fingerprint.split()) not in known
+
+
+def refuse_stranger(policy: Policy, site: str, who: PublicIdentity) -> None:
+    """Refuse to hand a secret to another site that a site's policy does not know.
+
+    Raises:
+        RefusalError: it does not.
+    """
+    if _is_stranger(policy.settings, who):
+        raise RefusalError(
+            f"{site} hands nothing secret to {who.name} with the key {who.fingerprint}: it does "
+            f"not know it, by {policy.by('participants')}."
+        )
 
 
 def _missing_privacy(policy: SitePolicy, experiment: Experiment) -> Faults:

@@ -9,7 +9,7 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.protection import Protection
-from federated.protection.keys import PublicContext, count_opening
+from federated.protection.keys import PublicContext
 from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import OpenedSum, next_state
@@ -27,7 +27,7 @@ from federated.run.update_files import (
     write_payload,
 )
 from federated.stages.coordinator import Coordinator
-from federated.stages.keys import site_key
+from federated.stages.keys import count_opening, refuse_without_key, site_key
 from federated.stages.named_sums import (
     open_sum,
     payload_length,
@@ -177,12 +177,14 @@ def vouch_site(call: SiteCall, round_number: int, responded: list[str], name: st
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
-            noise for its privacy, or the site has helped to another one of the same data and state.
+            noise for its privacy, a site in it has not signed that it has the run's key, or the
+            site has helped to another one of the same data and state.
     """
     started = time.time()
     site = open_site(call)
     opened = open_sum(site, round_number, name)
     counted = _counted(site, opened.topic, responded)
+    refuse_without_key(site, counted)
     note_answer(site, opened, tuple(counted))
     sent = site.to_all(opened.topic, kinds.CONSISTENCY, vouched(counted))
     tell(site, round_number, stage_result(site.name, "vouch", started, sent=sent), name)
@@ -239,6 +241,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str], name: 
     run, topic = site.run, opened.topic
     protection: Protection = run.experiment.protection
     counted = _counted(site, topic, responded)
+    refuse_without_key(site, counted)
     most = most_payload(payload_length(site, opened)).most
     message = site.from_coordinator(topic, kinds.SUM, 2 * most)
     total = read_payload(Content(message.body, "of the round's sum"))
@@ -253,7 +256,7 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str], name: 
         check_sum(site, opened, total, counted, key)
         _refuse_unvouched(site, topic, counted)
         note_answer(site, opened, tuple(counted))
-        count_opening(run.experiment.name, run.run_id, key.public)
+        count_opening(site, key)
     numbers = protection.reveal(total, key)
     body = pack_payload(opened_payload(total, numbers))
     sent = site.to_coordinator(topic, kinds.OPENED, body)

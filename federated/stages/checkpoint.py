@@ -9,7 +9,7 @@ from federated.run.selection import kept_round
 from federated.stages.coordinator import Coordinator
 
 # What is said before the first round holds for all of them.
-BEFORE_ROUNDS = (kinds.PROPOSAL, kinds.JOINING, kinds.RUN_PLAN, kinds.KEY, kinds.STYLE)
+BEFORE_ROUNDS = (kinds.PROPOSAL, kinds.JOINING, kinds.RUN_PLAN, kinds.KEY_ROSTER, kinds.STYLE)
 
 
 def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[str, Any]) -> None:

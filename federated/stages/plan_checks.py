@@ -115,6 +115,23 @@ def refuse_proposal(
         refuse_unapproved(home, store, proposal, policy.by("approval"))
 
 
+def refuse_other_code(home: SiteHome, plan: RunPlan) -> None:
+    """Refuse to go on with a plan of another program than the one that runs at the site now.
+
+    What the plan says of the coordinator's is its word; what is compared with it is taken of the
+    site's own files. A site whose program has changed since it accepted the plan stops here.
+
+    Raises:
+        RefusalError: the policy asks for the same program, and it is another.
+    """
+    policy = home.policy()
+    if policy.settings.code == "same" and plan.code != code_digest():
+        raise RefusalError(
+            f"{home.name} does nothing more in this run: the coordinator says that it runs another "
+            f"version of the program than this site, by {policy.by('code')}."
+        )
+
+
 def own_release(store: SiteRun, site: str, plan: RunPlan) -> Release | None:
     """What a site releases in a round by its own arithmetic; ``None`` without privacy.
 

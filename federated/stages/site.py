@@ -28,7 +28,7 @@ from federated.run.selection import is_evaluated
 from federated.run.update_files import read_state
 from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
-from federated.stages.plan_checks import check_plan
+from federated.stages.plan_checks import check_plan, refuse_other_code
 from federated.stages.told_rounds import note_told, refuse_contradiction
 from federated.update import RoundState
 from federated.weights.bounded_file import Content
@@ -100,6 +100,14 @@ class Site:
         """
         return self._send(topic, kind, body, EVERYONE)
 
+    def to_site(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
+        """Send one other site a message; return how many bytes travel.
+
+        Raises:
+            RefusalError: the site would send more in the run than its policy allows.
+        """
+        return self._send(topic, kind, body, recipient)
+
     def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
         refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
         return self.mailbox.send(topic, kind, body, recipient).size
@@ -149,6 +157,7 @@ def open_site(call: SiteCall) -> Site:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
     refuse_refused(home, store, proposal)
+    refuse_other_code(home, plan)
     members = mailbox.members
     for participant in plan.participants.values():
         members = members.enrol(participant)

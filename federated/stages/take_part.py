@@ -7,6 +7,7 @@ from federated.privacy import Private
 from federated.privacy.patients import patient_warnings
 from federated.provenance import code_digest
 from federated.stages.entering import refuse_evaluation
+from federated.stages.keys import send_sealing
 from federated.stages.plan_checks import own_release, part_counts, refuse_proposal
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import held_cases
@@ -38,5 +39,7 @@ def take_part(call: SiteCall) -> int:
         planned = [privacy.of_round(release, n + 1, rounds) for n in range(rounds)]
         patients = held_cases(site).patients(site.name, "train")
         warnings += patient_warnings(privacy, site.name, planned, patients)
+    if plan.experiment.protection.keyed:
+        send_sealing(site)
     answer = Joining(own, release, tuple(warnings))
     return site.to_coordinator(site.start, kinds.JOINING, answer.to_bytes())

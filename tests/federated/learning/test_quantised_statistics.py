@@ -32,11 +32,6 @@ TASKS = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _keys(tmp_path, monkeypatch):
-    monkeypatch.setenv("CONSILIUM_KEYS", str(tmp_path / "keys"))
-
-
 def statistics_of(task, info, sites=6):
     predict = classified if task is CLASSIFICATION else segmented
     return [task.statistics.of(predict(site, 50 + site), info) for site in range(sites)]
