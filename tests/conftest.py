@@ -181,14 +181,24 @@ def prepared_tiny(
     return fl_prepare("tiny", [f"data.root={folder}"], str(params))
 
 
+# What Prefect's server does for its pages, which nobody looks at here: it writes task runs and
+# events down and looks for automations, which takes it as long as a small run takes. That task runs
+# are told is seen at a server as `consilium serve` starts it (tests/system/test_deployments.py).
+FOR_THE_PAGES = ("TASK_RUN_RECORDER", "EVENT_PERSISTER", "TRIGGERS")
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """The API of Prefect's own test server, with a database that is thrown away."""
-    from prefect.settings import get_current_settings
+    from prefect import settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield str(get_current_settings().api.url)
+    off = {getattr(settings, f"PREFECT_SERVER_SERVICES_{n}_ENABLED"): False for n in FOR_THE_PAGES}
+    with (
+        settings.temporary_settings(updates=off),
+        prefect_test_harness(server_startup_timeout=120),
+    ):
+        yield str(settings.get_current_settings().api.url)
 
 
 @pytest.fixture(scope="session")

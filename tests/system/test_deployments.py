@@ -9,7 +9,14 @@ from contextlib import suppress
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import temporary_settings
 
+from flows.login import Login
+from flows.server import client_settings
+from tests.flows.conftest import full_run
 from tests.ports import free_port
 from tests.system.conftest import arguments, files_with, kill_group, wait_for
 
@@ -72,6 +79,26 @@ def test_a_run_uses_served_servers_as_its_own(copy, call, start, served):
         assert "asks for a login (PREFECT_API_AUTH_STRING), and" in said
         assert 'eval "$(consilium serve --env)"' in said
         assert "of an earlier start" not in said
+
+
+def test_task_runs_are_named_by_site_and_round(project, served):
+    with temporary_settings(client_settings(f"{served.prefect}/api", Login(served.secret))):
+        full_run(rounds=1)
+        expected = {"aggregate round 1", "evaluate round 1", "track round 1", "register tiny"}
+        for site in ("site-00", "site-01", "site-02"):
+            for stage in ("local-train", "compress", "encrypt", "evaluate"):
+                expected.add(f"{stage}[{site}] round 1")
+        with get_client(sync_client=True) as client:
+            named = FlowRunFilter(name=FlowRunFilterName(any_=["tiny"]))
+            newest = FlowRunSort.START_TIME_DESC
+            (flow_run,) = client.read_flow_runs(flow_run_filter=named, sort=newest, limit=1)
+            chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+            names: set[str] = set()
+            # Prefect writes task runs some moments after they end, and in no certain order.
+            until = time.monotonic() + 60
+            while not expected <= names and time.monotonic() < until:
+                names = {t.name for t in client.read_task_runs(flow_run_filter=chosen)}
+    assert expected <= names
 
 
 def answers(port: str) -> bool:
