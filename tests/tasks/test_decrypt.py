@@ -13,18 +13,16 @@ from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.folder import Place
 from federated.exchange.message import Topic
-from federated.files import write_json
 from federated.protection.tag_proofs import ROWS
 from federated.protection.tags import SEAL_BYTES, seal_tags
 from federated.run.update_files import read_state
 from federated.stages import aggregate as aggregate_stage
 from federated.stages import tags as tags_stage
 from federated.stages.aggregate import add_payloads
-from federated.stages.coordinator import publish_state
-from federated.stages.keys import prepare_key
 from tasks.aggregate import Decrypted, decrypt
 from tests.federated.staged_run import (
     Staged,
+    agree_on_key,
     begin,
     record,
     small_experiment,
@@ -53,9 +51,7 @@ def keyed(folder: Path, count: int) -> Staged:
     sites = {**FOUR["sites"], "count": count}
     sections = {**QUANTISED, "sites": sites, "protection": {"name": "packed_bfv"}, "rounds": 3}
     run = begin(small_experiment(small_images(folder), **sections), folder / "runs")
-    publish_state(run.coordinator, 0)
-    public = prepare_key(run.call("site-00"), 0)
-    write_json(run.folder.context_path, public.to_json())
+    agree_on_key(run)
     return run
 
 

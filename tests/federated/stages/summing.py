@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from federated.exchange.message import Topic
-from federated.files import write_json
 from federated.learning.evaluation import Evaluation
 from federated.stages.aggregate import add_payloads, decrypt_site, hand_sum, vouch_site
-from federated.stages.coordinator import ask_evaluation, publish_state
+from federated.stages.coordinator import ask_evaluation
 from federated.stages.evaluate import evaluate, evaluate_site
-from federated.stages.keys import prepare_key
 from federated.stages.named_sums import EVALUATION
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
 from federated.stages.secagg_messages import Roster, masked_round
@@ -23,7 +21,7 @@ from federated.stages.secagg_relay import (
 )
 from federated.stages.secure_sum import digits_in
 from federated.stages.worker import worker_context
-from tests.federated.staged_run import Staged, begin, small_experiment
+from tests.federated.staged_run import Staged, agree_on_key, begin, small_experiment
 from tests.federated.stages.lies import SITE
 
 NAME = EVALUATION.name
@@ -51,9 +49,7 @@ def begin_sums(place: Path, data: Path, name: str, /, **sections: Any) -> Staged
 def tell_key(run: Staged) -> None:
     """Have the sites' key made, or told in another attempt, where they have one."""
     if run.experiment.protection.keyed:
-        publish_state(run.coordinator, 0)
-        public = prepare_key(run.call(SITE), 0)
-        write_json(run.folder.context_path, public.to_json())
+        agree_on_key(run)
 
 
 def resume(run: Staged) -> None:
