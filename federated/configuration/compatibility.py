@@ -30,9 +30,9 @@ def refuse(experiment: Experiment, where: str) -> None:
     for reason in _reasons(experiment):
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
     try:
-        experiment.protection.check(experiment.cohort())
-        # Of all sites, where sums of their evaluation are told.
-        experiment.protection.check(experiment.largest_cohort())
+        # The second is of all sites, where sums of their evaluation are told.
+        for cohort in dict.fromkeys((experiment.cohort(), experiment.largest_cohort())):
+            experiment.protection.check(cohort)
     except ConsiliumError as error:
         raise ConsiliumError(
             f"Experiment {experiment.name} of {where} cannot be used: {error}"

@@ -1,8 +1,8 @@
 """What a site tells of how good a model is at its cases: counts and sums that add up over sites.
 
 Which arrays there are, and their shapes, follow from the data set's classes alone and never from a
-site's cases. So the statistics of all sites add up, whatever they are summed by; see
-:mod:`federated.learning.quantised_statistics` for protections, which add whole numbers.
+site's cases. So the statistics of all sites add up, whatever they are summed by; protections add
+them as the whole numbers of :mod:`federated.learning.quantised_statistics`.
 """
 
 from collections.abc import Iterable, Mapping
