@@ -88,9 +88,9 @@ def add_payloads(
     added = Added([], {})
     for site in sites:
         try:
+            payload = _received(coordinator, topic, site, length, weight_of[site])
             if isinstance(public, PublicContext):
                 refuse_untagged(coordinator, topic, site, public)
-            payload = _received(coordinator, topic, site, length, weight_of[site])
             protection.add(running, payload)
             added.responded.append(site)
         except ConsiliumError as error:

@@ -158,7 +158,8 @@ def agree_site(call: SiteCall, round_number: int, name: str = "") -> None:
 
     body = _Kept(site, topic).once("view", mark, told.round_, told.view.to_bytes)
     sent = site.to_coordinator(topic, kinds.CONSISTENCY, body)
-    tell(site, topic, stage_result(site.name, "agree", started, sent=sent, received=told.size))
+    result = stage_result(site.name, "agree", started, sent=sent, received=told.size)
+    tell(site, round_number, result, name)
 
 
 def answer_site(call: SiteCall, round_number: int, name: str = "") -> None:

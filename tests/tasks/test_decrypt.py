@@ -19,6 +19,7 @@ from federated.run.update_files import read_state
 from federated.stages import aggregate as aggregate_stage
 from federated.stages import tags as tags_stage
 from federated.stages.aggregate import add_payloads
+from federated.stages.site import open_round
 from tasks.aggregate import Decrypted, decrypt
 from tests.federated.staged_run import (
     Staged,
@@ -184,7 +185,7 @@ def test_a_site_that_does_not_give_its_word_for_the_sum_is_named_and_the_run_goe
         if word is None:
             raise ConsiliumError("It says nothing.")
         site = tags_stage.open_site(call)
-        site.to_all(tags_stage.open_round(site, 1).topic, kinds.CONSISTENCY, word)
+        site.to_all(open_round(site, 1).topic, kinds.CONSISTENCY, word)
         return None
 
     monkeypatch.setattr("tasks.aggregate.run_and_report", lambda stage, *a: stage(*a))
@@ -203,13 +204,13 @@ def test_where_one_site_does_not_open_the_sum_another_one_does(
 ) -> None:
     stage = aggregate_stage.decrypt_site
 
-    def decrypting(call: Any, number: int, responded: list[str]) -> Any:
+    def decrypting(call: Any, number: int, *told: Any) -> Any:
         if call.site != "site-00":
-            return stage(call, number, responded)
+            return stage(call, number, *told)
         if OPENED[what] is None:
             raise ConsiliumError("It opens nothing.")
         site = tags_stage.open_site(call)
-        topic = tags_stage.open_round(site, number).topic
+        topic = open_round(site, number).topic
         return site.to_coordinator(topic, kinds.OPENED, OPENED[what] or b"")
 
     monkeypatch.setattr("tasks.aggregate.decrypt_site", decrypting)

@@ -276,7 +276,8 @@ def test_what_is_no_policy_is_refused_and_named(tmp_path: Path, text: str) -> No
 
 @pytest.mark.parametrize("allowed", ["sums", "metrics", "statistics", "predictions"])
 def test_sums_that_are_hidden_are_the_least_that_is_told(tmp_path: Path, allowed: str) -> None:
-    own = policy(tmp_path, strict(evaluation=allowed, protections="any"))
+    lines = {"protections": "any", "min_corrupted": "0.1", "max_model_values": "10000000"}
+    own = policy(tmp_path, strict(evaluation=allowed, **lines))
     refuse_by_policy(own, "clinic", proposal(experiment(**MASKED, **SUMS)))
     if allowed == "sums":
         for share in ("metrics", "statistics", "predictions"):

@@ -21,7 +21,7 @@ from federated.stages.secagg_relay import (
 )
 from federated.stages.secure_sum import digits_in
 from federated.stages.worker import worker_context
-from tests.federated.staged_run import Staged, agree_on_key, begin, small_experiment
+from tests.federated.staged_run import Staged, agree_on_key, begin, leave_model, small_experiment
 from tests.federated.stages.lies import SITE
 
 NAME = EVALUATION.name
@@ -42,6 +42,8 @@ def begin_sums(place: Path, data: Path, name: str, /, **sections: Any) -> Staged
         "evaluation": {"share": "sums"},
     }
     run = begin(small_experiment(data, **value | sections, protection=own), place)
+    # What is summed is how good the first model is, as if a round had left it as it was.
+    leave_model(run, 1)
     tell_key(run)
     return run
 
@@ -58,7 +60,7 @@ def resume(run: Staged) -> None:
     tell_key(run)
 
 
-def ask(run: Staged, round_number: int = 0) -> Topic:
+def ask(run: Staged, round_number: int = 1) -> Topic:
     """Ask all sites to evaluate the state after a round, in a sum."""
     return replace(ask_evaluation(run.coordinator, round_number, []), sum=NAME)
 
@@ -106,7 +108,7 @@ def measured(run: Staged, topic: Topic, responded: list[str]) -> Evaluation:
     return evaluate(run.coordinator, topic, responded, info, responded[0])
 
 
-def summed(run: Staged, sites: list[str] | None = None, round_number: int = 0) -> Evaluation:
+def summed(run: Staged, sites: list[str] | None = None, round_number: int = 1) -> Evaluation:
     """The whole of it; of the parts of some sites alone, as if the others had dropped out."""
     topic = ask(run, round_number)
     roster = exchange(run, topic)

@@ -39,7 +39,13 @@ from federated.stages.secure_sum import send_part
 from federated.stages.worker import site_cases, worker_context
 from federated.weights.bounded_file import Content
 from tests.federated.exchange.parties import identity
-from tests.federated.staged_run import Staged, begin, small_experiment, train_round
+from tests.federated.staged_run import (
+    Staged,
+    begin,
+    leave_model,
+    small_experiment,
+    train_round,
+)
 from tests.federated.stages.lies import OTHER, SITE, body_of, left_out
 from tests.federated.stages.summing import (
     HIDING,
@@ -72,7 +78,9 @@ def test_a_sum_gives_the_metrics_of_statistics_and_those_of_no_site(
     run = begin_sums(tmp_path / "sums", data, protection)
     found = summed(run)
     sections = {"sites": {"count": 3, "partition": "iid", "min_cases": 2}}
-    expected = evaluated(begin(small_experiment(data, **sections), tmp_path / "runs"))
+    told = begin(small_experiment(data, **sections), tmp_path / "runs")
+    leave_model(told, 1)
+    expected = evaluated(told)
     for split in SPLITS[1:]:
         for name, value in expected.overall[split].items():
             assert found.overall[split][name] == pytest.approx(value, abs=1e-5), name
@@ -95,7 +103,7 @@ def test_a_sum_gives_the_metrics_of_statistics_and_those_of_no_site(
 def test_the_ledger_says_that_a_sum_was_told_of_which_cases(masked: Staged) -> None:
     topic = ask(masked)
     exchange(masked, topic)
-    evaluate_site(masked.call(SITE), 0)
+    evaluate_site(masked.call(SITE), 1)
     ledger = holder_ledger(masked.experiment)
     (entry,) = ledger.spendings()
     assert entry.mechanism == EVALUATIONS["sums"]
@@ -113,7 +121,7 @@ def counts_of(run: Staged, site: str, patch: pytest.MonkeyPatch) -> WholeNumbers
             "send_part",
             lambda at, opened, vector: seen.append(vector) or send_part(at, opened, vector),
         )
-        evaluate_site(run.call(site), 0)
+        evaluate_site(run.call(site), 1)
     return seen[0]
 
 
@@ -191,7 +199,7 @@ def test_a_sum_of_too_few_or_of_others_is_not_opened(
     topic = ask(run)
     roster = exchange(run, topic)
     for site in run.sites:
-        evaluate_site(run.call(site), 0)
+        evaluate_site(run.call(site), 1)
     add(run, topic, roster, [name for name in dict.fromkeys(responded) if name in run.sites])
     if roster is not None:
         body = json.dumps(responded).encode()
@@ -199,14 +207,14 @@ def test_a_sum_of_too_few_or_of_others_is_not_opened(
         for site in run.sites:
             for stage in (agree_site, answer_site):
                 with pytest.raises(ConsiliumError, match=said):
-                    stage(run.call(site), 0, NAME)
+                    stage(run.call(site), 1, NAME)
     else:
         hand_sum(run.coordinator, topic, SITE)
         for site in run.sites:
             with pytest.raises(ConsiliumError, match=said):
-                vouch_site(run.call(site), 0, responded, NAME)
+                vouch_site(run.call(site), 1, responded, NAME)
         with pytest.raises(ConsiliumError, match=said):
-            decrypt_site(run.call(SITE), 0, responded, NAME)
+            decrypt_site(run.call(SITE), 1, responded, NAME)
     assert not list(run.folder.exchange_path.rglob(f"{NAME}.{kinds.ANSWER}/*"))
     assert not list(run.folder.exchange_path.rglob(f"{NAME}.{kinds.OPENED}/*"))
 
@@ -215,34 +223,34 @@ def test_one_sites_part_is_not_opened_as_the_sum(tmp_path: Path, data: Path) -> 
     run = begin_sums(tmp_path / "runs", data, "packed_bfv")
     topic = ask(run)
     for site in run.sites:
-        evaluate_site(run.call(site), 0)
+        evaluate_site(run.call(site), 1)
     add(run, topic, None, run.sites)
-    total = read_payload(run.folder.sum_path(0, NAME))
+    total = read_payload(run.folder.sum_path(1, NAME))
     part = read_payload(
         Content(run.coordinator.mailbox.receive(topic, kinds.PAYLOAD, OTHER, 10**9).body, "x")
     )
     forged = pack_payload(replace(part, site="sum", weight=total.weight))
     run.coordinator.mailbox.send(topic, kinds.SUM, forged, SITE)
     for site in run.sites:
-        vouch_site(run.call(site), 0, run.sites, NAME)
+        vouch_site(run.call(site), 1, run.sites, NAME)
     with pytest.raises(ConsiliumError, match="is not the sum"):
-        decrypt_site(run.call(SITE), 0, run.sites, NAME)
+        decrypt_site(run.call(SITE), 1, run.sites, NAME)
 
 
 def test_the_coordinator_cannot_ask_some_of_the_sites_alone(masked: Staged) -> None:
     topic = ask(masked)
     box = masked.coordinator.mailbox
-    place = Place(topic.run, 0, topic.attempt, "all", kinds.EVALUATION_PLAN, COORDINATOR)
+    place = Place(topic.run, 1, topic.attempt, "all", kinds.EVALUATION_PLAN, COORDINATOR)
     (path,) = box.exchange.find(place)
     plan = RoundPlan.from_bytes(body_of(path, box.me))
     path.unlink()
-    before = masked.coordinator.topic(0)
+    before = masked.coordinator.topic(1)
     for selected in ((SITE,), (*plan.selected, "ghost"), plan.selected[:2]):
         other = replace(plan, selected=selected).to_bytes()
         signed = sign(box.me, before, kinds.EVALUATION_PLAN, "all", other)
         box.exchange.post(signed)
         with pytest.raises(RefusalError, match="does nothing for the sum evaluation"):
-            advertise_site(masked.call(SITE), 0, NAME)
+            advertise_site(masked.call(SITE), 1, NAME)
         (path,) = box.exchange.find(place)
         path.unlink()
 
@@ -250,25 +258,25 @@ def test_the_coordinator_cannot_ask_some_of_the_sites_alone(masked: Staged) -> N
 def test_a_site_shares_nothing_with_names_that_the_coordinator_made_up(masked: Staged) -> None:
     topic = ask(masked)
     for site in masked.sites:
-        advertise_site(masked.call(site), 0, NAME)
+        advertise_site(masked.call(site), 1, NAME)
     receive, send = masked.coordinator.mailbox.receive, masked.coordinator.mailbox.send
     own = [receive(topic, kinds.ADVERTISED, site, kinds.MOST_SMALL) for site in masked.sites]
     ghost = identity("ghost")
-    _, public = protocol.advertise("ghost", topic.run, 0, topic.attempt, NAME)
+    _, public = protocol.advertise("ghost", topic.run, 1, topic.attempt, NAME)
     made = sign(ghost, topic, kinds.ADVERTISED, COORDINATOR, pack(asdict(public)))
     send(topic, kinds.ROSTER, pack_bundle([*own, made]))
     with pytest.raises(ConsiliumError, match="who is not enrolled"):
-        share_site(masked.call(SITE), 0, NAME)
+        share_site(masked.call(SITE), 1, NAME)
 
 
 def test_a_sum_that_no_plan_has_is_not_opened(tmp_path: Path, data: Path, masked: Staged) -> None:
     ask(masked)
     with pytest.raises(RefusalError, match="no sum 'labels'"):
-        advertise_site(masked.call(SITE), 0, "labels")
+        advertise_site(masked.call(SITE), 1, "labels")
     other = begin_sums(tmp_path / "others", data, "secagg_plus", evaluation={"share": "metrics"})
     ask(other)
     with pytest.raises(RefusalError, match=r"evaluation\.share=metrics"):
-        advertise_site(other.call(SITE), 0, NAME)
+        advertise_site(other.call(SITE), 1, NAME)
 
 
 @hiding
@@ -278,7 +286,7 @@ def test_parts_of_another_attempt_or_of_an_update_do_not_count(
     run = begin_sums(tmp_path / "runs", data, protection)
     topic = ask(run)
     roster = exchange(run, topic)
-    evaluate_site(run.call(OTHER), 0)
+    evaluate_site(run.call(OTHER), 1)
     box = run.coordinator.mailbox
     earlier = box.receive(topic, kinds.PAYLOAD, OTHER, 10**9)
     resume(run)
@@ -287,8 +295,8 @@ def test_parts_of_another_attempt_or_of_an_update_do_not_count(
     topic = ask(run)
     roster = exchange(run, topic)
     for site in (SITE, "site-02"):
-        evaluate_site(run.call(site), 0)
-    place = Place(topic.run, 0, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), OTHER)
+        evaluate_site(run.call(site), 1)
+    place = Place(topic.run, 1, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), OTHER)
     folder = FolderExchange(run.folder.exchange_path).folder(place)
     folder.mkdir(parents=True, exist_ok=True)
     for number, message in enumerate((earlier, update)):
@@ -304,7 +312,7 @@ def test_what_a_site_has_signed_for_another_sum_is_no_part_of_this_one(masked: S
     """Of the same plan, round and state; the name alone differs."""
     topic = ask(masked)
     exchange(masked, topic)
-    evaluate_site(masked.call(OTHER), 0)
+    evaluate_site(masked.call(OTHER), 1)
     box = masked.coordinator.mailbox
     part = box.receive(topic, kinds.PAYLOAD, OTHER, 10**9)
     for name in ("", "labels"):
@@ -315,7 +323,7 @@ def test_what_a_site_has_signed_for_another_sum_is_no_part_of_this_one(masked: S
             COORDINATOR,
             part.body,
         )
-        place = Place(topic.run, 0, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), OTHER)
+        place = Place(topic.run, 1, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), OTHER)
         folder = FolderExchange(masked.folder.exchange_path).folder(place)
         for path in folder.iterdir():
             path.unlink()
@@ -331,7 +339,7 @@ def lying(run: Staged, liar: str, change: Change) -> None:
     """Let a site add something else than what it counts, by its own program."""
     with pytest.MonkeyPatch.context() as within:
         within.setattr(evaluate_stage, "summed_vector", lambda *own: change(summed_vector(*own)))
-        evaluate_site(run.call(liar), 0)
+        evaluate_site(run.call(liar), 1)
 
 
 def summed_with_a_liar(run: Staged, change: Change) -> Evaluation:
@@ -340,7 +348,7 @@ def summed_with_a_liar(run: Staged, change: Change) -> Evaluation:
     lying(run, OTHER, change)
     for site in run.sites:
         if site != OTHER:
-            evaluate_site(run.call(site), 0)
+            evaluate_site(run.call(site), 1)
     responded = add(run, topic, roster, run.sites)
     open_up(run, topic, roster, responded)
     return measured(run, topic, responded)
@@ -390,9 +398,9 @@ def test_a_site_that_masks_what_is_no_digit_is_noticed(
             "to_digits",
             lambda _, bounds, base: np.full(bounds.digits(base), -500, np.int32),
         )
-        evaluate_site(run.call(OTHER), 0)
+        evaluate_site(run.call(OTHER), 1)
     for site in (SITE, "site-02"):
-        evaluate_site(run.call(site), 0)
+        evaluate_site(run.call(site), 1)
     open_up(run, topic, roster, add(run, topic, roster, run.sites))
     with pytest.raises(ConsiliumError, match=r"A sum over the sites is refused: a digit is not"):
         measured(run, topic, run.sites)
@@ -411,7 +419,7 @@ def test_a_sum_of_which_few_have_any_cases_is_not_opened(masked: Staged) -> None
     topic = ask(masked)
     exchange(masked, topic)
     for site in masked.sites:
-        evaluate_site(masked.call(site), 0)
+        evaluate_site(masked.call(site), 1)
     body = json.dumps(masked.sites).encode()
     masked.coordinator.mailbox.send(topic, kinds.RESPONDED, body)
     site = masked.site(SITE)
@@ -431,18 +439,18 @@ def test_a_sum_of_which_few_have_any_cases_is_not_opened(masked: Staged) -> None
 def test_a_site_makes_its_part_once(masked: Staged) -> None:
     topic = ask(masked)
     exchange(masked, topic)
-    evaluate_site(masked.call(SITE), 0)
+    evaluate_site(masked.call(SITE), 1)
     with pytest.raises(ConsiliumError, match="masks of something else"):
         lying(masked, SITE, moved)
-    evaluate_site(masked.call(SITE), 0)
+    evaluate_site(masked.call(SITE), 1)
     box = masked.coordinator.mailbox
-    place = Place(topic.run, 0, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), SITE)
+    place = Place(topic.run, 1, topic.attempt, COORDINATOR, topic.kind(kinds.PAYLOAD), SITE)
     assert len(box.exchange.find(place)) == 1
 
 
 def test_keys_of_a_rounds_updates_are_none_of_its_named_sum(masked: Staged) -> None:
     """Nothing is masked, shared or signed for both under one label."""
-    opened = open_sum(masked.site(SITE), 0, NAME) if ask(masked) else None
+    opened = open_sum(masked.site(SITE), 1, NAME) if ask(masked) else None
     assert opened is not None
     named = masked_round(masked.coordinator.run, masked.sites, opened.topic)
     updates = masked_round(masked.coordinator.run, masked.sites, replace(opened.topic, sum=""))
