@@ -92,9 +92,9 @@ def test_a_sum_gives_the_metrics_of_statistics_and_those_of_no_site(
         assert set(found.per_site[site]["test"].values()) == {None}
         assert found.per_site[site]["test"].keys() == expected.per_site[site]["test"].keys()
         # The site itself knows what it reached.
-        own = read_json(run.store(site).evaluation_path(0))
+        own = read_json(run.store(site).evaluation_path(1))
         assert own["test"]["loss"] == pytest.approx(expected.per_site[site]["test"]["loss"])
-        assert run.store(site).evaluation_path(0).stat().st_mode & 0o077 == 0
+        assert run.store(site).evaluation_path(1).stat().st_mode & 0o077 == 0
     assert found.site_spread["test"].keys() == expected.site_spread["test"].keys()
     assert {v for s in found.site_spread["test"].values() for v in s.values()} == {None}
     assert found.absent_at == {}
