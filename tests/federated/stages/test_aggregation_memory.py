@@ -13,12 +13,15 @@ from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.folder import FolderExchange
+from federated.exchange.folder import EVERYONE, FolderExchange
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic, sign
 from federated.files import write_json
 from federated.protection import Cohort
+from federated.protection.homomorphic import data_primes
 from federated.protection.keys import new_run_key
+from federated.protection.tag_proofs import ROWS
+from federated.protection.tags import sealed_size
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
 from federated.run.update_files import pack_payload, write_state
@@ -66,10 +69,13 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
     layout = Layout((("values", (VALUES,)),))
     write_state(folder.state_path(0), RoundState(0, np.zeros(VALUES, np.float32), layout))
     protection, key, numbers = experiment.protection, None, np.ones(VALUES, np.float32)
+    tags = b""
     if protection.keyed:
         key = new_run_key(protection.parameters(VALUES, Cohort(room, room, 1, 8))).opened()
         write_json(folder.context_path, key.public.to_json())
         numbers = np.ones(VALUES, np.int32)
+        # The coordinator cannot read them.
+        tags = bytes(sealed_size(len(data_primes(key.public.parameters)), ROWS))
     update = CompressedUpdate(names[0], 1, 1, 1 / sites, VALUES, numbers)
     payload = protection.protect(update, key)
     consortium = coordinator_identity(folder).public.consortium
@@ -78,6 +84,9 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
         body = pack_payload(dataclasses.replace(payload, site=sender.name))
         message = sign(sender, topic, kinds.PAYLOAD, COORDINATOR, body)
         FolderExchange(folder.exchange_path).post(message)
+        if tags:
+            told = sign(sender, topic, kinds.TAG, EVERYONE, tags)
+            FolderExchange(folder.exchange_path).post(told)
     return folder
 
 
