@@ -45,9 +45,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 TINY = {"train": 48, "val": 16, "test": 24}
-# Of a project whose runs are looked at for what they do and not for what they learn: half of what
-# such a run takes is for its cases. Each of three sites still has the eight that it needs.
-FEW = {"train": 30, "val": 8, "test": 12}
 
 
 def tiny_arrays(seed: int = 0, cases: dict[str, int] | None = None) -> dict[str, np.ndarray]:
@@ -90,9 +87,9 @@ def consilium_home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture(scope="session")
 def tiny_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of few cases, drawn once."""
+    """The file of ``tiny_arrays()``, drawn once."""
     path = tmp_path_factory.mktemp("tiny") / "tiny.npz"
-    np.savez(path, **tiny_arrays(cases=FEW))
+    np.savez(path, **tiny_arrays())
     return path
 
 

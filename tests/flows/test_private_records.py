@@ -21,7 +21,7 @@ from federated.stages.site import SiteCall
 from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW
 from tasks import track
-from tests.conftest import FEW, tiny_arrays
+from tests.conftest import tiny_arrays
 from tests.flows.conftest import call_of, kept_at
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -139,7 +139,7 @@ def test_nothing_by_which_a_guess_of_the_records_could_be_checked_leaves_the_sit
     ledger = (consilium_home / "ledger" / "adrenalmnist3d.jsonl").read_text()
     records = {r for split in ("train", "val") for r in digests_of(folder, split)}
     assert len(sets) >= 6
-    assert len(records) == FEW["train"] + FEW["val"]
+    assert len(records) > 40
     for name, text in shared_texts(folder).items():
         assert not any(digest in text for digest in (*sets, *records)), name
         assert folder.data().md5 not in text or name.endswith("inputs.json"), name
