@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -113,11 +113,15 @@ class ModelHeader:
             if isinstance(value, dict) and "network" not in value:
                 flat = ("name", "norm", *OF_ALL_ONCE)
                 value["network"] = {key: value.pop(key) for key in flat if key in value}
+            told_of_set = value.pop("described", None) if isinstance(value, dict) else None
             told = json.dumps(value)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
         _refuse_unlikely(value)
         header = HEADERS.validate_json(told, strict=True)
+        if told_of_set is None:
+            return header
+        header = replace(header, described=_description(told_of_set))
         _refuse_other_description(header)
         return header
 
@@ -140,6 +144,19 @@ def _refuse_unlikely(value: Any) -> None:
         raise ValueError(f"its network {said}")
     if any(isinstance(told, int) and told > LARGEST_SETTING for told in network.values()):
         raise ValueError(f"its network has a setting beyond {LARGEST_SETTING}")
+
+
+def _description(value: Any) -> Description:
+    """The description that a header has of a set of somebody's own.
+
+    Raises:
+        ValueError: it is not possible; the message says why.
+    """
+    try:
+        return Description.model_validate(value)
+    except ValidationError as error:
+        said = explain(error, Description.model_json_schema(), {})
+        raise ValueError(f"its description of the data set is not possible: {said}") from error
 
 
 def _refuse_other_description(header: ModelHeader) -> None:

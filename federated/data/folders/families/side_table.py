@@ -154,6 +154,31 @@ def table_lines(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tupl
     )
 
 
+def any_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """As :func:`table_lines`, of a table whose columns nobody has named yet.
+
+    Its separator is the one that gives most columns.
+
+    Raises:
+        ConsiliumError: the file is no table, or is empty.
+    """
+    text = _text(path)
+    found: list[tuple[int, list[str]]] = []
+    faults: list[ConsiliumError] = []
+    for separator in _separators(text):
+        try:
+            lines = _split(path, text, separator)
+        except ConsiliumError as error:
+            faults.append(error)
+            continue
+        if lines and (not found or len(lines[0][1]) > len(found[0][1])):
+            found = lines
+    if not found:
+        raise faults[0] if faults else ConsiliumError(f"The table {path} is empty.")
+    header = [cell.lower() for cell in found[0][1]]
+    return header, [(number, _as_long(path, number, row, header)) for number, row in found[1:]]
+
+
 def _as_long(path: Path, number: int, row: list[str], header: Sequence[str]) -> list[str]:
     if len(row) > len(header):
         raise ConsiliumError(
