@@ -71,8 +71,8 @@ def _next_steps(folder: Path, sites: int) -> list[str]:
     if description is None:
         return [f"{name} is the name of a set that the project knows: give the folder another"]
     return [
-        "and, to train on it, under `experiments:` in params.yaml (with CONSILIUM_DATA or data.root "
-        f"naming {folder.resolve().parent}):",
+        "to train on it, under `experiments:` in params.yaml, with CONSILIUM_DATA or data.root "
+        f"naming {folder.resolve().parent}:",
         experiment_text(name, description, sites),
     ]
 
@@ -96,7 +96,8 @@ def look(folder: Path) -> Looked:
     described = find_description(name, root)
     if described is None and name not in FAMILIES:
         raise ConsiliumError(
-            f"The folder {folder} has no {DESCRIPTION}. `consilium data init {folder}` proposes one."
+            f"The folder {folder} has no {DESCRIPTION}. Propose one with `consilium data init "
+            f"{folder}`."
         )
     segments = described is None or described.segments
     value: dict[str, Any] = {

@@ -5,6 +5,7 @@ table also what its columns mean. It names no place of the machine: the folder t
 the data set.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -74,7 +75,7 @@ class Description(Settings):
     segmentation, where one of them is 0, or in the label's column. ``window`` in Hounsfield units
     is for CT alone. ``spacing`` in mm is what volumes are resampled to, and ``shape`` in voxels or
     pixels what a network sees at once: whole cases where ``whole``, patches otherwise. ``auto``
-    takes both from the images. ``mirrored`` are the axes along which a mirrored case could be a
+    takes them from the images, and ``whole`` too where it is left out. ``mirrored`` are the axes along which a mirrored case could be a
     real one, in RAS order for volumes, height and width for pictures.
     """
 
@@ -113,16 +114,32 @@ class Description(Settings):
     def settled(self) -> bool:
         """Whether nothing is left to be taken from the images."""
         spaced = self.kind == "pictures" or self.spacing != "auto"
-        return spaced and self.shape != "auto" and self.whole is not None
+        return spaced and self.shape != "auto"
+
+    @property
+    def passes_whole(self) -> bool:
+        """Whether a network sees whole cases; where nobody says, all but segmented ones."""
+        return not self.segments if self.whole is None else self.whole
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes: background first, or the columns of a multi-label set."""
+        """The names of the classes, or the columns of a multi-label set.
+
+        Background comes first, and others in the order of their values: keys that somebody has
+        written, or a program has sorted, in another order are the same classes.
+        """
         if self.task == "multilabel":
             return self.columns.labels
         if self.segments:
-            return tuple(sorted(self.labels, key=lambda name: 0 not in self.values(name)))
-        return tuple(self.labels)
+            background = next(name for name in self.labels if 0 in self.values(name))
+            others = [name for name in self.labels if name != background]
+            return (background, *sorted(others, key=self._first_value))
+        return tuple(sorted(self.labels, key=self._first_value))
+
+    def _first_value(self, name: str) -> tuple[bool, int, str]:
+        """What classes are ordered by: numbers first, then texts."""
+        value = self.values(name)[0]
+        return (False, value, "") if isinstance(value, int) else (True, 0, value)
 
     def values(self, name: str) -> tuple[int | str, ...]:
         """The values in files that stand for a class."""
@@ -131,7 +148,8 @@ class Description(Settings):
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that differ where anything in two descriptions does."""
-        return sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        told = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return sha256(told.encode()).hexdigest()[:12]
 
     def of_model(self) -> "Description":
         """What a model has to know of it: nothing of columns, folders and where the files are."""

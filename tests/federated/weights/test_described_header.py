@@ -33,7 +33,7 @@ CLASSIFIED = Description(
 
 
 def header(described: Description, **changes) -> ModelHeader:
-    network = UNet(name="unet", norm="instance", width=4) if described.segments else SmallCNN()
+    network = UNet(name="unet", norm="instance", width=8) if described.segments else SmallCNN()
     values = {
         "channels": described.channels,
         "classes": 2,

@@ -116,7 +116,7 @@ def _of_volumes(description: Description, shapes: Grids, spacings: Grids) -> dic
         return {
             "spacing": spacing,
             "shape": description.shape,
-            "whole": not description.segments if description.whole is None else description.whole,
+            "whole": description.passes_whole,
         }
     largest = tuple(MULTIPLE * ceil(side / MULTIPLE) for side in sides.max(axis=0))
     small = prod(largest) <= MOST_VOXELS

@@ -37,7 +37,7 @@ def described_family(name: str, description: Description) -> Family:
         label_values=_label_values(description) if description.segments else {},
         spacing=spacing,
         shape=description.shape,
-        whole=bool(description.whole),
+        whole=description.passes_whole,
         window=(description.window[0], description.window[1]) if description.window else None,
         mirrored=description.mirrored,
         licence=description.licence,

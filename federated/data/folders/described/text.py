@@ -1,4 +1,4 @@
-"""A proposal as the text of files: ``dataset.yaml``, ``cases.csv``, and an experiment to begin with."""
+"""A proposal as text: ``dataset.yaml``, ``cases.csv``, and an experiment to begin with."""
 
 import csv
 import io
@@ -40,10 +40,11 @@ def experiment_text(name: str, description: Description, sites: int) -> str:
         sites: how many sites its table names; 0 where it names none.
     """
     natural = "natural" if sites else "iid"
-    common = f"    sites: {{count: {sites or 3}, partition: {natural}, min_cases: 2}}\n    validate: {{}}"
+    dealt = f"{{count: {sites or 3}, partition: {natural}, min_cases: 2}}"
+    common = f"    sites: {dealt}\n    validate: {{}}"
     data = f"    data: {{dataset: {name}, source: files}}"
     if description.segments:
-        patches = "" if description.whole else ", patches_per_case: 4"
+        patches = "" if description.passes_whole else ", patches_per_case: 4"
         return (
             f"  {name}:\n    seed: 0\n    rounds: 20\n"
             "    model: {name: unet, norm: instance, width: 8}\n"
