@@ -126,36 +126,52 @@ def look(folder: Path) -> Looked:
     return Looked(experiment, dataset, partition)
 
 
-def facts(looked: Looked) -> list[tuple[str, ...]]:
-    """A row for each site: cases of each split, patients, labels, spacings and shapes."""
-    return [(site, *_facts_of(looked, site)) for site in looked.partition.sites]
+FACTS = ("site", "training", "validation", "test", "patients")
 
 
-FACTS = ("site", "train", "val", "test", "patients", "labels", "spacing in mm", "shape")
-
-
-def _facts_of(looked: Looked, site: str) -> tuple[str, ...]:
-    dataset, splits = looked.dataset, looked.partition.sites[site]
-    counts = tuple(str(len(splits[split])) for split in SPLITS)
-    places = [(split, index) for split in SPLITS for index in splits[split]]
-    if isinstance(dataset, Dataset):
-        values = Counter(str(dataset.labels[split][index].tolist()) for split, index in places)
-        named = (
-            dict(enumerate(dataset.info.classes)) if dataset.info.task == "classification" else {}
+def counts(looked: Looked) -> list[tuple[str, ...]]:
+    """A row for each site: its cases of each split, and its patients."""
+    return [
+        (
+            site,
+            *(str(len(looked.partition.sites[site][split])) for split in SPLITS),
+            str(len({case.patient for case in cases})) if cases else "-",
         )
+        for site, cases in ((site, _cases(looked, site)) for site in looked.partition.sites)
+    ]
+
+
+def facts(looked: Looked) -> list[str]:
+    """A sentence for each site: its labels, the spacings and the shapes of its images."""
+    return [f"{site}: {_facts_of(looked, site)}" for site in looked.partition.sites]
+
+
+def _cases(looked: Looked, site: str) -> list[Any]:
+    """The cases or origins of a site; none where the data set does not tell of single cases."""
+    known = looked.dataset.origins if isinstance(looked.dataset, Dataset) else looked.dataset.cases
+    splits = looked.partition.sites[site]
+    return [known[split][index] for split in SPLITS for index in splits[split]] if known else []
+
+
+def _facts_of(looked: Looked, site: str) -> str:
+    dataset, cases = looked.dataset, _cases(looked, site)
+    if isinstance(dataset, Dataset):
+        splits = looked.partition.sites[site]
+        values = Counter(
+            str(dataset.labels[split][index].tolist())
+            for split in SPLITS
+            for index in splits[split]
+        )
+        classes = dataset.info.classes if dataset.info.task == "classification" else ()
         labels = [
-            f"{named.get(int(value), value) if named else value} {count}"
+            f"{classes[int(value)] if classes else value} {count}"
             for value, count in sorted(values.items())
         ]
-        origins = dataset.origins
-        patients = len({origins[s][i].patient for s, i in places}) if origins else len(places)
-        files = [Path(origins[s][i].where) for s, i in places] if origins else []
-        spacing, shape = _grids(files)
-        return (*counts, str(patients), "\n".join(labels), spacing, shape)
-    cases = [dataset.cases[split][index] for split, index in places]
-    patients = len({case.patient for case in cases})
-    spacing, shape = _grids([case.images[0] for case in cases])
-    return (*counts, str(patients), "\n".join(_labels(dataset.family, cases)), spacing, shape)
+        files = [Path(case.where) for case in cases]
+    else:
+        labels = [*_labels(dataset.family, cases)]
+        files = [case.images[0] for case in cases]
+    return "; ".join([", ".join(labels), *_grids(files)])
 
 
 def _labels(family: Family, cases: list[CaseFiles]) -> Iterator[str]:
@@ -172,10 +188,12 @@ def _labels(family: Family, cases: list[CaseFiles]) -> Iterator[str]:
             voxels.setdefault(family.label_of(value), []).append(count)
     for label, name in enumerate(family.labels[1:], start=1):
         found = voxels.get(label, [])
-        yield f"{name} in {len(found)}, median {int(np.median(found)) if found else 0}"
+        size = int(np.median(found)) if found else 0
+        yield f"{name} in {len(found)} cases with a median of {size} voxels"
 
 
-def _grids(files: list[Path]) -> tuple[str, str]:
+def _grids(files: list[Path]) -> Iterator[str]:
+    """The least and the largest spacing and shape of images, along each axis."""
     grids = []
     for path in files:
         try:
@@ -183,19 +201,17 @@ def _grids(files: list[Path]) -> tuple[str, str]:
         except ConsiliumError:
             continue  # validation says why
     if not grids:
-        return "-", "-"
-    spacings = np.array([grid.spacing for grid in grids])
-    shapes = np.array([grid.shape for grid in grids])
-    flat = spacings.shape[1] == 2
-    return ("-" if flat else _range(spacings)), _range(shapes)
+        return
+    if len(grids[0].shape) == 3:
+        yield f"spacing {_range(np.array([grid.spacing for grid in grids]))} mm"
+    yield f"shape {_range(np.array([grid.shape for grid in grids]))}"
 
 
 def _range(values: Any) -> str:
-    """The least and the largest of each axis, a line each."""
-    low, high = values.min(axis=0), values.max(axis=0)
-    return "\n".join(
-        f"{a:.4g}" if a == b else f"{a:.4g}-{b:.4g}" for a, b in zip(low, high, strict=True)
-    )
+    """The least and the largest of each axis, as ``31-43 x 40-59 x 24-47``."""
+    ends = zip(values.min(axis=0), values.max(axis=0), strict=True)
+    axes = [list(dict.fromkeys((f"{low:.3g}", f"{high:.3g}"))) for low, high in ends]
+    return " x ".join("-".join(axis) for axis in axes)
 
 
 def write_sheet(looked: Looked, out: Path) -> Path:

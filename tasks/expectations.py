@@ -63,7 +63,7 @@ def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
 
 def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG001
     most = experiment.validation.outlier
-    far = f"{most:g} robust standard deviations from the site's median"
+    far = f"{most:g} robust standard deviations from the site's median (validate.outlier)"
     return {
         "an image for each mask, with all modalities, and no file that belongs to no case": (
             _never_empty("path")

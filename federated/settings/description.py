@@ -75,8 +75,9 @@ class Description(Settings):
     segmentation, where one of them is 0, or in the label's column. ``window`` in Hounsfield units
     is for CT alone. ``spacing`` in mm is what volumes are resampled to, and ``shape`` in voxels or
     pixels what a network sees at once: whole cases where ``whole``, patches otherwise. ``auto``
-    takes them from the images, and ``whole`` too where it is left out. ``mirrored`` are the axes along which a mirrored case could be a
-    real one, in RAS order for volumes, height and width for pictures.
+    takes them from the images, and ``whole`` too where it is left out.
+    ``mirrored`` are the axes along which a mirrored case could be a real one, in RAS order for
+    volumes, height and width for pictures.
     """
 
     title: str = Field(default="", max_length=200)

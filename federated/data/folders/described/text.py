@@ -41,7 +41,9 @@ def experiment_text(name: str, description: Description, sites: int) -> str:
     """
     natural = "natural" if sites else "iid"
     dealt = f"{{count: {sites or 3}, partition: {natural}, min_cases: 2}}"
-    common = f"    sites: {dealt}\n    validate: {{}}"
+    # A site of few cases has no typical size that one of them could be far from.
+    judged = "{outlier: 12}" if description.segments else "{}"
+    common = f"    sites: {dealt}\n    validate: {judged}"
     data = f"    data: {{dataset: {name}, source: files}}"
     if description.segments:
         patches = "" if description.passes_whole else ", patches_per_case: 4"
