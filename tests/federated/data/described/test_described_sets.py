@@ -228,7 +228,7 @@ def test_pictures_of_differing_sizes_become_images_of_one_shape(tmp_path):
     assert bright[labels == 1].min() > bright[labels == 0].max()
 
 
-def test_splits_are_by_patient_and_have_classes_in_equal_shares_at_each_site(tmp_path):
+def test_splits_are_by_patient_and_always_the_same(tmp_path):
     rows = picture_set(tmp_path / "mine", 80)
     for number in range(0, 80, 8):  # two images of one patient, of one site and one class
         rows[number + 4]["patient"] = rows[number]["patient"]
@@ -243,14 +243,19 @@ def test_splits_are_by_patient_and_have_classes_in_equal_shares_at_each_site(tmp
             owners.setdefault(origin.patient, set()).add(split)
     assert all(len(splits) == 1 for splits in owners.values())
     assert len(owners) == 70
-    for split in ("val", "test"):
-        for site in ("north", "south"):
-            own = [
-                int(label)
-                for label, origin in zip(dataset.labels[split], dataset.origins[split], strict=True)
-                if origin.site == site
-            ]
-            assert 0 < sum(own) < len(own)
+
+
+def test_a_rare_class_is_in_every_split_of_every_site(tmp_path):
+    rows = picture_set(tmp_path / "mine", 80)
+    for number, row in enumerate(rows):
+        row["label"] = "1" if number < 6 else "0"
+    write_table(tmp_path / "mine", rows)
+    describe(tmp_path / "mine", CLASSES)
+    dataset = read(tmp_path)
+    for split in SPLITS:
+        pairs = zip(dataset.labels[split], dataset.origins[split], strict=True)
+        ill = [origin.site for label, origin in pairs if label == 1]
+        assert sorted(ill) == ["north", "south"]
 
 
 def test_classified_pictures_have_natural_sites_and_their_patients(tmp_path):
@@ -281,6 +286,7 @@ def test_all_images_of_a_patient_are_dealt_to_one_site(tmp_path):
             for split in SPLITS:
                 for index in splits[split]:
                     sites.setdefault(dataset.origins[split][index].patient, set()).add(site)
+        assert len(sites) == 20
         assert all(len(found) == 1 for found in sites.values())
 
 
