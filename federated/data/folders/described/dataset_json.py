@@ -32,7 +32,6 @@ BESIDE = (
     *("dataset_fingerprint.json", "*plans*.json", "*.py", "*.csv"),
 )
 NAMED = 8
-CT = "ct"
 
 
 def read_dataset_json(folder: Path) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def _with_masks(
     folder: Path, images: list[Path], masks: dict[str, list[Path]], doubts: list[str]
 ) -> FoundFiles:
     pairs: list[tuple[Path, Path | None]] = []
-    alone, several = [], []
+    alone: list[str] = []
+    several: list[str] = []
     for image in sorted(images):
         found = masks.pop(split_ending(image.name)[0], [])
         if len(found) == 1:

@@ -76,8 +76,8 @@ def _of_dataset_json(folder: Path) -> Proposal:
         "it does not tell of sites either: use sites.partition=iid",
     ]
     if "ct" in (name.lower() for name in base["modalities"]):
-        ending = ".nii"
-        files = [path for path in entries(folder / "imagesTr") if ending in path.name.lower()]
+        found = entries(folder / "imagesTr")
+        files = [path for path in found if split_ending(path.name, VOLUMES)[1]]
         description["window"], said = ct_window([(path, None) for path in files])
         doubts.append(said)
     if base["licence"].startswith("not stated"):
@@ -148,7 +148,9 @@ def _of_table(folder: Path) -> Proposal:
             for name in [roles["label"], *left]
             if name and name not in ATTRIBUTES and _could_be_label(columns[name])
         ]
-    given = {role: roles[role] for role in ("case", "patient", "site", "split") if roles[role]}
+    given: dict[str, Any] = {
+        role: roles[role] for role in ("case", "patient", "site", "split") if roles[role]
+    }
     given |= {"images": images} | ({"mask": masks[0]} if segments else {"label": label})
     attributes = [name for name in [*left, roles["label"]] if name and name != label]
     if attributes:
