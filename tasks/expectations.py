@@ -16,8 +16,12 @@ IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) -> list[Any]:
     """The rules for one site's table of cases, or for files that belong to no site."""
     least = experiment.sites.min_cases
-    own = _of_images if info.task == "classification" else _of_folders
-    rules = own(experiment, info)
+    if info.task == "segmentation":
+        rules = _of_folders(experiment, info)
+    elif of_a_site:
+        rules = _of_images(experiment, info)
+    else:
+        rules = {"no file that belongs to no case": _never_in("split", "none")}
     if of_a_site:
         rules[f"at least {least} training cases (sites.min_cases)"] = (
             gxe.ExpectTableRowCountToBeBetween(min_value=least, **IN_TRAIN)
@@ -28,7 +32,8 @@ def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) 
 
 
 def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
-    shape = "x".join(map(str, (info.channels, *(experiment.data.size,) * info.dims)))
+    sides = info.shape or (experiment.data.size,) * info.dims
+    shape = "x".join(map(str, (info.channels, *sides)))
     least = experiment.validation.min_cases_per_class
     return {
         "shape": gxe.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape]),
@@ -58,7 +63,7 @@ def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
 
 def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG001
     most = experiment.validation.outlier
-    far = f"{most:g} robust standard deviations from the site's median"
+    far = f"{most:g} robust standard deviations from the site's median (validate.outlier)"
     return {
         "an image for each mask, with all modalities, and no file that belongs to no case": (
             _never_empty("path")
@@ -96,4 +101,8 @@ def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  #
 
 
 def _never_empty(column: str) -> Any:
-    return gxe.ExpectColumnValuesToNotBeInSet(column=column, value_set=[""])
+    return _never_in(column, "")
+
+
+def _never_in(column: str, value: str) -> Any:
+    return gxe.ExpectColumnValuesToNotBeInSet(column=column, value_set=[value])

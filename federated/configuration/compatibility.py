@@ -6,10 +6,11 @@ from federated.compression import COMPRESSIONS
 from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
+from federated.data.family_of import family_of, task_name
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
-from federated.learning import CLASSIFICATION, SEGMENTATION, LearningTask, overall_metrics
+from federated.learning import SEGMENTATION, TASKS, LearningTask, overall_metrics
 from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
 from federated.protection import PROTECTIONS
@@ -43,18 +44,14 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     dataset, model = experiment.data.dataset, experiment.model
     strategy, compression = experiment.strategy, experiment.compression
     protection = experiment.protection
-    known = (*DATASETS, *FAMILIES)
-    if dataset not in known:
-        yield (
-            f"data.dataset={dataset!r} is not known.{closest(dataset, known)} Known data sets: "
-            f"{', '.join(known)}."
-        )
+    yield from _reasons_of_data(experiment)
     yield from _reasons_of_task(experiment)
     yield from _reasons_of_metric(experiment)
     yield from _reasons_of_evaluation(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
-    if model.dims == {3} and dataset in DATASETS and not dataset.endswith("3d"):
+    pictures = experiment.data.described and experiment.data.described.kind == "pictures"
+    if model.dims == {3} and (pictures or (dataset in DATASETS and not dataset.endswith("3d"))):
         yield (
             f"model.name={model.name!r} takes volumes, but data.dataset={dataset!r} holds 2D "
             "images. Use model.name=small_cnn, shallow_cnn or dp_resnet."
@@ -74,6 +71,30 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
         yield (
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
             f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
+        )
+
+
+def _reasons_of_data(experiment: Experiment) -> Iterator[str]:
+    """Refuse a data set that nobody knows, or a description that is not that set's."""
+    dataset, described = experiment.data.dataset, experiment.data.described
+    known = (*DATASETS, *FAMILIES)
+    if described is None and dataset not in known:
+        yield (
+            f"data.dataset={dataset!r} is not known.{closest(dataset, known)} Known data sets: "
+            f"{', '.join(known)}. A set of your own is a folder of that name below data.root or "
+            "CONSILIUM_DATA with a dataset.yaml, which `consilium data init` proposes."
+        )
+    if described is None:
+        return
+    if dataset in known:
+        yield (
+            f"data.described describes {dataset}, which the project knows already. Give the "
+            "folder of your own data another name."
+        )
+    if not described.settled:
+        yield (
+            "data.described leaves shape or spacing to the images (`auto`), and was taken over "
+            "without them. Name the experiment by params.yaml, so that its dataset.yaml is read."
         )
 
 
@@ -142,7 +163,7 @@ def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
 
 def task_of_experiment(experiment: Experiment) -> LearningTask:
     """What the experiment's data are for; classification where they are not known."""
-    return SEGMENTATION if experiment.data.dataset in FAMILIES else CLASSIFICATION
+    return TASKS[task_name(experiment.data.dataset, experiment.data.described)]
 
 
 def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
@@ -203,9 +224,10 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     """Refuse settings that belong to classification or to segmentation alone."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
     model = experiment.model
-    family = FAMILIES.get(data.dataset)
+    family, described = family_of(data.dataset, data.described), data.described
     segments = f"data.dataset={data.dataset} is for segmentation"
-    if data.spacing is not None and (family is None or family.spacing is None):
+    spaced = family.spacing if family else described and described.kind == "volumes"
+    if data.spacing is not None and not spaced:
         yield (
             f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
             f"data.dataset={data.dataset} do not have. Leave it out."
@@ -221,7 +243,12 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
                     f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
                     f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
                 )
-        if sites.partition == "natural":
+        if described is not None and data.source == "medmnist":
+            yield (
+                f"data.dataset={data.dataset} is described by a dataset.yaml and not of MedMNIST. "
+                "Set data.source=files or phantom."
+            )
+        if sites.partition == "natural" and described is None:
             yield (
                 f"data.dataset={data.dataset} does not say which hospital a case comes from. Use "
                 "another sites.partition than natural."

@@ -22,7 +22,8 @@ class DatasetInfo:
     """What is known of a data set without its files.
 
     ``classes`` are those of a case, or those of a voxel with the background first. ``cases`` gives
-    the number of cases of each split.
+    the number of cases of each split. ``shape`` is that of the images of a set of one's own that is
+    classified, without channels; ``None`` where the experiment's settings say it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DatasetInfo:
     cases: Mapping[Split, int]
     licence: str
     task: TaskName = "classification"
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,34 @@ class LocatedFile:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an image in memory comes from, where its data set tells.
+
+    ``record`` is the digest of the case as its files hold it, before it was resized. ``site`` is
+    ``None`` where it is not known. ``where`` is the file, by which a person finds it.
+    """
+
+    name: str
+    patient: str
+    site: str | None
+    where: str
+    record: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set for classification, in memory.
 
-    Images are uint8 ``(n, channels, *spatial)`` in 0..255, and labels int64 ``(n,)``.
+    Images are uint8 ``(n, channels, *spatial)`` in 0..255, and labels int64 ``(n,)``. ``origins``
+    tell of each case where the images were files of one's own; ``unmatched`` are files of their
+    folder that belong to no case.
     """
 
     info: DatasetInfo
     images: Mapping[Split, Images]
     labels: Mapping[Split, Labels]
+    origins: Mapping[Split, tuple[Origin, ...]] | None = None
+    unmatched: tuple[Path, ...] = ()
 
 
 def to_float(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from torch import nn
 
+from federated.data.folders.described.class_image import class_image
 from federated.data.folders.families import Family
 from federated.data.folders.nifti_file import is_nifti, nifti_bytes
 from federated.data.folders.picture_file import PICTURES, UPRIGHT, orientation_of, write_picture
@@ -19,7 +20,6 @@ from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
 from federated.data.folders.read_volume import Volume, read_volume
 from federated.data.folders.volume import Frame
 from federated.data.medmnist.array_file import is_npz, read_arrays
-from federated.data.medmnist.files import dataset_info
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.inference.model_input import CPU, case_of_array, class_images, full_range, segmented
@@ -44,7 +44,8 @@ def predict_files(
     file ``…-MODALITY.nii.gz`` for each.
 
     In classification all files together give ``probabilities.csv``, with a row for each image; a
-    ``.npz`` file holds arrays whose names end in ``images``, as MedMNIST's.
+    ``.npz`` file holds arrays whose names end in ``images``, as MedMNIST's. Images of a set of
+    one's own may have any size: they are prepared as for training.
 
     Args:
         model_path: the model's file.
@@ -189,7 +190,7 @@ def _classify(model: nn.Module, header: ModelHeader, files: Sequence[Path], targ
         for name, images in _images(path, header):
             probabilities = predict(model, images, CPU, header.classes)
             rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(probabilities)]
-    classes = dataset_info(header.dataset).classes
+    classes = header.class_names()
     with atomic_path(target) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "array", "index", *classes])
@@ -218,6 +219,8 @@ def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]
             )
             for name, a in arrays.items()
         ]
+    if (family := header.class_family()) is not None:
+        return [("", class_image(family, str(path), _volumes(family, path))[np.newaxis])]
     _target_name(path)
     values = full_range(read_volume(path).values, str(path))
     if header.channels == 1 and len(values) == 3 and header.dims == 2:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from federated.settings.base import Settings
+from federated.settings.description import Description
 
 # How training images are changed, and which cases an epoch draws.
 Augment = Literal["none", "flips", "torchio"]
@@ -30,6 +31,8 @@ class DataSettings(Settings):
     # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own.
     spacing: Annotated[float, Field(gt=0)] | None = None
     phantom_seed: int = Field(default=0, ge=0)
+    # What the set's dataset.yaml says, where it has one; it is read with the configuration.
+    described: Description | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class SitesSettings(Settings):

@@ -22,13 +22,15 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         info: what is known of its data set.
         data_source: where the data really come from, as ``phantom``.
     """
+    described = experiment.data.described
     return ModelHeader(
         experiment.model,
         channels=info.channels,
         classes=len(info.classes),
         dims=info.dims,
-        size=experiment.data.size if info.task == "classification" else None,
+        size=experiment.data.size if info.task == "classification" and not described else None,
         dataset=info.name,
         data_source=data_source,
         spacing=experiment.data.spacing,
+        described=described.of_model() if described else None,
     )

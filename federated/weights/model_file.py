@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,9 +15,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from federated.configuration.explain import explain
-from federated.data.folders.families import FAMILIES, Family
+from federated.data.family_of import family_of
+from federated.data.folders.described.family import described_family
+from federated.data.folders.families import Family
+from federated.data.medmnist.files import dataset_info
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
+from federated.settings.description import Description
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
@@ -37,9 +41,10 @@ class ModelHeader:
     """Which network it is, for which images, and what it was trained on.
 
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
-    where it is not their data set's own. The ranges are those that a file may have; a network of
-    numbers far beyond them would take all memory before anything of it could be compared with the
-    file.
+    where it is not their data set's own. ``described`` is what a set of somebody's own is, so that
+    a model can be used where that set is not. The ranges are those that a file may have; a network
+    of numbers far beyond them would take all memory before anything of it could be compared with
+    the file.
     """
 
     # For whoever reads a header from a file: it may have no key but these.
@@ -53,11 +58,34 @@ class ModelHeader:
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    described: Description | None = None
 
     def family(self) -> Family | None:
         """The segmentation set it was trained on, with its spacing; ``None`` for a classifier."""
-        family = FAMILIES.get(self.dataset)
+        family = family_of(self.dataset, self.described)
         return family.with_spacing(self.spacing) if family else None
+
+    def class_family(self) -> Family | None:
+        """How images of any size are prepared for a classifier; ``None`` where they have its own.
+
+        Those of MedMNIST's sets and of arrays are taken as they are.
+        """
+        if self.described is None or self.described.segments or self.described.layout == "arrays":
+            return None
+        return described_family(self.dataset, self.described).with_spacing(self.spacing)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the network's outputs."""
+        if self.described is not None:
+            return self.described.classes
+        family = self.family()
+        return family.labels if family else dataset_info(self.dataset).classes
+
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape ``(channels, *spatial)`` of an image that a classifier takes."""
+        if self.described is not None and self.described.shape != "auto":
+            return (self.channels, *self.described.shape)
+        return (self.channels, *(self.size or 0,) * self.dims)
 
     def build(self, seed: int) -> nn.Module:
         """The network, with random weights that depend on ``seed`` alone."""
@@ -65,7 +93,10 @@ class ModelHeader:
 
     def to_text(self) -> str:
         """The header as it stands in a file, without what the weights once started from."""
-        told = HEADERS.dump_python(self, mode="json", exclude={"network": {"init"}})
+        left_out: dict[str, Any] = {"network": {"init"}}
+        if self.described is None:
+            left_out["described"] = True
+        told = HEADERS.dump_python(self, mode="json", exclude=left_out)
         return json.dumps(told)
 
     @staticmethod
@@ -82,11 +113,17 @@ class ModelHeader:
             if isinstance(value, dict) and "network" not in value:
                 flat = ("name", "norm", *OF_ALL_ONCE)
                 value["network"] = {key: value.pop(key) for key in flat if key in value}
+            told_of_set = value.pop("described", None) if isinstance(value, dict) else None
             told = json.dumps(value)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
         _refuse_unlikely(value)
-        return HEADERS.validate_json(told, strict=True)
+        header = HEADERS.validate_json(told, strict=True)
+        if told_of_set is None:
+            return header
+        header = replace(header, described=_description(told_of_set))
+        _refuse_other_description(header)
+        return header
 
 
 HEADERS = TypeAdapter(ModelHeader)
@@ -107,6 +144,38 @@ def _refuse_unlikely(value: Any) -> None:
         raise ValueError(f"its network {said}")
     if any(isinstance(told, int) and told > LARGEST_SETTING for told in network.values()):
         raise ValueError(f"its network has a setting beyond {LARGEST_SETTING}")
+
+
+def _description(value: Any) -> Description:
+    """The description that a header has of a set of somebody's own.
+
+    Raises:
+        ValueError: it is not possible; the message says why.
+    """
+    try:
+        return Description.model_validate(value)
+    except ValidationError as error:
+        said = explain(error, Description.model_json_schema(), {})
+        raise ValueError(f"its description of the data set is not possible: {said}") from error
+
+
+def _refuse_other_description(header: ModelHeader) -> None:
+    """Refuse a description that is not of the network's images, or says less than is needed.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    described = header.described
+    if described is None:
+        return
+    same = (
+        described.dims == header.dims
+        and len(described.classes) == header.classes
+        and described.settled
+        and (described.layout == "arrays" or described.channels == header.channels)
+    )
+    if not same:
+        raise ValueError("it describes other images than its network takes")
 
 
 def save_model(

@@ -75,6 +75,21 @@ def orientation_of(path: Path) -> int:
         return UPRIGHT
 
 
+def upright_shape(path: Path) -> tuple[int, int]:
+    """A picture's height and width as it is shown, from its header alone.
+
+    Raises:
+        ConsiliumError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            turned = (_orientation(picture) or UPRIGHT) >= 5
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
 def upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Stored values ``(…, height, width)``, turned as EXIF's ``orientation`` says."""
     turned = np.swapaxes(values, -1, -2) if orientation >= 5 else values

@@ -6,6 +6,7 @@ data set classes are not used, because they need torchvision.
 
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -89,7 +90,8 @@ def find(name: str, size: Size, root: Path, *, official: bool) -> LocatedFile | 
         if md5 != expected_md5(name, size):
             raise ConsiliumError(
                 f"The file {path} is not the published {name}: its MD5 is {md5}, expected "
-                f"{expected_md5(name, size)}. It is damaged, truncated or another version; remove "
+                f"{expected_md5(name, size)} by medmnist {version('medmnist')}. It is damaged, "
+                "truncated or of another release (which another medmnist may know); remove "
                 "it to have it downloaded again, or set data.source=files to use your own file."
             )
         return LocatedFile(path, "medmnist", md5)

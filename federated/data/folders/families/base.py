@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from federated.data.dataset import Split
 from federated.data.folders.families.file_names import Named, left_over, refuse_twins
 
 # Networks halve the sides of an image three times.
@@ -23,7 +24,9 @@ class CaseFiles:
     where it is missing. Cases of one ``patient`` stay in one split; ``site`` is where the images
     come from, where the data set tells. ``patient_known`` is false where the data set has a table
     of patients that does not say whose the case is: ``patient`` is then the case's own name, so
-    that such cases are not taken for one patient's.
+    that such cases are not taken for one patient's. ``split`` is where the data set has splits of
+    its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
+    finding.
     """
 
     name: str
@@ -32,6 +35,8 @@ class CaseFiles:
     patient: str
     site: str | None = None
     patient_known: bool = True
+    split: Split | None = None
+    target: tuple[int | float, ...] | None = None
 
 
 @dataclass(frozen=True)
