@@ -37,9 +37,8 @@ def _turned_with(silent: Volume, told: Volume) -> Volume:
     Raises:
         ConsiliumError: it cannot be told whether it has to be.
     """
-    if silent.frame is not None or told.frame in (None, UPRIGHT):
+    if silent.frame is not None or not isinstance(told.frame, int) or told.frame == UPRIGHT:
         return silent
-    assert isinstance(told.frame, int)
     shown = told.spatial
     stored = as_stored(np.empty((1, *shown), bool), told.frame).shape[1:]
     turned = upright(silent.values, told.frame)

@@ -7,16 +7,14 @@ words.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 
+from federated.data.folders.dicom.source import SourceSeries
 from federated.errors import ConsiliumError
-
-if TYPE_CHECKING:
-    from federated.data.folders.dicom.source import SourceSeries
 
 # Sides of a voxel in mm; anything outside comes from a wrong unit or a damaged header.
 SMALLEST, LARGEST = 0.01, 100.0
@@ -33,7 +31,7 @@ LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
 
 # What a result is written with, so that it lies as its image does: NIfTI's header, the EXIF
 # orientation that a picture says it has, 1 to 8, or the slices of a DICOM series.
-Frame: TypeAlias = "Nifti1Header | int | SourceSeries"
+Frame = Nifti1Header | int | SourceSeries
 
 
 class NotFiniteError(ConsiliumError):

@@ -161,7 +161,9 @@ def _voxels(
     whole = np.rint(inside[:, :2]).astype(np.int64)
     steps = [place.across, place.down]
     ratio = [np.linalg.norm(step) / side for step, side in zip(steps, own.sides, strict=True)]
-    if np.abs(inside[:, :2] - whole).max() > OFF_PIXEL or len(np.unique(whole, axis=0)) < len(whole):
+    if np.abs(inside[:, :2] - whole).max() > OFF_PIXEL or len(np.unique(whole, axis=0)) < len(
+        whole
+    ):
         raise _elsewhere(
             path, frame, f"its pixels are {ratio[0]:.4g} of the image's, or between them"
         )
