@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import nn
 
 from federated.data.folders.dicom.algorithm import Algorithm
-from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families import Family
 from federated.data.folders.nifti_file import is_nifti
 from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
@@ -37,7 +37,7 @@ def predict_files(
     out: Path,
     site: str | None = None,
     algorithm: Algorithm | None = None,
-    dicom: DicomRules | None = None,
+    dicom: DicomRules = STRICT,
 ) -> list[Path]:
     """Predict each file and write what was found into ``out``.
 
@@ -127,9 +127,7 @@ def _refuse_collisions(files: Sequence[Path], targets: Sequence[Sequence[Path]])
         seen[target] = path
 
 
-def _case(
-    family: Family, path: Path, dicom: DicomRules | None
-) -> tuple[PreparedCase, Volume | None]:
+def _case(family: Family, path: Path, dicom: DicomRules) -> tuple[PreparedCase, Volume | None]:
     """A case that is prepared, and the image that its mask lies on; ``None`` for an array."""
     if is_npz(path):
         arrays = read_arrays(path, ("image", "affine").__contains__)
@@ -148,7 +146,7 @@ def _case(
     return prepare_volumes(family, str(path), volumes), volumes[0]
 
 
-def _volumes(family: Family, path: Path, dicom: DicomRules | None) -> list[Volume]:
+def _volumes(family: Family, path: Path, dicom: DicomRules) -> list[Volume]:
     if len(family.modalities) == 1:
         return [read_volume(path, dicom)]
     found = [_modality(path, modality) for modality in family.modalities]
@@ -180,7 +178,7 @@ def _classify(
     header: ModelHeader,
     files: Sequence[Path],
     target: Path,
-    dicom: DicomRules | None,
+    dicom: DicomRules,
 ) -> Path:
     rows: list[list[Any]] = []
     for path in files:
@@ -201,7 +199,7 @@ def _with_channel(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _images(
-    path: Path, header: ModelHeader, dicom: DicomRules | None
+    path: Path, header: ModelHeader, dicom: DicomRules
 ) -> list[tuple[str, npt.NDArray[Any]]]:
     """Batches ``(n, channels, *spatial)`` of a file, with the name of the array each is from."""
     if is_npz(path):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.nifti_file import NIFTI, image_of, is_nifti, read_nifti
 from federated.data.folders.picture_file import PICTURES, read_picture
 from federated.data.folders.volume import NotFiniteError, Volume, check_numbers
@@ -32,7 +32,7 @@ def is_dicom(path: Path) -> bool:
     return begins_so(path)
 
 
-def read_volume(path: Path, dicom: DicomRules | None = None) -> Volume:
+def read_volume(path: Path, dicom: DicomRules = STRICT) -> Volume:
     """Read an image; ``dicom`` says how a DICOM series is read, in a folder or a file.
 
     NIfTI gives float32 ``(1, x, y, z)``, or float64 where float32 would lose digits, and its affine
@@ -55,16 +55,16 @@ def read_volume(path: Path, dicom: DicomRules | None = None) -> Volume:
     return _coloured(Volume(picture.values, None, str(path), picture.orientation))
 
 
-def read_mask(path: Path, image: Volume | None = None, dicom: DicomRules | None = None) -> Volume:
+def read_mask(path: Path, image: Volume | None = None, dicom: DicomRules = STRICT) -> Volume:
     """Read a mask ``(1, *spatial)`` of int64; a picture's values are its grey values.
 
     A DICOM-SEG or RTSTRUCT is drawn on the slices of its ``image``, with the labels that ``dicom``
     has for its structures; see :func:`.dicom.structures.read_structures`.
 
     Raises:
-        ConsiliumError: as :func:`read_volume` and ``read_structures``; or a value is not a whole number to within half of
-            the slope with which it was stored; or a picture's colours differ, or its compression
-            has changed its values.
+        ConsiliumError: as :func:`read_volume` and ``read_structures``; or a value is not a whole
+            number to within half of the slope with which it was stored; or a picture's colours
+            differ, or its compression has changed its values.
     """
     if is_nifti(path):
         array = read_nifti(path)

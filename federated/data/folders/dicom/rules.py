@@ -26,3 +26,7 @@ class DicomRules:
     tilted: OnUnevenGrid = "refuse"
     overlap: OnOverlap = "refuse"
     structures: tuple[tuple[str, int], ...] = ()
+
+
+# What changes values is refused.
+STRICT = DicomRules()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from federated.data.folders.dicom.arrangement import arranged
 from federated.data.folders.dicom.frames import Frame
-from federated.data.folders.dicom.objects import objects_in
+from federated.data.folders.dicom.objects import is_dicom, objects_in
 from federated.data.folders.dicom.pixels import (
     is_padding,
     meant_values,
@@ -17,9 +17,10 @@ from federated.data.folders.dicom.pixels import (
     stored_values,
 )
 from federated.data.folders.dicom.quiet import quiet
-from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.dicom.source import SourceSeries
-from federated.data.folders.dicom.stacks import one_stack
+from federated.data.folders.dicom.stacks import Stack, is_image, one_stack
+from federated.data.folders.families.file_names import entries
 from federated.data.folders.volume import Volume, check_numbers
 from federated.errors import ConsiliumError
 
@@ -30,7 +31,7 @@ MOST_VOXELS = 2**30
 
 
 @quiet()
-def read_series(path: Path, rules: DicomRules | None = None) -> Volume:
+def read_series(path: Path, rules: DicomRules = STRICT) -> Volume:
     """Read the one series of images in a folder, or in a file.
 
     A volume is ``(1, columns, rows, slices)`` with slices in the order of their positions, and its
@@ -45,8 +46,8 @@ def read_series(path: Path, rules: DicomRules | None = None) -> Volume:
             a file is damaged or cannot be decoded; slices are doubled, or differ in unit; or they
             make no regular volume and the rules do not let them be resampled.
     """
-    rules = rules or DicomRules()
     stack = one_stack(str(path), objects_in(path), rules.series)
+    _refuse_one_of_many(path, stack)
     name = str(path)
     if stack.frames[0].place is None:
         return _picture(name, stack.series, stack.frames)
@@ -63,6 +64,31 @@ def read_series(path: Path, rules: DicomRules | None = None) -> Volume:
         values = regrid.forward(values, float(values.min()))
     source = SourceSeries(name, stack.series, frames, regrid)
     return Volume(values[np.newaxis], affine, name, source)
+
+
+def _refuse_one_of_many(path: Path, stack: Stack) -> None:
+    """Refuse a single slice by the name of its file where others of its series lie beside it.
+
+    Raises:
+        ConsiliumError: there are others.
+    """
+    (first, *others) = stack.frames
+    if path.is_dir() or others or first.place is None:
+        return
+    for file in entries(path.parent):
+        if file.name == path.name or file.is_dir() or not is_dicom(file):
+            continue
+        try:
+            beside = objects_in(file)
+        except ConsiliumError:
+            continue  # it is not asked for
+        if any(
+            is_image(found) and found.text("SeriesInstanceUID") == stack.series for found in beside
+        ):
+            raise ConsiliumError(
+                f"The file {path} is one slice of a series, whose others lie beside it. Name the "
+                f"folder {path.parent}."
+            )
 
 
 def _values(name: str, frames: Sequence[Frame]) -> Array:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
-from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.dicom.segmentation_object import segments_of
 from federated.data.folders.dicom.source import SourceSeries
-from federated.data.folders.dicom.structure_set import structures_of
 from federated.data.folders.dicom.structure import Structure
+from federated.data.folders.dicom.structure_set import structures_of
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 
@@ -29,7 +29,7 @@ class _Chosen:
 
 
 @quiet()
-def read_structures(path: Path, image: Volume, rules: DicomRules | None = None) -> Volume:
+def read_structures(path: Path, image: Volume, rules: DicomRules = STRICT) -> Volume:
     """Read a DICOM-SEG or RTSTRUCT as a mask ``(1, *spatial)`` of int64 on an image's grid.
 
     ``path`` is the file, or a folder with that file alone. Every frame and every contour is placed
@@ -42,7 +42,6 @@ def read_structures(path: Path, image: Volume, rules: DicomRules | None = None) 
             slices; a structure that the rules name is not there, or has no closed contour; or
             structures of different labels overlap and the rules do not say which comes first.
     """
-    rules = rules or DicomRules()
     found = _marking(path)
     source = image.frame
     if not isinstance(source, SourceSeries):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families.file_names import Named, left_over, refuse_twins
 
 # Networks halve the sides of an image three times.
@@ -34,7 +34,7 @@ class CaseFiles:
     patient: str
     site: str | None = None
     patient_known: bool = True
-    dicom: DicomRules = DicomRules()
+    dicom: DicomRules = STRICT
 
 
 @dataclass(frozen=True)
