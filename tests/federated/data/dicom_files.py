@@ -151,9 +151,7 @@ def structure_set(structures, frame=FRAME, kind="CLOSED_PLANAR"):
             )
             for points in contours
         ]
-        made.ROIContourSequence.append(
-            item(ReferencedROINumber=number, ContourSequence=sequence)
-        )
+        made.ROIContourSequence.append(item(ReferencedROINumber=number, ContourSequence=sequence))
     return made
 
 

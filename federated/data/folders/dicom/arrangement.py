@@ -139,7 +139,8 @@ def _thinned(frame: Frame, usual: float) -> str:
     """
     said = _number(frame, "SpacingBetweenSlices")
     thickness = _number(frame, "SliceThickness")
-    if said <= 0 or usual <= MISSING * said or abs(said + thickness - usual) <= MOST_UNEVEN * usual:
+    is_space = said < thickness and abs(said + thickness - usual) <= MOST_UNEVEN * usual
+    if said <= 0 or usual <= MISSING * said or is_space:
         return ""
     return (
         f"they are {usual:.4g} mm apart, and their headers say {said:.4g} mm "

@@ -15,7 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from federated.data.folders.families.file_names import walk
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 
 PREAMBLE = 128
 MARK = b"DICM"
@@ -101,8 +101,8 @@ def _dataset(path: Path, name: str, *, with_pixels: bool) -> Dataset:
         dataset = dcmread(path, stop_before_pixels=not with_pixels, force=True)
     except OSError as error:
         raise ConsiliumError(
-            f"The file {name} cannot be read: {error.strerror or 'the machine does not say why'}. "
-            "Put a whole copy there."
+            f"The file {name} cannot be read: {why_unreadable(error)}. Put a whole copy there, or "
+            "name another."
         ) from None
     except Exception as error:  # whatever a parser makes of damaged bytes
         raise ConsiliumError(

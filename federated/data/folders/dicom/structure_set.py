@@ -29,6 +29,8 @@ OFF_PLANE = 0.25
 # By how many pixels a contour may reach out of the image: half of one is its border.
 OUTSIDE = 1.0
 FEWEST_POINTS = 3
+# Coordinates in mm have three decimals or more.
+PIXEL_DIGITS = 4
 
 
 def structures_of(path: str, found: DicomObject) -> list[Structure]:
@@ -147,7 +149,8 @@ def _on_slice(said: str, points: Floats, source: SourceSeries) -> tuple[int, Flo
             f"{said} reaches out of the image {source.name} by {beyond + OUTSIDE:.3g} pixels, and "
             "that part of it would be lost. Give the series that it was drawn on, uncropped."
         )
-    return level, pixels[:, :2]
+    # What was drawn through the middles of pixels goes through them, whatever the rounding in mm.
+    return level, np.round(pixels[:, :2], PIXEL_DIGITS)
 
 
 def _refuse_thinned(path: str, name: str, levels: Sequence[int]) -> None:
