@@ -6,6 +6,8 @@ import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from federated.data.folders.dicom.identifiers import identifying, patient_of, pseudonym
+from federated.errors import ConsiliumError
+from federated.secrets.pseudonym_secret import pseudonym_secret
 from tests.federated.data.dicom_files import blank, item, pixels, saved, slices_of, voxels
 
 SECRET, OTHER = b"s" * 32, b"t" * 32
@@ -62,3 +64,20 @@ def test_the_patient_of_a_folder_is_the_one_that_all_its_files_name(tmp_path):
     for one in made:
         one.PatientID = ""
     assert patient_of(saved(tmp_path / "c", made), SECRET) is None
+
+
+def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path):
+    home = tmp_path / "home"
+    secret = pseudonym_secret(home)
+    assert len(secret) == 32
+    assert pseudonym_secret(home) == secret
+    assert pseudonym_secret(tmp_path / "other") != secret
+    path = home / "pseudonyms.key"
+    assert path.stat().st_mode & 0o077 == 0
+    path.chmod(0o644)
+    with pytest.raises(ConsiliumError, match="for its owner alone"):
+        pseudonym_secret(home)
+    path.chmod(0o600)
+    path.write_bytes(b"short")
+    with pytest.raises(ConsiliumError, match="has 5 bytes and not 32"):
+        pseudonym_secret(home)

@@ -1,17 +1,20 @@
 """A folder of DICOM slices is the volume that was scanned, or is refused in one paragraph."""
 
 import logging
+from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders import JPEG2000LosslessDecoder, RLELosslessDecoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -256,6 +259,22 @@ class TestSeveralSeries:
         assert read_series(folder, DicomRules(series="2.25.11")).spatial == (8, 10, 6)
         refused(folder, DicomRules(series="4"), said="no series or stack '4'")
 
+    def test_series_of_one_number_are_told_apart_without_their_uids(self, tmp_path, values):
+        other = slices_of(voxels(4, seed=1), series="2.25.12")
+        folder = saved(tmp_path, [*slices_of(values), *other], names=list("abcdefghij"))
+        text = refused(folder, said=["@1 (MR, 6 images", "@2 (MR, 4 images"])
+        assert "2.25." not in text
+        assert read_series(folder, DicomRules(series="@2")).spatial == (8, 10, 4)
+
+    def test_phases_are_told_apart_by_their_times_which_are_not_told(self, tmp_path, values):
+        first, second = slices_of(values), slices_of(voxels(seed=2))
+        for index, (one, two) in enumerate(zip(first, second, strict=True)):
+            one.AcquisitionTime, two.AcquisitionTime = "101112", "131415"
+            two.SOPInstanceUID = two.file_meta.MediaStorageSOPInstanceUID = f"2.25.50{index}"
+        folder = saved(tmp_path, [*first, *second], names=list("abcdefghijkl"))
+        text = refused(folder, said=["3#1 (", "AcquisitionTime", "3#2 ("])
+        assert "101112" not in text
+
     def test_two_echoes_of_one_series_are_two_stacks(self, tmp_path, values):
         first, second = slices_of(values), slices_of(voxels(seed=2))
         for index, (one, two) in enumerate(zip(first, second, strict=True)):
@@ -389,6 +408,26 @@ class TestForms:
         whole = (folder / "b").read_bytes()
         (folder / "b").write_bytes(whole[: int(len(whole) * 0.7)])
         refused(folder, said="b ")
+
+    @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGBaseline8Bit])
+    def test_a_compressed_frame_without_its_end_is_refused_and_not_filled_up(
+        self, tmp_path, syntax
+    ):
+        values = (voxels(1, 64, 48) // 8).astype(np.uint8)
+        (made,) = slices_of(values)
+        if syntax == JPEGBaseline8Bit:
+            file = BytesIO()
+            Image.fromarray(values[0]).save(file, "JPEG")
+            whole = file.getvalue()
+            made.file_meta.TransferSyntaxUID = syntax
+        else:
+            made.compress(syntax, generate_instance_uid=False)
+            whole = next(generate_frames(made.PixelData, number_of_frames=1))
+        made.PixelData = encapsulate([whole])
+        made["PixelData"].VR = "OB"
+        read_series(saved(tmp_path / "whole", [made]))
+        made.PixelData = encapsulate([whole[: int(0.95 * len(whole))]])
+        refused(saved(tmp_path / "cut", [made]), said="truncated, damaged")
 
     def test_a_file_that_is_named_dicom_and_is_none_is_refused(self, tmp_path, values):
         folder = saved(tmp_path, slices_of(values))

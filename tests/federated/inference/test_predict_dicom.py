@@ -13,6 +13,8 @@ from federated.data.folders.dicom.series import read_series
 from federated.data.folders.dicom.structures import read_structures
 from federated.errors import ConsiliumError
 from federated.inference.prediction import predict_files
+from federated.settings.networks import SmallCNN
+from federated.weights.model_file import ModelHeader, save_model
 from tests.conftest import REAL_DATA
 from tests.federated.data.dicom_files import (
     STEP,
@@ -24,6 +26,7 @@ from tests.federated.data.dicom_files import (
     voxels,
 )
 from tests.federated.inference.test_predict_files import model_of
+from tests.networks import build_model
 
 BY = Algorithm("hippocampus", "7")
 # Slices of this size are about the network's field, in mm.
@@ -169,3 +172,17 @@ def test_a_real_series_gives_a_segmentation_on_its_slices(model, tmp_path):
         sources, combine_segments=True, assert_missing_frames_are_empty=True
     )
     np.testing.assert_array_equal(found.transpose(2, 1, 0), mask)
+
+
+def test_a_classifier_takes_a_projection_as_it_takes_the_same_picture(tmp_path):
+    network = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
+    header = ModelHeader(SmallCNN(), 1, 2, 2, 28, "breastmnist", "phantom")
+    save_model(tmp_path / "model.safetensors", network, header)
+    grey = np.random.default_rng(0).integers(0, 255, (28, 28)).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    made = pixels(blank("1.2.840.10008.5.1.4.1.1.1.1", "DX"), 255 - grey)
+    made.PhotometricInterpretation = "MONOCHROME1"
+    files = [tmp_path / "a.png", saved(tmp_path / "scan", [made])]
+    (table,) = predict_files(tmp_path / "model.safetensors", files, tmp_path / "out")
+    _, picture, projection = table.read_text().splitlines()
+    assert picture.split(",")[3:] == projection.split(",")[3:]

@@ -88,9 +88,8 @@ def _objects(path: Path, pairs: list[tuple[Path, str]]) -> Iterator[DicomObject]
             if path.is_dir() and not (_has_mark(file) or _is_named_dicom(file)):
                 continue  # it begins as DICOM by chance
             raise ConsiliumError(
-                f"The file {name} of {path} has no SOPClassUID or no SeriesInstanceUID, so that "
-                "nobody can tell what it is. It is damaged or no DICOM; put a whole copy there, or "
-                "move it away."
+                f"The file {name} has no SOPClassUID or no SeriesInstanceUID, so that nobody can "
+                "tell what it is. It is damaged or no DICOM; put a whole copy there, or move it away."
             )
         yield DicomObject(header, file, name)
 
@@ -147,6 +146,6 @@ def _begins_as_dicom(path: Path) -> bool:
         return False
     if start[PREAMBLE:] == MARK:
         return True
-    order = "big" if start[:2] == FIRST_GROUPS[2] else "little"
-    element = int.from_bytes(start[2:4], order) if len(start) >= 4 else LOWEST_ELEMENT
-    return start[:2] in FIRST_GROUPS and element < LOWEST_ELEMENT
+    big = start[:2] == FIRST_GROUPS[2]
+    element = int.from_bytes(start[2:4], "big" if big else "little")
+    return start[:2] in FIRST_GROUPS and len(start) >= 4 and element < LOWEST_ELEMENT

@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pixel_array
-from pydicom.uid import UID
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, RLELossless
 
 from federated.data.folders.dicom.frames import Frame, frames_in
 from federated.data.folders.dicom.objects import DicomObject, whole_dataset
@@ -19,6 +22,10 @@ Array = npt.NDArray[Any]
 QUANTITIES = ("CT", "PT", "NM")
 INVERTED = "MONOCHROME1"
 PALETTE = "PALETTE COLOR"
+# The mark at the end of an image in JPEG, JPEG-LS and JPEG 2000.
+END = b"\xff\xd9"
+# What makes the length of a frame even, by the standard or not.
+PADDING = b"\0\xff"
 
 
 def stored_values(found: DicomObject) -> Array:
@@ -33,6 +40,7 @@ def stored_values(found: DicomObject) -> Array:
     _refuse_undecodable(found)
     dataset = whole_dataset(found)
     try:
+        _refuse_unended(dataset, frames_in(found))
         values = pixel_array(dataset)
         if found.text("PhotometricInterpretation") == PALETTE:
             values = apply_color_lut(values, dataset)
@@ -137,11 +145,25 @@ def _as_stored(value: int, frame: Frame) -> int:
     """A padding value with the sign of the pixels, which its own type may lack."""
     bits = int(frame.found.header.get("BitsAllocated") or 16)
     signed = bool(frame.found.header.get("PixelRepresentation"))
-    if signed and value >= 2 ** (bits - 1):
-        return value - 2**bits
-    if not signed and value < 0:
-        return value + 2**bits
-    return value
+    span = 1 << bits
+    if signed and 2 * value >= span:
+        return value - span
+    return value + span if not signed and value < 0 else value
+
+
+def _refuse_unended(dataset: Dataset, frames: int) -> None:
+    """Refuse a frame whose compressed bytes end before their end mark.
+
+    Decoders of JPEG and JPEG-LS fill up what is missing without a word.
+
+    Raises:
+        EOFError: a frame is not whole.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != RLELossless:
+        for frame in generate_frames(dataset.PixelData, number_of_frames=frames):
+            if not frame.rstrip(PADDING).endswith(END):
+                raise EOFError("it has no end mark")
 
 
 def _refuse_undecodable(found: DicomObject) -> None:

@@ -30,4 +30,4 @@ def inside(contours: Sequence[Floats], rows: int, columns: int) -> npt.NDArray[n
             crossed = x0 + (level - y0) * (x1 - x0) / (y1 - y0)
             # Every pixel from there to the right is on the other side.
             np.add.at(crossings, (level, np.clip(np.ceil(crossed), 0, columns).astype(int)), 1)
-    return np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1
+    return np.asarray(np.cumsum(crossings, axis=1)[:, :columns] % 2, bool)

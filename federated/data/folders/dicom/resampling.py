@@ -14,6 +14,9 @@ from scipy.ndimage import affine_transform
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
+# Shifts that are whole pixels but for rounding are whole.
+ROUNDING = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Regrid:
@@ -37,12 +40,12 @@ class Regrid:
     @property
     def before(self) -> npt.NDArray[np.int64]:
         """How many columns and rows the grid begins before the first slice does; not above 0."""
-        return np.floor(self.shifts.min(axis=0) + 1e-6).astype(np.int64)
+        return np.asarray(np.floor(self.shifts.min(axis=0) + ROUNDING), np.int64)
 
     @property
     def size(self) -> tuple[int, int]:
         """The columns and rows of the grid, which has room for all slices."""
-        after = np.ceil(self.shifts.max(axis=0) - 1e-6).astype(np.int64)
+        after = np.asarray(np.ceil(self.shifts.max(axis=0) - ROUNDING), np.int64)
         columns, rows = np.array(self.shape) + after - self.before
         return int(columns), int(rows)
 

@@ -11,8 +11,9 @@ OnOverlap = Literal["refuse", "first"]
 class DicomRules:
     """The rules for reading DICOM; all that changes values is refused unless a rule allows it.
 
-    ``series`` names one of several series in a folder by its series number or its
-    SeriesInstanceUID, with ``#2`` behind it for the second stack of a series that has several.
+    ``series`` names one of several series in a folder by its series number, its SeriesInstanceUID,
+    or ``@2`` for the second one in the order of the names of files where numbers do not tell them
+    apart; with ``#2`` behind it for the second stack of a series that has several.
     ``uneven`` and ``tilted`` say whether slices at uneven distances, and those of a tilted gantry,
     are resampled to a regular grid by linear interpolation. ``structures`` are the names of
     segments or contoured structures and their labels; the case of letters does not matter, and a

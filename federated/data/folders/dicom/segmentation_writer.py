@@ -5,7 +5,7 @@ from copy import copy
 from hashlib import sha256
 from importlib.metadata import version
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from federated.data.folders.dicom.frames import frames_in
 from federated.data.folders.dicom.quiet import quiet
 from federated.data.folders.dicom.source import SourceSeries
 from federated.errors import ConsiliumError
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
 
 MAKER = "Consilium"
 # What has no value of its own in the standard's codes has one in a scheme of this project.
@@ -58,7 +61,7 @@ def segmentation_bytes(
     """
     # Importing it takes a second.
     from highdicom import AlgorithmIdentificationSequence
-    from highdicom.seg import SegmentationTypeValues, SegmentDescription
+    from highdicom.seg import SegmentDescription
 
     by = AlgorithmIdentificationSequence(
         algorithm.name[:LONG], FAMILY, algorithm.version[:LONG], source=MAKER
@@ -82,10 +85,9 @@ def segmentation_bytes(
         made = _segmentation(
             images,
             pixels,
-            SegmentationTypeValues.BINARY,
             segments,
-            *(_uid(digest.digest() + part) for part in (b"series", b"instance")),
-            description=f"{algorithm.name} {algorithm.version}"[:LONG],
+            (_uid(digest.digest() + b"series"), _uid(digest.digest() + b"instance")),
+            f"{algorithm.name} {algorithm.version}"[:LONG],
         )
         file = BytesIO()
         made.save_as(file, enforce_file_format=True)
@@ -101,22 +103,20 @@ def segmentation_bytes(
 def _segmentation(
     images: Sequence[Dataset],
     pixels: npt.NDArray[np.uint8],
-    kind: Any,
-    segments: Sequence[Dataset],
-    series: str,
-    instance: str,
+    segments: "Sequence[SegmentDescription]",
+    uids: tuple[str, str],
     description: str,
-) -> Dataset:
-    from highdicom.seg import Segmentation
+) -> "Segmentation":
+    from highdicom.seg import Segmentation, SegmentationTypeValues
 
-    made: Dataset = Segmentation(
+    return Segmentation(
         images,
         pixels,
-        kind,
+        SegmentationTypeValues.BINARY,
         segments,
-        series_instance_uid=series,
+        series_instance_uid=uids[0],
         series_number=SERIES_NUMBER,
-        sop_instance_uid=instance,
+        sop_instance_uid=uids[1],
         instance_number=1,
         manufacturer=MAKER,
         manufacturer_model_name=MAKER,
@@ -126,7 +126,6 @@ def _segmentation(
         series_description=description,
         specific_character_set="ISO_IR 192",
     )
-    return made
 
 
 def _images(

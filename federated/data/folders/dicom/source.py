@@ -10,6 +10,7 @@ from federated.data.folders.dicom.frames import Floats, Frame
 from federated.data.folders.dicom.resampling import Regrid
 
 Array = npt.NDArray[Any]
+HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,12 @@ class SourceSeries:
     def on_volume(self, slices: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """What is inside of a structure: slices ``(slices, rows, columns)`` as ``(x, y, z)``.
 
-        Where slices were resampled, a voxel is inside if at least half of it is.
+        That of a picture is ``(height, width)``. Where slices were resampled, a voxel is inside if
+        at least half of it is.
         """
+        if self.flat:
+            return slices[0]
         turned = slices.transpose(2, 1, 0)
         if self.regrid is None:
             return np.ascontiguousarray(turned)
-        return self.regrid.forward(turned.astype(np.float32), 0.0) >= 0.5
+        return np.asarray(self.regrid.forward(turned, 0.0) >= HALF, bool)

@@ -28,6 +28,8 @@ TELLING = (
     *("InversionTime", "TriggerTime", "NominalPercentageOfCardiacPhase", "AcquisitionTime"),
     "ContentTime",
 )
+# They say when a patient was examined, and are not told.
+TIMES_OF_DAY = ("AcquisitionTime", "ContentTime")
 # How many volumes, and how many images, a message names.
 NAMED = 8
 
@@ -115,9 +117,10 @@ def _stacks(images: Iterable[DicomObject]) -> list[Stack]:
         series.setdefault(found.text("SeriesInstanceUID"), []).extend(frames_of(found))
     numbers = [frames[0].found.text("SeriesNumber") for frames in series.values()]
     result = []
-    for uid, frames in series.items():
+    for place, (uid, frames) in enumerate(series.items(), start=1):
         number = frames[0].found.text("SeriesNumber")
-        label = number if number and numbers.count(number) == 1 else uid
+        # No UID: an archive's UID leads to its patient.
+        label = number if number and numbers.count(number) == 1 else f"@{place}"
         parts = [part for plane in _by_plane(frames) for part in _by_content(plane)]
         for at, (part, told) in enumerate(parts, start=1):
             name = label if len(parts) == 1 else f"{label}#{at}"
@@ -156,7 +159,10 @@ def _by_content(frames: Sequence[Frame]) -> list[tuple[list[Frame], str]]:
     for keyword in TELLING:
         parts = _divided(frames, keyword)
         if len(parts) > 1 and not any(_doubled(part) for part in parts.values()):
-            return [(part, f"{keyword} {value}") for value, part in parts.items()]
+            of_day = keyword in TIMES_OF_DAY
+            return [
+                (part, keyword if of_day else f"{keyword} {value}") for value, part in parts.items()
+            ]
     return [(list(frames), "")]
 
 

@@ -127,4 +127,4 @@ def _combined(
     values: npt.NDArray[np.int64] = np.zeros(drawn[0].shape, np.int64)
     for mask, one in reversed(list(zip(drawn, chosen, strict=True))):
         values[mask] = one.label
-    return values[..., 0] if source.flat else values
+    return values
