@@ -175,8 +175,8 @@ def test_a_real_series_gives_a_segmentation_on_its_slices(model, tmp_path):
 
 
 def test_a_classifier_takes_a_projection_as_it_takes_the_same_picture(tmp_path):
-    network = build_model("small_cnn", channels=1, classes=2, dims=2, norm="group", seed=0)
-    header = ModelHeader(SmallCNN(), 1, 2, 2, 28, "breastmnist", "phantom")
+    network = build_model("small_cnn", channels=3, classes=8, dims=2, norm="group", seed=0)
+    header = ModelHeader(SmallCNN(), 3, 8, 2, 28, "bloodmnist", "phantom")
     save_model(tmp_path / "model.safetensors", network, header)
     grey = np.random.default_rng(0).integers(0, 255, (28, 28)).astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")

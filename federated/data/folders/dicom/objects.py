@@ -89,7 +89,8 @@ def _objects(path: Path, pairs: list[tuple[Path, str]]) -> Iterator[DicomObject]
                 continue  # it begins as DICOM by chance
             raise ConsiliumError(
                 f"The file {name} has no SOPClassUID or no SeriesInstanceUID, so that nobody can "
-                "tell what it is. It is damaged or no DICOM; put a whole copy there, or move it away."
+                "tell what it is. It is damaged or no DICOM; put a whole copy there, or move it "
+                "away."
             )
         yield DicomObject(header, file, name)
 
