@@ -106,6 +106,7 @@ def _unregistered(model_path: Path) -> Algorithm:
 
 def _refuse_collisions(files: Sequence[Path], targets: Sequence[Sequence[Path]]) -> None:
     inputs = {Path(os.path.realpath(path)) for path in files}
+    folders = [path for path in inputs if path.is_dir()]
     seen: dict[Path, Path] = {}
     pairs = [(path, target) for path, own in zip(files, targets, strict=True) for target in own]
     for path, target in pairs:
@@ -118,6 +119,12 @@ def _refuse_collisions(files: Sequence[Path], targets: Sequence[Sequence[Path]])
             raise ConsiliumError(
                 f"The mask of {path} would replace an input, {target}. Name another folder with "
                 "--out."
+            )
+        beside = Path(os.path.realpath(target.parent))
+        if target.exists() and any(beside.is_relative_to(folder) for folder in folders):
+            raise ConsiliumError(
+                f"The mask of {path} would replace {target}, which lies in a folder that is "
+                "predicted. Name another folder with --out."
             )
         if target in seen:
             raise ConsiliumError(

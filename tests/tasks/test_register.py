@@ -81,6 +81,7 @@ def test_sites_own_models_are_registered_and_tell_whose_they_are(model_file, pro
         assert int(champion.version) == number
         registered = registered_weights(f"tiny.{site}@champion")
         path, whose = registered.path, registered.site
+        assert (registered.name, registered.version) == (f"tiny.{site}", str(number))
         assert whose == site
         assert (
             load_model(path, whose).head.bias.detach().numpy() == heads[site]["head.bias"]

@@ -304,6 +304,14 @@ class TestSeveralSeries:
         assert read_series(folder).spatial == (8, 10, 6)
         assert read_series(folder, DicomRules(series="1")).spatial == (8, 10, 2)
 
+    def test_nothing_but_a_localiser_is_refused_unless_it_is_named(self, tmp_path, values):
+        made = slices_of(values)
+        for one in made:
+            one.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        folder = saved(tmp_path, made)
+        refused(folder, said="nothing but images to plan others on")
+        assert read_series(folder, DicomRules(series="3")).spatial == (8, 10, 6)
+
     def test_one_slice_by_name_is_no_series(self, tmp_path, values):
         folder = saved(tmp_path, slices_of(values), names=[f"{k}.dcm" for k in "abcdef"])
         refused(folder / "a.dcm", said="one slice of a series")
@@ -330,6 +338,8 @@ class TestManyFrames:
         film = blank("1.2.840.10008.5.1.4.1.1.3.1", "US")
         film.NumberOfFrames = 6
         refused(saved(tmp_path / "a", [pixels(film, values)]), said="6 frames that have no place")
+        film.NumberOfFrames = 10**9
+        refused(saved(tmp_path / "huge", [film]), said="1000000000 frames of 8x10 pixels")
         made = enhanced(values, range(0, 18, 3))
         del made.PerFrameFunctionalGroupsSequence[-1]
         refused(saved(tmp_path / "b", [made]), said="says that it has 6 frames, and describes 5")

@@ -143,6 +143,12 @@ def test_a_mask_would_not_replace_a_slice_and_a_model_without_a_name_has_its_dig
     (by,) = dcmread(seg).SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
     assert by.AlgorithmName == "model"
     assert len(by.AlgorithmVersion) == 12
+    (folder / "scan.dcm").write_bytes((folder / "IM0000").read_bytes())
+    (folder / "IM0000").unlink()
+    slice_before = (folder / "scan.dcm").read_bytes()
+    with pytest.raises(ConsiliumError, match="lies in a folder that is predicted"):
+        predict_files(model, [folder], folder)
+    assert (folder / "scan.dcm").read_bytes() == slice_before
     single = saved(tmp_path / "one", slices_of(values[:1]), names=["x.dcm"])
     with pytest.raises(ConsiliumError, match="would replace an input"):
         predict_files(model, [single / "x.dcm"], single)

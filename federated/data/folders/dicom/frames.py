@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 # Direction cosines have six or more digits in good files and three in bad ones.
 RIGHT_ANGLE = 5e-3
+# As of NIfTI: about eight times the largest CT.
+MOST_VOXELS = 2**30
 # From DICOM's axes, towards left, posterior and superior, to NIfTI's right, anterior and superior.
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -104,6 +106,11 @@ def frames_of(found: "DicomObject") -> list[Frame]:
             f"The file {found.name} does not say how many rows, columns and frames it has. It is "
             "damaged or no image; put a whole copy there, or move it away."
         ) from None
+    if rows * columns * many > MOST_VOXELS or min(rows, columns, many) < 1:
+        raise ConsiliumError(
+            f"The file {found.name} says that it has {many} frames of {columns}x{rows} pixels; "
+            f"from 1 to {MOST_VOXELS} pixels in all can be read. It is damaged, or has to be cropped."
+        )
     told = len(found.header.get("PerFrameFunctionalGroupsSequence") or [])
     if told and told != many:
         raise ConsiliumError(

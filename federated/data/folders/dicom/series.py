@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.folders.dicom.arrangement import arranged
-from federated.data.folders.dicom.frames import Frame
+from federated.data.folders.dicom.frames import MOST_VOXELS, Frame
 from federated.data.folders.dicom.objects import is_dicom, objects_in
 from federated.data.folders.dicom.pixels import (
     is_padding,
@@ -27,7 +27,6 @@ from federated.errors import ConsiliumError
 Array = npt.NDArray[Any]
 # Objects that lie in the patient: without a position nothing can be said of them.
 PLACED = ("CT", "MR", "PT")
-MOST_VOXELS = 2**30
 
 
 @quiet()

@@ -16,7 +16,7 @@ from federated.errors import ConsiliumError
 
 # Objects with frames that are no image: their frames are a mask, a dose, or a description.
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC", "RTRECORD")
-LOCALISER = "LOCALIZER"
+LOCALISER, DERIVED = "LOCALIZER", "DERIVED"
 # Orientations whose cosines, and pixels whose sides, differ by less are the same.
 SAME_PLANE = 1e-3
 # Images nearer to each other than this, in mm, are at one position.
@@ -46,8 +46,12 @@ class Stack:
     @property
     def localiser(self) -> bool:
         """Whether it was made to plan others on."""
-        kind = self.frames[0].get("ImageType") or ()
-        return LOCALISER in ([kind] if isinstance(kind, str) else list(kind))
+        return LOCALISER in self._kinds
+
+    @property
+    def _kinds(self) -> list[str]:
+        kinds = self.frames[0].get("ImageType") or ()
+        return [kinds] if isinstance(kinds, str) else [str(kind) for kind in kinds]
 
     @property
     def described(self) -> str:
@@ -57,6 +61,7 @@ class Stack:
         parts = [first.found.text("Modality") or "no modality", many]
         parts += [f"{first.columns}x{first.rows}", f"first {first.name}"]
         parts += [self.told] * bool(self.told) + ["localiser"] * self.localiser
+        parts += ["derived from others"] * (DERIVED in self._kinds)
         return f"{self.name} ({', '.join(parts)})"
 
 
@@ -71,7 +76,8 @@ def one_stack(path: str, objects: Sequence[DicomObject], wanted: str | None) -> 
     Localisers do not count beside others, unless one is asked for.
 
     Raises:
-        ConsiliumError: there is no image, or more than one stack; the message names them all.
+        ConsiliumError: there is no image, only localisers, or more than one stack; the message
+            names them all.
     """
     images = [found for found in objects if is_image(found)]
     if not images:
@@ -83,7 +89,13 @@ def one_stack(path: str, objects: Sequence[DicomObject], wanted: str | None) -> 
     stacks = _stacks(images)
     if wanted is not None:
         return _wanted(path, stacks, wanted)
-    left = [stack for stack in stacks if not stack.localiser] or stacks
+    left = [stack for stack in stacks if not stack.localiser]
+    if not left:
+        raise ConsiliumError(
+            f"{path} holds nothing but images to plan others on (localisers): {_listed(stacks)}. "
+            "Name the folder of the series that was planned, or one of these by the number before "
+            "the bracket (`series`, or --series of `consilium predict`)."
+        )
     if len(left) > 1:
         raise ConsiliumError(
             f"{path} holds {len(left)} series or stacks of images, and nothing says which one is "
