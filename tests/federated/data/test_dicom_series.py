@@ -34,6 +34,7 @@ from tests.federated.data.dicom_files import (
     STEP,
     blank,
     enhanced,
+    item,
     pixels,
     saved,
     slices_of,
@@ -123,6 +124,18 @@ def test_ct_without_a_slope_is_in_no_unit(tmp_path, values):
     )
     del made[1].RescaleSlope, made[1].RescaleIntercept
     refused(saved(tmp_path / "b", made), said="neither RescaleSlope nor RescaleIntercept")
+
+
+def test_a_table_says_what_values_mean_where_there_is_one(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4, (3, 10, 8)).astype(np.uint16)
+    meaning = np.array([5, 70, 800, 9000])
+    made = slices_of(values)
+    for one in made:
+        table = item(LUTDescriptor=[4, 0, 16], ModalityLUTType="OD", LUTData=meaning.tolist())
+        table["LUTDescriptor"].VR = table["LUTData"].VR = "US"
+        one.ModalityLUTSequence = [table]
+    read = read_series(saved(tmp_path, made))
+    np.testing.assert_array_equal(read.values[0], expected(meaning[values]))
 
 
 def test_signed_values_and_unused_bits_are_as_they_are_meant(tmp_path):

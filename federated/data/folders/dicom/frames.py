@@ -109,7 +109,8 @@ def frames_of(found: "DicomObject") -> list[Frame]:
     if rows * columns * many > MOST_VOXELS or min(rows, columns, many) < 1:
         raise ConsiliumError(
             f"The file {found.name} says that it has {many} frames of {columns}x{rows} pixels; "
-            f"from 1 to {MOST_VOXELS} pixels in all can be read. It is damaged, or has to be cropped."
+            f"from 1 to {MOST_VOXELS} pixels in all can be read. It is damaged, or has to be "
+            "cropped."
         )
     told = len(found.header.get("PerFrameFunctionalGroupsSequence") or [])
     if told and told != many:

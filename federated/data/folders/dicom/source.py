@@ -72,7 +72,7 @@ class SourceSeries:
         at least half of it is.
         """
         if self.flat:
-            return slices[0]
+            return np.asarray(slices[0])
         turned = slices.transpose(2, 1, 0)
         if self.regrid is None:
             return np.ascontiguousarray(turned)
