@@ -1,6 +1,7 @@
 """A folder of DICOM slices is the volume that was scanned, or is refused in one paragraph."""
 
 import logging
+import warnings
 from io import BytesIO
 
 import numpy as np
@@ -19,6 +20,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from federated.data.folders.dicom.identifiers import identifying
+from federated.data.folders.dicom.quiet import quiet
 from federated.data.folders.dicom.resampling import Regrid
 from federated.data.folders.dicom.rules import DicomRules
 from federated.data.folders.dicom.series import read_series
@@ -475,15 +478,20 @@ class TestForms:
             del one.ImagePositionPatient
         refused(saved(tmp_path / "c", made[:1]), said="does not say where it lies")
 
-    def test_nothing_of_a_value_is_logged(self, tmp_path, values, caplog, recwarn):
+    def test_nothing_of_a_value_is_logged(self, tmp_path, values, caplog):
         made = slices_of(values)
-        for one in made:
-            one.StudyID = "DOE JOHN, BORN 1950-01-02 IN A TOWN"  # too long for its type
-            one.PatientBirthDate = "2 JAN 1950"
-        with caplog.at_level(logging.DEBUG):
-            read_series(saved(tmp_path, made))
+        with quiet():
+            for one in made:
+                one.StudyID = "DOE JOHN, BORN 1950-01-02 IN A TOWN"  # too long for its type
+                one.PatientBirthDate, one.SeriesInstanceUID = "2 JAN 1950", "2.25.DOE"
+            folder = saved(tmp_path, made)
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            read_series(folder)
+            identifying(folder)
         assert "DOE" not in caplog.text
-        assert not [found for found in recwarn if "DOE" in str(found.message)]
+        assert not [found for found in warned if "DOE" in str(found.message)]
 
 
 class TestPictures:
