@@ -50,7 +50,7 @@ def test_it_takes_the_common_part_trains_its_own_and_is_registered(run, clinic):
     for when in ("before", "after"):
         assert 0 <= summary[when]["test"]["auc"] <= 1
     assert summary["after"]["val"]["loss"] < summary["before"]["val"]["loss"]
-    path, _ = registered_weights("tiny.clinic-x@champion")
+    path = registered_weights("tiny.clinic-x@champion").path
     np.testing.assert_array_equal(values(path), values(place / "model.safetensors"))
     (found,) = track.client().search_runs(
         [track.experiment_id(track.client(), "tiny")], "tags.joined = 'clinic-x'"

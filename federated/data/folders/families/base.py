@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.dataset import Split
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families.file_names import Named, left_over, refuse_twins
 
 # Networks halve the sides of an image three times.
@@ -26,7 +27,8 @@ class CaseFiles:
     of patients that does not say whose the case is: ``patient`` is then the case's own name, so
     that such cases are not taken for one patient's. ``split`` is where the data set has splits of
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
-    finding.
+    finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
+    file of a series, and the mask DICOM-SEG or RTSTRUCT.
     """
 
     name: str
@@ -37,6 +39,7 @@ class CaseFiles:
     patient_known: bool = True
     split: Split | None = None
     target: tuple[int | float, ...] | None = None
+    dicom: DicomRules = STRICT
 
 
 @dataclass(frozen=True)
