@@ -13,7 +13,7 @@ from pydantic import Field
 from federated.settings.base import Settings
 
 # How training images are changed, and which cases an epoch draws.
-Augment = Literal["none", "flips", "torchio"]
+Augment = Literal["none", "flips", "torchio", "nnunet"]
 Sampling = Literal["shuffle", "balanced"]
 # What sites send of their evaluation.
 Share = Literal["metrics", "statistics", "predictions"]
