@@ -236,6 +236,7 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         wrong = {
             f"model.name={model.name}": model.segments,
             "sites.overlays=true": sites.overlays,
+            f"training.augment={training.augment}": training.augment == "nnunet",
         }
         for setting, given in wrong.items():
             if given:

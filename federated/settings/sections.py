@@ -14,7 +14,7 @@ from federated.settings.base import Settings
 from federated.settings.description import Description
 
 # How training images are changed, and which cases an epoch draws.
-Augment = Literal["none", "flips", "torchio"]
+Augment = Literal["none", "flips", "torchio", "nnunet"]
 Sampling = Literal["shuffle", "balanced"]
 # What the coordinator is told of the evaluation of each site's cases, from least to most.
 Share = Literal["sums", "metrics", "statistics", "predictions"]
