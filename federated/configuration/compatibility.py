@@ -1,13 +1,14 @@
 """Which settings go together: what is refused when the configuration is read, and why."""
 
 from collections.abc import Iterable, Iterator
+from math import prod
 
 from federated.compression import COMPRESSIONS
 from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
 from federated.data.family_of import family_of, task_name
-from federated.data.folders.families import FAMILIES
+from federated.data.folders.families import FAMILIES, Family
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
 from federated.learning import SEGMENTATION, TASKS, LearningTask, overall_metrics
@@ -15,6 +16,7 @@ from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
 from federated.protection import PROTECTIONS
 from federated.settings.base import Settings
+from federated.settings.networks import NNUNet
 from federated.settings.sections import Dask
 from federated.strategies import STRATEGIES, FineTune, ResFIM
 
@@ -262,6 +264,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         return
     if not model.segments:
         yield f"{segments}, but model.name={model.name!r} classifies. Set model.name=unet."
+    if isinstance(model, NNUNet):
+        yield from _reasons_of_levels(model, family)
     if data.source == "medmnist":
         yield (
             f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
@@ -279,6 +283,25 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         yield (
             f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "
             "pass whole. Leave it out."
+        )
+
+
+def _reasons_of_levels(model: NNUNet, family: Family) -> Iterator[str]:
+    """Refuse a network of a plan whose levels are not stated, or do not fit what it is to see."""
+    if model.levels == "auto":
+        yield (
+            "model.name=nnunet has model.levels=auto, and a run does not plan them yet. State the "
+            "levels, each with features, kernel and stride, or set model.name=unet."
+        )
+        return
+    sides = [prod(level.stride[axis] for level in model.levels) for axis in range(family.dims)]
+    if any(len(level.stride) != family.dims for level in model.levels):
+        yield f"model.levels are not those of images with {family.dims} dimensions."
+    elif any(n % side for n, side in zip(family.shape, sides, strict=True)):
+        yield (
+            f"model.levels divide an image by {'x'.join(map(str, sides))}, and the network sees "
+            f"{'x'.join(map(str, family.shape))} of {family.name} at once, which is no multiple. "
+            "Take fewer levels, or other strides."
         )
 
 

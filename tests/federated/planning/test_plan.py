@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from federated.configuration.load import resolve
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 from federated.planning.fingerprint import Scheme, fingerprint_of, sum_of
@@ -85,3 +86,17 @@ def test_pictures_are_planned_by_their_pixels():
 def test_nothing_counted_cannot_be_planned_by():
     with pytest.raises(ConsiliumError, match="No case was counted"):
         plan(federation(), Limits(memory=10**9))
+
+
+def test_a_run_of_levels_that_are_not_stated_or_do_not_fit_is_refused():
+    data = {"dataset": "hippocampus", "source": "phantom"}
+    three = [{"features": 8, "kernel": [3] * 3, "stride": [side] * 3} for side in (1, 2, 2)]
+    common = {"data": data, "sites": {"partition": "iid"}, "selection": {"metric": "val/dice"}}
+    common |= {"strategy": {"name": "fedavg"}, "privacy": {"name": "none"}}
+    common |= {"compression": {"name": "none"}, "protection": {"name": "plain"}}
+    resolve("x", {**common, "model": {"name": "nnunet", "levels": three}}, "here")
+    with pytest.raises(ConsiliumError, match=r"model\.levels=auto.*does not plan them yet"):
+        resolve("x", {**common, "model": {"name": "nnunet"}}, "here")
+    five = [*three, *three[1:]]
+    with pytest.raises(ConsiliumError, match=r"divide an image by 16x16x16.*40x56x40"):
+        resolve("x", {**common, "model": {"name": "nnunet", "levels": five}}, "here")
