@@ -101,6 +101,10 @@ class Description(Settings):
         """How many axes an image has."""
         return 2 if self.kind == "pictures" else 3
 
+    def __hash__(self) -> int:
+        """By what it says: its mappings have no hash of their own."""
+        return hash(self.model_dump_json())
+
     @property
     def channels(self) -> int:
         """The channels of one case, all modalities together; every picture has three."""

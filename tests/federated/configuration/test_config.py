@@ -101,12 +101,15 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("rounds=0", r"rounds=0 is not possible"),
         (
             "rounds=true",
-            r"rounds=true is not possible: it has to be a whole number of at least 1\.",
+            r"rounds=true is not possible: it has to be a whole number of at least 1 and at most 100000\.",
         ),
-        ("rounds=2.5", r"rounds=2\.5 is not possible: it has to be a whole number of at least 1\."),
+        (
+            "rounds=2.5",
+            r"rounds=2\.5 is not possible: it has to be a whole number of at least 1 and at most 100000\.",
+        ),
         (
             "rounds=two",
-            r"rounds='two' is not possible: it has to be a whole number of at least 1\.",
+            r"rounds='two' is not possible: it has to be a whole number of at least 1 and at most 100000\.",
         ),
         ("seed=false", r"seed=false is not possible.* of at least 0 and below 2147483648\."),
         ("training.lr=true", r"training\.lr=true is not possible: it has to be a number above 0\."),
@@ -211,7 +214,7 @@ def test_what_has_set_a_wrong_value_is_named():
         load_experiment("demo", layers, PARAMS)
     said = str(refused.value)
     assert (
-        "rounds=0 is not possible: it has to be a whole number of at least 1. It was set by --r"
+        "rounds=0 is not possible: it has to be a whole number of at least 1 and at most 100000. It was set by --r"
         in said
     )
     assert re.search(r"sites\.beta=-1 is not [^.]*\. It was set by --set\.", said)
