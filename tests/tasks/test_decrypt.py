@@ -19,7 +19,10 @@ from federated.run.update_files import read_state
 from federated.stages import aggregate as aggregate_stage
 from federated.stages import tags as tags_stage
 from federated.stages.aggregate import add_payloads
+from federated.stages.evaluate import evaluate, evaluate_site
+from federated.stages.secure_sum import digits_in
 from federated.stages.site import open_round
+from federated.stages.worker import worker_context
 from tasks.aggregate import Decrypted, decrypt
 from tests.federated.staged_run import (
     Staged,
@@ -31,6 +34,7 @@ from tests.federated.staged_run import (
     train_round,
 )
 from tests.federated.stages.lies import QUANTISED
+from tests.federated.stages.summing import add, ask, begin_sums
 
 FOUR = {"sites": {"count": 4, "partition": "iid", "min_cases": 2, "on_dropout": "continue"}}
 LIAR = "site-02"
@@ -244,3 +248,51 @@ def test_where_no_site_opens_the_sum_the_run_ends_and_says_what_each_said(
     monkeypatch.setattr("tasks.aggregate.decrypt_site", decrypting)
     with pytest.raises(ConsiliumError, match=r"No site has opened .*site-00 has lost.*site-03 has"):
         opened(encrypted, train_round(encrypted, 1), encrypted.sites)
+
+
+# --- The same of a named sum: that of the evaluation.
+
+
+@pytest.fixture
+def summing(tmp_path: Path) -> Staged:
+    four = {"sites": {**FOUR["sites"], "count": 4}}
+    return begin_sums(tmp_path / "runs", small_images(tmp_path), "packed_bfv", **four)
+
+
+def opened_evaluation(run: Staged) -> tuple[Topic, Decrypted]:
+    topic = ask(run)
+    for site in run.sites:
+        evaluate_site(run.call(site), 1)
+    assert add(run, topic, None, run.sites) == run.sites
+    length = digits_in(run.coordinator, topic, worker_context(run.site(run.sites[0])).info)
+    calls = [run.call(site) for site in run.sites]
+    return topic, decrypt.fn(Here(), run.coordinator, calls, topic, length)
+
+
+@pytest.mark.usefixtures("wrong_tags")
+def test_of_a_sum_of_the_evaluation_too_the_site_whose_tags_are_wrong_is_named(
+    summing: Staged,
+) -> None:
+    before = summing.folder.state_path(1).read_bytes()
+    _, done = opened_evaluation(summing)
+    assert list(done.faulty) == list(summing.coordinator.faulty) == [LIAR]
+    assert "tags that it has sent are not those of its payload" in done.faulty[LIAR]
+    assert not list(summing.folder.exchange_path.rglob("evaluation.opened/*/*.message"))
+    assert summing.folder.state_path(1).read_bytes() == before
+
+
+def test_where_one_site_does_not_open_the_sum_of_the_evaluation_another_one_does(
+    summing: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = aggregate_stage.decrypt_site
+
+    def decrypting(call: Any, *told: Any) -> Any:
+        if call.site == "site-00":
+            raise ConsiliumError("It opens nothing.")
+        return stage(call, *told)
+
+    monkeypatch.setattr("tasks.aggregate.decrypt_site", decrypting)
+    topic, done = opened_evaluation(summing)
+    assert (dict(done.faulty), list(done.passed_over)) == ({}, ["site-00"])
+    info = worker_context(summing.site("site-00")).info
+    assert evaluate(summing.coordinator, topic, summing.sites, info, "site-01").overall["val"]
