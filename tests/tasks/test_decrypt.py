@@ -15,7 +15,7 @@ from federated.exchange.folder import Place
 from federated.exchange.message import Topic
 from federated.protection.tag_proofs import ROWS
 from federated.protection.tags import SEAL_BYTES, seal_tags
-from federated.run.update_files import read_state
+from federated.run.update_files import read_state, write_state
 from federated.stages import aggregate as aggregate_stage
 from federated.stages import tags as tags_stage
 from federated.stages.aggregate import add_payloads
@@ -273,12 +273,14 @@ def opened_evaluation(run: Staged) -> tuple[Topic, Decrypted]:
 def test_of_a_sum_of_the_evaluation_too_the_site_whose_tags_are_wrong_is_named(
     summing: Staged,
 ) -> None:
-    before = summing.folder.state_path(1).read_bytes()
+    path, first = summing.folder.state_path(1), read_state(summing.folder.state_path(0))
+    write_state(path, replace(first, round_number=1, weights=first.weights + np.float32(0.01)))
+    before = path.read_bytes()
     _, done = opened_evaluation(summing)
     assert list(done.faulty) == list(summing.coordinator.faulty) == [LIAR]
     assert "tags that it has sent are not those of its payload" in done.faulty[LIAR]
     assert not list(summing.folder.exchange_path.rglob("evaluation.opened/*/*.message"))
-    assert summing.folder.state_path(1).read_bytes() == before
+    assert path.read_bytes() == before, "the model of the round is not lost with it"
 
 
 def test_where_one_site_does_not_open_the_sum_of_the_evaluation_another_one_does(
