@@ -9,10 +9,9 @@ from prefect import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from federated.errors import LONGEST_ERROR
+from federated.errors import LONGEST_ERROR, printable
 from federated.learning import metrics_in
 from federated.learning.classification_metrics import Metrics
-from federated.shown import printable
 
 
 class Listener(Protocol):

@@ -8,11 +8,10 @@ from prefect.futures import PrefectFuture
 
 from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, printable
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import Outcome, Stage, StageResult, Unreported
-from federated.shown import printable
 from federated.stages.coordinator import Coordinator
 from federated.stages.report import reports
 from federated.stages.site import SiteCall

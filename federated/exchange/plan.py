@@ -13,12 +13,11 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Split
 from federated.data.partition import CaseCounts
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, printable
 from federated.exchange.identity import PublicIdentity
 from federated.privacy.accounting import Release
 from federated.rounds.participation import POOLED
 from federated.settings.names import refuse_name, refuse_site_name
-from federated.shown import printable
 
 # In bytes, of a plan of a thousand sites.
 MOST_PLAN = 4 * 2**20

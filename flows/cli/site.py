@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from federated.shown import printable
+from federated.errors import printable
 from flows.cli.options import app
 
 site_app = typer.Typer(no_args_is_help=True, help="A site: what is proposed to it, and decisions.")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from federated.errors import ConsiliumError, RefusalError
-from federated.shown import printable
+from federated.errors import ConsiliumError, RefusalError, printable
 
 
 @pytest.mark.parametrize(
