@@ -101,7 +101,8 @@ def _drawn(bins: Bins, counts: Counts, cases: int) -> npt.NDArray[np.float64]:
     """So many values ``(cases,)`` in rising order that are spread as the counted ones."""
     ranks = (np.arange(cases) + 0.5) * counts.sum() / cases
     places = np.searchsorted(np.cumsum(counts), ranks, side="right")
-    return bins.values[places]
+    values: npt.NDArray[np.float64] = bins.values[places]
+    return values
 
 
 def _intensities(found: Fingerprint, row: int) -> dict[str, float]:

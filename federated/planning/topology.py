@@ -50,7 +50,7 @@ class Topology:
             classes: how many classes are read out.
             batch_size: how many patches a step takes.
         """
-        voxels, levels = [], list(patch)
+        voxels, levels = [], [float(side) for side in patch]
         for stride in self.strides:
             levels = [n / s for n, s in zip(levels, stride, strict=True)]
             voxels.append(prod(levels))
