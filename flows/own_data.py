@@ -17,8 +17,10 @@ from federated.data.folders.described.automatic import case_grid
 from federated.data.folders.described.proposal import propose
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION
 from federated.data.folders.described.text import description_text, experiment_text, table_text
+from federated.data.folders.dicom.identifiers import Identifying, identifying
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
-from federated.data.folders.read_volume import read_mask
+from federated.data.folders.read_case import read_case
+from federated.data.folders.read_volume import is_dicom
 from federated.data.load import load, locate_local, missing
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset, partition_dataset
@@ -146,6 +148,46 @@ def facts(looked: Looked) -> list[str]:
     return [f"{site}: {_facts_of(looked, site)}" for site in looked.partition.sites]
 
 
+def identifiers(looked: Looked) -> list[str]:
+    """A sentence for each site with DICOM: which attributes identify patients, and no value."""
+    return [
+        f"{site}: {_identifiers_in(found)}"
+        for site in looked.partition.sites
+        if (found := [identifying(path) for path in _dicom(looked, site)])
+    ]
+
+
+def _dicom(looked: Looked, site: str) -> list[Path]:
+    """The images of a site that are DICOM, a file or the folder of a series each."""
+    paths = [
+        path
+        for case in _cases(looked, site)
+        for path in (case.images if isinstance(case, CaseFiles) else (Path(case.where),))
+    ]
+    return [path for path in paths if is_dicom(path)]
+
+
+def _identifiers_in(found: list[Identifying]) -> str:
+    attributes: Counter[str] = Counter()
+    for each in found:
+        attributes.update(each.attributes)
+    named = ", ".join(f"{name} ({count})" for name, count in sorted(attributes.items()))
+    said = [
+        f"{sum(each.files for each in found)} DICOM files; of these have a value "
+        f"{named or 'no attributes that identify patients'}"
+    ]
+    told = {
+        "have private attributes, of which nobody knows what they hold": "private",
+        "say that their pixels name somebody": "burned_in",
+        "may name somebody in their pixels": "perhaps_burned_in",
+        "have drawings over the image": "overlays",
+    }
+    for what, field in told.items():
+        if count := sum(getattr(each, field) for each in found):
+            said.append(f"{count} {what}")
+    return "; ".join(said)
+
+
 def _cases(looked: Looked, site: str) -> list[Any]:
     """The cases or origins of a site; none where the data set does not tell of single cases."""
     known = looked.dataset.origins if isinstance(looked.dataset, Dataset) else looked.dataset.cases
@@ -178,12 +220,14 @@ def _labels(family: Family, cases: list[CaseFiles]) -> Iterator[str]:
     """For each label, in how many cases it is and the median number of its voxels there."""
     voxels: dict[int, list[int]] = {}
     for case in cases:
-        if case.mask is None:
-            continue
         try:
-            values, counts = np.unique(read_mask(case.mask).values, return_counts=True)
+            # With its images: contours and segments have no grid of their own.
+            _, mask = read_case(case)
         except ConsiliumError:
             continue  # validation says why
+        if mask is None:
+            continue
+        values, counts = np.unique(mask.values, return_counts=True)
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             voxels.setdefault(family.label_of(value), []).append(count)
     for label, name in enumerate(family.labels[1:], start=1):

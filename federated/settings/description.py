@@ -63,6 +63,20 @@ class Columns(Settings):
         return (*own, *self.images, *self.labels, *self.attributes, *self.ignored)
 
 
+class DicomSettings(Settings):
+    """How those files of a described set are read that are DICOM; see docs/dicom.md.
+
+    Slices at ``uneven`` distances and those of a ``tilted`` gantry are resampled where it says so.
+    ``structures`` are the names of segments or contoured structures, and their values as they stand
+    in ``labels``. With ``overlap: first`` a voxel of several belongs to the one named first.
+    """
+
+    uneven: Literal["refuse", "resample"] = "refuse"
+    tilted: Literal["refuse", "resample"] = "refuse"
+    overlap: Literal["refuse", "first"] = "refuse"
+    structures: Mapping[str, Annotated[int, Field(ge=1, le=255)]] = Field(default_factory=dict)
+
+
 class Description(Settings):
     """A data set without code.
 
@@ -93,6 +107,7 @@ class Description(Settings):
     whole: bool | None = None
     mirrored: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     columns: Columns = Columns()
+    dicom: DicomSettings = DicomSettings()
     licence: Text
     source: str = Field(default="", max_length=500)
 

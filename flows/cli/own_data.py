@@ -35,12 +35,12 @@ def check(
     ] = Path("data-check"),
 ) -> None:
     """Check a folder as a run would, with counts, spacings and thumbnails of each site."""
-    from flows.own_data import FACTS, counts, described_by, facts, look, write_sheet
+    from flows.own_data import FACTS, counts, described_by, facts, identifiers, look, write_sheet
     from flows.tables import show, table
     from tasks.validate import validate
 
     looked = look(folder)
-    show([described_by(folder), table(FACTS, counts(looked)), *facts(looked)])
+    show([described_by(folder), table(FACTS, counts(looked)), *facts(looked), *identifiers(looked)])
     show([f"thumbnails: {write_sheet(looked, out)}"])
     validate.fn(looked.experiment, looked.dataset, looked.partition, out)
     show([f"nothing is wrong with these data; the report is {out}/data_docs/index.html"])

@@ -18,6 +18,7 @@ from federated.data.folders.described.table_roles import (
     Row,
     read_table,
 )
+from federated.data.folders.dicom.rules import DicomRules
 from federated.data.folders.families.base import CaseFiles, Listing
 from federated.data.folders.families.file_names import left_over, same_text, split_ending
 from federated.data.folders.families.side_table import known_value
@@ -162,8 +163,20 @@ def _case(
             patient_known=bool(patient),
             split=split,
             target=target,
+            dicom=_dicom_rules(description),
         ),
         faults,
+    )
+
+
+def _dicom_rules(description: Description) -> DicomRules:
+    """How a set's DICOM files are read; what its description does not say is refused."""
+    told = description.dicom
+    return DicomRules(
+        uneven=told.uneven,
+        tilted=told.tilted,
+        overlap=told.overlap,
+        structures=tuple(told.structures.items()),
     )
 
 
