@@ -85,7 +85,7 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     dropped = gone | sent.dropped
     left = [site for site in selected if site not in dropped]
     sum_ = _sum_up(run, topic, left, keys.roster)
-    predicted, evaluation, scored = _evaluate(run, round_number, sum_.responded)
+    predicted, evaluation, scored = _evaluate(run, round_number, sum_)
     record = RoundRecord(
         round_number,
         sum_.responded,
@@ -188,14 +188,19 @@ def _sum_up(
 
 
 def _evaluate(
-    run: Run, round_number: int, responded: list[str]
+    run: Run, round_number: int, updates: "_Summed"
 ) -> tuple[list[Outcome], Evaluation, Interval]:
-    """Run evaluate at every site and then for all together, in a round that is evaluated."""
+    """Run evaluate at every site and then for all together, in a round that is evaluated.
+
+    After a lost round nothing is summed of the evaluation: the model is that of the round before,
+    and the difference of the two sums would be what the site that is left out tells of its cases.
+    """
     experiment = run.experiment
-    if not is_evaluated(experiment.selection, round_number, experiment.rounds):
+    again = updates.lost is not None and experiment.evaluation.share == "sums"
+    if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
         now = time.time()
         return [], Evaluation({}, {}, {}, {}), Interval(now, now)
-    topic = ask(run.coordinator, round_number, responded)
+    topic = ask(run.coordinator, round_number, updates.responded)
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
     submitted = {
@@ -234,7 +239,13 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     if sum_.lost:
         missing = dict.fromkeys(run.sites, sum_.lost)
         return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
-    found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.opener)
+    try:
+        found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.opener)
+    except ConsiliumError as error:
+        # Some site, the opener perhaps, has put into it what no cases can have.
+        tell(f"round {topic.round} has no metrics: {error}")
+        missing = dict.fromkeys(run.sites, str(error))
+        return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
     missing = gone | predicted.dropped | sum_.refused
     return results, replace(found, missing=missing), when
 

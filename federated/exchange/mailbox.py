@@ -60,7 +60,9 @@ class Mailbox:
         )  # fmt: skip
         return message
 
-    def receive(self, topic: Topic, kind: str, sender: str, most: int) -> Message:
+    def receive(
+        self, topic: Topic, kind: str, sender: str, most: int, for_all: bool = False
+    ) -> Message:
         """The message of a kind from a party, for this party or for all.
 
         Args:
@@ -68,13 +70,15 @@ class Mailbox:
             kind: what it has to be.
             sender: who has to have signed it.
             most: how many bytes its body may have.
+            for_all: whether it has to be the same for everyone; what the sender tells this party
+                alone is not looked at then, so that it cannot make this one see another thing.
 
         Raises:
             MissingMessageError: none has arrived that counts; the message says what was refused.
         """
         counted: Message | None = None
         last: MessageRefusedError | None = None
-        for number, found in enumerate(self._found(topic, kind, sender, most)):
+        for number, found in enumerate(self._found(topic, kind, sender, most, for_all)):
             if isinstance(found, MessageRefusedError):
                 last = found
                 if number < MOST_LINES:
@@ -99,14 +103,14 @@ class Mailbox:
         return counted
 
     def _found(
-        self, topic: Topic, kind: str, sender: str, most: int
+        self, topic: Topic, kind: str, sender: str, most: int, for_all: bool
     ) -> Iterator[Message | MessageRefusedError]:
         """What lies where a message of a party for this one, or for all, is to lie.
 
         However much somebody else puts there, all of it is looked at, so that nothing is hidden by
         it; of what the party has not signed, no more than the header is read.
         """
-        for recipient in (self.me.name, EVERYONE):
+        for recipient in (EVERYONE,) if for_all else (self.me.name, EVERYONE):
             told = topic.kind(kind)
             place = Place(topic.run, topic.round, topic.attempt, recipient, told, sender)
             yield from self._opened(place, topic, kind, most)

@@ -215,7 +215,7 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
     """
     most = kinds.most_view(len(senders(site.run, topic)))
     for name in sorted(counted):
-        told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most).body
+        told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most, for_all=True).body
         if told != vouched(counted):
             raise RefusalError(
                 f"{site.name} does not help to open the sum of round {topic.round}: {name} was "

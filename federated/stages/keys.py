@@ -139,7 +139,7 @@ def _sealing_key_of(site: Site, before: Topic, name: str) -> bytes:
         RefusalError: none has arrived that counts, or the policy does not.
     """
     refuse_stranger(site.home.policy(), site.name, site.mailbox.members.members[name].identity)
-    return site.mailbox.receive(before, kinds.SEALING, name, SEALING_KEY_BYTES).body
+    return site.mailbox.receive(before, kinds.SEALING, name, SEALING_KEY_BYTES, for_all=True).body
 
 
 def _sealed(store: KeyStore, key: RunKey, public: bytes, label: str) -> bytes:

@@ -32,11 +32,13 @@ def unvouched(coordinator: Coordinator, topic: Topic, responded: Sequence[str]) 
     wrong: dict[str, str] = {}
     for site in responded:
         try:
-            told = coordinator.mailbox.receive(topic, kinds.CONSISTENCY, site, most).body
+            message = coordinator.mailbox.receive(
+                topic, kinds.CONSISTENCY, site, most, for_all=True
+            )
         except ConsiliumError as error:
             wrong[site] = f"it has not said that it helps to open the sum ({error})"
             continue
-        if told != vouched(responded):
+        if message.body != vouched(responded):
             wrong[site] = "it has signed that it helps to open another sum than that of the round"
     return wrong
 

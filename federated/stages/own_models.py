@@ -106,7 +106,7 @@ def _shares(content: bytes, site: str, layers: Collection[str]) -> dict[str, flo
             raise ValueError("a share is none")
         if told and told.keys() != set(layers):
             raise ValueError("it has other layers")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ConsiliumError(
             f"What {site} tells of its sensitive layers is refused ({error!r:.150})."
         ) from error

@@ -29,7 +29,7 @@ def refuse_untagged(
         ConsiliumError: it has not; with its payload in it, nobody would open the sum.
     """
     size = sealed_size(len(data_primes(public.parameters)), ROWS)
-    body = coordinator.mailbox.receive(topic, kinds.TAG, site, size).body
+    body = coordinator.mailbox.receive(topic, kinds.TAG, site, size, for_all=True).body
     if len(body) != size:
         raise ConsiliumError(
             f"The payload of {site} in round {topic.round} is refused: the tags that it has sent "

@@ -100,7 +100,9 @@ def _rows(site: Site, opened: SiteRound, name: str, key: SecretContext) -> Tags:
     Raises:
         RefusalError: it has told nothing that can be read.
     """
-    sealed = site.mailbox.receive(opened.topic, kinds.TAG, name, kinds.MOST_SMALL).body
+    sealed = site.mailbox.receive(
+        opened.topic, kinds.TAG, name, kinds.MOST_SMALL, for_all=True
+    ).body
     primes = len(data_primes(key.public.parameters))
     return open_tags(sealed, name, primes, _round_key(site, opened, key), ROWS)
 

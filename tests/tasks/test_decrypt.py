@@ -298,3 +298,32 @@ def test_where_one_site_does_not_open_the_sum_of_the_evaluation_another_one_does
     assert (dict(done.faulty), list(done.passed_over)) == ({}, ["site-00"])
     info = worker_context(summing.site("site-00")).info
     assert evaluate(summing.coordinator, topic, summing.sites, info, "site-01").overall["val"]
+
+
+# --- What is for all, told to one alone: found by an attacker of the finished protocol.
+
+
+def to_one(run: Staged, topic: Topic, kind: str, site: str) -> None:
+    """The liar sends one site alone something else than all."""
+    liar = run.site(LIAR)
+    liar.mailbox.send(replace(topic, plan=topic.plan), kind, b"something else", site)
+
+
+def test_tags_that_one_site_alone_is_sent_beside_those_for_all_make_nobody_look_guilty(
+    encrypted: Staged,
+) -> None:
+    topic = train_round(encrypted, 1)
+    to_one(encrypted, topic, kinds.TAG, "site-00")
+    done = opened(encrypted, topic, encrypted.sites)
+    assert (dict(done.faulty), dict(done.passed_over)) == ({}, {})
+
+
+def test_another_word_for_the_sum_to_each_site_alone_does_not_stop_it_from_being_opened(
+    encrypted: Staged,
+) -> None:
+    topic = train_round(encrypted, 1)
+    for site in encrypted.sites:
+        if site != LIAR:
+            to_one(encrypted, topic, kinds.CONSISTENCY, site)
+    done = opened(encrypted, topic, encrypted.sites)
+    assert (dict(done.faulty), dict(done.passed_over)) == ({}, {})
