@@ -9,7 +9,7 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Con
 from torch import Tensor, nn
 
 from models.norm import Norm, make_norm
-from models.unet import enlarged
+from models.unet import read_out
 
 # The channels of a level, the sides of its kernels, and by how much each axis is divided before it.
 Level = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -78,13 +78,7 @@ class NNUNet(nn.Module):
         for grow, level, skip in zip(self.grow, self.up, reversed(skipped[:-1]), strict=True):
             x = level(torch.cat([grow(x), skip], dim=1))
             decoded.append(x)
-        decoded.reverse()
-        finest: Tensor = self.head[0](decoded[0])
-        if not self.training or len(self.head) == 1:
-            return finest
-        pairs = list(zip(self.head, decoded, strict=False))[1:]
-        coarser = [enlarged(head(features), images.shape[2:]) for head, features in pairs]
-        return torch.stack([finest, *coarser], dim=1)
+        return read_out(self.head, decoded[::-1], self.training)
 
 
 def _name_once(model: nn.Module) -> None:

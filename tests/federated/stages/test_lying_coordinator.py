@@ -20,6 +20,8 @@ from federated.exchange.message import sign
 from federated.exchange.plan import RoundPlan, RunPlan
 from federated.files import read_json, write_json
 from federated.run.update_files import write_memory
+from federated.site.approvals import decide, proposals
+from federated.site.home import SiteHome
 from federated.stages.coordinator import ask_evaluation, begin_round, end_run, publish_state
 from federated.stages.evaluate import evaluate_site
 from federated.stages.local_train import train_site
@@ -124,16 +126,20 @@ def test_a_plan_that_is_weaker_than_the_sites_policy_is_refused_before_anything_
     assert [line["kind"] for line in sent] == [kinds.JOINING]
 
 
-def test_a_run_waits_for_a_person_where_the_policy_says_so(plain: Staged) -> None:
-    from federated.site.approvals import decide, proposals
-
-    home = plain.home(SITE)
+def waiting(run: Staged) -> tuple[SiteHome, str]:
+    """A site whose run waits for a person there, and the run that is to be decided on."""
+    home = run.home(SITE)
     home.write_policy(
         home.policy_path.read_text().replace("approval: not-required", "approval: required")
     )
     with pytest.raises(RefusalError, match="until a person approves it"):
-        plain.resume()
+        run.resume()
     (run_id,) = proposals(home)
+    return home, run_id
+
+
+def test_a_run_waits_for_a_person_where_the_policy_says_so(plain: Staged) -> None:
+    home, run_id = waiting(plain)
     decide(home, run_id, "refused")
     with pytest.raises(RefusalError, match="it was refused"):
         plain.resume()
@@ -289,15 +295,7 @@ def test_a_plan_of_so_few_sites_that_an_update_would_show_is_refused(encrypted: 
 
 
 def test_what_a_person_has_approved_holds_for_a_plan_of_fewer_sites(plain: Staged) -> None:
-    from federated.site.approvals import decide, proposals
-
-    home = plain.home(SITE)
-    home.write_policy(
-        home.policy_path.read_text().replace("approval: not-required", "approval: required")
-    )
-    with pytest.raises(RefusalError, match="until a person approves it"):
-        plain.resume()
-    (run_id,) = proposals(home)
+    home, run_id = waiting(plain)
     decide(home, run_id, "approved")
     sign_plan(plain, without("site-02"))
     assert open_site(plain.call(SITE)).run.sites == (SITE, OTHER)

@@ -179,7 +179,7 @@ def _refuse_undecodable(found: DicomObject) -> None:
     known = syntax.name if syntax.name != syntax else "unknown"
     try:
         decoder = get_decoder(syntax)
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom's word for a syntax that it does not know
         raise ConsiliumError(
             f"The pixels of {found.name} are in the transfer syntax {known} ({syntax}), which "
             "cannot be decoded here. Ask the archive for the series in Explicit VR Little Endian."
