@@ -68,6 +68,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CONSILIUM_DEBUG"):
             raise
+        if _was_interrupted(error):
+            print(f"Stopped. {how_to_go_on()}".strip(), file=sys.stderr)
+            sys.exit(INTERRUPTED)
         said = (
             _of_this_machine(error)
             or _of_a_server(error)
@@ -78,6 +81,21 @@ def main() -> None:
         )
         print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came up while a signal to end was being handled.
+
+    Prefect handles a ``KeyboardInterrupt`` as a crash of the task at hand, and fails at that where
+    the signal came before the task had a run to mark.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 # What a machine refuses, whatever the program does: rights, space, names.
