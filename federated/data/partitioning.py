@@ -1,4 +1,4 @@
-"""Which site has which cases, for data sets of either task."""
+"""Which site has which cases, for data sets of every task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,8 @@ import numpy as np
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
 from federated.data.label_partition import partition_labels
-from federated.data.partition import Partition, class_counts
+from federated.data.labelling import LABELLINGS
+from federated.data.partition import Partition
 from federated.errors import ConsiliumError
 from federated.settings.names import refuse_site_name
 from federated.settings.sections import SitesSettings
@@ -21,6 +22,8 @@ Held = Mapping[Split, Sequence[int]]
 def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
+    Where cases are dealt by what they show, that is their class; or their rarest label; or their
+    number, in ten groups of about as many cases; see :mod:`federated.data.labelling`.
     All cases of one patient in a folder go to one site. ``natural`` sites are those that the data
     name, each divided evenly where ``count`` is a multiple of their number. Sites of a folder may
     get fewer than ``min_cases``: validation names them, beside everything else that is wrong with
@@ -31,7 +34,8 @@ def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -
             natural, and the data name none, or another number.
     """
     if isinstance(dataset, Dataset):
-        return partition_labels(dataset.labels, settings, seed)
+        strata = LABELLINGS[dataset.info.task].strata(dataset.labels)
+        return partition_labels(strata, settings, seed)
     if settings.partition == "natural":
         return _natural(dataset, settings, seed)
     everyone: Held = {split: range(len(dataset.cases[split])) for split in SPLITS}
@@ -104,13 +108,28 @@ def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Part
     return Partition(sites, draws=0, moved=0)
 
 
-def case_counts(dataset: AnyDataset, partition: Partition) -> Mapping[str, Mapping[Split, Any]]:
-    """The number of cases for each site, split and class.
+def counted_labels(dataset: AnyDataset) -> tuple[str, ...]:
+    """The classes or labels that :func:`case_counts` tells apart; none where there are none."""
+    if isinstance(dataset, Dataset):
+        return LABELLINGS[dataset.info.task].counted(dataset.info)
+    return ()
 
-    In segmentation every case has all classes, so there is one number for each site and split.
+
+def case_counts(dataset: AnyDataset, partition: Partition) -> Mapping[str, Mapping[Split, Any]]:
+    """The number of cases for each site, split and class, or each label, of which a case has some.
+
+    In segmentation every case has all classes, and in regression none has any, so there is one
+    number for each site and split.
     """
     if isinstance(dataset, Dataset):
-        return class_counts(partition, dataset.labels, len(dataset.info.classes))
+        labelling, info = LABELLINGS[dataset.info.task], dataset.info
+        return {
+            site: {
+                split: labelling.counts(dataset.labels[split][list(indices)], info)
+                for split, indices in splits.items()
+            }
+            for site, splits in partition.sites.items()
+        }
     return {
         site: {split: [len(indices)] for split, indices in splits.items()}
         for site, splits in partition.sites.items()

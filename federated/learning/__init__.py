@@ -1,9 +1,11 @@
-"""What a network is to learn: classification or segmentation, each behind one interface."""
+"""What a network is to learn: each task behind one interface."""
 
-from federated.data.dataset import DatasetInfo
+from federated.data.dataset import DatasetInfo, TaskName
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
 from federated.learning.metric import Place
+from federated.learning.multilabel import MULTILABEL
+from federated.learning.regression import REGRESSION
 from federated.learning.segmentation import SEGMENTATION
 from federated.learning.sharing import (
     evaluate_here,
@@ -12,7 +14,12 @@ from federated.learning.sharing import (
     shared_arrays,
 )
 
-TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
+TASKS: dict[TaskName, LearningTask] = {
+    "classification": CLASSIFICATION,
+    "multilabel": MULTILABEL,
+    "regression": REGRESSION,
+    "segmentation": SEGMENTATION,
+}
 
 
 def task_of(info: DatasetInfo) -> LearningTask:
@@ -26,8 +33,16 @@ def metrics_in(place: Place) -> tuple[str, ...]:
     return tuple(reversed(dict.fromkeys(reversed(names))))
 
 
+def smaller_is_better(name: str) -> bool:
+    """Whether a metric of this name is the better, the smaller it is, whatever the task."""
+    known = (metric for task in TASKS.values() for metric in task.metrics)
+    return any(metric.name == name and metric.best == "smallest" for metric in known)
+
+
 __all__ = [
     "CLASSIFICATION",
+    "MULTILABEL",
+    "REGRESSION",
     "SEGMENTATION",
     "TASKS",
     "Arrays",
@@ -37,5 +52,6 @@ __all__ = [
     "metrics_in",
     "overall_metrics",
     "shared_arrays",
+    "smaller_is_better",
     "task_of",
 ]

@@ -1,4 +1,4 @@
-"""What differs between classification and segmentation, as one value for each."""
+"""What differs between the tasks that a network can learn, as one value for each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
+from federated.learning.images import Readout
 from federated.learning.metric import Metric, Place
 from federated.learning.task_statistics import TaskStatistics
 from federated.settings.sections import TrainingSettings
@@ -23,16 +24,24 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class LearningTask:
-    """One kind of task: classification or segmentation.
+    """One kind of task: classification, with one label or several; regression; or segmentation.
 
-    ``title`` is what a person calls the first metric. ``metrics`` are all that ``score`` gives;
-    models are judged by the first of them, and larger is better.
+    ``goal`` is what a person calls the task, and ``title`` the first metric. ``metrics`` are those
+    that ``score`` gives of every data set; models are judged by the first of them, and larger is
+    better.
+
+    ``readout`` makes what is predicted of a network's outputs ``(n, outputs, …)`` in float64, with
+    the data set's target where a number is predicted. ``results`` is the name of the table that
+    `consilium predict` writes of images, ``None`` where the result is an image. ``balances`` are
+    the training settings that may be ``balanced``, and ``groups`` says whether cases can be dealt
+    to sites by their labels. With ``compares_sites`` a comparison has each site's metrics.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
     of its validation or test cases, and ``score`` computes the metrics from what all sites wrote;
     ``exact`` are those of one site and split. ``statistics`` are what add up over sites instead.
     """
 
+    goal: str
     title: str
     metrics: tuple[Metric, ...]
     make_loss: Callable[[Cases, TrainingSettings, DatasetInfo, torch.device], Loss]
@@ -40,6 +49,11 @@ class LearningTask:
     score: Callable[[Mapping[str, Mapping[Split, Arrays]], DatasetInfo], Evaluation]
     exact: Callable[[Arrays, DatasetInfo], Metrics]
     statistics: TaskStatistics
+    readout: Readout
+    results: str | None
+    balances: frozenset[str] = frozenset()
+    groups: bool = True
+    compares_sites: bool = False
 
     @property
     def primary_metric(self) -> str:

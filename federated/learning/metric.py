@@ -9,6 +9,7 @@ from typing import Literal
 Place = Literal["round", "end", "csv", "site", "compared", "site_spread", "selects"]
 
 
+Best = Literal["largest", "smallest"]
 # What a metric over the cases of all sites follows from: the sites' own values, as their weighted
 # mean; or counts that are summed over sites; or histograms of scores, which have many cells.
 Needs = Literal["means", "counts", "scores"]
@@ -21,8 +22,9 @@ class Metric:
     name: str
     places: frozenset[Place]
     needs: Needs
+    best: Best = "largest"
 
 
-def metric(name: str, *places: Place, needs: Needs = "counts") -> Metric:
-    """A metric with the places where it is shown, and what it follows from."""
-    return Metric(name, frozenset(places), needs)
+def metric(name: str, *places: Place, needs: Needs = "counts", best: Best = "largest") -> Metric:
+    """A metric with the places where it is shown, what it follows from, and which value is best."""
+    return Metric(name, frozenset(places), needs, best)

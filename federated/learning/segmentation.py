@@ -18,6 +18,7 @@ from federated.data.folders.segmented_cases import SegmentedCases
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, site_spread
+from federated.learning.images import probabilities
 from federated.learning.segmentation_loss import dice_ce
 from federated.learning.segmentation_metrics import (
     METRICS,
@@ -186,6 +187,7 @@ def exact_metrics(part: Arrays, info: DatasetInfo) -> Metrics:
 
 
 SEGMENTATION = LearningTask(
+    goal="segmentation",
     title="Dice",
     metrics=METRICS,
     make_loss=make_loss,
@@ -193,4 +195,8 @@ SEGMENTATION = LearningTask(
     score=score,
     exact=exact_metrics,
     statistics=SEGMENTATION_STATISTICS,
+    readout=probabilities,
+    results=None,
+    groups=False,
+    compares_sites=True,
 )

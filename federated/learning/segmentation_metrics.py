@@ -26,9 +26,9 @@ METRICS = (
         *("dice", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
         needs="means",
     ),
-    metric("hd95", "round", "end", "csv", "site", "compared", needs="means"),
-    metric("assd", "end", "csv", "site", "compared", needs="means"),
-    metric("loss", "round", "csv", "site", "selects", needs="means"),
+    metric("hd95", "round", "end", "csv", "site", "compared", needs="means", best="smallest"),
+    metric("assd", "end", "csv", "site", "compared", needs="means", best="smallest"),
+    metric("loss", "round", "csv", "site", "selects", needs="means", best="smallest"),
 )
 # The metrics that each case has.
 NAMES = ("dice", "hd95", "assd")
