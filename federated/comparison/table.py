@@ -189,7 +189,7 @@ def site_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     different sites.
     """
     task = results[0].task
-    if task.primary_metric != "dice":
+    if not task.compares_sites:
         return []
     sites = results[0].summary["sites"]
     if any(result.summary["sites"] != sites for result in results):

@@ -7,9 +7,10 @@ from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
 from federated.data.folders.families import FAMILIES
+from federated.data.load import task_name
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
-from federated.learning import CLASSIFICATION, SEGMENTATION, LearningTask, overall_metrics
+from federated.learning import TASKS, LearningTask, overall_metrics
 from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
 from federated.settings.base import Settings
@@ -127,19 +128,17 @@ def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
     """Refuse a metric to choose models by that the task does not have."""
     data, metric = experiment.data, experiment.selection.metric
     task = task_of_experiment(experiment)
-    segments = task is SEGMENTATION
     chosen = [f"val/{name}" for name in task.metrics_in("selects")]
     if metric not in chosen:
         yield (
-            f"selection.metric={metric!r}, and data.dataset={data.dataset} is for "
-            f"{'segmentation' if segments else 'classification'}, where a model is chosen by one "
-            f"of {', '.join(chosen)}.{closest(metric, chosen)}"
+            f"selection.metric={metric!r}, and data.dataset={data.dataset} is for {task.goal}, "
+            f"where a model is chosen by one of {', '.join(chosen)}.{closest(metric, chosen)}"
         )
 
 
 def task_of_experiment(experiment: Experiment) -> LearningTask:
     """What the experiment's data are for; classification where they are not known."""
-    return SEGMENTATION if experiment.data.dataset in FAMILIES else CLASSIFICATION
+    return TASKS[task_name(experiment.data)]
 
 
 def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
@@ -177,11 +176,20 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
 
 
 def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
-    """Refuse settings that belong to classification or to segmentation alone."""
+    """Refuse settings that belong to another task than that of the data."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
     model = experiment.model
     family = FAMILIES.get(data.dataset)
-    segments = f"data.dataset={data.dataset} is for segmentation"
+    task = task_of_experiment(experiment)
+    purpose = f"data.dataset={data.dataset} is for {task.goal}"
+    for setting in ("class_weights", "sampling"):
+        if getattr(training, setting) == "balanced" and setting not in task.balances:
+            yield f"{purpose}, but training.{setting}=balanced is for classes of images."
+    if sites.partition in ("dirichlet", "pathological") and not task.groups:
+        yield (
+            f"{purpose}, where cases have no class to share out by, but sites.partition="
+            f"{sites.partition}. Use iid, quantity or natural."
+        )
     if data.spacing is not None and (family is None or family.spacing is None):
         yield (
             f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
@@ -195,8 +203,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         for setting, given in wrong.items():
             if given:
                 yield (
-                    f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
-                    f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
+                    f"{setting} is for segmentation, and {purpose}. Leave it out, or use one of "
+                    f"{', '.join(FAMILIES)}."
                 )
         if sites.partition == "natural":
             yield (
@@ -210,20 +218,12 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
             )
         return
     if not model.segments:
-        yield f"{segments}, but model.name={model.name!r} classifies. Set model.name=unet."
+        yield f"{purpose}, but model.name={model.name!r} classifies. Set model.name=unet."
     if data.source == "medmnist":
         yield (
-            f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
+            f"{purpose} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
             "phantom where there are no files."
         )
-    if sites.partition in ("dirichlet", "pathological"):
-        yield (
-            f"{segments}, where cases have no class to share out by, but sites.partition="
-            f"{sites.partition}. Use iid, quantity or natural."
-        )
-    for setting in ("class_weights", "sampling"):
-        if getattr(training, setting) == "balanced":
-            yield f"{segments}, but training.{setting}=balanced is for classes of images."
     if family.whole and training.patches_per_case != 1:
         yield (
             f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "

@@ -1,6 +1,6 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
-from federated.data.dataset import LocatedFile
+from federated.data.dataset import LocatedFile, TaskName
 from federated.data.folders import dataset as folder_dataset
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
@@ -47,6 +47,14 @@ def locate_local(settings: DataSettings) -> LocatedFile | None:
         return folder_dataset.find_folder(settings.dataset, settings.root)
     official = settings.source != "files"
     return medmnist.find(settings.dataset, settings.size, settings.root, official=official)
+
+
+def task_name(settings: DataSettings) -> TaskName:
+    """What the data set is for, without its files; classification where it is not known."""
+    if settings.dataset in FAMILIES:
+        return "segmentation"
+    known = settings.dataset in medmnist.DATASETS
+    return medmnist.dataset_info(settings.dataset).task if known else "classification"
 
 
 def missing(settings: DataSettings) -> str:

@@ -1,4 +1,4 @@
-"""What a trained model predicts of files: masks in segmentation, class probabilities otherwise."""
+"""What a trained model predicts of files: masks in segmentation, a table otherwise."""
 
 import csv
 import gzip
@@ -19,14 +19,18 @@ from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
 from federated.data.folders.read_volume import Volume, read_volume
 from federated.data.folders.volume import Frame
 from federated.data.medmnist.array_file import is_npz, read_arrays
-from federated.data.medmnist.files import dataset_info
+from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
-from federated.inference.model_input import CPU, case_of_array, class_images, full_range, segmented
-from federated.learning.classification import predict
+from federated.inference.model_input import (
+    case_of_array,
+    class_images,
+    full_range,
+    predicted_images,
+    segmented,
+)
+from federated.learning import TASKS
 from federated.weights.model_file import ModelHeader, load_model, read_header
-
-PROBABILITIES = "probabilities.csv"
 
 
 def predict_files(
@@ -43,8 +47,9 @@ def predict_files(
     that slides over all of it. Where a case has several modalities, it is a folder with a NIfTI
     file ``…-MODALITY.nii.gz`` for each.
 
-    In classification all files together give ``probabilities.csv``, with a row for each image; a
-    ``.npz`` file holds arrays whose names end in ``images``, as MedMNIST's.
+    In classification all files together give ``probabilities.csv``, with a row for each image and
+    a column for each class or label; in regression ``numbers.csv``, with the number. A ``.npz``
+    file holds arrays whose names end in ``images``, as MedMNIST's.
 
     Args:
         model_path: the model's file.
@@ -58,13 +63,13 @@ def predict_files(
     Raises:
         ConsiliumError: a file cannot be read or does not fit the model, or a result would replace
             its input or another result. In segmentation the masks of all other files are written,
-            and all that cannot be read are named; in classification nothing is written.
+            and all that cannot be read are named; of a table nothing is written.
     """
     header = read_header(model_path)
     model = load_model(model_path, site)
     family = header.family()
     if family is None:
-        return [_classify(model, header, files, out / PROBABILITIES)]
+        return [_tabulate(model, header, files, out)]
     targets = [out / _target_name(path) for path in files]
     _refuse_collisions(files, targets)
     refused: dict[Path, ConsiliumError] = {}
@@ -183,16 +188,24 @@ def _modality(folder: Path, modality: str) -> list[Path]:
     )
 
 
-def _classify(model: nn.Module, header: ModelHeader, files: Sequence[Path], target: Path) -> Path:
+def _tabulate(model: nn.Module, header: ModelHeader, files: Sequence[Path], out: Path) -> Path:
+    """Write what is predicted of all images of all files into one table."""
+    target = out / str(TASKS[header.goal()].results)
+    names = dataset_info(header.dataset).classes if header.dataset in DATASETS else ()
+    if len(names) != header.classes:
+        raise ConsiliumError(
+            f"The model says that it was trained on {header.dataset}, of which {header.classes} "
+            f"outputs are not known by name. Give a model of one of {', '.join(DATASETS)}, or of a "
+            "segmentation set."
+        )
     rows: list[list[Any]] = []
     for path in files:
         for name, images in _images(path, header):
-            probabilities = predict(model, images, CPU, header.classes)
-            rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(probabilities)]
-    classes = dataset_info(header.dataset).classes
+            found = predicted_images(model, images, header)
+            rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(found)]
     with atomic_path(target) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "array", "index", *classes])
+        writer.writerow(["file", "array", "index", *names])
         writer.writerows(rows)
     return target
 

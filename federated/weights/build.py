@@ -4,8 +4,9 @@ from torch import nn
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
+from federated.data.labelling import LABELLINGS
 from federated.randomness import derive_seed
-from federated.weights.model_file import ModelHeader
+from federated.weights.model_file import ModelHeader, told_task
 
 
 def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
@@ -27,8 +28,10 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         channels=info.channels,
         classes=len(info.classes),
         dims=info.dims,
-        size=experiment.data.size if info.task == "classification" else None,
+        size=experiment.data.size if info.task in LABELLINGS else None,
         dataset=info.name,
         data_source=data_source,
         spacing=experiment.data.spacing,
+        task=told_task(info.task),
+        target=info.target,
     )

@@ -15,13 +15,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from federated.configuration.explain import explain
+from federated.data.dataset import TaskName
 from federated.data.folders.families import FAMILIES, Family
+from federated.data.target import Target
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
 
+# The tasks that a file tells of; the others follow from the data set.
+ToldTask = Literal["multilabel", "regression"]
+# What older versions know nothing of.
+NEW = ("task", "target")
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
 # The most characters of a description, and of a name in it.
@@ -32,14 +38,20 @@ LONGEST_TEXT = 200
 LARGEST_SETTING = 1024
 
 
+def told_task(task: TaskName) -> ToldTask | None:
+    """What a file tells of a task; ``None`` where it follows from the data set."""
+    return task if task == "multilabel" or task == "regression" else None
+
+
 @dataclass(frozen=True)
 class ModelHeader:
     """Which network it is, for which images, and what it was trained on.
 
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
-    where it is not their data set's own. The ranges are those that a file may have; a network of
-    numbers far beyond them would take all memory before anything of it could be compared with the
-    file.
+    where it is not their data set's own. ``task`` is told of models that are no classifier of one
+    label and for no segmentation set, and ``target`` of those that predict a number. The ranges
+    are those that a file may have; a network of numbers far beyond them would take all memory
+    before anything of it could be compared with the file.
     """
 
     # For whoever reads a header from a file: it may have no key but these.
@@ -47,15 +59,30 @@ class ModelHeader:
 
     network: AnyNetwork
     channels: Annotated[int, Field(ge=1, le=256)]
-    classes: Annotated[int, Field(ge=2, le=10_000)]
+    classes: Annotated[int, Field(ge=1, le=10_000)]
     dims: Literal[2, 3]
     size: Annotated[int, Field(ge=1, le=1024)] | None
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    task: ToldTask | None = None
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        if (self.target is None) == (self.task == "regression"):
+            raise ValueError(
+                "it tells of a number to predict, or of what that lies in, not of both"
+            )
+        least = 2 if self.task is None else 1
+        if self.classes < least or (self.task == "regression" and self.classes > 1):
+            raise ValueError(f"its network has {self.classes} outputs, which its task has not")
+
+    def goal(self) -> TaskName:
+        """What it was trained for."""
+        return self.task or ("segmentation" if self.dataset in FAMILIES else "classification")
 
     def family(self) -> Family | None:
-        """The segmentation set it was trained on, with its spacing; ``None`` for a classifier."""
+        """The segmentation set it was trained on, with its spacing; ``None`` for any other."""
         family = FAMILIES.get(self.dataset)
         return family.with_spacing(self.spacing) if family else None
 
@@ -66,6 +93,8 @@ class ModelHeader:
     def to_text(self) -> str:
         """The header as it stands in a file, without what the weights once started from."""
         told = HEADERS.dump_python(self, mode="json", exclude={"network": {"init"}})
+        # Where there is nothing to tell, as older versions write and read it.
+        told = {key: value for key, value in told.items() if key not in NEW or value is not None}
         return json.dumps(told)
 
     @staticmethod

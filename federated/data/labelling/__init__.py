@@ -1,4 +1,4 @@
-"""What labels an image can have: a class, several labels, or a number, each behind one interface."""
+"""What an image can be labelled with: a class, several labels, or a number."""
 
 from federated.data.dataset import TaskName
 from federated.data.labelling.base import Labelling

@@ -48,7 +48,8 @@ def strata(labels: Mapping[Split, AnyLabels]) -> Mapping[Split, Labels]:
 def _rarest(labels: AnyLabels, order: npt.NDArray[np.intp]) -> Labels:
     none = labels.shape[1]
     first = labels[:, order].argmax(axis=1)
-    return np.where(labels.any(axis=1), order[first], none).astype(np.int64)
+    found: Labels = np.where(labels.any(axis=1), order[first], none).astype(np.int64)
+    return found
 
 
 def counts(labels: AnyLabels, info: DatasetInfo) -> list[int]:  # noqa: ARG001 - as any kind's
@@ -66,9 +67,7 @@ def columns(labels: AnyLabels, train: npt.NDArray[np.bool_]) -> Mapping[str, npt
     """
     has = labels == 1
     none = ~has.any(axis=1)
-    rarest = np.where(has, has[train].sum(axis=0), np.iinfo(np.int64).max).min(
-        axis=1, initial=2**62
-    )
+    rarest = np.where(has, has[train].sum(axis=0), np.iinfo(np.int64).max).min(axis=1)
     return {
         "label": np.array([" ".join(map(str, np.flatnonzero(row))) for row in has], object),
         "unknown_labels": ((labels != 0) & (labels != 1)).sum(axis=1),

@@ -170,8 +170,9 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
     """Read an npz of MedMNIST's schema and check every array.
 
     In the schema, ``{train,val,test}_images`` are uint8 ``(n, size, size[, size])``, with a last
-    axis for three channels, and ``{train,val,test}_labels`` are integers ``(n, 1)``; for multi-label
-    classification integers ``(n, labels)`` of 0 and 1, and for regression any numbers ``(n, 1)``.
+    axis for three channels, and ``{train,val,test}_labels`` are integers ``(n, 1)``. For
+    multi-label classification they are integers ``(n, labels)`` of 0 and 1, and for regression
+    any numbers ``(n, 1)`` within the target's range.
 
     Raises:
         ConsiliumError: the file is missing, damaged, lacks an array, or an array has another shape,

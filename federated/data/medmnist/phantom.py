@@ -4,7 +4,8 @@ Each class is an organ-like body: an ellipsoid with its own axes, lobes, cavity,
 texture. A case varies pose, size, brightness and noise and shows part of a neighbouring body, so
 that classes overlap: a small net learns them well, but not perfectly. Where a case may have several
 labels, each is a body somewhere in the picture; where it has a number, that is how large and bright
-one body is. The images show no anatomy and no patient; every result on them is labelled ``data_source: phantom``.
+one body is. The images show no anatomy and no patient; every result on them is labelled
+``data_source: phantom``.
 """
 
 from collections.abc import Iterator
@@ -159,7 +160,7 @@ def _pixels(image: Field, dims: int, side: int, rng: np.random.Generator) -> npt
 
 def _split(
     info: DatasetInfo, cases: int, grid: Field, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.uint8], Iterator[Field]]:
+) -> tuple[npt.NDArray[Any], Iterator[Field]]:
     """The labels of so many cases as a file holds them, and the cases, each drawn when asked for.
 
     Raises:
@@ -176,7 +177,7 @@ def _split(
     target = info.target
     if target is None:
         raise ValueError(f"{info.name} has no number to draw a phantom of")
-    numbers = rng.uniform(target.low, target.high, cases)
+    numbers: npt.NDArray[Any] = rng.uniform(target.low, target.high, cases)
     if target.whole:
         numbers = rng.integers(round(target.low), round(target.high), cases, endpoint=True)
     shares = target.share(numbers.astype(np.float64))
