@@ -29,8 +29,10 @@ def task_of(info: DatasetInfo) -> LearningTask:
 
 def metrics_in(place: Place) -> tuple[str, ...]:
     """The names of any task's metrics that are shown at a place; those of all tasks come last."""
-    names = [name for task in TASKS.values() for name in task.metrics_in(place)]
-    return tuple(reversed(dict.fromkeys(reversed(names))))
+    of_tasks = [task.metrics_in(place) for task in TASKS.values()]
+    names = dict.fromkeys(name for names in of_tasks for name in names)
+    last = [name for name in names if all(name in names for names in of_tasks)]
+    return (*(name for name in names if name not in last), *last)
 
 
 def smaller_is_better(name: str) -> bool:

@@ -90,7 +90,8 @@ def suppressed(
     """
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     predicted = probabilities > THRESHOLD
-    bins = score_bins(probabilities, CLASSES).reshape(len(labels), -1)
+    bins = score_bins(probabilities, CLASSES)
+    bins = bins.reshape(len(labels), bins.shape[1] * bins.shape[2])
     tables = [
         Table(("outcomes",), (predicted == (labels == 1)).sum(axis=1)),
         Table(("confusion", "loss"), np.concatenate([labels, predicted.astype(int)], axis=1)),

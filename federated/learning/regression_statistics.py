@@ -29,7 +29,7 @@ METRICS = (
     ),
     metric("rmse", "end", "csv", "compared", "selects", best="smallest"),
     metric("bias", "compared", needs="means"),
-    metric("loss", "csv", "site", "selects", needs="means", best="smallest"),
+    metric("loss", "round", "csv", "site", "selects", needs="means", best="smallest"),
 )
 SUMS = ("labels", "label_squares", "predictions", "absolute_errors", "squared_errors")
 # Labels with a smaller variance count as constant, in parts of the squared range: a protected sum

@@ -70,9 +70,7 @@ class ModelHeader:
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.task == "regression"):
-            raise ValueError(
-                "it tells of a number to predict, or of what that lies in, not of both"
-            )
+            raise ValueError("it has a number to predict without its range, or the reverse")
         least = 2 if self.task is None else 1
         if self.classes < least or (self.task == "regression" and self.classes > 1):
             raise ValueError(f"its network has {self.classes} outputs, which its task has not")
