@@ -22,13 +22,14 @@ BINARY = DatasetInfo("adrenalmnist3d", ("normal", "hyperplasia"), 3, 1, {}, "")
 THREE = DatasetInfo("three", ("a", "b", "c"), 3, 1, {}, "")
 LESION = DatasetInfo("kidney", ("background", "lesion"), 3, 1, {}, "", "segmentation")
 FINDINGS = DatasetInfo("chest", ("mass", "nodule"), 2, 1, {}, "", "multilabel")
-GRADES = DatasetInfo("grades", ("grade",), 2, 1, {}, "", "regression", Target(0, 2, whole=True))
+GRADES = DatasetInfo("grades", ("grade",), 2, 1, {}, "", "regression", Target(0, 3, whole=True))
 SCORES = DatasetInfo("scores", ("score",), 2, 1, {}, "", "regression", Target(0, 2))
 
 # Of a case the labels and their probabilities; and its grade, and that predicted.
 FINDING_KINDS = [((1, 0), (0.9, 0.1)), ((1, 1), (0.9, 0.8)), ((0, 0), (0.2, 0.1))]
 FINDING_KINDS += [((0, 1), (0.7, 0.2)), ((0, 0), (0.9, 0.1))]
-GRADE_KINDS = [(0, 0.0), (0, 0.6), (1, 0.9), (1, 2.0), (2, 1.7), (2, 2.0)]
+# Two grades are no ends of the range.
+GRADE_KINDS = [(0, 0.0), (0, 0.6), (1, 0.9), (2, 1.7), (2, 3.0), (3, 3.0)]
 # Of a case the label and the predicted probabilities.
 BINARY_KINDS = [(y, (1 - p, p)) for y, p in product((0, 1), (0.1, 0.4, 0.6, 0.95))]
 THREE_KINDS = [
