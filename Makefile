@@ -8,9 +8,11 @@ TORCH  ?= torch==2.13.0
 QUIET  := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true
 STAMP  := $(VENV)/.consilium-setup
 
+# dynamic-network-architectures asks for timm, for networks that are not used here; it asks for torchvision.
+OF_TIMM := timm huggingface-hub hf-xet httpcore2 httpx2 truststore httpx2-jsfetch
 # What belongs to torch's CUDA build, and so is installed by `pip install torch` or not at all.
 # torchvision: medmnist asks for it, but nothing here needs it and its CUDA build breaks beside a CPU torch.
-NOT_LOCKED := torch torchvision setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit \
+NOT_LOCKED := torch torchvision $(OF_TIMM) setuptools triton cuda-bindings cuda-pathfinder cuda-toolkit \
   nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx

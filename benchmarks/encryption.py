@@ -9,9 +9,7 @@ for CKKS, of quantised values where it must be 0.
 """
 
 import argparse
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from rich.table import Table
 
 from federated.compression.quantize import largest_quantised
 from federated.protection import CKKS, Cohort, PackedBFV
-from federated.protection.keys import new_key, read_secret
+from federated.protection.keys import new_run_key
 from federated.update import CompressedUpdate
 
 REPEATS = 5
@@ -52,9 +50,8 @@ def timed(action: Callable[[], Any]) -> tuple[Any, float]:
 def measure(protection: Any, vectors: list[Any], cohort: Cohort) -> Row:
     """Encrypt, add and decrypt the vectors with one of our protections."""
     length, bits = len(vectors[0]), cohort.bits
-    public = new_key("bench", "run", protection.parameters(length, cohort), replace=True)
-    key = read_secret("bench", "run", public)
-    running = protection.open_sum(length, 1, public)
+    key = new_run_key(protection.parameters(length, cohort)).opened()
+    running = protection.open_sum(length, 1, key.public)
     encrypts, adds, payload = [], [], None
     for number, vector in enumerate(vectors):
         update = CompressedUpdate(f"site-{number}", 1, 1, 1 / len(vectors), length, vector)
@@ -65,7 +62,7 @@ def measure(protection: Any, vectors: list[Any], cohort: Cohort) -> Row:
     opened = [timed(lambda: protection.reveal(total, key)) for _ in range(REPEATS)]
     error = float(np.abs(opened[-1][0] - np.sum(vectors, axis=0, dtype=np.float64)).max())
     return Row(
-        f"{protection.name} {public.parameters.describe()}"
+        f"{protection.name} {key.public.parameters.describe()}"
         + (f", {bits}-bit values" if bits else "")
         + f", {cohort.selected} sites",
         payload.body.nbytes / length,
@@ -130,14 +127,12 @@ def main() -> None:
     shape = (REPEATS, chosen.values)
     weighted = list((rng.uniform(-1, 1, shape) / REPEATS).astype(np.float32))
     rows = [tenseal_bulk(weighted)]
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["CONSILIUM_KEYS"] = folder
-        values = Cohort(chosen.sites, chosen.sites, chosen.rounds, None)
-        rows.append(measure(CKKS(), weighted, values))
-        for room, bits in ((chosen.sites, 8), (128, 8), (chosen.sites, 4), (chosen.sites, 16)):
-            most, cohort = largest_quantised(bits), Cohort(room, room, chosen.rounds, bits)
-            quantised = list(rng.integers(-most, most + 1, shape).astype(np.int32))
-            rows += [measure(protection, quantised, cohort) for protection in (CKKS(), PackedBFV())]
+    values = Cohort(chosen.sites, chosen.sites, chosen.rounds, None)
+    rows.append(measure(CKKS(), weighted, values))
+    for room, bits in ((chosen.sites, 8), (128, 8), (chosen.sites, 4), (chosen.sites, 16)):
+        most, cohort = largest_quantised(bits), Cohort(room, room, chosen.rounds, bits)
+        quantised = list(rng.integers(-most, most + 1, shape).astype(np.int32))
+        rows += [measure(protection, quantised, cohort) for protection in (CKKS(), PackedBFV())]
     table = Table(
         title=f"{chosen.values} values, seed {chosen.seed}, one core; speeds in M values/s"
     )

@@ -8,8 +8,6 @@ is does not depend on what is in it.
 """
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from rich.table import Table
 from federated.compression.quantize import largest_quantised
 from federated.configuration.load import load_experiment
 from federated.data.medmnist.files import dataset_info
-from federated.protection.keys import new_key, read_secret
+from federated.protection.keys import new_run_key
 from federated.rounds.context import sent_length
 from federated.run.update_files import pack_payload
 from federated.stages.keys import key_parameters
@@ -53,9 +51,9 @@ def measure(overrides: list[str], protection: str, rng: np.random.Generator) -> 
     length, bits = sent_length(experiment, layout), experiment.compression.bits
     most = largest_quantised(bits)
     quantised = rng.integers(-most, most + 1, length).astype(np.int32)
-    public = new_key("bench", "run", key_parameters(experiment, layout), replace=True)
+    key = new_run_key(key_parameters(experiment, layout)).opened()
     update = CompressedUpdate("site-00", 1, 10, 0.1, layout.size, quantised)
-    payload = experiment.protection.protect(update, read_secret("bench", "run", public))
+    payload = experiment.protection.protect(update, key)
     size = len(pack_payload(payload))
     return size, size / (4 * layout.size)
 
@@ -69,12 +67,10 @@ def main() -> None:
     table = Table(title="bytes up of a site in a round, 10 sites")
     for column in ("", "protection", "bytes", "of dense float32"):
         table.add_column(column, justify="right" if column.startswith(("b", "o")) else "left")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["CONSILIUM_KEYS"] = folder
-        for name, overrides in ROWS.items():
-            for protection in ("packed_bfv", "ckks"):
-                size, share = measure(overrides, protection, rng)
-                table.add_row(name, protection, f"{size}", f"{share:.2%}")
+    for name, overrides in ROWS.items():
+        for protection in ("packed_bfv", "ckks"):
+            size, share = measure(overrides, protection, rng)
+            table.add_row(name, protection, f"{size}", f"{share:.2%}")
     Console().print(table)
 
 

@@ -17,9 +17,7 @@ rlwe_secagg are beside those of packed BFV, by the parameters that both take.
 import argparse
 import itertools
 import json
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +29,7 @@ from rich.table import Table
 
 from federated.compression.quantize import largest_quantised
 from federated.protection import Cohort, MaskedSums, PackedBFV, RLWESecAgg, SecAggPlus
-from federated.protection.keys import new_key, read_secret
+from federated.protection.keys import new_run_key
 from federated.protection.rlwe.parameters import fit_parameters
 from federated.protection.secagg import protocol
 from federated.protection.secagg.consistency import Agreed
@@ -164,7 +162,7 @@ def encrypted_round(row: Row, values: dict[str, Any], cohort: Cohort) -> None:
     sites, clock, protection = list(values), Clock(), PackedBFV()
     length = len(values[sites[0]])
     parameters = protection.parameters(length, cohort)
-    key = read_secret("b", "r", new_key("b", "r", parameters, replace=True))
+    key = new_run_key(parameters).opened()
     running, payload = protection.open_sum(length, 1, key.public), None
     for site in sites:
         update = compressed(site, values[site])
@@ -236,18 +234,16 @@ def main() -> None:
     times = ("s update", "s messages", "s coordinator", "s with dropouts")
     for column in ("values", "sites", "protection", *columns, *times):
         table.add_column(column, justify="left" if column == "protection" else "right")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["CONSILIUM_KEYS"] = folder
-        for length in given.lengths:
-            for count in given.sites:
-                rows = measure(length, count, given.bits, given.gone, given.repeats)
-                for row in rows:
-                    whole = (row.up + row.up_messages) / rows[0].up
-                    sizes = (row.up_messages, row.down, row.down_messages)
-                    lists = (row.update, row.messages, row.coordinator, row.with_dropouts)
-                    spent = [f"{statistics.median(each):.4f}" if each else "" for each in lists]
-                    cells = [str(row.up), f"{whole:.2f}", *map(str, sizes), *spent]
-                    table.add_row(str(length), str(count), row.name, *cells)
+    for length in given.lengths:
+        for count in given.sites:
+            rows = measure(length, count, given.bits, given.gone, given.repeats)
+            for row in rows:
+                whole = (row.up + row.up_messages) / rows[0].up
+                sizes = (row.up_messages, row.down, row.down_messages)
+                lists = (row.update, row.messages, row.coordinator, row.with_dropouts)
+                spent = [f"{statistics.median(each):.4f}" if each else "" for each in lists]
+                cells = [str(row.up), f"{whole:.2f}", *map(str, sizes), *spent]
+                table.add_row(str(length), str(count), row.name, *cells)
     Console(width=220).print(table)
 
 

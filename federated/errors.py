@@ -1,18 +1,41 @@
-"""The errors that tell a person why their input cannot be used."""
+"""The errors that tell a person why their input cannot be used, and text of another party in them.
+
+What a site or a coordinator sends can hold anything: a control character of it would command the
+terminal it is shown on, a line break would make a line of its own, and a mark that turns the order
+of letters around would let a text read otherwise than it is.
+"""
 
 import json
+import unicodedata
+
+# In characters: what validation finds at a thousand sites is a line each.
+LONGEST_ERROR = 200_000
+# Unicode's general categories of characters that are not shown as themselves: controls, formats
+# (marks of the order of letters among them), surrogates, private ones, breaks of lines.
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# In characters, of one text.
+LONGEST = 4000
 
 
 class ConsiliumError(Exception):
-    """One paragraph for a person that says what is wrong, where, and what to do."""
+    """One paragraph for a person that says what is wrong, where, and what to do.
+
+    Parts of it may be another party's, so that its text has no control characters, and an end.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), LONGEST_ERROR, keep="\n")
 
 
 class RefusalError(ConsiliumError):
     """A site's refusal, in words that tell nothing of its cases, because everyone may read them.
 
     Any other error at a site of a private run is shown to the site alone: it may, say, name by its
-    path a file that cannot be read.
+    path a file that cannot be read. It is one line, since it may be of another party.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 def why_unreadable(error: Exception) -> str:
@@ -42,3 +65,25 @@ def why_unreadable(error: Exception) -> str:
             return "what it holds has another form"
     lines = str(error).splitlines()
     return lines[0][:400] if lines else type(error).__name__
+
+
+def printable(text: str, most: int = LONGEST, keep: str = "") -> str:
+    r"""The text with every character that is not shown as itself written as ``\x1b`` or ``\u202e``.
+
+    Args:
+        text: of anybody.
+        most: how many characters are taken of it; a longer one ends with how long it was.
+        keep: characters that stay as they are, as ``\n`` in text of our own.
+    """
+    start = text[:most]
+    if not start.isprintable():
+        start = "".join(
+            each if each in keep or unicodedata.category(each) not in UNSEEN else _escaped(each)
+            for each in start
+        )
+    return start if len(text) <= most else f"{start}… ({len(text)} characters)"
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

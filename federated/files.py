@@ -41,12 +41,13 @@ def make_folders(folder: Path, *, private: bool = False) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o644, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed onto ``path``.
 
     On any exception the temporary file is removed and ``path`` is left as it was. The file gets the
     permissions ``mode``; until then its owner alone can read it. Folders that are missing are made;
-    they are for their owner alone where the file is.
+    they are for their owner alone where the file is. A file that nobody misses after a power cut
+    need not be ``durable``, and is not synced.
 
     Raises:
         ConsiliumError: the folder cannot be written to, or ``path`` is a folder itself.
@@ -64,13 +65,16 @@ def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         if temporary.stat().st_nlink == 1:  # a hard link is somebody else's file too
             temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    if not durable:
+        return
     # The rename is durable once the folder is.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -127,6 +131,15 @@ def locked(path: Path) -> Iterator[None]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file that is its owner's alone, in one piece; it need not be durable."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+    try:
+        os.write(handle, f"{line}\n".encode())
     finally:
         os.close(handle)
 

@@ -70,9 +70,18 @@ def _time_and_bytes(summary: Mapping[str, Any]) -> str:
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
-    """The lines that say which test metrics are not known exactly, and between which bounds."""
+    """The lines that say what test metrics are of, and which are not known exactly."""
     bounds = evaluation.get("intervals", {}).get("test", {})
-    return [
+    share = evaluation.get("share")
+    lines = [
+        f"the metrics are without the cases of {site}: {reason}"
+        for site, reason in evaluation.get("missing", {}).items()
+    ]
+    if share == "sums":
+        lines.append(
+            "what each site reached is not told: evaluation.share=sums tells of all sites together"
+        )
+    return lines + [
         f"test {name} lies between {low:.4f} and {high:.4f}: it follows from histograms, as "
         f"evaluation.share={evaluation['share']} has it"
         for name, (low, high) in bounds.items()

@@ -1,6 +1,6 @@
 """How a person goes on with what their command has begun, once it was stopped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import join
@@ -32,6 +32,37 @@ def how_to_go_on() -> str:
 def nothing_begun() -> None:
     """Forget what another command of this process has begun."""
     _said.clear()
+
+
+def preparing(experiment: str, overrides: Sequence[str], params: Path, folder: Path) -> str:
+    """The sentence for the preparation of data, which has no rounds.
+
+    Args:
+        experiment: the experiment's name.
+        overrides: what was set on the command line.
+        params: the parameter file.
+        folder: the prepared folder.
+    """
+    command = ["consilium", "prepare", experiment]
+    command += [word for item in overrides for word in ("--set", item)]
+    command += [] if params == Path("params.yaml") else ["--params", str(params)]
+    return (
+        f"Data that were downloaded wholly are kept, and {folder} is not complete; prepare it "
+        f"again with: {join(command)}"
+    )
+
+
+def joining(experiment: str, options: Mapping[str, str]) -> str:
+    """The sentence for a site that joins a finished run, which nothing of it changes.
+
+    ``options`` are those of the command that begins it anew, by their names.
+    """
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return (
+        "The run that is joined is as it was, and what was released of the site stays in its "
+        f"ledger; the site trains from the beginning with: "
+        f"{join(['consilium', 'sites', 'join', experiment, *words])}"
+    )
 
 
 def resuming(experiment: str, run_id: str, runs: Path) -> str:

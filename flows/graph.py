@@ -3,27 +3,32 @@
 Before the first round, share-style runs at every site, where the strategy asks for it. In a round,
 local-train → compress → encrypt run for every site that is selected. Then follow aggregate →
 decrypt, where there is a key → evaluate at every site → evaluate → track → checkpoint, whose record
-makes the round count as done.
+makes the round count as done. With ``evaluation.share=sums`` what sites send of their evaluation is
+summed and opened as the updates are.
 """
 
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
+from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
 from federated.rounds.participation import site_weights
-from federated.run.result import StageResult
+from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
+from federated.stages.named_sums import EVALUATION, refuse_sum
+from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
+from federated.stages.secure_sum import digits_in
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for
@@ -52,24 +57,35 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     if shown:
         shown.round_started(round_number, run.experiment.rounds, selected)
     masked = run.experiment.protection.masked
-    with forgotten_secrets(run, selected) if masked else nullcontext():
+    # A sum of the evaluation has all sites in it.
+    masking = run.sites if run.experiment.evaluation.share == "sums" else selected
+    with forgotten_secrets(run, masking) if masked else nullcontext():
         return _run_round(run, round_number, began, selected)
 
 
 def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
     topic = plan_round(run.coordinator, round_number)
+    known = run.coordinator.faulty
+    faulty = {site: known[site] for site in selected if site in known}
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, selected)
     exchanged = keys.finished
+    unkeyed = {site: run.unkeyed[site] for site in selected if site in run.unkeyed}
+    gone = exchanged.dropped | faulty | unkeyed
+    if len(gone) == len(selected):
+        raise ConsiliumError(
+            f"All {len(selected)} sites have dropped out of round {round_number} before they "
+            f"trained; the last said: {list(gone.values())[-1]}"
+        )
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
-    sending = {site: weights[site] for site in selected if site not in exchanged.dropped}
+    sending = {site: weights[site] for site in selected if site not in gone}
     sent = _train_and_send(run, round_number, sending)
-    dropped = exchanged.dropped | sent.dropped
+    dropped = gone | sent.dropped
     left = [site for site in selected if site not in dropped]
     sum_ = _sum_up(run, topic, left, keys.roster)
-    predicted, evaluation, scored = _evaluate(run, round_number, sum_.responded)
+    predicted, evaluation, scored = _evaluate(run, round_number, sum_)
     record = RoundRecord(
         round_number,
         sum_.responded,
@@ -80,81 +96,158 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
         evaluation,
         began,
         run.workers,
+        run.experiment.privacy.unit is None,
+        run.coordinator.absent,
+        sum_.lost,
     )
     return _report(run, record)
 
 
-def _share_styles(run: Run, round_number: int) -> list[StageResult]:
+def _share_styles(run: Run, round_number: int) -> list[Outcome]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
+    Where a site's style is missing the others go on without it.
+
     Raises:
-        ConsiliumError: what a stage raises; without all styles there is no first round.
+        ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
+            sites have failed.
     """
     if round_number > 1 or run.experiment.strategy.introduction() is None:
         return []
-    shared = [share_style.submit(run.pool, call) for call in run.calls()]
-    results = [future.result() for future in shared]
-    keep_styles(run.coordinator, wait_for=results)
-    return results
+    shared = {call.site: [share_style.submit(run.pool, call)] for call in run.calls()}
+    finished = wait_for(run, round_number, shared)
+    for site, reason in keep_styles(run.coordinator, wait_for=finished.results).items():
+        tell(f"the style of {site} is left out: {reason}")
+    return finished.results
 
 
 @dataclass(frozen=True)
 class _Summed:
     """Whose payloads are in the opened sum, and why those of others are not; who did what for it.
 
-    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked.
+    ``opened`` is what sites did for it, and ``when`` says when the coordinator worked. ``lost``
+    says why nobody opens the sum, so that the model stays as it is. ``opener`` is the site that has
+    opened it, where there is a key.
     """
 
     responded: list[str]
     refused: dict[str, str]
-    opened: list[StageResult]
+    opened: list[Outcome]
     when: list[Interval]
+    lost: str | None = None
+    opener: str | None = None
 
 
-def _sum_up(run: Run, topic: Topic, sent: list[str], roster: Roster | None) -> _Summed:
+def _sum_up(
+    run: Run, topic: Topic, sent: list[str], roster: Roster | None, length: int | None = None
+) -> _Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
-    A payload that is refused counts as a dropout of its sender.
+    A payload that is refused counts as a dropout of its sender. So does what else a site fails to
+    do for a sum; if that makes it one that nobody opens, it is lost and has no sites. ``length`` is
+    that of what is sent to a named sum.
+
+    Raises:
+        ConsiliumError: so few have responded that no site would help to open their sum, or no site
+            has opened it.
+    """
+    protection, number = run.experiment.protection, topic.round
+    # The sites ask this themselves; here it is said before anything is added.
+    refuse_sum(run.context, topic, sent[0], sent)
+    done = aggregate(run.coordinator, topic, sent, roster, length)
+    responded, refused, when = done.added.responded, done.added.refused, [done.when]
+    for site, reason in refused.items():
+        tell(f"{site} is left out of round {number}: {reason}")
+    opened: list[Outcome] = []
+    opener = None
+    refuse_sum(run.context, topic, responded[0], responded)
+    if not topic.sum:
+        run.context.refuse_too_little_noise(len(responded))
+    if protection.keyed:
+        calls = [run.call(site) for site in responded]
+        decrypted = decrypt(run.pool, run.coordinator, calls, topic, length, wait_for=[done])
+        told = [site for site in responded if site not in decrypted.faulty]
+        opened = reports(run.coordinator, number, "vouch", told, topic.sum)
+        for site, reason in decrypted.passed_over.items():
+            tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
+        if decrypted.faulty:
+            said = "; ".join(f"{site}: {reason}" for site, reason in decrypted.faulty.items())
+            what = (
+                f"the sum of the evaluation after round {number} is lost, which has no metrics"
+                if topic.sum
+                else f"round {number} is lost, and the model stays as it is"
+            )
+            tell(f"{what}. {said}")
+            return _Summed([], refused | dict(decrypted.faulty), opened, when, said)
+        opener = next(site for site in responded if site not in decrypted.passed_over)
+        opened += reports(run.coordinator, number, "decrypt", [opener], topic.sum)
+    elif roster is not None:
+        opened, unmasked = unmask_sum(run, topic, roster, responded)
+        when.append(unmasked)
+    return _Summed(responded, refused, opened, when, opener=opener)
+
+
+def _evaluate(
+    run: Run, round_number: int, updates: "_Summed"
+) -> tuple[list[Outcome], Evaluation, Interval]:
+    """Run evaluate at every site and then for all together, in a round that is evaluated.
+
+    After a lost round nothing is summed of the evaluation: the model is that of the round before,
+    and the difference of the two sums would be what the site that is left out tells of its cases.
+    """
+    experiment = run.experiment
+    again = updates.lost is not None and experiment.evaluation.share == "sums"
+    if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
+        now = time.time()
+        return [], Evaluation({}, {}, {}, {}), Interval(now, now)
+    topic = ask(run.coordinator, round_number, updates.responded)
+    if experiment.evaluation.share == "sums":
+        return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
+    submitted = {
+        call.site: [evaluate_at_site.submit(run.pool, call, round_number)] for call in run.calls()
+    }
+    predicted = wait_for(run, round_number, submitted).results
+    info = run.prepared.dataset.info
+    found, when = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
+    for site, reason in found.missing.items():
+        tell(f"the metrics of round {round_number} are without {site}: {reason}")
+    return predicted, found, when
+
+
+def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation, Interval]:
+    """Run evaluate at every site into one sum, and have that opened: the topic's.
+
+    A site that drops out of it is in no metric of the round, which the record says.
 
     Raises:
         ConsiliumError: so few have responded that no site would help to open their sum.
     """
-    protection, number = run.experiment.protection, topic.round
-    selected = run.context.selected(number)
-    # The sites ask this themselves; here it is said before anything is added.
-    protection.refuse_too_few(sent[0], number, selected, sent)
-    done = aggregate(run.coordinator, topic, sent, roster)
-    responded, refused, when = done.added.responded, done.added.refused, [done.when]
-    for site, reason in refused.items():
-        tell(f"{site} is left out of round {number}: {reason}")
-    opened: list[StageResult] = []
-    protection.refuse_too_few(responded[0], number, selected, responded)
-    if protection.keyed:
-        calls = [run.call(site) for site in responded]
-        opened = decrypt(
-            run.pool, run.coordinator, calls[0], topic, responded, calls, wait_for=[done]
-        )
-    elif roster is not None:
-        opened, unmasked = unmask_sum(run, topic, roster, responded)
-        when.append(unmasked)
-    return _Summed(responded, refused, opened, when)
-
-
-def _evaluate(
-    run: Run, round_number: int, responded: list[str]
-) -> tuple[list[StageResult], Evaluation, Interval]:
-    """Run evaluate at every site and then for all together, in a round that is evaluated."""
-    experiment = run.experiment
-    if not is_evaluated(experiment.selection, round_number, experiment.rounds):
-        now = time.time()
-        return [], Evaluation({}, {}, {}, {}), Interval(now, now)
-    topic = ask(run.coordinator, round_number, responded)
-    calls = run.calls()
-    submitted = [evaluate_at_site.submit(run.pool, call, round_number) for call in calls]
-    predicted = [future.result() for future in submitted]
+    keys = Exchanged(None, Finished([], {}))
+    if run.experiment.protection.masked:
+        keys = exchange_keys(run, topic, run.sites)
+    gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
+    left = [site for site in run.sites if site not in gone]
+    chains = {
+        site: [evaluate_at_site.submit(run.pool, run.call(site), topic.round)] for site in left
+    }
+    predicted = wait_for(run, topic.round, chains)
+    sent = [site for site in left if site not in predicted.dropped]
     info = run.prepared.dataset.info
-    found = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
-    return predicted, *found
+    length = digits_in(run.coordinator, topic, info)
+    sum_ = _sum_up(run, topic, sent, keys.roster, length)
+    results = [*keys.finished.results, *predicted.results, *sum_.opened]
+    if sum_.lost:
+        missing = dict.fromkeys(run.sites, sum_.lost)
+        return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
+    try:
+        found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.opener)
+    except ConsiliumError as error:
+        # Some site, the opener perhaps, has put into it what no cases can have.
+        tell(f"round {topic.round} has no metrics: {error}")
+        missing = dict.fromkeys(run.sites, str(error))
+        return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
+    missing = gone | predicted.dropped | sum_.refused
+    return results, replace(found, missing=missing), when
 
 
 def _report(run: Run, record: RoundRecord) -> float:
@@ -165,7 +258,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     taken = {key: value for key, value in record.seconds().items() if value is not None}
     numbers |= {f"seconds/{key}": value for key, value in taken.items()}
-    spent = [stage.epsilon for stage in record.stages if stage.epsilon is not None]
+    spent = [stage.epsilon for stage in record.told if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
@@ -182,7 +275,7 @@ def _report(run: Run, record: RoundRecord) -> float:
 
 def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
     """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
-    chains: dict[str, list[PrefectFuture[StageResult]]] = {}
+    chains: dict[str, list[PrefectFuture[Stage]]] = {}
     for site in sorted(weights, key=lambda site: -weights[site]):
         call = run.call(site)
         trained = local_train.submit(run.pool, call, round_number)

@@ -1,5 +1,6 @@
 """fl-join: a new site joins a finished federation."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from federated.stages.privacy_report import summarise_privacy
 from federated.update import Layout
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
+from flows.going_on import goes_on_by, joining
 from flows.progress import tell
 from flows.simulation import enrol_parts
 from flows.site_stages import call_site
@@ -65,7 +67,29 @@ def fl_join(
         ConsiliumError: something in the input cannot be used.
     """
     federation, _ = reopen_run(Path(runs), experiment, run_id, None)
-    resolved = joining_experiment(federation, site, Path(data))
+    options = {"site": site, "data": data, "run": federation.run_id, "rounds": str(rounds)}
+    options |= {} if runs == "runs" else {"runs": runs}
+    with goes_on_by(joining(experiment, options)):
+        return _join(federation, site, Path(data), rounds, register_model=register_model)
+
+
+def _join(
+    federation: RunFolder, site: str, data: Path, rounds: int, *, register_model: bool
+) -> str:
+    """Join a federation; return the site's folder.
+
+    Args:
+        federation: the run.
+        site: the new site's name.
+        data: the folder with its data.
+        rounds: how many rounds it trains.
+        register_model: whether its model is registered.
+
+    Raises:
+        ConsiliumError: something in the input cannot be used.
+    """
+    experiment, runs = federation.root.parent.name, federation.root.parent.parent
+    resolved = joining_experiment(federation, site, data)
     folder = RunFolder(federation.root / "joined" / site)
     private = federation.experiment().privacy.unit is not None
     located, dataset, partition = _take(resolved, site)
@@ -75,17 +99,19 @@ def fl_join(
     reports = folder.own_reports if private else folder.root
     validate(resolved, dataset, partition, folder.root, reports)
     folder.write_inputs(resolved, located, ())
-    if said := take_over(resolved, located, dataset, Path(runs), Path("params.yaml")):
+    if said := take_over(resolved, located, dataset, runs, Path("params.yaml")):
         tell(said)
     members = enrol_parts(folder, located, partition, [site])
     proposed = propose(folder, members, [site])
     with open_pool(resolved) as pool:
         call = call_site(proposed, site)
         coordinator, _ = agree(pool, proposed, [call])
-        joined, weights = join(pool, coordinator, call, federation, rounds)
-        report_privacy(pool, folder, [call])
+        started = time.time()
+        joined = join(pool, coordinator, call, federation, rounds, dataset.info)
+        seconds = time.time() - started
+        report_privacy(pool, coordinator, [call])
     model = new_model(resolved, dataset.info)
-    Layout.of(model).load(model, weights)
+    Layout.of(model).load(model, joined.weights)
     header = model_header(resolved, dataset.info, located.source)
     save_model(folder.model_path, model, header)
     told = replace(located, md5=md5 or NOT_TOLD)
@@ -101,6 +127,7 @@ def fl_join(
         version = register(name, folder.model_path, mlflow_run_id, metric, value).version
         tell(f"registered {name} version {version}")
     summary = _summary(federation, resolved, located, partition, joined, site, rounds)
+    summary["seconds"] = seconds
     write_json(folder.summary_path, summary | {"data_md5": md5, "model_version": version})
     files = [
         folder.root / name for name in ("summary.json", "validation.json", "data_docs", "ledger")
@@ -157,7 +184,6 @@ def _summary(
         "before": dict(joined.before.per_site[site]),
         "after": dict(joined.after.per_site[site]),
         "classes_absent": {s: list(c) for s, c in joined.after.classes_absent.items()},
-        "seconds": joined.seconds,
         "seed": experiment.seed,
     }
 

@@ -1,74 +1,65 @@
-"""Making, showing, replacing and erasing the keys of runs, for the command line."""
+"""Showing and erasing the keys of runs that were stopped, for the command line."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from federated.errors import ConsiliumError
-from federated.files import read_json
-from federated.protection.keys import (
-    PUBLIC_FILE,
-    erase_keys,
-    key_folder,
-    key_folders,
-    new_key,
-)
-from federated.run.folder import RunFolder
 from federated.run.runs import reopen_run
-from federated.run.update_files import read_layout
-from federated.secrets.home import refuse_shared
-from federated.stages.keys import key_parameters
+from federated.settings.names import refuse_name
+from federated.site.home import SiteHome
+from federated.site.key_store import KeyStore
 
 
-def make_key(runs: Path, experiment: str, run_id: str, *, replace: bool) -> list[str]:
-    """Make the key with which a run that was stopped goes on; return what to tell a person.
+def key_lines(runs: Path, experiment: str, home: SiteHome | None) -> Iterator[str]:
+    """Lines with what is known of the keys of an experiment's runs, without the secrets.
+
+    They are those that the simulated sites have, or those of all runs in one ``home``.
 
     Raises:
-        ConsiliumError: there is no such run, it needs no key, has one already, or has none to
-            replace.
+        ConsiliumError: what is known of a key cannot be read.
     """
-    run, resolved = reopen_run(runs, experiment, run_id, None)
-    parameters = key_parameters(resolved, read_layout(_begun(run)))
-    folder = key_folder(resolved.name, run.run_id, parameters)
-    refuse_shared(run.root.parent.parent, folder)
-    if replace and not folder.exists():
-        raise ConsiliumError(
-            f"Run {run.run_id} has no key to replace in {folder}: it has ended and its key is "
-            "erased, or it never had one. Resuming it makes one, or `consilium keys new "
-            f"{experiment}`."
-        )
-    public = new_key(resolved.name, run.run_id, parameters, replace=replace)
-    return [
-        f"key {public.fingerprint} ({parameters.scheme.name}: {parameters.describe()}) in {folder}",
-        "Copy the folder to the other sites, and never to the coordinator: who has it can decrypt "
-        "every site's updates of this run.",
-    ]
+    if home is None:
+        folder = runs / refuse_name(experiment, "an experiment's name")
+        places = folder.glob("*/sites/*/runs/*/key")
+    else:
+        places = home.root.glob("runs/*/key")
+    # `latest` is a link to one of the runs.
+    stores = {_store(place.resolve()) for place in places}
+    lines = [line for store in sorted(stores, key=lambda s: s.place) if (line := _line(store))]
+    if not lines:
+        lines = [f"no key for {experiment}: a run makes its own, and erases it when it has ended"]
+    yield from lines
 
 
-def key_lines(experiment: str) -> Iterator[str]:
-    """Lines with what is known of the keys of an experiment's runs, without the secrets."""
-    folders = key_folders(experiment)
-    if not folders:
-        yield f"no key for {experiment}: a run makes its own, and erases it when it has ended"
-    for folder in folders:
-        public = read_json(folder / PUBLIC_FILE)
-        scheme = public["parameters"]["scheme"]
-        run_id, made = folder.parent.name, public["made"][:19]
-        yield f"{public['fingerprint']}  {scheme}  run {run_id}  made {made}  {folder}"
+def forget_keys(runs: Path, experiment: str, run_id: str, home: SiteHome | None) -> str:
+    """Erase the key of a run at its simulated sites, or in one ``home``; return what to tell.
 
-
-def forget_keys(experiment: str, run_id: str) -> str:
-    """Erase the keys of a run at this site; return what to tell a person."""
-    count = erase_keys(experiment, run_id)
+    Raises:
+        ConsiliumError: there is no such run.
+    """
+    if home is None:
+        folder, _ = reopen_run(runs, experiment, run_id, None)
+        run_id = folder.run_id
+        homes = [SiteHome(place) for place in sorted((folder.root / "sites").glob("[!.]*"))]
+    else:
+        homes = [home]
+    count = sum(KeyStore.of(each, run_id).erase() for each in homes)
     if not count:
         return f"no key of run {run_id} of {experiment} is here"
-    return f"erased {count} of run {run_id} of {experiment}; resuming the run makes another"
+    sites = "1 site" if count == 1 else f"{count} sites"
+    return (
+        f"erased the key of run {run_id} of {experiment} at {sites}; resuming the run makes "
+        "another, or has it sealed anew by a site that still has it"
+    )
 
 
-def _begun(run: RunFolder) -> Path:
-    path = run.state_path(run.done_rounds())
-    if not path.is_file():
-        raise ConsiliumError(
-            f"Run {run.run_id} has not begun: what its sites send is not known yet. Resume it, "
-            f"which makes its key: consilium resume {run.root.parent.name} {run.run_id}"
-        )
-    return path
+def _store(place: Path) -> KeyStore:
+    return KeyStore(place.parent, place.parent.parent.parent)
+
+
+def _line(store: KeyStore) -> str | None:
+    told = store.public()
+    if told is None:
+        return None
+    scheme, made = told["parameters"]["scheme"], told["made"][:19]
+    run_id = store.place.name
+    return f"{told['fingerprint']}  {scheme}  run {run_id}  {store.home.name}  kept {made}"

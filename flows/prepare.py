@@ -18,6 +18,7 @@ from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
 from federated.run.prepared import PreparedFolder, partition_inputs, write_prepared_partition
 from federated.run.validation_report import write_report
+from flows.going_on import goes_on_by, preparing
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 
@@ -115,6 +116,17 @@ def fl_prepare(
     """
     resolved = load_experiment(experiment, overrides or (), Path(params))
     folder = prepared_folder(resolved)
+    with goes_on_by(preparing(experiment, overrides or (), Path(params), folder.root)):
+        _prepare_folder(resolved, folder)
+    return str(folder.root)
+
+
+def _prepare_folder(resolved: Experiment, folder: PreparedFolder) -> None:
+    """Download, partition and validate an experiment's data in a folder outside a run.
+
+    Raises:
+        ConsiliumError: the data fail validation, or cannot be used.
+    """
     data = download(resolved)
     dataset = read(resolved, data)
     keep(data, folder)
@@ -124,7 +136,6 @@ def fl_prepare(
     write_prepared_partition(
         folder.partition_path, resolved, data, dataset, leave_out(whole, validation.dropped)
     )
-    return str(folder.root)
 
 
 def prepared_folder(experiment: Experiment) -> PreparedFolder:

@@ -9,6 +9,7 @@ from prefect import get_run_logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from federated.errors import LONGEST_ERROR, printable
 from federated.learning import metrics_in
 from federated.learning.classification_metrics import Metrics
 
@@ -113,7 +114,11 @@ def listener() -> Listener | None:
 
 
 def tell(text: str) -> None:
-    """Tell a person something, on the display if there is one and in the flow run's log."""
+    """Tell a person something, on the display if there is one and in the flow run's log.
+
+    Part of it may be a site's: whatever would command a terminal is shown, and does nothing.
+    """
+    text = printable(text, LONGEST_ERROR, keep="\n")
     get_run_logger().info(text)
     shown = _listener.get()
     if shown:

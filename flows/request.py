@@ -7,6 +7,7 @@ from pathlib import Path
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.run.folder import RunFolder
+from federated.run.prepared import PreparedFolder
 from federated.run.runs import new_run, reopen_run
 
 
@@ -44,7 +45,13 @@ class RunRequest:
             return self.open()[1]
         rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
         items = {"--transfer": self.transfer, "--set": self.overrides, "--rounds": rounds}
-        return load_experiment(self.experiment, items, self.params)
+        experiment = load_experiment(self.experiment, items, self.params)
+        if self.prepared is not None:
+            source = PreparedFolder(self.prepared)
+            source.check_fits(experiment)
+            source.excluded_sites()
+            source.data()
+        return experiment
 
     def open(self) -> tuple[RunFolder, Experiment]:
         """The folder of the run, which is made for a new one, and its configuration.

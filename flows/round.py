@@ -6,7 +6,7 @@ registry.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict
@@ -30,6 +30,7 @@ from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
 from federated.stages.coordinator import Coordinator, end_run, propose
 from federated.stages.ledger_migration import take_over
+from federated.stages.named_sums import EVALUATION, refuse_thin
 from federated.stages.privacy_report import summarise_privacy
 from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
@@ -95,8 +96,9 @@ def fl_round(
         ConsiliumError: something in the input cannot be used.
     """
     began = _began()
+    given = Path(prepared) if prepared else None
     request = RunRequest(
-        experiment, overrides or (), rounds, resume, params=Path(params), runs=Path(runs)
+        experiment, overrides or (), rounds, resume, given, Path(params), Path(runs)
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
@@ -115,30 +117,28 @@ def fl_round(
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, Path(prepared) if prepared else None, Path(params))
+        inputs = _inputs(resolved, folder, given, Path(params))
         data_seconds = time.time() - data_started
         coordinator = _begin(resolved, folder, inputs, pool)
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
         point_latest(folder)
         finished(warming)
-        if resolved.protection.keyed:
-            maker = call_site(coordinator, coordinator.run.sites[0])
-            tell(f"key of the sites: {key(pool, coordinator, maker).fingerprint}")
+        unkeyed = _agree_on_key(pool, coordinator) if resolved.protection.keyed else {}
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
         done = folder.done_rounds()
-        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup, done)
+        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup, done, unkeyed)
         try:
             clock = time.time()
             for round_number in range(done + 1, resolved.rounds + 1):
-                if stops_early(folder.records(), resolved.selection):
+                if stops_early(coordinator.records(), resolved.selection):
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
                 clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
             if resolved.protection.keyed:
-                forget_key(pool, run.call(run.sites[0]))
+                forget_key(pool, run.calls())
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -146,6 +146,16 @@ def fl_round(
                 end_tracking.fn(mlflow_run_id, status, [])
             raise
     return str(folder.root)
+
+
+def _agree_on_key(pool: Executor, coordinator: Coordinator) -> dict[str, str]:
+    """Have the sites come to one key; return which of them have none, and why."""
+    calls = [call_site(coordinator, site) for site in coordinator.run.sites]
+    public, unkeyed = key(pool, coordinator, calls)
+    tell(f"key of the sites: {public.fingerprint}")
+    for site, why in unkeyed.items():
+        tell(f"{site} has no key and drops out of every round until the run is resumed: {why}")
+    return unkeyed
 
 
 def _announce(coordinator: Coordinator, warnings: Mapping[str, list[str]]) -> None:
@@ -188,6 +198,9 @@ def _inputs(
     if inputs.excluded:
         # The configuration was checked with all sites; what is left has to be enough too.
         experiment.protection.check(experiment.cohort(len(folder.sites())))
+    if experiment.evaluation.share == "sums":
+        # Each site asks this itself, once it has trained.
+        refuse_thin(experiment, folder.case_counts(), EVALUATION, folder.sites())
     runs = folder.root.parent.parent
     if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
         tell(said)
@@ -214,6 +227,8 @@ def _begin(
             tell(report.line())
     calls = [call_site(proposed, site) for site in proposed.run.sites]
     coordinator, warnings = agree(pool, proposed, calls)
+    for site, reason in coordinator.absent.items():
+        tell(f"{site} does not take part in this run: {reason}")
     if not begun:
         if experiment.privacy.unit:
             _announce(coordinator, warnings)
@@ -224,7 +239,7 @@ def _begin(
 def _finish(run: Run, commit: str, register_model: bool) -> None:
     """Write the model and the summary, register the model, close the MLflow run."""
     experiment, folder = run.experiment, run.folder
-    records = folder.records()
+    records = run.coordinator.records()
     kept = kept_round(records, experiment.selection)
     model = new_model(experiment, run.prepared.dataset.info)
     state = read_state(folder.state_path(kept))
@@ -232,10 +247,15 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     info = run.prepared.dataset.info
     header = model_header(experiment, info, run.prepared.data.source)
     topic = end_run(run.coordinator)
-    own = own_models(run.pool, run.coordinator, run.calls(), topic, state)
+    handed = own_models(run.pool, run.coordinator, run.calls(), topic, state)
+    own = handed.models
+    for site, reason in handed.missing.items():
+        tell(f"the run ends without a model of {site}'s own: {reason}")
     save_model(folder.model_path, model, header, own)
     if experiment.sites.overlays:
-        overlays(run.pool, run.coordinator, run.calls(), topic)
+        undrawn = overlays(run.pool, run.coordinator, run.calls(), topic)
+        for site, reason in undrawn.items():
+            tell(f"there are no pictures of {site}: {reason}")
         tell(f"test cases with their masks: {folder.root}/overlays")
     registration = None
     if register_model:
@@ -247,11 +267,13 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
             metric_value(records[kept - 1], experiment.selection.metric),
         )
         if own:
-            _register_sites(run, registration.version, records[kept - 1])
+            _register_sites(run, registration.version, records[kept - 1], list(own))
     privacy = _privacy(run)
     facts = RunFacts(
         task=info.task,
         sites=run.sites,
+        absent=run.coordinator.absent,
+        no_own_model=handed.missing,
         privacy=privacy,
         startup=run.startup,
         total_seconds=time.time() - run.started,
@@ -260,7 +282,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,
         model_version=registration.version if registration else None,
-        sensitive_layers=sensitivity(run.coordinator, topic, kept)
+        sensitive_layers=sensitivity(run.coordinator, topic, state)
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
     )
@@ -277,17 +299,23 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
 
 
-def _register_sites(run: Run, version: int, record: Mapping[str, Any]) -> None:
-    """Register the sites' own models of a version beside it, by each site's own metric."""
+def _register_sites(
+    run: Run, version: int, record: Mapping[str, Any], sites: Sequence[str]
+) -> None:
+    """Register the own models of ``sites`` of a version beside it, by each site's own metric."""
     name, metric = run.experiment.name, run.experiment.selection.metric
-    values = {site: metric_value_of(record["per_site"][site], metric) for site in run.sites}
+    evaluated = record["per_site"]
+    values = {
+        site: metric_value_of(evaluated[site], metric) if site in evaluated else None
+        for site in sites
+    }
     register_sites(name, version, metric, values)
     tell(f"registered the models of {len(values)} sites as {name}.SITE")
 
 
 def _privacy(run: Run) -> dict[str, Any]:
     """The privacy part of the summary, from the ledger of whoever holds the data."""
-    reports = report_privacy(run.pool, run.folder, run.calls())
+    reports = report_privacy(run.pool, run.coordinator, run.calls())
     privacy = summarise_privacy(run.experiment, reports)
     if not run.experiment.privacy.unit:
         return privacy

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
+from federated.run.result import Outcome
 from federated.run.timing import Interval
 from federated.stages.secagg_messages import Roster
 from flows.progress import tell
@@ -62,10 +62,10 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
     Raises:
         ConsiliumError: fewer sites are left than the threshold; the message names those missing.
     """
-    first = _at_every(run, topic.round, advertise, selected)
+    first = _at_every(run, topic, advertise, selected)
     advertised = [site for site in selected if site not in first.dropped]
     roster = relay_keys(run.coordinator, topic, advertised)
-    second = _at_every(run, topic.round, share, list(roster.advertised))
+    second = _at_every(run, topic, share, list(roster.advertised))
     sharing = [site for site in roster.advertised if site not in second.dropped]
     roster = relay_shares(run.coordinator, topic, roster, sharing)
     dropped = first.dropped | second.dropped
@@ -77,8 +77,8 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
 
 def unmask_sum(
     run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
-) -> tuple[list[StageResult], Interval]:
-    """Run stages 4 and 5: unmask the sum of those who ``responded``, and write the round's state.
+) -> tuple[list[Outcome], Interval]:
+    """Run stages 4 and 5: unmask the sum of those who ``responded``; of updates, write the state.
 
     Before a site answers, enough others have to have signed that they were told the same.
 
@@ -91,10 +91,10 @@ def unmask_sum(
         ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
     relay_responded(run.coordinator, topic, roster, list(responded))
-    views = _at_every(run, topic.round, agree, responded)
+    views = _at_every(run, topic, agree, responded)
     agreeing = [site for site in responded if site not in views.dropped]
     relay_views(run.coordinator, topic, agreeing)
-    answers = _at_every(run, topic.round, answer, agreeing)
+    answers = _at_every(run, topic, answer, agreeing)
     answering = [site for site in agreeing if site not in answers.dropped]
     done = unmask(run.coordinator, topic, roster, list(responded), answering)
     for site in done.faulty:
@@ -102,10 +102,11 @@ def unmask_sum(
     return [*views.results, *answers.results], done.when
 
 
-def _at_every(run: Run, round_number: int, stage: Any, sites: Sequence[str]) -> Finished:
-    chains = {site: [stage.submit(run.pool, run.call(site), round_number)] for site in sites}
+def _at_every(run: Run, topic: Topic, stage: Any, sites: Sequence[str]) -> Finished:
+    number, name = topic.round, topic.sum
+    chains = {site: [stage.submit(run.pool, run.call(site), number, name)] for site in sites}
     try:
-        return wait_for(run, round_number, chains)
+        return wait_for(run, number, chains, name)
     except BaseException:
         # The other sites' stages are short; what they write is erased once they are done.
         for (future,) in chains.values():

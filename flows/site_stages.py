@@ -2,22 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect.futures import PrefectFuture
 
 from federated.configuration.experiment import Experiment
 from federated.data.partition import Partition
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, printable
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
-from federated.run.result import StageResult
+from federated.run.result import Outcome, Stage, StageResult, Unreported
 from federated.stages.coordinator import Coordinator
+from federated.stages.report import reports
 from federated.stages.site import SiteCall
 from flows.prepare import Prepared
 from flows.progress import listener, tell
 
-Chains = Mapping[str, Sequence[PrefectFuture[StageResult]]]
+Chains = Mapping[str, Sequence[PrefectFuture[Stage]]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Run:
 
     ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
     round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
-    unless the run is one to go on with.
+    unless the run is one to go on with. ``unkeyed`` are the sites that have no key in this attempt,
+    where the protection has one, and why.
     """
 
     coordinator: Coordinator
@@ -37,6 +39,7 @@ class Run:
     started: float
     startup: dict[str, float]
     rounds_before_resume: int
+    unkeyed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> RunFolder:
@@ -80,40 +83,48 @@ def call_site(coordinator: Coordinator, site: str) -> SiteCall:
 class Finished:
     """What stages report, and for each site that has dropped out the reason."""
 
-    results: list[StageResult]
+    results: list[Outcome]
     dropped: dict[str, str]
 
 
-def wait_for(run: Run, round_number: int, chains: Chains) -> Finished:
-    """Wait for the stages of every site.
+def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Finished:
+    """Wait for the stages of several sites.
+
+    ``name`` is that of the sum that the stages are for; it is empty for that of the updates.
 
     Raises:
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
             sites have dropped out.
     """
-    results: list[StageResult] = []
+    results: list[Outcome] = []
     dropped: dict[str, str] = {}
     for site, chain in chains.items():
         try:
-            results += [_finished(future) for future in chain]
+            done = [future.result() for future in chain]
+            results += _told(run, round_number, done[-1], site, name)
         except ConsiliumError as error:
             if run.experiment.sites.on_dropout == "abort":
                 raise
-            dropped[site] = str(error)
-            tell(f"{site} drops out of round {round_number}: {error}")
+            dropped[site] = printable(str(error))
+            tell(f"{site} drops out of round {round_number}: {dropped[site]}")
     if len(dropped) == len(chains):
+        last = f"; the last said: {list(dropped.values())[-1]}" if dropped else ""
         raise ConsiliumError(
-            f"All {len(chains)} sites have dropped out of round {round_number}; the last said: "
-            f"{list(dropped.values())[-1]}"
+            f"All {len(chains)} sites have dropped out of round {round_number}{last}"
         )
     return Finished(results, dropped)
 
 
-def _finished(future: PrefectFuture[StageResult]) -> StageResult:
-    result = future.result()
+def _told(run: Run, round_number: int, stage: Stage, site: str, name: str) -> list[Outcome]:
+    """What a site tells of the stages that it has done, which is shown and returned."""
+    found = reports(run.coordinator, round_number, stage, [site], name)
     shown = listener()
-    if shown and result.stage == "local_train":
-        shown.site_done(
-            result.site, "local-train", "" if result.loss is None else f"loss {result.loss:.3f}"
-        )
-    return result
+    if not shown:
+        return found
+    for each in found:
+        if isinstance(each, StageResult) and each.stage == "local_train":
+            loss = "" if each.loss is None else f"loss {each.loss:.3f}"
+            shown.site_done(site, "local-train", loss)
+        elif isinstance(each, Unreported) and "local_train" in each.stages:
+            shown.site_done(site, "local-train", "")
+    return found

@@ -71,15 +71,27 @@ class UNet(nn.Module):
         for level, skip in zip(self.up, reversed(skipped[:-1]), strict=True):
             x = level(x, skip)
             decoded.append(x)
-        decoded.reverse()
-        finest: Tensor = self.head[0](decoded[0])
-        if not self.training or len(self.head) == 1:
-            return finest
-        coarser = [
-            enlarged(head(features), images.shape[2:])
-            for head, features in list(zip(self.head, decoded, strict=True))[1:]
-        ]
-        return torch.stack([finest, *coarser], dim=1)
+        return read_out(self.head, decoded[::-1], self.training)
+
+
+def read_out(heads: nn.ModuleList, decoded: Sequence[Tensor], training: bool) -> Tensor:
+    """The logits of the levels of a decoder, by one head for each of the finest levels.
+
+    Args:
+        heads: at least one, of the finest level first.
+        decoded: the features ``(n, width, *spatial)`` of each level, the finest first.
+        training: whether the coarser levels that have a head are read out too.
+
+    Returns:
+        ``(n, classes, *spatial)``; while training with several heads ``(n, heads, classes,
+        *spatial)``, all brought to the finest level's size.
+    """
+    finest: Tensor = heads[0](decoded[0])
+    if not training or len(heads) == 1:
+        return finest
+    pairs = list(zip(heads, decoded, strict=False))[1:]
+    coarser = [enlarged(head(features), finest.shape[2:]) for head, features in pairs]
+    return torch.stack([finest, *coarser], dim=1)
 
 
 def enlarged(images: Tensor, size: Sequence[int]) -> Tensor:

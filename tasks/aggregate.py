@@ -1,15 +1,15 @@
 """aggregate: the coordinator adds the payloads and makes the next state from their sum."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
 from federated.run.timing import Interval
 from federated.stages.aggregate import (
     Added,
@@ -17,13 +17,17 @@ from federated.stages.aggregate import (
     apply_sum,
     decrypt_site,
     hand_sum,
+    received_sum,
     vouch_site,
 )
 from federated.stages.coordinator import Coordinator, begin_round
+from federated.stages.opening import find_wrong_tags, lose_sum, unvouched
 from federated.stages.secagg_messages import Roster, masked_round
 from federated.stages.site import SiteCall
+from federated.stages.tag_verdict import ask_proofs
+from federated.stages.tags import prove_tags
 from federated.stages.worker import run_and_report
-from tasks.pool import finished, run_stage
+from tasks.pool import DeadWorkerError, gathered, run_stage, submit_stage
 
 
 @task(name="plan-round", task_run_name="plan round {round_number}", cache_policy=NO_CACHE)
@@ -42,47 +46,103 @@ class Aggregated:
 
 @task(name="aggregate", task_run_name="aggregate round {topic.round}", cache_policy=NO_CACHE)
 def aggregate(
-    coordinator: Coordinator, topic: Topic, sites: list[str], roster: Roster | None
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    roster: Roster | None,
+    length: int | None = None,
 ) -> Aggregated:
-    """Add the payloads of ``sites``; where the sum is in the clear, write the round's state too.
+    """Add the payloads of ``sites``; of updates in the clear, write the round's state too.
 
-    ``roster`` says who takes part in a round in which sites mask.
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        sites: those whose payloads are expected.
+        roster: who takes part in a round in which sites mask.
+        length: how many numbers each sends to a named sum.
     """
     started = time.time()
     protection, run = coordinator.run.experiment.protection, coordinator.run
     masks = masked_round(run, list(roster.advertised), topic) if roster else None
-    added = add_payloads(coordinator, topic, sites, masks)
-    if not (protection.keyed or protection.masked):
+    added = add_payloads(coordinator, topic, sites, masks, length)
+    if not (protection.keyed or protection.masked or topic.sum):
         apply_sum(coordinator, topic, added.responded)
     return Aggregated(added, Interval(started, time.time()))
 
 
-@task(
-    name="decrypt", task_run_name="decrypt[{call.site}] round {topic.round}", cache_policy=NO_CACHE
-)
+@dataclass(frozen=True)
+class Decrypted:
+    """Who did not do its part in opening a sum, with the reason.
+
+    Because of ``faulty`` sites nobody opens the sum: the round is lost. ``passed_over`` are sites
+    that were to open it before another one did; their updates are in it.
+    """
+
+    faulty: Mapping[str, str]
+    passed_over: Mapping[str, str]
+
+
+@task(name="decrypt", task_run_name="decrypt round {topic.round}", cache_policy=NO_CACHE)
 def decrypt(
     pool: Executor,
     coordinator: Coordinator,
-    call: SiteCall,
+    calls: Sequence[SiteCall],
     topic: Topic,
-    sites: list[str],
-    others: Sequence[SiteCall],
-) -> list[StageResult]:
-    """Have the sum of ``sites`` opened at a site, which has the key, and write the round's state.
+    length: int | None = None,
+) -> Decrypted:
+    """Have the sum of some sites opened at one of them; of updates, write the round's state.
 
-    Before, each of them says that it helps to open this sum and no other.
+    Before, each of them says that it helps to open this sum and no other. If the first does not
+    open it, the sites tell whose tags are wrong; if nobody's are, the next is to open it.
 
     Args:
         pool: what runs the sites' stages.
         coordinator: the coordinator.
-        call: the site that opens the sum.
+        calls: the sites whose payloads are in the sum, in the order in which they are to open it.
         topic: what the messages of the round have in common.
-        sites: the sites whose payloads are in the sum.
-        others: all of these sites, the one that opens it among them.
+        length: how many numbers each sends to a named sum.
+
+    Raises:
+        ConsiliumError: no site has opened the sum, too few are left for another one, or, where
+            ``sites.on_dropout`` is ``abort``, a site has failed to say that it helps.
     """
-    vouched = [pool.submit(run_and_report, vouch_site, each, topic.round, sites) for each in others]
-    results: list[StageResult] = finished(vouched)
-    hand_sum(coordinator, topic, call.site)
-    results.append(run_stage(pool, decrypt_site, call, topic.round, sites))
-    apply_sum(coordinator, topic, sites, call.site)
-    return results
+    sites = [call.site for call in calls]
+    told = (topic.round, sites, topic.sum)
+    abort = coordinator.run.experiment.sites.on_dropout == "abort"
+    vouching = {c.site: pool.submit(run_and_report, vouch_site, c, *told) for c in calls}
+    vouches = gathered(vouching, abort)
+    if silent := unvouched(coordinator, topic, sites):
+        faulty = {site: vouches.failed.get(site, reason) for site, reason in silent.items()}
+        lose_sum(coordinator, topic, faulty)
+        return Decrypted(faulty, {})
+    passed_over: dict[str, str] = {}
+    for call in calls:
+        hand_sum(coordinator, topic, call.site)
+        try:
+            run_stage(pool, decrypt_site, call, *told)
+            received_sum(coordinator, topic, call.site)
+        except DeadWorkerError:
+            raise
+        except ConsiliumError as error:
+            if not passed_over:
+                _prove_tags(pool, coordinator, calls, topic)
+                if faulty := find_wrong_tags(coordinator, topic, sites, length):
+                    lose_sum(coordinator, topic, faulty)
+                    return Decrypted(faulty, {})
+            passed_over[call.site] = str(error)
+            continue
+        if not topic.sum:
+            apply_sum(coordinator, topic, sites, call.site)
+        return Decrypted({}, passed_over)
+    said = "; ".join(f"{site}: {reason}" for site, reason in passed_over.items())
+    raise ConsiliumError(f"No site has opened the sum of round {topic.round}. {said}")
+
+
+def _prove_tags(
+    pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall], topic: Topic
+) -> None:
+    """Have all sites in a sum prove whose tags are those of its payload."""
+    told = (topic.round, [call.site for call in calls], topic.sum)
+    ask_proofs(coordinator, topic)
+    # Who proves nothing is not counted among those who do.
+    gathered({c.site: submit_stage(pool, prove_tags, c, *told) for c in calls}, abort=False)

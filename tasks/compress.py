@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.run.result import StageResult
+from federated.run.result import Stage
 from federated.stages.compress import compress_site
 from federated.stages.site import SiteCall
 from tasks.pool import run_stage
@@ -16,6 +16,7 @@ from tasks.pool import run_stage
     task_run_name="compress[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def compress(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def compress(pool: Executor, call: SiteCall, round_number: int) -> Stage:
     """Weight a site's update by its share of the cases, and compress it."""
-    return run_stage(pool, compress_site, call, round_number)
+    run_stage(pool, compress_site, call, round_number)
+    return "compress"

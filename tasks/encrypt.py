@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from federated.run.result import StageResult
+from federated.run.result import Stage
 from federated.stages.protect import protect_site
 from federated.stages.site import SiteCall
 from tasks.pool import run_stage
@@ -14,6 +14,7 @@ from tasks.pool import run_stage
 @task(
     name="encrypt", task_run_name="encrypt[{call.site}] round {round_number}", cache_policy=NO_CACHE
 )
-def encrypt(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def encrypt(pool: Executor, call: SiteCall, round_number: int) -> Stage:
     """Protect a site's compressed update."""
-    return run_stage(pool, protect_site, call, round_number)
+    run_stage(pool, protect_site, call, round_number)
+    return "protect"

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from federated.data.dataset import DatasetInfo
 from federated.exchange.message import Topic
 from federated.learning.evaluation import Evaluation
-from federated.run.result import StageResult
+from federated.run.result import Stage
 from federated.run.timing import Interval
 from federated.stages.coordinator import Coordinator, ask_evaluation
 from federated.stages.evaluate import evaluate as evaluate_shared
@@ -34,16 +34,29 @@ def ask(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -
     task_run_name="evaluate[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> Stage:
     """Predict one site's cases, and send the coordinator what is told of them."""
-    return run_stage(pool, evaluate_site, call, round_number)
+    run_stage(pool, evaluate_site, call, round_number)
+    return "evaluate"
 
 
 @task(name="evaluate-all", task_run_name="evaluate round {topic.round}", cache_policy=NO_CACHE)
 def evaluate(
-    coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    info: DatasetInfo,
+    opener: str | None = None,
 ) -> tuple[Evaluation, Interval]:
-    """The metrics over all sites together and at each of them, and when they were computed."""
+    """The metrics over all sites together and at each of them, and when they were computed.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages answer to.
+        sites: those that were asked; of an opened sum, those in it.
+        info: of the data set.
+        opener: the site that has opened the sum, where there is a key.
+    """
     started = time.time()
-    evaluation = evaluate_shared(coordinator, topic, sites, info)
+    evaluation = evaluate_shared(coordinator, topic, sites, info, opener)
     return evaluation, Interval(started, time.time())

@@ -17,7 +17,10 @@ IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) -> list[Any]:
     """The rules for one site's table of cases, or for files that belong to no site."""
     least = experiment.sites.min_cases
-    rules = RULES[info.task](experiment, info)
+    if of_a_site or info.task == "segmentation":
+        rules = RULES[info.task](experiment, info)
+    else:
+        rules = {"no file that belongs to no case": _never_in("split", "none")}
     if of_a_site:
         rules[f"at least {least} training cases (sites.min_cases)"] = (
             gxe.ExpectTableRowCountToBeBetween(min_value=least, **IN_TRAIN)
@@ -66,7 +69,8 @@ def _of_numbers(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
 
 
 def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
-    shape = "x".join(map(str, (info.channels, *(experiment.data.size,) * info.dims)))
+    sides = info.shape or (experiment.data.size,) * info.dims
+    shape = "x".join(map(str, (info.channels, *sides)))
     return {
         "shape": gxe.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape]),
         "type": gxe.ExpectColumnValuesToBeInSet(column="dtype", value_set=["uint8"]),
@@ -103,7 +107,7 @@ def _enough_of_each(what: str, experiment: Experiment) -> dict[str, Any]:
 
 def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  # noqa: ARG001
     most = experiment.validation.outlier
-    far = f"{most:g} robust standard deviations from the site's median"
+    far = f"{most:g} robust standard deviations from the site's median (validate.outlier)"
     return {
         "an image for each mask, with all modalities, and no file that belongs to no case": (
             _never_empty("path")
@@ -141,7 +145,11 @@ def _of_folders(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:  #
 
 
 def _never_empty(column: str) -> Any:
-    return gxe.ExpectColumnValuesToNotBeInSet(column=column, value_set=[""])
+    return _never_in(column, "")
+
+
+def _never_in(column: str, value: str) -> Any:
+    return gxe.ExpectColumnValuesToNotBeInSet(column=column, value_set=[value])
 
 
 RULES: Mapping[TaskName, Callable[[Experiment, DatasetInfo], dict[str, Any]]] = {

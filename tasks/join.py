@@ -5,19 +5,24 @@ from concurrent.futures import Executor
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from federated.data.dataset import DatasetInfo
 from federated.run.folder import RunFolder
 from federated.stages.coordinator import Coordinator
 from federated.stages.join import Joined, join_site, offer, receive_joined
 from federated.stages.site import SiteCall
-from federated.update import Vector
 from tasks.pool import finished, submit_stage
 
 
 @task(name="join", task_run_name="join[{call.site}]", cache_policy=NO_CACHE)
 def join(
-    pool: Executor, coordinator: Coordinator, call: SiteCall, federation: RunFolder, rounds: int
-) -> tuple[Joined, Vector]:
-    """Train and evaluate the joining site; return how it went, and the weights ``(size,)``.
+    pool: Executor,
+    coordinator: Coordinator,
+    call: SiteCall,
+    federation: RunFolder,
+    rounds: int,
+    info: DatasetInfo,
+) -> Joined:
+    """Train and evaluate the joining site; return what it hands over.
 
     Args:
         pool: what runs the sites' stages.
@@ -25,8 +30,8 @@ def join(
         call: the joining site.
         federation: the finished run.
         rounds: how many rounds of local epochs it trains.
+        info: of its data set.
     """
     offer(coordinator, federation, call.site)
-    joined: Joined
-    (joined,) = finished([submit_stage(pool, join_site, call, rounds)])
-    return joined, receive_joined(coordinator, call.site, rounds)
+    finished([submit_stage(pool, join_site, call, rounds)])
+    return receive_joined(coordinator, call.site, rounds, info)

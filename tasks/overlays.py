@@ -9,16 +9,24 @@ from prefect.cache_policies import NO_CACHE
 from federated.exchange.message import Topic
 from federated.stages.coordinator import Coordinator
 from federated.stages.site import SiteCall
-from tasks.pool import finished, submit_stage
+from tasks.pool import gathered, submit_stage
 
 
 @task(name="overlays", task_run_name="overlays", cache_policy=NO_CACHE)
 def overlays(
     pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall], topic: Topic
-) -> None:
-    """Have every site's worst, median and best test case drawn into ``overlays/`` of the run."""
+) -> dict[str, str]:
+    """Have every site's worst, median and best test case drawn into ``overlays/`` of the run.
+
+    Returns:
+        The sites of which there are no pictures, and why.
+
+    Raises:
+        ConsiliumError: a site fails, only where ``sites.on_dropout`` is ``abort``.
+    """
     # Importing Matplotlib takes a while; only runs with overlays should wait for it.
     from federated.stages.overlays import draw_site, receive_pictures
 
-    finished([submit_stage(pool, draw_site, call, topic.round) for call in calls])
-    receive_pictures(coordinator, topic, [call.site for call in calls])
+    abort = coordinator.run.experiment.sites.on_dropout == "abort"
+    gathered({c.site: submit_stage(pool, draw_site, c, topic.round) for c in calls}, abort)
+    return receive_pictures(coordinator, topic, [call.site for call in calls])

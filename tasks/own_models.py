@@ -8,11 +8,11 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.exchange.message import Topic
 from federated.stages.coordinator import Coordinator
-from federated.stages.own_models import receive_models
+from federated.stages.own_models import HandedOver, receive_models
 from federated.stages.site import SiteCall
 from federated.stages.site_model import hand_over
-from federated.update import RoundState, Vector
-from tasks.pool import finished, submit_stage
+from federated.update import RoundState
+from tasks.pool import gathered, submit_stage
 
 
 @task(name="own-models", task_run_name="own models", cache_policy=NO_CACHE)
@@ -22,7 +22,7 @@ def own_models(
     calls: Sequence[SiteCall],
     topic: Topic,
     state: RoundState,
-) -> dict[str, dict[str, Vector]]:
+) -> HandedOver:
     """For each site, the tensors in which its model differs from the global one of ``state``.
 
     Args:
@@ -31,6 +31,10 @@ def own_models(
         calls: the sites.
         topic: what the messages of the run's end have in common.
         state: the state whose model the run keeps.
+
+    Raises:
+        ConsiliumError: a site fails, only where ``sites.on_dropout`` is ``abort``.
     """
-    finished([submit_stage(pool, hand_over, call, topic.round) for call in calls])
+    abort = coordinator.run.experiment.sites.on_dropout == "abort"
+    gathered({c.site: submit_stage(pool, hand_over, c, topic.round) for c in calls}, abort)
     return receive_models(coordinator, topic, state)

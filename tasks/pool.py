@@ -3,21 +3,21 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from federated.run.memory import keep_freed_memory
-from federated.run.result import StageResult
 from federated.settings.sections import Dask, Processes
 from federated.stages.site import SiteCall
-from federated.stages.worker import run_and_report
+from federated.stages.worker import run_alone, run_and_report
 from federated.training.loop import choose_device
 from tasks.dask_cluster import dask_client
 
@@ -80,19 +80,18 @@ def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
     return [pool.submit(_import_stages) for _ in range(workers)]
 
 
-def submit_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> "Future[Any]":
+def submit_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> "Future[None]":
     """Begin a stage of a site in the pool; its errors are told as they are."""
-    return pool.submit(stage, call, *arguments)
+    return pool.submit(run_alone, stage, call, *arguments)
 
 
-def run_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> StageResult:
-    """Run one stage of a site in the pool and wait for it.
+def run_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> None:
+    """Run one stage of a site in the pool and wait for it; what it tells is in messages.
 
     Raises:
         ConsiliumError: what the stage raises, or that its worker process died.
     """
-    (result,) = finished([pool.submit(run_and_report, stage, call, *arguments)])
-    return cast(StageResult, result)
+    finished([pool.submit(run_and_report, stage, call, *arguments)])
 
 
 def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
@@ -104,11 +103,42 @@ def finished(futures: "Sequence[Future[Any]]") -> list[Any]:
     try:
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
-        raise ConsiliumError(
+        raise DeadWorkerError(
             "A worker process died, most often because memory ran out. Complete rounds are kept: "
             "free some memory and go on with `consilium resume NAME`, or begin a new run with "
             "fewer runner.workers or a smaller training.batch_size."
         ) from error
+
+
+class DeadWorkerError(ConsiliumError):
+    """A worker process has died: no site's doing, and no other stage would run."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What stages at several sites gave, and for each site whose stage failed the reason."""
+
+    results: dict[str, Any]
+    failed: dict[str, str]
+
+
+def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
+    """Wait for a stage at several sites; ``abort`` is whether one that fails ends the run.
+
+    Raises:
+        ConsiliumError: what a stage raises, only with ``abort``; or that a worker process died.
+    """
+    found = Gathered({}, {})
+    for site, future in futures.items():
+        try:
+            (found.results[site],) = finished([future])
+        except DeadWorkerError:
+            raise
+        except ConsiliumError as error:
+            if abort:
+                raise
+            found.failed[site] = str(error)
+    return found
 
 
 def _start_worker(numbers: Any) -> None:

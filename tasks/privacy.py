@@ -8,21 +8,25 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.files import write_json
-from federated.run.folder import RunFolder
-from federated.stages.privacy_report import close_releases, report_site
+from federated.stages.coordinator import Coordinator
+from federated.stages.privacy_report import close_releases, receive_reports, tell_privacy
 from federated.stages.site import SiteCall
 from tasks.pool import finished, submit_stage
 
 
 @task(name="report-privacy", task_run_name="report privacy", cache_policy=NO_CACHE)
 def report_privacy(
-    pool: Executor, folder: RunFolder, calls: Sequence[SiteCall]
-) -> dict[str, dict[str, Any]]:
-    """Write ``ledger/`` of the run, with a file of releases for each site; return what they say."""
-    reports = finished([submit_stage(pool, report_site, call) for call in calls])
-    per_site = {call.site: report for call, report in zip(calls, reports, strict=True)}
+    pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall]
+) -> dict[str, dict[str, Any] | None]:
+    """Write ``ledger/`` of the run, with a file of releases for each site; return what they say.
+
+    Of a site that has told nothing that counts there is no file, and it is ``None``.
+    """
+    finished([submit_stage(pool, tell_privacy, call) for call in calls])
+    per_site = receive_reports(coordinator)
     for site, report in per_site.items():
-        write_json(folder.ledger_path(site), report)
+        if report is not None:
+            write_json(coordinator.folder.ledger_path(site), report)
     return per_site
 
 

@@ -1,6 +1,7 @@
 """The weights of a model in MLflow's registry, as a file, and whose they are."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -13,16 +14,27 @@ from tasks.track import UNUSABLE, client, tracking_uri, unusable
 NAME = re.compile(r"(?P<name>[^@/]+(/[^@/]+)*?)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
 
-def registered_weights(model: str) -> tuple[Path, str | None]:
-    """The file of ``NAME@ALIAS`` or ``NAME/VERSION``; the path itself where ``model`` is a file.
+@dataclass(frozen=True)
+class RegisteredWeights:
+    """A model's file, and the site where it is one site's own.
 
-    The second result is the site, where the version is that of one site's own model.
+    ``name`` and ``version`` are those in the registry; a file that is in none has neither.
+    """
+
+    path: Path
+    site: str | None = None
+    name: str | None = None
+    version: str | None = None
+
+
+def registered_weights(model: str) -> RegisteredWeights:
+    """The weights of ``NAME@ALIAS`` or ``NAME/VERSION``, or of a file with this path.
 
     Raises:
         ConsiliumError: there is no such file or registered model, or MLflow cannot be used.
     """
     if Path(model).is_file():
-        return Path(model), None
+        return RegisteredWeights(Path(model))
     match = NAME.fullmatch(model)
     if not match:
         raise ConsiliumError(
@@ -47,4 +59,4 @@ def registered_weights(model: str) -> tuple[Path, str | None]:
             f"{known or 'none'}. A run registers its model: `consilium run NAME`."
         ) from error
     (path,) = folder.glob("artifacts/*.safetensors")
-    return path, version.tags.get(SITE_TAG)
+    return RegisteredWeights(path, version.tags.get(SITE_TAG), match["name"], str(version.version))

@@ -1,6 +1,7 @@
 """The stages of SecAgg+ beside encrypt, which masks: keys before a round's updates, shares after.
 
-The coordinator's parts are in the relays and in unmask; what a site does runs in the pool.
+The coordinator's parts are in the relays and in unmask; what a site does runs in the pool. A stage
+with a ``name`` is for the sum of that name, and otherwise for that of the round's updates.
 """
 
 import time
@@ -12,7 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.exchange.message import Topic
-from federated.run.result import StageResult
+from federated.run.result import Stage
 from federated.run.timing import Interval
 from federated.stages import secagg, secagg_relay
 from federated.stages.aggregate import apply_sum
@@ -27,9 +28,10 @@ from tasks.pool import finished, run_stage, submit_stage
     task_run_name="advertise[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def advertise(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def advertise(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
     """Make a site's keys for the round."""
-    return run_stage(pool, secagg.advertise_site, call, round_number)
+    run_stage(pool, secagg.advertise_site, call, round_number, name)
+    return "advertise"
 
 
 @task(name="relay-keys", task_run_name="relay keys round {topic.round}", cache_policy=NO_CACHE)
@@ -39,9 +41,10 @@ def relay_keys(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Rost
 
 
 @task(name="share", task_run_name="share[{call.site}] round {round_number}", cache_policy=NO_CACHE)
-def share(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def share(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
     """Split a site's secrets among its neighbours."""
-    return run_stage(pool, secagg.share_site, call, round_number)
+    run_stage(pool, secagg.share_site, call, round_number, name)
+    return "share"
 
 
 @task(name="relay-shares", task_run_name="relay shares round {topic.round}", cache_policy=NO_CACHE)
@@ -65,9 +68,10 @@ def relay_responded(
 
 
 @task(name="agree", task_run_name="agree[{call.site}] round {round_number}", cache_policy=NO_CACHE)
-def agree(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def agree(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
     """Have a site sign what it was told of the round."""
-    return run_stage(pool, secagg.agree_site, call, round_number)
+    run_stage(pool, secagg.agree_site, call, round_number, name)
+    return "agree"
 
 
 @task(name="relay-views", task_run_name="relay views round {topic.round}", cache_policy=NO_CACHE)
@@ -79,9 +83,10 @@ def relay_views(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Non
 @task(
     name="answer", task_run_name="answer[{call.site}] round {round_number}", cache_policy=NO_CACHE
 )
-def answer(pool: Executor, call: SiteCall, round_number: int) -> StageResult:
+def answer(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
     """Give a site's shares of the sites in the sum, once."""
-    return run_stage(pool, secagg.answer_site, call, round_number)
+    run_stage(pool, secagg.answer_site, call, round_number, name)
+    return "answer"
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def unmask(
     responded: list[str],
     answering: list[str],
 ) -> Unmasked:
-    """Take the masks off the sum of those who ``responded``, and write the round's state.
+    """Take the masks off the sum of those who ``responded``; of updates, write the round's state.
 
     Args:
         coordinator: the coordinator.
@@ -111,7 +116,8 @@ def unmask(
     """
     started = time.time()
     faulty = secagg_relay.unmask_sum(coordinator, topic, roster, responded, answering)
-    apply_sum(coordinator, topic, responded)
+    if not topic.sum:
+        apply_sum(coordinator, topic, responded)
     return Unmasked(faulty, Interval(started, time.time()))
 
 

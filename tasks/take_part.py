@@ -9,20 +9,22 @@ from prefect.cache_policies import NO_CACHE
 from federated.stages.coordinator import Coordinator, plan_run
 from federated.stages.site import SiteCall
 from federated.stages.take_part import take_part
-from tasks.pool import finished, submit_stage
+from tasks.pool import gathered, submit_stage
 
 
 @task(name="take-part", task_run_name="take part", cache_policy=NO_CACHE)
 def agree(
     pool: Executor, proposed: Coordinator, calls: Sequence[SiteCall]
 ) -> tuple[Coordinator, dict[str, list[str]]]:
-    """Have all sites answer what is proposed to them, and sign the plan of the run.
+    """Have all sites answer what is proposed to them, and sign the plan of a run of those that do.
 
     Returns:
         The coordinator from then on, and for each site what a person should know of its privacy.
 
     Raises:
-        ConsiliumError: a site refuses to take part.
+        ConsiliumError: too few sites take part; or a site refuses to, only where
+            ``sites.on_dropout`` is ``abort``.
     """
-    finished([submit_stage(pool, take_part, call) for call in calls])
-    return plan_run(proposed)
+    abort = proposed.run.experiment.sites.on_dropout == "abort"
+    asked = gathered({call.site: submit_stage(pool, take_part, call) for call in calls}, abort)
+    return plan_run(proposed, asked.failed)

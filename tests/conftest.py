@@ -12,10 +12,13 @@ os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
+# As a person has it: or each of the processes that tests start compiles the project's code anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Several test processes share the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-for name in ("CONSILIUM_DATA", "CONSILIUM_KEYS", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
+for name in ("CONSILIUM_DATA", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 os.environ.pop("PREFECT_API_URL", None)
 
@@ -27,6 +30,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
+from tests.ram_disk import use_ram_disk
+
+use_ram_disk()
 
 PROJECT = Path(__file__).resolve().parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
@@ -171,14 +178,24 @@ def prepared_tiny(
     return fl_prepare("tiny", [f"data.root={folder}"], str(params))
 
 
+# What Prefect's server does for its pages, which nobody looks at here: it writes task runs and
+# events down and looks for automations, which takes it as long as a small run takes. That task runs
+# are told is seen at a server as `consilium serve` starts it (tests/system/test_deployments.py).
+FOR_THE_PAGES = ("TASK_RUN_RECORDER", "EVENT_PERSISTER", "TRIGGERS")
+
+
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """The API of Prefect's own test server, with a database that is thrown away."""
-    from prefect.settings import get_current_settings
+    from prefect import settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield str(get_current_settings().api.url)
+    off = {getattr(settings, f"PREFECT_SERVER_SERVICES_{n}_ENABLED"): False for n in FOR_THE_PAGES}
+    with (
+        settings.temporary_settings(updates=off),
+        prefect_test_harness(server_startup_timeout=120),
+    ):
+        yield str(settings.get_current_settings().api.url)
 
 
 @pytest.fixture(scope="session")

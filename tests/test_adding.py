@@ -274,8 +274,9 @@ assert task_of(info).goal == "dummies" and found.overall["val"]["accuracy"] == 1
         {
             "federated/learning/classification_metrics.py": [
                 (
-                    '    metric("loss", "round",',
-                    '    metric("dummy", "round", "selects"),\n    metric("loss", "round",',
+                    '    error_over_cases("loss", "round",',
+                    '    metric("dummy", "round", "selects"),\n'
+                    '    error_over_cases("loss", "round",',
                 ),
                 (
                     '        "loss": float(log_loss',

@@ -13,6 +13,7 @@ PAGE = PROJECT / "docs" / "who-sees-what.md"
 STAGES, FLOWS = "tests/federated/stages", "tests/flows"
 PROTECTION = "tests/federated/protection"
 WORLDS = f"{STAGES}/test_two_worlds.py"
+SEALED = f"{STAGES}/test_sealed_keys.py"
 SUMS = f"{STAGES}/test_opened_sums.py"
 STATISTICS = "tests/federated/learning/test_statistics.py"
 EVALUATE = f"{STAGES}/test_evaluate.py"
@@ -30,6 +31,18 @@ TIMES = (
 )
 PICTURES = f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts"
 SEEN_BY_ALL = f"{WORLDS}::test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site"
+NAMED = f"{STAGES}/test_secure_sum.py"
+SUMMED = f"{NAMED}::test_a_sum_gives_the_metrics_of_statistics_and_those_of_no_site"
+HIDDEN = [
+    f"{NAMED}::test_the_coordinator_reads_a_sites_part_in_the_clear_alone",
+    f"{NAMED}::test_a_sum_with_one_site_fewer_is_not_opened_in_another_attempt",
+    f"{NAMED}::test_a_sum_with_one_site_fewer_is_not_opened_in_another_run",
+    f"{NAMED}::test_a_sum_of_too_few_or_of_others_is_not_opened",
+]
+OWN_MODEL = (
+    f"{STAGES}/test_lying_coordinator.py"
+    "::test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too"
+)
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -48,11 +61,13 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [IN_THE_CLEAR],
         [IN_THE_CLEAR],
     ),
-    "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR], [IN_THE_CLEAR]),
+    "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR, *HIDDEN], [IN_THE_CLEAR, *HIDDEN]),
+    "these over all sites": ([SUMMED], [SUMMED], [SUMMED]),
     "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
     "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
+    "a site's own model": ([OWN_MODEL], [OWN_MODEL], [OWN_MODEL]),
     "a site's update": (
         [f"{WORLDS}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
         [
@@ -75,7 +90,11 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     ),
     "a site's key": (
         [APART],
-        [f"{WORLDS}::test_the_coordinator_has_no_key_and_all_sites_have_the_same"],
+        [
+            f"{WORLDS}::test_the_coordinator_has_no_key_and_all_sites_have_the_same",
+            f"{SEALED}::test_the_exchange_and_the_coordinators_folder_have_no_byte_of_a_key",
+            f"{SEALED}::test_a_site_that_the_coordinator_has_made_up_is_not_sealed_to",
+        ],
         [RLWE],
     ),
     "the model": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),

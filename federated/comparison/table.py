@@ -186,13 +186,14 @@ def site_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """A row for each label and site: the site's own metrics, averaged over seeds.
 
     There are none but in segmentation, where sites are what is compared, and none where runs have
-    different sites.
+    different sites, or where one of them has not told its evaluation.
     """
     task = results[0].task
     if not task.compares_sites:
         return []
     sites = results[0].summary["sites"]
-    if any(result.summary["sites"] != sites for result in results):
+    told = [result.summary for result in results]
+    if any(summary["sites"] != sites or set(sites) - set(summary["per_site"]) for summary in told):
         return []
     return [
         {"label": label, "site": site}

@@ -1,19 +1,22 @@
 """Which settings go together: what is refused when the configuration is read, and why."""
 
 from collections.abc import Iterable, Iterator
+from math import prod
 
 from federated.compression import COMPRESSIONS
 from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
-from federated.data.folders.families import FAMILIES
-from federated.data.load import task_name
+from federated.data.family_of import family_of, task_name
+from federated.data.folders.families import FAMILIES, Family
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
 from federated.learning import TASKS, LearningTask, overall_metrics
 from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
+from federated.protection import PROTECTIONS
 from federated.settings.base import Settings
+from federated.settings.networks import NNUNet
 from federated.settings.sections import Dask
 from federated.strategies import STRATEGIES, FineTune, ResFIM
 
@@ -30,7 +33,9 @@ def refuse(experiment: Experiment, where: str) -> None:
     for reason in _reasons(experiment):
         raise ConsiliumError(f"Experiment {experiment.name} of {where} cannot be used: {reason}")
     try:
-        experiment.protection.check(experiment.cohort())
+        # The second is of all sites, where sums of their evaluation are told.
+        for cohort in dict.fromkeys((experiment.cohort(), experiment.largest_cohort())):
+            experiment.protection.check(cohort)
     except ConsiliumError as error:
         raise ConsiliumError(
             f"Experiment {experiment.name} of {where} cannot be used: {error}"
@@ -41,18 +46,14 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     dataset, model = experiment.data.dataset, experiment.model
     strategy, compression = experiment.strategy, experiment.compression
     protection = experiment.protection
-    known = (*DATASETS, *FAMILIES)
-    if dataset not in known:
-        yield (
-            f"data.dataset={dataset!r} is not known.{closest(dataset, known)} Known data sets: "
-            f"{', '.join(known)}."
-        )
+    yield from _reasons_of_data(experiment)
     yield from _reasons_of_task(experiment)
     yield from _reasons_of_metric(experiment)
     yield from _reasons_of_evaluation(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
-    if model.dims == {3} and dataset in DATASETS and not dataset.endswith("3d"):
+    pictures = experiment.data.described and experiment.data.described.kind == "pictures"
+    if model.dims == {3} and (pictures or (dataset in DATASETS and not dataset.endswith("3d"))):
         yield (
             f"model.name={model.name!r} takes volumes, but data.dataset={dataset!r} holds 2D "
             "images. Use model.name=small_cnn, shallow_cnn or dp_resnet."
@@ -72,6 +73,30 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
         yield (
             f"runner.name=serial runs sites and coordinator in one process, which would hold the "
             f"sites' keys; protection.name={protection.name} needs runner.name=processes or dask."
+        )
+
+
+def _reasons_of_data(experiment: Experiment) -> Iterator[str]:
+    """Refuse a data set that nobody knows, or a description that is not that set's."""
+    dataset, described = experiment.data.dataset, experiment.data.described
+    known = (*DATASETS, *FAMILIES)
+    if described is None and dataset not in known:
+        yield (
+            f"data.dataset={dataset!r} is not known.{closest(dataset, known)} Known data sets: "
+            f"{', '.join(known)}. A set of your own is a folder of that name below data.root or "
+            "CONSILIUM_DATA with a dataset.yaml, which `consilium data init` proposes."
+        )
+    if described is None:
+        return
+    if dataset in known:
+        yield (
+            f"data.described describes {dataset}, which the project knows already. Give the "
+            "folder of your own data another name."
+        )
+    if not described.settled:
+        yield (
+            "data.described leaves shape or spacing to the images (`auto`), and was taken over "
+            "without them. Name the experiment by params.yaml, so that its dataset.yaml is read."
         )
 
 
@@ -138,7 +163,7 @@ def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
 
 def task_of_experiment(experiment: Experiment) -> LearningTask:
     """What the experiment's data are for; classification where they are not known."""
-    return TASKS[task_name(experiment.data)]
+    return TASKS[task_name(experiment.data.dataset, experiment.data.described)]
 
 
 def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
@@ -158,6 +183,8 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
         )
     if evaluation.share == "predictions":
         return
+    if evaluation.share == "sums":
+        yield from _reasons_of_sums(experiment)
     task = task_of_experiment(experiment)
     given = overall_metrics(task, evaluation)
     chosen = [f"val/{name}" for name in task.metrics_in("selects") if name in given]
@@ -175,11 +202,29 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
         )
 
 
+def _reasons_of_sums(experiment: Experiment) -> Iterator[str]:
+    """Refuse sums over sites that a protection does not add exactly, or that tables are not in."""
+    minimum, protection = experiment.evaluation.min_count, experiment.protection
+    if minimum:
+        yield (
+            f"evaluation.min_count={minimum} lets a site withhold a table, and with evaluation."
+            "share=sums the sum of that table would be of the other sites alone, and so perhaps of "
+            "one. Leave evaluation.min_count out, or set evaluation.share=statistics or metrics."
+        )
+    if not protection.stated("sums_integers"):
+        exact = (p for p in PROTECTIONS if p.stated("sums_integers"))
+        yield (
+            f"evaluation.share=sums opens a sum of whole numbers beside that of the updates, which "
+            f"protection.name={protection.name} is not made for. Set protection.name="
+            f"{_listed(exact)}, or evaluation.share=statistics."
+        )
+
+
 def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     """Refuse settings that belong to another task than that of the data."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
     model = experiment.model
-    family = FAMILIES.get(data.dataset)
+    family, described = family_of(data.dataset, data.described), data.described
     task = task_of_experiment(experiment)
     purpose = f"data.dataset={data.dataset} is for {task.goal}"
     for setting in ("class_weights", "sampling"):
@@ -190,7 +235,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
             f"{purpose}, where cases have no class to share out by, but sites.partition="
             f"{sites.partition}. Use iid, quantity or natural."
         )
-    if data.spacing is not None and (family is None or family.spacing is None):
+    spaced = family.spacing if family else described and described.kind == "volumes"
+    if data.spacing is not None and not spaced:
         yield (
             f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
             f"data.dataset={data.dataset} do not have. Leave it out."
@@ -199,6 +245,7 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         wrong = {
             f"model.name={model.name}": model.segments,
             "sites.overlays=true": sites.overlays,
+            f"training.augment={training.augment}": training.augment == "nnunet",
         }
         for setting, given in wrong.items():
             if given:
@@ -206,7 +253,12 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
                     f"{setting} is for segmentation, and {purpose}. Leave it out, or use one of "
                     f"{', '.join(FAMILIES)}."
                 )
-        if sites.partition == "natural":
+        if described is not None and data.source == "medmnist":
+            yield (
+                f"data.dataset={data.dataset} is described by a dataset.yaml and not of MedMNIST. "
+                "Set data.source=files or phantom."
+            )
+        if sites.partition == "natural" and described is None:
             yield (
                 f"data.dataset={data.dataset} does not say which hospital a case comes from. Use "
                 "another sites.partition than natural."
@@ -219,6 +271,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         return
     if not model.segments:
         yield f"{purpose}, but model.name={model.name!r} classifies. Set model.name=unet."
+    if isinstance(model, NNUNet):
+        yield from _reasons_of_levels(model, family)
     if data.source == "medmnist":
         yield (
             f"{purpose} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
@@ -228,6 +282,25 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         yield (
             f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "
             "pass whole. Leave it out."
+        )
+
+
+def _reasons_of_levels(model: NNUNet, family: Family) -> Iterator[str]:
+    """Refuse a network of a plan whose levels are not stated, or do not fit what it is to see."""
+    if model.levels == "auto":
+        yield (
+            "model.name=nnunet has model.levels=auto, and a run does not plan them yet. State the "
+            "levels, each with features, kernel and stride, or set model.name=unet."
+        )
+        return
+    sides = [prod(level.stride[axis] for level in model.levels) for axis in range(family.dims)]
+    if any(len(level.stride) != family.dims for level in model.levels):
+        yield f"model.levels are not those of images with {family.dims} dimensions."
+    elif any(n % side for n, side in zip(family.shape, sides, strict=True)):
+        yield (
+            f"model.levels divide an image by {'x'.join(map(str, sides))}, and the network sees "
+            f"{'x'.join(map(str, family.shape))} of {family.name} at once, which is no multiple. "
+            "Take fewer levels, or other strides."
         )
 
 

@@ -1,5 +1,6 @@
 """An experiment: all its settings, typed and frozen; ``load.py`` reads and checks them."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -22,13 +23,16 @@ from federated.settings.sections import (
 )
 from federated.strategies import AnyStrategy
 
+# Arithmetic over the rounds of a run, as that of its ε, ends in seconds for so many.
+MOST_ROUNDS = 100_000
+
 
 class Experiment(Settings):
     """One resolved experiment, with a section for each part of it."""
 
     name: str
     seed: int = Field(default=0, ge=0, lt=2**31)
-    rounds: int = Field(default=20, ge=1)
+    rounds: int = Field(default=20, ge=1, le=MOST_ROUNDS)
     data: DataSettings = DataSettings()
     sites: SitesSettings = SitesSettings()
     validation: ValidationSettings = Field(default=ValidationSettings(), alias="validate")
@@ -46,6 +50,15 @@ class Experiment(Settings):
         """What the protection has to hold, with ``sites`` sites or as many as are configured."""
         count = self.sites.count if sites is None else sites
         return Cohort(self.sites.selected_of(count), count, self.rounds, self.compression.bits)
+
+    def largest_cohort(self) -> Cohort:
+        """What the protection has to hold in its largest sum.
+
+        That is one over all sites where sites tell sums of their evaluation; otherwise it is over
+        those selected in a round.
+        """
+        cohort = self.cohort()
+        return replace(cohort, selected=cohort.sites) if self.evaluation.share == "sums" else cohort
 
     def to_json(self) -> dict[str, Any]:
         """The resolved experiment as plain values, which ``read_experiment`` of load.py reads."""

@@ -49,7 +49,8 @@ def explain(error: ValidationError, schema: Node, origins: Mapping[str, str]) ->
             key += ".name" if problem["type"] == "union_tag_not_found" else ""
             said = f"{key} is missing: it has no default"
         elif problem["type"] == "value_error":
-            said = f"The section {key} is not possible: {problem['ctx']['error']}"
+            whose = f"The section {key} is not possible" if key else "Its keys do not go together"
+            said = f"{whose}: {problem['ctx']['error']}"
         else:
             allowed = _allowed(node, schema)
             if problem["type"] == "finite_number":

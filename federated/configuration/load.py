@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from federated.configuration.compatibility import refuse
+from federated.configuration.description_file import find_description
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest, explain
 from federated.configuration.params_file import (
@@ -46,7 +47,30 @@ def load_experiment(
     items = [(item, option) for option, layer in layers.items() for item in layer]
     top = parse_overrides(item for item, _ in items)
     origins = {key_of(item): option for item, option in items}
-    return resolve(name, overlay(value, top), str(params), origins)
+    return resolve(name, _with_description(overlay(value, top), name, params), str(params), origins)
+
+
+def _with_description(value: dict[str, Any], name: str, params: Path) -> dict[str, Any]:
+    """The values with what the data set's ``dataset.yaml`` says, where it has one.
+
+    Raises:
+        ConsiliumError: it cannot be used; or the values have a description of their own.
+    """
+    data = value.get("data")
+    if not isinstance(data, Mapping):
+        return value
+    if "described" in data:
+        raise ConsiliumError(
+            f"Experiment {name} of {params} cannot be used. data.described is not a key to set: "
+            "what a data set is stands in the dataset.yaml of its folder. Change it there."
+        )
+    dataset, root = data.get("dataset"), data.get("root", "data")
+    if not isinstance(dataset, str) or not isinstance(root, str | Path):
+        return value  # which is refused with its key
+    described = find_description(dataset, Path(root))
+    if described is None:
+        return value
+    return {**value, "data": {**data, "described": described.model_dump(mode="json")}}
 
 
 def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[str]:

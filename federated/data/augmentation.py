@@ -6,6 +6,7 @@ import torch
 import torchio as tio
 from torch import Tensor
 
+from federated.data.nnunet_augmentation import nnunet_changes
 from federated.randomness import Draws, global_draws
 from federated.settings.sections import Augment, Sampling
 
@@ -38,6 +39,8 @@ def augment_pair(
 ) -> tuple[Tensor, Tensor]:
     """Change normalised images and their masks at random; a mask moves as its image does.
 
+    ``nnunet`` are the changes of :mod:`federated.data.nnunet_augmentation` after the flips.
+
     Args:
         images: ``(n, channels, *spatial)``.
         masks: ``(n, *spatial)``.
@@ -55,10 +58,11 @@ def augment_pair(
     images, masks = flipped[:, :-1], flipped[:, -1].long()
     if how == "flips":
         return images, masks
+    moves = nnunet_changes if how == "nnunet" else _pairs_moved
     if isinstance(draws, torch.Generator):
-        return _pairs_moved(images, masks, draws)
+        return moves(images, masks, draws)
     cases = zip(torch.split(images, 1), torch.split(masks, 1), draws, strict=True)
-    moved = [_pairs_moved(image, mask, own) for image, mask, own in cases]
+    moved = [moves(image, mask, own) for image, mask, own in cases]
     return (
         torch.cat([images[:0], *(image for image, _ in moved)]),
         torch.cat([masks[:0], *(mask for _, mask in moved)]),

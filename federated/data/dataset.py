@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.target import Target
+from federated.settings.target import Target
 
 TaskName = Literal["classification", "multilabel", "regression", "segmentation"]
 Split = Literal["train", "val", "test"]
@@ -28,7 +28,8 @@ class DatasetInfo:
     ``classes`` are the names of what a network predicts: the classes of a case, or those of a voxel
     with the background first; in multi-label classification the labels that a case has or has not;
     in regression the name of the number, which ``target`` describes. ``cases`` gives the number of
-    cases of each split.
+    cases of each split. ``shape`` is that of the images of a set of one's own that have labels,
+    without channels; ``None`` where the experiment's settings say it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DatasetInfo:
     licence: str
     task: TaskName = "classification"
     target: Target | None = None
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,35 @@ class LocatedFile:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an image in memory comes from, where its data set tells.
+
+    ``record`` is the digest of the case as its files hold it, before it was resized. ``site`` is
+    ``None`` where it is not known. ``where`` is the file, by which a person finds it.
+    """
+
+    name: str
+    patient: str
+    site: str | None
+    where: str
+    record: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A data set of labelled images, in memory.
 
     Images are uint8 ``(n, channels, *spatial)`` in 0..255. Labels are in classification int64
     ``(n,)``; in multi-label classification int64 ``(n, labels)`` of 0 and 1; and in regression
-    float64 ``(n,)`` within the range of ``info.target``.
+    float64 ``(n,)`` within the range of ``info.target``. ``origins`` tell of each case where the
+    images were files of one's own; ``unmatched`` are files of their folder that belong to no case.
     """
 
     info: DatasetInfo
     images: Mapping[Split, Images]
     labels: Mapping[Split, AnyLabels]
+    origins: Mapping[Split, tuple[Origin, ...]] | None = None
+    unmatched: tuple[Path, ...] = ()
 
 
 def to_float(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -1,12 +1,20 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
-from federated.data.dataset import LocatedFile, TaskName
+from pathlib import Path
+
+from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
+from federated.data.family_of import family_of
 from federated.data.folders import dataset as folder_dataset
+from federated.data.folders.described.arrays import read_own_arrays
+from federated.data.folders.described.family import described_family, layout
+from federated.data.folders.described.labelled import labelled_info, read_labelled
+from federated.data.folders.described.phantom import as_table, materialise_described
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
+from federated.settings.description import Description
 from federated.settings.sections import DataSettings
 
 
@@ -14,9 +22,10 @@ def locate(settings: DataSettings, *, download: bool = True) -> LocatedFile:
     """Find the file or folder of a data set, or get it as ``settings.source`` allows.
 
     ``medmnist`` is the published file, from this machine or downloaded. ``files`` is a file of that
-    name, or a folder of a segmentation set, on this machine, whatever its MD5. ``phantom`` is
-    generated. ``auto`` is the published file or the folder, or a phantom where that cannot be had;
-    the result's ``source`` says which. Without ``download``, the published file has to be here.
+    name, or the folder of a family or of a described set, on this machine, whatever its MD5.
+    ``phantom`` is generated. ``auto`` is the published file or the folder, or a phantom where that
+    cannot be had; the result's ``source`` says which. Without ``download``, the published file has
+    to be here.
 
     Raises:
         ConsiliumError: the file cannot be had, or is not what it should be.
@@ -25,7 +34,7 @@ def locate(settings: DataSettings, *, download: bool = True) -> LocatedFile:
         return _phantom(settings)
     if found := locate_local(settings):
         return found
-    if not download or settings.source == "files" or settings.dataset in FAMILIES:
+    if not download or settings.source == "files" or _is_folder(settings):
         if settings.source != "auto":
             raise ConsiliumError(missing(settings))
         return _phantom(settings)
@@ -43,28 +52,21 @@ def locate_local(settings: DataSettings) -> LocatedFile | None:
     Raises:
         ConsiliumError: the file is there, but is not the published one.
     """
-    if settings.dataset in FAMILIES:
-        return folder_dataset.find_folder(settings.dataset, settings.root)
+    if _is_folder(settings):
+        return folder_dataset.find_folder(_folder_name(settings), settings.root)
     official = settings.source != "files"
     return medmnist.find(settings.dataset, settings.size, settings.root, official=official)
 
 
-def task_name(settings: DataSettings) -> TaskName:
-    """What the data set is for, without its files; classification where it is not known."""
-    if settings.dataset in FAMILIES:
-        return "segmentation"
-    known = settings.dataset in medmnist.DATASETS
-    return medmnist.dataset_info(settings.dataset).task if known else "classification"
-
-
 def missing(settings: DataSettings) -> str:
     """The message that a file or folder is not on this machine, and what to do."""
-    if family := FAMILIES.get(settings.dataset):
-        places = folder_dataset.candidate_folders(family.name, settings.root)
+    if _is_folder(settings):
+        places = folder_dataset.candidate_folders(_folder_name(settings), settings.root)
+        what, form = _source_and_layout(settings)
         return (
             f"data.source={settings.source}, but there is no folder "
-            f"{' and no '.join(map(str, places))}. Put the files of {family.source} there, as "
-            f"{family.layout}; or name the folder above with data.root or CONSILIUM_DATA; or try "
+            f"{' and no '.join(map(str, places))}. Put the files of {what} there, as "
+            f"{form}; or name the folder above with data.root or CONSILIUM_DATA; or try "
             "it on generated images with data.source=phantom."
         )
     files = medmnist.candidate_paths(settings.dataset, settings.size, settings.root)
@@ -77,11 +79,41 @@ def missing(settings: DataSettings) -> str:
     )
 
 
+def _is_folder(settings: DataSettings) -> bool:
+    return settings.described is not None or settings.dataset in FAMILIES
+
+
+def _folder_name(settings: DataSettings) -> str:
+    described = settings.described
+    return (described.folder if described else None) or settings.dataset
+
+
+def _source_and_layout(settings: DataSettings) -> tuple[str, str]:
+    if described := settings.described:
+        return described.source or described.title or settings.dataset, layout(described)
+    family = FAMILIES[settings.dataset]
+    return family.source, family.layout
+
+
 def _phantom(settings: DataSettings) -> LocatedFile:
+    if described := settings.described:
+        seed = settings.phantom_seed
+        return materialise_described(settings.dataset, described, seed, settings.root)
     if family := FAMILIES.get(settings.dataset):
         return folder_dataset.materialise(family, settings.phantom_seed, settings.root)
     info = medmnist.dataset_info(settings.dataset)
     return phantom.materialise(info, settings.size, settings.phantom_seed, settings.root)
+
+
+def known_info(settings: DataSettings) -> DatasetInfo:
+    """What is known of a data set without its files; of a folder not how many cases it has."""
+    nothing: dict[Split, int] = dict.fromkeys(SPLITS, 0)
+    described = settings.described
+    if family := family_of(settings.dataset, described):
+        return folder_dataset.folder_info(family, nothing)
+    if described is not None:
+        return labelled_info(described_family(settings.dataset, described), described, nothing)
+    return medmnist.dataset_info(settings.dataset)
 
 
 def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
@@ -90,6 +122,18 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     Raises:
         ConsiliumError: the file or folder cannot be used.
     """
-    if settings.dataset in FAMILIES:
-        return folder_dataset.read_folder(located.path, settings.dataset, settings.spacing)
+    described = settings.described
+    if described is not None and located.source == "phantom":
+        described = as_table(described)
+    if family := family_of(settings.dataset, described):
+        return folder_dataset.read_family(located.path, family.with_spacing(settings.spacing))
+    if described is not None:
+        return _labelled(located.path, settings, described)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)
+
+
+def _labelled(folder: Path, settings: DataSettings, described: Description) -> AnyDataset:
+    if described.layout == "arrays":
+        return read_own_arrays(folder, settings.dataset, described)
+    family = described_family(settings.dataset, described).with_spacing(settings.spacing)
+    return read_labelled(folder, family, described)

@@ -1,6 +1,7 @@
 """Which site has which cases, for data sets of every task."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,26 @@ AnyDataset = Dataset | FolderDataset
 Held = Mapping[Split, Sequence[int]]
 
 
+@dataclass(frozen=True)
+class _Case:
+    """What a partition needs of a case; ``stratum`` is 0 where there is no group to deal by."""
+
+    name: str
+    patient: str
+    site: str | None
+    where: str
+    stratum: int
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """The cases of a data set that tells whose each is."""
+
+    name: str
+    cases: Mapping[Split, Sequence[_Case]]
+    layout: str
+
+
 def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
@@ -33,29 +54,62 @@ def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -
         ConsiliumError: there are too few cases or patients for so many sites; or sites are to be
             natural, and the data name none, or another number.
     """
-    if isinstance(dataset, Dataset):
+    if isinstance(dataset, Dataset) and dataset.origins is None:
+        if settings.partition == "natural":
+            raise ConsiliumError(
+                f"sites.partition=natural, but {dataset.info.name} does not say which hospital a "
+                "case comes from. Use another sites.partition."
+            )
         strata = LABELLINGS[dataset.info.task].strata(dataset.labels)
         return partition_labels(strata, settings, seed)
+    dealt = _dealt(dataset)
     if settings.partition == "natural":
-        return _natural(dataset, settings, seed)
-    everyone: Held = {split: range(len(dataset.cases[split])) for split in SPLITS}
-    return _by_patient(dataset, everyone, settings, seed)
+        return _natural(dealt, settings, seed)
+    everyone: Held = {split: range(len(dealt.cases[split])) for split in SPLITS}
+    return _by_patient(dealt, everyone, settings, seed)
 
 
-def _by_patient(
-    dataset: FolderDataset, held: Held, settings: SitesSettings, seed: int
-) -> Partition:
-    """Deal those cases to ``settings.count`` sites, all cases of one patient to one site."""
-    patient = {split: [case.patient for case in dataset.cases[split]] for split in SPLITS}
-    names = {split: list(dict.fromkeys(patient[split][i] for i in held[split])) for split in SPLITS}
-    labels = {split: np.zeros(len(names[split]), np.int64) for split in SPLITS}
+def _dealt(dataset: AnyDataset) -> _Dealt:
+    if isinstance(dataset, FolderDataset):
+        files = {
+            split: [
+                _Case(case.name, case.patient, case.site, str(case.images[0]), 0)
+                for case in dataset.cases[split]
+            ]
+            for split in SPLITS
+        }
+        return _Dealt(dataset.info.name, files, dataset.family.layout)
+    assert dataset.origins is not None
+    strata = LABELLINGS[dataset.info.task].strata(dataset.labels)
+    images = {
+        split: [
+            _Case(o.name, o.patient, o.site, o.where, int(stratum))
+            for o, stratum in zip(dataset.origins[split], strata[split], strict=True)
+        ]
+        for split in SPLITS
+    }
+    return _Dealt(dataset.info.name, images, "a column `site` in cases.csv")
+
+
+def _by_patient(dealt: _Dealt, held: Held, settings: SitesSettings, seed: int) -> Partition:
+    """Deal those cases to ``settings.count`` sites, all cases of one patient to one site.
+
+    Where images have labels, a patient counts with the group of the first image.
+    """
+    stratum: dict[Split, dict[str, int]] = {split: {} for split in SPLITS}
+    for split in SPLITS:
+        for index in held[split]:
+            case = dealt.cases[split][index]
+            stratum[split].setdefault(case.patient, case.stratum)
+    names = {split: list(stratum[split]) for split in SPLITS}
+    labels = {split: np.array([*stratum[split].values()], np.int64) for split in SPLITS}
     even = len(labels["train"]) // settings.count
     floor = min(settings.min_cases, even) or settings.min_cases
     drawn = partition_labels(labels, settings.model_copy(update={"min_cases": floor}), seed)
 
     def cases(split: Split, chosen: Sequence[int]) -> tuple[int, ...]:
         patients = {names[split][index] for index in chosen}
-        return tuple(index for index in held[split] if patient[split][index] in patients)
+        return tuple(i for i in held[split] if dealt.cases[split][i].patient in patients)
 
     sites = {
         site: {split: cases(split, chosen) for split, chosen in splits.items()}
@@ -64,24 +118,24 @@ def _by_patient(
     return Partition(sites, drawn.draws, drawn.moved)
 
 
-def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Partition:
-    names = sorted({case.site for cases in dataset.cases.values() for case in cases if case.site})
-    unknown = [c.name for cases in dataset.cases.values() for c in cases if c.site is None]
+def _natural(dealt: _Dealt, settings: SitesSettings, seed: int) -> Partition:
+    everyone = [case for split in SPLITS for case in dealt.cases[split]]
+    names = sorted({case.site for case in everyone if case.site})
+    unknown = [case.name for case in everyone if case.site is None]
     if unknown:
         raise ConsiliumError(
-            f"sites.partition=natural, but the files of {dataset.info.name} do not say which site "
+            f"sites.partition=natural, but the files of {dealt.name} do not say which site "
             f"{len(unknown)} cases come from, for example {unknown[0]}. Put the data set's table "
-            f"of sites beside them (expected: {dataset.family.layout}), or use "
+            f"of sites beside them (expected: {dealt.layout}), or use "
             "sites.partition=iid."
         )
-    for case in (case for cases in dataset.cases.values() for case in cases):
+    for case in everyone:
         refuse_site_name(
-            str(case.site),
-            f": the data set's table gives it to case {case.name} ({case.images[0]})",
+            str(case.site), f": the data set's table gives it to case {case.name} ({case.where})"
         )
     if settings.count % len(names):
         raise ConsiliumError(
-            f"sites.partition=natural, and {dataset.info.name} has {len(names)} sites "
+            f"sites.partition=natural, and {dealt.name} has {len(names)} sites "
             f"({', '.join(names)}), but sites.count={settings.count}. Set sites.count to "
             f"{len(names)}, or to a multiple of it, which divides each of them evenly by patient."
         )
@@ -89,21 +143,21 @@ def _natural(dataset: FolderDataset, settings: SitesSettings, seed: int) -> Part
     sites: dict[str, Mapping[Split, tuple[int, ...]]] = {}
     for name in names:
         held: dict[Split, tuple[int, ...]] = {
-            split: tuple(i for i, case in enumerate(dataset.cases[split]) if case.site == name)
+            split: tuple(i for i, case in enumerate(dealt.cases[split]) if case.site == name)
             for split in SPLITS
         }
         if parts.count == 1:
             sites[f"site-{name}"] = held
             continue
-        patients = {dataset.cases["train"][index].patient for index in held["train"]}
+        patients = {dealt.cases["train"][index].patient for index in held["train"]}
         if len(patients) < parts.count:
             raise ConsiliumError(
                 f"sites.count={settings.count} divides each of the {len(names)} sites that "
-                f"{dataset.info.name} names into {parts.count}, but {name} has {len(patients)} "
+                f"{dealt.name} names into {parts.count}, but {name} has {len(patients)} "
                 f"patients for training. Set sites.count={len(names) * max(1, len(patients))} or "
                 "lower."
             )
-        for part, splits in _by_patient(dataset, held, parts, seed).sites.items():
+        for part, splits in _by_patient(dealt, held, parts, seed).sites.items():
             sites[f"site-{name}-{part.removeprefix('site-')}"] = splits
     return Partition(sites, draws=0, moved=0)
 

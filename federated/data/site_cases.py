@@ -78,13 +78,20 @@ class SiteCases:
     def patients(self, site: str, split: Split) -> tuple[str, ...] | None:
         """The patient of each case of a site; ``None`` where the data set does not say."""
         if isinstance(self._dataset, Dataset):
-            return None
+            origins = self._dataset.origins
+            if origins is None:
+                return None
+            return tuple(
+                origins[split][index].patient for index in self.partition.sites[site][split]
+            )
         cases = self._dataset.cases[split]
         return tuple(cases[index].patient for index in self.partition.sites[site][split])
 
     def _digests_of(self, site: str, split: Split) -> tuple[str, ...]:
         indices = list(self.partition.sites[site][split])
         if isinstance(self._dataset, Dataset):
+            if self._dataset.origins is not None:
+                return tuple(self._dataset.origins[split][index].record for index in indices)
             images, labels = self._dataset.images[split], self._dataset.labels[split]
             return labelled_digests(images[indices], labels[indices])
         cases = self._dataset.cases[split]

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from federated.data.dataset import SPLITS, Dataset
+from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
 from federated.data.folders.families import Listing
 from federated.data.folders.table import folder_tables
@@ -24,12 +24,20 @@ def site_tables(dataset: AnyDataset, partition: Partition) -> dict[str, pd.DataF
     if isinstance(dataset, Dataset):
         tables = case_tables(dataset, partition)
         for table in tables.values():
-            table["where"] = [
-                f"{split} case {index}"
-                for split, index in zip(table["split"], table["index"], strict=True)
-            ]
+            places = zip(table["split"], table["index"], strict=True)
+            table["where"] = [_where(dataset, split, index) for split, index in places]
+        if dataset.unmatched:
+            rows = [{"split": "none", "index": -1, "where": str(p)} for p in dataset.unmatched]
+            tables[NO_SITE] = pd.DataFrame(rows)
         return tables
     return _folder_tables(dataset, partition)
+
+
+def _where(dataset: Dataset, split: Split, index: int) -> str:
+    """How a person finds a case: by its file, or by its number."""
+    if dataset.origins is not None:
+        return dataset.origins[split][index].where
+    return f"{split} case {index}"
 
 
 def _folder_tables(dataset: FolderDataset, partition: Partition) -> dict[str, pd.DataFrame]:

@@ -78,6 +78,6 @@ def _checked(
     if reason:
         raise ConsiliumError(
             f"Among the messages {kind} of round {topic.round} that the coordinator passes on is "
-            f"one of {sender:.80}, {reason}. None of them counts."
+            f"one of {sender!r:.80}, {reason}. None of them counts."
         )
     return sender

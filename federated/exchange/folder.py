@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from federated.exchange.kinds import is_durable
 from federated.exchange.message import Message
 from federated.files import PRIVATE, atomic_path
 from federated.settings.names import refuse_name
@@ -19,8 +20,6 @@ from federated.settings.names import refuse_name
 # Who a message is for that every party may read.
 EVERYONE = "all"
 SUFFIX = ".message"
-# A receiver looks at no more messages than this in one place, however many somebody writes there.
-MOST_AT_ONE_PLACE = 1000
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def find(self, place: Place) -> Sequence[Path]:
-        """The files of the messages in a place, by name, and at most :data:`MOST_AT_ONE_PLACE`.
+        """The files of the messages in a place, by name.
 
         They are what anybody has put there: nothing about them is checked.
         """
@@ -77,7 +76,8 @@ class FolderExchange(Exchange):
         place = self.folder(Place.of(message))
         path = place / f"{message.signed.digest[:32]}{SUFFIX}"
         if not path.exists():
-            with atomic_path(path, PRIVATE) as temporary:
+            durable = is_durable(message.header.kind)
+            with atomic_path(path, PRIVATE, durable=durable) as temporary:
                 temporary.write_bytes(message.to_bytes())
 
     def find(self, place: Place) -> Sequence[Path]:
@@ -87,7 +87,7 @@ class FolderExchange(Exchange):
             names = sorted(e.name for e in os.scandir(folder) if e.is_file(follow_symlinks=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [folder / name for name in names if name.endswith(SUFFIX)][:MOST_AT_ONE_PLACE]
+        return [folder / name for name in names if name.endswith(SUFFIX)]
 
     def forget(self, run: str, round_number: int, keep: Collection[str] = ()) -> None:
         """See :meth:`Exchange.forget`."""

@@ -17,6 +17,8 @@ ROSTER: Final = "roster"
 SHARING: Final = "sharing"
 RESPONDED: Final = "responded"
 AGREED: Final = "agreed"
+CHALLENGE: Final = "challenge"
+KEY_ROSTER: Final = "key-roster"
 # From the coordinator to one site.
 OFFER: Final = "offer"
 STYLES: Final = "styles"
@@ -24,31 +26,49 @@ INBOX: Final = "inbox"
 SUM: Final = "sum"
 
 # From a site to all others; CONSISTENCY too, where a sum is encrypted.
+SEALING: Final = "sealing"
 KEY: Final = "key"
 STYLE: Final = "style"
 TAG: Final = "tag"
+# From a site to one other.
+SEALED_KEY: Final = "sealed-key"
 # From a site to the coordinator.
 JOINING: Final = "joining"
+HELD: Final = "held"
 ADVERTISED: Final = "advertised"
 SHARES: Final = "shares"
 PAYLOAD: Final = "payload"
 CONSISTENCY: Final = "consistency"
 ANSWER: Final = "answer"
 OPENED: Final = "opened"
+PROOF: Final = "proof"
 EVALUATION: Final = "evaluation"
 OWN_MODEL: Final = "own-model"
 OWN_SHARES: Final = "own-shares"
 PICTURES: Final = "pictures"
+PRIVACY_REPORT: Final = "privacy-report"
+# Followed by the stage after which a site tells of itself.
+REPORT: Final = "report-"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
 # Three keys of 32 bytes, in hexadecimal digits.
 MOST_ADVERTISED: Final = 2**10
+# The parameters of a key, and its commitment.
+MOST_HELD: Final = 2**13
 # Of what a site signs in the consistency round: for each site its name, which JSON may write as six
 # hundred bytes, and what is the same for any number of them.
 MOST_VIEW_EACH: Final = 700
 # Of a bundle: what each message has beside its body, of which base64 makes four thirds.
 MOST_HEADERS: Final = 6 * 2**10
+
+
+def is_durable(kind: str) -> bool:
+    """Whether a message of a kind has to be there after a power cut.
+
+    Of a round that is broken off no report is read any more.
+    """
+    return not kind.startswith(REPORT)
 
 
 def most_view(sites: int) -> int:

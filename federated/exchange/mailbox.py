@@ -17,10 +17,10 @@ from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, Exchange, Place
 from federated.exchange.identity import Identity, PublicIdentity
 from federated.exchange.message import (
-    Header,
     Message,
     MessageRefusedError,
     Topic,
+    Unread,
     differences,
     open_message,
     sign,
@@ -55,12 +55,14 @@ class Mailbox:
         message = sign(self.me, topic, kind, recipient, body)
         self.exchange.post(message)
         self.audit.add(
-            "sent", run=topic.run, round=topic.round, kind=kind, to=recipient, bytes=message.size,
-            sha256=message.header.sha256,
+            "sent", run=topic.run, round=topic.round, kind=topic.kind(kind), to=recipient,
+            bytes=message.size, sha256=message.header.sha256,
         )  # fmt: skip
         return message
 
-    def receive(self, topic: Topic, kind: str, sender: str, most: int) -> Message:
+    def receive(
+        self, topic: Topic, kind: str, sender: str, most: int, for_all: bool = False
+    ) -> Message:
         """The message of a kind from a party, for this party or for all.
 
         Args:
@@ -68,40 +70,53 @@ class Mailbox:
             kind: what it has to be.
             sender: who has to have signed it.
             most: how many bytes its body may have.
+            for_all: whether it has to be the same for everyone; what the sender tells this party
+                alone is not looked at then, so that it cannot make this one see another thing.
 
         Raises:
             MissingMessageError: none has arrived that counts; the message says what was refused.
         """
-        counted: list[Message] = []
-        refused: list[MessageRefusedError] = []
-        for recipient in (self.me.name, EVERYONE):
-            place = Place(topic.run, topic.round, topic.attempt, recipient, kind, sender)
-            for found in self._opened(place, topic, most):
-                if isinstance(found, Message):
-                    counted.append(found)
-                else:
-                    refused.append(found)
-                    if len(refused) <= MOST_LINES:
-                        self._refuse(topic, kind, sender, found)
-        different = {message.signed.digest for message in counted}
-        if len(different) > 1:
-            error = MessageRefusedError(
-                "duplicate",
-                f"{sender} has sent {len(different)} different messages {kind} in round "
-                f"{topic.round} of run {topic.run}, of which none counts.",
-            )
-            self._refuse(topic, kind, sender, error)
-            refused, counted = [error], []
-        if not counted:
-            said = f" What arrived was refused: {refused[-1]}" if refused else ""
+        counted: Message | None = None
+        last: MessageRefusedError | None = None
+        for number, found in enumerate(self._found(topic, kind, sender, most, for_all)):
+            if isinstance(found, MessageRefusedError):
+                last = found
+                if number < MOST_LINES:
+                    self._refuse(topic, kind, sender, found)
+            elif counted is None:
+                counted = found
+            elif counted.signed.digest != found.signed.digest:
+                # One that lies is not read further: it may have signed any number of messages.
+                said = (
+                    f"{sender} has sent 2 different messages {topic.kind(kind)} in round "
+                    f"{topic.round} of run {topic.run}, of which none counts."
+                )
+                counted, last = None, MessageRefusedError("duplicate", said)
+                self._refuse(topic, kind, sender, last)
+                break
+        if counted is None:
+            why = f" What arrived was refused: {last}" if last else ""
             raise MissingMessageError(
-                f"{self.me.name} has no message {kind} from {sender} in round {topic.round} of run "
-                f"{topic.run}.{said}"
+                f"{self.me.name} has no message {topic.kind(kind)} from {sender} in round "
+                f"{topic.round} of run {topic.run}.{why}"
             )
-        return counted[0]
+        return counted
+
+    def _found(
+        self, topic: Topic, kind: str, sender: str, most: int, for_all: bool
+    ) -> Iterator[Message | MessageRefusedError]:
+        """What lies where a message of a party for this one, or for all, is to lie.
+
+        However much somebody else puts there, all of it is looked at, so that nothing is hidden by
+        it; of what the party has not signed, no more than the header is read.
+        """
+        for recipient in (EVERYONE,) if for_all else (self.me.name, EVERYONE):
+            told = topic.kind(kind)
+            place = Place(topic.run, topic.round, topic.attempt, recipient, told, sender)
+            yield from self._opened(place, topic, kind, most)
 
     def _opened(
-        self, place: Place, topic: Topic, most: int
+        self, place: Place, topic: Topic, kind: str, most: int
     ) -> Iterator[Message | MessageRefusedError]:
         """The messages in a place, each read or refused."""
         for path in self.exchange.find(place):
@@ -109,7 +124,7 @@ class Mailbox:
             with suppress(FileNotFoundError):
                 try:
                     with open_message(path) as unread:
-                        self._refuse_other(unread.header, place, topic, str(path))
+                        self._refuse_other(unread, place, topic, kind)
                         member = self._member(place.sender)
                         yield unread.read(member, most)
                 except MessageRefusedError as error:
@@ -122,13 +137,14 @@ class Mailbox:
             raise MessageRefusedError(reason, f"A message from {name} is refused: it is {reason}.")
         return self.members.members[name].identity
 
-    def _refuse_other(self, header: Header, place: Place, topic: Topic, where: str) -> None:
+    def _refuse_other(self, unread: Unread, place: Place, topic: Topic, kind: str) -> None:
         """Refuse a message that is not what is looked for here.
 
         Raises:
             MessageRefusedError: it is not; the message names every difference.
         """
-        wrong = differences(header, topic, place.kind, place.recipient)
+        header = unread.header
+        wrong = differences(header, topic, kind, place.recipient)
         if header.sender != place.sender:
             wrong["sender"] = (header.sender, place.sender)
         if wrong:
@@ -137,11 +153,11 @@ class Mailbox:
                 for name, (found, expected) in wrong.items()
             )
             raise MessageRefusedError(
-                f"other {next(iter(wrong))}", f"The message {where} is refused: {said}."
+                f"other {next(iter(wrong))}", f"The message {unread.where} is refused: {said}."
             )
 
     def _refuse(self, topic: Topic, kind: str, sender: str, error: MessageRefusedError) -> None:
         self.audit.add(
-            "refused", run=topic.run, round=topic.round, kind=kind, sender=sender,
+            "refused", run=topic.run, round=topic.round, kind=topic.kind(kind), sender=sender,
             reason=error.reason, said=str(error),
         )  # fmt: skip

@@ -174,7 +174,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Topic:
-    """What messages of a round have in common: see :class:`Header`."""
+    """What messages of a round have in common: see :class:`Header`.
+
+    ``sum`` is the name of the sum that they help to open, and empty for that of a round's updates.
+    It is not a field of the header but the first part of each kind there, so that no message about
+    one sum passes for one about another.
+    """
 
     consortium: str
     run: str
@@ -182,6 +187,11 @@ class Topic:
     round: int = 0
     state: str = ""
     plan: str = ""
+    sum: str = ""
+
+    def kind(self, kind: str) -> str:
+        """A kind as it stands in headers: ``payload``, or ``evaluation.payload`` of a named sum."""
+        return f"{self.sum}.{kind}" if self.sum else kind
 
 
 def differences(
@@ -195,7 +205,8 @@ def differences(
         kind: what it has to be.
         recipient: who it has to be for.
     """
-    expected = asdict(topic) | {"kind": kind, "recipient": recipient}
+    expected = asdict(topic) | {"kind": topic.kind(kind), "recipient": recipient}
+    del expected["sum"]
     told = {name: (getattr(header, name), value) for name, value in expected.items()}
     return {name: pair for name, pair in told.items() if pair[0] != pair[1]}
 
@@ -215,7 +226,7 @@ def sign(sender: Identity, topic: Topic, kind: str, recipient: str, body: bytes)
         topic.run,
         topic.round,
         topic.attempt,
-        kind,
+        topic.kind(kind),
         sender.name,
         recipient,
         topic.state,

@@ -13,16 +13,20 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Split
 from federated.data.partition import CaseCounts
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, printable
 from federated.exchange.identity import PublicIdentity
 from federated.privacy.accounting import Release
 from federated.rounds.participation import POOLED
-from federated.settings.names import refuse_site_name
+from federated.settings.names import refuse_name, refuse_site_name
 
 # In bytes, of a plan of a thousand sites.
 MOST_PLAN = 4 * 2**20
+# What a site wants a person to know of its privacy, in texts and in characters of each.
+MOST_WARNINGS, LONGEST_WARNING = 32, 1000
 # Of a release: its noise multiplier, and its steps.
 LARGEST = 10**9
+# Of the digest of a program, in characters.
+LONGEST_CODE = 128
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class RunPlan:
             releases = {site: _release(own) for site, own in value["releases"].items()}
             deadline = value["deadline"]
             plan = RunPlan(
-                resolve(name, experiment, "the plan of the run"),
-                str(value["code"]),
+                resolve(refuse_name(name, "an experiment's name"), experiment, "the run's plan"),
+                _code(value["code"]),
                 participants,
                 CaseCounts(counts),
                 releases,
@@ -121,6 +125,8 @@ class RoundPlan:
         responded: for each site, the last round that is done in whose sum its update is; a site of
             no sum is left out.
         kept: the round whose model the run keeps so far; 0 for none yet.
+        challenge: by which the coordinator has committed itself to what it may ask of the tags of
+            encrypted payloads; empty where there are none. See ``protection/tag_proofs.py``.
     """
 
     run_plan: str
@@ -129,6 +135,7 @@ class RoundPlan:
     state: str
     responded: Mapping[str, int]
     kept: int
+    challenge: str = ""
 
     def to_bytes(self) -> bytes:
         """The plan as the body of a message."""
@@ -143,7 +150,7 @@ class RoundPlan:
         """
         value = _object(content, {field.name for field in fields(RoundPlan)}, "round")
         try:
-            if type(value["run_plan"]) is not str or type(value["state"]) is not str:
+            if not all(type(value[name]) is str for name in ("run_plan", "state", "challenge")):
                 raise ValueError("a digest is none")
             return RoundPlan(
                 value["run_plan"],
@@ -152,9 +159,16 @@ class RoundPlan:
                 value["state"],
                 {str(site): _count(number) for site, number in value["responded"].items()},
                 _count(value["kept"]),
+                value["challenge"],
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise _no_plan("round", error) from error
+
+
+def _code(value: object) -> str:
+    if type(value) is not str or not value.isprintable() or len(value) > LONGEST_CODE:
+        raise ValueError("the digest of its program is none")
+    return value
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -191,11 +205,13 @@ class Joining:
         """
         value = _object(content, {field.name for field in fields(Joining)}, "site")
         try:
-            told = value["release"]
+            told, warnings = value["release"], _names(value["warnings"])
+            if len(warnings) > MOST_WARNINGS:
+                raise ValueError(f"it has {len(warnings)} warnings")
             return Joining(
                 _counts(value["counts"]),
                 None if told is None else _release(told),
-                _names(value["warnings"]),
+                tuple(printable(warning, LONGEST_WARNING) for warning in warnings),
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise _no_plan("site", error) from error

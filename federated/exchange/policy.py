@@ -16,14 +16,16 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.explain import explain
 from federated.configuration.yaml_text import UnclearYamlError, key_lines, parse_yaml
 from federated.errors import ConsiliumError, RefusalError
+from federated.exchange.identity import PublicIdentity
 from federated.exchange.plan import RunPlan
 from federated.privacy import Private
 from federated.privacy.accounting import Release, epsilon
-from federated.rounds.participation import POOLED
+from federated.rounds.participation import POOLED, training_cases
+from federated.rounds.planned_work import planned_work
 from federated.settings.base import Settings
+from federated.settings.sections import Share
+from federated.weights.planned import planned_layout
 
-# What a site shares of the evaluation of its cases, from least to most.
-Share = Literal["metrics", "statistics", "predictions"]
 ANY = "any"
 # The relative error of one ε that is computed in two ways.
 ROUNDING = 1e-9
@@ -45,9 +47,16 @@ class SitePolicy(Settings):
         min_noise_multiplier: the least noise multiplier of a release; noise that follows from the
             experiment's seed counts as none.
         min_sites: how many sites a sum has to have in it at least.
+        min_corrupted: the least share of the sites that a sum of masked updates has to allow to
+            collude with the coordinator (``protection.corrupted``), where a protection has that.
         max_rounds: how many rounds a run may have.
+        max_epochs: how often a round may draw each of the site's cases, patches counted each.
+        max_steps: how many optimiser steps a round may have at the site.
+        max_model_values: how many values the model may have.
         max_megabytes: how much the site sends in a run, in 10^6 bytes.
         evaluation: the most that is told of the site's validation and test cases.
+        min_count: the number of cases below which tables of counts have to be withheld
+            (``evaluation.min_count``); 0 for any.
         pictures: whether pictures of test cases may leave the site.
         styles: whether a description of how its images look may leave the site.
         own_model: whether a model of the site's own may be handed to the coordinator at the end.
@@ -64,9 +73,14 @@ class SitePolicy(Settings):
     max_delta: Annotated[float, Field(gt=0, le=1)] | None = None
     min_noise_multiplier: Annotated[float, Field(ge=0)] | None = None
     min_sites: Annotated[int, Field(ge=1)] | None = None
+    min_corrupted: Annotated[float, Field(ge=0, lt=1)] | None = None
     max_rounds: Annotated[int, Field(ge=0)] | None = None
+    max_epochs: Annotated[float, Field(ge=0)] | None = None
+    max_steps: Annotated[int, Field(ge=0)] | None = None
+    max_model_values: Annotated[int, Field(ge=0)] | None = None
     max_megabytes: Annotated[float, Field(ge=0)] | None = None
     evaluation: Share | Literal["nothing"] = "nothing"
+    min_count: Annotated[int, Field(ge=0)] | None = None
     pictures: Literal["allowed", "refused"] = "refused"
     styles: Literal["allowed", "refused"] = "refused"
     own_model: Literal["allowed", "refused"] = "refused"
@@ -86,9 +100,14 @@ max_epsilon: unbounded
 max_delta: 1
 min_noise_multiplier: 0
 min_sites: 1
+min_corrupted: 0
 max_rounds: 1000000000
+max_epochs: 1000000000000
+max_steps: 1000000000000
+max_model_values: 1000000000000
 max_megabytes: 1000000000000
 evaluation: predictions
+min_count: 0
 pictures: allowed
 styles: allowed
 own_model: allowed
@@ -165,18 +184,39 @@ def refuse_by_policy(policy: Policy, site: str, proposal: Proposal) -> None:
     Raises:
         RefusalError: it does not; the message has every reason, with the line of the policy.
     """
-    faults = _faults(policy.settings, site, proposal)
+    refuse_outright(policy, site, proposal.plan, proposal.code)
+    _refuse(policy, site, proposal.plan, _privacy_faults(policy.settings, proposal))
+
+
+def refuse_outright(policy: Policy, site: str, plan: RunPlan, code: str) -> None:
+    """Refuse a run for what is read from its plan, before any arithmetic over its rounds.
+
+    Args:
+        policy: the site's policy.
+        site: the site.
+        plan: the plan that the coordinator has signed.
+        code: the digest of the program at the site.
+
+    Raises:
+        RefusalError: the policy does not allow it; the message has every such reason.
+    """
+    _refuse(policy, site, plan, _outright_faults(policy.settings, site, plan, code))
+
+
+# The key of a policy, and what of a plan it does not allow.
+Faults = Iterator[tuple[str, str]]
+
+
+def _refuse(policy: Policy, site: str, plan: RunPlan, faults: Faults) -> None:
     reasons = [f"{what}, by {policy.by(key)}" for key, what in faults]
     if reasons:
         raise RefusalError(
-            f"{site} does not take part in a run of {proposal.plan.experiment.name}: "
-            f"{'; '.join(reasons)}."
+            f"{site} does not take part in a run of {plan.experiment.name}: {'; '.join(reasons)}."
         )
 
 
-def _faults(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple[str, str]]:
-    """The key of the policy, and what of the proposal it does not allow."""
-    experiment = proposal.plan.experiment
+def _outright_faults(policy: SitePolicy, site: str, plan: RunPlan, code: str) -> Faults:
+    experiment = plan.experiment
     named: dict[str, str] = {
         "datasets": experiment.data.dataset,
         "experiments": experiment.name,
@@ -187,48 +227,98 @@ def _faults(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple
         allowed = getattr(policy, key)
         if allowed != ANY and value not in allowed:
             yield key, f"it does not allow {value}"
-    yield from _strangers(policy, site, proposal)
-    yield from _privacy_faults(policy, proposal)
-    yield from _size_faults(policy, proposal)
+    yield from _strangers(policy, site, plan)
+    yield from _missing_privacy(policy, experiment)
+    yield from _size_faults(policy, experiment)
+    yield from _work_faults(policy, site, plan)
     order = ("nothing", *get_args(Share))
-    share = experiment.evaluation.share
+    share: str = experiment.evaluation.share
+    if share == "sums" and "coordinator" not in (
+        experiment.protection.stated("hides_updates_from") or ()
+    ):
+        # Nothing hides what is summed, so that the coordinator gets each site's own.
+        share = "statistics"
     if order.index(share) > order.index(policy.evaluation):
-        yield "evaluation", f"it allows {policy.evaluation}, and {share} is asked for"
+        asked = experiment.evaluation.share
+        why = f", which comes to {share} here, since {experiment.protection.name} hides nothing"
+        yield (
+            "evaluation",
+            f"it allows {policy.evaluation}, and {asked} is asked for"
+            f"{why if asked != share else ''}",
+        )
+    yield from _count_faults(policy, experiment)
     if experiment.sites.overlays and policy.pictures == "refused":
         yield "pictures", "pictures of test cases do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":
         yield "styles", "a description of its images does not leave the site"
-    if policy.code == "same" and proposal.plan.code != proposal.code:
+    if policy.code == "same" and plan.code != code:
         yield "code", "the coordinator runs another version of the program"
 
 
-def _strangers(policy: SitePolicy, site: str, proposal: Proposal) -> Iterator[tuple[str, str]]:
-    if policy.participants == ANY:
-        return
-    known = {"".join(fingerprint.split()).lower() for fingerprint in policy.participants}
-    for name, who in proposal.plan.participants.items():
-        if name not in (site, POOLED) and "".join(who.fingerprint.split()) not in known:
+def _count_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
+    """Whether small counts are withheld; predictions are of every case, and withhold nothing."""
+    asked = experiment.evaluation
+    least = 0 if asked.share == "predictions" else asked.min_count
+    if policy.min_count is None:
+        yield "min_count", "it allows no counts of cases"
+    elif least < policy.min_count:
+        yield (
+            "min_count",
+            f"counts of fewer than {policy.min_count} cases have to be withheld, and the plan "
+            f"withholds {f'those of fewer than {least}' if least else 'none'}",
+        )
+
+
+def _strangers(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
+    for name, who in plan.participants.items():
+        if name not in (site, POOLED) and _is_stranger(policy, who):
             yield "participants", f"it does not know {name} with the key {who.fingerprint}"
 
 
-def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]:
-    privacy, release = proposal.plan.experiment.privacy, proposal.release
+def _is_stranger(policy: SitePolicy, who: PublicIdentity) -> bool:
+    if policy.participants == ANY:
+        return False
+    known = {"".join(fingerprint.split()).lower() for fingerprint in policy.participants}
+    return "".join(who.fingerprint.split()) not in known
+
+
+def refuse_stranger(policy: Policy, site: str, who: PublicIdentity) -> None:
+    """Refuse to hand a secret to another site that a site's policy does not know.
+
+    Raises:
+        RefusalError: it does not.
+    """
+    if _is_stranger(policy.settings, who):
+        raise RefusalError(
+            f"{site} hands nothing secret to {who.name} with the key {who.fingerprint}: it does "
+            f"not know it, by {policy.by('participants')}."
+        )
+
+
+def _missing_privacy(policy: SitePolicy, experiment: Experiment) -> Faults:
+    """What of privacy a policy says nothing of; and δ, which is compared as it is."""
+    privacy = experiment.privacy
     if policy.max_epsilon is None:
         yield "max_epsilon", "it allows no ε"
-    elif policy.max_epsilon != "unbounded":
+    if not isinstance(privacy, Private):
+        return
+    if policy.max_delta is None:
+        yield "max_delta", "it allows no δ"
+    elif privacy.delta > policy.max_delta:
+        yield "max_delta", f"δ is {privacy.delta:g}, and at most {policy.max_delta:g} is allowed"
+    if policy.min_noise_multiplier is None:
+        yield "min_noise_multiplier", "it allows no noise multiplier"
+
+
+def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Faults:
+    privacy, release = proposal.plan.experiment.privacy, proposal.release
+    if isinstance(policy.max_epsilon, int | float):
         found = run_epsilon(proposal.plan.experiment, release)
         if found is None:
             yield "max_epsilon", f"a run without a bound on ε is above {policy.max_epsilon:g}"
         elif found > policy.max_epsilon:
             yield "max_epsilon", f"ε would be {found:.3g}, and at most {policy.max_epsilon:g} is"
-    if isinstance(privacy, Private) and policy.max_delta is None:
-        yield "max_delta", "it allows no δ"
-    elif isinstance(privacy, Private) and privacy.delta > (policy.max_delta or 0):
-        yield "max_delta", f"δ is {privacy.delta:g}, and at most {policy.max_delta:g} is allowed"
-    if policy.min_noise_multiplier is None:
-        if isinstance(privacy, Private):
-            yield "min_noise_multiplier", "it allows no noise multiplier"
-    elif policy.min_noise_multiplier > 0:
+    if policy.min_noise_multiplier:
         least = min(privacy.noise_schedule) if isinstance(privacy, Private) else 0.0
         seeded = isinstance(privacy, Private) and privacy.noise == "seeded"
         noise = release.noise_multiplier * least if release and not seeded else 0.0
@@ -240,8 +330,7 @@ def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[st
             )
 
 
-def _size_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, str]]:
-    experiment = proposal.plan.experiment
+def _size_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
     fewest = getattr(experiment.protection, "min_sites", 1)
     if policy.min_sites is None:
         yield "min_sites", "it allows no sum"
@@ -250,10 +339,35 @@ def _size_faults(policy: SitePolicy, proposal: Proposal) -> Iterator[tuple[str, 
             "min_sites",
             f"a sum may have {fewest} sites in it, and at least {policy.min_sites} are asked for",
         )
+    corrupted = getattr(experiment.protection, "corrupted", None)
+    if corrupted is not None and policy.min_corrupted is None:
+        yield "min_corrupted", "it allows no assumption of how many sites collude"
+    elif corrupted is not None and corrupted < (policy.min_corrupted or 0):
+        yield (
+            "min_corrupted",
+            f"the protection holds where the share {corrupted:g} of the sites colludes, and at "
+            f"least {policy.min_corrupted:g} is asked for",
+        )
     if policy.max_rounds is None or experiment.rounds > policy.max_rounds:
         yield "max_rounds", f"it has {experiment.rounds} rounds"
     if policy.max_megabytes is None:
         yield "max_megabytes", "it allows nothing to be sent"
+
+
+def _work_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
+    """How much the site would compute in a round, and in how large a model."""
+    experiment = plan.experiment
+    # A plan that does not name the site is refused before anything is done by it.
+    named = site == POOLED or site in plan.counts.sites
+    cases = training_cases(plan.counts, site, plan.sites) if named else 0
+    work = planned_work(experiment, cases)
+    if policy.max_epochs is None or work.epochs > policy.max_epochs:
+        yield "max_epochs", f"a round draws each case {work.epochs:g} times"
+    if policy.max_steps is None or work.steps > policy.max_steps:
+        yield "max_steps", f"a round has {work.steps} optimiser steps"
+    values = planned_layout(experiment).size
+    if policy.max_model_values is None or values > policy.max_model_values:
+        yield "max_model_values", f"the model has {values} values"
 
 
 def refuse_to_send(policy: Policy, site: str, total: int) -> None:

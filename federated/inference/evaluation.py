@@ -28,11 +28,13 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     header = read_header(model_path)
     data = experiment.data
     size = data.size if header.size else None
-    if (header.dataset, header.size) != (data.dataset, size):
+    described = data.described.of_model() if data.described else None
+    if (header.dataset, header.size, header.described) != (data.dataset, size, described):
         raise ConsiliumError(
             f"The model {model_path} was trained on {header.dataset} at size {header.size}, but "
-            f"experiment {experiment.name} is on {data.dataset} at size {size}. Give a model of "
-            "this experiment."
+            f"experiment {experiment.name} is on {data.dataset} at size {size}"
+            + (", as its dataset.yaml describes it now" if header.described != described else "")
+            + ". Give a model of this experiment."
         )
     dataset = load(prepared.data(), experiment.data)
     excluded = prepared.excluded_sites()

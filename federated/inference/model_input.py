@@ -38,7 +38,7 @@ def class_images(images: npt.NDArray[Any], header: ModelHeader, name: str) -> np
         ConsiliumError: the shape is not the model's, a value is not a finite number, the range is
             another or not clear, or an image has one value everywhere.
     """
-    wanted = (header.channels, *(header.size or 0,) * header.dims)
+    wanted = header.image_shape()
     if images.shape[1:] != wanted:
         raise ConsiliumError(
             f"An image {name} is {_times(images.shape[1:])}; the model takes {_times(wanted)}, as "
@@ -119,7 +119,7 @@ def predicted_images(
     Raises:
         ConsiliumError: it predicts no finite numbers.
     """
-    task, target = TASKS[header.goal()], header.target
+    task, target = TASKS[header.goal()], header.target()
     found = predict_images(
         model, images, CPU, header.classes, lambda outputs: task.readout(outputs, target)
     )

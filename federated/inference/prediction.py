@@ -1,7 +1,7 @@
 """What a trained model predicts of files: masks in segmentation, a table otherwise."""
 
 import csv
-import gzip
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.nifti1 import Nifti1Header
 from torch import nn
 
+from federated.data.folders.described.class_image import class_image
+from federated.data.folders.dicom.algorithm import Algorithm
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families import Family
-from federated.data.folders.nifti_file import is_nifti, nifti_bytes
-from federated.data.folders.picture_file import PICTURES, UPRIGHT, orientation_of, write_picture
+from federated.data.folders.nifti_file import is_nifti
 from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
-from federated.data.folders.read_volume import Volume, read_volume
-from federated.data.folders.volume import Frame
+from federated.data.folders.read_volume import Volume, is_dicom, read_volume
 from federated.data.medmnist.array_file import is_npz, read_arrays
-from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
+from federated.inference.mask_file import mask_names, write_mask
 from federated.inference.model_input import (
     case_of_array,
     class_images,
@@ -32,9 +32,17 @@ from federated.inference.model_input import (
 from federated.learning import TASKS
 from federated.weights.model_file import ModelHeader, load_model, read_header
 
+# The digits of its digest that stand for the version of a model that has none.
+DIGITS = 12
+
 
 def predict_files(
-    model_path: Path, files: Sequence[Path], out: Path, site: str | None = None
+    model_path: Path,
+    files: Sequence[Path],
+    out: Path,
+    site: str | None = None,
+    algorithm: Algorithm | None = None,
+    dicom: DicomRules = STRICT,
 ) -> list[Path]:
     """Predict each file and write what was found into ``out``.
 
@@ -44,18 +52,24 @@ def predict_files(
     and its mask is stored as the photograph is, as TIFF with the same tag. A ``.npz`` file has an
     array ``image`` ``(channels, *spatial)``, and may have its ``affine``; without one a volume's
     voxels are of 1 mm in RAS order. A file larger than the network's field is predicted by a window
-    that slides over all of it. Where a case has several modalities, it is a folder with a NIfTI
-    file ``…-MODALITY.nii.gz`` for each.
+    that slides over all of it. A DICOM series, in a folder, gives a DICOM-SEG that refers to its
+    slices, and a NIfTI file, or for a projection PNG. Where a case has several modalities, it is a
+    folder with a NIfTI file ``…-MODALITY.nii.gz``, or a folder ``…-MODALITY`` of a DICOM series,
+    for each.
 
     In classification all files together give ``probabilities.csv``, with a row for each image and
     a column for each class or label; in regression ``numbers.csv``, with the number. A ``.npz``
-    file holds arrays whose names end in ``images``, as MedMNIST's.
+    file holds arrays whose names end in ``images``, as MedMNIST's. Images of a set of one's own may
+    have any size: they are prepared as for training.
 
     Args:
         model_path: the model's file.
         files: the files, or folders for cases of several modalities.
         out: the folder for the results.
         site: whose model it is, where sites have their own.
+        algorithm: the name and version of the model in the registry, which a DICOM-SEG names; by
+            default the model file's name and the start of its SHA-256.
+        dicom: how DICOM series are read.
 
     Returns:
         The files that were written.
@@ -69,13 +83,17 @@ def predict_files(
     model = load_model(model_path, site)
     family = header.family()
     if family is None:
-        return [_tabulate(model, header, files, out)]
-    targets = [out / _target_name(path) for path in files]
+        return [_tabulate(model, header, files, out, dicom)]
+    by = algorithm or _unregistered(model_path)
+    targets = [[out / name for name in mask_names(path, family)] for path in files]
     _refuse_collisions(files, targets)
     refused: dict[Path, ConsiliumError] = {}
-    for path, target in zip(files, targets, strict=True):
+    written: list[Path] = []
+    for path, own in zip(files, targets, strict=True):
         try:
-            _segment(model, family, path, target)
+            case, image = _case(family, path, dicom)
+            mask = case.to_own_grid(segmented(model, family, case))
+            written += write_mask(family, mask, image, own, by)
         except ConsiliumError as error:
             if len(files) == 1:
                 raise
@@ -84,27 +102,21 @@ def predict_files(
         others = f"; those of the others are in {out}" if len(refused) < len(files) else ""
         listed = " ".join(dict.fromkeys(map(str, refused.values())))
         raise ConsiliumError(f"{len(refused)} of {len(files)} files have no mask{others}. {listed}")
-    return targets
+    return written
 
 
-def _target_name(path: Path) -> str:
-    name = path.name
-    if path.is_dir():
-        return f"{path.resolve().name}.nii.gz"  # of `.` too
-    if is_nifti(path) or is_npz(path):
-        return name
-    if path.suffix.lower() in PICTURES:
-        return f"{path.stem}.{'png' if orientation_of(path) == UPRIGHT else 'tif'}"
-    raise ConsiliumError(
-        f"The file {path} is of no kind that can be predicted. Give NIfTI (.nii, .nii.gz), "
-        f"pictures ({', '.join(PICTURES)}) or .npz."
-    )
+def _unregistered(model_path: Path) -> Algorithm:
+    with model_path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Algorithm(model_path.stem, digest[:DIGITS])
 
 
-def _refuse_collisions(files: Sequence[Path], targets: Sequence[Path]) -> None:
+def _refuse_collisions(files: Sequence[Path], targets: Sequence[Sequence[Path]]) -> None:
     inputs = {Path(os.path.realpath(path)) for path in files}
+    folders = [path for path in inputs if path.is_dir()]
     seen: dict[Path, Path] = {}
-    for path, target in zip(files, targets, strict=True):
+    pairs = [(path, target) for path, own in zip(files, targets, strict=True) for target in own]
+    for path, target in pairs:
         if target.is_dir():
             raise ConsiliumError(
                 f"The mask of {path} would be {target}, which is a folder. Name another one with "
@@ -115,6 +127,12 @@ def _refuse_collisions(files: Sequence[Path], targets: Sequence[Path]) -> None:
                 f"The mask of {path} would replace an input, {target}. Name another folder with "
                 "--out."
             )
+        beside = Path(os.path.realpath(target.parent))
+        if target.exists() and any(beside.is_relative_to(folder) for folder in folders):
+            raise ConsiliumError(
+                f"The mask of {path} would replace {target}, which lies in a folder that is "
+                "predicted. Name another folder with --out."
+            )
         if target in seen:
             raise ConsiliumError(
                 f"The masks of {seen[target]} and {path} would both be {target}. Predict them one "
@@ -123,25 +141,8 @@ def _refuse_collisions(files: Sequence[Path], targets: Sequence[Path]) -> None:
         seen[target] = path
 
 
-def _segment(model: nn.Module, family: Family, path: Path, target: Path) -> None:
-    case, frame = _case(family, path)
-    mask = case.to_own_grid(segmented(model, family, case))
-    with atomic_path(target) as temporary:
-        if isinstance(frame, Nifti1Header):
-            content = nifti_bytes(mask, frame)
-            # Without a time stamp: the same mask is the same bytes.
-            packed = target.name.lower().endswith(".gz")
-            temporary.write_bytes(gzip.compress(content, mtime=0) if packed else content)
-        elif isinstance(frame, int):
-            write_picture(temporary, family.values_in_files(mask), frame)
-        else:
-            # By a file: the writer goes by the ending, which the temporary name has not.
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, mask=mask)
-
-
-def _case(family: Family, path: Path) -> tuple[PreparedCase, Frame | None]:
-    """A case that is prepared, and what its mask is written with; ``None`` for an array."""
+def _case(family: Family, path: Path, dicom: DicomRules) -> tuple[PreparedCase, Volume | None]:
+    """A case that is prepared, and the image that its mask lies on; ``None`` for an array."""
     if is_npz(path):
         arrays = read_arrays(path, ("image", "affine").__contains__)
         if "image" not in arrays:
@@ -155,20 +156,20 @@ def _case(family: Family, path: Path) -> tuple[PreparedCase, Frame | None]:
         affine = np.asarray(affine, np.float64)
         flat = family.dims == 2
         return case_of_array(family, arrays["image"], str(path), None if flat else affine), None
-    volumes = _volumes(family, path)
-    frame = volumes[0].frame
-    return prepare_volumes(family, str(path), volumes), UPRIGHT if frame is None else frame
+    volumes = _volumes(family, path, dicom)
+    return prepare_volumes(family, str(path), volumes), volumes[0]
 
 
-def _volumes(family: Family, path: Path) -> list[Volume]:
+def _volumes(family: Family, path: Path, dicom: DicomRules) -> list[Volume]:
     if len(family.modalities) == 1:
-        return [read_volume(path)]
+        return [read_volume(path, dicom)]
     found = [_modality(path, modality) for modality in family.modalities]
     if not path.is_dir() or not all(found):
         raise ConsiliumError(
             f"A case of {family.name} has the modalities {', '.join(family.modalities)}, and "
             f"{path} is no folder with a NIfTI file for each, named like "
-            f"NAME-{family.modalities[0]}.nii.gz."
+            f"NAME-{family.modalities[0]}.nii.gz, or the folder of a DICOM series, "
+            f"NAME-{family.modalities[0]}."
         )
     twice = next((files for files in found if len(files) > 1), None)
     if twice:
@@ -176,31 +177,25 @@ def _volumes(family: Family, path: Path) -> list[Volume]:
             f"The folder {path} has more than one file of a modality: "
             f"{', '.join(file.name for file in twice)}. Leave one of them there."
         )
-    return [read_volume(files[0]) for files in found]
+    return [read_volume(files[0], dicom) for files in found]
 
 
 def _modality(folder: Path, modality: str) -> list[Path]:
-    """The files of a modality; a file whose name begins with a dot is not data."""
-    return sorted(
-        path
-        for path in folder.glob(f"*-{modality}.*")
-        if is_nifti(path) and not path.name.startswith(".")
-    )
+    """The files or folders of a modality; one whose name begins with a dot is not data."""
+    files = [path for path in folder.glob(f"*-{modality}.*") if is_nifti(path)]
+    series = [path for path in folder.glob(f"*-{modality}") if path.is_dir() and is_dicom(path)]
+    return sorted(path for path in (*files, *series) if not path.name.startswith("."))
 
 
-def _tabulate(model: nn.Module, header: ModelHeader, files: Sequence[Path], out: Path) -> Path:
+def _tabulate(
+    model: nn.Module, header: ModelHeader, files: Sequence[Path], out: Path, dicom: DicomRules
+) -> Path:
     """Write what is predicted of all images of all files into one table."""
     target = out / str(TASKS[header.goal()].results)
-    names = dataset_info(header.dataset).classes if header.dataset in DATASETS else ()
-    if len(names) != header.classes:
-        raise ConsiliumError(
-            f"The model says that it was trained on {header.dataset}, of which {header.classes} "
-            f"outputs are not known by name. Give a model of one of {', '.join(DATASETS)}, or of a "
-            "segmentation set."
-        )
+    names = header.class_names()
     rows: list[list[Any]] = []
     for path in files:
-        for name, images in _images(path, header):
+        for name, images in _images(path, header, dicom):
             found = predicted_images(model, images, header)
             rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(found)]
     with atomic_path(target) as temporary, temporary.open("w", newline="") as file:
@@ -215,7 +210,9 @@ def _with_channel(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return images[:, np.newaxis] if images.ndim else images[np.newaxis]
 
 
-def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]]]:
+def _images(
+    path: Path, header: ModelHeader, dicom: DicomRules
+) -> list[tuple[str, npt.NDArray[Any]]]:
     """Batches ``(n, channels, *spatial)`` of a file, with the name of the array each is from."""
     if is_npz(path):
         arrays = read_arrays(path, lambda name: name.endswith("images"))
@@ -231,8 +228,10 @@ def _images(path: Path, header: ModelHeader) -> list[tuple[str, npt.NDArray[Any]
             )
             for name, a in arrays.items()
         ]
-    _target_name(path)
-    values = full_range(read_volume(path).values, str(path))
+    if (family := header.class_family()) is not None:
+        return [("", class_image(family, str(path), _volumes(family, path, dicom))[np.newaxis])]
+    mask_names(path)  # refuses what is of no kind that can be read
+    values = full_range(read_volume(path, dicom).values, str(path))
     if header.channels == 1 and len(values) == 3 and header.dims == 2:
         if (values != values[:1]).any():
             raise ConsiliumError(

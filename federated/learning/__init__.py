@@ -10,9 +10,13 @@ from federated.learning.segmentation import SEGMENTATION
 from federated.learning.sharing import (
     evaluate_here,
     evaluate_shared,
+    evaluate_summed,
     overall_metrics,
     shared_arrays,
+    summed_bounds,
+    summed_vector,
 )
+from federated.learning.told import refuse_told
 
 TASKS: dict[TaskName, LearningTask] = {
     "classification": CLASSIFICATION,
@@ -51,9 +55,13 @@ __all__ = [
     "LearningTask",
     "evaluate_here",
     "evaluate_shared",
+    "evaluate_summed",
     "metrics_in",
     "overall_metrics",
+    "refuse_told",
     "shared_arrays",
     "smaller_is_better",
+    "summed_bounds",
+    "summed_vector",
     "task_of",
 ]

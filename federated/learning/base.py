@@ -23,6 +23,26 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
+class PredictionForm:
+    """The form of one array of predictions, beside its first axis, which counts the cases.
+
+    ``kinds`` are the kinds of numbers as NumPy names them. Values are from ``least`` to
+    ``largest``, or below the number of cases where ``largest`` is ``None``. With ``distribution``
+    those of a case sum to 1.
+    """
+
+    shape: tuple[int, ...]
+    kinds: str
+    least: float
+    largest: float | None
+    distribution: bool = False
+
+    def most(self, cases: int) -> float:
+        """The largest value that may be there, of so many cases."""
+        return cases - 1 if self.largest is None else self.largest
+
+
+@dataclass(frozen=True)
 class LearningTask:
     """One kind of task: classification, with one label or several; regression; or segmentation.
 
@@ -37,7 +57,8 @@ class LearningTask:
     to sites by their labels. With ``compares_sites`` a comparison has each site's metrics.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
-    of its validation or test cases, and ``score`` computes the metrics from what all sites wrote;
+    of its validation or test cases, ``forms`` says of which form that is, and ``score`` computes
+    the metrics from what all sites wrote;
     ``exact`` are those of one site and split. ``statistics`` are what add up over sites instead.
     """
 
@@ -51,6 +72,7 @@ class LearningTask:
     statistics: TaskStatistics
     readout: Readout
     results: str | None
+    forms: Callable[[DatasetInfo], Mapping[str, PredictionForm]]
     balances: frozenset[str] = frozenset()
     groups: bool = True
     compares_sites: bool = False
@@ -59,6 +81,17 @@ class LearningTask:
     def primary_metric(self) -> str:
         """The name of the metric that models are judged by."""
         return self.metrics[0].name
+
+    def metric_of(self, name: str) -> Metric:
+        """The metric that a value of this name is of, be it of one class or label alone.
+
+        Raises:
+            ValueError: the task has no such metric.
+        """
+        known = [m for m in self.metrics if name == m.name or name.startswith(f"{m.name}_")]
+        if not known:
+            raise ValueError(f"there is no metric {name!r:.80} of {self.goal}")
+        return max(known, key=lambda metric: len(metric.name))
 
     def metrics_in(self, place: Place) -> tuple[str, ...]:
         """The names of the metrics that are shown at a place, in their order."""

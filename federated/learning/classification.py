@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from federated.data.augmentation import class_weights
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import DatasetInfo, Labels, Split
-from federated.learning.base import Arrays, LearningTask
+from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import (
     METRICS,
     Metrics,
@@ -68,6 +68,15 @@ def _measured(part: Arrays, info: DatasetInfo) -> Measured:
     return Measured(metrics, confusion_matrix(labels, found), _absent_classes(labels, info))
 
 
+def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
+    """The form of what a site predicts."""
+    classes = len(info.classes)
+    return {
+        "labels": PredictionForm((), "iu", 0, classes - 1),
+        "probabilities": PredictionForm((classes,), "f", 0, 1, distribution=True),
+    }
+
+
 def score(
     predictions: Mapping[str, Mapping[Split, Arrays]],
     info: DatasetInfo,
@@ -99,6 +108,7 @@ CLASSIFICATION = LearningTask(
     score=score,
     exact=exact_metrics,
     statistics=CLASSIFICATION_STATISTICS,
+    forms=forms,
     readout=probabilities,
     results="probabilities.csv",
     balances=frozenset({"class_weights", "sampling"}),

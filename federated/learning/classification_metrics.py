@@ -10,7 +10,7 @@ from sklearn.metrics import (
 )
 
 from federated.data.dataset import Labels
-from federated.learning.metric import metric
+from federated.learning.metric import error_over_cases, mean_over_cases, metric
 
 Probabilities = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
@@ -22,16 +22,15 @@ METRICS = (
         *("auc", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
         needs="scores",
     ),
-    metric(
-        *("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
-        needs="means",
+    mean_over_cases(
+        *("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects")
     ),
     metric("balanced_accuracy", "end", "csv", "compared", "site_spread", "selects"),
     metric("precision", "compared"),
     metric("recall", "compared"),
     metric("f1", "end", "compared", "site_spread"),
     metric("ece", "compared"),
-    metric("loss", "round", "csv", "site", "selects", needs="means", best="smallest"),
+    error_over_cases("loss", "round", "csv", "site", "selects"),
 )
 CALIBRATION_BINS = 15
 

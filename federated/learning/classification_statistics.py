@@ -5,6 +5,7 @@ labels and predicted probabilities. All metrics but the AUC follow from them exa
 within what :mod:`federated.learning.score_histogram` says.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -40,10 +41,11 @@ def form(info: DatasetInfo) -> Form:
     classes = len(info.classes)
     return {
         CASES: Part((1,)),
-        "outcomes": Part((2,)),
-        "confusion": Part((classes, classes)),
-        "scores": Part((classes, 2, BINS)),
-        "reliability": Part((CALIBRATION_BINS, 2)),
+        "outcomes": Part((2,), each_case=1),
+        "confusion": Part((classes, classes), each_case=1),
+        # One bin of the whole range, and one of each scale.
+        "scores": Part((classes, 2, BINS), each_case=classes * (1 + len(SCALES))),
+        "reliability": Part((CALIBRATION_BINS, 2), each_case=1),
         "confidence": Part((CALIBRATION_BINS,), real=True),
         "loss": Part((1,), real=True),
     }
@@ -101,6 +103,54 @@ def suppressed(
     return withheld(tables, minimum)
 
 
+# What sums of float64 may be off by rounding.
+ROUNDING = 1e-6
+
+
+def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[str]:  # noqa: ARG001
+    """Why statistics can be those of no cases: counts of the same cases that differ."""
+    cases, arrays = told.cases, told.arrays
+    for name in ("outcomes", "confusion", "reliability"):
+        if name in arrays and int(arrays[name].sum()) != cases:
+            yield f"{name!r} counts {int(arrays[name].sum())} of {cases} cases"
+    right = {
+        name: int(count)
+        for name, count in (
+            ("outcomes", arrays["outcomes"][1] if "outcomes" in arrays else None),
+            ("confusion", np.trace(arrays["confusion"]) if "confusion" in arrays else None),
+            ("reliability", arrays["reliability"][:, 1].sum() if "reliability" in arrays else None),
+        )
+        if count is not None
+    }
+    if len(set(right.values())) > 1:
+        yield f"{' and '.join(right)} have different numbers of cases predicted rightly"
+    if "scores" in arrays:
+        yield from _wrong_scores(arrays, cases)
+    if "confidence" in arrays and "reliability" in arrays:
+        count = arrays["reliability"].sum(axis=1)
+        level = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+        low, high = level[:-1] * count - ROUNDING, level[1:] * count + ROUNDING
+        if not ((low <= arrays["confidence"]) & (arrays["confidence"] <= high)).all():
+            yield "'confidence' is not between the edges of its bins"
+    # The likelihood of a case is taken to be no nearer to 0 than float64's rounding of 1.
+    most = -np.log(np.finfo(np.float64).eps) * cases
+    if "loss" in arrays and not -ROUNDING <= arrays["loss"][0] <= most + ROUNDING:
+        yield f"'loss' is {arrays['loss'][0]:.6g}, and of {cases} cases at most {most:.6g}"
+
+
+def _wrong_scores(arrays: Arrays, cases: int) -> Iterator[str]:
+    """Each score is in one bin of the whole range and in one of each scale."""
+    starts = [0, *(scale.start for scale in SCALES)]
+    counts = np.add.reduceat(arrays["scores"], starts, axis=2)
+    true = counts[:, 1, 0]
+    if (counts != counts[:, :, :1]).any() or (counts[:, :, 0].sum(axis=1) != cases).any():
+        yield f"'scores' do not have each of {cases} cases once"
+    elif int(true.sum()) != cases:
+        yield f"'scores' have {int(true.sum())} classes of {cases} cases"
+    elif "confusion" in arrays and (arrays["confusion"].sum(axis=1) != true).any():
+        yield "'scores' and 'confusion' have other numbers of cases of a class"
+
+
 def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
     """The metrics of statistics, of a site or of the sum over several.
 
@@ -154,4 +204,5 @@ CLASSIFICATION_STATISTICS = TaskStatistics(
     suppressed=suppressed,
     measure=measure,
     mean_of_sites=partial(means_over_cases, METRICS),
+    contradictions=contradictions,
 )

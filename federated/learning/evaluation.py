@@ -22,7 +22,8 @@ class Evaluation:
     left out of means over classes. Those are classes absent from all sites together; ``absent_at``
     names the classes absent at each site. Where that is not known, nothing is said of a split.
     ``intervals`` are bounds of overall metrics that are not known exactly, as an AUC that follows
-    from histograms.
+    from histograms. ``missing`` are the sites that were asked and whose evaluation does not count,
+    and why: no metric has their cases in it.
     """
 
     overall: Mapping[Split, Metrics]
@@ -32,6 +33,7 @@ class Evaluation:
     classes_absent: Mapping[Split, Sequence[str]] = field(default_factory=dict)
     absent_at: Mapping[str, Mapping[Split, Sequence[str]]] = field(default_factory=dict)
     intervals: Mapping[Split, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 def site_spread(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from federated.data.dataset import to_float
-from federated.data.target import Target
+from federated.settings.target import Target
 
 # Makes what is predicted, ``(n, outputs, …)``, of a network's outputs in float64.
 Readout = Callable[[Tensor, Target | None], Tensor]

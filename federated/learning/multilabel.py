@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import DatasetInfo, Split
-from federated.data.target import Target
-from federated.learning.base import Arrays, LearningTask
+from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
 from federated.learning.images import finite_or_nan, predict_images
@@ -17,6 +16,7 @@ from federated.learning.multilabel_statistics import MULTILABEL_STATISTICS
 from federated.learning.scoring import score_cases
 from federated.learning.task_statistics import Measured
 from federated.settings.sections import TrainingSettings
+from federated.settings.target import Target
 from federated.training.objective import Loss
 
 
@@ -64,6 +64,15 @@ def _predict_cases(
     return {"labels": cases.labels, "probabilities": found}
 
 
+def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
+    """The form of what a site predicts."""
+    labels = (len(info.classes),)
+    return {
+        "labels": PredictionForm(labels, "iu", 0, 1),
+        "probabilities": PredictionForm(labels, "f", 0, 1),
+    }
+
+
 def _measured(part: Arrays, info: DatasetInfo) -> Measured:
     labels = part["labels"]
     absent = [name for name, own in zip(info.classes, labels.T, strict=True) if not own.any()]
@@ -93,6 +102,7 @@ MULTILABEL = LearningTask(
     score=score,
     exact=exact_metrics,
     statistics=MULTILABEL_STATISTICS,
+    forms=forms,
     readout=readout,
     results="probabilities.csv",
     balances=frozenset({"class_weights"}),

@@ -11,7 +11,7 @@ from federated.learning.classification_metrics import (
     calibration_bins,
     rank_area,
 )
-from federated.learning.metric import metric
+from federated.learning.metric import Metric, error_over_cases, mean_over_cases, metric
 
 # Those of every data set, beside the AUC of each label; models are judged by the first of them.
 METRICS = (
@@ -19,21 +19,27 @@ METRICS = (
         *("auc", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
         needs="scores",
     ),
-    metric(
-        *("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
-        needs="means",
+    metric("micro_auc", "compared", needs="scores"),
+    mean_over_cases(
+        *("accuracy", "round", "end", "csv", "site", "compared", "site_spread", "selects")
     ),
     metric("precision", "compared"),
     metric("recall", "compared"),
     metric("f1", "end", "compared", "site_spread"),
     metric("ece", "compared", best="smallest"),
-    metric("auc_labels"),
-    metric("loss", "round", "csv", "site", "selects", needs="means", best="smallest"),
+    Metric("labels_rated", frozenset(), largest=None),
+    error_over_cases("loss", "round", "csv", "site", "selects"),
 )
 # A case is predicted to have a label whose probability is above.
 THRESHOLD = 0.5
 
 Counts = npt.NDArray[np.int64]
+
+
+def right_answers(labels: AnyLabels, probabilities: Probabilities) -> Counts:
+    """How many cases have 0, 1, … all labels predicted rightly, ``(labels + 1,)``."""
+    right = ((probabilities > THRESHOLD) == (labels == 1)).sum(axis=1)
+    return np.bincount(right, minlength=labels.shape[1] + 1)
 
 
 def confusion_counts(labels: AnyLabels, probabilities: Probabilities) -> Counts:
@@ -92,10 +98,10 @@ def calibration_error(sums: npt.NDArray[np.float64], counts: Counts, cases: int)
 
 
 def by_label(counts: Counts) -> Metrics:
-    """Precision, recall and F1 of confusion counts ``(labels, 2, 2)``, and ``auc_labels``.
+    """Precision, recall and F1 of confusion counts ``(labels, 2, 2)``, and ``labels_rated``.
 
     They are macro means over the labels that some case has: of others there is nothing to recall. A
-    label that is never predicted counts with a precision of 0. ``auc_labels`` is how many labels
+    label that is never predicted counts with a precision of 0. ``labels_rated`` is how many labels
     have cases with them and cases without, which the AUC is the mean over.
     """
     having, lacking = counts[:, 1].sum(axis=1), counts[:, 0].sum(axis=1)
@@ -108,7 +114,7 @@ def by_label(counts: Counts) -> Metrics:
             "recall": float(np.mean(hits / having[there])),
             "f1": float(np.mean(2 * hits / (having[there] + predicted))),
         }
-    return {**metrics, "auc_labels": float((there & (lacking > 0)).sum())}
+    return {**metrics, "labels_rated": float((there & (lacking > 0)).sum())}
 
 
 def multilabel_metrics(
@@ -116,11 +122,12 @@ def multilabel_metrics(
 ) -> Metrics:
     """All of :data:`METRICS`, and ``auc_NAME`` of each label, of labels and probabilities.
 
-    Both are ``(n, labels)``. ``auc`` is the mean over labels of the area under the ROC curve, and
+    Both are ``(n, labels)``. ``auc`` is the mean over labels of the area under the ROC curve,
+    ``micro_auc`` the area under that of all labels' scores as if they were of one label, and
     ``accuracy`` the share of right answers over all cases and labels, with a threshold of 0.5: both
     as MedMNIST computes them. A label that no case has, or that every case has, has no area, which
-    is ``None``, and is left out of the mean; ``auc_labels`` counts the others. ``loss`` is the mean
-    binary cross-entropy over cases and labels, in nats. Every value is ``None`` where n is 0.
+    is ``None``, and is left out of the mean; ``labels_rated`` counts the others. ``loss`` is the
+    mean binary cross-entropy over cases and labels, in nats. Every value is ``None`` where n is 0.
     """
     metrics: Metrics = dict.fromkeys([*(m.name for m in METRICS), *(f"auc_{n}" for n in names)])
     if not len(labels):
@@ -137,6 +144,9 @@ def multilabel_metrics(
         **areas,
         **by_label(confusion_counts(labels, probabilities)),
         "auc": float(np.mean(list(areas.values()))) if areas else None,
+        "micro_auc": rank_area(labels.ravel() == 1, probabilities.ravel())
+        if 0 < labels.sum() < labels.size
+        else None,
         "accuracy": float(right.mean()),
         "ece": calibration_error(confidence_sums(probabilities), counts, len(labels)),
         "loss": float(case_losses(labels, probabilities).mean()),

@@ -4,9 +4,12 @@ Of each label they are what :mod:`federated.learning.classification_statistics` 
 metrics but the areas follow from them exactly.
 """
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from federated.data.dataset import DatasetInfo
 from federated.learning.classification_metrics import CALIBRATION_BINS, Metrics, calibration_bins
@@ -19,13 +22,16 @@ from federated.learning.multilabel_metrics import (
     confidence_sums,
     confusion_counts,
     reliability_counts,
+    right_answers,
 )
-from federated.learning.score_histogram import BINS, area, ordered, score_bins
+from federated.learning.score_histogram import BINS, SCALES, WHOLE, area, ordered, score_bins
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
 from federated.learning.suppression import Table, withheld
 from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
 from federated.update import Arrays
 
+# The loss of a case at most: no probability counts as nearer to 0 or 1 than float64's rounding.
+LARGEST_LOSS = float(-np.log(np.finfo(np.float64).eps))
 # What a label is, for its scores: there or not.
 CLASSES = 2
 
@@ -34,7 +40,7 @@ def form(info: DatasetInfo) -> Form:
     """The arrays, of L labels.
 
     - ``cases`` ``(1,)``: the number of cases.
-    - ``outcomes`` ``(2,)``: how many answers over all cases and labels are wrong, and right.
+    - ``outcomes`` ``(L + 1,)``: how many cases have 0, 1, … L labels predicted rightly.
     - ``confusion`` ``(L, 2, 2)``: how many cases there are ``[label][true][predicted]``.
     - ``scores`` ``(L, 2, 1024)``: of each label the scores of the cases without and with it, by
       bin; each score is in three bins, see :mod:`federated.learning.score_histogram`.
@@ -46,12 +52,13 @@ def form(info: DatasetInfo) -> Form:
     labels = len(info.classes)
     return {
         CASES: Part((1,)),
-        "outcomes": Part((2,)),
-        "confusion": Part((labels, 2, 2)),
-        "scores": Part((labels, 2, BINS)),
-        "reliability": Part((labels, CALIBRATION_BINS, 2)),
-        "confidence": Part((labels, CALIBRATION_BINS), real=True),
-        "loss": Part((1,), real=True),
+        "outcomes": Part((labels + 1,), each_case=1),
+        "confusion": Part((labels, 2, 2), each_case=labels),
+        # One bin of the whole range, and one of each scale.
+        "scores": Part((labels, 2, BINS), each_case=labels * (1 + len(SCALES))),
+        "reliability": Part((labels, CALIBRATION_BINS, 2), each_case=labels),
+        "confidence": Part((labels, CALIBRATION_BINS), real=True, most=1),
+        "loss": Part((1,), real=True, most=LARGEST_LOSS),
     }
 
 
@@ -62,11 +69,10 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
     scores = np.zeros((count, 2, BINS), np.int64)
     columns = np.arange(count)[None, :, None]
     np.add.at(scores, (columns, labels[:, :, None], score_bins(probabilities, CLASSES)), 1)
-    right = int(((probabilities > THRESHOLD) == (labels == 1)).sum())
     return EvaluationStatistics(
         {
             CASES: np.array([len(labels)]),
-            "outcomes": np.array([labels.size - right, right]),
+            "outcomes": right_answers(labels, probabilities),
             "confusion": confusion_counts(labels, probabilities),
             "scores": scores,
             "reliability": reliability_counts(labels, probabilities),
@@ -104,6 +110,59 @@ def suppressed(
     return withheld(tables, minimum)
 
 
+# What sums of float64 may be off by rounding.
+ROUNDING = 1e-6
+
+
+def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[str]:
+    """Why statistics can be those of no cases: counts of the same cases that differ."""
+    cases, arrays, labels = told.cases, told.arrays, len(info.classes)
+    if "outcomes" in arrays and int(arrays["outcomes"].sum()) != cases:
+        yield f"'outcomes' counts {int(arrays['outcomes'].sum())} of {cases} cases"
+    for name in ("confusion", "reliability"):
+        if name in arrays and (arrays[name].reshape(labels, -1).sum(axis=1) != cases).any():
+            yield f"{name!r} does not have each of {cases} cases once for each label"
+    if "scores" in arrays:
+        yield from _wrong_scores(arrays["scores"], cases)
+    having = {
+        name: counts
+        for name, counts in (
+            ("confusion", arrays["confusion"][:, 1].sum(axis=1) if "confusion" in arrays else None),
+            ("scores", arrays["scores"][:, 1, :WHOLE].sum(axis=1) if "scores" in arrays else None),
+            (
+                "reliability",
+                arrays["reliability"][..., 1].sum(axis=1) if "reliability" in arrays else None,
+            ),
+        )
+        if counts is not None
+    }
+    if len({tuple(counts.tolist()) for counts in having.values()}) > 1:
+        yield f"{' and '.join(having)} have other numbers of cases with a label"
+    if "outcomes" in arrays and "confusion" in arrays:
+        right = int(arrays["outcomes"] @ np.arange(labels + 1))
+        if right != int(np.trace(arrays["confusion"], axis1=1, axis2=2).sum()):
+            yield "'outcomes' and 'confusion' have other numbers of right answers"
+    if "confidence" in arrays and "reliability" in arrays:
+        count = arrays["reliability"].sum(axis=2)
+        level = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+        low, high = level[:-1] * count - ROUNDING, level[1:] * count + ROUNDING
+        if not ((low <= arrays["confidence"]) & (arrays["confidence"] <= high)).all():
+            yield "'confidence' is not between the edges of its bins"
+    if "loss" in arrays and not -ROUNDING <= arrays["loss"][0] <= LARGEST_LOSS * cases + ROUNDING:
+        yield (
+            f"'loss' is {arrays['loss'][0]:.6g}, and of {cases} cases at most "
+            f"{LARGEST_LOSS * cases:.6g}"
+        )
+
+
+def _wrong_scores(scores: npt.NDArray[Any], cases: int) -> Iterator[str]:
+    """Each score of a label is in one bin of the whole range and in one of each scale."""
+    starts = [0, *(scale.start for scale in SCALES)]
+    counts = np.add.reduceat(scores, starts, axis=2)
+    if (counts != counts[:, :, :1]).any() or (counts[:, :, 0].sum(axis=1) != cases).any():
+        yield f"'scores' do not have each of {cases} cases once for each label"
+
+
 def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
     """The metrics of statistics, of a site or of the sum over several.
 
@@ -117,7 +176,8 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
     absent = None
     intervals: dict[str, tuple[float, float]] = {}
     if "outcomes" in arrays:
-        metrics["accuracy"] = float(arrays["outcomes"][1] / arrays["outcomes"].sum())
+        right = arrays["outcomes"] @ np.arange(len(names) + 1)
+        metrics["accuracy"] = float(right / (cases * len(names)))
     if "confusion" in arrays:
         metrics |= by_label(arrays["confusion"])
         having = arrays["confusion"][:, 1].sum(axis=1)
@@ -134,18 +194,23 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
 def _areas(
     arrays: Arrays, names: tuple[str, ...], metrics: Metrics
 ) -> dict[str, tuple[float, float]]:
-    """Fill in each label's AUC and their mean, and return the bounds between which they lie."""
+    """Fill in each label's AUC, their mean and the one of all labels, and return their bounds."""
     found = {
         f"auc_{name}": known
         for name, histogram in zip(names, arrays["scores"], strict=True)
         if (known := area(ordered(histogram, CLASSES))) is not None
     }
-    if not found:
-        return {}
     metrics |= {name: known.value for name, known in found.items()}
-    triples = [(known.value, known.low, known.high) for known in found.values()]
-    metrics["auc"], low, high = np.mean(triples, axis=0).tolist()
-    return {"auc": (low, high), **{name: (known.low, known.high) for name, known in found.items()}}
+    bounds = {name: (known.low, known.high) for name, known in found.items()}
+    if found:
+        triples = [(known.value, known.low, known.high) for known in found.values()]
+        metrics["auc"], low, high = np.mean(triples, axis=0).tolist()
+        bounds["auc"] = (low, high)
+    together = area(ordered(arrays["scores"].sum(axis=0), CLASSES))
+    if together is not None:
+        metrics["micro_auc"] = together.value
+        bounds["micro_auc"] = (together.low, together.high)
+    return bounds
 
 
 MULTILABEL_STATISTICS = TaskStatistics(
@@ -154,4 +219,5 @@ MULTILABEL_STATISTICS = TaskStatistics(
     suppressed=suppressed,
     measure=measure,
     mean_of_sites=partial(means_over_cases, METRICS),
+    contradictions=contradictions,
 )

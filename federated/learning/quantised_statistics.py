@@ -1,88 +1,106 @@
-"""Statistics as small whole numbers, which every protection adds exactly.
+"""Statistics as whole numbers with known bounds, which every protection of integers adds exactly.
 
-Encryption and masks add quantised values of at most 16 bits. So each count, and each sum in steps
-of 2^-20, is written in digits to the base 2^15. The sum of numbers is the number whose digits are
-the sums of theirs, however large those are; so nothing has to be known of how many sites there are.
+Counts are whole numbers, and none is above the number of a site's cases, which all parties know.
+Sums of real numbers are rounded to steps of 2^-20. Where a case can add no more than so much to
+one, that bounds it too. ``protection/digits.py`` writes both in digits
+that a protection has room for.
 """
 
-from math import prod
-from typing import Any
+from math import ceil, prod
 
 import numpy as np
 import numpy.typing as npt
 
 from federated.errors import ConsiliumError
-from federated.learning.statistics import EvaluationStatistics, Form, Part
-from federated.update import Doubles, Quantised
+from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
+from federated.protection.digits import LARGEST_BOUND, Bounds, WholeNumbers
 
-# What a protection has to be set up for: the bits of a quantised value.
-BITS = 16
-BASE_BITS = BITS - 1
-# Enough for counts below 2^30, and for sums below 2^40.
-DIGITS_OF_COUNTS = 2
-DIGITS_OF_SUMS = 4
 STEP = 2.0**-20
+# Sums of real numbers are below 2^40.
+LARGEST_REAL = LARGEST_BOUND - 1
 
 
-def quantised_length(form: Form) -> int:
-    """How many quantised values the statistics of a form are."""
-    return len(form) + sum(_digits(part) * prod(part.shape) for part in form.values())
+def statistics_bounds(form: Form, cases: int) -> Bounds:
+    """The bounds of the statistics of a form, where no site has more than so many ``cases``."""
+    return Bounds(tuple((prod(part.shape), _largest(part, cases)) for part in form.values()))
 
 
-def quantise_statistics(statistics: EvaluationStatistics, form: Form) -> Quantised:
-    """The statistics as quantised values ``(quantised_length(form),)``.
+def _largest(part: Part, cases: int) -> int:
+    """The largest whole number that so many cases can give."""
+    if not part.real:
+        return cases
+    if part.most is None:
+        return LARGEST_REAL
+    # One step more than the product, which a sum that is beyond it by rounding may be rounded to.
+    return min(LARGEST_REAL, ceil(part.most * cases / STEP) + 1)
 
-    First come, for each array of the form, 1 if it is withheld and 0 otherwise; its own values are
-    0 then. Sums are rounded to whole steps.
+
+def whole_statistics(statistics: EvaluationStatistics, form: Form) -> WholeNumbers:
+    """The statistics as whole numbers ``(statistics_bounds(form, any).length,)``.
 
     Raises:
-        ConsiliumError: a value has more digits than there is room for.
+        ConsiliumError: a value is negative, or there is no room for it.
+        ValueError: something is withheld. Of that, the sum would be of the other sites alone, and
+            so perhaps of one.
     """
-    parts: list[npt.NDArray[np.int64]] = [
-        np.array([name in statistics.withheld for name in form], np.int64)
-    ]
+    if statistics.withheld:
+        raise ValueError(f"{sorted(statistics.withheld)} are withheld")
+    parts: list[npt.NDArray[np.int64]] = []
     for name, part in form.items():
-        values = statistics.arrays.get(name, np.zeros(part.shape))
+        scaled = statistics.arrays[name].ravel() / (STEP if part.real else 1)
         # A sum of losses may be below 0 by rounding.
-        scaled = np.maximum(values.ravel() / (STEP if part.real else 1), 0)
-        whole = np.rint(scaled).astype(np.int64)
-        if (whole >= 1 << BASE_BITS * _digits(part)).any():
+        if not (np.isfinite(scaled) & (scaled > -1) & (scaled <= LARGEST_REAL)).all():
+            worst = max(statistics.arrays[name].ravel(), key=abs)
             raise ConsiliumError(
-                f"The evaluation statistics have {float(values.max()):g} in {name!r}, which is "
-                "more than fits in a protected sum. Evaluate fewer cases at a site."
+                f"The evaluation statistics have {float(worst):g} in {name!r}, which is negative "
+                "or more than fits in a protected sum. Evaluate fewer cases at a site."
             )
-        parts += [(whole >> BASE_BITS * d) % (1 << BASE_BITS) for d in range(_digits(part))]
-    return np.concatenate(parts).astype(np.int32)
+        parts.append(np.rint(np.maximum(scaled, 0)).astype(np.int64))
+    return np.concatenate(parts)
 
 
-def summed_statistics(numbers: Doubles, form: Form) -> EvaluationStatistics:
-    """The statistics of which the sites' quantised values have this sum, as a protection gives it.
+def summed_statistics(numbers: WholeNumbers, form: Form) -> EvaluationStatistics:
+    """The statistics of which the sites' whole numbers have this sum.
 
     Raises:
         ValueError: it is of another length than that of the form.
     """
-    if numbers.shape != (quantised_length(form),):
-        raise ValueError(f"{numbers.shape} for {quantised_length(form)} values")
-    flags, start = numbers[: len(form)], len(form)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, part in form.items():
-        digits, size = _digits(part), prod(part.shape)
-        end = start + digits * size
-        whole = _joined(np.rint(numbers[start:end]).astype(np.int64).reshape(digits, size))
-        values = whole.reshape(part.shape)
+    ends = np.cumsum([prod(part.shape) for part in form.values()])
+    if numbers.shape != (ends[-1],):
+        raise ValueError(f"{numbers.shape} for {ends[-1]} values")
+    arrays = {}
+    for (name, part), own in zip(form.items(), np.split(numbers, ends[:-1]), strict=True):
+        values = own.reshape(part.shape)
         arrays[name] = values * STEP if part.real else values
-        start = end
-    withheld = [name for name, flag in zip(form, flags, strict=True) if flag]
-    return EvaluationStatistics(arrays).without(withheld)
+    return EvaluationStatistics(arrays)
 
 
-def _digits(part: Part) -> int:
-    return DIGITS_OF_SUMS if part.real else DIGITS_OF_COUNTS
+def refuse_inconsistent(total: EvaluationStatistics, form: Form, cases: int) -> None:
+    """Refuse summed statistics that cannot be those of so many cases, as the plan has them.
 
+    What is checked is what follows for any predictions: how many cases there are, that each is
+    counted as often as a table counts it, and that no count is above it. A site that stays within
+    that can change the metrics as it likes: of a sum, nobody can see how much is one site's.
 
-def _joined(digits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The numbers ``(n,)`` whose digits are ``(digits, n)``, the lowest first."""
-    whole: npt.NDArray[np.int64] = digits[0].copy()
-    for place, each in enumerate(digits[1:], start=1):
-        whole += each << BASE_BITS * place
-    return whole
+    Raises:
+        ConsiliumError: they cannot be; the message says what does not fit.
+    """
+    wrong = []
+    if total.cases != cases:
+        wrong.append(f"they are of {total.cases} cases, and the sites in the sum have {cases}")
+    for name, part in form.items():
+        found = total.arrays[name]
+        if part.each_case is not None and found.sum() != part.each_case * cases:
+            wrong.append(f"{name!r} counts {int(found.sum())}, not {part.each_case} for each case")
+        if not part.real and name != CASES and (found > cases).any():
+            wrong.append(f"{name!r} has a count above the number of cases")
+        if part.most is not None and (found > part.most * cases + cases * STEP).any():
+            wrong.append(f"{name!r} is above {part.most:g} for each case")
+        if part.occurs and cases and not found.all():
+            wrong.append(f"{name!r} counts nothing")
+    if wrong:
+        raise ConsiliumError(
+            f"The evaluation statistics of all sites together are refused: {'; '.join(wrong[:3])}. "
+            "A site has sent counts that it cannot have; which one, nobody can tell of a sum. "
+            "Resume the run to have them summed again, or find the site by a run without it."
+        )

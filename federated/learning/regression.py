@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import DatasetInfo, Split
-from federated.data.target import Target
-from federated.learning.base import Arrays, LearningTask
+from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
 from federated.learning.images import finite_or_nan, predict_images
@@ -21,6 +20,7 @@ from federated.learning.regression_statistics import (
 )
 from federated.learning.scoring import score_cases
 from federated.settings.sections import TrainingSettings
+from federated.settings.target import Target
 from federated.training.objective import Loss
 
 
@@ -69,6 +69,13 @@ def _predict_cases(
     return {"labels": cases.labels, "predicted": found[:, 0]}
 
 
+def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
+    """The form of what a site predicts: numbers within the range that is known of them."""
+    target = target_of(info)
+    within = PredictionForm((), "f", target.low, target.high)
+    return {"labels": within, "predicted": within}
+
+
 def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) -> Evaluation:
     """The metrics from labels and predictions ``(n,)`` of every site and split."""
     return score_cases(predictions, info, measure_cases, REGRESSION.metrics_in("site_spread"))
@@ -88,6 +95,7 @@ REGRESSION = LearningTask(
     score=score,
     exact=exact_metrics,
     statistics=REGRESSION_STATISTICS,
+    forms=forms,
     readout=readout,
     results="numbers.csv",
 )

@@ -15,7 +15,7 @@ from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.data.folders.families import Family
 from federated.data.folders.segmented_cases import SegmentedCases
-from federated.learning.base import Arrays, LearningTask
+from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, site_spread
 from federated.learning.images import probabilities
@@ -130,6 +130,20 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
     }
 
 
+def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
+    """The form of what :func:`predict` gives."""
+    each, largest = (len(info.classes) - 1,), float(np.finfo(np.float64).max)
+    return {
+        **{
+            name: PredictionForm(each, "f", 0, 1 if name == NAMES[0] else largest) for name in NAMES
+        },
+        "absent": PredictionForm(each, "b", 0, 1),
+        # Below 0 by rounding alone.
+        "loss": PredictionForm((), "f", -1e-6, largest),
+        "patients": PredictionForm((), "i", 0, None),
+    }
+
+
 def score(predictions: Mapping[str, Mapping[Split, Arrays]], info: DatasetInfo) -> Evaluation:
     """Means over patients, for all sites together and for each site.
 
@@ -195,6 +209,7 @@ SEGMENTATION = LearningTask(
     score=score,
     exact=exact_metrics,
     statistics=SEGMENTATION_STATISTICS,
+    forms=forms,
     readout=probabilities,
     results=None,
     groups=False,

@@ -4,7 +4,7 @@ A site scores its own cases and sums the scores; what single cases score, and wh
 one patient, stays there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ def form(info: DatasetInfo) -> Form:
     classes = len(info.classes) - 1
     return {
         CASES: Part((1,)),
-        PATIENTS: Part((1,)),
+        PATIENTS: Part((1,), occurs=True),
         "with_class": Part((classes,)),
         "sums": Part((len(NAMES), classes), real=True),
         "products": Part((len(NAMES), classes, classes), real=True),
@@ -75,6 +75,42 @@ def suppressed(predictions: Arrays, info: DatasetInfo, minimum: int) -> frozense
         return frozenset(form(info)) - {CASES}
     events = np.concatenate([predictions["absent"], dice == 0, dice == 1], axis=1)
     return withheld([Table(("with_class", "sums", "products", LOSS), events)], minimum)
+
+
+# What sums of float64 may be off by rounding, of their size.
+ROUNDING = 1e-6
+
+
+def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[str]:  # noqa: ARG001
+    """Why statistics can be those of no cases.
+
+    Dice is from 0 to 1 and distances are not below 0; and for the sums over n patients of scores x
+    and y, (Σ x)² ≤ n·Σ x² and (Σ xy)² ≤ Σ x²·Σ y², by the Cauchy-Schwarz inequality.
+    """
+    cases, arrays = told.cases, told.arrays
+    patients = int(arrays[PATIENTS][0]) if PATIENTS in arrays else None
+    if patients is not None and not (cases > 0) <= patients <= cases:
+        yield f"it has {patients} patients, and {cases} cases"
+        return
+    if "with_class" in arrays and (arrays["with_class"] > cases).any():
+        yield f"a class is in {int(arrays['with_class'].max())} of {cases} cases"
+    if LOSS in arrays and arrays[LOSS][0] < -ROUNDING * max(cases, 1):
+        yield f"'loss' is {arrays[LOSS][0]:.6g}"
+    if patients is None or "sums" not in arrays or "products" not in arrays:
+        return
+    sums, products = arrays["sums"], arrays["products"]
+    if (sums < 0).any() or (products < 0).any():
+        yield "a sum of scores is below 0"
+    room = 1 + ROUNDING
+    dice = NAMES.index("dice")
+    if (sums[dice] > patients * room).any() or (products[dice] > patients * room).any():
+        yield f"a sum of Dice is above {patients}, the number of patients"
+    squares = np.sqrt(np.maximum(np.einsum("scc->sc", products), 0))
+    bound = np.einsum("sc,sd->scd", squares, squares)
+    if (sums > np.sqrt(patients) * squares * room + ROUNDING).any() or (
+        products > bound * room + ROUNDING
+    ).any():
+        yield "sums of scores and of their products are of no patients"
 
 
 def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
@@ -159,5 +195,6 @@ SEGMENTATION_STATISTICS = TaskStatistics(
     suppressed=suppressed,
     measure=measure,
     mean_of_sites=mean_of_sites,
+    contradictions=contradictions,
     weights=(CASES, PATIENTS),
 )

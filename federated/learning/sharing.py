@@ -1,21 +1,31 @@
 """What a site sends of its evaluation, and what is made of what all sites sent.
 
-``evaluation.share`` decides: every case's predictions, additive statistics, or the site's own
-metrics alone. A site computes what it sends from its predictions; nothing else leaves it.
+``evaluation.share`` decides: every case's predictions, additive statistics, the site's own metrics
+alone, or statistics of which others learn the sum over the sites alone. A site computes what it
+sends from its predictions; nothing else leaves it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from federated.data.dataset import SPLITS, DatasetInfo, Split
+from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.learning.base import LearningTask
 from federated.learning.classification_metrics import Metrics
-from federated.learning.evaluation import Evaluation
+from federated.learning.evaluation import Evaluation, site_spread
+from federated.learning.quantised_statistics import (
+    refuse_inconsistent,
+    statistics_bounds,
+    summed_statistics,
+    whole_statistics,
+)
 from federated.learning.scoring import evaluation_of
 from federated.learning.statistics import EvaluationStatistics, add, from_wire, to_wire
 from federated.learning.task_statistics import Measured
+from federated.protection.digits import Bounds, WholeNumbers
 from federated.settings.sections import EvaluationSettings
 from federated.update import Arrays
 
@@ -41,7 +51,8 @@ def shared_arrays(
     """The arrays that a site sends of its predictions on one split.
 
     With ``predictions`` they are these themselves. With ``statistics`` they are those of
-    :func:`federated.learning.statistics.to_wire`. With ``metrics`` they are the metrics, each
+    :func:`federated.learning.statistics.to_wire`; with ``sums`` it is :func:`summed_vector` that
+    leaves a site, and these are what it sums. With ``metrics`` they are the metrics, each
     ``(1,)`` float64 and NaN where it has no value, and the counts that weigh them, ``(1,)`` int32.
     Where ``min_count`` withholds statistics, metrics are made of what is left.
     """
@@ -50,7 +61,7 @@ def shared_arrays(
     kind = task.statistics
     gone = kind.suppressed(predictions, info, settings.min_count)
     statistics = kind.of(predictions, info).without(gone)
-    if settings.share == "statistics":
+    if settings.share in ("statistics", "sums"):
         return to_wire(statistics)
     own = kind.measure(statistics, info).metrics
     if not settings.min_count:
@@ -94,7 +105,75 @@ def evaluate_here(
         site: {s: shared_arrays(task, found, info, settings) for s, found in by_split.items()}
         for site, by_split in predictions.items()
     }
-    return evaluate_shared(task, sent, info, settings)
+    found = evaluate_shared(task, sent, info, settings)
+    return _without_sites(task, found, list(sent)) if settings.share == "sums" else found
+
+
+def summed_bounds(task: LearningTask, counts: CaseCounts, info: DatasetInfo) -> Bounds:
+    """The bounds of what :func:`summed_vector` gives at any site, which all parties know."""
+    form, bounds = task.statistics.form(info), Bounds(())
+    for split in SPLITS[1:]:
+        most = max((own[split] for own in counts.sites.values()), default=0)
+        bounds += statistics_bounds(form, most)
+    return bounds
+
+
+def summed_vector(
+    task: LearningTask, predictions: Mapping[Split, Arrays], info: DatasetInfo
+) -> WholeNumbers:
+    """The statistics of a site's predictions on all splits as whole numbers, to be summed.
+
+    Raises:
+        ConsiliumError: there is no room for a number.
+    """
+    kind = task.statistics
+    form = kind.form(info)
+    return np.concatenate(
+        [whole_statistics(kind.of(predictions[split], info), form) for split in SPLITS[1:]]
+    )
+
+
+def evaluate_summed(
+    task: LearningTask,
+    total: WholeNumbers,
+    info: DatasetInfo,
+    counts: CaseCounts,
+    summed: Sequence[str],
+) -> Evaluation:
+    """The evaluation that follows from the sum of vectors of :func:`summed_vector`.
+
+    No site's own metrics are in it: they have no value.
+
+    Args:
+        task: the task.
+        total: the sum.
+        info: of the data set.
+        counts: how many cases each site of the run has.
+        summed: the sites in the sum.
+
+    Raises:
+        ConsiliumError: the sum cannot be that of so many cases.
+    """
+    kind = task.statistics
+    form = kind.form(info)
+    overall: dict[Split, Measured] = {}
+    for split, own in zip(SPLITS[1:], np.split(total, len(SPLITS) - 1), strict=True):
+        told = summed_statistics(own, form)
+        refuse_inconsistent(told, form, sum(counts.sites[site][split] for site in summed))
+        overall[split] = kind.measure(told, info)
+    known = evaluation_of(overall, {}, ())
+    return _without_sites(task, known, list(counts.sites))
+
+
+def _without_sites(task: LearningTask, known: Evaluation, sites: Sequence[str]) -> Evaluation:
+    """An evaluation without what is known of single sites, each metric of which has no value."""
+    untold: dict[Split, Metrics] = {
+        split: dict.fromkeys(metrics) for split, metrics in known.overall.items()
+    }
+    per_site = dict.fromkeys(sites, untold)
+    compared = task.metrics_in("site_spread")
+    spread = {split: site_spread(per_site, split, compared) for split in known.overall}
+    return replace(known, per_site=per_site, site_spread=spread, absent_at={})
 
 
 def _of_statistics(
@@ -113,8 +192,7 @@ def _of_metrics(
     task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
 ) -> tuple[dict[str, Measured], Measured]:
     kind = task.statistics
-    nothing = EvaluationStatistics({n: np.zeros(p.shape, int) for n, p in kind.form(info).items()})
-    names = list(kind.measure(nothing, info).metrics)
+    names = list(kind.measure(kind.of_nothing(info), info).metrics)
     own: list[Metrics] = []
     weights: list[dict[str, int]] = []
     for site, arrays in sent.items():

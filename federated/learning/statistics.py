@@ -1,8 +1,8 @@
 """What a site tells of how good a model is at its cases: counts and sums that add up over sites.
 
 Which arrays there are, and their shapes, follow from the data set's classes alone and never from a
-site's cases. So the statistics of all sites add up, whatever they are summed by; see
-:mod:`federated.learning.quantised_statistics` for protections, which add whole numbers.
+site's cases. So the statistics of all sites add up, whatever they are summed by; protections add
+them as the whole numbers of :mod:`federated.learning.quantised_statistics`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,10 +23,18 @@ CASES = "cases"
 
 @dataclass(frozen=True)
 class Part:
-    """The form of one array: its shape, and whether it holds sums of real numbers or counts."""
+    """The form of one array: its shape, and whether it holds sums of real numbers or counts.
+
+    ``each_case`` is how many cells count each case, where that is the same for all; ``occurs`` says
+    that something is counted wherever there is a case. ``most`` is the largest number that one case
+    adds to a sum of real numbers, where there is one; no case adds less than 0.
+    """
 
     shape: tuple[int, ...]
     real: bool = False
+    each_case: int | None = None
+    occurs: bool = False
+    most: float | None = None
 
 
 @dataclass(frozen=True)

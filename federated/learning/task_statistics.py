@@ -1,7 +1,9 @@
 """What the additive statistics of a task are, as one value for each task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from federated.data.dataset import DatasetInfo
 from federated.learning.classification_metrics import Confusion, Metrics
@@ -33,7 +35,7 @@ class TaskStatistics:
     task's ``predict`` gives, and ``suppressed`` names those that a site withholds so that no count
     below a minimum can be read. ``measure`` makes metrics of statistics. ``mean_of_sites`` makes
     overall metrics of the sites' own, as far as that is possible; ``weights`` names the counts by
-    which it weighs sites.
+    which it weighs sites. ``contradictions`` says why statistics can be those of no cases.
     """
 
     form: Callable[[DatasetInfo], Form]
@@ -41,7 +43,13 @@ class TaskStatistics:
     suppressed: Callable[[Arrays, DatasetInfo, int], frozenset[str]]
     measure: Callable[[EvaluationStatistics, DatasetInfo], Measured]
     mean_of_sites: Callable[[Sequence[Metrics], Sequence[Mapping[str, int]]], Metrics]
+    contradictions: Callable[[EvaluationStatistics, DatasetInfo], Iterator[str]]
     weights: tuple[str, ...] = (CASES,)
+
+    def of_nothing(self, info: DatasetInfo) -> EvaluationStatistics:
+        """The statistics of no case."""
+        form = self.form(info)
+        return EvaluationStatistics({n: np.zeros(p.shape, int) for n, p in form.items()})
 
 
 def only_site(own: Sequence[Metrics], weights: Sequence[Mapping[str, int]]) -> Metrics | None:

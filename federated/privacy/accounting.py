@@ -5,7 +5,7 @@ Every mechanism here is a Gaussian one, possibly on a Poisson sample of the reco
 """
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -37,6 +37,8 @@ UNACCOUNTED = "laplace at a private percentile"
 LARGEST_PRV = 300.0
 # Noise multipliers that are tried for a target ε.
 SMALLEST, LARGEST = 0.05, 1e5
+# To which share of it noise is found.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def noise_multiplier_for(
 ) -> float:
     """The smallest noise, to a thousandth, with which ``releases`` have a composed ε of ``target``.
 
+    It is never less than :data:`SMALLEST`, and with it ``accountant`` shows no ε above ``target``.
     Their own noise multipliers are relative: each release has that many times what is returned.
     However large the noise, Rényi divergences of the orders :data:`ALPHAS` show no ε below a floor,
     which is 0.0035 at δ = 1e-5; PRV shows smaller ones, down to its own error of 1e-4.
@@ -89,23 +92,16 @@ def noise_multiplier_for(
         ConsiliumError: no noise is enough.
     """
 
-    from scipy.optimize import brentq
+    # Many rounds are few releases that differ, and each step of the search composes them all.
+    merged = _merged(releases)
 
     def excess(log_noise: float, by: Accountant) -> float:
         noise = float(np.exp(log_noise))
-        scaled = [replace(r, noise_multiplier=noise * r.noise_multiplier) for r in releases]
+        scaled = [replace(r, noise_multiplier=noise * r.noise_multiplier) for r in merged]
         return epsilon(scaled, delta, by) - target
 
     low, high = np.log(SMALLEST), np.log(LARGEST)
-    if excess(high, "rdp") > 0:
-        # Rényi divergences show no ε so small, whatever the noise; PRV may.
-        if accountant == "prv" and excess(high, "prv") <= 0:
-            below = high - 1
-            while excess(below, "prv") <= 0 and below > low:
-                below -= 1
-            if below <= low:
-                return SMALLEST
-            return float(np.exp(brentq(excess, below, high, args=("prv",), xtol=1e-3) + 1e-3))
+    if excess(high, "rdp") > 0 and (accountant == "rdp" or excess(high, "prv") > 0):
         raise ConsiliumError(
             f"epsilon={target:g} at delta={delta:g} cannot be reached with any noise in "
             f"{sum(r.steps for r in releases)} steps at sampling rate "
@@ -114,16 +110,52 @@ def noise_multiplier_for(
             f"{excess(high, accountant) + target:.3g}. Raise privacy.epsilon or "
             "privacy.epsilon_per_round, or train fewer rounds."
         )
+    found = max(_search(excess, low, high, accountant), low)
+    # The accountants' own rounding is no reason to release with less noise than is asked for.
+    while excess(found, accountant) > 0:
+        found += TOLERANCE
+    return SMALLEST if found == low else float(np.exp(found))
+
+
+def _search(
+    excess: Callable[[float, Accountant], float], low: float, high: float, accountant: Accountant
+) -> float:
+    """The logarithm of about the smallest noise for which ``excess`` is not above 0.
+
+    It is not far below ``low``, and may be a little too small where an accountant's ε does not fall
+    steadily.
+
+    Args:
+        excess: ε less what is to be reached, at the logarithm of a noise multiplier.
+        low: the logarithm of the least noise that is tried.
+        high: that of the largest, with which ``excess`` is at most 0 by ``accountant``.
+        accountant: what composes.
+    """
+    from scipy.optimize import brentq
+
+    if excess(high, "rdp") > 0:
+        # Rényi divergences show no ε so small, whatever the noise; PRV does.
+        below = high - 1
+        while excess(below, accountant) <= 0 and below > low:
+            below -= 1
+        if below <= low:
+            return low
+        return float(brentq(excess, below, high, args=(accountant,), xtol=TOLERANCE)) + TOLERANCE
     if excess(low, "rdp") <= 0:
-        return SMALLEST
-    found = brentq(excess, low, high, args=("rdp",), xtol=1e-3)
+        return low
+    found = float(brentq(excess, low, high, args=("rdp",), xtol=TOLERANCE))
     if accountant == "prv":
         # PRV needs less noise than RDP, and is too slow to be searched from the beginning.
         below = found - 0.1
         while excess(below, "prv") <= 0:
+            if below <= low:
+                return low
             below -= 0.2
-        found = brentq(excess, below, found + 0.01, args=("prv",), xtol=1e-3)
-    return float(np.exp(found + 1e-3))
+        above = found + 0.01
+        while excess(above, "prv") > 0:
+            above += 0.1
+        found = float(brentq(excess, below, above, args=("prv",), xtol=TOLERANCE))
+    return found + TOLERANCE
 
 
 def _merged(releases: Iterable[Release]) -> tuple[Release, ...]:

@@ -21,6 +21,7 @@ EVALUATIONS: Mapping[Share, str] = {
     "predictions": EVALUATION,
     "statistics": f"{EVALUATION}, as statistics",
     "metrics": f"{EVALUATION}, as metrics",
+    "sums": f"{EVALUATION}, as sums over sites",
 }
 IN_THE_CLEAR = frozenset({*EVALUATIONS.values(), PICTURES})
 WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED}) | IN_THE_CLEAR

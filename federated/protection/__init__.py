@@ -1,6 +1,6 @@
 """How an update is protected on its way, one file each; an object is its section of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pydantic import Field
 
@@ -15,8 +15,12 @@ AnyProtection = Annotated[
     Plain | CKKS | PackedBFV | SecAggPlus | RLWESecAgg, Field(discriminator="name")
 ]
 
+# All of them, in the order in which they are named to a person.
+PROTECTIONS: tuple[type[Protection], ...] = get_args(get_args(AnyProtection)[0])
+
 __all__ = [
     "CKKS",
+    "PROTECTIONS",
     "AnyProtection",
     "Cohort",
     "MaskedSums",

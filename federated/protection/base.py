@@ -71,6 +71,9 @@ class Protection(Settings):
     keyed: ClassVar[bool] = False
     # Whether sites exchange keys before a round and unmask the sum after it.
     masked: ClassVar[bool] = False
+    # Whether sums of quantised values are exact, and sites may open more of them than one a round;
+    # a subclass says it for itself, and one that does not sums nothing but updates.
+    sums_integers: ClassVar[bool] = False
 
     def check(self, cohort: Cohort) -> None:
         """Refuse settings that a cohort cannot use.

@@ -213,6 +213,12 @@ def residues(payload: Payload, parameters: Parameters) -> Iterator[tuple[int, Wo
             yield primes[row % len(primes)], words
 
 
+def residue_forms(parameters: Parameters, length: int) -> list[tuple[int, int]]:
+    """Of a payload of ``length`` numbers, the primes of :func:`residues` and how many each has."""
+    primes, polynomials = data_primes(parameters), 2 * parameters.ciphertexts(length)
+    return [(prime, parameters.degree) for _ in range(polynomials) for prime in primes]
+
+
 def data_primes(parameters: Parameters) -> list[int]:
     """The primes of a ciphertext, in order."""
     import tenseal.sealapi as seal

@@ -1,41 +1,44 @@
-"""Keys of homomorphic encryption: made at a site for one run, and never at the coordinator.
+"""The key of homomorphic encryption: one for a run, made by one of its sites for all of them.
 
 All sites of a run share one secret key. Whoever has it can decrypt every site's payload of that
 run: the coordinator does not have it, but a site that colludes with the coordinator could read
 another site's update. Where that is not acceptable, use ``secagg_plus`` or ``rlwe_secagg``, in
 which there is no such key.
 
-A secret key is a file with permissions 0600 below ``CONSILIUM_KEYS``, or ``keys`` in the site's
-home. The coordinator gets ``context.json``, which has the parameters and the fingerprint. The key
-is erased when its run has ended; a run that was stopped goes on with it. No state of a run needs a
-key that was lost, so a run may go on with another one. Beside a key, this site counts how often it
-has opened sums with it, since the noise of CKKS is made for so many openings and no more.
+Ciphertexts are symmetric, so there is no public key to encrypt with. What everybody is told is a
+:class:`PublicContext`: the parameters, and a commitment to the secret. The commitment is a SHA-256
+over SEAL's secret key, of more than a thousand ternary coefficients, and 256 random bits beside it.
+With SHA-256 as a random oracle it tells nothing of the secret until all of that is guessed; and
+whoever made the key cannot show two sites two secrets with one commitment, which would be a
+collision. How the secret gets from one site to another is in ``stages/keys.py``.
 """
 
+import json
 import os
-import secrets
-import shutil
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from string import hexdigits
 from typing import Any
 
-from federated.errors import ConsiliumError, why_unreadable
-from federated.files import locked, read_json, write_json
+from federated.errors import ConsiliumError
 from federated.protection.parameters import Parameters
-from federated.protection.seal import seal_context, through_file
-from federated.secrets.home import consilium_home, private_folder
-from federated.secrets.key_derivation import derive_key
+from federated.protection.seal import SCRATCH, seal_context, through_file
+from federated.protection.seal_bytes import unpacked
 
-SECRET_FILE = "secret.key"  # noqa: S105 - a file name
-PUBLIC_FILE = "context.json"
-OPENINGS_FILE = "openings.json"
+COMMITMENT = b"consilium run key v1|"
+COMMITMENT_DIGITS = 64
+TAG_KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
 class PublicContext:
-    """What the coordinator knows: the parameters, and to which key ciphertexts belong."""
+    """What everybody knows of a run's key: the parameters, and a commitment to the secret.
+
+    ``key_id`` is the commitment, :data:`COMMITMENT_DIGITS` hexadecimal digits.
+    """
 
     parameters: Parameters
     key_id: str
@@ -56,13 +59,25 @@ class PublicContext:
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "PublicContext":
-        """The context from plain values that :meth:`to_json` gave."""
-        return PublicContext(Parameters.from_json(value["parameters"]), value["key_id"])
+        """The context from plain values that :meth:`to_json` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError: they are something else.
+        """
+        found = PublicContext(Parameters.from_json(value["parameters"]), value["key_id"])
+        digits = found.key_id
+        if (
+            type(digits) is not str
+            or len(digits) != COMMITMENT_DIGITS
+            or set(digits) - {*hexdigits}
+        ):
+            raise ValueError("its key_id is no commitment")
+        return found
 
 
 @dataclass(frozen=True)
 class SecretContext:
-    """What a site knows: the public context, and SEAL's secret key."""
+    """What a site works with: the public context, and SEAL's secret key."""
 
     public: PublicContext
     key: Any
@@ -70,156 +85,97 @@ class SecretContext:
     common: bytes = b""
 
 
-def keys_root() -> Path:
-    """The folder of all keys, as an absolute path."""
-    return Path(os.environ.get("CONSILIUM_KEYS") or consilium_home() / "keys").resolve()
+@dataclass(frozen=True)
+class RunKey:
+    """The secret of a run's sites as it is stored and sealed.
 
-
-def run_keys_folder(experiment: str, run_id: str) -> Path:
-    """The folder in which the keys of a run lie."""
-    return keys_root() / experiment / "runs" / run_id
-
-
-def key_folder(experiment: str, run_id: str, parameters: Parameters) -> Path:
-    """The folder of the key of a run for some parameters; a key fits no others."""
-    return run_keys_folder(experiment, run_id) / parameters.digest
-
-
-def key_folders(experiment: str) -> list[Path]:
-    """The folders of all keys of an experiment's runs, oldest first."""
-    found = (keys_root() / experiment).glob(f"runs/*/*/{PUBLIC_FILE}")
-    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
-
-
-def erase_keys(experiment: str, run_id: str) -> int:
-    """Remove the keys of a run from this site, and return how many there were.
-
-    Overwriting would not reach the copies that file systems and disks keep; whoever needs more than
-    that no file is left keeps the folder on an encrypted disk.
+    Attributes:
+        parameters: what the key is made for; it fits no others.
+        secret: SEAL's secret key, as SEAL writes it.
+        tags: :data:`TAG_KEY_BYTES` bytes from which the keys of tags are derived (``tags.py``).
     """
-    place = run_keys_folder(experiment, run_id)
-    found = len(list(place.glob(f"*/{SECRET_FILE}")))
-    shutil.rmtree(place, ignore_errors=True)
-    return found
 
+    parameters: Parameters
+    secret: bytes = field(repr=False)
+    tags: bytes = field(repr=False)
 
-def new_key(
-    experiment: str, run_id: str, parameters: Parameters, *, replace: bool = False
-) -> PublicContext:
-    """Make the secret key of a run and store it, readable by its owner alone.
+    @cached_property
+    def public(self) -> PublicContext:
+        """What everybody is told of the key."""
+        form = json.dumps(self.parameters.to_json(), sort_keys=True).encode()
+        digest = sha256(COMMITMENT + sha256(form).digest() + self.to_bytes())
+        return PublicContext(self.parameters, digest.hexdigest())
 
-    Args:
-        experiment: the experiment's name.
-        run_id: the run's id.
-        parameters: what the key is made for.
-        replace: whether a key that is there already is replaced.
+    def to_bytes(self) -> bytes:
+        """The secret as bytes: the key of the tags, and SEAL's after it."""
+        return self.tags + self.secret
 
-    Raises:
-        ConsiliumError: there is one already and ``replace`` is not set, or the folder is not
-            writable.
-    """
-    import tenseal.sealapi as seal
+    @staticmethod
+    def from_bytes(parameters: Parameters, content: bytes) -> "RunKey":
+        """The key from the bytes that :meth:`to_bytes` gave.
 
-    folder = key_folder(experiment, run_id, parameters)
-    if (folder / PUBLIC_FILE).exists() and not replace:
-        raise ConsiliumError(
-            f"There is a key for run {run_id} of {experiment} already, in {folder}. Use it, or "
-            f"replace it with `consilium keys rotate {experiment} --run {run_id}`; what was "
-            "encrypted with it is lost then."
-        )
-    secret = seal.KeyGenerator(seal_context(parameters)).secret_key()
-    public = PublicContext(parameters, secrets.token_hex(16))
-    # In a folder beside it first, so that a key and its context change together or not at all.
-    fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-    try:
-        private_folder(fresh, keys_root())
-        handle = os.open(fresh / SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(through_file(secret.save))
-            file.flush()
-            os.fsync(file.fileno())
-        write_json(fresh / PUBLIC_FILE, public.to_json() | {"made": datetime.now(UTC).isoformat()})
-        if folder.exists():
-            shutil.rmtree(folder)
-        fresh.rename(folder)
-    except OSError as error:
-        raise ConsiliumError(
-            f"The key cannot be stored in {folder}: {error.strerror}. Make the folder writable, or "
-            "name another with CONSILIUM_KEYS."
-        ) from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return public
+        Whether they are one is seen when the key is opened.
 
+        Raises:
+            ValueError: they are too few.
+        """
+        if len(content) <= TAG_KEY_BYTES:
+            raise ValueError(f"it has {len(content)} bytes")
+        return RunKey(parameters, content[TAG_KEY_BYTES:], content[:TAG_KEY_BYTES])
 
-def read_public(folder: Path) -> PublicContext:
-    """The public half of the key in a folder.
+    def opened(self) -> SecretContext:
+        """The key as SEAL works with it.
 
-    Raises:
-        ConsiliumError: it is missing or damaged.
-    """
-    try:
-        return PublicContext.from_json(read_json(folder / PUBLIC_FILE))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConsiliumError(
-            f"There is no usable key in {folder} ({PUBLIC_FILE}: {why_unreadable(error)}). Copy "
-            "the folder from the site that made it, or resume the run at a site that may make one."
-        ) from error
+        Raises:
+            ValueError: the secret is not SEAL's key for these parameters, or unpacks to more bytes
+                than such a key has, which is seen before memory is taken.
+        """
+        import tenseal.sealapi as seal
 
-
-def read_secret(experiment: str, run_id: str, expected: PublicContext) -> SecretContext:
-    """A site's secret key of a run.
-
-    Raises:
-        ConsiliumError: the key is missing, readable by others, damaged, or not the one
-            ``expected``.
-    """
-    import tenseal.sealapi as seal
-
-    folder = key_folder(experiment, run_id, expected.parameters)
-    public = read_public(folder)
-    if public.fingerprint != expected.fingerprint:
-        raise ConsiliumError(
-            f"The key in {folder} is {public.fingerprint}, but this run uses "
-            f"{expected.fingerprint}. Copy the folder from a site that has that key, or resume the "
-            f"run after `consilium keys rotate {experiment} --run {run_id}`."
-        )
-    path = folder / SECRET_FILE
-    try:
-        mode = path.stat().st_mode & 0o777
-        if mode & 0o077:
-            raise ConsiliumError(
-                f"The secret key {path} has permissions {mode:03o}, so others may have read it. "
-                f"Make a new one with `consilium keys rotate {experiment} --run {run_id}`."
-            )
-        common = derive_key(path.read_bytes(), "consilium common key")
+        content = unpacked(self.secret, _most_content(self.parameters))
         key = seal.SecretKey()
-        key.load(seal_context(public.parameters), str(path))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConsiliumError(
-            f"The secret key {path} cannot be read ({why_unreadable(error)}). Copy the folder from "
-            "another site, or make a new key with "
-            f"`consilium keys rotate {experiment} --run {run_id}`."
-        ) from error
-    return SecretContext(public, key, common)
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+            path = Path(folder) / "key"
+            path.write_bytes(content)
+            try:
+                key.load(seal_context(self.parameters), str(path))
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"SEAL cannot read it ({error})") from error
+        return SecretContext(self.public, key, self.tags)
 
 
-def count_opening(experiment: str, run_id: str, public: PublicContext) -> int:
-    """Count an opening of a sum at this site before it happens; return the number of openings.
+def most_key_bytes(parameters: Parameters) -> int:
+    """The most bytes that a key of some parameters takes, as :meth:`RunKey.to_bytes` gives it."""
+    # SEAL's content does not grow by more than this where it cannot be compressed.
+    return TAG_KEY_BYTES + 2 * _most_content(parameters)
+
+
+def _most_content(parameters: Parameters) -> int:
+    return 8 * len(parameters.coefficient_bits) * parameters.degree + 1024
+
+
+def new_run_key(parameters: Parameters) -> RunKey:
+    """A key from the operating system's randomness.
 
     Raises:
-        ConsiliumError: the noise of the key's openings is made for no more of them.
+        ConsiliumError: SEAL does not accept the parameters.
     """
-    folder = key_folder(experiment, run_id, public.parameters)
-    flooding = public.parameters.flooding
-    with locked(folder / "openings.lock"):
-        path = folder / OPENINGS_FILE
-        done = int(read_json(path)) if path.is_file() else 0
-        if flooding is not None and done >= flooding.openings_each:
-            raise ConsiliumError(
-                f"This site has opened {done} sums with the key of run {run_id}, which is what the "
-                "noise of its openings is made for; one more would weaken them all. Make another "
-                f"key with `consilium keys rotate {experiment} --run {run_id}`, and resume the run."
-            )
-        write_json(path, done + 1, 0o600)
-    return done + 1
+    import tenseal.sealapi as seal
+
+    secret = seal.KeyGenerator(seal_context(parameters)).secret_key()
+    return RunKey(parameters, through_file(secret.save), os.urandom(TAG_KEY_BYTES))
+
+
+def parse_context(content: bytes, whose: str) -> PublicContext:
+    """The public context that a party has sent; ``whose`` is for the message.
+
+    Raises:
+        ConsiliumError: it is none.
+    """
+    try:
+        return PublicContext.from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConsiliumError(
+            f"What {whose} tells of the run's key is none ({error!r:.100}). Resume the run; the "
+            "site tells it again."
+        ) from error

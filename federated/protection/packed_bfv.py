@@ -60,6 +60,7 @@ class PackedBFV(homomorphic.CiphertextSums):
     plain_bits: Annotated[int, Field(ge=14, le=LARGEST_PLAIN_BITS)] | None = None
 
     hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator"})
+    sums_integers: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _secure(self) -> "PackedBFV":

@@ -24,6 +24,7 @@ class Plain(Protection):
     name: Literal["plain"] = "plain"
 
     hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset()
+    sums_integers: ClassVar[bool] = True
 
     def protect(self, update: CompressedUpdate, key: Any = None) -> Payload:
         """The payload with the numbers as they are."""

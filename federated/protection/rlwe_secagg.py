@@ -46,6 +46,7 @@ class RLWESecAgg(MaskedSums):
     degree: Literal[1024, 2048, 4096] | None = None
 
     hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator", "sites"})
+    sums_integers: ClassVar[bool] = True
 
     def check(self, cohort: Cohort) -> None:
         """Refuse what SecAgg+ refuses, and a ring without room for a sum.

@@ -213,6 +213,7 @@ class SecAggPlus(MaskedSums):
     name: Literal["secagg_plus"] = "secagg_plus"
 
     hides_updates_from: ClassVar[frozenset[Onlooker] | None] = frozenset({"coordinator", "sites"})
+    sums_integers: ClassVar[bool] = True
 
     def protect(self, update: CompressedUpdate, key: Masking) -> Payload:
         """The payload with the quantised values masked.

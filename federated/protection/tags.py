@@ -17,7 +17,7 @@ not stopped; it could as well decrypt each payload (``keys.py``).
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,8 @@ PIECE_BITS = 20
 PIECES = 4
 TERMS = 1 << 13
 NONCE_BYTES = 12
+# What ChaCha20-Poly1305 adds.
+SEAL_BYTES = 16
 
 Words = npt.NDArray[np.uint64]
 
@@ -63,21 +65,28 @@ def tags_of(residues: Iterable[tuple[int, Words]], key: TagKey) -> tuple[tuple[i
     ``residues`` are the prime and the numbers modulo it of each part of the payload, in order; the
     numbers of all parts of a prime have one tag together.
     """
-    streams = [
-        Cipher(AES(derive_key(key.key, f"weights {n}")), CTR(bytes(16))).encryptor()
-        for n in range(TAGS)
-    ]
+    streams = [weight_stream(key, f"weights {n}") for n in range(TAGS)]
     totals: list[dict[int, int]] = [{} for _ in range(TAGS)]
     for prime, words in residues:
         for total, stream in zip(totals, streams, strict=True):
-            drawn = np.frombuffer(stream.update(bytes(4 * len(words))), "<u4")
-            weights = (drawn & ((1 << WEIGHT_BITS) - 1)).astype(np.uint64)
-            total[prime] = (total.get(prime, 0) + _inner(weights, words)) % prime
+            found = inner_product(stream(len(words)), words)
+            total[prime] = (total.get(prime, 0) + found) % prime
     return tuple(tuple(total.values()) for total in totals)
 
 
-def _inner(weights: Words, words: Words) -> int:
-    """Σ weights·words, exactly."""
+def weight_stream(key: TagKey, purpose: str) -> Callable[[int], Words]:
+    """What draws the next so many weights, each of :data:`WEIGHT_BITS` bits, for one purpose."""
+    stream = Cipher(AES(derive_key(key.key, purpose)), CTR(bytes(16))).encryptor()
+
+    def draw(count: int) -> Words:
+        drawn = np.frombuffer(stream.update(bytes(4 * count)), "<u4")
+        return (drawn & ((1 << WEIGHT_BITS) - 1)).astype(np.uint64)
+
+    return draw
+
+
+def inner_product(weights: Words, words: Words) -> int:
+    """Σ weights·words, exactly; weights have at most :data:`WEIGHT_BITS` bits."""
     total = 0
     mask = np.uint64((1 << PIECE_BITS) - 1)
     for start in range(0, len(words), TERMS):
@@ -100,21 +109,32 @@ def add_tags(
 
 
 def seal_tags(tags: tuple[tuple[int, ...], ...], site: str, key: TagKey) -> bytes:
-    """The tags of a site's payload as the other sites get them: encrypted, for them alone."""
+    """What a site tells of its payload as the other sites get it: encrypted, for them alone.
+
+    ``tags`` are rows of one number for each prime.
+    """
     content = b"".join(number.to_bytes(8, "little") for own in tags for number in own)
     nonce = os.urandom(NONCE_BYTES)
     cipher = ChaCha20Poly1305(derive_key(key.key, "seal"))
     return nonce + cipher.encrypt(nonce, content, f"{key.label}|{site}".encode())
 
 
-def open_tags(sealed: bytes, site: str, primes: int, key: TagKey) -> tuple[tuple[int, ...], ...]:
-    """The tags that a site has sent of its payload.
+def sealed_size(primes: int, rows: int) -> int:
+    """How many bytes :func:`seal_tags` gives for so many rows of numbers."""
+    return NONCE_BYTES + 8 * primes * rows + SEAL_BYTES
+
+
+def open_tags(
+    sealed: bytes, site: str, primes: int, key: TagKey, rows: int = TAGS
+) -> tuple[tuple[int, ...], ...]:
+    """The rows of numbers that a site has sent of its payload.
 
     Args:
         sealed: what it has sent.
         site: the site.
         primes: how many primes there are.
         key: the sites' key for the round.
+        rows: how many rows there have to be.
 
     Raises:
         RefusalError: they were changed, or are of another site, round or key.
@@ -129,9 +149,9 @@ def open_tags(sealed: bytes, site: str, primes: int, key: TagKey) -> tuple[tuple
             "round, or not under the sites' key."
         ) from error
     numbers = [int.from_bytes(content[i : i + 8], "little") for i in range(0, len(content), 8)]
-    if len(numbers) != TAGS * primes:
+    if len(numbers) != rows * primes:
         raise RefusalError(f"The tags of {site}'s payload are refused: they are too few or many.")
-    return tuple(tuple(numbers[n * primes : (n + 1) * primes]) for n in range(TAGS))
+    return tuple(tuple(numbers[n * primes : (n + 1) * primes]) for n in range(rows))
 
 
 def refuse_other_sum(

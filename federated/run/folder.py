@@ -100,9 +100,10 @@ class RunFolder:
         """The file of the style of a site's images, as all sites know it."""
         return self.root / "styles" / f"{_checked(site)}.safetensors"
 
-    def sum_path(self, round_number: int) -> Path:
-        """The file of the sum of a round's payloads, as every site gets it."""
-        return self.round_path(round_number) / "sum.safetensors"
+    def sum_path(self, round_number: int, name: str = "") -> Path:
+        """The file of a sum of a round's payloads: of the updates, or of what ``name`` says."""
+        stem = f"sum.{refuse_name(name, 'the name of a sum')}" if name else "sum"
+        return self.round_path(round_number) / f"{stem}.safetensors"
 
     @property
     def privacy_path(self) -> Path:

@@ -18,7 +18,9 @@ from federated.files import atomic_path, read_json, write_json
 
 def partition_header(experiment: Experiment) -> dict[str, Any]:
     """The settings that a partition depends on."""
+    described = experiment.data.described
     return {
+        **({"dataset.yaml": described.digest} if described else {}),
         "dataset": experiment.data.dataset,
         "size": experiment.data.size,
         "seed": experiment.seed,

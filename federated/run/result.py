@@ -1,8 +1,9 @@
-"""What a stage at a site reports, and the names of the stages."""
+"""What a stage at a site tells of itself, and the names of the stages."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from federated.run.memory import peak_rss_mb
 
@@ -13,20 +14,29 @@ Stage = Literal[
     "local_train",
     "compress",
     "protect",
-    "unmask",
+    "agree",
+    "answer",
+    "vouch",
     "decrypt",
     "evaluate",
 ]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+# The stages after which a site tells of itself, and of which. What sends nothing is told of with
+# the next that does, so that when a message is sent tells no more than it would without reports.
+TOLD: Final[Mapping[Stage, tuple[Stage, ...]]] = {
+    **{stage: (stage,) for stage in STAGES if stage not in ("local_train", "compress")},
+    "protect": ("local_train", "compress", "protect"),
+}
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage reports: when it ran, in seconds since the epoch, and small numbers.
+    """What a site tells of a stage: when it ran, in seconds since the epoch, and small numbers.
 
     ``peak_rss_mb`` is in MiB. ``sent`` and ``received`` are bytes that travelled for the stage, the
-    round's sum aside. ``epsilon`` is what the site has spent in the run so far, by RDP. For a
-    private site there are no times and no memory: they follow the batches that its steps drew, and
-    whoever knows these knows more of a case than the ledger accounts for.
+    round's sum and this report aside. ``epsilon`` is what the site has spent in the run so far, by
+    RDP. For a private site there are no times and no memory: they follow the batches that its steps
+    drew, and whoever knows these knows more of a case than the ledger accounts for.
     """
 
     site: str
@@ -52,7 +62,7 @@ def stage_result(
     received: int = 0,
     epsilon: float | None = None,
 ) -> StageResult:
-    """The report of a stage that ends now, in this process.
+    """What there is to tell of a stage that ends now, in this process.
 
     Args:
         site: where it ran.
@@ -68,3 +78,16 @@ def stage_result(
     return StageResult(
         site, stage, started, ended, peak_rss_mb(), cases, loss, sent, received, epsilon
     )
+
+
+@dataclass(frozen=True)
+class Unreported:
+    """A site did its stages, and what it told of them did not arrive or was refused."""
+
+    site: str
+    stages: tuple[Stage, ...]
+    reason: str
+
+
+# What is known of a stage that is done.
+Outcome = StageResult | Unreported

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from federated.data.dataset import Split
@@ -10,13 +10,15 @@ from federated.data.partition import Partition
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
 from federated.run.memory import peak_rss_mb
-from federated.run.result import StageResult
+from federated.run.result import Outcome, Stage, StageResult, Unreported
 from federated.run.timing import Interval, covered
 
 STAGES = (
     *("advertise", "share", "style", "local_train", "compress", "protect", "aggregate", "unmask"),
     *("decrypt", "evaluate"),
 )
+# The names in a record of stages of which several do one thing.
+RECORDED: Mapping[Stage, str] = {"agree": "unmask", "answer": "unmask", "vouch": "decrypt"}
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,39 @@ class RoundRecord:
     """What happened in a round; ``began`` is in seconds since the epoch.
 
     ``sites`` are those whose updates arrived; ``dropped`` are the others that were selected, with
-    the reason. ``aggregated`` and ``scored`` are when the coordinator added payloads and computed
-    metrics.
+    the reason. ``stages`` is what sites tell of theirs, or that they have not. ``aggregated`` and
+    ``scored`` are when the coordinator added payloads and computed metrics. In a ``timed`` round it
+    is told when stages ran; in one of a private run it is not. ``absent`` are the sites that were
+    proposed to take part in the run and do not, with the reason. ``lost`` says why nobody has
+    opened the round's sum, where nobody has: the model is that of the round before.
     """
 
     round_number: int
     sites: Sequence[str]
     dropped: Mapping[str, str]
-    stages: Sequence[StageResult]
+    stages: Sequence[Outcome]
     aggregated: Sequence[Interval]
     scored: Interval
     evaluation: Evaluation
     began: float
     workers: int
+    timed: bool
+    absent: Mapping[str, str] = field(default_factory=dict)
+    lost: str | None = None
+
+    @property
+    def told(self) -> list[StageResult]:
+        """What sites tell of their stages."""
+        return [stage for stage in self.stages if isinstance(stage, StageResult)]
+
+    @property
+    def unreported(self) -> dict[str, list[str]]:
+        """For each site, the stages of which it has not told, or not what counts."""
+        found: dict[str, list[str]] = {}
+        for each in self.stages:
+            if isinstance(each, Unreported):
+                found.setdefault(each.site, []).extend(each.stages)
+        return found
 
     def sizes(self, down: int, receivers: int, length: int) -> dict[str, int]:
         """Bytes that travelled, both ways, and what dense float32 updates would have taken.
@@ -47,15 +69,10 @@ class RoundRecord:
             length: the number of values of a model.
         """
         return {
-            "up": sum(stage.sent for stage in self.stages),
-            "down": down * receivers + sum(stage.received for stage in self.stages),
+            "up": sum(stage.sent for stage in self.told),
+            "down": down * receivers + sum(stage.received for stage in self.told),
             "up_dense_float32": 4 * length * len(self.sites),
         }
-
-    @property
-    def timed(self) -> bool:
-        """Whether sites tell when their stages ran; those of a private run do not."""
-        return all(stage.started is not None for stage in self.stages)
 
     def seconds(self) -> dict[str, float | None]:
         """Wall-clock seconds of the round so far: in all, for each stage, and what is left of it.
@@ -69,9 +86,10 @@ class RoundRecord:
             return dict.fromkeys(("total", *STAGES, "overhead", "idle"))
         total = time.time() - self.began
         intervals: dict[str, list[Interval]] = {name: [] for name in STAGES}
-        for stage in self.stages:
+        for stage in self.told:
             if stage.started is not None and stage.ended is not None:
-                intervals[stage.stage].append(Interval(stage.started, stage.ended))
+                name = RECORDED.get(stage.stage, stage.stage)
+                intervals[name].append(Interval(stage.started, stage.ended))
         busy = sum(part.ended - part.started for parts in intervals.values() for part in parts)
         intervals["aggregate"] = list(self.aggregated)
         intervals["evaluate"].append(self.scored)
@@ -81,6 +99,15 @@ class RoundRecord:
             "overhead": total - covered(intervals["local_train"] + intervals["evaluate"]),
             "idle": total - busy / self.workers,
         }
+
+    def _trained(self) -> list[str]:
+        """The sites that have trained, whether they tell of it or not."""
+        did = "local_train"
+        return [
+            each.site
+            for each in self.stages
+            if did in (each.stages if isinstance(each, Unreported) else (each.stage,))
+        ]
 
     def _absent_at(self, site: str) -> dict[str, dict[str, list[str]]]:
         """What a site's metrics leave out, where the round was evaluated."""
@@ -97,10 +124,12 @@ class RoundRecord:
             sizes: what :meth:`sizes` gave, in bytes.
             seconds: what :meth:`seconds` gave.
         """
-        losses = {stage.site: stage.loss for stage in self.stages if stage.stage == "local_train"}
-        spent = {stage.site: stage.epsilon for stage in self.stages if stage.epsilon is not None}
+        losses = {stage.site: stage.loss for stage in self.told if stage.stage == "local_train"}
+        spent = {stage.site: stage.epsilon for stage in self.told if stage.epsilon is not None}
         # Of a round that was not evaluated, the sites that trained; not where all were pooled.
-        trained: dict[str, dict[Split, Metrics]] = {s: {} for s in losses if s in partition.sites}
+        trained: dict[str, dict[Split, Metrics]] = {
+            site: {} for site in self._trained() if site in partition.sites
+        }
         evaluated = self.evaluation.per_site or trained
         per_site = {
             site: {
@@ -115,6 +144,10 @@ class RoundRecord:
             "round": self.round_number,
             "sites": list(self.sites),
             "dropped": dict(self.dropped),
+            "absent": dict(self.absent),
+            "lost": self.lost,
+            "not_evaluated": dict(self.evaluation.missing),
+            "unreported": self.unreported,
             "metrics": dict(self.evaluation.overall),
             "classes_absent": _absent(self.evaluation.classes_absent),
             "spread": dict(self.evaluation.site_spread),
@@ -127,11 +160,17 @@ class RoundRecord:
                 key: None if value is None else round(value, 4) for key, value in seconds.items()
             },
             "peak_rss_mb": self._peak_rss_mb(),
+            **self._not_evaluated(),
         }
+
+    def _not_evaluated(self) -> dict[str, dict[str, str]]:
+        """The sites whose cases are in none of the metrics, with the reason, if there are any."""
+        missing = dict(self.evaluation.missing)
+        return {"not_evaluated": missing} if missing else {}
 
     def _peak_rss_mb(self) -> float | None:
         """The largest memory of any process in MiB; ``None`` for a private run."""
-        peaks = [stage.peak_rss_mb for stage in self.stages]
+        peaks = [stage.peak_rss_mb for stage in self.told]
         known = [peak for peak in peaks if peak is not None]
         return max(peak_rss_mb(), *known) if self.timed else None
 

@@ -19,6 +19,8 @@ class RunFacts:
     Args:
         task: what the network learns, as ``classification``.
         sites: the sites that took part.
+        absent: the sites that were proposed to take part and did not, and why.
+        no_own_model: the sites that were to hand over a model of their own and did not, and why.
         privacy: the summary's part on privacy.
         startup: seconds before the first round, by what took them.
         total_seconds: wall-clock time of the run, since it was last resumed.
@@ -32,6 +34,8 @@ class RunFacts:
 
     task: str
     sites: Sequence[str]
+    absent: Mapping[str, str]
+    no_own_model: Mapping[str, str]
     privacy: Mapping[str, Any]
     startup: Mapping[str, float]
     total_seconds: float
@@ -76,6 +80,10 @@ def summarise(
         "task": facts.task,
         "data_source": data.source,
         "sites": list(facts.sites),
+        "absent": dict(facts.absent),
+        "no_own_model": dict(facts.no_own_model),
+        "not_evaluated": chosen.get("not_evaluated", {}),
+        "rounds_lost": [record["round"] for record in records if record.get("lost")],
         "rounds_done": len(records),
         "rounds_before_resume": facts.rounds_before_resume,
         "strategy": experiment.strategy.model_dump(mode="json"),
@@ -113,6 +121,8 @@ def summarise(
             **experiment.evaluation.model_dump(mode="json"),
             # Rounds of older versions do not tell: their metrics are exact.
             "intervals": chosen.get("intervals", {}),
+            # Sites whose cases are in none of the metrics, with the reason, if there are any.
+            **({"missing": missing} if (missing := chosen.get("not_evaluated")) else {}),
         },
     }
 

@@ -51,17 +51,3 @@ def refuse_open(path: Path) -> None:
             f"users of this machine can open it. Close it with `chmod {closed} {path}`, and find "
             "out who has read it."
         )
-
-
-def refuse_shared(shared: Path, place: Path) -> None:
-    """Refuse a place of the site's own in a folder that the coordinator reads.
-
-    Raises:
-        ConsiliumError: ``place`` is inside ``shared``.
-    """
-    if place.is_relative_to(shared):
-        raise ConsiliumError(
-            f"The site's own place {place} is inside {shared}, which the coordinator reads. Name "
-            "another home with CONSILIUM_HOME, or other folders with CONSILIUM_KEYS and "
-            "CONSILIUM_LEDGER where those are set."
-        )

@@ -145,7 +145,59 @@ class UNet(Network):
         return Made(channels, classes, dims, self.norm, self.width, self.deep_supervision)
 
 
-NETWORKS: tuple[type[Network], ...] = (SmallCNN, ShallowCNN, ResNet3D, DPResNet, UNet)
+class Level(Settings):
+    """A level of nnU-Net's network.
+
+    ``features`` are its channels, ``kernel`` the sides of its convolutions, and ``stride`` by how
+    much each axis is divided before it.
+    """
+
+    features: int = Field(ge=1)
+    kernel: tuple[Literal[1, 3], ...]
+    stride: tuple[Literal[1, 2], ...]
+
+
+class NNUNet(Network):
+    """nnU-Net's U-Net, whose levels follow from what was counted of all sites' images.
+
+    ``levels`` are the finest first, or ``auto`` until they are planned: by ``width``, the channels
+    of the finest level, and ``memory_gb``, 10^9 bytes for the features of a training step; by our
+    ``planner``, or by nnU-Net's own, which needs the extra ``nnunet``.
+    ``convolutions`` is how many a level has. With ``deep_supervision`` coarser levels are read out
+    while training.
+    """
+
+    name: Literal["nnunet"] = "nnunet"
+    norm: Norm = "instance"
+    levels: Annotated[tuple[Level, ...], Field(min_length=2)] | Literal["auto"] = "auto"
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
+    memory_gb: float = Field(default=4.0, gt=0)
+    planner: Literal["consilium", "nnunet"] = "consilium"
+    convolutions: int = Field(default=2, ge=1)
+    deep_supervision: bool = True
+
+    segments: ClassVar[bool] = True
+
+    def make(self, channels: int, classes: int, dims: Dims) -> nn.Module:
+        """See :class:`models.nnunet.NNUNet`.
+
+        Raises:
+            ValueError: its levels are not planned yet, or are of other dimensions.
+        """
+        # Importing it takes seconds; only those who segment should wait for it.
+        from models.nnunet import NNUNet as Made
+
+        if self.levels == "auto":
+            raise ValueError("the levels of nnunet have to be planned before it is made")
+        if any(len(sides) != dims for lv in self.levels for sides in (lv.kernel, lv.stride)):
+            raise ValueError(f"model.levels are not those of images with {dims} dimensions")
+        levels = [(level.features, level.kernel, level.stride) for level in self.levels]
+        return Made(
+            channels, classes, dims, self.norm, levels, self.convolutions, self.deep_supervision
+        )
+
+
+NETWORKS: tuple[type[Network], ...] = (SmallCNN, ShallowCNN, ResNet3D, DPResNet, UNet, NNUNet)
 # Settings that configurations and files of older versions have for every network, whichever it is.
 OF_ALL_ONCE: Mapping[str, Any] = {
     "conv": "3d",
@@ -175,7 +227,7 @@ def as_one(value: Any) -> Any:
 
 
 AnyNetwork = Annotated[
-    SmallCNN | ShallowCNN | ResNet3D | DPResNet | UNet,
+    SmallCNN | ShallowCNN | ResNet3D | DPResNet | UNet | NNUNet,
     Field(discriminator="name"),
     BeforeValidator(as_one),
 ]

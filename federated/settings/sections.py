@@ -11,12 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from federated.settings.base import Settings
+from federated.settings.description import Description
 
 # How training images are changed, and which cases an epoch draws.
-Augment = Literal["none", "flips", "torchio"]
+Augment = Literal["none", "flips", "torchio", "nnunet"]
 Sampling = Literal["shuffle", "balanced"]
-# What sites send of their evaluation.
-Share = Literal["metrics", "statistics", "predictions"]
+# What the coordinator is told of the evaluation of each site's cases, from least to most.
+Share = Literal["sums", "metrics", "statistics", "predictions"]
 
 
 class DataSettings(Settings):
@@ -30,6 +31,8 @@ class DataSettings(Settings):
     # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own.
     spacing: Annotated[float, Field(gt=0)] | None = None
     phantom_seed: int = Field(default=0, ge=0)
+    # What the set's dataset.yaml says, where it has one; it is read with the configuration.
+    described: Description | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class SitesSettings(Settings):
@@ -126,7 +129,8 @@ class SelectionSettings(Settings):
 class EvaluationSettings(Settings):
     """What sites send of how good a model is at their validation and test cases.
 
-    ``share`` is ``statistics``, counts and sums that add up over sites; ``predictions`` of every
+    ``share`` is ``statistics``, counts and sums that add up over sites; ``sums``, of which the
+    coordinator learns those over all sites alone, by the run's protection; ``predictions`` of every
     case, from which all metrics are exact; or ``metrics``, each site's own alone, of which those
     that are means over cases have an overall value and no others. With ``min_count`` a site
     withholds tables of counts from which a number of cases between 0 and that could be read, and

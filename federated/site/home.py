@@ -6,7 +6,6 @@ has sent and has refused, and ``runs/<run id>/`` what it keeps of a run. The fol
 owner alone, and so is everything in it. A simulated site's home lies below the run's folder.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,7 +17,7 @@ from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity, own_identity
 from federated.exchange.policy import Policy, read_policy
-from federated.files import PRIVATE, read_json, write_json, write_text
+from federated.files import PRIVATE, append_line, read_json, write_json, write_text
 from federated.secrets.home import consilium_home
 from federated.settings.names import refuse_name
 
@@ -160,12 +159,13 @@ class SiteRun:
     def count_sent(self, size: int) -> int:
         """Note that so many bytes are sent in this run, and return how many they are in all."""
         path = self.root / "sent.txt"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
-        try:
-            os.write(handle, f"{size}\n".encode())
-        finally:
-            os.close(handle)
+        append_line(path, str(size))
         return sum(map(int, path.read_text(encoding="ascii").split()))
+
+    @property
+    def untold_path(self) -> Path:
+        """The file of stages that are done and of which the coordinator is yet to be told."""
+        return self.root / "untold.jsonl"
 
     @property
     def error_path(self) -> Path:
@@ -181,6 +181,11 @@ class SiteRun:
     def secrets(self) -> Path:
         """The folder of what is secret of a round of SecAgg+."""
         return self.root / "secagg"
+
+    @property
+    def told_path(self) -> Path:
+        """The file of what the coordinator has said of the rounds that are done."""
+        return self.root / "told.json"
 
     @property
     def entered_path(self) -> Path:
@@ -204,6 +209,10 @@ class SiteRun:
     def work_path(self, round_number: int, kind: WorkKind) -> Path:
         """The file of what the site has made of a round before it is protected."""
         return self.root / f"round-{round_number:03d}.{kind}.safetensors"
+
+    def evaluation_path(self, round_number: int) -> Path:
+        """The file of the site's own metrics after a round, whatever it tells others of them."""
+        return self.root / "evaluations" / f"round-{round_number:03d}.json"
 
     def memory_path(self, round_number: int, kind: MemoryKind = "memory") -> Path:
         """The file of what the site keeps after a round, for its strategy or its compression."""

@@ -9,14 +9,13 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.protection import Protection
-from federated.protection.keys import PublicContext, count_opening
+from federated.protection.keys import PublicContext
 from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import OpenedSum, next_state
 from federated.rounds.context import RoundContext, sum_length
-from federated.rounds.participation import site_weights
 from federated.run.key import public_context
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import (
     most_payload,
     pack_payload,
@@ -28,9 +27,18 @@ from federated.run.update_files import (
     write_payload,
 )
 from federated.stages.coordinator import Coordinator
-from federated.stages.keys import site_key
+from federated.stages.keys import count_opening, refuse_without_key, site_key
+from federated.stages.named_sums import (
+    open_sum,
+    payload_length,
+    refuse_sum,
+    senders,
+    weights,
+)
+from federated.stages.report import tell
 from federated.stages.secagg import note_answer
-from federated.stages.site import Site, SiteCall, open_round, open_site
+from federated.stages.site import Site, SiteCall, open_site
+from federated.stages.tag_verdict import refuse_untagged
 from federated.stages.tags import check_sum
 from federated.update import Payload
 from federated.weights.bounded_file import Content
@@ -45,7 +53,11 @@ class Added:
 
 
 def add_payloads(
-    coordinator: Coordinator, topic: Topic, sites: Sequence[str], masks: Round | None = None
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: Sequence[str],
+    masks: Round | None = None,
+    length: int | None = None,
 ) -> Added:
     """Add the payloads of ``sites`` one after the other, and write the sum.
 
@@ -59,29 +71,31 @@ def add_payloads(
         topic: what the sites' messages have in common.
         sites: those whose payloads are expected, in order.
         masks: what all know of a round in which sites mask.
+        length: how many numbers a payload has; as many as an update, if it is left out.
 
     Raises:
         ConsiliumError: nothing that counts has arrived.
     """
     run, folder, number = coordinator.run, coordinator.folder, topic.round
     protection: Protection = run.experiment.protection
-    length = sum_length(run.experiment, read_layout(folder.state_path(number - 1), number - 1))
+    if length is None:
+        length = _update_length(coordinator, topic)
     public: PublicContext | Round | None = masks
     if masks is None:
         public = public_context(folder, run.experiment)
     running = protection.open_sum(length, number, public)
-    weights = site_weights(run.counts, run.selected(number))
+    weight_of = weights(run, topic)
     added = Added([], {})
     for site in sites:
         try:
-            payload = _received(coordinator, topic, site, length, weights[site])
+            payload = _received(coordinator, topic, site, length, weight_of[site])
+            if isinstance(public, PublicContext):
+                refuse_untagged(coordinator, topic, site, public)
             protection.add(running, payload)
             added.responded.append(site)
         except ConsiliumError as error:
             added.refused[site] = str(error)
-            coordinator.mailbox.audit.add(
-                "left out", run=run.run_id, round=number, sender=site, said=str(error)
-            )
+            coordinator.note_left_out(topic, site, str(error))
     if not added.responded:
         raise ConsiliumError(
             f"Nothing that counts has arrived in round {number}; of {sites[-1]} it was said: "
@@ -89,7 +103,7 @@ def add_payloads(
             if sites
             else f"No site was selected in round {number}."
         )
-    write_payload(folder.sum_path(number), protection.close(running))
+    write_payload(folder.sum_path(number, topic.sum), protection.close(running))
     return added
 
 
@@ -105,7 +119,7 @@ def _received(
     message = coordinator.mailbox.receive(topic, kinds.PAYLOAD, site, most)
     where = f"of {site} in round {topic.round}"
     payload = read_payload(Content(message.body, where), length)
-    expected = coordinator.run.experiment.privacy.scalar_names
+    expected = () if topic.sum else coordinator.run.experiment.privacy.scalar_names
     told = {
         "site": (payload.site, site),
         "round": (payload.round_number, topic.round),
@@ -122,6 +136,22 @@ def _received(
     return payload
 
 
+def payload_of(coordinator: Coordinator, topic: Topic, site: str, length: int | None) -> Payload:
+    """The payload of a site to a sum, which counts; of ``length`` numbers, or as an update has.
+
+    Raises:
+        ConsiliumError: it has not arrived, or is something else than the site has to send.
+    """
+    length = _update_length(coordinator, topic) if length is None else length
+    return _received(coordinator, topic, site, length, weights(coordinator.run, topic)[site])
+
+
+def _update_length(coordinator: Coordinator, topic: Topic) -> int:
+    before = topic.round - 1
+    layout = read_layout(coordinator.folder.state_path(before), before)
+    return sum_length(coordinator.run.experiment, layout)
+
+
 def download_size(coordinator: Coordinator, round_number: int) -> int:
     """The bytes of a round that every site downloads.
 
@@ -134,32 +164,46 @@ def download_size(coordinator: Coordinator, round_number: int) -> int:
 
 def hand_sum(coordinator: Coordinator, topic: Topic, opener: str) -> None:
     """Send the sum of a round to the site that is to open it."""
-    content = coordinator.folder.sum_path(topic.round).read_bytes()
+    content = coordinator.folder.sum_path(topic.round, topic.sum).read_bytes()
     coordinator.mailbox.send(topic, kinds.SUM, content, opener)
 
 
-def vouch_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
+def vouch_site(call: SiteCall, round_number: int, responded: list[str], name: str = "") -> None:
     """Tell the other sites that a site helps to open the sum of ``responded``, and of no other.
 
     All in a sum have to say so before one of them opens it: two sites that each open one of two
-    sums would tell an update by the difference.
+    sums would tell an update by the difference. ``name`` is that of the sum; it is empty for that
+    of the round's updates.
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
-            noise for its privacy, or the site has helped to another one of the same data and state.
+            noise for its privacy, a site in it has not signed that it has the run's key, or the
+            site has helped to another one of the same data and state.
     """
     started = time.time()
     site = open_site(call)
-    opened = open_round(site, round_number)
-    protection: Protection = site.run.experiment.protection
-    counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
-    site.run.refuse_too_little_noise(len(counted))
+    opened = open_sum(site, round_number, name)
+    counted = _counted(site, opened.topic, responded)
+    refuse_without_key(site, counted)
     note_answer(site, opened, tuple(counted))
-    sent = site.to_all(opened.topic, kinds.CONSISTENCY, _vouched(counted))
-    return stage_result(site.name, "decrypt", started, sent=sent)
+    sent = site.to_all(opened.topic, kinds.CONSISTENCY, vouched(counted))
+    tell(site, round_number, stage_result(site.name, "vouch", started, sent=sent), name)
 
 
-def _vouched(counted: Collection[str]) -> bytes:
+def _counted(site: Site, topic: Topic, responded: list[str]) -> frozenset[str]:
+    """The sites in a sum that a site may help to open.
+
+    Raises:
+        ConsiliumError: it is one of too few sites, or has too little noise for its privacy.
+    """
+    counted = refuse_sum(site.run, topic, site.name, responded)
+    if not topic.sum:
+        site.run.refuse_too_little_noise(len(counted))
+    return counted
+
+
+def vouched(counted: Collection[str]) -> bytes:
+    """What a site tells the others that helps to open the sum of ``counted``."""
     return json.dumps(sorted(counted)).encode()
 
 
@@ -169,10 +213,10 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
     Raises:
         RefusalError: a site has not, or has said so of another sum.
     """
-    most = kinds.most_view(len(site.run.selected(topic.round)))
+    most = kinds.most_view(len(senders(site.run, topic)))
     for name in sorted(counted):
-        told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most).body
-        if told != _vouched(counted):
+        told = site.mailbox.receive(topic, kinds.CONSISTENCY, name, most, for_all=True).body
+        if told != vouched(counted):
             raise RefusalError(
                 f"{site.name} does not help to open the sum of round {topic.round}: {name} was "
                 "told of another one. The two could reveal an update. Ask whoever runs the "
@@ -180,10 +224,11 @@ def _refuse_unvouched(site: Site, topic: Topic, counted: Collection[str]) -> Non
             )
 
 
-def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> StageResult:
+def decrypt_site(call: SiteCall, round_number: int, responded: list[str], name: str = "") -> None:
     """Open the round's sum, which is that of ``responded``, with the sites' key, and send it back.
 
-    What is sent is flooded already where the protection is CKKS.
+    What is sent is flooded already where the protection is CKKS. ``name`` is that of the sum; it is
+    empty for that of the round's updates.
 
     Raises:
         ConsiliumError: the sum is of too few sites or of others than those selected, has too little
@@ -192,16 +237,16 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
     """
     started = time.time()
     site = open_site(call)
-    opened = open_round(site, round_number)
+    opened = open_sum(site, round_number, name)
     run, topic = site.run, opened.topic
     protection: Protection = run.experiment.protection
-    counted = protection.refuse_too_few(site.name, round_number, list(opened.selected), responded)
-    run.refuse_too_little_noise(len(counted))
-    length = opened.context.sum_length
-    message = site.from_coordinator(topic, kinds.SUM, 2 * most_payload(length).most)
+    counted = _counted(site, topic, responded)
+    refuse_without_key(site, counted)
+    most = most_payload(payload_length(site, opened)).most
+    message = site.from_coordinator(topic, kinds.SUM, 2 * most)
     total = read_payload(Content(message.body, "of the round's sum"))
-    weights = site_weights(run.counts, opened.selected)
-    if abs(total.weight - sum(weights[name] for name in counted)) > 1e-9:
+    weight_of = weights(run, topic)
+    if abs(total.weight - sum(weight_of[each] for each in counted)) > 1e-9:
         raise RefusalError(
             f"{site.name} does not help to open the sum of round {round_number}: its weight is "
             f"{total.weight:.6g}, and that of the sites said to be in it is another."
@@ -211,11 +256,14 @@ def decrypt_site(call: SiteCall, round_number: int, responded: list[str]) -> Sta
         check_sum(site, opened, total, counted, key)
         _refuse_unvouched(site, topic, counted)
         note_answer(site, opened, tuple(counted))
-        count_opening(run.experiment.name, run.run_id, key.public)
+        count_opening(site, key)
     numbers = protection.reveal(total, key)
     body = pack_payload(opened_payload(total, numbers))
     sent = site.to_coordinator(topic, kinds.OPENED, body)
-    return stage_result(site.name, "decrypt", started, sent=sent)
+    # What all sites download of the sum of updates is counted once, by the coordinator.
+    received = message.size if name else 0
+    result = stage_result(site.name, "decrypt", started, sent=sent, received=received)
+    tell(site, round_number, result, name)
 
 
 def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> OpenedSum:
@@ -230,7 +278,7 @@ def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> 
         ConsiliumError: the sum has not arrived, is damaged, or is another.
     """
     protection: Protection = coordinator.run.experiment.protection
-    total = read_payload(coordinator.folder.sum_path(topic.round))
+    total = read_payload(coordinator.folder.sum_path(topic.round, topic.sum))
     if opener is None:
         return OpenedSum(protection.reveal(total, None), total.weight, total.scalars)
     most = most_payload(total.length).most

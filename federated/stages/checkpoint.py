@@ -9,7 +9,7 @@ from federated.run.selection import kept_round
 from federated.stages.coordinator import Coordinator
 
 # What is said before the first round holds for all of them.
-BEFORE_ROUNDS = (kinds.PROPOSAL, kinds.JOINING, kinds.RUN_PLAN, kinds.KEY, kinds.STYLE)
+BEFORE_ROUNDS = (kinds.PROPOSAL, kinds.JOINING, kinds.RUN_PLAN, kinds.KEY_ROSTER, kinds.STYLE)
 
 
 def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[str, Any]) -> None:
@@ -20,7 +20,8 @@ def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[st
     """
     folder, run = coordinator.folder, coordinator.run
     write_json(folder.record_path(round_number), record)
-    folder.sum_path(round_number).unlink(missing_ok=True)
+    for path in folder.round_path(round_number).glob("sum*.safetensors"):
+        path.unlink()
     exchange = coordinator.mailbox.exchange
     exchange.forget(run.run_id, round_number, keep=(kinds.STATE, kinds.EVALUATION))
     if round_number > 1:
@@ -31,7 +32,7 @@ def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[st
     kept = {
         round_number,
         round_number - 1,
-        kept_round(folder.records(), run.experiment.selection),
+        kept_round(coordinator.records(), run.experiment.selection),
     }
     for number in set(range(round_number)) - kept:
         folder.state_path(number).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from federated.rounds.participation import site_weights
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import (
     pack_compressed,
     pack_memory,
@@ -18,6 +18,7 @@ from federated.site.releases import Parts, ReleaseStore, arrays_digest, state_di
 from federated.stages.entering import training_records
 from federated.stages.privacy_report import spent_so_far
 from federated.stages.private_release import begin_release, release_sources
+from federated.stages.report import tell
 from federated.stages.site import SiteCall, open_round, open_site
 from federated.update import Arrays, CompressedUpdate
 
@@ -26,7 +27,7 @@ COMPRESSED: Final = "compressed"
 RESIDUAL: Final = "residual"
 
 
-def compress_site(call: SiteCall, round_number: int) -> StageResult:
+def compress_site(call: SiteCall, round_number: int) -> None:
     """Weight the site's update by n_k / Σn, compress it, and keep what is not sent.
 
     The weight is over the sites selected, by the numbers of cases in the plan of the run. Where the
@@ -70,12 +71,16 @@ def compress_site(call: SiteCall, round_number: int) -> StageResult:
     if RESIDUAL in parts:
         write_packed(site.store.memory_path(round_number, RESIDUAL), parts[RESIDUAL])
     write_packed(site.store.work_path(round_number, COMPRESSED), parts[COMPRESSED])
-    return stage_result(
-        site.name,
-        "compress",
-        started,
-        cases=update.cases,
-        epsilon=spent_so_far(site) if grid else None,
+    tell(
+        site,
+        round_number,
+        stage_result(
+            site.name,
+            "compress",
+            started,
+            cases=update.cases,
+            epsilon=spent_so_far(site) if grid else None,
+        ),
     )
 
 

@@ -4,10 +4,13 @@ A stage at the coordinator is handed a :class:`Coordinator` and nothing of a sit
 to know of a site it takes from that site's signed messages.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
+from math import isclose
 from typing import Any
 
+from federated.configuration.compatibility import refuse
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
@@ -19,11 +22,18 @@ from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Topic
 from federated.exchange.plan import Joining, RoundPlan, RunPlan
 from federated.files import PRIVATE, read_json, write_json
+from federated.privacy.accounting import Release
+from federated.protection.tag_proofs import commitment, new_challenge
 from federated.provenance import code_digest
 from federated.rounds.context import RunContext
 from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
+from federated.stages.named_sums import EVALUATION
+from federated.stages.plan_checks import release_of
+
+# By the kind of plan that asks for it, the name of a sum.
+SUMS = {kinds.ROUND_PLAN: "", kinds.EVALUATION_PLAN: EVALUATION.name}
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,12 @@ class Coordinator:
         run: what is known of the run.
         start: what its messages have in common; with the digest of the plan that was signed.
         published: the digests of the states that all sites were sent in this attempt.
+        absent: the sites that were proposed to take part and do not, and why.
+        faulty: the sites that have made a round's sum one that nobody opens, and why; what they
+            send counts no more in this attempt.
+        challenges: by round and name of a sum, what may be asked of the tags of its payloads; the
+            name is empty for the sum of updates.
+        begun: when each round of this attempt was planned, in seconds since the epoch.
     """
 
     folder: RunFolder
@@ -43,10 +59,27 @@ class Coordinator:
     run: RunContext
     start: Topic
     published: dict[int, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    faulty: dict[str, str] = field(default_factory=dict)
+    challenges: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    begun: dict[int, float] = field(default_factory=dict)
+    _records: list[dict[str, Any]] = field(default_factory=list)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of the rounds that are done, in order, each read once in an attempt."""
+        known, folder = self._records, self.folder
+        while (path := folder.record_path(len(known) + 1)).is_file():
+            known.append(read_json(path))
+        return list(known)
 
     def topic(self, round_number: int) -> Topic:
         """What the messages of a round have in common that answer to the plan of the run."""
         return replace(self.start, round=round_number)
+
+    def note_left_out(self, topic: Topic, site: str, reason: str) -> None:
+        """Write down that something of a site does not count, and why."""
+        said = {"run": topic.run, "round": topic.round, "sender": site, "said": reason}
+        self.mailbox.audit.add("left out", **said)
 
 
 def coordinator_identity(folder: RunFolder) -> Identity:
@@ -86,28 +119,38 @@ def propose(folder: RunFolder, members: Enrolment, sites: Sequence[str]) -> Coor
     return Coordinator(folder, mailbox, run, replace(before, plan=sent.signed.digest))
 
 
-def plan_run(proposed: Coordinator) -> tuple[Coordinator, dict[str, list[str]]]:
+def plan_run(
+    proposed: Coordinator, refused: Mapping[str, str] | None = None
+) -> tuple[Coordinator, dict[str, list[str]]]:
     """Sign the plan of a run, once the sites have answered what was proposed to them.
+
+    A site that has not answered, or whose answer does not count, does not take part in the run: the
+    plan is that of the others.
+
+    Args:
+        proposed: the coordinator that has proposed the run.
+        refused: why sites have refused to take part, as far as they have told.
 
     Returns:
         The coordinator from then on, and for each site what a person should know of its privacy.
 
     Raises:
-        ConsiliumError: a site has not answered, or has other numbers of cases than it is known for.
+        ConsiliumError: too few sites take part for such a run.
     """
     run, mailbox = proposed.run, proposed.mailbox
-    answers = {}
+    answers: dict[str, Joining] = {}
+    absent: dict[str, str] = {}
     for site in run.sites:
-        message = mailbox.receive(proposed.start, kinds.JOINING, site, kinds.MOST_SMALL)
-        answers[site] = Joining.from_bytes(message.body)
-        if dict(answers[site].counts) != dict(run.counts.sites[site]):
-            raise ConsiliumError(
-                f"{site} says that it has {dict(answers[site].counts)} cases, and is known for "
-                f"{dict(run.counts.sites[site])}, by which updates are weighted. Prepare its data "
-                "anew, and start a new run."
-            )
+        try:
+            answers[site] = _joining(proposed, site)
+        except ConsiliumError as error:
+            absent[site] = (refused or {}).get(site, str(error))
+            proposed.note_left_out(proposed.start, site, absent[site])
+    if absent:
+        _refuse_too_few(run, list(answers), absent)
     releases = {site: own.release for site, own in answers.items() if own.release is not None}
-    planned = replace(run, planned=releases)
+    counts = CaseCounts({site: run.counts.sites[site] for site in answers})
+    planned = replace(run, sites=tuple(answers), counts=counts, planned=releases)
     before = replace(proposed.start, plan="")
     sent = mailbox.send(before, kinds.RUN_PLAN, _plan(planned, mailbox.members).to_bytes())
     if releases:
@@ -116,8 +159,66 @@ def plan_run(proposed: Coordinator) -> tuple[Coordinator, dict[str, list[str]]]:
             for site in releases
         }
         write_json(proposed.folder.privacy_path, told)
-    coordinator = replace(proposed, run=planned, start=replace(before, plan=sent.signed.digest))
+    start = replace(before, plan=sent.signed.digest)
+    coordinator = replace(proposed, run=planned, start=start, absent=absent)
     return coordinator, {site: list(own.warnings) for site, own in answers.items()}
+
+
+def _joining(proposed: Coordinator, site: str) -> Joining:
+    """What a site has answered to the proposal.
+
+    Raises:
+        ConsiliumError: it has not, or has other numbers of cases than it is known for, or releases
+            something else in a round than follows from these.
+    """
+    run = proposed.run
+    message = proposed.mailbox.receive(proposed.start, kinds.JOINING, site, kinds.MOST_SMALL)
+    answer = Joining.from_bytes(message.body)
+    if dict(answer.counts) != dict(run.counts.sites[site]):
+        raise ConsiliumError(
+            f"{site} says that it has {dict(answer.counts)} cases, and is known for "
+            f"{dict(run.counts.sites[site])}, by which updates are weighted. Prepare its data "
+            "anew, and start a new run."
+        )
+    expected = release_of(run.experiment, run.counts.cases(site, "train"))
+    if not _same_release(answer.release, expected):
+        raise ConsiliumError(
+            f"{site} says that it releases {answer.release} in a round, and by the configuration "
+            f"and its number of cases it is {expected}. It may have another version of the program."
+        )
+    return answer
+
+
+def _same_release(told: Release | None, expected: Release | None) -> bool:
+    """Whether a release is the expected one, but for what another processor may round."""
+    if told is None or expected is None:
+        return told is expected
+    pairs = zip(astuple(told), astuple(expected), strict=True)
+    return all(isclose(one, other, rel_tol=1e-6) for one, other in pairs)
+
+
+def _refuse_too_few(run: RunContext, sites: Sequence[str], absent: Mapping[str, str]) -> None:
+    """Refuse a run in which only ``sites`` would take part.
+
+    Raises:
+        ConsiliumError: a run of so many sites could not be configured, or its strategy pools the
+            cases of all.
+    """
+    said = "; ".join(f"{site}: {reason}" for site, reason in absent.items())
+    missing = f"Of {len(run.sites)} sites only {len(sites)} take part in run {run.run_id}. {said}"
+    experiment = run.experiment
+    if not sites:
+        raise ConsiliumError(missing)
+    if experiment.strategy.pools_cases:
+        raise ConsiliumError(
+            f"{missing} With strategy.name={experiment.strategy.name} the cases of all sites are "
+            "trained on together, so there is no run without one of them."
+        )
+    fewer = experiment.sites.model_copy(update={"count": len(sites)})
+    try:
+        refuse(experiment.model_copy(update={"sites": fewer}), f"a run of {len(sites)} sites")
+    except ConsiliumError as error:
+        raise ConsiliumError(f"{missing} These are too few. {error}") from error
 
 
 def publish_state(coordinator: Coordinator, round_number: int) -> str:
@@ -137,6 +238,7 @@ def begin_round(coordinator: Coordinator, round_number: int) -> Topic:
         What the messages of the round have in common.
     """
     done = round_number - 1
+    coordinator.begun[round_number] = time.time()
     selected = coordinator.run.selected(round_number)
     return _ask(coordinator, kinds.ROUND_PLAN, round_number, done, selected)
 
@@ -158,7 +260,7 @@ def end_run(coordinator: Coordinator) -> Topic:
     Returns:
         What the messages of the run's end have in common.
     """
-    records = coordinator.folder.records()
+    records = coordinator.records()
     kept = kept_round(records, coordinator.run.experiment.selection)
     sites, kind = coordinator.run.sites, kinds.FINAL_PLAN
     return _ask(coordinator, kind, len(records), kept, sites)
@@ -182,12 +284,20 @@ def _ask(
         sites: those that are asked.
         responded: those in the sum of the round, where it has no record yet.
     """
-    records = coordinator.folder.records()
+    records = coordinator.records()
     last = {site: record["round"] for record in records for site in record["sites"]}
     last |= dict.fromkeys(responded, round_number)
     kept = kept_round(records, coordinator.run.experiment.selection) if records else 0
     digest = publish_state(coordinator, state)
-    plan = RoundPlan(coordinator.start.plan, round_number, tuple(sites), digest, last, kept)
+    committed = ""
+    summed = SUMS.get(kind)
+    if summed is not None and coordinator.run.experiment.protection.keyed:
+        # Asked twice in an attempt, it is the same: of two plans in one place none counts.
+        challenge = coordinator.challenges.setdefault((round_number, summed), new_challenge())
+        committed = commitment(challenge)
+    plan = RoundPlan(
+        coordinator.start.plan, round_number, tuple(sites), digest, last, kept, committed
+    )
     topic = coordinator.topic(round_number)
     sent = coordinator.mailbox.send(topic, kind, plan.to_bytes())
     return replace(topic, state=digest, plan=sent.signed.digest)

@@ -66,6 +66,11 @@ def training_records(site: Site) -> tuple[str, ...]:
     return site_cases(site, "train").records
 
 
+def split_records(site: Site, splits: Sequence[Split]) -> tuple[str, ...]:
+    """The digests of the records that a site has in some splits."""
+    return tuple(record for split in splits for record in site_cases(site, split).records)
+
+
 def enter_evaluation(
     site: Site,
     round_number: int,
@@ -83,7 +88,7 @@ def enter_evaluation(
     Raises:
         ConsiliumError: a budget does not allow it, or the ledger is not whole.
     """
-    records = [record for split in splits for record in site_cases(site, split).records]
+    records = split_records(site, splits)
     shared = EVALUATIONS[site.run.experiment.evaluation.share]
     enter(site, round_number, records, mechanism=mechanism or shared)
 
@@ -95,6 +100,6 @@ def refuse_evaluation(site: Site) -> None:
         ConsiliumError: a budget does not allow that the site's cases are evaluated.
     """
     experiment = site.run.experiment
-    records = [record for split in SPLITS[1:] for record in site_cases(site, split).records]
+    records = split_records(site, SPLITS[1:])
     spending = evaluation_of(experiment, site.name, site.run.run_id)
     holder_ledger(experiment).refuse(spending, records)

@@ -1,6 +1,12 @@
-"""evaluate: predict a site's validation and test cases; measure what all sites have sent."""
+"""evaluate: predict a site's validation and test cases; measure what all sites have sent.
+
+With ``evaluation.share=sums`` a site sends a part of a secure sum, and the coordinator measures
+that sum alone; each site keeps its own metrics in its home.
+"""
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from safetensors import SafetensorError
@@ -10,21 +16,34 @@ from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
-from federated.learning import Arrays, evaluate_shared, shared_arrays, task_of
+from federated.files import PRIVATE, write_json
+from federated.learning import (
+    Arrays,
+    evaluate_shared,
+    evaluate_summed,
+    refuse_told,
+    shared_arrays,
+    summed_vector,
+    task_of,
+)
 from federated.learning.evaluation import Evaluation
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
+from federated.stages.named_sums import EVALUATION, open_sum
+from federated.stages.report import tell
+from federated.stages.secure_sum import collect, send_part
 from federated.stages.site import Site, SiteCall, open_evaluation, open_site
 from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
+from federated.update import RoundState
 
 
-def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
+def evaluate_site(call: SiteCall, round_number: int) -> None:
     """Predict the site's validation and test cases with the weights it has after a round.
 
     What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
-    else.
+    else. The site's own metrics stay in its home.
 
     Raises:
         ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
@@ -32,18 +51,47 @@ def evaluate_site(call: SiteCall, round_number: int) -> StageResult:
     started = time.time()
     site = open_site(call)
     context = worker_context(site)
-    state, topic = open_evaluation(site, round_number)
-    enter_evaluation(site, round_number)
-    state.layout.load(context.model, own_weights(site, state))
+    if context.experiment.evaluation.share == "sums":
+        _evaluate_in_sum(site, round_number, started)
+        return
+    state, topic, _ = open_evaluation(site, round_number)
+    predictions = _predicted(site, round_number, state)
+    site.to_coordinator(topic, kinds.EVALUATION, pack_shared(site, predictions))
+    tell(site, round_number, stage_result(site.name, "evaluate", started))
+
+
+def pack_shared(site: Site, predictions: Mapping[Split, Arrays]) -> bytes:
+    """What a site tells of what it has predicted of its validation and test cases."""
+    context = worker_context(site)
+    settings = context.experiment.evaluation
     arrays = {
         f"{split}.{name}": np.ascontiguousarray(values)
-        for split, found in predict_splits(site).items()
-        for name, values in shared_arrays(
-            context.task, found, context.info, context.experiment.evaluation
-        ).items()
+        for split, found in predictions.items()
+        for name, values in shared_arrays(context.task, found, context.info, settings).items()
     }
-    site.to_coordinator(topic, kinds.EVALUATION, save(arrays))
-    return stage_result(site.name, "evaluate", started)
+    content: bytes = save(arrays)
+    return content
+
+
+def _evaluate_in_sum(site: Site, round_number: int, started: float) -> None:
+    context = worker_context(site)
+    opened = open_sum(site, round_number, EVALUATION.name)
+    predictions = _predicted(site, round_number, opened.context.state)
+    vector = summed_vector(context.task, predictions, context.info)
+    sent, received = send_part(site, opened, vector)
+    result = stage_result(site.name, "evaluate", started, sent=sent, received=received)
+    tell(site, round_number, result)
+
+
+def _predicted(site: Site, round_number: int, state: RoundState) -> dict[Split, Arrays]:
+    """What a state's model predicts, once the ledger has it; the metrics of it stay at the site."""
+    context = worker_context(site)
+    enter_evaluation(site, round_number)
+    state.layout.load(context.model, own_weights(site, state))
+    predictions = predict_splits(site)
+    own = {s: context.task.exact(found, context.info) for s, found in predictions.items()}
+    write_json(site.store.evaluation_path(round_number), own, PRIVATE)
+    return predictions
 
 
 def predict_splits(site: Site) -> dict[Split, Arrays]:
@@ -91,20 +139,47 @@ def read_shared(content: bytes, site: str) -> dict[Split, Arrays]:
 
 
 def evaluate(
-    coordinator: Coordinator, topic: Topic, sites: list[str], info: DatasetInfo
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    info: DatasetInfo,
+    opener: str | None = None,
 ) -> Evaluation:
     """Metrics from what the sites have sent, which ``evaluation.share`` decides.
 
+    What has not arrived, or can be the evaluation of no such cases, is left out: the metrics are
+    those of the other sites, and ``missing`` of the evaluation says whose cases are not in them.
+
     Args:
         coordinator: the coordinator.
-        topic: what the sites' messages answer to.
-        sites: those that were asked.
+        topic: what the sites' messages answer to; of the opened sum, where there is one.
+        sites: those that were asked, or are in the sum.
         info: of the data set.
+        opener: the site that has opened the sum, where there is a key.
 
     Raises:
-        ConsiliumError: what a site has sent is missing, damaged or of another form.
+        ConsiliumError: no site has sent anything that counts.
     """
-    most, receive = kinds.MOST_EVALUATION, coordinator.mailbox.receive
-    sent = {site: receive(topic, kinds.EVALUATION, site, most).body for site in sites}
-    shared = {site: read_shared(content, site) for site, content in sent.items()}
-    return evaluate_shared(task_of(info), shared, info, coordinator.run.experiment.evaluation)
+    run, task, missing = coordinator.run, task_of(info), dict[str, str]()
+    if topic.sum:
+        total = collect(coordinator, topic, info, sites, opener)
+        return evaluate_summed(task, total, info, run.counts, sites)
+    settings, shared = run.experiment.evaluation, dict[str, dict[Split, Arrays]]()
+    for site in sites:
+        try:
+            message = coordinator.mailbox.receive(
+                topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION
+            )
+            told = read_shared(message.body, site)
+            refuse_told(task, told, info, settings, run.counts.sites[site], site)
+        except ConsiliumError as error:
+            missing[site] = str(error)
+            coordinator.note_left_out(topic, site, str(error))
+        else:
+            shared[site] = told
+    if not shared:
+        raise ConsiliumError(
+            f"No site has evaluated the model after round {topic.round}, so it has no metrics. "
+            f"{' '.join(missing.values())}"
+        )
+    return replace(evaluate_shared(task, shared, info, settings), missing=missing)

@@ -5,18 +5,19 @@ decides, and trains only those on its own cases. Nothing goes back: no other sit
 """
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
+from federated.data.dataset import DatasetInfo, Split
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
-from federated.learning import evaluate_here
+from federated.learning import Arrays, evaluate_shared, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
@@ -24,10 +25,10 @@ from federated.run.update_files import read_memory, read_state, write_memory
 from federated.settings.names import refuse_site_name
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter, enter_evaluation, training_records
-from federated.stages.evaluate import predict_splits
+from federated.stages.evaluate import pack_shared, predict_splits, read_shared
 from federated.stages.local_train import local_task
 from federated.stages.share_style import STYLE
-from federated.stages.site import MOST_STATE, Site, SiteCall, open_site
+from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.worker import site_cases, worker_context
 from federated.strategies.base import SiteStart
 from federated.training.loop import Turn, train
@@ -35,22 +36,23 @@ from federated.training.masked_rule import MaskedRule
 from federated.training.rule import LocalRule
 from federated.update import Vector
 from federated.weights.bounded_file import Content
+from federated.weights.planned import most_state, planned_layout
 
-# What a site that has joined keeps: its model's values.
-WEIGHTS = "weights"
+# What a site that has joined keeps, its model's values; and the share of them that moved.
+WEIGHTS, MOVED = "weights", "moved"
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Metrics with the global model and with the site's own, and what share of it moved.
+    """Metrics with the global model and with the site's own, its weights, and what share moved.
 
-    ``moved`` is in [0, 1]; ``seconds`` is the wall-clock time of the stage.
+    ``weights`` are ``(size,)``, and ``moved`` is in [0, 1].
     """
 
     before: Evaluation
     after: Evaluation
+    weights: Vector
     moved: float
-    seconds: float
 
 
 def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experiment:
@@ -84,6 +86,9 @@ def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experime
         value[section] = {"name": "none"}
     value |= {"protection": {"name": "plain"}, "strategy": {"name": "fedavg"}}
     value["training"] |= {"freeze_rounds": 0}
+    if value["evaluation"]["share"] == "sums":
+        # There is no sum of one site: what is told of it, it tells for itself.
+        value["evaluation"]["share"] = "statistics"
     return resolve(value.pop("name"), value, f"run {federation.run_id}")
 
 
@@ -108,10 +113,11 @@ def offer(coordinator: Coordinator, federation: RunFolder, site: str) -> None:
     send(topic, kinds.STYLES, save(styles) if styles else b"", site)
 
 
-def join_site(call: SiteCall, rounds: int) -> Joined:
+def join_site(call: SiteCall, rounds: int) -> None:
     """Train a joining site's own values for ``rounds`` rounds of local epochs, and evaluate.
 
-    The weights are left in the site's memory of the last round.
+    The weights are left in the site's memory of the last round, and sent. What ``evaluation.share``
+    says is sent twice: of the global model, and of the site's own.
 
     Args:
         call: which site joins.
@@ -121,7 +127,6 @@ def join_site(call: SiteCall, rounds: int) -> Joined:
         ConsiliumError: a budget of whoever holds the site's data does not allow it, or its policy,
             or the run that it takes part in is private.
     """
-    started = time.time()
     site = open_site(call)
     _refuse_join(site, rounds)
     context = worker_context(site)
@@ -132,13 +137,13 @@ def join_site(call: SiteCall, rounds: int) -> Joined:
     experiment, model = context.experiment, context.model
     value = json.loads(site.from_coordinator(site.start, kinds.OFFER).body)
     common = resolve(value.pop("name"), value, "the federation that is joined")
-    sent = site.from_coordinator(site.start, kinds.STATE, MOST_STATE)
+    sent = site.from_coordinator(site.start, kinds.STATE, most_state(common))
     state = read_state(Content(sent.body, "of the federation's state"))
     styles = site.from_coordinator(site.start, kinds.STYLES).body
     layout, cases = state.layout, site_cases(site, "train")
     start = SiteStart(layout, state.weights, state.broadcast, {}, site.name, 1, rounds)
     layout.load(model, state.weights)
-    before = _evaluate(site)
+    _evaluate(site, 0)
     task = local_task(context, cases, lambda: list(load(styles).values()) if styles else [])
     model.train()
     trainable = common.strategy.trainable_on_join(start, model, task.local_data(start))
@@ -157,8 +162,9 @@ def join_site(call: SiteCall, rounds: int) -> Joined:
         layout.load(model, weights)
     write_memory(site.store.memory_path(rounds), {WEIGHTS: weights})
     topic = site.topic(rounds)
-    site.to_coordinator(topic, kinds.OWN_MODEL, save({WEIGHTS: weights}))
-    return Joined(before, _evaluate(site), float(trainable.mean()), time.time() - started)
+    moved = np.array([trainable.mean()])
+    site.to_coordinator(topic, kinds.OWN_MODEL, save({WEIGHTS: weights, MOVED: moved}))
+    _evaluate(site, rounds)
 
 
 def _refuse_join(site: Site, rounds: int) -> None:
@@ -173,6 +179,8 @@ def _refuse_join(site: Site, rounds: int) -> None:
         why = "the run that it takes part in is private, and such a model has no noise"
     elif policy.settings.own_model == "refused":
         why = f"no model of its own leaves it, by {policy.by('own_model')}"
+    elif rounds < 1:
+        why = f"{rounds} rounds are none"
     elif most is None or rounds > most:
         why = f"it has {rounds} rounds, by {policy.by('max_rounds')}"
     else:
@@ -180,20 +188,48 @@ def _refuse_join(site: Site, rounds: int) -> None:
     raise RefusalError(f"{site.name} does not join: {why}.")
 
 
-def receive_joined(coordinator: Coordinator, site: str, rounds: int) -> Vector:
-    """The weights ``(size,)`` that a joined site hands over.
+def receive_joined(coordinator: Coordinator, site: str, rounds: int, info: DatasetInfo) -> Joined:
+    """What a joined site hands over: its model, and what is told of how good it is.
+
+    Args:
+        coordinator: of the joining site's run.
+        site: which site has joined.
+        rounds: how many rounds it has trained.
+        info: of its data set.
 
     Raises:
-        ConsiliumError: they have not arrived.
+        ConsiliumError: something has not arrived, or is not what it has to be.
     """
-    message = coordinator.mailbox.receive(
-        coordinator.topic(rounds), kinds.OWN_MODEL, site, MOST_STATE
+    topic, experiment = coordinator.topic(rounds), coordinator.run.experiment
+    size = planned_layout(experiment).size
+    most = 4 * size + kinds.MOST_SMALL
+    message = coordinator.mailbox.receive(topic, kinds.OWN_MODEL, site, most)
+    try:
+        told = load(message.body)
+        weights, moved = told[WEIGHTS], told[MOVED]
+        if told.keys() != {WEIGHTS, MOVED} or weights.shape != (size,) or moved.shape != (1,):
+            raise ValueError("it has other tensors")
+        if weights.dtype != np.float32 or not np.isfinite(weights).all() or not 0 <= moved[0] <= 1:
+            raise ValueError("its numbers are none")
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(
+            f"The model that {site} hands over is refused ({error!r:.150}). Let it join again."
+        ) from error
+    task, settings = task_of(info), experiment.evaluation
+    before, after = (
+        evaluate_shared(task, {site: _shared(coordinator, site, number)}, info, settings)
+        for number in (0, rounds)
     )
-    weights: Vector = load(message.body)[WEIGHTS]
-    return weights
+    return Joined(before, after, weights, float(moved[0]))
 
 
-def _evaluate(site: Site) -> Evaluation:
-    context = worker_context(site)
-    found: dict[str, Any] = {site.name: predict_splits(site)}
-    return evaluate_here(context.task, found, context.info, context.experiment.evaluation)
+def _shared(coordinator: Coordinator, site: str, round_number: int) -> dict[Split, Arrays]:
+    topic, most = coordinator.topic(round_number), kinds.MOST_EVALUATION
+    return read_shared(coordinator.mailbox.receive(topic, kinds.EVALUATION, site, most).body, site)
+
+
+def _evaluate(site: Site, round_number: int) -> None:
+    """Send what is told of the worker's model, as it is, on the site's cases."""
+    site.to_coordinator(
+        site.topic(round_number), kinds.EVALUATION, pack_shared(site, predict_splits(site))
+    )

@@ -7,11 +7,12 @@ from typing import Final
 
 from federated.data.cases import Cases
 from federated.rounds.local_training import CLIP, LocalTask, train_round
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import pack_memory, pack_update, write_packed
 from federated.site.releases import Parts, ReleaseStore, arrays_digest, state_digest
 from federated.stages.privacy_report import spent_so_far
 from federated.stages.private_release import begin_release, release_sources
+from federated.stages.report import tell
 from federated.stages.share_style import other_styles, receive_styles
 from federated.stages.site import SiteCall, open_round, open_site, settle
 from federated.stages.site_model import site_memory
@@ -24,7 +25,7 @@ UPDATE: Final = "update"
 MEMORY: Final = "memory"
 
 
-def train_site(call: SiteCall, round_number: int) -> StageResult:
+def train_site(call: SiteCall, round_number: int) -> None:
     """Train from the round's state; keep what is to be sent, and the site's memory, in its home.
 
     The update is Δ_k = w_k − w on the shared values, where w are the global weights. Where it gets
@@ -84,14 +85,18 @@ def train_site(call: SiteCall, round_number: int) -> StageResult:
     if MEMORY in parts:
         write_packed(site.store.memory_path(round_number), parts[MEMORY])
     write_packed(site.store.work_path(round_number, UPDATE), parts[UPDATE])
-    return stage_result(
-        site.name,
-        "local_train",
-        started,
-        cases=len(cases),
-        loss=loss,
-        received=received,
-        epsilon=spent_so_far(site) if privacy.unit and not privacy.noise_in_sum else None,
+    tell(
+        site,
+        round_number,
+        stage_result(
+            site.name,
+            "local_train",
+            started,
+            cases=len(cases),
+            loss=loss,
+            received=received,
+            epsilon=spent_so_far(site) if privacy.unit and not privacy.noise_in_sum else None,
+        ),
     )
 
 

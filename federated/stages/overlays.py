@@ -32,6 +32,8 @@ from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
 
 Mask = npt.NDArray[np.integer[Any]]
+# By which a PNG file begins.
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def draw_site(call: SiteCall, round_number: int) -> None:
@@ -76,25 +78,46 @@ def draw_site(call: SiteCall, round_number: int) -> None:
     site.to_coordinator(topic, kinds.PICTURES, save(pictures))
 
 
-def receive_pictures(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> None:
+def receive_pictures(
+    coordinator: Coordinator, topic: Topic, sites: Sequence[str]
+) -> dict[str, str]:
     """Write the sites' pictures to ``overlays/`` of the run's folder.
 
-    Raises:
-        ConsiliumError: a site's pictures have not arrived, or are none.
+    Returns:
+        The sites whose pictures have not arrived or are none, and why; nothing of them is written.
     """
+    missing: dict[str, str] = {}
     for site in sites:
-        message = coordinator.mailbox.receive(topic, kinds.PICTURES, site, kinds.MOST_PICTURES)
         try:
-            pictures = load(message.body)
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise ConsiliumError(f"The pictures of {site} are none ({error!r:.100}).") from error
+            message = coordinator.mailbox.receive(topic, kinds.PICTURES, site, kinds.MOST_PICTURES)
+            pictures = _pictures(message.body, site)
+        except ConsiliumError as error:
+            missing[site] = str(error)
+            coordinator.note_left_out(topic, site, str(error))
+            continue
         for name, content in pictures.items():
-            if name not in {f"{site}-{which}.png" for which in ("worst", "median", "best")}:
-                raise ConsiliumError(
-                    f"{site} has sent a picture {name!r:.80} that nobody asked for."
-                )
             with atomic_path(coordinator.folder.root / "overlays" / name) as temporary:
-                temporary.write_bytes(content.tobytes())
+                temporary.write_bytes(content)
+    return missing
+
+
+def _pictures(content: bytes, site: str) -> dict[str, bytes]:
+    """The PNG files that a site has sent, by name.
+
+    Raises:
+        ConsiliumError: they are none.
+    """
+    try:
+        pictures = {name: array.tobytes() for name, array in load(content).items()}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ConsiliumError(f"The pictures of {site} are none ({error!r:.100}).") from error
+    asked = {f"{site}-{which}.png" for which in ("worst", "median", "best")}
+    for name, picture in pictures.items():
+        if name not in asked:
+            raise ConsiliumError(f"{site} has sent a picture {name!r:.80} that nobody asked for.")
+        if not picture.startswith(PNG):
+            raise ConsiliumError(f"{site} has sent {name}, which is no PNG file.")
+    return pictures
 
 
 def _draw(family: Family, case: PreparedCase, truth: Mask, predicted: Mask, title: str) -> bytes:

@@ -1,20 +1,27 @@
 """What sites have spent, from the holder's ledger: for a run's rounds and for its summary."""
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from math import inf, isinf
 from typing import Any
 
 from federated.configuration.experiment import Experiment
+from federated.errors import ConsiliumError, RefusalError
+from federated.exchange import kinds
 from federated.privacy import Private
 from federated.privacy.composition import spent
 from federated.privacy.kept_heads import keep_head
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import NO_MECHANISM, SEEDED, Spending
 from federated.rounds.participation import POOLED
+from federated.run.told_privacy import most_report, read_told
 from federated.site.holder import holder_ledger
 from federated.site.releases import ReleaseStore
+from federated.stages.coordinator import Coordinator
 from federated.stages.entering import training_records
+from federated.stages.report import most_epsilon
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.worker import held_cases
 
@@ -81,6 +88,40 @@ def report_site(call: SiteCall) -> dict[str, Any]:
     }
 
 
+def tell_privacy(call: SiteCall) -> None:
+    """Tell the coordinator, at a run's end, what :func:`report_site` gives.
+
+    Where the site's policy does not let it send more in the run, nothing is told.
+    """
+    body = json.dumps(report_site(call)).encode()
+    site = open_site(call)
+    with suppress(RefusalError):
+        site.to_coordinator(site.topic(0), kinds.PRIVACY_REPORT, body)
+
+
+def receive_reports(coordinator: Coordinator) -> dict[str, dict[str, Any] | None]:
+    """What each site tells of its privacy; ``None`` where that is missing or refused.
+
+    What is refused has a line in the audit log, ``unreported``.
+    """
+    run, topic = coordinator.run, coordinator.topic(0)
+    experiment = run.experiment
+    most = most_report(experiment.rounds, topic.attempt)
+    private = isinstance(experiment.privacy, Private)
+    found: dict[str, dict[str, Any] | None] = {}
+    for site in run.sites:
+        try:
+            message = coordinator.mailbox.receive(topic, kinds.PRIVACY_REPORT, site, most)
+            spendable = most_epsilon(run, site, topic.attempt)
+            found[site] = read_told(message.body, site, run.run_id, private, spendable)
+        except ConsiliumError as error:
+            found[site] = None
+            coordinator.mailbox.audit.add(
+                "unreported", run=run.run_id, round=0, sender=site, said=str(error)
+            )
+    return found
+
+
 def _told(spending: Spending) -> dict[str, Any]:
     return {key: value for key, value in asdict(spending).items() if key != "records"}
 
@@ -112,23 +153,25 @@ def _private_report(
 
 
 def summarise_privacy(
-    experiment: Experiment, per_site: Mapping[str, Mapping[str, Any]]
+    experiment: Experiment, per_site: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, Any]:
     """The ``privacy`` part of a run's summary; its ε are those of the site that has spent most.
 
-    ``None`` stands for "no guarantee". ``mechanism`` is the name in the ledger, where a run without
-    privacy is a release without a bound.
+    ``None`` stands for "no guarantee", and for what nobody knows, as where a site has told nothing
+    that counts; ``unreported`` names these sites. ``mechanism`` is the name in the ledger, where a
+    run without privacy is a release without a bound.
     """
     privacy = experiment.privacy
+    unreported = [site for site, report in per_site.items() if report is None]
     if not isinstance(privacy, Private):
         empty = ("unit", "delta", *EPSILONS, "accountant")
         said = "no guarantee: every update is in the ledger as a release without a bound"
         name = {"name": privacy.name, "mechanism": NO_MECHANISM, "guarantee": said}
-        return {**name, **dict.fromkeys(empty), "per_site": {}}
+        return {**name, **dict.fromkeys(empty), "per_site": {}, "unreported": unreported}
     most = {}
     for key in EPSILONS:
-        found = [report[key] for report in per_site.values()]
-        most[key] = None if None in found else max(found)
+        found = [report[key] for report in per_site.values() if report]
+        most[key] = None if unreported or None in found else max(found)
     kept = (
         *("epsilon", "epsilon_ledger", "budget", "noise_multiplier", "sampling_rate", "steps"),
         *("cases_of_one_patient", "epsilon_patient"),
@@ -142,7 +185,11 @@ def summarise_privacy(
         "accountant": privacy.accountant,
         "noise": privacy.noise,
         "missing": privacy.allowed_missing,
-        "per_site": {site: {key: report[key] for key in kept} for site, report in per_site.items()},
+        "per_site": {
+            site: {key: report[key] if report else None for key in kept}
+            for site, report in per_site.items()
+        },
+        "unreported": unreported,
     }
 
 

@@ -26,10 +26,12 @@ from federated.protection.secagg.roster import own_commitment
 from federated.protection.secagg.round import Advertised, Round, Secrets, label
 from federated.protection.secagg.view import View, view
 from federated.protection.secagg_plus import Masking
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.secrets.home import private_folder, refuse_open
 from federated.site.releases import state_digest
-from federated.stages.entering import training_records
+from federated.stages.entering import split_records, training_records
+from federated.stages.named_sums import named_sum, open_sum, refuse_sum, senders
+from federated.stages.report import tell
 from federated.stages.secagg_messages import (
     Roster,
     masked_round,
@@ -37,22 +39,24 @@ from federated.stages.secagg_messages import (
     pack_answer,
     parse_advertised,
     parse_names,
-    refuse_sum,
     unpack,
 )
-from federated.stages.site import Site, SiteCall, SiteRound, open_round, open_site
+from federated.stages.site import Site, SiteCall, SiteRound, open_site
 from federated.update import Quantised
 
 
-def advertise_site(call: SiteCall, round_number: int) -> StageResult:
+def advertise_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 1 at a site: make the keys of an attempt at a round, once, and send the public halves.
+
+    Here and in the other stages ``name`` is that of the sum that they are for; it is empty for that
+    of the round's updates.
 
     Raises:
         ConsiliumError: the site has answered in this attempt already.
     """
     started = time.time()
     site = open_site(call)
-    topic = open_round(site, round_number).topic
+    topic = open_sum(site, round_number, name).topic
     kept = _Kept(site, topic)
     if kept.secrets.is_file():
         public = _public(_read_secrets(site, topic), site, topic)
@@ -61,7 +65,7 @@ def advertise_site(call: SiteCall, round_number: int) -> StageResult:
     else:
         _erase(site)
         secrets, public = protocol.advertise(
-            site.name, site.run.run_id, round_number, topic.attempt
+            site.name, site.run.run_id, round_number, topic.attempt, topic.sum
         )
         own = {
             "sealing": secrets.sealing.private.hex(),
@@ -70,10 +74,10 @@ def advertise_site(call: SiteCall, round_number: int) -> StageResult:
         }
         write_json(kept.secrets, own, PRIVATE)
     sent = site.to_coordinator(topic, kinds.ADVERTISED, pack(asdict(public)))
-    return stage_result(site.name, "advertise", started, sent=sent)
+    tell(site, round_number, stage_result(site.name, "advertise", started, sent=sent), name)
 
 
-def share_site(call: SiteCall, round_number: int) -> StageResult:
+def share_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 2 at a site: split its secrets among its neighbours and itself.
 
     Raises:
@@ -82,7 +86,7 @@ def share_site(call: SiteCall, round_number: int) -> StageResult:
     """
     started = time.time()
     site = open_site(call)
-    topic = open_round(site, round_number).topic
+    topic = open_sum(site, round_number, name).topic
     advertised, size = _told_keys(site, topic)
     secrets, kept = _read_secrets(site, topic), _Kept(site, topic)
     session = masked_round(site.run, list(advertised), topic)
@@ -92,7 +96,8 @@ def share_site(call: SiteCall, round_number: int) -> StageResult:
 
     body = kept.once("shares", lambda done: done.share(advertised, session), session, make)
     sent = site.to_coordinator(topic, kinds.SHARES, body)
-    return stage_result(site.name, "share", started, sent=sent, received=size)
+    result = stage_result(site.name, "share", started, sent=sent, received=size)
+    tell(site, round_number, result, name)
 
 
 def masking(site: Site, opened: SiteRound) -> tuple[Masking, int]:
@@ -136,7 +141,7 @@ def masked_once(
     return _Kept(site, opened.topic).once("payload", mark, masks.round_, make)
 
 
-def agree_site(call: SiteCall, round_number: int) -> StageResult:
+def agree_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 4 at a site, the consistency round: sign what it was told of the round.
 
     Raises:
@@ -145,7 +150,7 @@ def agree_site(call: SiteCall, round_number: int) -> StageResult:
     """
     started = time.time()
     site = open_site(call)
-    topic = open_round(site, round_number).topic
+    topic = open_sum(site, round_number, name).topic
     told = _Told.read(site, topic)
 
     def mark(done: Done) -> Done:
@@ -153,10 +158,11 @@ def agree_site(call: SiteCall, round_number: int) -> StageResult:
 
     body = _Kept(site, topic).once("view", mark, told.round_, told.view.to_bytes)
     sent = site.to_coordinator(topic, kinds.CONSISTENCY, body)
-    return stage_result(site.name, "unmask", started, sent=sent, received=told.size)
+    result = stage_result(site.name, "agree", started, sent=sent, received=told.size)
+    tell(site, round_number, result, name)
 
 
-def answer_site(call: SiteCall, round_number: int) -> StageResult:
+def answer_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 5 at a site: give the shares that unmask the sum, once.
 
     It does so only if enough sites have signed that they were told the same. The sum that the
@@ -168,7 +174,7 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
     """
     started = time.time()
     site = open_site(call)
-    opened = open_round(site, round_number)
+    opened = open_sum(site, round_number, name)
     topic = opened.topic
     told = _Told.read(site, topic)
     secrets = _read_secrets(site, topic)
@@ -185,19 +191,29 @@ def answer_site(call: SiteCall, round_number: int) -> StageResult:
         site.home.audit.add("accused", run=topic.run, round=round_number, sender=dealer)
     sent = site.to_coordinator(topic, kinds.ANSWER, pack_answer(answer))
     _Kept(site, topic).secrets.unlink()
-    return stage_result(site.name, "unmask", started, sent=sent, received=message.size)
+    tell(
+        site,
+        round_number,
+        stage_result(site.name, "answer", started, sent=sent, received=message.size),
+        name,
+    )
 
 
 def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> None:
     """Write down for which sum the site helps, before it does; for ever, and across all runs.
 
-    The state is known by its values: a file of the same ones can be written in many ways.
+    The state is known by its values: a file of the same ones can be written in many ways. Sums of
+    different names are different ones: a name says what a site puts into the sum.
 
     Raises:
         ConsiliumError: it has helped to another sum of the same data from the same state.
     """
-    path = site.home.answered_path
-    data = sha256("|".join(sorted(training_records(site))).encode()).hexdigest()
+    path, name = site.home.answered_path, opened.topic.sum
+    records = split_records(site, named_sum(name).splits) if name else training_records(site)
+    # No record is called as a sum is: records are digests.
+    data = sha256(
+        "|".join([*([f"sum {name}"] * bool(name)), *sorted(records)]).encode()
+    ).hexdigest()
     state = state_digest(opened.context.state)
     # Two runs at once would each write what the other has not read.
     with locked(private_folder(path.parent) / f"{site.name}.lock"):
@@ -230,8 +246,9 @@ class _Told:
         advertised, size = _told_keys(site, topic)
         sharing, _ = _told_names(site, topic, kinds.SHARING)
         responded, more = _told_names(site, topic, kinds.RESPONDED)
-        counted = refuse_sum(site.run, topic.round, site.name, responded)
-        site.run.refuse_too_little_noise(len(counted))
+        counted = refuse_sum(site.run, topic, site.name, responded)
+        if not topic.sum:
+            site.run.refuse_too_little_noise(len(counted))
         session = masked_round(site.run, list(advertised), topic)
         missing = Roster(advertised, tuple(sharing)).missing(responded)
         seen = view(site.name, advertised, responded, missing, session)
@@ -244,6 +261,7 @@ class _Kept:
     def __init__(self, site: Site, topic: Topic) -> None:
         place = private_folder(site.store.secrets, site.home.root)
         stem = f"round-{topic.round:03d}-attempt-{topic.attempt}"
+        stem += f"-{topic.sum}" if topic.sum else ""
         self.site, self.topic = site, topic
         self.secrets, self.done = place / f"{stem}.secret.json", place / f"{stem}.done.json"
         self._stem = place / stem
@@ -295,7 +313,7 @@ def _over(site: Site, topic: Topic) -> RefusalError:
 
 def _told_keys(site: Site, topic: Topic) -> tuple[dict[str, Advertised], int]:
     """The public keys of a round, each as its owner has signed it, and the bytes they took."""
-    most = kinds.most_bundle(len(site.run.selected(topic.round)), kinds.MOST_ADVERTISED)
+    most = kinds.most_bundle(len(senders(site.run, topic)), kinds.MOST_ADVERTISED)
     message = site.from_coordinator(topic, kinds.ROSTER, most)
     members = site.mailbox.members
     bodies = open_bundle(message.body, topic, kinds.ADVERTISED, COORDINATOR, members)
@@ -309,7 +327,8 @@ def _told_names(site: Site, topic: Topic, kind: str) -> tuple[list[str], int]:
 
 def _public(secrets: Secrets, site: Site, topic: Topic) -> Advertised:
     """The public halves of secrets, as they were advertised."""
-    purpose = label(site.run.run_id, topic.round, topic.attempt, "own commitment", site.name)
+    what = "own commitment"
+    purpose = label(site.run.run_id, topic.round, topic.attempt, what, site.name, sum_=topic.sum)
     commitment = own_commitment(secrets.own_seed, purpose)
     return Advertised(secrets.sealing.public, secrets.masking.public, commitment)
 

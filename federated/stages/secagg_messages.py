@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.message import Topic
-from federated.protection import MaskedSums, Protection
+from federated.protection import MaskedSums
 from federated.protection.secagg.recovery import Answer
 from federated.protection.secagg.round import Advertised, Round, Share
 from federated.rounds.context import RunContext
+from federated.stages.named_sums import senders
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Roster:
 
 
 def masked_round(run: RunContext, advertised: Sequence[str], topic: Topic) -> Round:
-    """What all parties know of a round of a run, once the keys are advertised.
+    """What all parties know of a sum in a round of a run, once the keys are advertised.
 
     Raises:
         RefusalError: keys are told of sites that were not selected, whose holders could be anybody.
@@ -40,7 +41,7 @@ def masked_round(run: RunContext, advertised: Sequence[str], topic: Topic) -> Ro
     protection, bits = experiment.protection, experiment.compression.bits
     assert isinstance(protection, MaskedSums)
     assert bits is not None
-    selected = run.selected(number)
+    selected = senders(run, topic)
     names = sorted(advertised)
     unknown = [name for name in names if name not in selected]
     if unknown:
@@ -49,7 +50,7 @@ def masked_round(run: RunContext, advertised: Sequence[str], topic: Topic) -> Ro
             "who has those could hold shares of everyone's. No site goes on. Resume the run; the "
             "round begins anew."
         )
-    return protection.begin(
+    begun = protection.begin(
         run.run_id,
         number,
         names,
@@ -59,18 +60,7 @@ def masked_round(run: RunContext, advertised: Sequence[str], topic: Topic) -> Ro
         topic.attempt,
         topic.state,
     )
-
-
-def refuse_sum(
-    run: RunContext, round_number: int, site: str, responded: Sequence[str]
-) -> frozenset[str]:
-    """Refuse to open a sum that is not one of enough of the sites selected; return who is in it.
-
-    Raises:
-        ConsiliumError: it is not.
-    """
-    protection: Protection = run.experiment.protection
-    return protection.refuse_too_few(site, round_number, run.selected(round_number), responded)
+    return replace(begun, sum=topic.sum)
 
 
 def parse_advertised(body: bytes) -> Advertised:

@@ -21,13 +21,13 @@ from federated.protection.secagg.view import refuse_parts
 from federated.rounds.context import RunContext
 from federated.run.update_files import read_payload, write_payload
 from federated.stages.coordinator import Coordinator
+from federated.stages.named_sums import refuse_sum, senders
 from federated.stages.secagg_messages import (
     Roster,
     masked_round,
     pack,
     parse_advertised,
     parse_answer,
-    refuse_sum,
     unpack,
 )
 
@@ -44,7 +44,7 @@ def relay_keys(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> 
 
     most = kinds.MOST_ADVERTISED
     messages = _received(coordinator, topic, kinds.ADVERTISED, sites, check, most)
-    _refuse_too_few(coordinator.run, topic.round, list(messages))
+    _refuse_too_few(coordinator.run, topic, list(messages))
     coordinator.mailbox.send(topic, kinds.ROSTER, pack_bundle(list(messages.values())))
     return Roster({site: parse_advertised(message.body) for site, message in messages.items()})
 
@@ -64,7 +64,7 @@ def relay_shares(
 
     messages = _received(coordinator, topic, kinds.SHARES, sites, check)
     shares = {site: unpack(message.body) for site, message in messages.items()}
-    _refuse_too_few(coordinator.run, topic.round, list(shares))
+    _refuse_too_few(coordinator.run, topic, list(shares))
     send = coordinator.mailbox.send
     for site in shares:
         inbox = {sender: sealed[site] for sender, sealed in shares.items() if site in sealed}
@@ -81,15 +81,15 @@ def relay_responded(
     Raises:
         ConsiliumError: so few have responded, or in such groups, that no site would help.
     """
-    run, number = coordinator.run, topic.round
-    refuse_sum(run, number, responded[0], responded)
+    run = coordinator.run
+    refuse_sum(run, topic, responded[0], responded)
     refuse_parts(responded, masked_round(run, list(roster.advertised), topic))
     coordinator.mailbox.send(topic, kinds.RESPONDED, json.dumps(list(responded)).encode())
 
 
 def relay_views(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> None:
     """Pass on to all sites what each of ``sites`` has signed that it was told; after stage 4."""
-    most = kinds.most_view(len(coordinator.run.selected(topic.round)))
+    most = kinds.most_view(len(senders(coordinator.run, topic)))
     messages = _received(coordinator, topic, kinds.CONSISTENCY, sites, lambda *_: None, most)
     coordinator.mailbox.send(topic, kinds.AGREED, pack_bundle(list(messages.values())))
 
@@ -116,9 +116,10 @@ def unmask_sum(
     Raises:
         ConsiliumError: too few sites have answered; the message names whose shares are missing.
     """
-    folder, number, audit = coordinator.folder, topic.round, coordinator.mailbox.audit
+    number, audit = topic.round, coordinator.mailbox.audit
+    path = coordinator.folder.sum_path(number, topic.sum)
     session = masked_round(coordinator.run, list(roster.advertised), topic)
-    masked = read_payload(folder.sum_path(number))
+    masked = read_payload(path)
 
     def check(site: str, body: bytes) -> None:
         parse_answer(body, site)
@@ -135,7 +136,7 @@ def unmask_sum(
         audit.add("faulty", run=topic.run, round=number, sender=site, said="wrong shares")
     for site, accusers in unmasked.accused.items():
         audit.add("accused", run=topic.run, round=number, sender=site, said=", ".join(accusers))
-    write_payload(folder.sum_path(number), protection.unmasked(masked, unmasked.sums, session))
+    write_payload(path, protection.unmasked(masked, unmasked.sums, session))
     return unmasked.faulty
 
 
@@ -170,15 +171,15 @@ def _received(
     return found
 
 
-def _refuse_too_few(run: RunContext, round_number: int, left: Sequence[str]) -> None:
-    selected = run.selected(round_number)
+def _refuse_too_few(run: RunContext, topic: Topic, left: Sequence[str]) -> None:
+    selected = senders(run, topic)
     protection = run.experiment.protection
     assert isinstance(protection, MaskedSums)
     needed = protection.needed(len(selected))
     if len(left) < needed:
         absent = ", ".join(site for site in selected if site not in left)
         raise ConsiliumError(
-            f"Round {round_number} cannot be aggregated under {protection.name}: "
+            f"Round {topic.round} cannot be aggregated under {protection.name}: "
             f"{len(left)} of {len(selected)} sites are left, fewer than the threshold of {needed}; "
             f"missing: {absent}. Nothing of any update was revealed. Resume when they are back."
         )

@@ -13,11 +13,12 @@ Shares = Mapping[str, Mapping[str, float]]
 
 
 def mean_shares(several: Sequence[Shares]) -> dict[str, dict[str, float]]:
-    """The mean of the shares over several runs of the same sites and network."""
+    """The mean of the shares over several runs of the same network, for sites that tell in all."""
     first = several[0]
     return {
         site: {layer: float(np.mean([s[site][layer] for s in several])) for layer in layers}
         for site, layers in first.items()
+        if all(site in shares for shares in several)
     }
 
 

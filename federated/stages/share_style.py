@@ -6,32 +6,37 @@ of the coordinator.
 """
 
 import time
+from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from federated.data.records import identities
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.privacy.case_draws import CaseDraws
 from federated.privacy.clipping import clipped
 from federated.randomness import Draws, torch_generator
-from federated.run.result import StageResult, stage_result
+from federated.run.result import stage_result
 from federated.run.update_files import pack_memory, read_memory, write_packed
 from federated.site.releases import Parts, ReleaseStore
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter, training_records
 from federated.stages.private_release import begin_style_release, style_sources
+from federated.stages.report import tell
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.worker import site_cases
 from federated.strategies.base import Introduction
 from federated.update import Vector
+from federated.weights.bounded_file import Content
 
 STYLE = "style"
 CASES_AT_ONCE = 16
 
 
-def share_style(call: SiteCall) -> StageResult:
+def share_style(call: SiteCall) -> None:
     """Send all other sites the style of a site.
 
     With noise on it, it is a release, which is made once: if it is asked again, the site sends what
@@ -56,7 +61,7 @@ def share_style(call: SiteCall) -> StageResult:
         parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
     sent = site.to_all(site.topic(0), kinds.STYLE, parts[STYLE])
     cases = len(site_cases(site, "train"))
-    return stage_result(site.name, "style", started, cases=cases, sent=sent)
+    tell(site, 1, stage_result(site.name, "style", started, cases=cases, sent=sent))
 
 
 def site_style(site: Site, introduction: Introduction) -> Vector:
@@ -94,43 +99,107 @@ def site_style(site: Site, introduction: Introduction) -> Vector:
 
 
 def receive_styles(site: Site, round_number: int) -> int:
-    """Take the other sites' styles before the first round; return how many bytes travelled.
+    """Take the other sites' styles where the site has none yet; return how many bytes travelled.
 
-    The site keeps them for the rounds that follow. They are 0 bytes in other rounds, and where the
-    strategy asks for no styles.
+    The site keeps them for the rounds that follow. A style that has not arrived, or is not of the
+    form of the site's own, is left out. They are 0 bytes where the strategy asks for no styles.
 
     Raises:
-        ConsiliumError: a site's style has not arrived.
+        ConsiliumError: no style of any other site is left.
     """
-    if round_number != 1 or site.run.experiment.strategy.introduction() is None:
+    introduction = site.run.experiment.strategy.introduction()
+    others = [other for other in site.run.sites if other != site.name]
+    kept = any(site.store.style_path(other).is_file() for other in others)
+    if introduction is None or (round_number > 1 and kept):
         return 0
-    received = 0
-    for other in site.run.sites:
-        if other == site.name:
+    shape, received = _own_shape(site, introduction), 0
+    for other in others:
+        path = site.store.style_path(other)
+        try:
+            message = site.mailbox.receive(site.topic(0), kinds.STYLE, other, kinds.MOST_STYLE)
+            style = told_style(message.body, other)
+            if style.shape != shape or (introduction.nonnegative and (style < 0).any()):
+                raise RefusalError(f"The style of {other} is refused: it has another form.")
+        except ConsiliumError as error:
+            # Of an attempt before, or of another site's word then.
+            path.unlink(missing_ok=True)
+            said = {"run": site.run.run_id, "round": round_number, "sender": other}
+            site.home.audit.add("left out", **said, said=str(error))
             continue
-        message = site.mailbox.receive(site.topic(0), kinds.STYLE, other, kinds.MOST_STYLE)
-        write_packed(site.store.style_path(other), message.body)
+        write_packed(path, message.body)
         received += message.size
+    if not received:
+        raise _no_styles(site)
     return received
 
 
-def other_styles(site: Site) -> list[Vector]:
-    """The styles ``(*shape)`` of all sites but one, as it has kept them.
+def _own_shape(site: Site, introduction: Introduction) -> tuple[int, ...]:
+    """The shape that a style has here, from one case; nothing of it leaves the site."""
+    experiment, cases = site.run.experiment, site_cases(site, "train")
+    settings = experiment.training.model_copy(update={"augment": "none"})
+    draws: Draws = torch_generator(experiment.seed, purpose="style", site=site.name)
+    images, _ = cases.load_batch(torch.arange(1), settings, draws)
+    return tuple(introduction.describe(images).shape[1:])
+
+
+def _no_styles(site: Site) -> ConsiliumError:
+    return RefusalError(
+        f"{site.name} has no style of any other site, and the strategy compares its images with "
+        "theirs. Resume the run when the other sites can take part in its first round."
+    )
+
+
+def told_style(content: bytes, whose: str) -> Vector:
+    """The style ``(*shape)`` that a site has told, float32.
 
     Raises:
-        ConsiliumError: one is missing or damaged.
+        ConsiliumError: it is damaged, or has what is no number.
+    """
+    arrays = read_memory(Content(content, f"of the style of {whose}"))
+    style = arrays.get(STYLE)
+    if len(arrays) != 1 or style is None or style.dtype != np.float32:
+        raise RefusalError(f"The style of {whose} is refused: it is none.")
+    if not np.isfinite(style).all():
+        raise RefusalError(f"The style of {whose} is refused: it has what is no finite number.")
+    return style
+
+
+def other_styles(site: Site) -> list[Vector]:
+    """The styles ``(*shape)`` of the other sites, as the site has kept them.
+
+    Raises:
+        ConsiliumError: there is none, or one is damaged.
     """
     others = (other for other in site.run.sites if other != site.name)
-    return [read_memory(site.store.style_path(other))[STYLE] for other in others]
+    paths = [site.store.style_path(other) for other in others]
+    styles = [read_memory(path)[STYLE] for path in paths if path.is_file()]
+    if not styles:
+        raise _no_styles(site)
+    return styles
 
 
-def keep_styles(coordinator: Coordinator) -> None:
-    """Keep at the coordinator the styles that all sites know, for those that join later.
+def keep_styles(coordinator: Coordinator) -> dict[str, str]:
+    """Keep at the coordinator the styles that sites have told, for those that join later.
 
-    Raises:
-        ConsiliumError: a site's style has not arrived.
+    Returns:
+        The sites whose style does not count, and why; the others go on without it.
     """
-    topic = coordinator.topic(0)
+    topic, missing = coordinator.topic(0), dict[str, str]()
+    told: dict[str, tuple[bytes, tuple[int, ...]]] = {}
     for site in coordinator.run.sites:
-        message = coordinator.mailbox.receive(topic, kinds.STYLE, site, kinds.MOST_STYLE)
-        write_packed(coordinator.folder.style_path(site), message.body)
+        try:
+            body = coordinator.mailbox.receive(topic, kinds.STYLE, site, kinds.MOST_STYLE).body
+            told[site] = body, told_style(body, site).shape
+        except ConsiliumError as error:
+            missing[site] = str(error)
+    shapes = Counter(shape for _, shape in told.values()).most_common(1)
+    for site, (body, shape) in told.items():
+        if shape == shapes[0][0]:
+            write_packed(coordinator.folder.style_path(site), body)
+        else:
+            missing[site] = f"The style of {site} is refused: it has another form than most."
+    for site, reason in missing.items():
+        with suppress(FileNotFoundError):
+            coordinator.folder.style_path(site).unlink()
+        coordinator.note_left_out(topic, site, reason)
+    return missing

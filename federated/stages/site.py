@@ -28,12 +28,11 @@ from federated.run.selection import is_evaluated
 from federated.run.update_files import read_state
 from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
-from federated.stages.plan_checks import check_plan
+from federated.stages.plan_checks import check_plan, refuse_other_code
+from federated.stages.told_rounds import note_told, refuse_contradiction
 from federated.update import RoundState
 from federated.weights.bounded_file import Content
-
-# A state is the model and what a strategy broadcasts beside it.
-MOST_STATE = 2**36
+from federated.weights.planned import most_state
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,14 @@ class Site:
         """
         return self._send(topic, kind, body, EVERYONE)
 
+    def to_site(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
+        """Send one other site a message; return how many bytes travel.
+
+        Raises:
+            RefusalError: the site would send more in the run than its policy allows.
+        """
+        return self._send(topic, kind, body, recipient)
+
     def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
         refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
         return self.mailbox.send(topic, kind, body, recipient).size
@@ -127,7 +134,7 @@ def candidate(call: SiteCall) -> tuple[Site, RunPlan]:
         ConsiliumError: nothing is proposed to it that counts.
     """
     home, mailbox, before = _before(call)
-    message = mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+    message = _proposal(mailbox, before)
     plan = _plan(message.body)
     start = replace(before, plan=message.signed.digest)
     return Site(home, home.run(call.run), mailbox, _known(call, plan), start), plan
@@ -143,12 +150,14 @@ def open_site(call: SiteCall) -> Site:
     store = home.run(call.run)
     message = mailbox.receive(before, kinds.RUN_PLAN, COORDINATOR, MOST_PLAN)
     plan, content, digest = _plan(message.body), message.to_bytes(), message.signed.digest
+    proposal = _plan(_proposal(mailbox, before).body)
     if not store.plan_path.is_file() or store.plan_path.read_bytes() != content:
-        check_plan(home, store, plan)
+        check_plan(home, store, plan, proposal)
         with atomic_path(store.plan_path, PRIVATE) as temporary:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
-    refuse_refused(home, store, plan)
+    refuse_refused(home, store, proposal)
+    refuse_other_code(home, plan)
     members = mailbox.members
     for participant in plan.participants.values():
         members = members.enrol(participant)
@@ -173,6 +182,15 @@ def known_experiments(call: SiteCall) -> list[Experiment]:
     return found
 
 
+def _proposal(mailbox: Mailbox, before: Topic) -> Message:
+    """What is proposed to a site in an attempt at a run.
+
+    Raises:
+        ConsiliumError: nothing is that counts.
+    """
+    return mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+
+
 def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
     """A site that knows nobody but the coordinator."""
     home = SiteHome(call.home)
@@ -191,16 +209,14 @@ def _plan(content: bytes) -> RunPlan:
     return RunPlan.from_bytes(content)
 
 
-def _refuse_beyond(site: Site, round_number: int, first: int = 1) -> None:
+def _refuse_beyond(site: Site, round_number: int) -> None:
     """Refuse a round that the plan of the run, which the site's policy allows, does not have.
 
-    ``first`` is 0 for what may come before the first round.
-
     Raises:
-        RefusalError: it has fewer.
+        RefusalError: it has fewer, or it is none.
     """
     rounds = site.run.experiment.rounds
-    if not first <= round_number <= rounds:
+    if not 1 <= round_number <= rounds:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the plan of the run has "
             f"{rounds} rounds."
@@ -244,7 +260,8 @@ def open_state(site: Site, round_number: int, digest: str) -> RoundState:
     """
     if digest in _states and _states[digest].round_number == round_number:
         return _states[digest]
-    message = site.from_coordinator(site.topic(round_number), kinds.STATE, MOST_STATE)
+    most = most_state(site.run.experiment)
+    message = site.from_coordinator(site.topic(round_number), kinds.STATE, most)
     if message.header.sha256 != digest:
         raise RefusalError(
             f"{site.name} does not go on from the state after round {round_number}: it is another "
@@ -282,8 +299,8 @@ def settle(site: Site, done: int, plan: RoundPlan) -> None:
             site.store.work_path(number, work).unlink(missing_ok=True)
 
 
-def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
-    """The state after a round that the coordinator asks to have evaluated, and the topic of that.
+def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic, RoundPlan]:
+    """The state after a round that the coordinator asks to have evaluated, the topic, and the plan.
 
     Raises:
         ConsiliumError: nothing asks for it that counts, or the state is another, or the plan of the
@@ -296,7 +313,7 @@ def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic]:
             "the run the model is not evaluated there."
         )
     plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
-    return open_state(site, round_number, plan.state), topic
+    return open_state(site, round_number, plan.state), topic, plan
 
 
 def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
@@ -311,7 +328,7 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
 
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
-    _refuse_beyond(site, round_number, first=0)
+    _refuse_beyond(site, round_number)
     plan, topic = _read_plan(site, round_number, kind)
     settle(site, round_number, plan)
     return plan, topic
@@ -321,7 +338,8 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
     """A plan of a round, or of what comes after it, and the topic of the answers to it.
 
     Raises:
-        ConsiliumError: there is none that counts, or it is of another run or round.
+        ConsiliumError: there is none that counts, it is of another run or round, or it contradicts
+            what the site was told before.
     """
     message = site.from_coordinator(site.topic(round_number), kind)
     plan = RoundPlan.from_bytes(message.body)
@@ -330,4 +348,9 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
             f"{site.name} does nothing in round {round_number}: the {kind} is of another run or "
             "round than it says."
         )
+    # Of the rounds that have a record; that of an evaluation has none yet.
+    done = round_number - 1 if kind == kinds.ROUND_PLAN else round_number
+    refuse_contradiction(site.store, site.name, plan, done)
+    if kind == kinds.ROUND_PLAN:
+        note_told(site.store, plan, done)
     return plan, site.topic(round_number, plan.state, message.signed.digest)

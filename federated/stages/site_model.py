@@ -27,8 +27,9 @@ def hand_over(call: SiteCall, round_number: int) -> None:
     """Send the coordinator, after a run's last round, what differs in the site's own model.
 
     These are the tensors that are personal by the layout, and others where a value differs; and,
-    where the strategy finds values that are a site's own, the share of each layer that is. The
-    message is empty where nothing differs, or where the site's policy keeps its model at the site.
+    where the strategy finds values that are a site's own, the share of each layer that is. Both
+    messages are empty where the site's policy keeps its model at the site, and the first one where
+    nothing differs.
 
     Raises:
         ConsiliumError: nothing asks for it that counts.
@@ -40,14 +41,15 @@ def hand_over(call: SiteCall, round_number: int) -> None:
     names = layout.personal & own.keys()
     if weights is not state.weights:
         names |= {name for name, value in own.items() if (value != common[name]).any()}
-    if site.home.policy().settings.own_model == "refused":
+    refused = site.home.policy().settings.own_model == "refused"
+    if refused:
         names = frozenset()
     body = save({name: own[name].copy() for name in sorted(names)}) if names else b""
     site.to_coordinator(topic, kinds.OWN_MODEL, body)
     strategy = site.run.experiment.strategy
     mask = strategy.own_values(layout, site_memory(site, state.round_number))
     if mask is not None:
-        shares = layer_shares(layout, mask)
+        shares = {} if refused else layer_shares(layout, mask)
         site.to_coordinator(topic, kinds.OWN_SHARES, json.dumps(shares).encode())
 
 

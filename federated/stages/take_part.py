@@ -2,9 +2,12 @@
 
 from federated.exchange import kinds
 from federated.exchange.plan import Joining
+from federated.exchange.policy import refuse_outright
 from federated.privacy import Private
 from federated.privacy.patients import patient_warnings
+from federated.provenance import code_digest
 from federated.stages.entering import refuse_evaluation
+from federated.stages.keys import send_sealing
 from federated.stages.plan_checks import own_release, part_counts, refuse_proposal
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import held_cases
@@ -23,8 +26,10 @@ def take_part(call: SiteCall) -> int:
     site, plan = candidate(call)
     counts = part_counts(site.store)
     own = counts.get(site.name, {"train": 0, "val": 0, "test": 0})
+    # Before the arithmetic over all rounds, which a plan of very many could keep busy.
+    refuse_outright(site.home.policy(), site.name, plan, code_digest())
     release = own_release(site.store, site.name, plan)
-    refuse_proposal(site.home, site.store, plan, release)
+    refuse_proposal(site.home, site.store, plan, release, plan)
     warnings: list[str] = []
     privacy = plan.experiment.privacy
     if isinstance(privacy, Private) and release is not None:
@@ -34,5 +39,7 @@ def take_part(call: SiteCall) -> int:
         planned = [privacy.of_round(release, n + 1, rounds) for n in range(rounds)]
         patients = held_cases(site).patients(site.name, "train")
         warnings += patient_warnings(privacy, site.name, planned, patients)
+    if plan.experiment.protection.keyed:
+        send_sealing(site)
     answer = Joining(own, release, tuple(warnings))
     return site.to_coordinator(site.start, kinds.JOINING, answer.to_bytes())

@@ -6,7 +6,7 @@ that only paths pass between processes and any stage can be run again.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,6 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.files import write_text
 from federated.learning import LearningTask, task_of
 from federated.privacy import NoPrivacy
-from federated.run.result import StageResult
 from federated.site.home import Parts, SiteHome
 from federated.stages.site import Site, SiteCall, known_experiments
 from federated.training.loop import choose_device, place
@@ -115,15 +114,24 @@ def _within_memory(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
         ) from error
 
 
-def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> Any:
-    """Run a stage at a site, and return what the site may report of it.
+def run_alone(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> None:
+    """Run a stage at a site; what it gives stays there, and what it sends is in messages.
+
+    Raises:
+        ConsiliumError: what the stage raises.
+    """
+    _within_memory(stage, call, *arguments)
+
+
+def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -> None:
+    """Run a stage at a site; its end, or why it has none, is all that passes beside messages.
 
     Raises:
         ConsiliumError: what the stage raises. Of a private run, others read why the site refuses
             something; any other error is kept at the site.
     """
     try:
-        result = _within_memory(stage, call, *arguments)
+        run_alone(stage, call, *arguments)
     except RefusalError:
         raise
     except ConsiliumError as error:
@@ -135,10 +143,6 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
             f"{call.site} could not finish its part, {stage.__name__}. The run is private, so the "
             f"reason stays with the site, in {path}."
         ) from None
-    if not isinstance(result, StageResult):
-        return result
-    hidden = _private(call)
-    return replace(result, started=None, ended=None, peak_rss_mb=None) if hidden else result
 
 
 def _private(call: SiteCall) -> bool:

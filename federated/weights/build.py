@@ -6,7 +6,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
 from federated.data.labelling import LABELLINGS
 from federated.randomness import derive_seed
-from federated.weights.model_file import ModelHeader, told_task
+from federated.weights.model_file import ModelHeader
 
 
 def new_model(experiment: Experiment, info: DatasetInfo) -> nn.Module:
@@ -23,15 +23,15 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         info: what is known of its data set.
         data_source: where the data really come from, as ``phantom``.
     """
+    described = experiment.data.described
     return ModelHeader(
         experiment.model,
         channels=info.channels,
         classes=len(info.classes),
         dims=info.dims,
-        size=experiment.data.size if info.task in LABELLINGS else None,
+        size=experiment.data.size if info.task in LABELLINGS and not described else None,
         dataset=info.name,
         data_source=data_source,
         spacing=experiment.data.spacing,
-        task=told_task(info.task),
-        target=info.target,
+        described=described.of_model() if described else None,
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,18 +16,18 @@ from torch import nn
 
 from federated.configuration.explain import explain
 from federated.data.dataset import TaskName
-from federated.data.folders.families import FAMILIES, Family
-from federated.data.target import Target
+from federated.data.family_of import family_of, task_name
+from federated.data.folders.described.family import described_family
+from federated.data.folders.families import Family
+from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
+from federated.settings.description import Description
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
+from federated.settings.target import Target
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
 
-# The tasks that a file tells of; the others follow from the data set.
-ToldTask = Literal["multilabel", "regression"]
-# What older versions know nothing of.
-NEW = ("task", "target")
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
 # The most characters of a description, and of a name in it.
@@ -38,20 +38,15 @@ LONGEST_TEXT = 200
 LARGEST_SETTING = 1024
 
 
-def told_task(task: TaskName) -> ToldTask | None:
-    """What a file tells of a task; ``None`` where it follows from the data set."""
-    return task if task == "multilabel" or task == "regression" else None
-
-
 @dataclass(frozen=True)
 class ModelHeader:
     """Which network it is, for which images, and what it was trained on.
 
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
-    where it is not their data set's own. ``task`` is told of models that are no classifier of one
-    label and for no segmentation set, and ``target`` of those that predict a number. The ranges
-    are those that a file may have; a network of numbers far beyond them would take all memory
-    before anything of it could be compared with the file.
+    where it is not their data set's own. ``described`` is what a set of somebody's own is, so that
+    a model can be used where that set is not. The ranges are those that a file may have; a network
+    of numbers far beyond them would take all memory before anything of it could be compared with
+    the file.
     """
 
     # For whoever reads a header from a file: it may have no key but these.
@@ -65,24 +60,56 @@ class ModelHeader:
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
-    task: ToldTask | None = None
-    target: Target | None = None
-
-    def __post_init__(self) -> None:
-        if (self.target is None) == (self.task == "regression"):
-            raise ValueError("it has a number to predict without its range, or the reverse")
-        least = 2 if self.task is None else 1
-        if self.classes < least or (self.task == "regression" and self.classes > 1):
-            raise ValueError(f"its network has {self.classes} outputs, which its task has not")
+    described: Description | None = None
 
     def goal(self) -> TaskName:
         """What it was trained for."""
-        return self.task or ("segmentation" if self.dataset in FAMILIES else "classification")
+        return task_name(self.dataset, self.described)
+
+    def target(self) -> Target | None:
+        """The number that it predicts; ``None`` where it predicts something else."""
+        if self.described is not None:
+            return self.described.target
+        return dataset_info(self.dataset).target if self.dataset in DATASETS else None
 
     def family(self) -> Family | None:
         """The segmentation set it was trained on, with its spacing; ``None`` for any other."""
-        family = FAMILIES.get(self.dataset)
+        family = family_of(self.dataset, self.described)
         return family.with_spacing(self.spacing) if family else None
+
+    def class_family(self) -> Family | None:
+        """How images of any size are prepared for a classifier; ``None`` where they have its own.
+
+        Those of MedMNIST's sets and of arrays are taken as they are.
+        """
+        if self.described is None or self.described.segments or self.described.layout == "arrays":
+            return None
+        return described_family(self.dataset, self.described).with_spacing(self.spacing)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of what it predicts, in the order of the network's outputs.
+
+        Raises:
+            ConsiliumError: its data set is none that is known by name.
+        """
+        if self.described is not None:
+            return self.described.classes
+        if family := self.family():
+            return family.labels
+        names = dataset_info(self.dataset).classes if self.dataset in DATASETS else ()
+        if len(names) != self.classes:
+            raise ConsiliumError(
+                f"The model says that it was trained on {self.dataset}, of which {self.classes} "
+                f"outputs are not known by name. Give a model of one of {', '.join(DATASETS)}, of "
+                "a segmentation set, or of a set with a description."
+            )
+        return names
+
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape ``(channels, *spatial)`` of an image that a classifier takes."""
+        if self.described is not None and self.described.shape != "auto":
+            return (self.channels, *self.described.shape)
+        return (self.channels, *(self.size or 0,) * self.dims)
 
     def build(self, seed: int) -> nn.Module:
         """The network, with random weights that depend on ``seed`` alone."""
@@ -90,9 +117,10 @@ class ModelHeader:
 
     def to_text(self) -> str:
         """The header as it stands in a file, without what the weights once started from."""
-        told = HEADERS.dump_python(self, mode="json", exclude={"network": {"init"}})
-        # Where there is nothing to tell, as older versions write and read it.
-        told = {key: value for key, value in told.items() if key not in NEW or value is not None}
+        left_out: dict[str, Any] = {"network": {"init"}}
+        if self.described is None:
+            left_out["described"] = True
+        told = HEADERS.dump_python(self, mode="json", exclude=left_out)
         return json.dumps(told)
 
     @staticmethod
@@ -109,11 +137,17 @@ class ModelHeader:
             if isinstance(value, dict) and "network" not in value:
                 flat = ("name", "norm", *OF_ALL_ONCE)
                 value["network"] = {key: value.pop(key) for key in flat if key in value}
+            told_of_set = value.pop("described", None) if isinstance(value, dict) else None
             told = json.dumps(value)
         except RecursionError as error:
             raise ValueError("it is nested too deeply") from error
         _refuse_unlikely(value)
-        return HEADERS.validate_json(told, strict=True)
+        header = HEADERS.validate_json(told, strict=True)
+        if told_of_set is not None:
+            header = replace(header, described=_description(told_of_set))
+            _refuse_other_description(header)
+        _refuse_other_outputs(header)
+        return header
 
 
 HEADERS = TypeAdapter(ModelHeader)
@@ -134,6 +168,49 @@ def _refuse_unlikely(value: Any) -> None:
         raise ValueError(f"its network {said}")
     if any(isinstance(told, int) and told > LARGEST_SETTING for told in network.values()):
         raise ValueError(f"its network has a setting beyond {LARGEST_SETTING}")
+
+
+def _description(value: Any) -> Description:
+    """The description that a header has of a set of somebody's own.
+
+    Raises:
+        ValueError: it is not possible; the message says why.
+    """
+    try:
+        return Description.model_validate(value)
+    except ValidationError as error:
+        said = explain(error, Description.model_json_schema(), {})
+        raise ValueError(f"its description of the data set is not possible: {said}") from error
+
+
+def _refuse_other_description(header: ModelHeader) -> None:
+    """Refuse a description that is not of the network's images, or says less than is needed.
+
+    Raises:
+        ValueError: it is one of these.
+    """
+    described = header.described
+    if described is None:
+        return
+    same = (
+        described.dims == header.dims
+        and len(described.classes) == header.classes
+        and described.settled
+        and (described.layout == "arrays" or described.channels == header.channels)
+    )
+    if not same:
+        raise ValueError("it describes other images than its network takes")
+
+
+def _refuse_other_outputs(header: ModelHeader) -> None:
+    """Refuse a number of outputs that a network for its task cannot have.
+
+    Raises:
+        ValueError: it is one of one class, or of several numbers.
+    """
+    goal = header.goal()
+    if (header.classes == 1) != (goal == "regression"):
+        raise ValueError(f"its network has {header.classes} outputs, which {goal} has not")
 
 
 def save_model(

@@ -31,7 +31,7 @@ from flows.cli import run  # noqa: F401
 # isort: split
 # In the order of the help: what a person starts with first.
 from federated.errors import ConsiliumError
-from flows.cli import data, keys, ledger, predict, service, site, sites  # noqa: F401
+from flows.cli import data, keys, ledger, own_data, predict, service, site, sites  # noqa: F401
 from flows.cli.options import app
 from flows.going_on import how_to_go_on, nothing_begun
 
@@ -68,6 +68,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("CONSILIUM_DEBUG"):
             raise
+        if _was_interrupted(error):
+            print(f"Stopped. {how_to_go_on()}".strip(), file=sys.stderr)
+            sys.exit(INTERRUPTED)
         said = (
             _of_this_machine(error)
             or _of_a_server(error)
@@ -78,6 +81,21 @@ def main() -> None:
         )
         print(f"Error: {said}", file=sys.stderr)
         sys.exit(1)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came up while a signal to end was being handled.
+
+    Prefect handles a ``KeyboardInterrupt`` as a crash of the task at hand, and fails at that where
+    the signal came before the task had a run to mark.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 # What a machine refuses, whatever the program does: rights, space, names.

@@ -1,5 +1,6 @@
-"""keys new, show, rotate, erase: the keys of homomorphic encryption, one for each run."""
+"""keys show, erase: the keys of homomorphic encryption, one for each run."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,45 +14,35 @@ keys_app = typer.Typer(
 )
 app.add_typer(keys_app, name="keys")
 
-RunId = Annotated[str, typer.Option("--run", help="A run's id, or latest.")]
-LATEST = "latest"
-
-
-@keys_app.command(epilog="Example: consilium keys new adrenal")
-def new(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
-    """Make the key of a run that was stopped and has lost its own, at this site."""
-    _make(experiment, run, runs, replace=False)
-
-
-@keys_app.command(epilog="Example: consilium keys rotate adrenal")
-def rotate(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
-    """Replace the key of a run that was stopped; the old one is removed."""
-    _make(experiment, run, runs, replace=True)
+Home = Annotated[
+    Path | None, typer.Option(help="A site's home, instead of those of all simulated sites.")
+]
 
 
 @keys_app.command(epilog="Example: consilium keys show adrenal")
-def show(experiment: ExperimentName, params: Params = PARAMS) -> None:
-    """List the keys of an experiment's runs, without the secrets."""
+def show(
+    experiment: ExperimentName, home: Home = None, params: Params = PARAMS, runs: Runs = RUNS
+) -> None:
+    """List the keys that sites have of an experiment's runs, without the secrets."""
     from federated.configuration.load import load_experiment
     from flows.keys import key_lines
+    from flows.site import open_home
 
     load_experiment(experiment, (), params)
-    for line in key_lines(experiment):
+    for line in key_lines(runs, experiment, open_home(home) if home else None):
         Console().print(line, highlight=False, soft_wrap=True)
 
 
 @keys_app.command(epilog="Example: consilium keys erase adrenal")
-def erase(experiment: ExperimentName, run: RunId = LATEST, runs: Runs = RUNS) -> None:
-    """Remove the key of a run that will not be resumed from this site."""
-    from federated.run.runs import reopen_run
+def erase(
+    experiment: ExperimentName,
+    run: Annotated[str, typer.Option("--run", help="A run's id, or latest.")] = "latest",
+    home: Home = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Remove the key of a run that will not be resumed, or is to go on with another one."""
     from flows.keys import forget_keys
+    from flows.site import open_home
 
-    folder, _ = reopen_run(runs, experiment, run, None)
-    Console().print(forget_keys(experiment, folder.run_id), highlight=False, soft_wrap=True)
-
-
-def _make(experiment: str, run: str, runs: Runs, *, replace: bool) -> None:
-    from flows.keys import make_key
-
-    for line in make_key(runs, experiment, run, replace=replace):
-        Console().print(line, highlight=False, soft_wrap=True)
+    said = forget_keys(runs, experiment, run, open_home(home) if home else None)
+    Console().print(said, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from federated.data.folders.dicom.rules import OnUnevenGrid
 from flows.cli.options import app
 
 
@@ -14,7 +15,10 @@ from flows.cli.options import app
 )
 def predict(
     files: Annotated[
-        list[Path], typer.Argument(help="NIfTI, pictures or .npz; a folder for each case of brain.")
+        list[Path],
+        typer.Argument(
+            help="NIfTI, DICOM series (folders), pictures or .npz; a folder for each case of brain."
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="NAME@ALIAS or NAME/VERSION in the registry, or a file.")
@@ -23,14 +27,31 @@ def predict(
     site: Annotated[
         str | None, typer.Option(help="Whose model, where each site has its own.")
     ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Of several DICOM series in a folder, the number or UID of one."),
+    ] = None,
+    uneven: Annotated[
+        OnUnevenGrid, typer.Option(help="What to do with DICOM slices at uneven distances.")
+    ] = "refuse",
+    tilted: Annotated[
+        OnUnevenGrid, typer.Option(help="What to do with DICOM slices of a tilted gantry.")
+    ] = "refuse",
 ) -> None:
-    """Predict files: masks on each file's own grid, or class probabilities as CSV."""
+    """Predict files: masks on each file's own grid, or class probabilities as CSV.
+
+    A DICOM series gives a DICOM-SEG that refers to its slices, beside a NIfTI file.
+    """
+    from federated.data.folders.dicom.algorithm import Algorithm
+    from federated.data.folders.dicom.rules import DicomRules
     from federated.files import require_writable
     from federated.inference.prediction import predict_files
     from tasks.registered_model import registered_weights
 
     console = Console()
     require_writable(out, "--out", private=False)
-    weights, whose = registered_weights(model)
-    for path in predict_files(weights, files, out, site or whose):
+    found = registered_weights(model)
+    by = Algorithm(found.name, found.version) if found.name and found.version else None
+    dicom = DicomRules(series, uneven, tilted)
+    for path in predict_files(found.path, files, out, site or found.site, by, dicom):
         console.print(path, soft_wrap=True, highlight=False)

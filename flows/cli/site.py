@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from federated.errors import printable
 from flows.cli.options import app
 
 site_app = typer.Typer(no_args_is_help=True, help="A site: what is proposed to it, and decisions.")
@@ -41,4 +42,5 @@ def refuse(run: RunId, home: Home = None) -> None:
 
 
 def _tell(line: str) -> None:
-    Console().print(line, highlight=False, soft_wrap=True)
+    # The plan is the coordinator's: it may hold what a terminal or Rich would obey.
+    Console().print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -39,7 +39,7 @@ from federated.stages.coordinator import (
 )
 from federated.stages.evaluate import evaluate_site
 from federated.stages.join import join_site
-from federated.stages.keys import prepare_key
+from federated.stages.keys import make_key
 from federated.stages.local_train import train_site
 from federated.stages.overlays import draw_site
 from federated.stages.protect import protect_site
@@ -53,6 +53,7 @@ from tests.federated.exchange.parties import identity
 from tests.federated.staged_run import (
     Staged,
     _exchange_keys,
+    agree_on_key,
     begin,
     play_round,
     small_experiment,
@@ -90,8 +91,7 @@ def test_two_openers_open_no_two_sums_of_one_round(tmp_path: Path, data: Path) -
     sections = {**FOUR, **QUANTISED, "protection": {"name": "packed_bfv"}}
     run = begin(small_experiment(data, **sections), tmp_path / "runs")
 
-    publish_state(run.coordinator, 0)
-    write_json(run.folder.context_path, prepare_key(run.call(SITE), 0).to_json())
+    agree_on_key(run)
     topic = train_round(run, 1)
 
     def opened(sites: list[str]) -> np.ndarray[Any, Any]:
@@ -287,7 +287,7 @@ def test_what_goes_to_all_sites_counts_as_sent(tmp_path: Path, data: Path) -> No
     publish_state(run.coordinator, 0)
     policy(run, max_megabytes="0.000001")
     with pytest.raises(RefusalError, match="max_megabytes"):
-        prepare_key(run.call(SITE), 0)
+        make_key(run.call(SITE), 0)
 
 
 def test_a_proposal_that_is_swapped_does_not_make_a_run_tell_its_errors(
@@ -311,6 +311,31 @@ def test_a_proposal_that_is_swapped_does_not_make_a_run_tell_its_errors(
     with pytest.raises(ConsiliumError) as told:
         run_and_report(stage, run.call(SITE))
     assert "case 17" not in str(told.value)
+
+
+def test_a_program_that_has_changed_since_the_plan_was_accepted_is_another(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the plan says is the coordinator's word; it is compared with the site's own files."""
+    run = begin(small_experiment(data, **THREE), tmp_path / "runs")
+    policy(run, code="same")
+    begin_round(run.coordinator, 1)
+    open_site(run.call(SITE))
+    monkeypatch.setattr("federated.stages.plan_checks.code_digest", lambda: "another")
+    with pytest.raises(RefusalError, match=r"another version of the program.*\(code\)"):
+        train_site(run.call(SITE), 1)
+    policy(run, code="any")
+    open_site(run.call(SITE))
+
+
+def test_a_coordinator_of_another_program_is_refused_by_the_sites_own_digest(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(small_experiment(data, **THREE), tmp_path / "runs")
+    policy(run, code="same")
+    monkeypatch.setattr("federated.stages.coordinator.code_digest", lambda: "another")
+    with pytest.raises(RefusalError, match=r"another version of the program, by line .*\(code\)"):
+        run.resume()
 
 
 # --- What a person has decided.
@@ -365,8 +390,10 @@ def test_an_infinite_release_is_no_answer(tmp_path: Path, data: Path) -> None:
     body = json.dumps(lie).encode()
     message = sign(run.home(SITE).identity(), proposed.start, kinds.JOINING, COORDINATOR, body)
     proposed.mailbox.exchange.post(message)
-    with pytest.raises(ConsiliumError, match="range"):
-        plan_run(proposed)
+    coordinator, _ = plan_run(proposed)
+    assert coordinator.run.sites == tuple(run.sites[1:])
+    assert "range" in coordinator.absent[SITE]
+    assert np.isfinite(coordinator.run.largest_noise)
 
 
 def test_what_another_data_sets_name_does(tmp_path: Path, data: Path) -> None:

@@ -7,14 +7,12 @@ import pytest
 from federated.exchange import kinds
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
-from federated.files import write_json
 from federated.protection.secagg.dealing import HASH_BYTES, _hash
 from federated.protection.secagg.round import Share
 from federated.settings.names import refuse_site_name
 from federated.stages.aggregate import add_payloads
 from federated.stages.compress import compress_site
-from federated.stages.coordinator import begin_round, publish_state
-from federated.stages.keys import prepare_key
+from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
@@ -26,7 +24,14 @@ from federated.stages.secagg_relay import (
     relay_views,
     unmask_sum,
 )
-from tests.federated.staged_run import Staged, begin, small_experiment, small_images, train_round
+from tests.federated.staged_run import (
+    Staged,
+    agree_on_key,
+    begin,
+    small_experiment,
+    small_images,
+    train_round,
+)
 
 LIAR = "site-00"
 SECTIONS = {
@@ -156,8 +161,7 @@ def test_an_encrypted_payload_that_is_made_twice_in_an_attempt_counts_for_nothin
     """Not mended, and docs/adr/0010 says so: encryption is new each time, as it has to be."""
     sections = SECTIONS | {"protection": {"name": "packed_bfv"}}
     run = begin(small_experiment(small_images(tmp_path), **sections), tmp_path / "runs")
-    publish_state(run.coordinator, 0)
-    write_json(run.folder.context_path, prepare_key(run.call(LIAR), 0).to_json())
+    agree_on_key(run)
     topic = train_round(run, 1)
     protect_site(run.call(LIAR), 1)
     assert add_payloads(run.coordinator, topic, run.sites).responded == run.sites[1:]

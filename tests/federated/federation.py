@@ -72,12 +72,17 @@ def signed_plan(run: Staged) -> RunPlan:
 
 
 def sign_other_plan(run: Staged, **changes: Any) -> None:
-    """Sign a plan, in another attempt at a run, that does not follow from what sites answered."""
+    """Sign a plan, in another attempt at a run, that does not follow from what sites answered.
+
+    It is what was proposed in that attempt, but for the releases, which no proposal has.
+    """
     plan = replace(signed_plan(run), **changes)
     attempt = run.coordinator.start.attempt + 1
     write_json(run.folder.coordinator_path / "attempt.json", attempt)
     before = replace(run.coordinator.start, attempt=attempt, plan="")
-    signed = run.coordinator.mailbox.send(before, kinds.RUN_PLAN, plan.to_bytes()).signed
+    send = run.coordinator.mailbox.send
+    send(before, kinds.PROPOSAL, replace(plan, releases={}).to_bytes())
+    signed = send(before, kinds.RUN_PLAN, plan.to_bytes()).signed
     run.coordinator = replace(
         run.coordinator, start=replace(before, plan=signed.digest), published={}
     )

@@ -25,7 +25,14 @@ from federated.stages import worker
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.begin import write_initial_state
 from federated.stages.compress import compress_site
-from federated.stages.coordinator import Coordinator, begin_round, plan_run, propose
+from federated.stages.coordinator import (
+    Coordinator,
+    begin_round,
+    plan_run,
+    propose,
+    publish_state,
+)
+from federated.stages.keys import Held, make_key, relay_held, take_key
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
@@ -159,6 +166,18 @@ def start(folder: RunFolder, members: Enrolment | None = None) -> Coordinator:
     return plan_run(proposed)[0]
 
 
+def agree_on_key(run: Staged, done: int = 0) -> Held:
+    """Have all sites come to the run's key, which the first makes; ``done`` rounds are done."""
+    publish_state(run.coordinator, done)
+    maker = run.sites[0]
+    make_key(run.call(maker), done)
+    for site in run.sites[1:]:
+        take_key(run.call(site), maker, done)
+    held, _ = relay_held(run.coordinator, maker, run.sites)
+    write_json(run.folder.context_path, held.public.to_json())
+    return held
+
+
 def forget_processes() -> None:
     """Let this process be one that has not seen any run before."""
     worker.forget()
@@ -209,15 +228,20 @@ def record(run: Staged, number: int, responded: list[str]) -> None:
     write_json(run.folder.record_path(number), value)
 
 
+def leave_model(run: Staged, number: int) -> None:
+    """Let the state after a round be that before the first."""
+    folder = run.folder
+    first = read_state(folder.state_path(0))
+    write_state(folder.state_path(number), replace(first, round_number=number))
+    folder.server_path(number).write_bytes(folder.server_path(0).read_bytes())
+
+
 def start_again(run: Staged, number: int) -> None:
     """Let the next round start from the initial weights, as if no round's noise were in them.
 
     This is another attempt at the run: in the same one sites have another state of that round.
     """
-    folder = run.folder
-    first = read_state(folder.state_path(0))
-    write_state(folder.state_path(number), replace(first, round_number=number))
-    folder.server_path(number).write_bytes(folder.server_path(0).read_bytes())
+    leave_model(run, number)
     run.resume()
 
 

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+import tasks.aggregate
 import tasks.encrypt
+import tasks.evaluate
+import tasks.own_models
 import tasks.pool
 import tasks.secagg
+import tasks.take_part
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.privacy.accounting import Release
@@ -21,14 +25,22 @@ from federated.run.folder import RunFolder
 from federated.run.result import StageResult
 from federated.run.update_files import read_state
 from federated.site.home import SiteHome, SiteRun
+from federated.stages.aggregate import vouch_site
+from federated.stages.evaluate import evaluate_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
 from federated.stages.site import SiteCall
+from federated.stages.site_model import hand_over
+from federated.stages.take_part import take_part
 from flows.round import fl_round
 from tests.workers import OTHER_POOL, quick_pool
 
 STAGES = [
+    (tasks.take_part, "take-part", take_part),
     (tasks.encrypt, "protect", protect_site),
+    (tasks.aggregate, "vouch", vouch_site),
+    (tasks.evaluate, "evaluate", evaluate_site),
+    (tasks.own_models, "hand-over", hand_over),
     (tasks.secagg.secagg, "advertise", advertise_site),
     (tasks.secagg.secagg, "share", share_site),
     (tasks.secagg.secagg, "agree", agree_site),
@@ -94,10 +106,12 @@ def failing(monkeypatch):
 
     def fail(*told: str) -> None:
         def failing_stage(name: str, stage: Callable[..., StageResult]) -> Callable[..., object]:
-            def run_stage(call: SiteCall, round_number: int) -> object:
-                if f"{name} {call.site} {round_number}" in told:
+            def run_stage(call: SiteCall, *arguments: object) -> object:
+                # What comes before the first round is told of round 0.
+                number = arguments[0] if arguments else 0
+                if f"{name} {call.site} {number}" in told:
                     raise ConsiliumError(f"{call.site} has no power.")
-                return stage(call, round_number)
+                return stage(call, *arguments)
 
             return run_stage
 

@@ -13,11 +13,11 @@ from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
 from federated.data.medmnist import files as medmnist
 from federated.errors import ConsiliumError
-from federated.files import write_json
+from federated.files import read_json, write_json
 from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Spending, ledger_root
 from federated.privacy.spending import EVALUATION
-from federated.protection.keys import key_folders, read_public
+from federated.run.runs import latest_run
 from federated.site.holder import held_cases, holder_ledger
 from flows.cli import main
 from flows.round import fl_round
@@ -264,6 +264,22 @@ def test_a_stopped_run_prints_the_command_that_goes_on_with_it(
     assert re.search(r"\n2 rounds; 1 round since the run was resumed, in \d+ s, of which", out)
 
 
+def test_a_stopped_preparation_says_what_is_kept_and_how_to_go_on(
+    capsys, monkeypatch, project, prefect_server
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.prepare.validate", stopped)
+    monkeypatch.setattr("flows.server.start_embedded_server", lambda: lambda: None)
+    code, _, error = call(capsys, monkeypatch, "prepare", "tiny", "--set", "seed=3")
+    assert code == 130
+    last = error.splitlines()[-1]
+    assert last.startswith("Stopped. Data that were downloaded wholly are kept")
+    assert last.endswith("prepare it again with: consilium prepare tiny --set seed=3")
+    assert "data/prepared/tiny is not complete" in last
+
+
 def test_a_command_that_begins_nothing_is_stopped_in_one_word(capsys, monkeypatch, project):
     def stopped(*_):
         raise KeyboardInterrupt
@@ -286,30 +302,27 @@ def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):
     assert "MD5" in out
 
 
-def test_keys_of_a_stopped_run_are_made_shown_replaced_and_erased(
+def test_keys_of_a_stopped_run_are_shown_and_erased(
     capsys, monkeypatch, refused, project, prefect_server, in_process, failing, prepared_tiny
 ):
-    assert "There is no run of 'tiny'" in refused("keys", "new", "tiny")
+    assert "There is no run of 'tiny'" in refused("keys", "erase", "tiny")
     assert "no key for tiny" in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
     settings = ["protection.name=packed_bfv", "compression.bits=8", "runner.name=processes"]
     failing("protect site-01 1")
     with pytest.raises(ConsiliumError, match="no power"):
         fl_round("tiny", settings, prepared=prepared_tiny)
-    (folder,) = key_folders("tiny")
-    assert "There is a key for run" in refused("keys", "new", "tiny")
-    first = read_public(folder).fingerprint
-    assert first in call(capsys, monkeypatch, "keys", "show", "tiny")[1]
-    code, made, _ = call(capsys, monkeypatch, "keys", "rotate", "tiny")
-    assert code == 0
-    assert "never to the coordinator" in made
+    run = latest_run(project / "runs", "tiny")
+    first = read_json(run.context_path)["fingerprint"]
     shown = call(capsys, monkeypatch, "keys", "show", "tiny")[1]
-    assert first not in shown
-    assert shown.count("packed_bfv") == 1
-    assert "erased 1 of run" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
+    assert [shown.count(said) for said in (first, "packed_bfv", run.run_id)] == [3, 3, 3]
+    home = str(run.home_path("site-01"))
+    assert call(capsys, monkeypatch, "keys", "show", "tiny", "--home", home)[1].count(first) == 1
+    erased = call(capsys, monkeypatch, "keys", "erase", "tiny", "--run", run.run_id, "--home", home)
+    assert "at 1 site;" in erased[1]
+    assert call(capsys, monkeypatch, "keys", "show", "tiny")[1].count(first) == 2
+    assert "at 2 sites;" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
     assert "no key of run" in call(capsys, monkeypatch, "keys", "erase", "tiny")[1]
-    assert "has no key to replace" in refused("keys", "rotate", "tiny")
-    assert call(capsys, monkeypatch, "keys", "new", "tiny")[0] == 0
-    assert len(key_folders("tiny")) == 1
+    assert "no site's home" in refused("keys", "erase", "tiny", "--home", str(project))
 
 
 @pytest.mark.usefixtures("project")
@@ -430,7 +443,7 @@ COMMANDS = [
 
 
 GROUPS = {
-    "keys": ("new", "show", "rotate"),
+    "keys": ("show", "erase"),
     "ledger": ("show", "verify", "budget", "migrate"),
     "sites": ("show", "join"),
 }

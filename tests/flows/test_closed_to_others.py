@@ -38,8 +38,8 @@ def test_whatever_a_site_writes_is_closed_while_the_round_lasts_and_after_it(
 
     add, seen = tasks.aggregate.add_payloads, {}
 
-    def look(coordinator, topic, sites, masks):
-        added = add(coordinator, topic, sites, masks)
+    def look(coordinator, *told):
+        added = add(coordinator, *told)
         for path in coordinator.folder.root.rglob("*"):
             seen[path] = (permissions(path), path.is_dir())
         return added

@@ -7,8 +7,10 @@ import pytest
 
 from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
+from federated.files import read_json
 from federated.rounds.participation import select_sites
 from federated.site.home import MEMORY_KINDS
+from federated.weights.model_file import personal_sites
 from tests.flows.conftest import kept_at, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -69,3 +71,28 @@ def test_a_site_that_fails_stops_the_run_unless_told_otherwise(run, failing):
     failing(f"protect {selected} 1")
     with pytest.raises(ConsiliumError, match=r"All 1 sites have dropped out of round 1.*no power"):
         run(overrides=[*ONE, "sites.on_dropout=continue"])
+
+
+def test_a_run_goes_on_without_what_a_site_does_not_do_and_says_so(run, failing):
+    failing("take-part site-00 0", "evaluate site-01 2", "hand-over site-02 2")
+    settings = ["strategy.name=fedper", "selection.keep=last", "sites.on_dropout=continue"]
+    folder = run(rounds=2, overrides=settings)
+    first, second = folder.records()
+    assert first["sites"] == second["sites"] == ["site-01", "site-02"]
+    assert first["absent"] == second["absent"] == {"site-00": "site-00 has no power."}
+    assert (first["not_evaluated"], list(second["not_evaluated"])) == ({}, ["site-01"])
+    assert list(second["per_site"]) == ["site-02"]
+    assert second["metrics"]["val"]["accuracy"] == second["per_site"]["site-02"]["val"]["accuracy"]
+    summary = read_json(folder.summary_path)
+    assert summary["sites"] == ["site-01", "site-02"]
+    assert list(summary["absent"]) == ["site-00"]
+    assert list(summary["no_own_model"]) == ["site-02"]
+    assert list(summary["not_evaluated"]) == ["site-01"]
+    assert summary["rounds_lost"] == []
+    assert personal_sites(folder.model_path) == ["site-01"]
+
+
+def test_a_site_that_refuses_to_take_part_stops_the_run_unless_told_otherwise(run, failing):
+    failing("take-part site-01 0")
+    with pytest.raises(ConsiliumError, match="site-01 has no power"):
+        run()

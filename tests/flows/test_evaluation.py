@@ -7,8 +7,10 @@ import pytest
 from federated.run.folder import RunFolder
 from flows.describe import evaluation_lines, result_lines
 from tasks import track
+from tests.flows.conftest import kept_at, messages
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+QUICK = ["runner.name=processes", "runner.workers=2"]
 METRICS = ["evaluation.share=metrics", "selection.metric=val/accuracy"]
 
 
@@ -47,6 +49,48 @@ def test_of_metrics_alone_a_run_tells_what_follows_from_them(run, known):
     assert told["spread"] == exact["spread"]
     assert told["confusion"] == told["classes_absent"] == {}
     assert "test accuracy" in "\n".join(result_lines(folder.root))
+
+
+SUMS = ["evaluation.share=sums", "compression.bits=8", "selection.keep=last"]
+
+
+@pytest.mark.parametrize("protection", ["secagg_plus", "packed_bfv"])
+def test_of_sums_a_run_tells_what_all_sites_reach_and_nothing_of_one(
+    run, known, in_process, protection
+):
+    exact = summary_of(known(1, "compression.bits=8", "selection.keep=last"))
+    folder = run(rounds=1, overrides=[*SUMS, f"protection.name={protection}", *QUICK])
+    told = summary_of(folder)
+    for split in ("val", "test"):
+        assert told["metrics"][split] == pytest.approx(exact["metrics"][split], abs=1e-5)
+    assert told["confusion"] == exact["confusion"]
+    assert told.keys() == exact.keys()
+    assert set(told["per_site"]) == set(exact["per_site"])
+    for own in (*told["per_site"].values(), *told["spread"]["test"].values()):
+        assert set(own.get("test", own).values()) == {None}
+    assert "not told" in "\n".join(result_lines(folder.root))
+    tracked = track.client().get_run(told["mlflow_run_id"]).data
+    assert tracked.metrics["test/auc"] == told["metrics"]["test"]["auc"]
+    assert not [name for name in tracked.metrics if "site" in name and name.endswith("/auc")]
+    own = json.loads(kept_at(folder, "site-00").evaluation_path(1).read_text())
+    assert own["test"].keys() == told["metrics"]["test"].keys()
+    assert messages(folder, "evaluation") == []
+
+
+def test_a_site_that_drops_out_of_a_sum_is_told_to_be_in_no_metric(run, in_process, failing):
+    failing("evaluate site-01 1")
+    masked = ["protection.name=secagg_plus", "protection.min_sites=2", *QUICK]
+    folder = run(rounds=1, overrides=[*SUMS, *masked, "sites.on_dropout=continue"])
+    told, (record,) = summary_of(folder), folder.records()
+    assert record["not_evaluated"] == {"site-01": "site-01 has no power."}
+    # It has trained, and is in the sum of updates.
+    assert record["sites"] == ["site-00", "site-01", "site-02"]
+    assert told["evaluation"]["missing"] == record["not_evaluated"]
+    assert "without the cases of site-01" in "\n".join(result_lines(folder.root))
+    cases = folder.case_counts()
+    there = sum(cases.cases(site, "test") for site in ("site-00", "site-02"))
+    assert sum(map(sum, told["confusion"]["test"])) == there
+    assert not list(folder.root.rglob("sites/*/runs/*/secagg/round-*.secret*"))
 
 
 def test_bounds_are_told_where_a_metric_may_be_off_by_more_than_a_thousandth():

@@ -1,6 +1,7 @@
 """A new site joins a finished federation."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from federated.errors import ConsiliumError
 from federated.update import Layout
 from federated.weights.model_file import load_model
+from flows.going_on import how_to_go_on, nothing_begun
 from flows.join import fl_join
 from tasks import track
 from tasks.registered_model import registered_weights
@@ -48,7 +50,7 @@ def test_it_takes_the_common_part_trains_its_own_and_is_registered(run, clinic):
     for when in ("before", "after"):
         assert 0 <= summary[when]["test"]["auc"] <= 1
     assert summary["after"]["val"]["loss"] < summary["before"]["val"]["loss"]
-    path, _ = registered_weights("tiny.clinic-x@champion")
+    path = registered_weights("tiny.clinic-x@champion").path
     np.testing.assert_array_equal(values(path), values(place / "model.safetensors"))
     (found,) = track.client().search_runs(
         [track.experiment_id(track.client(), "tiny")], "tags.joined = 'clinic-x'"
@@ -107,6 +109,26 @@ def test_the_federations_own_data_do_not_stand_in_for_missing_ones(known, projec
     (project / "empty").mkdir()
     with pytest.raises(ConsiliumError, match="where the joining site's data are to be"):
         joined(folder, project / "empty")
+
+
+def test_a_site_that_is_stopped_while_it_joins_says_what_is_kept_and_how_to_go_on(
+    known, clinic, monkeypatch
+):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    folder = known(1)
+    nothing_begun()
+    monkeypatch.setattr("flows.join.validate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        joined(folder, clinic, rounds=3)
+    said = how_to_go_on()
+    nothing_begun()
+    assert said.startswith("The run that is joined is as it was")
+    words = shlex.split(said.split("with: ")[1])
+    options = ["--site", "clinic-x", "--data", str(clinic), "--run", folder.run_id, "--rounds", "3"]
+    runs = ["--runs", str(folder.root.parents[1])]
+    assert words == ["consilium", "sites", "join", "tiny", *options, *runs]
 
 
 def test_a_run_that_is_not_finished_has_nothing_to_join(run, clinic):

@@ -98,13 +98,13 @@ def test_a_masked_payload_does_not_show_the_mask_and_a_plain_one_does(run, monke
     """Under SecAgg+ the words that count a site's values are alike inside its mask and outside."""
     seen = {}
 
-    def remember(coordinator, topic, sites, masks):
+    def remember(coordinator, topic, sites, masks, length):
         receive = coordinator.mailbox.receive
         message = receive(topic, kinds.PAYLOAD, "site-00", 2**28)
         payload = read_payload(Content(message.body, "of site-00"))
         word = len(payload.body) // payload.length
         seen["words"] = payload.body.view(f"<u{word}").astype(np.float64)
-        return add_payloads(coordinator, topic, sites, masks)
+        return add_payloads(coordinator, topic, sites, masks, length)
 
     monkeypatch.setattr(tasks.aggregate, "add_payloads", remember)
     protected = [f"protection.name={protection}", "runner.name=processes"]

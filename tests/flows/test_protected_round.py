@@ -13,23 +13,18 @@ import numpy as np
 import pytest
 
 import flows.round
+import tasks.keys
 from federated.errors import ConsiliumError
 from federated.files import read_json
-from federated.protection import Cohort, PackedBFV, ckks
-from federated.protection.keys import (
-    SECRET_FILE,
-    PublicContext,
-    key_folder,
-    key_folders,
-    keys_root,
-    new_key,
-    read_public,
-    read_secret,
-)
+from federated.protection import ckks
+from federated.protection.keys import PublicContext
 from federated.rounds.context import sum_length
 from federated.run.runs import latest_run
-from federated.run.update_files import read_layout
+from federated.run.update_files import read_layout, read_state
+from federated.site.home import SiteHome
+from federated.site.key_store import SECRET_FILE, KeyStore
 from federated.stages.aggregate import decrypt_site
+from federated.stages.keys import take_key
 from flows.prepare import take_prepared
 from tests.flows.conftest import call_of, kept_at, weights
 
@@ -38,7 +33,6 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 PROCESSES = ["runner.name=processes", "runner.workers=2"]
 SPARSE = ["compression.name=shared_mask", "compression.density=0.03", "compression.bits=8"]
 BFV = ["protection.name=packed_bfv"]
-PARAMETERS = PackedBFV().parameters(100, Cohort(3, 3, 1, 8))
 
 
 def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
@@ -97,31 +91,33 @@ def test_every_ciphertext_of_a_sum_is_flooded_before_the_coordinator_can_read_it
     assert public.parameters.flooding.rounds == 2
 
 
-def test_a_run_has_a_key_of_its_own_which_is_erased_at_its_end(run, in_process, failing):
+def kept_keys(folder):
+    """The files of a run's key at its sites."""
+    return sorted((folder.root / "sites").rglob(SECRET_FILE))
+
+
+def test_a_run_has_a_key_of_its_own_which_is_erased_at_its_end(
+    run, in_process, failing, project, consilium_home
+):
     settings = ["compression.bits=8", *BFV, *PROCESSES]
     failing("protect site-01 2")
     with pytest.raises(ConsiliumError, match="no power"):
         run(overrides=settings, rounds=2)
-    (stopped,) = key_folders("tiny")
-    before = read_public(stopped)
+    stopped = latest_run(project / "runs", "tiny")
+    before = PublicContext.from_json(read_json(stopped.context_path))
+    secrets = {path.read_bytes() for path in kept_keys(stopped)}
+    assert (len(kept_keys(stopped)), len(secrets)) == (3, 1)
     other = run(overrides=settings, rounds=1)
-    assert key_folders("tiny") == [stopped]
+    assert kept_keys(other) == []
     assert read_json(other.context_path)["fingerprint"] != before.fingerprint
     failing()
-    resumed = run(resume=stopped.parent.name)
+    resumed = run(resume=stopped.run_id)
     assert read_json(resumed.context_path)["fingerprint"] == before.fingerprint
-    assert key_folders("tiny") == []
-    assert not list(keys_root().rglob(SECRET_FILE))
+    assert kept_keys(resumed) == []
+    assert not list(consilium_home.rglob(SECRET_FILE))
     longer = run(resume=resumed.run_id, rounds=3)
     assert longer.done_rounds() == 3
     assert read_json(longer.context_path)["fingerprint"] != before.fingerprint
-
-
-def test_a_site_without_the_runs_key_is_told_so(project):
-    public = new_key("tiny", "run", PARAMETERS)
-    new_key("tiny", "run", PARAMETERS, replace=True)
-    with pytest.raises(ConsiliumError, match=r"this run uses .*consilium keys rotate tiny --run"):
-        read_secret("tiny", "run", public)
 
 
 @pytest.mark.parametrize("protection", ["ckks", "packed_bfv"])
@@ -141,6 +137,22 @@ def test_no_site_opens_the_sum_of_fewer_sites_than_it_asks_for(
             decrypt_site(call_of(folder, "site-00"), 1, responded)
 
 
+def test_a_round_whose_sum_nobody_opens_is_lost_and_the_next_goes_on_without_who_is_to_blame(
+    run, in_process, failing
+):
+    failing("vouch site-02 1")
+    settings = [*BFV, "protection.min_sites=2", "compression.bits=8", *PROCESSES]
+    folder = run(overrides=[*settings, "sites.on_dropout=continue"], rounds=2)
+    first, second = folder.records()
+    assert (first["sites"], list(first["dropped"])) == ([], ["site-02"])
+    assert first["lost"] == "site-02: site-02 has no power."
+    assert (second["sites"], second["lost"]) == (["site-00", "site-01"], None)
+    assert list(second["dropped"]) == ["site-02"]
+    lost, summed = (read_state(folder.state_path(number)).weights for number in (1, 2))
+    assert (lost != summed).any()
+    assert read_json(folder.summary_path)["rounds_lost"] == [1]
+
+
 def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_trains(
     run, in_process, monkeypatch, project
 ):
@@ -154,17 +166,20 @@ def test_a_run_of_which_validation_leaves_too_few_sites_is_refused_before_it_tra
     assert not list((project / "runs").rglob("state.safetensors"))
 
 
-@pytest.mark.parametrize(("mode", "said"), [(0o644, "permissions 644"), (0o600, "cannot be read")])
-def test_a_secret_key_that_others_can_read_or_that_is_damaged_is_refused(project, mode, said):
-    public = new_key("tiny", "run", PARAMETERS)
-    path = key_folder("tiny", "run", public.parameters) / SECRET_FILE
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    if mode == 0o600:
-        path.write_bytes(path.read_bytes()[:50])
-    path.chmod(mode)
-    with pytest.raises(ConsiliumError, match=said):
-        read_secret("tiny", "run", public)
+def test_a_site_without_a_key_drops_out_of_every_round_by_name_and_the_others_go_on(
+    run, in_process, monkeypatch
+):
+    def lost(call, maker, done):
+        if call.site == "site-03":
+            raise ConsiliumError("site-03 has no power.")
+        return take_key(call, maker, done)
+
+    monkeypatch.setattr(tasks.keys, "take_key", lost)
+    four = ["sites.count=4", "sites.partition=iid", "sites.on_dropout=continue"]
+    folder = run(overrides=["compression.bits=8", *BFV, *PROCESSES, *four], rounds=2, prepared=None)
+    for record in folder.records():
+        assert record["sites"] == ["site-00", "site-01", "site-02"]
+        assert record["dropped"] == {"site-03": "site-03 has no power."}
 
 
 # Each waits at its end, so that its memory can be looked through; the key is not erased before.
@@ -172,16 +187,18 @@ COORDINATOR = """
 import sys
 import flows.round
 from flows.round import fl_round
-flows.round.forget_key = lambda pool, call: None
+flows.round.forget_key = lambda pool, calls: None
 fl_round("tiny", prepared=sys.argv[1], overrides=sys.argv[2:], rounds=1)
 print("waiting", flush=True)
 input()
 """
 SITE = """
-from federated.protection import PackedBFV
-from federated.protection.keys import key_folders, read_public, read_secret
-(folder,) = key_folders("tiny")
-secret = read_secret("tiny", folder.parent.name, read_public(folder))
+import sys
+from pathlib import Path
+from federated.site.home import SiteHome
+from federated.site.key_store import KeyStore
+home = SiteHome(Path(sys.argv[1]))
+secret = KeyStore.of(home, sys.argv[2]).find().opened()
 print("waiting", flush=True)
 input()
 """
@@ -230,9 +247,10 @@ def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(
 ):
     settings = ["compression.bits=8", *BFV, "runner.name=processes", "runner.workers=1"]
     with waiting(COORDINATOR, prefect_server, prepared_tiny, *settings) as coordinator:
-        (folder,) = key_folders("tiny")
-        public = read_public(folder)
-        secret = read_secret("tiny", folder.parent.name, public)
+        run = latest_run(project / "runs", "tiny")
+        home = SiteHome(run.home_path("site-01"))
+        key = KeyStore.of(home, run.run_id).find()
+        secret = key.opened()
         # SEAL frees it with the key, so both are held on to.
         coefficients = secret.key.data()
         patterns = [
@@ -241,13 +259,14 @@ def test_the_secret_stays_out_of_the_run_mlflow_and_the_coordinator(
         ]
         assert len(set(patterns)) == len(patterns)
         assert not held_in_memory(coordinator, patterns)
-    with waiting(SITE, prefect_server) as site:
+    with waiting(SITE, prefect_server, str(home.root), run.run_id) as site:
         assert held_in_memory(site, patterns)
 
-    run = latest_run(project / "runs", "tiny")
-    assert PublicContext.from_json(read_json(run.context_path)) == public
-    patterns.append((folder / SECRET_FILE).read_bytes()[200:264])
+    assert PublicContext.from_json(read_json(run.context_path)) == key.public
+    patterns += [key.secret[200:264], key.tags]
+    own = set(kept_keys(run))
+    assert len(own) == 3
     for path in project.rglob("*"):
-        if path.is_file() and not path.resolve().is_relative_to(folder):
+        if path.is_file() and path.resolve() not in own:
             content = path.read_bytes()
             assert not any(part in content for part in patterns), path

@@ -1,5 +1,6 @@
 """What fl-round is asked for, before anything of it is done."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,3 +41,21 @@ def test_a_run_that_is_not_there_is_refused_and_none_is_begun(request_, run_id):
     with pytest.raises(ConsiliumError):
         replace(request_, resume=run_id).resolve()
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("damage", ["nowhere", "without data", "for other settings"])
+def test_a_prepared_folder_that_cannot_be_used_is_refused_and_no_run_is_begun(
+    request_, prepared_tiny, tmp_path, damage
+):
+    place = tmp_path / "prepared-copy"
+    if damage != "nowhere":
+        shutil.copytree(prepared_tiny, place)
+    if damage == "without data":
+        next((place / "dataset").glob("*.npz")).unlink()
+    items = ["sites.count=4"] if damage == "for other settings" else []
+    asked = replace(request_, prepared=place, overrides=items)
+    for ask in (asked.resolve, asked.open):
+        with pytest.raises(ConsiliumError, match="prepared folder"):
+            ask()
+    assert not Path("runs").exists()
+    assert replace(request_, prepared=Path(prepared_tiny)).resolve().rounds == 5

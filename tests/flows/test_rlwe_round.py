@@ -56,7 +56,7 @@ def test_a_site_that_does_not_answer_is_in_the_sum(run, known, in_process, faili
 def test_a_payload_that_was_changed_ends_the_round_before_there_is_a_model(
     run, in_process, project, monkeypatch
 ):
-    def changing(coordinator, topic, sites, masks):
+    def changing(coordinator, topic, sites, masks, length):
         message = coordinator.mailbox.receive(topic, kinds.PAYLOAD, "site-01", 2**28)
         payload = read_payload(Content(message.body, "of site-01"))
         body = payload.body.copy()
@@ -68,7 +68,7 @@ def test_a_payload_that_was_changed_ends_the_round_before_there_is_a_model(
         site = open_site(call_of(coordinator.folder, "site-01"))
         content = pack_payload(dataclasses.replace(payload, body=body))
         site.to_coordinator(topic, kinds.PAYLOAD, content)
-        return add_payloads(coordinator, topic, sites, masks)
+        return add_payloads(coordinator, topic, sites, masks, length)
 
     monkeypatch.setattr("tasks.aggregate.add_payloads", changing)
     with pytest.raises(ConsiliumError, match="cannot be opened with the sum of the sites' keys"):

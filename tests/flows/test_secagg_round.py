@@ -8,9 +8,9 @@ import pytest
 import flows.secagg
 import tasks.secagg
 from federated.errors import ConsiliumError
-from federated.protection.keys import keys_root
 from federated.run.runs import latest_run
 from federated.site.home import SiteHome
+from federated.site.key_store import KeyStore
 from tasks.pool import run_stage
 from tasks.secagg import forget
 from tests.flows.conftest import kept_at, messages, weights
@@ -94,7 +94,7 @@ def test_secrets_are_erased_once_answered_and_lie_in_their_sites_home(
     assert path.stat().st_mode & 0o077 == 0
     assert place.stat().st_mode & 0o077 == 0
     assert place.is_relative_to(folder.home_path("site-00"))
-    assert not keys_root().exists()
+    assert not KeyStore.of(SiteHome(folder.home_path("site-00")), folder.run_id).folder.exists()
 
 
 @pytest.mark.parametrize("stage", ["advertise", "share", "protect"])

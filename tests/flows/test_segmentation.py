@@ -64,7 +64,7 @@ def test_a_run_segments_registers_draws_and_predicts(eyes):
     )
     array = eyes / "again.npz"
     np.savez(array, image=np.moveaxis(np.asarray(Image.open(photograph)), -1, 0))
-    weights, _ = registered_weights("eyes@champion")
+    weights = registered_weights("eyes@champion").path
     mask_path, array_path = predict_files(weights, [photograph, array], eyes / "masks")
     assert mask_path.name == "21_training.png"
     mask = np.asarray(Image.open(mask_path))
@@ -146,7 +146,7 @@ class TestPredict:
 def test_a_classifier_writes_probabilities(project):
     fl_round("tiny", rounds=1)
     arrays = project / "data/medmnist/adrenalmnist3d.npz"
-    (path,) = predict_files(registered_weights("tiny/1")[0], [arrays], project / "out")
+    (path,) = predict_files(registered_weights("tiny/1").path, [arrays], project / "out")
     lines = path.read_text().splitlines()
     assert lines[0] == "file,array,index,normal,hyperplasia"
     assert len(lines) == 1 + 48 + 16 + 24

@@ -4,18 +4,90 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
+from flows.ports import listen, port_of
 from tests.conftest import PROJECT, TINY_PARAMS
 
 COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml", ".dvcignore")
+
+
+@dataclass(frozen=True)
+class Served:
+    """The servers of a `consilium serve`: their addresses, the secret, and what told it.
+
+    ``folder`` is where it was started, with Prefect's home and its own below; ``told`` is what
+    `consilium serve --env` prints.
+    """
+
+    prefect: str
+    mlflow: str
+    secret: str
+    folder: Path
+    told: str
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        return "consilium", self.secret
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, empty_prefect: Path) -> Iterator[Served]:
+    """`consilium serve --ui-only` on free ports, with a home of its own, for all who look at it."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "prefect").mkdir()
+    shutil.copy(empty_prefect, folder / "prefect" / "prefect.db")
+    (folder / "params.yaml").write_text("defaults: {}\nexperiments: {}\n")
+    with listen() as first, listen() as second:
+        prefect, mlflow = port_of(first), port_of(second)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_T"))}
+    environment = kept | {
+        "CONSILIUM_HOME": str(folder / "home"),
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PYTHONPATH": str(PROJECT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    consilium = [sys.executable, "-c", "from flows.cli import main; main()", "serve"]
+    ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
+    process = subprocess.Popen(
+        [*consilium, "--ui-only", *ports],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said = wait_for(process, "Stop with Ctrl-C")
+        asked = subprocess.run(
+            [*consilium, "--env"], cwd=folder, env=environment, text=True, capture_output=True
+        )
+        exported = dict(
+            line.removeprefix("# ").removeprefix("export ").split("=", 1)
+            for line in asked.stdout.splitlines()
+            if "=" in line
+        )
+        secret = exported["MLFLOW_TRACKING_PASSWORD"]
+        assert exported["PREFECT_API_AUTH_STRING"] == f"consilium:{secret}"
+        assert secret not in said  # it is not a terminal
+        addresses = (f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}")
+        yield Served(*addresses, secret, folder, asked.stdout)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        assert process.stdout
+        process.stdout.close()
+    assert not list((folder / "home" / "serve").iterdir())
 
 
 @pytest.fixture

@@ -9,7 +9,14 @@ from contextlib import suppress
 
 import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import temporary_settings
 
+from flows.login import Login
+from flows.server import client_settings
+from tests.flows.conftest import full_run
 from tests.ports import free_port
 from tests.system.conftest import arguments, files_with, kill_group, wait_for
 
@@ -58,14 +65,10 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_pat
         assert time.monotonic() < until, "a server was left behind"
 
 
-def test_a_run_uses_served_servers_as_its_own(copy, call, start):
+def test_a_run_uses_served_servers_as_its_own(copy, call, start, served):
     """`consilium run` in the terminal that `--env` was for, with MLflow's server as well."""
-    prefect, mlflow = str(free_port()), str(free_port())
-    ports = ("--prefect-port", prefect, "--mlflow-port", mlflow)
-    wait_for(start("consilium", "serve", "--ui-only", *ports), "Stop with Ctrl-C")
-    said = call("consilium", "serve", "--env")
-    settings = exported(said) | exported(said.replace("# export", "export"))
-    assert settings["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{mlflow}"
+    settings = exported(served.told) | exported(served.told.replace("# export", "export"))
+    assert settings["MLFLOW_TRACKING_URI"] == served.mlflow
     call("consilium", "run", "demo", **settings)
     finished(copy)
     for wrong in ({}, {"PREFECT_API_AUTH_STRING": "consilium:of an earlier start"}):
@@ -76,6 +79,26 @@ def test_a_run_uses_served_servers_as_its_own(copy, call, start):
         assert "asks for a login (PREFECT_API_AUTH_STRING), and" in said
         assert 'eval "$(consilium serve --env)"' in said
         assert "of an earlier start" not in said
+
+
+def test_task_runs_are_named_by_site_and_round(project, served):
+    with temporary_settings(client_settings(f"{served.prefect}/api", Login(served.secret))):
+        full_run(rounds=1)
+        expected = {"aggregate round 1", "evaluate round 1", "track round 1", "register tiny"}
+        for site in ("site-00", "site-01", "site-02"):
+            for stage in ("local-train", "compress", "encrypt", "evaluate"):
+                expected.add(f"{stage}[{site}] round 1")
+        with get_client(sync_client=True) as client:
+            named = FlowRunFilter(name=FlowRunFilterName(any_=["tiny"]))
+            newest = FlowRunSort.START_TIME_DESC
+            (flow_run,) = client.read_flow_runs(flow_run_filter=named, sort=newest, limit=1)
+            chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
+            names: set[str] = set()
+            # Prefect writes task runs some moments after they end, and in no certain order.
+            until = time.monotonic() + 60
+            while not expected <= names and time.monotonic() < until:
+                names = {t.name for t in client.read_task_runs(flow_run_filter=chosen)}
+    assert expected <= names
 
 
 def answers(port: str) -> bool:
@@ -92,16 +115,14 @@ def wait_for_deployment(api: dict[str, str]) -> None:
             assert time.monotonic() - began < 120, "the deployment fl-round/demo did not appear"
 
 
-def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path):
-    prefect, mlflow = str(free_port()), str(free_port())
-    ports = ("--prefect-port", prefect, "--mlflow-port", mlflow)
-    wait_for(start("consilium", "serve", "--ui-only", *ports), "Stop with Ctrl-C")
-    api = exported(call("consilium", "serve", "--env")) | {"NO_COLOR": "1"}
+def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path, served):
+    api = exported(served.told) | {"NO_COLOR": "1"}
     call("prefect", "work-pool", "create", "consilium", "--type", "process", **api)
     call("prefect", "--no-prompt", "deploy", "--name", "demo", **api)
     worker = start("prefect", "worker", "start", "--pool", "consilium", **api)
     wait_for(worker, "started!")
     call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
-    secret = api["PREFECT_API_AUTH_STRING"].removeprefix("consilium:")
-    assert not files_with(secret, tmp_path)
+    assert not files_with(served.secret, tmp_path)
+    # MLflow's store, Prefect's database and logs; the home has its one file.
+    assert [path.parent.name for path in files_with(served.secret, served.folder)] == ["serve"]
     assert finished(copy)["experiment"] == "demo"

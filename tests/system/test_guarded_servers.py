@@ -1,12 +1,6 @@
 """The servers of `consilium serve` answer their owner alone; real ones, attacked."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -15,70 +9,10 @@ from fastapi.routing import APIWebSocketRoute
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from flows.ports import listen, port_of
-from tests.conftest import PROJECT
 from tests.system.attacks import ATTACKS, EVIL, FOREIGN_HOSTS, Target, expected, statuses
-from tests.system.conftest import arguments, wait_for
+from tests.system.conftest import Served, arguments
 
 pytestmark = pytest.mark.system
-
-
-@dataclass(frozen=True)
-class Servers:
-    prefect: str
-    mlflow: str
-    secret: str
-
-    @property
-    def credentials(self) -> tuple[str, str]:
-        return "consilium", self.secret
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """`consilium serve --ui-only` on free ports, with a home of its own."""
-    folder = tmp_path_factory.mktemp("served")
-    (folder / "params.yaml").write_text("defaults: {}\nexperiments: {}\n")
-    with listen() as first, listen() as second:
-        prefect, mlflow = port_of(first), port_of(second)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_API", "MLFLOW_T"))}
-    environment = kept | {
-        "CONSILIUM_HOME": str(folder / "home"),
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PYTHONPATH": str(PROJECT),
-        "PYTHONUNBUFFERED": "1",
-    }
-    consilium = [sys.executable, "-c", "from flows.cli import main; main()", "serve"]
-    ports = ["--prefect-port", str(prefect), "--mlflow-port", str(mlflow)]
-    process = subprocess.Popen(
-        [*consilium, "--ui-only", *ports],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said = wait_for(process, "Stop with Ctrl-C")
-        asked = subprocess.run(
-            [*consilium, "--env"], cwd=folder, env=environment, text=True, capture_output=True
-        )
-        exported = dict(
-            line.removeprefix("# ").removeprefix("export ").split("=", 1)
-            for line in asked.stdout.splitlines()
-            if "=" in line
-        )
-        secret = exported["MLFLOW_TRACKING_PASSWORD"]
-        assert exported["PREFECT_API_AUTH_STRING"] == f"consilium:{secret}"
-        assert secret not in said  # it is not a terminal
-        yield Servers(f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}", secret)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        assert process.stdout
-        process.stdout.close()
-    assert not list((folder / "home" / "serve").iterdir())
 
 
 CALLS = {
@@ -168,12 +102,12 @@ def web_sockets() -> list[str]:
     ]
 
 
-def open_socket(served: Servers, path: str, **options: Any) -> ClientConnection:
+def open_socket(served: Served, path: str, **options: Any) -> ClientConnection:
     url = f"{served.prefect.replace('http', 'ws')}/api{path}"
     return connect(url, proxy=None, **options)
 
 
-def answer_of(served: Servers, path: str, protocols: list[str], first: str) -> object:
+def answer_of(served: Served, path: str, protocols: list[str], first: str) -> object:
     with open_socket(served, path, subprotocols=protocols) as opened:
         opened.send(first)
         return json.loads(opened.recv(timeout=30))

@@ -10,7 +10,7 @@ import pytest
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
 from federated.stages.site import SiteCall
-from tasks.pool import open_pool, run_stage, worker_count
+from tasks.pool import open_pool, run_stage, submit_stage, worker_count
 from tests.conftest import TINY_PARAMS
 
 
@@ -33,9 +33,16 @@ def threads(*_: object) -> int:
 
 def test_a_worker_has_one_torch_thread():
     with open_pool(experiment(name="processes", workers=1)) as pool:
-        assert run_stage(pool, threads, CALL) == 1
+        assert pool.submit(threads).result() == 1
     with open_pool(experiment(name="serial")) as pool:
-        assert run_stage(pool, threads, CALL) == 1
+        assert pool.submit(threads).result() == 1
+
+
+def test_what_a_stage_gives_stays_in_its_worker():
+    """What a site tells passes in messages; a scheduler learns that the stage is done."""
+    with open_pool(experiment(name="serial")) as pool:
+        assert run_stage(pool, threads, CALL) is None
+        assert submit_stage(pool, threads, CALL).result() is None
 
 
 def test_a_worker_that_dies_is_explained():
@@ -98,7 +105,7 @@ def test_under_tls_a_run_is_let_in_by_its_certificate_alone(tmp_path):
     _, others = certificates(tmp_path / "others")
     with cluster(**options) as address:
         with open_pool(experiment(name="dask", address=address, **files)) as pool:
-            assert run_stage(pool, threads, CALL) == 1
+            assert pool.submit(threads).result() == 1
         for unknown in (
             experiment(name="dask", address=address, **others),
             experiment(name="dask", address=address.replace("tls", "tcp")),

@@ -79,7 +79,9 @@ def test_sites_own_models_are_registered_and_tell_whose_they_are(model_file, pro
     for site, number in (("a", 1), ("b", 2)):
         champion = client.get_model_version_by_alias(f"tiny.{site}", "champion")
         assert int(champion.version) == number
-        path, whose = registered_weights(f"tiny.{site}@champion")
+        registered = registered_weights(f"tiny.{site}@champion")
+        path, whose = registered.path, registered.site
+        assert (registered.name, registered.version) == (f"tiny.{site}", str(number))
         assert whose == site
         assert (
             load_model(path, whose).head.bias.detach().numpy() == heads[site]["head.bias"]

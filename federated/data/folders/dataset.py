@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
-from federated.data.folders.families import FAMILIES, CaseFiles, Family
+from federated.data.folders.families import FAMILIES, CaseFiles, Family, Listing
 from federated.data.folders.families.file_names import walk
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
@@ -81,7 +83,7 @@ def materialise(family: Family, seed: int, root: Path) -> LocatedFile:
 
 
 def read_folder(folder: Path, name: str, spacing: float | None = None) -> FolderDataset:
-    """List a family's folder and split its patients; no image is read.
+    """List the folder of a known family and split its patients; no image is read.
 
     Args:
         folder: where the files are.
@@ -91,22 +93,62 @@ def read_folder(folder: Path, name: str, spacing: float | None = None) -> Folder
     Raises:
         ConsiliumError: there is no case, or there are too few patients for three splits.
     """
-    family = FAMILIES[name].with_spacing(spacing)
+    return read_family(folder, FAMILIES[name].with_spacing(spacing))
+
+
+def read_family(folder: Path, family: Family) -> FolderDataset:
+    """List a folder of a family, known or described, and split its patients; no image is read.
+
+    Raises:
+        ConsiliumError: there is no case, or there are too few patients for three splits.
+    """
+    listing = found_cases(folder, family)
+    cases = split_cases(folder, family.name, listing.cases)
+    info = folder_info(family, {split: len(cases[split]) for split in SPLITS})
+    return FolderDataset(family, info, cases, listing.unmatched)
+
+
+def found_cases(folder: Path, family: Family) -> Listing:
+    """The files of a family's folder.
+
+    Raises:
+        ConsiliumError: there is no case.
+    """
     listing = family.find(folder)
     if not listing.cases:
         there = ", ".join(str(path.relative_to(folder)) for path in listing.unmatched[:NAMED])
         raise ConsiliumError(
-            f"The folder {folder} holds no image of the data set {name}. It is expected to hold "
-            f"{family.layout}" + (f"; it holds {there}." if there else ".")
+            f"The folder {folder} holds no image of the data set {family.name}. It is expected to "
+            f"hold {family.layout}" + (f"; it holds {there}." if there else ".")
         )
-    cases = split_patients(listing.cases)
-    if not all(cases.values()):
+    return listing
+
+
+def split_cases(
+    folder: Path, name: str, cases: Sequence[CaseFiles]
+) -> dict[Split, tuple[CaseFiles, ...]]:
+    """The cases of each split: those that the data set says, or else drawn by patient.
+
+    Raises:
+        ConsiliumError: a split would have no case.
+    """
+    stated = any(case.split for case in cases)
+    dealt: dict[Split, tuple[CaseFiles, ...]] = (
+        {split: tuple(case for case in cases if case.split == split) for split in SPLITS}
+        if stated
+        else split_patients(cases)
+    )
+    if empty := [split for split in SPLITS if not dealt[split]]:
+        if stated:
+            raise ConsiliumError(
+                f"The table of {folder} puts no case into {' and '.join(empty)}. Each of "
+                f"{', '.join(SPLITS)} needs some; or leave the column out, to have patients dealt."
+            )
         raise ConsiliumError(
-            f"The folder {folder} holds {len(listing.cases)} cases of {name}, too few patients to "
+            f"The folder {folder} holds {len(cases)} cases of {name}, too few patients to "
             "split into training, validation and test. At least three are needed, best many more."
         )
-    info = folder_info(family, {split: len(cases[split]) for split in SPLITS})
-    return FolderDataset(family, info, cases, listing.unmatched)
+    return dealt
 
 
 def folder_info(family: Family, cases: Mapping[Split, int]) -> DatasetInfo:
@@ -125,14 +167,21 @@ def folder_info(family: Family, cases: Mapping[Split, int]) -> DatasetInfo:
 def split_patients(cases: Sequence[CaseFiles]) -> dict[Split, tuple[CaseFiles, ...]]:
     """Deal patients to splits, site by site where the data have sites; a patient is in one split.
 
-    Each split gets at least one patient of a site that has three.
+    Where images have classes, those of each class are dealt by themselves, so that splits have them
+    in about the same shares. Each split gets at least one patient of a site, or of its class, that
+    has three.
     """
-    patients: dict[str, dict[str, None]] = {}
-    for case in cases:
-        patients.setdefault(case.site or "", {})[case.patient] = None
+    strata: dict[str, dict[str, None]] = {}
     owner: dict[str, Split] = {}
-    for site, names in patients.items():
-        rng = numpy_generator(SPLIT_SEED, purpose="split of patients", site=site)
+    placed: set[str] = set()
+    order = _rarest_first(cases)
+    for case in cases:
+        # A patient with images of two classes counts with the first.
+        if case.target is None or case.patient not in placed:
+            strata.setdefault(_stratum(case, order), {})[case.patient] = None
+            placed.add(case.patient)
+    for stratum, names in strata.items():
+        rng = numpy_generator(SPLIT_SEED, purpose="split of patients", site=stratum)
         shuffled = [str(name) for name in rng.permutation(sorted(names))]
         counts = {split: max(1, round(share * len(names))) for split, share in SHARES.items()}
         if len(names) < len(SPLITS):
@@ -144,3 +193,24 @@ def split_patients(cases: Sequence[CaseFiles]) -> dict[Split, tuple[CaseFiles, .
     return {
         split: tuple(case for case in cases if owner[case.patient] == split) for split in SPLITS
     }
+
+
+def _rarest_first(cases: Sequence[CaseFiles]) -> tuple[int, ...]:
+    """The places of findings in a case's several, the rarest first; none of other cases."""
+    several = [case.target for case in cases if case.target and len(case.target) > 1]
+    if not several:
+        return ()
+    return tuple(np.argsort(np.sum(several, axis=0), kind="stable").tolist())
+
+
+def _stratum(case: CaseFiles, order: Sequence[int]) -> str:
+    """What patients are dealt by: the site, and the class of an image, or its rarest finding.
+
+    Numbers of a regression are no classes.
+    """
+    site, target = case.site or "", case.target
+    if target is None or not all(isinstance(value, int) for value in target):
+        return site
+    if len(target) == 1:
+        return f"{site}, class {target}"
+    return f"{site}, finding {next((place for place in order if target[place]), None)}"

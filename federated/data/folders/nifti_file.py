@@ -97,6 +97,24 @@ def read_nifti(path: Path) -> NiftiArray:
     return NiftiArray(values, slope, affine, header)
 
 
+def read_grid(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+    """A volume's shape and affine in mm, from its header alone.
+
+    Raises:
+        ConsiliumError: as :func:`read_nifti`, as far as the header tells.
+    """
+    try:
+        with _opened(path) as file:
+            header = _header(path, file)
+        affine = np.asarray(header.get_best_affine(), np.float64)
+    except ConsiliumError:
+        raise
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise unreadable(path, error) from error
+    affine[:3] *= _unit(path, header)
+    return _shape(path, header), affine
+
+
 def image_of(path: Path, array: NiftiArray) -> Volume:
     """The array as an image in float32, or in float64 where float32 would lose digits."""
     with np.errstate(over="ignore", invalid="ignore"):

@@ -7,7 +7,7 @@ another way here, or refused.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,21 @@ def orientation_of(path: Path) -> int:
         return UPRIGHT
 
 
+def upright_shape(path: Path) -> tuple[int, int]:
+    """A picture's height and width as it is shown, from its header alone.
+
+    Raises:
+        ConsiliumError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            turned = (_orientation(picture) or UPRIGHT) >= 5
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
 def upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Stored values ``(…, height, width)``, turned as EXIF's ``orientation`` says."""
     turned = np.swapaxes(values, -1, -2) if orientation >= 5 else values
@@ -95,7 +110,7 @@ def as_stored(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return np.swapaxes(turned, -1, -2) if orientation >= 5 else turned
 
 
-def write_picture(path: Path, grey: npt.NDArray[np.uint8], orientation: int) -> None:
+def write_picture(file: BinaryIO, grey: npt.NDArray[np.uint8], orientation: int) -> None:
     """Write an upright mask ``(height, width)`` in the frame of a file with this orientation.
 
     It is PNG where that is upright, and otherwise TIFF, in which readers honour the tag of the
@@ -103,10 +118,10 @@ def write_picture(path: Path, grey: npt.NDArray[np.uint8], orientation: int) -> 
     """
     stored = Image.fromarray(np.ascontiguousarray(as_stored(grey, orientation)))
     if orientation == UPRIGHT:
-        stored.save(path, format="PNG")
+        stored.save(file, format="PNG")
     else:
         tag = {ORIENTATION: orientation}
-        stored.save(path, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tag)
+        stored.save(file, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tag)
 
 
 def _unknown_kind(path: Path) -> ConsiliumError | None:

@@ -140,7 +140,7 @@ def prepare_case(
     volumes, mask = read_case(case)
     truth = None
     if mask:
-        _refuse_elsewhere(case.name, [*volumes, mask])
+        refuse_elsewhere(case.name, [*volumes, mask])
         truth = known_labels(family, case, mask)
     return prepare_volumes(family, case.name, volumes, truth, profile, number)
 
@@ -166,8 +166,8 @@ def prepare_volumes(
     Raises:
         ConsiliumError: the volumes do not fit the family or each other, or an image is flat.
     """
-    _refuse_unfit(family, name, volumes, truth)
-    _refuse_elsewhere(name, volumes)
+    refuse_unfit(family, name, volumes, truth)
+    refuse_elsewhere(name, volumes)
     geometry = Geometry.of(volumes[0], family, name)
     flat = geometry.own.flat
     modalities = []
@@ -215,7 +215,7 @@ def known_labels(family: Family, case: CaseFiles, mask: Volume) -> npt.NDArray[n
     return result
 
 
-def _refuse_elsewhere(name: str, volumes: Sequence[Volume]) -> None:
+def refuse_elsewhere(name: str, volumes: Sequence[Volume]) -> None:
     """Refuse files that lie on different grids.
 
     Masks and modalities are laid on each other by voxels.
@@ -228,7 +228,7 @@ def _refuse_elsewhere(name: str, volumes: Sequence[Volume]) -> None:
         )
 
 
-def _refuse_unfit(
+def refuse_unfit(
     family: Family,
     name: str,
     volumes: Sequence[Volume],

@@ -21,10 +21,10 @@ def read_case(case: CaseFiles) -> tuple[list[Volume], Volume | None]:
         ConsiliumError: as :func:`.read_volume.read_volume` and ``read_mask`` do; or it cannot be
             told how a photograph and its mask lie on each other.
     """
-    images = [read_volume(path) for path in case.images]
+    images = [read_volume(path, case.dicom) for path in case.images]
     if case.mask is None:
         return images, None
-    mask = read_mask(case.mask)
+    mask = read_mask(case.mask, images[0], case.dicom)
     if len(images) > 1 or images[0].affine is not None or mask.affine is not None:
         return images, mask
     image = images[0]
@@ -37,9 +37,8 @@ def _turned_with(silent: Volume, told: Volume) -> Volume:
     Raises:
         ConsiliumError: it cannot be told whether it has to be.
     """
-    if silent.frame is not None or told.frame in (None, UPRIGHT):
+    if silent.frame is not None or not isinstance(told.frame, int) or told.frame == UPRIGHT:
         return silent
-    assert isinstance(told.frame, int)
     shown = told.spatial
     stored = as_stored(np.empty((1, *shown), bool), told.frame).shape[1:]
     turned = upright(silent.values, told.frame)

@@ -1,4 +1,4 @@
-"""Images and masks from NIfTI and picture files, as arrays with an affine."""
+"""Images and masks from NIfTI, DICOM and picture files, as arrays with an affine."""
 
 from pathlib import Path
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.nifti_file import NIFTI, image_of, is_nifti, read_nifti
-from federated.data.folders.picture_file import read_picture
+from federated.data.folders.picture_file import PICTURES, read_picture
 from federated.data.folders.volume import NotFiniteError, Volume, check_numbers
 from federated.errors import ConsiliumError
 
-__all__ = ["NIFTI", "NotFiniteError", "Volume", "read_mask", "read_volume"]
+__all__ = ["NIFTI", "NotFiniteError", "Volume", "is_dicom", "read_mask", "read_volume"]
 
 # How far from a whole number a label may be that was written as a real number.
 ROUNDING = 1e-4
@@ -21,12 +22,23 @@ MOST_LABEL = np.iinfo(np.int32).max
 COLOURS = 3
 
 
-def read_volume(path: Path) -> Volume:
-    """Read an image.
+def is_dicom(path: Path) -> bool:
+    """Whether a file, or something in a folder, is DICOM, by its content."""
+    if is_nifti(path) or path.suffix.lower() in PICTURES:
+        return False
+    # Importing what reads DICOM takes a moment.
+    from federated.data.folders.dicom.objects import is_dicom as begins_so
+
+    return begins_so(path)
+
+
+def read_volume(path: Path, dicom: DicomRules = STRICT) -> Volume:
+    """Read an image; ``dicom`` says how a DICOM series is read, in a folder or a file.
 
     NIfTI gives float32 ``(1, x, y, z)``, or float64 where float32 would lose digits, and its affine
     in mm whatever its unit. A picture gives ``(3, height, width)``, upright and with the range that
-    it has: uint8, 16 bits, 32 bits or real numbers; a grey one has three equal channels.
+    it has: uint8, 16 bits, 32 bits or real numbers; a grey one has three equal channels. For DICOM
+    see :func:`.dicom.series.read_series`; a projection is a picture.
 
     Raises:
         ConsiliumError: the file is missing, damaged or of another kind, cannot be read without
@@ -34,19 +46,25 @@ def read_volume(path: Path) -> Volume:
     """
     if is_nifti(path):
         return image_of(path, read_nifti(path))
+    if is_dicom(path):
+        from federated.data.folders.dicom.series import read_series
+
+        return _coloured(read_series(path, dicom))
     picture = read_picture(path)
     check_numbers(picture.values, str(path))  # before voxels are counted three times
-    repeats = COLOURS // picture.values.shape[0]
-    return Volume(np.repeat(picture.values, repeats, axis=0), None, str(path), picture.orientation)
+    return _coloured(Volume(picture.values, None, str(path), picture.orientation))
 
 
-def read_mask(path: Path) -> Volume:
+def read_mask(path: Path, image: Volume | None = None, dicom: DicomRules = STRICT) -> Volume:
     """Read a mask ``(1, *spatial)`` of int64; a picture's values are its grey values.
 
+    A DICOM-SEG or RTSTRUCT is drawn on the slices of its ``image``, with the labels that ``dicom``
+    has for its structures; see :func:`.dicom.structures.read_structures`.
+
     Raises:
-        ConsiliumError: as :func:`read_volume`; or a value is not a whole number to within half of
-            the slope with which it was stored; or a picture's colours differ, or its compression
-            has changed its values.
+        ConsiliumError: as :func:`read_volume` and ``read_structures``; or a value is not a whole
+            number to within half of the slope with which it was stored; or a picture's colours
+            differ, or its compression has changed its values.
     """
     if is_nifti(path):
         array = read_nifti(path)
@@ -56,6 +74,15 @@ def read_mask(path: Path) -> Volume:
         volume = Volume(array.values[np.newaxis], array.affine, str(path), array.header)
         labels = _whole(path, volume.values, max(half, ROUNDING))
         return Volume(labels, array.affine, str(path), array.header)
+    if is_dicom(path):
+        from federated.data.folders.dicom.structures import read_structures
+
+        if image is None:
+            raise ConsiliumError(
+                f"The mask {path} is DICOM, which says what it marks by positions in the patient. "
+                "Give the series that it was drawn on with it."
+            )
+        return read_structures(path, image, dicom)
     picture = read_picture(path)
     check_numbers(picture.values, str(path))  # NaN is equal to nothing, and would pass for a colour
     grey = picture.values[:1]
@@ -71,6 +98,13 @@ def read_mask(path: Path) -> Volume:
         )
     volume = Volume(grey, None, str(path), picture.orientation)
     return Volume(_whole(path, volume.values, ROUNDING), None, str(path), picture.orientation)
+
+
+def _coloured(volume: Volume) -> Volume:
+    """A picture with three channels, which are equal where it is grey; a volume as it is."""
+    if volume.affine is not None or volume.values.shape[0] == COLOURS:
+        return volume
+    return Volume(np.repeat(volume.values, COLOURS, axis=0), None, volume.name, volume.frame)
 
 
 def _whole(path: Path, values: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 
+from federated.data.folders.dicom.source import SourceSeries
 from federated.errors import ConsiliumError
 
 # Sides of a voxel in mm; anything outside comes from a wrong unit or a damaged header.
@@ -28,9 +29,9 @@ EXACT = np.dtype(np.float64)
 MOST_EXACT = 2**53
 LARGEST_FLOAT32 = float(np.finfo(FLOAT32).max)
 
-# What a result is written with, so that it lies as its image does: NIfTI's header, or the EXIF
-# orientation that a picture says it has, 1 to 8.
-Frame = Nifti1Header | int
+# What a result is written with, so that it lies as its image does: NIfTI's header, the EXIF
+# orientation that a picture says it has, 1 to 8, or the slices of a DICOM series.
+Frame = Nifti1Header | int | SourceSeries
 
 
 class NotFiniteError(ConsiliumError):

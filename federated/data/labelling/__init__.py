@@ -1,7 +1,7 @@
 """What an image can be labelled with: a class, several labels, or a number."""
 
 from federated.data.dataset import TaskName
-from federated.data.labelling.base import Labelling
+from federated.data.labelling.base import Labelling, refuse_constant
 from federated.data.labelling.classes import CLASSES
 from federated.data.labelling.multilabel import MULTILABEL
 from federated.data.labelling.number import NUMBER
@@ -13,4 +13,4 @@ LABELLINGS: dict[TaskName, Labelling] = {
     "regression": NUMBER,
 }
 
-__all__ = ["LABELLINGS", "Labelling"]
+__all__ = ["LABELLINGS", "Labelling", "refuse_constant"]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.dataset import AnyLabels, DatasetInfo, Labels, Split
+from federated.errors import ConsiliumError
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Labelling:
 
     ``counts`` gives how many cases have each of ``counted``, whose names are empty where there is
     nothing to tell apart: then it is the number of cases alone. ``columns`` are what the table of a
-    site's cases says of their labels, of which some ``(n,)`` are for training.
+    site's cases says of their labels, of which some ``(n,)`` are for training. ``told`` says in a
+    few words which labels cases have, to a person at the site, and ``of_case`` those of one.
     """
 
     checked: Callable[[npt.NDArray[Any], int, DatasetInfo], AnyLabels]
@@ -29,6 +31,27 @@ class Labelling:
     counts: Callable[[AnyLabels, DatasetInfo], list[int]]
     counted: Callable[[DatasetInfo], tuple[str, ...]]
     columns: Callable[[AnyLabels, npt.NDArray[np.bool_]], Mapping[str, npt.NDArray[Any]]]
+    told: Callable[[AnyLabels, DatasetInfo], str]
+    of_case: Callable[[Any, DatasetInfo], str]
+
+
+def refuse_constant(train: AnyLabels, info: DatasetInfo, where: str) -> None:
+    """Refuse labels of training cases ``(n, …)`` of which there is nothing to learn.
+
+    Args:
+        train: of all training cases, of every site.
+        info: of the data set.
+        where: whose they are, for the message.
+
+    Raises:
+        ConsiliumError: there are several, and all are the same.
+    """
+    if len(train) > 1 and (train == train[:1]).all():
+        raise ConsiliumError(
+            f"There is nothing to learn of {where}: all {len(train)} have the same "
+            f"{', '.join(info.classes):.200} ({np.array2string(np.atleast_1d(train[0])):.100}). "
+            "Check which column or array holds the labels, or add cases that differ."
+        )
 
 
 def some(cases: npt.NDArray[np.bool_]) -> str:

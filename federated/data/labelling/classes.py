@@ -48,10 +48,17 @@ def _columns(labels: AnyLabels, train: npt.NDArray[np.bool_]) -> Mapping[str, np
     return {"label": labels, "class_cases": of_class[labels]}
 
 
+def _told(labels: AnyLabels, info: DatasetInfo) -> str:
+    found = counts(labels, info)
+    return ", ".join(f"{name} {n}" for name, n in zip(info.classes, found, strict=True) if n)
+
+
 CLASSES = Labelling(
     checked=checked,
     strata=_strata,
     counts=counts,
     counted=lambda info: info.classes,
     columns=_columns,
+    told=_told,
+    of_case=lambda label, info: info.classes[int(label)],
 )

@@ -75,10 +75,24 @@ def columns(labels: AnyLabels, train: npt.NDArray[np.bool_]) -> Mapping[str, npt
     }
 
 
+def told(labels: AnyLabels, info: DatasetInfo) -> str:
+    """How many cases have each label, and how many have none."""
+    found = zip(info.classes, counts(labels, info), strict=True)
+    none = int((~labels.any(axis=1)).sum())
+    return ", ".join([*(f"{name} in {count}" for name, count in found), f"none in {none}"])
+
+
+def of_case(label: Labels, info: DatasetInfo) -> str:
+    """The names of a case's labels."""
+    return ", ".join(info.classes[index] for index in np.flatnonzero(label)) or "none"
+
+
 MULTILABEL = Labelling(
     checked=checked,
     strata=strata,
     counts=counts,
     counted=lambda info: info.classes,
     columns=columns,
+    told=told,
+    of_case=of_case,
 )

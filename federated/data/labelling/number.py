@@ -67,10 +67,29 @@ def columns(labels: AnyLabels, train: npt.NDArray[np.bool_]) -> Mapping[str, npt
     return {"label": labels}
 
 
+def told(labels: AnyLabels, info: DatasetInfo) -> str:
+    """The least, the median and the largest number, for a person at the site."""
+    if not len(labels):
+        return "no case"
+    low, middle, high = np.quantile(labels, (0, 0.5, 1)).tolist()
+    return f"{info.classes[0]} {low:g} to {high:g}, median {middle:g}{_unit(info)}"
+
+
+def of_case(label: float, info: DatasetInfo) -> str:
+    """The number of a case with its unit."""
+    return f"{info.classes[0]} {float(label):g}{_unit(info)}"
+
+
+def _unit(info: DatasetInfo) -> str:
+    return f" {info.target.unit}" if info.target and info.target.unit else ""
+
+
 NUMBER = Labelling(
     checked=checked,
     strata=strata,
     counts=lambda labels, info: [len(labels)],  # noqa: ARG005
     counted=lambda info: (),  # noqa: ARG005
     columns=columns,
+    told=told,
+    of_case=of_case,
 )

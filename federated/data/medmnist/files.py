@@ -9,6 +9,7 @@ data set classes are not used, because they need torchvision.
 
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,11 +28,11 @@ from federated.data.dataset import (
     Split,
     TaskName,
 )
-from federated.data.labelling import LABELLINGS
+from federated.data.labelling import LABELLINGS, refuse_constant
 from federated.data.roots import data_roots
-from federated.data.target import Target
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import md5_of, require_writable
+from federated.settings.target import Target
 
 DATASETS = (
     "organmnist3d",
@@ -121,7 +122,8 @@ def find(name: str, size: Size, root: Path, *, official: bool) -> LocatedFile | 
         if md5 != expected_md5(name, size):
             raise ConsiliumError(
                 f"The file {path} is not the published {name}: its MD5 is {md5}, expected "
-                f"{expected_md5(name, size)}. It is damaged, truncated or another version; remove "
+                f"{expected_md5(name, size)} by medmnist {version('medmnist')}. It is damaged, "
+                "truncated or of another release (which another medmnist may know); remove "
                 "it to have it downloaded again, or set data.source=files to use your own file."
             )
         return LocatedFile(path, "medmnist", md5)
@@ -176,7 +178,7 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
 
     Raises:
         ConsiliumError: the file is missing, damaged, lacks an array, or an array has another shape,
-            type or label than the set's.
+            type or label than the set's, or all training cases have the same labels.
     """
     arrays = _read_arrays(path)
     images: dict[Split, npt.NDArray[np.uint8]] = {}
@@ -186,6 +188,7 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
         labels[split] = _checked_labels(
             path, split, arrays[f"{split}_labels"], len(images[split]), info
         )
+    refuse_constant(labels["train"], info, f"train_labels of {path}")
     return Dataset(info, images, labels)
 
 

@@ -91,31 +91,6 @@ def open_dealt(
     return shares if fits else None
 
 
-def wrongly_dealt(
-    secrets: Secrets,
-    inbox: Mapping[str, bytes],
-    advertised: Mapping[str, Advertised],
-    round_: Round,
-) -> tuple[str, ...]:
-    """At a holder, on receipt: the dealers whose shares are not what they should be, by name.
-
-    The site goes on without them, as there are more holders than ``threshold``, and tells the
-    coordinator. That takes the word of one of two: a site may accuse another falsely.
-
-    Args:
-        secrets: the holder's secrets of the round.
-        inbox: by dealer, what it sent for this holder.
-        advertised: the public keys of all sites.
-        round_: what all parties know of the round.
-    """
-    return tuple(
-        dealer
-        for dealer in round_.holders(secrets.site)
-        if dealer in inbox
-        and open_dealt(secrets, dealer, inbox[dealer], advertised[dealer], round_) is None
-    )
-
-
 def is_as_dealt(share: Share, dealer: str, holder: str, dealt: bytes, round_: Round) -> bool:
     """Whether a share has the hash that its dealer gave of it.
 

@@ -20,7 +20,7 @@ graph. With a sparse one it holds except with probability 3·2^-40 a round, whil
 under the computational Diffie-Hellman assumption on X25519, AES as a pseudorandom function, SHA-256
 as a random oracle, and signatures that cannot be forged. The other sites have to follow the
 protocol, and to know the identities with which keys and views are signed: whoever calls these
-functions checks the signatures (``roster.refuse_unsigned``, ``consistency.check_consistent``), and
+functions checks the signatures (``exchange/bundle.py``, ``consistency.check_consistent``), and
 marks each step before it is done (``once.Done``) and each sum (``answered.Answered``).
 
 That the sum is right does not follow for the values: a site may send any. But shares that are wrong
@@ -73,10 +73,20 @@ class Unmasked:
     accused: Mapping[str, tuple[str, ...]]
 
 
-def advertise(site: str, run: str, number: int, attempt: int = 0) -> tuple[Secrets, Advertised]:
-    """Stage 1 at a site: the secrets of an attempt at a round, and what is sent of them."""
+def advertise(
+    site: str, run: str, number: int, attempt: int = 0, sum_: str = ""
+) -> tuple[Secrets, Advertised]:
+    """Stage 1 at a site: the secrets of an attempt at a round, and what is sent of them.
+
+    Args:
+        site: the site.
+        run: the run's id.
+        number: the round's number.
+        attempt: the attempt at it.
+        sum_: the name of the sum that they are for; empty for that of the updates.
+    """
     secrets = Secrets(site, KeyPair.new(), new_seed(), new_seed())
-    purpose = label(run, number, attempt, "own commitment", site)
+    purpose = label(run, number, attempt, "own commitment", site, sum_=sum_)
     commitment = own_commitment(secrets.own_seed, purpose)
     return secrets, Advertised(secrets.sealing.public, secrets.masking.public, commitment)
 

@@ -1,6 +1,6 @@
 """What sites advertise: a commitment to a seed, whose keys they are, and one digest of them all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 
 from federated.errors import ConsiliumError
@@ -50,32 +50,3 @@ def roster_digest(advertised: Mapping[str, Advertised], round_: Round) -> str:
     told = round_.label("roster")
     lines = (advertised[site].to_bytes(site, told) for site in sorted(advertised))
     return sha256(b"\n".join(lines)).hexdigest()
-
-
-def refuse_unsigned(
-    advertised: Mapping[str, Advertised],
-    round_: Round,
-    verified: Callable[[str, bytes], bool],
-) -> None:
-    """Refuse keys that are not signed by the site whose they are said to be.
-
-    Every site checks so before it shares, and the coordinator before it passes the keys on: who
-    could put keys of its own in the place of a site's would read that site's shares.
-
-    Args:
-        advertised: the keys by site.
-        round_: what all parties know of the round.
-        verified: whether the signature that came with a site's keys is one of that site, by the
-            identity that the asking party has enrolled, over the bytes given.
-
-    Raises:
-        ConsiliumError: it is not; the message says whose.
-    """
-    told = round_.label("advertised")
-    bad = [s for s in sorted(advertised) if not verified(s, advertised[s].to_bytes(s, told))]
-    if bad:
-        raise ConsiliumError(
-            f"The keys that {', '.join(bad)} is said to have advertised in round {round_.number} "
-            "are not signed by it, so that they may be anybody's. Nothing is shared. Compare the "
-            "fingerprint of its identity with the one that is enrolled, and resume the run."
-        )

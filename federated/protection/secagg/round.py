@@ -27,6 +27,8 @@ class Round:
         state: the SHA-256 of the state that the round starts from.
         quorum: how many sites have to say that they were told the same (``consistency.py``); it is
             never less than more than half of those that have advertised keys.
+        sum: which of the round's sums it is: a name, or empty for that of the updates. Keys, masks
+            and views of one are none of another's.
     """
 
     run: str
@@ -37,6 +39,7 @@ class Round:
     attempt: int = 0
     state: str = ""
     quorum: int = 0
+    sum: str = ""
 
     def holders(self, site: str) -> tuple[str, ...]:
         """The sites that hold shares of a site's keys: its neighbours and itself, by name."""
@@ -51,10 +54,10 @@ class Round:
 
     def label(self, purpose: str, *sites: str) -> str:
         """The text for what a key or message is for; no two labels have a key in common."""
-        return label(self.run, self.number, self.attempt, purpose, *sites)
+        return label(self.run, self.number, self.attempt, purpose, *sites, sum_=self.sum)
 
 
-def label(run: str, number: int, attempt: int, purpose: str, *sites: str) -> str:
+def label(run: str, number: int, attempt: int, purpose: str, *sites: str, sum_: str = "") -> str:
     """The text for what a key or message of an attempt at a round is for.
 
     Args:
@@ -63,8 +66,11 @@ def label(run: str, number: int, attempt: int, purpose: str, *sites: str) -> str
         attempt: the attempt at it.
         purpose: what the key or message is for.
         sites: whom it is between.
+        sum_: the name of the sum that it belongs to; empty for that of the updates.
     """
-    return "|".join(["consilium secagg+", run, str(number), str(attempt), purpose, *sites])
+    # No name has a space in it.
+    protocol = f"consilium secagg+ sum {sum_}" if sum_ else "consilium secagg+"
+    return "|".join([protocol, run, str(number), str(attempt), purpose, *sites])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from federated.strategies import FedAvg, FedProx
 from tests.conftest import PROJECT
 
 PARAMS = PROJECT / "params.yaml"
+SUMS = ["evaluation.share=sums", "protection.name=secagg_plus", "compression.bits=8"]
+COUNT = r"a whole number of at least 1 and at most 100000\."
 
 
 @pytest.mark.parametrize("name", experiment_names(PARAMS))
@@ -100,12 +102,15 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("rounds=0", r"rounds=0 is not possible"),
         (
             "rounds=true",
-            r"rounds=true is not possible: it has to be a whole number of at least 1\.",
+            r"rounds=true is not possible: it has to be " + COUNT,
         ),
-        ("rounds=2.5", r"rounds=2\.5 is not possible: it has to be a whole number of at least 1\."),
+        (
+            "rounds=2.5",
+            r"rounds=2\.5 is not possible: it has to be " + COUNT,
+        ),
         (
             "rounds=two",
-            r"rounds='two' is not possible: it has to be a whole number of at least 1\.",
+            r"rounds='two' is not possible: it has to be " + COUNT,
         ),
         ("seed=false", r"seed=false is not possible.* of at least 0 and below 2147483648\."),
         ("training.lr=true", r"training\.lr=true is not possible: it has to be a number above 0\."),
@@ -209,10 +214,8 @@ def test_what_has_set_a_wrong_value_is_named():
     with pytest.raises(ConsiliumError) as refused:
         load_experiment("demo", layers, PARAMS)
     said = str(refused.value)
-    assert (
-        "rounds=0 is not possible: it has to be a whole number of at least 1. It was set by --r"
-        in said
-    )
+    whole = "a whole number of at least 1 and at most 100000."
+    assert f"rounds=0 is not possible: it has to be {whole} It was set by --r" in said
     assert re.search(r"sites\.beta=-1 is not [^.]*\. It was set by --set\.", said)
     assert re.search(r"training\.lr=0 is not [^.]*\. It was set by --transfer\.", said)
 
@@ -418,6 +421,22 @@ class TestNetworks:
                 ["evaluation.min_count=5", "evaluation.share=predictions"],
                 r"share=predictions sends every case.*Set evaluation\.share=statistics or metrics",
             ),
+            (
+                "adrenal",
+                [*SUMS, "evaluation.min_count=3", "selection.metric=val/loss"],
+                r"sum of that table would be of the other sites alone.*Leave evaluation\.min_count",
+            ),
+            (
+                "adrenal",
+                ["evaluation.share=sums", "protection.name=ckks", "runner.name=processes"],
+                r"protection\.name=ckks is not made for\. Set protection\.name=plain or packed_bfv "
+                r"or secagg_plus or rlwe_secagg|plain, packed_bfv, secagg_plus or rlwe_secagg",
+            ),
+            (
+                "adrenal",
+                [*SUMS, "sites.participation=0.5", "protection.threshold=4"],
+                r"protection\.threshold=4 cannot be with 10 sites",
+            ),
             ("adrenal", ["evaluation.share=all"], r"evaluation\.share='all' is not possible"),
             ("adrenal", ["evaluation.min_count=-1"], r"evaluation\.min_count=-1 is not possible"),
         ],
@@ -435,6 +454,9 @@ class TestNetworks:
             ("adrenal", ["evaluation.share=predictions"]),
             ("adrenal", ["evaluation.share=metrics", "selection.metric=val/loss"]),
             ("adrenal", ["evaluation.min_count=3", "selection.metric=val/balanced_accuracy"]),
+            ("adrenal", SUMS),
+            ("adrenal", ["evaluation.share=sums", "protection.name=plain"]),
+            ("adrenal", [*SUMS, "sites.participation=0.5"]),
             ("retina", ["evaluation.share=metrics"]),
             ("retina", ["evaluation.share=metrics", "evaluation.min_count=5"]),
         ],

@@ -11,9 +11,9 @@ from federated.data.medmnist.files import dataset_info, read
 from federated.data.medmnist.phantom import generate
 from federated.data.medmnist.table import case_tables
 from federated.data.partitioning import case_counts, counted_labels, partition_dataset
-from federated.data.target import Target
 from federated.errors import ConsiliumError
 from federated.settings.sections import SitesSettings
+from federated.settings.target import Target
 
 CASES = {"train": 60, "val": 12, "test": 24}
 CHEST = replace(dataset_info("chestmnist"), cases=CASES)

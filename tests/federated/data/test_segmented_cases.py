@@ -81,7 +81,7 @@ def test_no_case_drawn_is_an_empty_batch(tmp_path):
     assert (images.shape[0], masks.shape[0]) == (0, 0)
 
 
-@pytest.mark.parametrize("how", ["flips", "torchio"])
+@pytest.mark.parametrize("how", ["flips", "torchio", "nnunet"])
 @pytest.mark.parametrize("shape", [(16, 16), (12, 12, 12)])
 def test_image_and_mask_move_alike(how, shape):
     masks = torch.zeros(4, *shape, dtype=torch.uint8)

@@ -16,6 +16,7 @@ from federated.exchange.message import (
     Message,
     Signed,
     Topic,
+    Unread,
     open_message,
     sign,
 )
@@ -263,6 +264,34 @@ def test_a_flood_of_somebody_else_does_not_hide_a_sites_own_message(all_parties:
         put(all_parties, b"noise", name=f"0{number:03d}")
     all_parties.boxes[SITE].send(TOPIC, "payload", b"update", COORDINATOR)
     assert receive(all_parties).body == b"update"
+
+
+def test_no_number_of_files_hides_a_sites_own_message(all_parties: Parties) -> None:
+    place = put(all_parties, b"noise", name="0").parent
+    for number in range(1500):
+        (place / f"0{number:04d}.message").hardlink_to(place / "0.message")
+    all_parties.boxes[SITE].send(TOPIC, "payload", b"update", COORDINATOR)
+    assert receive(all_parties).body == b"update"
+    assert len(all_parties.refused()) <= 16
+
+
+def test_of_a_site_that_signs_many_messages_two_are_read(
+    all_parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        all_parties.boxes[SITE].send(TOPIC, "payload", b"%d" % number, COORDINATOR)
+    read, whole = [], Unread.read
+    monkeypatch.setattr(Unread, "read", lambda *given: read.append(1) or whole(*given))
+    with pytest.raises(MissingMessageError, match="different messages"):
+        receive(all_parties)
+    assert len(read) == 2
+
+
+def test_a_file_whose_name_commands_a_terminal_does_nothing(all_parties: Parties) -> None:
+    put(all_parties, b"noise", name="\x1b[2J")
+    with pytest.raises(MissingMessageError) as told:
+        receive(all_parties)
+    assert str(told.value).isprintable()
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", ".", "..", "-rf", "x" * 200])

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -20,6 +20,9 @@ from federated.exchange.policy import (
     refuse_to_send,
 )
 from federated.privacy.accounting import Release
+from federated.rounds.planned_work import planned_work
+from federated.strategies import AnyStrategy
+from federated.weights.planned import planned_layout
 from tests.federated.exchange.parties import SITES, identity
 
 SECTIONS: dict[str, Any] = {
@@ -70,7 +73,11 @@ def strict(**changed: str) -> str:
         "min_sites": "1",
         "max_rounds": "5",
         "max_megabytes": "10",
+        "max_epochs": "1",
+        "max_steps": "1",
+        "max_model_values": "1000000",
         "evaluation": "statistics",
+        "min_count": "0",
         "approval": "not-required",
     } | changed
     return "".join(f"{key}: {value}\n" for key, value in lines.items() if value)
@@ -78,6 +85,7 @@ def strict(**changed: str) -> str:
 
 def test_what_a_policy_allows_is_allowed(tmp_path: Path) -> None:
     refuse_by_policy(policy(tmp_path, strict()), "clinic", proposal(experiment()))
+    refuse_by_policy(policy(tmp_path, strict()), "site-00", proposal(experiment()))
 
 
 @pytest.mark.parametrize("line", strict().splitlines()[:-1])
@@ -89,14 +97,15 @@ def test_a_policy_without_a_line_refuses_what_the_line_allows(tmp_path: Path, li
     else:
         found, text = proposal(experiment()), strict(**{key: ""})
     with pytest.raises(RefusalError, match=f"site-policy.yaml, which does not name {key}"):
-        refuse_by_policy(policy(tmp_path, text), "clinic", found)
+        refuse_by_policy(policy(tmp_path, text), "site-00", found)
 
 
 def test_an_empty_policy_refuses_everything(tmp_path: Path) -> None:
     with pytest.raises(RefusalError) as told:
-        refuse_by_policy(policy(tmp_path, "# nothing\n"), "clinic", proposal(experiment()))
+        refuse_by_policy(policy(tmp_path, "# nothing\n"), "site-00", proposal(experiment()))
     for key in ("datasets", "experiments", "protections", "privacies", "max_epsilon", "min_sites",
-                "max_rounds", "max_megabytes", "evaluation"):  # fmt: skip
+                "max_rounds", "max_megabytes", "max_epochs", "max_steps", "max_model_values",
+                "evaluation", "min_count"):  # fmt: skip
         assert key in str(told.value)
 
 
@@ -106,6 +115,8 @@ PICTURES = {
     "selection": {"metric": "val/dice"},
     "model": {"name": "unet", "width": 8},
 }
+SUMS = {"evaluation": {"share": "sums"}}
+BY_LOSS = {"metric": "val/loss"}
 REFUSED = {
     "another data set": ("datasets: [organmnist3d]", {}, {}),
     "another experiment": ("experiments: [organ]", {}, {}),
@@ -113,9 +124,34 @@ REFUSED = {
     "no privacy": ("privacies: [dp_sgd]", {}, {}),
     "too many rounds": ("max_rounds: 4", {}, {}),
     "sums of too few sites": ("min_sites: 4", MASKED, {}),
+    "sums that no collusion is assumed of": ("min_corrupted: 0.3", MASKED, {}),
+    "a million epochs": ("max_epochs: 5", {"training": {"local_epochs": 10**6}}, {}),
+    "patches without end": (
+        "max_epochs: 5",
+        {**PICTURES, "data": {"dataset": "kidney", "source": "phantom"},
+         "training": {"patches_per_case": 10**6}}, {},
+    ),
+    "many small steps": ("max_steps: 9", {"training": {"local_steps": 10}}, {}),
+    "steps that draw a case often": ("max_epochs: 5", {"training": {"local_steps": 6}}, {}),
+    "epochs of a model of its own": (
+        "max_steps: 1", {"strategy": {"name": "ditto", "personal_epochs": 9}}, {},
+    ),
+    "a model that is too large": ("max_model_values: 1000", {}, {}),
+    "a network as large as a memory": (
+        "max_model_values: 100000000", {**PICTURES, "model": {"name": "unet", "width": 80_000}}, {},
+    ),
+    "small counts": ("min_count: 5", {}, {}),
+    "smaller counts": (
+        "min_count: 5", {"evaluation": {"min_count": 4}, "selection": {"metric": "val/loss"}}, {},
+    ),
+    "predictions, which withhold nothing": (
+        "min_count: 5", {"evaluation": {"share": "predictions"}}, {},
+    ),
     "no bound on epsilon": ("max_epsilon: 8", {}, {}),
     "predictions": ("evaluation: statistics", {"evaluation": {"share": "predictions"}}, {}),
     "statistics": ("evaluation: metrics", {}, {}),
+    "sums": ("evaluation: nothing", MASKED | SUMS, {}),
+    "sums that nothing hides": ("evaluation: metrics", SUMS, {}),
     "another program": ("code: same", {}, {"code": "another"}),
     "pictures": ("pictures: refused", PICTURES, {}),
     "styles": ("styles: refused", {"strategy": {"name": "resfim"}}, {}),
@@ -130,18 +166,71 @@ def test_a_refusal_names_the_line_of_the_policy(tmp_path: Path, what: str) -> No
     number = text.splitlines().index(line) + 1
     with pytest.raises(RefusalError, match=rf"line {number} of site-policy.yaml \({key}\)") as told:
         refuse_by_policy(
-            policy(tmp_path, text), "clinic", proposal(experiment(**sections), **given)
+            policy(tmp_path, text), "site-00", proposal(experiment(**sections), **given)
         )
-    assert str(told.value).startswith("clinic does not take part in a run of adrenal")
+    assert str(told.value).startswith("site-00 does not take part in a run of adrenal")
+
+
+def test_a_policy_that_does_not_say_how_many_may_collude_allows_no_masked_sum(
+    tmp_path: Path,
+) -> None:
+    allowed = {"protections": "[secagg_plus]", "min_sites": "2", "max_model_values": "10000000"}
+    with pytest.raises(RefusalError, match="does not name min_corrupted"):
+        refuse_by_policy(
+            policy(tmp_path, strict(**allowed)), "site-00", proposal(experiment(**MASKED))
+        )
+    text = strict(**allowed, min_corrupted="0.1")
+    refuse_by_policy(policy(tmp_path, text), "site-00", proposal(experiment(**MASKED)))
+
+
+def test_what_a_policy_asks_for_is_allowed_to_the_last_unit(tmp_path: Path) -> None:
+    """Ten cases in batches of 32: one step an epoch, and two passes of ditto."""
+    found = experiment(
+        training={"local_epochs": 3},
+        strategy={"name": "ditto", "personal_epochs": 2},
+        evaluation={"min_count": 5},
+        selection={"metric": "val/loss"},
+    )
+    lines = {"max_epochs": "5", "max_steps": "5", "min_count": "5", "min_sites": "1"}
+    size = planned_layout(found).size
+    lines["max_model_values"] = str(size)
+    refuse_by_policy(policy(tmp_path, strict(**lines)), "site-00", proposal(found))
+    for key, less in (("max_epochs", 4), ("max_steps", 4), ("max_model_values", size - 1)):
+        text = strict(**lines | {key: str(less)})
+        with pytest.raises(RefusalError, match=rf"\({key}\)"):
+            refuse_by_policy(policy(tmp_path, text), "site-00", proposal(found))
+
+
+@pytest.mark.parametrize("strategy", get_args(get_args(AnyStrategy)[0]), ids=lambda s: s.__name__)
+def test_the_work_of_every_strategy_is_known_before_it_begins(strategy: Any) -> None:
+    name = strategy.model_fields["name"].default
+    found = planned_work(experiment(strategy={"name": name}), cases=100)
+    assert found.steps == 4 * found.epochs
+    assert found.epochs >= 1
+
+
+def test_a_plan_of_absurdly_many_rounds_is_refused_before_its_arithmetic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> float:
+        raise AssertionError("ε over all rounds was worked out")
+
+    monkeypatch.setattr("federated.exchange.policy.epsilon", busy)
+    found = proposal(experiment(**DP, rounds=100_000), Release(1.0, 0.1, 10))
+    text = strict(privacies="[dp_sgd]", max_epsilon="8")
+    with pytest.raises(RefusalError, match="it has 100000 rounds, by line 10"):
+        refuse_by_policy(policy(tmp_path, text), "site-00", found)
+    with pytest.raises(ConsiliumError, match="at most 100000"):
+        experiment(rounds=10**9)
 
 
 def test_epsilon_is_the_sites_own_arithmetic(tmp_path: Path) -> None:
     found = experiment(**DP)
     weak, strong = Release(0.6, 0.1, 100), Release(4.0, 0.1, 10)
     text = strict(privacies="[dp_sgd]", max_epsilon="3")
-    refuse_by_policy(policy(tmp_path, text), "clinic", proposal(found, strong))
+    refuse_by_policy(policy(tmp_path, text), "site-00", proposal(found, strong))
     with pytest.raises(RefusalError, match="at most 3 is, by line 6"):
-        refuse_by_policy(policy(tmp_path, text), "clinic", proposal(found, weak))
+        refuse_by_policy(policy(tmp_path, text), "site-00", proposal(found, weak))
 
 
 def test_noise_that_a_seed_gives_again_has_no_bound(tmp_path: Path) -> None:
@@ -149,27 +238,29 @@ def test_noise_that_a_seed_gives_again_has_no_bound(tmp_path: Path) -> None:
     text = strict(privacies="[dp_sgd]", max_epsilon="1000")
     with pytest.raises(RefusalError, match="without a bound on ε"):
         refuse_by_policy(
-            policy(tmp_path, text), "clinic", proposal(experiment(**seeded), Release(9, 0.1, 1))
+            policy(tmp_path, text), "site-00", proposal(experiment(**seeded), Release(9, 0.1, 1))
         )
 
 
 def test_the_least_noise_of_a_schedule_counts(tmp_path: Path) -> None:
     scheduled = {**DP, "privacy": DP["privacy"] | {"noise_schedule": [1.5, 0.5]}}
     text = strict(privacies="[dp_sgd]", min_noise_multiplier="0.8")
-    refuse_by_policy(policy(tmp_path, text), "c", proposal(experiment(**DP), Release(1, 0.1, 1)))
+    refuse_by_policy(
+        policy(tmp_path, text), "site-00", proposal(experiment(**DP), Release(1, 0.1, 1))
+    )
     with pytest.raises(RefusalError, match=r"would be 0\.5, and at least 0\.8"):
         refuse_by_policy(
-            policy(tmp_path, text), "c", proposal(experiment(**scheduled), Release(1, 0.1, 1))
+            policy(tmp_path, text), "site-00", proposal(experiment(**scheduled), Release(1, 0.1, 1))
         )
 
 
 def test_a_site_sends_no_more_than_its_policy_allows(tmp_path: Path) -> None:
     found = policy(tmp_path, strict(max_megabytes="2"))
-    refuse_to_send(found, "clinic", 2_000_000)
+    refuse_to_send(found, "site-00", 2_000_000)
     with pytest.raises(RefusalError, match=r"2 MB are allowed, by line 11 .*max_megabytes"):
-        refuse_to_send(found, "clinic", 2_000_001)
+        refuse_to_send(found, "site-00", 2_000_001)
     with pytest.raises(RefusalError, match="does not name max_megabytes"):
-        refuse_to_send(policy(tmp_path, strict(max_megabytes="")), "clinic", 1)
+        refuse_to_send(policy(tmp_path, strict(max_megabytes="")), "site-00", 1)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +272,18 @@ def test_what_is_no_policy_is_refused_and_named(tmp_path: Path, text: str) -> No
     with pytest.raises(ConsiliumError, match=r"site-policy\.yaml") as told:
         policy(tmp_path, text)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("allowed", ["sums", "metrics", "statistics", "predictions"])
+def test_sums_that_are_hidden_are_the_least_that_is_told(tmp_path: Path, allowed: str) -> None:
+    lines = {"protections": "any", "min_corrupted": "0.1", "max_model_values": "10000000"}
+    own = policy(tmp_path, strict(evaluation=allowed, **lines))
+    refuse_by_policy(own, "clinic", proposal(experiment(**MASKED, **SUMS)))
+    if allowed == "sums":
+        for share in ("metrics", "statistics", "predictions"):
+            asked = experiment(**MASKED, evaluation={"share": share}, selection=BY_LOSS)
+            with pytest.raises(RefusalError, match=f"it allows sums, and {share} is asked for"):
+                refuse_by_policy(own, "clinic", proposal(asked))
 
 
 def test_no_policy_is_no_permission(tmp_path: Path) -> None:

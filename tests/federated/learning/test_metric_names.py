@@ -3,11 +3,11 @@
 import numpy as np
 
 from federated.data.dataset import DatasetInfo
-from federated.data.target import Target
 from federated.learning import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION, metrics_in
 from federated.learning.classification_metrics import classification_metrics
 from federated.learning.multilabel_metrics import multilabel_metrics
 from federated.learning.segmentation_metrics import NAMES
+from federated.settings.target import Target
 
 
 def test_the_list_of_a_task_is_what_it_scores():

@@ -10,7 +10,7 @@ from federated.data.dataset import DatasetInfo
 from federated.learning import MULTILABEL, evaluate_here
 from federated.learning.multilabel import readout
 from federated.learning.multilabel_metrics import multilabel_metrics
-from federated.learning.quantised_statistics import quantise_statistics, summed_statistics
+from federated.learning.quantised_statistics import summed_statistics, whole_statistics
 from federated.settings.sections import EvaluationSettings, TrainingSettings
 
 NAMES = ("oedema", "nodule", "hernia", "fracture")
@@ -44,7 +44,7 @@ def test_metrics_are_those_of_scikit_learn():
         torch.from_numpy(scores), torch.from_numpy(labels).double()
     )
     assert found["loss"] == pytest.approx(float(loss))
-    assert found["auc_labels"] == 4
+    assert found["labels_rated"] == 4
 
 
 def test_area_and_accuracy_are_those_that_medmnist_computes():
@@ -65,7 +65,7 @@ def test_a_label_that_nobody_has_is_named_and_is_in_no_mean(share):
     found = evaluate_here(MULTILABEL, sites, INFO, EvaluationSettings(share=share))
     metrics = found.overall["test"]
     assert metrics["auc_hernia"] is None
-    assert metrics["auc_labels"] == 3
+    assert metrics["labels_rated"] == 3
     areas = [metrics[f"auc_{name}"] for name in NAMES if name != "hernia"]
     assert metrics["auc"] == pytest.approx(np.mean(areas))
     assert found.classes_absent["test"] == ("hernia",)
@@ -81,7 +81,7 @@ def test_a_label_that_everybody_has_has_no_area_but_is_not_absent():
     part["labels"][:, 0] = 1
     found = MULTILABEL.score({"site": {"val": part, "test": part}}, INFO)
     assert found.overall["val"]["auc_oedema"] is None
-    assert found.overall["val"]["auc_labels"] == 3
+    assert found.overall["val"]["labels_rated"] == 3
     assert found.classes_absent["val"] == ()
 
 
@@ -101,7 +101,7 @@ def test_a_perfectly_calibrated_label_has_no_error_and_a_sure_wrong_one_all():
 def test_statistics_add_up_under_protections_to_those_of_all_cases():
     parts = [predicted(seed, size) for seed, size in ((0, 50), (1, 1), (2, 0), (3, 33))]
     form, of = MULTILABEL.statistics.form(INFO), MULTILABEL.statistics.of
-    total = sum(quantise_statistics(of(part, INFO), form).astype(float) for part in parts)
+    total = sum(whole_statistics(of(part, INFO), form) for part in parts)
     found = summed_statistics(total, form)
     together = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     for name, value in of(together, INFO).arrays.items():

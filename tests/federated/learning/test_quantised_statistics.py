@@ -7,29 +7,29 @@ from federated.data.dataset import DatasetInfo
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION, SEGMENTATION
 from federated.learning.quantised_statistics import (
-    BITS,
     STEP,
-    quantise_statistics,
-    quantised_length,
+    refuse_inconsistent,
+    statistics_bounds,
     summed_statistics,
+    whole_statistics,
 )
 from federated.learning.statistics import EvaluationStatistics, add
 from federated.protection import CKKS, PackedBFV, Plain
+from federated.protection.digits import digit_base, summed_numbers, to_digits
 from tests.federated.learning.test_statistics import SCANS, classified, segmented
 from tests.federated.protection.masked_round import SITES, begin
 from tests.federated.protection.test_protection import key_for, summed, update
 
+# Of a quantised value, and so of a digit.
+BITS = 8
+BASE = digit_base(BITS)
+MOST_CASES = 200
 ORGANS = DatasetInfo("organmnist3d", tuple("abcde"), 3, 1, {}, "")
 TASKS = pytest.mark.parametrize(
     ("task", "info"),
     [(CLASSIFICATION, ORGANS), (SEGMENTATION, SCANS)],
     ids=["classes", "masks"],
 )
-
-
-@pytest.fixture(autouse=True)
-def _keys(tmp_path, monkeypatch):
-    monkeypatch.setenv("CONSILIUM_KEYS", str(tmp_path / "keys"))
 
 
 def statistics_of(task, info, sites=6):
@@ -50,7 +50,7 @@ def in_the_clear(vectors):
 
 
 def by_masks(vectors):
-    parties = begin(bits=32)
+    parties = begin(bits=16)
     quantised = dict(zip(SITES, vectors, strict=True))
     total = sum(parties.masked(quantised, site) for site in SITES)
     answers = parties.answers({site: parties.view(site, SITES) for site in SITES})
@@ -65,44 +65,78 @@ PROTECTIONS = {
 }
 
 
+def summed_by(name, parts, form):
+    bounds = statistics_bounds(form, MOST_CASES)
+    vectors = [to_digits(whole_statistics(part, form), bounds, BASE) for part in parts]
+    assert {each.shape for each in vectors} == {(bounds.digits(BASE),)}
+    total = PROTECTIONS[name](vectors)
+    return summed_statistics(summed_numbers(total, bounds, BASE, len(parts)), form)
+
+
 @TASKS
 @pytest.mark.parametrize("name", PROTECTIONS)
 def test_every_protection_adds_them(task, info, name):
     kind, parts = task.statistics, statistics_of(task, info)
     form = kind.form(info)
-    vectors = [quantise_statistics(part, form) for part in parts]
-    assert {each.shape for each in vectors} == {(quantised_length(form),)}
-    assert min(each.min() for each in vectors) >= 0
-    assert max(each.max() for each in vectors) < 2 ** (BITS - 1)
-    found = summed_statistics(PROTECTIONS[name](vectors), form)
-    expected = add(parts, form)
+    found, expected = summed_by(name, parts, form), add(parts, form)
     for key, part in form.items():
         tolerance = len(parts) * STEP if part.real else 0
         np.testing.assert_allclose(found.arrays[key], expected.arrays[key], rtol=0, atol=tolerance)
     exact = kind.measure(expected, info).metrics
     for key, value in kind.measure(found, info).metrics.items():
         assert value == pytest.approx(exact[key], abs=1e-3 if key.endswith("_sd") else 1e-6)
+    refuse_inconsistent(found, form, expected.cases)
 
 
 @TASKS
-def test_what_one_site_withholds_the_sum_withholds(task, info):
+def test_nothing_is_summed_of_which_a_site_withholds_a_part(task, info):
+    """Of that, the sum would be of the other sites alone, and so perhaps of one."""
     form = task.statistics.form(info)
     name = "scores" if task is CLASSIFICATION else "sums"
-    one, *others = statistics_of(task, info)
-    vectors = [quantise_statistics(each, form) for each in (one.without([name]), *others)]
-    found = summed_statistics(in_the_clear(vectors), form)
-    assert found.withheld == {name}
-    assert name not in found.arrays
+    one, *_ = statistics_of(task, info)
+    with pytest.raises(ValueError, match=f"{name}.*withheld"):
+        whole_statistics(one.without([name]), form)
 
 
-def test_a_number_without_room_is_refused():
+@pytest.mark.parametrize("loss", [2.0**41, -1.0, np.nan, np.inf])
+def test_a_number_without_room_is_refused(loss):
     form = CLASSIFICATION.statistics.form(ORGANS)
     (one,) = statistics_of(CLASSIFICATION, ORGANS, 1)
-    large = EvaluationStatistics({**one.arrays, "loss": np.array([2.0**41])})
-    with pytest.raises(ConsiliumError, match=r"2\.19902e\+12 in 'loss'"):
-        quantise_statistics(large, form)
+    large = EvaluationStatistics({**one.arrays, "loss": np.array([loss])})
+    with pytest.raises(ConsiliumError, match=r" in 'loss', which is negative or more than fits"):
+        whole_statistics(large, form)
 
 
 def test_a_sum_of_another_length_is_refused():
     with pytest.raises(ValueError, match="values"):
-        summed_statistics(np.zeros(3), CLASSIFICATION.statistics.form(ORGANS))
+        summed_statistics(np.zeros(3, np.int64), CLASSIFICATION.statistics.form(ORGANS))
+
+
+LIES = {
+    CLASSIFICATION: {
+        "cases": (lambda a: a + 1, "of 316 cases, and the sites in the sum have 315"),
+        "outcomes": (lambda a: a + 1, "'outcomes' counts 317, not 1 for each case"),
+        "confusion": (lambda a: a * 2, "'confusion' counts 630, not 1 for each case"),
+        "scores": (lambda a: a // 2, "'scores' counts .*, not 15 for each case"),
+        "reliability": (lambda a: a * 400, "above the number of cases"),
+    },
+    SEGMENTATION: {
+        "cases": (lambda a: a - 1, "of 314 cases"),
+        "with_class": (lambda a: a + 400, "'with_class' has a count above the number of cases"),
+        "patients": (lambda a: a * 0, "'patients' counts nothing"),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [(task, name) for task, lies in LIES.items() for name in lies]
+)
+def test_sums_that_no_cases_have_are_refused(task, name):
+    info = ORGANS if task is CLASSIFICATION else SCANS
+    form = task.statistics.form(info)
+    total = add(statistics_of(task, info), form)
+    assert total.cases == 315
+    change, said = LIES[task][name]
+    wrong = EvaluationStatistics({**total.arrays, name: change(total.arrays[name])})
+    with pytest.raises(ConsiliumError, match=rf"all sites together are refused: .*{said}"):
+        refuse_inconsistent(wrong, form, 315)

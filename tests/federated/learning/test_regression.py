@@ -7,13 +7,13 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
 from federated.data.cases import LabelledImages
 from federated.data.dataset import DatasetInfo
-from federated.data.target import Target
 from federated.errors import ConsiliumError
 from federated.learning import REGRESSION, evaluate_here, smaller_is_better
-from federated.learning.quantised_statistics import quantise_statistics, summed_statistics
+from federated.learning.quantised_statistics import summed_statistics, whole_statistics
 from federated.learning.regression import readout
 from federated.learning.statistics import from_wire
 from federated.settings.sections import EvaluationSettings, TrainingSettings
+from federated.settings.target import Target
 
 AGE = DatasetInfo("age", ("age",), 2, 1, {}, "", "regression", Target(-20, 120, mean=55, sd=18))
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_under_protections_constant_labels_are_still_told_from_others():
     for label in np.linspace(-20, 120, 97):
         for cases in (1, 2, 5):
             part = {"labels": np.full(cases, label), "predicted": np.full(cases, 40.0)}
-            total = 3 * quantise_statistics(of(part, AGE), form).astype(float)
+            total = 3 * whole_statistics(of(part, AGE), form)
             told = summed_statistics(total, form)
             assert REGRESSION.statistics.measure(told, AGE).metrics["r2"] is None
 
@@ -66,7 +66,7 @@ def test_under_protections_constant_labels_are_still_told_from_others():
 def test_statistics_add_up_under_protections_to_those_of_all_cases():
     parts = [predicted(seed, size) for seed, size in ((0, 50), (1, 1), (2, 0), (3, 33))]
     form, of = REGRESSION.statistics.form(AGE), REGRESSION.statistics.of
-    total = sum(quantise_statistics(of(part, AGE), form).astype(float) for part in parts)
+    total = sum(whole_statistics(of(part, AGE), form) for part in parts)
     found = summed_statistics(total, form)
     together = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     for name, value in of(together, AGE).arrays.items():

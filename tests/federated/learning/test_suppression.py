@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from federated.data.dataset import DatasetInfo
-from federated.data.target import Target
 from federated.learning import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION, shared_arrays
 from federated.learning.suppression import LEAST_MINIMUM, Table, withheld
 from federated.settings.sections import EvaluationSettings
+from federated.settings.target import Target
 
 BINARY = DatasetInfo("adrenalmnist3d", ("normal", "hyperplasia"), 3, 1, {}, "")
 THREE = DatasetInfo("three", ("a", "b", "c"), 3, 1, {}, "")

@@ -13,6 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from federated.errors import ConsiliumError
+from federated.privacy import accounting
 from federated.privacy.accounting import (
     ALPHAS,
     LARGEST_PRV,
@@ -98,6 +99,37 @@ def test_the_noise_found_reaches_the_target_and_hardly_more(accountant, target, 
     # The accountants part where PRV ends, at 300.
     less = Release(noise * (0.97 if target == 290 else 0.99), rate, steps)
     assert epsilon([less], 1e-4, accountant) > target
+
+
+@pytest.mark.parametrize("target", [284.0, 290.0, 294.0])
+def test_no_noise_that_is_found_is_below_the_smallest(target):
+    """RDP finds a little more than that here, and PRV needs less."""
+    release = Release(1.0, 1.0, 1)
+    assert epsilon([Release(SMALLEST, 1.0, 1)], 1e-5, "rdp") > target
+    noise = noise_multiplier_for(target, 1e-5, (release,), "prv")
+    assert noise >= SMALLEST
+    assert (noise == SMALLEST) == (target > 284.5)
+    assert epsilon([Release(noise, 1.0, 1)], 1e-5, "prv") <= target
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+@pytest.mark.parametrize("target", [0.5, 2.0, 8.0])
+def test_the_noise_found_reaches_the_target_where_an_accountant_does_not_fall_steadily(
+    monkeypatch, accountant, target
+):
+    """As one may that rounds to a grid: ε of a little more noise is a little more."""
+
+    def wavy(releases, delta):
+        (release,) = releases
+        noise = release.noise_multiplier
+        return 4.0 / noise * (1 + 0.05 * math.sin(300 * math.log(noise)))
+
+    for name in ("_prv", "_rdp"):
+        monkeypatch.setattr(accounting, name, wavy)
+    noise_multiplier_for.cache_clear()
+    noise = noise_multiplier_for(target, 1e-5, (Release(1.0, 0.5, 7),), accountant)
+    noise_multiplier_for.cache_clear()
+    assert wavy([Release(noise, 0.5, 7)], 1e-5) <= target
 
 
 def test_a_target_that_no_noise_reaches_is_refused():

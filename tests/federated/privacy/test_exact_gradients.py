@@ -31,7 +31,14 @@ NETWORKS = {
     ("dp_resnet", 2): (8, 60),
     ("unet", 2): (16, 40),
     ("unet", 3): (8, 60),
+    ("nnunet", 2): (16, 40),
 }
+# Settings of a network, and whether it segments.
+LEVELS = [
+    {"features": 8 * 2**level, "kernel": [3, 3], "stride": [1 + (level > 0)] * 2}
+    for level in range(3)
+]
+SETTINGS = {"unet": {"width": 8}, "nnunet": {"levels": LEVELS}}
 
 
 def cross_entropy(logits, labels, reduction):
@@ -55,14 +62,14 @@ def problem(request, device):
     The network is placed as a worker places it, with channels last.
     """
     (name, dims), (side, tried) = request.param, NETWORKS[request.param]
-    norm = "instance" if (name, dims) == ("unet", 2) else "group"
-    own = {"width": 8} if name == "unet" else {}
+    norm = "instance" if (name, dims) in {("unet", 2), ("nnunet", 2)} else "group"
+    own = SETTINGS.get(name, {})
     model = build_model(name, channels=1, classes=2, dims=dims, norm=norm, seed=0, **own).train()
     drawn = torch.randn((tried, 1) + (side,) * dims, generator=torch.Generator().manual_seed(0))
     images = drawn[clear_of_kinks(model, drawn)][:CASES]
     assert len(images) == CASES
     targets, loss = torch.arange(CASES) % 2, cross_entropy
-    if name == "unet":
+    if own:
         targets, loss = (images[:, 0] > 0.5).long(), soft_dice
     exact = copy.deepcopy(model).double()
     gradients = []

@@ -9,9 +9,11 @@ from federated.errors import ConsiliumError
 from federated.protection import CKKS, Cohort, ckks
 from federated.protection.coefficients import coefficients_of, slots_of
 from federated.protection.flooding import NOISE_BOUND, Flooding
-from federated.protection.keys import count_opening, key_folder, new_key, read_secret
+from federated.protection.keys import new_run_key
 from federated.protection.seal import load_ciphertexts, seal_context, through_file
 from federated.protection.seal_bytes import unpacked
+from federated.secrets.home import private_folder
+from federated.site.key_store import KeyStore
 from federated.update import CompressedUpdate
 
 seal = pytest.importorskip("tenseal.sealapi")
@@ -27,7 +29,7 @@ def key():
     parameters = COARSE.parameters(DEGREE, COHORT)
     assert (parameters.degree, len(parameters.coefficient_bits)) == (DEGREE, 1)
     assert parameters.modulus_bits < 50
-    return read_secret("test", "run", new_key("test", "run", parameters))
+    return new_run_key(parameters).opened()
 
 
 @pytest.fixture
@@ -159,14 +161,20 @@ def test_fresh_ciphertexts_of_seal_keep_to_the_bound(key):
     assert 10 < largest <= NOISE_BOUND
 
 
-def test_a_key_opens_as_often_as_its_noise_is_made_for_and_no_more(key):
-    public = key.public
+def test_a_key_opens_as_often_as_its_noise_is_made_for_and_no_more(key, tmp_path):
+    public, store = key.public, KeyStore(private_folder(tmp_path / "run", tmp_path), tmp_path)
     allowed = public.parameters.flooding.openings_each
     assert allowed == 2 * COHORT.rounds
-    assert [count_opening("test", "run", public) for _ in range(allowed)] == [1, 2, 3, 4]
-    with pytest.raises(ConsiliumError, match=r"has opened 4 sums.*consilium keys rotate test"):
-        count_opening("test", "run", public)
-    counted = key_folder("test", "run", public.parameters) / "openings.json"
+    assert [store.count_opening(public) for _ in range(allowed)] == [1, 2, 3, 4]
+    with pytest.raises(
+        ConsiliumError, match=r"has opened 4 sums.*consilium keys erase NAME --run run"
+    ):
+        store.count_opening(public)
+    # Also where the site has lost the key since, and the same one is sealed to it again.
+    store.erase()
+    with pytest.raises(ConsiliumError, match="has opened 4 sums"):
+        store.count_opening(public)
+    counted = store.place / "openings.json"
     assert counted.stat().st_mode & 0o777 == 0o600
 
 

@@ -12,7 +12,7 @@ from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.protection import CKKS, Cohort, PackedBFV, Plain
 from federated.protection.base import SUM
-from federated.protection.keys import new_key, read_secret
+from federated.protection.keys import new_run_key
 from federated.protection.packing import pack, unpack
 from federated.protection.parameters import MOST_BITS
 from federated.protection.seal import join
@@ -22,11 +22,6 @@ from federated.update import CompressedUpdate
 
 RNG = np.random.default_rng(0)
 KEYED = pytest.mark.parametrize("protection", [CKKS(), PackedBFV()], ids=["ckks", "packed_bfv"])
-
-
-@pytest.fixture(autouse=True)
-def _keys(tmp_path, monkeypatch):
-    monkeypatch.setenv("CONSILIUM_KEYS", str(tmp_path / "keys"))
 
 
 def update(numbers, site="site-0", weight=0.1, round_number=1, positions=None, length=None):
@@ -48,7 +43,7 @@ def cohort(sites, bits, rounds=20):
 
 def key_for(protection, length, sites, bits=8):
     parameters = protection.parameters(length, cohort(sites, bits))
-    return read_secret("test", "run", new_key("test", "run", parameters, replace=True))
+    return new_run_key(parameters).opened()
 
 
 def summed(protection, updates, key=None):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from federated.errors import ConsiliumError
 from federated.protection import Cohort, PackedBFV, RLWESecAgg, SecAggPlus, rlwe_secagg
-from federated.protection.keys import new_key, read_secret
+from federated.protection.keys import new_run_key
 from federated.protection.rlwe.encryption import decrypt_sum, public_polynomial
 from federated.protection.rlwe.payload import split_content
 from federated.protection.secagg import protocol
@@ -198,13 +198,10 @@ class TestAttacks:
         # The attack works where the key is the right one.
         assert told(opened(residues, keys[1], 4000, federation), values["site-1"]) == 1
 
-    def test_the_same_attack_reads_an_update_under_the_common_key_of_packed_bfv(
-        self, tmp_path, monkeypatch
-    ):
-        monkeypatch.setenv("CONSILIUM_KEYS", str(tmp_path / "keys"))
+    def test_the_same_attack_reads_an_update_under_the_common_key_of_packed_bfv(self):
         values, protection = self.uniform(), PackedBFV()
         parameters = protection.parameters(4000, Cohort(5, 5, 1, 8))
-        key = read_secret("test", "run", new_key("test", "run", parameters))
+        key = new_run_key(parameters).opened()
         update = CompressedUpdate("site-1", 1, 10, 0.1, 4000, values["site-1"])
         # The key is that of every site, site-0 too.
         assert told(protection.reveal(protection.protect(update, key), key), values["site-1"]) == 1
@@ -306,13 +303,10 @@ class TestPayloads:
         assert payload.body.nbytes == sum(parameters.sizes(300))
         assert payload.encoding == parameters.describe()
 
-    def test_takes_no_more_than_packed_bfv_at_the_sizes_in_the_adr(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("CONSILIUM_KEYS", str(tmp_path / "keys"))
+    def test_takes_no_more_than_packed_bfv_at_the_sizes_in_the_adr(self):
         for sites, length in product((10, 100), (3628, 181_408)):
             cohort = Cohort(sites, sites, 1, 8)
-            key = read_secret(
-                "t", "r", new_key("t", "r", PackedBFV().parameters(length, cohort), replace=True)
-            )
+            key = new_run_key(PackedBFV().parameters(length, cohort)).opened()
             update = CompressedUpdate("a", 1, 1, 0.1, length, draw(("a",), length)["a"])
             encrypted = PackedBFV().protect(update, key).body.nbytes
             round_ = RLWESecAgg().begin("run", 1, ["a"], sites, 0, 8)

@@ -4,7 +4,6 @@ Each attack is done to the end with what is to stop it left out, so that it is k
 then again with it (the audit's finding H5 B and C, and M5).
 """
 
-import os
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations, product
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.exchange.identity import Identity
 from federated.protection import Cohort, SecAggPlus
 from federated.protection.secagg import protocol
 from federated.protection.secagg.bounds import Shares, quorum
@@ -22,7 +20,7 @@ from federated.protection.secagg.dealing import open_dealt
 from federated.protection.secagg.graph import draw_graph
 from federated.protection.secagg.masks import add_mask
 from federated.protection.secagg.once import Done
-from federated.protection.secagg.roster import refuse_unsigned, roster_digest
+from federated.protection.secagg.roster import roster_digest
 from federated.protection.secagg.round import Round, masking_pair
 from federated.protection.secagg.shares import recover_seed
 from federated.protection.secagg.view import View
@@ -191,31 +189,6 @@ class TestKeysOfTheCoordinator:
         privates = privates_of(told, self.SITES[1:])
         found = without_masks(told, masked, victim, own, privates)
         np.testing.assert_array_equal(found, quantised[victim])
-
-    def test_a_site_shares_nothing_with_keys_that_the_others_have_not_signed(self):
-        parties, told, _ = self.told()
-        now, who = parties.now, {site: Identity(site, os.urandom(32)) for site in self.SITES}
-        label = now.label("advertised")
-        signatures = {
-            site: who[site].sign(keys.to_bytes(site, label))
-            for site, keys in parties.advertised.items()
-        }
-
-        def verified(site, content):
-            return who[site].public.verifies(signatures[site], content)
-
-        refuse_unsigned(parties.advertised, now, verified)
-        with pytest.raises(ConsiliumError, match=r"site-01, site-02, site-03 is said .* anybody's"):
-            refuse_unsigned(told.advertised, now, verified)
-        # Nor are keys of another attempt, of another site, or with another commitment good.
-        with pytest.raises(ConsiliumError, match="not signed"):
-            refuse_unsigned(parties.advertised, replace(now, attempt=1), verified)
-        swapped = parties.advertised | {"site-01": parties.advertised["site-02"]}
-        with pytest.raises(ConsiliumError, match="site-01 is said"):
-            refuse_unsigned(swapped, now, verified)
-        other = replace(parties.advertised["site-02"], commitment=bytes(32))
-        with pytest.raises(ConsiliumError, match="site-02 is said"):
-            refuse_unsigned(parties.advertised | {"site-02": other}, now, verified)
 
     def test_sites_that_know_different_keys_do_not_answer(self):
         parties, told, victim = self.told()

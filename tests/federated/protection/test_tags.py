@@ -17,8 +17,8 @@ from federated.protection.tags import (
     TERMS,
     WEIGHT_BITS,
     TagKey,
-    _inner,
     add_tags,
+    inner_product,
     open_tags,
     refuse_other_sum,
     seal_tags,
@@ -122,7 +122,7 @@ def test_sums_are_exact_with_the_largest_numbers() -> None:
         words[:TERMS] = largest
         weights = np.full(len(words), 2**WEIGHT_BITS - 1, np.uint64)
         expected = sum(int(a) * int(b) for a, b in zip(weights, words, strict=True))
-        assert _inner(weights, words) == expected
+        assert inner_product(weights, words) == expected
     assert WEIGHT_BITS + PIECE_BITS + TERMS.bit_length() <= 64
     assert PIECE_BITS * PIECES >= 64
 

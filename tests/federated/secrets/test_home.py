@@ -6,11 +6,12 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.privacy.ledger import Budget, Ledger, ledger_root
-from federated.protection.keys import keys_root, new_key
+from federated.protection.keys import new_run_key
 from federated.protection.packed_bfv import SCHEME
 from federated.protection.parameters import Parameters
 from federated.secrets.home import consilium_home, private_folder, refuse_open
 from federated.site.home import SiteHome
+from federated.site.key_store import KeyStore
 from federated.site.releases import ReleaseStore
 from federated.stages.coordinator import begin_round
 from federated.stages.secagg import advertise_site, share_site
@@ -44,18 +45,20 @@ def test_folders_are_made_closed_all_the_way_down(umask, consilium_home):
 
 def test_a_ledger_a_key_masking_secrets_and_releases_are_closed(umask, project, monkeypatch):
     Ledger(ledger_root() / "set" / "site.jsonl").set_budget(Budget("record", 1.0, 1e-5))
-    new_key("tiny", "run", Parameters(SCHEME, 4096, (30, 30), 20, 1, 1))
     masked = begin(*SECAGG)
     begin_round(masked.coordinator, 1)
     advertise_site(masked.call(SITE), 1)
     private = begin("privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1")
     sent(private)
-    assert {path.name for path in consilium_home().iterdir()} == {"keys", "ledger"}
+    keys = KeyStore.of(masked.home(SITE), masked.folder.run_id)
+    keys.sealing_key()
+    keys.keep(new_run_key(Parameters(SCHEME, 4096, (30, 30), 20, 1, 1)))
+    assert keys.sealed_once("label", lambda: b"sealed") == b"sealed"
+    assert {path.name for path in consilium_home().iterdir()} == {"ledger"}
     found = modes(consilium_home())
     assert found[True] == {0o700}
-    public = set(keys_root().rglob("context.json"))
     for path in consilium_home().rglob("*"):
-        if path.is_file() and path not in public:
+        if path.is_file():
             assert path.stat().st_mode & 0o777 == 0o600
     assert list(masked.store(SITE).secrets.glob("round-001*.secret.json"))
     assert list(private.store(SITE).releases.glob("*.release"))

@@ -4,13 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from federated.files import write_json
-from federated.stages.coordinator import (
-    publish_state,
-)
-from federated.stages.keys import prepare_key
 from tests.federated.staged_run import (
     Staged,
+    agree_on_key,
     begin,
     small_experiment,
     small_images,
@@ -18,7 +14,6 @@ from tests.federated.staged_run import (
 from tests.federated.stages.lies import (
     BFV,
     PRIVATE,
-    SITE,
     THREE,
 )
 
@@ -41,7 +36,5 @@ def private(tmp_path: Path, data: Path) -> Staged:
 @pytest.fixture
 def encrypted(tmp_path: Path, data: Path) -> Staged:
     run = begin(small_experiment(data, **BFV), tmp_path / "runs")
-    publish_state(run.coordinator, 0)
-    public = prepare_key(run.call(SITE), 0)
-    write_json(run.folder.context_path, public.to_json())
+    agree_on_key(run)
     return run

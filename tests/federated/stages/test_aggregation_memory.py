@@ -13,12 +13,15 @@ from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.folder import FolderExchange
+from federated.exchange.folder import EVERYONE, FolderExchange
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic, sign
 from federated.files import write_json
 from federated.protection import Cohort
-from federated.protection.keys import new_key, read_secret
+from federated.protection.homomorphic import data_primes
+from federated.protection.keys import new_run_key
+from federated.protection.tag_proofs import ROWS
+from federated.protection.tags import sealed_size
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
 from federated.run.update_files import pack_payload, write_state
@@ -66,12 +69,13 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
     layout = Layout((("values", (VALUES,)),))
     write_state(folder.state_path(0), RoundState(0, np.zeros(VALUES, np.float32), layout))
     protection, key, numbers = experiment.protection, None, np.ones(VALUES, np.float32)
+    tags = b""
     if protection.keyed:
-        public = new_key(
-            "tiny", folder.run_id, protection.parameters(VALUES, Cohort(room, room, 1, 8))
-        )
-        write_json(folder.context_path, public.to_json())
-        key, numbers = read_secret("tiny", folder.run_id, public), np.ones(VALUES, np.int32)
+        key = new_run_key(protection.parameters(VALUES, Cohort(room, room, 1, 8))).opened()
+        write_json(folder.context_path, key.public.to_json())
+        numbers = np.ones(VALUES, np.int32)
+        # The coordinator cannot read them.
+        tags = bytes(sealed_size(len(data_primes(key.public.parameters)), ROWS))
     update = CompressedUpdate(names[0], 1, 1, 1 / sites, VALUES, numbers)
     payload = protection.protect(update, key)
     consortium = coordinator_identity(folder).public.consortium
@@ -80,6 +84,9 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
         body = pack_payload(dataclasses.replace(payload, site=sender.name))
         message = sign(sender, topic, kinds.PAYLOAD, COORDINATOR, body)
         FolderExchange(folder.exchange_path).post(message)
+        if tags:
+            told = sign(sender, topic, kinds.TAG, EVERYONE, tags)
+            FolderExchange(folder.exchange_path).post(told)
     return folder
 
 
@@ -92,10 +99,7 @@ def run_with(sites: int, room: int, root: Path, settings: list[str]) -> RunFolde
     ],
     ids=["plain", "packed_bfv"],
 )
-def test_peak_memory_does_not_grow_with_the_number_of_sites(
-    project, monkeypatch, few, many, settings
-):
-    monkeypatch.setenv("CONSILIUM_KEYS", str(project / "keys"))
+def test_peak_memory_does_not_grow_with_the_number_of_sites(project, few, many, settings):
     folders = [run_with(sites, many, project, settings) for sites in (few, many)]
     command = [sys.executable, "-c", MEASURE, *(str(folder.root) for folder in folders)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)

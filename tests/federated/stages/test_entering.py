@@ -41,7 +41,7 @@ from federated.stages.worker import held_cases as worker_cases
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
-from tests.federated.staged_run import begin_with
+from tests.federated.staged_run import begin_with, leave_model
 
 DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
 
@@ -80,14 +80,15 @@ def train(run, site="site-00"):
 
 
 def evaluate_start(run, site="site-00"):
-    ask_evaluation(run.coordinator, 0, [])
-    evaluate_site(run.call(site), 0)
+    leave_model(run, 1)
+    ask_evaluation(run.coordinator, 1, [])
+    evaluate_site(run.call(site), 1)
 
 
-def told(run, kind, site, recipient=COORDINATOR):
-    """The messages of a kind of a site before the first round."""
+def told(run, kind, site, recipient=COORDINATOR, number=0):
+    """The messages of a kind of a site in a round; 0 for before the first."""
     start = run.coordinator.start
-    place = Place(start.run, 0, start.attempt, recipient, kind, site)
+    place = Place(start.run, number, start.attempt, recipient, kind, site)
     return run.coordinator.mailbox.exchange.find(place)
 
 
@@ -231,12 +232,12 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
     assert ledger_of(run).sets.read(entry.records) == shown
     assert ledger_of(run).evaluated_only() == shown
     assert worst(run) < float("inf")
-    (message,) = told(run, kinds.EVALUATION, "site-00")
+    (message,) = told(run, kinds.EVALUATION, "site-00", number=1)
     message.unlink()
     ledger_of(run).set_budget(Budget("record", 100.0, 1e-3, evaluation="refuse"))
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         evaluate_start(run)
-    assert not told(run, kinds.EVALUATION, "site-00")
+    assert not told(run, kinds.EVALUATION, "site-00", number=1)
     # A run that evaluates is not begun.
     with pytest.raises(ConsiliumError, match="refuses that any case is evaluated"):
         begin()

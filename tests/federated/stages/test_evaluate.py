@@ -12,7 +12,7 @@ from federated.site.holder import holder_ledger
 from federated.stages.coordinator import ask_evaluation
 from federated.stages.evaluate import evaluate, evaluate_site, read_shared
 from federated.stages.worker import site_cases, worker_context
-from tests.federated.staged_run import begin, small_experiment, small_images
+from tests.federated.staged_run import begin, leave_model, small_experiment, small_images
 
 SHARES = ("predictions", "statistics", "metrics")
 
@@ -22,15 +22,17 @@ def start(tmp_path):
     data = small_images(tmp_path)
 
     def begun(name="run", **evaluation):
-        return begin(small_experiment(data, evaluation=evaluation), tmp_path / name)
+        run = begin(small_experiment(data, evaluation=evaluation), tmp_path / name)
+        leave_model(run, 1)
+        return run
 
     return begun
 
 
 def message_of(run, site):
     """What a site sends where it is asked to evaluate the initial model."""
-    topic = ask_evaluation(run.coordinator, 0, [])
-    evaluate_site(run.call(site), 0)
+    topic = ask_evaluation(run.coordinator, 1, [])
+    evaluate_site(run.call(site), 1)
     most = kinds.MOST_EVALUATION
     return run.coordinator.mailbox.receive(topic, kinds.EVALUATION, site, most)
 
@@ -45,9 +47,9 @@ def shared_by(run, site):
 
 def evaluated(run):
     """The metrics of the initial model over all sites."""
-    topic = ask_evaluation(run.coordinator, 0, [])
+    topic = ask_evaluation(run.coordinator, 1, [])
     for site in run.sites:
-        evaluate_site(run.call(site), 0)
+        evaluate_site(run.call(site), 1)
     info = worker_context(run.site(run.sites[0])).info
     return evaluate(run.coordinator, topic, run.sites, info)
 
@@ -116,6 +118,7 @@ def test_no_protection_hides_a_sites_statistics(tmp_path, protection):
         "compression": {"name": "none", "bits": 16},
     }
     run = begin(small_experiment(small_images(tmp_path), **sections), tmp_path / "run")
+    leave_model(run, 1)
     assert shared_by(run, "site-00")["test"]["confusion"].sum() == 5
     assert run.experiment.evaluation.share == "statistics"
 

@@ -5,39 +5,58 @@ exchange. The honest run goes on, or what it would have cost is not told.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.folder import Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic, sign
-from federated.run.update_files import pack_payload, read_payload, read_state
+from federated.learning.evaluation import Evaluation
+from federated.run.update_files import pack_memory, pack_payload, read_payload, read_state
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.coordinator import (
+    Coordinator,
     ask_evaluation,
     begin_round,
+    end_run,
     plan_run,
     propose,
 )
 from federated.stages.evaluate import evaluate, evaluate_site
+from federated.stages.local_train import train_site
+from federated.stages.own_models import receive_models, receive_shares
+from federated.stages.share_style import (
+    STYLE,
+    keep_styles,
+    other_styles,
+    receive_styles,
+    share_style,
+    site_style,
+)
+from federated.stages.site import open_site
 from federated.stages.take_part import take_part
+from federated.stages.worker import worker_context
 from federated.weights.bounded_file import Content
 from tests.federated.staged_run import (
     Staged,
-    play_round,
+    begin,
+    leave_model,
     record,
+    small_experiment,
     train_round,
 )
 from tests.federated.stages.lies import (
     OTHER,
     SITE,
+    THREE,
     left_out,
     refusals,
 )
@@ -167,30 +186,242 @@ def test_a_suspended_site_does_not_count(plain: Staged) -> None:
     assert (added.responded, refusals(plain)) == (plain.sites[1:], ["suspended"])
 
 
-def test_a_site_that_says_it_has_more_cases_stops_the_run_before_it_begins(plain: Staged) -> None:
-    members = plain.coordinator.mailbox.members
-    proposed = propose(plain.folder, members, plain.sites)
-    for site in plain.sites:
-        plain.coordinator = replace(plain.coordinator, start=proposed.start)
-        take_part(plain.call(site))
+def answered_but(
+    run: Staged, answer: bytes | None
+) -> tuple[Coordinator, Callable[[], tuple[Coordinator, Any]]]:
+    """A run that is proposed and answered, by the first site with ``answer`` or not at all."""
+    members = run.coordinator.mailbox.members
+    proposed = propose(run.folder, members, run.sites)
+    run.coordinator = replace(run.coordinator, start=proposed.start)
+    for site in run.sites:
+        take_part(run.call(site))
     place = Place(proposed.run.run_id, 0, proposed.start.attempt, COORDINATOR, kinds.JOINING, SITE)
     (path,) = proposed.mailbox.exchange.find(place)
     path.unlink()
-    lie = json.dumps({"counts": {"train": 10**6, "val": 1, "test": 1}, "release": None,
-                      "warnings": []}).encode()  # fmt: skip
-    message = sign(plain.home(SITE).identity(), proposed.start, kinds.JOINING, COORDINATOR, lie)
-    proposed.mailbox.exchange.post(message)
-    with pytest.raises(ConsiliumError, match="by which updates are weighted"):
-        plan_run(proposed)
+    if answer is not None:
+        me = run.home(SITE).identity()
+        proposed.mailbox.exchange.post(sign(me, proposed.start, kinds.JOINING, COORDINATOR, answer))
+    return proposed, lambda: plan_run(proposed)
 
 
-def test_a_site_that_tells_no_evaluation_is_named(plain: Staged) -> None:
-    play_round(plain, 1)
-    topic = ask_evaluation(plain.coordinator, 1, plain.sites)
-    for site in plain.sites[1:]:
-        evaluate_site(plain.call(site), 1)
-    from federated.data.load import load, locate
+def joining(counts: Mapping[str, int], release: Any = None) -> bytes:
+    return json.dumps({"counts": counts, "release": release, "warnings": []}).encode()
 
-    info = load(locate(plain.experiment.data), plain.experiment.data).info
-    with pytest.raises(ConsiliumError, match="no message evaluation from site-00"):
+
+MINE = {"train": 8, "val": 3, "test": 3}
+WEAK = {"noise_multiplier": 10.0**9, "sampling_rate": 0.5, "steps": 1}
+ANSWERS: dict[str, tuple[str, bytes | None]] = {
+    "nothing": ("plain", None),
+    "noise": ("plain", b"noise"),
+    "more cases than it has": ("plain", joining({"train": 10**6, "val": 1, "test": 1})),
+    "a release in a run without privacy": ("plain", joining(MINE, WEAK)),
+    "no release in a private run": ("private", joining(MINE)),
+    "so much noise that no model is left": ("private", joining(MINE, WEAK)),
+}
+
+
+@pytest.mark.parametrize("lie", ANSWERS)
+def test_a_site_that_answers_a_proposal_wrongly_does_not_take_part_and_the_others_do(
+    request: pytest.FixtureRequest, lie: str
+) -> None:
+    fixture, answer = ANSWERS[lie]
+    run: Staged = request.getfixturevalue(fixture)
+    assert dict(run.coordinator.run.counts.sites[SITE]) == MINE
+    _, plan = answered_but(run, answer)
+    run.coordinator, _ = plan()
+    assert run.sites == ["site-01", "site-02"]
+    assert list(run.coordinator.absent) == [SITE]
+    assert left_out(run) == [SITE]
+    topic = train_round(run, 1)
+    assert add_payloads(run.coordinator, topic, run.sites).responded == run.sites
+    with pytest.raises(ConsiliumError, match="its plan does not name it"):
+        open_site(run.call(SITE))
+
+
+def test_a_run_for_which_too_few_sites_answer_does_not_begin_and_says_who_is_missing(
+    encrypted: Staged,
+) -> None:
+    _, plan = answered_but(encrypted, None)
+    with pytest.raises(
+        ConsiliumError, match=r"Of 3 sites only 2 .*site-00.*protection.min_sites=3"
+    ):
+        plan()
+
+
+def test_what_a_site_says_of_its_refusal_is_the_reason_that_is_kept(plain: Staged) -> None:
+    proposed, _ = answered_but(plain, None)
+    coordinator, _ = plan_run(proposed, {SITE: "its policy says no"})
+    assert coordinator.absent == {SITE: "its policy says no"}
+
+
+def evaluated(run: Staged, change: Callable[[dict[str, Any]], bytes | None]) -> Evaluation:
+    """The evaluation of an untrained model, in which the first site sends something else."""
+    leave_model(run, 1)
+    topic = ask_evaluation(run.coordinator, 1, [])
+    for site in run.sites:
+        evaluate_site(run.call(site), 1)
+    place = Place(topic.run, 1, topic.attempt, COORDINATOR, kinds.EVALUATION, SITE)
+    (path,) = run.coordinator.mailbox.exchange.find(place)
+    body = run.coordinator.mailbox.receive(topic, kinds.EVALUATION, SITE, 10**8).body
+    path.unlink()
+    other = change(dict(load(body)))
+    if other is not None:
+        run.site(SITE).mailbox.send(topic, kinds.EVALUATION, other, COORDINATOR)
+    info = worker_context(run.site(OTHER)).info
+    return evaluate(run.coordinator, topic, run.sites, info)
+
+
+def with_array(name: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], bytes]:
+    return lambda arrays: save({**arrays, name: np.ascontiguousarray(change(arrays[name]))})
+
+
+def one_more(array: Any) -> Any:
+    array = array.copy()
+    array.flat[0] += 1
+    return array
+
+
+EVALUATIONS: dict[str, Callable[[dict[str, Any]], bytes | None]] = {
+    "nothing": lambda arrays: None,
+    "noise": lambda arrays: b"noise",
+    "no arrays": lambda arrays: save({"x": np.zeros(1)}),
+    "NaN": with_array("val.loss", lambda a: a * np.nan),
+    "infinity": with_array("val.loss", lambda a: a + np.inf),
+    "a loss that no case has": with_array("val.loss", lambda a: a + 1e300),
+    "a loss below 0": with_array("test.loss", lambda a: -a - 1),
+    "a negative count": with_array("val.confusion", lambda a: a - 5),
+    "counts of more cases than it has": with_array("val.cases", lambda a: a + 1000),
+    "counts of fewer cases than it has": with_array("val.cases", lambda a: a * 0),
+    "one case more in a table": with_array("test.confusion", one_more),
+    "one case more in a histogram": with_array("test.scores", one_more),
+    "one case more that was right": with_array("val.outcomes", lambda a: a[::-1] + a),
+    "a confidence above 1": with_array("val.confidence", lambda a: a + 1),
+    "another shape": with_array("val.confusion", lambda a: a.ravel()),
+    "another type": with_array("val.confusion", lambda a: a.astype(np.int64)),
+    "less than is asked for": lambda arrays: save(
+        {name: array for name, array in arrays.items() if name != "val.scores"}
+    ),
+    "one array more": lambda arrays: save({**arrays, "val.more": np.zeros(1, np.int32)}),
+}
+
+
+@pytest.mark.parametrize("lie", EVALUATIONS)
+def test_metrics_are_those_of_the_sites_whose_evaluation_counts(plain: Staged, lie: str) -> None:
+    found = evaluated(plain, EVALUATIONS[lie])
+    assert list(found.missing) == [SITE]
+    assert left_out(plain) == [SITE]
+    assert list(found.per_site) == plain.sites[1:]
+    assert found.overall["test"]["auc"] is not None
+    assert sum(map(sum, found.confusion["test"])) == sum(
+        plain.coordinator.run.counts.cases(site, "test") for site in plain.sites[1:]
+    )
+
+
+def test_an_honest_evaluation_counts(plain: Staged) -> None:
+    found = evaluated(plain, lambda arrays: save(arrays))
+    assert found.missing == {}
+    assert list(found.per_site) == plain.sites
+
+
+def test_where_no_site_tells_its_evaluation_there_are_no_metrics(plain: Staged) -> None:
+    leave_model(plain, 1)
+    topic = ask_evaluation(plain.coordinator, 1, [])
+    info = worker_context(plain.site(SITE)).info
+    with pytest.raises(ConsiliumError, match="No site has evaluated the model after round 1"):
         evaluate(plain.coordinator, topic, plain.sites, info)
+
+
+OWN: dict[str, Callable[[Any], bytes | None]] = {
+    "nothing at all": lambda common: None,
+    "noise": lambda common: b"noise",
+    "a tensor that the model has not": lambda common: save({"more": np.zeros(1, np.float32)}),
+    "another shape": lambda common: save({n: v.reshape(-1)[:1].copy() for n, v in common.items()}),
+    "NaN": lambda common: save({n: np.full_like(v, np.nan) for n, v in common.items()}),
+}
+
+
+@pytest.mark.parametrize("lie", OWN)
+def test_a_run_ends_without_the_model_of_a_site_that_hands_over_none(
+    plain: Staged, lie: str
+) -> None:
+    leave_model(plain, 1)
+    record(plain, 1, [])
+    topic = end_run(plain.coordinator)
+    state = read_state(plain.folder.state_path(1))
+    common = state.layout.split(state.weights)
+    name = next(name for name, value in common.items() if value.dtype.kind == "f")
+    for site in plain.sites[1:]:
+        hers = save({name: common[name] + 1})
+        plain.site(site).mailbox.send(topic, kinds.OWN_MODEL, hers, COORDINATOR)
+    body = OWN[lie]({name: common[name]})
+    if body is not None:
+        plain.site(SITE).mailbox.send(topic, kinds.OWN_MODEL, body, COORDINATOR)
+    handed = receive_models(plain.coordinator, topic, state)
+    assert list(handed.missing) == [SITE]
+    assert list(handed.models) == plain.sites[1:]
+    np.testing.assert_array_equal(handed.models[OTHER][name], common[name] + 1)
+
+
+@pytest.mark.parametrize("told", [None, b"noise", b'{"fc": 2}', b'{"other": 0.5}', b"{}"])
+def test_sensitive_layers_are_those_of_the_sites_that_tell_them(
+    plain: Staged, told: bytes | None
+) -> None:
+    leave_model(plain, 1)
+    record(plain, 1, [])
+    topic = end_run(plain.coordinator)
+    for site in plain.sites[1:]:
+        plain.site(site).mailbox.send(topic, kinds.OWN_SHARES, b'{"fc": 0.5}', COORDINATOR)
+    if told is not None:
+        plain.site(SITE).mailbox.send(topic, kinds.OWN_SHARES, told, COORDINATOR)
+    found = receive_shares(plain.coordinator, topic, ["fc"])
+    assert found == {"site-01": {"fc": 0.5}, "site-02": {"fc": 0.5}}
+
+
+@pytest.fixture
+def styled(tmp_path: Path, data: Path) -> Staged:
+    strategy = {"name": "resfim", "warmup": 1}
+    model = {"name": "small_cnn", "norm": "group"}
+    return begin(small_experiment(data, strategy=strategy, model=model, **THREE), tmp_path / "r")
+
+
+def style(values: Any) -> bytes:
+    return pack_memory({STYLE: values})
+
+
+STYLE_LIES: dict[str, Callable[[Any], bytes | None]] = {
+    "nothing": lambda own: None,
+    "noise": lambda own: b"noise",
+    "NaN": lambda own: style(own * np.nan),
+    "amplitudes below 0": lambda own: style(-own - 1),
+    "another shape": lambda own: style(own.ravel()),
+    "another type": lambda own: style(own.astype(np.float64)),
+    "another name": lambda own: pack_memory({"more": own}),
+}
+
+
+@pytest.mark.parametrize("lie", STYLE_LIES)
+def test_the_others_go_on_without_the_style_of_a_lying_site(styled: Staged, lie: str) -> None:
+    begin_round(styled.coordinator, 1)
+    for site in styled.sites[1:]:
+        share_style(styled.call(site))
+    own = site_style(styled.site(SITE), styled.experiment.strategy.introduction())
+    body = STYLE_LIES[lie](own)
+    if body is not None:
+        styled.site(SITE).to_all(styled.site(SITE).topic(0), kinds.STYLE, body)
+    missing = keep_styles(styled.coordinator)
+    # Whether an amplitude may be below 0 the strategy says, which a coordinator need not know.
+    assert list(missing) == ([] if "below" in lie else [SITE])
+    # Those of two that are left, and at each site that of one.
+    for site in styled.sites[1:]:
+        assert receive_styles(styled.site(site), 1) > 0
+        assert len(other_styles(styled.site(site))) == 1
+    train_site(styled.call(OTHER), 1)
+    assert receive_styles(styled.site(SITE), 1) > 0
+    assert len(other_styles(styled.site(SITE))) == 2
+
+
+def test_a_site_that_has_no_style_of_another_drops_out(styled: Staged) -> None:
+    begin_round(styled.coordinator, 1)
+    share_style(styled.call(SITE))
+    with pytest.raises(ConsiliumError, match="site-00 has no style of any other site"):
+        train_site(styled.call(SITE), 1)

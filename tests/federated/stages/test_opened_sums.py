@@ -34,10 +34,8 @@ def summed(run: Staged, sites: list[str]) -> Topic:
 
 
 def openings(run: Staged) -> int:
-    from federated.protection.keys import keys_root
-
-    found = list(keys_root().rglob("openings.json"))
-    return sum(int(read_json(path)) for path in found)
+    found = [run.store(site).root / "openings.json" for site in run.sites]
+    return sum(sum(read_json(path).values()) for path in found if path.is_file())
 
 
 def test_an_honest_sum_is_opened_and_applied(encrypted: Staged) -> None:

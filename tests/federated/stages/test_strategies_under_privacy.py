@@ -138,7 +138,9 @@ def _handed_over(run: Staged, number: int, state: RoundState) -> dict[str, dict[
     topic = end_run(run.coordinator)
     for site in run.sites:
         hand_over(run.call(site), number)
-    return receive_models(run.coordinator, topic, state)
+    handed = receive_models(run.coordinator, topic, state)
+    assert handed.missing == {}
+    return handed.models
 
 
 def runs_of(

@@ -2,8 +2,10 @@
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,14 @@ import pytest
 
 from federated.exchange import kinds
 from federated.exchange.identity import COORDINATOR
+from federated.exchange.message import Topic
 from federated.files import read_json, write_json
+from federated.privacy.ledger import ledger_root
+from federated.protection.keys import PublicContext, RunKey
+from federated.run.result import TOLD, Outcome, Unreported
 from federated.run.update_files import read_payload, read_state
+from federated.secrets.home import consilium_home
+from federated.site.key_store import KeyStore
 from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import (
@@ -23,11 +31,13 @@ from federated.stages.coordinator import (
     publish_state,
 )
 from federated.stages.evaluate import evaluate, evaluate_site
-from federated.stages.keys import prepare_key
+from federated.stages.keys import make_key, relay_held, site_key, take_key
 from federated.stages.local_train import train_site
+from federated.stages.named_sums import EVALUATION
 from federated.stages.own_models import receive_models
-from federated.stages.privacy_report import report_site
+from federated.stages.privacy_report import receive_reports, tell_privacy
 from federated.stages.protect import protect_site
+from federated.stages.report import reports
 from federated.stages.secagg import (
     advertise_site,
     agree_site,
@@ -43,6 +53,7 @@ from federated.stages.secagg_relay import (
     relay_views,
     unmask_sum,
 )
+from federated.stages.secure_sum import digits_in
 from federated.stages.site_model import hand_over
 from federated.stages.worker import worker_context
 from federated.weights.bounded_file import Content
@@ -95,8 +106,11 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
 
     if protection.keyed:
         yield COORDINATOR, lambda: publish_state(coordinator, 0)
-        yield SITE, lambda: keep("key", prepare_key(run.call(SITE), 0))
-        yield COORDINATOR, lambda: write_json(run.folder.context_path, box["key"].to_json())
+        yield SITE, lambda: make_key(run.call(SITE), 0)
+        for site in run.sites[1:]:
+            yield site, lambda site=site: take_key(run.call(site), SITE, 0)
+        yield COORDINATOR, lambda: keep("held", relay_held(coordinator, SITE, run.sites)[0].public)
+        yield COORDINATOR, lambda: write_json(run.folder.context_path, box["held"].to_json())
     yield COORDINATOR, lambda: keep("topic", begin_round(coordinator, 1))
     topic = box["topic"]
     if protection.masked:
@@ -130,22 +144,78 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
     opener = SITE if protection.keyed else None
     yield COORDINATOR, lambda: apply_sum(coordinator, topic, responded, opener)
     yield COORDINATOR, lambda: keep("asked", ask_evaluation(coordinator, 1, responded))
-    yield from at_all(evaluate_site, 1)
     info = worker_context(run.site(SITE)).info
-    yield COORDINATOR, lambda: evaluate(coordinator, box["asked"], run.sites, info)
+    if run.experiment.evaluation.share == "sums":
+        named = replace(box["asked"], sum=EVALUATION.name)
+        yield from summing_steps(run, named, digits_in(coordinator, named, info))
+        yield COORDINATOR, lambda: evaluate(coordinator, named, run.sites, info, opener)
+    else:
+        yield from at_all(evaluate_site, 1)
+        yield COORDINATOR, lambda: evaluate(coordinator, box["asked"], run.sites, info)
     yield COORDINATOR, lambda: record(run, 1, responded)
     yield COORDINATOR, lambda: keep("end", end_run(coordinator))
     yield from at_all(hand_over, 1)
     state = read_state(run.folder.state_path(1))
     yield COORDINATOR, lambda: receive_models(coordinator, box["end"], state)
-    yield from at_all(report_site)
+    yield from at_all(tell_privacy)
+    yield COORDINATOR, lambda: keep("privacy", receive_reports(coordinator))
+    told = [*TOLD] if protection.masked else ["protect", "evaluate"]
+    told += ["vouch", "decrypt"] if protection.keyed else []
+    for stage in told:
+        if stage not in ("style", *(() if protection.keyed else ("vouch", "decrypt"))):
+            sites = [SITE] if stage == "decrypt" else run.sites
+            yield COORDINATOR, lambda s=stage, at=sites: reported(reports(coordinator, 1, s, at))
+    assert None not in box["privacy"].values()
+
+
+def reported(told: list[Outcome]) -> None:
+    """Every site has told of what it did, and it counts."""
+    assert told
+    assert [each for each in told if isinstance(each, Unreported)] == []
+
+
+def summing_steps(
+    run: Staged, topic: Topic, length: int
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """A named sum up to where it is open, stage by stage."""
+    coordinator, sites, rosters = run.coordinator, run.sites, list[Any]()
+
+    def at_all(stage: Callable[..., Any], *given: Any) -> Iterator[tuple[str, Any]]:
+        for site in sites:
+            yield site, lambda site=site: stage(run.call(site), 1, *given)
+
+    masks = None
+    if run.experiment.protection.masked:
+        yield from at_all(advertise_site, topic.sum)
+        yield COORDINATOR, lambda: rosters.append(relay_keys(coordinator, topic, sites))
+        yield from at_all(share_site, topic.sum)
+        yield (
+            COORDINATOR,
+            lambda: rosters.append(relay_shares(coordinator, topic, rosters[0], sites)),
+        )
+        masks = masked_round(coordinator.run, list(rosters[-1].advertised), topic)
+    yield from at_all(evaluate_site)
+    yield COORDINATOR, lambda: add_payloads(coordinator, topic, sites, masks, length)
+    if masks is not None:
+        yield COORDINATOR, lambda: relay_responded(coordinator, topic, rosters[-1], sites)
+        yield from at_all(agree_site, topic.sum)
+        yield COORDINATOR, lambda: relay_views(coordinator, topic, sites)
+        yield from at_all(answer_site, topic.sum)
+        yield COORDINATOR, lambda: unmask_sum(coordinator, topic, rosters[-1], sites, sites)
+    else:
+        yield from at_all(vouch_site, sites, topic.sum)
+        yield COORDINATOR, lambda: hand_sum(coordinator, topic, SITE)
+        yield SITE, lambda: decrypt_site(run.call(SITE), 1, sites, topic.sum)
 
 
 MASKED = {**THREE, **QUANTISED, "protection": {"name": "secagg_plus"}}
+SUMS = {"evaluation": {"share": "sums"}}
 
 
 @pytest.mark.parametrize(
-    "sections", [THREE, PRIVATE, BFV, MASKED], ids=["plain", "private", "packed_bfv", "secagg_plus"]
+    "sections",
+    [THREE, PRIVATE, BFV, MASKED, BFV | SUMS, MASKED | SUMS],
+    ids=["plain", "private", "packed_bfv", "secagg_plus", "sums of packed_bfv", "masked sums"],
 )
 def test_a_stage_opens_no_file_of_the_other_side(
     tmp_path: Path, data: Path, sections: dict[str, Any]
@@ -166,6 +236,19 @@ def test_a_stage_opens_no_file_of_the_other_side(
             and not (party != COORDINATOR and path.is_relative_to(own))
         ]
         assert not foreign, (party, foreign)
+        # What the one who holds the data keeps beyond a run, which is no way between sites: the
+        # ledger with its head, and for which sums each site has answered.
+        ledgers = (ledger_root(), consilium_home() / "heads")
+        answered = consilium_home() / "answered"
+        shared = [
+            path
+            for path in seen
+            if path.is_relative_to(consilium_home())
+            and not any(path.is_relative_to(ledger) for ledger in ledgers)
+            and not (path.parent == answered and party in path.name)
+            and path != answered  # opened to have a rename in it last
+        ]
+        assert not shared, (party, shared)
         opened[party] = opened.get(party, 0) + len(seen)
     assert set(opened) == {COORDINATOR, *run.sites}
     assert min(opened.values()) > 10
@@ -192,16 +275,26 @@ def test_in_the_clear_the_coordinator_reads_a_sites_update(plain: Staged) -> Non
 
 
 def test_the_coordinator_has_no_key_and_all_sites_have_the_same(encrypted: Staged) -> None:
-    from federated.protection.keys import keys_root
-    from federated.stages.keys import site_key
-
-    (secret,) = keys_root().rglob("secret.key")
-    content = secret.read_bytes()
-    for path in encrypted.folder.root.rglob("*"):
-        if path.is_file():
-            assert content not in path.read_bytes(), path
+    topic = train_round(encrypted, 1)
+    added = add_payloads(encrypted.coordinator, topic, encrypted.sites)
+    assert added.responded == encrypted.sites
+    stores = [
+        KeyStore.of(encrypted.home(site), encrypted.folder.run_id) for site in encrypted.sites
+    ]
+    (whole,) = {(store.folder / "secret.key").read_bytes() for store in stores}
+    key = RunKey.from_bytes(
+        PublicContext.from_json(read_json(encrypted.folder.context_path)).parameters, whole
+    )
+    secret = [key.tags, key.secret[64:128], *(store.sealing_key() for store in stores)]
+    forms = [form for part in secret for form in (part, part.hex().encode(), b64encode(part)[:40])]
+    found = set()
+    for path in [*encrypted.folder.root.rglob("*"), *consilium_home().rglob("*")]:
+        if path.is_file() and any(form in path.read_bytes() for form in forms):
+            found.add(path)
+    private = ("key/secret.key", "sealing.key")
+    assert found == {store.place / name for store in stores for name in private}
     keys = [site_key(encrypted.site(site)) for site in encrypted.sites]
-    assert len({key.common for key in keys if key is not None}) == 1
+    assert {key.common for key in keys if key is not None} == {whole[:32]}
     context = read_json(encrypted.folder.context_path)
     assert set(context) == {"parameters", "key_id", "fingerprint"}
 
@@ -213,7 +306,8 @@ def test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site(
     run = begin(small_experiment(data, **sections), tmp_path / "runs")
     begin_round(run.coordinator, 1)
     told = {path.parent.parent.name for path in run.folder.exchange_path.rglob("all/*/*/*.message")}
-    assert told == {kinds.PROPOSAL, kinds.RUN_PLAN, kinds.ROUND_PLAN, kinds.STATE}
+    of_sites = {kinds.SEALING} if run.experiment.protection.keyed else set()
+    assert told == {kinds.PROPOSAL, kinds.RUN_PLAN, kinds.ROUND_PLAN, kinds.STATE} | of_sites
     (path,) = run.folder.exchange_path.rglob(f"all/{kinds.RUN_PLAN}/*/*.message")
     plan = json.loads(body_of(path, run.coordinator.mailbox.me))
     assert set(plan) == {

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from federated.data.dataset import Split
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families.file_names import Named, left_over, refuse_twins
 
 # Networks halve the sides of an image three times.
@@ -23,7 +25,10 @@ class CaseFiles:
     where it is missing. Cases of one ``patient`` stay in one split; ``site`` is where the images
     come from, where the data set tells. ``patient_known`` is false where the data set has a table
     of patients that does not say whose the case is: ``patient`` is then the case's own name, so
-    that such cases are not taken for one patient's.
+    that such cases are not taken for one patient's. ``split`` is where the data set has splits of
+    its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
+    finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
+    file of a series, and the mask DICOM-SEG or RTSTRUCT.
     """
 
     name: str
@@ -32,6 +37,9 @@ class CaseFiles:
     patient: str
     site: str | None = None
     patient_known: bool = True
+    split: Split | None = None
+    target: tuple[int | float, ...] | None = None
+    dicom: DicomRules = STRICT
 
 
 @dataclass(frozen=True)

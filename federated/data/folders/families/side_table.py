@@ -60,7 +60,7 @@ def read_side_table(
         ConsiliumError: the file is not such a table; two rows about one case differ in these
             columns; or no row is about a known case, so that the names must be others.
     """
-    header, lines = _lines(path, key, needed)
+    header, lines = table_lines(path, (key, *needed))
     cases = set(known)
     table: dict[str, dict[str, str]] = {}
     at: dict[str, int] = {}
@@ -71,7 +71,9 @@ def read_side_table(
         case = _case(names[-1], cases)
         if case is None:
             continue
-        values = {column: _value(row.get(column.lower(), "")) for column in (*needed, *optional)}
+        values = {
+            column: known_value(row.get(column.lower(), "")) for column in (*needed, *optional)
+        }
         if table.setdefault(case, values) != values:
             clashes.append(f"lines {at[case]} and {number} of {case}")
         at.setdefault(case, number)
@@ -117,7 +119,7 @@ def _case(text: str, cases: set[str]) -> str | None:
     return None
 
 
-def _value(text: str) -> str:
+def known_value(text: str) -> str:
     """A cell, ``""`` where it says that nothing is known."""
     return "" if text.lower() in UNKNOWN else _plain(same_text(text))
 
@@ -128,12 +130,14 @@ def _plain(text: str) -> str:
     return match[1] if match else text
 
 
-def _lines(
-    path: Path, key: str, needed: Sequence[str]
-) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header in lower case, and the rows, each as long, with the numbers of their lines."""
+def table_lines(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header in lower case, and the rows, each as long, with the numbers of their lines.
+
+    Raises:
+        ConsiliumError: the file is no table, or does not have the ``needed`` columns, each once.
+    """
     text = _text(path)
-    wanted = [column.lower() for column in (key, *needed)]
+    wanted = [column.lower() for column in needed]
     first = ""
     for separator in _separators(text):
         lines = _split(path, text, separator)
@@ -144,10 +148,35 @@ def _lines(
             ]
         first = first or ", ".join(header)
     raise ConsiliumError(
-        f"The table {path} does not have the columns {', '.join((key, *needed))}, each once, in "
+        f"The table {path} does not have the columns {', '.join(needed)}, each once, in "
         f"its first line, which is {first[:200]!r}. Save it as text with these columns, separated "
         "by commas, semicolons or tabs (CSV)."
     )
+
+
+def any_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """As :func:`table_lines`, of a table whose columns nobody has named yet.
+
+    Its separator is the one that gives most columns.
+
+    Raises:
+        ConsiliumError: the file is no table, or is empty.
+    """
+    text = _text(path)
+    found: list[tuple[int, list[str]]] = []
+    faults: list[ConsiliumError] = []
+    for separator in _separators(text):
+        try:
+            lines = _split(path, text, separator)
+        except ConsiliumError as error:
+            faults.append(error)
+            continue
+        if lines and (not found or len(lines[0][1]) > len(found[0][1])):
+            found = lines
+    if not found:
+        raise faults[0] if faults else ConsiliumError(f"The table {path} is empty.")
+    header = [cell.lower() for cell in found[0][1]]
+    return header, [(number, _as_long(path, number, row, header)) for number, row in found[1:]]
 
 
 def _as_long(path: Path, number: int, row: list[str], header: Sequence[str]) -> list[str]:

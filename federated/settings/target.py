@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 Numbers = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Target:
     mean: float | None = None
     sd: float | None = None
     whole: bool = False
-    unit: str = ""
+    unit: Annotated[str, Field(max_length=40)] = ""
 
     def __post_init__(self) -> None:
         given = [self.low, self.high, *(v for v in (self.mean, self.sd) if v is not None)]

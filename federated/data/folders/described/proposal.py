@@ -1,0 +1,289 @@
+"""What a folder of somebody's data looks like: a description, a table, and what nobody can tell.
+
+Nothing here decides. What is proposed is for a person to read, and whatever was guessed is said.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from federated.data.folders.described.cell_path import path_fault, path_of
+from federated.data.folders.described.dataset_json import DATASET_JSON, read_dataset_json
+from federated.data.folders.described.file_pairs import FoundFiles, found_files
+from federated.data.folders.described.mask_values import ct_window, mask_labels
+from federated.data.folders.described.table_roles import ATTRIBUTES, CASES
+from federated.data.folders.families.file_names import ENDINGS, VOLUMES, entries, split_ending
+from federated.data.folders.families.side_table import any_lines, known_value
+from federated.data.medmnist.array_file import is_npz, read_arrays
+from federated.errors import ConsiliumError
+
+Table = list[dict[str, str]]
+# Names that people give to columns, by what they mean.
+ROLE_NAMES: Mapping[str, Sequence[str]] = {
+    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "pid"),
+    "site": ("site", "hospital", "centre", "center", "institution", "clinic"),
+    "split": ("split", "subset"),
+    "case": ("case", "case_id", "id", "name", "study", "study_id"),
+    "label": ("label", "class", "diagnosis", "target", "finding"),
+}
+MASK_NAME = re.compile(r"mask|seg|roi|annotation|contour|ground.?truth|label.?map")
+# A column with so many values at most may be a class.
+MOST_CLASSES = 20
+LICENCE = "not stated: who may use these data for what?"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What is proposed for a folder.
+
+    ``description`` has the keys of ``dataset.yaml``, ``table`` the rows of ``cases.csv``, ``None``
+    where there is one or none is needed, and ``doubts`` what a person has to look at.
+    """
+
+    description: dict[str, Any]
+    table: Table | None = None
+    doubts: list[str] = field(default_factory=list)
+    sites: int = 0
+
+
+def propose(folder: Path) -> Proposal:
+    """Look at a folder and propose what describes it.
+
+    Raises:
+        ConsiliumError: it holds no images, or nothing that says what is to be learned of them; or a
+            file in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConsiliumError(f"There is no folder {folder}. Name the one with the images.")
+    if (folder / DATASET_JSON).is_file():
+        return _of_dataset_json(folder)
+    if (folder / CASES).is_file():
+        return _of_table(folder)
+    arrays = [path for path in entries(folder) if is_npz(path)]
+    if len(arrays) == 1:
+        return _of_arrays(arrays[0])
+    return _of_files(folder, found_files(folder))
+
+
+def _of_dataset_json(folder: Path) -> Proposal:
+    base = read_dataset_json(folder)
+    description: dict[str, Any] = {key: base[key] for key in ("layout", "task", "kind")}
+    doubts = [
+        "every image is taken for another patient: a dataset.json does not tell whose they are",
+        "it does not tell of sites either: use sites.partition=iid",
+    ]
+    if "ct" in (name.lower() for name in base["modalities"]):
+        found = entries(folder / "imagesTr")
+        files = [path for path in found if split_ending(path.name, VOLUMES)[1]]
+        description["window"], said = ct_window([(path, None) for path in files])
+        doubts.append(said)
+    if base["licence"].startswith("not stated"):
+        description["licence"] = LICENCE
+        doubts.append("the licence is not stated")
+    return Proposal(description, None, doubts)
+
+
+def _of_arrays(path: Path) -> Proposal:
+    arrays = read_arrays(path, lambda name: name == "train_images" or name.endswith("_labels"))
+    images = arrays.get("train_images")
+    if images is None:
+        raise ConsiliumError(
+            f"The file {path} has no array train_images, as MedMNIST's have. Save the arrays "
+            "{train,val,test}_images and {train,val,test}_labels, or images as files."
+        )
+    volumes = images.ndim == 4 and images.shape[-1] != 3
+    values = sorted(
+        {int(v) for key, a in arrays.items() if key.endswith("_labels") for v in a.flat}
+    )
+    description = {
+        "task": "classification",
+        "kind": "volumes" if volumes else "pictures",
+        "layout": "arrays",
+        "labels": {f"class-{value}": value for value in values},
+        "licence": LICENCE,
+    }
+    doubts = [
+        "the classes have no names but their numbers",
+        "arrays do not tell whose images they are: a patient may be in two splits",
+        "the licence is not stated",
+    ]
+    return Proposal(description, None, doubts)
+
+
+def _of_table(folder: Path) -> Proposal:
+    header, lines = any_lines(folder / CASES)
+    columns = {name: [cells[at] for _, cells in lines] for at, name in enumerate(header)}
+    if not lines:
+        raise ConsiliumError(f"The table {folder / CASES} has no case. Give each case a line.")
+    doubts: list[str] = []
+    files = {name: _first_file(folder, cells) for name, cells in columns.items()}
+    with_files = [name for name, path in files.items() if path is not None]
+    masks = [name for name in with_files if MASK_NAME.search(name)]
+    images = [name for name in with_files if name not in masks]
+    if not images:
+        raise ConsiliumError(
+            f"No column of {folder / CASES} names files of images that are there, as seen from "
+            f"{folder}; its columns are {', '.join(header)}. Add a column `image`."
+        )
+    roles = {role: _role(role, columns, with_files) for role in ROLE_NAMES}
+    if len(masks) > 1:
+        doubts.append(f"{masks[0]} is taken for the mask, and {', '.join(masks[1:])} is ignored")
+    named = {name for name in roles.values() if name}
+    left = [name for name in header if name not in (*named, *images, *masks)]
+    segments = bool(masks)
+    label = None if segments else _label_column(roles["label"], columns, left, doubts)
+    if not segments and label is None:
+        raise ConsiliumError(
+            f"No column of {folder / CASES} names masks, and none has from 2 to {MOST_CLASSES} "
+            "values that could be classes, so there is nothing to learn. Add a column `mask` or "
+            "`label`."
+        )
+    if segments:
+        doubts += [
+            f"the column {name} has {_counts(columns[name])}: it could be a label for a "
+            "classification (task: classification, columns.label)"
+            for name in [roles["label"], *left]
+            if name and name not in ATTRIBUTES and _could_be_label(columns[name])
+        ]
+    given: dict[str, Any] = {
+        role: roles[role] for role in ("case", "patient", "site", "split") if roles[role]
+    }
+    given |= {"images": images} | ({"mask": masks[0]} if segments else {"label": label})
+    attributes = [name for name in [*left, roles["label"]] if name and name != label]
+    if attributes:
+        given["attributes"] = attributes
+    if masks[1:]:
+        given["ignored"] = masks[1:]
+    if not roles["patient"]:
+        doubts.append("no column tells whose the images are: each is taken for another patient")
+    image = files[images[0]]
+    assert image is not None
+    kind = "volumes" if image.is_dir() or split_ending(image.name, VOLUMES)[1] else "pictures"
+    pairs = _pairs(folder, columns[images[0]], columns[masks[0]] if segments else None)
+    description = _described(kind, segments, pairs, doubts)
+    if not segments and label:
+        description["labels"] = {value: value for value in sorted(set(columns[label]))}
+    if len(images) > 1:
+        description["modalities"] = images
+    description["columns"] = given
+    sites = len(set(columns[roles["site"]])) if roles["site"] else 0
+    return Proposal(description, None, doubts, sites)
+
+
+def _of_files(folder: Path, found: FoundFiles) -> Proposal:
+    doubts = list(found.doubts)
+    kind = "volumes" if split_ending(found.pairs[0][0].name, VOLUMES)[1] else "pictures"
+    segments = found.classes is None
+    description = _described(kind, segments, found.pairs, doubts)
+    table: Table = []
+    for place, (image, mask) in enumerate(found.pairs):
+        name = split_ending(image.name)[0]
+        row = {"patient": name, "image": image.relative_to(folder).as_posix()}
+        if mask is not None:
+            row["mask"] = mask.relative_to(folder).as_posix()
+        if found.classes is not None:
+            row["label"] = found.classes[place]
+        table.append(row)
+    if found.classes is not None:
+        description["labels"] = {name: name for name in sorted(set(found.classes))}
+        doubts.append("the folders of the images are taken for their classes")
+    doubts.append(
+        "every image is taken for another patient: give images of one patient one name in the "
+        "column patient, or they may be in training and in test"
+    )
+    starts = Counter(re.split(r"[\d_\-. ]", row["patient"])[0] for row in table)
+    if 1 < len(starts) < len(table) / 2 and all(starts):
+        listed = ", ".join(f"{start} ({count})" for start, count in starts.most_common(5))
+        doubts.append(f"names begin with {listed}: if these are sites, add a column site")
+    else:
+        doubts.append("nothing tells which site an image comes from: add a column site if you know")
+    return Proposal(description, table, doubts)
+
+
+def _described(
+    kind: str,
+    segments: bool,
+    pairs: Sequence[tuple[Path, Path | None]],
+    doubts: list[str],
+) -> dict[str, Any]:
+    """The keys that do not depend on a table."""
+    description: dict[str, Any] = {
+        "task": "segmentation" if segments else "classification",
+        "kind": kind,
+    }
+    if segments:
+        description["labels"], said = mask_labels([mask for _, mask in pairs if mask is not None])
+        doubts.append(said)
+    if kind == "volumes":
+        window, said = ct_window(pairs)
+        if window:
+            description |= {"modalities": ["CT"], "window": window}
+            doubts.append(said)
+        description["spacing"] = "auto"
+    description |= {"shape": "auto", "mirrored": [], "licence": LICENCE}
+    doubts.append("the licence is not stated")
+    doubts.append("mirrored is empty: name the axes along which a mirrored case could be real")
+    return description
+
+
+def _first_file(folder: Path, cells: Sequence[str]) -> Path | None:
+    """The first image that a column's cells name, or the folder of a series."""
+    for cell in cells[:50]:
+        if not cell or path_fault(cell):
+            continue
+        path = path_of(folder, cell)
+        if path is not None and (path.is_dir() or split_ending(path.name, (*ENDINGS, ".dcm"))[1]):
+            return path
+    return None
+
+
+def _pairs(
+    folder: Path, images: Sequence[str], masks: Sequence[str] | None
+) -> list[tuple[Path, Path | None]]:
+    result = []
+    for place, cell in enumerate(images):
+        image = None if not cell or path_fault(cell) else path_of(folder, cell)
+        other = masks[place] if masks else ""
+        mask = None if not other or path_fault(other) else path_of(folder, other)
+        if image is not None:
+            result.append((image, mask))
+    return result
+
+
+def _role(role: str, columns: Mapping[str, Sequence[str]], taken: Sequence[str]) -> str | None:
+    for name in ROLE_NAMES[role]:
+        cells = columns.get(name)
+        if cells is None or name in taken:
+            continue
+        if role == "case" and len(set(cells)) < len(cells):
+            continue
+        if role == "split" and not {c.lower() for c in cells} <= {"train", "val", "test"}:
+            continue
+        return name
+    return None
+
+
+def _label_column(
+    named: str | None,
+    columns: Mapping[str, Sequence[str]],
+    left: Sequence[str],
+    doubts: list[str],
+) -> str | None:
+    if named and _could_be_label(columns[named]):
+        return named
+    could = [n for n in left if n not in ATTRIBUTES and _could_be_label(columns[n])]
+    if could:
+        doubts.append(f"{could[0]} is taken for the label; {', '.join(could[1:]) or 'none'} else")
+    return could[0] if could else None
+
+
+def _could_be_label(cells: Sequence[str]) -> bool:
+    values = {known_value(cell) or cell for cell in cells if cell}
+    return 2 <= len(values) <= min(MOST_CLASSES, len(cells) / 2)
+
+
+def _counts(cells: Sequence[str]) -> str:
+    return ", ".join(f"{value} ({count})" for value, count in Counter(cells).most_common(5))

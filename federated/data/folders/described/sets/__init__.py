@@ -1,0 +1,1 @@
+"""Descriptions of public sets that come with the project: YAML files beside this one."""

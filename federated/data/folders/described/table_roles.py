@@ -1,0 +1,136 @@
+"""The columns of a table ``cases.csv`` and what each of them means; no file is looked for.
+
+A column whose meaning nobody has said is refused: it may be the one that matters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from federated.data.folders.families.side_table import table_lines
+from federated.errors import ConsiliumError
+from federated.settings.description import Description
+
+CASES = "cases.csv"
+DESCRIPTION = "dataset.yaml"
+# Attributes that need no mention: they are counted, and decide nothing.
+ATTRIBUTES = ("age", "sex", "scanner")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns of one table in lower case, by what they mean; a role may have none."""
+
+    case: str | None
+    patient: str | None
+    site: str | None
+    split: str | None
+    images: tuple[str, ...]
+    mask: str | None
+    labels: tuple[str, ...]
+    attributes: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    def used(self) -> tuple[str, ...]:
+        """The columns whose cells may not be empty."""
+        single = (self.case, self.patient, self.site, self.split, self.mask)
+        return (*(column for column in single if column), *self.images, *self.labels)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its number, and its cells by column."""
+
+    line: int
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CaseTable:
+    """A table whose columns are all known, before a file of it was looked for."""
+
+    path: Path
+    roles: Roles
+    rows: tuple[Row, ...]
+
+
+def read_table(path: Path, description: Description) -> CaseTable:
+    """A table with the meaning of each of its columns; no file that it names is looked for.
+
+    Raises:
+        ConsiliumError: it cannot be read, lacks a column, has one twice, has one whose meaning
+            nobody has said, or has no row.
+    """
+    if not path.is_file():
+        raise ConsiliumError(
+            f"There is no table {path}, which {DESCRIPTION} beside it describes. Put it there, "
+            "with a line for each case; `consilium data init` proposes one from the files."
+        )
+    needed = [column.lower() for column in _needed(description)]
+    header, lines = table_lines(path, needed)
+    roles = _roles(path, header, description)
+    if not lines:
+        raise ConsiliumError(f"The table {path} has a header and no case. Give each case a line.")
+    rows = tuple(Row(number, dict(zip(header, cells, strict=True))) for number, cells in lines)
+    return CaseTable(path, roles, rows)
+
+
+def _needed(description: Description) -> list[str]:
+    """The columns that have to be there: those that are stated, and those that the task needs."""
+    columns = description.columns
+    needed = [*columns.named(), *image_columns(description)]
+    if description.segments and columns.mask is None:
+        needed.append("mask")
+    if not description.segments and not columns.labels:
+        needed.append("label")
+    return list(dict.fromkeys(needed))
+
+
+def image_columns(description: Description) -> tuple[str, ...]:
+    """The columns of the images: as stated, or else those that modalities name, or ``image``."""
+    only_one = ("image",) if len(description.modalities) == 1 else description.modalities
+    return description.columns.images or only_one
+
+
+def _roles(path: Path, header: Sequence[str], description: Description) -> Roles:
+    columns = description.columns
+    taken = {name.lower() for name in columns.named()}
+
+    def role(stated: str | None, name: str) -> str | None:
+        if stated is not None:
+            return stated.lower()
+        return name if name in header and name not in taken else None
+
+    labels = tuple(column.lower() for column in columns.labels)
+    if not description.segments and not labels:
+        labels = ("label",)
+    roles = Roles(
+        case=role(columns.case, "case"),
+        patient=role(columns.patient, "patient"),
+        site=role(columns.site, "site"),
+        split=role(columns.split, "split"),
+        images=tuple(column.lower() for column in image_columns(description)),
+        mask=role(columns.mask, "mask") if description.segments else None,
+        labels=labels,
+        attributes=tuple(
+            column.lower()
+            for column in (*columns.attributes, *(a for a in ATTRIBUTES if a not in taken))
+            if column.lower() in header
+        ),
+        ignored=tuple(column.lower() for column in columns.ignored),
+    )
+    known = {*roles.used(), *roles.attributes, *roles.ignored}
+    unknown = [column or "one without a name" for column in header if column not in known]
+    twice = [column for column in dict.fromkeys(header) if header.count(column) > 1]
+    if unknown or twice:
+        said = (
+            f"has columns whose meaning nobody has said: {', '.join(unknown)}"
+            if unknown
+            else f"has the columns {', '.join(twice)} more than once"
+        )
+        raise ConsiliumError(
+            f"The table {path} {said} (line 1). Say in {DESCRIPTION} what each means, under "
+            "`columns:`: as case, patient, site, split, images, mask or label, or in the lists "
+            "`attributes` or `ignored`."
+        )
+    return roles

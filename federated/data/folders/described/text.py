@@ -1,0 +1,70 @@
+"""A proposal as text: ``dataset.yaml``, ``cases.csv``, and an experiment to begin with."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from federated.settings.description import Description
+
+
+def description_text(description: Mapping[str, Any], doubts: Sequence[str]) -> str:
+    """``dataset.yaml`` with a key a line, and before them as comments what is unsure."""
+    lines = ["# Proposed by `consilium data init`. To be looked at:"]
+    lines += [f"# - {doubt}" for doubt in doubts] or ["# - nothing that was seen"]
+    for key, value in description.items():
+        if isinstance(value, Mapping) and value:
+            lines.append(f"{key}:")
+            lines += [f"  {_plain(name)}: {_plain(inner)}" for name, inner in value.items()]
+        else:
+            lines.append(f"{key}: {_plain(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def table_text(rows: Sequence[Mapping[str, str]]) -> str:
+    """``cases.csv`` with a line a case."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def experiment_text(name: str, description: Description, sites: int) -> str:
+    """An entry of ``experiments:`` in params.yaml for a described set, to begin with.
+
+    Args:
+        name: the data set's, which the experiment gets too.
+        description: what it is, with numbers in place of ``auto``.
+        sites: how many sites its table names; 0 where it names none.
+    """
+    natural = "natural" if sites else "iid"
+    dealt = f"{{count: {sites or 3}, partition: {natural}, min_cases: 2}}"
+    # A site of few cases has no typical size that one of them could be far from.
+    judged = "{outlier: 12}" if description.segments else "{}"
+    common = f"    sites: {dealt}\n    validate: {judged}"
+    data = f"    data: {{dataset: {name}, source: files}}"
+    if description.segments:
+        patches = "" if description.passes_whole else ", patches_per_case: 4"
+        return (
+            f"  {name}:\n    seed: 0\n    rounds: 20\n"
+            "    model: {name: unet, norm: instance, width: 8}\n"
+            "    training: {lr: 3.0e-3, schedule: cosine, batch_size: 4, local_epochs: 1"
+            f"{patches}}}\n"
+            "    selection: {metric: val/dice, keep: last, every: 5}\n"
+            f"{data}\n{common}\n"
+        )
+    judge = "    selection: {metric: val/r2}\n" if description.task == "regression" else ""
+    return f"  {name}:\n    seed: 0\n    rounds: 20\n{judge}{data}\n{common}\n"
+
+
+def _plain(value: Any) -> str:
+    """A value as YAML of one line that JSON is too; simple words without quotes."""
+    if isinstance(value, str) and value.isidentifier() and value.lower() not in WORDS:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+# What YAML reads as something else than text.
+WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf")

@@ -1,0 +1,44 @@
+"""The secret under which a site gives its patients other names; it is made once and stays there."""
+
+from pathlib import Path
+from secrets import token_bytes
+
+from federated.errors import ConsiliumError, why_unreadable
+from federated.files import PRIVATE, atomic_path, locked
+from federated.secrets.home import consilium_home, private_folder, refuse_open
+from federated.secrets.key_derivation import KEY_BYTES
+
+FILE = "pseudonyms.key"
+
+
+def pseudonym_secret(home: Path | None = None) -> bytes:
+    """The site's secret for pseudonyms, of 32 bytes from the operating system's generator.
+
+    It lies in ``home``, by default the site's own, and is made where there is none. Without it
+    nobody can connect a pseudonym with a PatientID, and with another one every patient has another
+    name: it belongs into the site's backup, and nowhere else.
+
+    Raises:
+        ConsiliumError: others can read it, or it is damaged.
+    """
+    home = consilium_home() if home is None else home
+    private_folder(home, home)
+    path = home / FILE
+    with locked(home / f".{FILE}.lock"):
+        if not path.exists():
+            with atomic_path(path, PRIVATE) as temporary:
+                temporary.write_bytes(token_bytes(KEY_BYTES))
+    refuse_open(path)
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise ConsiliumError(
+            f"The secret for pseudonyms {path} cannot be read: {why_unreadable(error)}. Make it "
+            "readable to you, or put it back from the site's backup."
+        ) from error
+    if len(secret) != KEY_BYTES:
+        raise ConsiliumError(
+            f"The secret for pseudonyms {path} has {len(secret)} bytes and not {KEY_BYTES}. Put it "
+            "back from the site's backup; a new one would give every patient another name."
+        )
+    return secret

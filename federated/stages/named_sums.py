@@ -1,0 +1,167 @@
+"""Which sums sites help to open, beside that of a round's updates, and what a site checks of each.
+
+A named sum is asked for by a plan that the coordinator has signed, and its messages have its name
+(``Topic.sum``). What goes into it a site works out by its own program: the coordinator chooses
+neither the name nor the numbers. A further one is a :class:`NamedSum` in :data:`NAMED_SUMS`, and
+then goes the way that ``secure_sum.py`` describes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from federated.configuration.experiment import Experiment
+from federated.data.dataset import SPLITS, DatasetInfo, Split
+from federated.data.partition import CaseCounts
+from federated.errors import RefusalError
+from federated.exchange.message import Topic
+from federated.learning import summed_bounds, task_of
+from federated.protection import Protection
+from federated.protection.digits import Bounds, digit_base
+from federated.rounds.context import RoundContext, RunContext
+from federated.rounds.participation import site_weights
+from federated.stages.site import Site, SiteRound, open_evaluation, open_round
+from federated.stages.worker import worker_context
+
+# The bits of a digit where nothing is quantised, so that the protection adds any numbers.
+PLAIN_BITS = 16
+
+
+@dataclass(frozen=True)
+class NamedSum:
+    """A sum over all sites of a run of one vector of whole numbers of each.
+
+    Attributes:
+        name: what its messages and files are called after.
+        splits: of which cases it is.
+        open: gives, at a site, the round that it is asked for in, with all sites selected, once the
+            signed plan is checked.
+        bounds: of the vector of any site, as all parties work them out.
+    """
+
+    name: str
+    splits: tuple[Split, ...]
+    open: Callable[[Site, int], SiteRound]
+    bounds: Callable[[RunContext, DatasetInfo], Bounds]
+
+
+def _open_evaluation(site: Site, round_number: int) -> SiteRound:
+    share = site.run.experiment.evaluation.share
+    if share != "sums":
+        raise RefusalError(
+            f"{site.name} sums nothing of its evaluation: by the plan of the run, what is told is "
+            f"evaluation.share={share}."
+        )
+    state, topic, plan = open_evaluation(site, round_number)
+    return SiteRound(RoundContext(site.run, state), topic, plan)
+
+
+def _evaluation_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
+    return summed_bounds(task_of(info), run.counts, info)
+
+
+EVALUATION = NamedSum("evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds)
+NAMED_SUMS = {known.name: known for known in (EVALUATION,)}
+
+
+def named_sum(name: str) -> NamedSum:
+    """The sum of a name.
+
+    Raises:
+        RefusalError: there is none.
+    """
+    if name not in NAMED_SUMS:
+        raise RefusalError(f"There is no sum {name!r:.80} that sites would help to open.")
+    return NAMED_SUMS[name]
+
+
+def open_sum(site: Site, round_number: int, name: str = "") -> SiteRound:
+    """At a site, what a sum of a round is asked for by: of the updates, or a named one.
+
+    Raises:
+        ConsiliumError: nothing asks for it that counts, or not of exactly the sites that follow
+            from the plan of the run.
+    """
+    if not name:
+        return open_round(site, round_number)
+    opened = named_sum(name).open(site, round_number)
+    if list(opened.selected) != list(site.run.sites):
+        raise RefusalError(
+            f"{site.name} does nothing for the sum {name} in round {round_number}: it is asked for "
+            f"of {', '.join(opened.selected) or 'nobody':.200}, and the run has "
+            f"{', '.join(site.run.sites):.200}."
+        )
+    return replace(opened, topic=replace(opened.topic, sum=name))
+
+
+def senders(run: RunContext, topic: Topic) -> list[str]:
+    """Who sends to a sum: the sites selected, or of a named one all sites of the run."""
+    return list(run.sites) if topic.sum else run.selected(topic.round)
+
+
+def weights(run: RunContext, topic: Topic) -> dict[str, float]:
+    """The weight of each sender's payload: its share of the cases; in a named sum all are alike."""
+    names = senders(run, topic)
+    return dict.fromkeys(names, 1 / len(names)) if topic.sum else site_weights(run.counts, names)
+
+
+def payload_length(site: Site, opened: SiteRound) -> int:
+    """How many numbers the payload of a sum has, as a site works it out."""
+    if not opened.topic.sum:
+        return opened.context.sum_length
+    bounds = named_sum(opened.topic.sum).bounds(site.run, worker_context(site).info)
+    return bounds.digits(base_of(site.run.experiment))
+
+
+def base_of(experiment: Experiment) -> int:
+    """The base of the digits that a named sum of a run is added in."""
+    return digit_base(experiment.compression.bits or PLAIN_BITS)
+
+
+def refuse_sum(
+    run: RunContext, topic: Topic, site: str, responded: Sequence[str]
+) -> frozenset[str]:
+    """Refuse to open a sum that is not one of enough of its senders; return who is in it.
+
+    Args:
+        run: the run.
+        topic: of the sum.
+        site: who refuses.
+        responded: the sites that are said to be in the sum.
+
+    Raises:
+        ConsiliumError: it is not; or so few of the sites in a named sum have cases that it would be
+            the numbers of those.
+    """
+    protection: Protection = run.experiment.protection
+    counted = protection.refuse_too_few(site, topic.round, senders(run, topic), responded)
+    if topic.sum:
+        refuse_thin(run.experiment, run.counts, named_sum(topic.sum), sorted(counted))
+    return counted
+
+
+def refuse_thin(
+    experiment: Experiment, counts: CaseCounts, named: NamedSum, sites: Sequence[str]
+) -> None:
+    """Refuse a sum in which fewer sites have cases of a split than have to be in a sum.
+
+    Everyone knows how many cases each site has, so that zeros of a site without any hide nobody.
+
+    Args:
+        experiment: of the run.
+        counts: how many cases each site has.
+        named: the sum.
+        sites: those in it.
+
+    Raises:
+        RefusalError: a split has some cases, and at fewer sites.
+    """
+    fewest = getattr(experiment.protection, "min_sites", 1)
+    for split in named.splits:
+        having = [site for site in sites if counts.cases(site, split)]
+        if 0 < len(having) < fewest:
+            raise RefusalError(
+                f"The sum {named.name} is refused: only {', '.join(having)} of the {len(sites)} "
+                f"sites in it have cases of the {split} split, fewer than protection.min_sites="
+                f"{fewest}, so it would tell of each what evaluation.share=sums is to hide. Give "
+                "more sites such cases, or set another evaluation.share."
+            )

@@ -1,0 +1,94 @@
+"""opening: at the coordinator, what becomes of an encrypted sum that its sites do not open.
+
+One site that sends wrong tags, or does not help to open a sum, makes it one that nobody opens,
+since every site in a sum has to have sent its tags and its word. It is found and named. The round
+is lost then: its sum is opened by nobody, and the next round starts from the same model. A second
+sum of the others in the same round is not tried: sites have given their word for the first one, and
+never give it for another of the same data and state.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from federated.errors import ConsiliumError
+from federated.exchange import kinds
+from federated.exchange.message import Topic
+from federated.protection import Protection
+from federated.run.key import public_context
+from federated.run.update_files import read_memory, read_state, write_outcome
+from federated.stages.aggregate import payload_of, vouched
+from federated.stages.coordinator import Coordinator
+from federated.stages.named_sums import senders
+from federated.stages.tag_verdict import wrong_tags
+from federated.update import Payload
+
+
+def unvouched(coordinator: Coordinator, topic: Topic, responded: Sequence[str]) -> dict[str, str]:
+    """Which of the sites in a sum have not said that they help to open this very one, and why.
+
+    While there is one, no site opens the sum, and nobody is handed it.
+    """
+    most = kinds.most_view(len(senders(coordinator.run, topic)))
+    wrong: dict[str, str] = {}
+    for site in responded:
+        try:
+            message = coordinator.mailbox.receive(
+                topic, kinds.CONSISTENCY, site, most, for_all=True
+            )
+        except ConsiliumError as error:
+            wrong[site] = f"it has not said that it helps to open the sum ({error})"
+            continue
+        if message.body != vouched(responded):
+            wrong[site] = "it has signed that it helps to open another sum than that of the round"
+    return wrong
+
+
+def find_wrong_tags(
+    coordinator: Coordinator, topic: Topic, responded: Sequence[str], length: int | None = None
+) -> dict[str, str]:
+    """The sites in a sum whose tags are not those of their payloads, by what the sites have proven.
+
+    ``length`` is that of the payloads of a named sum.
+
+    Raises:
+        ConsiliumError: the sites do not say the same, so that nobody can be named; or the key's
+            public half cannot be read.
+    """
+    public = public_context(coordinator.folder, coordinator.run.experiment)
+    assert public is not None, "tags without a key"
+
+    def read(site: str) -> Payload:
+        return payload_of(coordinator, topic, site, length)
+
+    return wrong_tags(coordinator, topic, responded, read, public)
+
+
+def lose_sum(coordinator: Coordinator, topic: Topic, faulty: dict[str, str]) -> None:
+    """Go on without a sum that nobody opens: of updates, the model stays as it is.
+
+    What ``faulty`` sites send counts no more in this attempt at the run.
+
+    Raises:
+        ConsiliumError: too few sites are left for another sum.
+    """
+    run, folder, number = coordinator.run, coordinator.folder, topic.round
+    for site, reason in faulty.items():
+        coordinator.faulty[site] = reason
+        coordinator.mailbox.audit.add(
+            "faulty", run=run.run_id, round=number, sender=site, said=reason
+        )
+    protection: Protection = run.experiment.protection
+    left = [site for site in run.sites if site not in coordinator.faulty]
+    said = "; ".join(f"{site}: {reason}" for site, reason in faulty.items())
+    try:
+        protection.refuse_too_few(left[0] if left else "", number, run.sites, left)
+    except ConsiliumError as error:
+        raise ConsiliumError(
+            f"The sum of round {number} is opened by nobody, because of {said}. Without that, "
+            f"too few sites are left to go on: {error}"
+        ) from error
+    if topic.sum:
+        return
+    state = replace(read_state(folder.state_path(number - 1), number - 1), round_number=number)
+    memory = read_memory(folder.server_path(number - 1))
+    write_outcome(folder.state_path(number), state, folder.server_path(number), memory)
