@@ -168,6 +168,18 @@ def test_the_area_comes_with_its_bounds_unless_it_is_exact():
     assert evaluate_here(CLASSIFICATION, predictions, info, METRICS).intervals == {}
 
 
+def test_each_labels_area_their_mean_and_that_of_all_have_bounds():
+    predictions, info = sites_of(MULTILABEL)
+    exact = MULTILABEL.score(predictions, info)
+    found = evaluate_here(MULTILABEL, predictions, info, STATISTICS)
+    for split in ("val", "test"):
+        # Nobody has the last label.
+        assert set(found.intervals[split]) == {"auc", "micro_auc", "auc_mass", "auc_nodule"}
+        for name, (low, high) in found.intervals[split].items():
+            assert low <= exact.overall[split][name] <= high
+            assert low <= found.overall[split][name] <= high
+
+
 @EACH
 def test_what_is_sent_has_the_same_form_whatever_the_cases(task):
     predictions, info = sites_of(task)

@@ -21,7 +21,7 @@ from federated.data.folders.described.table_roles import (
 from federated.data.folders.dicom.rules import DicomRules
 from federated.data.folders.families.base import CaseFiles, Listing
 from federated.data.folders.families.file_names import left_over, same_text, split_ending
-from federated.data.folders.families.side_table import known_value
+from federated.data.folders.families.side_table import known_number, known_value
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
 from federated.settings.names import refuse_site_name
@@ -204,16 +204,14 @@ def _label(cell: str, description: Description) -> tuple[int | float | None, str
     """The value of a label's cell, and what it may be."""
     plain = known_value(cell)
     if (target := description.target) is not None:
-        try:
-            number = float(plain.replace(",", "."))
-        except ValueError:
-            number = float("nan")
-        # NaN lies between no two numbers.
-        known = target.low <= number <= target.high and not (target.whole and number % 1)
+        number = known_number(cell)
         kind = "a whole number" if target.whole else "a number"
-        return (number if known else None), f"{kind} from {target.low:g} to {target.high:g} is"
+        expected = f"{kind} from {target.low:g} to {target.high:g} is expected"
+        if number is None or not target.low <= number <= target.high:
+            return None, expected
+        return (None if target.whole and number % 1 else number), expected
     if description.task == "multilabel":
-        return {"0": 0, "1": 1}.get(plain), "1 where the finding is there and 0 where not is"
+        return {"0": 0, "1": 1}.get(plain), "1 where the finding is there and 0 where not"
     values = {
         str(value): index
         for index, name in enumerate(description.classes)
