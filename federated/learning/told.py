@@ -18,6 +18,7 @@ from federated.settings.sections import EvaluationSettings
 from federated.update import Arrays
 
 METRIC = "metric "
+LARGEST = float(np.finfo(np.float64).max)
 
 
 def refuse_told(
@@ -101,10 +102,9 @@ def _wrong_metrics(
 
 def _within(value: float, metric: Metric) -> bool:
     """Whether a metric can have a value; a mean may be beyond an end by rounding."""
-    least, largest = -np.finfo(float).max, np.finfo(float).max
-    least = least if metric.least is None else metric.least - 1e-9
-    largest = largest if metric.largest is None else metric.largest + 1e-9
-    return bool(least <= value <= largest)
+    least = -LARGEST if metric.least is None else metric.least - 1e-9
+    largest = LARGEST if metric.largest is None else metric.largest + 1e-9
+    return least <= value <= largest
 
 
 def _wrong_predictions(

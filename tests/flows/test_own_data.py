@@ -214,7 +214,9 @@ LEARNED = {
 def test_a_run_on_findings_or_numbers_registers_a_model_that_predicts_them(project, task):
     description, metric, names = LEARNED[task]
     labelled_pictures(project / "data" / "mine", description, 40)
-    experiments = TINY_PARAMS["experiments"] | {"mine": PICTURE_RUN | {"selection": {"metric": metric}}}
+    experiments = TINY_PARAMS["experiments"] | {
+        "mine": PICTURE_RUN | {"selection": {"metric": metric}}
+    }
     (project / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"experiments": experiments}))
     folder = RunFolder(Path(fl_round("mine", rounds=2)))
     summary = json.loads(folder.summary_path.read_text())

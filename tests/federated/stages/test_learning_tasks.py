@@ -20,7 +20,8 @@ from federated.training.objective import Objective, gradients_of_cases
 from federated.update import Layout
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import ModelHeader, load_model, read_header, save_model
-from tests.federated.staged_run import begin, play_round, read_state
+from tests.federated.staged_run import begin, leave_model, play_round, read_state
+from tests.federated.stages.summing import summed
 
 CASES = {"train": 96, "val": 24, "test": 36}
 SETS = {"multilabel": "chestmnist", "regression": "retinamnist"}
@@ -115,6 +116,26 @@ def test_a_round_is_protected_and_private_as_any_other(data, tmp_path, task, sec
     after = read_state(run.folder.state_path(1)).weights
     assert np.isfinite(after).all()
     assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("task", SETS)
+def test_a_sum_over_sites_gives_the_metrics_of_their_statistics_and_of_no_site_any(
+    data, tmp_path, task
+):
+    sites = {"sites": {"count": 3, "partition": "iid", "min_cases": 2}}
+    masked = {"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}}
+    sums = {"evaluation": {"share": "sums"}, **masked, **sites}
+    run = begin(experiment_of(data, task, **sums), tmp_path / "sums")
+    leave_model(run, 1)
+    found = summed(run)
+    told = begin(experiment_of(data, task, **sites), tmp_path / "runs")
+    leave_model(told, 1)
+    expected = evaluated(told, 1)
+    for split in ("val", "test"):
+        assert found.overall[split] == pytest.approx(expected.overall[split], abs=1e-4)
+    for site in run.sites:
+        assert set(found.per_site[site]["test"].values()) == {None}
+        assert found.per_site[site]["test"].keys() == expected.per_site[site]["test"].keys()
 
 
 @pytest.mark.parametrize("task", ["classification", *SETS])

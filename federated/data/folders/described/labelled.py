@@ -1,6 +1,6 @@
 """Images with labels, from files of one's own: read, resized, and kept in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def read_labelled(folder: Path, family: Family, description: Description) -> Dat
     return Dataset(info, images, labels, origins, listing.unmatched)
 
 
-def labelled_info(family: Family, description: Description, cases: dict[Split, int]) -> DatasetInfo:
+def labelled_info(
+    family: Family, description: Description, cases: Mapping[Split, int]
+) -> DatasetInfo:
     """What is known of a described set whose images have labels."""
     return DatasetInfo(
         name=family.name,
