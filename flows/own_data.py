@@ -21,7 +21,7 @@ from federated.data.folders.dicom.identifiers import Identifying, identifying
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
 from federated.data.folders.read_case import read_case
 from federated.data.folders.read_volume import is_dicom
-from federated.data.labelling import LABELLINGS
+from federated.data.labelling import LABELLINGS, refuse_constant
 from federated.data.load import load, locate_local, missing
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset, partition_dataset
@@ -122,6 +122,8 @@ def look(folder: Path) -> Looked:
     if located is None:
         raise ConsiliumError(missing(experiment.data))
     dataset = load(located, experiment.data)
+    if isinstance(dataset, Dataset):
+        refuse_constant(dataset.labels["train"], dataset.info)
     known = dataset.origins if isinstance(dataset, Dataset) else dataset.cases
     sites = sites_of([case for split in SPLITS for case in known[split]]) if known else []
     if sites:

@@ -82,7 +82,7 @@ FINDINGS: Mapping[str, Any] = {
     "task": "multilabel",
     "kind": "pictures",
     "shape": [16, 24],
-    "columns": {"label": ["large", "dark"], "ignored": ["mask", "label"]},
+    "columns": {"label": ["large", "dark (1/2)"], "ignored": ["mask", "label"]},
     "licence": "CC0",
 }
 SIDES: Mapping[str, Any] = {
@@ -107,7 +107,7 @@ def labelled_pictures(
     for number, row in enumerate(rows):
         dark = number % 3 == 0
         if description["task"] == "multilabel":
-            row |= {"large": row["label"], "dark": str(int(dark))}
+            row |= {"large": row["label"], "dark (1/2)": str(int(dark))}
             path = folder / row["image"]
             image = np.asarray(Image.open(path))
             Image.fromarray(255 - image if dark else image).save(path)

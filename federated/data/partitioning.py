@@ -9,7 +9,7 @@ import numpy as np
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
 from federated.data.label_partition import partition_labels
-from federated.data.labelling import LABELLINGS
+from federated.data.labelling import LABELLINGS, refuse_constant
 from federated.data.partition import Partition
 from federated.errors import ConsiliumError
 from federated.settings.names import refuse_site_name
@@ -52,8 +52,11 @@ def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -
 
     Raises:
         ConsiliumError: there are too few cases or patients for so many sites; or sites are to be
-            natural, and the data name none, or another number.
+            natural, and the data name none, or another number; or the training cases of several
+            sites all have the same labels.
     """
+    if isinstance(dataset, Dataset) and settings.count > 1:
+        refuse_constant(dataset.labels["train"], dataset.info)
     if isinstance(dataset, Dataset) and dataset.origins is None:
         if settings.partition == "natural":
             raise ConsiliumError(

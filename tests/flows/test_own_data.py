@@ -204,7 +204,7 @@ def test_a_run_on_described_pictures_registers_and_predicts_pictures_of_any_size
 
 # What is learned of the pictures, how a model is chosen, and what is written of one picture.
 LEARNED = {
-    "multilabel": (FINDINGS, "val/auc", "large,dark"),
+    "multilabel": (FINDINGS, "val/auc", "large,dark (1/2)"),
     "regression": (SIDES, "val/r2", "side"),
 }
 
@@ -239,7 +239,7 @@ def test_a_check_tells_which_findings_or_numbers_a_site_has(tmp_path, task):
     looked = look(tmp_path / "mine")
     north = facts(looked)[0]
     expected = {
-        "multilabel": "site-north: large in 6, dark in 4, none in 4; shape 20 x 30",
+        "multilabel": "site-north: large in 6, dark (1/2) in 4, none in 4; shape 20 x 30",
         "regression": "site-north: side 6.1 to 12.9, median 9.5 mm; shape 20 x 30",
     }
     assert north == expected[task]

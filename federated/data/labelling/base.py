@@ -35,20 +35,18 @@ class Labelling:
     of_case: Callable[[Any, DatasetInfo], str]
 
 
-def refuse_constant(train: AnyLabels, info: DatasetInfo, where: str) -> None:
-    """Refuse labels of training cases ``(n, …)`` of which there is nothing to learn.
+def refuse_constant(train: AnyLabels, info: DatasetInfo) -> None:
+    """Refuse labels ``(n, …)`` of all training cases of which there is nothing to learn.
 
-    Args:
-        train: of all training cases, of every site.
-        info: of the data set.
-        where: whose they are, for the message.
+    Of one site they may well be all the same; of all sites together not.
 
     Raises:
         ConsiliumError: there are several, and all are the same.
     """
     if len(train) > 1 and (train == train[:1]).all():
         raise ConsiliumError(
-            f"There is nothing to learn of {where}: all {len(train)} have the same "
+            f"There is nothing to learn of {info.name}: its {len(train)} training cases have all "
+            "the same "
             f"{', '.join(info.classes):.200} ({np.array2string(np.atleast_1d(train[0])):.100}). "
             "Check which column or array holds the labels, or add cases that differ."
         )

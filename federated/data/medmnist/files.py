@@ -28,7 +28,7 @@ from federated.data.dataset import (
     Split,
     TaskName,
 )
-from federated.data.labelling import LABELLINGS, refuse_constant
+from federated.data.labelling import LABELLINGS
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import md5_of, require_writable
@@ -178,7 +178,7 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
 
     Raises:
         ConsiliumError: the file is missing, damaged, lacks an array, or an array has another shape,
-            type or label than the set's, or all training cases have the same labels.
+            type or label than the set's.
     """
     arrays = _read_arrays(path)
     images: dict[Split, npt.NDArray[np.uint8]] = {}
@@ -188,7 +188,6 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
         labels[split] = _checked_labels(
             path, split, arrays[f"{split}_labels"], len(images[split]), info
         )
-    refuse_constant(labels["train"], info, f"train_labels of {path}")
     return Dataset(info, images, labels)
 
 

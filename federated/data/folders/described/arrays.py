@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.dataset import SPLITS, Dataset, DatasetInfo, Split
-from federated.data.labelling import refuse_constant
 from federated.data.medmnist.array_file import NPZ, read_arrays
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
@@ -66,7 +65,7 @@ def read_own_arrays(folder: Path, name: str, description: Description) -> Datase
 
     Raises:
         ConsiliumError: it lacks an array, has one that nobody asked for, or an array has another
-            form, type or label than the description says, or all training cases are of one class.
+            form, type or label than the description says.
     """
     path = array_path(folder)
     arrays = read_arrays(path, lambda _name: True)
@@ -97,7 +96,6 @@ def read_own_arrays(folder: Path, name: str, description: Description) -> Datase
         licence=description.licence,
         shape=shapes[0][1:],
     )
-    refuse_constant(labels["train"], info, f"train_labels of {path}")
     return Dataset(info, images, labels)
 
 

@@ -21,7 +21,7 @@ from federated.data.folders.dataset import found_cases, split_cases
 from federated.data.folders.described.class_image import class_image
 from federated.data.folders.families import CaseFiles, Family
 from federated.data.folders.read_case import read_case
-from federated.data.labelling import LABELLINGS, refuse_constant
+from federated.data.labelling import LABELLINGS
 from federated.data.records import array_digest
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
@@ -41,7 +41,7 @@ def read_labelled(folder: Path, family: Family, description: Description) -> Dat
 
     Raises:
         ConsiliumError: the folder is not what the description says, its images would take more than
-            8 GiB, files cannot be used (the message names them), or all labels are the same.
+            8 GiB, or files cannot be used; the message names them.
     """
     listing = found_cases(folder, family)
     cases = split_cases(folder, family.name, listing.cases)
@@ -60,7 +60,6 @@ def read_labelled(folder: Path, family: Family, description: Description) -> Dat
         )
     info = labelled_info(family, description, {split: len(cases[split]) for split in SPLITS})
     labels = {split: _labels(folder, info, cases[split]) for split in SPLITS}
-    refuse_constant(labels["train"], info, f"the training cases of {folder}")
     return Dataset(info, images, labels, origins, listing.unmatched)
 
 

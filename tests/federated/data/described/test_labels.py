@@ -37,14 +37,14 @@ def read(root):
 def test_labels_are_those_of_the_table(tmp_path):
     rows = labelled_pictures(tmp_path / "mine", FINDINGS)
     found = read(tmp_path)
-    assert found.info.classes == ("large", "dark")
+    assert found.info.classes == ("large", "dark (1/2)")
     told = {
         origin.name: tuple(label)
         for split, origins in found.origins.items()
         for origin, label in zip(origins, found.labels[split].tolist(), strict=True)
     }
     assert told == {
-        f"case_{number:02d}": (int(row["large"]), int(row["dark"]))
+        f"case_{number:02d}": (int(row["large"]), int(row["dark (1/2)"]))
         for number, row in enumerate(rows)
     }
 
@@ -92,9 +92,9 @@ CELLS = {
     "a comma that could mean a thousand": (SIDES, "side", "1,500", "a number from 0 to 20"),
     "no cell": (SIDES, "side", "", "line 4, column side: the cell is empty"),
     "two": (FINDINGS, "large", "2", "'2' is no label of the set; 1 where the finding is there"),
-    "a word as finding": (FINDINGS, "dark", "yes", "line 4, column dark: 'yes'"),
-    "half a finding": (FINDINGS, "dark", "0.5", "line 4, column dark: '0.5'"),
-    "an unknown finding": (FINDINGS, "dark", "N/A", "line 4, column dark"),
+    "a word as finding": (FINDINGS, "dark (1/2)", "yes", "line 4, column dark (1/2): 'yes'"),
+    "half a finding": (FINDINGS, "dark (1/2)", "0.5", "line 4, column dark (1/2): '0.5'"),
+    "an unknown finding": (FINDINGS, "dark (1/2)", "N/A", "line 4, column dark (1/2)"),
 }
 
 
@@ -115,10 +115,13 @@ def test_a_cell_that_is_no_label_is_refused_with_its_line_and_column(tmp_path, f
 def test_labels_that_are_all_the_same_leave_nothing_to_learn(tmp_path, task):
     rows = labelled_pictures(tmp_path / "mine", SETS[task])
     for row in rows:
-        row |= {"large": "1", "dark": "0"} if task == "multilabel" else {"side": "6"}
+        row |= {"large": "1", "dark (1/2)": "0"} if task == "multilabel" else {"side": "6"}
     write_table(tmp_path / "mine", rows)
-    with pytest.raises(ConsiliumError, match="There is nothing to learn of the training cases"):
-        read(tmp_path)
+    dataset = read(tmp_path)
+    with pytest.raises(ConsiliumError, match=r"nothing to learn of mine: its \d+ training cases"):
+        partition_dataset(dataset, SitesSettings(count=2, partition="iid", min_cases=2), 0)
+    # One hospital of several may have them so.
+    assert partition_dataset(dataset, SitesSettings(count=1, partition="iid", min_cases=2), 0)
 
 
 def test_a_number_that_has_to_be_whole_is_refused_where_it_is_not(tmp_path):
@@ -173,7 +176,7 @@ def test_cases_are_dealt_by_patient_and_by_what_is_learned_of_them(tmp_path, tas
 def test_a_rare_finding_is_in_every_split_where_the_table_has_none(tmp_path):
     rows = labelled_pictures(tmp_path / "mine", FINDINGS, 36)
     for number, row in enumerate(rows):
-        row |= {"site": "north", "dark": str(int(number < 6))}
+        row |= {"site": "north", "dark (1/2)": str(int(number < 6))}
     write_table(tmp_path / "mine", rows)
     found = read(tmp_path)
     assert all(labels[:, 1].any() for labels in found.labels.values())
