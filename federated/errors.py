@@ -7,6 +7,7 @@ of letters around would let a text read otherwise than it is.
 
 import json
 import unicodedata
+from pathlib import Path
 
 # In characters: what validation finds at a thousand sites is a line each.
 LONGEST_ERROR = 200_000
@@ -65,6 +66,14 @@ def why_unreadable(error: Exception) -> str:
             return "what it holds has another form"
     lines = str(error).splitlines()
     return lines[0][:400] if lines else type(error).__name__
+
+
+def unreadable(path: Path, error: Exception) -> ConsiliumError:
+    """The error for a file that no decoder can make anything of, which the caller raises."""
+    return ConsiliumError(
+        f"The file {path} cannot be read ({why_unreadable(error):.160}). It is missing, damaged or "
+        "of another kind; put a whole copy there."
+    )
 
 
 def printable(text: str, most: int = LONGEST, keep: str = "") -> str:

@@ -5,9 +5,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -15,10 +14,12 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import Split
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
-from federated.data.tables import NO_SITE, site_tables
 from federated.errors import ConsiliumError
 from federated.files import make_folders
 from federated.run.validation_report import shared_part, write_report
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The number of cases of a broken rule that a message names; the report names all.
 NAMED = 5
@@ -81,6 +82,8 @@ def validate(
     own = own or folder
     if private:
         make_folders(own, private=True)
+    from federated.data.tables import site_tables
+
     tables = site_tables(dataset, partition)
     broken = _run_suites(experiment, dataset, tables, own / "data_docs")
     dropped: Dropped = {}
@@ -131,7 +134,7 @@ def _broken_rows(rules: Sequence[BrokenRule]) -> list[int]:
     return sorted({row for rule in rules for row in rule.rows})
 
 
-def _cases(table: pd.DataFrame, rows: Sequence[int]) -> dict[Split, list[int]]:
+def _cases(table: "pd.DataFrame", rows: Sequence[int]) -> dict[Split, list[int]]:
     """The cases of some rows, by split."""
     result: dict[Split, list[int]] = {}
     for split, index in table.loc[list(rows), ["split", "index"]].itertuples(index=False):
@@ -146,11 +149,12 @@ def preload() -> None:
 
 
 def _run_suites(
-    experiment: Experiment, dataset: AnyDataset, tables: Mapping[str, pd.DataFrame], docs: Path
+    experiment: Experiment, dataset: AnyDataset, tables: "Mapping[str, pd.DataFrame]", docs: Path
 ) -> dict[str, list[BrokenRule]]:
     preload()
     import great_expectations as gx
 
+    from federated.data.tables import NO_SITE
     from tasks.expectations import expectations
 
     context = gx.get_context(mode="ephemeral")
@@ -190,7 +194,7 @@ def _run_suites(
     return broken
 
 
-def _broken(result: Any, table: pd.DataFrame) -> BrokenRule:
+def _broken(result: Any, table: "pd.DataFrame") -> BrokenRule:
     """The rule, which cases break it, and what they have instead."""
     rule = result.expectation_config.notes
     if result.exception_info.get("raised_exception"):

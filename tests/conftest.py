@@ -191,6 +191,8 @@ def prefect_server() -> Iterator[str]:
     from prefect.testing.utilities import prefect_test_harness
 
     off = {getattr(settings, f"PREFECT_SERVER_SERVICES_{n}_ENABLED"): False for n in FOR_THE_PAGES}
+    # Nobody waits for news of a run here, and a run that ends waits up to a second for its thread.
+    off[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
     with (
         settings.temporary_settings(updates=off),
         prefect_test_harness(server_startup_timeout=120),

@@ -47,6 +47,11 @@ PACKING = (
     PROTECTION + "test_protection.py::TestPackedBFV",
     PROTECTION + "test_protection.py::test_parameters_below_128_bits_are_refused",
 )
+LIES, FAULTS = PROTECTION + "test_secagg_lies.py", PROTECTION + "test_secagg_faults.py"
+ONCE = PROTECTION + "test_secagg_once.py"
+TAGS, PROOFS = PROTECTION + "test_tags.py", PROTECTION + "test_tag_proofs.py"
+RING, RLWE = PROTECTION + "test_rlwe_ring.py", PROTECTION + "test_rlwe_secagg.py"
+RLWE_SIZES = PROTECTION + "test_rlwe_parameters.py"
 # By place, its modules, each with the tests that have to notice.
 PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "ledger": {"privacy/hash_chain.py": (CHAIN, *ENTRIES), "privacy/ledger.py": ENTRIES},
@@ -61,7 +66,29 @@ PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "protection/secagg/shares.py": (PARTS, SUM),
         "protection/secagg/bounds.py": (BOUNDS,),
     },
+    # What a site checks of what it is told, and whom a sum that does not come out is laid to.
+    "rounds": {
+        "protection/secagg/consistency.py": (LIES, FAULTS, SECAGG),
+        "protection/secagg/roster.py": (LIES, FAULTS, SECAGG),
+        "protection/secagg/view.py": (LIES, FAULTS, SECAGG),
+        "protection/secagg/recovery.py": (FAULTS, LIES, SECAGG),
+        "protection/secagg/answered.py": (ONCE, FAULTS, LIES),
+        "protection/secagg/once.py": (ONCE, FAULTS, LIES),
+    },
+    "tags": {
+        "protection/tags.py": (TAGS, PROOFS),
+        "protection/tag_proofs.py": (PROOFS, TAGS),
+        "protection/opened.py": (PROTECTION + "test_opened.py",),
+        "protection/digits.py": (PROTECTION + "test_digits.py",),
+    },
     "packing": {"protection/packing.py": PACKING, "protection/packed_bfv.py": PACKING},
+    "rlwe": {
+        "protection/rlwe/bits.py": (RING, RLWE),
+        "protection/rlwe/ring.py": (RING, RLWE),
+        "protection/rlwe/encryption.py": (RING, RLWE),
+        "protection/rlwe/payload.py": (RLWE, RING),
+        "protection/rlwe/parameters.py": (RLWE_SIZES, RING),
+    },
 }
 
 # One that is like it for each operator, and the bounds of comparisons; numbers one up and one down.

@@ -1,14 +1,18 @@
 """The cases of an experiment's sites, as their scanners show them."""
 
+from typing import TYPE_CHECKING
+
 from federated.configuration.experiment import Experiment
-from federated.data.folders.segmented_cases import Kept
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.data.site_cases import Shown, SiteCases
 
+if TYPE_CHECKING:
+    from federated.data.folders.segmented_cases import Kept
+
 
 def experiment_cases(
-    experiment: Experiment, dataset: AnyDataset, partition: Partition, kept: Kept | None = None
+    experiment: Experiment, dataset: AnyDataset, partition: Partition, kept: "Kept | None" = None
 ) -> SiteCases:
     """The cases of ``partition``, with a scanner at each site where the experiment has them.
 

@@ -16,7 +16,6 @@ from federated.configuration.explain import explain
 from federated.configuration.yaml_text import UnclearYamlError, key_lines, parse_yaml
 from federated.data.folders.described import sets
 from federated.data.folders.described.arrays import settle_arrays
-from federated.data.folders.described.automatic import settle
 from federated.data.folders.described.dataset_json import DATASET_JSON, read_dataset_json
 from federated.data.folders.described.family import find
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION
@@ -159,6 +158,8 @@ def _settle_by(
 
 @lru_cache(maxsize=32)
 def _remembered(text: str, folder: Path, _state: tuple[tuple[str, int], ...]) -> Description:
+    from federated.data.folders.described.automatic import settle
+
     description = Description.model_validate_json(text)
     if description.layout == "arrays":
         return settle_arrays(description, folder)

@@ -1,14 +1,17 @@
 """Random changes of training images, and which cases an epoch draws."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-import torchio as tio
 from torch import Tensor
 
 from federated.data.nnunet_augmentation import nnunet_changes
 from federated.randomness import Draws, global_draws
 from federated.settings.sections import Augment, Sampling
+
+if TYPE_CHECKING:
+    import torchio as tio
 
 
 def augment(images: Tensor, how: Augment, draws: Draws) -> Tensor:
@@ -73,6 +76,8 @@ def _pairs_moved(
     images: Tensor, masks: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """TorchIO's changes of one case after the other."""
+    import torchio as tio
+
     flat = images.ndim == 4
     change = _scanner_changes(flat)
     changed = []
@@ -113,7 +118,9 @@ def _uniform(cases: int, draws: Draws) -> Tensor:
     return numbers
 
 
-def _scanner_changes(flat: bool) -> tio.Transform:
+def _scanner_changes(flat: bool) -> "tio.Transform":
+    import torchio as tio
+
     # A 2D image is a volume of one slice: it may only turn and shift within that slice.
     degrees = (0, 0, 0, 0, -10, 10) if flat else (-10, 10)
     translation = (-1, 1, -1, 1, 0, 0) if flat else (-1, 1)
@@ -127,6 +134,8 @@ def _scanner_changes(flat: bool) -> tio.Transform:
 
 
 def _scanner_like(images: Tensor, generator: torch.Generator) -> Tensor:
+    import torchio as tio
+
     flat = images.ndim == 4
     change = _scanner_changes(flat)
     result = torch.empty_like(images)

@@ -8,7 +8,6 @@ from federated.data.folders import dataset as folder_dataset
 from federated.data.folders.described.arrays import read_own_arrays
 from federated.data.folders.described.family import described_family, layout
 from federated.data.folders.described.labelled import labelled_info, read_labelled
-from federated.data.folders.described.phantom import as_table, materialise_described
 from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
@@ -97,6 +96,8 @@ def _source_and_layout(settings: DataSettings) -> tuple[str, str]:
 
 def _phantom(settings: DataSettings) -> LocatedFile:
     if described := settings.described:
+        from federated.data.folders.described.phantom import materialise_described
+
         seed = settings.phantom_seed
         return materialise_described(settings.dataset, described, seed, settings.root)
     if family := FAMILIES.get(settings.dataset):
@@ -124,6 +125,8 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     """
     described = settings.described
     if described is not None and located.source == "phantom":
+        from federated.data.folders.described.phantom import as_table
+
         described = as_table(described)
     if family := family_of(settings.dataset, described):
         return folder_dataset.read_family(located.path, family.with_spacing(settings.spacing))

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.folders.families import CaseFiles
-from federated.data.folders.read_case import read_case
 
 
 def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
@@ -43,6 +42,8 @@ def case_digest(case: CaseFiles) -> str:
     Raises:
         ConsiliumError: a file cannot be read.
     """
+    from federated.data.folders.read_case import read_case
+
     # As float32: what a scaled file and one of real numbers hold alike is the same record.
     images, mask = read_case(case)
     arrays: list[npt.NDArray[Any]] = [image.values.astype(np.float32) for image in images]

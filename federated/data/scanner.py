@@ -7,13 +7,16 @@ case to case, and each case has a seed of its own for it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torchio as tio
 
 from federated.data.dataset import Images
 from federated.randomness import derive_seed, numpy_generator
+
+if TYPE_CHECKING:
+    import torchio as tio
 
 BIAS_ORDER = 1
 BIAS_COEFFICIENTS = 4  # of a polynomial of order 1 in three axes
@@ -54,6 +57,8 @@ def show(image: torch.Tensor, profile: ScannerProfile, number: int) -> torch.Ten
 
     ``number`` tells cases apart; the same case always comes out equal.
     """
+    import torchio as tio
+
     volume = image if image.ndim == 4 else image.unsqueeze(-1)
     shown = _transform(profile)(tio.ScalarImage(tensor=volume))
     noisy = tio.Noise(0.0, profile.noise, profile.noise_seed + number)(shown).data
@@ -65,8 +70,10 @@ def noise_number(name: str) -> int:
     return derive_seed(0, purpose=name) % 2**20
 
 
-def _transform(profile: ScannerProfile) -> tio.Transform:
+def _transform(profile: ScannerProfile) -> "tio.Transform":
     """Everything in the profile but the noise."""
+    import torchio as tio
+
     return tio.Compose(
         [
             tio.Gamma(profile.gamma),

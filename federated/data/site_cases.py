@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cachetools import LRUCache
 
 from federated.data.cases import Cases, LabelledImages
 from federated.data.dataset import Dataset, Split
-from federated.data.folders.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.data.records import case_digest, identities, labelled_digests
@@ -19,6 +19,12 @@ from federated.data.scanner import (
     noise_number,
     scanner_profile,
 )
+
+if TYPE_CHECKING:
+    from federated.data.folders.segmented_cases import Kept
+
+# The most bytes that a worker keeps of the prepared cases of all its sites.
+KEPT_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Shown:
     by_record: bool = False
 
 
-def new_kept() -> Kept:
+def new_kept() -> "Kept":
     """An empty place for prepared cases, of bounded size."""
     return LRUCache(KEPT_BYTES, getsizeof=lambda case: case.nbytes)
 
@@ -53,7 +59,7 @@ class SiteCases:
         dataset: AnyDataset,
         partition: Partition,
         shown: Shown | None = None,
-        kept: Kept | None = None,
+        kept: "Kept | None" = None,
     ) -> None:
         self.partition = partition
         self._dataset, self._shown = dataset, shown
@@ -107,6 +113,8 @@ class SiteCases:
                 np.concatenate([part.labels for part in parts]),
                 tuple(digest for part in parts for digest in part.records),
             )
+        from federated.data.folders.segmented_cases import SegmentedCases, ShownCase
+
         shown: list[ShownCase] = []
         for site in sites:
             files = [self._dataset.cases[split][i] for i in self.partition.sites[site][split]]

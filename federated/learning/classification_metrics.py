@@ -2,12 +2,6 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
-from sklearn.metrics import (
-    accuracy_score,
-    log_loss,
-    precision_recall_fscore_support,
-)
 
 from federated.data.dataset import Labels
 from federated.learning.metric import error_over_cases, mean_over_cases, metric
@@ -59,6 +53,8 @@ def rank_area(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) 
 
     A round computes hundreds: every class, site and split.
     """
+    from scipy.stats import rankdata
+
     hits = int(positive.sum())
     rank_sum = float(rankdata(scores)[positive].sum())
     return (rank_sum - hits * (hits + 1) / 2) / (hits * (len(scores) - hits))
@@ -118,6 +114,8 @@ def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metr
     nothing to recall. A class without predictions counts with a precision of 0. ``loss`` is the
     mean negative log likelihood, in nats. Every value is ``None`` where n is 0.
     """
+    from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+
     if not len(labels):
         return {known.name: None for known in METRICS}
     predicted = probabilities.argmax(axis=1)

@@ -24,7 +24,6 @@ from math import asinh, log
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from federated.learning.classification_metrics import Probabilities
 
@@ -68,6 +67,8 @@ def whole_edges(classes: int) -> Edges:
     A bin holds its upper edge. One edge is 1 / ``classes``, for 2 classes the score at which the
     prediction changes.
     """
+    from scipy.special import expit
+
     steps = np.linspace(-1, 1, WHOLE + 1)[1:-1] * asinh(FARTHEST / NEAREST)
     found: Edges = expit(NEAREST * np.sinh(steps) - log(classes - 1))
     found[WHOLE // 2 - 1] = 1 / classes
@@ -78,6 +79,8 @@ def whole_edges(classes: int) -> Edges:
 @cache
 def _scale_edges(width: float) -> Edges:
     """The scores between the bins of a scale, before it goes round."""
+    from scipy.special import expit
+
     reach = int(FARTHEST / width)
     return np.asarray(expit(np.arange(-reach, reach + 1) * width))
 

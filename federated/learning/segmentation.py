@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from federated.data.cases import Cases
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.data.folders.families import Family
-from federated.data.folders.segmented_cases import SegmentedCases
 from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, site_spread
@@ -98,6 +97,8 @@ def predict(model: nn.Module, cases: Cases, device: torch.device, info: DatasetI
     true where the class has no voxel in the true mask. ``loss`` ``(n,)`` is computed on the
     prepared grid. ``patients`` ``(n,)`` are numbers that tell the site's patients apart.
     """
+    from federated.data.folders.segmented_cases import SegmentedCases
+
     assert isinstance(cases, SegmentedCases)
     classes = len(info.classes)
     numbers: dict[str, int] = {}

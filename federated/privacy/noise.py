@@ -17,7 +17,6 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from scipy.special import ndtri
 
 from federated.secrets.key_derivation import KEY_BYTES, derive_key
 
@@ -50,6 +49,8 @@ class SecretRandom:
 
     def normal(self, shape: Sequence[int]) -> npt.NDArray[np.float64]:
         """Draw standard normal numbers of this shape."""
+        from scipy.special import ndtri
+
         values: npt.NDArray[np.float64] = ndtri(self.uniform(prod(shape))).reshape(shape)
         return values
 

@@ -7,7 +7,7 @@ that only paths pass between processes and any stage can be run again.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from cachetools import LRUCache, cached
@@ -17,7 +17,6 @@ from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
 from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, LocatedFile, Split
-from federated.data.folders.segmented_cases import Kept
 from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
@@ -31,6 +30,9 @@ from federated.stages.site import Site, SiteCall, known_experiments
 from federated.training.loop import choose_device, place
 from federated.weights.build import new_model
 
+if TYPE_CHECKING:
+    from federated.data.folders.segmented_cases import Kept
+
 
 @dataclass(frozen=True)
 class WorkerContext:
@@ -43,7 +45,7 @@ class WorkerContext:
     dataset: AnyDataset
     task: LearningTask
     model: nn.Module
-    kept: Kept = field(default_factory=new_kept)
+    kept: "Kept" = field(default_factory=new_kept)
     known: dict[str, tuple[Parts, SiteCases]] = field(default_factory=dict)
 
     @property

@@ -19,6 +19,7 @@ from federated.privacy.ledger import Budget, Spending, ledger_root
 from federated.privacy.spending import EVALUATION
 from federated.run.runs import latest_run
 from federated.site.holder import held_cases, holder_ledger
+from flows import cli
 from flows.cli import main
 from flows.round import fl_round
 
@@ -465,3 +466,19 @@ def test_a_run_says_what_it_reached_and_where_to_look(capsys, monkeypatch, proje
     assert "round 1/1: validation" in out
     assert "data_source: files" in out
     assert "summary.json" in out
+
+
+def test_a_signal_that_prefect_stumbles_over_is_a_stop_and_no_mistake(monkeypatch, capsys):
+    """It handles the signal as a crash of a task run that it has not made yet."""
+
+    def app():
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise ValueError("Task run is not set") from None
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err.startswith("Stopped.")

@@ -24,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from federated.data.folders.volume import Volume, check_digits
-from federated.errors import ConsiliumError, why_unreadable
+from federated.errors import ConsiliumError, unreadable
 
 NIFTI = (".nii", ".nii.gz")
 GZIP = b"\x1f\x8b"
@@ -136,14 +136,6 @@ def nifti_bytes(mask: npt.NDArray[np.uint8], header: Nifti1Header) -> bytes:
         image.header[name] = header[name]
     image.header["pixdim"][:4] = header["pixdim"][:4]
     return cast(bytes, image.to_bytes())
-
-
-def unreadable(path: Path, error: Exception) -> ConsiliumError:
-    """The error for a file that no decoder can make anything of, which the caller raises."""
-    return ConsiliumError(
-        f"The file {path} cannot be read ({why_unreadable(error):.160}). It is missing, damaged or "
-        "of another kind; put a whole copy there."
-    )
 
 
 @contextmanager

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from federated.data.folders.nifti_file import unreadable
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, unreadable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp")
 # The names that Pillow has for these.

@@ -18,8 +18,6 @@ from federated.data.scanner import ScannerProfile, noise_number
 from federated.randomness import Draws, global_draws
 from federated.settings.sections import TrainingSettings
 
-# The most bytes that a worker keeps of the prepared cases of all its sites.
-KEPT_BYTES = 2**30
 # How many volumes a queue of patches mixes.
 QUEUE_CASES = 8
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.folders.nifti_file import unreadable
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, unreadable
 
 NPZ = ".npz"
 MOST_BYTES = 2**33

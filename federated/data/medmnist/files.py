@@ -7,17 +7,16 @@ Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``. Its o
 data set classes are not used, because they need torchvision.
 """
 
+import importlib.util
 import sys
 import zipfile
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import pooch
-from medmnist import INFO
-from requests import RequestException
 
 from federated.data.dataset import (
     SPLITS,
@@ -61,6 +60,24 @@ DOWNLOAD_TIMEOUT_S = 20.0
 _FAILED: dict[Path, str] = {}
 
 
+@cache
+def _records() -> Any:
+    """``medmnist.INFO``, by the module that holds it alone.
+
+    The package itself brings scikit-learn and pandas along, which take half a second.
+    """
+    package = importlib.util.find_spec("medmnist")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    path = Path(package.submodule_search_locations[0]) / "info.py"
+    spec = importlib.util.spec_from_file_location("medmnist_info", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.INFO
+
+
 def dataset_info(name: str) -> DatasetInfo:
     """What MedMNIST says of a set.
 
@@ -69,7 +86,7 @@ def dataset_info(name: str) -> DatasetInfo:
     """
     if name not in DATASETS:
         raise KeyError(name)
-    record = INFO[name]
+    record = _records()[name]
     labels, task = record["label"], TASK_NAMES[str(record["task"])]
     classes = tuple(labels[str(index)] for index in range(len(labels)))
     target = None
@@ -96,7 +113,7 @@ def file_name(name: str, size: Size) -> str:
 
 def expected_md5(name: str, size: Size) -> str:
     """The published MD5 of a set's file."""
-    return str(INFO[name]["MD5" if size == 28 else f"MD5_{size}"])
+    return str(_records()[name]["MD5" if size == 28 else f"MD5_{size}"])
 
 
 def candidate_paths(name: str, size: Size, root: Path) -> list[Path]:
@@ -139,7 +156,10 @@ def download(name: str, size: Size, root: Path) -> LocatedFile:
     Raises:
         ConsiliumError: there is no network, the MD5 is wrong, or the folder cannot be written to.
     """
-    url = str(INFO[name]["url" if size == 28 else f"url_{size}"])
+    import pooch
+    from requests import RequestException
+
+    url = str(_records()[name]["url" if size == 28 else f"url_{size}"])
     folder = root / FAMILY
     target = (folder / file_name(name, size)).resolve()
     if target in _FAILED:

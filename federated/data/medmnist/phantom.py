@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile
 from federated.files import atomic_path, md5_of
@@ -110,6 +109,8 @@ def _render(body: _Body, grid: Field, rng: np.random.Generator, centre: Field) -
     azimuth = np.arctan2(scaled[1], scaled[0])
     lobes = 1.0 + body.lobe_depth * np.cos(body.lobe_count * azimuth + rng.normal(0.0, 0.3))
     distance = radius / lobes
+    from scipy.special import expit
+
     inside = expit((1.0 - distance) * 14.0)
     hollow = expit((body.cavity + rng.normal(0.0, 0.06) - distance) * 14.0)
     phase = rng.uniform(0.0, 2.0 * np.pi)

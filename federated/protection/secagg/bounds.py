@@ -35,8 +35,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import log2
 
-from scipy.stats import hypergeom
-
 # −log2 of the largest probability that a graph is not as it should be.
 SIGMA = 40
 # Up to this many neighbours, all other sites are taken: masks cost little, and nothing is left to
@@ -115,6 +113,8 @@ def _tail(others: int, graph: Graph, marked: int, least: int) -> float:
     drawn, marked = min(graph.neighbours, others), min(marked, others)
     if least > min(drawn, marked):
         return 0.0
+    from scipy.stats import hypergeom
+
     return float(hypergeom.sf(least - 1, others, marked, drawn))
 
 

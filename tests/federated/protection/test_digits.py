@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError
 from federated.protection.digits import (
     LARGEST_BOUND,
@@ -38,6 +39,16 @@ def test_how_many_digits_a_number_has_follows_from_its_bound_alone():
         *(1, 1, 1, 2, 2, 3),
     ]
     assert BOUNDS.digits(2) == 3 + 2 + 4 * 7 + 5 * 8 + 2 * 20 + 2 * 61
+
+
+def test_the_base_is_what_quantised_values_reach_and_no_more():
+    assert [digit_base(bits) - 1 for bits in (2, 8, 16)] == list(map(largest_quantised, (2, 8, 16)))
+
+
+def test_bounds_one_after_the_other_are_those_of_both_vectors():
+    both = Bounds(((2, 5),)) + Bounds(((0, 1), (3, 7)))
+    assert both == Bounds(((2, 5), (0, 1), (3, 7)))
+    assert both.length == 5
 
 
 @pytest.mark.parametrize("wrong", [-1, 2])

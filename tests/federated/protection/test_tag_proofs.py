@@ -50,6 +50,14 @@ def guilty(proof: Proof) -> list[str]:
     return [site for site in SITES if not fits(proof, site, PAYLOADS[site])]
 
 
+def test_pads_hide_weights_and_challenges_cannot_be_guessed() -> None:
+    """Of a prime of 60 bits a pad has 30 bits more, so that it is as good as uniform modulo it."""
+    assert 2**30 * max(PRIMES) <= 2 ** (WEIGHT_BITS * PAD_PIECES)
+    assert len(new_challenge()) == 32
+    assert len({new_challenge() for _ in range(100)}) == 100
+    assert len(rows_of(PAYLOADS["site-0"])) == ROWS
+
+
 def test_of_honest_sites_nobody_is_named() -> None:
     assert guilty(proven({site: rows_of(PAYLOADS[site]) for site in SITES})) == []
 

@@ -22,7 +22,9 @@ from federated.protection.tags import (
     open_tags,
     refuse_other_sum,
     seal_tags,
+    sealed_size,
     tags_of,
+    weight_stream,
 )
 from federated.update import CompressedUpdate, Payload
 
@@ -127,9 +129,21 @@ def test_sums_are_exact_with_the_largest_numbers() -> None:
     assert PIECE_BITS * PIECES >= 64
 
 
+def test_weights_have_thirty_bits_of_which_each_is_drawn() -> None:
+    """With fewer, what a coordinator makes up would pass more often than the docstring says."""
+    drawn = weight_stream(KEY, "weights 0")(50_000)
+    assert drawn.max() < 2**WEIGHT_BITS
+    ones = [int((drawn >> np.uint64(bit) & np.uint64(1)).sum()) for bit in range(WEIGHT_BITS)]
+    # Within nine standard deviations of half, and together almost never the same twice.
+    assert all(abs(count - 25_000) < 1000 for count in ones)
+    assert len(np.unique(drawn)) > 49_990
+
+
 def test_tags_are_told_to_the_sites_alone() -> None:
-    tags = ((5, 7), (11, 13))
+    tags = ((2**64 - 1, 7), (11, 13))
     sealed = seal_tags(tags, "site-0", KEY)
+    assert len(sealed) == sealed_size(2, 2)
+    assert len(seal_tags(((1, 2, 3),) * 4, "site-0", KEY)) == sealed_size(3, 4)
     assert open_tags(sealed, "site-0", 2, KEY) == tags
     assert seal_tags(tags, "site-0", KEY) != sealed
     for site, key in (("site-1", KEY), ("site-0", TagKey.of(b"secret", "run|1|2")),

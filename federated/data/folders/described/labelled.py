@@ -18,9 +18,7 @@ from federated.data.dataset import (
     Split,
 )
 from federated.data.folders.dataset import found_cases, split_cases
-from federated.data.folders.described.class_image import class_image
 from federated.data.folders.families import CaseFiles, Family
-from federated.data.folders.read_case import read_case
 from federated.data.labelling import LABELLINGS
 from federated.data.records import array_digest
 from federated.errors import ConsiliumError
@@ -84,6 +82,9 @@ def _read(
     family: Family, cases: Sequence[CaseFiles]
 ) -> tuple[Images, tuple[Origin, ...], list[str]]:
     """The images of a split ``(n, channels, *shape)``, where each is from, and what is wrong."""
+    from federated.data.folders.described.class_image import class_image
+    from federated.data.folders.read_case import read_case
+
     images = np.zeros((len(cases), family.channels, *family.shape), np.uint8)
     origins: list[Origin] = []
     faults: list[str] = []

@@ -1,0 +1,23 @@
+"""What every command and every worker waits for: the import of what it begins with."""
+
+import subprocess
+import sys
+
+# What takes together longer to import than torch, and what is needed in some runs alone, or late.
+# Each is imported in the function that needs it.
+LATE = (
+    *("medmnist", "nibabel", "pandas", "PIL", "pooch", "pydicom", "pyarrow", "requests"),
+    *("scipy", "SimpleITK", "sklearn", "torchio", "opacus", "monai", "tenseal", "highdicom"),
+)
+
+
+def test_nothing_that_few_runs_need_is_imported_before_the_first_stage():
+    asked = (
+        "import sys, federated.configuration.load, federated.stages.local_train, "
+        "federated.stages.protect, federated.stages.evaluate, federated.stages.worker; "
+        f"print([name for name in {LATE!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.strip() == "[]"
