@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from federated.configuration.description_file import find_description
+from federated.data.folders.dataset import split_patients
 from federated.data.folders.described.phantom import materialise_described
 from federated.data.folders.described.proposal import propose
+from federated.data.folders.families import CaseFiles
 from federated.data.folders.families.side_table import known_number
 from federated.data.load import known_info, load, locate, locate_local
 from federated.data.partitioning import case_counts, partition_dataset
@@ -173,13 +175,20 @@ def test_cases_are_dealt_by_patient_and_by_what_is_learned_of_them(tmp_path, tas
     np.testing.assert_allclose(*means, atol=0.12 if task == "multilabel" else 0.8)
 
 
-def test_a_rare_finding_is_in_every_split_where_the_table_has_none(tmp_path):
-    rows = labelled_pictures(tmp_path / "mine", FINDINGS, 36)
-    for number, row in enumerate(rows):
-        row |= {"site": "north", "dark (1/2)": str(int(number < 6))}
-    write_table(tmp_path / "mine", rows)
-    found = read(tmp_path)
-    assert all(labels[:, 1].any() for labels in found.labels.values())
+@pytest.mark.parametrize("first", range(0, 30, 3))
+def test_a_rare_finding_is_in_every_split_where_the_table_has_none(first):
+    cases = [
+        CaseFiles(f"c{n}", (), None, f"p{n}", "north", target=(1, int(first <= n < first + 6)))
+        for n in range(36)
+    ]
+    for held in split_patients(cases).values():
+        assert any(case.target[1] for case in held)
+
+
+def test_findings_too_rare_to_be_in_every_split_are_dealt_with_the_others():
+    cases = [CaseFiles(f"c{n}", (), None, f"p{n}", None, target=(n % 2, 0)) for n in range(6)]
+    found = split_patients(cases)
+    assert {split: len(held) for split, held in found.items()} == {"train": 4, "val": 1, "test": 1}
 
 
 @pytest.mark.parametrize(
