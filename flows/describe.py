@@ -10,7 +10,7 @@ from federated.comparison.table import metric_titles
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS
 from federated.data.load import load, locate
-from federated.data.partitioning import case_counts, partition_dataset
+from federated.data.partitioning import case_counts, counted_labels, partition_dataset
 from federated.files import read_json
 from federated.learning import TASKS, metrics_in
 from federated.run.folder import RunFolder
@@ -85,7 +85,7 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
         f"test {name} lies between {low:.4f} and {high:.4f}: it follows from histograms, as "
         f"evaluation.share={evaluation['share']} has it"
         for name, (low, high) in bounds.items()
-        if high - low > 2 * EXACT_ENOUGH
+        if name in metrics_in("end") and high - low > 2 * EXACT_ENOUGH
     ]
 
 
@@ -133,20 +133,19 @@ def cases_of_sites(experiment: Experiment) -> Iterator[Table | str]:
         f"{experiment.name}: {dataset.info.name} ({located.source}), "
         f"{experiment.sites.partition}, seed {experiment.seed}"
     )
-    labelled = dataset.info.task == "classification"
-    shown = dataset.info.classes[:MAX_CLASS_COLUMNS] if labelled else ()
+    shown = counted_labels(dataset)[:MAX_CLASS_COLUMNS]
     rows = [
         [
             site,
             *(str(count) for count in splits["train"][: len(shown)]),
-            *(str(sum(splits[split])) for split in SPLITS),
+            *(str(partition.cases(site, split)) for split in SPLITS),
         ]
         for site, splits in counts.items()
     ]
     yield table(["site", *map(str, range(len(shown))), *SPLITS], rows)
     if shown:
         names = ", ".join(f"{index} {name}" for index, name in enumerate(shown))
-        yield f"Training cases of each class: {names}. All cases: {', '.join(SPLITS)}."
+        yield f"Training cases of each: {names}. All cases: {', '.join(SPLITS)}."
     if partition.draws:
         moved = counted(partition.moved, "case")
         yield f"Shares drawn {counted(partition.draws, 'time')}, {moved} moved to meet the floor."

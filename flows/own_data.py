@@ -12,7 +12,7 @@ from federated.configuration.description_file import find_description
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.contact_sheet import contact_sheet, sites_of
-from federated.data.dataset import SPLITS, Dataset
+from federated.data.dataset import SPLITS, Dataset, TaskName
 from federated.data.folders.described.automatic import case_grid
 from federated.data.folders.described.proposal import propose
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION
@@ -21,11 +21,13 @@ from federated.data.folders.dicom.identifiers import Identifying, identifying
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
 from federated.data.folders.read_case import read_case
 from federated.data.folders.read_volume import is_dicom
+from federated.data.labelling import LABELLINGS, refuse_constant
 from federated.data.load import load, locate_local, missing
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, require_writable, write_text
+from federated.learning import TASKS
 from federated.settings.description import Description
 from federated.settings.names import refuse_name
 
@@ -101,7 +103,7 @@ def look(folder: Path) -> Looked:
             f"The folder {folder} has no {DESCRIPTION}. Propose one with `consilium data init "
             f"{folder}`."
         )
-    segments = described is None or described.segments
+    task: TaskName = described.task if described else "segmentation"
     value: dict[str, Any] = {
         "data": {"dataset": name, "source": "files", "root": str(root)},
         "sites": {"count": 1, "partition": "iid", "min_cases": 1},
@@ -109,16 +111,19 @@ def look(folder: Path) -> Looked:
         "privacy": {"name": "none"},
         "compression": {"name": "none"},
         "protection": {"name": "plain"},
+        "selection": {"metric": f"val/{TASKS[task].primary_metric}"},
     }
     if described is not None:
         value["data"]["described"] = described.model_dump(mode="json")
-    if segments:
-        value |= {"model": {"name": "unet"}, "selection": {"metric": "val/dice"}}
+    if task == "segmentation":
+        value["model"] = {"name": "unet"}
     experiment = resolve("data-check", value, str(folder))
     located = locate_local(experiment.data)
     if located is None:
         raise ConsiliumError(missing(experiment.data))
     dataset = load(located, experiment.data)
+    if isinstance(dataset, Dataset):
+        refuse_constant(dataset.labels["train"], dataset.info)
     known = dataset.origins if isinstance(dataset, Dataset) else dataset.cases
     sites = sites_of([case for split in SPLITS for case in known[split]]) if known else []
     if sites:
@@ -199,16 +204,8 @@ def _facts_of(looked: Looked, site: str) -> str:
     dataset, cases = looked.dataset, _cases(looked, site)
     if isinstance(dataset, Dataset):
         splits = looked.partition.sites[site]
-        values = Counter(
-            str(dataset.labels[split][index].tolist())
-            for split in SPLITS
-            for index in splits[split]
-        )
-        classes = dataset.info.classes if dataset.info.task == "classification" else ()
-        labels = [
-            f"{classes[int(value)] if classes else value} {count}"
-            for value, count in sorted(values.items())
-        ]
+        own = np.concatenate([dataset.labels[split][list(splits[split])] for split in SPLITS])
+        labels = [LABELLINGS[dataset.info.task].told(own, dataset.info)]
         files = [Path(case.where) for case in cases]
     else:
         labels = [*_labels(dataset.family, cases)]

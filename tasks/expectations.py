@@ -1,14 +1,15 @@
-"""The rules that Great Expectations checks, for the tables of either task.
+"""The rules that Great Expectations checks, for the tables of every task.
 
 A rule's name is what a person reads; it stands in the expectation's ``notes``.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import great_expectations.expectations as gxe
 
 from federated.configuration.experiment import Experiment
-from federated.data.dataset import DatasetInfo
+from federated.data.dataset import DatasetInfo, TaskName
 
 IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 
@@ -16,10 +17,8 @@ IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) -> list[Any]:
     """The rules for one site's table of cases, or for files that belong to no site."""
     least = experiment.sites.min_cases
-    if info.task == "segmentation":
-        rules = _of_folders(experiment, info)
-    elif of_a_site:
-        rules = _of_images(experiment, info)
+    if of_a_site or info.task == "segmentation":
+        rules = RULES[info.task](experiment, info)
     else:
         rules = {"no file that belongs to no case": _never_in("split", "none")}
     if of_a_site:
@@ -31,10 +30,47 @@ def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) 
     return list(rules.values())
 
 
+def _of_classes(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
+    known = gxe.ExpectColumnValuesToBeInSet(
+        column="label", value_set=list(range(len(info.classes)))
+    )
+    return (
+        _of_images(experiment, info)
+        | {"known label": known}
+        | _without_copies()
+        | _enough_of_each("class", experiment)
+    )
+
+
+def _of_labels(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
+    known = gxe.ExpectColumnValuesToBeInSet(column="unknown_labels", value_set=[0])
+    return (
+        _of_images(experiment, info)
+        | {"labels that are 0 or 1": known}
+        | _without_copies()
+        | _enough_of_each("label", experiment)
+    )
+
+
+def _of_numbers(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
+    target = info.target
+    assert target is not None
+    within = gxe.ExpectColumnValuesToBeBetween(
+        column="label", min_value=target.low, max_value=target.high
+    )
+    return (
+        _of_images(experiment, info)
+        | {
+            f"a {info.classes[0]} for each case": gxe.ExpectColumnValuesToNotBeNull(column="label"),
+            f"a {info.classes[0]} within {target.low:g}..{target.high:g}": within,
+        }
+        | _without_copies()
+    )
+
+
 def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
     sides = info.shape or (experiment.data.size,) * info.dims
     shape = "x".join(map(str, (info.channels, *sides)))
-    least = experiment.validation.min_cases_per_class
     return {
         "shape": gxe.ExpectColumnValuesToBeInSet(column="shape", value_set=[shape]),
         "type": gxe.ExpectColumnValuesToBeInSet(column="dtype", value_set=["uint8"]),
@@ -48,14 +84,22 @@ def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
         "not constant": gxe.ExpectColumnValuesToBeBetween(
             column="std", min_value=0, strict_min=True
         ),
-        "known label": gxe.ExpectColumnValuesToBeInSet(
-            column="label", value_set=list(range(len(info.classes)))
-        ),
+    }
+
+
+def _without_copies() -> dict[str, Any]:
+    return {
         "no duplicate volume at the site": gxe.ExpectColumnValuesToBeUnique(column="digest"),
         "no volume in both training and evaluation": gxe.ExpectColumnValuesToBeInSet(
             column="in_train", value_set=[0]
         ),
-        f"at least {least} training cases of each class it has": (
+    }
+
+
+def _enough_of_each(what: str, experiment: Experiment) -> dict[str, Any]:
+    least = experiment.validation.min_cases_per_class
+    return {
+        f"at least {least} training cases of each {what} it has": (
             gxe.ExpectColumnValuesToBeBetween(column="class_cases", min_value=least, **IN_TRAIN)
         ),
     }
@@ -106,3 +150,11 @@ def _never_empty(column: str) -> Any:
 
 def _never_in(column: str, value: str) -> Any:
     return gxe.ExpectColumnValuesToNotBeInSet(column=column, value_set=[value])
+
+
+RULES: Mapping[TaskName, Callable[[Experiment, DatasetInfo], dict[str, Any]]] = {
+    "classification": _of_classes,
+    "multilabel": _of_labels,
+    "regression": _of_numbers,
+    "segmentation": _of_folders,
+}

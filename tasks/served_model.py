@@ -1,10 +1,11 @@
 """The registered model's own code: MLflow stores this file, not a pickle.
 
-The input is images ``(n, channels, *spatial)``. For classification they are uint8 as in the data
-set. For segmentation they are float32 of any scale, CT in Hounsfield units, and volumes have their
-axes towards right, anterior and superior and the data set's spacing. The output is class
-probabilities ``(n, classes)``, or in segmentation ``(n, classes, *spatial)``. Images are checked
-and prepared as by ``consilium predict``, which takes files.
+The input is images ``(n, channels, *spatial)``. For classification and regression they are uint8
+as in the data set. For segmentation they are float32 of any scale, CT in Hounsfield units, and
+volumes have their axes towards right, anterior and superior and the data set's spacing. The output
+is class probabilities ``(n, classes)``, those of several labels ``(n, labels)``, the number
+``(n, 1)`` in its own unit, or in segmentation ``(n, classes, *spatial)``. Images are checked and
+prepared as by ``consilium predict``, which takes files.
 """
 
 from typing import Any
@@ -14,8 +15,12 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from federated.errors import ConsiliumError
-from federated.inference.model_input import CPU, case_of_array, class_images, segmented
-from federated.learning.classification import predict
+from federated.inference.model_input import (
+    case_of_array,
+    class_images,
+    predicted_images,
+    segmented,
+)
 from federated.weights.model_file import load_model, read_header
 
 
@@ -34,7 +39,7 @@ class ServedModel(PythonModel):
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> np.ndarray:
-        """The class probabilities of each image, ``(n, classes)`` or ``(n, classes, *spatial)``.
+        """What is predicted of each image: ``(n, outputs)``, or ``(n, classes, *spatial)``.
 
         Raises:
             ConsiliumError: ``consilium predict`` would refuse an image.
@@ -46,7 +51,7 @@ class ServedModel(PythonModel):
         family = self.header.family()
         if family is None:
             images = class_images(given, self.header, "of the request")
-            return predict(model, images, CPU, self.header.classes)
+            return predicted_images(model, images, self.header)
         if not given.ndim or given.dtype.kind not in "buifc":
             raise ConsiliumError(
                 f"The request is of the shape {given.shape} and the type {given.dtype}; real "

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,6 +132,11 @@ def experiment_id(mlflow: MlflowClient, name: str) -> str:
     return str(mlflow.create_experiment(name, artifact_location=location))
 
 
+def _plain(name: str) -> str:
+    """A metric's name as MLflow takes it: that of a label may have any characters."""
+    return re.sub(r"[^\w. -]", "_", name)
+
+
 @task(name="track", task_run_name="track round {round_number}", cache_policy=NO_CACHE)
 def track_round(
     mlflow_run_id: str,
@@ -151,7 +157,7 @@ def track_round(
     """
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
-        values |= {f"{split}/{name}": value for name, value in metrics.items()}
+        values |= {f"{split}/{_plain(name)}": value for name, value in metrics.items()}
     for split, spread in evaluation.site_spread.items():
         values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
     for site, by_split in evaluation.per_site.items():

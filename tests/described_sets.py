@@ -75,3 +75,44 @@ def picture_set(folder: Path, cases: int = 12) -> list[dict[str, str]]:
 def volume(path: Path, values: np.ndarray, spacing: Sequence[float] = (1, 1, 1)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(values, np.diag([*spacing, 1.0])), path)
+
+
+# What else a picture of ``picture_set`` may be for: two findings, or the side of its square.
+FINDINGS: Mapping[str, Any] = {
+    "task": "multilabel",
+    "kind": "pictures",
+    "shape": [16, 24],
+    "columns": {"label": ["large", "dark (1/2)"], "ignored": ["mask", "label"]},
+    "licence": "CC0",
+}
+SIDES: Mapping[str, Any] = {
+    "task": "regression",
+    "kind": "pictures",
+    "shape": [16, 24],
+    "target": {"low": 0, "high": 20, "unit": "mm"},
+    "columns": {"label": "side", "ignored": ["mask", "label"]},
+    "licence": "CC0",
+}
+
+
+def labelled_pictures(
+    folder: Path, description: Mapping[str, Any], cases: int = 12
+) -> list[dict[str, str]]:
+    """Pictures with a description, and a table with the columns that it learns.
+
+    ``large`` is the label of ``picture_set`` and ``dark`` an independent one, for which the picture
+    is darkened; ``side`` is the side of the square in mm.
+    """
+    rows = picture_set(folder, cases)
+    for number, row in enumerate(rows):
+        dark = number % 3 == 0
+        if description["task"] == "multilabel":
+            row |= {"large": row["label"], "dark (1/2)": str(int(dark))}
+            path = folder / row["image"]
+            image = np.asarray(Image.open(path))
+            Image.fromarray(255 - image if dark else image).save(path)
+        else:
+            row["side"] = f"{12 if row['label'] == '1' else 6}.{number % 10}"
+    write_table(folder, rows)
+    describe(folder, description)
+    return rows

@@ -205,13 +205,78 @@ resolve("x", {"data": {"dataset": "dummy", "source": "files"}, "model": {"name":
         "protection": {"name": "plain"}, "privacy": {"name": "none"}}, "a test")
 """,
     ),
+    "task": Addition(
+        {
+            "federated/learning/dummy.py": '''"""Classification under another name."""
+from dataclasses import replace
+from federated.learning.classification import CLASSIFICATION
+DUMMY = replace(CLASSIFICATION, goal="dummies")
+''',
+            "federated/data/labelling/dummy.py": '''"""Classes of which no two are told apart."""
+from dataclasses import replace
+import numpy as np
+from federated.data.labelling.classes import CLASSES
+DUMMY = replace(CLASSES, strata=lambda labels: {s: np.zeros_like(y) for s, y in labels.items()})
+''',
+        },
+        {
+            "federated/data/dataset.py": [
+                ('Literal["classification", ', 'Literal["dummy", "classification", ')
+            ],
+            "federated/data/labelling/__init__.py": [
+                (
+                    "from federated.data.labelling.multilabel",
+                    "from federated.data.labelling.dummy import DUMMY\n"
+                    "from federated.data.labelling.multilabel",
+                ),
+                (
+                    '    "classification": CLASSES',
+                    '    "dummy": DUMMY,\n    "classification": CLASSES',
+                ),
+            ],
+            "federated/learning/__init__.py": [
+                (
+                    "from federated.learning.metric ",
+                    "from federated.learning.dummy import DUMMY\nfrom federated.learning.metric ",
+                ),
+                (
+                    '    "classification": CLASSIFICATION',
+                    '    "dummy": DUMMY,\n    "classification": CLASSIFICATION',
+                ),
+            ],
+        },
+        5,
+        """
+from dataclasses import replace
+import numpy as np
+from federated.data.dataset import SPLITS, Dataset
+from federated.data.medmnist.files import dataset_info
+from federated.data.partitioning import case_counts, partition_dataset
+from federated.data.tables import site_tables
+from federated.learning import evaluate_here, task_of
+from federated.settings.sections import EvaluationSettings, SitesSettings
+info = replace(dataset_info("bloodmnist"), task="dummy")
+labels = np.arange(16) % 8
+images = np.random.default_rng(0).integers(0, 255, (16, 3, 28, 28), dtype="uint8")
+dataset = Dataset(info, dict.fromkeys(SPLITS, images), dict.fromkeys(SPLITS, labels))
+partition = partition_dataset(dataset, SitesSettings(count=2, partition="iid", min_cases=2), 0)
+assert sum(case_counts(dataset, partition)["site-00"]["train"]) == 8
+assert set(site_tables(dataset, partition)) == {"site-00", "site-01"}
+own = {"labels": labels, "probabilities": np.eye(8)[labels]}
+found = evaluate_here(
+    task_of(info), {"site": {"val": own, "test": own}}, info, EvaluationSettings()
+)
+assert task_of(info).goal == "dummies" and found.overall["val"]["accuracy"] == 1
+""",
+    ),
     "metric": Addition(
         {},
         {
             "federated/learning/classification_metrics.py": [
                 (
-                    '    metric("loss", "round",',
-                    '    metric("dummy", "round", "selects"),\n    metric("loss", "round",',
+                    '    error_over_cases("loss", "round",',
+                    '    metric("dummy", "round", "selects"),\n'
+                    '    error_over_cases("loss", "round",',
                 ),
                 (
                     '        "loss": float(log_loss',

@@ -189,7 +189,7 @@ def site_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     different sites, or where one of them has not told its evaluation.
     """
     task = results[0].task
-    if task.primary_metric != "dice":
+    if not task.compares_sites:
         return []
     sites = results[0].summary["sites"]
     told = [result.summary for result in results]

@@ -11,7 +11,7 @@ from federated.data.family_of import family_of, task_name
 from federated.data.folders.families import FAMILIES, Family
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
-from federated.learning import SEGMENTATION, TASKS, LearningTask, overall_metrics
+from federated.learning import TASKS, LearningTask, overall_metrics
 from federated.learning.suppression import LEAST_MINIMUM
 from federated.privacy import NoPrivacy
 from federated.protection import PROTECTIONS
@@ -153,13 +153,11 @@ def _reasons_of_metric(experiment: Experiment) -> Iterator[str]:
     """Refuse a metric to choose models by that the task does not have."""
     data, metric = experiment.data, experiment.selection.metric
     task = task_of_experiment(experiment)
-    segments = task is SEGMENTATION
     chosen = [f"val/{name}" for name in task.metrics_in("selects")]
     if metric not in chosen:
         yield (
-            f"selection.metric={metric!r}, and data.dataset={data.dataset} is for "
-            f"{'segmentation' if segments else 'classification'}, where a model is chosen by one "
-            f"of {', '.join(chosen)}.{closest(metric, chosen)}"
+            f"selection.metric={metric!r}, and data.dataset={data.dataset} is for {task.goal}, "
+            f"where a model is chosen by one of {', '.join(chosen)}.{closest(metric, chosen)}"
         )
 
 
@@ -223,11 +221,20 @@ def _reasons_of_sums(experiment: Experiment) -> Iterator[str]:
 
 
 def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
-    """Refuse settings that belong to classification or to segmentation alone."""
+    """Refuse settings that belong to another task than that of the data."""
     data, training, sites = experiment.data, experiment.training, experiment.sites
     model = experiment.model
     family, described = family_of(data.dataset, data.described), data.described
-    segments = f"data.dataset={data.dataset} is for segmentation"
+    task = task_of_experiment(experiment)
+    purpose = f"data.dataset={data.dataset} is for {task.goal}"
+    for setting in ("class_weights", "sampling"):
+        if getattr(training, setting) == "balanced" and setting not in task.balances:
+            yield f"{purpose}, but training.{setting}=balanced is for classes of images."
+    if sites.partition in ("dirichlet", "pathological") and not task.groups:
+        yield (
+            f"{purpose}, where cases have no class to share out by, but sites.partition="
+            f"{sites.partition}. Use iid, quantity or natural."
+        )
     spaced = family.spacing if family else described and described.kind == "volumes"
     if data.spacing is not None and not spaced:
         yield (
@@ -243,8 +250,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         for setting, given in wrong.items():
             if given:
                 yield (
-                    f"{setting} is for segmentation, and data.dataset={data.dataset} is for "
-                    f"classification. Leave it out, or use one of {', '.join(FAMILIES)}."
+                    f"{setting} is for segmentation, and {purpose}. Leave it out, or use one of "
+                    f"{', '.join(FAMILIES)}."
                 )
         if described is not None and data.source == "medmnist":
             yield (
@@ -263,22 +270,14 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
             )
         return
     if not model.segments:
-        yield f"{segments}, but model.name={model.name!r} classifies. Set model.name=unet."
+        yield f"{purpose}, but model.name={model.name!r} classifies. Set model.name=unet."
     if isinstance(model, NNUNet):
         yield from _reasons_of_levels(model, family)
     if data.source == "medmnist":
         yield (
-            f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
+            f"{purpose} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
             "phantom where there are no files."
         )
-    if sites.partition in ("dirichlet", "pathological"):
-        yield (
-            f"{segments}, where cases have no class to share out by, but sites.partition="
-            f"{sites.partition}. Use iid, quantity or natural."
-        )
-    for setting in ("class_weights", "sampling"):
-        if getattr(training, setting) == "balanced":
-            yield f"{segments}, but training.{setting}=balanced is for classes of images."
     if family.whole and training.patches_per_case != 1:
         yield (
             f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "

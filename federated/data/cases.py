@@ -9,18 +9,19 @@ import torch
 from torch import Tensor
 
 from federated.data.augmentation import augment, draw_epoch
-from federated.data.dataset import Images, Labels, to_float
+from federated.data.dataset import AnyLabels, Images, to_float
 from federated.data.records import labelled_digests
 from federated.randomness import Draws
 from federated.settings.sections import TrainingSettings
 
-# Inputs of the network, float32 ``(n, channels, *spatial)``, and the targets, which are integers:
-# ``(n,)`` in classification, ``(n, *spatial)`` in segmentation.
+# Inputs of the network, float32 ``(n, channels, *spatial)``, and the targets: integers ``(n,)`` in
+# classification, ``(n, labels)`` with several labels, ``(n, *spatial)`` in segmentation; and
+# float64 ``(n,)`` in regression.
 Batch = tuple[Tensor, Tensor]
 
 
 class Cases(Protocol):
-    """The cases of either task; everything random comes from the generators that are given."""
+    """The cases of any task; everything random comes from the generators that are given."""
 
     def __len__(self) -> int: ...
 
@@ -50,12 +51,13 @@ class Cases(Protocol):
 class LabelledImages:
     """Labelled images, all of them in memory.
 
-    ``images`` are uint8 ``(n, channels, *spatial)``, ``labels`` int64 ``(n,)``. ``digests`` are
+    ``images`` are uint8 ``(n, channels, *spatial)``, and ``labels`` those of
+    :class:`federated.data.dataset.Dataset`. ``digests`` are
     those of the records that ``images`` were made from, where a scanner profile has changed them.
     """
 
     images: Images
-    labels: Labels
+    labels: AnyLabels
     digests: tuple[str, ...] | None = None
 
     def __len__(self) -> int:

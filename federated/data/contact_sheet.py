@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
 from federated.data.folders.prepared_case import prepare_case
+from federated.data.labelling import LABELLINGS
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
@@ -67,8 +68,7 @@ def _of_site(dataset: AnyDataset, partition: Partition, site: str) -> Iterator[T
 def _of_image(dataset: Dataset, split: Split, index: int, site: str) -> Thumbnail:
     image = dataset.images[split][index].astype(np.float64) / 255
     label = dataset.labels[split][index]
-    classes = dataset.info.task == "classification"
-    said = dataset.info.classes[int(label)] if classes else str(label.tolist())
+    said = LABELLINGS[dataset.info.task].of_case(label, dataset.info)
     name = dataset.origins[split][index].name if dataset.origins else f"{split} {index}"
     return Thumbnail(
         _pixels(_slice(image, None), None), name, f"{site.removeprefix('site-')}: {said}"

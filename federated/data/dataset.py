@@ -8,12 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-TaskName = Literal["classification", "segmentation"]
+from federated.settings.target import Target
+
+TaskName = Literal["classification", "multilabel", "regression", "segmentation"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DataSource = Literal["medmnist", "files", "phantom"]
 
+# One class of each case, ``(n,)``; and labels of any task, see :class:`Dataset`.
 Labels = npt.NDArray[np.int64]
+AnyLabels = npt.NDArray[Any]
 Images = npt.NDArray[np.uint8]
 
 
@@ -21,9 +25,11 @@ Images = npt.NDArray[np.uint8]
 class DatasetInfo:
     """What is known of a data set without its files.
 
-    ``classes`` are those of a case, or those of a voxel with the background first. ``cases`` gives
-    the number of cases of each split. ``shape`` is that of the images of a set of one's own that is
-    classified, without channels; ``None`` where the experiment's settings say it.
+    ``classes`` are the names of what a network predicts: the classes of a case, or those of a voxel
+    with the background first; in multi-label classification the labels that a case has or has not;
+    in regression the name of the number, which ``target`` describes. ``cases`` gives the number of
+    cases of each split. ``shape`` is that of the images of a set of one's own that have labels,
+    without channels; ``None`` where the experiment's settings say it.
     """
 
     name: str
@@ -33,6 +39,7 @@ class DatasetInfo:
     cases: Mapping[Split, int]
     licence: str
     task: TaskName = "classification"
+    target: Target | None = None
     shape: tuple[int, ...] | None = None
 
 
@@ -70,16 +77,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set for classification, in memory.
+    """A data set of labelled images, in memory.
 
-    Images are uint8 ``(n, channels, *spatial)`` in 0..255, and labels int64 ``(n,)``. ``origins``
-    tell of each case where the images were files of one's own; ``unmatched`` are files of their
-    folder that belong to no case.
+    Images are uint8 ``(n, channels, *spatial)`` in 0..255. Labels are in classification int64
+    ``(n,)``; in multi-label classification int64 ``(n, labels)`` of 0 and 1; and in regression
+    float64 ``(n,)`` within the range of ``info.target``. ``origins`` tell of each case where the
+    images were files of one's own; ``unmatched`` are files of their folder that belong to no case.
     """
 
     info: DatasetInfo
     images: Mapping[Split, Images]
-    labels: Mapping[Split, Labels]
+    labels: Mapping[Split, AnyLabels]
     origins: Mapping[Split, tuple[Origin, ...]] | None = None
     unmatched: tuple[Path, ...] = ()
 

@@ -2,13 +2,13 @@
 
 from federated.data.dataset import TaskName
 from federated.data.folders.described.family import described_family
-from federated.data.folders.described.labelled import refuse_unknown_task
 from federated.data.folders.families import FAMILIES, Family
+from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.settings.description import Description
 
 
 def family_of(name: str, described: Description | None) -> Family | None:
-    """The segmentation set of that name; ``None`` for sets whose images are classified.
+    """The segmentation set of that name; ``None`` for sets whose images have labels.
 
     Args:
         name: the data set's.
@@ -22,9 +22,12 @@ def family_of(name: str, described: Description | None) -> Family | None:
 def task_name(name: str, described: Description | None) -> TaskName:
     """What is learned of a data set; classification where nothing is known of it.
 
-    Raises:
-        ConsiliumError: it is described for a task that this version cannot learn.
+    Args:
+        name: the data set's.
+        described: what its ``dataset.yaml`` says, where it has one.
     """
-    if described is None:
-        return "segmentation" if name in FAMILIES else "classification"
-    return refuse_unknown_task(described)
+    if described is not None:
+        return described.task
+    if name in DATASETS:
+        return dataset_info(name).task
+    return "segmentation" if name in FAMILIES else "classification"

@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from federated.data.dataset import Labels, Split
+from federated.data.dataset import Split
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,3 @@ def leave_out(
         partition.draws,
         partition.moved,
     )
-
-
-def class_counts(
-    partition: Partition, labels: Mapping[Split, Labels], classes: int
-) -> dict[str, dict[Split, list[int]]]:
-    """The number of cases of each class, for each site and split."""
-    return {
-        site: {
-            split: np.bincount(labels[split][list(indices)], minlength=classes).tolist()
-            for split, indices in splits.items()
-        }
-        for site, splits in partition.sites.items()
-    }

@@ -1,4 +1,4 @@
-"""Which site has which cases, for data sets of either task."""
+"""Which site has which cases, for data sets of every task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ import numpy as np
 from federated.data.dataset import SPLITS, Dataset, Split
 from federated.data.folders.dataset import FolderDataset
 from federated.data.label_partition import partition_labels
-from federated.data.partition import Partition, class_counts
+from federated.data.labelling import LABELLINGS, refuse_constant
+from federated.data.partition import Partition
 from federated.errors import ConsiliumError
 from federated.settings.names import refuse_site_name
 from federated.settings.sections import SitesSettings
@@ -21,13 +22,13 @@ Held = Mapping[Split, Sequence[int]]
 
 @dataclass(frozen=True)
 class _Case:
-    """What a partition needs of a case; ``label`` is 0 where there is no class to share out by."""
+    """What a partition needs of a case; ``stratum`` is 0 where there is no group to deal by."""
 
     name: str
     patient: str
     site: str | None
     where: str
-    label: int
+    stratum: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class _Dealt:
 def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -> Partition:
     """Deal every case to exactly one site.
 
+    Where cases are dealt by what they show, that is their class; or their rarest label; or their
+    number, in ten groups of about as many cases; see :mod:`federated.data.labelling`.
     All cases of one patient in a folder go to one site. ``natural`` sites are those that the data
     name, each divided evenly where ``count`` is a multiple of their number. Sites of a folder may
     get fewer than ``min_cases``: validation names them, beside everything else that is wrong with
@@ -49,15 +52,19 @@ def partition_dataset(dataset: AnyDataset, settings: SitesSettings, seed: int) -
 
     Raises:
         ConsiliumError: there are too few cases or patients for so many sites; or sites are to be
-            natural, and the data name none, or another number.
+            natural, and the data name none, or another number; or the training cases of several
+            sites all have the same labels.
     """
+    if isinstance(dataset, Dataset) and settings.count > 1:
+        refuse_constant(dataset.labels["train"], dataset.info)
     if isinstance(dataset, Dataset) and dataset.origins is None:
         if settings.partition == "natural":
             raise ConsiliumError(
                 f"sites.partition=natural, but {dataset.info.name} does not say which hospital a "
                 "case comes from. Use another sites.partition."
             )
-        return partition_labels(dataset.labels, settings, seed)
+        strata = LABELLINGS[dataset.info.task].strata(dataset.labels)
+        return partition_labels(strata, settings, seed)
     dealt = _dealt(dataset)
     if settings.partition == "natural":
         return _natural(dealt, settings, seed)
@@ -76,12 +83,11 @@ def _dealt(dataset: AnyDataset) -> _Dealt:
         }
         return _Dealt(dataset.info.name, files, dataset.family.layout)
     assert dataset.origins is not None
-    # Findings and numbers are no classes to share out by.
-    classes = dataset.info.task == "classification"
+    strata = LABELLINGS[dataset.info.task].strata(dataset.labels)
     images = {
         split: [
-            _Case(o.name, o.patient, o.site, o.where, int(label) if classes else 0)
-            for o, label in zip(dataset.origins[split], dataset.labels[split], strict=True)
+            _Case(o.name, o.patient, o.site, o.where, int(stratum))
+            for o, stratum in zip(dataset.origins[split], strata[split], strict=True)
         ]
         for split in SPLITS
     }
@@ -91,15 +97,15 @@ def _dealt(dataset: AnyDataset) -> _Dealt:
 def _by_patient(dealt: _Dealt, held: Held, settings: SitesSettings, seed: int) -> Partition:
     """Deal those cases to ``settings.count`` sites, all cases of one patient to one site.
 
-    Where images have classes, a patient counts with that of the first.
+    Where images have labels, a patient counts with the group of the first image.
     """
-    label: dict[Split, dict[str, int]] = {split: {} for split in SPLITS}
+    stratum: dict[Split, dict[str, int]] = {split: {} for split in SPLITS}
     for split in SPLITS:
         for index in held[split]:
             case = dealt.cases[split][index]
-            label[split].setdefault(case.patient, case.label)
-    names = {split: list(label[split]) for split in SPLITS}
-    labels = {split: np.array([*label[split].values()], np.int64) for split in SPLITS}
+            stratum[split].setdefault(case.patient, case.stratum)
+    names = {split: list(stratum[split]) for split in SPLITS}
+    labels = {split: np.array([*stratum[split].values()], np.int64) for split in SPLITS}
     even = len(labels["train"]) // settings.count
     floor = min(settings.min_cases, even) or settings.min_cases
     drawn = partition_labels(labels, settings.model_copy(update={"min_cases": floor}), seed)
@@ -159,13 +165,28 @@ def _natural(dealt: _Dealt, settings: SitesSettings, seed: int) -> Partition:
     return Partition(sites, draws=0, moved=0)
 
 
-def case_counts(dataset: AnyDataset, partition: Partition) -> Mapping[str, Mapping[Split, Any]]:
-    """The number of cases for each site, split and class.
+def counted_labels(dataset: AnyDataset) -> tuple[str, ...]:
+    """The classes or labels that :func:`case_counts` tells apart; none where there are none."""
+    if isinstance(dataset, Dataset):
+        return LABELLINGS[dataset.info.task].counted(dataset.info)
+    return ()
 
-    In segmentation every case has all classes, so there is one number for each site and split.
+
+def case_counts(dataset: AnyDataset, partition: Partition) -> Mapping[str, Mapping[Split, Any]]:
+    """The number of cases for each site, split and class, or each label, of which a case has some.
+
+    In segmentation every case has all classes, and in regression none has any, so there is one
+    number for each site and split.
     """
     if isinstance(dataset, Dataset):
-        return class_counts(partition, dataset.labels, len(dataset.info.classes))
+        labelling, info = LABELLINGS[dataset.info.task], dataset.info
+        return {
+            site: {
+                split: labelling.counts(dataset.labels[split][list(indices)], info)
+                for split, indices in splits.items()
+            }
+            for site, splits in partition.sites.items()
+        }
     return {
         site: {split: [len(indices)] for split, indices in splits.items()}
         for site, splits in partition.sites.items()

@@ -28,8 +28,8 @@ def array_digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[np.int64]) -> tuple[str, ...]:
-    """The digests of the records with ``images`` ``(n, …)`` and ``labels`` ``(n,)``."""
+def labelled_digests(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[str, ...]:
+    """The digests of the records with ``images`` ``(n, …)`` and ``labels`` ``(n, …)``."""
     pairs = zip(images, labels, strict=True)
     return tuple(array_digest([image, np.asarray(label)]) for image, label in pairs)
 

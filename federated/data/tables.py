@@ -1,4 +1,4 @@
-"""The table of facts of each site's cases, for data sets of either task."""
+"""The table of facts of each site's cases, for data sets of every task."""
 
 import pandas as pd
 

@@ -15,6 +15,8 @@ from federated.data.folders.families import Family
 from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
 from federated.data.folders.volume import Volume, check_numbers
 from federated.errors import ConsiliumError
+from federated.learning import TASKS
+from federated.learning.images import predict_images
 from federated.learning.segmentation import segment
 from federated.weights.model_file import ModelHeader
 
@@ -27,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 def class_images(images: npt.NDArray[Any], header: ModelHeader, name: str) -> npt.NDArray[Any]:
-    """Images ``(n, channels, *spatial)`` for a classifier: uint8 or float32 in 0..255.
+    """Images ``(n, channels, *spatial)`` for a model of whole images: uint8 or float32 in 0..255.
 
     Integers are taken as they are, truth values and real numbers up to 1 as shares of 255, and
     other real numbers up to 255 as they are, without rounding.
@@ -105,6 +107,28 @@ def case_of_array(
     if not parts:
         check_numbers(channels, name)
     return prepare_volumes(family, name, [Volume(part, affine, name) for part in parts])
+
+
+def predicted_images(
+    model: nn.Module, images: npt.NDArray[Any], header: ModelHeader
+) -> npt.NDArray[np.float64]:
+    """What a model predicts of whole images, ``(n, outputs)``: probabilities, or a number.
+
+    Images are ``(n, channels, *spatial)`` in 0..255, as :func:`class_images` gives them.
+
+    Raises:
+        ConsiliumError: it predicts no finite numbers.
+    """
+    task, target = TASKS[header.goal()], header.target()
+    found = predict_images(
+        model, images, CPU, header.classes, lambda outputs: task.readout(outputs, target)
+    )
+    if not np.isfinite(found).all():
+        raise ConsiliumError(
+            f"The model, which was trained on {header.dataset}, predicts no numbers: its weights "
+            "are damaged, or its training diverged. Give another one."
+        )
+    return found
 
 
 def segmented(model: nn.Module, family: Family, case: PreparedCase) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a trained model predicts of files: masks in segmentation, class probabilities otherwise."""
+"""What a trained model predicts of files: masks in segmentation, a table otherwise."""
 
 import csv
 import hashlib
@@ -22,11 +22,16 @@ from federated.data.medmnist.array_file import is_npz, read_arrays
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
 from federated.inference.mask_file import mask_names, write_mask
-from federated.inference.model_input import CPU, case_of_array, class_images, full_range, segmented
-from federated.learning.classification import predict
+from federated.inference.model_input import (
+    case_of_array,
+    class_images,
+    full_range,
+    predicted_images,
+    segmented,
+)
+from federated.learning import TASKS
 from federated.weights.model_file import ModelHeader, load_model, read_header
 
-PROBABILITIES = "probabilities.csv"
 # The digits of its digest that stand for the version of a model that has none.
 DIGITS = 12
 
@@ -52,9 +57,10 @@ def predict_files(
     folder with a NIfTI file ``…-MODALITY.nii.gz``, or a folder ``…-MODALITY`` of a DICOM series,
     for each.
 
-    In classification all files together give ``probabilities.csv``, with a row for each image; a
-    ``.npz`` file holds arrays whose names end in ``images``, as MedMNIST's. Images of a set of
-    one's own may have any size: they are prepared as for training.
+    In classification all files together give ``probabilities.csv``, with a row for each image and
+    a column for each class or label; in regression ``numbers.csv``, with the number. A ``.npz``
+    file holds arrays whose names end in ``images``, as MedMNIST's. Images of a set of one's own may
+    have any size: they are prepared as for training.
 
     Args:
         model_path: the model's file.
@@ -71,13 +77,13 @@ def predict_files(
     Raises:
         ConsiliumError: a file cannot be read or does not fit the model, or a result would replace
             its input or another result. In segmentation the masks of all other files are written,
-            and all that cannot be read are named; in classification nothing is written.
+            and all that cannot be read are named; of a table nothing is written.
     """
     header = read_header(model_path)
     model = load_model(model_path, site)
     family = header.family()
     if family is None:
-        return [_classify(model, header, files, out / PROBABILITIES, dicom)]
+        return [_tabulate(model, header, files, out, dicom)]
     by = algorithm or _unregistered(model_path)
     targets = [[out / name for name in mask_names(path, family)] for path in files]
     _refuse_collisions(files, targets)
@@ -181,22 +187,20 @@ def _modality(folder: Path, modality: str) -> list[Path]:
     return sorted(path for path in (*files, *series) if not path.name.startswith("."))
 
 
-def _classify(
-    model: nn.Module,
-    header: ModelHeader,
-    files: Sequence[Path],
-    target: Path,
-    dicom: DicomRules,
+def _tabulate(
+    model: nn.Module, header: ModelHeader, files: Sequence[Path], out: Path, dicom: DicomRules
 ) -> Path:
+    """Write what is predicted of all images of all files into one table."""
+    target = out / str(TASKS[header.goal()].results)
+    names = header.class_names()
     rows: list[list[Any]] = []
     for path in files:
         for name, images in _images(path, header, dicom):
-            probabilities = predict(model, images, CPU, header.classes)
-            rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(probabilities)]
-    classes = header.class_names()
+            found = predicted_images(model, images, header)
+            rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(found)]
     with atomic_path(target) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "array", "index", *classes])
+        writer.writerow(["file", "array", "index", *names])
         writer.writerows(rows)
     return target
 

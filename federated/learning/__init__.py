@@ -1,9 +1,11 @@
-"""What a network is to learn: classification or segmentation, each behind one interface."""
+"""What a network is to learn: each task behind one interface."""
 
-from federated.data.dataset import DatasetInfo
+from federated.data.dataset import DatasetInfo, TaskName
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
 from federated.learning.metric import Place
+from federated.learning.multilabel import MULTILABEL
+from federated.learning.regression import REGRESSION
 from federated.learning.segmentation import SEGMENTATION
 from federated.learning.sharing import (
     evaluate_here,
@@ -16,7 +18,12 @@ from federated.learning.sharing import (
 )
 from federated.learning.told import refuse_told
 
-TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
+TASKS: dict[TaskName, LearningTask] = {
+    "classification": CLASSIFICATION,
+    "multilabel": MULTILABEL,
+    "regression": REGRESSION,
+    "segmentation": SEGMENTATION,
+}
 
 
 def task_of(info: DatasetInfo) -> LearningTask:
@@ -26,12 +33,22 @@ def task_of(info: DatasetInfo) -> LearningTask:
 
 def metrics_in(place: Place) -> tuple[str, ...]:
     """The names of any task's metrics that are shown at a place; those of all tasks come last."""
-    names = [name for task in TASKS.values() for name in task.metrics_in(place)]
-    return tuple(reversed(dict.fromkeys(reversed(names))))
+    of_tasks = [task.metrics_in(place) for task in TASKS.values()]
+    names = dict.fromkeys(name for names in of_tasks for name in names)
+    last = [name for name in names if all(name in names for names in of_tasks)]
+    return (*(name for name in names if name not in last), *last)
+
+
+def smaller_is_better(name: str) -> bool:
+    """Whether a metric of this name is the better, the smaller it is, whatever the task."""
+    known = (metric for task in TASKS.values() for metric in task.metrics)
+    return any(metric.name == name and metric.best == "smallest" for metric in known)
 
 
 __all__ = [
     "CLASSIFICATION",
+    "MULTILABEL",
+    "REGRESSION",
     "SEGMENTATION",
     "TASKS",
     "Arrays",
@@ -43,6 +60,7 @@ __all__ = [
     "overall_metrics",
     "refuse_told",
     "shared_arrays",
+    "smaller_is_better",
     "summed_bounds",
     "summed_vector",
     "task_of",

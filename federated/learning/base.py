@@ -1,4 +1,4 @@
-"""What differs between classification and segmentation, as one value for each."""
+"""What differs between the tasks that a network can learn, as one value for each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from federated.data.cases import Cases
 from federated.data.dataset import DatasetInfo, Split
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
+from federated.learning.images import Readout
 from federated.learning.metric import Metric, Place
 from federated.learning.task_statistics import TaskStatistics
 from federated.settings.sections import TrainingSettings
@@ -26,13 +27,15 @@ class PredictionForm:
     """The form of one array of predictions, beside its first axis, which counts the cases.
 
     ``kinds`` are the kinds of numbers as NumPy names them. Values are from ``least`` to
-    ``largest``, or below the number of cases where ``largest`` is ``None``.
+    ``largest``, or below the number of cases where ``largest`` is ``None``. With ``distribution``
+    those of a case sum to 1.
     """
 
     shape: tuple[int, ...]
     kinds: str
     least: float
     largest: float | None
+    distribution: bool = False
 
     def most(self, cases: int) -> float:
         """The largest value that may be there, of so many cases."""
@@ -41,10 +44,17 @@ class PredictionForm:
 
 @dataclass(frozen=True)
 class LearningTask:
-    """One kind of task: classification or segmentation.
+    """One kind of task: classification, with one label or several; regression; or segmentation.
 
-    ``title`` is what a person calls the first metric. ``metrics`` are all that ``score`` gives;
-    models are judged by the first of them, and larger is better.
+    ``goal`` is what a person calls the task, and ``title`` the first metric. ``metrics`` are those
+    that ``score`` gives of every data set; models are judged by the first of them, and larger is
+    better.
+
+    ``readout`` makes what is predicted of a network's outputs ``(n, outputs, …)`` in float64, with
+    the data set's target where a number is predicted. ``results`` is the name of the table that
+    `consilium predict` writes of images, ``None`` where the result is an image. ``balances`` are
+    the training settings that may be ``balanced``, and ``groups`` says whether cases can be dealt
+    to sites by their labels. With ``compares_sites`` a comparison has each site's metrics.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
     of its validation or test cases, ``forms`` says of which form that is, and ``score`` computes
@@ -52,6 +62,7 @@ class LearningTask:
     ``exact`` are those of one site and split. ``statistics`` are what add up over sites instead.
     """
 
+    goal: str
     title: str
     metrics: tuple[Metric, ...]
     make_loss: Callable[[Cases, TrainingSettings, DatasetInfo, torch.device], Loss]
@@ -59,12 +70,28 @@ class LearningTask:
     score: Callable[[Mapping[str, Mapping[Split, Arrays]], DatasetInfo], Evaluation]
     exact: Callable[[Arrays, DatasetInfo], Metrics]
     statistics: TaskStatistics
+    readout: Readout
+    results: str | None
     forms: Callable[[DatasetInfo], Mapping[str, PredictionForm]]
+    balances: frozenset[str] = frozenset()
+    groups: bool = True
+    compares_sites: bool = False
 
     @property
     def primary_metric(self) -> str:
         """The name of the metric that models are judged by."""
         return self.metrics[0].name
+
+    def metric_of(self, name: str) -> Metric:
+        """The metric that a value of this name is of, be it of one class or label alone.
+
+        Raises:
+            ValueError: the task has no such metric.
+        """
+        known = [m for m in self.metrics if name == m.name or name.startswith(f"{m.name}_")]
+        if not known:
+            raise ValueError(f"there is no metric {name!r:.80} of {self.goal}")
+        return max(known, key=lambda metric: len(metric.name))
 
     def metrics_in(self, place: Place) -> tuple[str, ...]:
         """The names of the metrics that are shown at a place, in their order."""

@@ -3,29 +3,28 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from federated.data.augmentation import class_weights
 from federated.data.cases import Cases, LabelledImages
-from federated.data.dataset import SPLITS, DatasetInfo, Labels, Split, to_float
+from federated.data.dataset import DatasetInfo, Labels, Split
 from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import (
     METRICS,
-    Confusion,
     Metrics,
     Probabilities,
     classification_metrics,
     confusion_matrix,
 )
 from federated.learning.classification_statistics import CLASSIFICATION_STATISTICS
-from federated.learning.evaluation import Evaluation, SiteSpread, site_spread
+from federated.learning.evaluation import Evaluation
+from federated.learning.images import predict_images, probabilities
+from federated.learning.scoring import score_cases
+from federated.learning.task_statistics import Measured
 from federated.settings.sections import TrainingSettings
 from federated.training.objective import Loss
-
-EVALUATION_BATCH = 128
 
 
 def make_loss(
@@ -50,21 +49,8 @@ def make_loss(
 def predict(
     model: nn.Module, images: npt.NDArray[Any], device: torch.device, classes: int
 ) -> Probabilities:
-    """Class probabilities ``(n, classes)`` as float64, in evaluation mode; n may be 0.
-
-    Args:
-        model: the network, on ``device``.
-        images: ``(n, channels, *spatial)`` in 0..255, of any numeric type.
-        device: where the network is.
-        classes: how many there are.
-    """
-    model.eval()
-    parts = [np.zeros((0, classes))]
-    with torch.inference_mode():
-        for start in range(0, len(images), EVALUATION_BATCH):
-            x = torch.from_numpy(to_float(images[start : start + EVALUATION_BATCH])).to(device)
-            parts.append(model(x).double().softmax(dim=1).cpu().numpy())
-    return np.concatenate(parts)
+    """Class probabilities ``(n, classes)`` as float64; see :func:`predict_images`."""
+    return predict_images(model, images, device, classes, probabilities)
 
 
 def _predict_cases(
@@ -72,8 +58,14 @@ def _predict_cases(
 ) -> Arrays:
     """``labels`` ``(n,)`` and ``probabilities`` ``(n, classes)``."""
     assert isinstance(cases, LabelledImages)
-    probabilities = predict(model, cases.images, device, len(info.classes))
-    return {"labels": cases.labels, "probabilities": probabilities}
+    found = predict(model, cases.images, device, len(info.classes))
+    return {"labels": cases.labels, "probabilities": found}
+
+
+def _measured(part: Arrays, info: DatasetInfo) -> Measured:
+    labels, found = part["labels"], part["probabilities"]
+    metrics = classification_metrics(labels, found)
+    return Measured(metrics, confusion_matrix(labels, found), _absent_classes(labels, info))
 
 
 def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
@@ -81,7 +73,7 @@ def forms(info: DatasetInfo) -> dict[str, PredictionForm]:
     classes = len(info.classes)
     return {
         "labels": PredictionForm((), "iu", 0, classes - 1),
-        "probabilities": PredictionForm((classes,), "f", 0, 1),
+        "probabilities": PredictionForm((classes,), "f", 0, 1, distribution=True),
     }
 
 
@@ -93,29 +85,7 @@ def score(
 
     Each site has ``labels`` ``(n,)`` and ``probabilities`` ``(n, classes)`` for each split.
     """
-    overall: dict[Split, Metrics] = {}
-    confusion: dict[Split, Confusion] = {}
-    absent: dict[Split, tuple[str, ...]] = {}
-    for split in SPLITS[1:]:
-        parts = [by_split[split] for by_split in predictions.values()]
-        labels = np.concatenate([part["labels"] for part in parts])
-        probabilities = np.concatenate([part["probabilities"] for part in parts])
-        overall[split] = classification_metrics(labels, probabilities)
-        confusion[split] = confusion_matrix(labels, probabilities)
-        absent[split] = _absent_classes(labels, info)
-    per_site = {
-        site: {split: exact_metrics(part, info) for split, part in by_split.items()}
-        for site, by_split in predictions.items()
-    }
-    compared = CLASSIFICATION.metrics_in("site_spread")
-    spread: dict[Split, SiteSpread] = {
-        split: site_spread(per_site, split, compared) for split in SPLITS[1:]
-    }
-    absent_at = {
-        site: {split: _absent_classes(part["labels"], info) for split, part in by_split.items()}
-        for site, by_split in predictions.items()
-    }
-    return Evaluation(overall, per_site, spread, confusion, absent, absent_at)
+    return score_cases(predictions, info, _measured, CLASSIFICATION.metrics_in("site_spread"))
 
 
 def exact_metrics(part: Arrays, info: DatasetInfo) -> Metrics:  # noqa: ARG001 - as every task's
@@ -130,6 +100,7 @@ def _absent_classes(labels: Labels, info: DatasetInfo) -> tuple[str, ...]:
 
 
 CLASSIFICATION = LearningTask(
+    goal="classification",
     title="AUC",
     metrics=METRICS,
     make_loss=make_loss,
@@ -138,4 +109,7 @@ CLASSIFICATION = LearningTask(
     exact=exact_metrics,
     statistics=CLASSIFICATION_STATISTICS,
     forms=forms,
+    readout=probabilities,
+    results="probabilities.csv",
+    balances=frozenset({"class_weights", "sampling"}),
 )

@@ -5,7 +5,8 @@ labels and predicted probabilities. All metrics but the AUC follow from them exa
 within what :mod:`federated.learning.score_histogram` says.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from federated.learning.classification_metrics import (
 from federated.learning.score_histogram import BINS, SCALES, macro_area, score_bins
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
 from federated.learning.suppression import Table, withheld
-from federated.learning.task_statistics import Measured, TaskStatistics, only_site, weighted_mean
+from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
 from federated.update import Arrays
 
 
@@ -197,30 +198,11 @@ def _by_class(arrays: Arrays) -> Metrics:
     }
 
 
-def mean_of_sites(own: Sequence[Metrics], weights: Sequence[Mapping[str, int]]) -> Metrics:
-    """The overall metrics that follow from the sites' own: means over cases, of some alone.
-
-    Accuracy and loss are means over cases. AUC, ECE and what is a mean over classes are none, and
-    no mean of the sites' values gives them: they are ``None``, unless one site has all cases.
-    """
-    alone = only_site(own, weights)
-    if alone is not None:
-        return dict(alone)
-    means = {known.name for known in METRICS if known.needs == "means"}
-    by_cases = [weight[CASES] for weight in weights]
-    return {
-        known.name: weighted_mean([metrics[known.name] for metrics in own], by_cases)
-        if known.name in means
-        else None
-        for known in METRICS
-    }
-
-
 CLASSIFICATION_STATISTICS = TaskStatistics(
     form=form,
     of=statistics,
     suppressed=suppressed,
     measure=measure,
-    mean_of_sites=mean_of_sites,
+    mean_of_sites=partial(means_over_cases, METRICS),
     contradictions=contradictions,
 )

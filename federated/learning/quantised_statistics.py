@@ -1,17 +1,18 @@
 """Statistics as whole numbers with known bounds, which every protection of integers adds exactly.
 
 Counts are whole numbers, and none is above the number of a site's cases, which all parties know.
-Sums of real numbers are rounded to steps of 2^-20. ``protection/digits.py`` writes both in digits
+Sums of real numbers are rounded to steps of 2^-20. Where a case can add no more than so much to
+one, that bounds it too. ``protection/digits.py`` writes both in digits
 that a protection has room for.
 """
 
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 import numpy.typing as npt
 
 from federated.errors import ConsiliumError
-from federated.learning.statistics import CASES, EvaluationStatistics, Form
+from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
 from federated.protection.digits import LARGEST_BOUND, Bounds, WholeNumbers
 
 STEP = 2.0**-20
@@ -21,9 +22,17 @@ LARGEST_REAL = LARGEST_BOUND - 1
 
 def statistics_bounds(form: Form, cases: int) -> Bounds:
     """The bounds of the statistics of a form, where no site has more than so many ``cases``."""
-    return Bounds(
-        tuple((prod(part.shape), LARGEST_REAL if part.real else cases) for part in form.values())
-    )
+    return Bounds(tuple((prod(part.shape), _largest(part, cases)) for part in form.values()))
+
+
+def _largest(part: Part, cases: int) -> int:
+    """The largest whole number that so many cases can give."""
+    if not part.real:
+        return cases
+    if part.most is None:
+        return LARGEST_REAL
+    # One step more than the product, which a sum that is beyond it by rounding may be rounded to.
+    return min(LARGEST_REAL, ceil(part.most * cases / STEP) + 1)
 
 
 def whole_statistics(statistics: EvaluationStatistics, form: Form) -> WholeNumbers:
@@ -85,6 +94,8 @@ def refuse_inconsistent(total: EvaluationStatistics, form: Form, cases: int) -> 
             wrong.append(f"{name!r} counts {int(found.sum())}, not {part.each_case} for each case")
         if not part.real and name != CASES and (found > cases).any():
             wrong.append(f"{name!r} has a count above the number of cases")
+        if part.most is not None and (found > part.most * cases + cases * STEP).any():
+            wrong.append(f"{name!r} is above {part.most:g} for each case")
         if part.occurs and cases and not found.all():
             wrong.append(f"{name!r} counts nothing")
     if wrong:

@@ -90,12 +90,13 @@ def _bins(edges: Edges, scores: Probabilities) -> npt.NDArray[np.intp]:
     return np.searchsorted(edges, scores, side="left")
 
 
-def score_bins(probabilities: Probabilities) -> npt.NDArray[np.intp]:
+def score_bins(probabilities: Probabilities, classes: int | None = None) -> npt.NDArray[np.intp]:
     """The bins of every score ``(n, classes, 3)``, in [0, ``BINS``): of the range, of each scale.
 
-    Scores are ``(n, classes)``.
+    Scores are ``(n, classes)``. Of several labels, each of which is a question of its own, there
+    are two ``classes`` whatever the number of columns.
     """
-    found = [_bins(whole_edges(probabilities.shape[1]), probabilities)]
+    found = [_bins(whole_edges(classes or probabilities.shape[1]), probabilities)]
     for scale in SCALES:
         turned = _bins(_scale_edges(scale.width), probabilities) % scale.turn
         found.append(scale.start + turned)

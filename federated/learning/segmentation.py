@@ -17,6 +17,7 @@ from federated.data.folders.families import Family
 from federated.learning.base import Arrays, LearningTask, PredictionForm
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, site_spread
+from federated.learning.images import probabilities
 from federated.learning.segmentation_loss import dice_ce
 from federated.learning.segmentation_metrics import (
     METRICS,
@@ -201,6 +202,7 @@ def exact_metrics(part: Arrays, info: DatasetInfo) -> Metrics:
 
 
 SEGMENTATION = LearningTask(
+    goal="segmentation",
     title="Dice",
     metrics=METRICS,
     make_loss=make_loss,
@@ -209,4 +211,8 @@ SEGMENTATION = LearningTask(
     exact=exact_metrics,
     statistics=SEGMENTATION_STATISTICS,
     forms=forms,
+    readout=probabilities,
+    results=None,
+    groups=False,
+    compares_sites=True,
 )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from federated.learning.metric import metric
+from federated.learning.metric import distance, error_over_cases, metric
 
 Mask = npt.NDArray[np.integer]
 
@@ -26,9 +26,9 @@ METRICS = (
         *("dice", "round", "end", "csv", "site", "compared", "site_spread", "selects"),
         needs="means",
     ),
-    metric("hd95", "round", "end", "csv", "site", "compared", needs="means"),
-    metric("assd", "end", "csv", "site", "compared", needs="means"),
-    metric("loss", "round", "csv", "site", "selects", needs="means"),
+    distance("hd95", "round", "end", "csv", "site", "compared"),
+    distance("assd", "end", "csv", "site", "compared"),
+    error_over_cases("loss", "round", "csv", "site", "selects"),
 )
 # The metrics that each case has.
 NAMES = ("dice", "hd95", "assd")

@@ -22,6 +22,7 @@ from federated.learning.quantised_statistics import (
     summed_statistics,
     whole_statistics,
 )
+from federated.learning.scoring import evaluation_of
 from federated.learning.statistics import EvaluationStatistics, add, from_wire, to_wire
 from federated.learning.task_statistics import Measured
 from federated.protection.digits import Bounds, WholeNumbers
@@ -93,20 +94,7 @@ def evaluate_shared(
         found, overall[split] = of_split(task, by_site, info)
         for site, measured in found.items():
             own[site][split] = measured
-    per_site: dict[str, dict[Split, Metrics]] = {
-        site: {split: measured.metrics for split, measured in by_split.items()}
-        for site, by_split in own.items()
-    }
-    compared = task.metrics_in("site_spread")
-    return Evaluation(
-        overall={split: found.metrics for split, found in overall.items()},
-        per_site=per_site,
-        site_spread={split: site_spread(per_site, split, compared) for split in SPLITS[1:]},
-        confusion={s: m.confusion for s, m in overall.items() if m.confusion is not None},
-        classes_absent=_absent(overall),
-        absent_at={site: _absent(by_split) for site, by_split in own.items()},
-        intervals={split: found.intervals for split, found in overall.items() if found.intervals},
-    )
+    return evaluation_of(overall, own, task.metrics_in("site_spread"))
 
 
 def evaluate_here(
@@ -173,14 +161,7 @@ def evaluate_summed(
         told = summed_statistics(own, form)
         refuse_inconsistent(told, form, sum(counts.sites[site][split] for site in summed))
         overall[split] = kind.measure(told, info)
-    known = Evaluation(
-        overall={split: found.metrics for split, found in overall.items()},
-        per_site={},
-        site_spread={},
-        confusion={s: m.confusion for s, m in overall.items() if m.confusion is not None},
-        classes_absent=_absent(overall),
-        intervals={split: found.intervals for split, found in overall.items() if found.intervals},
-    )
+    known = evaluation_of(overall, {}, ())
     return _without_sites(task, known, list(counts.sites))
 
 
@@ -240,8 +221,3 @@ def _refuse_other_metrics(
             "single number. They may be of another version, or of another evaluation.share than "
             "the run's. Remove the round's folder and resume the run, so that they are made again."
         )
-
-
-def _absent(measured: Mapping[Split, Measured]) -> dict[Split, tuple[str, ...]]:
-    """The classes that no case of a split has, of the splits where that is known."""
-    return {split: found.absent for split, found in measured.items() if found.absent is not None}

@@ -26,13 +26,15 @@ class Part:
     """The form of one array: its shape, and whether it holds sums of real numbers or counts.
 
     ``each_case`` is how many cells count each case, where that is the same for all; ``occurs`` says
-    that something is counted wherever there is a case.
+    that something is counted wherever there is a case. ``most`` is the largest number that one case
+    adds to a sum of real numbers, where there is one; no case adds less than 0.
     """
 
     shape: tuple[int, ...]
     real: bool = False
     each_case: int | None = None
     occurs: bool = False
+    most: float | None = None
 
 
 @dataclass(frozen=True)

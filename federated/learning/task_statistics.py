@@ -7,6 +7,7 @@ import numpy as np
 
 from federated.data.dataset import DatasetInfo
 from federated.learning.classification_metrics import Confusion, Metrics
+from federated.learning.metric import Metric
 from federated.learning.statistics import CASES, EvaluationStatistics, Form
 from federated.update import Arrays
 
@@ -55,6 +56,26 @@ def only_site(own: Sequence[Metrics], weights: Sequence[Mapping[str, int]]) -> M
     """The metrics of the one site that has cases; ``None`` where several have, or none."""
     there = [metrics for metrics, weight in zip(own, weights, strict=True) if weight[CASES]]
     return there[0] if len(there) == 1 else None
+
+
+def means_over_cases(
+    known: Sequence[Metric], own: Sequence[Metrics], weights: Sequence[Mapping[str, int]]
+) -> Metrics:
+    """The overall metrics that follow from the sites' own: means over cases, and no others.
+
+    An AUC, a root, or what is a mean over classes is no mean over cases, and no mean of the sites'
+    values gives it: it is ``None``, unless one site has all cases.
+    """
+    alone = only_site(own, weights)
+    if alone is not None:
+        return dict(alone)
+    means = {metric.name for metric in known if metric.needs == "means"}
+    by_cases = [weight[CASES] for weight in weights]
+    names = own[0] if own else [metric.name for metric in known]
+    return {
+        name: weighted_mean([metrics[name] for metrics in own], by_cases) if name in means else None
+        for name in names
+    }
 
 
 def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:

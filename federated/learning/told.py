@@ -12,14 +12,13 @@ import numpy as np
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.learning.base import LearningTask
+from federated.learning.metric import Metric
 from federated.learning.statistics import CASES, from_wire
 from federated.settings.sections import EvaluationSettings
 from federated.update import Arrays
 
 METRIC = "metric "
-# Metrics that have a value wherever there is a case, and those that may be above 1.
-ALWAYS = ("accuracy", "loss")
-UNBOUNDED = ("loss", "hd95", "assd")
+LARGEST = float(np.finfo(np.float64).max)
 
 
 def refuse_told(
@@ -92,18 +91,20 @@ def _wrong_metrics(
         if not (cases > 0) <= int(arrays[name][0]) <= cases:
             yield f"{name!r} is {int(arrays[name][0])}, of {cases} cases"
     for name in names:
-        yield from _wrong_metric(name.removeprefix(METRIC), float(arrays[name][0]), cases, settings)
+        plain = name.removeprefix(METRIC)
+        known, value = task.metric_of(plain), float(arrays[name][0])
+        if np.isnan(value):
+            if plain == known.name and known.always and cases and not settings.min_count:
+                yield f"{plain} has no value, and there are {cases} cases"
+        elif not _within(value, known):
+            yield f"{plain} is {value:.6g}"
 
 
-def _wrong_metric(
-    name: str, value: float, cases: int, settings: EvaluationSettings
-) -> Iterator[str]:
-    if np.isnan(value):
-        if name in ALWAYS and cases and not settings.min_count:
-            yield f"{name} has no value, and there are {cases} cases"
-    # A mean of losses may be below 0 by rounding.
-    elif not -1e-9 <= value <= (np.finfo(float).max if name.startswith(UNBOUNDED) else 1 + 1e-9):
-        yield f"{name} is {value:.6g}"
+def _within(value: float, metric: Metric) -> bool:
+    """Whether a metric can have a value; a mean may be beyond an end by rounding."""
+    least = -LARGEST if metric.least is None else metric.least - 1e-9
+    largest = LARGEST if metric.largest is None else metric.largest + 1e-9
+    return least <= value <= largest
 
 
 def _wrong_predictions(
@@ -127,6 +128,5 @@ def _wrong_predictions(
         elif array.size and not (form.least <= array.min() and array.max() <= form.most(cases)):
             # NaN is not between any two numbers.
             yield f"{name!r} has a value out of range"
-    sums = arrays.get("probabilities")
-    if sums is not None and sums.ndim == 2 and (np.abs(sums.sum(axis=1) - 1) > 1e-6).any():
-        yield "probabilities of a case do not sum to 1"
+        elif form.distribution and (np.abs(array.sum(axis=1) - 1) > 1e-6).any():
+            yield f"{name} of a case do not sum to 1"

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import io_orientation
 
+from federated.data.folders.geometry import CaseGrid
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 from federated.planning.bins import Bins, Counts, Geometric, Symmetric, count, quantile
@@ -155,7 +155,8 @@ def fingerprint_of(
             class where ``None``.
     """
     first = images[0]
-    sides, shape = _canonical(first)
+    grid = CaseGrid.of(first.spatial, first.affine)
+    sides, shape = grid.spacing, grid.shape
     counts: dict[str, Counts] = {
         "cases": np.array(1, np.int64),
         "with_class": _present(labels, scheme.classes),
@@ -176,15 +177,6 @@ def sum_of(scheme: Scheme, fingerprints: Sequence[Fingerprint]) -> Fingerprint:
     """The fingerprint of all cases together."""
     vectors = [each.vector for each in fingerprints]
     return Fingerprint.read(scheme, np.sum([Fingerprint.empty(scheme).vector, *vectors], axis=0))
-
-
-def _canonical(image: Volume) -> tuple[list[float], list[int]]:
-    """The sides of a voxel in mm and the shape, towards right, anterior and superior."""
-    if image.affine is None:
-        return [1.0] * len(image.spatial), list(image.spatial)
-    order = np.argsort(io_orientation(image.affine)[:, 0])
-    sides = np.linalg.norm(image.affine[:3, :3], axis=0)
-    return [float(sides[axis]) for axis in order], [image.spatial[axis] for axis in order]
 
 
 def _present(labels: npt.NDArray[Any] | None, classes: int) -> Counts:

@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from federated.learning import smaller_is_better
 from federated.settings.sections import SelectionSettings
 
 Records = Sequence[Mapping[str, Any]]
 
 
 def improves(metric: str, value: float, best: float) -> bool:
-    """Whether ``value`` is better than ``best``; a loss is better when it is smaller."""
-    return value < best if metric.endswith("/loss") else value > best
+    """Whether ``value`` is better than ``best``; a loss or an error is when it is smaller."""
+    return value < best if smaller_is_better(metric.split("/")[-1]) else value > best
 
 
 def is_evaluated(selection: SelectionSettings, round_number: int, rounds: int) -> bool:

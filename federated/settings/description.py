@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from federated.settings.base import Settings
 from federated.settings.names import PATTERN
+from federated.settings.target import Target
 
 DescribedTask = Literal["segmentation", "classification", "multilabel", "regression"]
 # Networks halve the sides of an image three times.
@@ -23,6 +24,9 @@ MULTIPLE = 8
 MOST_LABEL = 255
 # A description stands in the header of every model that was trained on the set.
 LONGEST = 6_000
+
+# The column of labels where none is stated.
+LABEL = "label"
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Side = Annotated[int, Field(ge=MULTIPLE, le=1024)]
@@ -90,6 +94,7 @@ class Description(Settings):
     is for CT alone. ``spacing`` in mm is what volumes are resampled to, and ``shape`` in voxels or
     pixels what a network sees at once: whole cases where ``whole``, patches otherwise. ``auto``
     takes them from the images, and ``whole`` too where it is left out.
+    ``target`` is the range of the number of a regression: nobody takes it from a site's labels.
     ``mirrored`` are the axes along which a mirrored case could be a real one, in RAS order for
     volumes, height and width for pictures.
     """
@@ -101,6 +106,7 @@ class Description(Settings):
     folder: Text | None = None
     modalities: tuple[Text, ...] = Field(default=("image",), min_length=1, max_length=16)
     labels: Mapping[str, Any] = Field(default_factory=dict)
+    target: Target | None = None
     window: tuple[float, ...] | None = None
     spacing: tuple[Millimetres, ...] | Literal["auto"] = "auto"
     shape: tuple[Side, ...] | Literal["auto"] = "auto"
@@ -143,13 +149,15 @@ class Description(Settings):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, or the columns of a multi-label set.
+        """The names of the classes, the columns of a multi-label set, or that of the number.
 
         Background comes first, and others in the order of their values: keys that somebody has
         written, or a program has sorted, in another order are the same classes.
         """
         if self.task == "multilabel":
             return self.columns.labels
+        if self.task == "regression":
+            return self.columns.labels or (LABEL,)
         if self.segments:
             background = next(name for name in self.labels if 0 in self.values(name))
             others = [name for name in self.labels if name != background]
@@ -171,9 +179,14 @@ class Description(Settings):
         told = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return sha256(told.encode()).hexdigest()[:12]
 
+    def names_of_outputs(self) -> Columns:
+        """Its columns without all that do not name what a network predicts."""
+        named = self.task in ("multilabel", "regression")
+        return Columns(label=self.columns.label) if named else Columns()
+
     def of_model(self) -> "Description":
         """What a model has to know of it: nothing of columns, folders and where the files are."""
-        columns = Columns(label=self.columns.label) if self.task == "multilabel" else Columns()
+        columns = self.names_of_outputs()
         layout = "arrays" if self.layout == "arrays" else "table"
         return self.model_copy(update={"folder": None, "layout": layout, "columns": columns})
 
@@ -185,6 +198,7 @@ class Description(Settings):
 
     def _faults(self) -> Iterator[str]:
         yield from _faults_of_labels(self)
+        yield from _faults_of_target(self)
         yield from _faults_of_images(self)
         yield from _faults_of_columns(self)
         if self.folder is not None and not PATTERN.fullmatch(self.folder):
@@ -238,6 +252,18 @@ def _faults_of_labels(description: Description) -> Iterator[str]:
         yield f"labels of a mask's voxels are whole numbers from 0 to {MOST_LABEL}"
     elif 0 not in every:
         yield "labels has no class with the value 0, which is the background of a mask"
+
+
+def _faults_of_target(description: Description) -> Iterator[str]:
+    """What is wrong with the range of a number, which a regression needs and no other task has."""
+    if description.task != "regression":
+        if description.target is not None:
+            yield f"target is the number of a regression, and task={description.task}. Leave it out"
+    elif description.target is None:
+        yield (
+            "task=regression needs the range of its number, as target: {low: 0, high: 100}. It is "
+            "not taken from the labels, which would tell the least and the largest of them"
+        )
 
 
 def _faults_of_images(description: Description) -> Iterator[str]:

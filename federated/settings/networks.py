@@ -40,7 +40,7 @@ class Network(Settings):
 
         Args:
             channels: of an image.
-            classes: at least 2.
+            classes: how many numbers it gives: of classes, labels, or one that is predicted.
             dims: spatial dimensions of an image.
         """
 
@@ -52,7 +52,7 @@ class Network(Settings):
 
         Args:
             channels: of an image.
-            classes: at least 2.
+            classes: how many numbers it gives: of classes, labels, or one that is predicted.
             dims: spatial dimensions of an image.
             seed: any non-negative integer below 2**63.
 

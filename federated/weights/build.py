@@ -4,6 +4,7 @@ from torch import nn
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
+from federated.data.labelling import LABELLINGS
 from federated.randomness import derive_seed
 from federated.weights.model_file import ModelHeader
 
@@ -28,7 +29,7 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         channels=info.channels,
         classes=len(info.classes),
         dims=info.dims,
-        size=experiment.data.size if info.task == "classification" and not described else None,
+        size=experiment.data.size if info.task in LABELLINGS and not described else None,
         dataset=info.name,
         data_source=data_source,
         spacing=experiment.data.spacing,

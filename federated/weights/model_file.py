@@ -15,14 +15,16 @@ from safetensors.torch import save_file
 from torch import nn
 
 from federated.configuration.explain import explain
-from federated.data.family_of import family_of
+from federated.data.dataset import TaskName
+from federated.data.family_of import family_of, task_name
 from federated.data.folders.described.family import described_family
 from federated.data.folders.families import Family
-from federated.data.medmnist.files import dataset_info
+from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
 from federated.settings.description import Description
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
+from federated.settings.target import Target
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
 
@@ -52,7 +54,7 @@ class ModelHeader:
 
     network: AnyNetwork
     channels: Annotated[int, Field(ge=1, le=256)]
-    classes: Annotated[int, Field(ge=2, le=10_000)]
+    classes: Annotated[int, Field(ge=1, le=10_000)]
     dims: Literal[2, 3]
     size: Annotated[int, Field(ge=1, le=1024)] | None
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
@@ -60,8 +62,18 @@ class ModelHeader:
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
     described: Description | None = None
 
+    def goal(self) -> TaskName:
+        """What it was trained for."""
+        return task_name(self.dataset, self.described)
+
+    def target(self) -> Target | None:
+        """The number that it predicts; ``None`` where it predicts something else."""
+        if self.described is not None:
+            return self.described.target
+        return dataset_info(self.dataset).target if self.dataset in DATASETS else None
+
     def family(self) -> Family | None:
-        """The segmentation set it was trained on, with its spacing; ``None`` for a classifier."""
+        """The segmentation set it was trained on, with its spacing; ``None`` for any other."""
         family = family_of(self.dataset, self.described)
         return family.with_spacing(self.spacing) if family else None
 
@@ -75,11 +87,23 @@ class ModelHeader:
         return described_family(self.dataset, self.described).with_spacing(self.spacing)
 
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the network's outputs."""
+        """The names of what it predicts, in the order of the network's outputs.
+
+        Raises:
+            ConsiliumError: its data set is none that is known by name.
+        """
         if self.described is not None:
             return self.described.classes
-        family = self.family()
-        return family.labels if family else dataset_info(self.dataset).classes
+        if family := self.family():
+            return family.labels
+        names = dataset_info(self.dataset).classes if self.dataset in DATASETS else ()
+        if len(names) != self.classes:
+            raise ConsiliumError(
+                f"The model says that it was trained on {self.dataset}, of which {self.classes} "
+                f"outputs are not known by name. Give a model of one of {', '.join(DATASETS)}, of "
+                "a segmentation set, or of a set with a description."
+            )
+        return names
 
     def image_shape(self) -> tuple[int, ...]:
         """The shape ``(channels, *spatial)`` of an image that a classifier takes."""
@@ -119,10 +143,10 @@ class ModelHeader:
             raise ValueError("it is nested too deeply") from error
         _refuse_unlikely(value)
         header = HEADERS.validate_json(told, strict=True)
-        if told_of_set is None:
-            return header
-        header = replace(header, described=_description(told_of_set))
-        _refuse_other_description(header)
+        if told_of_set is not None:
+            header = replace(header, described=_description(told_of_set))
+            _refuse_other_description(header)
+        _refuse_other_outputs(header)
         return header
 
 
@@ -176,6 +200,17 @@ def _refuse_other_description(header: ModelHeader) -> None:
     )
     if not same:
         raise ValueError("it describes other images than its network takes")
+
+
+def _refuse_other_outputs(header: ModelHeader) -> None:
+    """Refuse a number of outputs that a network for its task cannot have.
+
+    Raises:
+        ValueError: it is one of one class, or of several numbers.
+    """
+    goal = header.goal()
+    if (header.classes == 1) != (goal == "regression"):
+        raise ValueError(f"its network has {header.classes} outputs, which {goal} has not")
 
 
 def save_model(

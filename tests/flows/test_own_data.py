@@ -18,7 +18,17 @@ from flows.own_data import counts, facts, init, look, write_sheet
 from flows.round import fl_round
 from flows.steps import run_step
 from tests.conftest import REAL_DATA, TINY_PARAMS
-from tests.described_sets import CLASSES, PICTURES, describe, picture_set, volume, write_table
+from tests.described_sets import (
+    CLASSES,
+    FINDINGS,
+    PICTURES,
+    SIDES,
+    describe,
+    labelled_pictures,
+    picture_set,
+    volume,
+    write_table,
+)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -190,6 +200,62 @@ def test_a_run_on_described_pictures_registers_and_predicts_pictures_of_any_size
     header, row = table.read_text().splitlines()
     assert header == "file,array,index,normal,ill"
     assert sum(float(value) for value in row.split(",")[3:]) == pytest.approx(1)
+
+
+# What is learned of the pictures, how a model is chosen, and what is written of one picture.
+LEARNED = {
+    "multilabel": (FINDINGS, "val/auc", "large,dark (1/2)"),
+    "regression": (SIDES, "val/r2", "side"),
+}
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("task", LEARNED)
+def test_a_run_on_findings_or_numbers_registers_a_model_that_predicts_them(project, task):
+    description, metric, names = LEARNED[task]
+    labelled_pictures(project / "data" / "mine", description, 40)
+    experiments = TINY_PARAMS["experiments"] | {
+        "mine": PICTURE_RUN | {"selection": {"metric": metric}}
+    }
+    (project / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"experiments": experiments}))
+    folder = RunFolder(Path(fl_round("mine", rounds=2)))
+    summary = json.loads(folder.summary_path.read_text())
+    assert summary["sites"] == ["site-north", "site-south"]
+    assert np.isfinite(summary["metrics"]["test"]["loss"])
+    assert summary["model_version"] == 1
+    shutil.rmtree(project / "data" / "mine")
+    other = project / "other.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 41), dtype=np.uint8)).save(other)
+    (table,) = predict_files(folder.model_path, [other], project / "out")
+    header, row = table.read_text().splitlines()
+    assert header == f"file,array,index,{names}"
+    found = [float(value) for value in row.split(",")[3:]]
+    assert 0 <= min(found) <= max(found) <= (20 if task == "regression" else 1)
+
+
+@pytest.mark.parametrize("task", LEARNED)
+def test_a_check_tells_which_findings_or_numbers_a_site_has(tmp_path, task):
+    labelled_pictures(tmp_path / "mine", LEARNED[task][0], 24)
+    looked = look(tmp_path / "mine")
+    north = facts(looked)[0]
+    expected = {
+        "multilabel": "site-north: large in 6, dark (1/2) in 4, none in 4; shape 20 x 30",
+        "regression": "site-north: side 6.1 to 12.9, median 9.5 mm; shape 20 x 30",
+    }
+    assert north == expected[task]
+    with Image.open(write_sheet(looked, tmp_path / "out")) as sheet:
+        assert sheet.size == (8 * 128, 2 * 154)
+
+
+@pytest.mark.parametrize("task", LEARNED)
+def test_the_proposed_experiment_of_findings_or_numbers_can_be_loaded(tmp_path, task):
+    labelled_pictures(tmp_path / "data" / "mine", LEARNED[task][0])
+    entry = init(tmp_path / "data" / "mine")[-1]
+    document = TINY_PARAMS | {"experiments": yaml.safe_load(entry)}
+    document["defaults"] = TINY_PARAMS["defaults"] | {"data": {"root": str(tmp_path / "data")}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document))
+    experiment = load_experiment("mine", params=tmp_path / "params.yaml")
+    assert experiment.data.described.task == task
 
 
 def test_what_was_prepared_by_another_description_does_not_fit(mine):

@@ -1,4 +1,6 @@
 import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,13 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Dataset
 from federated.data.label_partition import partition_labels
+from federated.data.labelling import LABELLINGS
 from federated.data.medmnist import files as medmnist
+from federated.data.medmnist.phantom import generate
+from federated.data.partitioning import partition_dataset
+from federated.data.tables import site_tables
 from federated.errors import ConsiliumError
-from tasks.validate import validate
+from tasks.validate import _run_suites, validate
 from tests.conftest import TINY_PARAMS, tiny_arrays
 
 INFO = medmnist.dataset_info("adrenalmnist3d")
@@ -98,3 +104,56 @@ def test_no_site_left_is_refused(tmp_path):
 def test_too_few_cases_of_a_class_are_named(tmp_path):
     with pytest.raises(ConsiliumError, match="at least 30 training cases of each class"):
         check(tmp_path, min_cases_per_class=30)
+
+
+def of_other_tasks(task: str, spoil) -> list[str]:
+    """The rules that a site's cases break, of a set whose labels were changed after reading."""
+    name = {"multilabel": "chestmnist", "regression": "retinamnist"}[task]
+    info = replace(medmnist.dataset_info(name), cases={"train": 40, "val": 8, "test": 8})
+    arrays = generate(info, 28, 0)
+    images = {s: arrays[f"{s}_images"] for s in SPLITS}
+    images = {s: np.moveaxis(a, -1, 1) if a.ndim == 4 else a[:, None] for s, a in images.items()}
+    labels = {
+        s: LABELLINGS[info.task].checked(arrays[f"{s}_labels"], len(images[s]), info)
+        for s in SPLITS
+    }
+    dataset = Dataset(info, images, labels)
+    partition = partition_dataset(dataset, three_sites().sites, 0)
+    table = site_tables(dataset, partition)["site-00"]
+    spoil(table)
+    experiment = resolve(
+        "other",
+        TINY_PARAMS["defaults"]
+        | {
+            "data": {"dataset": name, "source": "files"},
+            "sites": {"count": 3, "partition": "iid", "min_cases": 8},
+            "selection": {"metric": "val/loss"},
+        },
+        "",
+    )
+    with tempfile.TemporaryDirectory() as docs:
+        broken = _run_suites(experiment, dataset, {"site-00": table}, Path(docs) / "docs")
+    return [rule.rule for rule in broken["site-00"]]
+
+
+def put(column, value):
+    def spoil(table):
+        table[column] = table[column].astype(object if value is None else type(value))
+        table.loc[3, column] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("task", "spoil", "rules"),
+    [
+        ("multilabel", lambda table: None, []),
+        ("multilabel", put("unknown_labels", 1), ["labels that are 0 or 1"]),
+        ("multilabel", put("class_cases", 0), ["at least 1 training cases of each label it has"]),
+        ("regression", lambda table: None, []),
+        ("regression", put("label", 4.5), ["a grade within 0..4"]),
+        ("regression", put("label", float("nan")), ["a grade for each case"]),
+    ],
+)
+def test_labels_of_every_task_are_validated(task, spoil, rules):
+    assert of_other_tasks(task, spoil) == rules

@@ -1,9 +1,12 @@
 """A segmentation data set: the cases of a folder, split by patient."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
 from federated.data.folders.families import FAMILIES, CaseFiles, Family, Listing
@@ -18,6 +21,8 @@ from federated.randomness import numpy_generator
 SHARES: Mapping[Split, float] = {"val": 0.1, "test": 0.2}
 SPLIT_SEED = 0
 PHANTOM_CASES = 24
+# Of fewer cases with a finding the shares could not be kept.
+FEW = 5
 # How many files a message names.
 NAMED = 5
 
@@ -172,10 +177,10 @@ def split_patients(cases: Sequence[CaseFiles]) -> dict[Split, tuple[CaseFiles, .
     strata: dict[str, dict[str, None]] = {}
     owner: dict[str, Split] = {}
     placed: set[str] = set()
-    for case in cases:
+    for case, stratum in zip(cases, _strata(cases), strict=True):
         # A patient with images of two classes counts with the first.
         if case.target is None or case.patient not in placed:
-            strata.setdefault(_stratum(case), {})[case.patient] = None
+            strata.setdefault(stratum, {})[case.patient] = None
             placed.add(case.patient)
     for stratum, names in strata.items():
         rng = numpy_generator(SPLIT_SEED, purpose="split of patients", site=stratum)
@@ -192,11 +197,29 @@ def split_patients(cases: Sequence[CaseFiles]) -> dict[Split, tuple[CaseFiles, .
     }
 
 
-def _stratum(case: CaseFiles) -> str:
-    """What patients are dealt by: the site, and the class of an image that has one.
+def _strata(cases: Sequence[CaseFiles]) -> list[str]:
+    """What patients are dealt by: the site, and the class of an image, or its rarest finding.
 
-    Numbers of a regression are no classes.
+    Findings of few cases are dealt with those of a site that have none. Numbers of a regression are
+    no classes.
     """
-    site = case.site or ""
-    classes = case.target is not None and all(isinstance(value, int) for value in case.target)
-    return f"{site}, class {case.target}" if classes else site
+    several = [case.target for case in cases if case.target and len(case.target) > 1]
+    rarest = np.argsort(np.sum(several, axis=0), kind="stable").tolist() if several else ()
+    found = [_stratum(case, rarest) for case in cases]
+    count = Counter(found)
+    if not several:
+        return found
+    return [
+        stratum if count[stratum] >= FEW else case.site or ""
+        for case, stratum in zip(cases, found, strict=True)
+    ]
+
+
+def _stratum(case: CaseFiles, rarest: Sequence[int]) -> str:
+    site, target = case.site or "", case.target
+    if target is None or not all(isinstance(value, int) for value in target):
+        return site
+    if len(target) == 1:
+        return f"{site}, class {target}"
+    finding = next((place for place in rarest if target[place]), None)
+    return site if finding is None else f"{site}, finding {finding}"

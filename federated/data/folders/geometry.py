@@ -50,6 +50,28 @@ class Grid:
         return self.sides[:2] if self.flat else self.sides
 
 
+@dataclass(frozen=True)
+class CaseGrid:
+    """A case's sides in voxels and a voxel's in mm, in RAS order; height and width of a picture."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+
+    @classmethod
+    def of(cls, spatial: Sequence[int], affine: npt.NDArray[np.float64] | None) -> "CaseGrid":
+        """The grid of ``spatial`` voxels as a file has them.
+
+        Args:
+            spatial: the shape, without channels.
+            affine: from voxels to mm, ``(4, 4)``; ``None`` of a picture, whose sides are 1.
+        """
+        if affine is None:
+            return cls(tuple(spatial), (1.0,) * len(spatial))
+        order = np.argsort(io_orientation(affine)[:, 0]).tolist()
+        sides = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+        return cls(tuple(spatial[axis] for axis in order), tuple(sides[axis] for axis in order))
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """The way from a case's ``own`` grid to ``whole``, which has at least the network's field.

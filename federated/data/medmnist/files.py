@@ -1,4 +1,7 @@
-"""The MedMNIST v2 sets used here: six 3D sets and BloodMNIST (Yang et al. 2023).
+"""The MedMNIST v2 sets used here: six 3D sets, and three of pictures (Yang et al. 2023).
+
+BloodMNIST has classes, ChestMNIST labels of which a picture may have several, and RetinaMNIST
+grades, which MedMNIST calls ordinal regression: here they are a number that is predicted.
 
 Address, MD5, labels, split sizes and licence come from ``medmnist.INFO``. Its own download and its
 data set classes are not used, because they need torchvision.
@@ -15,10 +18,20 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.dataset import SPLITS, Dataset, DatasetInfo, LocatedFile, Split
+from federated.data.dataset import (
+    SPLITS,
+    AnyLabels,
+    Dataset,
+    DatasetInfo,
+    LocatedFile,
+    Split,
+    TaskName,
+)
+from federated.data.labelling import LABELLINGS
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import md5_of, require_writable
+from federated.settings.target import Target
 
 DATASETS = (
     "organmnist3d",
@@ -28,9 +41,20 @@ DATASETS = (
     "vesselmnist3d",
     "synapsemnist3d",
     "bloodmnist",
+    "chestmnist",
+    "retinamnist",
 )
 FAMILY = "medmnist"
 Size = Literal[28, 64]
+# What MedMNIST calls the tasks.
+TASK_NAMES: dict[str, TaskName] = {
+    "multi-class": "classification",
+    "binary-class": "classification",
+    "multi-label, binary-class": "multilabel",
+    "ordinal-regression": "regression",
+}
+# The name of the number of sets for regression.
+NUMBERS = {"retinamnist": "grade"}
 DOWNLOAD_TIMEOUT_S = 20.0
 # Why a file could not be downloaded in this process, by where it was to go.
 _FAILED: dict[Path, str] = {}
@@ -63,14 +87,22 @@ def dataset_info(name: str) -> DatasetInfo:
     if name not in DATASETS:
         raise KeyError(name)
     record = _records()[name]
-    labels = record["label"]
+    labels, task = record["label"], TASK_NAMES[str(record["task"])]
+    classes = tuple(labels[str(index)] for index in range(len(labels)))
+    target = None
+    if task == "regression":
+        # Grades are numbered by their severity, from 0.
+        target = Target(0, len(labels) - 1, whole=True)
+        classes = (NUMBERS[name],)
     return DatasetInfo(
         name=name,
-        classes=tuple(labels[str(index)] for index in range(len(labels))),
+        classes=classes,
         dims=3 if name.endswith("3d") else 2,
         channels=int(record["n_channels"]),
         cases={split: int(record["n_samples"][split]) for split in SPLITS},
         licence=str(record["license"]),
+        task=task,
+        target=target,
     )
 
 
@@ -160,7 +192,9 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
     """Read an npz of MedMNIST's schema and check every array.
 
     In the schema, ``{train,val,test}_images`` are uint8 ``(n, size, size[, size])``, with a last
-    axis for three channels, and ``{train,val,test}_labels`` are integers ``(n, 1)``.
+    axis for three channels, and ``{train,val,test}_labels`` are integers ``(n, 1)``. For
+    multi-label classification they are integers ``(n, labels)`` of 0 and 1, and for regression
+    any numbers ``(n, 1)`` within the target's range.
 
     Raises:
         ConsiliumError: the file is missing, damaged, lacks an array, or an array has another shape,
@@ -168,11 +202,11 @@ def read(path: Path, info: DatasetInfo, size: Size) -> Dataset:
     """
     arrays = _read_arrays(path)
     images: dict[Split, npt.NDArray[np.uint8]] = {}
-    labels: dict[Split, npt.NDArray[np.int64]] = {}
+    labels: dict[Split, AnyLabels] = {}
     for split in SPLITS:
         images[split] = _checked_images(path, split, arrays[f"{split}_images"], info, size)
         labels[split] = _checked_labels(
-            path, split, arrays[f"{split}_labels"], len(images[split]), len(info.classes)
+            path, split, arrays[f"{split}_labels"], len(images[split]), info
         )
     return Dataset(info, images, labels)
 
@@ -215,18 +249,9 @@ def _checked_images(
 
 
 def _checked_labels(
-    path: Path, split: Split, array: npt.NDArray[Any], cases: int, classes: int
-) -> npt.NDArray[np.int64]:
-    integers = np.issubdtype(array.dtype, np.integer)
-    if not integers or array.shape not in ((cases, 1), (cases,)):
-        raise ConsiliumError(
-            f"In {path}, {split}_labels has shape {array.shape} and type {array.dtype}; it needs "
-            f"({cases}, 1) of integers, one for each image. Replace the file."
-        )
-    flat = array.reshape(-1).astype(np.int64)
-    if flat.min() < 0 or flat.max() >= classes:
-        raise ConsiliumError(
-            f"In {path}, {split}_labels holds labels from {flat.min()} to {flat.max()}, but the "
-            f"set has the classes 0 to {classes - 1}. Check data.dataset, or replace the file."
-        )
-    return flat
+    path: Path, split: Split, array: npt.NDArray[Any], cases: int, info: DatasetInfo
+) -> AnyLabels:
+    try:
+        return LABELLINGS[info.task].checked(array, cases, info)
+    except ValueError as error:
+        raise ConsiliumError(f"In {path}, {split}_labels {error}") from error

@@ -2,12 +2,16 @@
 
 Each class is an organ-like body: an ellipsoid with its own axes, lobes, cavity, brightness and
 texture. A case varies pose, size, brightness and noise and shows part of a neighbouring body, so
-that classes overlap: a small net learns them well, but not perfectly. The images show no anatomy
-and no patient; every result on them is labelled ``data_source: phantom``.
+that classes overlap: a small net learns them well, but not perfectly. Where a case may have several
+labels, each is a body somewhere in the picture; where it has a number, that is how large and bright
+one body is. The images show no anatomy and no patient; every result on them is labelled
+``data_source: phantom``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,14 @@ from federated.files import atomic_path, md5_of
 from federated.randomness import numpy_generator
 
 Field = npt.NDArray[np.float32]
+
+# The most training cases, and as large a part of the others: ChestMNIST has 78,468.
+MOST = 12_000
+# How often the most frequent and the rarest of several labels occur.
+FREQUENT, RARE = 0.4, 0.08
+
+# How bright it is where there is no body.
+GROUND = np.float32(0.12)
 
 VERSION = 1  # raise when the images change, so that a file of an older form is not taken
 
@@ -107,44 +119,100 @@ def _render(body: _Body, grid: Field, rng: np.random.Generator, centre: Field) -
     return np.asarray(inside * (shade - 0.6 * hollow), dtype=np.float32)
 
 
-def _case(
-    label: int, bodies: list[_Body], grid: Field, side: int, rng: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+def _case(label: int, bodies: list[_Body], grid: Field, rng: np.random.Generator) -> Field:
+    """A body with a part of another beside it."""
     dims = grid.shape[0]
     body = bodies[label]
     image = _render(body, grid, rng, _normal(rng, 0.0, 0.12, dims))
     neighbour = bodies[int(rng.integers(len(bodies)))]
     direction = _normal(rng, 0.0, 1.0, dims)
     beside = _render(neighbour, grid, rng, direction * np.float32(1.05 / np.linalg.norm(direction)))
-    image = np.float32(0.12) + np.where(image > 0.08, image, np.float32(0.6) * beside.clip(0.0))
-    stacked = image[np.newaxis] * body.tint[:, np.newaxis]
-    stacked = stacked + 0.11 * rng.standard_normal(stacked.shape, dtype=np.float32)
+    image = GROUND + np.where(image > 0.08, image, np.float32(0.6) * beside.clip(0.0))
+    return image[np.newaxis] * body.tint[:, np.newaxis]
+
+
+def _case_of_labels(
+    labels: npt.NDArray[np.uint8], bodies: list[_Body], grid: Field, rng: np.random.Generator
+) -> Field:
+    """A small body for each label that the case has; where they meet, the brighter one."""
+    dims = grid.shape[0]
+    image = np.zeros((len(bodies[0].tint), grid.shape[1]), np.float32)
+    for body in (bodies[label] for label in np.flatnonzero(labels)):
+        shape = replace(body, axes=np.float32(0.6) * body.axes)
+        shown = _render(shape, grid, rng, _normal(rng, 0.0, 0.3, dims))
+        image = np.maximum(image, shown * body.tint[:, np.newaxis])
+    return GROUND + image
+
+
+def _case_of_number(share: float, body: _Body, grid: Field, rng: np.random.Generator) -> Field:
+    """A body that is the larger and the brighter, the nearer ``share`` is to 1."""
+    axes = np.float32(0.5 + 0.7 * share) * body.axes
+    shape = replace(body, axes=axes, brightness=0.4 + 0.4 * share)
+    image = _render(shape, grid, rng, _normal(rng, 0.0, 0.12, grid.shape[0]))
+    return (GROUND + image)[np.newaxis] * body.tint[:, np.newaxis]
+
+
+def _pixels(image: Field, dims: int, side: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """A case ``(channels, points)`` with noise, as ``(channels, *spatial)``."""
+    stacked = image + 0.11 * rng.standard_normal(image.shape, dtype=np.float32)
     pixels = (stacked.clip(0.0, 1.0) * 255).astype(np.uint8)
-    return pixels.reshape(len(body.tint), *(side,) * dims)
+    return pixels.reshape(len(image), *(side,) * dims)
 
 
-def generate(info: DatasetInfo, size: int, seed: int) -> dict[str, npt.NDArray[np.uint8]]:
-    """Generate a whole set with the class count and split sizes of ``info``.
+def _split(
+    info: DatasetInfo, cases: int, grid: Field, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], Iterator[Field]]:
+    """The labels of so many cases as a file holds them, and the cases, each drawn when asked for.
 
-    Classes are as frequent as each other. Equal arguments give equal arrays.
-
-    Returns:
-        The arrays of MedMNIST's schema: ``<split>_images`` ``(n, size, …[, channels])`` and
-        ``<split>_labels`` ``(n, 1)``, all uint8.
+    Raises:
+        ValueError: there are no such images for the set's task.
     """
     bodies = _bodies(len(info.classes), info.dims, info.channels)
+    if info.task == "classification":
+        labels = rng.permutation(np.arange(cases) % len(bodies)).astype(np.uint8)
+        return labels[:, np.newaxis], (_case(int(label), bodies, grid, rng) for label in labels)
+    if info.task == "multilabel":
+        often = np.linspace(FREQUENT, RARE, len(bodies))
+        several = (rng.random((cases, len(bodies))) < often).astype(np.uint8)
+        return several, (_case_of_labels(row, bodies, grid, rng) for row in several)
+    target = info.target
+    if target is None:
+        raise ValueError(f"{info.name} has no number to draw a phantom of")
+    numbers: npt.NDArray[Any] = rng.uniform(target.low, target.high, cases)
+    if target.whole:
+        numbers = rng.integers(round(target.low), round(target.high), cases, endpoint=True)
+    shares = target.share(numbers.astype(np.float64))
+    drawn = (_case_of_number(float(share), bodies[0], grid, rng) for share in shares)
+    return numbers[:, np.newaxis], drawn
+
+
+def generate(info: DatasetInfo, size: int, seed: int) -> dict[str, npt.NDArray[Any]]:
+    """Generate a whole set with the classes and split sizes of ``info``, to :data:`MOST` cases.
+
+    Classes are as frequent as each other, labels from :data:`FREQUENT` to :data:`RARE`, and numbers
+    evenly spread over their range. Equal arguments give equal arrays.
+
+    Returns:
+        The arrays of MedMNIST's schema: ``<split>_images`` ``(n, size, …[, channels])``, uint8, and
+        ``<split>_labels`` ``(n, 1)`` or, of several labels, ``(n, labels)``, uint8; of numbers
+        int64 or float64.
+
+    Raises:
+        ValueError: there are no such images for the set's task.
+    """
     line = np.linspace(-1.0, 1.0, size, dtype=np.float32)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*[line] * info.dims, indexing="ij")])
-    arrays: dict[str, npt.NDArray[np.uint8]] = {}
+    part = min(1.0, MOST / max(1, info.cases["train"]))
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for split in SPLITS:
         rng = numpy_generator(seed, purpose=f"phantom {info.name} {split}")
-        labels = rng.permutation(np.arange(info.cases[split]) % len(bodies)).astype(np.uint8)
-        images = np.stack([_case(int(label), bodies, grid, size, rng) for label in labels])
+        labels, drawn = _split(info, round(part * info.cases[split]), grid, rng)
+        images = np.stack([_pixels(image, info.dims, size, rng) for image in drawn])
         # MedMNIST keeps channels last, and drops the axis of a single one.
         arrays[f"{split}_images"] = (
             images[:, 0] if info.channels == 1 else np.moveaxis(images, 1, -1)
         )
-        arrays[f"{split}_labels"] = labels[:, np.newaxis]
+        arrays[f"{split}_labels"] = labels
     return arrays
 
 

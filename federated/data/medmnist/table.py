@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from federated.data.dataset import SPLITS, Dataset
+from federated.data.labelling import LABELLINGS
 from federated.data.partition import Partition
 
 
@@ -14,15 +15,15 @@ def case_tables(dataset: Dataset, partition: Partition) -> dict[str, pd.DataFram
 
     Its columns are ``split``, ``index`` (in the official split), ``shape``, ``dtype``, ``minimum``,
     ``maximum``, ``std`` (standard deviation of the intensities), ``missing`` (how many values are
-    NaN or infinite), ``label``, ``digest`` (the first 16 hexadecimal digits of the image's
+    NaN or infinite), ``digest`` (the first 16 hexadecimal digits of the image's
     SHA-256), ``in_train`` (for validation and test cases, the number of training cases at any site
-    with the same image) and ``class_cases`` (the site's training cases of the same class).
+    with the same image), and what :class:`federated.data.labelling.Labelling` says of labels, as
+    ``label`` and, of classes and labels, ``class_cases`` (the site's training cases of the same).
     """
     tables = {
         site: pd.DataFrame(
             [
                 {"split": split, "index": index, **_facts(dataset.images[split][index])}
-                | {"label": int(dataset.labels[split][index])}
                 for split in SPLITS
                 for index in splits[split]
             ]
@@ -31,11 +32,14 @@ def case_tables(dataset: Dataset, partition: Partition) -> dict[str, pd.DataFram
     }
     everything = pd.concat(tables.values())
     trained = everything.loc[everything["split"] == "train", "digest"].value_counts()
-    for table in tables.values():
+    labelling = LABELLINGS[dataset.info.task]
+    for site, table in tables.items():
+        own = partition.sites[site]
+        labels = np.concatenate([dataset.labels[split][list(own[split])] for split in SPLITS])
         is_train = table["split"] == "train"
         table["in_train"] = table["digest"].map(trained).fillna(0).where(~is_train, 0).astype(int)
-        own = table.loc[is_train, "label"].value_counts()
-        table["class_cases"] = table["label"].map(own).fillna(0).astype(int)
+        for name, values in labelling.columns(labels, is_train.to_numpy(bool)).items():
+            table[name] = values
     return tables
 
 

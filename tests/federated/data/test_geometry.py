@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nibabel.orientations import axcodes2ornt, ornt_transform
 
 from federated.data.folders.families import FAMILIES
+from federated.data.folders.geometry import CaseGrid
 from federated.data.folders.prepared_case import prepare_volumes
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
@@ -121,3 +124,13 @@ def test_more_voxels_than_memory_holds_are_refused():
     affine = np.diag([100.0, 100.0, 100.0, 1.0])
     with pytest.raises(ConsiliumError, match="more than fit into memory"):
         prepared((40, 40, 40), affine)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SRA", "PIL"])
+def test_a_cases_grid_is_the_same_however_its_axes_are_stored(codes):
+    there = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
+    upright = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.diag([1, 2, 3, 1.0]))
+    stored = upright.as_reoriented(there)
+    found = CaseGrid.of(stored.shape, stored.affine)
+    assert found == CaseGrid((4, 5, 6), (1.0, 2.0, 3.0))
+    assert CaseGrid.of((7, 8), None) == CaseGrid((7, 8), (1.0, 1.0))

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from federated.data.dataset import SPLITS
 from federated.data.label_partition import floors, partition_labels
-from federated.data.partition import class_counts
 from federated.data.partition_file import read_partition, write_partition
 from federated.errors import ConsiliumError
 from federated.settings.sections import SitesSettings
@@ -68,6 +67,13 @@ def test_other_seeds_give_other_partitions():
     labels = {split: np.arange(200) % 4 for split in SPLITS}
     sites = SitesSettings(count=4, partition="dirichlet")
     assert partition_labels(labels, sites, 0) != partition_labels(labels, sites, 1)
+
+
+def class_counts(partition, labels, classes):
+    return {
+        site: {s: np.bincount(labels[s][list(own)], minlength=classes) for s, own in splits.items()}
+        for site, splits in partition.sites.items()
+    }
 
 
 def shares_of_class_zero(partition, labels, classes):

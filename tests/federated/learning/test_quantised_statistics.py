@@ -5,7 +5,7 @@ import pytest
 
 from federated.data.dataset import DatasetInfo
 from federated.errors import ConsiliumError
-from federated.learning import CLASSIFICATION, SEGMENTATION
+from federated.learning import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION
 from federated.learning.quantised_statistics import (
     STEP,
     refuse_inconsistent,
@@ -16,7 +16,15 @@ from federated.learning.quantised_statistics import (
 from federated.learning.statistics import EvaluationStatistics, add
 from federated.protection import CKKS, PackedBFV, Plain
 from federated.protection.digits import digit_base, summed_numbers, to_digits
-from tests.federated.learning.test_statistics import SCANS, classified, segmented
+from tests.federated.learning.test_statistics import (
+    AGES,
+    CHEST,
+    SCANS,
+    classified,
+    labelled,
+    numbered,
+    segmented,
+)
 from tests.federated.protection.masked_round import SITES, begin
 from tests.federated.protection.test_protection import key_for, summed, update
 
@@ -27,14 +35,20 @@ MOST_CASES = 200
 ORGANS = DatasetInfo("organmnist3d", tuple("abcde"), 3, 1, {}, "")
 TASKS = pytest.mark.parametrize(
     ("task", "info"),
-    [(CLASSIFICATION, ORGANS), (SEGMENTATION, SCANS)],
-    ids=["classes", "masks"],
+    [(CLASSIFICATION, ORGANS), (SEGMENTATION, SCANS), (MULTILABEL, CHEST), (REGRESSION, AGES)],
+    ids=["classes", "masks", "labels", "numbers"],
 )
+INFO = {CLASSIFICATION: ORGANS, SEGMENTATION: SCANS, MULTILABEL: CHEST, REGRESSION: AGES}
+PREDICT = {
+    CLASSIFICATION: classified,
+    SEGMENTATION: segmented,
+    MULTILABEL: labelled,
+    REGRESSION: numbered,
+}
 
 
 def statistics_of(task, info, sites=6):
-    predict = classified if task is CLASSIFICATION else segmented
-    return [task.statistics.of(predict(site, 50 + site), info) for site in range(sites)]
+    return [task.statistics.of(PREDICT[task](site, 50 + site), info) for site in range(sites)]
 
 
 def by_encryption(protection):
@@ -84,7 +98,9 @@ def test_every_protection_adds_them(task, info, name):
         np.testing.assert_allclose(found.arrays[key], expected.arrays[key], rtol=0, atol=tolerance)
     exact = kind.measure(expected, info).metrics
     for key, value in kind.measure(found, info).metrics.items():
-        assert value == pytest.approx(exact[key], abs=1e-3 if key.endswith("_sd") else 1e-6)
+        # A regression's are in its own unit, of which there are 120 in its range.
+        near = 1e-3 if key.endswith("_sd") or task is REGRESSION else 1e-6
+        assert value == pytest.approx(exact[key], abs=near)
     refuse_inconsistent(found, form, expected.cases)
 
 
@@ -92,7 +108,7 @@ def test_every_protection_adds_them(task, info, name):
 def test_nothing_is_summed_of_which_a_site_withholds_a_part(task, info):
     """Of that, the sum would be of the other sites alone, and so perhaps of one."""
     form = task.statistics.form(info)
-    name = "scores" if task is CLASSIFICATION else "sums"
+    name = {SEGMENTATION: "sums", REGRESSION: "labels"}.get(task, "scores")
     one, *_ = statistics_of(task, info)
     with pytest.raises(ValueError, match=f"{name}.*withheld"):
         whole_statistics(one.without([name]), form)
@@ -112,6 +128,30 @@ def test_a_sum_of_another_length_is_refused():
         summed_statistics(np.zeros(3, np.int64), CLASSIFICATION.statistics.form(ORGANS))
 
 
+@pytest.mark.parametrize("task", [MULTILABEL, REGRESSION], ids=["labels", "numbers"])
+def test_the_largest_statistics_that_cases_can_have_fit_their_bounds(task):
+    """Of cases that are as wrong as can be, and sure of it."""
+    info = INFO[task]
+    form, cases = task.statistics.form(info), 7
+    one, zero = np.ones((cases, 3)), np.zeros((cases, 3))
+    worst = [{"labels": ones.astype(np.int64), "probabilities": 1 - ones} for ones in (one, zero)]
+    if task is REGRESSION:
+        ends = (np.full(cases, 0.0), np.full(cases, 120.0))
+        worst = [{"labels": y, "predicted": found} for y in ends for found in ends]
+    bounds = statistics_bounds(form, cases)
+    for part in worst:
+        statistics = task.statistics.of(part, info)
+        digits = to_digits(whole_statistics(statistics, form), bounds, BASE)
+        numbers = summed_numbers(digits.astype(np.float64), bounds, BASE, 1)
+        refuse_inconsistent(summed_statistics(numbers, form), form, cases)
+
+
+def test_sums_whose_terms_are_bounded_take_fewer_digits():
+    """Two of seven bits for the number of cases, and four for each of six sums, and not nine."""
+    bounds = statistics_bounds(REGRESSION.statistics.form(AGES), MOST_CASES)
+    assert bounds.digits(BASE) == 2 + 6 * 4
+
+
 LIES = {
     CLASSIFICATION: {
         "cases": (lambda a: a + 1, "of 316 cases, and the sites in the sum have 315"),
@@ -125,6 +165,20 @@ LIES = {
         "with_class": (lambda a: a + 400, "'with_class' has a count above the number of cases"),
         "patients": (lambda a: a * 0, "'patients' counts nothing"),
     },
+    MULTILABEL: {
+        "cases": (lambda a: a + 1, "of 316 cases, and the sites in the sum have 315"),
+        "outcomes": (lambda a: a + 1, "'outcomes' counts 319, not 1 for each case"),
+        "confusion": (lambda a: a * 2, "'confusion' counts 1890, not 3 for each case"),
+        "scores": (lambda a: a // 2, "'scores' counts .*, not 9 for each case"),
+        "reliability": (lambda a: a * 400, "above the number of cases"),
+        "confidence": (lambda a: a + 316, "'confidence' is above 1 for each case"),
+        "loss": (lambda a: a + 40 * 315, r"'loss' is above 36\.\d* for each case"),
+    },
+    REGRESSION: {
+        "cases": (lambda a: a - 1, "of 314 cases"),
+        "labels": (lambda a: a + 315, "'labels' is above 1 for each case"),
+        "prediction_squares": (lambda a: a + 315, "'prediction_squares' is above 1 for each case"),
+    },
 }
 
 
@@ -132,7 +186,7 @@ LIES = {
     ("task", "name"), [(task, name) for task, lies in LIES.items() for name in lies]
 )
 def test_sums_that_no_cases_have_are_refused(task, name):
-    info = ORGANS if task is CLASSIFICATION else SCANS
+    info = INFO[task]
     form = task.statistics.form(info)
     total = add(statistics_of(task, info), form)
     assert total.cases == 315

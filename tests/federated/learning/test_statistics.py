@@ -10,6 +10,8 @@ from federated.data.dataset import DatasetInfo
 from federated.errors import ConsiliumError
 from federated.learning import (
     CLASSIFICATION,
+    MULTILABEL,
+    REGRESSION,
     SEGMENTATION,
     evaluate_here,
     evaluate_shared,
@@ -18,12 +20,15 @@ from federated.learning import (
 from federated.learning.score_histogram import BINS
 from federated.learning.statistics import from_wire, to_wire
 from federated.settings.sections import EvaluationSettings
+from federated.settings.target import Target
 
 CLASSES = ("liver", "kidney", "femur", "bladder", "heart")
 ORGANS = DatasetInfo("organmnist3d", CLASSES, 3, 1, {}, "")
 SCANS = DatasetInfo(
     "kidney", ("background", "kidney", "tumour", "cyst"), 3, 1, {}, "", "segmentation"
 )
+CHEST = DatasetInfo("chestmnist", ("mass", "nodule", "hernia"), 2, 1, {}, "", "multilabel")
+AGES = DatasetInfo("ages", ("age",), 2, 1, {}, "", "regression", Target(0, 120))
 STATISTICS, METRICS = EvaluationSettings(), EvaluationSettings(share="metrics")
 PREDICTIONS = EvaluationSettings(share="predictions")
 # A site without a case, one with a case, one with a single class, and others.
@@ -57,7 +62,29 @@ def segmented(seed, size, absent=()):
     }
 
 
+def labelled(seed, size):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (size, 3))
+    # Nobody has the last label.
+    labels[:, 2] = 0
+    logits = 2 * (rng.normal(size=(size, 3)) + labels)
+    return {"labels": labels, "probabilities": torch.from_numpy(logits).sigmoid().numpy()}
+
+
+def numbered(seed, size):
+    rng = np.random.default_rng(seed)
+    labels = rng.uniform(0, 120, size)
+    return {"labels": labels, "predicted": (labels + 20 * rng.normal(size=size)).clip(0, 120)}
+
+
 def sites_of(task, seed=0):
+    for other, info, drawn in ((MULTILABEL, CHEST, labelled), (REGRESSION, AGES, numbered)):
+        if task is other:
+            splits = (("val", 0), ("test", 1))
+            return {
+                f"site-{k}": {split: drawn(seed + 10 * k + j, size) for split, j in splits}
+                for k, size in enumerate(SIZES)
+            }, info
     if task is CLASSIFICATION:
         found = {
             f"site-{k}": {
@@ -85,17 +112,24 @@ def close(found, expected):
         near = 1e-6 if name.endswith("_sd") else 1e-12
         if value is None:
             assert found[name] is None, name
-        elif name == "auc":
+        elif name == "micro_auc":
+            # The scores of all labels lie more closely than those of one.
+            assert found[name] == pytest.approx(value, abs=1e-2)
+        elif name.startswith("auc"):
             # Of so few cases one pair in a bin counts much; the bounds are tested by themselves.
             assert found[name] == pytest.approx(value, abs=5e-3)
         else:
             assert found[name] == pytest.approx(value, rel=1e-9, abs=near), name
 
 
-BOTH = pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION], ids=["classes", "masks"])
+EACH = pytest.mark.parametrize(
+    "task",
+    [CLASSIFICATION, SEGMENTATION, MULTILABEL, REGRESSION],
+    ids=["classes", "masks", "labels", "numbers"],
+)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_metrics_are_those_of_the_predictions_over_all_sites_and_at_each(task, seed):
     predictions, info = sites_of(task, seed)
@@ -114,7 +148,7 @@ def test_all_metrics_are_those_of_the_predictions_over_all_sites_and_at_each(tas
     json.dumps([found.overall, found.confusion, found.intervals])
 
 
-@BOTH
+@EACH
 def test_predictions_are_sent_and_scored_as_they_are(task):
     predictions, info = sites_of(task)
     one = predictions["site-3"]["val"]
@@ -134,7 +168,19 @@ def test_the_area_comes_with_its_bounds_unless_it_is_exact():
     assert evaluate_here(CLASSIFICATION, predictions, info, METRICS).intervals == {}
 
 
-@BOTH
+def test_each_labels_area_their_mean_and_that_of_all_have_bounds():
+    predictions, info = sites_of(MULTILABEL)
+    exact = MULTILABEL.score(predictions, info)
+    found = evaluate_here(MULTILABEL, predictions, info, STATISTICS)
+    for split in ("val", "test"):
+        # Nobody has the last label.
+        assert set(found.intervals[split]) == {"auc", "micro_auc", "auc_mass", "auc_nodule"}
+        for name, (low, high) in found.intervals[split].items():
+            assert low <= exact.overall[split][name] <= high
+            assert low <= found.overall[split][name] <= high
+
+
+@EACH
 def test_what_is_sent_has_the_same_form_whatever_the_cases(task):
     predictions, info = sites_of(task)
     form = task.statistics.form(info)
@@ -151,7 +197,7 @@ def test_what_is_sent_has_the_same_form_whatever_the_cases(task):
         assert form["scores"].shape == (len(CLASSES), 2, BINS) == (5, 2, 1024)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("settings", [STATISTICS, METRICS], ids=["statistics", "metrics"])
 def test_the_order_of_cases_is_not_in_what_is_sent(task, settings):
     """Nor, in classification, which class's score goes with which: no row of a case is."""
@@ -166,7 +212,7 @@ def test_the_order_of_cases_is_not_in_what_is_sent(task, settings):
     )
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_of_metrics_alone_an_overall_value_is_exact_or_is_not_there(task, seed):
     predictions, info = sites_of(task, seed)
@@ -178,8 +224,10 @@ def test_of_metrics_alone_an_overall_value_is_exact_or_is_not_there(task, seed):
             assert found.overall[split][name] == pytest.approx(exact.overall[split][name])
         for site in predictions:
             close(found.per_site[site][split], exact.per_site[site][split])
-        if task is CLASSIFICATION:
+        if task in (CLASSIFICATION, MULTILABEL):
             assert there == {"accuracy", "loss"}
+        elif task is REGRESSION:
+            assert there == {"mae", "bias", "loss"}
         else:
             # A site without a tumour has no mean over the classes that the others' is over.
             assert {"loss", "dice_kidney"} <= there
@@ -202,7 +250,7 @@ def test_mean_dice_is_that_over_all_patients_where_every_site_has_every_class():
     assert found.overall["val"]["dice_sd"] is None
 
 
-@BOTH
+@EACH
 def test_metrics_of_a_single_site_are_the_overall_ones(task):
     predictions, info = sites_of(task)
     alone = {"site-0": predictions["site-0"], "site-4": predictions["site-4"]}

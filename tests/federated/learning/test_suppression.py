@@ -13,14 +13,23 @@ import numpy as np
 import pytest
 
 from federated.data.dataset import DatasetInfo
-from federated.learning import CLASSIFICATION, SEGMENTATION, shared_arrays
+from federated.learning import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION, shared_arrays
 from federated.learning.suppression import LEAST_MINIMUM, Table, withheld
 from federated.settings.sections import EvaluationSettings
+from federated.settings.target import Target
 
 BINARY = DatasetInfo("adrenalmnist3d", ("normal", "hyperplasia"), 3, 1, {}, "")
 THREE = DatasetInfo("three", ("a", "b", "c"), 3, 1, {}, "")
 LESION = DatasetInfo("kidney", ("background", "lesion"), 3, 1, {}, "", "segmentation")
+FINDINGS = DatasetInfo("chest", ("mass", "nodule"), 2, 1, {}, "", "multilabel")
+GRADES = DatasetInfo("grades", ("grade",), 2, 1, {}, "", "regression", Target(0, 3, whole=True))
+SCORES = DatasetInfo("scores", ("score",), 2, 1, {}, "", "regression", Target(0, 2))
 
+# Of a case the labels and their probabilities; and its grade, and that predicted.
+FINDING_KINDS = [((1, 0), (0.9, 0.1)), ((1, 1), (0.9, 0.8)), ((0, 0), (0.2, 0.1))]
+FINDING_KINDS += [((0, 1), (0.7, 0.2)), ((0, 0), (0.9, 0.1))]
+# Two grades are no ends of the range.
+GRADE_KINDS = [(0, 0.0), (0, 0.6), (1, 0.9), (2, 1.7), (2, 3.0), (3, 3.0)]
 # Of a case the label and the predicted probabilities.
 BINARY_KINDS = [(y, (1 - p, p)) for y, p in product((0, 1), (0.1, 0.4, 0.6, 0.95))]
 THREE_KINDS = [
@@ -38,6 +47,18 @@ def classified(cases, classes):
         "labels": np.array([y for y, _ in cases], np.int64),
         "probabilities": np.array([p for _, p in cases], float).reshape(-1, classes),
     }
+
+
+def labelled(cases):
+    return {
+        "labels": np.array([y for y, _ in cases], np.int64).reshape(-1, 2),
+        "probabilities": np.array([p for _, p in cases], float).reshape(-1, 2),
+    }
+
+
+def numbered(cases):
+    labels, predicted = np.array(cases, float).reshape(-1, 2).T
+    return {"labels": labels, "predicted": predicted}
 
 
 def segmented(cases):
@@ -118,6 +139,31 @@ def test_nor_in_segmentation_where_even_sums_of_events_hide_them():
     assert attack(LESION_KINDS, 9, 3, sent) == 0
 
 
+def test_nor_of_several_labels_nor_of_combinations_of_them():
+    def sent(cases):
+        return whole_numbers(sent_of(MULTILABEL, FINDINGS, labelled(cases), 3))
+
+    assert attack(FINDING_KINDS, 8, 3, sent) == 0
+
+
+def test_nor_in_regression_where_sums_over_grades_are_counts():
+    def sent(cases):
+        found = sent_of(REGRESSION, GRADES, numbered(cases), 3)
+        told = {name: found[name] for name in ("labels", "label_squares") if name in found}
+        return everything({"cases": found["cases"], **told})
+
+    assert attack(GRADE_KINDS, 6, 3, sent) == 0
+
+
+def test_nor_at_the_ends_of_a_range_of_real_numbers():
+    """Sums over other numbers are no counts, and are told of a few cases."""
+    middle = [(0.3, 0.4), (0.9, 1.1), (1.5, 1.4)]
+    assert "labels" in sent_of(REGRESSION, SCORES, numbered(middle), 3)
+    for case in ((0.0, 0.4), (2.0, 1.1), (0.7, 0.0), (0.7, 2.0)):
+        assert set(sent_of(REGRESSION, SCORES, numbered([*middle, case]), 3)) == {"cases"}
+    assert set(sent_of(REGRESSION, SCORES, numbered(middle[:2]), 3)) == {"cases"}
+
+
 def test_how_many_patients_have_two_cases_cannot_be_read_from_patients_and_cases():
     """Of 11 cases of 10 patients one has two."""
     predictions = segmented([(False, 0.7)] * 11)
@@ -143,6 +189,18 @@ def test_the_attack_reads_counts_that_nobody_withholds():
         return whole_numbers(sent_of(CLASSIFICATION, BINARY, classified(cases, 2), 0))
 
     assert attack(BINARY_KINDS, 4, 3, sent) > 0
+
+
+def test_the_attack_reads_counts_of_grades_and_labels_that_nobody_withholds():
+    def grades(cases):
+        found = sent_of(REGRESSION, GRADES, numbered(cases), 0)
+        return everything({name: found[name] for name in ("cases", "labels", "label_squares")})
+
+    def labels(cases):
+        return whole_numbers(sent_of(MULTILABEL, FINDINGS, labelled(cases), 0))
+
+    assert attack(GRADE_KINDS, 4, 3, grades) > 0
+    assert attack(FINDING_KINDS, 4, 3, labels) > 0
 
 
 def test_the_attack_reads_a_cell_from_its_total_where_it_alone_is_withheld():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.learning import CLASSIFICATION, SEGMENTATION, refuse_told, shared_arrays
+from federated.learning import CLASSIFICATION, TASKS, refuse_told, shared_arrays
 from federated.settings.sections import EvaluationSettings
 from tests.federated.learning.test_statistics import sites_of
 
@@ -18,7 +18,6 @@ SETTINGS = {
     f"{share}, small counts withheld": EvaluationSettings(share=share, min_count=5)
     for share in ("statistics", "metrics")
 }
-TASKS = {"classification": CLASSIFICATION, "segmentation": SEGMENTATION}
 # Of sites_of: it has 40 cases.
 SITE = "site-3"
 
@@ -111,6 +110,50 @@ LIES: list[tuple[str, str, Callable[[Arrays], Arrays]]] = [
     ("classification", "predictions", scaled("probabilities", lambda a: a[:, :-1])),
     ("classification", "predictions", lambda a: {**a, "more": a["labels"]}),
     ("classification", "predictions", lambda a: {}),
+    ("multilabel", "statistics", scaled("cases", one(41))),
+    ("multilabel", "statistics", scaled("outcomes", lambda a: a + 1)),
+    ("multilabel", "statistics", scaled("outcomes", lambda a: a[::-1].copy())),
+    ("multilabel", "statistics", scaled("confusion", lambda a: a + 1)),
+    ("multilabel", "statistics", scaled("confusion", lambda a: a[:, ::-1].copy())),
+    ("multilabel", "statistics", scaled("reliability", lambda a: a + 1)),
+    ("multilabel", "statistics", scaled("reliability", lambda a: a[..., ::-1].copy())),
+    ("multilabel", "statistics", scaled("scores", lambda a: a * 0)),
+    ("multilabel", "statistics", scaled("scores", lambda a: a[:, ::-1].copy())),
+    ("multilabel", "statistics", scaled("scores", lambda a: a[:, :, ::-1].copy())),
+    ("multilabel", "statistics", scaled("confidence", lambda a: a + 1)),
+    ("multilabel", "statistics", scaled("loss", one(40 * 37))),
+    ("multilabel", "statistics", scaled("loss", one(-1))),
+    ("multilabel", "statistics", less("confusion")),
+    ("multilabel", "metrics", scaled("metric auc", one(1.1))),
+    ("multilabel", "metrics", scaled("metric auc_mass", one(1.1))),
+    ("multilabel", "metrics", scaled("metric accuracy", one(np.nan))),
+    ("multilabel", "metrics", scaled("metric labels_rated", one(-1))),
+    ("multilabel", "metrics", less("metric micro_auc")),
+    ("multilabel", "predictions", scaled("labels", first(2))),
+    ("multilabel", "predictions", scaled("labels", lambda a: a[:, :-1])),
+    ("multilabel", "predictions", scaled("probabilities", first(1.1))),
+    ("multilabel", "predictions", scaled("probabilities", first(np.nan))),
+    ("regression", "statistics", scaled("cases", one(41))),
+    ("regression", "statistics", scaled("labels", one(41))),
+    ("regression", "statistics", scaled("labels", one(-1))),
+    ("regression", "statistics", scaled("labels", one(np.nan))),
+    ("regression", "statistics", scaled("label_squares", lambda a: a / 2)),
+    ("regression", "statistics", scaled("label_squares", lambda a: a * 2)),
+    ("regression", "statistics", scaled("predictions", lambda a: a / 2)),
+    ("regression", "statistics", scaled("prediction_squares", lambda a: a / 2)),
+    ("regression", "statistics", scaled("absolute_errors", lambda a: a / 100)),
+    ("regression", "statistics", scaled("squared_errors", lambda a: a * 0)),
+    ("regression", "statistics", less("squared_errors")),
+    ("regression", "metrics", scaled("metric r2", one(1.1))),
+    ("regression", "metrics", scaled("metric pearson", one(-1.1))),
+    ("regression", "metrics", scaled("metric mae", one(-1))),
+    ("regression", "metrics", scaled("metric mae", one(np.nan))),
+    ("regression", "metrics", scaled("metric rmse", one(np.inf))),
+    ("regression", "metrics", scaled("metric bias", one(np.inf))),
+    ("regression", "predictions", scaled("labels", first(121))),
+    ("regression", "predictions", scaled("predicted", first(np.nan))),
+    ("regression", "predictions", scaled("predicted", first(-0.1))),
+    ("regression", "predictions", scaled("predicted", lambda a: a[:-1])),
 ]
 
 

@@ -11,6 +11,8 @@ def records(*values, name="auc"):
 def test_the_best_round_is_the_first_with_the_best_value():
     assert best_round(records(0.5, 0.8, 0.7, 0.8), "val/auc") == 2
     assert best_round(records(0.5, 0.3, 0.4, name="loss"), "val/loss") == 2
+    assert best_round(records(0.5, 0.3, 0.4, name="mae"), "val/mae") == 2
+    assert best_round(records(-4.0, 0.3, 0.2, name="r2"), "val/r2") == 2
 
 
 def test_a_round_without_a_value_is_never_the_best_unless_none_has_one():

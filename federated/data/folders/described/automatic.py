@@ -7,15 +7,14 @@ every site and split: of a private set, state the numbers instead.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import io_orientation
 
 from federated.data.folders.families.base import CaseFiles
+from federated.data.folders.geometry import CaseGrid
 from federated.data.folders.nifti_file import is_nifti, read_grid
 from federated.data.folders.picture_file import PICTURES, upright_shape
 from federated.data.folders.read_volume import read_volume
@@ -30,14 +29,6 @@ LONGEST_PICTURE, LONGEST_VOLUME = 256, 64
 Grids = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class CaseGrid:
-    """A case's sides in voxels and a voxel's in mm, in RAS order; height and width of a picture."""
-
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-
-
 def case_grid(path: Path) -> CaseGrid:
     """The grid of an image, by its header alone where that tells.
 
@@ -45,23 +36,15 @@ def case_grid(path: Path) -> CaseGrid:
         ConsiliumError: the file cannot be read.
     """
     if path.name.lower().endswith(PICTURES) and not path.is_dir():
-        height, width = upright_shape(path)
-        return CaseGrid((height, width), (1.0, 1.0))
-    if is_nifti(path):
-        shape, affine = read_grid(path)
-    else:
+        return CaseGrid.of(upright_shape(path), None)
+    if not is_nifti(path):
         volume = read_volume(path)
-        if volume.affine is None:
-            height, width = volume.spatial
-            return CaseGrid((height, width), (1.0, 1.0))
-        shape, affine = volume.spatial, volume.affine
+        return CaseGrid.of(volume.spatial, volume.affine)
+    shape, affine = read_grid(path)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
-    if sides.min() < SMALLEST or sides.max() > LARGEST:
+    if not SMALLEST <= sides.min() <= sides.max() <= LARGEST:
         read_volume(path)  # which says why no volume can be so
-    order = np.argsort(io_orientation(affine)[:, 0])
-    return CaseGrid(
-        tuple(shape[int(axis)] for axis in order), tuple(float(sides[int(axis)]) for axis in order)
-    )
+    return CaseGrid.of(shape, affine)
 
 
 def settle(description: Description, cases: Sequence[CaseFiles]) -> Description:

@@ -21,7 +21,7 @@ from federated.data.folders.described.table_roles import (
 from federated.data.folders.dicom.rules import DicomRules
 from federated.data.folders.families.base import CaseFiles, Listing
 from federated.data.folders.families.file_names import left_over, same_text, split_ending
-from federated.data.folders.families.side_table import known_value
+from federated.data.folders.families.side_table import known_number, known_value
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
 from federated.settings.names import refuse_site_name
@@ -203,12 +203,13 @@ def _target(row: Row, roles: Roles, description: Description) -> tuple[Target | 
 def _label(cell: str, description: Description) -> tuple[int | float | None, str]:
     """The value of a label's cell, and what it may be."""
     plain = known_value(cell)
-    if description.task == "regression":
-        try:
-            number = float(plain.replace(",", "."))
-        except ValueError:
-            number = float("nan")
-        return (number if abs(number) < float("inf") else None), "a number is expected"
+    if (target := description.target) is not None:
+        number = known_number(cell)
+        kind = "a whole number" if target.whole else "a number"
+        expected = f"{kind} from {target.low:g} to {target.high:g} is expected"
+        if number is None or not target.low <= number <= target.high:
+            return None, expected
+        return (None if target.whole and number % 1 else number), expected
     if description.task == "multilabel":
         return {"0": 0, "1": 1}.get(plain), "1 where the finding is there and 0 where not"
     values = {

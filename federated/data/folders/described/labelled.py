@@ -1,16 +1,25 @@
-"""Images that are classified, from files of one's own: read, resized, and kept in memory."""
+"""Images with labels, from files of one's own: read, resized, and kept in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from federated.data.dataset import SPLITS, Dataset, DatasetInfo, Images, Origin, Split, TaskName
+from federated.data.dataset import (
+    SPLITS,
+    AnyLabels,
+    Dataset,
+    DatasetInfo,
+    Images,
+    Origin,
+    Split,
+)
 from federated.data.folders.dataset import found_cases, split_cases
 from federated.data.folders.families import CaseFiles, Family
+from federated.data.labelling import LABELLINGS
 from federated.data.records import array_digest
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
@@ -30,9 +39,8 @@ def read_labelled(folder: Path, family: Family, description: Description) -> Dat
 
     Raises:
         ConsiliumError: the folder is not what the description says, its images would take more than
-            8 GiB, files cannot be used (the message names them), or the task cannot be learned.
+            8 GiB, or files cannot be used; the message names them.
     """
-    refuse_unknown_task(description)
     listing = found_cases(folder, family)
     cases = split_cases(folder, family.name, listing.cases)
     _refuse_too_many(folder, family, len(listing.cases))
@@ -49,27 +57,14 @@ def read_labelled(folder: Path, family: Family, description: Description) -> Dat
             f"{' '.join(faults[:NAMED])}{more}"
         )
     info = labelled_info(family, description, {split: len(cases[split]) for split in SPLITS})
-    targets = {split: _targets(description, cases[split]) for split in SPLITS}
-    return Dataset(info, images, targets, origins, listing.unmatched)
+    labels = {split: _labels(folder, info, cases[split]) for split in SPLITS}
+    return Dataset(info, images, labels, origins, listing.unmatched)
 
 
-def refuse_unknown_task(description: Description) -> TaskName:
-    """The task of a description, if a network here learns it.
-
-    Raises:
-        ConsiliumError: none does.
-    """
-    known: dict[str, TaskName] = {name: name for name in get_args(TaskName)}
-    if description.task not in known:
-        raise ConsiliumError(
-            f"The description says task={description.task}, which this version cannot learn; it "
-            f"learns {', '.join(known)}. Choose a column with one class for each case."
-        )
-    return known[description.task]
-
-
-def labelled_info(family: Family, description: Description, cases: dict[Split, int]) -> DatasetInfo:
-    """What is known of a described set whose images are classified."""
+def labelled_info(
+    family: Family, description: Description, cases: Mapping[Split, int]
+) -> DatasetInfo:
+    """What is known of a described set whose images have labels."""
     return DatasetInfo(
         name=family.name,
         classes=description.classes,
@@ -77,8 +72,9 @@ def labelled_info(family: Family, description: Description, cases: dict[Split, i
         channels=family.channels,
         cases=cases,
         licence=family.licence,
-        task=refuse_unknown_task(description),
+        task=description.task,
         shape=family.shape,
+        target=description.target,
     )
 
 
@@ -106,13 +102,18 @@ def _read(
     return images, tuple(origins), faults
 
 
-def _targets(description: Description, cases: Sequence[CaseFiles]) -> npt.NDArray[Any]:
-    """What is to be learned: classes ``(n,)``, findings ``(n, findings)`` or numbers ``(n,)``."""
-    rows = [case.target or () for case in cases]
-    if description.task == "multilabel":
-        return np.array(rows, np.int64)
-    kind = np.float32 if description.task == "regression" else np.int64
-    return np.array(rows, kind).reshape(len(rows))
+def _labels(folder: Path, info: DatasetInfo, cases: Sequence[CaseFiles]) -> AnyLabels:
+    """What is to be learned of each case, as :class:`federated.data.dataset.Dataset` has it."""
+    several = info.task == "multilabel"
+    rows = np.array([case.target or () for case in cases])
+    try:
+        given = rows.reshape(len(cases), len(info.classes) if several else 1)
+        whole = info.task != "regression"
+        return LABELLINGS[info.task].checked(
+            given.astype(np.int64) if whole else given, len(cases), info
+        )
+    except ValueError as error:
+        raise ConsiliumError(f"In {folder}, the table of cases {error}") from error
 
 
 def _refuse_too_many(folder: Path, family: Family, cases: int) -> None:

@@ -3,23 +3,25 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
+from federated.data.dataset import SPLITS, LocatedFile, Split
 from federated.data.folders.dataset import PHANTOM_CASES, folder_md5
 from federated.data.folders.described.family import described_family
+from federated.data.folders.described.labelled import labelled_info
 from federated.data.folders.described.table_roles import CASES, image_columns
 from federated.data.folders.families import Family
 from federated.data.folders.phantom import write_phantom
 from federated.data.medmnist.phantom import generate
-from federated.errors import ConsiliumError
 from federated.files import locked, require_writable, write_text
-from federated.settings.description import Columns, Description
+from federated.settings.description import LABEL, Description
 
 # Cases are said to come from these by turns.
 SITES = ("east", "west")
@@ -30,10 +32,8 @@ LABELLED: Mapping[Split, int] = {"train": 84, "val": 12, "test": 24}
 
 def as_table(description: Description) -> Description:
     """The description of a generated folder, whatever the real files' layout and columns are."""
-    columns = Columns(label=description.columns.label) if description.task == "multilabel" else None
-    return description.model_copy(
-        update={"layout": "table", "folder": None, "columns": columns or Columns()}
-    )
+    columns = description.names_of_outputs()
+    return description.model_copy(update={"layout": "table", "folder": None, "columns": columns})
 
 
 def materialise_described(
@@ -42,14 +42,8 @@ def materialise_described(
     """A generated folder of a described set's form, which is made once for each description.
 
     Raises:
-        ConsiliumError: the folder cannot be written to, or there are no generated images for the
-            task.
+        ConsiliumError: the folder cannot be written to.
     """
-    if description.task not in ("segmentation", "classification"):
-        raise ConsiliumError(
-            f"data.source=phantom makes no images for task={description.task}, which {name} has. "
-            "Use its files, with data.source=files."
-        )
     plain = as_table(description)
     family = described_family(name, plain)
     folder = root / "phantom" / f"{name}-{seed}-{plain.digest}"
@@ -76,7 +70,7 @@ def _write_segmented(family: Family, columns: Sequence[str], folder: Path, seed:
 
 def _write_labelled(family: Family, description: Description, folder: Path, seed: int) -> None:
     colours = 3 if family.dims == 2 else 1
-    info = DatasetInfo(family.name, family.labels, family.dims, colours, LABELLED, family.licence)
+    info = replace(labelled_info(family, description, LABELLED), channels=colours)
     arrays = generate(info, SIDE, seed)
     rows, number = [], 0
     for split in SPLITS:
@@ -84,10 +78,17 @@ def _write_labelled(family: Family, description: Description, folder: Path, seed
             names = family.name_files(number).images
             for name in names:
                 _write_image(folder / name, image)
-            value = description.values(description.classes[int(label[0])])[0]
-            rows.append([*names, str(value), split, SITES[number % len(SITES)]])
+            rows.append([*names, *_cells(description, label), split, SITES[number % len(SITES)]])
             number += 1
-    _write_table(folder, [*image_columns(description), "label", "split", "site"], rows)
+    labels = description.columns.labels or (LABEL,)
+    _write_table(folder, [*image_columns(description), *labels, "split", "site"], rows)
+
+
+def _cells(description: Description, label: npt.NDArray[Any]) -> list[str]:
+    """A case's cells in the columns of labels."""
+    if description.task == "classification":
+        return [str(description.values(description.classes[int(label[0])])[0])]
+    return [f"{value:g}" for value in label.tolist()]
 
 
 def _write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:

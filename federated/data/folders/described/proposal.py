@@ -14,9 +14,14 @@ from federated.data.folders.described.cell_path import path_fault, path_of
 from federated.data.folders.described.dataset_json import DATASET_JSON, read_dataset_json
 from federated.data.folders.described.file_pairs import FoundFiles, found_files
 from federated.data.folders.described.mask_values import ct_window, mask_labels
+from federated.data.folders.described.proposed_labels import (
+    MOST_CLASSES,
+    could_be_class,
+    proposed_labels,
+)
 from federated.data.folders.described.table_roles import ATTRIBUTES, CASES
 from federated.data.folders.families.file_names import ENDINGS, VOLUMES, entries, split_ending
-from federated.data.folders.families.side_table import any_lines, known_value
+from federated.data.folders.families.side_table import any_lines
 from federated.data.medmnist.array_file import is_npz, read_arrays
 from federated.errors import ConsiliumError
 
@@ -30,8 +35,6 @@ ROLE_NAMES: Mapping[str, Sequence[str]] = {
     "label": ("label", "class", "diagnosis", "target", "finding"),
 }
 MASK_NAME = re.compile(r"mask|seg|roi|annotation|contour|ground.?truth|label.?map")
-# A column with so many values at most may be a class.
-MOST_CLASSES = 20
 LICENCE = "not stated: who may use these data for what?"
 
 
@@ -134,25 +137,28 @@ def _of_table(folder: Path) -> Proposal:
     named = {name for name in roles.values() if name}
     left = [name for name in header if name not in (*named, *images, *masks)]
     segments = bool(masks)
-    label = None if segments else _label_column(roles["label"], columns, left, doubts)
-    if not segments and label is None:
+    labels = None if segments else proposed_labels(roles["label"], columns, left)
+    if not segments and labels is None:
         raise ConsiliumError(
-            f"No column of {folder / CASES} names masks, and none has from 2 to {MOST_CLASSES} "
-            "values that could be classes, so there is nothing to learn. Add a column `mask` or "
-            "`label`."
+            f"No column of {folder / CASES} names masks, none has from 2 to {MOST_CLASSES} values "
+            "that could be classes, and none other numbers, so there is nothing to learn. Add a "
+            "column `mask` or `label`."
         )
+    doubts += labels.doubts if labels else ()
     if segments:
         doubts += [
             f"the column {name} has {_counts(columns[name])}: it could be a label for a "
             "classification (task: classification, columns.label)"
             for name in [roles["label"], *left]
-            if name and name not in ATTRIBUTES and _could_be_label(columns[name])
+            if name and name not in ATTRIBUTES and could_be_class(columns[name])
         ]
     given: dict[str, Any] = {
         role: roles[role] for role in ("case", "patient", "site", "split") if roles[role]
     }
-    given |= {"images": images} | ({"mask": masks[0]} if segments else {"label": label})
-    attributes = [name for name in [*left, roles["label"]] if name and name != label]
+    learned = {"label": labels.label} if labels else {"mask": masks[0]}
+    given |= {"images": images} | learned
+    taken = labels.columns if labels else ()
+    attributes = [name for name in [*left, roles["label"]] if name and name not in taken]
     if attributes:
         given["attributes"] = attributes
     if masks[1:]:
@@ -164,8 +170,8 @@ def _of_table(folder: Path) -> Proposal:
     kind = "volumes" if image.is_dir() or split_ending(image.name, VOLUMES)[1] else "pictures"
     pairs = _pairs(folder, columns[images[0]], columns[masks[0]] if segments else None)
     description = _described(kind, segments, pairs, doubts)
-    if not segments and label:
-        description["labels"] = {value: value for value in sorted(set(columns[label]))}
+    if labels:
+        description |= {"task": labels.task, **labels.keys}
     if len(images) > 1:
         description["modalities"] = images
     description["columns"] = given
@@ -264,25 +270,6 @@ def _role(role: str, columns: Mapping[str, Sequence[str]], taken: Sequence[str])
             continue
         return name
     return None
-
-
-def _label_column(
-    named: str | None,
-    columns: Mapping[str, Sequence[str]],
-    left: Sequence[str],
-    doubts: list[str],
-) -> str | None:
-    if named and _could_be_label(columns[named]):
-        return named
-    could = [n for n in left if n not in ATTRIBUTES and _could_be_label(columns[n])]
-    if could:
-        doubts.append(f"{could[0]} is taken for the label; {', '.join(could[1:]) or 'none'} else")
-    return could[0] if could else None
-
-
-def _could_be_label(cells: Sequence[str]) -> bool:
-    values = {known_value(cell) or cell for cell in cells if cell}
-    return 2 <= len(values) <= min(MOST_CLASSES, len(cells) / 2)
 
 
 def _counts(cells: Sequence[str]) -> str:

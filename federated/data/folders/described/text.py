@@ -55,7 +55,8 @@ def experiment_text(name: str, description: Description, sites: int) -> str:
             "    selection: {metric: val/dice, keep: last, every: 5}\n"
             f"{data}\n{common}\n"
         )
-    return f"  {name}:\n    seed: 0\n    rounds: 20\n{data}\n{common}\n"
+    judge = "    selection: {metric: val/r2}\n" if description.task == "regression" else ""
+    return f"  {name}:\n    seed: 0\n    rounds: 20\n{judge}{data}\n{common}\n"
 
 
 def _plain(value: Any) -> str:

@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 from federated.data.folders.families.file_names import same_text, split_ending
@@ -27,6 +28,9 @@ MARKS = (
 )
 # A whole number as a spreadsheet writes it, with a point or a comma.
 WHOLE = re.compile(r"([+-]?\d+)[.,]0+")
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
+# What a comma means here nobody can tell.
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 # What stands in a cell of which nothing is known; it is not a name that cases share.
 UNKNOWN = (
     *("", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "nat", "null", "none", "nil", "(null)"),
@@ -122,6 +126,19 @@ def _case(text: str, cases: set[str]) -> str | None:
 def known_value(text: str) -> str:
     """A cell, ``""`` where it says that nothing is known."""
     return "" if text.lower() in UNKNOWN else _plain(same_text(text))
+
+
+def known_number(text: str) -> float | None:
+    """The finite number of a cell, with a decimal point or comma; ``None`` where there is none.
+
+    A cell as ``1,500`` is none: it could be one and a half, or fifteen hundred.
+    """
+    plain = known_value(text)
+    # Of `1,000` only the cell itself shows it.
+    if not NUMBER.fullmatch(plain) or THOUSANDS.fullmatch(same_text(text)):
+        return None
+    number = float(plain.replace(",", "."))
+    return number if isfinite(number) else None
 
 
 def _plain(text: str) -> str:

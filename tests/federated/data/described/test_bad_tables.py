@@ -1,14 +1,11 @@
 """What is wrong in a table is refused in one paragraph, with the file, the line and the column."""
 
-from typing import get_args
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from federated.configuration.description_file import find_description
 from federated.configuration.load import load_experiment
-from federated.data.dataset import TaskName
 from federated.data.folders.prepared_case import prepare_case
 from federated.data.load import load, locate_local
 from federated.errors import ConsiliumError
@@ -238,16 +235,6 @@ def test_a_description_that_is_no_yaml_or_has_a_key_twice_is_refused(mine):
         (root / "mine" / "dataset.yaml").write_text(text)
         with pytest.raises(ConsiliumError, match=said):
             find_description("mine", root)
-
-
-def test_a_task_that_nothing_learns_is_refused_before_anything_is_read(tmp_path):
-    picture_set(tmp_path / "mine")
-    described = {k: v for k, v in CLASSES.items() if k != "labels"}
-    describe(tmp_path / "mine", {**described, "task": "regression"})
-    if "regression" in get_args(TaskName):
-        pytest.skip("this version learns it")
-    with pytest.raises(ConsiliumError, match="task=regression, which this version cannot learn"):
-        load_experiment("demo", ["data.dataset=mine", f"data.root={tmp_path}"])
 
 
 def test_a_description_cannot_be_set_in_params(tmp_path):
