@@ -1,13 +1,14 @@
-"""opening: at the coordinator, what becomes of an encrypted sum that its sites do not open.
+"""opening: at the coordinator, what becomes of a sum that its sites do not open.
 
 One site that sends wrong tags, or does not help to open a sum, makes it one that nobody opens,
 since every site in a sum has to have sent its tags and its word. It is found and named. The round
 is lost then: its sum is opened by nobody, and the next round starts from the same model. A second
 sum of the others in the same round is not tried: sites have given their word for the first one, and
-never give it for another of the same data and state.
+never give it for another of the same data and state. A sum of masks is lost in the same way where
+what a site has dealt, or masked, keeps it from being opened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from federated.errors import ConsiliumError
@@ -63,10 +64,11 @@ def find_wrong_tags(
     return wrong_tags(coordinator, topic, responded, read, public)
 
 
-def lose_sum(coordinator: Coordinator, topic: Topic, faulty: dict[str, str]) -> None:
+def lose_sum(coordinator: Coordinator, topic: Topic, faulty: Mapping[str, str]) -> None:
     """Go on without a sum that nobody opens: of updates, the model stays as it is.
 
-    What ``faulty`` sites send counts no more in this attempt at the run.
+    What ``faulty`` sites send counts no more in this attempt at the run; there may be none that can
+    be named.
 
     Raises:
         ConsiliumError: too few sites are left for another sum.
