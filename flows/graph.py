@@ -170,11 +170,10 @@ def _sum_up(
         opened = reports(run.coordinator, number, "vouch", told, topic.sum)
         for site, reason in decrypted.passed_over.items():
             tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
-        if decrypted.faulty:
-            said = "; ".join(f"{site}: {reason}" for site, reason in decrypted.faulty.items())
-            return _lost(topic, refused | dict(decrypted.faulty), opened, when, said)
-        opener = next(site for site in responded if site not in decrypted.passed_over)
-        opened += reports(run.coordinator, number, "decrypt", [opener], topic.sum)
+        if decrypted.lost is not None:
+            return _lost(topic, refused | dict(decrypted.faulty), opened, when, decrypted.lost)
+        opener = decrypted.openers[0]
+        opened += reports(run.coordinator, number, "decrypt", decrypted.openers, topic.sum)
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked.when)

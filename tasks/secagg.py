@@ -17,7 +17,12 @@ from federated.protection.secagg.recovery import SumLostError
 from federated.run.result import Stage
 from federated.run.timing import Interval
 from federated.stages import secagg, secagg_relay
-from federated.stages.aggregate import apply_sum
+from federated.stages.aggregate import (
+    ImpossibleSumError,
+    apply_sum,
+    received_sum,
+    refuse_impossible,
+)
 from federated.stages.coordinator import Coordinator
 from federated.stages.opening import lose_sum
 from federated.stages.secagg_messages import Roster
@@ -132,6 +137,12 @@ def unmask(
     started = time.time()
     try:
         faulty = secagg_relay.unmask_sum(coordinator, topic, roster, responded, answering)
+        total = received_sum(coordinator, topic, None)
+        refuse_impossible(coordinator, topic, total.numbers, responded)
+    except ImpossibleSumError as error:
+        # Some site has masked what it must not, and which one is hidden with the rest.
+        lose_sum(coordinator, topic, {})
+        return Unmasked((), Interval(started, time.time()), str(error))
     except SumLostError as error:
         lose_sum(coordinator, topic, dict.fromkeys(sorted(error.faulty), str(error)))
         return Unmasked(tuple(sorted(error.faulty)), Interval(started, time.time()), str(error))
