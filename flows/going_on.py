@@ -34,16 +34,23 @@ def nothing_begun() -> None:
     _said.clear()
 
 
-def preparing(experiment: str, overrides: Sequence[str], params: Path, folder: Path) -> str:
-    """The sentence for the preparation of data, which has no rounds.
+def preparing(
+    experiment: str,
+    overrides: Sequence[str],
+    params: Path,
+    folder: Path,
+    step: str | None = None,
+) -> str:
+    """The sentence for the preparation of data, which has no rounds, or for one step of it.
 
     Args:
         experiment: the experiment's name.
         overrides: what was set on the command line.
         params: the parameter file.
         folder: the prepared folder.
+        step: the step that was to be done alone.
     """
-    command = ["consilium", "prepare", experiment]
+    command = ["consilium", "prepare", experiment, *(["--step", step] if step else [])]
     command += [word for item in overrides for word in ("--set", item)]
     command += [] if params == Path("params.yaml") else ["--params", str(params)]
     return (

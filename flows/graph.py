@@ -69,7 +69,7 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     faulty = {site: known[site] for site in selected if site in known}
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
-        keys = exchange_keys(run, topic, selected)
+        keys = exchange_keys(run, topic, [site for site in selected if site not in faulty])
     exchanged = keys.finished
     unkeyed = {site: run.unkeyed[site] for site in selected if site in run.unkeyed}
     gone = exchanged.dropped | faulty | unkeyed
@@ -170,21 +170,38 @@ def _sum_up(
         opened = reports(run.coordinator, number, "vouch", told, topic.sum)
         for site, reason in decrypted.passed_over.items():
             tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
-        if decrypted.faulty:
-            said = "; ".join(f"{site}: {reason}" for site, reason in decrypted.faulty.items())
-            what = (
-                f"the sum of the evaluation after round {number} is lost, which has no metrics"
-                if topic.sum
-                else f"round {number} is lost, and the model stays as it is"
-            )
-            tell(f"{what}. {said}")
-            return _Summed([], refused | dict(decrypted.faulty), opened, when, said)
-        opener = next(site for site in responded if site not in decrypted.passed_over)
-        opened += reports(run.coordinator, number, "decrypt", [opener], topic.sum)
+        if decrypted.lost is not None:
+            return _lost(topic, refused | dict(decrypted.faulty), opened, when, decrypted.lost)
+        opener = decrypted.openers[0]
+        opened += reports(run.coordinator, number, "decrypt", decrypted.openers, topic.sum)
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
-        when.append(unmasked)
+        when.append(unmasked.when)
+        if unmasked.lost is not None:
+            out = dict.fromkeys(unmasked.faulty, unmasked.lost)
+            return _lost(topic, refused | out, opened, when, unmasked.lost)
     return _Summed(responded, refused, opened, when, opener=opener)
+
+
+def _lost(
+    topic: Topic, dropped: dict[str, str], opened: list[Outcome], when: list[Interval], said: str
+) -> _Summed:
+    """A sum that nobody opens, and which sites drop out with it; it is told.
+
+    Args:
+        topic: of the sum.
+        dropped: the sites that are in no sum, and why.
+        opened: what sites did for it.
+        when: when the coordinator worked.
+        said: why it is lost.
+    """
+    what = (
+        f"the sum of the evaluation after round {topic.round} is lost, which has no metrics"
+        if topic.sum
+        else f"round {topic.round} is lost, and the model stays as it is"
+    )
+    tell(f"{what}. {said}")
+    return _Summed([], dropped, opened, when, said)
 
 
 def _evaluate(
@@ -224,7 +241,8 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     """
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
-        keys = exchange_keys(run, topic, run.sites)
+        known = run.coordinator.faulty
+        keys = exchange_keys(run, topic, [site for site in run.sites if site not in known])
     gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
     chains = {

@@ -13,11 +13,11 @@ from typing import Any
 
 from federated.exchange.message import Topic
 from federated.run.result import Outcome
-from federated.run.timing import Interval
 from federated.stages.secagg_messages import Roster
 from flows.progress import tell
 from flows.site_stages import Finished, Run, wait_for
 from tasks.secagg import (
+    Unmasked,
     advertise,
     agree,
     answer,
@@ -77,7 +77,7 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
 
 def unmask_sum(
     run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
-) -> tuple[list[Outcome], Interval]:
+) -> tuple[list[Outcome], Unmasked]:
     """Run stages 4 and 5: unmask the sum of those who ``responded``; of updates, write the state.
 
     Before a site answers, enough others have to have signed that they were told the same.
@@ -85,7 +85,7 @@ def unmask_sum(
     A site that fails to answer is not missing from the sum, while enough others do answer.
 
     Returns:
-        What the sites did for it, and when the coordinator worked.
+        What the sites did for it, and what came of it.
 
     Raises:
         ConsiliumError: too few sites answer; the message names whose shares are missing.
@@ -97,9 +97,10 @@ def unmask_sum(
     answers = _at_every(run, topic, answer, agreeing)
     answering = [site for site in agreeing if site not in answers.dropped]
     done = unmask(run.coordinator, topic, roster, list(responded), answering)
-    for site in done.faulty:
-        tell(f"{site} has sent wrong shares in round {topic.round}; the sum is right without them")
-    return [*views.results, *answers.results], done.when
+    if done.lost is None:
+        for site in done.faulty:
+            tell(f"{site} has sent wrong shares in round {topic.round}; the sum is right without")
+    return [*views.results, *answers.results], done
 
 
 def _at_every(run: Run, topic: Topic, stage: Any, sites: Sequence[str]) -> Finished:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -13,15 +13,17 @@ from federated.exchange.message import Topic
 from federated.run.timing import Interval
 from federated.stages.aggregate import (
     Added,
+    ImpossibleSumError,
     add_payloads,
     apply_sum,
     decrypt_site,
     hand_sum,
     received_sum,
+    refuse_impossible,
     vouch_site,
 )
 from federated.stages.coordinator import Coordinator, begin_round
-from federated.stages.opening import find_wrong_tags, lose_sum, unvouched
+from federated.stages.opening import Openings, find_wrong_tags, lose_sum, unvouched
 from federated.stages.secagg_messages import Roster, masked_round
 from federated.stages.site import SiteCall
 from federated.stages.tag_verdict import ask_proofs
@@ -72,14 +74,20 @@ def aggregate(
 
 @dataclass(frozen=True)
 class Decrypted:
-    """Who did not do its part in opening a sum, with the reason.
+    """What came of opening a sum at its sites.
 
-    Because of ``faulty`` sites nobody opens the sum: the round is lost. ``passed_over`` are sites
-    that were to open it before another one did; their updates are in it.
+    Attributes:
+        openers: the sites that have opened it, all with the same numbers.
+        passed_over: the sites that were to open it and did not, or otherwise than those, with the
+            reasons; their updates are in it.
+        lost: why nobody opens it, if the round is lost by that.
+        faulty: the sites because of which it is lost, as far as they are known, with the reasons.
     """
 
-    faulty: Mapping[str, str]
+    openers: tuple[str, ...]
     passed_over: Mapping[str, str]
+    lost: str | None = None
+    faulty: Mapping[str, str] = field(default_factory=dict)
 
 
 @task(name="decrypt", task_run_name="decrypt round {topic.round}", cache_policy=NO_CACHE)
@@ -93,7 +101,9 @@ def decrypt(
     """Have the sum of some sites opened at one of them; of updates, write the round's state.
 
     Before, each of them says that it helps to open this sum and no other. If the first does not
-    open it, the sites tell whose tags are wrong; if nobody's are, the next is to open it.
+    open it, the sites tell whose tags are wrong; if nobody's are, the next is to open it. So is the
+    next where the sum that a site opens is an impossible one, or until as many have opened the same
+    as ``protection.openers`` says.
 
     Args:
         pool: what runs the sites' stages.
@@ -113,29 +123,49 @@ def decrypt(
     vouches = gathered(vouching, abort)
     if silent := unvouched(coordinator, topic, sites):
         faulty = {site: vouches.failed.get(site, reason) for site, reason in silent.items()}
-        lose_sum(coordinator, topic, faulty)
-        return Decrypted(faulty, {})
-    passed_over: dict[str, str] = {}
+        return _lost(coordinator, topic, faulty)
+    openings = Openings(getattr(coordinator.run.experiment.protection, "openers", 1))
+    proven = False
     for call in calls:
         hand_sum(coordinator, topic, call.site)
         try:
             run_stage(pool, decrypt_site, call, *told)
-            received_sum(coordinator, topic, call.site)
+            numbers = received_sum(coordinator, topic, call.site).numbers
         except DeadWorkerError:
             raise
         except ConsiliumError as error:
-            if not passed_over:
+            if not proven:
+                proven = True
                 _prove_tags(pool, coordinator, calls, topic)
                 if faulty := find_wrong_tags(coordinator, topic, sites, length):
-                    lose_sum(coordinator, topic, faulty)
-                    return Decrypted(faulty, {})
-            passed_over[call.site] = str(error)
+                    return _lost(coordinator, topic, faulty)
+            openings.failed[call.site] = str(error)
             continue
-        if not topic.sum:
-            apply_sum(coordinator, topic, sites, call.site)
-        return Decrypted({}, passed_over)
-    said = "; ".join(f"{site}: {reason}" for site, reason in passed_over.items())
+        try:
+            refuse_impossible(coordinator, topic, numbers, sites)
+        except ImpossibleSumError as error:
+            coordinator.note_left_out(topic, call.site, str(error))
+            openings.failed[call.site] = str(error)
+            if openings.agree_on_impossible(numbers, len(sites)):
+                return _lost(coordinator, topic, {}, str(error))
+            continue
+        if openers := openings.agree(call.site, numbers):
+            for site, reason in openings.differing(openers).items():
+                coordinator.note_left_out(topic, site, reason)
+            if not topic.sum:
+                apply_sum(coordinator, topic, sites, openers[0])
+            return Decrypted(openers, openings.failed)
+    said = "; ".join(f"{site}: {reason}" for site, reason in openings.told().items())
     raise ConsiliumError(f"No site has opened the sum of round {topic.round}. {said}")
+
+
+def _lost(
+    coordinator: Coordinator, topic: Topic, faulty: Mapping[str, str], said: str = ""
+) -> Decrypted:
+    """A sum that nobody opens, because of ``faulty`` sites or, where none is known, of ``said``."""
+    lose_sum(coordinator, topic, faulty)
+    named = "; ".join(f"{site}: {reason}" for site, reason in faulty.items())
+    return Decrypted((), {}, named or said, faulty)
 
 
 def _prove_tags(

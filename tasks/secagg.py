@@ -13,11 +13,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.exchange.message import Topic
+from federated.protection.secagg.recovery import SumLostError
 from federated.run.result import Stage
 from federated.run.timing import Interval
 from federated.stages import secagg, secagg_relay
-from federated.stages.aggregate import apply_sum
+from federated.stages.aggregate import (
+    ImpossibleSumError,
+    apply_sum,
+    received_sum,
+    refuse_impossible,
+)
 from federated.stages.coordinator import Coordinator
+from federated.stages.opening import lose_sum
 from federated.stages.secagg_messages import Roster
 from federated.stages.site import SiteCall
 from tasks.pool import finished, run_stage, submit_stage
@@ -91,10 +98,17 @@ def answer(pool: Executor, call: SiteCall, round_number: int, name: str = "") ->
 
 @dataclass(frozen=True)
 class Unmasked:
-    """The sites that sent wrong shares, and when the sum was unmasked."""
+    """What came of unmasking a sum, and when it was.
+
+    Attributes:
+        faulty: the sites that sent wrong shares; without them the sum is right, if it is not lost.
+        when: when the coordinator worked.
+        lost: why the sum is lost, if it is: what sites have sent keeps it from being opened.
+    """
 
     faulty: tuple[str, ...]
     when: Interval
+    lost: str | None = None
 
 
 @task(name="unmask", task_run_name="unmask round {topic.round}", cache_policy=NO_CACHE)
@@ -107,15 +121,31 @@ def unmask(
 ) -> Unmasked:
     """Take the masks off the sum of those who ``responded``; of updates, write the round's state.
 
+    Where what sites have sent keeps the sum from being opened it is lost, and the run goes on
+    without those at fault.
+
     Args:
         coordinator: the coordinator.
         topic: what the messages of the round have in common.
         roster: who takes part in the round.
         responded: the sites whose updates are in the sum.
         answering: the sites that were there to answer.
+
+    Raises:
+        ConsiliumError: too few sites have answered, or too few are left to go on.
     """
     started = time.time()
-    faulty = secagg_relay.unmask_sum(coordinator, topic, roster, responded, answering)
+    try:
+        faulty = secagg_relay.unmask_sum(coordinator, topic, roster, responded, answering)
+        total = received_sum(coordinator, topic, None)
+        refuse_impossible(coordinator, topic, total.numbers, responded)
+    except ImpossibleSumError as error:
+        # Some site has masked what it must not, and which one is hidden with the rest.
+        lose_sum(coordinator, topic, {})
+        return Unmasked((), Interval(started, time.time()), str(error))
+    except SumLostError as error:
+        lose_sum(coordinator, topic, dict.fromkeys(sorted(error.faulty), str(error)))
+        return Unmasked(tuple(sorted(error.faulty)), Interval(started, time.time()), str(error))
     if not topic.sum:
         apply_sum(coordinator, topic, responded)
     return Unmasked(faulty, Interval(started, time.time()))

@@ -110,6 +110,8 @@ def known_info(settings: DataSettings) -> DatasetInfo:
     """What is known of a data set without its files; of a folder not how many cases it has."""
     nothing: dict[Split, int] = dict.fromkeys(SPLITS, 0)
     described = settings.described
+    if described is not None and settings.source == "phantom":
+        described = as_table(described)
     if family := family_of(settings.dataset, described):
         return folder_dataset.folder_info(family, nothing)
     if described is not None:

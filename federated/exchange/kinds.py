@@ -34,7 +34,8 @@ TAG: Final = "tag"
 SEALED_KEY: Final = "sealed-key"
 # From a site to the coordinator.
 JOINING: Final = "joining"
-HELD: Final = "held"
+# Followed by the number of the site that has made the key, in the order of the plan of the run.
+HELD: Final = "held-"
 ADVERTISED: Final = "advertised"
 SHARES: Final = "shares"
 PAYLOAD: Final = "payload"

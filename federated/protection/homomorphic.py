@@ -3,9 +3,10 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from math import log2
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from federated.errors import ConsiliumError
 from federated.protection.base import (
@@ -66,17 +67,33 @@ def encrypt(
 class CiphertextSums(HiddenUpdates):
     """The coordinator's part of a protection, adding, which is the same for every scheme.
 
-    It needs the public context alone.
+    It needs the public context alone. A sum counts once ``openers`` sites have opened it as the
+    same numbers; so many would have to lie together to have another one counted, within the bounds
+    of such sums.
     """
+
+    openers: Annotated[int, Field(ge=1)] = 1
 
     keyed: ClassVar[bool] = True
 
     def check(self, cohort: Cohort) -> None:
-        """Refuse too few sites, and settings without head room even for a single number.
+        """Refuse too few sites or openers, and settings without head room even for a number.
 
         Raises:
             ConsiliumError: the cohort cannot use the settings.
         """
+        if self.openers > self.min_sites:
+            raise ConsiliumError(
+                f"protection.openers={self.openers} sites are to open a sum, and one may have only "
+                f"protection.min_sites={self.min_sites} in it. Lower protection.openers, or raise "
+                "protection.min_sites."
+            )
+        if self.openers > 1 and cohort.bits is None:
+            raise ConsiliumError(
+                f"protection.openers={self.openers} sites cannot open a sum as the same numbers "
+                "where nothing is quantised, since each adds noise of its own. Set "
+                "compression.bits, for example to 8, or leave out protection.openers."
+            )
         self.parameters(1, cohort)
         super().check(cohort)
 

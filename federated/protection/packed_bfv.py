@@ -115,7 +115,7 @@ class PackedBFV(homomorphic.CiphertextSums):
             yield parameters
 
     def _given(self) -> str:
-        given = self.model_dump(exclude={"name", "min_sites"}, exclude_none=True)
+        given = self.model_dump(exclude={"name", "min_sites", "openers"}, exclude_none=True)
         if not given:
             return ""
         return (

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.compression.quantize import largest_quantised
-from federated.errors import ConsiliumError
 from federated.protection.base import Cohort, Onlooker, Sum, closed, count, refuse_other
 from federated.protection.plain import encode_numbers
 from federated.protection.rlwe.encryption import add_ciphertexts, decrypt_sum, encrypt
@@ -29,6 +28,7 @@ from federated.protection.rlwe.payload import (
 )
 from federated.protection.rlwe.round import KeyRound
 from federated.protection.secagg.protocol import mask_update
+from federated.protection.secagg.recovery import SumLostError
 from federated.protection.secagg.round import Round
 from federated.protection.secagg_plus import MaskedSums, Masking
 from federated.secrets.key_derivation import derive_key
@@ -138,7 +138,8 @@ class RLWESecAgg(MaskedSums):
         """The payload with the exact sum of the values, opened with the sum of the keys.
 
         Raises:
-            ConsiliumError: that is not the key of the sum.
+            SumLostError: that is not the key of the sum. Some site has sent a key and a ciphertext
+                that do not belong together, and which one is hidden with the rest.
         """
         key_round = _key_round(round_)
         parameters = key_round.parameters(total.length)
@@ -148,10 +149,10 @@ class RLWESecAgg(MaskedSums):
         try:
             values = decrypt_sum(hidden, keys, total.length, key_round.polynomials, parameters)
         except ValueError as error:
-            raise ConsiliumError(
+            raise SumLostError(
                 f"The sum of round {total.round_number} cannot be opened with the sum of the "
-                f"sites' keys: {error}. A payload was changed on its way. Resume the run; the "
-                "round begins anew."
+                f"sites' keys: {error}. Some site has sent a payload that is not under the key "
+                "that it has masked; nobody can tell which one."
             ) from error
         encoding, body = encode_numbers(values)
         return replace(total, encoding=encoding, body=body)

@@ -195,7 +195,7 @@ class MaskedSums(HiddenUpdates):
             round_: what all parties know of the round.
 
         Raises:
-            ConsiliumError: the sum cannot be what the sites sent.
+            SumLostError: the sum cannot be what the sites sent.
         """
 
     def reveal(self, total: Payload, key: Any = None) -> npt.NDArray[np.float64]:

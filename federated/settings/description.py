@@ -96,7 +96,8 @@ class Description(Settings):
     takes them from the images, and ``whole`` too where it is left out.
     ``target`` is the range of the number of a regression: nobody takes it from a site's labels.
     ``mirrored`` are the axes along which a mirrored case could be a real one, in RAS order for
-    volumes, height and width for pictures.
+    volumes, height and width for pictures. ``colours`` is of ``arrays`` alone, and taken from them:
+    1 where they are grey, and 3 where they have a last axis of colours.
     """
 
     title: str = Field(default="", max_length=200)
@@ -112,6 +113,7 @@ class Description(Settings):
     shape: tuple[Side, ...] | Literal["auto"] = "auto"
     whole: bool | None = None
     mirrored: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    colours: Literal[1, 3] | None = None
     columns: Columns = Columns()
     dicom: DicomSettings = DicomSettings()
     licence: Text
@@ -128,8 +130,9 @@ class Description(Settings):
 
     @property
     def channels(self) -> int:
-        """The channels of one case, all modalities together; every picture has three."""
-        return len(self.modalities) * (3 if self.kind == "pictures" else 1)
+        """The channels of one case, all modalities together; every picture of a table has three."""
+        each = self.colours or (3 if self.kind == "pictures" else 1)
+        return len(self.modalities) * each
 
     @property
     def segments(self) -> bool:
@@ -297,6 +300,8 @@ def _faults_of_columns(description: Description) -> Iterator[str]:
         yield f"columns are those of cases.csv, and layout={layout} has none. Leave it out"
     if layout in ("nnunet", "decathlon") and not description.segments:
         yield f"layout={layout} holds masks, so task has to be segmentation, not {task}"
+    if description.colours is not None and layout != "arrays":
+        yield f"colours are those of arrays, and layout={layout} has none. Leave it out"
     if layout == "arrays" and task != "classification":
         yield f"layout=arrays holds a class for each image; task={task} needs a table"
     if columns.images and len(columns.images) != len(description.modalities):

@@ -2,14 +2,15 @@
 
 ``sealing.key`` is what others seal the run's key to, ``secret.key`` the run's key itself, and
 ``context.json`` what everybody knows of it. All are open to their owner alone and are erased when
-the run has ended; a run that was stopped goes on with the key that it had. ``openings.json`` counts
+the run has ended; a run that was stopped goes on with the key that it had, as long as its plan has
+the participants that the key was made for. ``openings.json`` counts
 how often the site has opened sums with which key, since the noise of CKKS is made for so many
 openings and no more; it stays, so that a key that is handed out again is counted on.
 """
 
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -26,6 +27,7 @@ from federated.site.home import SiteHome
 SECRET_FILE = "secret.key"  # noqa: S105 - a file name
 SEALING_FILE = "sealing.key"
 PUBLIC_FILE = "context.json"
+PARTICIPANTS = "participants"
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,26 @@ class KeyStore:
             raise self._unusable(path, "is damaged: it is not the one that was kept")
         return key
 
-    def keep(self, key: RunKey) -> None:
+    def made_for(self) -> frozenset[bytes]:
+        """The public keys of the participants that the kept key is for; empty where none are known.
+
+        Raises:
+            ConsiliumError: the file is damaged.
+        """
+        told = self.public() or {}
+        try:
+            return frozenset(bytes.fromhex(key) for key in told.get(PARTICIPANTS, []))
+        except (ValueError, TypeError) as error:
+            raise self._unusable(
+                self.folder / PUBLIC_FILE, f"cannot be read ({why_unreadable(error)})"
+            ) from error
+
+    def keep(self, key: RunKey, participants: Collection[bytes]) -> None:
         """Store a key in the place of another one; key and context change together or not at all.
+
+        Args:
+            key: the key.
+            participants: the public keys of those whom it is for.
 
         Raises:
             ConsiliumError: the folder is open to others, or cannot be written to.
@@ -123,7 +143,10 @@ class KeyStore:
             private_folder(fresh, self.home)
             with atomic_path(fresh / SECRET_FILE, PRIVATE) as temporary:
                 temporary.write_bytes(key.to_bytes())
-            told = key.public.to_json() | {"made": datetime.now(UTC).isoformat()}
+            told = key.public.to_json() | {
+                "made": datetime.now(UTC).isoformat(),
+                PARTICIPANTS: sorted(each.hex() for each in participants),
+            }
             write_json(fresh / PUBLIC_FILE, told, PRIVATE)
             if self.folder.exists():
                 shutil.rmtree(self.folder)

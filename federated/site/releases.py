@@ -30,7 +30,7 @@ import numpy as np
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path, locked
 from federated.secrets.home import private_folder, refuse_open
-from federated.update import Arrays, RoundState
+from federated.update import Arrays, RoundState, Vector
 
 # The kinds of release: a site's style, before round 1; its update with the noise on it; its
 # quantised values, where the noise is added to those.
@@ -82,6 +82,17 @@ def arrays_digest(arrays: Arrays) -> str:
         digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
         digest.update(array.data if array.size else b"")
     return digest.hexdigest()
+
+
+def weights_digest(weights: Vector) -> str:
+    """The SHA-256, in hexadecimal digits, of weights ``(size,)`` as a model computes with them.
+
+    What makes no difference to a model makes none here: more digits than its float32 have, the sign
+    of a zero, and which of the many numbers that are none stands for one.
+    """
+    plain = weights.astype(np.float32) + np.float32(0)
+    plain[np.isnan(plain)] = np.nan
+    return arrays_digest({"weights": plain})
 
 
 def state_digest(state: RoundState) -> str:

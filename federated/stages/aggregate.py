@@ -5,10 +5,14 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.protection import Protection
+from federated.protection.ckks import largest_sum
 from federated.protection.keys import PublicContext
 from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
@@ -29,6 +33,7 @@ from federated.run.update_files import (
 from federated.stages.coordinator import Coordinator
 from federated.stages.keys import count_opening, refuse_without_key, site_key
 from federated.stages.named_sums import (
+    PLAIN_BITS,
     open_sum,
     payload_length,
     refuse_sum,
@@ -40,7 +45,7 @@ from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.tag_verdict import refuse_untagged
 from federated.stages.tags import check_sum
-from federated.update import Payload
+from federated.update import Doubles, Payload
 from federated.weights.bounded_file import Content
 
 
@@ -285,6 +290,44 @@ def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> 
     message = coordinator.mailbox.receive(topic, kinds.OPENED, opener, most)
     found = read_payload(Content(message.body, f"of {opener}, which opened the sum"), total.length)
     return OpenedSum(opened_numbers(total, found), total.weight, total.scalars)
+
+
+class ImpossibleSumError(RefusalError):
+    """An opened sum that no sites that follow the protocol can have: of numbers beyond bounds."""
+
+
+def refuse_impossible(
+    coordinator: Coordinator, topic: Topic, numbers: Doubles, responded: Sequence[str]
+) -> None:
+    """Refuse an opened sum that cannot be that of the payloads of ``responded``.
+
+    Sums of quantised values are whole numbers, each at most as many times the largest of them as
+    there are sites in it; those of a named sum are of digits, and none is negative. Sums of other
+    values are no larger than what their key has room for. A wrong sum within these bounds is not
+    seen here.
+
+    Raises:
+        ImpossibleSumError: it cannot.
+    """
+    run = coordinator.run
+    bits = run.experiment.compression.bits or (PLAIN_BITS if topic.sum else None)
+    if bits is not None:
+        most, whole = float(len(responded) * largest_quantised(bits)), True
+    else:
+        public = public_context(coordinator.folder, run.experiment)
+        if public is None:
+            return
+        most, whole = largest_sum(public.parameters), False
+    least = 0.0 if topic.sum else -most
+    if ((numbers < least) | (numbers > most)).any():
+        why = f"a number is not from {least:.6g} to {most:.6g}, as such sums of theirs are"
+    elif whole and (np.rint(numbers) != numbers).any():
+        why = "it holds what is no whole number"
+    else:
+        return
+    raise ImpossibleSumError(
+        f"The opened sum of round {topic.round} is none of what {len(responded)} sites send: {why}."
+    )
 
 
 def apply_sum(

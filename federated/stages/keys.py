@@ -5,8 +5,9 @@
 2. ``make_key``: one site, the maker, makes the run's key, or takes the one that it had. It tells
    all a commitment to it, and seals it to each other site that its policy knows.
 3. ``take_key``: each other site opens what is sealed to it, compares it with the commitment, keeps
-   it in its own home, and signs which key it has.
-4. ``relay_held``: the coordinator passes on what the sites have signed.
+   it in its own home, and signs which key it has; or that it takes none from this maker, and why.
+4. ``key_verdict``: the coordinator passes on what the sites have signed, or has the next site make
+   a key.
 5. ``site_key``: before it encrypts or opens anything, each site compares what all have signed.
 
 What the coordinator passes on it can read none of, and whom it passes what it cannot change: each
@@ -14,9 +15,7 @@ message is signed, and is for one recipient in one attempt at one plan. docs/adr
 notices which lie.
 """
 
-import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 
 from cachetools import LRUCache, cached
@@ -24,9 +23,7 @@ from cachetools import LRUCache, cached
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
-from federated.exchange.bundle import open_bundle, pack_bundle
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.folder import EVERYONE
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
 from federated.exchange.policy import refuse_stranger
@@ -50,19 +47,15 @@ from federated.secrets.sealing import (
     sealing_public,
 )
 from federated.site.key_store import KeyStore
-from federated.stages.coordinator import Coordinator
+from federated.stages.key_words import Held, held_kind, open_roster, refusal, told_of
 from federated.stages.site import Site, SiteCall, candidate, open_site
 from federated.update import Layout
 from federated.weights.bounded_file import Content
 from federated.weights.planned import most_state
 
 
-@dataclass(frozen=True)
-class Held:
-    """A run's key in an attempt, and which sites have signed that they have it."""
-
-    public: PublicContext
-    sites: frozenset[str]
+class NoKeyTakenError(RefusalError):
+    """A site takes no key from its maker, by what that has sent; the site has signed so."""
 
 
 def key_parameters(experiment: Experiment, layout: Layout) -> Parameters:
@@ -96,8 +89,9 @@ def send_sealing(site: Site) -> None:
 def make_key(call: SiteCall, done: int) -> dict[str, str]:
     """Make the run's key at its maker, tell all a commitment to it, and seal it to each site.
 
-    A run that goes on has the key that it had, unless that is lost or made for others. ``done`` is
-    the last round that is done.
+    A run that goes on has the key that it had, unless that is lost, or the plan has other
+    participants than it was made for: those who had it could open what is sent from now on, and
+    others what was sent before. ``done`` is the last round that is done.
 
     Returns:
         To whom it is not sealed, and why: those have sent no key that counts, or are not known to
@@ -109,10 +103,10 @@ def make_key(call: SiteCall, done: int) -> dict[str, str]:
     """
     site = open_site(call)
     parameters, store = _own_parameters(site, done), _store(site)
-    key = store.find()
-    if key is None or key.parameters != parameters:
+    key, known = store.find(), _participants(site)
+    if key is None or key.parameters != parameters or store.made_for() != known:
         key = new_run_key(parameters)
-        store.keep(key)
+        store.keep(key, known)
     others = [name for name in site.run.sites if name != site.name]
     before, topic = candidate(call)[0].start, site.topic(0)
     refused: dict[str, str] = {}
@@ -126,9 +120,9 @@ def make_key(call: SiteCall, done: int) -> dict[str, str]:
             site.home.audit.add("not sealed", run=topic.run, to=name, said=str(error))
         else:
             site.to_site(topic, kinds.SEALED_KEY, sealed, name)
-    told = _told(key.public)
+    told = told_of(key.public)
     site.to_all(topic, kinds.KEY, told)
-    site.to_coordinator(topic, kinds.HELD, told)
+    site.to_coordinator(topic, held_kind(site.run.sites, site.name), told)
     return refused
 
 
@@ -152,14 +146,18 @@ def _sealed(store: KeyStore, key: RunKey, public: bytes, label: str) -> bytes:
 def take_key(call: SiteCall, maker: str, done: int) -> None:
     """Take the run's key from its maker at another site, keep it, and sign which one it is.
 
+    Where what the maker has sent is no such key, the site signs that it takes none, and why.
+
     Args:
         call: the site.
         maker: the site that has made the key.
         done: the last round that is done.
 
     Raises:
-        RefusalError: the maker is none of the run's sites; or what it has sent is missing, was
-            changed, is for another site, run or attempt, or is not the key that all were told of.
+        NoKeyTakenError: what the maker has sent is missing, was changed, is for another site, run
+            or attempt, is not the key that all were told of, or is one that was made for other
+            participants.
+        RefusalError: the maker is none of the run's sites.
         ConsiliumError: the site's own files cannot be used.
     """
     site = open_site(call)
@@ -167,27 +165,61 @@ def take_key(call: SiteCall, maker: str, done: int) -> None:
         raise RefusalError(
             f"{site.name} takes no key from {maker:.80}, which is none of the sites of the run."
         )
-    topic = site.topic(0)
-    message = site.mailbox.receive(topic, kinds.KEY, maker, kinds.MOST_HELD)
-    public = parse_context(message.body, maker)
-    if message.header.recipient != EVERYONE:
-        raise RefusalError(
-            f"{site.name} takes no key from {maker}: what that tells of it is for {site.name} "
-            "alone, and has to be the same for all."
-        )
-    if public.parameters != _own_parameters(site, done):
+    store, known = _store(site), _participants(site)
+    parameters, private, kept = _own_parameters(site, done), store.sealing_key(), store.find()
+    topic, kind = site.topic(0), held_kind(site.run.sites, maker)
+    try:
+        public = _told_by(site, maker, parameters)
+        if kept is not None and kept.public == public:
+            _refuse_made_for_others(site, maker, store)
+            key = kept
+        else:
+            key = _opened(site, maker, public, private)
+    except ConsiliumError as error:
+        site.to_coordinator(topic, kind, refusal(str(error)))
+        raise NoKeyTakenError(str(error)) from error
+    if key is not kept:
+        store.keep(key, known)
+    site.to_coordinator(topic, kind, told_of(public))
+
+
+def _told_by(site: Site, maker: str, parameters: Parameters) -> PublicContext:
+    """What a maker has told all of its key, which has to be one for these parameters.
+
+    Raises:
+        ConsiliumError: it is not, or nothing that counts was told to all: otherwise the maker could
+            tell each site of another key.
+    """
+    told = site.mailbox.receive(site.topic(0), kinds.KEY, maker, kinds.MOST_HELD, for_all=True)
+    public = parse_context(told.body, maker)
+    if public.parameters != parameters:
         raise RefusalError(
             f"{site.name} takes no key from {maker}: it is made for {public.parameters.describe()}"
             ", and other parameters follow from the plan of the run."
         )
-    store = _store(site)
-    kept = store.find()
-    if kept is None or kept.public != public:
-        store.keep(_opened(site, maker, public))
-    site.to_coordinator(topic, kinds.HELD, message.body)
+    if told_of(public) != told.body:
+        raise RefusalError(
+            f"{site.name} takes no key from {maker}: what that tells of it is not written as it "
+            "should be."
+        )
+    return public
 
 
-def _opened(site: Site, maker: str, public: PublicContext) -> RunKey:
+def _refuse_made_for_others(site: Site, maker: str, store: KeyStore) -> None:
+    """Refuse to go on with a kept key in a plan with other participants than it was made for.
+
+    Raises:
+        RefusalError: the plan has others, or it is not known for whom the key was made.
+    """
+    if store.made_for() != _participants(site):
+        raise RefusalError(
+            f"{site.name} takes no key from {maker}: it has that key already, of an attempt with "
+            "other participants, who could read what is sent from now on, or be read in what was "
+            f"sent before. {maker} has to make another."
+        )
+
+
+def _opened(site: Site, maker: str, public: PublicContext, private: bytes) -> RunKey:
     """The key that is sealed to a site, which has to be the one that all were told of.
 
     Raises:
@@ -198,7 +230,7 @@ def _opened(site: Site, maker: str, public: PublicContext) -> RunKey:
     sealed = site.mailbox.receive(topic, kinds.SEALED_KEY, maker, most).body
     label = _label(topic, maker, site.name, public)
     try:
-        content = open_sealed(_store(site).sealing_key(), sealed, label)
+        content = open_sealed(private, sealed, label)
         key = RunKey.from_bytes(public.parameters, content)
         if key.public == public:
             key.opened()
@@ -218,42 +250,6 @@ def erase_key(call: SiteCall) -> None:
     KeyStore.of(open_site(call).home, call.run).erase()
 
 
-def relay_held(
-    coordinator: Coordinator, maker: str, sites: Sequence[str]
-) -> tuple[Held, dict[str, str]]:
-    """Pass on to all sites which key each of ``sites`` has signed that it has.
-
-    Returns:
-        The key, with those that have it; and why others have not.
-
-    Raises:
-        ConsiliumError: nothing that counts has arrived of the maker.
-    """
-    topic, receive = coordinator.topic(0), coordinator.mailbox.receive
-    told = receive(topic, kinds.KEY, maker, kinds.MOST_HELD).body
-    public = parse_context(told, maker)
-    messages, lacking = {}, {}
-    for site in sites:
-        try:
-            message = receive(topic, kinds.HELD, site, kinds.MOST_HELD)
-        except RefusalError as error:
-            lacking[site] = str(error)
-            continue
-        if message.body == told:
-            messages[site] = message
-            continue
-        lacking[site] = (
-            f"{site} has signed that it has another key than {maker} has told of: one of the two "
-            "lies."
-        )
-    for site, why in lacking.items():
-        coordinator.mailbox.audit.add("without the key", run=topic.run, sender=site, said=why)
-    if maker not in messages:
-        raise ConsiliumError(f"The run has no key: {lacking.get(maker, 'its maker is gone')}")
-    coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_bundle(list(messages.values())))
-    return Held(public, frozenset(messages)), lacking
-
-
 def held_key(site: Site) -> Held:
     """The run's key by what all sites have signed, compared at a site.
 
@@ -264,7 +260,7 @@ def held_key(site: Site) -> Held:
     topic = site.topic(0)
     most = kinds.most_bundle(len(site.run.sites), kinds.MOST_HELD)
     content = site.from_coordinator(topic, kinds.KEY_ROSTER, most).body
-    told = _signed_bodies(content, topic, site.mailbox.members)
+    told = _signed_bodies(content, topic, site.run.sites, site.mailbox.members)
     own = told.get(site.name)
     if own is None:
         raise RefusalError(
@@ -281,8 +277,10 @@ def held_key(site: Site) -> Held:
     return Held(parse_context(own, site.name), frozenset(told))
 
 
-def _bundle_key(content: bytes, topic: Topic, _: Enrolment) -> tuple[bytes, Topic]:
-    # The members follow from the plan of the run, which the topic has the digest of.
+def _bundle_key(
+    content: bytes, topic: Topic, *_: tuple[str, ...] | Enrolment
+) -> tuple[bytes, Topic]:
+    # Sites and members follow from the plan of the run, which the topic has the digest of.
     return sha256(content).digest(), topic
 
 
@@ -291,8 +289,10 @@ _bundles: LRUCache[tuple[bytes, Topic], Mapping[str, bytes]] = LRUCache(maxsize=
 
 
 @cached(_bundles, key=_bundle_key)
-def _signed_bodies(content: bytes, topic: Topic, members: Enrolment) -> Mapping[str, bytes]:
-    return open_bundle(content, topic, kinds.HELD, COORDINATOR, members)
+def _signed_bodies(
+    content: bytes, topic: Topic, sites: tuple[str, ...], members: Enrolment
+) -> Mapping[str, bytes]:
+    return open_roster(content, topic, sites, members)
 
 
 def refuse_without_key(site: Site, counted: Collection[str]) -> None:
@@ -345,6 +345,12 @@ def _store(site: Site) -> KeyStore:
     return KeyStore.of(site.home, site.run.run_id)
 
 
+def _participants(site: Site) -> frozenset[bytes]:
+    """The public keys of all sites of the run, by its plan."""
+    members = site.mailbox.members.members
+    return frozenset(members[name].identity.key for name in site.run.sites)
+
+
 def _own_parameters(site: Site, done: int) -> Parameters:
     """The parameters of the run's key, as a site works them out from the plan and the state."""
     most = most_state(site.run.experiment)
@@ -357,7 +363,3 @@ def _label(topic: Topic, maker: str, recipient: str, public: PublicContext) -> s
     """What a sealed key is for; no part of it can have the sign between them."""
     parts = ("consilium run key v1", topic.consortium, topic.run, str(topic.attempt), topic.plan)
     return "|".join((*parts, maker, recipient, public.key_id))
-
-
-def _told(public: PublicContext) -> bytes:
-    return json.dumps(public.to_json(), sort_keys=True).encode()

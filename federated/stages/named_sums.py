@@ -19,8 +19,11 @@ from federated.protection import Protection
 from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
 from federated.rounds.participation import site_weights
+from federated.site.releases import weights_digest
 from federated.stages.site import Site, SiteRound, open_evaluation, open_round
+from federated.stages.site_model import own_weights
 from federated.stages.worker import worker_context
+from federated.update import RoundState
 
 # The bits of a digit where nothing is quantised, so that the protection adds any numbers.
 PLAIN_BITS = 16
@@ -36,12 +39,15 @@ class NamedSum:
         open: gives, at a site, the round that it is asked for in, with all sites selected, once the
             signed plan is checked.
         bounds: of the vector of any site, as all parties work them out.
+        source: gives, at a site, the SHA-256 of all that its vector follows from beside its cases;
+            of one source a site helps to one sum, whatever else a state says of itself.
     """
 
     name: str
     splits: tuple[Split, ...]
     open: Callable[[Site, int], SiteRound]
     bounds: Callable[[RunContext, DatasetInfo], Bounds]
+    source: Callable[[Site, RoundState], str]
 
 
 def _open_evaluation(site: Site, round_number: int) -> SiteRound:
@@ -59,7 +65,13 @@ def _evaluation_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
     return summed_bounds(task_of(info), run.counts, info)
 
 
-EVALUATION = NamedSum("evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds)
+def _evaluated_model(site: Site, state: RoundState) -> str:
+    return weights_digest(own_weights(site, state))
+
+
+EVALUATION = NamedSum(
+    "evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds, _evaluated_model
+)
 NAMED_SUMS = {known.name: known for known in (EVALUATION,)}
 
 

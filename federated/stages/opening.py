@@ -1,14 +1,15 @@
-"""opening: at the coordinator, what becomes of an encrypted sum that its sites do not open.
+"""opening: at the coordinator, what becomes of a sum that its sites do not open.
 
 One site that sends wrong tags, or does not help to open a sum, makes it one that nobody opens,
 since every site in a sum has to have sent its tags and its word. It is found and named. The round
 is lost then: its sum is opened by nobody, and the next round starts from the same model. A second
 sum of the others in the same round is not tried: sites have given their word for the first one, and
-never give it for another of the same data and state.
+never give it for another of the same data and state. A sum of masks is lost in the same way where
+what a site has dealt, or masked, keeps it from being opened.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
@@ -16,11 +17,62 @@ from federated.exchange.message import Topic
 from federated.protection import Protection
 from federated.run.key import public_context
 from federated.run.update_files import read_memory, read_state, write_outcome
+from federated.site.releases import arrays_digest
 from federated.stages.aggregate import payload_of, vouched
 from federated.stages.coordinator import Coordinator
 from federated.stages.named_sums import senders
 from federated.stages.tag_verdict import wrong_tags
-from federated.update import Payload
+from federated.update import Doubles, Payload
+
+
+@dataclass
+class Openings:
+    """What sites have opened a sum as, one after the other, until enough of them agree.
+
+    A site that opens it otherwise than it is, within the bounds of such sums, is noticed where
+    another one opens it too: so many would have to lie together as have to agree.
+
+    Attributes:
+        needed: how many sites have to open it as the same numbers.
+        failed: the sites that have not opened it, or otherwise than the others, and why.
+        opened: by the SHA-256 of the numbers, which sites have opened it as them.
+        impossible: by the SHA-256 of numbers that no such sum has, how many sites have.
+    """
+
+    needed: int
+    failed: dict[str, str] = field(default_factory=dict)
+    opened: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    impossible: dict[str, int] = field(default_factory=dict)
+
+    def agree(self, site: str, numbers: Doubles) -> tuple[str, ...]:
+        """The sites that have opened it as the same numbers as ``site``, once they are enough."""
+        digest = arrays_digest({"": numbers})
+        self.opened[digest] = same = (*self.opened.get(digest, ()), site)
+        return same if len(same) >= self.needed else ()
+
+    def agree_on_impossible(self, numbers: Doubles, sites: int) -> bool:
+        """Whether it is the sum that is impossible, and not who has opened it.
+
+        That is so where two of them, or all ``sites`` in it, have opened it so.
+        """
+        digest = arrays_digest({"": numbers})
+        self.impossible[digest] = self.impossible.get(digest, 0) + 1
+        return self.impossible[digest] > 1 or sum(self.impossible.values()) == sites
+
+    def differing(self, openers: Sequence[str]) -> dict[str, str]:
+        """The sites that have opened it otherwise than ``openers``; they are among the failed."""
+        others = [site for same in self.opened.values() for site in same if site not in openers]
+        found = {
+            site: f"it has opened the sum as other numbers than {' and '.join(openers)}"
+            for site in others
+        }
+        self.failed |= found
+        return found
+
+    def told(self) -> dict[str, str]:
+        """What each site has said or done that was to open it, where they do not agree."""
+        alone = f"it has opened the sum, and {self.needed} have to as the same numbers"
+        return self.failed | {site: alone for same in self.opened.values() for site in same}
 
 
 def unvouched(coordinator: Coordinator, topic: Topic, responded: Sequence[str]) -> dict[str, str]:
@@ -63,10 +115,11 @@ def find_wrong_tags(
     return wrong_tags(coordinator, topic, responded, read, public)
 
 
-def lose_sum(coordinator: Coordinator, topic: Topic, faulty: dict[str, str]) -> None:
+def lose_sum(coordinator: Coordinator, topic: Topic, faulty: Mapping[str, str]) -> None:
     """Go on without a sum that nobody opens: of updates, the model stays as it is.
 
-    What ``faulty`` sites send counts no more in this attempt at the run.
+    What ``faulty`` sites send counts no more in this attempt at the run; there may be none that can
+    be named.
 
     Raises:
         ConsiliumError: too few sites are left for another sum.

@@ -202,8 +202,10 @@ def answer_site(call: SiteCall, round_number: int, name: str = "") -> None:
 def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> None:
     """Write down for which sum the site helps, before it does; for ever, and across all runs.
 
-    The state is known by its values: a file of the same ones can be written in many ways. Sums of
-    different names are different ones: a name says what a site puts into the sum.
+    The state is known by its values: a file of the same ones can be written in many ways. Of the
+    updates the round is one of them, by which a site trains: after a lost round the next one starts
+    from the same weights, with other sites. Sums of different names are different ones: a name says
+    what a site puts into the sum, and what that follows from.
 
     Raises:
         ConsiliumError: it has helped to another sum of the same data from the same state.
@@ -214,7 +216,8 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
     data = sha256(
         "|".join([*([f"sum {name}"] * bool(name)), *sorted(records)]).encode()
     ).hexdigest()
-    state = state_digest(opened.context.state)
+    start = opened.context.state
+    state = named_sum(name).source(site, start) if name else state_digest(start)
     # Two runs at once would each write what the other has not read.
     with locked(private_folder(path.parent) / f"{site.name}.lock"):
         before = Answered.from_json(read_json(path) if path.is_file() else {})

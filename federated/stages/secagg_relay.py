@@ -114,6 +114,7 @@ def unmask_sum(
         The sites that have dealt or answered wrong shares; the sum is right without these.
 
     Raises:
+        SumLostError: the sum cannot be opened because of what sites have sent.
         ConsiliumError: too few sites have answered; the message names whose shares are missing.
     """
     number, audit = topic.round, coordinator.mailbox.audit

@@ -17,9 +17,9 @@ Guarantee. Under ``secagg_plus`` and ``rlwe_secagg`` the coordinator, with at mo
 ``min_sites`` sites, and nothing else: see ``protection/secagg/protocol.py`` for what that assumes.
 Under ``packed_bfv`` the coordinator and the sites learn the sum, while no site helps the
 coordinator to decrypt another's part. Under ``plain`` the coordinator reads each part. Of one
-name, the same data and the same start state, a site helps to open the sum of one set of sites
-alone, in whatever run. What follows from sums of different states is not covered: where a site is
-in one and not in the next, their difference tells of it.
+name, the same data and the same source (``NamedSum.source``), a site helps to open the sum of
+one set of sites alone, in whatever run and round. What follows from sums of different sources is
+not covered: where a site is in one and not in the next, their difference tells of it.
 """
 
 from federated.data.dataset import DatasetInfo

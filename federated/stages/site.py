@@ -32,7 +32,7 @@ from federated.stages.plan_checks import check_plan, refuse_other_code
 from federated.stages.told_rounds import note_told, refuse_contradiction
 from federated.update import RoundState
 from federated.weights.bounded_file import Content
-from federated.weights.planned import most_state
+from federated.weights.planned import most_state, planned_layout
 
 
 @dataclass(frozen=True)
@@ -256,10 +256,21 @@ def open_state(site: Site, round_number: int, digest: str) -> RoundState:
     """The state after a round, as the coordinator has sent it to all; it has to have this digest.
 
     Raises:
-        ConsiliumError: it has not arrived, is another one, or is damaged.
+        ConsiliumError: it has not arrived, is another one, is damaged, or has other tensors than
+            the model of the run's plan.
     """
-    if digest in _states and _states[digest].round_number == round_number:
-        return _states[digest]
+    if digest not in _states or _states[digest].round_number != round_number:
+        _states[digest] = _read_state(site, round_number, digest)
+    # What it left out would be in a site's model from before, and be no part of the state.
+    if _states[digest].layout != planned_layout(site.run.experiment):
+        raise RefusalError(
+            f"{site.name} does not go on from the state after round {round_number}: it has other "
+            "tensors than the model of the run's plan."
+        )
+    return _states[digest]
+
+
+def _read_state(site: Site, round_number: int, digest: str) -> RoundState:
     most = most_state(site.run.experiment)
     message = site.from_coordinator(site.topic(round_number), kinds.STATE, most)
     if message.header.sha256 != digest:
@@ -267,12 +278,8 @@ def open_state(site: Site, round_number: int, digest: str) -> RoundState:
             f"{site.name} does not go on from the state after round {round_number}: it is another "
             "one than the coordinator's plan says."
         )
-    state = read_state(
-        Content(message.body, f"of the coordinator's state after round {round_number}"),
-        round_number,
-    )
-    _states[digest] = state
-    return state
+    where = f"of the coordinator's state after round {round_number}"
+    return read_state(Content(message.body, where), round_number)
 
 
 def settle(site: Site, done: int, plan: RoundPlan) -> None:

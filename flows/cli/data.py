@@ -24,9 +24,14 @@ def prepare(
     resolved = load_experiment(experiment, sets or [], params)
     console = Console()
     if step:
+        from flows.going_on import goes_on_by, preparing
+        from flows.prepare import prepared_folder
         from flows.steps import run_step
 
-        console.print(run_step(step, resolved), highlight=False, soft_wrap=True)
+        folder = prepared_folder(resolved).root
+        with goes_on_by(preparing(experiment, sets or [], params, folder, step)):
+            told = run_step(step, resolved)
+        console.print(told, highlight=False, soft_wrap=True)
         return
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, start_embedded_server
@@ -36,8 +41,8 @@ def prepare(
     from flows.prepare import fl_prepare
 
     wait_until_ready()
-    folder = fl_prepare(experiment, sets or [], str(params))
-    console.print(f"prepared in {folder}; Data Docs: {folder}/data_docs/index.html", soft_wrap=True)
+    place = fl_prepare(experiment, sets or [], str(params))
+    console.print(f"prepared in {place}; Data Docs: {place}/data_docs/index.html", soft_wrap=True)
 
 
 @app.command(epilog="Example: consilium evaluate adrenal --model m.safetensors --out m.json")

@@ -1,14 +1,18 @@
 """One enrolled site that lies, to end a round of the others or to have another one blamed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from federated.exchange import kinds
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
+from federated.protection import secagg_plus
+from federated.protection.secagg import protocol
 from federated.protection.secagg.dealing import HASH_BYTES, _hash
 from federated.protection.secagg.round import Share
+from federated.run.update_files import read_state
 from federated.settings.names import refuse_site_name
 from federated.stages.aggregate import add_payloads
 from federated.stages.compress import compress_site
@@ -24,6 +28,7 @@ from federated.stages.secagg_relay import (
     relay_views,
     unmask_sum,
 )
+from tasks.secagg import unmask
 from tests.federated.staged_run import (
     Staged,
     agree_on_key,
@@ -165,3 +170,29 @@ def test_an_encrypted_payload_that_is_made_twice_in_an_attempt_counts_for_nothin
     topic = train_round(run, 1)
     protect_site(run.call(LIAR), 1)
     assert add_payloads(run.coordinator, topic, run.sites).responded == run.sites[1:]
+
+
+def test_a_site_that_masks_more_than_it_may_loses_the_round_and_ends_no_run(
+    run: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which site it was is hidden with the rest; the model stays as it is."""
+
+    def masking(quantised: Any, secrets: Any, *given: Any) -> Any:
+        more = 30_000 if secrets.site == LIAR else 0
+        return protocol.mask_update(quantised + more, secrets, *given)
+
+    monkeypatch.setattr(secagg_plus, "mask_update", masking)
+    topic = begin_round(run.coordinator, 1)
+    roster = keys_and_shares(run, topic)
+    responded = up_to_payloads(run, topic, roster)
+    for site in responded:
+        agree_site(run.call(site), 1)
+    relay_views(run.coordinator, topic, responded)
+    for site in responded:
+        answer_site(run.call(site), 1)
+    done = unmask.fn(run.coordinator, topic, roster, responded, responded)
+    assert done.lost is not None
+    assert "a number is not from -508 to 508" in done.lost
+    assert run.coordinator.faulty == {}
+    first, second = (read_state(run.folder.state_path(number)).weights for number in (0, 1))
+    assert (first == second).all()

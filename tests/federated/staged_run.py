@@ -32,7 +32,9 @@ from federated.stages.coordinator import (
     propose,
     publish_state,
 )
-from federated.stages.keys import Held, make_key, relay_held, take_key
+from federated.stages.key_verdict import hear, relay_held
+from federated.stages.key_words import Held
+from federated.stages.keys import make_key, take_key
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
@@ -173,7 +175,7 @@ def agree_on_key(run: Staged, done: int = 0) -> Held:
     make_key(run.call(maker), done)
     for site in run.sites[1:]:
         take_key(run.call(site), maker, done)
-    held, _ = relay_held(run.coordinator, maker, run.sites)
+    held = relay_held(run.coordinator, hear(run.coordinator, maker, run.sites, done))
     write_json(run.folder.context_path, held.public.to_json())
     return held
 

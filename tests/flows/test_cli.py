@@ -265,6 +265,18 @@ def test_a_stopped_run_prints_the_command_that_goes_on_with_it(
     assert re.search(r"\n2 rounds; 1 round since the run was resumed, in \d+ s, of which", out)
 
 
+def test_a_stopped_step_of_a_preparation_says_how_to_go_on(capsys, monkeypatch, project):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.steps.run_step", stopped)
+    given = ("prepare", "tiny", "--step", "partition", "--set", "seed=3")
+    code, _, error = call(capsys, monkeypatch, *given)
+    assert code == 130
+    wanted = "again with: consilium prepare tiny --step partition --set seed=3"
+    assert error.splitlines()[-1].endswith(wanted)
+
+
 def test_a_stopped_preparation_says_what_is_kept_and_how_to_go_on(
     capsys, monkeypatch, project, prefect_server
 ):

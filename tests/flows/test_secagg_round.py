@@ -1,6 +1,7 @@
 """Rounds under SecAgg+: the very sum that is in the clear, also when sites drop out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,13 @@ import pytest
 import flows.secagg
 import tasks.secagg
 from federated.errors import ConsiliumError
+from federated.exchange.audit import AuditLog
+from federated.protection.secagg.keys import new_seed
 from federated.run.runs import latest_run
+from federated.run.update_files import read_state
 from federated.site.home import SiteHome
 from federated.site.key_store import KeyStore
+from federated.stages import secagg
 from tasks.pool import run_stage
 from tasks.secagg import forget
 from tests.flows.conftest import kept_at, messages, weights
@@ -182,3 +187,39 @@ def test_no_message_of_a_site_holds_its_secrets(run, in_process, failing, projec
             content = path.read_bytes()
             assert not any(bytes.fromhex(secret) in content for secret in hidden)
             assert not any(secret.encode() in content for secret in hidden)
+
+
+def noise(secrets, shares):
+    """Nothing that any holder but the dealer itself can open."""
+    return {h: s if h == secrets.site else bytes(len(s)) for h, s in shares.items()}
+
+
+@pytest.mark.parametrize(
+    ("protection", "lie"), [("secagg_plus", "noise"), ("rlwe_secagg", "shares of another seed")]
+)
+def test_a_site_that_deals_shares_that_lead_to_nothing_loses_a_round_and_is_left_out(
+    run, in_process, monkeypatch, protection, lie
+):
+    """In round 1 of 2 the sum is lost by it; the next goes on from the same model without it."""
+    honest = secagg.protocol.share
+
+    def dealing(secrets, advertised, session):
+        if (secrets.site, session.number) != ("site-01", 1):
+            return honest(secrets, advertised, session)
+        if lie == "noise":
+            return noise(secrets, honest(secrets, advertised, session))
+        return honest(replace(secrets, own_seed=new_seed()), advertised, session)
+
+    monkeypatch.setattr(secagg.protocol, "share", dealing)
+    four = ["sites.count=4", "sites.partition=iid", f"protection.name={protection}"]
+    folder = run(rounds=2, overrides=[*SECAGG, *four], prepared=None)
+    first, second = folder.records()
+    assert first["sites"] == []
+    assert set(first["dropped"]) == {"site-01"}
+    assert "site-01" in first["lost"]
+    assert second["sites"] == ["site-00", "site-02", "site-03"]
+    assert set(second["dropped"]) == {"site-01"}
+    audit = AuditLog(folder.coordinator_path / "audit.jsonl").lines()
+    assert [line["sender"] for line in audit if line["event"] == "faulty"] == ["site-01"]
+    states = [read_state(folder.state_path(number)).weights for number in (1, 2)]
+    assert (states[0] != states[1]).any()

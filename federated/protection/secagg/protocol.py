@@ -200,9 +200,10 @@ def unmask(
         evidence: what was advertised, dealt and answered.
 
     Raises:
-        ConsiliumError: there are fewer right shares than the threshold, and the message names
-            whose, who is missing, and who sent wrong ones; or those who responded are not
-            connected; or a site has dealt shares of another seed than it committed to.
+        SumLostError: a site has dealt shares of another seed than it committed to, or there are
+            fewer right shares than the threshold because of wrong ones; it names who is at fault.
+        ConsiliumError: there are fewer because too many sites are missing, which the message names;
+            or those who responded are not connected.
     """
     round_, advertised = evidence.round_, evidence.advertised
     refuse_parts(responded, round_)

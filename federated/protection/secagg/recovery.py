@@ -1,6 +1,14 @@
-"""How the coordinator puts a seed together from shares, and says whose fault it is if it cannot."""
+"""How the coordinator puts a seed together from shares, and says whose fault it is if it cannot.
 
-from collections.abc import Mapping
+If it cannot because of what sites have sent, and not because too many are missing, the sum is lost
+(:class:`SumLostError`): nothing of it is revealed, and a run can go on without those at fault. Who
+answers another share than it was dealt, or deals shares of another seed than it committed to, is
+at fault for certain. Where holders say that what they were dealt is wrong, either they lie or the
+dealer does, and nobody else can see it: of two or more that say so the dealer is said to be at
+fault, and of one neither. So no site on its own has another one left out.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
 
@@ -20,6 +28,17 @@ from federated.protection.secagg.shares import recover_seed
 # How many sets of shares are tried of a dealer that has dealt wrongly: a second or less with ten
 # sites, three with twenty, and half a minute with three hundred.
 TRIES = 200
+
+
+class SumLostError(ConsiliumError):
+    """A sum that cannot be unmasked because of what sites have sent, of which nothing was revealed.
+
+    ``faulty`` are the sites that are at fault, as far as it can be known.
+    """
+
+    def __init__(self, text: str, faulty: Collection[str] = ()) -> None:
+        super().__init__(text)
+        self.faulty = frozenset(faulty)
 
 
 @dataclass(frozen=True)
@@ -88,14 +107,15 @@ def recover(site: str, kind: Kind, evidence: Evidence) -> tuple[bytes, frozenset
         evidence: what was dealt and answered.
 
     Raises:
-        ConsiliumError: there are too few right shares; the message says who is missing and whose
-            shares are wrong, or that the site has dealt wrongly.
+        SumLostError: the site has dealt wrongly, or there are too few right shares because of
+            wrong ones; the message says whose.
+        ConsiliumError: there are too few right shares because too many holders are missing.
     """
     round_, given = evidence.round_, evidence.given(site)
     right = {h: s.value for h, s in given.items() if evidence.is_right(s, h, site, kind)}
     wrong = frozenset(given) - frozenset(right)
     if len(right) < round_.threshold:
-        raise ConsiliumError(_too_few(site, right, wrong, evidence))
+        raise _too_few(site, right, wrong, evidence)
     faulty = wrong
     for chosen in islice(combinations(right, round_.threshold), TRIES):
         shares = {holder: right[holder] for holder in chosen}
@@ -103,29 +123,37 @@ def recover(site: str, kind: Kind, evidence: Evidence) -> tuple[bytes, frozenset
         if evidence.is_committed(seed, site, kind):
             return seed, faulty
         faulty = wrong | {site}
-    raise ConsiliumError(
+    raise SumLostError(
         f"Round {round_.number} cannot be unmasked: the shares that {site} dealt do not give the "
         f"{_SEEDS[kind]} that it advertised, though {len(right)} holders gave them as {site} dealt "
-        f"them. The fault is {site}'s. Exclude it, and resume the run; the round begins anew."
+        f"them. The fault is {site}'s. Nothing was revealed.",
+        faulty,
     )
 
 
 def _too_few(
     site: str, right: Mapping[str, bytes], wrong: frozenset[str], evidence: Evidence
-) -> str:
+) -> ConsiliumError:
+    """Why there are too few right shares of a site's seed, and whose fault that is."""
     round_, accusers = evidence.round_, evidence.accusers(site)
-    absent = [h for h in round_.holders(site) if h not in {*right, *wrong, *accusers}]
+    lied = {*wrong, *accusers}
+    absent = [h for h in round_.holders(site) if h not in {*right, *lied}]
     reasons = [f"missing: {', '.join(absent)}"] if absent else []
     if wrong:
         reasons.append(f"other shares than they were dealt come from {', '.join(sorted(wrong))}")
     if accusers:
         reasons.append(f"{', '.join(accusers)} say that {site} dealt them wrong ones")
-    return (
+    said = (
         f"Round {round_.number} cannot be unmasked: of those who hold shares of {site} "
         f"{len(right)} answered rightly and {round_.threshold} are needed; {'; '.join(reasons)}. "
-        "Nothing was revealed. Resume the run when they are back, or lower protection.threshold "
-        "for a new one; whoever sent wrong shares should be left out."
+        "Nothing was revealed."
     )
+    if len({*right, *lied}) < round_.threshold:
+        return ConsiliumError(
+            f"{said} Resume the run when they are back, or lower protection.threshold for a new "
+            "one; whoever sent wrong shares should be left out."
+        )
+    return SumLostError(said, wrong | ({site} if len(accusers) > 1 else set()))
 
 
 _SEEDS: Mapping[Kind, str] = {"own": "seed of its own mask", "masking": "masking key"}

@@ -20,7 +20,7 @@ from federated.protection.secagg.dealing import (
     refuse_dealt,
 )
 from federated.protection.secagg.keys import new_seed
-from federated.protection.secagg.recovery import TRIES
+from federated.protection.secagg.recovery import TRIES, SumLostError
 from federated.protection.secagg.roster import own_commitment, refuse_unusable
 from federated.protection.secagg.round import Share
 from tests.federated.protection.masked_round import SITES, begin, begin_round
@@ -150,8 +150,9 @@ class TestDealers:
         total, _, answers = stage_four(parties)
         assert all(answer.wrongly_dealt == () for answer in answers.values())
         said = rf"the shares that {dealer} dealt do not give .* The fault is {dealer}'s"
-        with pytest.raises(ConsiliumError, match=said):
+        with pytest.raises(SumLostError, match=said) as caught:
             opens(parties, total, answers)
+        assert caught.value.faulty == {dealer}
 
     def test_shares_that_are_wrong_for_some_do_not_stop_the_round_and_name_the_dealer(self):
         """Each has its hash, so that its holder cannot see that it is of another polynomial."""
@@ -200,8 +201,33 @@ class TestDealers:
             parties.dealt["site-02"][holder] = bytes(DEALT_BYTES)
         total, _, answers = stage_four(parties, SITES, ())
         said = "site-00, site-01, site-02 say that site-02 dealt them wrong ones"
-        with pytest.raises(ConsiliumError, match=said):
+        with pytest.raises(SumLostError, match=said) as caught:
             opens(parties, total, answers, SITES, ())
+        assert caught.value.faulty == {"site-02"}
+
+    def test_one_site_alone_that_accuses_a_dealer_has_nobody_left_out(self):
+        """As many holders are missing as may be, so that its share would be needed."""
+        parties = begin()
+        total, _, answers = stage_four(parties, SITES, ())
+        liar = replace(
+            answers["site-01"],
+            shares={d: s for d, s in answers["site-01"].shares.items() if d != "site-02"},
+            wrongly_dealt=("site-02",),
+        )
+        enough = parties.now.threshold
+        told = {site: answers[site] for site in SITES[:enough]} | {"site-01": liar}
+        with pytest.raises(SumLostError, match="site-01 say that site-02") as caught:
+            opens(parties, total, told, SITES, ())
+        assert caught.value.faulty == frozenset()
+
+    def test_where_too_many_are_missing_no_lie_is_blamed_for_it(self):
+        parties = begin()
+        parties.dealt["site-02"]["site-00"] = bytes(DEALT_BYTES)
+        total, _, answers = stage_four(parties, SITES, ())
+        told = {site: answers[site] for site in SITES[: parties.now.threshold - 1]}
+        with pytest.raises(ConsiliumError, match="missing") as caught:
+            opens(parties, total, told, SITES, ())
+        assert not isinstance(caught.value, SumLostError)
 
     def test_the_shares_of_another_round_attempt_or_dealer_are_wrong_ones(self):
         parties = begin()

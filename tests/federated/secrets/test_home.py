@@ -52,7 +52,7 @@ def test_a_ledger_a_key_masking_secrets_and_releases_are_closed(umask, project, 
     sent(private)
     keys = KeyStore.of(masked.home(SITE), masked.folder.run_id)
     keys.sealing_key()
-    keys.keep(new_run_key(Parameters(SCHEME, 4096, (30, 30), 20, 1, 1)))
+    keys.keep(new_run_key(Parameters(SCHEME, 4096, (30, 30), 20, 1, 1)), ())
     assert keys.sealed_once("label", lambda: b"sealed") == b"sealed"
     assert {path.name for path in consilium_home().iterdir()} == {"ledger"}
     found = modes(consilium_home())

@@ -4,26 +4,37 @@ Each attack is made by whoever has the coordinator's or a site's own key and can
 exchange. The honest run goes on, or what it would have cost is not told.
 """
 
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import tasks.aggregate
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.files import read_json
+from federated.protection.opened import opened_payload
 from federated.run.update_files import pack_payload, read_payload, read_state
 from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
+from federated.stages.keys import site_key
+from federated.stages.named_sums import open_sum
+from federated.stages.site import SiteCall
+from federated.update import Doubles, Vector
 from federated.weights.bounded_file import Content
+from tasks.aggregate import Decrypted, decrypt
 from tests.federated.staged_run import (
     Staged,
+    agree_on_key,
+    begin,
+    small_experiment,
     train_round,
 )
-from tests.federated.stages.lies import (
-    OTHER,
-    SITE,
-)
+from tests.federated.stages.lies import BFV, OTHER, QUANTISED, SITE, THREE, left_out
 
 
 def summed(run: Staged, sites: list[str]) -> Topic:
@@ -113,3 +124,134 @@ def test_a_lying_opener_is_noticed_where_its_sum_does_not_fit(encrypted: Staged)
     with pytest.raises(ConsiliumError):
         apply_sum(encrypted.coordinator, topic, encrypted.sites, SITE)
     assert not encrypted.folder.state_path(1).exists()
+
+
+# --- Sites that open the right sum as other numbers.
+
+
+def lying_openers(
+    run: Staged, monkeypatch: pytest.MonkeyPatch, lies: dict[str, Callable[[Doubles], Doubles]]
+) -> list[str]:
+    """Let sites send other numbers than a sum has, in its right form; who opens one."""
+    asked: list[str] = []
+
+    def opening(call: SiteCall, number: int, responded: list[str], name: str = "") -> None:
+        asked.append(call.site)
+        if call.site not in lies:
+            decrypt_site(call, number, responded, name)
+            return
+        site = run.site(call.site)
+        opened = open_sum(site, number, name)
+        total = read_payload(run.folder.sum_path(number, name))
+        key = site_key(site)
+        numbers = lies[call.site](run.experiment.protection.reveal(total, key))
+        body = pack_payload(opened_payload(total, numbers))
+        site.to_coordinator(opened.topic, kinds.OPENED, body)
+
+    monkeypatch.setattr(tasks.aggregate, "decrypt_site", opening)
+    return asked
+
+
+def opened_by(run: Staged, topic: Topic) -> Decrypted:
+    """The task by which a run's graph has a sum opened."""
+    with ThreadPoolExecutor(1) as pool:
+        calls = [run.call(site) for site in run.sites]
+        found: Decrypted = decrypt.fn(pool, run.coordinator, calls, topic)
+    return found
+
+
+def honest_state(run: Staged, topic: Topic) -> Vector:
+    """The weights that the round comes to where the sum is opened as it is."""
+    opened_by(run, topic)
+    path = run.folder.state_path(1)
+    weights = read_state(path).weights
+    path.unlink()
+    return weights
+
+
+def forget_opened(run: Staged) -> None:
+    """Let nobody have opened the sum yet: of two different messages of one site none counts."""
+    for folder in run.folder.exchange_path.rglob(kinds.OPENED):
+        shutil.rmtree(folder)
+
+
+IMPOSSIBLE: dict[str, Callable[[Doubles], Doubles]] = {
+    "no whole numbers": lambda numbers: numbers + 0.25,
+    "more than all sites can send": lambda numbers: np.full_like(numbers, 3 * 127 + 1),
+    "less than all sites can send": lambda numbers: np.full_like(numbers, -3 * 127 - 1),
+    "numbers that no model bears": lambda numbers: np.full_like(numbers, 1e300),
+}
+
+
+@pytest.mark.parametrize("lie", IMPOSSIBLE)
+def test_an_opener_of_an_impossible_sum_is_named_and_the_next_site_opens_it(
+    encrypted: Staged, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    topic = summed(encrypted, encrypted.sites)
+    wanted = honest_state(encrypted, topic)
+    forget_opened(encrypted)
+    asked = lying_openers(encrypted, monkeypatch, {SITE: IMPOSSIBLE[lie]})
+    done = opened_by(encrypted, topic)
+    assert asked == [SITE, OTHER]
+    assert done.openers == (OTHER,)
+    assert "none of what 3 sites send" in done.passed_over[SITE]
+    assert left_out(encrypted) == [SITE]
+    np.testing.assert_array_equal(read_state(encrypted.folder.state_path(1)).weights, wanted)
+
+
+def test_a_sum_that_is_impossible_whoever_opens_it_loses_the_round_and_ends_no_run(
+    encrypted: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some site has encrypted what is no quantised value; nobody can tell which one."""
+    topic = summed(encrypted, encrypted.sites)
+    everyone = dict.fromkeys(encrypted.sites, IMPOSSIBLE["more than all sites can send"])
+    asked = lying_openers(encrypted, monkeypatch, everyone)
+    done = opened_by(encrypted, topic)
+    assert asked == [SITE, OTHER]
+    assert done.lost is not None
+    assert "none of what 3 sites send" in done.lost
+    assert done.faulty == {}
+    first, second = (read_state(encrypted.folder.state_path(n)).weights for n in (0, 1))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_false_sum_within_bounds_is_noticed_where_two_have_to_open_it(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = BFV | {"protection": {"name": "packed_bfv", "openers": 2}}
+    run = begin(small_experiment(data, **sections), tmp_path / "runs")
+    agree_on_key(run)
+    topic = summed(run, run.sites)
+    wanted = honest_state(run, topic)
+    forget_opened(run)
+    asked = lying_openers(run, monkeypatch, {SITE: lambda numbers: -numbers})
+    done = opened_by(run, topic)
+    assert asked == run.sites
+    assert done.openers == tuple(run.sites[1:])
+    assert "other numbers than site-01 and site-02" in done.passed_over[SITE]
+    assert left_out(run) == [SITE]
+    np.testing.assert_array_equal(read_state(run.folder.state_path(1)).weights, wanted)
+
+
+def test_with_one_opener_a_false_sum_within_bounds_is_not_noticed(
+    encrypted: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not stopped, and docs/parties.md says so."""
+    topic = summed(encrypted, encrypted.sites)
+    wanted = honest_state(encrypted, topic)
+    forget_opened(encrypted)
+    lying_openers(encrypted, monkeypatch, {SITE: lambda numbers: -numbers})
+    assert opened_by(encrypted, topic).openers == (SITE,)
+    assert (read_state(encrypted.folder.state_path(1)).weights != wanted).any()
+
+
+def test_several_openers_need_sums_that_all_open_as_the_same_numbers(data: Path) -> None:
+    for sections, said in (
+        ({"protection": {"name": "ckks", "openers": 2}}, "adds noise of its own"),
+        (
+            {"protection": {"name": "packed_bfv", "openers": 4}, **QUANTISED},
+            "only protection.min_sites=3 in it",
+        ),
+    ):
+        with pytest.raises(ConsiliumError, match=said):
+            small_experiment(data, **THREE | sections)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+import tasks.keys
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
-from federated.exchange.bundle import pack_bundle
 from federated.exchange.folder import EVERYONE, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Message
@@ -28,27 +28,31 @@ from federated.site.key_store import KeyStore
 from federated.stages.aggregate import add_payloads, decrypt_site, hand_sum, vouch_site
 from federated.stages.checkpoint import commit_round
 from federated.stages.compress import compress_site
-from federated.stages.coordinator import begin_round, publish_state
+from federated.stages.coordinator import begin_round, plan_run, propose, publish_state
+from federated.stages.key_verdict import KeySearch, hear, relay_held
+from federated.stages.key_words import held_kind, pack_roster, refusal, told_of
 from federated.stages.keys import (
+    NoKeyTakenError,
     _label,
     _own_parameters,
-    _told,
     erase_key,
     held_key,
     make_key,
-    relay_held,
     site_key,
     take_key,
 )
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
-from federated.stages.site import candidate
+from federated.stages.site import SiteCall, candidate
+from federated.stages.take_part import take_part
 from tasks.keys import key as agree
 from tests.federated.exchange.parties import identity
 from tests.federated.staged_run import Staged, agree_on_key, begin, small_experiment, train_round
 from tests.federated.stages.lies import BFV, OTHER, SITE, refusals, sign_plan
 
 THIRD = "site-02"
+# Of a site on the key of the first.
+WORD = held_kind([SITE], SITE)
 FOUR = BFV | {"sites": {"count": 4, "partition": "iid", "min_cases": 2, "on_dropout": "continue"}}
 
 
@@ -206,7 +210,7 @@ def test_what_is_sealed_to_one_site_opens_under_no_other_name_run_attempt_or_key
         "another key's": _label(topic, SITE, OTHER, new_run_key(own.parameters).public),
     }
     maker = run.home(SITE).identity()
-    forged(run, maker, kinds.KEY, _told(own.public))
+    forged(run, maker, kinds.KEY, told_of(own.public))
     for label in labels.values():
         there = place(run, kinds.SEALED_KEY, SITE, OTHER)
         shutil.rmtree(there, ignore_errors=True)
@@ -298,7 +302,7 @@ def lie(run: Staged, told: RunKey, sealed: bytes) -> None:
     """The maker tells all of one key, and seals something else to a site."""
     maker, public = run.home(SITE).identity(), sealing_public(store(run, OTHER).sealing_key())
     label = _label(run.coordinator.topic(0), SITE, OTHER, told.public)
-    forged(run, maker, kinds.KEY, _told(told.public))
+    forged(run, maker, kinds.KEY, told_of(told.public))
     forged(run, maker, kinds.SEALED_KEY, seal_to(public, sealed, label), OTHER)
 
 
@@ -353,19 +357,19 @@ def test_a_key_for_other_parameters_than_follow_from_the_plan_is_refused(run: St
 def test_what_is_told_to_one_site_alone_is_no_key(run: Staged) -> None:
     """Otherwise the maker alone could tell each site of another key."""
     key = new_run_key(small_parameters(run))
-    forged(run, run.home(SITE).identity(), kinds.KEY, _told(key.public), OTHER)
-    with pytest.raises(RefusalError, match="has to be the same for all"):
+    forged(run, run.home(SITE).identity(), kinds.KEY, told_of(key.public), OTHER)
+    with pytest.raises(NoKeyTakenError, match="no message key from site-00"):
         take_key(run.call(OTHER), SITE, 0)
 
 
 def test_two_keys_of_one_holder_count_for_nothing(run: Staged) -> None:
     make_key(run.call(SITE), 0)
     other = new_run_key(small_parameters(run))
-    forged(run, run.home(SITE).identity(), kinds.KEY, _told(other.public))
+    forged(run, run.home(SITE).identity(), kinds.KEY, told_of(other.public))
     with pytest.raises(RefusalError, match="2 different messages key"):
         take_key(run.call(OTHER), SITE, 0)
     with pytest.raises(ConsiliumError, match="2 different messages key"):
-        relay_held(run.coordinator, SITE, run.sites)
+        hear(run.coordinator, SITE, run.sites, 0)
 
 
 def test_a_holder_that_is_no_site_of_the_run_is_refused(run: Staged) -> None:
@@ -389,7 +393,7 @@ def split(run: Staged) -> None:
     maker, public = run.home(SITE).identity(), sealing_public(store(run, THIRD).sealing_key())
     label = _label(run.coordinator.topic(0), SITE, THIRD, key.public)
     shutil.rmtree(place(run, kinds.SEALED_KEY, SITE, THIRD))
-    forged(run, maker, kinds.KEY, _told(key.public))
+    forged(run, maker, kinds.KEY, told_of(key.public))
     forged(run, maker, kinds.SEALED_KEY, seal_to(public, key.to_bytes(), label), THIRD)
     take_key(run.call(THIRD), SITE, 0)
     shutil.rmtree(there)
@@ -401,8 +405,8 @@ def test_sites_that_were_told_of_different_keys_find_out_by_what_each_has_signed
 ) -> None:
     split(run)
     receive, topic = run.coordinator.mailbox.receive, run.coordinator.topic(0)
-    signed = [receive(topic, kinds.HELD, site, kinds.MOST_HELD) for site in run.sites]
-    run.coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_bundle(signed))
+    signed = [receive(topic, WORD, site, kinds.MOST_HELD) for site in run.sites]
+    run.coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_roster(SITE, signed))
     for site in run.sites:
         with pytest.raises(RefusalError, match="has signed that it has another one"):
             held_key(run.site(site))
@@ -412,9 +416,11 @@ def test_an_honest_coordinator_leaves_out_who_has_another_key_and_the_others_go_
     run: Staged,
 ) -> None:
     split(run)
-    held, lacking = relay_held(run.coordinator, SITE, run.sites)
-    assert held.sites == {SITE, OTHER}
-    assert "site-02 has signed that it has another key than site-00" in lacking[THIRD]
+    heard, search = hear(run.coordinator, SITE, run.sites, 0), KeySearch()
+    assert search.settles(heard, last=False)
+    assert relay_held(run.coordinator, heard).sites == {SITE, OTHER}
+    assert set(search.lacking) == {THIRD}
+    assert "site-02 has signed that it has another key than site-00" in search.lacking[THIRD]
     assert held_key(run.site(OTHER)).sites == {SITE, OTHER}
     with pytest.raises(RefusalError, match="site-02 has no key of the run"):
         site_key(run.site(THIRD))
@@ -427,11 +433,11 @@ def test_a_word_that_no_site_has_signed_is_not_passed_off_as_one(run: Staged) ->
     agree_on_key(run)
     topic, there = run.coordinator.topic(0), place(run, kinds.KEY_ROSTER, COORDINATOR)
     receive = run.coordinator.mailbox.receive
-    signed = [receive(topic, kinds.HELD, site, kinds.MOST_HELD) for site in run.sites[:2]]
+    signed = [receive(topic, WORD, site, kinds.MOST_HELD) for site in run.sites[:2]]
     liar = identity(THIRD)
-    made_up = forged(run, liar, kinds.HELD, signed[0].body, COORDINATOR)
+    made_up = forged(run, liar, WORD, signed[0].body, COORDINATOR)
     shutil.rmtree(there)
-    run.coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_bundle([*signed, made_up]))
+    run.coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_roster(SITE, [*signed, made_up]))
     with pytest.raises(ConsiliumError, match="'site-02', which that site has not signed"):
         held_key(run.site(SITE))
 
@@ -442,9 +448,9 @@ def test_no_sum_is_opened_with_a_site_in_it_whose_word_is_kept_back(run: Staged)
     add_payloads(run.coordinator, topic, run.sites)
     before, there = run.coordinator.topic(0), place(run, kinds.KEY_ROSTER, COORDINATOR)
     receive = run.coordinator.mailbox.receive
-    signed = [receive(before, kinds.HELD, site, kinds.MOST_HELD) for site in run.sites[:2]]
+    signed = [receive(before, WORD, site, kinds.MOST_HELD) for site in run.sites[:2]]
     shutil.rmtree(there)
-    run.coordinator.mailbox.send(before, kinds.KEY_ROSTER, pack_bundle(signed))
+    run.coordinator.mailbox.send(before, kinds.KEY_ROSTER, pack_roster(SITE, signed))
     hand_sum(run.coordinator, topic, SITE)
     with pytest.raises(RefusalError, match="sum with site-02 in it"):
         vouch_site(run.call(SITE), 1, run.sites)
@@ -538,3 +544,222 @@ def test_a_kept_key_that_others_can_read_or_that_is_damaged_is_refused(
     make_key(run.call(SITE), 0)
     with pytest.raises(ConsiliumError, match=r"permissions 644|consilium keys erase NAME --run"):
         take_key(run.call(OTHER), SITE, 0)
+
+
+# --- Makers and takers that lie, in the task by which the sites of a run come to a key.
+
+LAST = "site-03"
+
+
+def lying_maker(
+    run: Staged, monkeypatch: pytest.MonkeyPatch, lies: dict[str, Callable[[str], None]]
+) -> list[str]:
+    """Let makers tell a lie, each by its name, after they have made a key; who makes one."""
+    made: list[str] = []
+
+    def make(call: SiteCall, done: int) -> None:
+        make_key(call, done)
+        made.append(call.site)
+        if call.site in lies:
+            lies[call.site](call.site)
+
+    monkeypatch.setattr(tasks.keys, "make_key", make)
+    return made
+
+
+def noise_to(run: Staged, *victims: str) -> Callable[[str], None]:
+    """What a maker does that seals noise to some sites, in messages that it has signed itself."""
+
+    def lie(maker: str) -> None:
+        for victim in victims:
+            shutil.rmtree(place(run, kinds.SEALED_KEY, maker, victim))
+            forged(run, run.home(maker).identity(), kinds.SEALED_KEY, b"x" * 500, victim)
+
+    return lie
+
+
+def telling(run: Staged, body: Callable[[], bytes], instead: bool) -> Callable[[str], None]:
+    """What a maker does that tells all of another key than its own, or of two."""
+
+    def lie(maker: str) -> None:
+        if instead:
+            shutil.rmtree(place(run, kinds.KEY, maker))
+        forged(run, run.home(maker).identity(), kinds.KEY, body())
+
+    return lie
+
+
+def accusing(run: Staged, monkeypatch: pytest.MonkeyPatch, liar: str) -> None:
+    """Let a site sign of every maker that it has sealed noise to it."""
+
+    def take(call: SiteCall, maker: str, done: int) -> None:
+        if call.site != liar:
+            take_key(call, maker, done)
+            return
+        word = refusal(f"The key that {maker} has sealed to {liar} is noise.")
+        forged(run, run.home(liar).identity(), held_kind(run.sites, maker), word, COORDINATOR)
+        raise NoKeyTakenError("noise")
+
+    monkeypatch.setattr(tasks.keys, "take_key", take)
+
+
+def have_one_key(run: Staged, sites: set[str]) -> None:
+    """See that these sites, and no others, have one key that all of them go by."""
+    found = {held_key(run.site(site)) for site in sites}
+    (held,) = found
+    assert held.sites == sites
+    for site in sites:
+        assert store(run, site).read(held.public).public == held.public
+
+
+@pytest.fixture(params=["continue", "abort"])
+def either(request: pytest.FixtureRequest, tmp_path: Path, data: Path) -> Staged:
+    """Four sites; with either setting what a site sends is judged, and ends nothing."""
+    sections = FOUR | {"sites": FOUR["sites"] | {"on_dropout": request.param}}
+    return begin(small_experiment(data, **sections), tmp_path / "runs")
+
+
+def test_a_maker_that_seals_noise_to_all_is_left_out_and_the_next_site_makes_the_key(
+    either: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lying_maker(either, monkeypatch, {SITE: noise_to(either, OTHER, THIRD, LAST)})
+    _, lacking = together(either)
+    assert made == [SITE, OTHER]
+    assert set(lacking) == {SITE}
+    assert "3 of 4 sites have signed" in lacking[SITE]
+    have_one_key(either, {OTHER, THIRD, LAST})
+
+
+def other_parameters(run: Staged) -> bytes:
+    own = small_parameters(run)
+    return told_of(new_run_key(replace(own, plain_bits=own.plain_bits + 1)).public)
+
+
+TOLD: dict[str, Callable[[Staged], Callable[[str], None]]] = {
+    "of two keys": lambda run: telling(
+        run, lambda: told_of(new_run_key(small_parameters(run)).public), instead=False
+    ),
+    "of other parameters": lambda run: telling(run, lambda: other_parameters(run), instead=True),
+    "of nothing": lambda run: telling(run, lambda: b"{", instead=True),
+    "nobody": lambda run: lambda maker: shutil.rmtree(place(run, kinds.KEY, maker)),
+}
+
+
+@pytest.mark.parametrize("lie", TOLD)
+def test_a_maker_that_tells_wrongly_of_its_key_is_left_out_and_the_next_site_makes_one(
+    four: Staged, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    made = lying_maker(four, monkeypatch, {SITE: TOLD[lie](four)})
+    _, lacking = together(four)
+    assert made == [SITE, OTHER]
+    assert set(lacking) == {SITE}
+    have_one_key(four, {OTHER, THIRD, LAST})
+
+
+def test_a_maker_that_seals_noise_to_one_site_keeps_nobody_out(
+    either: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lying_maker(either, monkeypatch, {SITE: noise_to(either, LAST)})
+    assert together(either)[1] == {}
+    assert made == [SITE, OTHER]
+    have_one_key(either, {SITE, OTHER, THIRD, LAST})
+
+
+@pytest.mark.parametrize("liar", [OTHER, LAST])
+def test_a_site_that_says_of_every_maker_that_it_lies_keeps_nobody_but_itself_out(
+    either: Staged, monkeypatch: pytest.MonkeyPatch, liar: str
+) -> None:
+    """As the next maker it does its worst too."""
+    lies = {liar: noise_to(either, *(s for s in either.sites if s != liar))}
+    made = lying_maker(either, monkeypatch, lies)
+    accusing(either, monkeypatch, liar)
+    _, lacking = together(either)
+    assert set(lacking) == {liar}
+    assert len(made) <= 3
+    have_one_key(either, set(either.sites) - {liar})
+
+
+def test_where_every_maker_lies_there_are_as_many_tries_as_sites_and_no_key(
+    four: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lies = {site: TOLD["nobody"](four) for site in four.sites}
+    made = lying_maker(four, monkeypatch, lies)
+    with pytest.raises(ConsiliumError, match=r"No site has made a key.*site-00: .*site-03: "):
+        together(four)
+    assert made == four.sites
+    assert not four.folder.context_path.exists()
+
+
+def test_a_key_is_said_to_be_made_by_a_site_of_the_run_alone(run: Staged) -> None:
+    agree_on_key(run)
+    topic, there = run.coordinator.topic(0), place(run, kinds.KEY_ROSTER, COORDINATOR)
+    receive = run.coordinator.mailbox.receive
+    signed = [receive(topic, WORD, site, kinds.MOST_HELD) for site in run.sites]
+    for maker, said in ((OTHER, "another round, state, plan or kind"), ("ghost", "none of the")):
+        shutil.rmtree(there)
+        run.coordinator.mailbox.send(topic, kinds.KEY_ROSTER, pack_roster(maker, signed))
+        with pytest.raises(ConsiliumError, match=said):
+            held_key(run.site(SITE))
+
+
+# --- A run that goes on with other participants.
+
+
+def go_on_with(run: Staged, sites: list[str]) -> None:
+    """Begin another attempt at a run, with these sites."""
+    proposed = propose(run.folder, run.coordinator.mailbox.members, sites)
+    run.coordinator = replace(proposed, published={})
+    for site in sites:
+        take_part(run.call(site))
+    run.coordinator = plan_run(proposed)[0]
+    publish_state(run.coordinator, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([SITE, OTHER, THIRD], [SITE, OTHER, THIRD, LAST]),
+        ([SITE, OTHER, THIRD, LAST], [SITE, OTHER, THIRD]),
+    ],
+    ids=["one more", "one less"],
+)
+def test_a_run_that_goes_on_with_other_participants_has_another_key(
+    four: Staged, first: list[str], then: list[str]
+) -> None:
+    """Who comes later could open what was sent before, and who is gone what is sent from now on."""
+    go_on_with(four, first)
+    before = agree_on_key(four).public
+    go_on_with(four, then)
+    assert agree_on_key(four).public != before
+
+
+def test_a_maker_that_seals_an_old_key_to_other_participants_finds_no_takers(
+    four: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on_with(four, [SITE, OTHER, THIRD])
+    before = agree_on_key(four).public
+    go_on_with(four, four.folder.sites())
+    old = store(four, SITE)
+    # The attack: the maker's own record says that the key was for all who take part now.
+    everyone = {four.home(site).identity().public.key for site in four.sites}
+    old.keep(old.find(), everyone)
+    make_key(four.call(SITE), 0)
+    for site in (OTHER, THIRD):
+        with pytest.raises(NoKeyTakenError, match="of an attempt with other participants"):
+            take_key(four.call(site), SITE, 0)
+    heard = hear(four.coordinator, SITE, [SITE, OTHER, THIRD], 0)
+    assert set(heard.refusing) == {OTHER, THIRD}
+    assert heard.public == before
+
+
+def test_a_kept_key_of_which_it_is_not_known_for_whom_it_was_made_is_not_sealed_again(
+    run: Staged,
+) -> None:
+    """Versions before this one did not write that down."""
+    before = agree_on_key(run).public
+    path = store(run, SITE).folder / "context.json"
+    told = json.loads(path.read_text())
+    del told["participants"]
+    path.write_text(json.dumps(told))
+    run.resume()
+    assert agree_on_key(run).public != before

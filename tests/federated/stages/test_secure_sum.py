@@ -7,6 +7,7 @@ exchange.
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from federated.learning.evaluation import Evaluation
 from federated.privacy.spending import EVALUATIONS
 from federated.protection.digits import WholeNumbers
 from federated.protection.secagg import protocol
-from federated.run.update_files import pack_payload, read_payload
+from federated.run.update_files import pack_payload, read_payload, read_state, write_state
 from federated.site.holder import holder_ledger
 from federated.stages import evaluate as evaluate_stage
 from federated.stages import secure_sum
@@ -37,12 +38,14 @@ from federated.stages.secagg import advertise_site, agree_site, answer_site, sha
 from federated.stages.secagg_messages import masked_round, pack
 from federated.stages.secure_sum import send_part
 from federated.stages.worker import site_cases, worker_context
+from federated.update import Layout, RoundState
 from federated.weights.bounded_file import Content
 from tests.federated.exchange.parties import identity
 from tests.federated.staged_run import (
     Staged,
     begin,
     leave_model,
+    record,
     small_experiment,
     train_round,
 )
@@ -168,6 +171,53 @@ def test_a_sum_with_one_site_fewer_is_not_opened_in_another_run(
     other = begin_sums(tmp_path / "others", data, protection, rounds=1, **TWO)
     with pytest.raises(ConsiliumError, match="already answered for a sum"):
         summed(other, other.sites[1:])
+
+
+RELABELLED: dict[str, Callable[[RoundState], RoundState]] = {
+    "as of another round": lambda state: state,
+    "with zeros of the other sign": lambda state: replace(
+        state, weights=np.where(state.weights == 0, np.float32(-0.0), state.weights)
+    ),
+    "with more digits than count": lambda state: replace(
+        state, weights=state.weights.astype(np.float64) * (1 + 1e-12)
+    ),
+    "with a clipping norm": lambda state: replace(state, clip=3.0),
+    "with what goes with it": lambda state: replace(
+        state, broadcast={"x": np.ones(1, np.float32)}, compression={"y": np.ones(1, np.float32)}
+    ),
+}
+
+
+@pytest.mark.parametrize("how", RELABELLED)
+@pytest.mark.parametrize("protection", ["packed_bfv", "secagg_plus"])
+def test_a_second_sum_of_the_same_model_under_another_label_is_not_opened(
+    tmp_path: Path, data: Path, protection: str, how: str
+) -> None:
+    """What a site counts follows from the model and its cases, whatever else a state says."""
+    run = begin_sums(tmp_path / "runs", data, protection, **TWO)
+    # Some weights are zeros, as of a layer that is made so.
+    first = read_state(run.folder.state_path(1))
+    begun = replace(first, weights=np.where(np.arange(first.layout.size) < 5, 0, first.weights))
+    write_state(run.folder.state_path(1), begun)
+    summed(run)
+    write_state(run.folder.state_path(2), replace(RELABELLED[how](begun), round_number=2))
+    record(run, 1, run.sites)
+    with pytest.raises(ConsiliumError, match="already answered for a sum"):
+        summed(run, run.sites[:2], round_number=2)
+    assert not list(run.folder.exchange_path.rglob(f"round-002/*/*/{NAME}.{kinds.ANSWER}/*"))
+    assert not list(run.folder.exchange_path.rglob(f"round-002/*/*/{NAME}.{kinds.OPENED}/*"))
+
+
+def test_a_state_of_other_tensors_than_the_plans_model_has_is_refused(masked: Staged) -> None:
+    """What is missing in it would be left in the model from before, and be no part of the state."""
+    state = read_state(masked.folder.state_path(1))
+    (_, shape), *rest = state.layout.entries
+    short = replace(state, layout=Layout(tuple(rest)), weights=state.weights[prod(shape) :])
+    write_state(masked.folder.state_path(1), short)
+    ask(masked)
+    for stage in (evaluate_site, lambda call, number: advertise_site(call, number, NAME)):
+        with pytest.raises(RefusalError, match="has other tensors than"):
+            stage(masked.call(SITE), 1)
 
 
 def test_sums_of_updates_and_of_evaluations_are_of_different_answers(masked: Staged) -> None:

@@ -31,7 +31,8 @@ from federated.stages.coordinator import (
     publish_state,
 )
 from federated.stages.evaluate import evaluate, evaluate_site
-from federated.stages.keys import make_key, relay_held, site_key, take_key
+from federated.stages.key_verdict import hear, relay_held
+from federated.stages.keys import make_key, site_key, take_key
 from federated.stages.local_train import train_site
 from federated.stages.named_sums import EVALUATION
 from federated.stages.own_models import receive_models
@@ -109,7 +110,8 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield SITE, lambda: make_key(run.call(SITE), 0)
         for site in run.sites[1:]:
             yield site, lambda site=site: take_key(run.call(site), SITE, 0)
-        yield COORDINATOR, lambda: keep("held", relay_held(coordinator, SITE, run.sites)[0].public)
+        yield COORDINATOR, lambda: keep("heard", hear(coordinator, SITE, run.sites, 0))
+        yield COORDINATOR, lambda: keep("held", relay_held(coordinator, box["heard"]).public)
         yield COORDINATOR, lambda: write_json(run.folder.context_path, box["held"].to_json())
     yield COORDINATOR, lambda: keep("topic", begin_round(coordinator, 1))
     topic = box["topic"]

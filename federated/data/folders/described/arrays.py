@@ -43,10 +43,11 @@ def array_path(folder: Path) -> Path:
 
 
 def settle_arrays(description: Description, folder: Path) -> Description:
-    """The description with the arrays' own shape; nothing is resized.
+    """The description with the arrays' own shape and colours; nothing is resized.
 
     Raises:
-        ConsiliumError: the file cannot be read, or the description states another shape.
+        ConsiliumError: the file cannot be read, or the description states another shape or other
+            colours.
     """
     dataset = read_own_arrays(folder, folder.name, description)
     assert dataset.info.shape is not None
@@ -56,8 +57,15 @@ def settle_arrays(description: Description, folder: Path) -> Description:
             f"The description of {folder} states the shape {list(description.shape)}, and the "
             f"arrays have {list(own)}. Arrays are taken as they are: leave `shape` out."
         )
+    colours = dataset.info.channels
+    if description.colours not in (None, colours):
+        raise ConsiliumError(
+            f"The description of {folder} states colours={description.colours}, and the arrays "
+            f"have {colours}. Leave `colours` out."
+        )
     spacing = (1.0,) * len(own) if description.kind == "volumes" else description.spacing
-    return description.model_copy(update={"shape": own, "whole": True, "spacing": spacing})
+    settled = {"shape": own, "whole": True, "spacing": spacing, "colours": colours}
+    return description.model_copy(update=settled)
 
 
 def read_own_arrays(folder: Path, name: str, description: Description) -> Dataset:

@@ -33,7 +33,9 @@ LABELLED: Mapping[Split, int] = {"train": 84, "val": 12, "test": 24}
 def as_table(description: Description) -> Description:
     """The description of a generated folder, whatever the real files' layout and columns are."""
     columns = description.names_of_outputs()
-    return description.model_copy(update={"layout": "table", "folder": None, "columns": columns})
+    return description.model_copy(
+        update={"layout": "table", "folder": None, "columns": columns, "colours": None}
+    )
 
 
 def materialise_described(

@@ -15,7 +15,7 @@ from federated.data.folders.described.automatic import settle
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
 from federated.data.folders.prepared_case import prepare_case
-from federated.data.load import load, locate, locate_local
+from federated.data.load import known_info, load, locate, locate_local
 from federated.data.partitioning import partition_dataset
 from federated.data.site_cases import SiteCases
 from federated.errors import ConsiliumError
@@ -345,6 +345,27 @@ def test_arrays_of_ones_own_are_taken_as_they_are(tmp_path):
     assert (dataset.info.channels, dataset.info.shape) == (1, (12, 10))
     assert dataset.info.classes == ("a", "b")
     assert dataset.labels["val"].tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("sides", "channels"), [((12, 10), 1), ((12, 10, 3), 3)])
+def test_what_is_known_of_arrays_without_reading_them_has_their_colours(tmp_path, sides, channels):
+    """A plan's model is made by it; without files to read, by generated pictures, with three."""
+    images = {
+        f"{split}_images": np.zeros((count, *sides), np.uint8)
+        for split, count in (("train", 12), ("val", 4), ("test", 4))
+    }
+    npz(tmp_path / "mine", **images)
+    settings = settings_of(tmp_path, "mine")
+    assert known_info(settings).channels == read(tmp_path).info.channels == channels
+    assert known_info(settings.model_copy(update={"source": "phantom"})).channels == 3
+
+
+def test_arrays_of_other_colours_than_the_description_states_are_refused(tmp_path):
+    npz(tmp_path / "mine")
+    text = (tmp_path / "mine" / "dataset.yaml").read_text()
+    (tmp_path / "mine" / "dataset.yaml").write_text(f"{text}\ncolours: 3\n")
+    with pytest.raises(ConsiliumError, match="states colours=3, and the arrays have 1"):
+        find_description("mine", tmp_path)
 
 
 @pytest.mark.parametrize(
