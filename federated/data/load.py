@@ -109,14 +109,21 @@ def _phantom(settings: DataSettings) -> LocatedFile:
 def known_info(settings: DataSettings) -> DatasetInfo:
     """What is known of a data set without its files; of a folder not how many cases it has."""
     nothing: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-    described = settings.described
-    if described is not None and settings.source == "phantom":
-        described = as_table(described)
+    described = _description(settings, settings.source)
     if family := family_of(settings.dataset, described):
         return folder_dataset.folder_info(family, nothing)
     if described is not None:
         return labelled_info(described_family(settings.dataset, described), described, nothing)
     return medmnist.dataset_info(settings.dataset)
+
+
+def _description(settings: DataSettings, source: str) -> Description | None:
+    """What a set's files are described as; generated ones have a layout of their own."""
+    if settings.described is None or source != "phantom":
+        return settings.described
+    from federated.data.folders.described.phantom import as_table
+
+    return as_table(settings.described)
 
 
 def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
@@ -125,11 +132,7 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     Raises:
         ConsiliumError: the file or folder cannot be used.
     """
-    described = settings.described
-    if described is not None and located.source == "phantom":
-        from federated.data.folders.described.phantom import as_table
-
-        described = as_table(described)
+    described = _description(settings, located.source)
     if family := family_of(settings.dataset, described):
         return folder_dataset.read_family(located.path, family.with_spacing(settings.spacing))
     if described is not None:
