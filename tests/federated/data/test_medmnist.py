@@ -2,6 +2,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 import requests
 
@@ -98,10 +99,10 @@ def test_a_missing_own_file_names_the_places_looked_at(tmp_path):
 
 
 def test_a_downloaded_file_with_a_wrong_md5_is_not_kept(tmp_path, monkeypatch):
-    def deliver(url, output_file, pooch):
+    def deliver(url, output_file, _):
         Path(output_file).write_bytes(b"half a file")
 
-    monkeypatch.setattr(medmnist.pooch, "HTTPDownloader", lambda **_: deliver)
+    monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: deliver)
     with pytest.raises(ConsiliumError, match="could not be downloaded"):
         medmnist.download("organmnist3d", 28, tmp_path)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
@@ -110,10 +111,10 @@ def test_a_downloaded_file_with_a_wrong_md5_is_not_kept(tmp_path, monkeypatch):
 def test_a_downloaded_file_with_the_right_md5_is_kept(tmp_path, monkeypatch, write_npz):
     source = write_npz()
 
-    def deliver(url, output_file, pooch):
+    def deliver(url, output_file, _):
         shutil.copy(source, output_file)
 
-    monkeypatch.setattr(medmnist.pooch, "HTTPDownloader", lambda **_: deliver)
+    monkeypatch.setattr(pooch, "HTTPDownloader", lambda **_: deliver)
     monkeypatch.setattr(medmnist, "expected_md5", lambda *_: medmnist.md5_of(source))
     located = medmnist.download("adrenalmnist3d", 28, tmp_path / "root")
     assert located.path == tmp_path / "root" / "medmnist" / "adrenalmnist3d.npz"
