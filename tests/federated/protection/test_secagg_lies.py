@@ -23,7 +23,7 @@ from federated.protection.secagg.once import Done
 from federated.protection.secagg.roster import roster_digest
 from federated.protection.secagg.round import Round, masking_pair
 from federated.protection.secagg.shares import recover_seed
-from federated.protection.secagg.view import View
+from federated.protection.secagg.view import View, refuse_parts
 from tests.federated.protection.masked_round import Parties, begin, begin_round
 
 TEN = tuple(f"site-{number:02d}" for number in range(10))
@@ -110,7 +110,9 @@ def test_a_site_that_is_told_that_the_only_other_honest_one_is_missing():
     found = without_masks(parties, masked, victim, own, privates)
     np.testing.assert_array_equal(found, quantised[victim])
     said = {victim: Said(views[victim].digest, True), colluder: Said(views[victim].digest, True)}
-    with pytest.raises(ConsiliumError, match=r"2 sites, 2 of its holders .* 3 and 2 are needed"):
+    with pytest.raises(
+        ConsiliumError, match=r"2 sites, 2 of its holders .* 3 and 2 are needed\. If"
+    ):
         check_consistent(victim, views[victim], said, parties.now)
 
 
@@ -198,7 +200,10 @@ class TestKeysOfTheCoordinator:
         views = {site: parties.view(site, self.SITES) for site in self.SITES[1:]}
         views[victim] = told.view(victim, self.SITES)
         said = {site: Said(own.digest, True) for site, own in views.items()}
-        with pytest.raises(ConsiliumError, match="site-01, site-02, site-03 signed something else"):
+        with pytest.raises(
+            ConsiliumError,
+            match=r"are needed; site-01, site-02, site-03 signed something else\. If",
+        ):
             check_consistent(victim, views[victim], said, parties.now)
 
 
@@ -343,3 +348,15 @@ class TestConsistencyRound:
                         smallest_without = min(smallest_without, len(these))
         assert smallest_without == 2
         assert opened_with > 0
+
+
+def test_of_three_groups_that_no_longer_mask_with_each_other_the_smallest_is_named():
+    """Of sites in a row those that are left are three groups, of three, two and one."""
+    row = {
+        f"site-{n:02d}": {f"site-{m:02d}" for m in (n - 1, n + 1) if 0 <= m < 8} for n in range(8)
+    }
+    now = replace(begin(TEN, threshold=3).now, neighbours=row)
+    left = [site for site in row if site not in ("site-03", "site-06")]
+    said = "that site-07 no longer mask with the other 5: the sum of each group"
+    with pytest.raises(ConsiliumError, match=said):
+        refuse_parts(left, now)
