@@ -13,6 +13,7 @@ from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
 from federated.data.partitioning import AnyDataset
+from federated.data.site_cases import Listed
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
 from federated.settings.sections import DataSettings
@@ -130,6 +131,23 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     if described is not None:
         return _labelled(located.path, settings, described)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)
+
+
+def listed(located: LocatedFile, settings: DataSettings) -> Listed | None:
+    """The files of a described set whose images are kept in memory; ``None`` for any other set.
+
+    Raises:
+        ConsiliumError: the folder is not what the description says.
+    """
+    described = settings.described
+    if described is None or described.segments:
+        return None
+    described = as_table(described) if located.source == "phantom" else described
+    if described.layout == "arrays":
+        return None
+    family = described_family(settings.dataset, described)
+    cases = folder_dataset.found_cases(located.path, family).cases
+    return Listed(family, {case.name: case for case in cases})
 
 
 def _labelled(folder: Path, settings: DataSettings, described: Description) -> AnyDataset:

@@ -28,7 +28,8 @@ class CaseFiles:
     that such cases are not taken for one patient's. ``split`` is where the data set has splits of
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
     finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
-    file of a series, and the mask DICOM-SEG or RTSTRUCT.
+    file of a series, and the mask DICOM-SEG or RTSTRUCT. ``attributes`` are the names and cells of
+    the columns that say the patient's age, sex and scanner.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CaseFiles:
     split: Split | None = None
     target: tuple[int | float, ...] | None = None
     dicom: DicomRules = STRICT
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
