@@ -25,7 +25,8 @@ class RawCase:
     """A case: a volume for each modality, its labels, and what its table says of the patient.
 
     ``labels`` are the class of each voxel ``(*spatial)``, or the classes of the whole case
-    ``(n,)``; ``None`` where a mask is missing. ``attributes`` are cells by the names of their columns.
+    ``(n,)``; ``None`` where a mask is missing. ``attributes`` are cells by the names of their
+    columns.
     """
 
     images: Sequence[Volume]
