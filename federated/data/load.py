@@ -127,7 +127,8 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     if described is not None and located.source == "phantom":
         described = as_table(described)
     if family := family_of(settings.dataset, described):
-        return folder_dataset.read_family(located.path, family.with_spacing(settings.spacing))
+        seen = family.with_spacing(settings.spacing).with_patch(settings.patch)
+        return folder_dataset.read_family(located.path, seen)
     if described is not None:
         return _labelled(located.path, settings, described)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)
