@@ -4,7 +4,6 @@
 registry.
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,7 +14,6 @@ from typing import Any
 
 import psutil
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.configuration.experiment import Experiment
 from federated.files import write_json
@@ -38,11 +36,13 @@ from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
 from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
+from flows.planning import PLANNED, planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
 from flows.simulation import enrol_simulated
 from flows.site_stages import Run, call_site
+from flows.threads import RUNNER
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
 from tasks.own_models import own_models
@@ -55,11 +55,8 @@ from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
-    *("data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
+    *(PLANNED, "data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
 )
-# Threads only wait for the pool of workers, which does the work.
-THREADS = max(32, 4 * (os.cpu_count() or 1))
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=THREADS)
 
 
 @flow(
@@ -110,10 +107,12 @@ def fl_round(
         tell(f"done: {counted(folder.done_rounds(), 'round')}; ask for more with --rounds")
         return str(folder.root)
     refuse_older_run(folder)
+    going_on = resuming(experiment, folder.run_id, request.runs)
+    with goes_on_by(going_on):
+        resolved = planned(resolved, folder, request.runs, Path(params), given)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
     # which made some rounds wait two seconds.
-    going_on = resuming(experiment, folder.run_id, request.runs)
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()

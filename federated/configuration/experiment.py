@@ -14,10 +14,12 @@ from federated.settings.sections import (
     Dask,
     DataSettings,
     EvaluationSettings,
+    PlanningSettings,
     Processes,
     SelectionSettings,
     Serial,
     SitesSettings,
+    StatisticsSettings,
     TrainingSettings,
     ValidationSettings,
 )
@@ -40,6 +42,13 @@ class Experiment(Settings):
     training: TrainingSettings = TrainingSettings()
     selection: SelectionSettings = SelectionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    # Left out of what is written where it says nothing: plans of trainings stay as they are.
+    statistics: StatisticsSettings = Field(
+        default=StatisticsSettings(), exclude_if=lambda value: value == StatisticsSettings()
+    )
+    planning: PlanningSettings = Field(
+        default=PlanningSettings(), exclude_if=lambda value: value == PlanningSettings()
+    )
     strategy: AnyStrategy
     privacy: AnyPrivacy
     compression: AnyCompression

@@ -12,6 +12,7 @@ from federated.data.folders.families import FAMILIES
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
 from federated.data.partitioning import AnyDataset
+from federated.data.site_cases import Listed
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
 from federated.settings.sections import DataSettings
@@ -134,10 +135,27 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     """
     described = _description(settings, located.source)
     if family := family_of(settings.dataset, described):
-        return folder_dataset.read_family(located.path, family.with_spacing(settings.spacing))
+        seen = family.with_spacing(settings.spacing).with_patch(settings.patch)
+        return folder_dataset.read_family(located.path, seen)
     if described is not None:
         return _labelled(located.path, settings, described)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)
+
+
+def listed(located: LocatedFile, settings: DataSettings) -> Listed | None:
+    """The files of a described set whose images are kept in memory; ``None`` for any other set.
+
+    Raises:
+        ConsiliumError: the folder is not what the description says.
+    """
+    described = _description(settings, located.source)
+    if described is None or described.segments:
+        return None
+    if described.layout == "arrays":
+        return None
+    family = described_family(settings.dataset, described)
+    cases = folder_dataset.found_cases(located.path, family).cases
+    return Listed(family, {case.name: case for case in cases})
 
 
 def _labelled(folder: Path, settings: DataSettings, described: Description) -> AnyDataset:

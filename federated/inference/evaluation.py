@@ -36,7 +36,10 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
             + (", as its dataset.yaml describes it now" if header.described != described else "")
             + ". Give a model of this experiment."
         )
-    dataset = load(prepared.data(), experiment.data)
+    seen = {"data.spacing": ("spacing", header.spacing), "data.patch": ("patch", header.patch)}
+    # What was planned of a run is told by its model.
+    planned = dict(each for key, each in seen.items() if key in experiment.planning.auto)
+    dataset = load(prepared.data(), data.model_copy(update=planned))
     excluded = prepared.excluded_sites()
     cases = experiment_cases(experiment, dataset, prepared.partition())
     task = task_of(dataset.info)

@@ -19,8 +19,15 @@ from federated.protection import Protection
 from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
 from federated.rounds.participation import site_weights
+from federated.rounds.statistics import CountNoise, scheme_of
 from federated.site.releases import weights_digest
-from federated.stages.site import Site, SiteRound, open_evaluation, open_round
+from federated.stages.site import (
+    Site,
+    SiteRound,
+    open_evaluation,
+    open_round,
+    open_statistics,
+)
 from federated.stages.site_model import own_weights
 from federated.stages.worker import worker_context
 from federated.update import RoundState
@@ -69,10 +76,28 @@ def _evaluated_model(site: Site, state: RoundState) -> str:
     return weights_digest(own_weights(site, state))
 
 
+def _statistics_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
+    noise = CountNoise.of(scheme_of(run.experiment, info), run.experiment)
+    return noise.bounds(most_cases(run.counts))
+
+
+def most_cases(counts: CaseCounts) -> int:
+    """How many training cases the largest site has, which everyone knows."""
+    return max(counts.cases(site, "train") for site in counts.sites)
+
+
+def _counted_release(_: Site, state: RoundState) -> str:
+    # Counts follow from the cases alone; with noise each run's are a release of their own.
+    return weights_digest(state.weights)
+
+
 EVALUATION = NamedSum(
     "evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds, _evaluated_model
 )
-NAMED_SUMS = {known.name: known for known in (EVALUATION,)}
+STATISTICS = NamedSum(
+    "statistics", SPLITS[:1], open_statistics, _statistics_bounds, _counted_release
+)
+NAMED_SUMS = {known.name: known for known in (EVALUATION, STATISTICS)}
 
 
 def named_sum(name: str) -> NamedSum:
@@ -174,6 +199,6 @@ def refuse_thin(
             raise RefusalError(
                 f"The sum {named.name} is refused: only {', '.join(having)} of the {len(sites)} "
                 f"sites in it have cases of the {split} split, fewer than protection.min_sites="
-                f"{fewest}, so it would tell of each what evaluation.share=sums is to hide. Give "
-                "more sites such cases, or set another evaluation.share."
+                f"{fewest}, so it would tell of each what the sum is to hide. Give more sites such "
+                "cases; or, of an evaluation, set another evaluation.share."
             )

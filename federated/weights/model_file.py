@@ -28,6 +28,7 @@ from federated.settings.target import Target
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
 
+Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
 # The most characters of a description, and of a name in it.
@@ -43,7 +44,8 @@ class ModelHeader:
     """Which network it is, for which images, and what it was trained on.
 
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
-    where it is not their data set's own. ``described`` is what a set of somebody's own is, so that
+    where it is not their data set's own; ``patch`` is what the network sees of them at once, where
+    that is not the set's own either. ``described`` is what a set of somebody's own is, so that
     a model can be used where that set is not. The ranges are those that a file may have; a network
     of numbers far beyond them would take all memory before anything of it could be compared with
     the file.
@@ -59,8 +61,9 @@ class ModelHeader:
     size: Annotated[int, Field(ge=1, le=1024)] | None
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
-    spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    spacing: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
     described: Description | None = None
+    patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = None
 
     def goal(self) -> TaskName:
         """What it was trained for."""
@@ -75,7 +78,9 @@ class ModelHeader:
     def family(self) -> Family | None:
         """The segmentation set it was trained on, with its spacing; ``None`` for any other."""
         family = family_of(self.dataset, self.described)
-        return family.with_spacing(self.spacing) if family else None
+        if family is None:
+            return None
+        return family.with_spacing(self.spacing).with_patch(self.patch)
 
     def class_family(self) -> Family | None:
         """How images of any size are prepared for a classifier; ``None`` where they have its own.
@@ -120,6 +125,8 @@ class ModelHeader:
         left_out: dict[str, Any] = {"network": {"init"}}
         if self.described is None:
             left_out["described"] = True
+        if self.patch is None:
+            left_out["patch"] = True
         told = HEADERS.dump_python(self, mode="json", exclude=left_out)
         return json.dumps(told)
 

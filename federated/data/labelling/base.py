@@ -24,6 +24,8 @@ class Labelling:
     nothing to tell apart: then it is the number of cases alone. ``columns`` are what the table of a
     site's cases says of their labels, of which some ``(n,)`` are for training. ``told`` says in a
     few words which labels cases have, to a person at the site, and ``of_case`` those of one.
+    ``groups`` are the names of what cases are counted by in statistics, and ``groups_of`` gives the
+    places among them ``(n,)`` that a case is counted at.
     """
 
     checked: Callable[[npt.NDArray[Any], int, DatasetInfo], AnyLabels]
@@ -33,6 +35,8 @@ class Labelling:
     columns: Callable[[AnyLabels, npt.NDArray[np.bool_]], Mapping[str, npt.NDArray[Any]]]
     told: Callable[[AnyLabels, DatasetInfo], str]
     of_case: Callable[[Any, DatasetInfo], str]
+    groups: Callable[[DatasetInfo], tuple[str, ...]]
+    groups_of: Callable[[AnyLabels, DatasetInfo], Labels]
 
 
 def refuse_constant(train: AnyLabels, info: DatasetInfo) -> None:

@@ -60,5 +60,7 @@ CLASSES = Labelling(
     counted=lambda info: info.classes,
     columns=_columns,
     told=_told,
+    groups=lambda info: info.classes,
+    groups_of=lambda label, info: np.atleast_1d(label).astype(np.int64),  # noqa: ARG005
     of_case=lambda label, info: info.classes[int(label)],
 )

@@ -95,4 +95,6 @@ MULTILABEL = Labelling(
     columns=columns,
     told=told,
     of_case=of_case,
+    groups=lambda info: info.classes,
+    groups_of=lambda label, info: np.flatnonzero(label),  # noqa: ARG005
 )

@@ -1,6 +1,7 @@
 """A number for each image."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,21 @@ def columns(labels: AnyLabels, train: npt.NDArray[np.bool_]) -> Mapping[str, npt
     return {"label": labels}
 
 
+def parts_of_range(info: DatasetInfo) -> tuple[str, ...]:
+    """Ten parts of the range that is described, which do not depend on anybody's labels."""
+    assert info.target is not None
+    ends = np.linspace(info.target.low, info.target.high, QUANTILES + 1)
+    return tuple(f"{low:g} to {high:g}{_unit(info)}" for low, high in pairwise(ends))
+
+
+def part_of(label: AnyLabels, info: DatasetInfo) -> Labels:
+    """Which part of the range a number is in, ``(1,)``; its upper end is in the last one."""
+    assert info.target is not None
+    place = np.floor((np.atleast_1d(label) - info.target.low) / info.target.width * QUANTILES)
+    found: Labels = np.clip(place, 0, QUANTILES - 1).astype(np.int64)
+    return found
+
+
 def told(labels: AnyLabels, info: DatasetInfo) -> str:
     """The least, the median and the largest number, for a person at the site."""
     if not len(labels):
@@ -92,4 +108,6 @@ NUMBER = Labelling(
     columns=columns,
     told=told,
     of_case=of_case,
+    groups=parts_of_range,
+    groups_of=part_of,
 )

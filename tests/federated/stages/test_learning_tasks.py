@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from federated.configuration.load import resolve
+from federated.data.load import load, locate
 from federated.data.medmnist.files import dataset_info
 from federated.data.medmnist.phantom import generate
 from federated.errors import ConsiliumError
 from federated.inference.prediction import predict_files
 from federated.learning import TASKS
+from federated.rounds.statistics import groups_of
 from federated.stages.coordinator import ask_evaluation
 from federated.stages.evaluate import evaluate, evaluate_site
 from federated.stages.worker import worker_context
@@ -21,6 +23,7 @@ from federated.update import Layout
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import ModelHeader, load_model, read_header, save_model
 from tests.federated.staged_run import begin, leave_model, play_round, read_state
+from tests.federated.stages.counting import begin_with_experiment, counted
 from tests.federated.stages.summing import summed
 
 CASES = {"train": 96, "val": 24, "test": 36}
@@ -236,3 +239,17 @@ def test_a_model_that_predicts_no_numbers_is_refused(data, tmp_path):
         predict_files(path, [data / "medmnist" / "retinamnist.npz"], tmp_path / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
     assert load_model(path).head.bias.isinf().all()
+
+
+@pytest.mark.parametrize("task", SETS)
+def test_statistics_count_each_label_and_the_tenths_of_a_numbers_range(data, tmp_path, task):
+    experiment = experiment_of(data, task)
+    dataset = load(locate(experiment.data), experiment.data)
+    labels, target = dataset.labels["train"], dataset.info.target
+    expected = labels.sum(axis=0)
+    if target is not None:
+        expected = np.histogram(labels, 10, (target.low, target.high))[0]
+        assert len(groups_of(dataset.info)) == 10
+    found = counted(begin_with_experiment(tmp_path / "runs", experiment))
+    np.testing.assert_array_equal(found.counts["with_class"], expected)
+    assert found.cases == CASES["train"]

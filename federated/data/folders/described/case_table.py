@@ -11,6 +11,7 @@ from pathlib import Path
 from federated.data.dataset import SPLITS, Split
 from federated.data.folders.described.cell_path import path_fault, path_of
 from federated.data.folders.described.table_roles import (
+    ATTRIBUTES,
     CASES,
     DESCRIPTION,
     CaseTable,
@@ -164,6 +165,11 @@ def _case(
             split=split,
             target=target,
             dicom=_dicom_rules(description),
+            attributes=tuple(
+                (name, known_value(row.cells[name]))
+                for name in ATTRIBUTES
+                if name in roles.attributes
+            ),
         ),
         faults,
     )

@@ -28,7 +28,8 @@ class CaseFiles:
     that such cases are not taken for one patient's. ``split`` is where the data set has splits of
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
     finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
-    file of a series, and the mask DICOM-SEG or RTSTRUCT.
+    file of a series, and the mask DICOM-SEG or RTSTRUCT. ``attributes`` are the names and cells of
+    the columns that say the patient's age, sex and scanner.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CaseFiles:
     split: Split | None = None
     target: tuple[int | float, ...] | None = None
     dicom: DicomRules = STRICT
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,22 @@ class Family:
     name_files: Callable[[int], CaseNames]
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
 
-    def with_spacing(self, side: float | None) -> "Family":
+    def with_patch(self, patch: tuple[int, ...] | None) -> "Family":
+        """The same family seen in patches of that shape; the family itself with ``None``.
+
+        Raises:
+            ValueError: its images have other axes.
+        """
+        if patch is None:
+            return self
+        if len(patch) != self.dims:
+            raise ValueError(f"images of {self.name} have {self.dims} axes, not {len(patch)}")
+        return replace(self, shape=patch, whole=False)
+
+    def with_spacing(self, side: "float | tuple[float, float, float] | None") -> "Family":
         """The same family with voxels of ``side`` mm; the family itself with ``None``.
+
+        ``side`` is that of all axes, or one each, to the right, anterior and superior.
 
         Whole cases keep their field of view, rounded up to sides that a network can halve; patches
         keep their number of voxels.
@@ -117,11 +133,13 @@ class Family:
             return self
         if self.spacing is None:
             raise ValueError(f"images of {self.name} have no spacing in mm")
+        sides = side if isinstance(side, tuple) else (side, side, side)
         shape = self.shape
         if self.whole:
-            reach = [n * own / side for n, own in zip(shape, self.spacing, strict=True)]
+            sizes = zip(shape, self.spacing, sides, strict=True)
+            reach = [n * own / new for n, own, new in sizes]
             shape = tuple(MULTIPLE * ceil(n / MULTIPLE - 1e-9) for n in reach)
-        return replace(self, spacing=(side, side, side), shape=shape)
+        return replace(self, spacing=sides, shape=shape)
 
     def label_of(self, value: int) -> int:
         """The label that a value in a mask's file stands for; see :meth:`unknown_labels`."""
