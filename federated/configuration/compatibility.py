@@ -9,6 +9,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
 from federated.data.family_of import family_of, task_name
 from federated.data.folders.families import FAMILIES, Family
+from federated.data.folders.harmonised_family import harmonise_fault
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
 from federated.learning import SEGMENTATION, TASKS, LearningTask, overall_metrics
@@ -47,6 +48,7 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     strategy, compression = experiment.strategy, experiment.compression
     protection = experiment.protection
     yield from _reasons_of_data(experiment)
+    yield from _reasons_of_harmonisation(experiment)
     yield from _reasons_of_task(experiment)
     yield from _reasons_of_metric(experiment)
     yield from _reasons_of_evaluation(experiment)
@@ -98,6 +100,16 @@ def _reasons_of_data(experiment: Experiment) -> Iterator[str]:
             "data.described leaves shape or spacing to the images (`auto`), and was taken over "
             "without them. Name the experiment by params.yaml, so that its dataset.yaml is read."
         )
+
+
+def _reasons_of_harmonisation(experiment: Experiment) -> Iterator[str]:
+    """Refuse a standard scale for intensities that have a unit, or one that is not the set's."""
+    data = experiment.data
+    if data.harmonise == "none" and data.landmarks is None:
+        return
+    family = family_of(data.dataset, data.described)
+    if fault := harmonise_fault(family, data.harmonise, data.landmarks):
+        yield fault
 
 
 def _reasons_of_protection(experiment: Experiment) -> Iterator[str]:

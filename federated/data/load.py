@@ -9,7 +9,8 @@ from federated.data.folders.described.arrays import read_own_arrays
 from federated.data.folders.described.family import described_family, layout
 from federated.data.folders.described.labelled import labelled_info, read_labelled
 from federated.data.folders.described.phantom import as_table, materialise_described
-from federated.data.folders.families import FAMILIES
+from federated.data.folders.families import FAMILIES, Family
+from federated.data.folders.harmonised_family import harmonised
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
 from federated.data.partitioning import AnyDataset
@@ -126,10 +127,15 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     if described is not None and located.source == "phantom":
         described = as_table(described)
     if family := family_of(settings.dataset, described):
-        return folder_dataset.read_family(located.path, family.with_spacing(settings.spacing))
+        return folder_dataset.read_family(located.path, as_set(family, settings))
     if described is not None:
         return _labelled(located.path, settings, described)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)
+
+
+def as_set(family: Family, settings: DataSettings) -> Family:
+    """The family with the spacing and the scale of intensities that settings give it."""
+    return harmonised(family.with_spacing(settings.spacing), settings.harmonise, settings.landmarks)
 
 
 def _labelled(folder: Path, settings: DataSettings, described: Description) -> AnyDataset:

@@ -13,7 +13,7 @@ from federated.learning import Arrays, evaluate_here, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.prepared import PreparedFolder
 from federated.site.holder import enter_file_evaluation
-from federated.weights.model_file import load_model, read_header
+from federated.weights.model_file import ModelHeader, load_model, read_header
 
 
 def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: Path) -> Evaluation:
@@ -36,6 +36,7 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
             + (", as its dataset.yaml describes it now" if header.described != described else "")
             + ". Give a model of this experiment."
         )
+    _refuse_other_voxels(header, experiment, model_path)
     dataset = load(prepared.data(), experiment.data)
     excluded = prepared.excluded_sites()
     cases = experiment_cases(experiment, dataset, prepared.partition())
@@ -53,3 +54,23 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
             for split in SPLITS[1:]
         }
     return evaluate_here(task, predictions, dataset.info, experiment.evaluation)
+
+
+def _refuse_other_voxels(header: ModelHeader, experiment: Experiment, model_path: Path) -> None:
+    """Refuse a model that has learned from the same images on other voxels or another scale.
+
+    Raises:
+        ConsiliumError: it has; its scores would be those of images that it does not know.
+    """
+    data = experiment.data
+    differing = [
+        f"data.{key} was {getattr(header, key)} and is {getattr(data, key)}"
+        for key in ("spacing", "harmonise", "landmarks")
+        if getattr(header, key) != getattr(data, key)
+    ]
+    if differing:
+        raise ConsiliumError(
+            f"The model {model_path} was trained on images of {header.dataset} that were prepared "
+            f"in another way than experiment {experiment.name} prepares them: "
+            f"{'; '.join(differing)}. Give the settings of its run, or a model of this experiment."
+        )

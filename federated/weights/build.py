@@ -33,4 +33,6 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         data_source=data_source,
         spacing=experiment.data.spacing,
         described=described.of_model() if described else None,
+        harmonise=experiment.data.harmonise,
+        landmarks=experiment.data.landmarks,
     )

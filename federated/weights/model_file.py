@@ -18,10 +18,12 @@ from federated.configuration.explain import explain
 from federated.data.family_of import family_of
 from federated.data.folders.described.family import described_family
 from federated.data.folders.families import Family
+from federated.data.folders.harmonised_family import harmonise_fault, harmonised
 from federated.data.medmnist.files import dataset_info
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
 from federated.settings.description import Description
+from federated.settings.harmonisation import Harmonise, Landmarks
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
@@ -42,9 +44,10 @@ class ModelHeader:
 
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
     where it is not their data set's own. ``described`` is what a set of somebody's own is, so that
-    a model can be used where that set is not. The ranges are those that a file may have; a network
-    of numbers far beyond them would take all memory before anything of it could be compared with
-    the file.
+    a model can be used where that set is not. ``harmonise`` and ``landmarks`` are the scale of
+    intensities that it was trained on, which images are brought to in prediction. The ranges are
+    those that a file may have; a network of numbers far beyond them would take all memory before
+    anything of it could be compared with the file.
     """
 
     # For whoever reads a header from a file: it may have no key but these.
@@ -59,11 +62,15 @@ class ModelHeader:
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
     spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
     described: Description | None = None
+    harmonise: Harmonise = "none"
+    landmarks: Landmarks | None = None
 
     def family(self) -> Family | None:
         """The segmentation set it was trained on, with its spacing; ``None`` for a classifier."""
         family = family_of(self.dataset, self.described)
-        return family.with_spacing(self.spacing) if family else None
+        if family is None:
+            return None
+        return harmonised(family.with_spacing(self.spacing), self.harmonise, self.landmarks)
 
     def class_family(self) -> Family | None:
         """How images of any size are prepared for a classifier; ``None`` where they have its own.
@@ -96,6 +103,8 @@ class ModelHeader:
         left_out: dict[str, Any] = {"network": {"init"}}
         if self.described is None:
             left_out["described"] = True
+        if self.harmonise == "none":
+            left_out |= {"harmonise": True, "landmarks": True}
         told = HEADERS.dump_python(self, mode="json", exclude=left_out)
         return json.dumps(told)
 
@@ -119,10 +128,10 @@ class ModelHeader:
             raise ValueError("it is nested too deeply") from error
         _refuse_unlikely(value)
         header = HEADERS.validate_json(told, strict=True)
-        if told_of_set is None:
-            return header
-        header = replace(header, described=_description(told_of_set))
-        _refuse_other_description(header)
+        if told_of_set is not None:
+            header = replace(header, described=_description(told_of_set))
+            _refuse_other_description(header)
+        _refuse_other_scale(header)
         return header
 
 
@@ -157,6 +166,17 @@ def _description(value: Any) -> Description:
     except ValidationError as error:
         said = explain(error, Description.model_json_schema(), {})
         raise ValueError(f"its description of the data set is not possible: {said}") from error
+
+
+def _refuse_other_scale(header: ModelHeader) -> None:
+    """Refuse a standard scale that is not of the network's images.
+
+    Raises:
+        ValueError: it is not; the message says why.
+    """
+    family = family_of(header.dataset, header.described)
+    if fault := harmonise_fault(family, header.harmonise, header.landmarks):
+        raise ValueError(f"its scale of intensities is not possible: {fault}")
 
 
 def _refuse_other_description(header: ModelHeader) -> None:

@@ -1,10 +1,10 @@
 """One case of a segmentation set as a network takes it, and the way back to its own grid.
 
 Volumes are brought to RAS orientation and the family's spacing, and pictures of families whose
-cases are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], or
-have zero mean and unit variance in each modality. What is smaller than the network's field is
-padded with its own background; what is larger is predicted as a whole, and cropped only to be
-learned from.
+cases are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], on
+the family's standard scale, or have zero mean and unit variance in each modality. What is smaller
+than the network's field is padded with its own background; what is larger is predicted as a whole,
+and cropped only to be learned from.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from federated.data.folders.families import CaseFiles, Family
 from federated.data.folders.geometry import Geometry, Grid
+from federated.data.folders.harmonised_family import harmonised
+from federated.data.folders.histogram_standard import landmarks_of, on_standard_range
 from federated.data.folders.intensities import normalised, unit_range
 from federated.data.folders.read_case import read_case
 from federated.data.folders.volume import Volume, affine_gap
@@ -170,13 +172,14 @@ def prepare_volumes(
     refuse_elsewhere(name, volumes)
     geometry = Geometry.of(volumes[0], family, name)
     flat = geometry.own.flat
+    standards = family.standards or (None,) * len(volumes)
     modalities = []
-    for volume in volumes:
+    for volume, standard in zip(volumes, standards, strict=True):
         unit = geometry.image(unit_range(volume.values, family, name))
         if profile:
             unit = _shown(unit, profile, number, flat)
         # Measured before anything is put around it, which is not a part of the image.
-        modalities.append(geometry.padded(*normalised(unit, family, name)))
+        modalities.append(geometry.padded(*normalised(unit, family, name, standard)))
     image = np.concatenate(modalities)
     mask = geometry.mask(truth, len(family.labels)) if truth is not None else None
     return PreparedCase(
@@ -187,10 +190,45 @@ def prepare_volumes(
     )
 
 
+def case_landmarks(
+    family: Family,
+    name: str,
+    volumes: Sequence[Volume],
+    profile: ScannerProfile | None = None,
+    number: int = 0,
+) -> npt.NDArray[np.float64]:
+    """The landmarks ``(modalities, 11)`` of a case, each modality's ends brought to 0 and 100.
+
+    They are those of the very image that :func:`prepare_volumes` brings to a standard scale.
+
+    Args:
+        family: the data set's, without a scale or with any.
+        name: the name of the case, for messages.
+        volumes: one for each modality, in the family's order.
+        profile: the scanner that shows the images, if any.
+        number: what the scanner's noise depends on.
+
+    Raises:
+        ConsiliumError: the case cannot be prepared, or an image has no foreground.
+    """
+    refuse_unfit(family, name, volumes, None)
+    refuse_elsewhere(name, volumes)
+    unclipped = harmonised(family, "percentiles", None)
+    geometry = Geometry.of(volumes[0], family, name)
+    found = []
+    for volume in volumes:
+        unit = geometry.image(unit_range(volume.values, unclipped, name))
+        if profile:
+            unit = _shown(unit, profile, number, geometry.own.flat)
+        found.append(on_standard_range(landmarks_of(unit, name)))
+    return np.stack(found)
+
+
 def _shown(
     unit: npt.NDArray[np.float32], profile: ScannerProfile, number: int, flat: bool
 ) -> npt.NDArray[np.float32]:
-    tensor = torch.from_numpy(unit)
+    # A scanner is one of intensities from 0 to 1; for a standard scale nothing was clipped yet.
+    tensor = torch.from_numpy(unit.clip(0, 1))
     with torch.random.fork_rng(devices=[]):  # TorchIO draws even where nothing is random
         shown = show(tensor[..., 0] if flat else tensor, profile, number)
     return (shown.unsqueeze(-1) if flat else shown).numpy()

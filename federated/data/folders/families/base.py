@@ -12,6 +12,7 @@ import numpy.typing as npt
 from federated.data.dataset import Split
 from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families.file_names import Named, left_over, refuse_twins
+from federated.settings.harmonisation import Standard
 
 # Networks halve the sides of an image three times.
 MULTIPLE = 8
@@ -83,7 +84,9 @@ class Family:
     along which a mirrored case could be a real one, in RAS order for volumes. ``find`` lists a
     folder; ``name_files`` says where the files of the n-th case of a generated folder lie.
     ``other_labels`` tells of another set of labels that masks of such data come in: from a case's
-    name and the values in its mask to what speaks for the other set, or ``""``.
+    name and the values in its mask to what speaks for the other set, or ``""``. ``standards`` are
+    the scales that intensities are brought to in place of zero mean and unit variance, one for each
+    modality (:mod:`federated.data.folders.histogram_standard`); empty without any.
     """
 
     name: str
@@ -103,6 +106,7 @@ class Family:
     find: Callable[[Path], Listing]
     name_files: Callable[[int], CaseNames]
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
+    standards: tuple[Standard, ...] = ()
 
     def with_spacing(self, side: float | None) -> "Family":
         """The same family with voxels of ``side`` mm; the family itself with ``None``.
