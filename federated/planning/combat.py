@@ -73,8 +73,8 @@ def site_effect(standard: Floats, site: str) -> SiteEffect:
     if not (variance > 1e-20).all():
         raise ConsiliumError(
             f"At {site} a feature does not vary once the covariates' effects are taken off, so "
-            "that it has no scale there. Leave it out of `features` in dataset.yaml, or the site out of "
-            "the harmonisation."
+            "that it has no scale there. Leave it out of `features` in dataset.yaml, or the site "
+            "out of the harmonisation."
         )
     centre, spread = location.mean(), _variance(location)
     mean, scatter = variance.mean(), _variance(variance)

@@ -142,8 +142,8 @@ def refuse_flat(scheme: FeatureScheme, scaled: Floats, site: str) -> None:
     ]
     if flat:
         raise ConsiliumError(
-            f"At {site} all {len(scaled)} cases have the same {', '.join(flat):.200}: a feature that "
-            "does not vary at a site has no scale there. Leave it out of `features` in "
+            f"At {site} all {len(scaled)} cases have the same {', '.join(flat):.200}: a feature "
+            "that does not vary at a site has no scale there. Leave it out of `features` in "
             "dataset.yaml, or the site out of the harmonisation."
         )
 
@@ -202,8 +202,8 @@ def _refuse_small(scheme: FeatureScheme, variances: Floats) -> None:
             continue
         if place < p:
             raise ConsiliumError(
-                f"Within sites, {name} varies by {deviation * (ends[1] - ends[0]):.3g}, less than a "
-                f"thousandth of its range {ends[0]:g} to {ends[1]:g}, and its variance would be "
+                f"Within sites, {name} varies by {deviation * (ends[1] - ends[0]):.3g}, less than "
+                f"a thousandth of its range {ends[0]:g} to {ends[1]:g}, and its variance would be "
                 "lost in rounding. State a narrower range in dataset.yaml at all sites."
             )
         raise ConsiliumError(

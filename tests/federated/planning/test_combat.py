@@ -107,7 +107,7 @@ def test_effects_of_sites_are_gone_and_that_of_a_covariate_is_kept():
     age = np.concatenate([values[:, 6] for values in sites])
     slopes = np.polyfit(age, np.concatenate(after), 1)[0]
     np.testing.assert_allclose(slopes, AGE_EFFECT * np.linspace(0.5, 1.5, 6), atol=0.01)
-    # The sites' patients are of different ages: without the covariate its effect goes with the site.
+    # Sites have patients of different ages: without the covariate its effect goes with the site.
     bare = FeatureScheme(SCHEME.features)
     without = federated(bare, [values[:, :6] for values in sites])
     assert (np.polyfit(age, np.concatenate(without), 1)[0] < slopes - 0.01).all()
