@@ -105,6 +105,12 @@ def _reasons_of_data(experiment: Experiment) -> Iterator[str]:
 def _reasons_of_harmonisation(experiment: Experiment) -> Iterator[str]:
     """Refuse a standard scale for intensities that have a unit, or one that is not the set's."""
     data = experiment.data
+    if data.described and data.described.features and data.source == "phantom":
+        yield (
+            f"the dataset.yaml of {data.dataset} has features, which are numbers derived from its "
+            "real images, and data.source=phantom generates others. Set data.source=files, or "
+            "leave features out."
+        )
     if data.harmonise == "none" and data.landmarks is None:
         return
     family = family_of(data.dataset, data.described)

@@ -175,7 +175,7 @@ def test_a_feature_that_is_its_covariate_is_refused():
 
 def test_a_range_too_wide_for_its_values_is_refused():
     wide = FeatureScheme((*SCHEME.features[:5], ("f5", (-1e6, 1e6))), SCHEME.covariates)
-    with pytest.raises(ConsiliumError, match="f5 varies by .* less than a thousandth"):
+    with pytest.raises(ConsiliumError, match=r"f5 varies by .* less than a thousandth"):
         federated(wide, made())
 
 

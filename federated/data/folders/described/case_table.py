@@ -146,6 +146,8 @@ def _case(
             faults.append(f"line {row.line}, column {roles.site}: {str(error).rstrip('.')}")
     target, wrong = _target(row, roles, description)
     faults += wrong
+    features, wrong = _features(row, description)
+    faults += wrong
     whole = all(column in paths for column in roles.images) and not faults
     if not whole:
         return None, faults
@@ -164,6 +166,7 @@ def _case(
             split=split,
             target=target,
             dicom=_dicom_rules(description),
+            features=features,
         ),
         faults,
     )
@@ -204,10 +207,7 @@ def _label(cell: str, description: Description) -> tuple[int | float | None, str
     """The value of a label's cell, and what it may be."""
     plain = known_value(cell)
     if description.task == "regression":
-        try:
-            number = float(plain.replace(",", "."))
-        except ValueError:
-            number = float("nan")
+        number = _number(plain)
         return (number if abs(number) < float("inf") else None), "a number is expected"
     if description.task == "multilabel":
         return {"0": 0, "1": 1}.get(plain), "1 where the finding is there and 0 where not"
@@ -220,6 +220,35 @@ def _label(cell: str, description: Description) -> tuple[int | float | None, str
         f"{name} ({'|'.join(map(str, description.values(name)))})" for name in description.classes
     )
     return values.get(cell, values.get(plain)), f"there are {listed:.300}"
+
+
+def _features(row: Row, description: Description) -> tuple[tuple[float, ...], list[str]]:
+    """The features and covariates of a case, and what is wrong in their cells."""
+    if description.features is None:
+        return (), []
+    told = (*description.features.columns.items(), *description.features.covariates.items())
+    found, faults = [], []
+    for name, (low, high) in told:
+        cell = row.cells[name.lower()]
+        if not known_value(cell):
+            continue  # told as an empty cell
+        value = _number(known_value(cell))
+        found.append(value)
+        # NaN is in no range.
+        if not low <= value <= high:
+            faults.append(
+                f"line {row.line}, column {name}: {cell!r:.100} is no number from {low:g} to "
+                f"{high:g}, which features says of it"
+            )
+    return tuple(found), faults
+
+
+def _number(text: str) -> float:
+    """The number of a cell; NaN where it is none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return float("nan")
 
 
 def _files(path: Path) -> list[Path]:

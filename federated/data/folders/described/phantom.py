@@ -32,7 +32,11 @@ def as_table(description: Description) -> Description:
     """The description of a generated folder, whatever the real files' layout and columns are."""
     columns = Columns(label=description.columns.label) if description.task == "multilabel" else None
     return description.model_copy(
-        update={"layout": "table", "folder": None, "columns": columns or Columns()}
+        update={
+            **{"layout": "table", "folder": None, "columns": columns or Columns()},
+            # Numbers that were derived from real images say nothing of generated ones.
+            "features": None,
+        }
     )
 
 

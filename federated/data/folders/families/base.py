@@ -29,7 +29,8 @@ class CaseFiles:
     that such cases are not taken for one patient's. ``split`` is where the data set has splits of
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
     finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
-    file of a series, and the mask DICOM-SEG or RTSTRUCT.
+    file of a series, and the mask DICOM-SEG or RTSTRUCT. ``features`` are numbers that were derived
+    from the image and the covariates of these, in the order of the description's columns.
     """
 
     name: str
@@ -41,6 +42,7 @@ class CaseFiles:
     split: Split | None = None
     target: tuple[int | float, ...] | None = None
     dicom: DicomRules = STRICT
+    features: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
