@@ -14,6 +14,7 @@ from federated.data.partitioning import case_counts, partition_dataset
 from federated.files import read_json
 from federated.learning import TASKS, metrics_in
 from federated.run.folder import RunFolder
+from federated.run.statistics_report import NOT_TOLD, site_cells, table_of
 from flows.progress import counted
 from flows.tables import table
 
@@ -200,3 +201,22 @@ def _compared(row: Mapping[str, Any], metric: str, private: bool) -> list[str]:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
+
+
+def statistics_lines(folder: Path) -> Iterator[Table | str]:
+    """What was counted of all sites' cases, and how far each site is from that."""
+    value = read_json(folder / "statistics.json")
+    yield f"{value['experiment']}: {counted(value['all_sites']['cases'], 'training case')}"
+    lines = [line.strip("| ").split(" | ") for line in table_of(value["all_sites"])]
+    rows = [cells for cells in lines[2:] if len(cells) > 1]
+    yield table(lines[0], rows)
+    yield from (cells[0] for cells in lines[2:] if len(cells) == 1 and cells[0])
+    head = ["site", "cases", "share", "labels", "sizes", "looks", "spacing"]
+    sites = value["sites"].items()
+    yield table(head, [[site, *_short(site_cells(told))] for site, told in sites])
+    yield f"quantity skew {value['quantity_skew']:.3f}"
+    yield f"{folder}/statistics.md, statistics.json"
+
+
+def _short(cells: Sequence[str]) -> list[str]:
+    return ["-" if cell == NOT_TOLD else cell for cell in cells]

@@ -52,6 +52,23 @@ def preparing(experiment: str, overrides: Sequence[str], params: Path, folder: P
     )
 
 
+def stating(experiment: str, overrides: Sequence[str], params: Path) -> str:
+    """The sentence for statistics over the sites, which have no rounds.
+
+    Args:
+        experiment: the experiment's name.
+        overrides: what was set on the command line.
+        params: the parameter file.
+    """
+    command = ["consilium", "statistics", experiment]
+    command += [word for item in overrides for word in ("--set", item)]
+    command += [] if params == Path("params.yaml") else ["--params", str(params)]
+    return (
+        "What sites have entered in their ledgers stays there, and there are no statistics; begin "
+        f"again with: {join(command)}"
+    )
+
+
 def joining(experiment: str, options: Mapping[str, str]) -> str:
     """The sentence for a site that joins a finished run, which nothing of it changes.
 

@@ -84,7 +84,7 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     sent = _train_and_send(run, round_number, sending)
     dropped = gone | sent.dropped
     left = [site for site in selected if site not in dropped]
-    sum_ = _sum_up(run, topic, left, keys.roster)
+    sum_ = sum_up(run, topic, left, keys.roster)
     predicted, evaluation, scored = _evaluate(run, round_number, sum_)
     record = RoundRecord(
         round_number,
@@ -122,7 +122,7 @@ def _share_styles(run: Run, round_number: int) -> list[Outcome]:
 
 
 @dataclass(frozen=True)
-class _Summed:
+class Summed:
     """Whose payloads are in the opened sum, and why those of others are not; who did what for it.
 
     ``opened`` is what sites did for it, and ``when`` says when the coordinator worked. ``lost``
@@ -138,9 +138,9 @@ class _Summed:
     opener: str | None = None
 
 
-def _sum_up(
+def sum_up(
     run: Run, topic: Topic, sent: list[str], roster: Roster | None, length: int | None = None
-) -> _Summed:
+) -> Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
     A payload that is refused counts as a dropout of its sender. So does what else a site fails to
@@ -178,17 +178,17 @@ def _sum_up(
                 else f"round {number} is lost, and the model stays as it is"
             )
             tell(f"{what}. {said}")
-            return _Summed([], refused | dict(decrypted.faulty), opened, when, said)
+            return Summed([], refused | dict(decrypted.faulty), opened, when, said)
         opener = next(site for site in responded if site not in decrypted.passed_over)
         opened += reports(run.coordinator, number, "decrypt", [opener], topic.sum)
     elif roster is not None:
         opened, unmasked = unmask_sum(run, topic, roster, responded)
         when.append(unmasked)
-    return _Summed(responded, refused, opened, when, opener=opener)
+    return Summed(responded, refused, opened, when, opener=opener)
 
 
 def _evaluate(
-    run: Run, round_number: int, updates: "_Summed"
+    run: Run, round_number: int, updates: "Summed"
 ) -> tuple[list[Outcome], Evaluation, Interval]:
     """Run evaluate at every site and then for all together, in a round that is evaluated.
 
@@ -234,7 +234,7 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     sent = [site for site in left if site not in predicted.dropped]
     info = run.prepared.dataset.info
     length = digits_in(run.coordinator, topic, info)
-    sum_ = _sum_up(run, topic, sent, keys.roster, length)
+    sum_ = sum_up(run, topic, sent, keys.roster, length)
     results = [*keys.finished.results, *predicted.results, *sum_.opened]
     if sum_.lost:
         missing = dict.fromkeys(run.sites, sum_.lost)

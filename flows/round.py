@@ -4,7 +4,6 @@
 registry.
 """
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,7 +14,6 @@ from typing import Any
 
 import psutil
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from federated.configuration.experiment import Experiment
 from federated.files import write_json
@@ -43,6 +41,7 @@ from flows.progress import counted, tell
 from flows.request import RunRequest
 from flows.simulation import enrol_simulated
 from flows.site_stages import Run, call_site
+from flows.threads import RUNNER
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
 from tasks.own_models import own_models
@@ -57,9 +56,6 @@ KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
     *("data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
 )
-# Threads only wait for the pool of workers, which does the work.
-THREADS = max(32, 4 * (os.cpu_count() or 1))
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=THREADS)
 
 
 @flow(

@@ -7,6 +7,7 @@ from typing import Any
 from federated.errors import ConsiliumError
 from federated.exchange.identity import PublicIdentity
 from federated.secrets.home import consilium_home
+from federated.settings.sections import StatisticsSettings
 from federated.site.approvals import Decision, decide, proposals
 from federated.site.home import SiteHome
 
@@ -55,8 +56,14 @@ def _in_words(plan: dict[str, Any]) -> Iterator[str]:
     experiment = plan["experiment"]
     privacy = {key: value for key, value in experiment["privacy"].items() if value is not None}
     yield f"experiment {experiment['name']} on {experiment['data']['dataset']}"
-    yield f"{experiment['rounds']} rounds, strategy {experiment['strategy']['name']}"
-    yield "privacy " + ", ".join(f"{key}={value}" for key, value in privacy.items())
+    if plan["purpose"] == "statistics":
+        settings = {**StatisticsSettings().model_dump(), **experiment.get("statistics", {})}
+        yield "no training: counts of training cases for statistics, over all sites"
+        told = ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+        yield told + ("" if settings["epsilon"] else "; without noise, and so without an ε")
+    else:
+        yield f"{experiment['rounds']} rounds, strategy {experiment['strategy']['name']}"
+        yield "privacy " + ", ".join(f"{key}={value}" for key, value in privacy.items())
     yield f"protection {experiment['protection']['name']}"
     yield "with, to be compared by telephone:"
     for name, key in plan["participants"].items():

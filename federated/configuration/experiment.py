@@ -18,6 +18,7 @@ from federated.settings.sections import (
     SelectionSettings,
     Serial,
     SitesSettings,
+    StatisticsSettings,
     TrainingSettings,
     ValidationSettings,
 )
@@ -40,6 +41,10 @@ class Experiment(Settings):
     training: TrainingSettings = TrainingSettings()
     selection: SelectionSettings = SelectionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    # Left out of what is written where it says nothing: plans of trainings stay as they are.
+    statistics: StatisticsSettings = Field(
+        default=StatisticsSettings(), exclude_if=lambda value: value == StatisticsSettings()
+    )
     strategy: AnyStrategy
     privacy: AnyPrivacy
     compression: AnyCompression

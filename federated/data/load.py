@@ -14,6 +14,7 @@ from federated.data.folders.harmonised_family import harmonised
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
 from federated.data.partitioning import AnyDataset
+from federated.data.site_cases import Listed
 from federated.errors import ConsiliumError
 from federated.settings.description import Description
 from federated.settings.sections import DataSettings
@@ -136,6 +137,23 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
 def as_set(family: Family, settings: DataSettings) -> Family:
     """The family with the spacing and the scale of intensities that settings give it."""
     return harmonised(family.with_spacing(settings.spacing), settings.harmonise, settings.landmarks)
+
+
+def listed(located: LocatedFile, settings: DataSettings) -> Listed | None:
+    """The files of a described set whose images are kept in memory; ``None`` for any other set.
+
+    Raises:
+        ConsiliumError: the folder is not what the description says.
+    """
+    described = settings.described
+    if described is None or described.segments:
+        return None
+    described = as_table(described) if located.source == "phantom" else described
+    if described.layout == "arrays":
+        return None
+    family = described_family(settings.dataset, described)
+    cases = folder_dataset.found_cases(located.path, family).cases
+    return Listed(family, {case.name: case for case in cases})
 
 
 def _labelled(folder: Path, settings: DataSettings, described: Description) -> AnyDataset:

@@ -1,6 +1,6 @@
 """The cases of every site and split of an experiment, as its scanner shows them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,10 +8,13 @@ import numpy as np
 from cachetools import LRUCache
 
 from federated.data.cases import Cases, LabelledImages
-from federated.data.dataset import Dataset, Split
+from federated.data.dataset import Dataset, Images, Labels, Split
+from federated.data.folders.families import CaseFiles, Family
 from federated.data.folders.segmented_cases import KEPT_BYTES, Kept, SegmentedCases, ShownCase
+from federated.data.folders.volume import Volume
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
+from federated.data.raw_cases import RawCase, raw_case
 from federated.data.records import case_digest, identities, labelled_digests
 from federated.data.scanner import (
     ScannerProfile,
@@ -31,6 +34,14 @@ class Shown:
 
     seed: int
     by_record: bool = False
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The files of the cases of a set, by name, and how they are read."""
+
+    family: Family
+    cases: Mapping[str, CaseFiles]
 
 
 def new_kept() -> Kept:
@@ -86,6 +97,35 @@ class SiteCases:
             )
         cases = self._dataset.cases[split]
         return tuple(cases[index].patient for index in self.partition.sites[site][split])
+
+    def raw(self, site: str, split: Split, listed: Listed | None = None) -> Iterator[RawCase]:
+        """The cases of a site one after the other as their files hold them, in their order.
+
+        Args:
+            site: the site.
+            split: the split.
+            listed: the files of a set whose images are kept in memory, where it has files of cases.
+
+        Raises:
+            ConsiliumError: a file cannot be read, or does not fit the data set.
+        """
+        indices, profile = self.partition.sites[site][split], self._profile(site)
+        if isinstance(self._dataset, Dataset):
+            origins = self._dataset.origins
+            if listed is None or origins is None:
+                for image, label in zip(*self._in_memory(site, split), strict=True):
+                    yield RawCase([Volume(image, None)], np.atleast_1d(label))
+                return
+            for index in indices:
+                yield raw_case(listed.family, listed.cases[origins[split][index].name], profile)
+            return
+        for index in indices:
+            yield raw_case(self._dataset.family, self._dataset.cases[split][index], profile)
+
+    def _in_memory(self, site: str, split: Split) -> tuple[Images, Labels]:
+        cases = self.of(site, split)
+        assert isinstance(cases, LabelledImages)
+        return cases.images, cases.labels
 
     def _digests_of(self, site: str, split: Split) -> tuple[str, ...]:
         indices = list(self.partition.sites[site][split])

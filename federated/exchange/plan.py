@@ -7,7 +7,7 @@ policy (``policy.py``), its own data and its own arithmetic.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
@@ -16,6 +16,7 @@ from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, printable
 from federated.exchange.identity import PublicIdentity
 from federated.privacy.accounting import Release
+from federated.rounds.context import Purpose
 from federated.rounds.participation import POOLED
 from federated.settings.names import refuse_name, refuse_site_name
 
@@ -44,6 +45,8 @@ class RunPlan:
         quorum: how many sites have to respond in a round.
         deadline: how many seconds after its beginning a round ends without those who have not
             responded; ``None`` where nobody is left behind.
+        purpose: what the run is for; nothing is trained or evaluated in one for statistics, and
+            nothing is counted for them in another.
     """
 
     experiment: Experiment
@@ -53,6 +56,7 @@ class RunPlan:
     releases: Mapping[str, Release]
     quorum: int
     deadline: float | None = None
+    purpose: Purpose = "training"
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -69,6 +73,7 @@ class RunPlan:
             "releases": {site: asdict(release) for site, release in self.releases.items()},
             "quorum": self.quorum,
             "deadline": self.deadline,
+            "purpose": self.purpose,
         }
         return json.dumps(value).encode()
 
@@ -102,6 +107,7 @@ class RunPlan:
                 releases,
                 _count(value["quorum"]),
                 None if deadline is None else float(deadline),
+                _purpose(value["purpose"]),
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise _no_plan("run", error) from error
@@ -163,6 +169,13 @@ class RoundPlan:
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise _no_plan("round", error) from error
+
+
+def _purpose(value: object) -> Purpose:
+    known: dict[object, Purpose] = {name: name for name in get_args(Purpose)}
+    if not isinstance(value, str) or value not in known:
+        raise ValueError("what it is for is not known")
+    return known[value]
 
 
 def _code(value: object) -> str:

@@ -22,6 +22,7 @@ from federated.privacy import Private
 from federated.privacy.accounting import Release, epsilon
 from federated.rounds.participation import POOLED, training_cases
 from federated.rounds.planned_work import planned_work
+from federated.rounds.statistics import Told, statistics_release, told_of
 from federated.settings.base import Settings
 from federated.settings.sections import Share
 from federated.weights.planned import planned_layout
@@ -60,6 +61,10 @@ class SitePolicy(Settings):
         pictures: whether pictures of test cases may leave the site.
         styles: whether a description of how its images look may leave the site.
         own_model: whether a model of the site's own may be handed to the coordinator at the end.
+        statistics: the most that is told of the site's training cases for statistics and planning:
+            ``noised`` counts, exact ``sums`` over sites that the protection hides, or its own
+            counts in the ``clear``.
+        heterogeneity: whether it is told how far the site's own statistics are from those of all.
         approval: whether a person has to approve each run.
         code: whether the coordinator has to run the same program.
     """
@@ -84,6 +89,8 @@ class SitePolicy(Settings):
     pictures: Literal["allowed", "refused"] = "refused"
     styles: Literal["allowed", "refused"] = "refused"
     own_model: Literal["allowed", "refused"] = "refused"
+    statistics: Told | Literal["nothing"] = "nothing"
+    heterogeneity: Literal["allowed", "refused"] = "refused"
     approval: Literal["required", "not-required"] = "required"
     code: Literal["same", "any"] = "same"
 
@@ -111,6 +118,8 @@ min_count: 0
 pictures: allowed
 styles: allowed
 own_model: allowed
+statistics: clear
+heterogeneity: allowed
 approval: not-required
 code: any
 """
@@ -185,7 +194,8 @@ def refuse_by_policy(policy: Policy, site: str, proposal: Proposal) -> None:
         RefusalError: it does not; the message has every reason, with the line of the policy.
     """
     refuse_outright(policy, site, proposal.plan, proposal.code)
-    _refuse(policy, site, proposal.plan, _privacy_faults(policy.settings, proposal))
+    if proposal.plan.purpose == "training":
+        _refuse(policy, site, proposal.plan, _privacy_faults(policy.settings, proposal))
 
 
 def refuse_outright(policy: Policy, site: str, plan: RunPlan, code: str) -> None:
@@ -210,8 +220,9 @@ Faults = Iterator[tuple[str, str]]
 def _refuse(policy: Policy, site: str, plan: RunPlan, faults: Faults) -> None:
     reasons = [f"{what}, by {policy.by(key)}" for key, what in faults]
     if reasons:
+        what = "a run" if plan.purpose == "training" else "statistics"
         raise RefusalError(
-            f"{site} does not take part in a run of {plan.experiment.name}: {'; '.join(reasons)}."
+            f"{site} does not take part in {what} of {plan.experiment.name}: {'; '.join(reasons)}."
         )
 
 
@@ -221,15 +232,72 @@ def _outright_faults(policy: SitePolicy, site: str, plan: RunPlan, code: str) ->
         "datasets": experiment.data.dataset,
         "experiments": experiment.name,
         "protections": experiment.protection.name,
-        "privacies": experiment.privacy.name,
     }
+    if plan.purpose == "training":
+        named["privacies"] = experiment.privacy.name
     for key, value in named.items():
         allowed = getattr(policy, key)
         if allowed != ANY and value not in allowed:
             yield key, f"it does not allow {value}"
     yield from _strangers(policy, site, plan)
+    yield from _sum_faults(policy, experiment)
+    if policy.code == "same" and plan.code != code:
+        yield "code", "the coordinator runs another version of the program"
+    if plan.purpose == "statistics":
+        yield from _statistics_faults(policy, experiment)
+    else:
+        yield from _training_faults(policy, site, plan)
+
+
+def _statistics_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
+    """What of a run for statistics, in which nothing is trained, a policy does not allow."""
+    told, settings = told_of(experiment), experiment.statistics
+    order = ("nothing", *get_args(Told))
+    if order.index(told) > order.index(policy.statistics):
+        yield (
+            "statistics",
+            f"it allows {policy.statistics} of what is counted of training cases, and {told} is "
+            "asked for",
+        )
+    if policy.max_epsilon is None:
+        yield "max_epsilon", "it allows no ε"
+    elif policy.max_epsilon != "unbounded":
+        if settings.epsilon is None:
+            yield "max_epsilon", f"counts without noise are above ε {policy.max_epsilon:g}"
+        elif settings.epsilon > policy.max_epsilon:
+            yield (
+                "max_epsilon",
+                f"ε would be {settings.epsilon:.3g}, and at most {policy.max_epsilon:g} is",
+            )
+    release = statistics_release(experiment)
+    if release is not None:
+        if policy.max_delta is None:
+            yield "max_delta", "it allows no δ"
+        elif settings.delta > policy.max_delta:
+            yield (
+                "max_delta",
+                f"δ is {settings.delta:g}, and at most {policy.max_delta:g} is allowed",
+            )
+        if (
+            policy.min_noise_multiplier is None
+            or release.noise_multiplier < policy.min_noise_multiplier
+        ):
+            yield "min_noise_multiplier", f"the noise multiplier is {release.noise_multiplier:.3g}"
+    elif policy.min_count is None:
+        yield "min_count", "it allows no counts of cases"
+    elif settings.min_count < policy.min_count:
+        yield (
+            "min_count",
+            f"counts of fewer than {policy.min_count} cases have to be withheld, and "
+            f"statistics.min_count is {settings.min_count}",
+        )
+
+
+def _training_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
+    experiment = plan.experiment
     yield from _missing_privacy(policy, experiment)
-    yield from _size_faults(policy, experiment)
+    if policy.max_rounds is None or experiment.rounds > policy.max_rounds:
+        yield "max_rounds", f"it has {experiment.rounds} rounds"
     yield from _work_faults(policy, site, plan)
     order = ("nothing", *get_args(Share))
     share: str = experiment.evaluation.share
@@ -251,8 +319,6 @@ def _outright_faults(policy: SitePolicy, site: str, plan: RunPlan, code: str) ->
         yield "pictures", "pictures of test cases do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":
         yield "styles", "a description of its images does not leave the site"
-    if policy.code == "same" and plan.code != code:
-        yield "code", "the coordinator runs another version of the program"
 
 
 def _count_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
@@ -330,7 +396,7 @@ def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Faults:
             )
 
 
-def _size_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
+def _sum_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
     fewest = getattr(experiment.protection, "min_sites", 1)
     if policy.min_sites is None:
         yield "min_sites", "it allows no sum"
@@ -348,8 +414,6 @@ def _size_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
             f"the protection holds where the share {corrupted:g} of the sites colludes, and at "
             f"least {policy.min_corrupted:g} is asked for",
         )
-    if policy.max_rounds is None or experiment.rounds > policy.max_rounds:
-        yield "max_rounds", f"it has {experiment.rounds} rounds"
     if policy.max_megabytes is None:
         yield "max_megabytes", "it allows nothing to be sent"
 

@@ -7,6 +7,7 @@ to that of all their cases together, exactly (:mod:`federated.planning.bins`).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from nibabel.orientations import io_orientation
 
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
+from federated.planning.attributes import ATTRIBUTE_BINS, attribute_place
 from federated.planning.bins import Bins, Counts, Geometric, Symmetric, count, quantile
 
 # Sides of voxels and of images in mm, and their numbers of voxels.
@@ -44,32 +46,55 @@ class Scheme:
         modalities: how many images a case has.
         classes: how many classes; those of a voxel with the background first, where ``voxelwise``.
         voxelwise: whether voxels have classes, and not whole cases.
+        spaced: whether volumes have a place in the world, and so voxels in mm.
+        several: whether a whole case may have several classes.
+        attributes: which of age, sex and scanner are counted.
     """
 
     dims: Literal[2, 3]
     modalities: int
     classes: int
     voxelwise: bool
+    spaced: bool = True
+    several: bool = False
+    attributes: tuple[str, ...] = ()
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each table of counts, in the order of :attr:`Fingerprint.vector`."""
         rows: dict[Kind, int] = {"size": self.dims, "intensity": self.modalities}
-        if self.dims == 3:
+        if self.has_spacing:
             rows |= {"spacing": 3, "reach": 3}
         if self.voxelwise:
             rows["share"] = self.classes - 1
         tables = {str(kind): (rows[kind], bins.size) for kind, bins in BINS.items() if kind in rows}
-        return {"cases": (), "with_class": (self.classes,), **tables}
+        attributes = {name: (len(ATTRIBUTE_BINS[name]),) for name in self.attributes}
+        return {"cases": (), "with_class": (self.classes,), **tables, **attributes}
+
+    @property
+    def has_spacing(self) -> bool:
+        """Whether voxels of images have sides in mm."""
+        return self.dims == 3 and self.spaced
 
     @property
     def size(self) -> int:
         """How many numbers a fingerprint has."""
         return sum(int(np.prod(shape)) for shape in self.shapes.values())
 
-    def most(self, cases: int) -> int:
-        """The largest number in the fingerprint of so many cases."""
-        return cases * VOXELS
+    def most(self, name: str, cases: int) -> int:
+        """The largest number in the table ``name`` of a fingerprint of so many cases."""
+        return cases * (VOXELS if name == "intensity" else 1)
+
+    def norm(self, name: str) -> float:
+        """The largest L2 norm of what one case adds to the table ``name``.
+
+        Each row of a table counts a case once, and of the intensities 10,000 voxels, at most; in
+        ``with_class`` it is counted once for each of its classes.
+        """
+        if name == "with_class":
+            return sqrt(self.classes if self.voxelwise or self.several else 1)
+        shape = self.shapes[name]
+        return self.most(name, 1) * sqrt(shape[0] if len(shape) == 2 else 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +107,8 @@ class Fingerprint:
     height and width for pictures; ``intensity`` has one for each modality, with up to 10,000 voxels
     of each case, those of any class but the background where voxels have classes; and ``share``,
     the part of a case's voxels that are of a class, one for each class but the background, of the
-    cases that have it.
+    cases that have it. ``age``, ``sex`` and ``scanner`` count the cases of each bin of
+    :data:`~federated.planning.attributes.ATTRIBUTE_BINS`.
     """
 
     scheme: Scheme
@@ -144,7 +170,10 @@ class Fingerprint:
 
 
 def fingerprint_of(
-    scheme: Scheme, images: Sequence[Volume], labels: npt.NDArray[Any] | None
+    scheme: Scheme,
+    images: Sequence[Volume],
+    labels: npt.NDArray[Any] | None,
+    attributes: Mapping[str, str] | None = None,
 ) -> Fingerprint:
     """The fingerprint of one case.
 
@@ -153,7 +182,14 @@ def fingerprint_of(
         images: a volume for each modality, on one grid.
         labels: the class of each voxel ``(*spatial)``, or the classes of the case ``(n,)``; of no
             class where ``None``.
+        attributes: the cells of a table with the case's age, sex and scanner, as far as known.
+
+    Raises:
+        ValueError: it has several classes where the scheme says that a case has one; more would be
+            counted of it than noise is made for.
     """
+    if not scheme.voxelwise and not scheme.several and labels is not None and labels.size > 1:
+        raise ValueError(f"a case of {labels.size} classes in a scheme of one")
     first = images[0]
     sides, shape = _canonical(first)
     counts: dict[str, Counts] = {
@@ -161,7 +197,7 @@ def fingerprint_of(
         "with_class": _present(labels, scheme.classes),
         "size": np.stack([count(SIZES, n) for n in shape]),
     }
-    if scheme.dims == 3:
+    if scheme.has_spacing:
         counts["spacing"] = np.stack([count(SIDES, side) for side in sides])
         pairs = zip(sides, shape, strict=True)
         counts["reach"] = np.stack([count(REACHES, side * n) for side, n in pairs])
@@ -169,7 +205,43 @@ def fingerprint_of(
     counts["intensity"] = np.stack([_intensities(image, mask) for image in images])
     if scheme.voxelwise:
         counts["share"] = _shares(labels, scheme.classes)
+    for name in scheme.attributes:
+        place = attribute_place(name, (attributes or {}).get(name, ""))
+        counts[name] = np.zeros(len(ATTRIBUTE_BINS[name]), np.int64)
+        counts[name][place] = 1
     return Fingerprint(scheme, counts)
+
+
+def refuse_impossible(found: Fingerprint, cases: int) -> None:
+    """Refuse sums of exact counts that so many cases cannot have.
+
+    A single site can still count its own cases wrongly; what is refused are counts that no cases
+    have, as of a site that sends random numbers or counts for others too.
+
+    Raises:
+        ConsiliumError: the number of cases is another; or a row that counts each case once does not
+            add up to it, a class is of more cases than there are, or voxels are of more cases.
+    """
+    counts, wrong = found.counts, []
+    if found.cases != cases:
+        wrong.append(f"it is of {found.cases} cases, and the sites in it have {cases}")
+    for name in ("spacing", "reach", "size", *found.scheme.attributes):
+        rows = counts[name].reshape(-1, counts[name].shape[-1]) if name in counts else ()
+        if any(int(row.sum()) != found.cases for row in rows):
+            wrong.append(f"its counts of {name} are not of {found.cases} cases")
+    if int(counts["with_class"].max(initial=0)) > found.cases:
+        wrong.append("a class is of more cases than there are")
+    if int(counts["intensity"].sum(axis=1).max(initial=0)) > found.cases * VOXELS:
+        wrong.append("it has voxels of more cases than there are")
+    shares = counts.get("share")
+    if shares is not None and (shares.sum(axis=1) > counts["with_class"][1:]).any():
+        wrong.append("more cases have voxels of a class than have the class")
+    if wrong:
+        raise ConsiliumError(
+            f"The sum of what was counted of the sites' images is refused: {'; '.join(wrong)}. A "
+            "site has sent counts that its cases cannot have; which one, nobody can tell of a sum. "
+            "Nothing is made of it. Find the site by a run without it."
+        )
 
 
 def sum_of(scheme: Scheme, fingerprints: Sequence[Fingerprint]) -> Fingerprint:

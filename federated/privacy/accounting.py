@@ -31,6 +31,8 @@ ALPHAS = (
 )
 # A mechanism whose noise multiplier holds for Rényi divergences alone, which ε is then computed by.
 RDP_ONLY = "distributed discrete gaussian"
+# Counts of cases with noise, of which the same holds.
+NOISED_COUNTS = "discrete gaussian on counts"
 # A mechanism that has no ε, alone or composed.
 UNACCOUNTED = "laplace at a private percentile"
 # Above this ε the exponentials of Opacus' PRV accountant overflow, and it says infinity.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
 
-from federated.privacy.accounting import RDP_ONLY, UNACCOUNTED, Release
+from federated.privacy.accounting import NOISED_COUNTS, RDP_ONLY, UNACCOUNTED, Release
 from federated.settings.base import Unit
 from federated.settings.sections import Share
 
@@ -23,8 +23,11 @@ EVALUATIONS: Mapping[Share, str] = {
     "metrics": f"{EVALUATION}, as metrics",
     "sums": f"{EVALUATION}, as sums over sites",
 }
+# Counts of training cases: a site's own as they are, exact sums over sites, or with noise.
+STATISTICS = "statistics in the clear"
+STATISTICS_SUMS = "statistics, as sums over sites"
 IN_THE_CLEAR = frozenset({*EVALUATIONS.values(), PICTURES})
-WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED}) | IN_THE_CLEAR
+WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED, STATISTICS, STATISTICS_SUMS}) | IN_THE_CLEAR
 # This follows the name of a mechanism whose noise comes from the experiment's seed: everyone who
 # takes part knows the seed, so that the noise protects from nobody.
 SEEDED = ", with noise from the seed"
@@ -134,7 +137,7 @@ class Kind:
             noise /= 2
         elif unit == "record" and cases > 1:
             noise, rate = noise / cases, 1 - (1 - rate) ** cases
-        return Counted(noise, rate, self.mechanism == RDP_ONLY)
+        return Counted(noise, rate, self.mechanism in (RDP_ONLY, NOISED_COUNTS))
 
 
 def before_sites_bit(noise_multiplier: float, count_noise: float | None) -> float:

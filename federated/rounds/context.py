@@ -6,6 +6,7 @@ A stage reads it once.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -20,6 +21,9 @@ from federated.rounds.participation import participation, select_sites
 from federated.strategies.base import Participation
 from federated.training.optimization import learning_rate
 from federated.update import Flags, Layout, RoundState
+
+# What a run is for: a model, or counts of the sites' cases.
+Purpose = Literal["training", "statistics"]
 
 
 def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
@@ -57,6 +61,7 @@ class RunContext:
         sites: the sites that take part, in order.
         planned: for each site, what it releases in a round before the schedule of the noise is
             applied; empty without privacy.
+        purpose: whether a model is trained, or cases are counted.
     """
 
     run_id: str
@@ -64,6 +69,7 @@ class RunContext:
     counts: CaseCounts
     sites: tuple[str, ...]
     planned: Mapping[str, Release]
+    purpose: Purpose = "training"
 
     def selected(self, round_number: int) -> list[str]:
         """The sites that are selected in a round, in order."""

@@ -19,6 +19,7 @@ Stage = Literal[
     "vouch",
     "decrypt",
     "evaluate",
+    "count",
 ]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 # The stages after which a site tells of itself, and of which. What sends nothing is told of with

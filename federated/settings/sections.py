@@ -154,6 +154,21 @@ class EvaluationSettings(Settings):
     min_count: int = Field(default=0, ge=0)
 
 
+class StatisticsSettings(Settings):
+    """What sites let be counted of their training cases, before there is a model.
+
+    With ``epsilon`` each site adds discrete Gaussian noise to its own counts, for (ε, δ) of one
+    patient, of whom at most ``cases_per_patient`` cases are counted; without it counts are exact
+    and have no bound. Counts of fewer cases than ``min_count`` are not told: by the report, and
+    where nothing hides a site's counts by the site; 0 tells all.
+    """
+
+    epsilon: Annotated[float, Field(gt=0)] | None = None
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    cases_per_patient: int = Field(default=1, ge=1)
+    min_count: int = Field(default=0, ge=0)
+
+
 class Serial(Settings):
     """Everything runs in the process of the flow, one site after another."""
 

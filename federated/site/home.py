@@ -214,6 +214,11 @@ class SiteRun:
         """The file of the site's own metrics after a round, whatever it tells others of them."""
         return self.root / "evaluations" / f"round-{round_number:03d}.json"
 
+    @property
+    def statistics_path(self) -> Path:
+        """The file of how far the site's own cases are from those of all sites."""
+        return self.root / "statistics.json"
+
     def memory_path(self, round_number: int, kind: MemoryKind = "memory") -> Path:
         """The file of what the site keeps after a round, for its strategy or its compression."""
         return self.root / "memory" / f"round-{round_number:03d}.{kind}.safetensors"

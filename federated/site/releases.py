@@ -33,8 +33,8 @@ from federated.secrets.home import private_folder, refuse_open
 from federated.update import Arrays, RoundState
 
 # The kinds of release: a site's style, before round 1; its update with the noise on it; its
-# quantised values, where the noise is added to those.
-Kind = Literal["style", "update", "quantised"]
+# quantised values, where the noise is added to those; its counts for statistics, with noise.
+Kind = Literal["style", "update", "quantised", "counts"]
 # What a stage has made: by what they are, the bytes of the files that it writes.
 Parts = Mapping[str, bytes]
 

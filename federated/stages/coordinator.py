@@ -25,15 +25,19 @@ from federated.files import PRIVATE, read_json, write_json
 from federated.privacy.accounting import Release
 from federated.protection.tag_proofs import commitment, new_challenge
 from federated.provenance import code_digest
-from federated.rounds.context import RunContext
+from federated.rounds.context import Purpose, RunContext
 from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.run.selection import kept_round
-from federated.stages.named_sums import EVALUATION
+from federated.stages.named_sums import EVALUATION, STATISTICS
 from federated.stages.plan_checks import release_of
 
 # By the kind of plan that asks for it, the name of a sum.
-SUMS = {kinds.ROUND_PLAN: "", kinds.EVALUATION_PLAN: EVALUATION.name}
+SUMS = {
+    kinds.ROUND_PLAN: "",
+    kinds.EVALUATION_PLAN: EVALUATION.name,
+    kinds.STATISTICS_PLAN: STATISTICS.name,
+}
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,19 @@ def coordinator_identity(folder: RunFolder) -> Identity:
     return own_identity(COORDINATOR, place / "identity.key", place)
 
 
-def propose(folder: RunFolder, members: Enrolment, sites: Sequence[str]) -> Coordinator:
+def propose(
+    folder: RunFolder,
+    members: Enrolment,
+    sites: Sequence[str],
+    purpose: Purpose = "training",
+) -> Coordinator:
     """Begin an attempt at a run: sign what is proposed to the sites, and send it.
 
     Args:
         folder: the run's.
         members: the enrolled sites.
         sites: those that are to take part, in order.
+        purpose: what the run is for.
 
     Raises:
         ConsiliumError: a file of the run is missing or damaged, or a site is not enrolled.
@@ -113,6 +123,7 @@ def propose(folder: RunFolder, members: Enrolment, sites: Sequence[str]) -> Coor
         CaseCounts({site: counts.sites[site] for site in sites}),
         tuple(sites),
         {},
+        purpose,
     )
     before = Topic(identity.public.consortium, folder.run_id, _next_attempt(folder))
     sent = mailbox.send(before, kinds.PROPOSAL, _plan(run, members).to_bytes())
@@ -180,7 +191,8 @@ def _joining(proposed: Coordinator, site: str) -> Joining:
             f"{dict(run.counts.sites[site])}, by which updates are weighted. Prepare its data "
             "anew, and start a new run."
         )
-    expected = release_of(run.experiment, run.counts.cases(site, "train"))
+    training = run.purpose == "training"
+    expected = release_of(run.experiment, run.counts.cases(site, "train")) if training else None
     if not _same_release(answer.release, expected):
         raise ConsiliumError(
             f"{site} says that it releases {answer.release} in a round, and by the configuration "
@@ -209,7 +221,7 @@ def _refuse_too_few(run: RunContext, sites: Sequence[str], absent: Mapping[str, 
     experiment = run.experiment
     if not sites:
         raise ConsiliumError(missing)
-    if experiment.strategy.pools_cases:
+    if experiment.strategy.pools_cases and run.purpose == "training":
         raise ConsiliumError(
             f"{missing} With strategy.name={experiment.strategy.name} the cases of all sites are "
             "trained on together, so there is no run without one of them."
@@ -252,6 +264,17 @@ def ask_evaluation(coordinator: Coordinator, round_number: int, responded: Seque
     sites = coordinator.run.sites
     kind = kinds.EVALUATION_PLAN
     return _ask(coordinator, kind, round_number, round_number, sites, responded)
+
+
+def ask_statistics(coordinator: Coordinator) -> Topic:
+    """Ask all sites to count their cases, in a sum.
+
+    Returns:
+        What the messages of that sum have in common.
+    """
+    coordinator.begun[1] = time.time()
+    topic = _ask(coordinator, kinds.STATISTICS_PLAN, 1, 0, coordinator.run.sites)
+    return replace(topic, sum=STATISTICS.name)
 
 
 def end_run(coordinator: Coordinator) -> Topic:
@@ -304,7 +327,8 @@ def _ask(
 
 
 def _plan(run: RunContext, members: Enrolment) -> RunPlan:
-    names = [*run.sites, POOLED] if run.experiment.strategy.pools_cases else list(run.sites)
+    pools = run.experiment.strategy.pools_cases and run.purpose == "training"
+    names = [*run.sites, POOLED] if pools else list(run.sites)
     unknown = [name for name in names if members.standing(name) != "enrolled"]
     if unknown:
         raise ConsiliumError(
@@ -313,7 +337,15 @@ def _plan(run: RunContext, members: Enrolment) -> RunPlan:
         )
     participants = {name: members.members[name].identity for name in names}
     quorum = getattr(run.experiment.protection, "min_sites", 1)
-    return RunPlan(run.experiment, code_digest(), participants, run.counts, run.planned, quorum)
+    return RunPlan(
+        run.experiment,
+        code_digest(),
+        participants,
+        run.counts,
+        run.planned,
+        quorum,
+        purpose=run.purpose,
+    )
 
 
 def _next_attempt(folder: RunFolder) -> int:

@@ -175,7 +175,9 @@ def _refuse_join(site: Site, rounds: int) -> None:
     """
     policy, privacy = site.home.policy(), site.run.experiment.privacy
     most = policy.settings.max_rounds
-    if privacy.unit is not None:
+    if site.run.purpose != "training":
+        why = "by the plan of the run, which is for statistics, nothing is trained"
+    elif privacy.unit is not None:
         why = "the run that it takes part in is private, and such a model has no noise"
     elif policy.settings.own_model == "refused":
         why = f"no model of its own leaves it, by {policy.by('own_model')}"

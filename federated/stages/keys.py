@@ -51,7 +51,7 @@ from federated.secrets.sealing import (
 )
 from federated.site.key_store import KeyStore
 from federated.stages.coordinator import Coordinator
-from federated.stages.site import Site, SiteCall, candidate, open_site
+from federated.stages.site import Site, SiteCall, candidate, open_site, statistics_state
 from federated.update import Layout
 from federated.weights.bounded_file import Content
 from federated.weights.planned import most_state
@@ -347,6 +347,8 @@ def _store(site: Site) -> KeyStore:
 
 def _own_parameters(site: Site, done: int) -> Parameters:
     """The parameters of the run's key, as a site works them out from the plan and the state."""
+    if site.run.purpose == "statistics":
+        return key_parameters(site.run.experiment, statistics_state().layout)
     most = most_state(site.run.experiment)
     state = site.mailbox.receive(site.topic(done), kinds.STATE, COORDINATOR, most)
     layout = read_layout(Content(state.body, "of the coordinator's state"), done)

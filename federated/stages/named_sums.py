@@ -19,7 +19,14 @@ from federated.protection import Protection
 from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
 from federated.rounds.participation import site_weights
-from federated.stages.site import Site, SiteRound, open_evaluation, open_round
+from federated.rounds.statistics import CountNoise, scheme_of
+from federated.stages.site import (
+    Site,
+    SiteRound,
+    open_evaluation,
+    open_round,
+    open_statistics,
+)
 from federated.stages.worker import worker_context
 
 # The bits of a digit where nothing is quantised, so that the protection adds any numbers.
@@ -59,8 +66,19 @@ def _evaluation_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
     return summed_bounds(task_of(info), run.counts, info)
 
 
+def _statistics_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
+    noise = CountNoise.of(scheme_of(run.experiment, info), run.experiment)
+    return noise.bounds(most_cases(run.counts))
+
+
+def most_cases(counts: CaseCounts) -> int:
+    """How many training cases the largest site has, which everyone knows."""
+    return max(counts.cases(site, "train") for site in counts.sites)
+
+
 EVALUATION = NamedSum("evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds)
-NAMED_SUMS = {known.name: known for known in (EVALUATION,)}
+STATISTICS = NamedSum("statistics", SPLITS[:1], open_statistics, _statistics_bounds)
+NAMED_SUMS = {known.name: known for known in (EVALUATION, STATISTICS)}
 
 
 def named_sum(name: str) -> NamedSum:
@@ -162,6 +180,6 @@ def refuse_thin(
             raise RefusalError(
                 f"The sum {named.name} is refused: only {', '.join(having)} of the {len(sites)} "
                 f"sites in it have cases of the {split} split, fewer than protection.min_sites="
-                f"{fewest}, so it would tell of each what evaluation.share=sums is to hide. Give "
-                "more sites such cases, or set another evaluation.share."
+                f"{fewest}, so it would tell of each what the sum is to hide. Give more sites such "
+                "cases; or, of an evaluation, set another evaluation.share."
             )

@@ -135,10 +135,13 @@ def refuse_other_code(home: SiteHome, plan: RunPlan) -> None:
 def own_release(store: SiteRun, site: str, plan: RunPlan) -> Release | None:
     """What a site releases in a round by its own arithmetic; ``None`` without privacy.
 
+    In a run for statistics there are no rounds; the noise of those is in the configuration.
+
     Raises:
         RefusalError: the privacy that is asked for cannot be reached.
     """
-    if not isinstance(plan.experiment.privacy, Private) or site == POOLED:
+    private = isinstance(plan.experiment.privacy, Private) and plan.purpose == "training"
+    if not private or site == POOLED:
         return None
     cases = training_cases(CaseCounts(part_counts(store)), site, [site])
     try:

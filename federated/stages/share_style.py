@@ -26,7 +26,7 @@ from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter, training_records
 from federated.stages.private_release import begin_style_release, style_sources
 from federated.stages.report import tell
-from federated.stages.site import Site, SiteCall, open_site
+from federated.stages.site import Site, SiteCall, open_site, refuse_statistics
 from federated.stages.worker import site_cases
 from federated.strategies.base import Introduction
 from federated.update import Vector
@@ -47,6 +47,7 @@ def share_style(call: SiteCall) -> None:
     """
     started = time.time()
     site = open_site(call)
+    refuse_statistics(site)
     introduction = site.run.experiment.strategy.introduction()
     assert introduction is not None
 

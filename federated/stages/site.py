@@ -8,8 +8,10 @@ against its own policy, its own data and its own arithmetic before it does anyth
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 from cachetools import LRUCache
 
 from federated.configuration.experiment import Experiment
@@ -30,7 +32,7 @@ from federated.site.approvals import refuse_refused
 from federated.site.home import MEMORY_KINDS, WORK_KINDS, SiteHome, SiteRun, memory_round
 from federated.stages.plan_checks import check_plan, refuse_other_code
 from federated.stages.told_rounds import note_told, refuse_contradiction
-from federated.update import RoundState
+from federated.update import Layout, RoundState
 from federated.weights.bounded_file import Content
 from federated.weights.planned import most_state
 
@@ -201,7 +203,9 @@ def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
 
 
 def _known(call: SiteCall, plan: RunPlan) -> RunContext:
-    return RunContext(call.run, plan.experiment, plan.counts, plan.sites, plan.releases)
+    return RunContext(
+        call.run, plan.experiment, plan.counts, plan.sites, plan.releases, plan.purpose
+    )
 
 
 @lru_cache(maxsize=8)
@@ -213,13 +217,27 @@ def _refuse_beyond(site: Site, round_number: int) -> None:
     """Refuse a round that the plan of the run, which the site's policy allows, does not have.
 
     Raises:
-        RefusalError: it has fewer, or it is none.
+        RefusalError: it has fewer, or it is none; or the run is for statistics and has no rounds.
     """
+    refuse_statistics(site)
     rounds = site.run.experiment.rounds
     if not 1 <= round_number <= rounds:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the plan of the run has "
             f"{rounds} rounds."
+        )
+
+
+def refuse_statistics(site: Site) -> None:
+    """Refuse what belongs to a training in a run for statistics, whose policy was asked no more.
+
+    Raises:
+        RefusalError: the run is for statistics.
+    """
+    if site.run.purpose != "training":
+        raise RefusalError(
+            f"{site.name} trains, evaluates and tells nothing else in run {site.run.run_id}, by "
+            "whose plan cases are counted for statistics."
         )
 
 
@@ -314,6 +332,34 @@ def open_evaluation(site: Site, round_number: int) -> tuple[RoundState, Topic, R
         )
     plan, topic = _after(site, round_number, kinds.EVALUATION_PLAN)
     return open_state(site, round_number, plan.state), topic, plan
+
+
+def open_statistics(site: Site, round_number: int) -> SiteRound:
+    """What the coordinator asks by that cases be counted, with all sites selected.
+
+    No model is behind it: the state is always the same one, so that a site helps to open such sums
+    of one set of sites alone, in whatever run. With noise each run has another one: what is told
+    then is private by itself.
+
+    Raises:
+        ConsiliumError: nothing asks for it that counts, or the run is not for statistics.
+    """
+    run = site.run
+    if run.purpose != "statistics" or round_number != 1:
+        raise RefusalError(
+            f"{site.name} counts nothing of its cases in round {round_number} of run {run.run_id}: "
+            "by its plan it is for a model. Statistics are a run of their own."
+        )
+    plan, topic = _read_plan(site, round_number, kinds.STATISTICS_PLAN)
+    state = statistics_state(run.run_id if run.experiment.statistics.epsilon else "")
+    return SiteRound(RoundContext(run, state), topic, plan)
+
+
+def statistics_state(release: str = "") -> RoundState:
+    """What a sum for statistics starts from: no model, and with noise the ``release`` it is of."""
+    number = int.from_bytes(sha256(release.encode()).digest()[:3], "big") if release else 0
+    layout = Layout((("statistics", (1,)),), frozenset())
+    return RoundState(0, np.array([number], np.float32), layout)
 
 
 def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:

@@ -7,6 +7,7 @@ that only paths pass between processes and any stage can be run again.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -42,9 +43,16 @@ class WorkerContext:
     experiment: Experiment
     dataset: AnyDataset
     task: LearningTask
-    model: nn.Module
+    located: LocatedFile
     kept: Kept = field(default_factory=new_kept)
     known: dict[str, tuple[Parts, SiteCases]] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network, made when it is first asked for; in a run for statistics never."""
+        worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
+        device = choose_device(self.experiment.training.device, worker)
+        return place(new_model(self.experiment, self.info), device)
 
     @property
     def info(self) -> DatasetInfo:
@@ -68,11 +76,7 @@ _contexts: LRUCache[tuple[str, LocatedFile], WorkerContext] = LRUCache(maxsize=1
 @cached(_contexts, key=_key)
 def _context(_plan: str, experiment: Experiment, data: LocatedFile) -> WorkerContext:
     dataset = load(data, experiment.data)
-    worker = int(os.environ.get("CONSILIUM_WORKER", "0"))
-    model = place(
-        new_model(experiment, dataset.info), choose_device(experiment.training.device, worker)
-    )
-    return WorkerContext(experiment, dataset, task_of(dataset.info), model)
+    return WorkerContext(experiment, dataset, task_of(dataset.info), data)
 
 
 def forget() -> None:

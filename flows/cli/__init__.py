@@ -31,7 +31,17 @@ from flows.cli import run  # noqa: F401
 # isort: split
 # In the order of the help: what a person starts with first.
 from federated.errors import ConsiliumError
-from flows.cli import data, keys, ledger, own_data, predict, service, site, sites  # noqa: F401
+from flows.cli import (  # noqa: F401
+    data,
+    keys,
+    ledger,
+    own_data,
+    predict,
+    service,
+    site,
+    sites,
+    statistics,
+)
 from flows.cli.options import app
 from flows.going_on import how_to_go_on, nothing_begun
 

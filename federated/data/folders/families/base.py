@@ -29,8 +29,9 @@ class CaseFiles:
     that such cases are not taken for one patient's. ``split`` is where the data set has splits of
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
     finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
-    file of a series, and the mask DICOM-SEG or RTSTRUCT. ``features`` are numbers that were derived
-    from the image and the covariates of these, in the order of the description's columns.
+    file of a series, and the mask DICOM-SEG or RTSTRUCT. ``attributes`` are the names and cells of
+    the columns that say the patient's age, sex and scanner, and ``features`` the numbers that were
+    derived from the image and then their covariates, in the order of the description.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CaseFiles:
     target: tuple[int | float, ...] | None = None
     dicom: DicomRules = STRICT
     features: tuple[float, ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
