@@ -27,11 +27,8 @@ class SiteEffect:
     variance: Floats
 
 
-def harmonise_features(model: PooledModel, values: npt.ArrayLike, site: str) -> Floats:
-    """A site's features ``(n, p)`` without the site's location and scale, in their units.
-
-    Y* = σ̂ (Z − γ*) / δ* + α̂ + Xβ̂, with Z = (Y − α̂ − Xβ̂) / σ̂ (Johnson et al. 2007, step 3). What
-    the covariates explain is kept.
+def learned_effect(model: PooledModel, values: npt.ArrayLike, site: str) -> SiteEffect:
+    """How a site differs, from its training cases.
 
     Args:
         model: of all sites together.
@@ -42,15 +39,38 @@ def harmonise_features(model: PooledModel, values: npt.ArrayLike, site: str) -> 
         ConsiliumError: a value is out of its range, the site has one case, or a feature does not
             vary there, with the covariates' effects or without.
     """
-    p, _ = model.scheme.shape
     scaled = model.scheme.scaled(values, site)
     refuse_flat(model.scheme, scaled, site)
-    expected = model.grand_mean + scaled[:, p:] @ model.effects
-    deviation = np.sqrt(model.variance)
-    standard = (scaled[:, :p] - expected) / deviation
-    effect = site_effect(standard, site)
+    return site_effect(_standardised(model, scaled)[0], site)
+
+
+def without_site(
+    model: PooledModel, effect: SiteEffect, values: npt.ArrayLike, site: str
+) -> Floats:
+    """Features ``(n, p)`` without the site's location and scale, in their units.
+
+    Y* = σ̂ (Z − γ*) / δ* + α̂ + Xβ̂, with Z = (Y − α̂ − Xβ̂) / σ̂ (Johnson et al. 2007, step 3). What
+    the covariates explain is kept.
+
+    Args:
+        model: of all sites together.
+        effect: what the site adds and multiplies by, from its training cases.
+        values: features and then covariates of any of the site's cases ``(n, p + q)``.
+        site: whose they are, for messages.
+
+    Raises:
+        ConsiliumError: a value is out of its range.
+    """
+    standard, expected = _standardised(model, model.scheme.scaled(values, site))
     shifted = (standard - effect.location) / np.sqrt(effect.variance)
-    return in_units(model.scheme, shifted * deviation + expected)
+    return in_units(model.scheme, shifted * np.sqrt(model.variance) + expected)
+
+
+def _standardised(model: PooledModel, scaled: Floats) -> tuple[Floats, Floats]:
+    """Z ``(n, p)``, and what is expected of each case by its covariates ``(n, p)``."""
+    p, _ = model.scheme.shape
+    expected = model.grand_mean + scaled[:, p:] @ model.effects
+    return (scaled[:, :p] - expected) / np.sqrt(model.variance), expected
 
 
 def site_effect(standard: Floats, site: str) -> SiteEffect:

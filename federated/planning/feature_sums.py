@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from federated.errors import ConsiliumError
 from federated.planning.bins import Counts, Floats
+from federated.settings.description import Features
 
 # The range of a feature in whole steps.
 STEPS = 2**40
@@ -41,6 +42,11 @@ class FeatureScheme:
 
     features: tuple[tuple[str, Range], ...]
     covariates: tuple[tuple[str, Range], ...] = ()
+
+    @staticmethod
+    def of(features: Features) -> "FeatureScheme":
+        """What a data set's description says of its features."""
+        return FeatureScheme(tuple(features.columns.items()), tuple(features.covariates.items()))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -28,6 +28,10 @@ FARTHEST = (-100.0, 200.0)
 CENTRE, WIDTH = 50.0, 25.0
 
 
+class NoScaleError(ConsiliumError):
+    """An image has no foreground of two different values, so that no scale can be laid on it."""
+
+
 def landmarks_of(values: npt.NDArray[Any], name: str) -> Doubles:
     """The landmarks ``(11,)`` of an image: percentiles of its foreground, in rising order.
 
@@ -39,7 +43,8 @@ def landmarks_of(values: npt.NDArray[Any], name: str) -> Doubles:
         name: the name of the case, for messages.
 
     Raises:
-        ConsiliumError: a value is no number, or the foreground has fewer than two different values.
+        ConsiliumError: a value is no number.
+        NoScaleError: the foreground has fewer than two different values.
     """
     wide = np.asarray(values, np.float64).reshape(-1)
     if not wide.size or not np.isfinite(wide).all():
@@ -52,7 +57,7 @@ def landmarks_of(values: npt.NDArray[Any], name: str) -> Doubles:
     found: Doubles = np.percentile(foreground, PERCENTILES) if foreground.size else np.zeros(1)
     # Between two neighbouring numbers no scale can be laid.
     if not found[-1] - found[0] > np.finfo(np.float32).eps * max(np.abs(wide).max(), 1.0):
-        raise ConsiliumError(
+        raise NoScaleError(
             f"An image of case {name} has fewer than two different values in its foreground, which "
             "is what is brighter than its mean, so that it has no scale to be standardised "
             "(data.harmonise). It may be a mask or an empty image. Put the right file there, or "

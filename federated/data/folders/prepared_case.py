@@ -17,8 +17,6 @@ from torch import Tensor
 
 from federated.data.folders.families import CaseFiles, Family
 from federated.data.folders.geometry import Geometry, Grid
-from federated.data.folders.harmonised_family import harmonised
-from federated.data.folders.histogram_standard import landmarks_of, on_standard_range
 from federated.data.folders.intensities import normalised, unit_range
 from federated.data.folders.read_case import read_case
 from federated.data.folders.volume import Volume, affine_gap
@@ -188,40 +186,6 @@ def prepare_volumes(
         truth,
         geometry,
     )
-
-
-def case_landmarks(
-    family: Family,
-    name: str,
-    volumes: Sequence[Volume],
-    profile: ScannerProfile | None = None,
-    number: int = 0,
-) -> npt.NDArray[np.float64]:
-    """The landmarks ``(modalities, 11)`` of a case, each modality's ends brought to 0 and 100.
-
-    They are those of the very image that :func:`prepare_volumes` brings to a standard scale.
-
-    Args:
-        family: the data set's, without a scale or with any.
-        name: the name of the case, for messages.
-        volumes: one for each modality, in the family's order.
-        profile: the scanner that shows the images, if any.
-        number: what the scanner's noise depends on.
-
-    Raises:
-        ConsiliumError: the case cannot be prepared, or an image has no foreground.
-    """
-    refuse_unfit(family, name, volumes, None)
-    refuse_elsewhere(name, volumes)
-    unclipped = harmonised(family, "percentiles", None)
-    geometry = Geometry.of(volumes[0], family, name)
-    found = []
-    for volume in volumes:
-        unit = geometry.image(unit_range(volume.values, unclipped, name))
-        if profile:
-            unit = _shown(unit, profile, number, geometry.own.flat)
-        found.append(on_standard_range(landmarks_of(unit, name)))
-    return np.stack(found)
 
 
 def _shown(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.planning.combat import harmonise_features, site_effect
+from federated.planning.combat import learned_effect, site_effect, without_site
 from federated.planning.feature_sums import (
     STEPS,
     FeatureScheme,
@@ -38,7 +38,11 @@ def made(seed=0, sizes=SIZES, shift=(0.0, 6.0, -5.0), scale=(1.0, 1.8, 0.6), cov
 def federated(scheme, sites):
     sums = sum(feature_sums(scheme, values, f"s{n}") for n, values in enumerate(sites))
     model = pooled_model(scheme, sums)
-    return [harmonise_features(model, values, f"s{n}") for n, values in enumerate(sites)]
+    return [harmonised(model, values) for values in sites]
+
+
+def harmonised(model, values):
+    return without_site(model, learned_effect(model, values, "s"), values, "s")
 
 
 def central(sites, p):
@@ -203,3 +207,12 @@ def test_a_sum_that_no_features_have_is_refused(change):
     assert sums[9] < 100 * STEPS
     with pytest.raises(ConsiliumError, match="sum of the sites' features is refused"):
         pooled_model(SCHEME, change(sums))
+
+
+def test_other_cases_of_a_site_are_harmonised_by_what_its_training_cases_say():
+    sites = made(2)
+    model = pooled_model(SCHEME, sum(feature_sums(SCHEME, values, "s") for values in sites))
+    effect = learned_effect(model, sites[1], "s")
+    whole = without_site(model, effect, sites[1], "s")
+    np.testing.assert_array_equal(without_site(model, effect, sites[1][:1], "s"), whole[:1])
+    assert without_site(model, effect, np.zeros((0, 8)), "s").shape == (0, 6)

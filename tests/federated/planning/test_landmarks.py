@@ -7,8 +7,9 @@ from federated.data.folders.histogram_standard import on_standard_range
 from federated.errors import ConsiliumError
 from federated.planning.landmarks import (
     STEPS,
-    landmark_sums,
-    refuse_landmark_sums,
+    case_landmarks,
+    in_steps,
+    landmark_faults,
     standard_of,
 )
 
@@ -19,37 +20,59 @@ def landmarks(cases, modalities=2, seed=0):
     return [np.stack([on_standard_range(row) for row in case]) for case in drawn]
 
 
+def summed(found, modalities=2):
+    total = np.zeros((modalities, 11), np.int64)
+    for case in found:
+        total += np.stack([in_steps(row) for row in case])
+    return total
+
+
 @pytest.mark.parametrize("cuts", [(3, 9), (1, 2), (0, 30)])
 def test_sums_of_sites_give_to_the_last_bit_the_standard_of_all_cases(cuts):
     found = landmarks(30)
     parts = np.split(np.arange(30), cuts)
-    sums = sum(landmark_sums([found[i] for i in part], 2) for part in parts)
-    central = standard_of(landmark_sums(found, 2), 30)
+    sums = sum(summed([found[i] for i in part]) for part in parts)
+    central = standard_of(summed(found), 30)
     assert standard_of(sums, 30) == central
     np.testing.assert_allclose(central, np.mean(found, axis=0), atol=1.5e-6)
-
-
-def broken(change, seed=3):
-    each = landmarks(1, 1, seed)[0]
-    change(each)
-    return each
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda x: x.__setitem__((0, 4), np.nan),
-        lambda x: x.__setitem__((0, 10), np.inf),
-        lambda x: x.__setitem__((0, 10), 100.5),
-        lambda x: x.__setitem__((0, 0), -1.0),
-        lambda x: x.__setitem__((0, [3, 4]), x[0, [4, 3]]),
+        lambda x: x.__setitem__(4, np.nan),
+        lambda x: x.__setitem__(10, np.inf),
+        lambda x: x.__setitem__(10, 100.5),
+        lambda x: x.__setitem__(0, -1.0),
+        lambda x: x.__setitem__([3, 4], x[[4, 3]]),
     ],
 )
 def test_landmarks_that_are_no_numbers_fall_or_have_other_ends_are_not_summed(change):
+    row = landmarks(1, 1)[0][0]
+    in_steps(row)
     with pytest.raises(ConsiliumError, match="rise from 0 to 100"):
-        landmark_sums([broken(change)], 1)
-    with pytest.raises(ConsiliumError, match="each of 2 modalities"):
-        landmark_sums(landmarks(1, 1), 2)
+        in_steps(row[:5])
+    change(row)
+    with pytest.raises(ConsiliumError, match="rise from 0 to 100"):
+        in_steps(row)
+
+
+def test_an_image_without_a_scale_adds_nothing_and_is_not_counted():
+    rng = np.random.default_rng(0)
+    good = rng.gamma(3.0, 1.0, (8, 8, 8))
+    mask = np.zeros((8, 8, 8))
+    mask[2:4] = 1
+    flat = np.full((8, 8, 8), 7.0)
+    assert not case_landmarks([mask], "x").any()
+    assert not case_landmarks([flat], "x").any()
+    sums = case_landmarks([good, mask], "x") + case_landmarks([good, good], "y")
+    assert (sums[:, -1] // STEPS).tolist() == [2, 1]
+    first, second = standard_of(sums, 2)
+    assert first == second
+    with pytest.raises(ConsiliumError, match="no image of the 1 cases has a foreground"):
+        standard_of(case_landmarks([mask], "x"), 1)
+    with pytest.raises(ConsiliumError, match="no numbers"):
+        case_landmarks([np.array([1.0, np.nan])], "x")
 
 
 @pytest.mark.parametrize(
@@ -61,24 +84,23 @@ def test_landmarks_that_are_no_numbers_fall_or_have_other_ends_are_not_summed(ch
         lambda x: x[:, :5],
         lambda x: np.where(np.arange(11) == 5, -x, x),
         lambda x: np.where(np.arange(11) == 5, 10**17, x),
+        lambda x: np.where(np.arange(11) == 10, x + 1, x),
     ],
 )
-def test_a_site_that_sends_sums_no_images_have_is_named_and_nothing_is_made_of_them(change):
-    good = landmark_sums(landmarks(4), 2)
-    refuse_landmark_sums(good, 4, "of site north")
-    with pytest.raises(ConsiliumError, match="of site north are refused"):
-        refuse_landmark_sums(change(good), 4, "of site north")
+def test_a_site_that_sends_sums_no_images_have_bends_no_image(change):
+    good = summed(landmarks(4))
+    assert not landmark_faults(good, 4)
+    assert landmark_faults(change(good), 4)
     with pytest.raises(ConsiliumError, match="of all sites together are refused"):
         standard_of(change(good), 4)
 
 
-def test_another_number_of_cases_than_was_summed_and_none_at_all_are_refused():
-    good = landmark_sums(landmarks(4), 2)
-    for cases in (3, 5, 0):
+def test_landmarks_of_more_cases_than_there_are_are_refused():
+    good = summed(landmarks(4))
+    standard_of(good, 5)
+    for cases in (3, 0):
         with pytest.raises(ConsiliumError, match="are refused"):
             standard_of(good, cases)
-    with pytest.raises(ConsiliumError, match="are refused"):
-        standard_of(np.zeros((2, 11), np.int64), 0)
 
 
 def test_a_standard_that_does_not_rise_is_refused():
