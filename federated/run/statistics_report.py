@@ -115,7 +115,7 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Distances to all sites together: of the shares of classes (Jensen-Shannon, 0 to 1), of "
-        "how much is labelled and of intensities (1-Wasserstein; the latter in standard deviations)."
+        "how much is labelled and of intensities (1-Wasserstein; these in standard deviations)."
     )
     yield ""
     yield "| site | cases | share | labels | sizes | appearance | spacing |"

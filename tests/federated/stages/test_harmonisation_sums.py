@@ -33,7 +33,8 @@ from tests.federated.stages.counting import (
 )
 from tests.federated.stages.summing import PROTECTIONS
 
-SITES = ("site-00", "site-01", "site-02")
+# Natural sites are called after these, with `site-` before them.
+SITES = ("00", "01", "02")
 COLUMNS = {"volume": [0, 60], "mean": [-20, 20], "texture": [0, 40]}
 VOLUMES = {
     "task": "segmentation",
@@ -191,7 +192,7 @@ def test_sums_that_no_cases_have_are_refused_as_those_of_counts_are(
 def one_case(rows):
     """The first site has one training case."""
     for row in rows:
-        if row["site"] == "site-00" and row["split"] == "train" and row["patient"] != "p6":
+        if row["site"] == "00" and row["split"] == "train" and row["patient"] != "p6":
             row["split"] = "test"
     return rows
 
@@ -205,7 +206,7 @@ def test_a_site_with_one_case_sends_nothing_and_says_why(tmp_path: Path) -> None
 
 def same_age(rows):
     for row in rows:
-        row["age"] = {"site-00": "40", "site-01": "50", "site-02": "60"}[row["site"]]
+        row["age"] = {"00": "40", "01": "50", "02": "60"}[row["site"]]
     return rows
 
 
