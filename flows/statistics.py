@@ -22,12 +22,17 @@ from federated.provenance import git_commit
 from federated.rounds.statistics import told_of
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
-from federated.run.statistics_report import Statistics, numbers_of, page_of
+from federated.run.statistics_report import Statistics, noise_note, numbers_of, page_of
 from federated.stages.coordinator import propose
 from federated.stages.ledger_migration import take_over
 from federated.stages.named_sums import STATISTICS, refuse_thin
 from federated.stages.secure_sum import digits_in
-from federated.stages.statistics import begin_statistics, modalities_of, refuse_inexact
+from federated.stages.statistics import (
+    begin_statistics,
+    modalities_of,
+    rank_error_of,
+    refuse_inexact,
+)
 from flows.going_on import goes_on_by, stating
 from flows.graph import sum_up
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare
@@ -180,10 +185,13 @@ def _sum_and_report(run: Run) -> Fingerprint:
         {site: run.context.counts.cases(site, "train") for site in summed.sites},
         {**run.coordinator.absent, **summed.dropped},
         summed.distances,
+        rank_error_of(run.coordinator, info, summed.sites, summed.found),
     )
     value = statistics.to_json()
     write_json(run.folder.root / JSON, value)
     write_text(run.folder.root / PAGE, page_of(value))
+    if value["privacy"]:
+        tell(f"NOTE: {noise_note(value).replace('**', '')}")
     track_statistics(run.mlflow_run_id, numbers_of(value))
     tell(f"counted {counted(summed.found.cases, 'case')} of {counted(len(summed.sites), 'site')}")
     return summed.found

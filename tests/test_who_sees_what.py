@@ -43,6 +43,14 @@ OWN_MODEL = (
     f"{STAGES}/test_lying_coordinator.py"
     "::test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too"
 )
+COUNTED = f"{STAGES}/test_statistics_sums.py"
+HIDDEN_COUNTS = [
+    f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone",
+    f"{COUNTED}::test_a_sum_with_one_site_left_out_is_not_opened",
+    f"{COUNTED}::test_a_sum_of_too_few_sites_is_not_opened",
+    f"{COUNTED}::test_sites_without_cases_hide_nobody",
+]
+DISTANT = f"{COUNTED}::TestPolicies"
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -62,10 +70,20 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [IN_THE_CLEAR],
     ),
     "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR, *HIDDEN], [IN_THE_CLEAR, *HIDDEN]),
-    "these over all sites": ([SUMMED], [SUMMED], [SUMMED]),
+    "these over all sites together": ([SUMMED], [SUMMED], [SUMMED]),
     "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
+    "counts of a site's training cases": (
+        [f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone"],
+        HIDDEN_COUNTS,
+        HIDDEN_COUNTS,
+    ),
+    "such counts over all sites": (
+        [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],
+        [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],
+        [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],
+    ),
     "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
     "a site's own model": ([OWN_MODEL], [OWN_MODEL], [OWN_MODEL]),
     "a site's update": (

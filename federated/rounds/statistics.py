@@ -159,9 +159,35 @@ class CountNoise:
         return np.concatenate(parts)
 
     def removed(self, total: Counts, sites: int) -> Counts:
-        """The sum of the counts of so many sites, with their noise; what is below 0 becomes 0."""
-        parts = [part - sites * self.reach(name) for name, part in self._parts(total)]
-        return np.maximum(np.concatenate(parts), 0)
+        """The sum of the counts of so many sites, with their noise, as counts that are none below 0.
+
+        Of a row of bins it keeps the running totals, which have the noise of few bins, and not that
+        of all: they are made to rise, from 0 to the whole row's.
+        """
+        parts = []
+        for name, part in self._parts(total):
+            signed = part - sites * self.reach(name)
+            shape = self.scheme.shapes[name]
+            binned = name not in ("cases", "with_class") and name in self.deviations
+            rows = signed.reshape(-1, shape[-1]) if binned else None
+            parts.append(np.maximum(signed, 0) if rows is None else _rising(rows).reshape(-1))
+        return np.concatenate(parts)
+
+    def rank_error(self, sites: int, cases: int) -> float:
+        """How far the noise moves the rank of a median, as a part of all cases: a deviation of it.
+
+        It is that of the table for which it is largest, and 0 without noise.
+
+        Args:
+            sites: how many sites' noise is in the counts.
+            cases: how many cases were counted.
+        """
+        errors = [
+            deviation * sqrt(sites * self.scheme.shapes[name][1] / 2) / self.scheme.most(name, 1)
+            for name, deviation in self.deviations.items()
+            if len(self.scheme.shapes[name]) == 2
+        ]
+        return max(errors, default=0.0) / max(1, cases)
 
     def bounds(self, most: int) -> Bounds:
         """Of the numbers that a site of at most ``most`` cases sends."""
@@ -178,3 +204,11 @@ class CountNoise:
         sizes = [int(np.prod(shape)) for shape in self.scheme.shapes.values()]
         parts = np.split(vector, np.cumsum(sizes)[:-1])
         return list(zip(self.scheme.shapes, parts, strict=True))
+
+
+def _rising(rows: Counts) -> Counts:
+    """Counts ``(rows, bins)`` of which none is below 0, with about the running totals of these."""
+    totals = np.cumsum(rows, axis=1)
+    within = np.clip(totals, 0, np.maximum(totals[:, -1:], 0))
+    risen = np.maximum.accumulate(within, axis=1)
+    return np.diff(risen, axis=1, prepend=0)

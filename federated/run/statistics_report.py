@@ -10,6 +10,8 @@ from federated.planning.heterogeneity import Distances, quantity_skew
 from federated.planning.summary import summary_of
 
 NOT_TOLD = "not told"
+# A median that noise may move by more of the cases than this is nobody's.
+LARGEST_ERROR = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Statistics:
         cases: how many training cases each site has that is in the sum.
         absent: the sites that are not in it, and why.
         distances: how far each site is from all, where it tells that.
+        rank_error: by which part of the cases noise moves the rank of a median, as a deviation.
     """
 
     experiment: str
@@ -45,6 +48,7 @@ class Statistics:
     cases: Mapping[str, int]
     absent: Mapping[str, str]
     distances: Mapping[str, Distances | None]
+    rank_error: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The statistics as plain values; the counts as quantiles, shares and histograms."""
@@ -57,6 +61,7 @@ class Statistics:
             "privacy": None
             if self.epsilon is None
             else {"unit": "patient", "epsilon": self.epsilon, "delta": self.delta},
+            "rank_error": self.rank_error,
             "min_count": self.min_count,
             "all_sites": summary_of(self.found, self.classes, self.modalities, self.min_count),
             "sites": {
@@ -106,6 +111,7 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
     )
     if privacy:
         yield f"ε {privacy['epsilon']:g} at δ {privacy['delta']:g} for one patient of a site."
+        yield f"{noise_note(value)}"
     if value["min_count"]:
         yield f"Numbers of fewer than {value['min_count']} cases are not told."
     yield ""
@@ -135,6 +141,15 @@ TOLD = {
     "clear": "the counts are exact, and **nothing hides those of each site from the coordinator**.",
 }
 DISTANCES = ("labels", "sizes", "appearance_in_deviations", "spacing")
+
+
+def noise_note(value: Mapping[str, Any]) -> str:
+    """A sentence on what noise does to the quantiles of a report."""
+    error = value["rank_error"]
+    said = f"Noise moves the rank of a median by about {error:.0%} of the cases"
+    if error > LARGEST_ERROR:
+        return f"{said}: **no quantile here says anything of these cases.**"
+    return f"{said}."
 
 
 def site_cells(told: Mapping[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ from federated.planning.fingerprint import (
 )
 from federated.planning.heterogeneity import Distances, distances
 from federated.planning.suppression import without_small
-from federated.privacy.accounting import NOISED_COUNTS
+from federated.privacy.accounting import NOISED_COUNTS, Release
 from federated.privacy.noise import fresh_random
 from federated.privacy.spending import STATISTICS as IN_THE_CLEAR
 from federated.privacy.spending import STATISTICS_SUMS
@@ -53,6 +53,7 @@ from federated.rounds.statistics import (
 )
 from federated.run.result import stage_result
 from federated.run.update_files import write_state
+from federated.site.holder import holder_ledger
 from federated.site.releases import ReleaseStore, Sources
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter
@@ -191,7 +192,13 @@ def _noised(site: Site, scheme: Scheme, places: Sequence[int], records: Sequence
     noise = CountNoise.of(scheme, run.experiment)
 
     def make() -> Mapping[str, bytes]:
-        refuse_beyond_epsilon(site.home.policy(), site.name, [patient], settings.delta)
+        before = [
+            Release(entry.noise_multiplier / settings.cases_per_patient, 1.0, entry.steps)
+            for entry in holder_ledger(run.experiment).spendings(run.run_id)
+            if entry.site == site.name and entry.mechanism == NOISED_COUNTS
+        ]
+        policy = site.home.policy()
+        refuse_beyond_epsilon(policy, site.name, [*before, patient], settings.delta)
         enter(site, 1, records, mechanism=NOISED_COUNTS, release=release, clip=1.0)
         exact = own_fingerprint(site, scheme, places).vector
         vector = noise.added(exact, most_cases(run.counts), fresh_random())
@@ -244,6 +251,23 @@ def collect_statistics(
     if told == "sums" or not settings.min_count:
         refuse_impossible(found, sum(run.counts.cases(site, "train") for site in summed))
     return found
+
+
+def rank_error_of(
+    coordinator: Coordinator, info: DatasetInfo, summed: Sequence[str], found: Fingerprint
+) -> float:
+    """By which part of the cases noise moves the rank of a median; 0 without noise.
+
+    Args:
+        coordinator: the coordinator.
+        info: of the data set.
+        summed: the sites in the sum.
+        found: what was counted.
+    """
+    run = coordinator.run
+    noise = CountNoise.of(scheme_of(run.experiment, info), run.experiment)
+    cases = sum(run.counts.cases(site, "train") for site in summed)
+    return noise.rank_error(len(summed), min(cases, max(1, found.cases)))
 
 
 def tell_counted(coordinator: Coordinator, topic: Topic, found: Fingerprint) -> None:
