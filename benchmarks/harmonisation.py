@@ -41,7 +41,7 @@ from federated.training.loop import Turn, train
 from federated.training.rule import LocalRule
 from federated.weights.build import new_model
 
-SHAPE = (24, 32, 24)
+SHAPE = (16, 24, 16)
 SCANNERS = ("A", "B", "new")
 SITES = SCANNERS[:2]
 # In `curve`, the exponent of each scanner's gamma curve; in `contrast`, the brightness of the body
@@ -52,7 +52,7 @@ BRIGHTNESS: Mapping[str, tuple[float, float, float]] = {
     "B": (0.8, 0.55, 0.3),
     "new": (0.55, 0.8, 0.3),
 }
-METHODS = ("none", "percentiles", "nyul", "personalised")
+METHODS = ("none", "percentiles", "nyul")
 CPU = torch.device("cpu")
 
 Values = npt.NDArray[np.float64]
@@ -137,12 +137,12 @@ def dice(model: nn.Module, cases: SegmentedCases) -> float:
 
 def measure(
     files: Mapping[str, list[CaseFiles]], method: str, seed: int, rounds: int, training: int
-) -> dict[str, float]:
-    """The Dice of a method at each scanner.
+) -> dict[str, dict[str, float]]:
+    """The Dice at each scanner, by method: of ``none`` also that of its personalised models.
 
     Args:
         files: the cases of each scanner.
-        method: one of ``METHODS``.
+        method: ``none``, ``percentiles`` or ``nyul``.
         seed: of the weights and of everything drawn.
         rounds: of FedAvg.
         training: how many of a scanner's cases are trained on; the others are for testing.
@@ -162,22 +162,28 @@ def measure(
     for number in range(1, rounds + 1):
         locals_ = trained(model, own, how, Turn(seed, "", number, rounds))
         model.load_state_dict(federated_mean(list(locals_.values())))
+
+    def scores(models: Mapping[str, nn.Module]) -> dict[str, float]:
+        return {s: dice(models[s], cases_of(family, files[s][training:])) for s in SCANNERS}
+
     models: dict[str, nn.Module] = dict.fromkeys(SCANNERS, model)
-    if method == "personalised":
+    found = {method: scores(models)}
+    if method == "none":
         # A fifth of the rounds more, each site by itself from the global model (finetune).
-        for site in SITES:
-            more = max(1, rounds // 5)
-            for number in range(1, more + 1):
+        more = max(1, rounds // 5)
+        for number in range(1, more + 1):
+            for site in SITES:
                 turn = Turn(seed, site, number, more, "personalisation")
                 models |= trained(models[site], {site: own[site]}, how, turn)
-    return {s: dice(models[s], cases_of(family, files[s][training:])) for s in SCANNERS}
+        found["personalised"] = scores(models)
+    return found
 
 
 def main() -> None:
     """Measure every method in both settings and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--cases", type=int, default=12, help="of each scanner")
     parser.add_argument("--training", type=int, default=6, help="of these, trained on at a site")
     given = parser.parse_args()
@@ -194,15 +200,17 @@ def main() -> None:
                 for seed in range(given.seeds)
             ]
             for method in METHODS:
-                found = [
+                runs = [
                     measure(files, method, seed, given.rounds, given.training)
                     for seed, files in enumerate(drawn)
                 ]
-                cells = [
-                    f"{np.mean(column):.3f} ± {np.std(column, ddof=len(column) > 1):.3f}"
-                    for column in ([each[s] for each in found] for s in SCANNERS)
-                ]
-                console.print(f"| {setting} | {method} | {' | '.join(cells)} |")
+                for name in runs[0]:
+                    columns = [[run[name][scanner] for run in runs] for scanner in SCANNERS]
+                    cells = [
+                        f"{np.mean(each):.3f} ± {np.std(each, ddof=len(each) > 1):.3f}"
+                        for each in columns
+                    ]
+                    console.print(f"| {setting} | {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from federated.settings.harmonisation import (
 )
 
 # The scale from 0 to 100 in whole steps, so fine that rounding is below what is kept of a standard.
-STEPS = 10 ** (DECIMALS + 2)
+STEPS: int = 10 ** (DECIMALS + 2)
 
 
 def case_landmarks(images: Sequence[npt.NDArray[Any]], name: str) -> Counts:
@@ -68,7 +68,8 @@ def in_steps(landmarks: npt.NDArray[np.float64]) -> Counts:
             f"{len(PERCENTILES)} numbers that rise from {LOW:g} to {HIGH:g} are expected. Check "
             "the site's images with `consilium data check`."
         )
-    return np.rint((landmarks - LOW) / (HIGH - LOW) * STEPS).astype(np.int64)
+    steps: Counts = np.rint((landmarks - LOW) / (HIGH - LOW) * STEPS).astype(np.int64)
+    return steps
 
 
 def landmark_faults(sums: Counts, cases: int) -> str:

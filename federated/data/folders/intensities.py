@@ -41,7 +41,7 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
     # Hounsfield units fit into float32; a CT in float64 might not fit into memory.
     narrow = family.window and values.dtype == np.float32
     wide = values if narrow else values.astype(np.float64)
-    clipped = wide.copy() if family.standards else np.clip(wide, low, high)
+    clipped = wide if family.standards else np.clip(wide, low, high)
     if family.window:
         _refuse_no_hounsfield(values, clipped, family, name)
     clipped -= low

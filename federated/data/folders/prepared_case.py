@@ -175,7 +175,9 @@ def prepare_volumes(
     for volume, standard in zip(volumes, standards, strict=True):
         unit = geometry.image(unit_range(volume.values, family, name))
         if profile:
-            unit = _shown(unit, profile, number, flat)
+            # A scanner is one of intensities from 0 to 1; for a standard scale none was clipped.
+            within = unit if standard is None else unit.clip(0, 1)
+            unit = _shown(within, profile, number, flat)
         # Measured before anything is put around it, which is not a part of the image.
         modalities.append(geometry.padded(*normalised(unit, family, name, standard)))
     image = np.concatenate(modalities)
@@ -191,8 +193,7 @@ def prepare_volumes(
 def _shown(
     unit: npt.NDArray[np.float32], profile: ScannerProfile, number: int, flat: bool
 ) -> npt.NDArray[np.float32]:
-    # A scanner is one of intensities from 0 to 1; for a standard scale nothing was clipped yet.
-    tensor = torch.from_numpy(unit.clip(0, 1))
+    tensor = torch.from_numpy(unit)
     with torch.random.fork_rng(devices=[]):  # TorchIO draws even where nothing is random
         shown = show(tensor[..., 0] if flat else tensor, profile, number)
     return (shown.unsqueeze(-1) if flat else shown).numpy()
