@@ -1,6 +1,7 @@
 """When to harmonise and when to personalise: a small study on phantoms of two scanners.
 
     python -m benchmarks.harmonisation
+    python -m benchmarks.harmonisation --sarcoma data
 
 Generated volumes of the form of `hippocampus` (PHANTOMS: no anatomy, no patient) are shown by three
 scanners. Two have a site each, whose cases are trained on by FedAvg, all in this process; the third
@@ -8,6 +9,10 @@ is new, and nobody has trained on its images. In the setting `curve` scanners di
 curve, which keeps the order of brightness; in `contrast` they see another order of tissues, as two
 sequences do, which no scale of intensities undoes. Each cell is the mean Dice of both labels on
 test cases, over seeds, with the standard deviation of the seeds.
+
+With ``--sarcoma`` nothing is trained: of the real T1 images of `sarcoma` below that folder, six of
+each of three makers of scanners, it says how much the mean intensity of a tumour varies over cases
+once they are prepared, in standard deviations of an image's foreground.
 """
 
 import argparse
@@ -24,12 +29,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from federated.configuration.description_file import find_description
 from federated.configuration.load import load_experiment
 from federated.data.dataset import DatasetInfo
-from federated.data.folders.dataset import folder_info
+from federated.data.folders.dataset import folder_info, found_cases
+from federated.data.folders.described.family import described_family
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
 from federated.data.folders.harmonised_family import harmonised
+from federated.data.folders.histogram_standard import foreground
 from federated.data.folders.phantom import write_phantom
+from federated.data.folders.prepared_case import prepare_case
 from federated.data.folders.read_case import read_case
 from federated.data.folders.segmented_cases import SegmentedCases, ShownCase
 from federated.data.site_cases import new_kept
@@ -179,6 +188,43 @@ def measure(
     return found
 
 
+MAKERS, OF_EACH = ("ge", "philips", "siemens"), 6
+
+
+def spread_of_tumours(root: Path) -> dict[str, tuple[float, float, float]]:
+    """How the tumours' mean intensity varies: over all cases, between makers, within one.
+
+    Raises:
+        ConsiliumError: there is no folder of `sarcoma` below ``root``.
+    """
+    described = find_description("sarcoma", root)
+    assert described is not None
+    family = described_family("sarcoma", described)
+    found = found_cases(root / "sarcoma", family).cases
+    files = [case for maker in MAKERS for case in [c for c in found if c.site == maker][:OF_EACH]]
+    result = {}
+    for method in METHODS:
+        own = family
+        if method == "percentiles":
+            own = harmonised(family, "percentiles", None)
+        if method == "nyul":
+            own = harmonised(family, "nyul", {"T1": learned_standard(files)})
+        means, scales = [], []
+        for case in files:
+            prepared = prepare_case(own, case)
+            assert prepared.mask is not None
+            image = prepared.image[0].numpy()
+            means.append(float(image[prepared.mask.numpy() > 0].mean()))
+            scales.append(float(image[foreground(image)].std()))
+        of_maker = np.array(means).reshape(len(MAKERS), OF_EACH) / np.mean(scales)
+        result[method] = (
+            float(of_maker.std(ddof=1)),
+            float(of_maker.mean(axis=1).std(ddof=1)),
+            float(np.sqrt(of_maker.var(axis=1, ddof=1).mean())),
+        )
+    return result
+
+
 def main() -> None:
     """Measure every method in both settings and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,9 +232,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--cases", type=int, default=12, help="of each scanner")
     parser.add_argument("--training", type=int, default=6, help="of these, trained on at a site")
+    parser.add_argument("--sarcoma", type=Path, help="the folder above sarcoma/, for real images")
     given = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=120, highlight=False)
+    if given.sarcoma:
+        console.print("| method | over all cases | between makers | within a maker |")
+        console.print("| --- | --- | --- | --- |")
+        for name, numbers in spread_of_tumours(given.sarcoma).items():
+            console.print(f"| {name} | {' | '.join(f'{number:.3f}' for number in numbers)} |")
+        return
     console.print("PHANTOMS: generated images, no patients. Mean Dice on test cases.\n")
     console.print(
         "| setting | method | site A | site B | new scanner |\n| --- | --- | --- | --- | --- |"

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float32]
 
 # The scale of the two percentiles alone, which nobody has to learn.
 TWO_PERCENTILES: Standard = (LOW, HIGH)
+# Of an image's range between these percentiles, what is darker than such a part is air.
+AIR_RANGE, AIR = (0.5, 99.5), 0.05
 # On the standard scale. What lies outside was extrapolated from the outermost landmarks so far that
 # it says nothing any more: a vessel, a clip, the air around.
 FARTHEST = (-100.0, 200.0)
@@ -32,11 +34,22 @@ class NoScaleError(ConsiliumError):
     """An image has no foreground of two different values, so that no scale can be laid on it."""
 
 
+def foreground(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which values of an image, of any shape, are of its foreground: not of the air around.
+
+    That is what lies above a twentieth of the way from the 0.5th to the 99.5th percentile of all.
+    Nyúl and Udupa, and TorchIO's ``ZNormalization.mean``, take what is brighter than the mean: in
+    T1 that is fat alone where an image is full of body, and a tumour, darker than that, would be
+    extrapolated. It needs nothing but the image, so that it is the same in prediction.
+    """
+    low, high = np.percentile(values, AIR_RANGE) if values.size else (0.0, 0.0)
+    if not low < high and values.size:
+        low, high = values.min(), values.max()
+    return np.asarray(values > low + AIR * (high - low))
+
+
 def landmarks_of(values: npt.NDArray[Any], name: str) -> Doubles:
     """The landmarks ``(11,)`` of an image: percentiles of its foreground, in rising order.
-
-    The foreground is what is brighter than the image's mean, as Nyúl and Udupa take it and as
-    TorchIO's ``ZNormalization.mean``: it needs the image alone, so it is the same in prediction.
 
     Args:
         values: of one modality, of any shape.
@@ -53,15 +66,15 @@ def landmarks_of(values: npt.NDArray[Any], name: str) -> Doubles:
             "has no landmarks. Mend the file, or leave the case out with "
             "validate.on_failure=drop-case."
         )
-    foreground = wide[wide > wide.mean()]
-    found: Doubles = np.percentile(foreground, PERCENTILES) if foreground.size else np.zeros(1)
+    inside = wide[foreground(wide)]
+    found: Doubles = np.percentile(inside, PERCENTILES) if inside.size else np.zeros(1)
     # Between two neighbouring numbers no scale can be laid.
     if not found[-1] - found[0] > np.finfo(np.float32).eps * max(np.abs(wide).max(), 1.0):
         raise NoScaleError(
             f"An image of case {name} has fewer than two different values in its foreground, which "
-            "is what is brighter than its mean, so that it has no scale to be standardised "
-            "(data.harmonise). It may be a mask or an empty image. Put the right file there, or "
-            "leave the case out with validate.on_failure=drop-case."
+            "is what is brighter than a twentieth of its range, so that it has no scale to be "
+            "standardised (data.harmonise). It may be a mask or an empty image. Put the right file "
+            "there, or leave the case out with validate.on_failure=drop-case."
         )
     return found
 
