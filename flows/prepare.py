@@ -63,6 +63,19 @@ def prepare(
     return Prepared(data, dataset, left, validation.excluded)
 
 
+def unvalidated(experiment: Experiment, folder: RunFolder) -> Prepared:
+    """The cases of a run's sites as they are dealt, before it is known what they are prepared for.
+
+    Raises:
+        ConsiliumError: the data cannot be had, or not be dealt to the sites.
+    """
+    data = download(experiment)
+    dataset = read(experiment, data)
+    whole = partition(experiment, dataset)
+    folder.write_partition(whole, _shared_header(experiment, data))
+    return Prepared(data, dataset, whole, ())
+
+
 def take_prepared(
     experiment: Experiment,
     source: PreparedFolder,

@@ -9,6 +9,7 @@ from federated.configuration.load import load_experiment
 from federated.run.folder import RunFolder
 from federated.run.prepared import PreparedFolder
 from federated.run.runs import new_run, reopen_run
+from federated.stages.statistics import refuse_inexact
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,12 @@ class RunRequest:
             return self.open()[1]
         rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
         items = {"--transfer": self.transfer, "--set": self.overrides, "--rounds": rounds}
-        experiment = load_experiment(self.experiment, items, self.params)
+        # Of prepared data it is settled what they were prepared for.
+        plans = self.prepared is None
+        experiment = load_experiment(self.experiment, items, self.params, plans)
+        if experiment.planning.auto:
+            # Better now than after the data are there.
+            refuse_inexact(experiment)
         if self.prepared is not None:
             source = PreparedFolder(self.prepared)
             source.check_fits(experiment)

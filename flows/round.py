@@ -36,6 +36,7 @@ from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
 from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
+from flows.planning import PLANNED, planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
@@ -54,7 +55,7 @@ from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
-    *("data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
+    *(PLANNED, "data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
 )
 
 
@@ -106,10 +107,12 @@ def fl_round(
         tell(f"done: {counted(folder.done_rounds(), 'round')}; ask for more with --rounds")
         return str(folder.root)
     refuse_older_run(folder)
+    going_on = resuming(experiment, folder.run_id, request.runs)
+    with goes_on_by(going_on):
+        resolved = planned(resolved, folder, request.runs, Path(params), given)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
     # which made some rounds wait two seconds.
-    going_on = resuming(experiment, folder.run_id, request.runs)
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()

@@ -35,7 +35,7 @@ from federated.stages.statistics import (
 )
 from flows.going_on import goes_on_by, stating
 from flows.graph import sum_up
-from flows.prepare import PHANTOM_BANNER, Prepared, prepare
+from flows.prepare import PHANTOM_BANNER, Prepared, prepare, unvalidated
 from flows.progress import counted, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets
 from flows.simulation import enrol_simulated
@@ -73,17 +73,22 @@ def fl_statistics(
     Raises:
         ConsiliumError: something in the input cannot be used, or too few sites take part.
     """
-    resolved = load_experiment(experiment, overrides or (), Path(params))
+    resolved = load_experiment(experiment, overrides or (), Path(params), plans=True)
     with goes_on_by(stating(experiment, overrides or (), Path(params))):
         return str(run_statistics(resolved, Path(runs), Path(params)).folder.root)
 
 
 @dataclass(frozen=True)
 class StatisticsRun:
-    """What a run for statistics has left: its folder, and what was counted of all sites."""
+    """What a run for statistics has left: its folder, and what was counted of which sites.
+
+    ``rank_error`` is by which part of the cases noise moves the rank of a median.
+    """
 
     folder: RunFolder
     found: Fingerprint
+    sites: list[str]
+    rank_error: float
 
 
 def run_statistics(
@@ -107,7 +112,9 @@ def run_statistics(
     folder = new_run(runs / FOLDER, experiment)
     tell(f"statistics {experiment.name}/{folder.run_id}")
     with open_pool(experiment) as pool:
-        inputs = prepared(folder) if prepared else prepare(experiment, folder)
+        # What is planned from counts is not known yet, by which cases would be judged.
+        make = unvalidated if experiment.planning.auto else prepare
+        inputs = prepared(folder) if prepared else make(experiment, folder)
         _say_what_is_told(experiment, inputs)
         folder.write_inputs(experiment, inputs.data, inputs.excluded)
         experiment.protection.check(experiment.cohort(len(folder.sites())))
@@ -137,14 +144,15 @@ def run_statistics(
                 0,
                 unkeyed,
             )
-            found = _sum_and_report(run)
+            summed = _sum_and_report(run)
             if experiment.protection.keyed:
                 forget_key(pool, run.calls())
             status = "FINISHED"
         finally:
             files = [folder.root / JSON, folder.root / PAGE]
             end_tracking(mlflow_run_id, status, files, {"purpose": "statistics"})
-    return StatisticsRun(folder, found)
+    error = rank_error_of(coordinator, inputs.dataset.info, summed.sites, summed.found)
+    return StatisticsRun(folder, summed.found, summed.sites, error)
 
 
 def _say_what_is_told(experiment: Experiment, inputs: Prepared) -> None:
@@ -164,7 +172,7 @@ def _say_what_is_told(experiment: Experiment, inputs: Prepared) -> None:
         )
 
 
-def _sum_and_report(run: Run) -> Fingerprint:
+def _sum_and_report(run: Run) -> "_Summed":
     """Have the sites' counts summed and compared, write the report, and track it."""
     masked = run.experiment.protection.masked
     with forgotten_secrets(run, run.sites) if masked else nullcontext():
@@ -194,7 +202,7 @@ def _sum_and_report(run: Run) -> Fingerprint:
         tell(f"NOTE: {noise_note(value).replace('**', '')}")
     track_statistics(run.mlflow_run_id, numbers_of(value))
     tell(f"counted {counted(summed.found.cases, 'case')} of {counted(len(summed.sites), 'site')}")
-    return summed.found
+    return summed
 
 
 @dataclass(frozen=True)

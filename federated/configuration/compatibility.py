@@ -9,6 +9,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
 from federated.data.family_of import family_of, task_name
 from federated.data.folders.families import FAMILIES, Family
+from federated.data.folders.families.base import MULTIPLE
 from federated.data.folders.harmonised_family import harmonise_fault
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
@@ -49,6 +50,7 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     protection = experiment.protection
     yield from _reasons_of_data(experiment)
     yield from _reasons_of_harmonisation(experiment)
+    yield from _reasons_of_planning(experiment)
     yield from _reasons_of_task(experiment)
     yield from _reasons_of_metric(experiment)
     yield from _reasons_of_evaluation(experiment)
@@ -111,11 +113,25 @@ def _reasons_of_harmonisation(experiment: Experiment) -> Iterator[str]:
             "real images, and data.source=phantom generates others. Set data.source=files, or "
             "leave features out."
         )
-    if data.harmonise == "none" and data.landmarks is None:
+    planned = LANDMARKS in experiment.planning.auto
+    if data.harmonise == "none" and data.landmarks is None and not planned:
         return
     family = family_of(data.dataset, data.described)
-    if fault := harmonise_fault(family, data.harmonise, data.landmarks):
-        yield fault
+    # Until they are planned the way without any has to be possible.
+    way = "percentiles" if planned and data.harmonise == "nyul" else data.harmonise
+    if fault := harmonise_fault(family, way, data.landmarks):
+        yield fault.replace("data.harmonise=percentiles", f"data.harmonise={data.harmonise}")
+    elif planned and data.harmonise != "nyul":
+        yield (
+            f"data.landmarks=auto is a standard scale, and data.harmonise={data.harmonise} uses "
+            "none. Set data.harmonise=nyul, or leave data.landmarks out."
+        )
+    elif planned and experiment.statistics.epsilon is not None:
+        yield (
+            "data.landmarks=auto are sums of landmarks, which are not told with noise, and "
+            f"statistics.epsilon={experiment.statistics.epsilon:g} asks for it. Leave it out, state "
+            "data.landmarks, or set data.harmonise=percentiles."
+        )
 
 
 def _reasons_of_protection(experiment: Experiment) -> Iterator[str]:
@@ -249,7 +265,7 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     spaced = family.spacing if family else described and described.kind == "volumes"
     if data.spacing is not None and not spaced:
         yield (
-            f"data.spacing={data.spacing:g} is the side of a voxel in mm, which images of "
+            f"data.spacing={data.spacing} is the side of a voxel in mm, which images of "
             f"data.dataset={data.dataset} do not have. Leave it out."
         )
     if family is None:
@@ -282,8 +298,19 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         return
     if not model.segments:
         yield f"{segments}, but model.name={model.name!r} classifies. Set model.name=unet."
+    if data.patch is not None and len(data.patch) != family.dims:
+        yield f"data.patch has {len(data.patch)} sides, and images of {family.name} {family.dims}."
+        return
+    family = family.with_spacing(data.spacing).with_patch(data.patch)
+    planned = experiment.planning.auto
     if isinstance(model, NNUNet):
-        yield from _reasons_of_levels(model, family)
+        if "model.levels" not in planned:
+            yield from _reasons_of_levels(model, family)
+    elif data.patch is not None and any(side % MULTIPLE for side in data.patch):
+        yield (
+            f"data.patch={'x'.join(map(str, data.patch))} has a side that is no multiple of "
+            f"{MULTIPLE}, and model.name={model.name} halves it three times."
+        )
     if data.source == "medmnist":
         yield (
             f"{segments} and not of MedMNIST. Set data.source=files, phantom, or auto for a "
@@ -297,19 +324,62 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     for setting in ("class_weights", "sampling"):
         if getattr(training, setting) == "balanced":
             yield f"{segments}, but training.{setting}=balanced is for classes of images."
-    if family.whole and training.patches_per_case != 1:
+    if family.whole and "data.patch" not in planned and training.patches_per_case != 1:
         yield (
             f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "
             "pass whole. Leave it out."
         )
 
 
+# What of a description may be planned, whatever is learned.
+LANDMARKS = "data.landmarks"
+DESCRIBED = ("data.described.spacing", "data.described.shape")
+
+
+def _reasons_of_planning(experiment: Experiment) -> Iterator[str]:
+    """Refuse what nothing that is counted of cases would say."""
+    auto, data = experiment.planning.auto, experiment.data
+    if not auto:
+        return
+    family = family_of(data.dataset, data.described)
+    others = [key for key in auto if key not in (*DESCRIBED, LANDMARKS)]
+    if family is None and others:
+        yield (
+            f"{others[0]}=auto is planned for segmentation, and data.dataset={data.dataset} is for "
+            "classification. State a number."
+        )
+        return
+    if family is not None and family.spacing is None and "data.spacing" in auto:
+        yield (
+            f"data.spacing=auto is in mm, which images of {data.dataset} do not have. Leave it out."
+        )
+    network = {"data.patch", "training.batch_size", "model.levels"} & set(auto)
+    if network and not isinstance(experiment.model, NNUNet):
+        yield (
+            f"{sorted(network)[0]}=auto follows from a network that is planned with it. Set "
+            "model.name=nnunet, or state a number."
+        )
+    if "data.patch" in auto and "model.levels" not in auto:
+        yield (
+            "data.patch=auto is planned together with the levels that divide it, which are stated. "
+            "Set model.levels=auto, or state data.patch."
+        )
+    if isinstance(experiment.model, NNUNet) and experiment.model.planner == "nnunet":
+        given = {"data.spacing", "data.patch", "training.batch_size", "model.levels"} - set(auto)
+        if given:
+            yield (
+                f"model.planner=nnunet plans everything by itself, and {sorted(given)[0]} is "
+                "stated. Set it to auto, or model.planner=consilium."
+            )
+
+
 def _reasons_of_levels(model: NNUNet, family: Family) -> Iterator[str]:
     """Refuse a network of a plan whose levels are not stated, or do not fit what it is to see."""
     if model.levels == "auto":
         yield (
-            "model.name=nnunet has model.levels=auto, and a run does not plan them yet. State the "
-            "levels, each with features, kernel and stride, or set model.name=unet."
+            "model.name=nnunet has no levels, and nothing says that they are to be planned. Name "
+            "the experiment by params.yaml with model.levels=auto, so that its sites' cases are "
+            "counted; or state them, each with features, kernel and stride."
         )
         return
     sides = [prod(level.stride[axis] for level in model.levels) for axis in range(family.dims)]

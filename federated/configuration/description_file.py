@@ -32,14 +32,16 @@ SHIPPED = Path(sets.__file__).parent
 CT = "ct"
 
 
-def find_description(name: str, root: Path) -> Description | None:
-    """The description of a data set, with numbers in place of ``auto``.
+def find_description(name: str, root: Path, settles: bool = True) -> Description | None:
+    """The description of a data set, with numbers in place of ``auto`` where it ``settles``.
 
     It is ``None`` for the sets that have a module, and where there is none.
 
     Args:
         name: the data set's, as in ``data.dataset``.
         root: the folder above the data sets, beside the one that CONSILIUM_DATA names.
+        settles: whether what is ``auto`` is taken from the headers of the images; arrays always
+            are, whose headers say more.
 
     Raises:
         ConsiliumError: there is one that cannot be used, or a folder of that name that has a table
@@ -63,6 +65,8 @@ def find_description(name: str, root: Path) -> Description | None:
         )
     else:
         return None
+    if not settles and description.layout != "arrays":
+        return description
     return _settled(description, name, root)
 
 

@@ -14,6 +14,7 @@ from federated.settings.sections import (
     Dask,
     DataSettings,
     EvaluationSettings,
+    PlanningSettings,
     Processes,
     SelectionSettings,
     Serial,
@@ -44,6 +45,9 @@ class Experiment(Settings):
     # Left out of what is written where it says nothing: plans of trainings stay as they are.
     statistics: StatisticsSettings = Field(
         default=StatisticsSettings(), exclude_if=lambda value: value == StatisticsSettings()
+    )
+    planning: PlanningSettings = Field(
+        default=PlanningSettings(), exclude_if=lambda value: value == PlanningSettings()
     )
     strategy: AnyStrategy
     privacy: AnyPrivacy

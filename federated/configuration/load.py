@@ -23,7 +23,9 @@ from federated.configuration.params_file import (
 )
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json
+from federated.planning.described import provisional
 from federated.settings.names import refuse_name
+from federated.settings.sections import SitesSettings
 
 # Put before the name of a backbone, this makes the name of an experiment that can be run.
 PRETRAIN = "pretrain-"
@@ -33,9 +35,19 @@ Overrides = Iterable[str] | Mapping[str, Iterable[str]]
 
 
 def load_experiment(
-    name: str, overrides: Overrides = (), params: Path = Path("params.yaml")
+    name: str,
+    overrides: Overrides = (),
+    params: Path = Path("params.yaml"),
+    plans: bool = False,
 ) -> Experiment:
     """Resolve an experiment of params.yaml with ``section.key=value`` overrides.
+
+    Args:
+        name: the experiment's name.
+        overrides: what is laid over it.
+        params: the parameter file.
+        plans: whether what is `auto` in the description of a data set is left to be planned by its
+            sites, where there are several; otherwise it is taken from the headers of the images.
 
     Raises:
         ConsiliumError: there is no such file or experiment, or a key is unknown, or a value
@@ -47,18 +59,67 @@ def load_experiment(
     items = [(item, option) for option, layer in layers.items() for item in layer]
     top = parse_overrides(item for item, _ in items)
     origins = {key_of(item): option for item, option in items}
-    return resolve(name, _with_description(overlay(value, top), name, params), str(params), origins)
+    described, auto = _with_description(overlay(value, top), name, params, plans)
+    return resolve(name, with_planning(described, name, params, auto), str(params), origins)
 
 
-def _with_description(value: dict[str, Any], name: str, params: Path) -> dict[str, Any]:
+# Keys that may be `auto`, beside model.levels, which is so by default, as is data.landmarks with
+# data.harmonise=nyul.
+AUTO = (("data", "spacing"), ("data", "patch"), ("training", "batch_size"))
+
+
+def with_planning(
+    value: dict[str, Any], name: str, params: Path, described: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The values without those that are `auto`, which ``planning.auto`` lists then.
+
+    Args:
+        value: the values of an experiment.
+        name: the experiment's name.
+        params: the parameter file, for the message.
+        described: what else is to be planned, of the description of a data set.
+
+    Raises:
+        ConsiliumError: the values have a section ``planning`` of their own.
+    """
+    if "planning" in value:
+        raise ConsiliumError(
+            f"Experiment {name} of {params} cannot be used. `planning` is not a section to set: "
+            "write `auto` in place of what is to be planned, as data.spacing=auto."
+        )
+    result, auto = dict(value), list(described)
+    for section, key in AUTO:
+        own = result.get(section)
+        if isinstance(own, Mapping) and own.get(key) == "auto":
+            result[section] = {k: v for k, v in own.items() if k != key}
+            auto.append(f"{section}.{key}")
+    data = result.get("data")
+    if isinstance(data, Mapping) and (
+        data.get("landmarks") == "auto"
+        or (data.get("harmonise") == "nyul" and data.get("landmarks") is None)
+    ):
+        result["data"] = {k: v for k, v in data.items() if k != "landmarks"}
+        auto.append("data.landmarks")
+    model = result.get("model")
+    named = isinstance(model, Mapping) and model.get("name") == "nnunet"
+    if named and model.get("levels", "auto") == "auto":
+        auto.append("model.levels")
+    return {**result, "planning": {"auto": auto}} if auto else result
+
+
+def _with_description(
+    value: dict[str, Any], name: str, params: Path, plans: bool
+) -> tuple[dict[str, Any], list[str]]:
     """The values with what the data set's ``dataset.yaml`` says, where it has one.
+
+    The second value says what of it is still to be planned, where ``plans`` allows that.
 
     Raises:
         ConsiliumError: it cannot be used; or the values have a description of their own.
     """
     data = value.get("data")
     if not isinstance(data, Mapping):
-        return value
+        return value, []
     if "described" in data:
         raise ConsiliumError(
             f"Experiment {name} of {params} cannot be used. data.described is not a key to set: "
@@ -66,11 +127,17 @@ def _with_description(value: dict[str, Any], name: str, params: Path) -> dict[st
         )
     dataset, root = data.get("dataset"), data.get("root", "data")
     if not isinstance(dataset, str) or not isinstance(root, str | Path):
-        return value  # which is refused with its key
-    described = find_description(dataset, Path(root))
+        return value, []  # which is refused with its key
+    sites = value.get("sites")
+    several = isinstance(sites, Mapping) and sites.get("count", SitesSettings().count) != 1
+    described = find_description(dataset, Path(root), settles=not (plans and several))
     if described is None:
-        return value
-    return {**value, "data": {**data, "described": described.model_dump(mode="json")}}
+        return value, []
+    auto: tuple[str, ...] = ()
+    if not described.settled:
+        described, auto = provisional(described)
+    told = {**value, "data": {**data, "described": described.model_dump(mode="json")}}
+    return told, [f"data.described.{key}" for key in auto]
 
 
 def transfer_overrides(name: str, params: Path = Path("params.yaml")) -> list[str]:

@@ -135,8 +135,11 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
 
 
 def as_set(family: Family, settings: DataSettings) -> Family:
-    """The family with the spacing and the scale of intensities that settings give it."""
-    return harmonised(family.with_spacing(settings.spacing), settings.harmonise, settings.landmarks)
+    """The family with the voxels and the scale of intensities that settings give it."""
+    seen = family.with_spacing(settings.spacing).with_patch(settings.patch)
+    if settings.harmonise == "nyul" and settings.landmarks is None:
+        return seen  # they are still to be planned, before which nothing is trained
+    return harmonised(seen, settings.harmonise, settings.landmarks)
 
 
 def listed(located: LocatedFile, settings: DataSettings) -> Listed | None:

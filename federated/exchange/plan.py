@@ -111,6 +111,11 @@ class RunPlan:
             )
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise _no_plan("run", error) from error
+        if plan.purpose == "training" and plan.experiment.planning.auto:
+            raise ConsiliumError(
+                f"The plan of the run is refused: {', '.join(plan.experiment.planning.auto)} are "
+                "still to be planned, and nothing may be trained with what stands there until then."
+            )
         if len({who.key for who in participants.values()}) != len(participants):
             raise ConsiliumError(
                 "The plan of the run is refused: two of its sites have the same key, so that one "

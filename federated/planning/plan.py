@@ -59,12 +59,14 @@ class Plan:
 class Limits:
     """What a plan has to keep to: bytes of memory for features, and the width of the finest level.
 
-    ``ct`` says that intensities are Hounsfield units.
+    ``ct`` says that intensities are Hounsfield units. ``spacing`` in mm is stated already, where it
+    is not ``None``.
     """
 
     memory: int
     ct: bool = False
     width: int = WIDTH
+    spacing: tuple[float, float, float] | None = None
 
 
 def plan(found: Fingerprint, limits: Limits) -> Plan:
@@ -79,7 +81,7 @@ def plan(found: Fingerprint, limits: Limits) -> Plan:
             "No case was counted at any site, so there is nothing to plan a network by. Check the "
             "sites' data with `consilium data check`."
         )
-    spacing = target_spacing(found) if scheme.dims == 3 else None
+    spacing = (limits.spacing or target_spacing(found)) if scheme.dims == 3 else None
     sides = spacing or (1.0,) * scheme.dims
     median = _median_shape(found, sides)
     patch = _first_patch(median, sides)

@@ -158,15 +158,19 @@ class CountNoise:
             parts.append(kept)
         return np.concatenate(parts)
 
+    def signed(self, total: Counts, sites: int) -> Counts:
+        """The sum of the counts of so many sites with their noise, some of it below 0."""
+        parts = [part - sites * self.reach(name) for name, part in self._parts(total)]
+        return np.concatenate(parts)
+
     def removed(self, total: Counts, sites: int) -> Counts:
-        """The sum of the counts of so many sites, with their noise, as counts that are none below 0.
+        """The sum of the counts of so many sites, with their noise; none of it is below 0.
 
         Of a row of bins it keeps the running totals, which have the noise of few bins, and not that
         of all: they are made to rise, from 0 to the whole row's.
         """
         parts = []
-        for name, part in self._parts(total):
-            signed = part - sites * self.reach(name)
+        for name, signed in self._parts(self.signed(total, sites)):
             shape = self.scheme.shapes[name]
             binned = name not in ("cases", "with_class") and name in self.deviations
             rows = signed.reshape(-1, shape[-1]) if binned else None

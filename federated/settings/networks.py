@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 from torch import nn
 
 from federated.settings.base import Settings
@@ -152,9 +152,30 @@ class Level(Settings):
     much each axis is divided before it.
     """
 
-    features: int = Field(ge=1)
+    features: int = Field(ge=1, le=1024)
     kernel: tuple[Literal[1, 3], ...]
     stride: tuple[Literal[1, 2], ...]
+
+
+def as_levels(value: Any) -> Any:
+    """Levels as a file has them, a list of lists, as what they are, where they can be that.
+
+    A strict reader of a model's header takes no list for a tuple.
+    """
+    if not isinstance(value, list | tuple):
+        return value
+    try:
+        return tuple(
+            Level.model_validate(each) if isinstance(each, Mapping) else each for each in value
+        )
+    except ValidationError:
+        return value  # which is refused by its own key
+
+
+# The levels of a network, the finest first; more halve no image.
+Levels = Annotated[
+    tuple[Level, ...], Field(min_length=2, max_length=12), BeforeValidator(as_levels)
+]
 
 
 class NNUNet(Network):
@@ -169,7 +190,7 @@ class NNUNet(Network):
 
     name: Literal["nnunet"] = "nnunet"
     norm: Norm = "instance"
-    levels: Annotated[tuple[Level, ...], Field(min_length=2)] | Literal["auto"] = "auto"
+    levels: Levels | Literal["auto"] = "auto"
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
     memory_gb: float = Field(default=4.0, gt=0)
     planner: Literal["consilium", "nnunet"] = "consilium"

@@ -14,6 +14,19 @@ from federated.settings.base import Settings
 from federated.settings.description import Description
 from federated.settings.harmonisation import Harmonise, Landmarks
 
+Millimetres = Annotated[float, Field(gt=0)]
+# What may be `auto`: planned from what sites count of their cases, before anything is trained.
+Planned = Literal[
+    "data.spacing",
+    "data.patch",
+    "training.batch_size",
+    "model.levels",
+    "data.landmarks",
+    "data.described.spacing",
+    "data.described.shape",
+]
+
+
 # How training images are changed, and which cases an epoch draws.
 Augment = Literal["none", "flips", "torchio", "nnunet"]
 Sampling = Literal["shuffle", "balanced"]
@@ -34,8 +47,14 @@ class DataSettings(Settings):
     root: Path = Path("data")
     # Sides in pixels or voxels of a MedMNIST set's images; those of a folder have their own.
     size: Literal[28, 64] = 28
-    # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own.
-    spacing: Annotated[float, Field(gt=0)] | None = None
+    # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own:
+    # one for all axes, or one each, to the right, anterior and superior.
+    spacing: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
+    # The sides in voxels of what a network sees of a segmentation set's cases at once, if not the
+    # set's own.
+    patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
     phantom_seed: int = Field(default=0, ge=0)
     # What the set's dataset.yaml says, where it has one; it is read with the configuration.
     described: Description | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -167,6 +186,16 @@ class StatisticsSettings(Settings):
     delta: float = Field(default=1e-5, gt=0, lt=1)
     cases_per_patient: int = Field(default=1, ge=1)
     min_count: int = Field(default=0, ge=0)
+
+
+class PlanningSettings(Settings):
+    """Which values of an experiment are `auto` and still to be planned; none once they are.
+
+    What stands in their place until then is nobody's choice: an experiment with any of them is
+    refused wherever something would be trained.
+    """
+
+    auto: tuple[Planned, ...] = ()
 
 
 class Serial(Settings):

@@ -32,6 +32,7 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         dataset=info.name,
         data_source=data_source,
         spacing=experiment.data.spacing,
+        patch=experiment.data.patch,
         described=described.of_model() if described else None,
         harmonise=experiment.data.harmonise,
         landmarks=experiment.data.landmarks,

@@ -28,6 +28,7 @@ from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
 
+Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
 # The most characters of a description, and of a name in it.
@@ -43,7 +44,8 @@ class ModelHeader:
     """Which network it is, for which images, and what it was trained on.
 
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
-    where it is not their data set's own. ``described`` is what a set of somebody's own is, so that
+    where it is not their data set's own; ``patch`` is what the network sees of them at once, where
+    that is not the set's own either. ``described`` is what a set of somebody's own is, so that
     a model can be used where that set is not. ``harmonise`` and ``landmarks`` are the scale of
     intensities that it was trained on, which images are brought to in prediction. The ranges are
     those that a file may have; a network of numbers far beyond them would take all memory before
@@ -60,17 +62,19 @@ class ModelHeader:
     size: Annotated[int, Field(ge=1, le=1024)] | None
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
-    spacing: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    spacing: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
     described: Description | None = None
     harmonise: Harmonise = "none"
     landmarks: Landmarks | None = None
+    patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = None
 
     def family(self) -> Family | None:
         """The segmentation set it was trained on, with its spacing; ``None`` for a classifier."""
         family = family_of(self.dataset, self.described)
         if family is None:
             return None
-        return harmonised(family.with_spacing(self.spacing), self.harmonise, self.landmarks)
+        seen = family.with_spacing(self.spacing).with_patch(self.patch)
+        return harmonised(seen, self.harmonise, self.landmarks)
 
     def class_family(self) -> Family | None:
         """How images of any size are prepared for a classifier; ``None`` where they have its own.
@@ -105,6 +109,8 @@ class ModelHeader:
             left_out["described"] = True
         if self.harmonise == "none":
             left_out |= {"harmonise": True, "landmarks": True}
+        if self.patch is None:
+            left_out["patch"] = True
         told = HEADERS.dump_python(self, mode="json", exclude=left_out)
         return json.dumps(told)
 

@@ -16,7 +16,7 @@ def statistics(
         from federated.configuration.load import load_experiment
         from federated.stages.statistics import refuse_inexact
 
-        resolved = load_experiment(experiment, sets or [], params)
+        resolved = load_experiment(experiment, sets or [], params, plans=True)
         refuse_inexact(resolved)
         return resolved
 

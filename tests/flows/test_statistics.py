@@ -44,9 +44,13 @@ def test_statistics_leave_a_report_that_is_tracked_and_nothing_to_go_on_with(pro
     assert not list(folder.root.rglob("sites/*/runs/*/secagg/*.secret*"))
 
 
+CKKS = ["protection.name=ckks", "runner.name=processes"]
+PRIVATE = ["privacy.name=dp_sgd", "privacy.noise_multiplier=1", "privacy.clip=1"]
+
+
 @pytest.mark.parametrize(("overrides", "said"), [
-    (["protection.name=ckks", "runner.name=processes"], "protection.name=ckks is not made for.*plain or"),
-    (["privacy.name=dp_sgd", "privacy.noise_multiplier=1", "privacy.clip=1"], r"Set statistics\.epsilon"),
+    (CKKS, r"protection\.name=ckks is not made for.*plain or"),
+    (PRIVATE, r"Set statistics\.epsilon"),
 ])  # fmt: skip
 def test_what_would_not_be_exact_or_breaks_a_privacy_is_refused_before_anything_is_made(
     project, overrides, said

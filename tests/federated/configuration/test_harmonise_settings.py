@@ -2,7 +2,7 @@
 
 import pytest
 
-from federated.configuration.load import load_experiment
+from federated.configuration.load import load_experiment, resolve
 from federated.errors import ConsiliumError
 from tests.conftest import PROJECT
 
@@ -25,12 +25,45 @@ def read(name, *overrides):
         (f"{{T1: [{RISING}]}}", "states T1"),
         (f"{{MRI: [{RISING}], T1: [{RISING}]}}", "states MRI, T1"),
         ("{}", "states nothing"),
-        ("null", "consilium statistics"),
     ],
 )
 def test_a_standard_that_is_none_is_refused(landmarks, said):
     with pytest.raises(ConsiliumError, match=said):
         read("hippocampus", "data.harmonise=nyul", f"data.landmarks={landmarks}")
+
+
+@pytest.mark.parametrize("told", ["data.landmarks=auto", "data.landmarks=null"])
+def test_a_standard_that_is_not_stated_is_planned_from_the_sites_sums(told):
+    for overrides in ((told,), ()):
+        made = read("hippocampus", "data.harmonise=nyul", *overrides)
+        assert made.planning.auto == ("data.landmarks",)
+        assert made.data.landmarks is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.landmarks=auto"], "uses none"),
+        (["data.harmonise=percentiles", "data.landmarks=auto"], "uses none"),
+        (["data.harmonise=nyul", "statistics.epsilon=2"], "not told with noise"),
+    ],
+)
+def test_a_standard_that_cannot_be_planned_is_refused(overrides, said):
+    with pytest.raises(ConsiliumError, match=said):
+        read("hippocampus", *overrides)
+
+
+def test_a_plan_that_leaves_the_standard_out_is_refused():
+    """As a coordinator could send it: without the list of what is still to be planned."""
+    value = read("hippocampus", "data.harmonise=nyul").to_json()
+    del value["planning"]
+    with pytest.raises(ConsiliumError, match=r"needs data\.landmarks"):
+        resolve(value.pop("name"), value, "a plan")
+
+
+def test_ct_is_not_harmonised_by_a_standard_that_is_planned_either():
+    with pytest.raises(ConsiliumError, match=r"data\.harmonise=nyul would take its unit"):
+        read("kidney", "data.harmonise=nyul")
 
 
 def test_a_standard_is_kept_with_six_decimals():

@@ -86,14 +86,14 @@ def test_what_is_sent_is_within_the_bounds_and_the_sum_is_that_of_the_counts_wit
     sent = [noise.added(site.vector, 3, fresh_random()) for site in sites]
     bounds = noise.bounds(3)
     start = 0
-    for count, most in bounds.parts:
+    for length, most in bounds.parts:
         for vector in sent:
-            part = vector[start : start + count]
+            part = vector[start : start + length]
             assert part.min() >= 0
             assert part.max() <= most
-        start += count
+        start += length
     exact = sum(site.vector for site in sites)
-    gap = noise.removed(np.sum(sent, axis=0), 5) - exact
+    gap = noise.signed(np.sum(sent, axis=0), 5) - exact
     sizes = slice(6, 6 + 976)
     deviation = noise.deviations["size"] * 5**0.5
     assert np.abs(gap[sizes]).max() < 6 * deviation

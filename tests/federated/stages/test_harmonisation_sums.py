@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from federated.configuration.description_file import find_description
+from federated.configuration.load import resolve
+from federated.configuration.planned import plan_line, planned_experiment
 from federated.data.dataset import SPLITS
 from federated.data.folders.histogram_standard import landmarks_of, on_standard_range
 from federated.data.folders.read_case import read_case
@@ -224,3 +226,19 @@ def test_a_covariate_that_is_the_site_is_told_and_all_else_is_reported(tmp_path:
     compare_site(run.call("site-00"), 1)
     assert not run.store("site-00").features_path.exists()
     assert run.store("site-00").statistics_path.is_file()
+
+
+def test_a_run_trains_on_the_standard_that_its_sites_have_summed(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    found = counted(run)
+    planning = {"planning": {"auto": ["data.landmarks"]}}
+    data = run.experiment.to_json()["data"] | {"harmonise": "nyul"}
+    value = run.experiment.to_json() | {"data": data} | planning
+    resolved, made = planned_experiment(resolve(value.pop("name"), value, "a test"), found)
+    assert made is None
+    assert not resolved.planning.auto
+    told = harmonisation_of(found, ["T1"])["landmarks"]["standard"]
+    assert dict(resolved.data.landmarks) == {"T1": tuple(told["T1"])}
+    assert "standard scale (nyul)" in plan_line(resolved, made, 3)
+    standards = load(locate(resolved.data), resolved.data).family.standards
+    assert standards == (tuple(told["T1"]),)

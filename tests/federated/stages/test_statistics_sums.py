@@ -14,14 +14,20 @@ from federated.data.folders.volume import Volume
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
-from federated.exchange.plan import RoundPlan
+from federated.exchange.plan import RoundPlan, RunPlan
 from federated.files import read_json
-from federated.planning.fingerprint import Fingerprint, fingerprint_of, sum_of
+from federated.planning.fingerprint import (
+    INTENSITIES,
+    SIZES,
+    Fingerprint,
+    fingerprint_of,
+    sum_of,
+)
 from federated.privacy.accounting import NOISED_COUNTS
 from federated.privacy.spending import STATISTICS_SUMS, Budget
 from federated.rounds.statistics import CountNoise, scheme_of, statistics_release
 from federated.run.update_files import read_payload, write_state
-from federated.settings.sections import StatisticsSettings
+from federated.settings.sections import PlanningSettings, StatisticsSettings
 from federated.site.holder import holder_ledger
 from federated.stages import secure_sum
 from federated.stages import statistics as statistics_stage
@@ -30,6 +36,7 @@ from federated.stages.evaluate import evaluate_site
 from federated.stages.join import join_site
 from federated.stages.local_train import train_site
 from federated.stages.named_sums import STATISTICS, refuse_sum, refuse_thin
+from federated.stages.secure_sum import collect
 from federated.stages.site import statistics_state
 from federated.stages.statistics import (
     collect_distances,
@@ -360,12 +367,27 @@ class TestNoise:
         self, tmp_path: Path, data: Path, protection: str
     ) -> None:
         run = begin_counting(tmp_path / "runs", data, protection, **NOISE)
-        found, exact = counted(run), centrally(run)
-        noise = CountNoise.of(found.scheme, run.experiment)
-        deviation = noise.deviations["intensity"]
-        gap = found.counts["intensity"] - exact.counts["intensity"]
-        # What is negative becomes 0, so that the upper half alone is the noise's.
-        above = gap[gap > 0]
-        assert np.sqrt(np.mean(above.astype(float) ** 2)) == pytest.approx(
-            deviation * np.sqrt(3), rel=0.1
-        )
+        topic, responded = opened_counts(run)
+        exact = centrally(run)
+        total = collect(run.coordinator, topic, info_of(run), responded, responded[0])
+        noise = CountNoise.of(exact.scheme, run.experiment)
+        gap = noise.signed(total, 3) - exact.vector
+        # Behind the number of cases, the classes and two rows of sizes.
+        intensities = gap[1 + 8 + 2 * SIZES.size :].astype(float)
+        assert len(intensities) == INTENSITIES.size
+        expected = noise.deviations["intensity"] * np.sqrt(3)
+        assert intensities.std() == pytest.approx(expected, rel=0.1)
+        assert abs(intensities.mean()) < 5 * expected / np.sqrt(len(intensities))
+
+
+def test_nothing_is_trained_by_a_plan_with_values_that_are_still_to_be_planned(
+    tmp_path: Path, data: Path
+) -> None:
+    """What stands there until then is nobody's choice; a coordinator may sign it all the same."""
+    run = begin_counting(tmp_path / "runs", data, "plain")
+    found = run.site(SITE).run.experiment
+    open_ = found.model_copy(update={"planning": PlanningSettings(auto=("training.batch_size",))})
+    who = {site: run.home(site).identity().public for site in run.sites}
+    plan = RunPlan(open_, "code", who, run.coordinator.run.counts, {}, 1)
+    with pytest.raises(ConsiliumError, match=r"training\.batch_size are still to be planned|auto"):
+        RunPlan.from_bytes(plan.to_bytes())

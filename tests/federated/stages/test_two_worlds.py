@@ -162,7 +162,7 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
     told = [*TOLD] if protection.masked else ["protect", "evaluate"]
     told += ["vouch", "decrypt"] if protection.keyed else []
     for stage in told:
-        if stage not in ("style", *(() if protection.keyed else ("vouch", "decrypt"))):
+        if stage not in ("style", "count", *(() if protection.keyed else ("vouch", "decrypt"))):
             sites = [SITE] if stage == "decrypt" else run.sites
             yield COORDINATOR, lambda s=stage, at=sites: reported(reports(coordinator, 1, s, at))
     assert None not in box["privacy"].values()

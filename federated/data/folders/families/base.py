@@ -112,8 +112,22 @@ class Family:
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
     standards: tuple[Standard, ...] = ()
 
-    def with_spacing(self, side: float | None) -> "Family":
+    def with_patch(self, patch: tuple[int, ...] | None) -> "Family":
+        """The same family seen in patches of that shape; the family itself with ``None``.
+
+        Raises:
+            ValueError: its images have other axes.
+        """
+        if patch is None:
+            return self
+        if len(patch) != self.dims:
+            raise ValueError(f"images of {self.name} have {self.dims} axes, not {len(patch)}")
+        return replace(self, shape=patch, whole=False)
+
+    def with_spacing(self, side: "float | tuple[float, float, float] | None") -> "Family":
         """The same family with voxels of ``side`` mm; the family itself with ``None``.
+
+        ``side`` is that of all axes, or one each, to the right, anterior and superior.
 
         Whole cases keep their field of view, rounded up to sides that a network can halve; patches
         keep their number of voxels.
@@ -125,11 +139,13 @@ class Family:
             return self
         if self.spacing is None:
             raise ValueError(f"images of {self.name} have no spacing in mm")
+        sides = side if isinstance(side, tuple) else (side, side, side)
         shape = self.shape
         if self.whole:
-            reach = [n * own / side for n, own in zip(shape, self.spacing, strict=True)]
+            sizes = zip(shape, self.spacing, sides, strict=True)
+            reach = [n * own / new for n, own, new in sizes]
             shape = tuple(MULTIPLE * ceil(n / MULTIPLE - 1e-9) for n in reach)
-        return replace(self, spacing=(side, side, side), shape=shape)
+        return replace(self, spacing=sides, shape=shape)
 
     def label_of(self, value: int) -> int:
         """The label that a value in a mask's file stands for; see :meth:`unknown_labels`."""
