@@ -129,8 +129,8 @@ def _reasons_of_harmonisation(experiment: Experiment) -> Iterator[str]:
     elif planned and experiment.statistics.epsilon is not None:
         yield (
             "data.landmarks=auto are sums of landmarks, which are not told with noise, and "
-            f"statistics.epsilon={experiment.statistics.epsilon:g} asks for it. Leave it out, state "
-            "data.landmarks, or set data.harmonise=percentiles."
+            f"statistics.epsilon={experiment.statistics.epsilon:g} asks for it. Leave it out, "
+            "state data.landmarks, or set data.harmonise=percentiles."
         )
 
 
@@ -264,8 +264,9 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
     segments = f"data.dataset={data.dataset} is for segmentation"
     spaced = family.spacing if family else described and described.kind == "volumes"
     if data.spacing is not None and not spaced:
+        side = f"{data.spacing:g}" if isinstance(data.spacing, float) else data.spacing
         yield (
-            f"data.spacing={data.spacing} is the side of a voxel in mm, which images of "
+            f"data.spacing={side} is the side of a voxel in mm, which images of "
             f"data.dataset={data.dataset} do not have. Leave it out."
         )
     if family is None:

@@ -1,4 +1,4 @@
-"""A run of an experiment in which everything is `auto`: planned, then trained, then gone on with."""
+"""A run of an experiment in which everything is `auto`: planned, trained, and gone on with."""
 
 import json
 from pathlib import Path

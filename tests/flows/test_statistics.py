@@ -1,6 +1,7 @@
 """Statistics over the sites of an experiment as a flow: what they leave, and what they refuse."""
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from federated.errors import ConsiliumError
@@ -9,6 +10,8 @@ from federated.run.folder import RunFolder
 from flows.describe import statistics_lines
 from flows.statistics import fl_statistics
 from tasks.track import tracking_uri
+from tests.conftest import TINY_PARAMS
+from tests.described_sets import CLASSES, describe, picture_set, write_table
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -58,3 +61,29 @@ def test_what_would_not_be_exact_or_breaks_a_privacy_is_refused_before_anything_
     with pytest.raises(ConsiliumError, match=said):
         fl_statistics("tiny", overrides)
     assert not (project / "runs").exists()
+
+
+def test_a_described_set_is_counted_as_its_files_are_with_what_its_table_says(project, in_process):
+    """Whatever is `auto`: what stands in its place until it is planned says nothing of a case."""
+    rows = picture_set(project / "data" / "mine")
+    ages = {"south": "41", "north": "67"}
+    for row in rows:
+        row |= {"age": ages[row["site"]], "sex": "f", "scanner": "Siemens Skyra"}
+    write_table(project / "data" / "mine", rows)
+    describe(project / "data" / "mine", {**CLASSES, "shape": "auto"})
+    sites = {"count": 2, "partition": "natural", "min_cases": 1}
+    mine = {"seed": 0, "data": {"dataset": "mine", "source": "files"}, "sites": sites}
+    document = TINY_PARAMS | {"experiments": {"mine": {**mine, "validate": {}}}}
+    (project / "params.yaml").write_text(yaml.safe_dump(document))
+    folder = RunFolder(project / fl_statistics("mine"))
+    value = read_json(folder.root / "statistics.json")
+    assert folder.experiment().planning.auto == ("data.described.shape",)
+    counts = folder.case_counts()
+    cases = {site: counts.cases(site, "train") for site in counts.sites}
+    assert value["all_sites"]["age"]["40-49"] == cases["site-south"]
+    assert value["all_sites"]["age"]["60-69"] == cases["site-north"]
+    assert value["all_sites"]["sex"]["female"] == sum(cases.values())
+    assert value["all_sites"]["scanner"]["siemens"] == sum(cases.values())
+    # South's pictures are 24 x 36, and North's 20 x 30.
+    assert value["all_sites"]["shape"]["width"]["0.95"] == pytest.approx(36, rel=0.01)
+    assert value["all_sites"]["shape"]["width"]["0.05"] == pytest.approx(30, rel=0.01)

@@ -1,5 +1,6 @@
 """`auto` in an experiment: what may be planned, and what becomes of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ from federated.configuration.load import load_experiment, resolve
 from federated.configuration.planned import plan_line, planned_experiment
 from federated.data.folders.volume import Volume
 from federated.data.load import known_info
+from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
+from federated.exchange.plan import RunPlan
 from federated.planning.fingerprint import Fingerprint, Scheme, fingerprint_of, sum_of
 from federated.weights.build import model_header
 from federated.weights.model_file import ModelHeader
+from tests.federated.exchange.parties import SITES, identity
 
 AUTO = {
     "data": {"dataset": "hippocampus", "source": "phantom", "spacing": "auto", "patch": "auto"},
@@ -125,3 +129,14 @@ def test_nothing_counted_plans_nothing(load) -> None:
 def test_what_does_not_fit_into_the_memory_says_what_to_allow(load, counted) -> None:
     with pytest.raises(ConsiliumError, match=r"model\.memory_gb"):
         planned_experiment(load("model.memory_gb=0.001"), counted)
+
+
+def test_nothing_is_trained_by_a_plan_with_values_that_are_still_to_be_planned(load) -> None:
+    """What stands there until then is nobody's choice; a coordinator may sign it all the same."""
+    who = {site: identity(site).public for site in SITES}
+    counts = CaseCounts({site: {"train": 10, "val": 2, "test": 2} for site in SITES})
+    plan = RunPlan(load(), "code", who, counts, {}, 1)
+    with pytest.raises(ConsiliumError, match=r"data\.spacing.*are still to be planned"):
+        RunPlan.from_bytes(plan.to_bytes())
+    counting = replace(plan, purpose="statistics")
+    assert RunPlan.from_bytes(counting.to_bytes()) == counting

@@ -14,7 +14,7 @@ from federated.data.folders.volume import Volume
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
-from federated.exchange.plan import RoundPlan, RunPlan
+from federated.exchange.plan import RoundPlan
 from federated.files import read_json
 from federated.planning.fingerprint import (
     INTENSITIES,
@@ -27,7 +27,7 @@ from federated.privacy.accounting import NOISED_COUNTS
 from federated.privacy.spending import STATISTICS_SUMS, Budget
 from federated.rounds.statistics import CountNoise, scheme_of, statistics_release
 from federated.run.update_files import read_payload, write_state
-from federated.settings.sections import PlanningSettings, StatisticsSettings
+from federated.settings.sections import StatisticsSettings
 from federated.site.holder import holder_ledger
 from federated.stages import secure_sum
 from federated.stages import statistics as statistics_stage
@@ -378,16 +378,3 @@ class TestNoise:
         expected = noise.deviations["intensity"] * np.sqrt(3)
         assert intensities.std() == pytest.approx(expected, rel=0.1)
         assert abs(intensities.mean()) < 5 * expected / np.sqrt(len(intensities))
-
-
-def test_nothing_is_trained_by_a_plan_with_values_that_are_still_to_be_planned(
-    tmp_path: Path, data: Path
-) -> None:
-    """What stands there until then is nobody's choice; a coordinator may sign it all the same."""
-    run = begin_counting(tmp_path / "runs", data, "plain")
-    found = run.site(SITE).run.experiment
-    open_ = found.model_copy(update={"planning": PlanningSettings(auto=("training.batch_size",))})
-    who = {site: run.home(site).identity().public for site in run.sites}
-    plan = RunPlan(open_, "code", who, run.coordinator.run.counts, {}, 1)
-    with pytest.raises(ConsiliumError, match=r"training\.batch_size are still to be planned|auto"):
-        RunPlan.from_bytes(plan.to_bytes())
