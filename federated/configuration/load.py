@@ -101,8 +101,11 @@ def with_planning(
         result["data"] = {k: v for k, v in data.items() if k != "landmarks"}
         auto.append("data.landmarks")
     model = result.get("model")
-    named = isinstance(model, Mapping) and model.get("name") == "nnunet"
-    if named and model.get("levels", "auto") == "auto":
+    if (
+        isinstance(model, Mapping)
+        and model.get("name") == "nnunet"
+        and model.get("levels", "auto") == "auto"
+    ):
         auto.append("model.levels")
     return {**result, "planning": {"auto": auto}} if auto else result
 
