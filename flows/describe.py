@@ -13,6 +13,7 @@ from federated.data.load import load, locate
 from federated.data.partitioning import case_counts, counted_labels, partition_dataset
 from federated.files import read_json
 from federated.learning import TASKS, metrics_in
+from federated.planning.harmonisation import settings_line
 from federated.run.folder import RunFolder
 from federated.run.statistics_report import NOT_TOLD, site_cells, table_of
 from flows.progress import counted
@@ -214,6 +215,11 @@ def statistics_lines(folder: Path) -> Iterator[Table | str]:
     sites = value["sites"].items()
     yield table(head, [[site, *_short(site_cells(told))] for site, told in sites])
     yield f"quantity skew {value['quantity_skew']:.3f}"
+    for key in ("landmarks", "features"):
+        if refused := value.get(key, {}).get("refused"):
+            yield refused
+    if "landmarks" in value and "refused" not in value["landmarks"]:
+        yield f"for images on one scale: {settings_line(value['landmarks']['standard'])}"
     yield f"{folder}/statistics.md, statistics.json"
 
 

@@ -51,6 +51,15 @@ HIDDEN_COUNTS = [
     f"{COUNTED}::test_sites_without_cases_hide_nobody",
 ]
 DISTANT = f"{COUNTED}::TestPolicies"
+HARMONISED = f"{STAGES}/test_harmonisation_sums.py"
+AS_CENTRALLY = (
+    f"{HARMONISED}::test_the_standard_is_that_of_all_cases_and_features_are_harmonised_as_centrally"
+)
+EXACT_ALONE = f"{HARMONISED}::test_landmarks_and_features_are_summed_exactly_or_not_at_all"
+NO_ROW_OF_A_SITE = (
+    "tests/federated/planning/test_combat.py"
+    "::test_no_number_of_the_sum_is_of_one_site_alone_and_all_are_within_their_bounds"
+)
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -83,6 +92,17 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],
         [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],
         [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],
+    ),
+    "landmarks of a site's intensities": (
+        [f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone", EXACT_ALONE],
+        HIDDEN_COUNTS,
+        HIDDEN_COUNTS,
+    ),
+    "the standard scale of intensities": ([AS_CENTRALLY], [AS_CENTRALLY], [AS_CENTRALLY]),
+    "what a site adds to its features": (
+        [NO_ROW_OF_A_SITE, AS_CENTRALLY],
+        [NO_ROW_OF_A_SITE, AS_CENTRALLY],
+        [NO_ROW_OF_A_SITE, AS_CENTRALLY],
     ),
     "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
     "a site's own model": ([OWN_MODEL], [OWN_MODEL], [OWN_MODEL]),

@@ -10,6 +10,7 @@ from federated.configuration.explain import closest
 from federated.data.family_of import family_of, task_name
 from federated.data.folders.families import FAMILIES, Family
 from federated.data.folders.families.base import MULTIPLE
+from federated.data.folders.harmonised_family import harmonise_fault
 from federated.data.medmnist.files import DATASETS
 from federated.errors import ConsiliumError
 from federated.learning import TASKS, LearningTask, overall_metrics
@@ -48,6 +49,7 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     strategy, compression = experiment.strategy, experiment.compression
     protection = experiment.protection
     yield from _reasons_of_data(experiment)
+    yield from _reasons_of_harmonisation(experiment)
     yield from _reasons_of_planning(experiment)
     yield from _reasons_of_task(experiment)
     yield from _reasons_of_metric(experiment)
@@ -99,6 +101,36 @@ def _reasons_of_data(experiment: Experiment) -> Iterator[str]:
         yield (
             "data.described leaves shape or spacing to the images (`auto`), and was taken over "
             "without them. Name the experiment by params.yaml, so that its dataset.yaml is read."
+        )
+
+
+def _reasons_of_harmonisation(experiment: Experiment) -> Iterator[str]:
+    """Refuse a standard scale for intensities that have a unit, or one that is not the set's."""
+    data = experiment.data
+    if data.described and data.described.features and data.source == "phantom":
+        yield (
+            f"the dataset.yaml of {data.dataset} has features, which are numbers derived from its "
+            "real images, and data.source=phantom generates others. Set data.source=files, or "
+            "leave features out."
+        )
+    planned = LANDMARKS in experiment.planning.auto
+    if data.harmonise == "none" and data.landmarks is None and not planned:
+        return
+    family = family_of(data.dataset, data.described)
+    # Until they are planned the way without any has to be possible.
+    way = "percentiles" if planned and data.harmonise == "nyul" else data.harmonise
+    if fault := harmonise_fault(family, way, data.landmarks):
+        yield fault.replace("data.harmonise=percentiles", f"data.harmonise={data.harmonise}")
+    elif planned and data.harmonise != "nyul":
+        yield (
+            f"data.landmarks=auto is a standard scale, and data.harmonise={data.harmonise} uses "
+            "none. Set data.harmonise=nyul, or leave data.landmarks out."
+        )
+    elif planned and experiment.statistics.epsilon is not None:
+        yield (
+            "data.landmarks=auto are sums of landmarks, which are not told with noise, and "
+            f"statistics.epsilon={experiment.statistics.epsilon:g} asks for it. Leave it out, "
+            "state data.landmarks, or set data.harmonise=percentiles."
         )
 
 
@@ -239,8 +271,9 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         )
     spaced = family.spacing if family else described and described.kind == "volumes"
     if data.spacing is not None and not spaced:
+        side = f"{data.spacing:g}" if isinstance(data.spacing, float) else data.spacing
         yield (
-            f"data.spacing={data.spacing} is the side of a voxel in mm, which images of "
+            f"data.spacing={side} is the side of a voxel in mm, which images of "
             f"data.dataset={data.dataset} do not have. Leave it out."
         )
     if family is None:
@@ -299,6 +332,7 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
 
 
 # What of a description may be planned, whatever is learned.
+LANDMARKS = "data.landmarks"
 DESCRIBED = ("data.described.spacing", "data.described.shape")
 
 
@@ -308,7 +342,7 @@ def _reasons_of_planning(experiment: Experiment) -> Iterator[str]:
     if not auto:
         return
     family = family_of(data.dataset, data.described)
-    others = [key for key in auto if key not in DESCRIBED]
+    others = [key for key in auto if key not in (*DESCRIBED, LANDMARKS)]
     if family is None and others:
         yield (
             f"{others[0]}=auto is planned for segmentation, and data.dataset={data.dataset} is for "

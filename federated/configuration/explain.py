@@ -122,7 +122,10 @@ def _allowed(node: Node, schema: Node) -> str:
         if "const" in option or "enum" in option:
             found += map(repr, option.get("enum", [option.get("const")]))
         elif option.get("type") == "array":
-            found.append(f"a list, each of it {_allowed(option['items'], schema)}")
+            # A list of a certain length says of each place what it may be; all are alike here.
+            each = option["prefixItems"][0] if "prefixItems" in option else option["items"]
+            many = f" of {len(option['prefixItems'])}" if "prefixItems" in option else ""
+            found.append(f"a list{many}, each of it {_allowed(each, schema)}")
         else:
             found.append(KINDS[option["type"]] + _bounds(option))
     return _or(found)

@@ -62,7 +62,8 @@ def load_experiment(
     return resolve(name, with_planning(described, name, params, auto), str(params), origins)
 
 
-# Keys that may be `auto`, beside model.levels, which is so by default.
+# Keys that may be `auto`, beside model.levels, which is so by default, as is data.landmarks with
+# data.harmonise=nyul.
 AUTO = (("data", "spacing"), ("data", "patch"), ("training", "batch_size"))
 
 
@@ -91,11 +92,19 @@ def with_planning(
         if isinstance(own, Mapping) and own.get(key) == "auto":
             result[section] = {k: v for k, v in own.items() if k != key}
             auto.append(f"{section}.{key}")
+    data = result.get("data")
+    if isinstance(data, Mapping) and (
+        data.get("landmarks") == "auto"
+        or (data.get("harmonise") == "nyul" and data.get("landmarks") is None)
+    ):
+        result["data"] = {k: v for k, v in data.items() if k != "landmarks"}
+        auto.append("data.landmarks")
     model = result.get("model")
-    levels = (
-        isinstance(model, Mapping) and model.get("name") == "nnunet" and model.get("levels", "auto")
-    )
-    if levels == "auto":
+    if (
+        isinstance(model, Mapping)
+        and model.get("name") == "nnunet"
+        and model.get("levels", "auto") == "auto"
+    ):
         auto.append("model.levels")
     return {**result, "planning": {"auto": auto}} if auto else result
 

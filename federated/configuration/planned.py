@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from federated.configuration.compatibility import DESCRIBED
+from federated.configuration.compatibility import DESCRIBED, LANDMARKS
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.data.family_of import family_of
@@ -12,6 +12,7 @@ from federated.data.folders.families import Family
 from federated.errors import ConsiliumError
 from federated.planning.described import settled_by
 from federated.planning.fingerprint import Fingerprint
+from federated.planning.landmarks import standard_of
 from federated.planning.nnunet_planner import plan_by_nnunet
 from federated.planning.plan import Limits, Plan, plan
 from federated.planning.topology import Topology, plan_topology
@@ -37,7 +38,8 @@ def planned_experiment(
 
     Raises:
         ConsiliumError: nothing was counted, not even two of the smallest patches fit into the
-            memory, or what is planned does not go together with what is stated.
+            memory, the sums of landmarks are no scale, or what is planned does not go together with
+            what is stated.
     """
     if not found.cases:
         raise ConsiliumError(
@@ -53,9 +55,20 @@ def planned_experiment(
         value["data"]["described"] = described.model_dump(mode="json")
         data = experiment.data.model_copy(update={"described": described})
         experiment = experiment.model_copy(update={"data": data})
-    made = None if set(auto) <= {*DESCRIBED} else _with_network(experiment, found, value)
+    if LANDMARKS in auto:
+        value["data"]["landmarks"] = _standards(experiment, found)
+    network = set(auto) - {*DESCRIBED, LANDMARKS}
+    made = _with_network(experiment, found, value) if network else None
     value.pop("planning", None)
     return resolve(value.pop("name"), value, "the plan of its sites' cases"), made
+
+
+def _standards(experiment: Experiment, found: Fingerprint) -> dict[str, list[float]]:
+    """The standard scale of each modality, as ``data.landmarks`` has them."""
+    family = family_of(experiment.data.dataset, experiment.data.described)
+    assert family is not None
+    standards = standard_of(found.counts["landmarks"], found.cases)
+    return dict(zip(family.modalities, map(list, standards), strict=True))
 
 
 def _with_network(experiment: Experiment, found: Fingerprint, value: dict[str, Any]) -> Plan:
@@ -117,6 +130,8 @@ def plan_line(experiment: Experiment, made: Plan | None, sites: int) -> str:
     seen = family.with_spacing(data.spacing).with_patch(data.patch)
     low, high = family.window or (0, 0)
     scheme = f"window {low:g} to {high:g} HU" if family.window else "zscore"
+    if data.harmonise != "none":
+        scheme = f"standard scale ({data.harmonise})"
     parts = [
         *([f"spacing {_times(seen.spacing)} mm"] if seen.spacing else []),
         f"{'whole cases of' if seen.whole else 'patch'} {_times(seen.shape)}",

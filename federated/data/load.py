@@ -8,7 +8,8 @@ from federated.data.folders import dataset as folder_dataset
 from federated.data.folders.described.arrays import read_own_arrays
 from federated.data.folders.described.family import described_family, layout
 from federated.data.folders.described.labelled import labelled_info, read_labelled
-from federated.data.folders.families import FAMILIES
+from federated.data.folders.families import FAMILIES, Family
+from federated.data.folders.harmonised_family import harmonised
 from federated.data.medmnist import files as medmnist
 from federated.data.medmnist import phantom
 from federated.data.partitioning import AnyDataset
@@ -135,11 +136,18 @@ def load(located: LocatedFile, settings: DataSettings) -> AnyDataset:
     """
     described = _description(settings, located.source)
     if family := family_of(settings.dataset, described):
-        seen = family.with_spacing(settings.spacing).with_patch(settings.patch)
-        return folder_dataset.read_family(located.path, seen)
+        return folder_dataset.read_family(located.path, as_set(family, settings))
     if described is not None:
         return _labelled(located.path, settings, described)
     return medmnist.read(located.path, medmnist.dataset_info(settings.dataset), settings.size)
+
+
+def as_set(family: Family, settings: DataSettings) -> Family:
+    """The family with the voxels and the scale of intensities that settings give it."""
+    seen = family.with_spacing(settings.spacing).with_patch(settings.patch)
+    if settings.harmonise == "nyul" and settings.landmarks is None:
+        return seen  # they are still to be planned, before which nothing is trained
+    return harmonised(seen, settings.harmonise, settings.landmarks)
 
 
 def listed(located: LocatedFile, settings: DataSettings) -> Listed | None:

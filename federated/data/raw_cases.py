@@ -26,12 +26,13 @@ class RawCase:
 
     ``labels`` are the class of each voxel ``(*spatial)``, or the classes of the whole case
     ``(n,)``; ``None`` where a mask is missing. ``attributes`` are cells by the names of their
-    columns.
+    columns, and ``features`` the numbers that were derived from the image, then their covariates.
     """
 
     images: Sequence[Volume]
     labels: npt.NDArray[Any] | None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    features: tuple[float, ...] = ()
 
 
 def raw_case(family: Family, case: CaseFiles, profile: ScannerProfile | None = None) -> RawCase:
@@ -55,7 +56,7 @@ def raw_case(family: Family, case: CaseFiles, profile: ScannerProfile | None = N
         labels = np.asarray(case.target)
     if profile is not None:
         volumes = [shown(volume, profile, noise_number(case.name)) for volume in volumes]
-    return RawCase(volumes, labels, dict(case.attributes))
+    return RawCase(volumes, labels, dict(case.attributes), case.features)
 
 
 def shown(volume: Volume, profile: ScannerProfile, number: int) -> Volume:

@@ -117,18 +117,34 @@ class SiteCases:
         from federated.data.folders.volume import Volume
         from federated.data.raw_cases import RawCase, raw_case
 
-        indices, profile = self.partition.sites[site][split], self._profile(site)
-        if isinstance(self._dataset, Dataset):
-            origins = self._dataset.origins
-            if listed is None or origins is None:
-                for image, label in zip(*self._in_memory(site, split), strict=True):
-                    yield RawCase([Volume(image, None)], np.atleast_1d(label))
-                return
-            for index in indices:
-                yield raw_case(listed.family, listed.cases[origins[split][index].name], profile)
+        files, profile = self.files(site, split, listed), self._profile(site)
+        if files is None:
+            for image, label in zip(*self._in_memory(site, split), strict=True):
+                yield RawCase([Volume(image, None)], np.atleast_1d(label))
             return
-        for index in indices:
-            yield raw_case(self._dataset.family, self._dataset.cases[split][index], profile)
+        known = listed.family if listed is not None else None
+        family = known if isinstance(self._dataset, Dataset) else self._dataset.family
+        assert family is not None
+        for case in files:
+            yield raw_case(family, case, profile)
+
+    def files(
+        self, site: str, split: Split, listed: Listed | None = None
+    ) -> tuple[CaseFiles, ...] | None:
+        """What a folder says of the cases of a site, in their order; ``None`` of arrays.
+
+        Args:
+            site: the site.
+            split: the split.
+            listed: as of :meth:`raw`.
+        """
+        indices = self.partition.sites[site][split]
+        if not isinstance(self._dataset, Dataset):
+            return tuple(self._dataset.cases[split][index] for index in indices)
+        origins = self._dataset.origins
+        if listed is None or origins is None:
+            return None
+        return tuple(listed.cases[origins[split][index].name] for index in indices)
 
     def _in_memory(self, site: str, split: Split) -> tuple[Images, Labels]:
         cases = self.of(site, split)

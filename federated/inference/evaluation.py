@@ -12,8 +12,9 @@ from federated.errors import ConsiliumError
 from federated.learning import Arrays, evaluate_here, task_of
 from federated.learning.evaluation import Evaluation
 from federated.run.prepared import PreparedFolder
+from federated.settings.sections import DataSettings
 from federated.site.holder import enter_file_evaluation
-from federated.weights.model_file import load_model, read_header
+from federated.weights.model_file import ModelHeader, load_model, read_header
 
 
 def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: Path) -> Evaluation:
@@ -36,10 +37,16 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
             + (", as its dataset.yaml describes it now" if header.described != described else "")
             + ". Give a model of this experiment."
         )
-    seen = {"data.spacing": ("spacing", header.spacing), "data.patch": ("patch", header.patch)}
+    seen: dict[str, tuple[str, object]] = {
+        "data.spacing": ("spacing", header.spacing),
+        "data.patch": ("patch", header.patch),
+    }
+    seen["data.landmarks"] = ("landmarks", header.landmarks)
     # What was planned of a run is told by its model.
     planned = dict(each for key, each in seen.items() if key in experiment.planning.auto)
-    dataset = load(prepared.data(), data.model_copy(update=planned))
+    prepared_as = data.model_copy(update=planned)
+    _refuse_other_voxels(header, experiment.name, prepared_as, model_path)
+    dataset = load(prepared.data(), prepared_as)
     excluded = prepared.excluded_sites()
     cases = experiment_cases(experiment, dataset, prepared.partition())
     task = task_of(dataset.info)
@@ -56,3 +63,24 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
             for split in SPLITS[1:]
         }
     return evaluate_here(task, predictions, dataset.info, experiment.evaluation)
+
+
+def _refuse_other_voxels(
+    header: ModelHeader, name: str, data: DataSettings, model_path: Path
+) -> None:
+    """Refuse a model that has learned from the same images on other voxels or another scale.
+
+    Raises:
+        ConsiliumError: it has; its scores would be those of images that it does not know.
+    """
+    differing = [
+        f"data.{key} was {getattr(header, key)} and is {getattr(data, key)}"
+        for key in ("spacing", "patch", "harmonise", "landmarks")
+        if getattr(header, key) != getattr(data, key)
+    ]
+    if differing:
+        raise ConsiliumError(
+            f"The model {model_path} was trained on images of {header.dataset} that were prepared "
+            f"in another way than experiment {name} prepares them: "
+            f"{'; '.join(differing)}. Give the settings of its run, or a model of this experiment."
+        )

@@ -1,1 +1,1 @@
-"""What sites may know of each other's images, and the network that is planned from it."""
+"""What sites may know of each other's images, and what is planned and harmonised by it."""

@@ -16,6 +16,11 @@ import numpy.typing as npt
 from federated.errors import ConsiliumError
 from federated.planning.attributes import ATTRIBUTE_BINS, attribute_place
 from federated.planning.bins import Bins, Counts, Geometric, Symmetric, count, quantile
+from federated.planning.feature_sums import STEPS as FEATURE_STEPS
+from federated.planning.feature_sums import FeatureScheme
+from federated.planning.landmarks import STEPS as LANDMARK_STEPS
+from federated.planning.landmarks import case_landmarks, landmark_faults
+from federated.settings.harmonisation import PERCENTILES
 
 if TYPE_CHECKING:
     from federated.data.folders.volume import Volume
@@ -50,6 +55,8 @@ class Scheme:
         spaced: whether volumes have a place in the world, and so voxels in mm.
         several: whether a whole case may have several classes.
         attributes: which of age, sex and scanner are counted.
+        landmarks: whether the landmarks of intensities are summed, for a standard scale.
+        features: which derived features are summed, for ComBat; ``None`` for none.
     """
 
     dims: Literal[2, 3]
@@ -59,6 +66,8 @@ class Scheme:
     spaced: bool = True
     several: bool = False
     attributes: tuple[str, ...] = ()
+    landmarks: bool = False
+    features: FeatureScheme | None = None
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -70,7 +79,13 @@ class Scheme:
             rows["share"] = self.classes - 1
         tables = {str(kind): (rows[kind], bins.size) for kind, bins in BINS.items() if kind in rows}
         attributes = {name: (len(ATTRIBUTE_BINS[name]),) for name in self.attributes}
-        return {"cases": (), "with_class": (self.classes,), **tables, **attributes}
+        harmonisation: dict[str, tuple[int, ...]] = {}
+        if self.landmarks:
+            harmonisation["landmarks"] = (self.modalities, len(PERCENTILES))
+        if self.features is not None:
+            harmonisation["features"] = (self.features.size,)
+        counted = {"cases": (), "with_class": (self.classes,)}
+        return counted | tables | attributes | harmonisation
 
     @property
     def has_spacing(self) -> bool:
@@ -84,14 +99,21 @@ class Scheme:
 
     def most(self, name: str, cases: int) -> int:
         """The largest number in the table ``name`` of a fingerprint of so many cases."""
-        return cases * (VOXELS if name == "intensity" else 1)
+        steps = {"intensity": VOXELS, "landmarks": LANDMARK_STEPS, "features": FEATURE_STEPS}
+        return cases * steps.get(name, 1)
 
     def norm(self, name: str) -> float:
         """The largest L2 norm of what one case adds to the table ``name``.
 
         Each row of a table counts a case once, and of the intensities 10,000 voxels, at most; in
         ``with_class`` it is counted once for each of its classes.
+
+        Raises:
+            ValueError: there is no such bound: what is summed of features is centred within a site,
+                so that a case changes what the others add; and landmarks with noise do not rise.
         """
+        if name in ("landmarks", "features"):
+            raise ValueError(f"{name} of one case have no bound that noise could be made for")
         if name == "with_class":
             return sqrt(self.classes if self.voxelwise or self.several else 1)
         shape = self.shapes[name]
@@ -109,7 +131,9 @@ class Fingerprint:
     of each case, those of any class but the background where voxels have classes; and ``share``,
     the part of a case's voxels that are of a class, one for each class but the background, of the
     cases that have it. ``age``, ``sex`` and ``scanner`` count the cases of each bin of
-    :data:`~federated.planning.attributes.ATTRIBUTE_BINS`.
+    :data:`~federated.planning.attributes.ATTRIBUTE_BINS`. ``landmarks`` ``(modalities, 11)`` and
+    ``features`` ``(size,)`` are sums in whole steps, see :mod:`federated.planning.landmarks` and
+    :mod:`federated.planning.feature_sums`.
     """
 
     scheme: Scheme
@@ -213,6 +237,11 @@ def fingerprint_of(
         place = attribute_place(name, (attributes or {}).get(name, ""))
         counts[name] = np.zeros(len(ATTRIBUTE_BINS[name]), np.int64)
         counts[name][place] = 1
+    if scheme.landmarks:
+        counts["landmarks"] = case_landmarks([image.values for image in images], first.name)
+    if scheme.features is not None:
+        # Of a site's cases together: what is centred within the site is not of one case.
+        counts["features"] = np.zeros(scheme.features.size, np.int64)
     return Fingerprint(scheme, counts)
 
 
@@ -240,12 +269,24 @@ def refuse_impossible(found: Fingerprint, cases: int) -> None:
     shares = counts.get("share")
     if shares is not None and (shares.sum(axis=1) > counts["with_class"][1:]).any():
         wrong.append("more cases have voxels of a class than have the class")
+    if "landmarks" in counts and (fault := landmark_faults(counts["landmarks"], found.cases)):
+        wrong.append(f"of its landmarks, {fault}")
+    if "features" in counts and (
+        counts["features"][0] != found.cases
+        or counts["features"].max() > found.scheme.most("features", found.cases)
+    ):
+        wrong.append(f"its features are not of {found.cases} cases")
     if wrong:
         raise ConsiliumError(
             f"The sum of what was counted of the sites' images is refused: {'; '.join(wrong)}. A "
             "site has sent counts that its cases cannot have; which one, nobody can tell of a sum. "
             "Nothing is made of it. Find the site by a run without it."
         )
+
+
+def with_features(found: Fingerprint, sums: Counts) -> Fingerprint:
+    """The same fingerprint with the sums ``(size,)`` of its cases' features."""
+    return Fingerprint(found.scheme, {**found.counts, "features": sums})
 
 
 def sum_of(scheme: Scheme, fingerprints: Sequence[Fingerprint]) -> Fingerprint:

@@ -40,7 +40,7 @@ def without_small(found: Fingerprint, least: int) -> Fingerprint:
     """A fingerprint with 0 in place of what is hidden, for a site whose counts others can read.
 
     Of intensities, whose voxels are of many cases or of few, nothing is told where there are fewer
-    cases than ``least``.
+    cases than ``least``; nor of landmarks and features.
     """
     if not least:
         return found
@@ -55,7 +55,7 @@ def without_small(found: Fingerprint, least: int) -> Fingerprint:
     for name, table in counts.items():
         if name in ("cases", "with_class"):
             continue
-        if name == "intensity":
+        if name in ("intensity", "landmarks", "features"):
             if found.cases < least:
                 table[:] = 0
             continue

@@ -20,9 +20,11 @@ import numpy as np
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
 from federated.data.family_of import family_of
+from federated.data.folders.harmonised_family import harmonise_fault
 from federated.data.labelling import LABELLINGS
 from federated.planning.attributes import ATTRIBUTE_BINS
 from federated.planning.bins import Counts
+from federated.planning.feature_sums import FeatureScheme
 from federated.planning.fingerprint import Scheme
 from federated.privacy.accounting import Release, noise_multiplier_for
 from federated.privacy.discrete_gaussian import TAIL, discrete_normal
@@ -59,6 +61,9 @@ def scheme_of(experiment: Experiment, info: DatasetInfo) -> Scheme:
         modalities = len(described.modalities)
         spaced = described.kind == "volumes" and described.layout != "arrays"
         attributes = tuple(ATTRIBUTE_BINS) if described.layout == "table" else ()
+    # Sums of real numbers, for which there is no noise: a site that adds some tells none of them.
+    exact = experiment.statistics.epsilon is None
+    features = described.features if described is not None and exact else None
     return Scheme(
         dims=info.dims,
         modalities=modalities,
@@ -67,6 +72,8 @@ def scheme_of(experiment: Experiment, info: DatasetInfo) -> Scheme:
         spaced=spaced,
         several=info.task == "multilabel",
         attributes=attributes,
+        landmarks=exact and not harmonise_fault(family, "percentiles", None),
+        features=FeatureScheme.of(features) if features else None,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from federated.planning.fingerprint import Fingerprint
+from federated.planning.harmonisation import harmonisation_lines, harmonisation_of
 from federated.planning.heterogeneity import Distances, quantity_skew
 from federated.planning.summary import summary_of
 
@@ -72,6 +73,7 @@ class Statistics:
                 for site, cases in self.cases.items()
                 for told in [self.distances.get(site)]
             },
+            **harmonisation_of(self.found, self.modalities, self.min_count),
             "quantity_skew": quantity_skew(list(self.cases.values())),
             "absent": dict(self.absent),
         }
@@ -127,6 +129,7 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
     for site, told in value["sites"].items():
         yield f"| {' | '.join([site, *site_cells(told)])} |"
     yield ""
+    yield from harmonisation_lines(value)
     yield f"Quantity skew (coefficient of variation of cases): {value['quantity_skew']:.3f}"
     for site, why in value["absent"].items():
         yield f"\n{site} is not in the sum: {why}"

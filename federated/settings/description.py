@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from federated.settings.base import Settings
 from federated.settings.names import PATTERN
@@ -31,6 +31,12 @@ LABEL = "label"
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Side = Annotated[int, Field(ge=MULTIPLE, le=1024)]
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if not ends[0] < ends[1]:
+        raise ValueError(f"a range goes from a number to a larger one, not {list(ends)}")
+    return ends
 
 
 class Columns(Settings):
@@ -65,6 +71,29 @@ class Columns(Settings):
         roles = (self.case, self.patient, self.site, self.split, self.mask)
         own = [column for column in roles if column is not None]
         return (*own, *self.images, *self.labels, *self.attributes, *self.ignored)
+
+
+# The lowest and the highest value of a column of numbers.
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+
+
+class Features(Settings):
+    """Numbers that were derived from each case's image, and how they are harmonised over sites.
+
+    ``columns`` maps columns of ``cases.csv`` to the range that everyone knows their values to be
+    in, and so does ``covariates`` for columns whose effects on the features are to be kept, as age.
+    With ``combat`` what a site adds to a feature and multiplies it by is taken off
+    (:mod:`federated.planning.combat`); docs/harmonisation.md says when that is right.
+    """
+
+    harmonise: Literal["combat"]
+    columns: Mapping[Text, Range] = Field(min_length=1, max_length=500)
+    covariates: Mapping[Text, Range] = Field(default_factory=dict, max_length=20)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of features and then of covariates, in lower case."""
+        return tuple(name.lower() for name in (*self.columns, *self.covariates))
 
 
 class DicomSettings(Settings):
@@ -116,6 +145,8 @@ class Description(Settings):
     colours: Literal[1, 3] | None = None
     columns: Columns = Columns()
     dicom: DicomSettings = DicomSettings()
+    # Left out where there are none, so that what was described before stays what it was.
+    features: Features | None = Field(default=None, exclude_if=lambda value: value is None)
     licence: Text
     source: str = Field(default="", max_length=500)
 
@@ -191,7 +222,8 @@ class Description(Settings):
         """What a model has to know of it: nothing of columns, folders and where the files are."""
         columns = self.names_of_outputs()
         layout = "arrays" if self.layout == "arrays" else "table"
-        return self.model_copy(update={"folder": None, "layout": layout, "columns": columns})
+        told = {"folder": None, "layout": layout, "columns": columns, "features": None}
+        return self.model_copy(update=told)
 
     @model_validator(mode="after")
     def _goes_together(self) -> "Description":
@@ -296,6 +328,7 @@ def _faults_of_images(description: Description) -> Iterator[str]:
 
 def _faults_of_columns(description: Description) -> Iterator[str]:
     columns, layout, task = description.columns, description.layout, description.task
+    yield from _faults_of_features(description)
     if layout != "table" and columns != Columns():
         yield f"columns are those of cases.csv, and layout={layout} has none. Leave it out"
     if layout in ("nnunet", "decathlon") and not description.segments:
@@ -315,6 +348,22 @@ def _faults_of_columns(description: Description) -> Iterator[str]:
         yield f"columns.label has {len(columns.labels)} columns, and task={task} has one label"
     if task == "multilabel" and len(columns.labels) < 2 and description.layout == "table":
         yield "columns.label of task=multilabel has to list a column for each finding"
+
+
+def _faults_of_features(description: Description) -> Iterator[str]:
+    features, columns = description.features, description.columns
+    if features is None:
+        return
+    if description.layout != "table":
+        yield f"features are columns of cases.csv, and layout={description.layout} has none"
+    single = (columns.case, columns.patient, columns.site, columns.split, columns.mask)
+    used = {name.lower() for name in (*single, *columns.images, *columns.ignored) if name}
+    labels = {name.lower() for name in columns.labels}
+    for name in (*features.columns, *features.covariates):
+        if name.lower() in used or (name in features.columns and name.lower() in labels):
+            yield f"features names the column {name!r}, which has another meaning in columns"
+    if twice := repeated(features.names):
+        yield f"features gives two meanings to the column {twice[0]!r}"
 
 
 def repeated(names: Iterable[Any]) -> list[Any]:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from federated.settings.base import Settings
 from federated.settings.description import Description
+from federated.settings.harmonisation import Harmonise, Landmarks
 
 Millimetres = Annotated[float, Field(gt=0)]
 # What may be `auto`: planned from what sites count of their cases, before anything is trained.
@@ -20,6 +21,7 @@ Planned = Literal[
     "data.patch",
     "training.batch_size",
     "model.levels",
+    "data.landmarks",
     "data.described.spacing",
     "data.described.shape",
 ]
@@ -33,7 +35,12 @@ Share = Literal["sums", "metrics", "statistics", "predictions"]
 
 
 class DataSettings(Settings):
-    """Which images an experiment uses, and where they come from."""
+    """Which images an experiment uses, where they come from, and on which scale of intensities.
+
+    ``harmonise`` brings volumes without a physical unit, as of MRI, to one scale: by two
+    ``percentiles`` of each image, or to the ``landmarks`` of each modality after Nyúl, which
+    `consilium statistics` learns from the sites. Nothing else of a case is then used to scale it.
+    """
 
     dataset: str = "organmnist3d"
     source: Literal["medmnist", "files", "phantom", "auto"] = "medmnist"
@@ -51,6 +58,13 @@ class DataSettings(Settings):
     phantom_seed: int = Field(default=0, ge=0)
     # What the set's dataset.yaml says, where it has one; it is read with the configuration.
     described: Description | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Left out where there is none, so that plans and runs of before stay what they were.
+    harmonise: Harmonise = Field(default="none", exclude_if=lambda value: value == "none")
+    landmarks: Landmarks | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    def __hash__(self) -> int:
+        """By what it says: a mapping has no hash of its own."""
+        return hash(self.model_dump_json())
 
 
 class SitesSettings(Settings):

@@ -219,6 +219,11 @@ class SiteRun:
         """The file of how far the site's own cases are from those of all sites."""
         return self.root / "statistics.json"
 
+    @property
+    def features_path(self) -> Path:
+        """The table of the site's own derived features, without what the site adds to them."""
+        return self.root / "features.csv"
+
     def memory_path(self, round_number: int, kind: MemoryKind = "memory") -> Path:
         """The file of what the site keeps after a round, for its strategy or its compression."""
         return self.root / "memory" / f"round-{round_number:03d}.{kind}.safetensors"

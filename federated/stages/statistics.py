@@ -28,11 +28,13 @@ from federated.exchange.message import Topic
 from federated.exchange.policy import refuse_beyond_epsilon
 from federated.files import PRIVATE, write_json
 from federated.planning.bins import Counts
+from federated.planning.feature_sums import feature_sums
 from federated.planning.fingerprint import (
     Fingerprint,
     Scheme,
     fingerprint_of,
     refuse_impossible,
+    with_features,
 )
 from federated.planning.heterogeneity import Distances, distances
 from federated.planning.suppression import without_small
@@ -60,6 +62,7 @@ from federated.stages.named_sums import STATISTICS, most_cases, open_sum
 from federated.stages.report import tell
 from federated.stages.secure_sum import collect, send_part
 from federated.stages.site import Site, SiteCall, open_site, statistics_state
+from federated.stages.site_features import write_features
 from federated.stages.worker import held_cases, worker_context
 
 NAME = STATISTICS.name
@@ -150,13 +153,15 @@ def own_fingerprint(site: Site, scheme: Scheme, places: Sequence[int]) -> Finger
     """What is counted of a site's own training cases at ``places``, exactly.
 
     Raises:
-        ConsiliumError: a case cannot be read, or does not fit the data set.
+        ConsiliumError: a case cannot be read, or does not fit the data set; or the site has too few
+            cases for its features to be summed.
     """
     context, counted = worker_context(site), frozenset(places)
     files = listed(context.located, context.experiment.data)
     raw = held_cases(site).raw(site.name, "train", files)
     # One case is in memory at a time.
     total = Fingerprint.empty(scheme).vector
+    features = []
     for place, case in enumerate(raw):
         if place in counted:
             labels = case.labels
@@ -164,7 +169,12 @@ def own_fingerprint(site: Site, scheme: Scheme, places: Sequence[int]) -> Finger
                 labels = LABELLINGS[context.info.task].groups_of(labels, context.info)
             found = fingerprint_of(scheme, case.images, labels, case.attributes)
             total = total + found.vector
-    return Fingerprint.read(scheme, total)
+            features.append(case.features)
+    own = Fingerprint.read(scheme, total)
+    if scheme.features is None:
+        return own
+    rows = np.array(features, np.float64).reshape(len(features), -1)
+    return with_features(own, feature_sums(scheme.features, rows, site.name))
 
 
 def _exact(site: Site, scheme: Scheme, places: Sequence[int], records: Sequence[str]) -> Counts:
@@ -307,6 +317,10 @@ def compare_site(call: SiteCall, round_number: int) -> None:
     site.home.audit.add(
         "compared", run=site.run.run_id, told=bool(sent), seconds=time.time() - started
     )
+    if scheme.features is not None and write_features(
+        site, scheme.features, pooled.counts["features"]
+    ):
+        site.home.audit.add("harmonised", run=site.run.run_id, cases=exact.cases)
 
 
 def _refuse_less(site: Site, own: Fingerprint, pooled: Fingerprint) -> None:

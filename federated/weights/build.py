@@ -35,4 +35,6 @@ def model_header(experiment: Experiment, info: DatasetInfo, data_source: str) ->
         spacing=experiment.data.spacing,
         patch=experiment.data.patch,
         described=described.of_model() if described else None,
+        harmonise=experiment.data.harmonise,
+        landmarks=experiment.data.landmarks,
     )

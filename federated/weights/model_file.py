@@ -19,10 +19,12 @@ from federated.data.dataset import TaskName
 from federated.data.family_of import family_of, task_name
 from federated.data.folders.described.family import described_family
 from federated.data.folders.families import Family
+from federated.data.folders.harmonised_family import harmonise_fault, harmonised
 from federated.data.medmnist.files import DATASETS, dataset_info
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import atomic_path
 from federated.settings.description import Description
+from federated.settings.harmonisation import Harmonise, Landmarks
 from federated.settings.networks import OF_ALL_ONCE, AnyNetwork
 from federated.settings.target import Target
 from federated.update import Vector
@@ -46,9 +48,10 @@ class ModelHeader:
     ``size`` is that of MedMNIST's images in pixels or voxels, and ``spacing`` that of volumes in mm
     where it is not their data set's own; ``patch`` is what the network sees of them at once, where
     that is not the set's own either. ``described`` is what a set of somebody's own is, so that
-    a model can be used where that set is not. The ranges are those that a file may have; a network
-    of numbers far beyond them would take all memory before anything of it could be compared with
-    the file.
+    a model can be used where that set is not. ``harmonise`` and ``landmarks`` are the scale of
+    intensities that it was trained on, which images are brought to in prediction. The ranges are
+    those that a file may have; a network of numbers far beyond them would take all memory before
+    anything of it could be compared with the file.
     """
 
     # For whoever reads a header from a file: it may have no key but these.
@@ -63,6 +66,8 @@ class ModelHeader:
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
     spacing: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
     described: Description | None = None
+    harmonise: Harmonise = "none"
+    landmarks: Landmarks | None = None
     patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = None
 
     def goal(self) -> TaskName:
@@ -80,7 +85,8 @@ class ModelHeader:
         family = family_of(self.dataset, self.described)
         if family is None:
             return None
-        return family.with_spacing(self.spacing).with_patch(self.patch)
+        seen = family.with_spacing(self.spacing).with_patch(self.patch)
+        return harmonised(seen, self.harmonise, self.landmarks)
 
     def class_family(self) -> Family | None:
         """How images of any size are prepared for a classifier; ``None`` where they have its own.
@@ -125,6 +131,8 @@ class ModelHeader:
         left_out: dict[str, Any] = {"network": {"init"}}
         if self.described is None:
             left_out["described"] = True
+        if self.harmonise == "none":
+            left_out |= {"harmonise": True, "landmarks": True}
         if self.patch is None:
             left_out["patch"] = True
         told = HEADERS.dump_python(self, mode="json", exclude=left_out)
@@ -154,6 +162,7 @@ class ModelHeader:
             header = replace(header, described=_description(told_of_set))
             _refuse_other_description(header)
         _refuse_other_outputs(header)
+        _refuse_other_scale(header)
         return header
 
 
@@ -188,6 +197,17 @@ def _description(value: Any) -> Description:
     except ValidationError as error:
         said = explain(error, Description.model_json_schema(), {})
         raise ValueError(f"its description of the data set is not possible: {said}") from error
+
+
+def _refuse_other_scale(header: ModelHeader) -> None:
+    """Refuse a standard scale that is not of the network's images.
+
+    Raises:
+        ValueError: it is not; the message says why.
+    """
+    family = family_of(header.dataset, header.described)
+    if fault := harmonise_fault(family, header.harmonise, header.landmarks):
+        raise ValueError(f"its scale of intensities is not possible: {fault}")
 
 
 def _refuse_other_description(header: ModelHeader) -> None:

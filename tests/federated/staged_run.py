@@ -72,7 +72,7 @@ def small_images(root: Path) -> Path:
     return root / "data"
 
 
-def small_experiment(data: Path, **sections: Any) -> Experiment:
+def small_experiment(data: Path, /, **sections: Any) -> Experiment:
     """Two sites, two rounds of one epoch of SGD.
 
     Raises:

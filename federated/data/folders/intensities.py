@@ -2,7 +2,7 @@
 
 Scaling an image and adding an offset, ``a·x + b`` with a > 0, changes nothing: it is measured in
 its own percentiles, in float64, before anything is put around it. Hounsfield units are absolute,
-and keep their window.
+and keep their window. Where a family has standard scales, an image is brought to these instead.
 """
 
 from typing import Any
@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.folders.families import Family
+from federated.data.folders.histogram_standard import standardised
 from federated.errors import ConsiliumError
+from federated.settings.harmonisation import Standard
 
 PERCENTILES = (0.5, 99.5)
 
@@ -23,7 +25,8 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
     """The values of a modality ``(channels, *spatial)`` brought to [0, 1], as float32.
 
     In CT, 0 and 1 are the ends of the family's window; in a picture its darkest and its brightest
-    value, of all colours together; otherwise the image's 0.5th and 99.5th percentile.
+    value, of all colours together; otherwise the image's 0.5th and 99.5th percentile. Where the
+    family has standard scales nothing is clipped, since these have percentiles of their own.
 
     Raises:
         ConsiliumError: the image has one value everywhere, or one in the window, or is not in
@@ -37,7 +40,8 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
         )
     # Hounsfield units fit into float32; a CT in float64 might not fit into memory.
     narrow = family.window and values.dtype == np.float32
-    clipped = np.clip(values if narrow else values.astype(np.float64), low, high)
+    wide = values if narrow else values.astype(np.float64)
+    clipped = wide if family.standards else np.clip(wide, low, high)
     if family.window:
         _refuse_no_hounsfield(values, clipped, family, name)
     clipped -= low
@@ -45,21 +49,26 @@ def unit_range(values: Array, family: Family, name: str) -> Floats:
     return np.asarray(clipped, np.float32)
 
 
-def normalised(unit: Floats, family: Family, name: str) -> tuple[Floats, tuple[float, ...]]:
-    """Values ``(channels, *spatial)`` in [0, 1] as the network takes them, and what lies around.
+def normalised(
+    unit: Floats, family: Family, name: str, standard: Standard | None = None
+) -> tuple[Floats, tuple[float, ...]]:
+    """Values ``(channels, *spatial)`` of :func:`unit_range` as a network takes them, and around.
 
-    CT stays as it is, with the lower end of its window around it. Other images get zero mean and
-    unit variance, over all channels of a modality together, and have their own darkest value around
-    them.
+    CT stays as it is, with the lower end of its window around it. Other images are brought to the
+    modality's ``standard``, or without one get zero mean and unit variance, over all channels of a
+    modality together; and have their own darkest value around them.
 
     Returns:
         The values, and for each channel the value that lies around the image.
 
     Raises:
-        ConsiliumError: the image has one value everywhere.
+        ConsiliumError: the image has one value everywhere, or no foreground to be standardised by.
     """
     if family.window:
         return unit, (0.0,) * len(unit)
+    if standard is not None:
+        scaled = standardised(unit, standard, name)
+        return scaled, tuple(float(channel.min()) for channel in scaled)
     wide = unit.astype(np.float64)
     deviation = wide.std()
     if not deviation > 0:

@@ -1,10 +1,10 @@
 """One case of a segmentation set as a network takes it, and the way back to its own grid.
 
 Volumes are brought to RAS orientation and the family's spacing, and pictures of families whose
-cases are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], or
-have zero mean and unit variance in each modality. What is smaller than the network's field is
-padded with its own background; what is larger is predicted as a whole, and cropped only to be
-learned from.
+cases are taken whole to its shape. Intensities are those of the family's CT window in [0, 1], on
+the family's standard scale, or have zero mean and unit variance in each modality. What is smaller
+than the network's field is padded with its own background; what is larger is predicted as a whole,
+and cropped only to be learned from.
 """
 
 from collections.abc import Sequence
@@ -170,13 +170,16 @@ def prepare_volumes(
     refuse_elsewhere(name, volumes)
     geometry = Geometry.of(volumes[0], family, name)
     flat = geometry.own.flat
+    standards = family.standards or (None,) * len(volumes)
     modalities = []
-    for volume in volumes:
+    for volume, standard in zip(volumes, standards, strict=True):
         unit = geometry.image(unit_range(volume.values, family, name))
         if profile:
-            unit = _shown(unit, profile, number, flat)
+            # A scanner is one of intensities from 0 to 1; for a standard scale none was clipped.
+            within = unit if standard is None else unit.clip(0, 1)
+            unit = _shown(within, profile, number, flat)
         # Measured before anything is put around it, which is not a part of the image.
-        modalities.append(geometry.padded(*normalised(unit, family, name)))
+        modalities.append(geometry.padded(*normalised(unit, family, name, standard)))
     image = np.concatenate(modalities)
     mask = geometry.mask(truth, len(family.labels)) if truth is not None else None
     return PreparedCase(

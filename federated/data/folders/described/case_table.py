@@ -147,6 +147,8 @@ def _case(
             faults.append(f"line {row.line}, column {roles.site}: {str(error).rstrip('.')}")
     target, wrong = _target(row, roles, description)
     faults += wrong
+    features, wrong = _features(row, description)
+    faults += wrong
     whole = all(column in paths for column in roles.images) and not faults
     if not whole:
         return None, faults
@@ -165,6 +167,7 @@ def _case(
             split=split,
             target=target,
             dicom=_dicom_rules(description),
+            features=features,
             attributes=tuple(
                 (name, known_value(row.cells[name]))
                 for name in ATTRIBUTES
@@ -227,6 +230,27 @@ def _label(cell: str, description: Description) -> tuple[int | float | None, str
         f"{name} ({'|'.join(map(str, description.values(name)))})" for name in description.classes
     )
     return values.get(cell, values.get(plain)), f"there are {listed:.300}"
+
+
+def _features(row: Row, description: Description) -> tuple[tuple[float, ...], list[str]]:
+    """The features and covariates of a case, and what is wrong in their cells."""
+    if description.features is None:
+        return (), []
+    told = (*description.features.columns.items(), *description.features.covariates.items())
+    found, faults = [], []
+    for name, (low, high) in told:
+        cell = row.cells[name.lower()]
+        if not known_value(cell):
+            continue  # told as an empty cell
+        value = known_number(cell)
+        if value is not None:
+            found.append(value)
+        if value is None or not low <= value <= high:
+            faults.append(
+                f"line {row.line}, column {name}: {cell!r:.100} is no number from {low:g} to "
+                f"{high:g}, which features says of it"
+            )
+    return tuple(found), faults
 
 
 def _files(path: Path) -> list[Path]:

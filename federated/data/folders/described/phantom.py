@@ -34,7 +34,11 @@ def as_table(description: Description) -> Description:
     """The description of a generated folder, whatever the real files' layout and columns are."""
     columns = description.names_of_outputs()
     return description.model_copy(
-        update={"layout": "table", "folder": None, "columns": columns, "colours": None}
+        update={
+            **{"layout": "table", "folder": None, "columns": columns, "colours": None},
+            # Numbers that were derived from real images say nothing of generated ones.
+            "features": None,
+        }
     )
 
 

@@ -30,11 +30,17 @@ class Roles:
     labels: tuple[str, ...]
     attributes: tuple[str, ...]
     ignored: tuple[str, ...]
+    features: tuple[str, ...] = ()
 
     def used(self) -> tuple[str, ...]:
         """The columns whose cells may not be empty."""
         single = (self.case, self.patient, self.site, self.split, self.mask)
-        return (*(column for column in single if column), *self.images, *self.labels)
+        return (
+            *(column for column in single if column),
+            *self.images,
+            *self.labels,
+            *self.features,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ def _needed(description: Description) -> list[str]:
     """The columns that have to be there: those that are stated, and those that the task needs."""
     columns = description.columns
     needed = [*columns.named(), *image_columns(description)]
+    needed += description.features.names if description.features else ()
     if description.segments and columns.mask is None:
         needed.append("mask")
     if not description.segments and not columns.labels:
@@ -118,6 +125,7 @@ def _roles(path: Path, header: Sequence[str], description: Description) -> Roles
             if column.lower() in header
         ),
         ignored=tuple(column.lower() for column in columns.ignored),
+        features=description.features.names if description.features else (),
     )
     known = {*roles.used(), *roles.attributes, *roles.ignored}
     unknown = [column or "one without a name" for column in header if column not in known]
@@ -131,6 +139,6 @@ def _roles(path: Path, header: Sequence[str], description: Description) -> Roles
         raise ConsiliumError(
             f"The table {path} {said} (line 1). Say in {DESCRIPTION} what each means, under "
             "`columns:`: as case, patient, site, split, images, mask or label, or in the lists "
-            "`attributes` or `ignored`."
+            "`attributes` or `ignored`; or under `features:`."
         )
     return roles

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from federated.data.dataset import Split
 from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families.file_names import Named, left_over, refuse_twins
+from federated.settings.harmonisation import Standard
 
 # Networks halve the sides of an image three times.
 MULTIPLE = 8
@@ -29,7 +30,8 @@ class CaseFiles:
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
     finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
     file of a series, and the mask DICOM-SEG or RTSTRUCT. ``attributes`` are the names and cells of
-    the columns that say the patient's age, sex and scanner.
+    the columns that say the patient's age, sex and scanner, and ``features`` the numbers that were
+    derived from the image and then their covariates, in the order of the description.
     """
 
     name: str
@@ -41,6 +43,7 @@ class CaseFiles:
     split: Split | None = None
     target: tuple[int | float, ...] | None = None
     dicom: DicomRules = STRICT
+    features: tuple[float, ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()
 
 
@@ -85,7 +88,9 @@ class Family:
     along which a mirrored case could be a real one, in RAS order for volumes. ``find`` lists a
     folder; ``name_files`` says where the files of the n-th case of a generated folder lie.
     ``other_labels`` tells of another set of labels that masks of such data come in: from a case's
-    name and the values in its mask to what speaks for the other set, or ``""``.
+    name and the values in its mask to what speaks for the other set, or ``""``. ``standards`` are
+    the scales that intensities are brought to in place of zero mean and unit variance, one for each
+    modality (:mod:`federated.data.folders.histogram_standard`); empty without any.
     """
 
     name: str
@@ -105,6 +110,7 @@ class Family:
     find: Callable[[Path], Listing]
     name_files: Callable[[int], CaseNames]
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
+    standards: tuple[Standard, ...] = ()
 
     def with_patch(self, patch: tuple[int, ...] | None) -> "Family":
         """The same family seen in patches of that shape; the family itself with ``None``.
