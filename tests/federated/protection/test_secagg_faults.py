@@ -205,6 +205,16 @@ class TestDealers:
             opens(parties, total, answers, SITES, ())
         assert caught.value.faulty == {"site-02"}
 
+    def test_two_that_accuse_a_dealer_are_enough_where_a_third_is_missing(self):
+        parties = begin()
+        for holder in SITES[:2]:
+            parties.dealt["site-02"][holder] = bytes(DEALT_BYTES)
+        total, _, answers = stage_four(parties, SITES, ())
+        told = {site: answers[site] for site in SITES[:5]}
+        with pytest.raises(SumLostError, match="site-00, site-01 say that site-02") as caught:
+            opens(parties, total, told, SITES, ())
+        assert caught.value.faulty == {"site-02"}
+
     def test_one_site_alone_that_accuses_a_dealer_has_nobody_left_out(self):
         """As many holders are missing as may be, so that its share would be needed."""
         parties = begin()
