@@ -93,8 +93,8 @@ def with_planning(
             result[section] = {k: v for k, v in own.items() if k != key}
             auto.append(f"{section}.{key}")
     model = result.get("model")
-    named = isinstance(model, Mapping) and model.get("name") == "nnunet"
-    if named and model.get("levels", "auto") == "auto":
+    network = model if isinstance(model, Mapping) else {}
+    if network.get("name") == "nnunet" and network.get("levels", "auto") == "auto":
         auto.append("model.levels")
     return {**result, "planning": {"auto": auto}} if auto else result
 
