@@ -100,11 +100,8 @@ def with_planning(
         result["data"] = {k: v for k, v in data.items() if k != "landmarks"}
         auto.append("data.landmarks")
     model = result.get("model")
-    if (
-        isinstance(model, Mapping)
-        and model.get("name") == "nnunet"
-        and model.get("levels", "auto") == "auto"
-    ):
+    network = model if isinstance(model, Mapping) else {}
+    if network.get("name") == "nnunet" and network.get("levels", "auto") == "auto":
         auto.append("model.levels")
     return {**result, "planning": {"auto": auto}} if auto else result
 
