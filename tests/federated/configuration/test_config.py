@@ -94,7 +94,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("sites.beta=-0.5", r"sites\.beta=-0\.5 is not possible"),
         ("sites.participation=1.5", r"sites\.participation=1\.5 is not possible"),
         ("data.size=32", r"data\.size=32 is not possible.*28 or 64"),
-        ("data.spacing=0", r"data\.spacing=0 is not possible: it has to be a number above 0 or nu"),
+        ("data.spacing=0", r"data\.spacing=0 is not possible: it has to be a number above 0, a"),
         ("data.spacing=2", r"data\.spacing=2 is the side of a voxel in mm, which images of"),
         ("training.local_steps=0", r"training\.local_steps=0 is not possible"),
         ("data.dataset=organmnist", r"Did you mean 'organmnist3d'\?"),
@@ -130,7 +130,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ),
         (
             "data.spacing=true",
-            r"data\.spacing=true is not possible: it has to be a number above 0 o",
+            r"data\.spacing=true is not possible: it has to be a number above 0, a list, each of it",
         ),
         ("data.size=true", r"data\.size=true is not possible: it has to be 28 or 64\."),
         ("data.root=3", r"data\.root=3 is not possible: it has to be text\."),
