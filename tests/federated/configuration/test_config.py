@@ -130,7 +130,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ),
         (
             "data.spacing=true",
-            r"data\.spacing=true is not possible: it has to be a number above 0, a list, each of it",
+            r"data\.spacing=true is not possible: it has to be a number above 0, a list",
         ),
         ("data.size=true", r"data\.size=true is not possible: it has to be 28 or 64\."),
         ("data.root=3", r"data\.root=3 is not possible: it has to be text\."),
