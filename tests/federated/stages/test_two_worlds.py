@@ -311,7 +311,16 @@ def test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site(
     (path,) = run.folder.exchange_path.rglob(f"all/{kinds.RUN_PLAN}/*/*.message")
     plan = json.loads(body_of(path, run.coordinator.mailbox.me))
     assert set(plan) == {
-        *("experiment", "code", "participants", "counts", "releases", "quorum", "deadline"),
+        *(
+            "experiment",
+            "code",
+            "participants",
+            "counts",
+            "releases",
+            "purpose",
+            "quorum",
+            "deadline",
+        ),
     }
     cases = {split: len(indices) for split, indices in run.store(SITE).data()[1][SITE].items()}
     assert plan["counts"][SITE] == cases
