@@ -271,9 +271,8 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
         )
     spaced = family.spacing if family else described and described.kind == "volumes"
     if data.spacing is not None and not spaced:
-        side = f"{data.spacing:g}" if isinstance(data.spacing, float) else data.spacing
         yield (
-            f"data.spacing={side} is the side of a voxel in mm, which images of "
+            f"data.spacing={_sides(data.spacing)} is the side of a voxel in mm, which images of "
             f"data.dataset={data.dataset} do not have. Leave it out."
         )
     if family is None:
@@ -329,6 +328,11 @@ def _reasons_of_task(experiment: Experiment) -> Iterator[str]:
             f"training.patches_per_case={training.patches_per_case}, but cases of {data.dataset} "
             "pass whole. Leave it out."
         )
+
+
+def _sides(spacing: float | tuple[float, ...]) -> str:
+    """The sides of a voxel as a person writes them."""
+    return "x".join(f"{side:g}" for side in (spacing if isinstance(spacing, tuple) else (spacing,)))
 
 
 # What of a description may be planned, whatever is learned.

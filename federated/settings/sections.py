@@ -15,6 +15,7 @@ from federated.settings.description import Description
 from federated.settings.harmonisation import Harmonise, Landmarks
 
 Millimetres = Annotated[float, Field(gt=0)]
+ThreeSides = Annotated[tuple[Millimetres, ...], Field(min_length=3, max_length=3)]
 # What may be `auto`: planned from what sites count of their cases, before anything is trained.
 Planned = Literal[
     "data.spacing",
@@ -49,7 +50,7 @@ class DataSettings(Settings):
     size: Literal[28, 64] = 28
     # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own:
     # one for all axes, or one each, to the right, anterior and superior.
-    spacing: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
+    spacing: Millimetres | ThreeSides | None = None
     # The sides in voxels of what a network sees of a segmentation set's cases at once, if not the
     # set's own.
     patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = Field(

@@ -31,6 +31,7 @@ from federated.update import Vector
 from federated.weights.bounded_file import open_tensors
 
 Millimetres = Annotated[float, Field(ge=0.01, le=100)]
+ThreeSides = Annotated[tuple[Millimetres, ...], Field(min_length=3, max_length=3)]
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
 # The most characters of a description, and of a name in it.
@@ -64,7 +65,7 @@ class ModelHeader:
     size: Annotated[int, Field(ge=1, le=1024)] | None
     dataset: Annotated[str, Field(max_length=LONGEST_TEXT)]
     data_source: Annotated[str, Field(max_length=LONGEST_TEXT)]
-    spacing: Millimetres | tuple[Millimetres, Millimetres, Millimetres] | None = None
+    spacing: Millimetres | ThreeSides | None = None
     described: Description | None = None
     harmonise: Harmonise = "none"
     landmarks: Landmarks | None = None

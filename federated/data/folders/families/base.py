@@ -124,7 +124,7 @@ class Family:
             raise ValueError(f"images of {self.name} have {self.dims} axes, not {len(patch)}")
         return replace(self, shape=patch, whole=False)
 
-    def with_spacing(self, side: "float | tuple[float, float, float] | None") -> "Family":
+    def with_spacing(self, side: float | tuple[float, ...] | None) -> "Family":
         """The same family with voxels of ``side`` mm; the family itself with ``None``.
 
         ``side`` is that of all axes, or one each, to the right, anterior and superior.
@@ -139,7 +139,8 @@ class Family:
             return self
         if self.spacing is None:
             raise ValueError(f"images of {self.name} have no spacing in mm")
-        sides = side if isinstance(side, tuple) else (side, side, side)
+        right, anterior, superior = side if isinstance(side, tuple) else (side,) * 3
+        sides = (right, anterior, superior)
         shape = self.shape
         if self.whole:
             sizes = zip(shape, self.spacing, sides, strict=True)
