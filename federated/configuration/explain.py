@@ -124,7 +124,8 @@ def _allowed(node: Node, schema: Node) -> str:
         elif option.get("type") == "array":
             # A list of a certain length says of each place what it may be; all are alike here.
             each = option["prefixItems"][0] if "prefixItems" in option else option["items"]
-            many = f" of {len(option['prefixItems'])}" if "prefixItems" in option else ""
+            least, most = option.get("minItems"), option.get("maxItems")
+            many = f" of {least}" if least == most is not None else ""
             found.append(f"a list{many}, each of it {_allowed(each, schema)}")
         else:
             found.append(KINDS[option["type"]] + _bounds(option))
