@@ -135,6 +135,37 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def held(path: Path, told: str) -> Iterator[str | None]:
+    """Hold the lock of a file where nobody does, without waiting; it ends with the process.
+
+    Args:
+        path: the file, which is made if it is not there.
+        told: what others are told who ask for the lock meanwhile.
+
+    Yields:
+        ``None``; or, where somebody else has it, what that one has told.
+
+    Raises:
+        ConsiliumError: the file cannot be made.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield os.read(handle, 1000).decode(errors="replace")
+            return
+        os.ftruncate(handle, 0)
+        os.write(handle, told.encode())
+        yield None
+    finally:
+        os.close(handle)
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file that is its owner's alone, in one piece; it need not be durable."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)

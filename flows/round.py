@@ -21,7 +21,7 @@ from federated.provenance import git_commit
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
-from federated.run.runs import point_latest, refuse_older_run
+from federated.run.runs import point_latest, refuse_older_run, worked_on
 from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
 from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
@@ -99,8 +99,17 @@ def fl_round(
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
+    with worked_on(folder):
+        return _work_on(folder, resolved, request, began, register_model)
+
+
+def _work_on(
+    folder: RunFolder, resolved: Experiment, request: RunRequest, began: float, register_model: bool
+) -> str:
+    """Run the rounds of a run that are not done yet, and return its folder."""
+    experiment, given, params = request.experiment, request.prepared, request.params
     if (
-        resume is not None
+        request.resume is not None
         and folder.summary_path.is_file()
         and folder.done_rounds() >= resolved.rounds
     ):
@@ -109,14 +118,14 @@ def fl_round(
     refuse_older_run(folder)
     going_on = resuming(experiment, folder.run_id, request.runs)
     with goes_on_by(going_on):
-        resolved = planned(resolved, folder, request.runs, Path(params), given)
+        resolved = planned(resolved, folder, request.runs, params, given)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
     # which made some rounds wait two seconds.
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, given, Path(params))
+        inputs = _inputs(resolved, folder, given, params)
         data_seconds = time.time() - data_started
         coordinator = _begin(resolved, folder, inputs, pool)
         commit = git_commit(Path.cwd())

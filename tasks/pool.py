@@ -1,8 +1,10 @@
 """Where the sites' stages run: in this process, in worker processes, or on a Dask cluster."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -147,9 +149,19 @@ def _start_worker(numbers: Any) -> None:
     Ctrl-C ends it at once and without a word, as SIGTERM does: the run says what there is to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # It waits for work on a pipe that its own fellows hold open too, whoever is gone.
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     os.environ["CONSILIUM_WORKER"] = str(numbers.get())
     torch.set_num_threads(1)
     keep_freed_memory()
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone, however that ended."""
+    multiprocessing.connection.wait([parent])
+    os._exit(1)
 
 
 def _import_stages() -> int:

@@ -1,13 +1,17 @@
 """The runs of an experiment: a new run, one to go on with, and the latest."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from uuid import uuid4
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
-from federated.files import OTHERS, PRIVATE_FOLDER, make_folders, write_json
+from federated.files import OTHERS, PRIVATE_FOLDER, held, make_folders, write_json
 from federated.privacy import Private
 from federated.run.folder import RunFolder
 from federated.settings.names import refuse_name
@@ -103,6 +107,26 @@ def refuse_older_run(folder: RunFolder) -> None:
             f"version cannot go on with it. Its {folder.done_rounds()} rounds stay as they are. Go "
             f"on with the version that began it, or start a new run: consilium run {name}"
         )
+
+
+@contextmanager
+def worked_on(folder: RunFolder) -> Iterator[None]:
+    """Work on a run as the only process that does, until the block ends or the process is gone.
+
+    Raises:
+        ConsiliumError: another process works on it, or the folder cannot be written to.
+    """
+    since = datetime.now(UTC).strftime("%H:%M UTC")
+    me = f"process {os.getpid()} of {gethostname()}, since {since}"
+    with held(folder.root / ".worked-on", me) as other:
+        if other is not None:
+            raise ConsiliumError(
+                f"Run {folder.run_id} of {folder.root.parent.name!r} is being worked on by another "
+                f"process: {other or 'one that has just begun'}. Wait until it is done, or stop it "
+                "first. Another run that was stopped goes on with its own id: consilium resume "
+                f"{folder.root.parent.name} RUN"
+            )
+        yield
 
 
 def latest_run(runs: Path, experiment: str) -> RunFolder:
