@@ -136,8 +136,7 @@ def decrypt(
         except ConsiliumError as error:
             if not proven:
                 proven = True
-                _prove_tags(pool, coordinator, calls, topic)
-                if faulty := find_wrong_tags(coordinator, topic, sites, length):
+                if faulty := _wrong_tags(pool, coordinator, calls, topic, length):
                     return _lost(coordinator, topic, faulty)
             openings.failed[call.site] = str(error)
             continue
@@ -156,7 +155,12 @@ def decrypt(
                 apply_sum(coordinator, topic, sites, openers[0])
             return Decrypted(openers, openings.failed)
     said = "; ".join(f"{site}: {reason}" for site, reason in openings.told().items())
-    raise ConsiliumError(f"No site has opened the sum of round {topic.round}. {said}")
+    nobody = f"No site has opened the sum of round {topic.round}. {said}"
+    if abort:
+        raise ConsiliumError(nobody)
+    # Something in it opens nowhere, and whose it is nobody can be shown: the next round begins
+    # from the same model, and its sum is another one, for which the sites can say that they help.
+    return _lost(coordinator, topic, {}, nobody)
 
 
 def _lost(
@@ -166,6 +170,34 @@ def _lost(
     lose_sum(coordinator, topic, faulty)
     named = "; ".join(f"{site}: {reason}" for site, reason in faulty.items())
     return Decrypted((), {}, named or said, faulty)
+
+
+def _wrong_tags(
+    pool: Executor,
+    coordinator: Coordinator,
+    calls: Sequence[SiteCall],
+    topic: Topic,
+    length: int | None,
+) -> dict[str, str]:
+    """Because of whom a sum was not opened, and why, as far as that can be shown.
+
+    Those are the sites that no longer say that they help, and by what all of them prove, those
+    whose tags are not those of their payloads. Where they do not agree nobody can be named.
+    """
+    sites = [call.site for call in calls]
+    if silent := unvouched(coordinator, topic, sites):
+        # Since it was asked before, it has signed something else too.
+        return silent
+    try:
+        _prove_tags(pool, coordinator, calls, topic)
+        return find_wrong_tags(coordinator, topic, sites, length)
+    except DeadWorkerError:
+        raise
+    except ConsiliumError as error:
+        coordinator.mailbox.audit.add(
+            "no verdict", run=topic.run, round=topic.round, said=str(error)
+        )
+        return {}
 
 
 def _prove_tags(

@@ -15,7 +15,7 @@ from federated.errors import RefusalError
 from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, Exchange, Place
-from federated.exchange.identity import Identity, PublicIdentity
+from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity
 from federated.exchange.message import (
     Message,
     MessageRefusedError,
@@ -65,6 +65,10 @@ class Mailbox:
     ) -> Message:
         """The message of a kind from a party, for this party or for all.
 
+        Of what sites tell all of them, only kinds that are for all count at the coordinator, which
+        it asks for by ``for_all``: it passes on what it has, and a site refuses what is passed on
+        and was not addressed to the coordinator, together with all that came with it.
+
         Args:
             topic: the round that it has to belong to, with the state and the plan.
             kind: what it has to be.
@@ -110,7 +114,8 @@ class Mailbox:
         However much somebody else puts there, all of it is looked at, so that nothing is hidden by
         it; of what the party has not signed, no more than the header is read.
         """
-        for recipient in (EVERYONE,) if for_all else (self.me.name, EVERYONE):
+        places = (self.me.name, EVERYONE) if self.me.name != COORDINATOR else (COORDINATOR,)
+        for recipient in (EVERYONE,) if for_all else places:
             told = topic.kind(kind)
             place = Place(topic.run, topic.round, topic.attempt, recipient, told, sender)
             yield from self._opened(place, topic, kind, most)

@@ -131,9 +131,14 @@ class Parameters:
         """The parameters from plain values that :meth:`to_json` gave.
 
         Raises:
-            ValueError: they are of a scheme that no protection has.
+            ValueError: they are of a scheme that no protection has, or hold what is no whole
+                number where one is needed, as 4096.0 is.
         """
         flooding = value.get("flooding")
+        numbers = [value.get(key) for key in ("degree", "plain_bits", "base", "digits")]
+        numbers += [*value["coefficient_bits"], *(flooding.values() if flooding else ())]
+        if any(type(number) is not int for number in numbers):
+            raise ValueError(f"not all of {numbers!r:.200} are whole numbers")
         if value.get("scheme") not in SCHEMES:
             raise ValueError(f"there is no scheme {value.get('scheme')!r:.80}")
         return Parameters(

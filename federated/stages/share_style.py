@@ -117,7 +117,9 @@ def receive_styles(site: Site, round_number: int) -> int:
     for other in others:
         path = site.store.style_path(other)
         try:
-            message = site.mailbox.receive(site.topic(0), kinds.STYLE, other, kinds.MOST_STYLE)
+            message = site.mailbox.receive(
+                site.topic(0), kinds.STYLE, other, kinds.MOST_STYLE, for_all=True
+            )
             style = told_style(message.body, other)
             if style.shape != shape or (introduction.nonnegative and (style < 0).any()):
                 raise RefusalError(f"The style of {other} is refused: it has another form.")
@@ -189,7 +191,9 @@ def keep_styles(coordinator: Coordinator) -> dict[str, str]:
     told: dict[str, tuple[bytes, tuple[int, ...]]] = {}
     for site in coordinator.run.sites:
         try:
-            body = coordinator.mailbox.receive(topic, kinds.STYLE, site, kinds.MOST_STYLE).body
+            body = coordinator.mailbox.receive(
+                topic, kinds.STYLE, site, kinds.MOST_STYLE, for_all=True
+            ).body
             told[site] = body, told_style(body, site).shape
         except ConsiliumError as error:
             missing[site] = str(error)

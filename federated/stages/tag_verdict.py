@@ -64,8 +64,15 @@ def wrong_tags(
     Raises:
         ConsiliumError: no answer is that of most sites, so that nobody can be named.
     """
-    sites = sorted(responded)
-    forms = residue_forms(public.parameters, read(sites[0]).length)
+    sites, wrong, lengths = sorted(responded), dict[str, str](), set[int]()
+    for site in sites:
+        try:
+            lengths.add(read(site).length)
+        except ConsiliumError as error:
+            wrong[site] = f"its payload counts no more since it was added ({error})"
+    if wrong:
+        return wrong
+    forms = residue_forms(public.parameters, lengths.pop())
     answers = _answers(coordinator, topic, sites, forms)
     counted = Counter(answers.values()).most_common(1)
     if not counted or 2 * counted[0][1] <= len(sites):
@@ -78,11 +85,9 @@ def wrong_tags(
     proof = _proof(
         coordinator, topic, next(s for s in sites if answers.get(s) == most), sites, forms
     )
-    wrong = {
-        site: "it has proven something else of the tags than most sites"
-        for site, answer in answers.items()
-        if answer != most
-    }
+    for site, answer in answers.items():
+        if answer != most:
+            wrong[site] = "it has proven something else of the tags than most sites"
     for site in sites:
         if not fits(proof, site, residues(read(site), public.parameters)):
             wrong[site] = "the tags that it has sent are not those of its payload"

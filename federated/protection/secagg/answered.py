@@ -34,7 +34,7 @@ class Answered:
         Args:
             data: a digest of the site's data, the same for the same cases.
             state: the SHA-256 of the state that the round starts from.
-            responded: the sites whose updates are in the sum.
+            responded: the sites whose updates are in the sum, by names that nobody else has.
 
         Raises:
             ConsiliumError: it has answered for other sites with the same data and state.
