@@ -17,7 +17,7 @@ from federated.run.prepared import PreparedFolder
 from federated.run.statistics_report import LARGEST_ERROR
 from flows.prepare import Prepared, take_prepared, unvalidated
 from flows.progress import tell
-from flows.statistics import run_statistics
+from flows.site_statistics import run_statistics
 
 PLANNED = "planned.json"
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from tests.conftest import PROJECT
+
 # What takes together longer to import than torch, and what is needed in some runs alone, or late.
 # Each is imported in the function that needs it.
 LATE = (
@@ -21,3 +23,10 @@ def test_nothing_that_few_runs_need_is_imported_before_the_first_stage():
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_flow_has_the_name_of_a_module_of_python():
+    """A worker of Prefect puts the folder of a flow's file before all others it imports from."""
+    names = {path.stem for path in (PROJECT / "flows").glob("*.py")}
+    # Python has imported its own `site` before anything else.
+    assert names & sys.stdlib_module_names == {"site"}

@@ -220,11 +220,11 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
     state = named_sum(name).source(site, start) if name else state_digest(start)
     # By their keys too: another party under the name of one would be in another sum.
     members = site.mailbox.members.members
-    known = [f"{who} ({members[who].identity.fingerprint})" for who in responded]
+    known = {who: f"{who} ({members[who].identity.fingerprint})" for who in responded}
     # Two runs at once would each write what the other has not read.
     with locked(private_folder(path.parent) / f"{site.name}.lock"):
         before = Answered.from_json(read_json(path) if path.is_file() else {})
-        after = before.allow(data, state, known)
+        after = before.allow(data, state, known.values(), known.get(site.name, ""))
         if after != before:
             write_json(path, after.to_json(), PRIVATE)
 

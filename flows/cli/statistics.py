@@ -21,7 +21,7 @@ def statistics(
         return resolved
 
     def start() -> Path:
-        from flows.statistics import fl_statistics
+        from flows.site_statistics import fl_statistics
 
         return Path(fl_statistics(experiment, sets or [], str(params), str(runs)))
 

@@ -1,11 +1,13 @@
 """One enrolled site that lies, to end a round of the others or to have another one blamed."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from federated.exchange import kinds
+from federated.exchange.folder import EVERYONE
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
 from federated.protection import secagg_plus
@@ -196,3 +198,34 @@ def test_a_site_that_masks_more_than_it_may_loses_the_round_and_ends_no_run(
     assert run.coordinator.faulty == {}
     first, second = (read_state(run.folder.state_path(number)).weights for number in (0, 1))
     assert (first == second).all()
+
+
+@pytest.mark.parametrize("kind", [kinds.ADVERTISED, kinds.CONSISTENCY])
+def test_what_a_site_tells_all_in_place_of_the_coordinator_is_not_passed_on(
+    run: Staged, kind: str
+) -> None:
+    """A bundle with it was refused by each honest site, so that one site ended every round."""
+    topic, liar = begin_round(run.coordinator, 1), run.sites[-1]
+
+    def misaddressed() -> None:
+        body = run.coordinator.mailbox.receive(topic, kind, liar, 10**7).body
+        for place in run.folder.exchange_path.rglob(f"{kind}/{liar}"):
+            shutil.rmtree(place)
+        run.site(liar).mailbox.send(topic, kind, body, EVERYONE)
+
+    honest = run.sites[:-1]
+    if kind == kinds.ADVERTISED:
+        for site in run.sites:
+            advertise_site(run.call(site), 1)
+        misaddressed()
+        assert sorted(relay_keys(run.coordinator, topic, run.sites).advertised) == honest
+        for site in honest:
+            share_site(run.call(site), 1)
+        return
+    responded = up_to_payloads(run, topic, keys_and_shares(run, topic))
+    for site in responded:
+        agree_site(run.call(site), 1)
+    misaddressed()
+    relay_views(run.coordinator, topic, responded)
+    for site in honest:
+        answer_site(run.call(site), 1)

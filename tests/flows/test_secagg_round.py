@@ -95,7 +95,7 @@ def test_secrets_are_erased_once_answered_and_lie_in_their_sites_home(
     assert [path.name for path in place.iterdir()] == ["round-001-attempt-1.done.json"]
     path = SiteHome(folder.home_path("site-00")).answered_path
     ((answered,),) = (states.values() for states in json.loads(path.read_text()).values())
-    assert answered == folder.sites()
+    assert [site.split()[0] for site in answered] == folder.sites()
     assert path.stat().st_mode & 0o077 == 0
     assert place.stat().st_mode & 0o077 == 0
     assert place.is_relative_to(folder.home_path("site-00"))

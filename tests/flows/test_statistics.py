@@ -8,7 +8,7 @@ from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.run.folder import RunFolder
 from flows.describe import statistics_lines
-from flows.statistics import fl_statistics
+from flows.site_statistics import fl_statistics
 from tasks.track import tracking_uri
 from tests.conftest import TINY_PARAMS
 from tests.described_sets import CLASSES, describe, picture_set, write_table

@@ -1,5 +1,7 @@
 """One site that does not do its part for an encrypted sum is named, and ends no run."""
 
+import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import replace
@@ -13,15 +15,20 @@ from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.folder import Place
 from federated.exchange.message import Topic
+from federated.protection.keys import SecretContext, new_run_key
 from federated.protection.tag_proofs import ROWS
 from federated.protection.tags import SEAL_BYTES, seal_tags
-from federated.run.update_files import read_state, write_state
+from federated.run.update_files import pack_payload, read_compressed, read_state, write_state
 from federated.stages import aggregate as aggregate_stage
 from federated.stages import tags as tags_stage
-from federated.stages.aggregate import add_payloads
+from federated.stages.aggregate import add_payloads, decrypt_site
+from federated.stages.compress import COMPRESSED
 from federated.stages.evaluate import evaluate, evaluate_site
+from federated.stages.keys import site_key
+from federated.stages.named_sums import open_sum
 from federated.stages.secure_sum import digits_in
 from federated.stages.site import open_round
+from federated.stages.tags import send_tags
 from federated.stages.worker import worker_context
 from tasks.aggregate import Decrypted, decrypt
 from tests.federated.staged_run import (
@@ -68,7 +75,7 @@ def encrypted(tmp_path: Path) -> Staged:
 def taken(run: Staged, topic: Topic, kind: str, site: str = LIAR) -> bytes:
     """Take away what a site has sent to all; its body."""
     exchange = run.coordinator.mailbox.exchange
-    body = run.coordinator.mailbox.receive(topic, kind, site, 10**8).body
+    body = run.coordinator.mailbox.receive(topic, kind, site, 10**8, for_all=True).body
     (path,) = exchange.find(Place(topic.run, topic.round, topic.attempt, "all", kind, site))
     path.unlink()
     return body
@@ -239,15 +246,59 @@ def test_where_too_few_sites_are_left_the_run_ends_and_says_because_of_whom(
     assert not run.folder.state_path(1).exists()
 
 
-def test_where_no_site_opens_the_sum_the_run_ends_and_says_what_each_said(
+def test_where_no_site_opens_the_sum_the_round_is_lost_and_it_is_told_what_each_said(
     encrypted: Staged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def decrypting(call: Any, *_: Any) -> Any:
         raise ConsiliumError(f"{call.site} has lost its key.")
 
     monkeypatch.setattr("tasks.aggregate.decrypt_site", decrypting)
-    with pytest.raises(ConsiliumError, match=r"No site has opened .*site-00 has lost.*site-03 has"):
-        opened(encrypted, train_round(encrypted, 1), encrypted.sites)
+    found = opened(encrypted, train_round(encrypted, 1), encrypted.sites)
+    assert found.lost
+    assert re.search("No site has opened .*site-00 has lost.*site-03 has", found.lost)
+    assert found.faulty == {}
+
+
+def test_a_payload_that_opens_nowhere_though_its_tags_are_right_costs_a_round_and_no_run(
+    encrypted: Staged,
+) -> None:
+    """The site has encrypted it under another key, and tagged what it sends."""
+    topic = train_round(encrypted, 1)
+    site = encrypted.site(LIAR)
+    own = open_sum(site, 1)
+    for kind in (kinds.PAYLOAD, kinds.TAG):
+        for place in encrypted.folder.exchange_path.rglob(f"{kind}/{LIAR}"):
+            shutil.rmtree(place)
+    key = site_key(site)
+    assert key is not None
+    other = new_run_key(key.public.parameters).opened()
+    update = read_compressed(site.store.work_path(1, COMPRESSED))
+    protection = encrypted.coordinator.run.experiment.protection
+    payload = protection.protect(update, SecretContext(key.public, other.key, key.common))
+    send_tags(site, own, payload, key)
+    site.to_coordinator(own.topic, kinds.PAYLOAD, pack_payload(payload))
+    found = opened(encrypted, topic, encrypted.sites)
+    assert found.lost
+    assert found.openers == ()
+
+
+@pytest.mark.parametrize("kind", [kinds.CONSISTENCY, kinds.PAYLOAD])
+def test_a_site_that_signs_something_else_when_it_is_to_open_is_the_one_that_is_named(
+    encrypted: Staged, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    topic = train_round(encrypted, 1)
+
+    def decrypting(call: Any, *told: Any) -> Any:
+        if call.site != encrypted.sites[0]:
+            return decrypt_site(call, *told)
+        liar = encrypted.site(call.site)
+        send = liar.to_all if kind == kinds.CONSISTENCY else liar.to_coordinator
+        return send(topic, kind, b"something else")
+
+    monkeypatch.setattr("tasks.aggregate.decrypt_site", decrypting)
+    found = opened(encrypted, topic, encrypted.sites)
+    assert found.lost
+    assert list(found.faulty) == [encrypted.sites[0]]
 
 
 # --- The same of a named sum: that of the evaluation.

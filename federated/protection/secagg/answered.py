@@ -28,13 +28,15 @@ class Answered:
 
     sums: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
-    def allow(self, data: str, state: str, responded: Iterable[str]) -> "Answered":
+    def allow(self, data: str, state: str, responded: Iterable[str], own: str = "") -> "Answered":
         """What to store *before* the site answers, where it may; equal to this if it answered so.
 
         Args:
             data: a digest of the site's data, the same for the same cases.
             state: the SHA-256 of the state that the round starts from.
-            responded: the sites whose updates are in the sum, by names that nobody else has.
+            responded: the sites whose updates are in the sum, as ``NAME`` or ``NAME (KEY)``.
+            own: which of them the site itself is. Where it had another key before, as simulated
+                sites have in each run, names alone are compared.
 
         Raises:
             ConsiliumError: it has answered for other sites with the same data and state.
@@ -43,8 +45,11 @@ class Answered:
             raise ValueError("data and state have to be named, or all sums were one")
         names = tuple(sorted(set(responded)))
         before = self.sums.get((data, state))
-        if before is not None and before != names:
-            other = ", ".join(sorted(set(before) ^ set(names)))
+        by_key = before is not None and own in before
+        same = before == names if by_key else _names(before or ()) == _names(names)
+        if before is not None and not same:
+            differing = {*before} ^ {*names} if by_key else {*_names(before)} ^ {*_names(names)}
+            other = ", ".join(sorted(differing))
             raise ConsiliumError(
                 "The site has already answered for a sum of updates from the same data and the "
                 f"same start state, in this run or another, and for other sites: a second sum with "
@@ -87,3 +92,8 @@ class Answered:
                 "answers for none. Put it back from a backup of the site's home."
             )
         return Answered(sums)
+
+
+def _names(sites: Iterable[str]) -> list[str]:
+    """The names of sites without their keys; no name has a space in it."""
+    return sorted(site.split(" ", 1)[0] for site in sites)

@@ -118,6 +118,20 @@ class TestAnswered:
             more.allow("data", "state", ["a", "b"])
         assert Answered().sums == {}
 
+    def test_another_party_under_the_name_of_one_is_another_site(self):
+        """Two sums of the same names, of which one is of another hospital, differ by one update."""
+        once = Answered().allow("data", "state", ["a (1)", "b (2)", "c (3)"], "a (1)")
+        assert once.allow("data", "state", ["a (1)", "b (2)", "c (3)"], "a (1)") == once
+        with pytest.raises(ConsiliumError, match=r"with or without c \(3\), c \(4\) would reveal"):
+            once.allow("data", "state", ["a (1)", "b (2)", "c (4)"], "a (1)")
+
+    def test_where_the_site_itself_has_another_key_names_are_compared(self):
+        """As in a simulation, whose sites have other keys in each run."""
+        once = Answered().allow("data", "state", ["a (1)", "b (2)"], "a (1)")
+        assert once.allow("data", "state", ["a (8)", "b (9)"], "a (8)")
+        with pytest.raises(ConsiliumError, match="with or without c would reveal"):
+            once.allow("data", "state", ["a (8)", "b (9)", "c (7)"], "a (8)")
+
     def test_nothing_is_forgotten(self):
         kept = Answered()
         for number in range(300):

@@ -234,7 +234,7 @@ class TestStyles:
         forget_processes()
         share_style(run.call(SITE))
         topic, receive = run.coordinator.topic(0), run.coordinator.mailbox.receive
-        message = receive(topic, kinds.STYLE, SITE, kinds.MOST_STYLE)
+        message = receive(topic, kinds.STYLE, SITE, kinds.MOST_STYLE, for_all=True)
         return read_memory(Content(message.body, "of a style"))[STYLE]
 
     def test_a_style_is_released_once_and_another_one_with_other_noise(self):

@@ -23,6 +23,7 @@ from federated.exchange.folder import EVERYONE, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Message
 from federated.protection.keys import RunKey, new_run_key
+from federated.protection.parameters import Parameters
 from federated.secrets.sealing import new_sealing_key, seal_to, sealing_public
 from federated.site.key_store import KeyStore
 from federated.stages.aggregate import add_payloads, decrypt_site, hand_sum, vouch_site
@@ -763,3 +764,15 @@ def test_a_kept_key_of_which_it_is_not_known_for_whom_it_was_made_is_not_sealed_
     path.write_text(json.dumps(told))
     run.resume()
     assert agree_on_key(run).public != before
+
+
+@pytest.mark.parametrize("key", ["degree", "plain_bits", "base", "digits"])
+def test_parameters_of_a_key_are_whole_numbers_and_not_what_equals_them(
+    encrypted: Staged, key: str
+) -> None:
+    """4096.0 equals 4096, and is refused by the library with a TypeError at every other site."""
+    told = _own_parameters(encrypted.site("site-00"), 0).to_json()
+    assert Parameters.from_json(json.loads(json.dumps(told))).to_json() == told
+    for other in (float(told[key]), bool(told[key]), str(told[key]), None):
+        with pytest.raises(ValueError, match="are whole numbers"):
+            Parameters.from_json(told | {key: other})
