@@ -58,8 +58,8 @@ CELLS = {
         "..\\mine\\images\\case_00.png",
         "leaves the table's folder",
     ),
-    "an empty cell": ("patient", "", "line 4, column patient: the cell is empty"),
-    "a cell that says nothing": ("site", "N/A", "line 4, column site: the cell is empty, or says"),
+    "an empty cell": ("patient", "", "line 4, column patient: the cell is empty. Mend"),
+    "a cell that says nothing": ("site", "N/A", "column site: the cell says 'N/A', by"),
     "a site that no folder can have": (
         "site",
         "north/west",
