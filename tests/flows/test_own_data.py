@@ -114,6 +114,23 @@ class TestInit:
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "mine" / "dataset.yaml").exists()
 
+    def test_a_table_with_an_age_alone_is_told_how_to_learn_it(self, tmp_path):
+        rows = picture_set(tmp_path / "mine")
+        kept = [{key: row[key] for key in ("patient", "image", "site")} for row in rows]
+        aged = [{**row, "age": str(40 + number)} for number, row in enumerate(kept)]
+        write_table(tmp_path / "mine", aged)
+        with pytest.raises(ConsiliumError, match=r"age, sex, scanner are taken for attrib") as told:
+            init(tmp_path / "mine")
+        assert "`task: regression`, `columns: {label: age}` and `target:" in str(told.value)
+        write_table(tmp_path / "mine", [{**row, "image": "gone.png"} for row in aged])
+        with pytest.raises(ConsiliumError, match=r"Its column `image` names 'gone\.png'"):
+            init(tmp_path / "mine")
+        for row in aged:
+            del row["image"]
+        write_table(tmp_path / "mine", aged)
+        with pytest.raises(ConsiliumError, match=r"Add a column `image`, with the path"):
+            init(tmp_path / "mine")
+
     def test_the_proposed_experiment_can_be_loaded(self, tmp_path):
         picture_set(tmp_path / "data" / "mine")
         entry = init(tmp_path / "data" / "mine")[-1]
