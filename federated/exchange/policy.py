@@ -215,10 +215,10 @@ def refuse_outright(policy: Policy, site: str, plan: RunPlan, code: str) -> None
 
 # What the keys of names are about.
 ONE_OF = {
-    "datasets": "the data set",
-    "experiments": "the experiment",
-    "protections": "the protection",
-    "privacies": "the privacy",
+    "datasets": "data set",
+    "experiments": "experiment",
+    "protections": "protection",
+    "privacies": "privacy",
 }
 # The key of a policy, and what of a plan it does not allow.
 Faults = Iterator[tuple[str, str]]
@@ -253,8 +253,8 @@ def _outright_faults(policy: SitePolicy, site: str, plan: RunPlan, code: str) ->
     for key, value in named.items():
         allowed = getattr(policy, key)
         if allowed != ANY and value not in allowed:
-            listed = ", ".join(allowed) or "none"
-            yield key, f"{ONE_OF[key]} {value} is asked for, and {listed:.300} is allowed"
+            others = f"only {', '.join(allowed):.300}" if allowed else "nor any other"
+            yield key, f"it does not allow {value} as the {ONE_OF[key]}, {others}"
     yield from _strangers(policy, site, plan)
     yield from _sum_faults(policy, experiment)
     if policy.code == "same" and plan.code != code:

@@ -177,7 +177,7 @@ def test_a_refusal_says_what_is_asked_for_what_is_allowed_and_what_to_do(tmp_pat
     with pytest.raises(RefusalError) as told:
         refuse_by_policy(found, "site-00", proposal(experiment()))
     said = str(told.value)
-    assert "the protection plain is asked for, and secagg_plus is allowed, by line 3" in said
+    assert "it does not allow plain as the protection, only secagg_plus, by line 3" in said
     assert "it has 5 rounds, and at most 2 are allowed, by line 10" in said
     assert "a round has 1 optimiser steps, and at most 0 are allowed, by line 13" in said
     assert "Propose a run that keeps to these lines; or whoever runs the site may" in said
