@@ -3,6 +3,7 @@
 A column whose meaning nobody has said is refused: it may be the one that matters.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -113,6 +114,7 @@ def _advice(description: Description, missing: Sequence[str], there: Sequence[st
     if by_role:
         free = [name for name in there if name not in stated | featured | PLAYED]
         one = free[-1] if free else "ITS_NAME"
+        one = one if one.isidentifier() else json.dumps(one)
         role = by_role[0] if by_role[0] in ("mask", "label") else "images"
         images = ", ".join(one if name in by_role else name for name in image_columns(description))
         value = one if role != "images" else f"[{images}]"

@@ -180,7 +180,7 @@ def table_lines(
     missing = [column for column in needed if first.count(column.lower()) != 1]
     raise ConsiliumError(
         f"The table {path} does not have the columns {', '.join(missing)}, each once, in its first "
-        f"line; there are {', '.join(first)[:200] or 'none'}. {advice(missing, first)}"
+        f"line; there are {(', '.join(first) or 'none')[:200]!r}. {advice(missing, first)}"
     )
 
 

@@ -147,7 +147,7 @@ def test_a_column_that_is_described_and_not_there_is_refused(mine):
     describe(root / "mine", {**PICTURES, "columns": {"site": "hospital"}})
     said = refused(root)
     assert "does not have the columns hospital" in said
-    assert "there are patient, image, mask, site" in said
+    assert "there are 'patient, image, mask, site'." in said
     assert "dataset.yaml names hospital under `columns:`: write there the name" in said
     assert "columns: {" not in said
 
