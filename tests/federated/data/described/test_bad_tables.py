@@ -147,7 +147,7 @@ def test_a_column_that_is_described_and_not_there_is_refused(mine):
     describe(root / "mine", {**PICTURES, "columns": {"site": "hospital"}})
     said = refused(root)
     assert "does not have the columns hospital" in said
-    assert "there are 'patient, image, mask, site'." in said
+    assert "which is 'patient, image, mask, site': hospital is missing. dataset.yaml" in said
     assert "dataset.yaml names hospital under `columns:`: write there the name" in said
     assert "columns: {" not in said
 
@@ -157,7 +157,7 @@ def test_a_column_that_was_renamed_can_be_named_in_the_description(mine):
     renamed = [{"segmentation" if k == "mask" else k: v for k, v in row.items()} for row in rows]
     write_table(root / "mine", renamed)
     said = refused(root)
-    assert "does not have the columns mask, each once" in said
+    assert "which is 'patient, image, segmentation, site': mask is missing." in said
     (advice,) = re.findall(r"say in dataset.yaml which column it is, as (columns: \{.*\})\.", said)
     assert advice == "columns: {mask: segmentation}"
     describe(root / "mine", {**PICTURES, **yaml.safe_load(advice)})
