@@ -179,7 +179,9 @@ def table_lines(
         first = header if len(header) > len(first) else first
     missing = [column for column in needed if first.count(column.lower()) != 1]
     twice = any(column.lower() in first for column in missing)
-    fault = f"{'is' if len(missing) == 1 else 'are'} {'not there once' if twice else 'missing'}"
+    fault = (
+        f"{'is' if len(missing) == 1 else 'are'} {'not there exactly once' if twice else 'missing'}"
+    )
     raise ConsiliumError(
         f"The table {path} does not have the columns {', '.join(needed)}, each once, in its first "
         f"line, which is {', '.join(first)[:200]!r}: {' and '.join(missing)} {fault}. "
