@@ -32,6 +32,8 @@ from federated.settings.description import Description
 from federated.settings.names import refuse_name
 
 SHEET = "thumbnails.png"
+# Where `consilium data check` writes what it shows; .gitignore names it.
+CHECKED = Path("data-check")
 
 
 def init(folder: Path) -> list[str]:
@@ -58,7 +60,11 @@ def init(folder: Path) -> list[str]:
             write_text(folder / name, text)
             said.append(f"wrote {folder / name}")
     said += ["to be looked at:", *(f"- {doubt}" for doubt in proposal.doubts)]
-    said += [f"then: consilium data check {folder}", *_next_steps(folder, proposal.sites)]
+    said += [
+        f"then: consilium data check {folder}, which writes thumbnails into {CHECKED}/: they show "
+        "patients, and are not to be committed",
+        *_next_steps(folder, proposal.sites),
+    ]
     return said
 
 
@@ -265,6 +271,15 @@ def write_sheet(looked: Looked, out: Path) -> Path:
     with atomic_path(out / SHEET) as temporary:
         temporary.write_bytes(contact_sheet(looked.dataset, looked.partition))
     return out / SHEET
+
+
+def written_to(out: Path) -> str:
+    """Where the thumbnails and the report lie, and that they are about patients."""
+    return (
+        f"thumbnails: {out.resolve() / SHEET}; they show patients, and the report beside them, in "
+        f"{out.resolve() / 'data_docs'}, names cases: keep both where the images may be, and do "
+        "not commit them"
+    )
 
 
 def described_by(folder: Path) -> str:

@@ -26,7 +26,7 @@ from federated.run.selection import kept_round, metric_value, metric_value_of, s
 from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
-from federated.stages.coordinator import Coordinator, end_run, propose
+from federated.stages.coordinator import Coordinator, absence_lines, end_run, propose
 from federated.stages.ledger_migration import take_over
 from federated.stages.named_sums import EVALUATION, refuse_thin
 from federated.stages.privacy_report import summarise_privacy
@@ -235,8 +235,8 @@ def _begin(
             tell(report.line())
     calls = [call_site(proposed, site) for site in proposed.run.sites]
     coordinator, warnings = agree(pool, proposed, calls)
-    for site, reason in coordinator.absent.items():
-        tell(f"{site} does not take part in this run: {reason}")
+    for line in absence_lines(coordinator.absent, "this run"):
+        tell(line)
     if not begun:
         if experiment.privacy.unit:
             _announce(coordinator, warnings)

@@ -1,15 +1,18 @@
 """What a person at a site reads and decides, for the command line."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.exchange.identity import PublicIdentity
+from federated.exchange.plan import RunPlan
 from federated.secrets.home import consilium_home
 from federated.settings.sections import StatisticsSettings
 from federated.site.approvals import Decision, decide, proposals
 from federated.site.home import SiteHome
+from federated.weights.planned import planned_layout
 
 
 def open_home(home: Path | None) -> SiteHome:
@@ -49,10 +52,10 @@ def proposal_lines(home: SiteHome) -> Iterator[str]:
         yield f"{home.name}: nothing waits for a decision"
     for run_id, told in found.items():
         yield f"run {run_id}: {told['decision'] or 'waits for a decision'}"
-        yield from (f"  {line}" for line in _in_words(told["plan"]))
+        yield from (f"  {line}" for line in _in_words(home, told["plan"]))
 
 
-def _in_words(plan: dict[str, Any]) -> Iterator[str]:
+def _in_words(home: SiteHome, plan: dict[str, Any]) -> Iterator[str]:
     experiment = plan["experiment"]
     privacy = {key: value for key, value in experiment["privacy"].items() if value is not None}
     yield f"experiment {experiment['name']} on {experiment['data']['dataset']}"
@@ -64,8 +67,19 @@ def _in_words(plan: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"{experiment['rounds']} rounds, strategy {experiment['strategy']['name']}"
         yield "privacy " + ", ".join(f"{key}={value}" for key, value in privacy.items())
-    yield f"protection {experiment['protection']['name']}"
+        yield f"evaluation.share={experiment['evaluation']['share']}"
+        resolved = RunPlan.from_bytes(json.dumps(plan).encode()).experiment
+        yield f"a model of {planned_layout(resolved).size} values"
+    yield (
+        f"protection {experiment['protection']['name']}; fewest sites in a sum: "
+        f"{experiment['protection'].get('min_sites', 1)}"
+    )
+    own = plan["counts"].get(home.name, {})
+    cases = ", ".join(f"{split} {count}" for split, count in own.items())
+    yield f"cases of this site: {cases or 'none: the plan does not name it'}"
     yield "with, to be compared by telephone:"
+    key_here = home.identity().public.key.hex()
     for name, key in plan["participants"].items():
-        yield f"  {name} {PublicIdentity(name, bytes.fromhex(key)).fingerprint}"
+        mark = " (this site's own key)" if key == key_here else ""
+        yield f"  {name} {PublicIdentity(name, bytes.fromhex(key)).fingerprint}{mark}"
     yield f"program {plan['code'][:16]}"

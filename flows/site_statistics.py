@@ -23,7 +23,7 @@ from federated.rounds.statistics import groups_of, told_of
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
 from federated.run.statistics_report import Statistics, noise_note, numbers_of, page_of
-from federated.stages.coordinator import propose
+from federated.stages.coordinator import absence_lines, propose
 from federated.stages.ledger_migration import take_over
 from federated.stages.named_sums import STATISTICS, refuse_thin
 from federated.stages.secure_sum import digits_in
@@ -125,8 +125,8 @@ def run_statistics(
         proposed = propose(folder, members, folder.sites(), "statistics")
         calls = [call_site(proposed, site) for site in proposed.run.sites]
         coordinator, _ = agree(pool, proposed, calls)
-        for site, reason in coordinator.absent.items():
-            tell(f"{site} does not take part in these statistics: {reason}")
+        for line in absence_lines(coordinator.absent, "these statistics"):
+            tell(line)
         begin_statistics(coordinator)
         calls = [call_site(coordinator, site) for site in coordinator.run.sites]
         unkeyed = key(pool, coordinator, calls)[1] if experiment.protection.keyed else {}

@@ -11,6 +11,8 @@ import great_expectations.expectations as gxe
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, TaskName
 
+# The columns whose faults lie in a case's mask and not in its image.
+OF_MASKS = ("labels", "foreground")
 IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 
 

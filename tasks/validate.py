@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # The number of cases of a broken rule that a message names; the report names all.
 NAMED = 5
+DESCRIBED = ", or the description of them (dataset.yaml) where it says what they are not"
 Dropped = dict[str, dict[Split, list[int]]]
 
 
@@ -118,7 +119,8 @@ def validate(
         raise ConsiliumError(
             which
             + "".join(f"  {site}: {rule}\n" for site, rules in failures.items() for rule in rules)
-            + "Mend the data, or go on without these sites with validate.on_failure=exclude-site, "
+            + f"Mend the data{DESCRIBED if experiment.data.described else ''}, or go on without "
+            "these sites with validate.on_failure=exclude-site, "
             "or without these cases with validate.on_failure=drop-case. The full report is "
             f"{own}/data_docs/index.html."
         )
@@ -196,7 +198,10 @@ def _run_suites(
 
 def _broken(result: Any, table: "pd.DataFrame") -> BrokenRule:
     """The rule, which cases break it, and what they have instead."""
+    from tasks.expectations import OF_MASKS
+
     rule = result.expectation_config.notes
+    of_mask = result.expectation_config.kwargs.get("column") in OF_MASKS
     if result.exception_info.get("raised_exception"):
         return BrokenRule(rule, str(result.exception_info["exception_message"]), (), ())
     rows = result.result.get("unexpected_index_list")
@@ -207,7 +212,13 @@ def _broken(result: Any, table: "pd.DataFrame") -> BrokenRule:
     if found:
         example = f"{found[0]:.4g}" if isinstance(found[0], float) else found[0]
         said += f", for example {example}"
-    return BrokenRule(rule, said, [str(table.loc[row, "where"]) for row in rows], list(rows))
+    return BrokenRule(rule, said, [_where(table, row, of_mask) for row in rows], list(rows))
+
+
+def _where(table: "pd.DataFrame", row: int, of_mask: bool) -> str:
+    """The file that a broken rule is about."""
+    mask = str(table.loc[row, "mask_path"]) if of_mask else ""
+    return mask or str(table.loc[row, "where"])
 
 
 def _text(broken: BrokenRule) -> str:

@@ -14,6 +14,9 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
+# What the fault is in from where it begins; that it does not end is seen lines later.
+BEGUN = ("while scanning a simple key", "while scanning a quoted scalar")
+
 
 class UnclearYamlError(ValueError):
     """What is wrong with a text of YAML, in words that go on from where it stands."""
@@ -33,9 +36,12 @@ def parse_yaml(text: str) -> Any:
         return YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.context in BEGUN:
+            mark = error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
         problem = error.problem or error.context or "it cannot be parsed"
-        raise UnclearYamlError(where + problem.strip()) from error
+        space = " and a space after it" if error.context == BEGUN[0] else ""
+        raise UnclearYamlError(where + problem.strip() + space) from error
     except RecursionError as error:
         raise UnclearYamlError("it is nested too deep, or in itself by an anchor") from error
     except KeyError as error:

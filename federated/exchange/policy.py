@@ -213,6 +213,13 @@ def refuse_outright(policy: Policy, site: str, plan: RunPlan, code: str) -> None
     _refuse(policy, site, plan, _outright_faults(policy.settings, site, plan, code))
 
 
+# What the keys of names are about.
+ONE_OF = {
+    "datasets": "data set",
+    "experiments": "experiment",
+    "protections": "protection",
+    "privacies": "privacy",
+}
 # The key of a policy, and what of a plan it does not allow.
 Faults = Iterator[tuple[str, str]]
 
@@ -222,8 +229,16 @@ def _refuse(policy: Policy, site: str, plan: RunPlan, faults: Faults) -> None:
     if reasons:
         what = "a run" if plan.purpose == "training" else "statistics"
         raise RefusalError(
-            f"{site} does not take part in {what} of {plan.experiment.name}: {'; '.join(reasons)}."
+            f"{site} does not take part in {what} of {plan.experiment.name}: {'; '.join(reasons)}. "
+            "Propose a run that keeps to these lines; or whoever runs the site may change them, in "
+            f"{policy.path}."
         )
+
+
+def _allowed(found: str, limit: float | None, most: str = "at most {} are") -> str:
+    """What a run would need of a limit, and what of it is allowed."""
+    of_it = "none is" if limit is None else most.format(f"{limit:.12g}")
+    return f"{found}, and {of_it} allowed"
 
 
 def _outright_faults(policy: SitePolicy, site: str, plan: RunPlan, code: str) -> Faults:
@@ -238,7 +253,8 @@ def _outright_faults(policy: SitePolicy, site: str, plan: RunPlan, code: str) ->
     for key, value in named.items():
         allowed = getattr(policy, key)
         if allowed != ANY and value not in allowed:
-            yield key, f"it does not allow {value}"
+            others = f"only {', '.join(allowed):.300}" if allowed else "nor any other"
+            yield key, f"it does not allow {value} as the {ONE_OF[key]}, {others}"
     yield from _strangers(policy, site, plan)
     yield from _sum_faults(policy, experiment)
     if policy.code == "same" and plan.code != code:
@@ -267,7 +283,7 @@ def _statistics_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
         elif settings.epsilon > policy.max_epsilon:
             yield (
                 "max_epsilon",
-                f"ε would be {settings.epsilon:.3g}, and at most {policy.max_epsilon:g} is",
+                f"ε would be {settings.epsilon:.3g}, and at most {policy.max_epsilon:g} is allowed",
             )
     release = statistics_release(experiment)
     if release is not None:
@@ -282,7 +298,9 @@ def _statistics_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
             policy.min_noise_multiplier is None
             or release.noise_multiplier < policy.min_noise_multiplier
         ):
-            yield "min_noise_multiplier", f"the noise multiplier is {release.noise_multiplier:.3g}"
+            noise = f"{release.noise_multiplier:.3g}"
+            said = _allowed(noise, policy.min_noise_multiplier, "at least {} is")
+            yield "min_noise_multiplier", f"the noise multiplier is {said}"
     elif policy.min_count is None:
         yield "min_count", "it allows no counts of cases"
     elif settings.min_count < policy.min_count:
@@ -297,7 +315,7 @@ def _training_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
     experiment = plan.experiment
     yield from _missing_privacy(policy, experiment)
     if policy.max_rounds is None or experiment.rounds > policy.max_rounds:
-        yield "max_rounds", f"it has {experiment.rounds} rounds"
+        yield "max_rounds", f"it has {_allowed(f'{experiment.rounds} rounds', policy.max_rounds)}"
     yield from _work_faults(policy, site, plan)
     order = ("nothing", *get_args(Share))
     share: str = experiment.evaluation.share
@@ -316,9 +334,9 @@ def _training_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
         )
     yield from _count_faults(policy, experiment)
     if experiment.sites.overlays and policy.pictures == "refused":
-        yield "pictures", "pictures of test cases do not leave the site"
+        yield "pictures", "pictures of test cases are asked for, and do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":
-        yield "styles", "a description of its images does not leave the site"
+        yield "styles", "a description of its images is asked for, and does not leave the site"
 
 
 def _count_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
@@ -383,7 +401,8 @@ def _privacy_faults(policy: SitePolicy, proposal: Proposal) -> Faults:
         if found is None:
             yield "max_epsilon", f"a run without a bound on ε is above {policy.max_epsilon:g}"
         elif found > policy.max_epsilon:
-            yield "max_epsilon", f"ε would be {found:.3g}, and at most {policy.max_epsilon:g} is"
+            said = _allowed(f"{found:.3g}", policy.max_epsilon, "at most {} is")
+            yield "max_epsilon", f"ε would be {said}"
     if policy.min_noise_multiplier:
         least = min(privacy.noise_schedule) if isinstance(privacy, Private) else 0.0
         seeded = isinstance(privacy, Private) and privacy.noise == "seeded"
@@ -426,12 +445,15 @@ def _work_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
     cases = training_cases(plan.counts, site, plan.sites) if named else 0
     work = planned_work(experiment, cases)
     if policy.max_epochs is None or work.epochs > policy.max_epochs:
-        yield "max_epochs", f"a round draws each case {work.epochs:g} times"
+        times = _allowed(f"{work.epochs:g} times", policy.max_epochs)
+        yield "max_epochs", f"a round draws each case {times}"
     if policy.max_steps is None or work.steps > policy.max_steps:
-        yield "max_steps", f"a round has {work.steps} optimiser steps"
+        steps = _allowed(f"{work.steps} optimiser steps", policy.max_steps)
+        yield "max_steps", f"a round has {steps}"
     values = planned_layout(experiment).size
     if policy.max_model_values is None or values > policy.max_model_values:
-        yield "max_model_values", f"the model has {values} values"
+        said = _allowed(f"{values} values", policy.max_model_values)
+        yield "max_model_values", f"the model has {said}"
 
 
 def refuse_to_send(policy: Policy, site: str, total: int) -> None:

@@ -209,6 +209,19 @@ def _same_release(told: Release | None, expected: Release | None) -> bool:
     return all(isclose(one, other, rel_tol=1e-6) for one, other in pairs)
 
 
+def absence_lines(absent: Mapping[str, str], what: str) -> list[str]:
+    """A line for each site that does not take part in ``what``, with the reason.
+
+    A site's own refusal says by itself that it does not.
+    """
+    return [
+        reason
+        if reason.startswith(f"{site} does not take part")
+        else f"{site} does not take part in {what}: {reason}"
+        for site, reason in absent.items()
+    ]
+
+
 def _refuse_too_few(run: RunContext, sites: Sequence[str], absent: Mapping[str, str]) -> None:
     """Refuse a run in which only ``sites`` would take part.
 
@@ -216,7 +229,10 @@ def _refuse_too_few(run: RunContext, sites: Sequence[str], absent: Mapping[str, 
         ConsiliumError: a run of so many sites could not be configured, or its strategy pools the
             cases of all.
     """
-    said = "; ".join(f"{site}: {reason}" for site, reason in absent.items())
+    said = "; ".join(
+        reason if reason.startswith(f"{site} ") else f"{site}: {reason}"
+        for site, reason in absent.items()
+    )
     missing = f"Of {len(run.sites)} sites only {len(sites)} take part in run {run.run_id}. {said}"
     experiment = run.experiment
     if not sites:

@@ -31,16 +31,26 @@ def init(folder: Folder) -> None:
 def check(
     folder: Folder,
     out: Annotated[
-        Path, typer.Option(help="Write thumbnails and the report of validation here.")
+        Path, typer.Option(help="Write thumbnails, which show patients, and the report here.")
     ] = Path("data-check"),
 ) -> None:
     """Check a folder as a run would, with counts, spacings and thumbnails of each site."""
-    from flows.own_data import FACTS, counts, described_by, facts, identifiers, look, write_sheet
+    from flows.own_data import (
+        FACTS,
+        counts,
+        described_by,
+        facts,
+        identifiers,
+        look,
+        write_sheet,
+        written_to,
+    )
     from flows.tables import show, table
     from tasks.validate import validate
 
     looked = look(folder)
     show([described_by(folder), table(FACTS, counts(looked)), *facts(looked), *identifiers(looked)])
-    show([f"thumbnails: {write_sheet(looked, out)}"])
+    write_sheet(looked, out)
+    show([written_to(out)])
     validate.fn(looked.experiment, looked.dataset, looked.partition, out)
     show([f"nothing is wrong with these data; the report is {out}/data_docs/index.html"])

@@ -1,5 +1,6 @@
 """From a folder of somebody's pictures to a model and its predictions, without code."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -14,10 +15,11 @@ from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.inference.prediction import predict_files
 from federated.run.folder import RunFolder
-from flows.own_data import counts, facts, init, look, write_sheet
+from flows.cli.own_data import check
+from flows.own_data import CHECKED, counts, facts, init, look, write_sheet, written_to
 from flows.round import fl_round
 from flows.steps import run_step
-from tests.conftest import REAL_DATA, TINY_PARAMS
+from tests.conftest import PROJECT, REAL_DATA, TINY_PARAMS
 from tests.described_sets import (
     CLASSES,
     FINDINGS,
@@ -112,6 +114,23 @@ class TestInit:
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "mine" / "dataset.yaml").exists()
 
+    def test_a_table_with_an_age_alone_is_told_how_to_learn_it(self, tmp_path):
+        rows = picture_set(tmp_path / "mine")
+        kept = [{key: row[key] for key in ("patient", "image", "site")} for row in rows]
+        aged = [{**row, "age": str(40 + number)} for number, row in enumerate(kept)]
+        write_table(tmp_path / "mine", aged)
+        with pytest.raises(ConsiliumError, match=r"age, sex, scanner are taken for attrib") as told:
+            init(tmp_path / "mine")
+        assert "`task: regression`, `columns: {label: age}` and `target:" in str(told.value)
+        write_table(tmp_path / "mine", [{**row, "image": "gone.png"} for row in aged])
+        with pytest.raises(ConsiliumError, match=r"Its column `image` names 'gone\.png'"):
+            init(tmp_path / "mine")
+        for row in aged:
+            del row["image"]
+        write_table(tmp_path / "mine", aged)
+        with pytest.raises(ConsiliumError, match=r"Add a column `image`, with the path"):
+            init(tmp_path / "mine")
+
     def test_the_proposed_experiment_can_be_loaded(self, tmp_path):
         picture_set(tmp_path / "data" / "mine")
         entry = init(tmp_path / "data" / "mine")[-1]
@@ -155,6 +174,16 @@ def test_a_check_shows_counts_labels_and_thumbnails_of_each_site(tmp_path):
     with Image.open(write_sheet(looked, tmp_path / "out")) as sheet:
         assert sheet.size == (8 * 128, 2 * 154)
         assert np.asarray(sheet).std() > 10
+
+
+def test_what_a_check_shows_of_patients_is_not_committed_and_said_to_show_them(tmp_path):
+    assert inspect.signature(check).parameters["out"].default == CHECKED
+    assert f"{CHECKED}/" in (PROJECT / ".gitignore").read_text().splitlines()
+    picture_set(tmp_path / "mine")
+    for said in ("\n".join(init(tmp_path / "mine")), written_to(tmp_path / "out")):
+        assert "patients" in said
+        assert "commit" in said
+    assert str(tmp_path / "out" / "thumbnails.png") in written_to(tmp_path / "out")
 
 
 def test_a_case_that_cannot_be_prepared_does_not_keep_the_others_from_the_sheet(tmp_path):

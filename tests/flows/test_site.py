@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from federated.errors import ConsiliumError, RefusalError
+from federated.weights.planned import planned_layout
 from flows.site import decision_line, open_home, proposal_lines
 from tests.federated.staged_run import Staged, begin, small_experiment, small_images
 
@@ -31,6 +32,14 @@ def test_a_run_that_waits_is_shown_in_words_approved_and_begins(run: Staged) -> 
     text = "\n".join(rest)
     for word in ("small", "bloodmnist", "2 rounds", "fedavg", "name=none", "plain", "site-02"):
         assert word in text
+    values = planned_layout(run.folder.experiment()).size
+    cases = run.folder.case_counts().sites[SITE]
+    told = "cases of this site: " + ", ".join(f"{split} {n}" for split, n in cases.items())
+    for line in ("  evaluation.share=statistics", f"  a model of {values} values", f"  {told}"):
+        assert line in rest
+    assert "protection plain; fewest sites in a sum: 1" in text
+    (own,) = [line for line in rest if line.endswith("(this site's own key)")]
+    assert own.split(" ", 5)[4] == SITE
     assert "site-00: run" in decision_line(home, run_id, "approved")
     assert next(proposal_lines(home)) == f"run {run_id}: approved"
     run.resume()

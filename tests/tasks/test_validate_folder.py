@@ -123,7 +123,7 @@ def test_a_site_can_be_excluded_for_one_bad_case(tmp_path):
     assert validation.dropped == {}
     (said,) = report["failures"][validation.excluded[0]]
     assert said.startswith("a mask that is not empty: broken by 1 case")
-    assert said.endswith("case_00003/imaging.nii.gz)")
+    assert said.endswith("case_00003/segmentation.nii.gz)")
 
 
 def refused(folder, out, **how):

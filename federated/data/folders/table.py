@@ -26,8 +26,9 @@ def folder_tables(family: Family, groups: Mapping[str, Listing]) -> dict[str, pd
     the image and ``mask_path`` (empty where there is none); ``unreadable``, why a file cannot be
     read; ``shapes`` and ``affines``, ``same`` or what differs between the files of the case;
     ``labels``, those in the mask that the family does not know, or what speaks for labels of
-    another set; ``foreground``, the number of voxels that are labelled; ``unprepared``, why a case
-    whose files are in order cannot be made into what a network takes; ``lost``, which labels lose
+    another set, and which are known; ``foreground``, the number of voxels that are labelled;
+    ``unprepared``, why a case whose files are in order cannot be made into what a network takes;
+    ``lost``, which labels lose
     voxels by that, and how many are left; ``patient``, whose the case is, empty where a table that
     should say so does not; ``missing``, the number of values that are not numbers; ``size`` and
     ``intensity``, how many robust standard deviations the case is from the others of its group; and
@@ -92,7 +93,7 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         return row | {"unreadable": str(error)}
     row |= _of_values(images)
     row |= {
-        "shapes": _differing_shapes([*images, *([mask] if mask else [])]),
+        "shapes": _differing_shapes(case, images, mask),
         "affines": _differing_affines([*images, *([mask] if mask else [])]),
     }
     truth = None
@@ -100,7 +101,11 @@ def _facts(family: Family, case: CaseFiles) -> dict[str, Any]:
         present: frozenset[int] = frozenset(np.unique(mask.values).astype(int).tolist())
         row["values"] = present
         unknown = family.unknown_labels(sorted(present))
-        row["labels"] = ", ".join(map(str, unknown)) or family.other_labels(case.name, present)
+        row["labels"] = (
+            f"{', '.join(map(str, unknown))}, where {family.values_known()}"
+            if unknown
+            else family.other_labels(case.name, present)
+        )
         row["foreground"] = int((mask.values != 0).sum())
         if not row["labels"]:
             truth = known_labels(family, case, mask)
@@ -146,9 +151,16 @@ def _of_prepared(
         return {"unprepared": str(error)}
 
 
-def _differing_shapes(volumes: Sequence[Volume]) -> str:
-    shapes = list(dict.fromkeys("x".join(map(str, volume.spatial)) for volume in volumes))
-    return "same" if len(shapes) == 1 else " and ".join(shapes)
+def _differing_shapes(case: CaseFiles, images: Sequence[Volume], mask: Volume | None) -> str:
+    """``same``, or each of a case's files with its shape."""
+    files = [("image", path, each) for path, each in zip(case.images, images, strict=True)]
+    if mask is not None and case.mask is not None:
+        files.append(("mask", case.mask, mask))
+    if len({volume.spatial for _, _, volume in files}) == 1:
+        return "same"
+    return ", ".join(
+        f"{what} {path.name} {'x'.join(map(str, volume.spatial))}" for what, path, volume in files
+    )
 
 
 def _differing_affines(volumes: Sequence[Volume]) -> str:

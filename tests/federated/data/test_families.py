@@ -116,7 +116,14 @@ def test_modalities_of_different_shapes_are_named(tmp_path):
     path = found.cases[1].images[2]
     nibabel.save(nibabel.Nifti1Image(np.ones((20, 24, 15), np.float32), np.diag([1.0] * 4)), path)
     table = folder_table(FAMILIES["brain"], found)
-    assert list(table["shapes"]) == ["same", "20x24x16 and 20x24x15", "same"]
+    said = table["shapes"][1]
+    assert list(table["shapes"]) == ["same", said, "same"]
+    case = found.cases[1]
+    sizes = ["20x24x16", "20x24x16", "20x24x15", "20x24x16"]
+    assert said == ", ".join(
+        [f"image {p.name} {size}" for p, size in zip(case.images, sizes, strict=True)]
+        + [f"mask {case.mask.name} 20x24x16"]
+    )
 
 
 class TestFaults:
@@ -138,7 +145,9 @@ class TestFaults:
         assert len(alone) == 1
 
     def test_a_pair_of_different_shapes(self, table):
-        assert table["shapes"]["case_00002"] == "16x18x20 and 16x18x19"
+        assert table["shapes"]["case_00002"] == (
+            "image imaging.nii.gz 16x18x20, mask segmentation.nii.gz 16x18x19"
+        )
         assert (table["shapes"] != "same").sum() == 1
 
     def test_a_pair_of_different_affines(self, table):
@@ -146,7 +155,9 @@ class TestFaults:
         assert (table["affines"] != "same").sum() == 1
 
     def test_labels_that_nobody_knows(self, table):
-        assert table["labels"]["case_00004"] == "7"
+        known = FAMILIES["kidney"].values_known()
+        assert table["labels"]["case_00004"] == f"7, where {known}"
+        assert known.startswith("known are 0 (background), 1 (kidney)")
         assert (table["labels"] != "").sum() == 1
 
     def test_an_empty_mask(self, table):

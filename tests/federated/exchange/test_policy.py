@@ -21,6 +21,7 @@ from federated.exchange.policy import (
 )
 from federated.privacy.accounting import Release
 from federated.rounds.planned_work import planned_work
+from federated.stages.coordinator import absence_lines
 from federated.strategies import AnyStrategy
 from federated.weights.planned import planned_layout
 from tests.federated.exchange.parties import SITES, identity
@@ -171,6 +172,27 @@ def test_a_refusal_names_the_line_of_the_policy(tmp_path: Path, what: str) -> No
     assert str(told.value).startswith("site-00 does not take part in a run of adrenal")
 
 
+def test_a_refusal_says_what_is_asked_for_what_is_allowed_and_what_to_do(tmp_path: Path) -> None:
+    found = policy(tmp_path, strict(max_rounds="2", protections="[secagg_plus]", max_steps="0"))
+    with pytest.raises(RefusalError) as told:
+        refuse_by_policy(found, "site-00", proposal(experiment()))
+    said = str(told.value)
+    assert "it does not allow plain as the protection, only secagg_plus, by line 3" in said
+    assert "it has 5 rounds, and at most 2 are allowed, by line 10" in said
+    assert "a round has 1 optimiser steps, and at most 0 are allowed, by line 13" in said
+    assert "Propose a run that keeps to these lines; or whoever runs the site may" in said
+    assert str(found.path) in said
+
+
+def test_that_a_site_does_not_take_part_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(RefusalError) as told:
+        refuse_by_policy(policy(tmp_path, "{}"), "site-00", proposal(experiment()))
+    absent = {"site-00": str(told.value), "site-01": "nothing has come"}
+    first, second = absence_lines(absent, "this run")
+    assert first == str(told.value)
+    assert second == "site-01 does not take part in this run: nothing has come"
+
+
 def test_a_policy_that_does_not_say_how_many_may_collude_allows_no_masked_sum(
     tmp_path: Path,
 ) -> None:
@@ -218,7 +240,9 @@ def test_a_plan_of_absurdly_many_rounds_is_refused_before_its_arithmetic(
     monkeypatch.setattr("federated.exchange.policy.epsilon", busy)
     found = proposal(experiment(**DP, rounds=100_000), Release(1.0, 0.1, 10))
     text = strict(privacies="[dp_sgd]", max_epsilon="8")
-    with pytest.raises(RefusalError, match="it has 100000 rounds, by line 10"):
+    with pytest.raises(
+        RefusalError, match="it has 100000 rounds, and at most 5 are allowed, by line 10"
+    ):
         refuse_by_policy(policy(tmp_path, text), "site-00", found)
     with pytest.raises(ConsiliumError, match="at most 100000"):
         experiment(rounds=10**9)
@@ -229,7 +253,7 @@ def test_epsilon_is_the_sites_own_arithmetic(tmp_path: Path) -> None:
     weak, strong = Release(0.6, 0.1, 100), Release(4.0, 0.1, 10)
     text = strict(privacies="[dp_sgd]", max_epsilon="3")
     refuse_by_policy(policy(tmp_path, text), "site-00", proposal(found, strong))
-    with pytest.raises(RefusalError, match="at most 3 is, by line 6"):
+    with pytest.raises(RefusalError, match="at most 3 is allowed, by line 6"):
         refuse_by_policy(policy(tmp_path, text), "site-00", proposal(found, weak))
 
 

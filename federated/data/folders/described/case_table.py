@@ -82,7 +82,8 @@ def _faults_of_rows(table: CaseTable, names: Sequence[str]) -> Iterator[str]:
             # A label may well be called `none`; elsewhere such a word says that nothing is known.
             cell = row.cells[column]
             if not cell or (column not in table.roles.labels and not known_value(cell)):
-                yield f"line {row.line}, column {column}: the cell is empty, or says {cell!r}"
+                said = f"says {cell!r:.100}, by which nothing is known" if cell else "is empty"
+                yield f"line {row.line}, column {column}: the cell {said}"
         if not name:
             continue
         if row.cells[image] and row.cells[image] in files:

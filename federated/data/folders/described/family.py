@@ -45,6 +45,9 @@ def described_family(name: str, description: Description) -> Family:
         layout=layout(description),
         find=partial(find, description),
         name_files=partial(name_files, description),
+        labels_by="`labels` of dataset.yaml"
+        if description.layout == "table"
+        else "its dataset.json",
     )
 
 

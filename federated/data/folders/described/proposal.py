@@ -19,7 +19,7 @@ from federated.data.folders.described.proposed_labels import (
     could_be_class,
     proposed_labels,
 )
-from federated.data.folders.described.table_roles import ATTRIBUTES, CASES
+from federated.data.folders.described.table_roles import ATTRIBUTES, CASES, DESCRIPTION
 from federated.data.folders.families.file_names import ENDINGS, VOLUMES, entries, split_ending
 from federated.data.folders.families.side_table import any_lines
 from federated.data.medmnist.array_file import is_npz, read_arrays
@@ -129,7 +129,7 @@ def _of_table(folder: Path) -> Proposal:
     if not images:
         raise ConsiliumError(
             f"No column of {folder / CASES} names files of images that are there, as seen from "
-            f"{folder}; its columns are {', '.join(header)}. Add a column `image`."
+            f"{folder}; its columns are {', '.join(header)}. {_images_missing(columns)}"
         )
     roles = {role: _role(role, columns, with_files) for role in ROLE_NAMES}
     if len(masks) > 1:
@@ -142,7 +142,7 @@ def _of_table(folder: Path) -> Proposal:
         raise ConsiliumError(
             f"No column of {folder / CASES} names masks, none has from 2 to {MOST_CLASSES} values "
             "that could be classes, and none other numbers, so there is nothing to learn. Add a "
-            "column `mask` or `label`."
+            f"column `mask` or `label`.{_of_attributes(header)}"
         )
     doubts += labels.doubts if labels else ()
     if segments:
@@ -177,6 +177,30 @@ def _of_table(folder: Path) -> Proposal:
     description["columns"] = given
     sites = len(set(columns[roles["site"]])) if roles["site"] else 0
     return Proposal(description, None, doubts, sites)
+
+
+def _images_missing(columns: Mapping[str, Sequence[str]]) -> str:
+    """What to do where no column names an image that is there."""
+    cells = [cell for cell in columns.get("image", ()) if cell]
+    if cells:
+        return (
+            f"Its column `image` names {cells[0]!r:.200}: put the files there, or mend the paths."
+        )
+    return "Add a column `image`, with the path of each case's image."
+
+
+def _of_attributes(header: Sequence[str]) -> str:
+    """How columns are learned that are taken for attributes of the patient, if there are any."""
+    found = [name for name in header if name in ATTRIBUTES]
+    if not found:
+        return ""
+    task = "regression" if found[0] == "age" else "classification"
+    more = "`target: {low: 0, high: 120}`" if found[0] == "age" else "`labels`, a value for each"
+    return (
+        f" The columns {', '.join(ATTRIBUTES)} are taken for attributes, which are counted and not "
+        f"learned: to learn {found[0]}, call its column `label`, or write {DESCRIPTION} with "
+        f"`task: {task}`, `columns: {{label: {found[0]}}}` and {more}, as in docs/own-data.md."
+    )
 
 
 def _of_files(folder: Path, found: FoundFiles) -> Proposal:

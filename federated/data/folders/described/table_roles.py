@@ -3,8 +3,10 @@
 A column whose meaning nobody has said is refused: it may be the one that matters.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from federated.data.folders.families.side_table import table_lines
@@ -15,6 +17,8 @@ CASES = "cases.csv"
 DESCRIPTION = "dataset.yaml"
 # Attributes that need no mention: they are counted, and decide nothing.
 ATTRIBUTES = ("age", "sex", "scanner")
+# Columns that play the role of their own name.
+PLAYED = {"case", "patient", "site", "split", "image", "mask", "label", *ATTRIBUTES}
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def read_table(path: Path, description: Description) -> CaseTable:
             "with a line for each case; `consilium data init` proposes one from the files."
         )
     needed = [column.lower() for column in _needed(description)]
-    header, lines = table_lines(path, needed)
+    header, lines = table_lines(path, needed, partial(_advice, description))
     roles = _roles(path, header, description)
     if not lines:
         raise ConsiliumError(f"The table {path} has a header and no case. Give each case a line.")
@@ -91,6 +95,35 @@ def _needed(description: Description) -> list[str]:
     if not description.segments and not columns.labels:
         needed.append("label")
     return list(dict.fromkeys(needed))
+
+
+def _advice(description: Description, missing: Sequence[str], there: Sequence[str]) -> str:
+    """What to do about columns that a table lacks: rename them there, or in the description."""
+    columns = description.columns
+    stated = {name.lower() for name in columns.named()}
+    featured = set(description.features.names if description.features else ())
+    by_file = [name for name in missing if name.lower() in stated | featured]
+    by_role = [name for name in missing if name not in by_file]
+    said = []
+    if by_file:
+        section = "columns" if by_file[0].lower() in stated else "features"
+        said.append(
+            f"{DESCRIPTION} names {', '.join(by_file)} under `{section}:`: write there the name "
+            "that the column has in the table, or rename it in the table"
+        )
+    if by_role:
+        free = [name for name in there if name not in stated | featured | PLAYED]
+        one = free[-1] if free else "ITS_NAME"
+        one = one if one.isidentifier() else json.dumps(one)
+        role = by_role[0] if by_role[0] in ("mask", "label") else "images"
+        images = ", ".join(one if name in by_role else name for name in image_columns(description))
+        value = one if role != "images" else f"[{images}]"
+        said.append(
+            "Rename a column in the table, which has to be text, separated by commas, semicolons "
+            f"or tabs (CSV); or say in {DESCRIPTION} which column it is, as columns: "
+            f"{{{role}: {value}}}"
+        )
+    return ". ".join(said) + "."
 
 
 def image_columns(description: Description) -> tuple[str, ...]:

@@ -90,7 +90,8 @@ class Family:
     ``other_labels`` tells of another set of labels that masks of such data come in: from a case's
     name and the values in its mask to what speaks for the other set, or ``""``. ``standards`` are
     the scales that intensities are brought to in place of zero mean and unit variance, one for each
-    modality (:mod:`federated.data.folders.histogram_standard`); empty without any.
+    modality (:mod:`federated.data.folders.histogram_standard`); empty without any. ``labels_by``
+    says where a person can change which labels there are; empty where that is the program.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Family:
     name_files: Callable[[int], CaseNames]
     other_labels: Callable[[str, frozenset[int]], str] = lambda _name, _values: ""
     standards: tuple[Standard, ...] = ()
+    labels_by: str = ""
 
     def with_patch(self, patch: tuple[int, ...] | None) -> "Family":
         """The same family seen in patches of that shape; the family itself with ``None``.
@@ -156,6 +158,16 @@ class Family:
         """The values of a mask that stand for none of the family's labels."""
         labels = range(len(self.labels))
         return tuple(value for value in values if self.label_of(value) not in labels)
+
+    def values_known(self) -> str:
+        """Which values a mask may have, as "known are 0 (background), 255 (lesion), by …"."""
+        known: list[tuple[int, str]] = []
+        for label, name in enumerate(self.labels):
+            values = {value for value, of in self.label_values.items() if of == label}
+            values |= {label} - self.label_values.keys()
+            known += [(value, name) for value in values]
+        listed = ", ".join(f"{value} ({name})" for value, name in sorted(known))
+        return f"known are {listed}" + (f", by {self.labels_by}" if self.labels_by else "")
 
     def label_fault(self, name: str, values: Iterable[int]) -> str:
         """What is wrong with the values in the mask of case ``name``; ``""`` if they are right.

@@ -8,7 +8,7 @@ of that is read; what is not clear is refused with the file, the line and the co
 import csv
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -38,6 +38,8 @@ UNKNOWN = (
     *("#value!", "#ref!", "#name?", "#null!"),
 )
 NAMED = 3
+# What to do about columns that a table lacks, from these and those that it has.
+Advice = Callable[[Sequence[str], Sequence[str]], str]
 
 
 def read_side_table(
@@ -123,6 +125,10 @@ def _case(text: str, cases: set[str]) -> str | None:
     return None
 
 
+def _save_as_text(_missing: Sequence[str], _there: Sequence[str]) -> str:
+    return "Save it as text with these columns, separated by commas, semicolons or tabs (CSV)."
+
+
 def known_value(text: str) -> str:
     """A cell, ``""`` where it says that nothing is known."""
     return "" if text.lower() in UNKNOWN else _plain(same_text(text))
@@ -147,15 +153,22 @@ def _plain(text: str) -> str:
     return match[1] if match else text
 
 
-def table_lines(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def table_lines(
+    path: Path, needed: Sequence[str], advice: Advice = _save_as_text
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header in lower case, and the rows, each as long, with the numbers of their lines.
+
+    Args:
+        path: the table.
+        needed: the columns that it has to have.
+        advice: what to do where it lacks some, from these and the columns that are there.
 
     Raises:
         ConsiliumError: the file is no table, or does not have the ``needed`` columns, each once.
     """
     text = _text(path)
     wanted = [column.lower() for column in needed]
-    first = ""
+    first: list[str] = []
     for separator in _separators(text):
         lines = _split(path, text, separator)
         header = [cell.lower() for cell in lines[0][1]] if lines else []
@@ -163,11 +176,16 @@ def table_lines(path: Path, needed: Sequence[str]) -> tuple[list[str], list[tupl
             return header, [
                 (number, _as_long(path, number, row, header)) for number, row in lines[1:]
             ]
-        first = first or ", ".join(header)
+        first = header if len(header) > len(first) else first
+    missing = [column for column in needed if first.count(column.lower()) != 1]
+    twice = any(column.lower() in first for column in missing)
+    fault = (
+        f"{'is' if len(missing) == 1 else 'are'} {'not there exactly once' if twice else 'missing'}"
+    )
     raise ConsiliumError(
-        f"The table {path} does not have the columns {', '.join(needed)}, each once, in "
-        f"its first line, which is {first[:200]!r}. Save it as text with these columns, separated "
-        "by commas, semicolons or tabs (CSV)."
+        f"The table {path} does not have the columns {', '.join(needed)}, each once, in its first "
+        f"line, which is {', '.join(first)[:200]!r}: {' and '.join(missing)} {fault}. "
+        f"{advice(missing, first)}"
     )
 
 

@@ -1,12 +1,17 @@
 """What is wrong in a table is refused in one paragraph, with the file, the line and the column."""
 
+import re
+
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from federated.configuration.description_file import find_description
 from federated.configuration.load import load_experiment
+from federated.data.folders.families import Listing
 from federated.data.folders.prepared_case import prepare_case
+from federated.data.folders.table import folder_tables
 from federated.data.load import load, locate_local
 from federated.errors import ConsiliumError
 from federated.settings.sections import DataSettings
@@ -58,8 +63,8 @@ CELLS = {
         "..\\mine\\images\\case_00.png",
         "leaves the table's folder",
     ),
-    "an empty cell": ("patient", "", "line 4, column patient: the cell is empty"),
-    "a cell that says nothing": ("site", "N/A", "line 4, column site: the cell is empty, or says"),
+    "an empty cell": ("patient", "", "line 4, column patient: the cell is empty. Mend"),
+    "a cell that says nothing": ("site", "N/A", "column site: the cell says 'N/A', by"),
     "a site that no folder can have": (
         "site",
         "north/west",
@@ -140,7 +145,23 @@ def test_a_column_whose_meaning_nobody_has_said_is_refused(mine):
 def test_a_column_that_is_described_and_not_there_is_refused(mine):
     root, _ = mine
     describe(root / "mine", {**PICTURES, "columns": {"site": "hospital"}})
-    assert "does not have the columns hospital" in refused(root)
+    said = refused(root)
+    assert "does not have the columns hospital" in said
+    assert "which is 'patient, image, mask, site': hospital is missing. dataset.yaml" in said
+    assert "dataset.yaml names hospital under `columns:`: write there the name" in said
+    assert "columns: {" not in said
+
+
+def test_a_column_that_was_renamed_can_be_named_in_the_description(mine):
+    root, rows = mine
+    renamed = [{"segmentation" if k == "mask" else k: v for k, v in row.items()} for row in rows]
+    write_table(root / "mine", renamed)
+    said = refused(root)
+    assert "which is 'patient, image, segmentation, site': mask is missing." in said
+    (advice,) = re.findall(r"say in dataset.yaml which column it is, as (columns: \{.*\})\.", said)
+    assert advice == "columns: {mask: segmentation}"
+    describe(root / "mine", {**PICTURES, **yaml.safe_load(advice)})
+    assert read(root).cases["train"][0].mask is not None
 
 
 def test_a_mask_with_a_value_that_no_label_has_is_refused_even_if_it_is_small(mine):
@@ -152,6 +173,17 @@ def test_a_mask_with_a_value_that_no_label_has_is_refused_even_if_it_is_small(mi
     (case,) = [c for cases in dataset.cases.values() for c in cases if c.name == "case_00"]
     with pytest.raises(ConsiliumError, match="has the label 1, which mine does not know"):
         prepare_case(dataset.family, case)
+
+
+def test_values_that_a_description_knows_are_said_with_where_it_says_so(mine):
+    root, _ = mine
+    describe(root / "mine", {**PICTURES, "labels": {"background": [0, 7], "lesion": 254}})
+    family = read(root).family
+    known = "known are 0 (background), 7 (background), 254 (lesion), by `labels` of dataset.yaml"
+    assert family.values_known() == known
+    listing = Listing(family.find(root / "mine").cases[:2], ())
+    table = folder_tables(family, {"all": listing})["all"]
+    assert list(table["labels"]) == [f"255, where {known}"] * 2
 
 
 def test_a_mask_on_another_grid_is_refused(mine):

@@ -44,7 +44,8 @@ def test_a_description_without_features_is_what_it_was():
 @pytest.mark.parametrize("cell", ["", "NA", "none"])
 def test_a_feature_that_is_missing_is_refused_as_an_empty_cell(tmp_path, cell):
     folder = own_set(tmp_path, volume=cell)
-    with pytest.raises(ConsiliumError, match="line 4, column volume: the cell is empty"):
+    said = f"says '{cell}', by which nothing is known" if cell else "is empty"
+    with pytest.raises(ConsiliumError, match=f"line 4, column volume: the cell {said}[.] Mend"):
         find_cases(folder, find_description("mine", tmp_path))
 
 
