@@ -5,8 +5,9 @@ none that counts, or of which more than half of the sites asked have signed that
 them is no such key, is left out. A site that says so alone is believed once: the next site makes a
 key too. If it takes none from that one either, it goes without. So a maker that seals noise to a
 few keeps nobody out, and a site that lies of makers keeps nobody but itself out. With no more than
-half of the sites lying, one of the makers that are tried brings all others to a key; there are as
-many tries as sites at most, and without a lie one.
+one site lying, of three or more, one of the makers that are tried brings all others to a key; there
+are as many tries as sites at most, and without a lie one. Two makers that seal noise to the same
+sites keep those out.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,8 @@
 """take-part: a site answers the proposal of a run, or refuses it by its policy."""
 
+from federated.errors import ConsiliumError
 from federated.exchange import kinds
-from federated.exchange.plan import Joining
+from federated.exchange.plan import Joining, RunPlan
 from federated.exchange.policy import refuse_outright
 from federated.privacy import Private
 from federated.privacy.patients import patient_warnings
@@ -9,12 +10,14 @@ from federated.provenance import code_digest
 from federated.stages.entering import refuse_evaluation
 from federated.stages.keys import send_sealing
 from federated.stages.plan_checks import own_release, part_counts, refuse_proposal
-from federated.stages.site import SiteCall, candidate
+from federated.stages.site import Site, SiteCall, candidate
 from federated.stages.worker import held_cases
 
 
 def take_part(call: SiteCall) -> int:
     """Answer a proposal with how many cases the site has and what it releases in a round.
+
+    What the site refuses stands in its audit log, with the reason.
 
     Returns:
         The bytes of the answer.
@@ -24,6 +27,14 @@ def take_part(call: SiteCall) -> int:
             or a budget does not allow that the site's cases are evaluated.
     """
     site, plan = candidate(call)
+    try:
+        return _answer(site, plan)
+    except ConsiliumError as error:
+        site.home.audit.add("does not take part", run=call.run, said=str(error))
+        raise
+
+
+def _answer(site: Site, plan: RunPlan) -> int:
     counts = part_counts(site.store)
     own = counts.get(site.name, {"train": 0, "val": 0, "test": 0})
     # Before the arithmetic over all rounds, which a plan of very many could keep busy.

@@ -124,6 +124,8 @@ def test_a_plan_that_is_weaker_than_the_sites_policy_is_refused_before_anything_
         plain.resume()
     sent = [line for line in home.audit.lines() if line["event"] == "sent"]
     assert [line["kind"] for line in sent] == [kinds.JOINING]
+    (refused,) = (line for line in home.audit.lines() if line["event"] == "does not take part")
+    assert f"({key})" in refused["said"]
 
 
 def waiting(run: Staged) -> tuple[SiteHome, str]:
