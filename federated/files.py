@@ -124,15 +124,19 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         ConsiliumError: the file cannot be made.
     """
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise cannot_write(path.parent, error) from error
+    handle = _lock_file(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def _lock_file(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
 
 
 @contextmanager
@@ -149,10 +153,7 @@ def held(path: Path, told: str) -> Iterator[str | None]:
     Raises:
         ConsiliumError: the file cannot be made.
     """
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise cannot_write(path.parent, error) from error
+    handle = _lock_file(path)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
