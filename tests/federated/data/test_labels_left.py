@@ -171,4 +171,6 @@ class TestLabelsOfBrats:
         assert self.labels(tmp_path, (1, 2, 4), (1, 2, 3), (2, 3, 4)) == ["", "", ""]
 
     def test_a_label_that_nobody_knows_is_named(self, tmp_path):
-        assert self.labels(tmp_path, (1, 5), (1, 2, 3)) == ["5", ""]
+        named, none = self.labels(tmp_path, (1, 5), (1, 2, 3))
+        assert named == "5, where known are 0 (background), 1 (NETC), 2 (SNFH), 3 (ET), 4 (RC)"
+        assert none == ""
