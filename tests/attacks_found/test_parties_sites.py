@@ -84,6 +84,18 @@ def keys_and_shares(run: Staged, topic: Topic) -> Roster:
     return relay_shares(run.coordinator, topic, roster, run.sites)
 
 
+def up_to_answers(run: Staged, topic: Topic) -> tuple[Roster, list[str]]:
+    """All of a round before the sum is opened; who is in it."""
+    roster = keys_and_shares(run, topic)
+    responded = up_to_payloads(run, topic, roster)
+    for site in responded:
+        agree_site(run.call(site), 1)
+    relay_views(run.coordinator, topic, responded)
+    for site in responded:
+        answer_site(run.call(site), 1)
+    return roster, responded
+
+
 def test_keys_with_megabytes_of_spaces_do_not_end_the_round(run: Staged) -> None:
     topic = begin_round(run.coordinator, 1)
     for site in run.sites:
@@ -109,13 +121,7 @@ def test_a_view_of_megabytes_does_not_end_the_round(run: Staged) -> None:
 
 def test_who_deals_other_shares_afterwards_has_nobody_else_blamed(run: Staged) -> None:
     topic = begin_round(run.coordinator, 1)
-    roster = keys_and_shares(run, topic)
-    responded = up_to_payloads(run, topic, roster)
-    for site in responded:
-        agree_site(run.call(site), 1)
-    relay_views(run.coordinator, topic, responded)
-    for site in responded:
-        answer_site(run.call(site), 1)
+    roster, responded = up_to_answers(run, topic)
     dealt = unpack(body(run, topic, kinds.SHARES))
     other = {name: bytes(2 * HASH_BYTES) + content[2 * HASH_BYTES :]
              for name, content in dealt.items()}  # fmt: skip
@@ -185,13 +191,7 @@ def test_a_site_that_masks_more_than_it_may_loses_the_round_and_ends_no_run(
 
     monkeypatch.setattr(secagg_plus, "mask_update", masking)
     topic = begin_round(run.coordinator, 1)
-    roster = keys_and_shares(run, topic)
-    responded = up_to_payloads(run, topic, roster)
-    for site in responded:
-        agree_site(run.call(site), 1)
-    relay_views(run.coordinator, topic, responded)
-    for site in responded:
-        answer_site(run.call(site), 1)
+    roster, responded = up_to_answers(run, topic)
     done = unmask.fn(run.coordinator, topic, roster, responded, responded)
     assert done.lost is not None
     assert "a number is not from -508 to 508" in done.lost
