@@ -26,7 +26,7 @@ from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic
-from federated.exchange.policy import refuse_stranger
+from federated.exchange.policy_checks import refuse_stranger
 from federated.protection import Protection
 from federated.protection.keys import (
     PublicContext,

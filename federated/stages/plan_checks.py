@@ -8,7 +8,7 @@ from federated.data.dataset import Split
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.plan import RunPlan
-from federated.exchange.policy import Proposal, refuse_by_policy, refuse_outright
+from federated.exchange.policy_checks import Proposal, refuse_by_policy, refuse_outright
 from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.provenance import code_digest

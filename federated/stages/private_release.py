@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from federated.errors import RefusalError
-from federated.exchange.policy import refuse_beyond_epsilon
+from federated.exchange.policy_checks import refuse_beyond_epsilon
 from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.privacy.noise import SecretRandom, fresh_random, seeded_random

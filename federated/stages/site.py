@@ -23,7 +23,7 @@ from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Message, Topic, open_message
 from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
-from federated.exchange.policy import refuse_to_send
+from federated.exchange.policy_checks import refuse_to_send
 from federated.files import PRIVATE, atomic_path
 from federated.rounds.context import RoundContext, RunContext
 from federated.run.selection import is_evaluated

@@ -25,7 +25,7 @@ from federated.data.load import listed
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
-from federated.exchange.policy import refuse_beyond_epsilon
+from federated.exchange.policy_checks import refuse_beyond_epsilon
 from federated.files import PRIVATE, write_json
 from federated.planning.bins import Counts
 from federated.planning.feature_sums import feature_sums

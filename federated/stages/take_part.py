@@ -3,7 +3,7 @@
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.plan import Joining, RunPlan
-from federated.exchange.policy import refuse_outright
+from federated.exchange.policy_checks import refuse_outright
 from federated.privacy import Private
 from federated.privacy.patients import patient_warnings
 from federated.provenance import code_digest

@@ -16,7 +16,7 @@ from federated.exchange.folder import Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import sign
 from federated.exchange.plan import RunPlan
-from federated.exchange.policy import run_epsilon
+from federated.exchange.policy_checks import run_epsilon
 from federated.files import read_json, write_json
 from federated.privacy.ledger import ledger_root
 from federated.run.update_files import read_compressed, read_state, write_state

@@ -11,14 +11,8 @@ from federated.configuration.load import resolve
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.plan import RunPlan
-from federated.exchange.policy import (
-    PERMISSIVE,
-    Proposal,
-    SitePolicy,
-    read_policy,
-    refuse_by_policy,
-    refuse_to_send,
-)
+from federated.exchange.policy import PERMISSIVE, SitePolicy, read_policy
+from federated.exchange.policy_checks import Proposal, refuse_by_policy, refuse_to_send
 from federated.privacy.accounting import Release
 from federated.rounds.planned_work import planned_work
 from federated.stages.coordinator import absence_lines
@@ -237,7 +231,7 @@ def test_a_plan_of_absurdly_many_rounds_is_refused_before_its_arithmetic(
     def busy(*_: object) -> float:
         raise AssertionError("ε over all rounds was worked out")
 
-    monkeypatch.setattr("federated.exchange.policy.epsilon", busy)
+    monkeypatch.setattr("federated.exchange.policy_checks.epsilon", busy)
     found = proposal(experiment(**DP, rounds=100_000), Release(1.0, 0.1, 10))
     text = strict(privacies="[dp_sgd]", max_epsilon="8")
     with pytest.raises(
