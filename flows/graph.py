@@ -24,8 +24,10 @@ from federated.run.round_record import RoundRecord
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
+from federated.settings.sections import Parties
 from federated.stages.aggregate import download_size
 from federated.stages.named_sums import EVALUATION, refuse_sum
+from federated.stages.opening import lose_sum
 from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
 from federated.stages.secure_sum import digits_in
@@ -152,6 +154,10 @@ def sum_up(
             has opened it.
     """
     protection, number = run.experiment.protection, topic.round
+    if said := too_few(run, sent):
+        lose_sum(run.coordinator, topic, {})
+        now = time.time()
+        return _lost(topic, {}, [], [Interval(now, now)], said)
     # The sites ask this themselves; here it is said before anything is added.
     refuse_sum(run.context, topic, sent[0], sent)
     done = aggregate(run.coordinator, topic, sent, roster, length)
@@ -181,6 +187,25 @@ def sum_up(
             out = dict.fromkeys(unmasked.faulty, unmasked.lost)
             return _lost(topic, refused | out, opened, when, unmasked.lost)
     return Summed(responded, refused, opened, when, opener=opener)
+
+
+def too_few(run: Run, sent: list[str]) -> str | None:
+    """Why so few sites make no round of a consortium; ``None`` where they do.
+
+    ``sent`` are those that have sent something for the sum.
+    """
+    runner = run.experiment.runner
+    if not isinstance(runner, Parties):
+        return None
+    cases = sum(run.context.counts.cases(site, "train") for site in sent)
+    if len(sent) < runner.quorum:
+        return f"{len(sent)} sites have sent something, and runner.quorum is {runner.quorum}"
+    if cases < runner.min_cases:
+        return (
+            f"the sites that have sent something have {cases} training cases, and "
+            f"runner.min_cases is {runner.min_cases}"
+        )
+    return None
 
 
 def _lost(
@@ -224,7 +249,7 @@ def _evaluate(
         call.site: [evaluate_at_site.submit(run.pool, call, round_number)] for call in run.calls()
     }
     predicted = wait_for(run, round_number, submitted).results
-    info = run.prepared.dataset.info
+    info = run.info
     found, when = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
     for site, reason in found.missing.items():
         tell(f"the metrics of round {round_number} are without {site}: {reason}")
@@ -250,7 +275,7 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     }
     predicted = wait_for(run, topic.round, chains)
     sent = [site for site in left if site not in predicted.dropped]
-    info = run.prepared.dataset.info
+    info = run.info
     length = digits_in(run.coordinator, topic, info)
     sum_ = sum_up(run, topic, sent, keys.roster, length)
     results = [*keys.finished.results, *predicted.results, *sum_.opened]
@@ -282,7 +307,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(run.coordinator, number, record.to_json(run.partition, sizes, seconds))
+    checkpoint(run.coordinator, number, record.to_json(run.context.counts, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})
     get_run_logger().info(describe(number, rounds, metrics, seconds["total"]))
     shown = listener()

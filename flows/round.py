@@ -16,6 +16,7 @@ import psutil
 from prefect import flow
 
 from federated.configuration.experiment import Experiment
+from federated.data.load import known_info
 from federated.files import write_json
 from federated.provenance import git_commit
 from federated.run.folder import RunFolder
@@ -26,7 +27,7 @@ from federated.run.selection import kept_round, metric_value, metric_value_of, s
 from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
-from federated.stages.coordinator import Coordinator, absence_lines, end_run, propose
+from federated.stages.coordinator import Coordinator, absence_lines, end_run
 from federated.stages.ledger_migration import take_over
 from federated.stages.named_sums import EVALUATION, refuse_thin
 from federated.stages.privacy_report import summarise_privacy
@@ -34,23 +35,22 @@ from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
+from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
 from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
 from flows.planning import PLANNED, planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
-from flows.simulation import enrol_simulated
 from flows.site_stages import Run, call_site
 from flows.threads import RUNNER
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
 from tasks.own_models import own_models
-from tasks.pool import finished, open_pool, warm_up, worker_count
+from tasks.pool import finished, leave, open_pool, warm_up, worker_count
 from tasks.privacy import close, report_privacy
 from tasks.register import register, register_sites
 from tasks.sensitivity import sensitivity
-from tasks.take_part import agree
 from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
@@ -118,6 +118,8 @@ def _work_on(
     refuse_older_run(folder)
     going_on = resuming(experiment, folder.run_id, request.runs)
     with goes_on_by(going_on):
+        if of_parties(resolved):
+            resolved = with_parties(resolved)
         resolved = planned(resolved, folder, request.runs, params, given)
     workers = worker_count(resolved)
     # Without Prefect tags: for a task with tags the server is asked for a concurrency slot first,
@@ -125,17 +127,29 @@ def _work_on(
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
         data_started = time.time()
-        inputs = _inputs(resolved, folder, given, params)
+        inputs = None if of_parties(resolved) else _inputs(resolved, folder, given, params)
         data_seconds = time.time() - data_started
-        coordinator = _begin(resolved, folder, inputs, pool)
+        begun = _begin(resolved, folder, inputs, pool)
+        coordinator = begun.coordinator
         commit = git_commit(Path.cwd())
-        mlflow_run_id = start_tracking(resolved, folder, inputs.data, commit)
+        mlflow_run_id = start_tracking(resolved, folder, begun.data, commit)
         point_latest(folder)
         finished(warming)
         unkeyed = _agree_on_key(pool, coordinator) if resolved.protection.keyed else {}
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
         done = folder.done_rounds()
-        run = Run(coordinator, inputs, pool, workers, mlflow_run_id, began, startup, done, unkeyed)
+        run = Run(
+            coordinator,
+            begun.data,
+            begun.info,
+            pool,
+            workers,
+            mlflow_run_id,
+            began,
+            startup,
+            done,
+            unkeyed,
+        )
         try:
             clock = time.time()
             for round_number in range(done + 1, resolved.rounds + 1):
@@ -147,6 +161,7 @@ def _work_on(
             _finish(run, commit, register_model)
             if resolved.protection.keyed:
                 forget_key(pool, run.calls())
+            leave(pool, run.calls())
         except BaseException as error:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):
@@ -166,7 +181,7 @@ def _agree_on_key(pool: Executor, coordinator: Coordinator) -> dict[str, str]:
     return unkeyed
 
 
-def _announce(coordinator: Coordinator, warnings: Mapping[str, list[str]]) -> None:
+def _announce(coordinator: Coordinator, warnings: Mapping[str, Sequence[str]]) -> None:
     """Tell how much noise sites add, and what a person should know of that."""
     noises = [release.noise_multiplier for release in coordinator.run.planned.values()]
     span = f"{min(noises):.3g}" if len(set(noises)) == 1 else f"{min(noises):.3g}-{max(noises):.3g}"
@@ -216,32 +231,36 @@ def _inputs(
 
 
 def _begin(
-    experiment: Experiment, folder: RunFolder, inputs: Prepared, pool: Executor
-) -> Coordinator:
+    experiment: Experiment, folder: RunFolder, inputs: Prepared | None, pool: Executor
+) -> Beginning:
     """Have the sites take part in the run, and write what round 1 starts from.
 
-    The sites are simulated: their homes are made here, below the run's folder.
+    With ``inputs`` the sites are simulated: their homes are made here, below the run's folder.
+    Without, they are parties of their own.
     """
-    members = enrol_simulated(folder, inputs)
-    proposed = propose(folder, members, folder.sites())
-    begun = folder.done_rounds() > 0
-    if not begun:
-        model = new_model(experiment, inputs.dataset.info)
+    going_on = folder.done_rounds() > 0
+    if not going_on:
+        info = inputs.dataset.info if inputs else known_info(experiment.data)
+        model = new_model(experiment, info)
         # Refuses layers that are not there before anything is trained.
         trained_parameters(model, experiment.training, experiment.rounds)
         if experiment.model.init != "random":
             report = load_pretrained(model, Path(experiment.model.init))
             write_json(folder.transfer_path, asdict(report))
             tell(report.line())
-    calls = [call_site(proposed, site) for site in proposed.run.sites]
-    coordinator, warnings = agree(pool, proposed, calls)
-    for line in absence_lines(coordinator.absent, "this run"):
+    if inputs is None:
+        begun = begin_parties(experiment, folder, pool)
+        if begun.data.source == "phantom":
+            tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
+    else:
+        begun = begin_simulated(folder, inputs, pool)
+    for line in absence_lines(begun.coordinator.absent, "this run"):
         tell(line)
-    if not begun:
+    if not going_on:
         if experiment.privacy.unit:
-            _announce(coordinator, warnings)
-        write_initial_state(coordinator, model)
-    return coordinator
+            _announce(begun.coordinator, begun.warnings)
+        write_initial_state(begun.coordinator, model)
+    return begun
 
 
 def _finish(run: Run, commit: str, register_model: bool) -> None:
@@ -249,11 +268,10 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     experiment, folder = run.experiment, run.folder
     records = run.coordinator.records()
     kept = kept_round(records, experiment.selection)
-    model = new_model(experiment, run.prepared.dataset.info)
+    model = new_model(experiment, run.info)
     state = read_state(folder.state_path(kept))
     state.layout.load(model, state.weights)
-    info = run.prepared.dataset.info
-    header = model_header(experiment, info, run.prepared.data.source)
+    header = model_header(experiment, run.info, run.data.source)
     topic = end_run(run.coordinator)
     handed = own_models(run.pool, run.coordinator, run.calls(), topic, state)
     own = handed.models
@@ -278,7 +296,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
             _register_sites(run, registration.version, records[kept - 1], list(own))
     privacy = _privacy(run)
     facts = RunFacts(
-        task=info.task,
+        task=run.info.task,
         sites=run.sites,
         absent=run.coordinator.absent,
         no_own_model=handed.missing,
@@ -294,7 +312,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
     )
-    summary = summarise(folder, experiment, run.prepared.data, facts)
+    summary = summarise(folder, experiment, run.data, facts)
     write_json(folder.summary_path, summary)
     if experiment.privacy.unit or experiment.strategy.introduction():
         close(run.pool, run.calls())

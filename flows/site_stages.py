@@ -7,16 +7,18 @@ from dataclasses import dataclass, field
 from prefect.futures import PrefectFuture
 
 from federated.configuration.experiment import Experiment
-from federated.data.partition import Partition
+from federated.data.dataset import DatasetInfo, LocatedFile
 from federated.errors import ConsiliumError, printable
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import Outcome, Stage, StageResult, Unreported
+from federated.settings.sections import Parties
 from federated.stages.coordinator import Coordinator
 from federated.stages.report import reports
 from federated.stages.site import SiteCall
-from flows.prepare import Prepared
 from flows.progress import listener, tell
+from tasks.parties_pool import PartyCall
+from tasks.pool import AnyCall
 
 Chains = Mapping[str, Sequence[PrefectFuture[Stage]]]
 
@@ -25,6 +27,8 @@ Chains = Mapping[str, Sequence[PrefectFuture[Stage]]]
 class Run:
     """What the graph of a run is wired with.
 
+    ``data`` says where the sites' data come from; where they are parties of their own, it names no
+    file. ``info`` is of the data set.
     ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
     round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
     unless the run is one to go on with. ``unkeyed`` are the sites that have no key in this attempt,
@@ -32,7 +36,8 @@ class Run:
     """
 
     coordinator: Coordinator
-    prepared: Prepared
+    data: LocatedFile
+    info: DatasetInfo
     pool: Executor
     workers: int
     mlflow_run_id: str
@@ -57,22 +62,19 @@ class Run:
     def sites(self) -> list[str]:
         return list(self.context.sites)
 
-    def call(self, site: str) -> SiteCall:
+    def call(self, site: str) -> AnyCall:
         """What a worker is handed to do a site's part."""
         return call_site(self.coordinator, site)
 
-    def calls(self) -> list[SiteCall]:
+    def calls(self) -> list[AnyCall]:
         """What workers are handed to do the parts of all sites."""
         return [self.call(site) for site in self.sites]
 
-    @property
-    def partition(self) -> Partition:
-        """The cases of each site."""
-        return self.prepared.partition
 
-
-def call_site(coordinator: Coordinator, site: str) -> SiteCall:
-    """What a worker is handed to do the part of a simulated site of a run."""
+def call_site(coordinator: Coordinator, site: str) -> AnyCall:
+    """What the pool is handed to have a site do its part of a run."""
+    if isinstance(coordinator.run.experiment.runner, Parties):
+        return PartyCall(coordinator, site)
     folder = coordinator.folder
     return SiteCall(
         folder.home_path(site), folder.exchange_path, folder.run_id, coordinator.start.attempt

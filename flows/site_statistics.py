@@ -5,6 +5,7 @@ count at every site → aggregate → what opens a sum, as in a round → collec
 """
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from prefect import flow
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
+from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.files import write_json, write_text
 from federated.planning.fingerprint import Fingerprint
@@ -23,7 +25,7 @@ from federated.rounds.statistics import groups_of, told_of
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
 from federated.run.statistics_report import Statistics, noise_note, numbers_of, page_of
-from federated.stages.coordinator import absence_lines, propose
+from federated.stages.coordinator import absence_lines
 from federated.stages.ledger_migration import take_over
 from federated.stages.named_sums import STATISTICS, refuse_thin
 from federated.stages.secure_sum import digits_in
@@ -33,18 +35,17 @@ from federated.stages.statistics import (
     rank_error_of,
     refuse_inexact,
 )
+from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
 from flows.going_on import goes_on_by, stating
 from flows.graph import sum_up
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, unvalidated
 from flows.progress import counted, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets
-from flows.simulation import enrol_simulated
 from flows.site_stages import Finished, Run, call_site, wait_for
 from flows.threads import RUNNER
 from tasks.keys import forget_key, key
-from tasks.pool import open_pool, worker_count
+from tasks.pool import leave, open_pool, worker_count
 from tasks.statistics import ask, collect, compare, count, track_statistics
-from tasks.take_part import agree
 from tasks.track import end_tracking, start_tracking
 
 # Below the folder of all runs: these have no rounds to go on with, and no model.
@@ -109,33 +110,25 @@ def run_statistics(
         ConsiliumError: the data cannot be used, too few sites take part, or the sum is refused.
     """
     refuse_inexact(experiment)
+    if of_parties(experiment):
+        experiment = with_parties(experiment)
     folder = new_run(runs / FOLDER, experiment)
     tell(f"statistics {experiment.name}/{folder.run_id}")
     with open_pool(experiment) as pool:
-        # What is planned from counts is not known yet, by which cases would be judged.
-        make = unvalidated if experiment.planning.auto else prepare
-        inputs = prepared(folder) if prepared else make(experiment, folder)
-        _say_what_is_told(experiment, inputs)
-        folder.write_inputs(experiment, inputs.data, inputs.excluded)
-        experiment.protection.check(experiment.cohort(len(folder.sites())))
-        refuse_thin(experiment, folder.case_counts(), STATISTICS, folder.sites())
-        if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
-            tell(said)
-        members = enrol_simulated(folder, inputs)
-        proposed = propose(folder, members, folder.sites(), "statistics")
-        calls = [call_site(proposed, site) for site in proposed.run.sites]
-        coordinator, _ = agree(pool, proposed, calls)
+        begun = _begin(experiment, folder, pool, runs, params, prepared)
+        coordinator = begun.coordinator
         for line in absence_lines(coordinator.absent, "these statistics"):
             tell(line)
         begin_statistics(coordinator)
         calls = [call_site(coordinator, site) for site in coordinator.run.sites]
         unkeyed = key(pool, coordinator, calls)[1] if experiment.protection.keyed else {}
-        mlflow_run_id = start_tracking(experiment, folder, inputs.data, git_commit(Path.cwd()))
+        mlflow_run_id = start_tracking(experiment, folder, begun.data, git_commit(Path.cwd()))
         status = "FAILED"
         try:
             run = Run(
                 coordinator,
-                inputs,
+                begun.data,
+                begun.info,
                 pool,
                 worker_count(experiment),
                 mlflow_run_id,
@@ -147,16 +140,47 @@ def run_statistics(
             summed = _sum_and_report(run)
             if experiment.protection.keyed:
                 forget_key(pool, run.calls())
+            leave(pool, run.calls())
             status = "FINISHED"
         finally:
             files = [folder.root / JSON, folder.root / PAGE]
             end_tracking(mlflow_run_id, status, files, {"purpose": "statistics"})
-    error = rank_error_of(coordinator, inputs.dataset.info, summed.sites, summed.found)
+    error = rank_error_of(coordinator, begun.info, summed.sites, summed.found)
     return StatisticsRun(folder, summed.found, summed.sites, error)
 
 
-def _say_what_is_told(experiment: Experiment, inputs: Prepared) -> None:
-    if inputs.data.source == "phantom":
+def _begin(
+    experiment: Experiment,
+    folder: RunFolder,
+    pool: Executor,
+    runs: Path,
+    params: Path,
+    prepared: Callable[[RunFolder], Prepared] | None,
+) -> Beginning:
+    """Have the sites take part in counting; see :func:`run_statistics` for what is handed over.
+
+    Raises:
+        ConsiliumError: the data cannot be used, or too few sites take part.
+    """
+    if of_parties(experiment):
+        begun = begin_parties(experiment, folder, pool, "statistics")
+        _say_what_is_told(experiment, begun.data)
+        refuse_thin(experiment, folder.case_counts(), STATISTICS, folder.sites())
+        return begun
+    # What is planned from counts is not known yet, by which cases would be judged.
+    make = unvalidated if experiment.planning.auto else prepare
+    inputs = prepared(folder) if prepared else make(experiment, folder)
+    _say_what_is_told(experiment, inputs.data)
+    folder.write_inputs(experiment, inputs.data, inputs.excluded)
+    experiment.protection.check(experiment.cohort(len(folder.sites())))
+    refuse_thin(experiment, folder.case_counts(), STATISTICS, folder.sites())
+    if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
+        tell(said)
+    return begin_simulated(folder, inputs, pool, "statistics")
+
+
+def _say_what_is_told(experiment: Experiment, data: LocatedFile) -> None:
+    if data.source == "phantom":
         tell(PHANTOM_BANNER.format(name=experiment.data.dataset))
     told = told_of(experiment)
     if told == "clear":
@@ -177,11 +201,11 @@ def _sum_and_report(run: Run) -> "_Summed":
     masked = run.experiment.protection.masked
     with forgotten_secrets(run, run.sites) if masked else nullcontext():
         summed = _sum(run)
-    experiment, info = run.experiment, run.prepared.dataset.info
+    experiment, info = run.experiment, run.info
     settings = experiment.statistics
     statistics = Statistics(
         experiment.name,
-        run.prepared.data.source,
+        run.data.source,
         experiment.protection.name,
         told_of(experiment),
         settings.epsilon,
@@ -231,7 +255,7 @@ def _sum(run: Run) -> _Summed:
     chains: Any = {site: [count.submit(run.pool, run.call(site), topic.round)] for site in left}
     done = wait_for(run, topic.round, chains, topic.sum)
     sent = [site for site in left if site not in done.dropped]
-    info = run.prepared.dataset.info
+    info = run.info
     length = digits_in(run.coordinator, topic, info)
     opened = sum_up(run, topic, sent, keys.roster, length)
     if opened.lost:

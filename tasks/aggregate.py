@@ -25,11 +25,9 @@ from federated.stages.aggregate import (
 from federated.stages.coordinator import Coordinator, begin_round
 from federated.stages.opening import Openings, find_wrong_tags, lose_sum, unvouched
 from federated.stages.secagg_messages import Roster, masked_round
-from federated.stages.site import SiteCall
 from federated.stages.tag_verdict import ask_proofs
 from federated.stages.tags import prove_tags
-from federated.stages.worker import run_and_report
-from tasks.pool import DeadWorkerError, gathered, run_stage, submit_stage
+from tasks.pool import AnyCall, DeadWorkerError, gathered, run_stage, submit_reported, submit_stage
 
 
 @task(name="plan-round", task_run_name="plan round {round_number}", cache_policy=NO_CACHE)
@@ -94,7 +92,7 @@ class Decrypted:
 def decrypt(
     pool: Executor,
     coordinator: Coordinator,
-    calls: Sequence[SiteCall],
+    calls: Sequence[AnyCall],
     topic: Topic,
     length: int | None = None,
 ) -> Decrypted:
@@ -119,7 +117,7 @@ def decrypt(
     sites = [call.site for call in calls]
     told = (topic.round, sites, topic.sum)
     abort = coordinator.run.experiment.sites.on_dropout == "abort"
-    vouching = {c.site: pool.submit(run_and_report, vouch_site, c, *told) for c in calls}
+    vouching = {c.site: submit_reported(pool, vouch_site, c, *told) for c in calls}
     vouches = gathered(vouching, abort)
     if silent := unvouched(coordinator, topic, sites):
         faulty = {site: vouches.failed.get(site, reason) for site, reason in silent.items()}
@@ -175,7 +173,7 @@ def _lost(
 def _wrong_tags(
     pool: Executor,
     coordinator: Coordinator,
-    calls: Sequence[SiteCall],
+    calls: Sequence[AnyCall],
     topic: Topic,
     length: int | None,
 ) -> dict[str, str]:
@@ -201,7 +199,7 @@ def _wrong_tags(
 
 
 def _prove_tags(
-    pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall], topic: Topic
+    pool: Executor, coordinator: Coordinator, calls: Sequence[AnyCall], topic: Topic
 ) -> None:
     """Have all sites in a sum prove whose tags are those of its payload."""
     told = (topic.round, [call.site for call in calls], topic.sum)

@@ -7,8 +7,7 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.run.result import Stage
 from federated.stages.compress import compress_site
-from federated.stages.site import SiteCall
-from tasks.pool import run_stage
+from tasks.pool import AnyCall, run_stage
 
 
 @task(
@@ -16,7 +15,7 @@ from tasks.pool import run_stage
     task_run_name="compress[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def compress(pool: Executor, call: SiteCall, round_number: int) -> Stage:
+def compress(pool: Executor, call: AnyCall, round_number: int) -> Stage:
     """Weight a site's update by its share of the cases, and compress it."""
     run_stage(pool, compress_site, call, round_number)
     return "compress"

@@ -7,14 +7,13 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.run.result import Stage
 from federated.stages.protect import protect_site
-from federated.stages.site import SiteCall
-from tasks.pool import run_stage
+from tasks.pool import AnyCall, run_stage
 
 
 @task(
     name="encrypt", task_run_name="encrypt[{call.site}] round {round_number}", cache_policy=NO_CACHE
 )
-def encrypt(pool: Executor, call: SiteCall, round_number: int) -> Stage:
+def encrypt(pool: Executor, call: AnyCall, round_number: int) -> Stage:
     """Protect a site's compressed update."""
     run_stage(pool, protect_site, call, round_number)
     return "protect"

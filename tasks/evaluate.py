@@ -15,8 +15,7 @@ from federated.run.timing import Interval
 from federated.stages.coordinator import Coordinator, ask_evaluation
 from federated.stages.evaluate import evaluate as evaluate_shared
 from federated.stages.evaluate import evaluate_site
-from federated.stages.site import SiteCall
-from tasks.pool import run_stage
+from tasks.pool import AnyCall, run_stage
 
 
 @task(
@@ -34,7 +33,7 @@ def ask(coordinator: Coordinator, round_number: int, responded: Sequence[str]) -
     task_run_name="evaluate[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def evaluate_at_site(pool: Executor, call: SiteCall, round_number: int) -> Stage:
+def evaluate_at_site(pool: Executor, call: AnyCall, round_number: int) -> Stage:
     """Predict one site's cases, and send the coordinator what is told of them."""
     run_stage(pool, evaluate_site, call, round_number)
     return "evaluate"

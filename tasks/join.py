@@ -9,15 +9,14 @@ from federated.data.dataset import DatasetInfo
 from federated.run.folder import RunFolder
 from federated.stages.coordinator import Coordinator
 from federated.stages.join import Joined, join_site, offer, receive_joined
-from federated.stages.site import SiteCall
-from tasks.pool import finished, submit_stage
+from tasks.pool import AnyCall, finished, submit_stage
 
 
 @task(name="join", task_run_name="join[{call.site}]", cache_policy=NO_CACHE)
 def join(
     pool: Executor,
     coordinator: Coordinator,
-    call: SiteCall,
+    call: AnyCall,
     federation: RunFolder,
     rounds: int,
     info: DatasetInfo,

@@ -15,13 +15,12 @@ from federated.protection.keys import PublicContext
 from federated.stages.coordinator import Coordinator, publish_state
 from federated.stages.key_verdict import Heard, KeySearch, hear, relay_held
 from federated.stages.keys import NoKeyTakenError, erase_key, make_key, take_key
-from federated.stages.site import SiteCall
-from tasks.pool import DeadWorkerError, finished, submit_stage
+from tasks.pool import AnyCall, DeadWorkerError, finished, submit_stage
 
 
 @task(name="key", task_run_name="key", cache_policy=NO_CACHE)
 def key(
-    pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall]
+    pool: Executor, coordinator: Coordinator, calls: Sequence[AnyCall]
 ) -> tuple[PublicContext, dict[str, str]]:
     """Have all sites come to one key, and write ``context.json`` of the run, which has no secret.
 
@@ -61,7 +60,7 @@ def key(
 def _settled(
     pool: Executor,
     coordinator: Coordinator,
-    calls: Sequence[SiteCall],
+    calls: Sequence[AnyCall],
     done: int,
     search: KeySearch,
 ) -> Heard | None:
@@ -130,6 +129,6 @@ def _goes_well(
 
 
 @task(name="forget-key", task_run_name="forget key", cache_policy=NO_CACHE)
-def forget_key(pool: Executor, calls: Sequence[SiteCall]) -> None:
+def forget_key(pool: Executor, calls: Sequence[AnyCall]) -> None:
     """Erase the key of a run that has ended at all sites; its ``context.json`` stays."""
     finished([submit_stage(pool, erase_key, call) for call in calls])

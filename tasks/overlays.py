@@ -8,13 +8,12 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.exchange.message import Topic
 from federated.stages.coordinator import Coordinator
-from federated.stages.site import SiteCall
-from tasks.pool import gathered, submit_stage
+from tasks.pool import AnyCall, gathered, submit_stage
 
 
 @task(name="overlays", task_run_name="overlays", cache_policy=NO_CACHE)
 def overlays(
-    pool: Executor, coordinator: Coordinator, calls: Sequence[SiteCall], topic: Topic
+    pool: Executor, coordinator: Coordinator, calls: Sequence[AnyCall], topic: Topic
 ) -> dict[str, str]:
     """Have every site's worst, median and best test case drawn into ``overlays/`` of the run.
 

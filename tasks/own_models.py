@@ -9,17 +9,16 @@ from prefect.cache_policies import NO_CACHE
 from federated.exchange.message import Topic
 from federated.stages.coordinator import Coordinator
 from federated.stages.own_models import HandedOver, receive_models
-from federated.stages.site import SiteCall
 from federated.stages.site_model import hand_over
 from federated.update import RoundState
-from tasks.pool import gathered, submit_stage
+from tasks.pool import AnyCall, gathered, submit_stage
 
 
 @task(name="own-models", task_run_name="own models", cache_policy=NO_CACHE)
 def own_models(
     pool: Executor,
     coordinator: Coordinator,
-    calls: Sequence[SiteCall],
+    calls: Sequence[AnyCall],
     topic: Topic,
     state: RoundState,
 ) -> HandedOver:

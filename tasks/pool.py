@@ -16,14 +16,21 @@ import torch
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
+from federated.run.coordinator_home import CoordinatorHome
 from federated.run.memory import keep_freed_memory
-from federated.settings.sections import Dask, Processes
+from federated.settings.sections import Dask, Parties, Processes
+from federated.stages.asking import LEAVE
 from federated.stages.site import SiteCall
 from federated.stages.worker import run_alone, run_and_report
 from federated.training.loop import choose_device
 from tasks.dask_cluster import dask_client
+from tasks.parties_pool import PartiesPool, PartyCall
 
 WORKERS_A_GPU = 4
+
+
+# What a pool is handed to have a site do its part.
+AnyCall = SiteCall | PartyCall
 
 
 def worker_count(experiment: Experiment) -> int:
@@ -32,6 +39,8 @@ def worker_count(experiment: Experiment) -> int:
     It is one for each core on a CPU and up to four for each GPU, and never more than sites.
     """
     runner = experiment.runner
+    if isinstance(runner, Parties):
+        return experiment.sites.count
     if not isinstance(runner, Processes):
         return 1
     if runner.workers != "auto":
@@ -55,7 +64,11 @@ def open_pool(experiment: Experiment) -> Iterator[Executor]:
         with dask_client(experiment.runner) as client:
             yield client.get_executor()
         return
-    pool = _local_pool(experiment)
+    pool: Executor
+    if isinstance(experiment.runner, Parties):
+        pool = PartiesPool(experiment.runner, CoordinatorHome.default().seen_path)
+    else:
+        pool = _local_pool(experiment)
     try:
         yield pool
     except BaseException:
@@ -68,7 +81,15 @@ def _local_pool(experiment: Experiment) -> Executor:
     if not isinstance(experiment.runner, Processes):
         # One torch thread here too, so that every runner on a CPU gives the same sums.
         return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-    count = worker_count(experiment)
+    return _processes(worker_count(experiment))
+
+
+def open_worker() -> ProcessPoolExecutor:
+    """One worker process, for a site that is a party of its own; whoever opens it shuts it down."""
+    return _processes(1)
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
     # spawn: a forked copy of a process that has threads and CUDA is not safe to use.
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
@@ -77,23 +98,47 @@ def _local_pool(experiment: Experiment) -> Executor:
     return ProcessPoolExecutor(count, context, _start_worker, (numbers,))
 
 
+def leave(pool: Executor, calls: "Sequence[AnyCall]") -> None:
+    """Tell sites that are parties of their own that a run has ended; simulated ones need not know.
+
+    Nothing waits for them.
+    """
+    if isinstance(pool, PartiesPool):
+        for call in calls:
+            pool.submit(run_alone, LEAVE, call)
+
+
 def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
-    """Start every worker, so that the first round does not wait for it."""
+    """Start every worker, so that the first round does not wait for it; sites start their own."""
+    if isinstance(pool, PartiesPool):
+        return []
     return [pool.submit(_import_stages) for _ in range(workers)]
 
 
-def submit_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> "Future[None]":
+def submit_stage(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> "Future[None]":
     """Begin a stage of a site in the pool; its errors are told as they are."""
-    return pool.submit(run_alone, stage, call, *arguments)
+    return _submit(pool, run_alone, stage, call, arguments)
 
 
-def run_stage(pool: Executor, stage: Any, call: SiteCall, *arguments: Any) -> None:
+def submit_reported(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> "Future[None]":
+    """Begin a stage of a site in the pool; of a private run, errors are told as others may read."""
+    return _submit(pool, run_and_report, stage, call, arguments)
+
+
+def _submit(
+    pool: Executor, entry: Any, stage: Any, call: AnyCall, arguments: "Sequence[Any]"
+) -> "Future[None]":
+    # Which kind of call goes with which pool, is for the runner to say: see `call_site`.
+    return pool.submit(entry, stage, call, *arguments)
+
+
+def run_stage(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> None:
     """Run one stage of a site in the pool and wait for it; what it tells is in messages.
 
     Raises:
         ConsiliumError: what the stage raises, or that its worker process died.
     """
-    finished([pool.submit(run_and_report, stage, call, *arguments)])
+    finished([submit_reported(pool, stage, call, *arguments)])
 
 
 def finished(futures: "Sequence[Future[Any]]") -> list[Any]:

@@ -26,8 +26,7 @@ from federated.stages.aggregate import (
 from federated.stages.coordinator import Coordinator
 from federated.stages.opening import lose_sum
 from federated.stages.secagg_messages import Roster
-from federated.stages.site import SiteCall
-from tasks.pool import finished, run_stage, submit_stage
+from tasks.pool import AnyCall, finished, run_stage, submit_stage
 
 
 @task(
@@ -35,7 +34,7 @@ from tasks.pool import finished, run_stage, submit_stage
     task_run_name="advertise[{call.site}] round {round_number}",
     cache_policy=NO_CACHE,
 )
-def advertise(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
+def advertise(pool: Executor, call: AnyCall, round_number: int, name: str = "") -> Stage:
     """Make a site's keys for the round."""
     run_stage(pool, secagg.advertise_site, call, round_number, name)
     return "advertise"
@@ -48,7 +47,7 @@ def relay_keys(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Rost
 
 
 @task(name="share", task_run_name="share[{call.site}] round {round_number}", cache_policy=NO_CACHE)
-def share(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
+def share(pool: Executor, call: AnyCall, round_number: int, name: str = "") -> Stage:
     """Split a site's secrets among its neighbours."""
     run_stage(pool, secagg.share_site, call, round_number, name)
     return "share"
@@ -75,7 +74,7 @@ def relay_responded(
 
 
 @task(name="agree", task_run_name="agree[{call.site}] round {round_number}", cache_policy=NO_CACHE)
-def agree(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
+def agree(pool: Executor, call: AnyCall, round_number: int, name: str = "") -> Stage:
     """Have a site sign what it was told of the round."""
     run_stage(pool, secagg.agree_site, call, round_number, name)
     return "agree"
@@ -90,7 +89,7 @@ def relay_views(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Non
 @task(
     name="answer", task_run_name="answer[{call.site}] round {round_number}", cache_policy=NO_CACHE
 )
-def answer(pool: Executor, call: SiteCall, round_number: int, name: str = "") -> Stage:
+def answer(pool: Executor, call: AnyCall, round_number: int, name: str = "") -> Stage:
     """Give a site's shares of the sites in the sum, once."""
     run_stage(pool, secagg.answer_site, call, round_number, name)
     return "answer"
@@ -152,6 +151,6 @@ def unmask(
 
 
 @task(name="forget", task_run_name="forget secrets", cache_policy=NO_CACHE)
-def forget(pool: Executor, calls: Sequence[SiteCall]) -> None:
+def forget(pool: Executor, calls: Sequence[AnyCall]) -> None:
     """Erase what sites keep secret of a round that is over or was broken off."""
     finished([submit_stage(pool, secagg.forget_secrets, call) for call in calls])

@@ -9,12 +9,11 @@ from federated.run.result import Stage
 from federated.stages.coordinator import Coordinator
 from federated.stages.share_style import keep_styles as keep
 from federated.stages.share_style import share_style as share
-from federated.stages.site import SiteCall
-from tasks.pool import run_stage
+from tasks.pool import AnyCall, run_stage
 
 
 @task(name="share-style", task_run_name="share-style[{call.site}]", cache_policy=NO_CACHE)
-def share_style(pool: Executor, call: SiteCall) -> Stage:
+def share_style(pool: Executor, call: AnyCall) -> Stage:
     """Send one site's style, which the others take before they train."""
     run_stage(pool, share, call)
     return "style"

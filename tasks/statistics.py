@@ -14,7 +14,6 @@ from federated.planning.fingerprint import Fingerprint
 from federated.planning.heterogeneity import Distances
 from federated.run.result import Stage
 from federated.stages.coordinator import Coordinator, ask_statistics
-from federated.stages.site import SiteCall
 from federated.stages.statistics import (
     collect_distances,
     collect_statistics,
@@ -22,7 +21,7 @@ from federated.stages.statistics import (
     count_site,
     tell_counted,
 )
-from tasks.pool import gathered, run_stage, submit_stage
+from tasks.pool import AnyCall, gathered, run_stage, submit_stage
 from tasks.track import client
 
 
@@ -33,7 +32,7 @@ def ask(coordinator: Coordinator) -> Topic:
 
 
 @task(name="count", task_run_name="count[{call.site}]", cache_policy=NO_CACHE)
-def count(pool: Executor, call: SiteCall, round_number: int) -> Stage:
+def count(pool: Executor, call: AnyCall, round_number: int) -> Stage:
     """Count a site's training cases, and send its part of the sum."""
     run_stage(pool, count_site, call, round_number)
     return "count"
@@ -63,7 +62,7 @@ def collect(
 
 @task(name="compare-sites", task_run_name="compare sites", cache_policy=NO_CACHE)
 def compare(
-    pool: Executor, coordinator: Coordinator, topic: Topic, calls: Sequence[SiteCall]
+    pool: Executor, coordinator: Coordinator, topic: Topic, calls: Sequence[AnyCall]
 ) -> dict[str, Distances | None]:
     """Have each site compare its counts with those of all; what those tell that may."""
     futures = {call.site: submit_stage(pool, compare_site, call, topic.round) for call in calls}

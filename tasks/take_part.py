@@ -7,14 +7,13 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.stages.coordinator import Coordinator, plan_run
-from federated.stages.site import SiteCall
 from federated.stages.take_part import take_part
-from tasks.pool import gathered, submit_stage
+from tasks.pool import AnyCall, gathered, submit_stage
 
 
 @task(name="take-part", task_run_name="take part", cache_policy=NO_CACHE)
 def agree(
-    pool: Executor, proposed: Coordinator, calls: Sequence[SiteCall]
+    pool: Executor, proposed: Coordinator, calls: Sequence[AnyCall]
 ) -> tuple[Coordinator, dict[str, list[str]]]:
     """Have all sites answer what is proposed to them, and sign the plan of a run of those that do.
 

@@ -19,7 +19,7 @@ from federated.privacy import NoPrivacy
 from federated.protection import PROTECTIONS
 from federated.settings.base import Settings
 from federated.settings.networks import NNUNet
-from federated.settings.sections import Dask
+from federated.settings.sections import Dask, Parties
 from federated.strategies import STRATEGIES, FineTune, ResFIM
 
 
@@ -56,6 +56,12 @@ def _reasons(experiment: Experiment) -> Iterator[str]:
     yield from _reasons_of_evaluation(experiment)
     if isinstance(experiment.runner, Dask):
         yield from reasons_of_dask(experiment.runner)
+    if isinstance(experiment.runner, Parties) and strategy.pools_cases:
+        yield (
+            f"strategy.name={strategy.name} trains on the cases of all sites together, and with "
+            "runner.name=sites these never leave their sites. Use it with another runner, on one "
+            "machine."
+        )
     pictures = experiment.data.described and experiment.data.described.kind == "pictures"
     if model.dims == {3} and (pictures or (dataset in DATASETS and not dataset.endswith("3d"))):
         yield (

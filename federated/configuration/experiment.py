@@ -14,6 +14,7 @@ from federated.settings.sections import (
     Dask,
     DataSettings,
     EvaluationSettings,
+    Parties,
     PlanningSettings,
     Processes,
     SelectionSettings,
@@ -53,7 +54,9 @@ class Experiment(Settings):
     privacy: AnyPrivacy
     compression: AnyCompression
     protection: AnyProtection
-    runner: Annotated[Serial | Processes | Dask, Field(discriminator="name")] = Processes()
+    runner: Annotated[Serial | Processes | Dask | Parties, Field(discriminator="name")] = (
+        Processes()
+    )
 
     def cohort(self, sites: int | None = None) -> Cohort:
         """What the protection has to hold, with ``sites`` sites or as many as are configured."""

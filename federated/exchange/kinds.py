@@ -27,6 +27,8 @@ OFFER: Final = "offer"
 STYLES: Final = "styles"
 INBOX: Final = "inbox"
 SUM: Final = "sum"
+# Followed by its number: which stage a site of a consortium is to do now.
+ASK: Final = "ask-"
 
 # From a site to all others; CONSISTENCY too, where a sum is encrypted.
 SEALING: Final = "sealing"
@@ -53,11 +55,16 @@ OWN_MODEL: Final = "own-model"
 OWN_SHARES: Final = "own-shares"
 PICTURES: Final = "pictures"
 PRIVACY_REPORT: Final = "privacy-report"
+# Followed by the number of what the site was asked: that it is done, or why it is not.
+DONE: Final = "done-"
 # Followed by the stage after which a site tells of itself.
 REPORT: Final = "report-"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
+# What a site is asked, of which the names of a thousand sites are the longest part; and its word.
+MOST_ASK: Final = 2**20
+MOST_DONE: Final = 2**14
 # Three keys of 32 bytes, in hexadecimal digits.
 MOST_ADVERTISED: Final = 2**10
 # The parameters of a key, and its commitment.

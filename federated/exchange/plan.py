@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
-from federated.data.dataset import SPLITS, Split
+from federated.data.dataset import SPLITS, DataSource, Split
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError, printable
 from federated.exchange.identity import PublicIdentity
@@ -39,7 +39,8 @@ class RunPlan:
         code: the digest of the program that the coordinator runs.
         participants: the sites that take part, with their public keys, by name; and who trains on
             the cases of all, where the strategy pools them.
-        counts: how many cases each site says that it has.
+        counts: how many cases each site says that it has; none at all in a proposal to sites that
+            have yet to say it.
         releases: what each site has said that it releases in a round, before the schedule of the
             noise is applied; empty without privacy, and in a proposal.
         quorum: how many sites have to respond in a round.
@@ -95,7 +96,7 @@ class RunPlan:
                 for site, key in value["participants"].items()
             }
             counts = {site: _counts(own) for site, own in value["counts"].items()}
-            if participants.keys() - {POOLED} != counts.keys():
+            if counts and participants.keys() - {POOLED} != counts.keys():
                 raise ValueError("its numbers of cases are not those of its participants")
             releases = {site: _release(own) for site, own in value["releases"].items()}
             deadline = value["deadline"]
@@ -203,11 +204,13 @@ class Joining:
         counts: how many cases it has in each split.
         release: what it releases in a round, before the schedule of the noise is applied; ``None``
             without privacy.
-        warnings: what a person should know of that.
+        source: where its data come from: ``phantom`` for generated ones.
+        warnings: what a person should know of its privacy.
     """
 
     counts: Mapping[Split, int]
     release: Release | None
+    source: DataSource
     warnings: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -229,10 +232,18 @@ class Joining:
             return Joining(
                 _counts(value["counts"]),
                 None if told is None else _release(told),
+                _source(value["source"]),
                 tuple(printable(warning, LONGEST_WARNING) for warning in warnings),
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise _no_plan("site", error) from error
+
+
+def _source(value: object) -> DataSource:
+    known: dict[object, DataSource] = {name: name for name in get_args(DataSource)}
+    if not isinstance(value, str) or value not in known:
+        raise ValueError("where its data come from is not known")
+    return known[value]
 
 
 def _counts(value: Mapping[str, Any]) -> dict[Split, int]:

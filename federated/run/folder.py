@@ -15,7 +15,7 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import read_experiment
-from federated.data.dataset import LocatedFile
+from federated.data.dataset import DataSource, LocatedFile
 from federated.data.partition import CaseCounts, Partition
 from federated.data.partition_file import (
     read_case_counts,
@@ -25,6 +25,9 @@ from federated.data.partition_file import (
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_json
 from federated.settings.names import refuse_name
+
+# In place of the path of the data, where no party but the sites has them.
+AT_THE_SITES = "at the sites"
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,25 @@ class RunFolder:
             self.inputs_path,
             {**asdict(data), "path": str(data.path.resolve()), "excluded_sites": list(excluded)},
         )
+
+    def write_configuration(self, experiment: Experiment) -> None:
+        """Record the configuration, before it is known what the run is made from."""
+        write_json(self.config_path, experiment.to_json())
+
+    def write_told(self, source: DataSource, counts: CaseCounts) -> LocatedFile:
+        """Record what sites that are parties of their own say that the run is made from.
+
+        Args:
+            source: where their data come from.
+            counts: how many cases each has.
+
+        Returns:
+            Their data, of which the coordinator knows no file.
+        """
+        told = {"path": AT_THE_SITES, "source": source, "md5": "", "excluded_sites": []}
+        write_json(self.partition_path, {"draws": 0, "moved": 0, "cases": counts.sites})
+        write_json(self.inputs_path, told)
+        return LocatedFile(Path(AT_THE_SITES), source, "")
 
     def begun(self) -> bool:
         """Whether a round may have been started.

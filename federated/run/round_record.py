@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from federated.data.dataset import Split
-from federated.data.partition import Partition
+from federated.data.partition import CaseCounts
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation
 from federated.run.memory import peak_rss_mb
@@ -115,12 +115,12 @@ class RoundRecord:
         return {} if found is None else {"classes_absent": _absent(found)}
 
     def to_json(
-        self, partition: Partition, sizes: Mapping[str, int], seconds: Mapping[str, float | None]
+        self, counts: CaseCounts, sizes: Mapping[str, int], seconds: Mapping[str, float | None]
     ) -> dict[str, Any]:
         """The round as plain values, for ``round.json``.
 
         Args:
-            partition: the cases of each site.
+            counts: how many cases each site has.
             sizes: what :meth:`sizes` gave, in bytes.
             seconds: what :meth:`seconds` gave.
         """
@@ -128,12 +128,12 @@ class RoundRecord:
         spent = {stage.site: stage.epsilon for stage in self.told if stage.epsilon is not None}
         # Of a round that was not evaluated, the sites that trained; not where all were pooled.
         trained: dict[str, dict[Split, Metrics]] = {
-            site: {} for site in self._trained() if site in partition.sites
+            site: {} for site in self._trained() if site in counts.sites
         }
         evaluated = self.evaluation.per_site or trained
         per_site = {
             site: {
-                "cases": {split: len(indices) for split, indices in partition.sites[site].items()},
+                "cases": dict(counts.sites[site]),
                 "train_loss": losses.get(site),
                 **self._absent_at(site),
                 **metrics,

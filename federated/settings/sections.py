@@ -212,6 +212,23 @@ class Processes(Settings):
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
 
+class Parties(Settings):
+    """The sites of a consortium: each does its part itself, at home, and tells the coordinator.
+
+    In a round, sites are waited for until ``deadline`` seconds after its beginning, and before the
+    first round for ``joining`` seconds. A round in whose sum fewer than ``quorum`` sites would be,
+    or fewer than ``min_cases`` training cases, is lost: the model stays as it is. A site that has
+    missed ``patience`` rounds in succession is not waited for any more until it says hello again.
+    """
+
+    name: Literal["sites"] = "sites"
+    deadline: float = Field(default=3600, gt=0)
+    joining: float = Field(default=120, gt=0)
+    quorum: int = Field(default=1, ge=1)
+    min_cases: int = Field(default=1, ge=1)
+    patience: int = Field(default=2, ge=1)
+
+
 class Dask(Settings):
     """Workers of a running Dask cluster that share this folder; it needs the extra ``dask``.
 

@@ -11,6 +11,7 @@ from math import isclose
 from typing import Any
 
 from federated.configuration.compatibility import refuse
+from federated.data.dataset import DataSource
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
@@ -51,6 +52,7 @@ class Coordinator:
         start: what its messages have in common; with the digest of the plan that was signed.
         published: the digests of the states that all sites were sent in this attempt.
         absent: the sites that were proposed to take part and do not, and why.
+        sources: where the data of each site come from, by its own word, as ``phantom``.
         faulty: the sites that have made a round's sum one that nobody opens, and why; what they
             send counts no more in this attempt.
         challenges: by round and name of a sum, what may be asked of the tags of its payloads; the
@@ -64,6 +66,7 @@ class Coordinator:
     start: Topic
     published: dict[int, str] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, DataSource] = field(default_factory=dict)
     faulty: dict[str, str] = field(default_factory=dict)
     challenges: dict[tuple[int, str], bytes] = field(default_factory=dict)
     begun: dict[int, float] = field(default_factory=dict)
@@ -115,18 +118,34 @@ def propose(
     """
     identity, exchange = coordinator_identity(folder), FolderExchange(folder.exchange_path)
     audit = AuditLog(folder.coordinator_path / "audit.jsonl")
+    known = folder.case_counts().sites
+    counts = CaseCounts({site: known[site] for site in sites})
     mailbox = Mailbox(identity, members, exchange, audit)
-    experiment, counts = folder.experiment(), folder.case_counts()
-    run = RunContext(
-        folder.run_id,
-        experiment,
-        CaseCounts({site: counts.sites[site] for site in sites}),
-        tuple(sites),
-        {},
-        purpose,
-    )
-    before = Topic(identity.public.consortium, folder.run_id, _next_attempt(folder))
-    sent = mailbox.send(before, kinds.PROPOSAL, _plan(run, members).to_bytes())
+    return propose_by(mailbox, folder, tuple(sites), counts, purpose)
+
+
+def propose_by(
+    mailbox: Mailbox,
+    folder: RunFolder,
+    sites: tuple[str, ...],
+    counts: CaseCounts,
+    purpose: Purpose = "training",
+) -> Coordinator:
+    """Begin an attempt at a run by a mailbox of the coordinator's, as :func:`propose` does.
+
+    Args:
+        mailbox: the coordinator's, with its members.
+        folder: the run's.
+        sites: those that are to take part, in order.
+        counts: how many cases each has; none at all where it is for the sites to say.
+        purpose: what the run is for.
+
+    Raises:
+        ConsiliumError: a file of the run is missing or damaged, or a site is not enrolled.
+    """
+    run = RunContext(folder.run_id, folder.experiment(), counts, sites, {}, purpose)
+    before = Topic(mailbox.me.public.consortium, folder.run_id, _next_attempt(folder))
+    sent = mailbox.send(before, kinds.PROPOSAL, _plan(run, mailbox.members).to_bytes())
     return Coordinator(folder, mailbox, run, replace(before, plan=sent.signed.digest))
 
 
@@ -160,7 +179,7 @@ def plan_run(
     if absent:
         _refuse_too_few(run, list(answers), absent)
     releases = {site: own.release for site, own in answers.items() if own.release is not None}
-    counts = CaseCounts({site: run.counts.sites[site] for site in answers})
+    counts = CaseCounts({site: answer.counts for site, answer in answers.items()})
     planned = replace(run, sites=tuple(answers), counts=counts, planned=releases)
     before = replace(proposed.start, plan="")
     sent = mailbox.send(before, kinds.RUN_PLAN, _plan(planned, mailbox.members).to_bytes())
@@ -171,7 +190,8 @@ def plan_run(
         }
         write_json(proposed.folder.privacy_path, told)
     start = replace(before, plan=sent.signed.digest)
-    coordinator = replace(proposed, run=planned, start=start, absent=absent)
+    sources = {site: own.source for site, own in answers.items()}
+    coordinator = replace(proposed, run=planned, start=start, absent=absent, sources=sources)
     return coordinator, {site: list(own.warnings) for site, own in answers.items()}
 
 
@@ -185,14 +205,15 @@ def _joining(proposed: Coordinator, site: str) -> Joining:
     run = proposed.run
     message = proposed.mailbox.receive(proposed.start, kinds.JOINING, site, kinds.MOST_SMALL)
     answer = Joining.from_bytes(message.body)
-    if dict(answer.counts) != dict(run.counts.sites[site]):
+    known = run.counts.sites.get(site, answer.counts)
+    if dict(answer.counts) != dict(known):
         raise ConsiliumError(
             f"{site} says that it has {dict(answer.counts)} cases, and is known for "
-            f"{dict(run.counts.sites[site])}, by which updates are weighted. Prepare its data "
-            "anew, and start a new run."
+            f"{dict(known)}, by which updates are weighted. Prepare its data anew, and start a new "
+            "run."
         )
     training = run.purpose == "training"
-    expected = release_of(run.experiment, run.counts.cases(site, "train")) if training else None
+    expected = release_of(run.experiment, answer.counts["train"]) if training else None
     if not _same_release(answer.release, expected):
         raise ConsiliumError(
             f"{site} says that it releases {answer.release} in a round, and by the configuration "

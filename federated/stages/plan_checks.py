@@ -65,7 +65,8 @@ def _refuse_other_run(site: str, store: SiteRun, plan: RunPlan, proposal: RunPla
     """
     known = proposal.participants
     others = [name for name, who in plan.participants.items() if known.get(name) != who]
-    counts = {name: proposal.counts.sites.get(name) for name in plan.sites}
+    said = proposal.counts.sites or plan.counts.sites
+    counts = {name: said.get(name) for name in plan.sites}
     same = replace(
         proposal,
         participants=plan.participants,

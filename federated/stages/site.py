@@ -20,6 +20,7 @@ from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, FolderExchange
 from federated.exchange.identity import COORDINATOR
+from federated.exchange.journal import JOURNAL, JournalledExchange
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Message, Topic, open_message
 from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
@@ -198,7 +199,10 @@ def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:
     home = SiteHome(call.home)
     coordinator = home.coordinator()
     members = Enrolment().enrol(coordinator)
-    mailbox = Mailbox(home.identity(), members, FolderExchange(call.exchange), home.audit)
+    # A site of a consortium has a copy of the exchange, whose journal says what is to be sent on.
+    journalled = (call.exchange / JOURNAL).is_file()
+    exchange = (JournalledExchange if journalled else FolderExchange)(call.exchange)
+    mailbox = Mailbox(home.identity(), members, exchange, home.audit)
     return home, mailbox, Topic(coordinator.consortium, call.run, call.attempt)
 
 

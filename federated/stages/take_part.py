@@ -52,5 +52,5 @@ def _answer(site: Site, plan: RunPlan) -> int:
         warnings += patient_warnings(privacy, site.name, planned, patients)
     if plan.experiment.protection.keyed:
         send_sealing(site)
-    answer = Joining(own, release, tuple(warnings))
+    answer = Joining(own, release, site.store.data()[0].source, tuple(warnings))
     return site.to_coordinator(site.start, kinds.JOINING, answer.to_bytes())

@@ -241,7 +241,7 @@ def test_a_lying_report_of_privacy_leaves_the_summary_without_a_number(private: 
 def test_a_warning_that_commands_a_terminal_is_shown_and_does_nothing() -> None:
     counts = {"train": 1, "val": 1, "test": 1}
     release = Release(1.0, 0.1, 1)
-    sent = Joining(counts, release, ("\x1b[2Jyour run is fine\n", "x" * 10**5))
+    sent = Joining(counts, release, "files", ("\x1b[2Jyour run is fine\n", "x" * 10**5))
     first, second = Joining.from_bytes(sent.to_bytes()).warnings
     assert first == r"\x1b[2Jyour run is fine\x0a"
     assert len(second) < LONGEST_WARNING + 40

@@ -1,0 +1,194 @@
+"""fl-site: what a site of a consortium does in a run, in a Prefect of its own.
+
+Each stage that the site is asked for is a task, named as at the coordinator. What a stage does it
+takes from the signed plans; no code of another party runs here.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from federated.data.dataset import SPLITS, Split
+from federated.data.folders.dataset import FolderDataset
+from federated.data.partition import Partition, leave_out
+from federated.data.partitioning import AnyDataset
+from federated.errors import ConsiliumError, RefusalError
+from federated.exchange.folder import Exchange
+from federated.exchange.policy_checks import refuse_outright
+from federated.provenance import code_digest
+from federated.site.home import SiteHome
+from federated.stages.asked import answer, has_answered, said_of, too_late
+from federated.stages.asking import LEAVE, Ask, stage_named
+from federated.stages.site import SiteCall, candidate
+from federated.stages.worker import run_and_report
+from tasks.prepare import download, read
+from tasks.validate import validate
+
+# As a stage is named in the graph of a round, where it has another name than its function.
+NAMES = {
+    "train_site": "local-train",
+    "compress_site": "compress",
+    "protect_site": "encrypt",
+    "advertise_site": "advertise",
+    "share_site": "share",
+    "agree_site": "agree",
+    "answer_site": "answer",
+    "vouch_site": "vouch",
+    "decrypt_site": "decrypt",
+    "evaluate_site": "evaluate",
+    "count_site": "count",
+    "compare_site": "compare",
+    "hand_over": "own-model",
+    "draw_site": "overlays",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the site's flow of a run works with.
+
+    Attributes:
+        home: the site's home.
+        data: the folder that the site's data sets lie in.
+        exchange: the site's own copy of what is for it in the exchange.
+        pool: where stages run.
+        asks: gives what the site is asked in an attempt at a run, in order, until the run ends.
+        newest: gives all that the site is known to be asked now.
+    """
+
+    home: SiteHome
+    data: Path
+    exchange: Exchange
+    mirror: Path
+    pool: Callable[[], Executor]
+    asks: Callable[[str, int], Iterator[Ask]]
+    newest: Callable[[], list[Ask]]
+
+
+desk: ContextVar[Desk] = ContextVar("desk")
+
+
+@flow(name="fl-site", flow_run_name="{run} attempt {attempt}")
+def fl_site(run: str, attempt: int) -> int:
+    """Do what a site is asked in an attempt at a run, until it ends.
+
+    Args:
+        run: the run's id.
+        attempt: how often the coordinator has begun or resumed it.
+
+    Returns:
+        How many stages were done.
+    """
+    mine, done = desk.get(), 0
+    log = get_run_logger()
+    for asked in mine.asks(run, attempt):
+        if asked.stage == LEAVE:
+            log.info("the run has ended")
+            break
+        if has_answered(mine.home, mine.exchange, asked):
+            continue
+        if late := too_late(asked, mine.newest()):
+            answer(mine.home, mine.exchange, asked, f"{mine.home.name} has left it out: {late}.")
+            log.info("left out %s of round %s: %s", asked.stage, asked.round, late)
+            continue
+        error = _done(mine, asked)
+        answer(mine.home, mine.exchange, asked, error)
+        if error:
+            log.warning(error)
+        done += error is None
+    return done
+
+
+def _done(mine: Desk, asked: Ask) -> str | None:
+    """Do a stage; return what is told of it where it fails."""
+    name = NAMES.get(asked.stage, asked.stage.replace("_", "-"))
+    of_round = f" round {asked.round}" if asked.round else ""
+    named = f"{name}[{mine.home.name}]{of_round}"
+    where = mine.home.run(asked.run).error_path
+    try:
+        if asked.stage == "take_part":
+            _take_cases(mine, asked)
+        do_stage.with_options(name=name, task_run_name=named)(mine, asked)
+    except Exception as error:
+        # Whatever it is, the coordinator is told that this part is not done, and the site goes on.
+        if not isinstance(error, RefusalError):
+            get_run_logger().exception("%s failed", named)
+        return said_of(error, mine.home.name, name, where)
+    return None
+
+
+@task(name="stage", cache_policy=NO_CACHE)
+def do_stage(mine: Desk, asked: Ask) -> None:
+    """Run a stage in the site's worker, and wait for it.
+
+    Raises:
+        ConsiliumError: what the stage raises, or that the worker died.
+    """
+    call = SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt)
+    stage = stage_named(asked.stage)
+    try:
+        mine.pool().submit(run_and_report, stage, call, *asked.arguments).result()
+    except BrokenProcessPool as error:
+        raise RefusalError(
+            f"The worker of {mine.home.name} died in {asked.stage}, most often because memory ran "
+            "out. It has another one now."
+        ) from error
+
+
+def _take_cases(mine: Desk, asked: Ask) -> None:
+    """Settle which cases the site has for what is proposed, once its policy may allow that at all.
+
+    Raises:
+        ConsiliumError: the policy refuses the run, or the data cannot be used.
+    """
+    call = SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt)
+    site, plan = candidate(call)
+    refuse_outright(mine.home.policy(), site.name, plan, code_digest())
+    settings = plan.experiment.data.model_copy(update={"root": mine.data})
+    experiment = plan.experiment.model_copy(update={"data": settings})
+    data = download(experiment)
+    if site.store.data_path.is_file() and site.store.data()[0] == data:
+        return
+    dataset = read(experiment, data)
+    whole = Partition({site.name: _cases_of(dataset, site.name)}, draws=0, moved=0)
+    place = site.store.root / "validation"
+    found = validate(experiment, dataset, whole, place)
+    if found.excluded:
+        raise RefusalError(
+            f"{site.name} does not take part in run {asked.run}: its data fail validation, as the "
+            f"site reads in {place}."
+        )
+    left = leave_out(whole, found.dropped)
+    site.store.write_data(data, {site.name: dict(left.sites[site.name])})
+
+
+def _cases_of(dataset: AnyDataset, site: str) -> dict[Split, tuple[int, ...]]:
+    """The cases that are a site's own: all in its folder, or those that the data call its own.
+
+    Raises:
+        ConsiliumError: the data name several sites, and this is none of them.
+    """
+    named: dict[Split, list[str | None]]
+    if isinstance(dataset, FolderDataset):
+        named = {split: [case.site for case in dataset.cases[split]] for split in SPLITS}
+    elif dataset.origins is not None:
+        named = {split: [case.site for case in dataset.origins[split]] for split in SPLITS}
+    else:
+        named = {split: [None] * len(dataset.labels[split]) for split in SPLITS}
+    known = {name for names in named.values() for name in names}
+    wanted = known if len(known) <= 1 else known & {site, site.removeprefix("site-")}
+    if known and not wanted:
+        several = ", ".join(sorted(map(str, known)))
+        raise ConsiliumError(
+            f"The data of {site} are of several sites ({several}), and it is none of them. Keep "
+            "only this site's own cases there, or give the site the name that its table has."
+        )
+    return {
+        split: tuple(i for i, name in enumerate(named[split]) if name in wanted) for split in SPLITS
+    }

@@ -1,0 +1,138 @@
+"""Sites of a consortium in place of a pool: what is submitted for a site is asked of that site.
+
+To the graph of a round it is a pool as any other. A future ends with the site's own word, or, where
+that does not come in time, with the reason.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from federated.errors import ConsiliumError, RefusalError
+from federated.settings.sections import Parties
+from federated.stages.asking import LEAVE, Numbers, ask, hear_word, is_answered
+from federated.stages.coordinator import Coordinator
+
+# In seconds, between two looks at what has arrived.
+FIRST_LOOK, LONGEST_LOOK = 0.01, 0.05
+# For as many sites as an experiment can have, several times over.
+THREADS = 4096
+# What sites erase of a round or a run: nobody has to wait for it, nor for a site that is away.
+UNAWAITED = ("forget_secrets", "erase_key", "close_releases", LEAVE)
+
+
+class LateError(RefusalError):
+    """A site has not done in time what it was asked."""
+
+
+@dataclass(frozen=True)
+class PartyCall:
+    """Which site is to be asked to do its part of which run: see :class:`SiteCall`."""
+
+    coordinator: Coordinator
+    site: str
+
+
+class Presence:
+    """Which sites are waited for: those that have not missed too much, or were heard of since.
+
+    A site says hello to the exchange every few seconds, which leaves a file of its name in
+    ``seen``. One that is late and silent is not asked again before it has said hello; one that is
+    slow, round after round, is not waited for after ``patience`` of them.
+    """
+
+    def __init__(self, seen: Path, patience: int) -> None:
+        self._seen, self._patience = seen, patience
+        self._lock = threading.Lock()
+        self._missed: dict[str, set[int]] = {}
+        self._silent_since: dict[str, float] = {}
+
+    def late(self, site: str, round_number: int) -> None:
+        """Note that a site was late in a round."""
+        with self._lock:
+            self._missed.setdefault(site, set()).add(round_number)
+            self._silent_since[site] = time.time()
+
+    def heard(self, site: str) -> None:
+        """Note that a site has done in time what it was asked."""
+        with self._lock:
+            self._missed.pop(site, None)
+            self._silent_since.pop(site, None)
+
+    def reason(self, site: str) -> str | None:
+        """Why a site is not waited for; ``None`` where it is."""
+        with self._lock:
+            since, missed = self._silent_since.get(site), len(self._missed.get(site, ()))
+        if since is None:
+            return None
+        ago = self.last_hello(site)
+        if ago is not None and ago > since:
+            if missed < self._patience:
+                return None
+            # It is there and has time again: it gets a new count.
+            self.heard(site)
+            return None
+        rounds = "a round" if missed == 1 else f"{missed} rounds"
+        return f"{site} is away: it was late in {rounds}, and has not said hello since"
+
+    def last_hello(self, site: str) -> float | None:
+        """When a site last said hello, in seconds since the epoch; ``None`` for never."""
+        try:
+            return (self._seen / f"{site}.json").stat().st_mtime
+        except OSError:
+            return None
+
+
+class PartiesPool(Executor):
+    """Asks sites to do their stages, and waits for their words in threads that only wait."""
+
+    def __init__(self, runner: Parties, seen: Path) -> None:
+        self._runner = runner
+        self._threads = ThreadPoolExecutor(THREADS, "site")
+        self._numbers: dict[int, Numbers] = {}
+        self._ended = threading.Event()
+        self.presence = Presence(seen, runner.patience)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_kwargs: Any) -> "Future[Any]":
+        """Ask a site for a stage: ``fn`` is what would call it here, with the stage and a call."""
+        del fn
+        stage, call, *arguments = args
+        name = stage if isinstance(stage, str) else stage.__name__
+        return self._threads.submit(self._ask, name, call, arguments)
+
+    def _ask(self, stage: str, call: PartyCall, arguments: list[Any]) -> None:
+        site, coordinator = call.site, call.coordinator
+        if stage not in UNAWAITED and (away := self.presence.reason(site)):
+            raise LateError(away)
+        numbers = self._numbers.setdefault(coordinator.start.attempt, Numbers())
+        asked = ask(coordinator, site, numbers.next(site), stage, arguments)
+        if stage in UNAWAITED:
+            return
+        most = self._runner.joining if stage == "take_part" else self._runner.deadline
+        self._wait(call, lambda: is_answered(coordinator, site, asked), stage, most, asked.round)
+        hear_word(coordinator, site, asked)
+        self.presence.heard(site)
+
+    def _wait(
+        self, call: PartyCall, there: Callable[[], bool], stage: str, most: float, number: int
+    ) -> None:
+        end, look = time.monotonic() + most, FIRST_LOOK
+        while not there():
+            if time.monotonic() > end:
+                self.presence.late(call.site, number)
+                raise LateError(
+                    f"{call.site} has not done its part, {stage}, within {most:g} seconds; it is "
+                    "left behind, and comes back with the state of the round that it can do."
+                )
+            if self._ended.wait(look):
+                raise ConsiliumError("The run has ended.")
+            look = min(LONGEST_LOOK, look * 1.1)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for nobody any more."""
+        self._ended.set()
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
