@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from federated.exchange.journal import JournalledExchange
-
 from federated.configuration.compatibility import refuse
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, DataSource, LocatedFile
 from federated.data.load import known_info
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
+from federated.exchange.journal import JournalledExchange
 from federated.exchange.mailbox import Mailbox
 from federated.rounds.context import Purpose
 from federated.run.coordinator_home import CoordinatorHome
@@ -69,6 +68,8 @@ def of_parties(experiment: Experiment) -> bool:
 def with_parties(experiment: Experiment) -> Experiment:
     """The experiment with as many sites as the consortium of this machine's coordinator has.
 
+    A site that drops out never ends such a run: who is left has to be enough.
+
     Raises:
         ConsiliumError: there is no coordinator or no site, or they are too few for the experiment.
     """
@@ -81,7 +82,9 @@ def with_parties(experiment: Experiment) -> Experiment:
             "nobody to train. Enrol one with `consilium sites enrol FILE`, with the file that "
             "`consilium site init` has written there."
         )
-    sites = experiment.sites.model_copy(update={"count": len(names)})
+    # Whether a round without some of its sites is one, is for runner.quorum to say.
+    settings = {"count": len(names), "on_dropout": "continue"}
+    sites = experiment.sites.model_copy(update=settings)
     changed = experiment.model_copy(update={"sites": sites})
     refuse(changed, f"a consortium of {len(names)} sites")
     return changed

@@ -38,6 +38,7 @@ from federated.weights.transfer import load_pretrained
 from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
 from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
+from flows.pausing import wait_while_paused
 from flows.planning import PLANNED, planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
@@ -157,6 +158,7 @@ def _work_on(
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
+                wait_while_paused(folder)
                 clock = run_round(run, round_number, clock)
             _finish(run, commit, register_model)
             if resolved.protection.keyed:

@@ -38,48 +38,49 @@ class PartyCall:
 
 
 class Presence:
-    """Which sites are waited for: those that have not missed too much, or were heard of since.
+    """Which sites are waited for: those that are there, and have not been late too often.
 
     A site says hello to the exchange every few seconds, which leaves a file of its name in
-    ``seen``. One that is late and silent is not asked again before it has said hello; one that is
-    slow, round after round, is not waited for after ``patience`` of them.
+    ``seen``. One that was late is asked again, as long as it says hello; after ``patience`` rounds
+    in succession it is only asked once it has said hello after having been left behind.
     """
 
-    def __init__(self, seen: Path, patience: int) -> None:
-        self._seen, self._patience = seen, patience
+    def __init__(self, seen: Path, runner: Parties) -> None:
+        self._seen, self._patience, self._silence = seen, runner.patience, runner.silence
         self._lock = threading.Lock()
-        self._missed: dict[str, set[int]] = {}
-        self._silent_since: dict[str, float] = {}
+        self._late: dict[str, set[int]] = {}
+        self._left_behind: dict[str, float] = {}
 
     def late(self, site: str, round_number: int) -> None:
         """Note that a site was late in a round."""
         with self._lock:
-            self._missed.setdefault(site, set()).add(round_number)
-            self._silent_since[site] = time.time()
+            rounds = self._late.setdefault(site, set())
+            rounds.add(round_number)
+            if len(rounds) >= self._patience:
+                self._left_behind[site] = time.time()
 
-    def heard(self, site: str) -> None:
+    def in_time(self, site: str) -> None:
         """Note that a site has done in time what it was asked."""
         with self._lock:
-            self._missed.pop(site, None)
-            self._silent_since.pop(site, None)
+            self._late.pop(site, None)
+            self._left_behind.pop(site, None)
 
-    def reason(self, site: str) -> str | None:
+    def away(self, site: str) -> str | None:
         """Why a site is not waited for; ``None`` where it is."""
+        hello = self._last_hello(site)
+        if hello is not None and time.time() - hello > self._silence:
+            return f"{site} is away: it has not said hello for {time.time() - hello:.0f} seconds"
         with self._lock:
-            since, missed = self._silent_since.get(site), len(self._missed.get(site, ()))
+            since, rounds = self._left_behind.get(site), len(self._late.get(site, ()))
         if since is None:
             return None
-        ago = self.last_hello(site)
-        if ago is not None and ago > since:
-            if missed < self._patience:
-                return None
-            # It is there and has time again: it gets a new count.
-            self.heard(site)
+        if hello is not None and hello > since:
+            # It is there again, or still, and gets another chance.
+            self.in_time(site)
             return None
-        rounds = "a round" if missed == 1 else f"{missed} rounds"
-        return f"{site} is away: it was late in {rounds}, and has not said hello since"
+        return f"{site} is away: it was late in {rounds} rounds, and has not said hello since"
 
-    def last_hello(self, site: str) -> float | None:
+    def _last_hello(self, site: str) -> float | None:
         """When a site last said hello, in seconds since the epoch; ``None`` for never."""
         try:
             return (self._seen / f"{site}.json").stat().st_mtime
@@ -95,7 +96,7 @@ class PartiesPool(Executor):
         self._threads = ThreadPoolExecutor(THREADS, "site")
         self._numbers: dict[int, Numbers] = {}
         self._ended = threading.Event()
-        self.presence = Presence(seen, runner.patience)
+        self.presence = Presence(seen, runner)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_kwargs: Any) -> "Future[Any]":
         """Ask a site for a stage: ``fn`` is what would call it here, with the stage and a call."""
@@ -106,7 +107,7 @@ class PartiesPool(Executor):
 
     def _ask(self, stage: str, call: PartyCall, arguments: list[Any]) -> None:
         site, coordinator = call.site, call.coordinator
-        if stage not in UNAWAITED and (away := self.presence.reason(site)):
+        if stage not in UNAWAITED and (away := self.presence.away(site)):
             raise LateError(away)
         numbers = self._numbers.setdefault(coordinator.start.attempt, Numbers())
         asked = ask(coordinator, site, numbers.next(site), stage, arguments)
@@ -115,13 +116,15 @@ class PartiesPool(Executor):
         most = self._runner.joining if stage == "take_part" else self._runner.deadline
         self._wait(call, lambda: is_answered(coordinator, site, asked), stage, most, asked.round)
         hear_word(coordinator, site, asked)
-        self.presence.heard(site)
+        self.presence.in_time(site)
 
     def _wait(
         self, call: PartyCall, there: Callable[[], bool], stage: str, most: float, number: int
     ) -> None:
         end, look = time.monotonic() + most, FIRST_LOOK
         while not there():
+            if away := self.presence.away(call.site):
+                raise LateError(away)
             if time.monotonic() > end:
                 self.presence.late(call.site, number)
                 raise LateError(

@@ -82,6 +82,11 @@ class RunFolder:
         return self.root / "summary.json"
 
     @property
+    def paused_path(self) -> Path:
+        """The file that is there as long as a run is to wait before its next round."""
+        return self.root / "paused"
+
+    @property
     def transfer_path(self) -> Path:
         """The file that says what became of the tensors of pretrained weights, if there are any."""
         return self.root / "transfer.json"

@@ -109,6 +109,10 @@ def refuse_older_run(folder: RunFolder) -> None:
         )
 
 
+# Locked by the process that works on the run.
+WORKED_ON = ".worked-on"
+
+
 @contextmanager
 def worked_on(folder: RunFolder) -> Iterator[None]:
     """Work on a run as the only process that does, until the block ends or the process is gone.
@@ -118,7 +122,7 @@ def worked_on(folder: RunFolder) -> Iterator[None]:
     """
     since = datetime.now(UTC).strftime("%H:%M UTC")
     me = f"process {os.getpid()} of {gethostname()}, since {since}"
-    with held(folder.root / ".worked-on", me) as other:
+    with held(folder.root / WORKED_ON, me) as other:
         if other is not None:
             raise ConsiliumError(
                 f"Run {folder.run_id} of {folder.root.parent.name!r} is being worked on by another "
@@ -127,6 +131,12 @@ def worked_on(folder: RunFolder) -> Iterator[None]:
                 f"{folder.root.parent.name} RUN"
             )
         yield
+
+
+def being_worked_on(folder: RunFolder) -> bool:
+    """Whether some process works on a run at the moment."""
+    with held(folder.root / WORKED_ON, "a look") as other:
+        return other is not None
 
 
 def latest_run(runs: Path, experiment: str) -> RunFolder:

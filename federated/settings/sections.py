@@ -215,15 +215,18 @@ class Processes(Settings):
 class Parties(Settings):
     """The sites of a consortium: each does its part itself, at home, and tells the coordinator.
 
-    In a round, sites are waited for until ``deadline`` seconds after its beginning, and before the
-    first round for ``joining`` seconds. A round in whose sum fewer than ``quorum`` sites would be,
-    or fewer than ``min_cases`` training cases, is lost: the model stays as it is. A site that has
-    missed ``patience`` rounds in succession is not waited for any more until it says hello again.
+    A site is waited for until ``deadline`` seconds after it was asked for a stage, or ``joining``
+    seconds where it is asked to take part; and no longer than until it has not said hello for
+    ``silence`` seconds. Who is late is left out of the round, and comes back in a later one; one
+    that was late in ``patience`` rounds in succession is not asked again before it has said hello.
+    A round in whose sum fewer than ``quorum`` sites would be, or fewer than ``min_cases`` training
+    cases, is lost: the model stays as it is.
     """
 
     name: Literal["sites"] = "sites"
     deadline: float = Field(default=3600, gt=0)
     joining: float = Field(default=120, gt=0)
+    silence: float = Field(default=120, gt=0)
     quorum: int = Field(default=1, ge=1)
     min_cases: int = Field(default=1, ge=1)
     patience: int = Field(default=2, ge=1)

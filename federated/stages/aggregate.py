@@ -160,10 +160,11 @@ def _update_length(coordinator: Coordinator, topic: Topic) -> int:
 def download_size(coordinator: Coordinator, round_number: int) -> int:
     """The bytes of a round that every site downloads.
 
-    They are those of the sum, and in round 1 of the initial state too.
+    They are those of the sum, if there is one, and in round 1 of the initial state too.
     """
     folder = coordinator.folder
-    size = folder.sum_path(round_number).stat().st_size
+    path = folder.sum_path(round_number)
+    size = path.stat().st_size if path.is_file() else 0
     return size + (folder.state_path(0).stat().st_size if round_number == 1 else 0)
 
 

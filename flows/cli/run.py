@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from flows.cli.options import (
     PARAMS,
@@ -64,10 +65,29 @@ def resume(
     rounds: Rounds = None,
     runs: Runs = RUNS,
 ) -> None:
-    """Go on with a run that was stopped, from its last complete round."""
+    """Go on with a run that was stopped or is paused, from its last complete round."""
+    from federated.run.runs import reopen_run
+    from flows.pausing import unpause
     from flows.request import RunRequest
 
+    folder, _ = reopen_run(runs, experiment, run_id, None)
+    if unpause(folder):
+        told = f"run {folder.run_id} of {experiment} goes on where it is being worked on"
+        Console().print(told, highlight=False)
+        return
     run_rounds(RunRequest(experiment, rounds=rounds, resume=run_id, runs=runs))
+
+
+@app.command(epilog="Example: consilium pause adrenal")
+def pause(
+    experiment: ExperimentName,
+    run_id: Annotated[str, typer.Argument(help="A run id.")] = "latest",
+    runs: Runs = RUNS,
+) -> None:
+    """Have a run that is being worked on wait before its next round."""
+    from flows.pausing import pause as pause_run
+
+    Console().print(pause_run(runs, experiment, run_id), highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: consilium pretrain organ")

@@ -1,11 +1,19 @@
 """Runs of a consortium whose sites are parties of their own: runner.name=sites."""
 
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import torch
 
-from federated.files import read_json
+from federated.errors import ConsiliumError
+from federated.files import read_json, write_json
+from federated.run.coordinator_home import CoordinatorHome
+from flows import site_service
 from tests.flows.conftest import full_run, weights
 from tests.flows.consortium import make_consortium
 
@@ -13,15 +21,118 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 SITES = "runner.name=sites"
 
 
-def test_the_model_is_that_of_simulated_sites_with_the_same_cases(project, known):
-    alone = known(2)
+@pytest.fixture
+def consortium(project, monkeypatch):
+    """A consortium of three, whose sites begin their work when they are named."""
+    monkeypatch.setattr(site_service, "open_worker", in_this_process)
     parties = make_consortium(project)
     with ExitStack() as stack:
-        for party in parties.values():
-            stack.enter_context(party.at_work())
-        folder = full_run(overrides=[SITES], register_model=False)
+
+        def begin(*names):
+            for name in names or parties:
+                stack.enter_context(parties[name].at_work())
+            return parties
+
+        yield begin
+
+
+def in_this_process():
+    """A worker that needs no seconds to start."""
+    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def say_hello(site, ago=0.0):
+    """What the exchange leaves of a site's hello, so many seconds ago."""
+    path = CoordinatorHome.default().seen_path / f"{site}.json"
+    write_json(path, {}, 0o600)
+    os.utime(path, (time.time() - ago, time.time() - ago))
+
+
+def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, known):
+    alone = known(2)
+    parties = consortium()
+    folder = full_run(overrides=[SITES], register_model=False)
     assert np.array_equal(weights(folder), weights(alone))
     summary, expected = read_json(folder.summary_path), read_json(alone.summary_path)
     assert summary["metrics"] == expected["metrics"]
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()
+
+
+def test_a_site_that_is_away_is_left_out_and_comes_back(consortium, monkeypatch):
+    parties = consortium()
+    from flows import round as flow_round
+
+    real = flow_round.run_round
+
+    def watched(run, number, began):
+        say_hello("site-02", ago=0 if number != 2 else 1000)
+        return real(run, number, began)
+
+    monkeypatch.setattr(flow_round, "run_round", watched)
+    folder = full_run(rounds=3, overrides=[SITES], register_model=False)
+    told = [record["sites"] for record in folder.records()]
+    assert told == [sorted(parties), ["site-00", "site-01"], sorted(parties)]
+    assert "has not said hello for" in folder.records()[1]["dropped"]["site-02"]
+
+
+def test_too_few_sites_make_no_round(consortium, monkeypatch):
+    consortium()
+    say_hello("site-02")
+    from flows import round as flow_round
+
+    real = flow_round.run_round
+
+    def watched(run, number, began):
+        say_hello("site-02", ago=0 if number == 2 else 1000)
+        return real(run, number, began)
+
+    monkeypatch.setattr(flow_round, "run_round", watched)
+    folder = full_run(overrides=[SITES, "runner.quorum=3"], register_model=False)
+    first, second = folder.records()
+    assert first["lost"] == "2 sites have sent something, and runner.quorum is 3"
+    assert second["sites"] == ["site-00", "site-01", "site-02"]
+
+
+def test_a_coordinator_that_was_stopped_goes_on_to_the_same_model(consortium, known, monkeypatch):
+    alone = known(2)
+    parties = consortium()
+    from flows import graph
+
+    real = graph.checkpoint
+
+    def dies(coordinator, number, record):
+        if number == 2:
+            raise ConsiliumError("The power is gone.")
+        return real(coordinator, number, record)
+
+    monkeypatch.setattr(graph, "checkpoint", dies)
+    with pytest.raises(ConsiliumError, match="power"):
+        full_run(overrides=[SITES], register_model=False)
+    monkeypatch.setattr(graph, "checkpoint", real)
+    folder = full_run(resume="latest", register_model=False)
+    assert np.array_equal(weights(folder), weights(alone))
+    assert all("attempt 2: begun" in " ".join(party.said) for party in parties.values())
+
+
+def test_a_paused_run_waits_between_two_rounds(consortium, project, monkeypatch):
+    from flows import pausing
+    from flows import round as flow_round
+
+    monkeypatch.setattr(pausing, "LOOK", 0.01)
+    consortium()
+    real = flow_round.run_round
+    began = {}
+
+    def watched(run, number, clock):
+        began[number] = time.monotonic()
+        if number == 1:
+            pausing.pause(project / "runs", "tiny", run.folder.run_id)
+            threading.Timer(1.0, pausing.unpause, [run.folder]).start()
+        ended = real(run, number, clock)
+        began[f"{number} ended"] = time.monotonic()
+        return ended
+
+    monkeypatch.setattr(flow_round, "run_round", watched)
+    full_run(overrides=[SITES], register_model=False)
+    assert began[2] >= began["1 ended"]
