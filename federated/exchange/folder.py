@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federated.exchange.kinds import is_durable
-from federated.exchange.message import Message
+from federated.exchange.message import Header, Message, Signed
 from federated.files import PRIVATE, atomic_path
 from federated.settings.names import refuse_name
 
@@ -34,9 +34,8 @@ class Place:
     sender: str
 
     @staticmethod
-    def of(message: Message) -> "Place":
+    def of(header: Header) -> "Place":
         """The place of a message, by its own header."""
-        header = message.header
         return Place(
             header.run, header.round, header.attempt, header.recipient, header.kind, header.sender
         )
@@ -73,8 +72,7 @@ class FolderExchange(Exchange):
 
     def post(self, message: Message) -> None:
         """Write the message's file; see :meth:`Exchange.post`."""
-        place = self.folder(Place.of(message))
-        path = place / f"{message.signed.digest[:32]}{SUFFIX}"
+        path = self.path(message.signed)
         if not path.exists():
             durable = is_durable(message.header.kind)
             with atomic_path(path, PRIVATE, durable=durable) as temporary:
@@ -99,6 +97,14 @@ class FolderExchange(Exchange):
                 for kind in _folders(recipient):
                     if kind.name not in keep:
                         shutil.rmtree(kind, ignore_errors=True)
+
+    def path(self, signed: Signed) -> Path:
+        """The file of a message, by its own header.
+
+        Raises:
+            ConsiliumError: a name in the header is none that a folder can have.
+        """
+        return self.folder(Place.of(signed.header)) / f"{signed.digest[:32]}{SUFFIX}"
 
     def _round(self, run: str, round_number: int) -> Path:
         return self.root / refuse_name(run, "a run's id") / f"round-{round_number:03d}"

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, get_type_hints
 
@@ -280,11 +280,23 @@ class Unread:
             )
         body = self._file.read(header.length + 1)
         if not self.signed.is_of(body):
-            raise MessageRefusedError(
-                "other body",
-                f"The message {self.where} is refused: its body is not the one that was signed.",
-            )
+            raise self._other_body()
         return Message(self.signed, body)
+
+    def check_body(self) -> None:
+        """Check that the body is the one of the header, in pieces: it may be larger than memory.
+
+        Raises:
+            MessageRefusedError: it is another one.
+        """
+        if file_digest(self._file, sha256).hexdigest() != self.header.sha256:
+            raise self._other_body()
+
+    def _other_body(self) -> MessageRefusedError:
+        return MessageRefusedError(
+            "other body",
+            f"The message {self.where} is refused: its body is not the one that was signed.",
+        )
 
 
 def _opened(path: Path) -> BinaryIO:
