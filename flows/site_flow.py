@@ -97,12 +97,18 @@ def fl_site(run: str, attempt: int) -> int:
             answer(mine.home, mine.exchange, asked, f"{mine.home.name} has left it out: {late}.")
             log.info("left out %s of round %s: %s", asked.stage, asked.round, late)
             continue
-        error = _done(mine, asked)
+        error = _paused(mine.home) or _done(mine, asked)
         answer(mine.home, mine.exchange, asked, error)
         if error:
             log.warning(error)
         done += error is None
     return done
+
+
+def _paused(home: SiteHome) -> str | None:
+    if not home.paused_path.is_file():
+        return None
+    return f"{home.name} does nothing at the moment: a person there has paused it."
 
 
 def _done(mine: Desk, asked: Ask) -> str | None:

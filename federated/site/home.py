@@ -54,6 +54,31 @@ class SiteHome:
         return self.root / "coordinator.json"
 
     @property
+    def kit_path(self) -> Path:
+        """The file by which a site of a consortium reaches its coordinator."""
+        return self.root / "kit.json"
+
+    @property
+    def settings_path(self) -> Path:
+        """The file of where the data of a site of a consortium lie."""
+        return self.root / "site.json"
+
+    @property
+    def exchange_path(self) -> Path:
+        """The copy that a site of a consortium has of what is for it in the exchange."""
+        return self.root / "exchange"
+
+    @property
+    def status_path(self) -> Path:
+        """The file of what the process at a site of a consortium does now."""
+        return self.root / "status.json"
+
+    @property
+    def paused_path(self) -> Path:
+        """The file that is there as long as a site of a consortium is to do nothing."""
+        return self.root / "paused"
+
+    @property
     def audit(self) -> AuditLog:
         """The log of what the site was sent, has sent and has refused."""
         return AuditLog(self.root / "audit.jsonl")
