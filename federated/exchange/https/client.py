@@ -1,0 +1,418 @@
+"""The client at a site: it fetches what is for the site, and brings what the site has posted.
+
+It dials out and is never dialled. The site's stages know nothing of it: they read and write a
+folder, the mirror, and whatever arrives there is checked by them as if anybody had put it there.
+"""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from federated.errors import ConsiliumError, printable
+from federated.exchange.audit import AuditLog
+from federated.exchange.folder import EVERYONE
+from federated.exchange.https.authentication import is_digest
+from federated.exchange.https.calls import Backoff, BodyRefusedError, Caller
+from federated.exchange.https.link_errors import LinkError, other_server
+from federated.exchange.https.link_state import LinkState
+from federated.exchange.identity import Identity
+from federated.exchange.journal import Entry, JournalledExchange, Position
+from federated.exchange.message import MessageRefusedError, Signed, open_message
+from federated.files import PRIVATE, held
+
+# In bytes: a piece that is sent, at most and at least, and one that is asked for.
+CHUNK, LEAST_CHUNK, RANGE = 2**20, 2**14, 2**24
+# In bytes: of the disk that stay free, and of a message.
+FREE, MOST = 2**28, 2 * 2**30
+# In seconds: how long the coordinator waits for news, how often a site says that it is there, and
+# how often the mirror is looked at for what is to be sent.
+POLL, HELLO, LOOK = 25.0, 30.0, 0.02
+# How often a message whose content is wrong is fetched or sent from its beginning.
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a site tells of itself.
+
+    Attributes:
+        versions: of its programs, by name.
+        code: the digest of its code.
+        state: what it is doing, in a thousand bytes at most.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A message that the coordinator tells of."""
+
+    digest: str
+    size: int
+    sender: str
+    recipient: str
+    kind: str
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+class Link:
+    """A site's connection to its coordinator, to be used in a ``with`` statement.
+
+    :meth:`run` keeps it up; :meth:`pull`, :meth:`push` and :meth:`hello` are its single steps, each
+    of which may be called again whenever it has failed. One process at a time has the link of a
+    mirror.
+
+    Args:
+        identity: the site, with its key.
+        consortium: the consortium's id.
+        url: the coordinator's address, ``https://host:port`` with or without a path.
+        authority: the certificate (PEM) of the authority that is trusted alone; those that the
+            machine trusts if empty.
+        mirror: the site's folder of messages.
+        audit: the site's log, in which every message in and out is written down.
+        most: how many bytes a message may have that is fetched.
+        say: is told what a person should see at once.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        consortium: str,
+        url: str,
+        authority: str,
+        mirror: JournalledExchange,
+        audit: AuditLog,
+        most: int = MOST,
+        say: Callable[[str], None] = _silent,
+    ) -> None:
+        if not url.startswith("https://"):
+            raise ConsiliumError(
+                f"The coordinator's address is {printable(url, 200)!r}, and has to begin with "
+                "https://. Take the one in the coordinator's kit."
+            )
+        self._me, self._consortium, self._most, self._say = identity, consortium, most, say
+        self._mirror, self._audit = mirror, audit
+        self._caller = Caller(identity, consortium, url, authority, audit, say)
+        self._state = LinkState(mirror)
+        self._sent = Position()
+        self._chunk = CHUNK
+        self._stack = ExitStack()
+        # Bytes that were moved, by which it is seen that a link that breaks off gets on.
+        self.moved = 0
+
+    def __enter__(self) -> Self:
+        told = f"process {os.getpid()}"
+        other = self._stack.enter_context(held(self._state.lock, told))
+        if other is not None:
+            self._stack.close()
+            raise ConsiliumError(
+                f"The messages in {self._mirror.root} are carried by {other} already. End that one "
+                "first, or leave it to it."
+            )
+        self._mirror.recover()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._caller.close()
+        self._stack.close()
+
+    def hello(self, greeting: Greeting) -> dict[str, Any]:
+        """Tell the coordinator how the site is.
+
+        Returns:
+            The coordinator's ``time`` in seconds since 1970, and its ``versions``.
+
+        Raises:
+            LinkError: the coordinator was not reached, or does not let the site in.
+        """
+        return hello(self._caller, greeting)
+
+    def pull(self, wait: float = 0) -> int:
+        """Fetch what is for this site.
+
+        Args:
+            wait: how many seconds the coordinator may wait for something, 25 at most.
+
+        Returns:
+            How many messages have arrived.
+
+        Raises:
+            LinkError: the coordinator was not reached, or does not let the site in. What has
+                arrived before stays, and a part of a message is not lost.
+        """
+        before = self._state.position
+        query = urlencode({"after": before.offset, "epoch": before.epoch, "wait": int(wait)})
+        answer = self._caller.ask("GET", f"messages?{query}", wait=wait)
+        try:
+            told = [_Told(**each) for each in answer.value["messages"]]
+            after = Position(str(answer.value["epoch"]), int(answer.value["next"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise other_server(self._caller.url, 200) from error
+        arrived = sum(self._fetch(each) for each in told if not self._state.is_here(each.digest))
+        self._state.moved_to(after)
+        return arrived
+
+    def push(self) -> int:
+        """Bring the coordinator what this site has posted and it does not have yet, in order.
+
+        What the coordinator refuses is written down in the audit log and said, and not sent again.
+
+        Returns:
+            How many messages it has taken.
+
+        Raises:
+            LinkError: the coordinator was not reached, or does not let the site in.
+        """
+        taken = 0
+        while True:
+            entries, position = self._mirror.entries(self._sent)
+            for entry in entries:
+                mine = entry.sender == self._me.name
+                if mine and not self._state.is_uploaded(entry.digest):
+                    taken += self._bring(entry)
+            if position == self._sent:
+                return taken
+            self._sent = position
+
+    def run(self, stop: threading.Event, greeting: Callable[[], Greeting] = Greeting) -> None:
+        """Keep fetching, bringing and saying hello until it is asked to stop, whatever happens.
+
+        What is wrong is said and written down once, and tried again, first soon and then every
+        minute.
+        """
+        loops = (
+            lambda: self.pull(POLL),
+            self._push_soon,
+            lambda: self._hello_soon(stop, greeting),
+        )
+        threads = [
+            threading.Thread(target=self._keep, args=(loop, stop), daemon=True) for loop in loops
+        ]
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        self._caller.close()
+        for thread in threads:
+            thread.join(timeout=5)
+
+    def _push_soon(self) -> None:
+        """Push as soon as the mirror has grown."""
+        mark, until = self._mirror.journal.mark(), time.monotonic() + 1
+        self.push()
+        while self._mirror.journal.mark() == mark and time.monotonic() < until:
+            time.sleep(LOOK)
+
+    def _hello_soon(self, stop: threading.Event, greeting: Callable[[], Greeting]) -> None:
+        self.hello(greeting())
+        stop.wait(HELLO)
+
+    def _keep(self, step: Callable[[], object], stop: threading.Event) -> None:
+        """Do a step again and again."""
+        backoff, said = Backoff(), ""
+        while not stop.is_set():
+            moved = self.moved
+            try:
+                step()
+                backoff.reset()
+                said = ""
+            except Exception as error:
+                if stop.is_set():
+                    return
+                if self.moved > moved:
+                    backoff.reset()
+                text = str(error) if isinstance(error, ConsiliumError) else repr(error)
+                cause = error.cause if isinstance(error, LinkError) else type(error).__name__
+                if cause != said and self.moved == moved:
+                    self._audit.add("link down", reason=cause, said=text)
+                    self._say(text)
+                    said = cause
+                stop.wait(backoff.seconds())
+
+    def _fetch(self, told: _Told) -> bool:
+        """Fetch one message, and put it into the mirror if it is what was told."""
+        why = self._unwanted(told)
+        part = self._state.incoming(told.digest)
+        for _ in range(TRIES):
+            if why:
+                break
+            self._download(told)
+            try:
+                signed = self._checked(part, told)
+            except ConsiliumError as error:
+                part.unlink(missing_ok=True)
+                last = str(error).replace(str(part), told.digest[:16])
+            else:
+                self._mirror.adopt(part, signed)
+                self._note("downloaded", told)
+                return True
+        self._note("download refused", told, said=why or last)
+        return False
+
+    def _unwanted(self, told: _Told) -> str:
+        """Why a message is not fetched; nothing where it is."""
+        if not is_digest(told.digest) or type(told.size) is not int:
+            return "It has no digest or no size."
+        if told.recipient not in (self._me.name, EVERYONE) or told.sender == self._me.name:
+            return "It is not for this site."
+        if not 0 < told.size <= self._most:
+            return f"It has {told.size} bytes, and at most {self._most} are fetched."
+        return ""
+
+    def _download(self, told: _Told) -> None:
+        """Get the bytes of a message into its file, from where they broke off."""
+        part = self._state.incoming(told.digest)
+        with os.fdopen(
+            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE), "ab"
+        ) as file:
+            have = file.tell()
+            if have > told.size:
+                file.truncate(0)
+                have = 0
+            if shutil.disk_usage(part.parent).free - (told.size - have) < FREE:
+                raise ConsiliumError(
+                    f"The disk of {part.parent} is nearly full: a message of {told.size} bytes is "
+                    "to be fetched. Free some space; it is tried again."
+                )
+            while have < told.size:
+                end = min(have + RANGE, told.size)
+                have += self._range(told.digest, have, end, file.write)
+                file.flush()
+
+    def _range(self, digest: str, start: int, end: int, write: Callable[[bytes], object]) -> int:
+        headers, got = {"range": f"bytes={start}-{end - 1}"}, 0
+        with self._caller.answer("GET", f"messages/{digest}", headers=headers) as response:
+            if response.headers.get("content-range", "").partition("/")[0] != (
+                f"bytes {start}-{end - 1}"
+            ):
+                raise other_server(self._caller.url, response.status_code)
+            for content in self._caller.parts(response):
+                content = content[: end - start - got]
+                write(content)
+                got += len(content)
+                self.moved += len(content)
+        if not got:
+            raise LinkError("broken", f"{self._caller.url} has sent nothing of a message.")
+        return got
+
+    def _checked(self, part: Path, told: _Told) -> Signed:
+        """What a file that has arrived says that it is.
+
+        Raises:
+            ConsiliumError: it is not what was told of, or has no place in the mirror.
+        """
+        with open_message(part) as unread:
+            header = unread.header
+            found = (unread.signed.digest, header.sender, header.recipient, header.kind)
+            if found != (told.digest, told.sender, told.recipient, told.kind):
+                raise MessageRefusedError("other message", "It is another one than was told of.")
+            if header.consortium != self._consortium:
+                raise MessageRefusedError("other consortium", "It is of another consortium.")
+            self._mirror.path(unread.signed)
+            unread.check_body()
+            return unread.signed
+
+    def _note(self, event: str, told: _Told, **what: str) -> None:
+        self._state.has_come(told.digest)
+        self._audit.add(
+            event, kind=told.kind, sender=told.sender, to=told.recipient, bytes=told.size,
+            digest=told.digest, **what,
+        )  # fmt: skip
+
+    def _bring(self, entry: Entry) -> bool:
+        """Bring one message; ``False`` where it is not taken or not here any more."""
+        said: dict[str, str] = {}
+        for _ in range(TRIES):
+            try:
+                event = "uploaded" if self._upload(entry) else "not uploaded"
+                break
+            except FileNotFoundError:
+                event = "not uploaded"
+                break
+            except BodyRefusedError as error:
+                event, said = "upload refused", {"said": str(error), "reason": error.reason}
+                if error.reason not in ("other body", "other total", "bad piece"):
+                    break
+        self._audit.add(
+            event, run=entry.run, kind=entry.kind, to=entry.recipient, bytes=entry.size,
+            digest=entry.digest, **said,
+        )  # fmt: skip
+        self._state.has_gone(entry.digest)
+        if said:
+            self._say(
+                f"The coordinator refuses the {entry.kind} of run {entry.run} that this site has "
+                f"sent: {said['said']}"
+            )
+        return event == "uploaded"
+
+    def _upload(self, entry: Entry) -> bool:
+        target, whole = f"outbox/{entry.digest}", False
+        # A message of one piece is sent at once; of a longer one something may be there.
+        have = 0 if entry.size <= self._chunk else self._progress(target)
+        path = self._mirror.root / entry.path
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            while not whole:
+                file.seek(min(have, entry.size))
+                content = file.read(self._chunk)
+                query = urlencode({"offset": have, "total": entry.size, "kind": entry.kind})
+                answer = self._patch(f"{target}?{query}", content)
+                have, whole = int(answer["have"]), bool(answer["complete"])
+                self.moved += len(content)
+        return True
+
+    def _progress(self, target: str) -> int:
+        headers = self._caller.ask("HEAD", target).headers
+        with suppress(ValueError):
+            return int(headers.get("upload-offset", "0"))
+        return 0
+
+    def _patch(self, target: str, content: bytes) -> Mapping[str, Any]:
+        """Send a piece; the next one is shorter if this one does not get through, or longer."""
+        try:
+            answer = self._caller.ask("PATCH", target, content).value
+        except LinkError as error:
+            if error.cause == "broken":
+                self._chunk = max(self._chunk // 2, LEAST_CHUNK)
+            raise
+        self._chunk = min(self._chunk * 2, CHUNK)
+        if not isinstance(answer, dict) or not {"have", "complete"} <= answer.keys():
+            raise other_server(self._caller.url, 200)
+        return answer
+
+
+def hello(caller: Caller, greeting: Greeting) -> dict[str, Any]:
+    """Say hello without a mirror, as a check does that takes part in nothing.
+
+    Returns:
+        The coordinator's ``time`` in seconds since 1970, and its ``versions``.
+
+    Raises:
+        LinkError: the coordinator was not reached, or does not let the site in.
+    """
+    told = {"versions": dict(greeting.versions), "code": greeting.code, "state": greeting.state}
+    try:
+        value = caller.ask("POST", "hello", json.dumps(told).encode()).value
+    except BodyRefusedError as error:
+        raise LinkError("refused", f"The coordinator refuses this greeting: {error}") from error
+    if not isinstance(value, dict):
+        raise other_server(caller.url, 200)
+    return value

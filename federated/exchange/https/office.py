@@ -1,0 +1,148 @@
+"""What the server at the coordinator is given: whom it serves, from where, and what is too much."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from federated.exchange import kinds
+from federated.exchange.audit import AuditLog
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.journal import JournalledExchange
+from federated.exchange.message import MOST_HEADER, Header
+
+# In bytes: what a message's file has beside its body, at most.
+MOST_FRAME = MOST_HEADER + 100
+# In bytes, by the kind of message; others are bounded by ``Limits.message`` alone.
+MOST_OF_KIND: Mapping[str, int] = {
+    kinds.JOINING: kinds.MOST_SMALL,
+    kinds.ADVERTISED: kinds.MOST_ADVERTISED,
+    kinds.PICTURES: kinds.MOST_PICTURES,
+    kinds.STYLE: kinds.MOST_STYLE,
+    kinds.EVALUATION: kinds.MOST_EVALUATION,
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is too much, in bytes, seconds and numbers.
+
+    Attributes:
+        chunk: bytes of a piece of an upload.
+        message: bytes of a message's file; ``of_kind`` has those of some kinds' bodies.
+        of_kind: bytes of a body, by kind.
+        uploads: how many uploads of a site may be unfinished, and ``upload_bytes`` how large they
+            may be together.
+        upload_bytes: see ``uploads``.
+        site_bytes: bytes of all messages of a site that lie in the exchange.
+        site_messages: how many they may be.
+        free: bytes of the disk that stay free.
+        polls: how many long polls of a site may wait at once.
+        poll: seconds that one waits.
+        body: seconds in which a request's body has to have arrived.
+        clock: seconds by which a request's time may be off.
+        nonces: how many requests of a site are remembered, for twice ``clock``.
+        audit_lines: how many refusals of a party are written down in a minute.
+    """
+
+    chunk: int = 2**20
+    message: int = 2 * 2**30
+    of_kind: Mapping[str, int] = field(default_factory=lambda: MOST_OF_KIND)
+    uploads: int = 4
+    upload_bytes: int = 4 * 2**30
+    site_bytes: int = 32 * 2**30
+    site_messages: int = 100_000
+    free: int = 2**29
+    polls: int = 8
+    poll: float = 25
+    body: float = 120
+    clock: float = 60
+    nonces: int = 2**16
+    audit_lines: int = 30
+
+    def most(self, kind: str) -> int:
+        """Bytes of a message's file of a kind, at most."""
+        # Of a named sum, as in ``evaluation.payload``, the name is no part of what it is.
+        of_kind = self.of_kind.get(kind.rpartition(".")[2])
+        return self.message if of_kind is None else min(self.message, of_kind + MOST_FRAME)
+
+
+def _anything(_: Header) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Office:
+    """What the application serves.
+
+    Attributes:
+        consortium: the consortium's id.
+        members: gives whom the coordinator knows at the moment, as :class:`MembersFile` does.
+        exchange: where messages lie.
+        audit: where uploads are written down, and what was refused.
+        seen: the folder in which each site's last greeting lies.
+        limits: what is too much.
+        versions: what a site that says hello is told of the programs here.
+        accepts: says of the header of a message that a site sends, signed by the site, why it is
+            not wanted, in one sentence for the site; nothing where it is.
+        clock: gives the time, in seconds since 1970.
+    """
+
+    consortium: str
+    members: Callable[[], Enrolment]
+    exchange: JournalledExchange
+    audit: AuditLog
+    seen: Path
+    limits: Limits = field(default_factory=Limits)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    accepts: Callable[[Header], str] = _anything
+    clock: Callable[[], float] = time.time
+
+
+class MembersFile:
+    """The list of members in a file, read again when somebody has written it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read: tuple[tuple[int, int, int], Enrolment] | None = None
+
+    def __call__(self) -> Enrolment:
+        """The members at the moment; nobody, where there is no file.
+
+        Raises:
+            ConsiliumError: the file is something else.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return Enrolment()
+        mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._read is None or self._read[0] != mark:
+            self._read = (mark, Enrolment.read(self.path))
+        return self._read[1]
+
+
+class RefusalLog:
+    """What was refused, in the audit log: so many lines a minute of a party, and how many more."""
+
+    def __init__(self, audit: AuditLog, most: int, clock: Callable[[], float]) -> None:
+        self._audit, self._most, self._clock = audit, most, clock
+        self._counted: dict[str, int] = {}
+        self._minute = 0
+
+    def add(self, party: str, reason: str, **what: object) -> None:
+        """Write down a refusal; ``party`` is empty for everybody who is not known."""
+        minute = int(self._clock() // 60)
+        if minute != self._minute:
+            self._tell_rest()
+            self._minute, self._counted = minute, {}
+        self._counted[party] = self._counted.get(party, 0) + 1
+        if self._counted[party] <= self._most:
+            self._audit.add("request refused", sender=party or "unknown", reason=reason, **what)
+
+    def _tell_rest(self) -> None:
+        for party, count in self._counted.items():
+            if count > self._most:
+                self._audit.add(
+                    "requests refused", sender=party or "unknown", count=count - self._most
+                )
