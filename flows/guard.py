@@ -1,4 +1,4 @@
-"""Who may speak to a server on this machine: its owner, from its own pages or a program.
+"""Who may speak to a server: whoever has its login, from its own pages or a program.
 
 A server on a loopback address can be reached by more than its owner. Every other user of the
 machine can connect to it. So can every web page that is open in the owner's browser: by requests to
@@ -10,6 +10,7 @@ asks for no login, and trusts pages of every loopback port.
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from flows.login import Login
@@ -34,20 +35,61 @@ HEADERS = {
 Refusal = tuple[int, str]
 
 
+@dataclass(frozen=True)
+class Address:
+    """How a server is called by those whom it answers.
+
+    Attributes:
+        scheme: ``http`` or ``https``; pages of the other one are of another origin.
+        is_own: whether a value of the header ``Host`` is the server's. A host name that somebody
+            else has made to point here is not.
+        told: how it is called, for whoever called it by something else.
+        login_told_by: the command that tells its owner the login.
+    """
+
+    scheme: str
+    is_own: Callable[[bytes], bool]
+    told: str
+    login_told_by: str
+
+
+def _is_loopback(host: bytes) -> bool:
+    return LOOPBACK.fullmatch(host) is not None
+
+
+ON_THIS_MACHINE = Address("http", _is_loopback, "http://127.0.0.1", "consilium serve --env")
+
+
 class Guard:
     """An ASGI application in front of another one, which refuses whoever should not be answered.
 
-    It refuses in this order: a host that is not a loopback name (400), another origin (403), no
+    It refuses in this order: a host that is not the server's own (400), another origin (403), no
     secret (401). The secret of ``login`` is asked for as HTTP Basic, for every request that is not
-    ``open_to_all``. With ``prompts`` a browser is told to ask its user for it; otherwise the pages
-    behind the guard ask for it themselves.
+    ``open_to_all``.
+
+    Args:
+        app: what is guarded.
+        login: who is let in.
+        open_to_all: what is answered without the secret.
+        prompts: whether a browser is told to ask its user for the secret; otherwise the pages
+            behind the guard ask for it themselves.
+        address: how the server is called; at a loopback address if left out.
     """
 
-    def __init__(self, app: App, login: Login, open_to_all: OpenToAll, *, prompts: bool) -> None:
+    def __init__(
+        self,
+        app: App,
+        login: Login,
+        open_to_all: OpenToAll,
+        *,
+        prompts: bool,
+        address: Address = ON_THIS_MACHINE,
+    ) -> None:
         self._app = app
         self._login = login
         self._open_to_all = open_to_all
         self._prompts = prompts
+        self._address = address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -58,24 +100,24 @@ class Guard:
             await self._app(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> Refusal | None:
-        headers = _headers(scope)
+        headers, address = headers_of(scope), self._address
         method = scope.get("method", "GET")
         hosts = headers.get(b"host", [])
-        if len(hosts) != 1 or not LOOPBACK.fullmatch(hosts[0]):
-            return 400, "Invalid host: this server answers at http://127.0.0.1 only."
+        if len(hosts) != 1 or not address.is_own(hosts[0]):
+            return 400, f"Invalid host: this server answers at {address.told} only."
         origins = headers.get(b"origin", [])
-        own = b"http://" + hosts[0].lower()
+        own = f"{address.scheme}://".encode() + hosts[0].lower()
         if any(origin.lower() != own for origin in origins) or _fetched_elsewhere(headers, method):
             return 403, "Pages of other origins are not answered."
         if self._open_to_all(scope["type"], method, scope["path"]):
             return None
         given = headers.get(b"authorization", [])
         if len(given) != 1 or not hmac.compare_digest(given[0], self._login.header):
-            return 401, "Unauthorized: `consilium serve --env` prints the login to its owner."
+            return 401, f"Unauthorized: `{address.login_told_by}` prints the login to its owner."
         return None
 
 
-def _headers(scope: Scope) -> Mapping[bytes, list[bytes]]:
+def headers_of(scope: Scope) -> Mapping[bytes, list[bytes]]:
     """All values of each header, by its name in lower case, as ASGI has it."""
     values: dict[bytes, list[bytes]] = {}
     for name, value in scope["headers"]:

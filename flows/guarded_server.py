@@ -9,17 +9,22 @@ import os
 import socket
 import sys
 
-from flows.guard import App, Guard
+from flows.guard import App, Guard, OpenToAll
 from flows.login import Login, new_login
 from flows.ports import listen
 
 SECRET = "CONSILIUM_SERVER_SECRET"  # noqa: S105 - a name
 SOCKET = "CONSILIUM_SERVER_SOCKET"
 STORE = "CONSILIUM_MLFLOW_STORE"
+# Where MLflow's server keeps files of runs and models.
+ARTIFACTS = "CONSILIUM_MLFLOW_ARTIFACTS"
+# The path that a server's own paths begin with, where several are behind one address.
+BELOW = "CONSILIUM_SERVER_BELOW"
 
 
 def prefect(login: Login) -> Guard:
     """Prefect's server, whose own pages and own API ask for the login."""
+    below = os.environ.get(BELOW, "")
     os.environ |= {
         "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
         # For requests that the server makes to itself.
@@ -27,13 +32,14 @@ def prefect(login: Login) -> Guard:
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         # No other origin: its own needs no leave, and this is none that a browser has.
         "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
-        "PREFECT_SERVER_API_BASE_PATH": "/api",
+        "PREFECT_SERVER_API_BASE_PATH": f"{below}/api",
         # Below whatever address the pages were loaded from.
-        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_UI_API_URL": f"{below}/api",
+        "PREFECT_SERVER_UI_SERVE_BASE": below or "/",
     }
     from prefect.server.api.server import create_app
 
-    return Guard(create_app(final=True), login, _prefect_is_open, prompts=False)
+    return Guard(create_app(final=True), login, prefect_is_open(below), prompts=False)
 
 
 def mlflow(login: Login) -> Guard:
@@ -41,21 +47,31 @@ def mlflow(login: Login) -> Guard:
     from tasks.mlflow_server import tracking_server
 
     store = os.environ.get(STORE, "sqlite:///mlruns/mlflow.db")
-    return Guard(tracking_server(store), login, _mlflow_is_open, prompts=True)
+    below = os.environ.get(BELOW, "")
+    server = tracking_server(store, os.environ.get(ARTIFACTS, "./mlartifacts"), below)
+    return Guard(server, login, mlflow_is_open(below), prompts=True)
 
 
-def _prefect_is_open(kind: str, method: str, path: str) -> bool:
-    if kind == "websocket":
-        # Asks for the secret in its first message: a browser cannot send it in a header.
-        return True
-    if path in ("/api/health", "/api/ready"):
-        return method == "GET"
-    # The pages, the same for everybody, and the settings that they read before they ask.
-    return method in ("GET", "HEAD") and path != "/api" and not path.startswith("/api/")
+def prefect_is_open(below: str = "") -> OpenToAll:
+    """What Prefect's server answers without the secret, where its paths begin with ``below``."""
+    api = f"{below}/api"
+
+    def is_open(kind: str, method: str, path: str) -> bool:
+        if kind == "websocket":
+            # Asks for the secret in its first message: a browser cannot send it in a header.
+            return True
+        if path in (f"{api}/health", f"{api}/ready"):
+            return method == "GET"
+        # The pages, the same for everybody, and the settings that they read before they ask.
+        return method in ("GET", "HEAD") and path != api and not path.startswith(f"{api}/")
+
+    return is_open
 
 
-def _mlflow_is_open(kind: str, method: str, path: str) -> bool:
-    return (kind, method, path) == ("http", "GET", "/health")
+def mlflow_is_open(below: str = "") -> OpenToAll:
+    """What MLflow's server answers without the secret, where its paths begin with ``below``."""
+    health = ("http", "GET", f"{below}/health")
+    return lambda kind, method, path: (kind, method, path) == health
 
 
 SERVERS = {"prefect": prefect, "mlflow": mlflow}

@@ -3,10 +3,10 @@
 import os
 import signal
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
@@ -61,7 +61,7 @@ def serve_all(
             highlight=False,
         )
         with temporary_settings(updates=client_settings(api, login)) if api else nullcontext():
-            _serve_deployments(names, params)
+            serve_deployments(names, {"params": str(params)})
 
 
 @contextmanager
@@ -120,14 +120,18 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
         console.print(f"MLflow's page asks for:  {asked}", highlight=False)
 
 
-def _serve_deployments(names: list[str], params: Path) -> None:
+def serve_deployments(names: list[str], parameters: Mapping[str, Any]) -> None:
+    """Serve a deployment fl-round/NAME for every experiment, until a signal ends it.
+
+    ``parameters`` are the defaults of each, beside the experiment's name.
+    """
     # Outside of an event loop it is not a coroutine.
     deployments = [
         cast(
             RunnerDeployment,
             fl_round.to_deployment(
                 name=name,
-                parameters={"experiment": name, "params": str(params)},
+                parameters={"experiment": name, **parameters},
                 # By module, so that any folder with a params.yaml can be served from.
                 entrypoint_type=EntrypointType.MODULE_PATH,
             ),

@@ -4,6 +4,7 @@ import atexit
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -80,9 +81,11 @@ def require_let_in(api: str) -> None:
         return  # Prefect Cloud's, which has no login of this kind
     secret = settings.auth_string
     user, _, password = (secret.get_secret_value() if secret else "").partition(":")
-    with suppress(httpx.HTTPError):
+    with suppress(httpx.HTTPError, OSError):
         auth = (user, password) if secret else None
-        if httpx.get(f"{api}/admin/version", auth=auth, timeout=5).status_code == 401:
+        trusted = ssl.create_default_context(cafile=settings.ssl_cert_file)
+        asked = httpx.get(f"{api}/admin/version", auth=auth, timeout=5, verify=trusted)
+        if asked.status_code == 401:
             given = "another one is set" if secret else "none is set"
             raise ConsiliumError(
                 f"The Prefect server at {api} asks for a login (PREFECT_API_AUTH_STRING), and "

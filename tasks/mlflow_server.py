@@ -11,9 +11,17 @@ from mlflow.server.constants import (
     SERVE_ARTIFACTS_ENV_VAR,
 )
 
+STATIC_PREFIX = "_MLFLOW_STATIC_PREFIX"
 
-def tracking_server(store: str) -> Any:
-    """The ASGI application for a store, such as ``sqlite:///…``; it asks for no login by itself.
+
+def tracking_server(store: str, artifacts: str, below: str = "") -> Any:
+    """The ASGI application of a tracking server; it asks for no login by itself.
+
+    Args:
+        store: its database, such as ``sqlite:///…``.
+        artifacts: the folder, or address, of the files of runs and models.
+        below: the path that all its paths begin with, such as ``/mlflow``; none if empty.
+
 
     MLflow reads from the environment of its process where its store is. (The store is handed in
     because ``tasks.track``, which knows it, imports torch, which a server has no use for.)
@@ -22,7 +30,7 @@ def tracking_server(store: str) -> Any:
         BACKEND_STORE_URI_ENV_VAR: store,
         REGISTRY_STORE_URI_ENV_VAR: store,
         ARTIFACT_ROOT_ENV_VAR: "mlflow-artifacts:/",
-        ARTIFACTS_DESTINATION_ENV_VAR: "./mlartifacts",
+        ARTIFACTS_DESTINATION_ENV_VAR: artifacts,
         SERVE_ARTIFACTS_ENV_VAR: "true",
         # Its queues are for evaluating language models, and are eight more processes of 200 MiB.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -30,6 +38,7 @@ def tracking_server(store: str) -> Any:
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
         "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
         "MLFLOW_ENABLE_WORKSPACES": "false",
+        STATIC_PREFIX: below,
     }
     for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"):
         os.environ.pop(name, None)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from functools import lru_cache
 from threading import Thread
 from urllib.parse import urlsplit
@@ -21,7 +22,13 @@ NOT_FOUND = 404
 
 @lru_cache(maxsize=16)
 def require_answer(
-    url: str, health: str, variable: str, otherwise: str, *, must_know: bool = False
+    url: str,
+    health: str,
+    variable: str,
+    otherwise: str,
+    *,
+    must_know: bool = False,
+    authority: str | None = None,
 ) -> None:
     """Ask a server for any answer; one that has answered is not asked again.
 
@@ -32,6 +39,8 @@ def require_answer(
         variable: the variable of the environment that names the server.
         otherwise: what happens where the variable is not set, for a person.
         must_know: whether a server that does not know the page counts as another one.
+        authority: the file of the certificate that is trusted alone; those of the machine if left
+            out.
 
     Raises:
         ConsiliumError: the server does not answer within 12 seconds; the message names
@@ -44,7 +53,9 @@ def require_answer(
     def ask() -> None:
         try:
             response = httpx.get(
-                url.rstrip("/") + health, timeout=httpx.Timeout(LONGEST_S, connect=CONNECT_S)
+                url.rstrip("/") + health,
+                timeout=httpx.Timeout(LONGEST_S, connect=CONNECT_S),
+                verify=ssl.create_default_context(cafile=authority) if authority else True,
             )
             status = response.status_code
             wrong = status in GATEWAY or (must_know and status == NOT_FOUND)
@@ -70,7 +81,10 @@ def require_mlflow() -> None:
         ConsiliumError: nothing does; the message names the variable.
     """
     if url := os.environ.get("MLFLOW_TRACKING_URI"):
-        require_answer(url, "/health", "MLFLOW_TRACKING_URI", "use the local mlruns/")
+        # As MLflow's client itself trusts it.
+        authority = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        otherwise = "use the local mlruns/"
+        require_answer(url, "/health", "MLFLOW_TRACKING_URI", otherwise, authority=authority)
 
 
 def without_password(text: str) -> str:

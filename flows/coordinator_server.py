@@ -1,0 +1,177 @@
+"""The servers of a coordinator: started together, reached at one port, ended together.
+
+The exchange answers in the process that calls :func:`serve_coordinator`. Prefect's and MLflow's
+servers, and what begins runs that somebody asks Prefect for, are processes of their own which end
+with it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+
+from starlette.types import ASGIApp
+
+from federated.exchange.https.certificates import Certificates
+from federated.exchange.https.listening import ConnectionLimits, TlsServer, tls_server
+from federated.files import make_folders
+from federated.run.coordinator_home import CoordinatorHome
+from federated.secrets.home import private_folder
+from flows.certified import certified_address, certified_names
+from flows.coordinator_front import MLFLOW, PREFECT, CoordinatorFront
+from flows.databases import WITHOUT_ADDRESS, Databases
+from flows.forwarding import Forwarder
+from flows.guarded_server import ARTIFACTS, BELOW
+from flows.login import USER, Login, kept_login
+from flows.ports import HOST, listen, port_of
+from flows.server import running, running_guarded, wait_until_healthy
+
+# The module that begins runs of a consortium.
+DEPLOYMENTS = "flows.coordinator_deployments"
+
+
+@dataclass(frozen=True)
+class Behind:
+    """The loopback ports of Prefect's and MLflow's servers, and the login that both want."""
+
+    prefect: int
+    mlflow: int
+    login: Login
+
+    def environment(self) -> dict[str, str]:
+        """What a process of this machine has to be given that works with both."""
+        return {
+            "PREFECT_API_URL": f"http://{HOST}:{self.prefect}{PREFECT}/api",
+            "PREFECT_API_AUTH_STRING": self.login.auth_string,
+            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true",
+            "MLFLOW_TRACKING_URI": f"http://{HOST}:{self.mlflow}{MLFLOW}",
+            "MLFLOW_TRACKING_USERNAME": USER,
+            "MLFLOW_TRACKING_PASSWORD": self.login.secret,
+        }
+
+
+def coordinator_login(home: CoordinatorHome) -> Login:
+    """The login of the coordinator's Prefect and MLflow, which stays the same over all starts.
+
+    Raises:
+        ConsiliumError: others can open the home, or the file holds something else.
+    """
+    return kept_login(private_folder(home.root, home.root) / "login")
+
+
+def scraper_login(home: CoordinatorHome) -> Login:
+    """The login of whoever reads the metrics, which opens nothing else.
+
+    Raises:
+        ConsiliumError: others can open the home, or the file holds something else.
+    """
+    return kept_login(private_folder(home.root, home.root) / "metrics.token")
+
+
+def exports(home: CoordinatorHome, url: str, authority: Path | None) -> list[str]:
+    """Lines for a shell, after which `prefect` and MLflow's client work with the coordinator.
+
+    Args:
+        home: the coordinator's.
+        url: its address, as ``https://fl.example.org:8443``.
+        authority: the file of the certificate that signs the coordinator's; ``None`` for one that
+            machines trust anyway. On another machine it is to be copied there.
+
+    Raises:
+        ConsiliumError: others can open the home.
+    """
+    login, base = coordinator_login(home), url.rstrip("/")
+    values = {
+        "PREFECT_API_URL": f"{base}{PREFECT}/api",
+        "PREFECT_API_AUTH_STRING": login.auth_string,
+        "MLFLOW_TRACKING_URI": f"{base}{MLFLOW}",
+        "MLFLOW_TRACKING_USERNAME": USER,
+        "MLFLOW_TRACKING_PASSWORD": login.secret,
+    }
+    if authority is not None:
+        values["PREFECT_API_SSL_CERT_FILE"] = str(authority.resolve())
+        values["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(authority.resolve())
+    return [f"export {name}={quote(value)}" for name, value in values.items()]
+
+
+@contextmanager
+def servers_behind(home: CoordinatorHome, databases: Databases) -> Iterator[Behind]:
+    """Prefect's and MLflow's servers at loopback ports, until the block ends.
+
+    Raises:
+        ConsiliumError: one does not come up, or others can open the home.
+    """
+    login = coordinator_login(home)
+    pages, files = home.root / "prefect-pages", home.root / "mlflow-artifacts"
+    make_folders(files, private=True)
+    handed = {
+        "prefect": {**databases.prefect, "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages)},
+        "mlflow": {**databases.mlflow, ARTIFACTS: files.as_uri()},
+    }
+    below = {"prefect": PREFECT, "mlflow": MLFLOW}
+    with ExitStack() as stack:
+        listening = {name: stack.enter_context(listen()) for name in handed}
+        behind = Behind(port_of(listening["prefect"]), port_of(listening["mlflow"]), login)
+        started = {}
+        for name, environment in handed.items():
+            whole = WITHOUT_ADDRESS | environment | {BELOW: below[name]}
+            server = running_guarded(name, listening[name], login, whole)
+            started[name] = stack.enter_context(server)
+        mlflow = f"http://{HOST}:{behind.mlflow}{MLFLOW}/health"
+        wait_until_healthy(started["mlflow"], mlflow, "MLflow")
+        prefect = f"http://{HOST}:{behind.prefect}{PREFECT}/api/health"
+        wait_until_healthy(started["prefect"], prefect, "Prefect")
+        yield behind
+
+
+@contextmanager
+def serving_deployments(behind: Behind, params: Path, runs: Path) -> Iterator[None]:
+    """A deployment fl-round/NAME for every experiment, whose runs are of the consortium's sites.
+
+    Runs that have been begun end with the block.
+    """
+    command = [DEPLOYMENTS, str(params.resolve()), str(runs.resolve())]
+    with running(command, WITHOUT_ADDRESS | behind.environment()):
+        yield
+
+
+def front_server(
+    home: CoordinatorHome,
+    exchange: ASGIApp,
+    behind: Behind,
+    certificates: Certificates,
+    host: str,
+    port: int,
+    refused: Callable[[str, str], None],
+    metrics: Callable[[], bytes],
+) -> TlsServer:
+    """The server at the coordinator's one port; it listens, and answers once its ``run`` is called.
+
+    Args:
+        home: the coordinator's.
+        exchange: what answers sites.
+        behind: Prefect's and MLflow's servers.
+        certificates: what it shows; it is called by the names in them alone.
+        host: the address to listen on.
+        port: the port; any free one if 0.
+        refused: is told the address and why, where a connection is refused or broken off.
+        metrics: gives the numbers for Prometheus.
+
+    Raises:
+        ConsiliumError: nobody can listen there, or a certificate cannot be used.
+    """
+    names = certified_names(certificates.chain)
+    front = CoordinatorFront(
+        exchange,
+        certified_address(names, f"https://{names[0]}"),
+        behind.login,
+        scraper_login(home),
+        Forwarder(behind.prefect),
+        Forwarder(behind.mlflow),
+        metrics,
+    )
+    return tls_server(
+        front, host, port, certificates, refused, ConnectionLimits(), websockets=True
+    )
+
