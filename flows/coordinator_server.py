@@ -171,7 +171,4 @@ def front_server(
         Forwarder(behind.mlflow),
         metrics,
     )
-    return tls_server(
-        front, host, port, certificates, refused, ConnectionLimits(), websockets=True
-    )
-
+    return tls_server(front, host, port, certificates, refused, ConnectionLimits(), websockets=True)

@@ -139,9 +139,7 @@ def _prepare(url: URL, password: str) -> None:
     try:
         import psycopg
     except ImportError as error:
-        raise ConsiliumError(
-            "PostgreSQL needs the extra: install consilium[postgres]."
-        ) from error
+        raise ConsiliumError("PostgreSQL needs the extra: install consilium[postgres].") from error
     given: dict[str, Any] = {k: v for k, v in url.query.items() if k in OPTIONS}
     given |= {"host": url.host or given.get("host"), "port": url.port or given.get("port")}
     try:

@@ -12,9 +12,7 @@ from federated.errors import ConsiliumError
 from federated.settings.sections import DataSettings
 
 
-def data_lines(
-    folder: Path, allowed: Sequence[str] | Literal["any"]
-) -> Iterator[tuple[bool, str]]:
+def data_lines(folder: Path, allowed: Sequence[str] | Literal["any"]) -> Iterator[tuple[bool, str]]:
     """For each data set that a site's policy allows, whether it is there, and what it has.
 
     Where the policy allows any, that is told of those that are there.

@@ -252,7 +252,7 @@ def _policy(home: SiteHome) -> Iterator[Finding]:
     closed = not (settings.datasets and settings.experiments)
     yield Finding(not closed, f"policy {policy.path}: {allowed}")
     if closed:
-        yield Finding(False, f"it names no data set or no experiment, so that it refuses every run")
+        yield Finding(False, "it names no data set or no experiment, so that it refuses every run")
 
 
 def own_versions() -> dict[str, str]:

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 
 from federated.exchange import kinds
 from federated.exchange.journal import Entry, JournalledExchange, Position
 from federated.exchange.message import MessageRefusedError
 from federated.site.home import SiteHome
-from federated.stages.asked import has_answered
+from federated.stages.asked import answer, has_answered
 from federated.stages.asking import LEAVE, Ask, read_ask
 from flows.site_flow import Desk, desk, fl_site
 from tasks.pool import open_worker
@@ -43,6 +44,8 @@ class SiteService:
     ) -> None:
         self._home, self._data, self._exchange, self._say = home, data, exchange, say
         self._stopped = threading.Event()
+        # Which Prefect is the site's own is known to the thread that has made this, and its copies.
+        self._context = copy_context()
         self._pool: Executor | None = None
         self._pool_lock = threading.Lock()
         self._lock = threading.Lock()
@@ -115,7 +118,8 @@ class SiteService:
                 if other == run and number < attempt:
                     each.put(None)
         self._say(f"run {run}, attempt {attempt}: begun")
-        thread = threading.Thread(target=self._work, args=(run, attempt), daemon=True)
+        context = self._context.copy()
+        thread = threading.Thread(target=context.run, args=(self._work, run, attempt), daemon=True)
         self._threads.append(thread)
         thread.start()
 
@@ -131,6 +135,10 @@ class SiteService:
         except Exception as error:
             self._home.audit.add("flow failed", run=run, attempt=attempt, said=str(error))
             self._say(f"run {run}, attempt {attempt}: stopped ({error})")
+            for asked in self._asked_now():
+                if (asked.run, asked.attempt) == (run, attempt) and asked.stage != LEAVE:
+                    said = f"{self._home.name} could not begin or go on with its flow of the run."
+                    answer(self._home, self._exchange, asked, said)
         else:
             self._say(f"run {run}, attempt {attempt}: ended after {done} stages")
         with self._lock:

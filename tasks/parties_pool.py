@@ -128,8 +128,8 @@ class PartiesPool(Executor):
             if time.monotonic() > end:
                 self.presence.late(call.site, number)
                 raise LateError(
-                    f"{call.site} has not done its part, {stage}, within {most:g} seconds; it is "
-                    "left behind, and comes back with the state of the round that it can do."
+                    f"{call.site} has not done its part, {stage}, within {most:g} seconds, and "
+                    "is left behind."
                 )
             if self._ended.wait(look):
                 raise ConsiliumError("The run has ended.")

@@ -32,6 +32,8 @@ from flows.cli import run  # noqa: F401
 # In the order of the help: what a person starts with first.
 from federated.errors import ConsiliumError
 from flows.cli import (  # noqa: F401
+    consortium,
+    coordinator,
     data,
     keys,
     ledger,

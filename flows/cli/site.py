@@ -1,5 +1,7 @@
-"""site approve, refuse, show: what a person at a site decides of runs."""
+"""site: a hospital's part in a consortium, and what a person there decides of runs."""
 
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +11,94 @@ from rich.console import Console
 from federated.errors import printable
 from flows.cli.options import app
 
-site_app = typer.Typer(no_args_is_help=True, help="A site: what is proposed to it, and decisions.")
+site_app = typer.Typer(
+    no_args_is_help=True, help="A site of a consortium: its life, and a person's decisions."
+)
 app.add_typer(site_app, name="site")
 
 RunId = Annotated[str, typer.Argument(help="The run's id.")]
 Home = Annotated[Path | None, typer.Option(help="The site's home, if not CONSILIUM_HOME.")]
+
+
+@site_app.command(
+    epilog="Example: consilium site init clinic-north --kit consilium-kit.json --data /data/fl"
+)
+def init(
+    name: Annotated[str, typer.Argument(help="The site's name in the consortium.")],
+    kit: Annotated[Path, typer.Option(help="The coordinator's kit.")],
+    data: Annotated[Path, typer.Option(help="The folder that the site's data sets lie in.")],
+    policy: Annotated[
+        Path | None, typer.Option(help="What the site takes part in; nothing if left out.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the enrolment request is written.")] = Path(),
+) -> None:
+    """Make the site's home with a key that never leaves it, and a request for enrolment."""
+    from federated.exchange.kit import Kit
+    from flows.site_life import make_site, request_file
+
+    home = make_site(name, kit, data, policy)
+    request = request_file(home, out)
+    _tell(f"site {name} in {home.root}")
+    _tell(f"fingerprint of this site    {home.identity().public.fingerprint}")
+    _tell(f"fingerprint of coordinator  {Kit.read(kit).coordinator.fingerprint}")
+    _tell(f"Send {request} to the coordinator, and compare both fingerprints by telephone.")
+    if policy is None:
+        _tell(f"It takes part in nothing yet: say in {home.policy_path} in what, and then:")
+    _tell("consilium site check")
+
+
+@site_app.command(epilog="Example: consilium site check")
+def check(home: Home = None) -> None:
+    """Look at all that the site needs, from the network to its data, without taking part."""
+    from flows.site_life import check_site, site_home
+
+    healthy = True
+    for finding in check_site(site_home(home)):
+        healthy = healthy and finding.good
+        _tell(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@site_app.command(epilog="Example: consilium site start")
+def start(home: Home = None) -> None:
+    """Take part in the consortium, by the site's policy, until stopped with Ctrl-C."""
+    from flows.preflight import require_servers_and_folders
+    from flows.server import configured_api, start_embedded_server
+    from flows.site_life import run_site, site_home
+
+    place, stop = site_home(home), threading.Event()
+    configured = configured_api()
+    require_servers_and_folders(configured, tracked=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    start_embedded_server()()
+    run_site(place, _tell, stop)
+
+
+@site_app.command(epilog="Example: consilium site status")
+def status(home: Home = None) -> None:
+    """Show what the site's process does, and the last lines of the audit log."""
+    from flows.site_life import site_home, status_lines
+
+    for line in status_lines(site_home(home)):
+        _tell(line)
+
+
+@site_app.command(epilog="Example: consilium site pause")
+def pause(home: Home = None) -> None:
+    """Have the site do nothing more until `consilium site resume`."""
+    from flows.site_life import set_paused, site_home
+
+    _tell(set_paused(site_home(home), paused=True))
+
+
+@site_app.command(epilog="Example: consilium site resume")
+def resume(home: Home = None) -> None:
+    """Let a paused site take part again."""
+    from flows.site_life import set_paused, site_home
+
+    _tell(set_paused(site_home(home), paused=False))
 
 
 @site_app.command(epilog="Example: consilium site show --home runs/adrenal/RUN/sites/site-00")

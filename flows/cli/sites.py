@@ -1,4 +1,4 @@
-"""sites show, join: who has which cases, and a new site after the end."""
+"""sites: who has which cases, who is enrolled in a consortium, a new site after the end."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from federated.errors import printable
 from flows.cli.options import (
     PARAMS,
     RUNS,
@@ -58,3 +59,57 @@ def join(
 
     folder = run_flow(check, start)
     Console().print(f"{folder}/summary.json, model.safetensors", highlight=False, soft_wrap=True)
+
+
+@sites_app.command("list", epilog="Example: consilium sites list")
+def list_() -> None:
+    """Show the sites that are enrolled at this machine's coordinator."""
+    from federated.run.coordinator_home import CoordinatorHome
+    from flows.coordinator_life import members_lines
+
+    for line in members_lines(CoordinatorHome.default()):
+        _tell(line)
+
+
+@sites_app.command(epilog="Example: consilium sites enrol clinic-north.enrolment.json")
+def enrol(
+    request: Annotated[Path, typer.Argument(help="What `consilium site init` has written.")],
+    fingerprint: Annotated[
+        str | None, typer.Option(help="What the site has told by telephone, to be compared.")
+    ] = None,
+) -> None:
+    """Enrol a site at this machine's coordinator, after its fingerprint was compared."""
+    from federated.run.coordinator_home import CoordinatorHome
+    from flows.coordinator_life import enrol as enrol_site
+
+    found = enrol_site(CoordinatorHome.default(), request, fingerprint)
+    _tell(f"enrolled {found.name}, fingerprint {found.fingerprint}")
+    if fingerprint is None:
+        _tell(
+            f"If {found.name} tells another one by telephone: consilium sites remove {found.name}"
+        )
+
+
+@sites_app.command(epilog="Example: consilium sites suspend clinic-north")
+def suspend(site: Annotated[str, typer.Argument(help="The site's name.")]) -> None:
+    """Take nothing from a site and give it nothing, until it is enrolled again."""
+    from federated.run.coordinator_home import CoordinatorHome
+    from flows.coordinator_life import suspend as suspend_site
+
+    suspend_site(CoordinatorHome.default(), site)
+    _tell(f"suspended {site}; to take it in again, enrol it again")
+
+
+@sites_app.command(epilog="Example: consilium sites remove clinic-north")
+def remove(site: Annotated[str, typer.Argument(help="The site's name.")]) -> None:
+    """Forget a site; another key can be enrolled under its name then."""
+    from federated.run.coordinator_home import CoordinatorHome
+    from flows.coordinator_life import remove as remove_site
+
+    remove_site(CoordinatorHome.default(), site)
+    _tell(f"removed {site}")
+
+
+def _tell(line: str) -> None:
+    # A name or a state is a site's: it may hold what a terminal or Rich would obey.
+    Console().print(printable(line), highlight=False, markup=False, soft_wrap=True)

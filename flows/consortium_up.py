@@ -1,0 +1,282 @@
+"""`consilium consortium up`: a whole consortium on this machine, to try it.
+
+A coordinator and sites are processes of their own, each with a home of its own, which meet at one
+loopback port over HTTPS as they would over the world. The cases of an experiment are dealt to the
+sites as it says, and each site gets files of its own cases alone.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+
+from federated.configuration.experiment import Experiment
+from federated.data.dataset import SPLITS, LocatedFile, Split
+from federated.data.folders.dataset import FolderDataset
+from federated.data.load import load, locate
+from federated.data.partitioning import AnyDataset, partition_dataset
+from federated.errors import ConsiliumError
+from federated.exchange.policy import PERMISSIVE
+from federated.files import make_folders, write_text
+from federated.secrets.home import private_folder
+from federated.settings.names import refuse_site_name
+from flows.ports import listen, port_of
+
+# In seconds, for a process to come up, and to end.
+STARTUP, ENDING = 180, 20
+HOST = "127.0.0.1"
+POLICY = PERMISSIVE.replace("this simulated site", "this site, which is here to try it,")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Party:
+    """A party of the consortium: its name, its home, and the folder that it works in."""
+
+    name: str
+    home: Path
+
+    def environment(self) -> dict[str, str]:
+        """What its processes get: homes of its own, and nothing of the one who starts them."""
+        mine = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
+        mine.pop("CONSILIUM_DATA", None)
+        return mine | {
+            "CONSILIUM_HOME": str(self.home / "consilium"),
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def deal_files(experiment: Experiment, folders: Mapping[str, Path]) -> LocatedFile:
+    """Give each site the files of its own cases, below its folder, as a hospital has them.
+
+    Args:
+        experiment: whose data are dealt, as it says, to so many sites as there are folders.
+        folders: for each site, the folder that its data sets lie in.
+
+    Returns:
+        What was dealt.
+
+    Raises:
+        ConsiliumError: the data cannot be had, or not be dealt to so many sites.
+    """
+    located = locate(experiment.data)
+    dataset = load(located, experiment.data)
+    settings = experiment.sites.model_copy(update={"count": len(folders)})
+    partition = partition_dataset(dataset, settings, experiment.seed)
+    for splits, folder in zip(partition.sites.values(), folders.values(), strict=True):
+        _give(experiment, located, dataset, splits, folder)
+    return located
+
+
+def _give(
+    experiment: Experiment,
+    located: LocatedFile,
+    dataset: AnyDataset,
+    splits: Mapping[Split, Sequence[int]],
+    folder: Path,
+) -> None:
+    if located.path.suffix == ".npz":
+        path = folder / "medmnist" / located.path.name
+        path.parent.mkdir(parents=True)
+        with np.load(located.path) as arrays:
+            own = {
+                f"{split}_{what}": arrays[f"{split}_{what}"][list(splits[split])]
+                for split in SPLITS
+                for what in ("images", "labels")
+            }
+        np.savez(path, **own)
+        return
+    if not isinstance(dataset, FolderDataset):
+        raise ConsiliumError(
+            f"The images of {experiment.data.dataset} cannot be dealt out as files. Try it with a "
+            "set of MedMNIST or with one for segmentation, or give each site its own folder."
+        )
+    root = folder / located.path.name
+    for split in SPLITS:
+        for index in splits[split]:
+            case = dataset.cases[split][index]
+            for path in (*case.images, *([case.mask] if case.mask else [])):
+                target = root / path.relative_to(located.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+    for path in located.path.iterdir():
+        if path.is_file() and not (root / path.name).exists():
+            shutil.copyfile(path, root / path.name)
+
+
+def up(
+    names: Sequence[str],
+    experiment: Experiment,
+    overrides: Sequence[str],
+    params: Path,
+    folder: Path,
+    say: Say,
+) -> int:
+    """Start a consortium, have it run an experiment, and end it.
+
+    Args:
+        names: of its sites.
+        experiment: what it runs.
+        overrides: ``section.key=value`` items of the run.
+        params: the parameter file.
+        folder: below which the parties have their homes; it is made.
+        say: tells a person a line.
+
+    Returns:
+        The exit code of the run.
+
+    Raises:
+        ConsiliumError: the folder is there already, or a party does not come up.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ConsiliumError(
+            f"The folder {folder} is not empty. A consortium to try needs one of its own: remove "
+            "it, or name another with --folder."
+        )
+    for name in names:
+        refuse_site_name(name)
+    private_folder(folder, folder)
+    coordinator = Party("coordinator", folder / "coordinator")
+    sites = [Party(name, folder / "sites" / name) for name in names]
+    for party in (coordinator, *sites):
+        make_folders(party.home, private=True)
+    data = deal_files(experiment, {site.name: site.home / "data" for site in sites})
+    say(f"the cases of {experiment.data.dataset} ({data.source}) are dealt to {len(names)} sites")
+    kit = folder / "consilium-kit.json"
+    listening = listen()
+    port = port_of(listening)
+    listening.close()
+    listened = ["--name", HOST, "--host", HOST, "--port", str(port)]
+    command(coordinator, say, "coordinator", "init", *listened, "--kit", str(kit))
+    policy = folder / "site-policy.yaml"
+    write_text(policy, POLICY)
+    for site in sites:
+        given = ["--kit", str(kit), "--data", str(site.home / "data"), "--policy", str(policy)]
+        command(site, say, "site", "init", site.name, *given, "--out", str(folder))
+        command(coordinator, say, "sites", "enrol", str(folder / f"{site.name}.enrolment.json"))
+    places = ["--params", str(params.resolve()), "--runs", str((folder / "runs").resolve())]
+    with ExitStack() as stack:
+        serving = process(coordinator, say, "coordinator", "start", *places)
+        wait_for_line(stack.enter_context(serving), "coordinator at ")
+        started = [stack.enter_context(process(site, say, "site", "start")) for site in sites]
+        for each in started:
+            wait_for_line(each, "site ")
+        return begin_run(coordinator, experiment.name, overrides, places, say)
+
+
+def begin_run(
+    coordinator: Party, name: str, overrides: Sequence[str], places: Sequence[str], say: Say
+) -> int:
+    """Begin a run of the consortium at the coordinator, and wait for its end.
+
+    Args:
+        coordinator: where it is begun.
+        name: the experiment's.
+        overrides: ``section.key=value`` items of the run.
+        places: the options that say where parameters and runs lie.
+        say: tells a person a line.
+
+    Returns:
+        The exit code of the run.
+    """
+    sets = [item for each in ("runner.name=sites", *overrides) for item in ("--set", each)]
+    with process(coordinator, say, "run", name, *sets, *places, label="run") as running:
+        running.process.wait()
+        return int(running.process.returncode)
+
+
+@dataclass
+class Started:
+    """A process of a party, and the lines that it has said."""
+
+    process: "subprocess.Popen[str]"
+    label: str
+    lines: list[str]
+
+
+@contextmanager
+def process(party: Party, say: Say, *arguments: str, label: str = "") -> Iterator[Started]:
+    """Run a command of a party, told line by line, until the block ends."""
+    started = subprocess.Popen(  # noqa: S603 - our own commands
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        env=party.environment(),
+        cwd=party.home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    running = Started(started, label or party.name, [])
+    reader = Thread(target=_read, args=(running, say), daemon=True)
+    reader.start()
+    try:
+        yield running
+    finally:
+        if started.poll() is None:
+            started.terminate()
+        try:
+            started.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+        reader.join(2)
+
+
+def _read(running: Started, say: Say) -> None:
+    assert running.process.stdout is not None
+    for line in running.process.stdout:
+        text = line.rstrip()
+        running.lines.append(text)
+        if text:
+            say(f"{running.label:12} {text}")
+
+
+def wait_for_line(running: Started, start: str) -> str:
+    """Wait until a process has said a line that begins so, and return it.
+
+    Raises:
+        ConsiliumError: it has ended, or three minutes have passed.
+    """
+    deadline = time.monotonic() + STARTUP
+    while time.monotonic() < deadline:
+        for line in list(running.lines):
+            if line.startswith(start):
+                return line
+        if running.process.poll() is not None:
+            break
+        time.sleep(0.05)
+    said = "; ".join(running.lines[-3:]) or "nothing"
+    raise ConsiliumError(f"{running.label} did not come up. The last that it said: {said}")
+
+
+def command(party: Party, say: Say, *arguments: str) -> None:
+    """Run a command of a party to its end.
+
+    Raises:
+        ConsiliumError: it fails.
+    """
+    with process(party, say, *arguments) as running:
+        if running.process.wait():
+            time.sleep(0.1)
+            raise ConsiliumError(
+                f"`consilium {' '.join(arguments[:2])}` failed: {'; '.join(running.lines[-3:])}"
+            )
+
+
+def new_folder() -> Path:
+    """A folder for a consortium to try, which is not there yet."""
+    return Path("consortium") / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
