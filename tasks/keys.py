@@ -38,7 +38,7 @@ def key(
     """
     done = coordinator.folder.done_rounds()
     publish_state(coordinator, done)
-    search = KeySearch()
+    search = KeySearch(len(calls))
     heard = _settled(pool, coordinator, calls, done, search)
     audit, run = coordinator.mailbox.audit, coordinator.run
     for site, why in search.lacking.items():
@@ -98,9 +98,9 @@ def _settled(
             search.lacking[maker] = str(error)
             continue
         last = all(later.site in search.lacking for later in calls[number + 1 :])
-        if search.settles(heard, last):
-            return heard
-    return None
+        if settled := search.settles(heard, last):
+            return settled
+    return search.best()
 
 
 def _goes_well(
