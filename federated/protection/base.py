@@ -12,7 +12,7 @@ from pydantic import Field
 from federated.errors import ConsiliumError
 from federated.protection.parameters import Parameters
 from federated.settings.base import Settings
-from federated.update import CompressedUpdate, Payload
+from federated.update import CompressedUpdate, Doubles, Payload
 
 # Somebody who follows the protocol and all the same may not see a single site's update.
 Onlooker = Literal["coordinator", "sites"]
@@ -81,6 +81,14 @@ class Protection(Settings):
         Raises:
             ConsiliumError: it cannot use them; the message says which, and what to change.
         """
+
+    def seen(self, payload: Payload) -> Doubles | None:
+        """What the coordinator can read of one site's payload ``(n,)``; ``None`` if it is hidden.
+
+        Raises:
+            ConsiliumError: it is damaged, or holds what is no finite number.
+        """
+        return None
 
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
         """What a key has to be made for, to protect ``length`` numbers from each site of a cohort.
