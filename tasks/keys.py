@@ -47,9 +47,11 @@ def key(
     if heard is None:
         raise ConsiliumError(f"No site has made a key that the others of the run can take. {said}")
     fewest = getattr(run.experiment.protection, "min_sites", 1)
-    if len(heard.holding) < fewest:
+    # One that has been found to lie of other makers may hold this key too.
+    there = heard.holding.keys() - search.lacking.keys()
+    if len(there) < fewest:
         raise ConsiliumError(
-            f"Only {len(heard.holding)} sites have the key of run {run.run_id}, and "
+            f"Only {len(there)} sites have the key of run {run.run_id}, and "
             f"protection.min_sites={fewest} have to be in a sum. {said} Resume the run when the "
             "sites are there."
         )

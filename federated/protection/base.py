@@ -12,7 +12,7 @@ from pydantic import Field
 from federated.errors import ConsiliumError
 from federated.protection.parameters import Parameters
 from federated.settings.base import Settings
-from federated.update import CompressedUpdate, Doubles, Payload
+from federated.update import CompressedUpdate, Payload
 
 # Somebody who follows the protocol and all the same may not see a single site's update.
 Onlooker = Literal["coordinator", "sites"]
@@ -82,7 +82,7 @@ class Protection(Settings):
             ConsiliumError: it cannot use them; the message says which, and what to change.
         """
 
-    def seen(self, payload: Payload) -> Doubles | None:
+    def seen(self, payload: Payload) -> npt.NDArray[Any] | None:
         """What the coordinator can read of one site's payload ``(n,)``; ``None`` if it is hidden.
 
         Raises:

@@ -42,13 +42,13 @@ class Plain(Protection):
             update.scalars,
         )
 
-    def seen(self, payload: Payload) -> npt.NDArray[np.float64]:
+    def seen(self, payload: Payload) -> npt.NDArray[Any]:
         """The numbers of a payload ``(n,)``.
 
         Raises:
             ConsiliumError: it is damaged, or holds what is no finite number.
         """
-        return decode_numbers(payload).astype(np.float64)
+        return decode_numbers(payload)
 
     def open_sum(self, length: int, round_number: int, context: Any = None) -> Sum:
         """An empty sum ``(length,)``."""

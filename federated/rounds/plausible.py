@@ -14,7 +14,7 @@ import numpy as np
 from federated.errors import ConsiliumError
 from federated.rounds.context import NOISE_ROOM, RunContext
 from federated.training.optimization import expected_change, local_work
-from federated.update import Doubles, Scalars, Vector
+from federated.update import Doubles, Numbers, Scalars, Vector
 
 # How many times the largest of what a value is expected to change by, of 1 and of the first model's
 # values.
@@ -37,7 +37,9 @@ class Plausible:
     change: float
     scalar: float
 
-    def refuse(self, numbers: Doubles | Vector, weight: float, scalars: Scalars, what: str) -> None:
+    def refuse(
+        self, numbers: Doubles | Numbers, weight: float, scalars: Scalars, what: str
+    ) -> None:
         """Refuse what is weighted by ``weight`` and beyond the bounds.
 
         Args:
@@ -49,7 +51,9 @@ class Plausible:
         Raises:
             ImplausibleError: it is, or not finite.
         """
-        largest = float(np.abs(numbers).max(initial=0.0)) / weight
+        # Without a copy of as many numbers as a model has.
+        ends = float(numbers.max(initial=0)), -float(numbers.min(initial=0))
+        largest = float(np.max(ends)) / weight
         beside = max((abs(value) for value in scalars.values()), default=0.0) / weight
         for found, most, name in (
             (largest, self.change, "a value"),

@@ -4,8 +4,10 @@ import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError, RefusalError
@@ -47,7 +49,7 @@ from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.tag_verdict import refuse_untagged
 from federated.stages.tags import check_sum
-from federated.update import Doubles, Payload
+from federated.update import Payload
 from federated.weights.bounded_file import Content
 
 
@@ -146,7 +148,7 @@ def _received(
 
 
 def _refuse_implausible(
-    coordinator: Coordinator, topic: Topic, payload: Payload, numbers: Doubles
+    coordinator: Coordinator, topic: Topic, payload: Payload, numbers: npt.NDArray[Any]
 ) -> None:
     """Refuse a payload, of which the coordinator reads the ``numbers``, that no training gives.
 
@@ -325,7 +327,7 @@ class ImpossibleSumError(RefusalError):
 
 
 def refuse_impossible(
-    coordinator: Coordinator, topic: Topic, numbers: Doubles, responded: Sequence[str]
+    coordinator: Coordinator, topic: Topic, numbers: npt.NDArray[Any], responded: Sequence[str]
 ) -> None:
     """Refuse an opened sum that cannot be that of the payloads of ``responded``.
 
@@ -351,7 +353,7 @@ def refuse_impossible(
     least = 0.0 if topic.sum else -most
     if ((numbers < least) | (numbers > most)).any():
         why = f"a number is not from {least:.6g} to {most:.6g}, as such sums of theirs are"
-    elif whole and (np.rint(numbers) != numbers).any():
+    elif whole and numbers.dtype.kind == "f" and (np.rint(numbers) != numbers).any():
         why = "it holds what is no whole number"
     else:
         return

@@ -719,6 +719,15 @@ def test_the_sites_go_on_with_the_key_of_an_earlier_maker_once_it_is_known_who_l
         assert not (store(five, site).place / "keys-before").exists()
 
 
+def test_a_maker_that_was_found_to_lie_is_not_one_of_those_who_are_enough_for_a_sum(
+    run: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the next maker's key as all do, and takes part in no round."""
+    lying_maker(run, monkeypatch, {SITE: noise_to(run, OTHER, THIRD)})
+    with pytest.raises(ConsiliumError, match=r"Only 2 sites have the key.*site-00 is left out"):
+        together(run)
+
+
 def test_of_two_sites_one_that_lies_leaves_the_run_without_a_key_and_it_says_so(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
