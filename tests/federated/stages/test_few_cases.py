@@ -1,6 +1,7 @@
 """Sites that have no cases of a split."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +18,17 @@ from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
 from federated.stages.worker import worker_context
 from tests.federated.staged_run import Staged, begin_with, leave_model, small_experiment
-from tests.federated.stages.lies import OTHER, SITE, THREE
+from tests.federated.stages.lies import OTHER, PRIVATE, SITE, THREE
 
 
-def begin_without(place: Path, data: Path, *missing: str) -> Staged:
+EPSILON = {"name": "dp_sgd", "clip": 1.0, "epsilon": 8.0}
+
+
+def begin_without(
+    place: Path, data: Path, *missing: str, private: dict[str, Any] | None = None
+) -> Staged:
     """A run of three sites, of which the first has no cases of some splits."""
-    experiment = small_experiment(data, **THREE)
+    experiment = small_experiment(data, **(private or THREE))
     folder, located = new_run(place / "runs", experiment), locate(experiment.data)
     dataset = load(located, experiment.data)
     drawn = partition_dataset(dataset, experiment.sites, experiment.seed)
@@ -45,6 +51,14 @@ def test_a_site_without_training_cases_says_so_and_the_others_make_the_next_mode
     added = add_payloads(run.coordinator, topic, run.sites)
     assert (added.responded, list(added.refused)) == (run.sites[1:], [SITE])
     apply_sum(run.coordinator, topic, added.responded)
+
+
+@pytest.mark.parametrize("private", [PRIVATE, {**PRIVATE, "privacy": EPSILON}])
+def test_a_site_without_training_cases_takes_part_in_no_private_run(
+    tmp_path: Path, data: Path, private: dict[str, Any]
+) -> None:
+    with pytest.raises(ConsiliumError, match="without training cases has nothing to release"):
+        begin_without(tmp_path, data, "train", private=private)
 
 
 def test_a_site_without_cases_to_evaluate_is_in_the_evaluation_all_the_same(
