@@ -73,7 +73,7 @@ def _time_and_bytes(summary: Mapping[str, Any]) -> str:
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
     """The lines that say what test metrics are of, and which are not known exactly."""
-    bounds = evaluation.get("intervals", {}).get("test", {})
+    intervals = evaluation.get("intervals", {})
     share = evaluation.get("share")
     lines = [
         f"the metrics are without the cases of {site}: {reason}"
@@ -84,8 +84,9 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
             "what each site reached is not told: evaluation.share=sums tells of all sites together"
         )
     return lines + [
-        f"test {name} lies between {low:.4f} and {high:.4f}: it follows from histograms, as "
+        f"{split} {name} lies between {low:.4f} and {high:.4f}: it follows from histograms, as "
         f"evaluation.share={evaluation['share']} has it"
+        for split, bounds in intervals.items()
         for name, (low, high) in bounds.items()
         if name in metrics_in("end") and high - low > 2 * EXACT_ENOUGH
     ]

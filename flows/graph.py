@@ -17,7 +17,7 @@ from prefect.futures import PrefectFuture
 
 from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
-from federated.learning.evaluation import Evaluation
+from federated.learning.evaluation import PREDICTS_NONE, Evaluation
 from federated.rounds.participation import site_weights
 from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
@@ -26,6 +26,7 @@ from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.settings.sections import Parties
 from federated.stages.aggregate import download_size
+from federated.stages.evaluate import without_numbers
 from federated.stages.named_sums import EVALUATION, refuse_sum
 from federated.stages.opening import lose_sum
 from federated.stages.report import reports
@@ -169,6 +170,8 @@ def sum_up(
     refuse_sum(run.context, topic, responded[0], responded)
     if not topic.sum:
         run.context.refuse_too_little_noise(len(responded))
+    if done.lost is not None:
+        return _lost(topic, refused, [], when, done.lost)
     if protection.keyed:
         calls = [run.call(site) for site in responded]
         decrypted = decrypt(run.pool, run.coordinator, calls, topic, length, wait_for=[done])
@@ -275,6 +278,14 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     }
     predicted = wait_for(run, topic.round, chains)
     sent = [site for site in left if site not in predicted.dropped]
+    numberless = without_numbers(run.coordinator, topic, sent)
+    sent = [site for site in sent if site not in numberless]
+    gone |= predicted.dropped | numberless
+    if numberless and not _is_enough(run, topic, sent):
+        tell(f"round {topic.round} has no metrics: {PREDICTS_NONE}")
+        now = time.time()
+        results = [*keys.finished.results, *predicted.results]
+        return results, Evaluation({}, {}, {}, {}, missing=gone), Interval(now, now)
     info = run.info
     length = digits_in(run.coordinator, topic, info)
     sum_ = sum_up(run, topic, sent, keys.roster, length)
@@ -289,8 +300,16 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
         tell(f"round {topic.round} has no metrics: {error}")
         missing = dict.fromkeys(run.sites, str(error))
         return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
-    missing = gone | predicted.dropped | sum_.refused
-    return results, replace(found, missing=missing), when
+    return results, replace(found, missing=gone | sum_.refused), when
+
+
+def _is_enough(run: Run, topic: Topic, sites: list[str]) -> bool:
+    """Whether the parts of some sites are enough for a sum."""
+    try:
+        refuse_sum(run.context, topic, sites[0] if sites else "", sites)
+    except ConsiliumError:
+        return False
+    return True
 
 
 def _report(run: Run, record: RoundRecord) -> float:

@@ -17,13 +17,21 @@ from prefect import flow
 
 from federated.configuration.experiment import Experiment
 from federated.data.load import known_info
+from federated.errors import ConsiliumError
 from federated.files import write_json
+from federated.learning.evaluation import PREDICTS_NONE
 from federated.provenance import git_commit
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
 from federated.run.runs import point_latest, refuse_older_run, worked_on
-from federated.run.selection import kept_round, metric_value, metric_value_of, stops_early
+from federated.run.selection import (
+    kept_round,
+    metric_value,
+    metric_value_of,
+    predicts_nothing,
+    stops_early,
+)
 from federated.run.summary import RunFacts, summarise
 from federated.run.update_files import read_state
 from federated.stages.begin import write_initial_state
@@ -223,8 +231,9 @@ def _inputs(
     if inputs.excluded:
         # The configuration was checked with all sites; what is left has to be enough too.
         experiment.protection.check(experiment.cohort(len(folder.sites())))
+    # Each site asks this itself, once it has trained.
+    refuse_thin(experiment, folder.case_counts(), None, folder.sites())
     if experiment.evaluation.share == "sums":
-        # Each site asks this itself, once it has trained.
         refuse_thin(experiment, folder.case_counts(), EVALUATION, folder.sites())
     runs = folder.root.parent.parent
     if said := take_over(experiment, inputs.data, inputs.dataset, runs, params):
@@ -269,6 +278,8 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     """Write the model and the summary, register the model, close the MLflow run."""
     experiment, folder = run.experiment, run.folder
     records = run.coordinator.records()
+    if predicts_nothing(records):
+        raise ConsiliumError(f"After no round of this run there are metrics: {PREDICTS_NONE}")
     kept = kept_round(records, experiment.selection)
     model = new_model(experiment, run.info)
     state = read_state(folder.state_path(kept))

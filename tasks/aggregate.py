@@ -15,7 +15,6 @@ from federated.stages.aggregate import (
     Added,
     ImpossibleSumError,
     add_payloads,
-    apply_sum,
     decrypt_site,
     hand_sum,
     received_sum,
@@ -23,7 +22,7 @@ from federated.stages.aggregate import (
     vouch_site,
 )
 from federated.stages.coordinator import Coordinator, begin_round
-from federated.stages.opening import Openings, find_wrong_tags, lose_sum, unvouched
+from federated.stages.opening import Openings, apply_or_lose, find_wrong_tags, lose_sum, unvouched
 from federated.stages.secagg_messages import Roster, masked_round
 from federated.stages.tag_verdict import ask_proofs
 from federated.stages.tags import prove_tags
@@ -38,10 +37,14 @@ def plan_round(coordinator: Coordinator, round_number: int) -> Topic:
 
 @dataclass(frozen=True)
 class Aggregated:
-    """Whose payloads are in the sum, and when they were added."""
+    """Whose payloads are in the sum, and when they were added.
+
+    ``lost`` says why the round is lost, where the sum is in the clear and no training gives it.
+    """
 
     added: Added
     when: Interval
+    lost: str | None = None
 
 
 @task(name="aggregate", task_run_name="aggregate round {topic.round}", cache_policy=NO_CACHE)
@@ -65,9 +68,10 @@ def aggregate(
     protection, run = coordinator.run.experiment.protection, coordinator.run
     masks = masked_round(run, list(roster.advertised), topic) if roster else None
     added = add_payloads(coordinator, topic, sites, masks, length)
+    lost = None
     if not (protection.keyed or protection.masked or topic.sum):
-        apply_sum(coordinator, topic, added.responded)
-    return Aggregated(added, Interval(started, time.time()))
+        lost = apply_or_lose(coordinator, topic, added.responded)
+    return Aggregated(added, Interval(started, time.time()), lost)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,8 @@ def decrypt(
     Before, each of them says that it helps to open this sum and no other. If the first does not
     open it, the sites tell whose tags are wrong; if nobody's are, the next is to open it. So is the
     next where the sum that a site opens is an impossible one, or until as many have opened the same
-    as ``protection.openers`` says.
+    as ``protection.openers`` says, or most when all were asked. Who has opened one otherwise than
+    it is, is asked last from then on.
 
     Args:
         pool: what runs the sites' stages.
@@ -124,7 +129,7 @@ def decrypt(
         return _lost(coordinator, topic, faulty)
     openings = Openings(getattr(coordinator.run.experiment.protection, "openers", 1))
     proven = False
-    for call in calls:
+    for call in sorted(calls, key=lambda each: each.site in coordinator.false_openers):
         hand_sum(coordinator, topic, call.site)
         try:
             run_stage(pool, decrypt_site, call, *told)
@@ -143,15 +148,13 @@ def decrypt(
         except ImpossibleSumError as error:
             coordinator.note_left_out(topic, call.site, str(error))
             openings.failed[call.site] = str(error)
-            if openings.agree_on_impossible(numbers, len(sites)):
+            if openings.agree_on_impossible(call.site, numbers, len(sites)):
                 return _lost(coordinator, topic, {}, str(error))
             continue
         if openers := openings.agree(call.site, numbers):
-            for site, reason in openings.differing(openers).items():
-                coordinator.note_left_out(topic, site, reason)
-            if not topic.sum:
-                apply_sum(coordinator, topic, sites, openers[0])
-            return Decrypted(openers, openings.failed)
+            return _opened(coordinator, topic, sites, openings, openers)
+    if openers := openings.majority(len(sites)):
+        return _opened(coordinator, topic, sites, openings, openers)
     said = "; ".join(f"{site}: {reason}" for site, reason in openings.told().items())
     nobody = f"No site has opened the sum of round {topic.round}. {said}"
     if abort:
@@ -159,6 +162,22 @@ def decrypt(
     # Something in it opens nowhere, and whose it is nobody can be shown: the next round begins
     # from the same model, and its sum is another one, for which the sites can say that they help.
     return _lost(coordinator, topic, {}, nobody)
+
+
+def _opened(
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    openings: Openings,
+    openers: tuple[str, ...],
+) -> Decrypted:
+    """Go by what ``openers`` have opened a sum of ``sites`` as, and name who has it otherwise."""
+    for site, reason in openings.differing(openers).items():
+        coordinator.note_left_out(topic, site, reason)
+    coordinator.false_openers.update(openings.false(openers))
+    if not topic.sum and (lost := apply_or_lose(coordinator, topic, sites, openers[0])):
+        return Decrypted((), openings.failed, lost)
+    return Decrypted(openers, openings.failed)
 
 
 def _lost(

@@ -37,7 +37,7 @@ def key(
     """
     done = coordinator.folder.done_rounds()
     publish_state(coordinator, done)
-    search = KeySearch()
+    search = KeySearch(len(calls))
     heard = _settled(pool, coordinator, calls, done, search)
     audit, run = coordinator.mailbox.audit, coordinator.run
     for site, why in search.lacking.items():
@@ -46,9 +46,11 @@ def key(
     if heard is None:
         raise ConsiliumError(f"No site has made a key that the others of the run can take. {said}")
     fewest = getattr(run.experiment.protection, "min_sites", 1)
-    if len(heard.holding) < fewest:
+    # One that has been found to lie of other makers may hold this key too.
+    there = heard.holding.keys() - search.lacking.keys()
+    if len(there) < fewest:
         raise ConsiliumError(
-            f"Only {len(heard.holding)} sites have the key of run {run.run_id}, and "
+            f"Only {len(there)} sites have the key of run {run.run_id}, and "
             f"protection.min_sites={fewest} have to be in a sum. {said} Resume the run when the "
             "sites are there."
         )
@@ -97,9 +99,9 @@ def _settled(
             search.lacking[maker] = str(error)
             continue
         last = all(later.site in search.lacking for later in calls[number + 1 :])
-        if search.settles(heard, last):
-            return heard
-    return None
+        if settled := search.settles(heard, last):
+            return settled
+    return search.best()
 
 
 def _goes_well(

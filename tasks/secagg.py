@@ -19,12 +19,11 @@ from federated.run.timing import Interval
 from federated.stages import secagg, secagg_relay
 from federated.stages.aggregate import (
     ImpossibleSumError,
-    apply_sum,
     received_sum,
     refuse_impossible,
 )
 from federated.stages.coordinator import Coordinator
-from federated.stages.opening import lose_sum
+from federated.stages.opening import apply_or_lose, lose_sum
 from federated.stages.secagg_messages import Roster
 from tasks.pool import AnyCall, finished, run_stage, submit_stage
 
@@ -145,9 +144,8 @@ def unmask(
     except SumLostError as error:
         lose_sum(coordinator, topic, dict.fromkeys(sorted(error.faulty), str(error)))
         return Unmasked(tuple(sorted(error.faulty)), Interval(started, time.time()), str(error))
-    if not topic.sum:
-        apply_sum(coordinator, topic, responded)
-    return Unmasked(faulty, Interval(started, time.time()))
+    lost = None if topic.sum else apply_or_lose(coordinator, topic, responded)
+    return Unmasked(() if lost else faulty, Interval(started, time.time()), lost)
 
 
 @task(name="forget", task_run_name="forget secrets", cache_policy=NO_CACHE)

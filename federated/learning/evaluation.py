@@ -2,11 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from federated.data.dataset import Split
 from federated.learning.classification_metrics import Confusion, Metrics
+
+# Why a site has told no metrics of a model that predicts what is no finite number.
+PREDICTS_NONE: Final = (
+    "the model predicts no numbers: training diverged, or a site has sent an update that spoils "
+    "it. Lower training.lr, or strategy.server_lr where the strategy has one."
+)
 
 SiteSpread = dict[str, Metrics]
 

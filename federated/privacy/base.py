@@ -68,6 +68,10 @@ class Privacy(Settings):
             ConsiliumError: more sites have dropped out than the guarantee allows.
         """
 
+    def largest_scalar(self, release: Release) -> float:
+        """The largest scalar, without a sign, that a site sends with such a release; 0 for none."""
+        return 0.0
+
     def next_clip(self, clip: float, means: Scalars) -> float:
         """The clipping norm of the round after one with ``clip``.
 

@@ -31,6 +31,9 @@ from federated.update import Scalars, Vector
 # The number of norms that a site counts in a round: that of its update alone.
 ONE_NORM = 1.0
 
+# A normal draw is beyond so many standard deviations with a probability below 1e-22.
+MOST_DEVIATIONS = 10.0
+
 # The scalar by which the clipping norm follows a quantile (b_i of Andrew et al. 2021), less ½.
 BELOW_CLIP = "below_clip"
 
@@ -59,6 +62,13 @@ class SiteLevel(Private):
     def initial_clip(self) -> float | None:
         """The norm C where it changes, and ``None`` otherwise."""
         return self.clip if self.adaptive else None
+
+    def largest_scalar(self, release: Release) -> float:
+        """½ and as many deviations of the indicator's noise as no draw of it has."""
+        if self.adaptive is None:
+            return 0.0
+        noise = self.adaptive.noise_of_count(release.noise_multiplier, ONE_NORM, SITE_SENSITIVITY)
+        return 0.5 + MOST_DEVIATIONS * noise
 
     def next_clip(self, clip: float, means: Scalars) -> float:
         """The norm C after a round in which the share ½ + ``means[BELOW_CLIP]`` was at most C."""

@@ -82,6 +82,14 @@ class Protection(Settings):
             ConsiliumError: it cannot use them; the message says which, and what to change.
         """
 
+    def seen(self, payload: Payload) -> npt.NDArray[Any] | None:
+        """What the coordinator can read of one site's payload ``(n,)``; ``None`` if it is hidden.
+
+        Raises:
+            ConsiliumError: it is damaged, or holds what is no finite number.
+        """
+        return None
+
     def parameters(self, length: int, cohort: Cohort) -> Parameters:
         """What a key has to be made for, to protect ``length`` numbers from each site of a cohort.
 

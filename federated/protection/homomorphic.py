@@ -68,8 +68,10 @@ class CiphertextSums(HiddenUpdates):
     """The coordinator's part of a protection, adding, which is the same for every scheme.
 
     It needs the public context alone. A sum counts once ``openers`` sites have opened it as the
-    same numbers; so many would have to lie together to have another one counted, within the bounds
-    of such sums.
+    same numbers; or, when all n in it were asked, more than half of them. So that many, or n/2 + 1
+    where that is less, would have to lie together to have another one counted, within the bounds of
+    such sums; and as long as the rest of the n are as many, those who open it otherwise, or not at
+    all, are passed over by name. With two of two sites nobody can tell which of them lies.
     """
 
     openers: Annotated[int, Field(ge=1)] = 1

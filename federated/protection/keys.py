@@ -106,6 +106,18 @@ class RunKey:
         digest = sha256(COMMITMENT + sha256(form).digest() + self.to_bytes())
         return PublicContext(self.parameters, digest.hexdigest())
 
+    @cached_property
+    def secret_digest(self) -> str:
+        """The SHA-256 of what SEAL reads of the secret, whatever it is packed and told with.
+
+        Who knows it can tell whether a key is this one, and nothing else of it.
+
+        Raises:
+            ValueError: the secret is not SEAL's key for these parameters.
+        """
+        written = through_file(self.opened().key.save)
+        return sha256(unpacked(written, _most_content(self.parameters))).hexdigest()
+
     def to_bytes(self) -> bytes:
         """The secret as bytes: the key of the tags, and SEAL's after it."""
         return self.tags + self.secret

@@ -42,6 +42,14 @@ class Plain(Protection):
             update.scalars,
         )
 
+    def seen(self, payload: Payload) -> npt.NDArray[Any]:
+        """The numbers of a payload ``(n,)``.
+
+        Raises:
+            ConsiliumError: it is damaged, or holds what is no finite number.
+        """
+        return decode_numbers(payload)
+
     def open_sum(self, length: int, round_number: int, context: Any = None) -> Sum:
         """An empty sum ``(length,)``."""
         return Sum(round_number, length, np.zeros(length, dtype=np.float64))

@@ -25,6 +25,9 @@ from federated.update import Flags, Layout, RoundState
 # What a run is for: a model, or counts of the sites' cases.
 Purpose = Literal["training", "statistics"]
 
+# From the start, a range of quantisation holds this many standard deviations of privacy noise.
+NOISE_ROOM = 4.0
+
 
 def sent_groups(experiment: Experiment, layout: Layout) -> tuple[int, ...]:
     """The lengths of the tensors in the vector that sites send ``(parts * shared,)``, in order.

@@ -123,6 +123,11 @@ class RunFolder:
         return self.root / "ledger" / f"{_checked(site)}.json"
 
     @property
+    def largest_weight_path(self) -> Path:
+        """The file of the largest value of the model that the run begins with, without a sign."""
+        return self.coordinator_path / "largest-weight.json"
+
+    @property
     def context_path(self) -> Path:
         """The file of what the coordinator knows of the sites' key, where they have one."""
         return self.root / "context.json"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federated.learning import smaller_is_better
+from federated.learning.evaluation import PREDICTS_NONE
 from federated.settings.sections import SelectionSettings
 
 Records = Sequence[Mapping[str, Any]]
@@ -48,6 +49,15 @@ def kept_round(records: Records, selection: SelectionSettings) -> int:
         return len(records)
     last: int = evaluated[-1]["round"]
     return last if selection.keep == "last" else best_round(evaluated, selection.metric)
+
+
+def predicts_nothing(records: Records) -> bool:
+    """Whether a run has no model that predicts numbers: of none there are metrics, for that."""
+    evaluated = [record for record in records if record["metrics"] or record.get("not_evaluated")]
+    return bool(evaluated) and all(
+        not record["metrics"] and PREDICTS_NONE in record["not_evaluated"].values()
+        for record in evaluated
+    )
 
 
 def stops_early(records: Records, selection: SelectionSettings) -> bool:

@@ -3,9 +3,11 @@
 ``sealing.key`` is what others seal the run's key to, ``secret.key`` the run's key itself, and
 ``context.json`` what everybody knows of it. All are open to their owner alone and are erased when
 the run has ended; a run that was stopped goes on with the key that it had, as long as its plan has
-the participants that the key was made for. ``openings.json`` counts
-how often the site has opened sums with which key, since the noise of CKKS is made for so many
-openings and no more; it stays, so that a key that is handed out again is counted on.
+the participants that the key was made for. Of several makers that are tried, the keys that the site
+has taken stay until one of them is used. ``made-for.json`` says of each key of the run that the
+site has ever had for whom it was made: with others the site takes it no more. ``openings.json``
+counts how often the site has opened sums with which key, since the noise of CKKS is made for so
+many openings and no more. Both stay, so that a key that is handed out again is known.
 """
 
 import secrets
@@ -129,7 +131,9 @@ class KeyStore:
             ) from error
 
     def keep(self, key: RunKey, participants: Collection[bytes]) -> None:
-        """Store a key in the place of another one; key and context change together or not at all.
+        """Store a key as the last one; key and context change together or not at all.
+
+        The one before stays until it is known which of them is used.
 
         Args:
             key: the key.
@@ -148,8 +152,10 @@ class KeyStore:
                 PARTICIPANTS: sorted(each.hex() for each in participants),
             }
             write_json(fresh / PUBLIC_FILE, told, PRIVATE)
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
+            ever = {key.secret_digest: frozenset(participants)} | self._ever_had()
+            written = {had: sorted(each.hex() for each in ever[had]) for had in ever}
+            write_json(self._ever_had_path, written, PRIVATE)
+            self._put_aside()
             fresh.rename(self.folder)
         except OSError as error:
             raise ConsiliumError(
@@ -159,12 +165,68 @@ class KeyStore:
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
 
+    def _put_aside(self) -> None:
+        """Move the last key to those before it."""
+        told = self.public()
+        if told is not None:
+            private_folder(self._before, self.home)
+            there = self._before / told["key_id"]
+            shutil.rmtree(there, ignore_errors=True)
+            self.folder.rename(there)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _before(self) -> Path:
+        """The folders of the keys that were kept before the last one, by the names of these."""
+        return self.place / "keys-before"
+
+    def once_made_for(self, key: RunKey) -> frozenset[bytes] | None:
+        """For whom a key was that the site has had at any time; ``None`` if it never had it.
+
+        It is known by the secret, however that is packed, and whatever a maker tells of it.
+
+        Raises:
+            ConsiliumError: the file is damaged.
+        """
+        return self._ever_had().get(key.secret_digest)
+
+    @property
+    def _ever_had_path(self) -> Path:
+        return self.place / "made-for.json"
+
+    def _ever_had(self) -> dict[str, frozenset[bytes]]:
+        path = self._ever_had_path
+        try:
+            told = dict(read_json(path)) if path.is_file() else {}
+            return {key: frozenset(map(bytes.fromhex, told[key])) for key in told}
+        except (OSError, ValueError, TypeError) as error:
+            raise ConsiliumError(
+                f"{path}, which says for whom each key of the run was made, cannot be read "
+                f"({why_unreadable(error)}). Restore it; without it the site could take a key that "
+                "others have, who take part no more."
+            ) from error
+
+    def settle(self, used: PublicContext) -> None:
+        """Keep the key that is used alone, of those that were kept in turn.
+
+        Raises:
+            ConsiliumError: what the site keeps of its key is damaged.
+        """
+        if not self._before.is_dir():
+            return
+        there, told = self._before / used.key_id, self.public()
+        if there.is_dir() and (told is None or told["key_id"] != used.key_id):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            there.rename(self.folder)
+        shutil.rmtree(self._before)
+
     def read(self, expected: PublicContext) -> RunKey:
-        """The key of the run, which has to be the one ``expected``.
+        """The key of the run, which has to be the one ``expected``; it is the one kept from then.
 
         Raises:
             ConsiliumError: it is missing, another one, damaged, or readable by others.
         """
+        self.settle(expected)
         key = self.find()
         if key is None or key.public != expected:
             has = "no key" if key is None else f"the key {key.public.fingerprint}"
@@ -202,6 +264,7 @@ class KeyStore:
         """
         found = (self.folder / SECRET_FILE).is_file()
         shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._before, ignore_errors=True)
         (self.place / SEALING_FILE).unlink(missing_ok=True)
         return found
 

@@ -4,13 +4,16 @@ import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
+from federated.files import read_json
 from federated.protection import Protection
 from federated.protection.ckks import largest_sum
 from federated.protection.keys import PublicContext
@@ -18,6 +21,7 @@ from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import OpenedSum, next_state
 from federated.rounds.context import RoundContext, sum_length
+from federated.rounds.plausible import Plausible, plausible
 from federated.run.key import public_context
 from federated.run.result import stage_result
 from federated.run.update_files import (
@@ -45,7 +49,7 @@ from federated.stages.secagg import note_answer
 from federated.stages.site import Site, SiteCall, open_site
 from federated.stages.tag_verdict import refuse_untagged
 from federated.stages.tags import check_sum
-from federated.update import Doubles, Payload
+from federated.update import Payload
 from federated.weights.bounded_file import Content
 
 
@@ -84,7 +88,7 @@ def add_payloads(
     run, folder, number = coordinator.run, coordinator.folder, topic.round
     protection: Protection = run.experiment.protection
     if length is None:
-        length = _update_length(coordinator, topic)
+        length = update_length(coordinator, topic)
     public: PublicContext | Round | None = masks
     if masks is None:
         public = public_context(folder, run.experiment)
@@ -94,6 +98,8 @@ def add_payloads(
     for site in sites:
         try:
             payload = _received(coordinator, topic, site, length, weight_of[site])
+            if (numbers := protection.seen(payload)) is not None:
+                _refuse_implausible(coordinator, topic, payload, numbers)
             if isinstance(public, PublicContext):
                 refuse_untagged(coordinator, topic, site, public)
             protection.add(running, payload)
@@ -141,17 +147,41 @@ def _received(
     return payload
 
 
-def payload_of(coordinator: Coordinator, topic: Topic, site: str, length: int | None) -> Payload:
-    """The payload of a site to a sum, which counts; of ``length`` numbers, or as an update has.
+def _refuse_implausible(
+    coordinator: Coordinator, topic: Topic, payload: Payload, numbers: npt.NDArray[Any]
+) -> None:
+    """Refuse a payload, of which the coordinator reads the ``numbers``, that no training gives.
+
+    Raises:
+        ConsiliumError: it is not of whole numbers within the range of what is quantised, or beyond
+            what training gives.
+    """
+    refuse_impossible(coordinator, topic, numbers, [payload.site])
+    if not topic.sum:
+        # Of quantised values the range is the bound.
+        values = numbers[:0] if coordinator.run.experiment.compression.bits else numbers
+        what = f"The update of {payload.site} in round {topic.round}"
+        _bounds(coordinator).refuse(values, payload.weight, payload.scalars, what)
+
+
+def _bounds(coordinator: Coordinator) -> Plausible:
+    """What an update of any site of the run can be."""
+    path = coordinator.folder.largest_weight_path
+    # A run that an earlier version has begun has none.
+    return plausible(coordinator.run, float(read_json(path)) if path.is_file() else 0.0)
+
+
+def payload_of(coordinator: Coordinator, topic: Topic, site: str, length: int) -> Payload:
+    """The payload of a site to a sum of ``length`` numbers, which counts.
 
     Raises:
         ConsiliumError: it has not arrived, or is something else than the site has to send.
     """
-    length = _update_length(coordinator, topic) if length is None else length
     return _received(coordinator, topic, site, length, weights(coordinator.run, topic)[site])
 
 
-def _update_length(coordinator: Coordinator, topic: Topic) -> int:
+def update_length(coordinator: Coordinator, topic: Topic) -> int:
+    """How many numbers the sum of a round's updates has."""
     before = topic.round - 1
     layout = read_layout(coordinator.folder.state_path(before), before)
     return sum_length(coordinator.run.experiment, layout)
@@ -298,14 +328,14 @@ class ImpossibleSumError(RefusalError):
 
 
 def refuse_impossible(
-    coordinator: Coordinator, topic: Topic, numbers: Doubles, responded: Sequence[str]
+    coordinator: Coordinator, topic: Topic, numbers: npt.NDArray[Any], responded: Sequence[str]
 ) -> None:
     """Refuse an opened sum that cannot be that of the payloads of ``responded``.
 
     Sums of quantised values are whole numbers, each at most as many times the largest of them as
     there are sites in it; those of a named sum are of digits, and none is negative. Sums of other
-    values are no larger than what their key has room for. A wrong sum within these bounds is not
-    seen here.
+    values are no larger than what their key has room for, and what training gives. A wrong sum
+    within these bounds is not seen here.
 
     Raises:
         ImpossibleSumError: it cannot.
@@ -318,11 +348,13 @@ def refuse_impossible(
         public = public_context(coordinator.folder, run.experiment)
         if public is None:
             return
-        most, whole = largest_sum(public.parameters), False
+        weight = sum(weights(run, topic)[site] for site in responded)
+        most = min(largest_sum(public.parameters), _bounds(coordinator).change * weight)
+        whole = False
     least = 0.0 if topic.sum else -most
     if ((numbers < least) | (numbers > most)).any():
         why = f"a number is not from {least:.6g} to {most:.6g}, as such sums of theirs are"
-    elif whole and (np.rint(numbers) != numbers).any():
+    elif whole and numbers.dtype.kind == "f" and (np.rint(numbers) != numbers).any():
         why = "it holds what is no whole number"
     else:
         return
@@ -343,13 +375,16 @@ def apply_sum(
         opener: the site that has opened the sum; ``None`` where there is no key.
 
     Raises:
-        ConsiliumError: a file is missing or damaged, or the state is that of another round.
+        ImplausibleError: the sum is none of updates that training gives.
+        ConsiliumError: a file is missing or damaged, the state is that of another round, or the
+            server has made weights of the sum that are no numbers.
     """
     folder, run, round_number = coordinator.folder, coordinator.run, topic.round
     state = read_state(folder.state_path(round_number - 1), round_number - 1)
     memory = read_memory(folder.server_path(round_number - 1))
     total = received_sum(coordinator, topic, opener)
     who = run.participation(responded)
-    state, memory = next_state(RoundContext(run, state), memory, total, who)
+    context, bounds = RoundContext(run, state), _bounds(coordinator)
+    state, memory = next_state(context, memory, total, who, bounds)
     path, memory_path = folder.state_path(round_number), folder.server_path(round_number)
     write_outcome(path, state, memory_path, memory)

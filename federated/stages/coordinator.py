@@ -55,6 +55,7 @@ class Coordinator:
         sources: where the data of each site come from, by its own word, as ``phantom``.
         faulty: the sites that have made a round's sum one that nobody opens, and why; what they
             send counts no more in this attempt.
+        false_openers: the sites that have opened a sum otherwise than most, which are asked last.
         challenges: by round and name of a sum, what may be asked of the tags of its payloads; the
             name is empty for the sum of updates.
         begun: when each round of this attempt was planned, in seconds since the epoch.
@@ -68,6 +69,7 @@ class Coordinator:
     absent: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, DataSource] = field(default_factory=dict)
     faulty: dict[str, str] = field(default_factory=dict)
+    false_openers: set[str] = field(default_factory=set)
     challenges: dict[tuple[int, str], bytes] = field(default_factory=dict)
     begun: dict[int, float] = field(default_factory=dict)
     _records: list[dict[str, Any]] = field(default_factory=list)

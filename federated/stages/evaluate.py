@@ -5,8 +5,10 @@ that sum alone; each site keeps its own metrics in its home.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError
@@ -15,6 +17,7 @@ from safetensors.numpy import load, save
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
+from federated.exchange.mailbox import MissingMessageError
 from federated.exchange.message import Topic
 from federated.files import PRIVATE, write_json
 from federated.learning import (
@@ -26,7 +29,7 @@ from federated.learning import (
     summed_vector,
     task_of,
 )
-from federated.learning.evaluation import Evaluation
+from federated.learning.evaluation import PREDICTS_NONE, Evaluation
 from federated.run.result import stage_result
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
@@ -38,15 +41,23 @@ from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
 from federated.update import RoundState
 
+# What a site sends in place of its evaluation of a model that predicts no finite numbers.
+NO_NUMBERS: Final = b"no numbers"
+
+
+class NoNumbersError(ConsiliumError):
+    """A model that predicts what is no finite number."""
+
 
 def evaluate_site(call: SiteCall, round_number: int) -> None:
     """Predict the site's validation and test cases with the weights it has after a round.
 
     What it sends of them is what ``evaluation.share`` says; the predictions are written nowhere
-    else. The site's own metrics stay in its home.
+    else. The site's own metrics stay in its home. Of a model that predicts no finite numbers it
+    says so instead: that is not the site's fault, and another round may mend it.
 
     Raises:
-        ConsiliumError: a budget does not allow it, or the model predicts no finite numbers.
+        ConsiliumError: a budget does not allow it.
     """
     started = time.time()
     site = open_site(call)
@@ -55,8 +66,11 @@ def evaluate_site(call: SiteCall, round_number: int) -> None:
         _evaluate_in_sum(site, round_number, started)
         return
     state, topic, _ = open_evaluation(site, round_number)
-    predictions = _predicted(site, round_number, state)
-    site.to_coordinator(topic, kinds.EVALUATION, pack_shared(site, predictions))
+    try:
+        body = pack_shared(site, _predicted(site, round_number, state))
+    except NoNumbersError:
+        body = NO_NUMBERS
+    site.to_coordinator(topic, kinds.EVALUATION, body)
     tell(site, round_number, stage_result(site.name, "evaluate", started))
 
 
@@ -76,9 +90,14 @@ def pack_shared(site: Site, predictions: Mapping[Split, Arrays]) -> bytes:
 def _evaluate_in_sum(site: Site, round_number: int, started: float) -> None:
     context = worker_context(site)
     opened = open_sum(site, round_number, EVALUATION.name)
-    predictions = _predicted(site, round_number, opened.context.state)
-    vector = summed_vector(context.task, predictions, context.info)
-    sent, received = send_part(site, opened, vector)
+    sent, received = 0, 0
+    try:
+        predictions = _predicted(site, round_number, opened.context.state)
+    except NoNumbersError:
+        sent = site.to_coordinator(opened.topic, kinds.EVALUATION, NO_NUMBERS)
+    else:
+        vector = summed_vector(context.task, predictions, context.info)
+        sent, received = send_part(site, opened, vector)
     result = stage_result(site.name, "evaluate", started, sent=sent, received=received)
     tell(site, round_number, result)
 
@@ -98,7 +117,7 @@ def predict_splits(site: Site) -> dict[Split, Arrays]:
     """What the worker's model, as it is, predicts of the site's validation and test cases.
 
     Raises:
-        ConsiliumError: a prediction is not a finite number.
+        NoNumbersError: a prediction is not a finite number.
     """
     context = worker_context(site)
     device = next(context.model.parameters()).device
@@ -107,20 +126,36 @@ def predict_splits(site: Site) -> dict[Split, Arrays]:
         cases = site_cases(site, split)
         found = context.task.predict(context.model, cases, device, context.info)
         if not all(np.isfinite(values).all() for values in found.values()):
-            raise ConsiliumError(
-                f"The model predicts no numbers at {site.name}: training diverged. Lower "
-                "training.lr, or strategy.server_lr where the strategy has one."
-            )
+            raise NoNumbersError(f"{site.name}: {PREDICTS_NONE}")
         predictions[split] = found
     return predictions
+
+
+def without_numbers(coordinator: Coordinator, topic: Topic, sites: Sequence[str]) -> dict[str, str]:
+    """Which sites say that the model predicts no numbers there, so that they add nothing to a sum.
+
+    Args:
+        coordinator: the coordinator.
+        topic: of the sum.
+        sites: those that were asked.
+    """
+    said: dict[str, str] = {}
+    for site in sites:
+        with suppress(MissingMessageError):
+            coordinator.mailbox.receive(topic, kinds.EVALUATION, site, len(NO_NUMBERS))
+            said[site] = PREDICTS_NONE
+    return said
 
 
 def read_shared(content: bytes, site: str) -> dict[Split, Arrays]:
     """What a site has sent of its evaluation, for each split.
 
     Raises:
+        NoNumbersError: it is that the model predicts no numbers there.
         ConsiliumError: it is something else.
     """
+    if content == NO_NUMBERS:
+        raise NoNumbersError(PREDICTS_NONE)
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
@@ -149,6 +184,7 @@ def evaluate(
 
     What has not arrived, or can be the evaluation of no such cases, is left out: the metrics are
     those of the other sites, and ``missing`` of the evaluation says whose cases are not in them.
+    There are no metrics where all that is told is that the model predicts no numbers.
 
     Args:
         coordinator: the coordinator.
@@ -164,6 +200,7 @@ def evaluate(
     if topic.sum:
         total = collect(coordinator, topic, info, sites, opener)
         return evaluate_summed(task, total, info, run.counts, sites)
+    numberless = False
     settings, shared = run.experiment.evaluation, dict[str, dict[Split, Arrays]]()
     for site in sites:
         try:
@@ -173,10 +210,13 @@ def evaluate(
             told = read_shared(message.body, site)
             refuse_told(task, told, info, settings, run.counts.sites[site], site)
         except ConsiliumError as error:
+            numberless |= isinstance(error, NoNumbersError)
             missing[site] = str(error)
             coordinator.note_left_out(topic, site, str(error))
         else:
             shared[site] = told
+    if not shared and numberless:
+        return Evaluation({}, {}, {}, {}, missing=missing)
     if not shared:
         raise ConsiliumError(
             f"No site has evaluated the model after round {topic.round}, so it has no metrics. "

@@ -1,13 +1,16 @@
 """key-verdict: at the coordinator, whose key the sites of a run go on with, and who has none.
 
-The sites take turns as makers of the key until one has made one that counts. A maker that tells of
-none that counts, or of which more than half of the sites asked have signed that what it sealed to
-them is no such key, is left out. A site that says so alone is believed once: the next site makes a
-key too. If it takes none from that one either, it goes without. So a maker that seals noise to a
-few keeps nobody out, and a site that lies of makers keeps nobody but itself out. With no more than
-one site lying, of three or more, one of the makers that are tried brings all others to a key; there
-are as many tries as sites at most, and without a lie one. Two makers that seal noise to the same
-sites keep those out.
+The sites take turns as makers of the key. Where a site signs that what a maker has sealed to it is
+no such key, one of the two lies, and nobody else can see which. So nobody is left out for one such
+word: the next site makes a key too, until there is one that no site refuses but those that lie for
+certain (``conflicts.py``), by what all have signed of all makers, if fewer than half of the sites
+lie. These are left out, whether they have made keys or refused them. If there is none when all have
+made one, it is the key that the fewest refuse, and these go without. Without a lie one try is
+enough.
+
+Of up to eight sites a key is found that keeps out nobody but liars, if fewer than half of them lie;
+of more, if so many lie together as to contradict nearly all, the last rule can keep an honest site
+out. Of two sites one that lies leaves no sum of two, whichever of them it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +21,7 @@ from federated.exchange import kinds
 from federated.exchange.message import Message
 from federated.protection.keys import PublicContext, parse_context
 from federated.run.update_files import read_layout
+from federated.stages.conflicts import certain_liars, most_liars
 from federated.stages.coordinator import Coordinator
 from federated.stages.key_words import Held, held_kind, pack_roster, refused_why, told_of
 from federated.stages.keys import key_parameters
@@ -40,11 +44,6 @@ class Heard:
     holding: Mapping[str, Message]
     refusing: Mapping[str, str]
     silent: Mapping[str, str]
-
-    @property
-    def asked(self) -> int:
-        """The number of sites that were to take the key, the maker among them."""
-        return len(self.holding) + len(self.refusing) + len(self.silent)
 
 
 def hear(coordinator: Coordinator, maker: str, sites: Sequence[str], done: int) -> Heard:
@@ -91,38 +90,71 @@ class KeySearch:
     """Which sites have no key in an attempt, over the makers that are tried.
 
     Attributes:
+        parties: how many sites the plan of the run has.
         lacking: the sites that have none, and why.
-        doubting: those that have signed once that a maker's key is none, and why.
+        tried: what sites have signed of the makers so far, in order.
     """
 
+    parties: int
     lacking: dict[str, str] = field(default_factory=dict)
-    doubting: dict[str, str] = field(default_factory=dict)
+    tried: list[Heard] = field(default_factory=list)
 
-    def settles(self, heard: Heard, last: bool) -> bool:
-        """Whether the sites go on with a maker's key; if not, the next one makes another.
+    def settles(self, heard: Heard, last: bool) -> Heard | None:
+        """With whose key the sites go on; ``None`` if the next site makes another.
+
+        It can be that of an earlier maker, of which it has turned out who lies.
 
         Args:
-            heard: what they have signed of it.
+            heard: what they have signed of the last maker's.
             last: whether there is no other maker.
         """
-        refusing = heard.refusing
-        if 2 * len(refusing) > heard.asked:
-            self.lacking[heard.maker] = (
-                f"{heard.maker} has made a key of which {len(refusing)} of {heard.asked} sites "
-                "have signed that they cannot take it; the first said: "
-                f"{next(iter(refusing.values()))}"
-            )
-            return False
         self.lacking |= heard.silent
-        for site in refusing:
-            if site in self.doubting:
-                self.lacking[site] = self.doubting[site]
-        first = {site: why for site, why in refusing.items() if site not in self.doubting}
-        if first and not last:
-            self.doubting |= first
-            return False
-        self.lacking |= first
-        return True
+        self.tried.append(heard)
+        self._leave_out_liars()
+        unrefused = (each for each in self._there() if not self._refusing(each))
+        return next(unrefused, self.best() if last else None)
+
+    def best(self) -> Heard | None:
+        """The key that the fewest refuse, the first of several; those go without."""
+        there = self._there()
+        if not there:
+            return None
+        best = min(there, key=lambda each: len(self._refusing(each)))
+        self.lacking |= {site: best.refusing[site] for site in self._refusing(best)}
+        return best
+
+    def _there(self) -> list[Heard]:
+        return [each for each in self.tried if each.maker not in self.lacking]
+
+    def _refusing(self, heard: Heard) -> set[str]:
+        return heard.refusing.keys() - self.lacking.keys()
+
+    def _leave_out_liars(self) -> None:
+        refusals = [(heard, site) for heard in self.tried for site in heard.refusing]
+        pairs = {(min(h.maker, site), max(h.maker, site)) for h, site in refusals}
+        for liar in sorted(certain_liars(pairs, most_liars(self.parties))):
+            if liar not in self.lacking:
+                self.lacking[liar] = _contradicted(liar, self.tried)
+
+
+def _contradicted(liar: str, tried: Sequence[Heard]) -> str:
+    """Whom a site contradicts that lies for certain."""
+    refusing = {
+        site: why for each in tried if each.maker == liar for site, why in each.refusing.items()
+    }
+    refused = {each.maker: each.refusing[liar] for each in tried if liar in each.refusing}
+    said = []
+    if refusing:
+        said.append(
+            f"{', '.join(refusing)} have signed that they cannot take the key that it has made"
+        )
+    if refused:
+        said.append(f"it has signed that it cannot take the keys of {', '.join(refused)}")
+    first = next(iter((refusing | refused).values()))
+    return (
+        f"{liar} is left out: {' and '.join(said)}, and if fewer than half of the sites lie, it "
+        f"does. The first said: {first}"
+    )
 
 
 def relay_held(coordinator: Coordinator, heard: Heard) -> Held:

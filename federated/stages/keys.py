@@ -170,11 +170,15 @@ def take_key(call: SiteCall, maker: str, done: int) -> None:
     topic, kind = site.topic(0), held_kind(site.run.sites, maker)
     try:
         public = _told_by(site, maker, parameters)
-        if kept is not None and kept.public == public:
-            _refuse_made_for_others(site, maker, store)
-            key = kept
-        else:
-            key = _opened(site, maker, public, private)
+        same = kept is not None and kept.public == public
+        key = kept if same and kept else _opened(site, maker, public, private)
+        before = store.made_for() if same else store.once_made_for(key)
+        if before is not None and before != known:
+            raise RefusalError(
+                f"{site.name} takes no key from {maker}: it has had that key already, of an "
+                "attempt with other participants, who could read what is sent from now on, or be "
+                f"read in what was sent before. {maker} has to make another."
+            )
     except ConsiliumError as error:
         site.to_coordinator(topic, kind, refusal(str(error)))
         raise NoKeyTakenError(str(error)) from error
@@ -203,20 +207,6 @@ def _told_by(site: Site, maker: str, parameters: Parameters) -> PublicContext:
             "should be."
         )
     return public
-
-
-def _refuse_made_for_others(site: Site, maker: str, store: KeyStore) -> None:
-    """Refuse to go on with a kept key in a plan with other participants than it was made for.
-
-    Raises:
-        RefusalError: the plan has others, or it is not known for whom the key was made.
-    """
-    if store.made_for() != _participants(site):
-        raise RefusalError(
-            f"{site.name} takes no key from {maker}: it has that key already, of an attempt with "
-            "other participants, who could read what is sent from now on, or be read in what was "
-            f"sent before. {maker} has to make another."
-        )
 
 
 def _opened(site: Site, maker: str, public: PublicContext, private: bytes) -> RunKey:

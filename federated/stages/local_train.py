@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from federated.data.cases import Cases
+from federated.errors import ConsiliumError
 from federated.rounds.local_training import CLIP, LocalTask, train_round
 from federated.run.result import stage_result
 from federated.run.update_files import pack_memory, pack_update, write_packed
@@ -33,8 +34,8 @@ def train_site(call: SiteCall, round_number: int) -> None:
     what it stored.
 
     Raises:
-        ConsiliumError: the site does not take part in the round, the loss is no longer finite, or
-            the release would pass a budget.
+        ConsiliumError: the site does not take part in the round or has no training cases, the loss
+            is no longer finite, or the release would pass a budget.
     """
     started = time.time()
     site = open_site(call)
@@ -43,6 +44,12 @@ def train_site(call: SiteCall, round_number: int) -> None:
     context = opened.context
     state, privacy = context.state, context.experiment.privacy
     cases = site_cases(site, "train")
+    if not len(cases):
+        raise ConsiliumError(
+            f"{site.name} has no training cases, so it cannot train in round {round_number}. Give "
+            "it some, or leave the site out of the run; with sites.on_dropout=continue the others "
+            "go on without it."
+        )
     memory = site_memory(site, round_number - 1)
     clip = float(memory[CLIP][0]) if CLIP in memory else state.clip
     moves = context.trained_values(worker.model)

@@ -166,38 +166,42 @@ def refuse_sum(
         responded: the sites that are said to be in the sum.
 
     Raises:
-        ConsiliumError: it is not; or so few of the sites in a named sum have cases that it would be
-            the numbers of those.
+        ConsiliumError: it is not; or so few of the sites in it have cases that it would be the
+            numbers of those.
     """
     protection: Protection = run.experiment.protection
     counted = protection.refuse_too_few(site, topic.round, senders(run, topic), responded)
-    if topic.sum:
-        refuse_thin(run.experiment, run.counts, named_sum(topic.sum), sorted(counted))
+    named = named_sum(topic.sum) if topic.sum else None
+    refuse_thin(run.experiment, run.counts, named, sorted(counted))
     return counted
 
 
 def refuse_thin(
-    experiment: Experiment, counts: CaseCounts, named: NamedSum, sites: Sequence[str]
+    experiment: Experiment, counts: CaseCounts, named: NamedSum | None, sites: Sequence[str]
 ) -> None:
     """Refuse a sum in which fewer sites have cases of a split than have to be in a sum.
 
     Everyone knows how many cases each site has, so that zeros of a site without any hide nobody.
+    How many it has otherwise is not looked at: what one case has made of an update or a count is in
+    the sum beside what the other sites have. But a sum of updates is weighted by cases, and nearly
+    the update of a site that has nearly all of them.
 
     Args:
         experiment: of the run.
         counts: how many cases each site has.
-        named: the sum.
+        named: the sum; ``None`` for that of updates.
         sites: those in it.
 
     Raises:
         RefusalError: a split has some cases, and at fewer sites.
     """
     fewest = getattr(experiment.protection, "min_sites", 1)
-    for split in named.splits:
+    splits, name = (named.splits, named.name) if named else (SPLITS[:1], "of updates")
+    for split in splits:
         having = [site for site in sites if counts.cases(site, split)]
         if 0 < len(having) < fewest:
             raise RefusalError(
-                f"The sum {named.name} is refused: only {', '.join(having)} of the {len(sites)} "
+                f"The sum {name} is refused: only {', '.join(having)} of the {len(sites)} "
                 f"sites in it have cases of the {split} split, fewer than protection.min_sites="
                 f"{fewest}, so it would tell of each what the sum is to hide. Give more sites such "
                 "cases; or, of an evaluation, set another evaluation.share."

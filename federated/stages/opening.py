@@ -5,24 +5,26 @@ since every site in a sum has to have sent its tags and its word. It is found an
 is lost then: its sum is opened by nobody, and the next round starts from the same model. A second
 sum of the others in the same round is not tried: sites have given their word for the first one, and
 never give it for another of the same data and state. A sum of masks is lost in the same way where
-what a site has dealt, or masked, keeps it from being opened.
+what a site has dealt, or masked, keeps it from being opened; and so is one that no training gives.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.protection import Protection
+from federated.rounds.plausible import ImplausibleError
 from federated.run.key import public_context
 from federated.run.update_files import read_memory, read_state, write_outcome
 from federated.site.releases import arrays_digest
-from federated.stages.aggregate import payload_of, vouched
+from federated.stages.aggregate import apply_sum, payload_of, update_length, vouched
 from federated.stages.coordinator import Coordinator
 from federated.stages.named_sums import senders
 from federated.stages.tag_verdict import wrong_tags
-from federated.update import Doubles, Payload
+from federated.update import Doubles
 
 
 @dataclass
@@ -30,19 +32,20 @@ class Openings:
     """What sites have opened a sum as, one after the other, until enough of them agree.
 
     A site that opens it otherwise than it is, within the bounds of such sums, is noticed where
-    another one opens it too: so many would have to lie together as have to agree.
+    another one opens it too: so many would have to lie together as have to agree, or more than half
+    of those in the sum.
 
     Attributes:
         needed: how many sites have to open it as the same numbers.
         failed: the sites that have not opened it, or otherwise than the others, and why.
         opened: by the SHA-256 of the numbers, which sites have opened it as them.
-        impossible: by the SHA-256 of numbers that no such sum has, how many sites have.
+        impossible: by the SHA-256 of numbers that no such sum has, which sites have.
     """
 
     needed: int
     failed: dict[str, str] = field(default_factory=dict)
     opened: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    impossible: dict[str, int] = field(default_factory=dict)
+    impossible: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def agree(self, site: str, numbers: Doubles) -> tuple[str, ...]:
         """The sites that have opened it as the same numbers as ``site``, once they are enough."""
@@ -50,14 +53,27 @@ class Openings:
         self.opened[digest] = same = (*self.opened.get(digest, ()), site)
         return same if len(same) >= self.needed else ()
 
-    def agree_on_impossible(self, numbers: Doubles, sites: int) -> bool:
+    def majority(self, sites: int) -> tuple[str, ...]:
+        """Those who have opened it as the same numbers, once all were asked to, if they are most.
+
+        So one that does not open it, or otherwise, keeps nobody from having it where ``openers`` is
+        the number of all ``sites`` in it.
+        """
+        return next((same for same in self.opened.values() if 2 * len(same) > sites), ())
+
+    def agree_on_impossible(self, site: str, numbers: Doubles, sites: int) -> bool:
         """Whether it is the sum that is impossible, and not who has opened it.
 
         That is so where two of them, or all ``sites`` in it, have opened it so.
         """
         digest = arrays_digest({"": numbers})
-        self.impossible[digest] = self.impossible.get(digest, 0) + 1
-        return self.impossible[digest] > 1 or sum(self.impossible.values()) == sites
+        self.impossible[digest] = same = (*self.impossible.get(digest, ()), site)
+        return len(same) > 1 or sum(map(len, self.impossible.values())) == sites
+
+    def false(self, openers: Sequence[str]) -> set[str]:
+        """The sites that have opened it otherwise than ``openers``, in whatever way."""
+        told = [*self.opened.values(), *self.impossible.values()]
+        return {site for same in told for site in same} - {*openers}
 
     def differing(self, openers: Sequence[str]) -> dict[str, str]:
         """The sites that have opened it otherwise than ``openers``; they are among the failed."""
@@ -109,10 +125,36 @@ def find_wrong_tags(
     public = public_context(coordinator.folder, coordinator.run.experiment)
     assert public is not None, "tags without a key"
 
-    def read(site: str) -> Payload:
-        return payload_of(coordinator, topic, site, length)
+    if length is None:
+        length = update_length(coordinator, topic)
+    read = partial(payload_of, coordinator, topic, length=length)
+    return wrong_tags(coordinator, topic, responded, read, length, public)
 
-    return wrong_tags(coordinator, topic, responded, read, public)
+
+def apply_or_lose(
+    coordinator: Coordinator, topic: Topic, responded: Sequence[str], opener: str | None = None
+) -> str | None:
+    """Make the round's state of its opened sum; or lose the round, where no training gives it.
+
+    Args:
+        coordinator: the coordinator.
+        topic: what the sites' messages have in common.
+        responded: the sites whose payloads are in the sum.
+        opener: the site that has opened the sum; ``None`` where there is no key.
+
+    Returns:
+        Why the round is lost, if it is; whose payload has made it so nobody can tell.
+
+    Raises:
+        ConsiliumError: a file is missing or damaged, or the server has made weights of the sum that
+            are no numbers.
+    """
+    try:
+        apply_sum(coordinator, topic, responded, opener)
+    except ImplausibleError as error:
+        lose_sum(coordinator, topic, {})
+        return str(error)
+    return None
 
 
 def lose_sum(coordinator: Coordinator, topic: Topic, faulty: Mapping[str, str]) -> None:

@@ -156,11 +156,16 @@ def release_of(experiment: Experiment, cases: int) -> Release | None:
     """What a site of so many training cases releases in a round; ``None`` without privacy.
 
     Raises:
-        ConsiliumError: the privacy that is asked for cannot be reached.
+        ConsiliumError: the privacy that is asked for cannot be reached, or there are no such cases.
     """
     privacy, training = experiment.privacy, experiment.training
     if not isinstance(privacy, Private):
         return None
+    if not cases:
+        raise ConsiliumError(
+            "A site without training cases has nothing to release under privacy.name="
+            f"{privacy.name}. Give it some, or leave the site out of the run."
+        )
     steps = local_work(cases, training, batch_norm=False).steps
     return privacy.plan(cases, steps, training.batch_size, experiment.rounds)
 

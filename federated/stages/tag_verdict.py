@@ -47,6 +47,7 @@ def wrong_tags(
     topic: Topic,
     responded: Sequence[str],
     read: Callable[[str], Payload],
+    length: int,
     public: PublicContext,
 ) -> dict[str, str]:
     """The sites whose tags are not those of their payloads, and why; by what sites have proven.
@@ -58,39 +59,41 @@ def wrong_tags(
         coordinator: the coordinator.
         topic: what the sites' messages have in common.
         responded: the sites whose payloads are in the sum.
-        read: gives the payload of a site, one at a time.
+        read: gives the payload of a site; each is read once, and one is in memory at a time.
+        length: how many numbers each has.
         public: the public half of the sites' key.
 
     Raises:
         ConsiliumError: no answer is that of most sites, so that nobody can be named.
     """
-    sites, wrong, lengths = sorted(responded), dict[str, str](), set[int]()
+    sites, wrong, gone = sorted(responded), dict[str, str](), dict[str, str]()
+    forms = residue_forms(public.parameters, length)
+    answers = _answers(coordinator, topic, sites, forms)
+    most, count = next(iter(Counter(answers.values()).most_common(1)), (b"", 0))
+    proof = None
+    if 2 * count > len(sites):
+        answered = next(site for site in sites if answers.get(site) == most)
+        proof = _proof(coordinator, topic, answered, sites, forms)
+    for site, answer in answers.items():
+        if answer != most:
+            wrong[site] = "it has proven something else of the tags than most sites"
     for site in sites:
         try:
-            lengths.add(read(site).length)
+            payload = read(site)
         except ConsiliumError as error:
-            wrong[site] = f"its payload counts no more since it was added ({error})"
-    if wrong:
-        return wrong
-    forms = residue_forms(public.parameters, lengths.pop())
-    answers = _answers(coordinator, topic, sites, forms)
-    counted = Counter(answers.values()).most_common(1)
-    if not counted or 2 * counted[0][1] <= len(sites):
+            gone[site] = f"its payload counts no more since it was added ({error})"
+            continue
+        if proof is not None and not fits(proof, site, residues(payload, public.parameters)):
+            wrong[site] = "the tags that it has sent are not those of its payload"
+    if gone:
+        # By these alone the sum is not that of the payloads, whatever the tags are.
+        return gone
+    if proof is None:
         raise ConsiliumError(
             f"The sum of round {topic.round} was not opened, and of {len(sites)} sites no majority "
             f"says the same of the tags of its payloads ({len(answers)} have answered). Ask the "
             f"sites; resuming the run begins the round anew."
         )
-    most, _ = counted[0]
-    proof = _proof(
-        coordinator, topic, next(s for s in sites if answers.get(s) == most), sites, forms
-    )
-    for site, answer in answers.items():
-        if answer != most:
-            wrong[site] = "it has proven something else of the tags than most sites"
-    for site in sites:
-        if not fits(proof, site, residues(read(site), public.parameters)):
-            wrong[site] = "the tags that it has sent are not those of its payload"
     return wrong
 
 

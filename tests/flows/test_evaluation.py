@@ -97,5 +97,8 @@ def test_bounds_are_told_where_a_metric_may_be_off_by_more_than_a_thousandth():
     shown = {"share": "statistics", "intervals": {"test": {"auc": [0.8, 0.81]}}}
     (line,) = evaluation_lines(shown)
     assert line.startswith("test auc lies between 0.8000 and 0.8100")
+    # By that of the validation cases a round's model is kept.
+    (line,) = evaluation_lines({**shown, "intervals": {"val": {"auc": [0.7, 0.71]}}})
+    assert line.startswith("val auc lies between 0.7000 and 0.7100")
     assert evaluation_lines({**shown, "intervals": {"test": {"auc": [0.8, 0.8015]}}}) == []
     assert evaluation_lines({}) == []

@@ -95,9 +95,9 @@ def test_a_bin_with_one_case_tells_its_score_to_a_fiftieth_of_its_distance(class
     assert high - low < 0.021 * abs(logit) + 0.012
 
 
-def drawn(name, cases=3000):
+def drawn(name, cases=3000, seed=0):
     """Labels, and scores of class 1."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     labels = (rng.random(cases) < 0.25).astype(int)
     noise, shift = rng.normal(size=cases), 1.2 * (labels - 0.5)
     scores = {
@@ -117,19 +117,33 @@ def drawn(name, cases=3000):
     return labels, scores[name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("uniform", "useful", "one class is rare", "sure", "saturated at 0", "saturated at 1"),
-        *("hardly trained", "hardly trained, of many classes", "not trained"),
-        *("rounded", "perfect", "the wrong way round"),
-    ],
-)
+SHAPES = [
+    *("uniform", "useful", "one class is rare", "sure", "saturated at 0", "saturated at 1"),
+    *("hardly trained", "hardly trained, of many classes", "not trained"),
+    *("rounded", "perfect", "the wrong way round"),
+]
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_it_is_within_a_thousandth_where_scores_differ(name):
     labels, scores = drawn(name)
     found, exact = both(labels, two_classes(scores))
     assert abs(found.value - exact) < 1e-3
     assert found.low <= exact <= found.high
+
+
+@pytest.mark.parametrize(("cases", "most"), [(1000, 0.0013), (300, 0.0031), (100, 0.005)])
+def test_of_fewer_cases_it_is_off_by_more_and_never_by_more_than_is_told(cases, most):
+    """Each tie of a bin is a larger share of the pairs. What is off depends on the shape."""
+    worst = 0.0
+    for name in SHAPES:
+        for seed in range(20):
+            labels, scores = drawn(name, cases, seed)
+            found, exact = both(labels, two_classes(scores))
+            error = abs(found.value - exact)
+            assert error <= (found.high - found.low) / 2 + 1e-12
+            worst = max(worst, error)
+    assert 0.001 < worst < most
 
 
 @pytest.mark.parametrize("name", ["saturated at 0", "saturated at 1", "sure"])

@@ -19,8 +19,15 @@ from federated.exchange import kinds
 from federated.exchange.folder import Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.message import Topic, sign
-from federated.learning.evaluation import Evaluation
-from federated.run.update_files import pack_memory, pack_payload, read_payload, read_state
+from federated.learning.evaluation import PREDICTS_NONE, Evaluation
+from federated.run.update_files import (
+    pack_memory,
+    pack_payload,
+    read_payload,
+    read_state,
+    write_payload,
+    write_state,
+)
 from federated.stages.aggregate import add_payloads, apply_sum
 from federated.stages.coordinator import (
     Coordinator,
@@ -30,8 +37,9 @@ from federated.stages.coordinator import (
     plan_run,
     propose,
 )
-from federated.stages.evaluate import evaluate, evaluate_site
+from federated.stages.evaluate import NO_NUMBERS, evaluate, evaluate_site
 from federated.stages.local_train import train_site
+from federated.stages.opening import apply_or_lose
 from federated.stages.own_models import receive_models, receive_shares
 from federated.stages.share_style import (
     STYLE,
@@ -55,6 +63,7 @@ from tests.federated.staged_run import (
 )
 from tests.federated.stages.lies import (
     OTHER,
+    QUANTISED,
     SITE,
     THREE,
     left_out,
@@ -80,7 +89,22 @@ def nan(payload: Any) -> Any:
     return replace(payload, body=np.full(payload.length, np.nan, np.float32).view(np.uint8))
 
 
+def one_of(value: float) -> Callable[[Any], Any]:
+    """The payload with one value that is so large."""
+
+    def change(payload: Any) -> Any:
+        numbers = payload.body.view(np.float32).copy()
+        numbers[7] = value
+        return replace(payload, body=numbers.view(np.uint8))
+
+    return change
+
+
 LIES: dict[str, Callable[[Any], Any]] = {
+    "values of 1e30": lambda p: replace(p, body=np.full(p.length, 1e30, np.float32).view(np.uint8)),
+    "a value of -1e30": one_of(-1e30),
+    "the largest float32": one_of(float(np.finfo(np.float32).max)),
+    "a value of 1000 by a third of the cases": one_of(1000.0),
     "a weight of -0.4999": lambda p: replace(p, weight=-0.4999),
     "a weight of 1": lambda p: replace(p, weight=1.0),
     "a weight that is tiny": lambda p: replace(p, weight=1e-300),
@@ -117,6 +141,108 @@ def test_a_lying_site_is_left_out_and_the_round_is_that_of_the_others(
     total = read_payload(plain.folder.sum_path(1))
     assert total.weight == pytest.approx(2 / 3)
     assert np.isfinite(read_state(plain.folder.state_path(1)).weights).all()
+
+
+def test_a_large_update_that_training_could_give_counts(plain: Staged) -> None:
+    """It is no defence against poisoning, which looks like this."""
+    topic = train_round(plain, 1)
+    resend(plain, topic, one_of(-300.0))
+    added = add_payloads(plain.coordinator, topic, plain.sites)
+    assert added.responded == plain.sites
+
+
+BEYOND: dict[str, Any] = {
+    "beyond the range": np.int32(128),
+    "the largest integers": np.int32(2**31 - 1),
+    "the smallest integers": np.int32(-(2**31)),
+    "numbers that are not whole": np.float32(0.5),
+}
+
+
+@pytest.mark.parametrize("lie", BEYOND)
+def test_a_site_that_sends_what_is_not_quantised_as_all_others_is_left_out(
+    tmp_path: Path, data: Path, lie: str
+) -> None:
+    run = begin(small_experiment(data, **THREE, **QUANTISED), tmp_path / "runs")
+    topic, value = train_round(run, 1), BEYOND[lie]
+    body = np.full(1, value)
+
+    def change(payload: Any) -> Any:
+        own = np.resize(body, payload.length)
+        return replace(payload, encoding=str(own.dtype), body=own.view(np.uint8))
+
+    resend(run, topic, change)
+    added = add_payloads(run.coordinator, topic, run.sites)
+    assert (added.responded, left_out(run)) == (run.sites[1:], [SITE])
+
+
+ADAPTIVE: dict[str, Any] = {
+    **THREE,
+    "privacy": {
+        **{"name": "site_level", "clip": 1.0, "noise_multiplier": 1.0},
+        "adaptive": {"quantile": 0.5},
+    },
+}
+
+
+@pytest.mark.parametrize("told", [1e300, -1e300, 50.0])
+def test_a_site_whose_clip_indicator_no_noise_gives_is_left_out(
+    tmp_path: Path, data: Path, told: float
+) -> None:
+    """exp of it would be no number, or end every later round by a clipping norm that is none."""
+    run = begin(small_experiment(data, **ADAPTIVE), tmp_path / "runs")
+    topic = train_round(run, 1)
+    resend(run, topic, lambda p: replace(p, scalars=dict.fromkeys(p.scalars, told)))
+    added = add_payloads(run.coordinator, topic, run.sites)
+    assert added.responded == run.sites[1:]
+    apply_sum(run.coordinator, topic, added.responded)
+    assert 0 < float(read_state(run.folder.state_path(1)).clip or 0) < 10
+
+
+@pytest.mark.parametrize("where", ["values", "scalars"])
+def test_a_sum_that_no_training_gives_leaves_the_model_as_it_is(
+    tmp_path: Path, data: Path, where: str
+) -> None:
+    """As the coordinator gets it where it sees no site's part."""
+    run = begin(small_experiment(data, **ADAPTIVE), tmp_path / "runs")
+    topic = train_round(run, 1)
+    added = add_payloads(run.coordinator, topic, run.sites)
+    path = run.folder.sum_path(1)
+    total = read_payload(path)
+    lie = one_of(1e30)(total) if where == "values" else replace(total, scalars={"below_clip": 1e9})
+    write_payload(path, lie)
+    lost = apply_or_lose(run.coordinator, topic, added.responded)
+    assert lost is not None
+    assert "no training gives more than" in lost
+    before, after = (read_state(run.folder.state_path(number)) for number in (0, 1))
+    np.testing.assert_array_equal(before.weights, after.weights)
+    assert (after.round_number, after.clip) == (1, before.clip)
+
+
+def test_a_server_that_makes_no_numbers_of_honest_updates_ends_the_run_and_says_why(
+    tmp_path: Path, data: Path
+) -> None:
+    strategy = {"name": "fedadam", "server_lr": 1e30}
+    run = begin(small_experiment(data, strategy=strategy, **THREE), tmp_path / "runs")
+    topic = train_round(run, 1)
+    added = add_payloads(run.coordinator, topic, run.sites)
+    with pytest.raises(ConsiliumError, match=r"diverged.*strategy\.server_lr"):
+        apply_sum(run.coordinator, topic, added.responded)
+    assert not run.folder.state_path(1).exists()
+
+
+def test_a_model_that_predicts_no_numbers_has_no_metrics_and_ends_nothing(plain: Staged) -> None:
+    leave_model(plain, 1)
+    path = plain.folder.state_path(1)
+    state = read_state(path)
+    write_state(path, replace(state, weights=np.full_like(state.weights, 3e38)))
+    topic = ask_evaluation(plain.coordinator, 1, [])
+    for site in plain.sites:
+        evaluate_site(plain.call(site), 1)
+    info = worker_context(plain.site(SITE)).info
+    found = evaluate(plain.coordinator, topic, plain.sites, info)
+    assert dict(found.missing) == dict.fromkeys(plain.sites, PREDICTS_NONE)
+    assert (found.overall, found.per_site) == ({}, {})
 
 
 def test_what_a_lying_site_sent_changes_no_bit_of_the_others_sum(
@@ -284,6 +410,7 @@ def one_more(array: Any) -> Any:
 EVALUATIONS: dict[str, Callable[[dict[str, Any]], bytes | None]] = {
     "nothing": lambda arrays: None,
     "noise": lambda arrays: b"noise",
+    "that the model predicts no numbers": lambda arrays: NO_NUMBERS,
     "no arrays": lambda arrays: save({"x": np.zeros(1)}),
     "NaN": with_array("val.loss", lambda a: a * np.nan),
     "infinity": with_array("val.loss", lambda a: a + np.inf),

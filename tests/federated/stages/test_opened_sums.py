@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 
 import tasks.aggregate
-from federated.errors import ConsiliumError
+from federated.data.partition import CaseCounts
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.files import read_json
 from federated.protection.opened import opened_payload
+from federated.rounds.context import RunContext
+from federated.rounds.participation import site_weights
 from federated.run.update_files import pack_payload, read_payload, read_state
 from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
+from federated.stages.coordinator import begin_round
 from federated.stages.keys import site_key
-from federated.stages.named_sums import open_sum
+from federated.stages.named_sums import open_sum, refuse_sum
 from federated.stages.site import SiteCall
 from federated.update import Doubles, Vector
 from federated.weights.bounded_file import Content
@@ -233,6 +237,76 @@ def test_a_false_sum_within_bounds_is_noticed_where_two_have_to_open_it(
     np.testing.assert_array_equal(read_state(run.folder.state_path(1)).weights, wanted)
 
 
+def false(numbers: Doubles) -> Doubles:
+    """Other numbers that such a sum can have."""
+    return -numbers
+
+
+def run_of(place: Path, data: Path, openers: int) -> Staged:
+    """A run of three sites whose sums so many have to open."""
+    sections = BFV | {"protection": {"name": "packed_bfv", "openers": openers}}
+    run = begin(small_experiment(data, **sections), place / "runs")
+    agree_on_key(run)
+    return run
+
+
+@pytest.mark.parametrize(
+    "lie", [false, IMPOSSIBLE["more than all sites can send"]], ids=["possible", "impossible"]
+)
+def test_where_all_have_to_open_a_sum_one_that_opens_it_falsely_is_named_and_loses_no_round(
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lie: Callable[[Doubles], Doubles],
+) -> None:
+    run = run_of(tmp_path, data, openers=3)
+    topic = summed(run, run.sites)
+    wanted = honest_state(run, topic)
+    forget_opened(run)
+    asked = lying_openers(run, monkeypatch, {SITE: lie})
+    done = opened_by(run, topic)
+    assert asked == run.sites
+    assert (done.openers, done.lost) == (tuple(run.sites[1:]), None)
+    assert list(done.passed_over) == left_out(run) == [SITE]
+    np.testing.assert_array_equal(read_state(run.folder.state_path(1)).weights, wanted)
+    # From then on it is asked last.
+    assert run.coordinator.false_openers == {SITE}
+    forget_opened(run)
+    asked.clear()
+    opened_by(run, topic)
+    assert asked == [*run.sites[1:], SITE]
+
+
+def test_of_two_openers_that_differ_nobody_can_tell_which_one_lies(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a sum is of two sites one that lies loses rounds; docs/parties.md says so."""
+    sections = BFV | {
+        "sites": {"count": 2, "partition": "iid", "min_cases": 2, "on_dropout": "continue"},
+        "protection": {"name": "packed_bfv", "openers": 2, "min_sites": 2},
+    }
+    run = begin(small_experiment(data, **sections), tmp_path / "runs")
+    agree_on_key(run)
+    topic = summed(run, run.sites)
+    lying_openers(run, monkeypatch, {SITE: false})
+    done = opened_by(run, topic)
+    assert (done.openers, done.faulty) == ((), {})
+    assert run.coordinator.false_openers == set()
+
+
+def test_most_of_the_sites_that_lie_together_have_a_false_sum_taken(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not stopped, and docs/parties.md says so: two of three, however many have to open it."""
+    run = run_of(tmp_path, data, openers=3)
+    topic = summed(run, run.sites)
+    wanted = honest_state(run, topic)
+    forget_opened(run)
+    lying_openers(run, monkeypatch, {SITE: false, OTHER: false})
+    assert opened_by(run, topic).openers == (SITE, OTHER)
+    assert (read_state(run.folder.state_path(1)).weights != wanted).any()
+
+
 def test_with_one_opener_a_false_sum_within_bounds_is_not_noticed(
     encrypted: Staged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,3 +329,38 @@ def test_several_openers_need_sums_that_all_open_as_the_same_numbers(data: Path)
     ):
         with pytest.raises(ConsiliumError, match=said):
             small_experiment(data, **THREE | sections)
+
+
+# --- Sums in which others than the sites that have cases hide nobody.
+
+
+def with_cases(run: Staged, *cases: int) -> RunContext:
+    """What is known of a run whose sites have so many training cases."""
+    known = zip(run.sites, cases, strict=True)
+    counts = {site: {"train": count, "val": 3, "test": 3} for site, count in known}
+    return replace(run.coordinator.run, counts=CaseCounts(counts))
+
+
+def test_no_site_helps_to_open_a_sum_of_updates_of_fewer_sites_with_training_cases(
+    encrypted: Staged,
+) -> None:
+    topic = begin_round(encrypted.coordinator, 1)
+    for cases in ((8, 0, 0), (8, 8, 0)):
+        with pytest.raises(RefusalError, match=r"sum of updates is refused.*train split"):
+            refuse_sum(with_cases(encrypted, *cases), topic, SITE, encrypted.sites)
+
+
+def test_a_site_with_one_training_case_is_hidden_in_a_sum_as_any_other(encrypted: Staged) -> None:
+    topic = begin_round(encrypted.coordinator, 1)
+    known = with_cases(encrypted, 1, 1, 1)
+    assert refuse_sum(known, topic, SITE, encrypted.sites) == set(encrypted.sites)
+
+
+def test_a_sum_of_updates_is_nearly_the_update_of_a_site_with_nearly_all_cases(
+    encrypted: Staged,
+) -> None:
+    """Not stopped, and docs/who-sees-what.md says so: such is the weighted mean."""
+    topic = begin_round(encrypted.coordinator, 1)
+    known = with_cases(encrypted, 998, 1, 1)
+    assert refuse_sum(known, topic, SITE, encrypted.sites) == set(encrypted.sites)
+    assert site_weights(known.counts, encrypted.sites)[SITE] == 0.998

@@ -417,8 +417,8 @@ def test_an_honest_coordinator_leaves_out_who_has_another_key_and_the_others_go_
     run: Staged,
 ) -> None:
     split(run)
-    heard, search = hear(run.coordinator, SITE, run.sites, 0), KeySearch()
-    assert search.settles(heard, last=False)
+    heard, search = hear(run.coordinator, SITE, run.sites, 0), KeySearch(3)
+    assert search.settles(heard, last=False) is heard
     assert relay_held(run.coordinator, heard).sites == {SITE, OTHER}
     assert set(search.lacking) == {THIRD}
     assert "site-02 has signed that it has another key than site-00" in search.lacking[THIRD]
@@ -627,7 +627,7 @@ def test_a_maker_that_seals_noise_to_all_is_left_out_and_the_next_site_makes_the
     _, lacking = together(either)
     assert made == [SITE, OTHER]
     assert set(lacking) == {SITE}
-    assert "3 of 4 sites have signed" in lacking[SITE]
+    assert "site-01, site-02, site-03 have signed" in lacking[SITE]
     have_one_key(either, {OTHER, THIRD, LAST})
 
 
@@ -678,6 +678,69 @@ def test_a_site_that_says_of_every_maker_that_it_lies_keeps_nobody_but_itself_ou
     assert set(lacking) == {liar}
     assert len(made) <= 3
     have_one_key(either, set(either.sites) - {liar})
+
+
+@pytest.fixture
+def five(tmp_path: Path, data: Path) -> Staged:
+    """Five sites, of which two may lie."""
+    sections = FOUR | {"sites": FOUR["sites"] | {"count": 5}}
+    return begin(small_experiment(data, **sections), tmp_path / "runs")
+
+
+def test_two_makers_that_seal_noise_to_the_same_sites_keep_nobody_out(
+    five: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lies = {site: noise_to(five, THIRD, LAST) for site in (SITE, OTHER)}
+    made = lying_maker(five, monkeypatch, lies)
+    assert together(five)[1] == {}
+    assert made == [SITE, OTHER, THIRD]
+    have_one_key(five, set(five.sites))
+
+
+def test_the_sites_go_on_with_the_key_of_an_earlier_maker_once_it_is_known_who_lies(
+    five: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each site has taken other keys since, and still has that one."""
+    made = lying_maker(five, monkeypatch, {})
+    make = tasks.keys.make_key
+
+    def make_another(call: SiteCall, done: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(KeyStore, "find", lambda store: None)
+            make(call, done)
+
+    monkeypatch.setattr(tasks.keys, "make_key", make_another)
+    accusing(five, monkeypatch, five.sites[4])
+    public, lacking = together(five)
+    assert (made, set(lacking)) == ([SITE, OTHER, THIRD], {five.sites[4]})
+    have_one_key(five, set(five.sites[:4]))
+    assert store(five, SITE).read(public).public == public
+    for site in five.sites[:4]:
+        assert not (store(five, site).place / "keys-before").exists()
+
+
+def test_a_maker_that_was_found_to_lie_is_not_one_of_those_who_are_enough_for_a_sum(
+    run: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the next maker's key as all do, and takes part in no round."""
+    lying_maker(run, monkeypatch, {SITE: noise_to(run, OTHER, THIRD)})
+    with pytest.raises(ConsiliumError, match=r"Only 2 sites have the key.*site-00 is left out"):
+        together(run)
+
+
+def test_of_two_sites_one_that_lies_leaves_the_run_without_a_key_and_it_says_so(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are needed for a sum, so that no rule can do better."""
+    sections = BFV | {
+        "sites": {"count": 2, "partition": "iid", "min_cases": 2},
+        "protection": {"name": "packed_bfv", "min_sites": 2},
+    }
+    two = begin(small_experiment(data, **sections), tmp_path / "runs")
+    accusing(two, monkeypatch, OTHER)
+    lying_maker(two, monkeypatch, {OTHER: noise_to(two, SITE)})
+    with pytest.raises(ConsiliumError, match=r"Only 1 sites have the key.*min_sites=2.*site-01"):
+        together(two)
 
 
 def test_where_every_maker_lies_there_are_as_many_tries_as_sites_and_no_key(
@@ -751,6 +814,28 @@ def test_a_maker_that_seals_an_old_key_to_other_participants_finds_no_takers(
     heard = hear(four.coordinator, SITE, [SITE, OTHER, THIRD], 0)
     assert set(heard.refusing) == {OTHER, THIRD}
     assert heard.public == before
+
+
+@pytest.mark.parametrize("told", ["as before", "with another commitment"])
+def test_a_site_knows_a_key_that_it_has_had_after_it_was_sealed_others(
+    four: Staged, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """A maker that seals the key of an attempt before the last one, to others than had it."""
+    go_on_with(four, [SITE, OTHER, THIRD])
+    agree_on_key(four)
+    old = store(four, SITE).find()
+    assert old is not None
+    go_on_with(four, four.folder.sites())
+    agree_on_key(four)
+    go_on_with(four, four.folder.sites())
+    if told == "with another commitment":
+        old = replace(old, tags=bytes(32))
+    everyone = {four.home(site).identity().public.key for site in four.sites}
+    store(four, SITE).keep(old, everyone)
+    make_key(four.call(SITE), 0)
+    for site in (OTHER, THIRD):
+        with pytest.raises(NoKeyTakenError, match="of an attempt with other participants"):
+            take_key(four.call(site), SITE, 0)
 
 
 def test_a_kept_key_of_which_it_is_not_known_for_whom_it_was_made_is_not_sealed_again(
