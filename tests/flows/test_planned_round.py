@@ -39,7 +39,7 @@ SCALED = {
     "data": {"dataset": "hippocampus", "source": "files", "harmonise": "nyul"},
     "sites": {"count": 2, "partition": "iid", "min_cases": 2},
     "validate": {},
-    "model": {"name": "unet", "norm": "instance", "width": 4},
+    "model": {"name": "unet", "norm": "instance", "width": 8},
     "selection": {"metric": "val/dice", "keep": "last"},
 }
 

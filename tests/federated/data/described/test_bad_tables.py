@@ -102,13 +102,17 @@ def test_all_faults_of_a_table_are_named_at_once(mine):
     assert "line 7, column site" in said
 
 
-def test_a_patient_in_two_splits_is_refused(mine):
+def test_a_patient_in_two_splits_is_refused_by_line_and_not_by_name(mine):
     root, rows = mine
     for number, row in enumerate(rows):
         row["split"] = ("train", "val", "test")[number % 3]
-    rows[1]["patient"] = rows[0]["patient"]
+    rows[1]["patient"] = rows[0]["patient"] = "DOE^JOHN"
     write_table(root / "mine", rows)
-    assert "the patient 'p00' is in val and, by line 2, in train" in refused(root)
+    said = refused(root)
+    assert (
+        "line 3, column split: the patient of this line is in val and, by line 2, in train" in said
+    )
+    assert "DOE" not in said
 
 
 def test_a_split_that_is_none_and_a_split_without_cases_are_refused(mine):
