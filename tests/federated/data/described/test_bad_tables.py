@@ -146,6 +146,19 @@ def test_a_column_whose_meaning_nobody_has_said_is_refused(mine):
     assert read(root).info.cases["train"] == 8
 
 
+def test_a_column_that_is_there_twice_is_refused_with_what_can_be_done(mine):
+    root, rows = mine
+    lines = [",".join(["elsewhere", *row.values()]) for row in rows]
+    for header, said in (
+        ("Site", "has the columns site more than once (line 1)"),
+        ("", "whose meaning nobody has said: one without a name (line 1)"),
+    ):
+        text = "\n".join([",".join([header, *rows[0]]), *lines])
+        (root / "mine" / "cases.csv").write_text(text + "\n")
+        assert said in refused(root)
+        assert ("Give each a name of its own, or delete one." in refused(root)) is bool(header)
+
+
 def test_a_column_that_is_described_and_not_there_is_refused(mine):
     root, _ = mine
     describe(root / "mine", {**PICTURES, "columns": {"site": "hospital"}})
