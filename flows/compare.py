@@ -93,7 +93,8 @@ def _backbone(experiment: str, params: str, runs: str) -> None:
 
 
 def _run(wanted: PlannedRun, experiment: str, params: str, runs: str) -> RunFolder:
-    resolved = load_experiment(experiment, wanted.overrides, Path(params))
+    # As the run is asked for, whose sites plan what is `auto`.
+    resolved = load_experiment(experiment, wanted.overrides, Path(params), plans=True)
     found = find_run(Path(runs), resolved, locate(resolved.data).md5)
     if found and found.summary_path.is_file():
         tell(f"done before: {found.run_id}")

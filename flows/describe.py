@@ -20,6 +20,8 @@ from flows.progress import counted
 from flows.tables import table
 
 MAX_CLASS_COLUMNS = 12
+# Of a comparison by one metric, whose table in Markdown has a column for each site.
+MAX_SITE_ROWS = 24
 # By no more may a metric be off that is shown without its bounds.
 EXACT_ENOUGH = 1e-3
 
@@ -165,8 +167,8 @@ def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
     yield ""
     yield table(head, [_compared(row, task.primary_metric, private) for row in rows])
     yield ""
-    if sites:
-        names = task.metrics_in("compared")
+    if sites and (task.compares_sites or len(sites) <= MAX_SITE_ROWS):
+        names = task.metrics_of_sites
         own = [
             [row["label"], row["site"], *(_number(row[n], ".3f") for n in names)] for row in sites
         ]

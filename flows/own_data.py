@@ -11,6 +11,7 @@ import numpy as np
 from federated.configuration.description_file import find_description
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
+from federated.configuration.params_file import read_params
 from federated.data.contact_sheet import contact_sheet, sites_of
 from federated.data.dataset import SPLITS, Dataset, TaskName
 from federated.data.folders.described.automatic import case_grid
@@ -36,10 +37,11 @@ SHEET = "thumbnails.png"
 CHECKED = Path("data-check")
 
 
-def init(folder: Path) -> list[str]:
+def init(folder: Path, params: Path = Path("params.yaml")) -> list[str]:
     """Propose what describes a folder, write what is missing, and tell what is unsure.
 
-    A file that is there is never changed.
+    A file that is there is never changed. The last of what is told is an experiment that can be run
+    as it stands: what the defaults of ``params`` leave out, it states.
 
     Raises:
         ConsiliumError: nothing can be proposed, or the folder cannot be written to.
@@ -63,7 +65,7 @@ def init(folder: Path) -> list[str]:
     said += [
         f"then: consilium data check {folder}, which writes thumbnails into {CHECKED}/: they show "
         "patients, and are not to be committed",
-        *_next_steps(folder, proposal.sites),
+        *_next_steps(folder, proposal.sites, params),
     ]
     return said
 
@@ -72,7 +74,7 @@ def _kind_of(description: dict[str, Any]) -> str:
     return f"{description['task']} of {description['kind']}"
 
 
-def _next_steps(folder: Path, sites: int) -> list[str]:
+def _next_steps(folder: Path, sites: int, params: Path) -> list[str]:
     name = folder.resolve().name
     try:
         description = find_description(name, folder.resolve().parent)
@@ -80,11 +82,23 @@ def _next_steps(folder: Path, sites: int) -> list[str]:
         return [f"as it is now, the description cannot be used: {error}"]
     if description is None:
         return [f"{name} is the name of a set that the project knows: give the folder another"]
-    return [
-        "to train on it, under `experiments:` in params.yaml, with CONSILIUM_DATA or data.root "
-        f"naming {folder.resolve().parent}:",
-        experiment_text(name, description, sites),
-    ]
+    where = f"with CONSILIUM_DATA or data.root naming {folder.resolve().parent}:"
+    if not params.exists():
+        entry = experiment_text(name, description, sites)
+        return [
+            f"to train on it, as the file {params}, which is not here yet, {where}",
+            f"experiments:\n{entry}",
+        ]
+    try:
+        defaults = read_params(params).get("defaults") or {}
+    except ConsiliumError as error:
+        return [
+            str(error),
+            f"then, to train on it, {where}",
+            experiment_text(name, description, sites),
+        ]
+    entry = experiment_text(name, description, sites, defaults)
+    return [f"to train on it, under `experiments:` in {params}, {where}", entry]
 
 
 @dataclass(frozen=True)

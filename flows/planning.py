@@ -19,8 +19,6 @@ from flows.prepare import Prepared, take_prepared, unvalidated
 from flows.progress import tell
 from flows.site_statistics import run_statistics
 
-PLANNED = "planned.json"
-
 
 def planned(
     experiment: Experiment, folder: RunFolder, runs: Path, params: Path, given: Path | None = None
@@ -55,13 +53,14 @@ def planned(
         )
     resolved, made = planned_experiment(experiment, counted.found)
     value = {
+        "asked": experiment.to_json(),
         "auto": list(experiment.planning.auto),
         "sites": len(counted.sites),
         "cases": counted.found.cases,
         "statistics": counted.folder.run_id,
         "plan": asdict(made) if made else None,
     }
-    write_json(folder.root / PLANNED, value)
+    write_json(folder.planned_path, value)
     write_json(folder.config_path, resolved.to_json())
     tell(plan_line(resolved, made, len(counted.sites)))
     return resolved

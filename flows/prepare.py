@@ -84,8 +84,12 @@ def take_prepared(
 ) -> Prepared:
     """What an earlier fl-prepare or DVC left in ``source``, copied to a run's ``folder``.
 
+    The cases of a run that was planned are validated once more: when they were prepared nobody knew
+    the voxels and the scale by which they are to be judged.
+
     Raises:
-        ConsiliumError: it does not fit, or is not what a run was ``begun_with``.
+        ConsiliumError: it does not fit, or is not what a run was ``begun_with``; or the data fail
+            validation by the plan.
     """
     source.check_fits(experiment)
     excluded = source.excluded_sites()
@@ -93,8 +97,13 @@ def take_prepared(
     _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
     reports = folder.own_reports if experiment.privacy.unit else folder.root
-    write_report(source.report(), folder.root, reports)
-    left = source.partition()
+    if folder.planned_path.is_file():
+        whole = source.full_partition()
+        validation = validate(experiment, dataset, whole, folder.root, reports)
+        excluded, left = validation.excluded, leave_out(whole, validation.dropped)
+    else:
+        write_report(source.report(), folder.root, reports)
+        left = source.partition()
     folder.write_partition(left, _shared_header(experiment, data))
     return Prepared(data, dataset, left, excluded)
 
@@ -148,6 +157,18 @@ def _prepare_folder(resolved: Experiment, folder: PreparedFolder) -> None:
     validation = validate(resolved, dataset, whole, folder.root)
     write_prepared_partition(
         folder.partition_path, resolved, data, dataset, leave_out(whole, validation.dropped)
+    )
+
+
+def still_to_plan(experiment: Experiment) -> str:
+    """What a person who prepares data has to know of what is `auto`; ``""`` where nothing is."""
+    auto = experiment.planning.auto
+    if not auto:
+        return ""
+    return (
+        f"NOTE: {', '.join(auto)} {'are' if len(auto) > 1 else 'is'} planned by the sites when a "
+        "run begins. These data were validated without; `consilium run "
+        f"{experiment.name} --prepared` validates them once more by the plan."
     )
 
 

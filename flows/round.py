@@ -47,7 +47,7 @@ from flows.beginning import Beginning, begin_parties, begin_simulated, of_partie
 from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
 from flows.pausing import wait_while_paused
-from flows.planning import PLANNED, planned
+from flows.planning import planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
@@ -64,7 +64,7 @@ from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
-    *(PLANNED, "data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
+    *("planned.json", "data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
 )
 
 

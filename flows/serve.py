@@ -21,6 +21,7 @@ from flows.ports import HOST, listen_at
 from flows.round import fl_round
 from flows.server import client_settings, configured_api, running_guarded, wait_until_healthy
 from flows.session import Session, published
+from flows.site_statistics import fl_statistics
 from tasks.track import client, tracking_uri
 
 
@@ -57,7 +58,8 @@ def serve_all(
         how = '  eval "$(consilium serve --env)"\n' if api else ""
         console.print(
             f"In another terminal:\n{how}  prefect deployment run fl-round/{names[0]}\n"
-            f"Deployments: {', '.join(names)}. Stop with Ctrl-C.",
+            f"  prefect deployment run fl-statistics/{names[0]}\n"
+            f"Deployments of both flows: {', '.join(names)}. Stop with Ctrl-C.",
             highlight=False,
         )
         with temporary_settings(updates=client_settings(api, login)) if api else nullcontext():
@@ -120,25 +122,37 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
         console.print(f"MLflow's page asks for:  {asked}", highlight=False)
 
 
-def serve_deployments(names: list[str], parameters: Mapping[str, Any]) -> None:
-    """Serve a deployment fl-round/NAME for every experiment, until a signal ends it.
+# What can be asked for of every experiment.
+DEPLOYED = (fl_round, fl_statistics)
 
-    ``parameters`` are the defaults of each, beside the experiment's name.
+
+def deployments(names: list[str], parameters: Mapping[str, Any]) -> list[RunnerDeployment]:
+    """A deployment of each flow for every experiment, with the experiment's name.
+
+    ``parameters`` are the defaults of each, beside that name.
     """
-    # Outside of an event loop it is not a coroutine.
-    deployments = [
+    # Outside of an event loop they are no coroutines.
+    return [
         cast(
             RunnerDeployment,
-            fl_round.to_deployment(
+            flow.to_deployment(
                 name=name,
                 parameters={"experiment": name, **parameters},
                 # By module, so that any folder with a params.yaml can be served from.
                 entrypoint_type=EntrypointType.MODULE_PATH,
             ),
         )
+        for flow in DEPLOYED
         for name in names
     ]
-    serve(*deployments, print_starting_message=False, limit=1)
+
+
+def serve_deployments(names: list[str], parameters: Mapping[str, Any]) -> None:
+    """Serve a deployment of each flow for every experiment, until a signal ends it.
+
+    ``parameters`` are the defaults of each, beside the experiment's name.
+    """
+    serve(*deployments(names, parameters), print_starting_message=False, limit=1)
 
 
 def _wait() -> None:

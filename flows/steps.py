@@ -12,7 +12,7 @@ from federated.learning import metrics_in
 from federated.run.folder import RunFolder
 from federated.run.prepared import write_prepared_partition
 from federated.weights.model_file import read_header
-from flows.prepare import prepared_folder
+from flows.prepare import prepared_folder, still_to_plan
 from tasks.prepare import download, keep, partition
 from tasks.validate import validate
 
@@ -40,7 +40,8 @@ def run_step(step: str, experiment: Experiment) -> str:
     validation = validate.fn(experiment, dataset, folder.full_partition(), folder.root)
     excluded = ", ".join(validation.excluded) or "none"
     dropped = sum(len(cases) for splits in validation.dropped.values() for cases in splits.values())
-    return f"{folder.root}/validation.json: excluded sites: {excluded}; cases left out: {dropped}"
+    told = f"{folder.root}/validation.json: excluded sites: {excluded}; cases left out: {dropped}"
+    return "\n".join(filter(None, (told, still_to_plan(experiment))))
 
 
 def evaluate_model(experiment: Experiment, model: Path, out: Path) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """Strategies side by side: the grid of runs, one for each label and seed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def planned_runs(
         for label in labels:
             own = _label_overrides(experiment, label, params)
             items = {"--set": overrides, f"--strategies {label}": own}
-            resolved = load_experiment(experiment, items, params)
+            resolved = load_experiment(experiment, items, params, plans=True)
             _refuse_without_score(resolved)
             seed = resolved.seed + number
             result.append(PlannedRun(label, seed, (*overrides, *own, f"seed={seed}")))
@@ -103,20 +103,20 @@ def _label_overrides(experiment: str, label: str, params: Path) -> list[str]:
 
 
 def find_run(runs: Path, experiment: Experiment, data_md5: str) -> RunFolder | None:
-    """The newest run of exactly this configuration and data, finished ones first.
+    """The newest run for which exactly this was asked, of these data, finished ones first.
 
-    The runner does not matter, as every one gives the same weights. Where the run began from
-    pretrained weights, the file must still be the same. The result is ``None`` if there is no such
-    run.
+    What is `auto` is compared as that, whatever was planned for it. The runner does not matter, as
+    every one gives the same weights. Where the run began from pretrained weights, the file must
+    still be the same. The result is ``None`` if there is no such run.
     """
-    wanted = _identity(experiment)
+    wanted = _identity(experiment.to_json())
     best: tuple[bool, str] | None = None
     for config in (runs / experiment.name).glob("*/config.json"):
         folder = RunFolder(config.parent)
         if config.parent.is_symlink() or not (folder.root / "inputs.json").is_file():
             continue
         try:
-            same = _identity(folder.experiment()) == wanted and folder.data().md5 == data_md5
+            same = _identity(folder.asked()) == wanted and folder.data().md5 == data_md5
         except (ConsiliumError, ValidationError, KeyError):
             continue  # a run of an older version of this program
         if same and _same_weights(folder, experiment):
@@ -125,8 +125,8 @@ def find_run(runs: Path, experiment: Experiment, data_md5: str) -> RunFolder | N
     return RunFolder((runs / experiment.name / best[1]).resolve()) if best else None
 
 
-def _identity(experiment: Experiment) -> dict[str, Any]:
-    return {key: value for key, value in experiment.to_json().items() if key != "runner"}
+def _identity(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: own for key, own in value.items() if key != "runner"}
 
 
 def _same_weights(folder: RunFolder, experiment: Experiment) -> bool:

@@ -185,12 +185,10 @@ def markdown(
 def site_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """A row for each label and site: the site's own metrics, averaged over seeds.
 
-    There are none but in segmentation, where sites are what is compared, and none where runs have
+    They are those of :meth:`LearningTask.metrics_of_sites`. There are none where runs have
     different sites, or where one of them has not told its evaluation.
     """
     task = results[0].task
-    if not task.compares_sites:
-        return []
     sites = results[0].summary["sites"]
     told = [result.summary for result in results]
     if any(summary["sites"] != sites or set(sites) - set(summary["per_site"]) for summary in told):
@@ -201,7 +199,7 @@ def site_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
             name: float(
                 np.mean([_or_nan(r.summary["per_site"][site]["test"][name]) for r in found])
             )
-            for name in task.metrics_in("compared")
+            for name in task.metrics_of_sites
         }
         for label, found in by_label(results).items()
         for site in sites
@@ -213,7 +211,7 @@ def per_site_markdown(results: Sequence[Result]) -> str:
     found, task = site_rows(results), results[0].task
     if not found:
         return ""
-    names = task.metrics_in("compared")
+    names = task.metrics_of_sites
     sites = list(dict.fromkeys(row["site"] for row in found))
     lines = ["", f"At each site: {' / '.join(metric_titles(task))}", ""]
     lines += [_line(["strategy", *sites]), _line(["---"] * (1 + len(sites)))]
@@ -226,8 +224,8 @@ def per_site_markdown(results: Sequence[Result]) -> str:
 
 
 def metric_titles(task: LearningTask) -> list[str]:
-    """What a person calls the metrics of a comparison, as ``Dice`` and ``HD95``."""
-    names = task.metrics_in("compared")
+    """What a person calls the metrics of a site in a comparison, as ``Dice`` and ``HD95``."""
+    names = task.metrics_of_sites
     return [task.title if name == task.primary_metric else name.upper() for name in names]
 
 

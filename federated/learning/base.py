@@ -54,7 +54,8 @@ class LearningTask:
     the data set's target where a number is predicted. ``results`` is the name of the table that
     `consilium predict` writes of images, ``None`` where the result is an image. ``balances`` are
     the training settings that may be ``balanced``, and ``groups`` says whether cases can be dealt
-    to sites by their labels. With ``compares_sites`` a comparison has each site's metrics.
+    to sites by their labels. With ``compares_sites`` a comparison has all metrics of each site, and
+    otherwise the first alone.
 
     ``make_loss`` makes the loss for a site's training cases, ``predict`` gives what a site writes
     of its validation or test cases, ``forms`` says of which form that is, and ``score`` computes
@@ -96,3 +97,8 @@ class LearningTask:
     def metrics_in(self, place: Place) -> tuple[str, ...]:
         """The names of the metrics that are shown at a place, in their order."""
         return tuple(known.name for known in self.metrics if place in known.places)
+
+    @property
+    def metrics_of_sites(self) -> tuple[str, ...]:
+        """The names of the metrics that a comparison shows of each site."""
+        return self.metrics_in("compared") if self.compares_sites else (self.primary_metric,)

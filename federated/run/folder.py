@@ -87,6 +87,11 @@ class RunFolder:
         return self.root / "paused"
 
     @property
+    def planned_path(self) -> Path:
+        """The file that says what was asked for, and what of it was planned, if anything was."""
+        return self.root / "planned.json"
+
+    @property
     def transfer_path(self) -> Path:
         """The file that says what became of the tensors of pretrained weights, if there are any."""
         return self.root / "transfer.json"
@@ -147,6 +152,28 @@ class RunFolder:
             ConsiliumError: the file is missing, damaged, or not an experiment.
         """
         return read_experiment(self.config_path)
+
+    def asked(self) -> dict[str, Any]:
+        """The configuration that was asked for, as plain values.
+
+        That is the run's own, but for what its sites have planned: there it says what was to be.
+
+        Raises:
+            ConsiliumError: the file is missing, damaged, or not an experiment.
+        """
+        own = self.experiment().to_json()
+        if not self.planned_path.is_file():
+            return own
+        try:
+            # Those of older versions say what was planned, and not what was asked for.
+            asked = dict(dict(read_json(self.planned_path)).get("asked", own))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConsiliumError(
+                f"The run's {self.planned_path} cannot be read ({why_unreadable(error)}). Put the "
+                "file back, or start a new run."
+            ) from error
+        # The number of rounds is what `consilium resume --rounds` has made of it.
+        return {**asked, "rounds": own["rounds"]}
 
     def write_inputs(
         self, experiment: Experiment, data: LocatedFile, excluded: tuple[str, ...]

@@ -38,11 +38,13 @@ def prepare(
 
     require_servers_and_folders(configured_api(), tracked=False)
     wait_until_ready = start_embedded_server()
-    from flows.prepare import fl_prepare
+    from flows.prepare import fl_prepare, still_to_plan
 
     wait_until_ready()
     place = fl_prepare(experiment, sets or [], str(params))
     console.print(f"prepared in {place}; Data Docs: {place}/data_docs/index.html", soft_wrap=True)
+    if note := still_to_plan(resolved):
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: consilium evaluate adrenal --model m.safetensors --out m.json")

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
 from flows.compare import fl_compare
 from flows.pretrain import pretrain
+from flows.request import RunRequest
 from flows.round import fl_round
 from tasks import track
 from tests.conftest import TINY_PARAMS
+from tests.described_sets import CLASSES, describe, picture_set
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -67,6 +70,27 @@ def test_a_comparison_makes_every_run_once_and_tells_what_it_found(project):
     ]
     assert kinds.count("comparison") == 2
     assert track.client().search_registered_models() == []
+
+
+def test_a_finished_run_is_looked_for_by_what_a_run_would_be_asked_for(project, monkeypatch):
+    """What is `auto` in a description is left to the sites, and not read from all headers."""
+    picture_set(project / "data" / "mine")
+    describe(project / "data" / "mine", {k: v for k, v in CLASSES.items() if k != "shape"})
+    own = {"seed": 0, "data": {"dataset": "mine"}, "sites": {"count": 2, "partition": "natural"}}
+    document = TINY_PARAMS | {"experiments": {"mine": own}}
+    (project / "params.yaml").write_text(yaml.safe_dump(document))
+    asked = []
+
+    def look(_: Path, experiment: Experiment, md5: str) -> None:
+        asked.append(experiment)
+        raise ConsiliumError("looked")
+
+    monkeypatch.setattr("flows.compare.find_run", look)
+    with pytest.raises(ConsiliumError, match="looked"):
+        fl_compare("mine", ["fedprox:mu=0.5"], 1)
+    overrides = ["strategy.name=fedprox", "strategy.mu=0.5", "seed=0"]
+    assert asked == [RunRequest("mine", overrides).resolve()]
+    assert asked[0].planning.auto == ("data.described.shape",)
 
 
 def test_a_stopped_run_goes_on_where_it_was(project, monkeypatch):

@@ -143,6 +143,30 @@ class TestInit:
         assert experiment.sites.partition == "natural"
         assert experiment.data.described == described(tmp_path / "data" / "mine")
 
+    def test_without_a_parameter_file_all_of_one_is_proposed(self, tmp_path):
+        picture_set(tmp_path / "data" / "mine")
+        params = tmp_path / "params.yaml"
+        params.write_text(init(tmp_path / "data" / "mine", params)[-1])
+        experiment = load_experiment("mine", [f"data.root={tmp_path / 'data'}"], params)
+        assert experiment.strategy.name == "fedavg"
+
+    def test_what_is_proposed_lies_over_no_default(self, tmp_path):
+        picture_set(tmp_path / "data" / "mine")
+        params = tmp_path / "params.yaml"
+        private = {"name": "site_level", "clip": 1, "noise_multiplier": 2}
+        defaults = {"privacy": private, "protection": {"name": "ckks"}}
+        params.write_text(yaml.safe_dump({"defaults": defaults, "experiments": {}}))
+        entry = yaml.safe_load(init(tmp_path / "data" / "mine", params)[-1])["mine"]
+        assert not set(defaults) & set(entry)
+        assert {"strategy", "compression"} <= set(entry)
+
+    def test_a_parameter_file_that_cannot_be_read_is_said_and_the_proposal_is_there(self, tmp_path):
+        picture_set(tmp_path / "data" / "mine")
+        (tmp_path / "params.yaml").write_text("experiments: [")
+        *_, fault, _, entry = init(tmp_path / "data" / "mine", tmp_path / "params.yaml")
+        assert "cannot be read as YAML" in fault
+        assert "privacy" in yaml.safe_load(entry)["mine"]
+
     @pytest.mark.parametrize("with_table", [True, False])
     @pytest.mark.parametrize("name", ["chest", "sarcoma"])
     def test_real_folders_can_be_described(self, tmp_path, name, with_table):

@@ -1,17 +1,24 @@
 """A run of an experiment in which everything is `auto`: planned, trained, and gone on with."""
 
 import json
+import re
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import yaml
 
+from federated.comparison.grid import find_run
+from federated.configuration.load import load_experiment
 from federated.data.folders.families import FAMILIES
 from federated.data.folders.phantom import write_phantom
 from federated.errors import ConsiliumError
 from federated.run.folder import RunFolder
 from flows import planning
+from flows.prepare import prepared_folder
 from flows.round import fl_round
+from flows.steps import STEPS, run_step
 from tests.conftest import TINY_PARAMS
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -23,6 +30,16 @@ AUTO = {
     "validate": {},
     "model": {"name": "nnunet", "norm": "instance", "width": 8, "memory_gb": 0.05},
     "training": {"lr": 0.01, "batch_size": "auto", "augment": "nnunet", "device": "cpu"},
+    "selection": {"metric": "val/dice", "keep": "last"},
+}
+
+# An image of two values has no landmarks: on the scale that its sites plan it has no place.
+SCALED = {
+    "seed": 0,
+    "data": {"dataset": "hippocampus", "source": "files", "harmonise": "nyul"},
+    "sites": {"count": 2, "partition": "iid", "min_cases": 2},
+    "validate": {},
+    "model": {"name": "unet", "norm": "instance", "width": 8},
     "selection": {"metric": "val/dice", "keep": "last"},
 }
 
@@ -55,8 +72,34 @@ def test_a_run_is_planned_by_its_sites_signed_trained_and_goes_on_with_its_plan(
     def plan_again(*_: object) -> None:
         raise ConsiliumError("planned again")
 
+    asked = load_experiment("auto", ["rounds=1"], plans=True)
+    assert find_run(Path("runs"), asked, folder.data().md5).run_id == folder.run_id
+    for other in ("data.patch=[32,56,40]", "model.memory_gb=0.06"):
+        asked = load_experiment("auto", ["rounds=1", other], plans=True)
+        assert find_run(Path("runs"), asked, folder.data().md5) is None
+
     monkeypatch.setattr(planning, "run_statistics", plan_again)
     fl_round("auto", resume=folder.run_id, rounds=2, register_model=False)
     assert folder.experiment().data.patch == experiment.data.patch
     assert folder.experiment().model.levels == experiment.model.levels
     assert folder.done_rounds() == 2
+    asked = load_experiment("auto", ["rounds=2"], plans=True)
+    assert find_run(Path("runs"), asked, folder.data().md5).run_id == folder.run_id
+
+
+def test_what_was_prepared_without_the_plan_is_validated_by_it(auto, in_process):
+    experiments = {"scaled": SCALED}
+    (auto / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"experiments": experiments}))
+    flat = sorted((auto / "data/hippocampus/images").glob("*.nii.gz"))[0]
+    image = nib.load(flat)
+    values = np.where(np.arange(image.shape[0])[:, None, None] % 2, 0.0, 100.0)
+    nib.save(nib.Nifti1Image(np.broadcast_to(values, image.shape).copy(), image.affine), flat)
+    experiment = load_experiment("scaled")
+    for step in STEPS:
+        said = run_step(step, experiment)
+    assert "data.landmarks is planned by the sites when a run begins" in said
+    prepared = str(prepared_folder(experiment).root)
+    with pytest.raises(ConsiliumError, match=rf"fail validation:(?s:.)*{re.escape(flat.name)}"):
+        fl_round("scaled", prepared=prepared, register_model=False)
+    (folder,) = (auto / "runs" / "scaled").glob("2*")
+    assert not RunFolder(folder).done_rounds()

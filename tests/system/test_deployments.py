@@ -109,10 +109,11 @@ def answers(port: str) -> bool:
 def wait_for_deployment(api: dict[str, str]) -> None:
     began = time.monotonic()
     user, secret = api["PREFECT_API_AUTH_STRING"].split(":")
-    url = f"{api['PREFECT_API_URL']}/deployments/name/fl-round/demo"
+    named = f"{api['PREFECT_API_URL']}/deployments/name"
     with httpx.Client(timeout=60, auth=(user, secret)) as client:
-        while client.get(url).status_code != 200:
-            assert time.monotonic() - began < 120, "the deployment fl-round/demo did not appear"
+        for name in ("fl-round/demo", "fl-statistics/demo"):
+            while client.get(f"{named}/{name}").status_code != 200:
+                assert time.monotonic() - began < 120, f"the deployment {name} did not appear"
 
 
 def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path, served):

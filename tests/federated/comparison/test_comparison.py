@@ -194,7 +194,25 @@ def test_in_segmentation_every_site_has_its_own_means_over_seeds():
     assert "At each site: Dice / HD95 / ASSD" in text
     assert "| fedavg | 0.700 / 2.00 / 0.50 | 0.500 / 2.00 / 0.50 |" in text
     assert "| resfim | 0.900 / 2.00 / 0.50 | 0.700 / 2.00 / 0.50 |" in text
-    assert per_site_markdown([result("fedavg", 0, 0.8)]) == ""
+
+
+def test_of_other_tasks_every_site_has_the_metric_that_models_are_judged_by():
+    found = [result("fedavg", seed, auc) for seed, auc in enumerate([0.7, 0.9])]
+    for at, each in enumerate(found):
+        # One site has no case of a class, so that its AUC has no value.
+        told = {"site-a": {"auc": 0.6 + at / 10, "f1": 0.1}, "site-b": {"auc": None, "f1": 0.1}}
+        each.summary["sites"] = list(told)
+        each.summary["per_site"] = {site: {"test": values} for site, values in told.items()}
+    assert per_site_markdown(found).splitlines()[1:] == [
+        *("At each site: AUC", "", "| strategy | site-a | site-b |", "| --- | --- | --- |"),
+        "| fedavg | 0.650 | - |",
+    ]
+
+
+def test_where_a_site_has_not_told_its_evaluation_none_is_compared():
+    silent = result("fedavg", 0, 0.8)
+    silent.summary["sites"], silent.summary["per_site"] = ["site-a"], {}
+    assert per_site_markdown([silent]) == ""
 
 
 def test_the_figure_of_sensitive_layers_is_drawn_from_means_over_seeds(tmp_path):

@@ -38,13 +38,6 @@ def test_only_the_demo_may_fall_back_to_a_phantom():
     assert "phantom" not in sources.values()
 
 
-def test_every_experiment_has_a_deployment():
-    deployments = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    assert {d["name"]: d["parameters"]["experiment"] for d in deployments} == {
-        name: name for name in experiment_names(PARAMS)
-    }
-
-
 def test_an_override_reaches_its_section_and_nothing_else():
     plain = load_experiment("demo", params=PARAMS)
     changed = load_experiment("demo", ["strategy.mu=0.5"], PARAMS)

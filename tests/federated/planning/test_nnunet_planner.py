@@ -3,14 +3,17 @@
 import os
 import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
+from federated.planning import nnunet_planner
 from federated.planning.fingerprint import Fingerprint, Scheme, fingerprint_of, sum_of
 from federated.planning.nnunet_planner import plan_by_nnunet
 from federated.planning.plan import Limits, plan
+from tests.conftest import REAL_DATA
 
 SCHEME = Scheme(dims=3, modalities=1, classes=3, voxelwise=True)
 
@@ -39,6 +42,37 @@ def test_both_planners_plan_the_same_spacing_and_levels(shape, sides, gb):
     assert theirs.patch == ours.patch
     assert theirs.topology == ours.topology
     assert theirs.batch_size == ours.batch_size
+
+
+@pytest.mark.parametrize(("name", "masks"), [("hippocampus", "labels"), ("sarcoma", "masks")])
+@pytest.mark.parametrize("gb", [4, 8])
+def test_merged_counts_are_planned_as_the_list_of_real_cases_is(name, masks, gb, monkeypatch):
+    pytest.importorskip("nnunetv2", reason="the extra nnunet is not installed")
+    if not (REAL_DATA / name).is_dir():
+        pytest.skip(f"needs ../shared/data/{name}")
+    volumes, counted = [], []
+    for path in sorted((REAL_DATA / name / "images").iterdir()):
+        image, mask = (
+            nib.as_closest_canonical(nib.load(file))
+            for file in (path, REAL_DATA / name / masks / path.name)
+        )
+        values = np.asarray(image.dataobj, np.float32)[None]
+        volumes.append(Volume(values, image.affine))
+        truth = np.asarray(mask.dataobj).astype(int)
+        counted.append(fingerprint_of(SCHEME, [volumes[-1]], truth))
+    found, limits = sum_of(SCHEME, counted), Limits(memory=gb * 10**9)
+    merged = plan_by_nnunet(found, limits)
+    sides = np.array([np.linalg.norm(v.affine[:3, :3], axis=0) for v in volumes]).T
+    shapes = np.array([v.values.shape[1:] for v in volumes]).T
+    # In place of values that are spread as the counted ones, along each axis: those of the cases.
+    own = iter([*sides, *(sides * shapes)])
+    monkeypatch.setattr(nnunet_planner, "_drawn", lambda *_: next(own))
+    listed = plan_by_nnunet(found, limits)
+    assert next(own, None) is None
+    assert merged.spacing == pytest.approx(listed.spacing, rel=0.01)
+    assert (merged.patch, merged.batch_size) == (listed.patch, listed.batch_size)
+    assert merged.topology == listed.topology
+    assert "torchvision" not in sys.modules
 
 
 def test_without_it_the_paragraph_says_what_to_install(monkeypatch):

@@ -101,7 +101,7 @@ def _faults_of_rows(table: CaseTable, names: Sequence[str]) -> Iterator[str]:
 
 
 def _faults_of_patients(table: CaseTable) -> Iterator[str]:
-    """Splits that are none, and patients who are in two."""
+    """Splits that are none, and patients who are in two; lines say who, messages name nobody."""
     column = table.roles.split
     if not column:
         return
@@ -117,9 +117,9 @@ def _faults_of_patients(table: CaseTable) -> Iterator[str]:
         before = seen.setdefault(patient, (split, row.line)) if patient else None
         if before and before[0] != split:
             yield (
-                f"line {row.line}, column {column}: the patient {patient!r:.100} is in {split} "
-                f"and, by line {before[1]}, in {before[0]}; what is learned of a patient would be "
-                "tested on the same"
+                f"line {row.line}, column {column}: the patient of this line is in {split} and, by "
+                f"line {before[1]}, in {before[0]}; what is learned of a patient would be tested "
+                "on the same"
             )
 
 

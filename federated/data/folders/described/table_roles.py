@@ -162,16 +162,17 @@ def _roles(path: Path, header: Sequence[str], description: Description) -> Roles
     )
     known = {*roles.used(), *roles.attributes, *roles.ignored}
     unknown = [column or "one without a name" for column in header if column not in known]
-    twice = [column for column in dict.fromkeys(header) if header.count(column) > 1]
-    if unknown or twice:
-        said = (
-            f"has columns whose meaning nobody has said: {', '.join(unknown)}"
-            if unknown
-            else f"has the columns {', '.join(twice)} more than once"
-        )
+    twice = [column for column in dict.fromkeys(header) if column and header.count(column) > 1]
+    if twice:
         raise ConsiliumError(
-            f"The table {path} {said} (line 1). Say in {DESCRIPTION} what each means, under "
-            "`columns:`: as case, patient, site, split, images, mask or label, or in the lists "
-            "`attributes` or `ignored`; or under `features:`."
+            f"The table {path} has the columns {', '.join(twice)} more than once (line 1), and "
+            "nothing says which is meant. Give each a name of its own, or delete one."
+        )
+    if unknown:
+        raise ConsiliumError(
+            f"The table {path} has columns whose meaning nobody has said: {', '.join(unknown)} "
+            f"(line 1). Say in {DESCRIPTION} what each means, under `columns:`: as case, patient, "
+            "site, split, images, mask or label, or in the lists `attributes` or `ignored`; or "
+            "under `features:`."
         )
     return roles

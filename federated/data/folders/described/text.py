@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from federated.settings.description import Description
@@ -31,19 +31,30 @@ def table_text(rows: Sequence[Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def experiment_text(name: str, description: Description, sites: int) -> str:
+# What an experiment has to state, and what is printed where the parameter file has no default.
+STATED = {"strategy": "fedavg", "privacy": "none", "compression": "none", "protection": "plain"}
+
+
+def experiment_text(
+    name: str, description: Description, sites: int, defaults: Collection[str] = ()
+) -> str:
     """An entry of ``experiments:`` in params.yaml for a described set, to begin with.
 
     Args:
         name: the data set's, which the experiment gets too.
         description: what it is, with numbers in place of ``auto``.
         sites: how many sites its table names; 0 where it names none.
+        defaults: the sections that params.yaml has a default for. What an experiment has to state
+            is a part of the entry where it is none of these, and never lies over one of them.
     """
     natural = "natural" if sites else "iid"
     dealt = f"{{count: {sites or 3}, partition: {natural}, min_cases: 2}}"
     # A site of few cases has no typical size that one of them could be far from.
     judged = "{outlier: 12}" if description.segments else "{}"
     common = f"    sites: {dealt}\n    validate: {judged}"
+    for section, choice in STATED.items():
+        if section not in defaults:
+            common += f"\n    {section}: {{name: {choice}}}"
     data = f"    data: {{dataset: {name}, source: files}}"
     if description.segments:
         patches = "" if description.passes_whole else ", patches_per_case: 4"

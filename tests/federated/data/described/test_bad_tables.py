@@ -102,13 +102,17 @@ def test_all_faults_of_a_table_are_named_at_once(mine):
     assert "line 7, column site" in said
 
 
-def test_a_patient_in_two_splits_is_refused(mine):
+def test_a_patient_in_two_splits_is_refused_by_line_and_not_by_name(mine):
     root, rows = mine
     for number, row in enumerate(rows):
         row["split"] = ("train", "val", "test")[number % 3]
-    rows[1]["patient"] = rows[0]["patient"]
+    rows[1]["patient"] = rows[0]["patient"] = "DOE^JOHN"
     write_table(root / "mine", rows)
-    assert "the patient 'p00' is in val and, by line 2, in train" in refused(root)
+    said = refused(root)
+    assert (
+        "line 3, column split: the patient of this line is in val and, by line 2, in train" in said
+    )
+    assert "DOE" not in said
 
 
 def test_a_split_that_is_none_and_a_split_without_cases_are_refused(mine):
@@ -140,6 +144,19 @@ def test_a_column_whose_meaning_nobody_has_said_is_refused(mine):
     assert "columns whose meaning nobody has said: grade" in refused(root)
     describe(root / "mine", {**PICTURES, "columns": {"attributes": ["Grade"]}})
     assert read(root).info.cases["train"] == 8
+
+
+def test_a_column_that_is_there_twice_is_refused_with_what_can_be_done(mine):
+    root, rows = mine
+    lines = [",".join(["elsewhere", *row.values()]) for row in rows]
+    for header, said in (
+        ("Site", "has the columns site more than once (line 1)"),
+        ("", "whose meaning nobody has said: one without a name (line 1)"),
+    ):
+        text = "\n".join([",".join([header, *rows[0]]), *lines])
+        (root / "mine" / "cases.csv").write_text(text + "\n")
+        assert said in refused(root)
+        assert ("Give each a name of its own, or delete one." in refused(root)) is bool(header)
 
 
 def test_a_column_that_is_described_and_not_there_is_refused(mine):
