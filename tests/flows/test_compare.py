@@ -13,7 +13,7 @@ from flows.round import fl_round
 from tasks import track
 from tests.conftest import TINY_PARAMS
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 QUICK = ["rounds=1"]
 
@@ -69,6 +69,7 @@ def test_a_comparison_makes_every_run_once_and_tells_what_it_found(project):
     assert track.client().search_registered_models() == []
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_stopped_run_goes_on_where_it_was(project, monkeypatch):
     import flows.round
 
@@ -88,6 +89,7 @@ def test_a_stopped_run_goes_on_where_it_was(project, monkeypatch):
     assert json.loads((folder / "runs.json").read_text())["runs"][0]["run_id"] == begun
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_that_fails_is_told_at_once_and_the_others_run(project, caplog):
     with pytest.raises(
         ConsiliumError, match=r"1 of 2 runs failed.*fedadam:server_lr=1e30, seed 0: .*diverged"

@@ -14,7 +14,7 @@ from flows import planning
 from flows.round import fl_round
 from tests.conftest import TINY_PARAMS
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 AUTO = {
     "seed": 0,
@@ -35,6 +35,7 @@ def auto(project):
     return project
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_is_planned_by_its_sites_signed_trained_and_goes_on_with_its_plan(
     auto, in_process, monkeypatch
 ):
