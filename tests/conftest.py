@@ -163,11 +163,10 @@ def project(
 
 
 @pytest.fixture(scope="session")
-def prepared_tiny(
-    tmp_path_factory: pytest.TempPathFactory, prefect_server: str, tiny_npz: Path
-) -> str:
+def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> str:
     """What fl-prepare makes of the tiny experiment; its validation takes seconds."""
     from flows.prepare import fl_prepare
+    from tests.without_prefect import without_prefect
 
     folder = tmp_path_factory.mktemp("prepared")
     data = folder / "medmnist" / "adrenalmnist3d.npz"
@@ -175,7 +174,8 @@ def prepared_tiny(
     shutil.copyfile(tiny_npz, data)
     params = folder / "params.yaml"
     params.write_text(yaml.safe_dump(TINY_PARAMS))
-    return fl_prepare("tiny", [f"data.root={folder}"], str(params))
+    with without_prefect():
+        return fl_prepare("tiny", [f"data.root={folder}"], str(params))
 
 
 # What Prefect's server does for its pages, which nobody looks at here: it writes task runs and
@@ -194,10 +194,30 @@ def prefect_server() -> Iterator[str]:
     # Nobody waits for news of a run here, and a run that ends waits up to a second for its thread.
     off[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
     with (
+        pytest.MonkeyPatch.context() as patch,
         settings.temporary_settings(updates=off),
         prefect_test_harness(server_startup_timeout=120),
     ):
-        yield str(settings.get_current_settings().api.url)
+        api = str(settings.get_current_settings().api.url)
+        _send_no_events(patch, api)
+        yield api
+
+
+def _send_no_events(patch: pytest.MonkeyPatch, api: str) -> None:
+    """Have the test server sent no events, which nobody reads there; other servers are sent them.
+
+    At its end the harness waits without a limit until the last event is sent, and one that the
+    server no longer takes is sent again and again: with no event there is nothing to wait for.
+    """
+    from prefect.events import utilities
+    from prefect.settings import get_current_settings
+
+    asked = utilities.should_emit_events
+    patch.setattr(
+        utilities,
+        "should_emit_events",
+        lambda: str(get_current_settings().api.url) != api and asked(),
+    )
 
 
 @pytest.fixture(scope="session")

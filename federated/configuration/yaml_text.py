@@ -6,6 +6,8 @@ are not text are refused with their lines.
 """
 
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -30,10 +32,7 @@ def parse_yaml(text: str) -> Any:
             not text.
     """
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
-        if root is not None and (faults := list(_faults(root, set()))):
-            raise UnclearYamlError("; ".join(faults))
-        return YAML(typ="safe").load(text)
+        return deepcopy(_checked(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if error.context in BEGUN:
@@ -54,10 +53,26 @@ def parse_yaml(text: str) -> Any:
 
 def key_lines(text: str) -> dict[str, int]:
     """The lines, from 1, in which the keys of a text's outermost mapping stand."""
+    return dict(_key_lines(text))
+
+
+# The reader that knows lines takes some hundredths of a second, and the sites of a simulation have
+# policies of one text.
+@lru_cache(maxsize=32)
+def _checked(text: str) -> Any:
+    """The plain values of a text, which nobody may change, once nothing in it is unclear."""
+    root = YAML(typ="safe", pure=True).compose(text)
+    if root is not None and (faults := list(_faults(root, set()))):
+        raise UnclearYamlError("; ".join(faults))
+    return YAML(typ="safe").load(text)
+
+
+@lru_cache(maxsize=32)
+def _key_lines(text: str) -> tuple[tuple[str, int], ...]:
     root = YAML(typ="safe", pure=True).compose(text)
     if not isinstance(root, MappingNode):
-        return {}
-    return {key.value: key.start_mark.line + 1 for key, _ in root.value}
+        return ()
+    return tuple((key.value, key.start_mark.line + 1) for key, _ in root.value)
 
 
 def _faults(node: Node, seen: set[int]) -> Iterator[str]:

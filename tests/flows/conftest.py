@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from federated.stages.site import SiteCall
 from federated.stages.site_model import hand_over
 from federated.stages.take_part import take_part
 from flows.round import fl_round
+from tests.without_prefect import without_prefect
 from tests.workers import OTHER_POOL, quick_pool
 
 STAGES = [
@@ -67,18 +69,26 @@ def _known_runs(tmp_path_factory):
 def known(run, _known_runs):
     """A run of so many rounds with these settings, of this test or of one before: to look at.
 
-    For runs that others are compared with; equal settings give equal runs.
+    For runs that others are compared with; equal settings give equal runs. ``failed`` says what
+    fails in it, where the test lets a stage fail.
     """
     place, found = _known_runs
 
-    def look(rounds: int, *overrides: str) -> RunFolder:
-        key = (rounds, *overrides)
+    def look(rounds: int, *overrides: str, failed: str = "") -> RunFolder:
+        key = (rounds, *overrides, failed)
         if key not in found:
             runs = str(place / str(len(found)))
             found[key] = run(rounds=rounds, overrides=list(overrides), runs=runs)
         return found[key]
 
     return look
+
+
+@pytest.fixture
+def plainly(request):
+    """Flows are called without Prefect; not in a test that asks for its server as well."""
+    with nullcontext() if "prefect_server" in request.fixturenames else without_prefect():
+        yield
 
 
 @pytest.fixture(autouse=True)

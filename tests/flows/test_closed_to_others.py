@@ -8,7 +8,7 @@ from federated.run.update_files import read_state
 from federated.site.home import MEMORY_KINDS, WORK_KINDS
 from tests.flows.conftest import kept_at, messages
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
+pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 
 SETTINGS = {
     "plain": ["strategy.name=scaffold", "compression.bits=8"],

@@ -16,7 +16,7 @@ from tasks import track
 from tests.conftest import TINY_PARAMS
 from tests.described_sets import CLASSES, describe, picture_set
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 QUICK = ["rounds=1"]
 
@@ -93,6 +93,7 @@ def test_a_finished_run_is_looked_for_by_what_a_run_would_be_asked_for(project, 
     assert asked[0].planning.auto == ("data.described.shape",)
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_stopped_run_goes_on_where_it_was(project, monkeypatch):
     import flows.round
 
@@ -112,6 +113,7 @@ def test_a_stopped_run_goes_on_where_it_was(project, monkeypatch):
     assert json.loads((folder / "runs.json").read_text())["runs"][0]["run_id"] == begun
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_that_fails_is_told_at_once_and_the_others_run(project, caplog):
     with pytest.raises(
         ConsiliumError, match=r"1 of 2 runs failed.*fedadam:server_lr=1e30, seed 0: .*diverged"

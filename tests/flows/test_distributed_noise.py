@@ -9,7 +9,7 @@ from federated.errors import ConsiliumError
 from federated.run.update_files import read_layout
 from tests.flows.conftest import run_context, weights
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
+pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 
 NOISE = [
     "privacy.name=site_level_distributed",

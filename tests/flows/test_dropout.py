@@ -13,7 +13,7 @@ from federated.site.home import MEMORY_KINDS
 from federated.weights.model_file import personal_sites
 from tests.flows.conftest import kept_at, weights
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 ONE = ["sites.participation=0.1"]
 SPARSE = ["compression.name=shared_mask", "compression.density=0.1", "strategy.name=scaffold"]
@@ -33,6 +33,7 @@ def test_a_site_that_drops_out_is_left_out_of_the_mean_and_keeps_what_it_had(run
     assert set(second["per_site"]) == {"site-00", "site-01", "site-02"}
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_with_a_dropout_resumes_to_the_same_weights(run, failing):
     failing("protect site-01 1")
     settings = [*SPARSE, "sites.on_dropout=continue"]

@@ -9,7 +9,7 @@ from flows.describe import evaluation_lines, result_lines
 from tasks import track
 from tests.flows.conftest import kept_at, messages
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 QUICK = ["runner.name=processes", "runner.workers=2"]
 METRICS = ["evaluation.share=metrics", "selection.metric=val/accuracy"]
 
@@ -54,6 +54,7 @@ def test_of_metrics_alone_a_run_tells_what_follows_from_them(run, known):
 SUMS = ["evaluation.share=sums", "compression.bits=8", "selection.keep=last"]
 
 
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("protection", ["secagg_plus", "packed_bfv"])
 def test_of_sums_a_run_tells_what_all_sites_reach_and_nothing_of_one(
     run, known, in_process, protection

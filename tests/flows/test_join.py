@@ -17,7 +17,7 @@ from tasks.registered_model import registered_weights
 from tests.conftest import tiny_arrays
 from tests.flows.conftest import weights
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
+pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def values(path):
     return Layout.of(model).flatten(model)
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_it_takes_the_common_part_trains_its_own_and_is_registered(run, clinic):
     folder = run(overrides=["strategy.name=resfim", "strategy.rho=0.2", "selection.keep=last"])
     place = joined(folder, clinic, rounds=2)

@@ -7,7 +7,7 @@ from federated.rounds.context import RoundContext
 from federated.run.update_files import read_memory, read_state
 from tests.flows.conftest import kept_at, run_context
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 SENT = ["compression.name=shared_mask", "compression.density=0.1", "compression.train=sent"]
 

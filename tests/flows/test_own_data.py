@@ -262,7 +262,7 @@ LEARNED = {
 }
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("plainly")
 @pytest.mark.parametrize("task", LEARNED)
 def test_a_run_on_findings_or_numbers_registers_a_model_that_predicts_them(project, task):
     description, metric, names = LEARNED[task]

@@ -16,7 +16,7 @@ from federated.weights.bounded_file import Content
 from federated.weights.model_file import load_model, personal_sites
 from tests.flows.conftest import kept_at, messages, weights
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "in_process")
+pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 
 SITES = ("site-00", "site-01", "site-02")
 RESFIM = ["strategy.name=resfim", "strategy.rho=0.2", "strategy.refresh=2"]
@@ -66,6 +66,7 @@ def test_resfim_keeps_a_share_of_the_values_and_shares_the_rest(known):
         assert (own[mask] != common[mask]).mean() > 0.5
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_styles_are_told_once_and_count_as_bytes(run):
     folder = run(rounds=2, overrides=RESFIM)
     sizes = [path.stat().st_size for path in messages(folder, "style")]

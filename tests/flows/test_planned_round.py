@@ -21,7 +21,7 @@ from flows.round import fl_round
 from flows.steps import STEPS, run_step
 from tests.conftest import TINY_PARAMS
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 AUTO = {
     "seed": 0,
@@ -52,6 +52,7 @@ def auto(project):
     return project
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_is_planned_by_its_sites_signed_trained_and_goes_on_with_its_plan(
     auto, in_process, monkeypatch
 ):

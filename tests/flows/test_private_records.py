@@ -24,7 +24,7 @@ from tasks import track
 from tests.conftest import tiny_arrays
 from tests.flows.conftest import call_of, kept_at
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 DP_SGD = ["privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.delta=1e-3"]
 SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.noise_multiplier=2"]

@@ -23,7 +23,7 @@ from federated.stages.site import SiteCall
 from tasks import track
 from tests.flows.conftest import kept_at, weights
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 DP_SGD = ["privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.delta=1e-3"]
 SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.epsilon_per_round=6"]
@@ -41,6 +41,7 @@ def released(site: str, run: str | None = None) -> list[Spending]:
     return [e for e in ledger().spendings(run) if e.site == site and e.trains]
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_what_is_spent_is_in_ledger_summary_and_mlflow(run):
     folder = run(overrides=DP_SGD)
     summary = json.loads(folder.summary_path.read_text())

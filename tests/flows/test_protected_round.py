@@ -28,13 +28,14 @@ from federated.stages.keys import take_key
 from flows.prepare import take_prepared
 from tests.flows.conftest import call_of, kept_at, weights
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 PROCESSES = ["runner.name=processes", "runner.workers=2"]
 SPARSE = ["compression.name=shared_mask", "compression.density=0.03", "compression.bits=8"]
 BFV = ["protection.name=packed_bfv"]
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
     plain = known(2, *SPARSE)
     first = run(overrides=[*SPARSE, *BFV, *PROCESSES], rounds=1)
@@ -137,6 +138,7 @@ def test_no_site_opens_the_sum_of_fewer_sites_than_it_asks_for(
             decrypt_site(call_of(folder, "site-00"), 1, responded)
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_round_whose_sum_nobody_opens_is_lost_and_the_next_goes_on_without_who_is_to_blame(
     run, in_process, failing
 ):

@@ -11,11 +11,12 @@ from flows.prepare import fl_prepare
 from tests.conftest import tiny_arrays
 from tests.flows.conftest import full_run
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 SITE_LEVEL = ["privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.clip=1"]
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
     arrays = tiny_arrays()
     arrays["train_images"][0] = 7
@@ -27,6 +28,7 @@ def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
     assert len(summary["sites"]) == 2
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_preparation_that_failed_is_not_gone_on_from(project, write_npz):
     arrays = tiny_arrays()
     arrays["train_images"][0] = 7

@@ -20,7 +20,7 @@ from tasks import track
 from tasks.registered_model import registered_weights
 from tests.conftest import TINY_PARAMS
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = pytest.mark.usefixtures("plainly")
 
 EYES = {
     "seed": 0,
@@ -41,6 +41,7 @@ def eyes(project):
     return project
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_run_segments_registers_draws_and_predicts(eyes):
     folder = RunFolder(Path(fl_round("eyes", rounds=3)))
     summary = json.loads(folder.summary_path.read_text())

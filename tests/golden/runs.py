@@ -1,11 +1,10 @@
 """Run the golden configurations: ``python -m tests.golden.runs OUT [--only NAME]``.
 
 OUT gets, for each of them, SHA-256 of the final weights and what was measured, and each is told as
-a line of JSON once it is known. Flows are told to the Prefect server of ``PREFECT_API_URL``, or to
-one that is started for them. They run with :data:`PLAIN`, in which torch, oneDNN, MKL, numpy and
-the C library use no instructions that only some processors have, so that as few machines as can be
-find other bits. Where results are meant to change, OUT is ``tests/golden/recorded.json``; the
-commit says why.
+a line of JSON once it is known. They run without Prefect, which changes no result, and with
+:data:`PLAIN`, in which torch, oneDNN, MKL, numpy and the C library use no instructions that only
+some processors have, so that as few machines as can be find other bits. Where results are meant to
+change, OUT is ``tests/golden/recorded.json``; the commit says why.
 """
 
 import argparse
@@ -15,7 +14,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -86,17 +85,14 @@ def run_all(out: Path, only: str | None = None) -> None:
 @contextmanager
 def _project() -> Iterator[Callable[[str, list[str]], Path]]:
     """What runs an experiment and returns its folder, below a folder that is thrown away."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    given = os.environ.get("PREFECT_API_URL")
-    server = nullcontext() if given else prefect_test_harness(server_startup_timeout=120)
-    with tempfile.TemporaryDirectory() as name, server:
+    with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         os.environ["CONSILIUM_HOME"] = str(root / "home")
         os.chdir(root)
         _write_data(root)
         import tasks.pool
         from flows.round import fl_round
+        from tests.without_prefect import without_prefect
         from tests.workers import quick_pool
 
         # The same processes, there at once.
@@ -105,7 +101,8 @@ def _project() -> Iterator[Callable[[str, list[str]], Path]]:
         def run(experiment: str, overrides: list[str]) -> Path:
             return Path(fl_round(experiment, overrides, register_model=False))
 
-        yield run
+        with without_prefect():
+            yield run
 
 
 def _write_data(root: Path) -> None:

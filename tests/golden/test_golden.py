@@ -40,13 +40,13 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Found]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     """What all runs find now, in a process of its own."""
     folder = tmp_path_factory.mktemp("golden")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CONSILIUM_"))}
     command = [sys.executable, "-m", "tests.golden.runs", str(folder / "found.json")]
     project = HERE.parent.parent
-    environment = {**kept, "PYTHONPATH": str(project), "PREFECT_API_URL": prefect_server}
+    environment = {**kept, "PYTHONPATH": str(project)}
     with (
         (folder / "errors").open("w") as errors,
         subprocess.Popen(

@@ -38,6 +38,12 @@ def test_a_value_is_what_a_person_means_and_what_dvc_reads(text):
     assert dvc_parse(f"key: {text}", "params.yaml") == {"key": found}
 
 
+def test_what_somebody_changed_of_what_was_read_is_not_read_by_the_next():
+    text = "a: {b: [1]}"
+    parse_yaml(text)["a"]["b"].append(2)
+    assert parse_yaml(text) == {"a": {"b": [1]}}
+
+
 def test_the_projects_own_file_is_read_as_dvc_reads_it():
     text = (PROJECT / "params.yaml").read_text()
     assert parse_yaml(text) == dvc_parse(text, "params.yaml")
