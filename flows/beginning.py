@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from federated.exchange.journal import JournalledExchange
-
 from federated.configuration.compatibility import refuse
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, DataSource, LocatedFile
 from federated.data.load import known_info
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
+from federated.exchange.journal import JournalledExchange
 from federated.exchange.mailbox import Mailbox
 from federated.rounds.context import Purpose
 from federated.run.coordinator_home import CoordinatorHome

@@ -118,7 +118,9 @@ def _read(address: str) -> tuple[URL, str]:
             f"{said}, perhaps with {', '.join(OPTIONS)} after a question mark, and it has "
             f"{', '.join(strange)!r:.200} there."
         )
-    return url.set(drivername="postgresql", password=None), str(url.password or "")
+    # `URL.set` would leave the password as it is.
+    bare = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    return bare, str(url.password or "")
 
 
 def _text(url: URL) -> str:
@@ -139,9 +141,7 @@ def _prepare(url: URL, password: str) -> None:
     try:
         import psycopg
     except ImportError as error:
-        raise ConsiliumError(
-            "PostgreSQL needs the extra: install consilium[postgres]."
-        ) from error
+        raise ConsiliumError("PostgreSQL needs the extra: install consilium[postgres].") from error
     given: dict[str, Any] = {k: v for k, v in url.query.items() if k in OPTIONS}
     given |= {"host": url.host or given.get("host"), "port": url.port or given.get("port")}
     try:

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from federated.files import read_json
+from federated.run.coordinator_home import CoordinatorHome
+from flows.coordinator_metrics import CoordinatorMetrics
+from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
 from tests.flows.consortium import make_consortium
 
@@ -25,3 +28,9 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(project, known
     assert summary["metrics"] == expected["metrics"]
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()
+    counted = CoordinatorMetrics(CoordinatorHome.default()).text().decode()
+    assert 'consilium_rounds_total{experiment="tiny"} 2.0' in counted
+    for name, party in parties.items():
+        assert f'consilium_site_rounds_total{{outcome="summed",site="{name}"}} 2.0' in counted
+        done = SiteMetrics(party.home).text().decode()
+        assert 'stages_total{outcome="done",stage="local-train"} 2.0' in done
