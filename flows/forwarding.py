@@ -48,10 +48,12 @@ class Forwarder:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
             return
-        asked = self._request(scope, receive)
         try:
-            answer = await self._client.send(asked, stream=True)
+            answer = await self._client.send(self._request(scope, receive), stream=True)
         except _GoneError:
+            return
+        except httpx.InvalidURL:
+            await say(send, 400, "This is no address of a page.")
             return
         except httpx.HTTPError:
             await say(send, 502, "The server behind this page does not answer. Try again soon.")
