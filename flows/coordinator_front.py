@@ -88,7 +88,7 @@ class CoordinatorFront:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         elif path == METRICS:
-            await self._metrics(scope, receive, send)
+            await self._metrics.answer(scope, send)
         elif path == HEALTH:
             await self._say_health(send)
         elif path == "/":
@@ -136,7 +136,8 @@ class _Metrics:
         self._metrics, self._bearer = metrics, bearer
         self._reading = asyncio.Lock()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, send: Send) -> None:
+        """Answer a request."""
         given = headers_of(scope).get(b"authorization", [])
         if len(given) != 1 or not hmac.compare_digest(given[0], self._bearer):
             said = "Unauthorized: Prometheus reads this with the token of metrics.token."

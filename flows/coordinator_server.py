@@ -116,24 +116,33 @@ def servers_behind(home: CoordinatorHome, databases: Databases) -> Iterator[Behi
         started = {}
         for name, environment in handed.items():
             whole = WITHOUT_ADDRESS | environment | {BELOW: below[name]}
-            server = running_guarded(name, listening[name], login, whole)
+            server = running_guarded(name, listening[name], login, whole, _log(home, name))
             started[name] = stack.enter_context(server)
         mlflow = f"http://{HOST}:{behind.mlflow}{MLFLOW}/health"
-        wait_until_healthy(started["mlflow"], mlflow, "MLflow")
+        wait_until_healthy(started["mlflow"], mlflow, "MLflow", _log(home, "mlflow"))
         prefect = f"http://{HOST}:{behind.prefect}{PREFECT}/api/health"
-        wait_until_healthy(started["prefect"], prefect, "Prefect")
+        wait_until_healthy(started["prefect"], prefect, "Prefect", _log(home, "prefect"))
         yield behind
 
 
 @contextmanager
-def serving_deployments(behind: Behind, params: Path, runs: Path) -> Iterator[None]:
+def serving_deployments(
+    home: CoordinatorHome, behind: Behind, params: Path, runs: Path
+) -> Iterator[None]:
     """A deployment fl-round/NAME for every experiment, whose runs are of the consortium's sites.
 
     Runs that have been begun end with the block.
     """
     command = [DEPLOYMENTS, str(params.resolve()), str(runs.resolve())]
-    with running(command, WITHOUT_ADDRESS | behind.environment()):
+    environment = WITHOUT_ADDRESS | behind.environment()
+    with running(command, environment, log=_log(home, "deployments")):
         yield
+
+
+def _log(home: CoordinatorHome, name: str) -> Path:
+    """The file of what a process of the coordinator says."""
+    make_folders(home.root / "logs", private=True)
+    return home.root / "logs" / f"{name}.log"
 
 
 def front_server(

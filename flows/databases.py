@@ -118,7 +118,9 @@ def _read(address: str) -> tuple[URL, str]:
             f"{said}, perhaps with {', '.join(OPTIONS)} after a question mark, and it has "
             f"{', '.join(strange)!r:.200} there."
         )
-    return url.set(drivername="postgresql", password=None), str(url.password or "")
+    # `URL.set` would leave the password as it is.
+    bare = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    return bare, str(url.password or "")
 
 
 def _text(url: URL) -> str:

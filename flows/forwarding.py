@@ -19,8 +19,11 @@ from flows.ports import HOST
 
 # Of one connection alone (RFC 9110, section 7.6.1), or what is said of who is asked.
 NOT_PASSED = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding")
-    + (b"upgrade", b"host", b"origin", b"expect", b"forwarded", b"via")
+    name.encode()
+    for name in (
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"),
+        *("upgrade", "host", "origin", "expect", "forwarded", "via"),
+    )
 )
 # In bytes, of a message of a WebSocket; and in seconds, to connect on this machine.
 LARGEST, CONNECT = 16 * 2**20, 10
@@ -45,10 +48,12 @@ class Forwarder:
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
             return
-        asked = self._request(scope, receive)
         try:
-            answer = await self._client.send(asked, stream=True)
+            answer = await self._client.send(self._request(scope, receive), stream=True)
         except _GoneError:
+            return
+        except httpx.InvalidURL:
+            await say(send, 400, "This is no address of a page.")
             return
         except httpx.HTTPError:
             await say(send, 502, "The server behind this page does not answer. Try again soon.")

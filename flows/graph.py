@@ -19,8 +19,10 @@ from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
 from federated.learning.evaluation import PREDICTS_NONE, Evaluation
 from federated.rounds.participation import site_weights
+from federated.run.coordinator_home import CoordinatorHome
 from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
+from federated.run.round_table import round_line, round_table
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
@@ -32,6 +34,8 @@ from federated.stages.opening import lose_sum
 from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
 from federated.stages.secure_sum import digits_in
+from flows.beginning import of_parties
+from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, wait_for
@@ -41,6 +45,7 @@ from tasks.compress import compress
 from tasks.encrypt import encrypt
 from tasks.evaluate import ask, evaluate, evaluate_at_site
 from tasks.local_train import local_train
+from tasks.round_table import show_round
 from tasks.share_style import keep_styles, share_style
 from tasks.track import track_round
 
@@ -327,6 +332,11 @@ def _report(run: Run, record: RoundRecord) -> float:
     seconds = record.seconds()
     measured = time.time()
     checkpoint(run.coordinator, number, record.to_json(run.context.counts, sizes, seconds))
+    name, run_id = run.experiment.name, run.context.run_id
+    rows = round_table(record, run.context.counts, download_size(run.coordinator, number))
+    show_round(name, run_id, number, rows)
+    if of_parties(run.experiment):
+        count_round(CoordinatorHome.default(), round_line(record, run_id, name, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})
     get_run_logger().info(describe(number, rounds, metrics, seconds["total"]))
     shown = listener()

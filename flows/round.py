@@ -44,6 +44,7 @@ from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
 from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
+from flows.budget_events import tell_if_low, tell_if_spent
 from flows.going_on import goes_on_by, resuming
 from flows.graph import run_round
 from flows.pausing import wait_while_paused
@@ -267,6 +268,8 @@ def _begin(
         begun = begin_simulated(folder, inputs, pool)
     for line in absence_lines(begun.coordinator.absent, "this run"):
         tell(line)
+    for site, said in begun.coordinator.absent.items():
+        tell_if_spent(site, folder.run_id, experiment.name, said)
     if not going_on:
         if experiment.privacy.unit:
             _announce(begun.coordinator, begun.warnings)
@@ -356,6 +359,8 @@ def _privacy(run: Run) -> dict[str, Any]:
     """The privacy part of the summary, from the ledger of whoever holds the data."""
     reports = report_privacy(run.pool, run.coordinator, run.calls())
     privacy = summarise_privacy(run.experiment, reports)
+    for site in tell_if_low(run.context.run_id, run.experiment.name, reports):
+        tell(f"{site} has little of its privacy budget left")
     if not run.experiment.privacy.unit:
         return privacy
     run_epsilon, all_epsilon = (

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -23,6 +24,7 @@ from prefect.settings import (
 )
 
 from federated.errors import ConsiliumError
+from federated.files import PRIVATE
 from flows.guarded_server import SECRET, SOCKET
 from flows.login import Login, new_login
 from flows.ports import HOST, listen, port_of
@@ -105,13 +107,25 @@ def client_settings(api: str, login: Login) -> dict[Any, str | bool]:
 
 @contextmanager
 def running_guarded(
-    name: str, listening: socket.socket, login: Login, environment: dict[str, str] | None = None
+    name: str,
+    listening: socket.socket,
+    login: Login,
+    environment: dict[str, str] | None = None,
+    log: Path | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server of ``guarded_server`` at a socket, which is then closed in this process."""
+    """Run a server of ``guarded_server`` at a socket, which is then closed in this process.
+
+    Args:
+        name: of the server.
+        listening: the socket.
+        login: who is let in.
+        environment: what its process gets beside this one's environment.
+        log: the file that gets what it says; nobody does if left out.
+    """
     number = listening.fileno()
     handed = {SECRET: login.secret, SOCKET: str(number)}
     command = ["flows.guarded_server", name]
-    with running(command, (environment or {}) | handed, [number]) as process:
+    with running(command, (environment or {}) | handed, [number], log) as process:
         listening.close()
         yield process
 
@@ -121,22 +135,28 @@ def running(
     command: Sequence[str],
     environment: dict[str, str] | None = None,
     inherited: Sequence[int] = (),
+    log: Path | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a module, quietly, with all that it starts, until the block or this process ends.
 
     It is a process group of its own: what stops this one, as Ctrl-C in a terminal, must leave it
     the time to tell Prefect's server so. Its standard input is a pipe that ends with this process,
-    however this one ends. It has the file descriptors ``inherited``.
+    however this one ends. It has the file descriptors ``inherited``. What it says is in ``log``, a
+    file that is its owner's alone and begins anew; without one nobody reads it.
     """
-    process = subprocess.Popen(  # noqa: S603 - our own commands
-        [sys.executable, "-m", "flows.ends_with_parent", *command],
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=0,
-        pass_fds=inherited,
-    )
+    said = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own commands
+            [sys.executable, "-m", "flows.ends_with_parent", *command],
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            process_group=0,
+            pass_fds=inherited,
+        )
+    finally:
+        os.close(said)
     try:
         yield process
     finally:
@@ -149,8 +169,10 @@ def running(
             process.wait()
 
 
-def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: str) -> None:
-    """Wait for a server to answer.
+def wait_until_healthy(
+    process: "subprocess.Popen[bytes]", health: str, name: str, log: Path | None = None
+) -> None:
+    """Wait for a server to answer; ``log`` is the file that has what it says.
 
     Raises:
         ConsiliumError: the process ended, or two minutes passed.
@@ -163,7 +185,5 @@ def wait_until_healthy(process: "subprocess.Popen[bytes]", health: str, name: st
         time.sleep(0.1)
     state = "ended" if process.poll() is not None else "does not answer"
     module = " ".join(str(part) for part in cast(Sequence[str], process.args)[3:])
-    raise ConsiliumError(
-        f"The {name} server {state} instead of coming up at {health}. Run "
-        f"`python -m {module}` to see why."
-    )
+    why = f"Read {log} to see why." if log else f"Run `python -m {module}` to see why."
+    raise ConsiliumError(f"The {name} server {state} instead of coming up at {health}. {why}")

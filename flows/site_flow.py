@@ -4,6 +4,7 @@ Each stage that the site is asked for is a task, named as at the coordinator. Wh
 takes from the signed plans; no code of another party runs here.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +28,8 @@ from federated.stages.asked import answer, has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import run_and_report
+from flows.budget_events import tell_if_spent
+from flows.site_metrics import count_stage
 from tasks.prepare import download, read
 from tasks.validate import validate
 
@@ -117,16 +120,23 @@ def _done(mine: Desk, asked: Ask) -> str | None:
     of_round = f" round {asked.round}" if asked.round else ""
     named = f"{name}[{mine.home.name}]{of_round}"
     where = mine.home.run(asked.run).error_path
+    error: Exception | None = None
+    began = time.monotonic()
     try:
         if asked.stage == "take_part":
             _take_cases(mine, asked)
         do_stage.with_options(name=name, task_run_name=named)(mine, asked)
-    except Exception as error:
+    except Exception as failed:
         # Whatever it is, the coordinator is told that this part is not done, and the site goes on.
-        if not isinstance(error, RefusalError):
+        if not isinstance(failed, RefusalError):
             get_run_logger().exception("%s failed", named)
-        return said_of(error, mine.home.name, name, where)
-    return None
+        error = failed
+    count_stage(mine.home, name, time.monotonic() - began, error is None)
+    if error is None:
+        return None
+    said = said_of(error, mine.home.name, name, where)
+    tell_if_spent(mine.home.name, asked.run, "", said)
+    return said
 
 
 @task(name="stage", cache_policy=NO_CACHE)

@@ -16,6 +16,7 @@ from federated.settings.sections import Parties
 from federated.stages.coordinator import Coordinator
 from federated.stages.report import reports
 from federated.stages.site import SiteCall
+from flows.budget_events import tell_if_spent
 from flows.progress import listener, tell
 from tasks.parties_pool import PartyCall
 from tasks.pool import AnyCall
@@ -105,6 +106,7 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
             done = [future.result() for future in chain]
             results += _told(run, round_number, done[-1], site, name)
         except ConsiliumError as error:
+            tell_if_spent(site, run.context.run_id, run.experiment.name, str(error))
             if run.experiment.sites.on_dropout == "abort":
                 raise
             dropped[site] = printable(str(error))

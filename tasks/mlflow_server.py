@@ -3,29 +3,30 @@
 import os
 from typing import Any
 
-from mlflow.server.constants import (
-    ARTIFACT_ROOT_ENV_VAR,
-    ARTIFACTS_DESTINATION_ENV_VAR,
-    BACKEND_STORE_URI_ENV_VAR,
-    REGISTRY_STORE_URI_ENV_VAR,
-    SERVE_ARTIFACTS_ENV_VAR,
-)
-
 STATIC_PREFIX = "_MLFLOW_STATIC_PREFIX"
 
 
 def tracking_server(store: str, artifacts: str, below: str = "") -> Any:
     """The ASGI application of a tracking server; it asks for no login by itself.
 
+    MLflow reads from the environment of its process where its store is. (The store is handed in
+    because ``tasks.track``, which knows it, imports torch, which a server has no use for.)
+
     Args:
         store: its database, such as ``sqlite:///…``.
         artifacts: the folder, or address, of the files of runs and models.
         below: the path that all its paths begin with, such as ``/mlflow``; none if empty.
-
-
-    MLflow reads from the environment of its process where its store is. (The store is handed in
-    because ``tasks.track``, which knows it, imports torch, which a server has no use for.)
     """
+    # Its paths are settled when anything of it is imported.
+    os.environ[STATIC_PREFIX] = below
+    from mlflow.server.constants import (
+        ARTIFACT_ROOT_ENV_VAR,
+        ARTIFACTS_DESTINATION_ENV_VAR,
+        BACKEND_STORE_URI_ENV_VAR,
+        REGISTRY_STORE_URI_ENV_VAR,
+        SERVE_ARTIFACTS_ENV_VAR,
+    )
+
     os.environ |= {
         BACKEND_STORE_URI_ENV_VAR: store,
         REGISTRY_STORE_URI_ENV_VAR: store,
@@ -38,7 +39,6 @@ def tracking_server(store: str, artifacts: str, below: str = "") -> Any:
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
         "MLFLOW_ENABLE_REMOTE_ASSISTANT": "false",
         "MLFLOW_ENABLE_WORKSPACES": "false",
-        STATIC_PREFIX: below,
     }
     for name in ("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"):
         os.environ.pop(name, None)

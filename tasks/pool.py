@@ -23,7 +23,7 @@ from federated.stages.asking import LEAVE
 from federated.stages.site import SiteCall
 from federated.stages.worker import run_alone, run_and_report
 from federated.training.loop import choose_device
-from tasks.dask_cluster import dask_client
+from tasks.dask_cluster import DaskPool, dask_client
 from tasks.parties_pool import PartiesPool, PartyCall
 
 WORKERS_A_GPU = 4
@@ -41,7 +41,7 @@ def worker_count(experiment: Experiment) -> int:
     runner = experiment.runner
     if isinstance(runner, Parties):
         return experiment.sites.count
-    if not isinstance(runner, Processes):
+    if not isinstance(runner, Processes | Dask) or (isinstance(runner, Dask) and runner.address):
         return 1
     if runner.workers != "auto":
         return runner.workers
@@ -61,8 +61,8 @@ def open_pool(experiment: Experiment) -> Iterator[Executor]:
             it answers others too.
     """
     if isinstance(experiment.runner, Dask):
-        with dask_client(experiment.runner) as client:
-            yield client.get_executor()
+        with dask_client(experiment.runner, worker_count(experiment)) as client:
+            yield DaskPool(client)
         return
     pool: Executor
     if isinstance(experiment.runner, Parties):

@@ -23,6 +23,19 @@ def reasons_of_dask(runner: Dask) -> Iterator[str]:
     """The reasons for which the address of a cluster is refused, if there are any."""
     address = f"runner.address={runner.address!r}"
     given = [name for name in ("ca_file", "cert_file", "key_file") if getattr(runner, name)]
+    if runner.address is None:
+        if given:
+            names = " and ".join(f"runner.{name}" for name in given)
+            yield (
+                f"{names} are for a cluster at runner.address, and none is given: the run makes "
+                "one of its own, with certificates of its own. Give the address or leave them out."
+            )
+        return
+    if runner.workers != "auto":
+        yield (
+            f"runner.workers={runner.workers} is for a cluster that the run makes itself: that at "
+            f"{address} has its own. Leave one of the two out."
+        )
     if is_encrypted(runner.address):
         missing = [n for n in ("ca_file", "cert_file", "key_file") if n not in given]
         if missing:

@@ -9,6 +9,8 @@ from federated.privacy.spending import Budget, Spending
 from federated.settings.base import Unit
 
 UNITS: tuple[Unit, ...] = ("record", "site")
+# A refusal for a budget reads so, wherever it has passed as text alone.
+_HAS_A_BUDGET, _NOT_STARTED = "has a privacy budget of", "so it was not started there"
 
 
 def refuse_beyond(account: Account, spending: Spending, touched: RecordSet | None) -> None:
@@ -69,12 +71,17 @@ def _beyond(budget: Budget, spending: Spending, before: float, needed: float) ->
             name = "dp_sgd" if budget.unit == "record" else "site_level"
             remedy = f"train with privacy (privacy.name={name})"
     return RefusalError(
-        f"{spending.site} has a privacy budget of {_limit(budget)} and has spent {before:.3g}; "
+        f"{spending.site} {_HAS_A_BUDGET} {_limit(budget)} and has spent {before:.3g}; "
         f"round {spending.round_number} of run {spending.run} would make it {needed:.3g} "
-        f"(mechanism {spending.mechanism!r}), so it was not started there. Let the run go on "
+        f"(mechanism {spending.mechanism!r}), {_NOT_STARTED}. Let the run go on "
         f"without it (sites.on_dropout=continue), {remedy}, or have the site's data protection "
         "officer change it with `consilium ledger budget`."
     )
+
+
+def says_spent(refusal: str) -> bool:
+    """Whether a refusal is of training that would pass a budget, as a site has said it."""
+    return _HAS_A_BUDGET in refusal and _NOT_STARTED in refusal
 
 
 def _limit(budget: Budget) -> str:

@@ -3,7 +3,7 @@
 ``identity.key`` is the private half of its key, by whose fingerprint the consortium is known;
 ``members.json`` lists the sites that are enrolled; ``audit.jsonl`` is its audit log. ``exchange/``
 has the messages of all runs, ``seen/`` when each site last said hello, and ``tls/`` the
-certificates. The folder is open to its owner alone.
+certificates; ``rounds.jsonl`` counts rounds. The folder is open to its owner alone.
 """
 
 from dataclasses import dataclass
@@ -46,6 +46,11 @@ class CoordinatorHome:
     def seen_path(self) -> Path:
         """The folder of when each site last said hello."""
         return self.root / "seen"
+
+    @property
+    def rounds_path(self) -> Path:
+        """The file with a line for each round of all runs, for those who count them."""
+        return self.root / "rounds.jsonl"
 
     @property
     def tls_path(self) -> Path:

@@ -233,15 +233,19 @@ class Parties(Settings):
 
 
 class Dask(Settings):
-    """Workers of a running Dask cluster that share this folder; it needs the extra ``dask``.
+    """Workers of a Dask cluster that share this folder; it needs the extra ``dask``.
 
     ``address`` is ``tls://HOST:PORT``, with three PEM files: the authority that signed the
     certificates of scheduler and workers, and a certificate and a key of the same authority for the
-    run. Or it is a loopback address, without them.
+    run. Or it is a loopback address, without them. If it is left out, the run makes a cluster of
+    its own on this machine, which it alone can reach, with ``workers`` processes.
+
+    Where workers of the cluster offer the resource ``GPU``, stages that use one go to these alone.
     """
 
     name: Literal["dask"] = "dask"
-    address: str
+    address: str | None = None
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None

@@ -14,6 +14,8 @@ from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
 from flows import site_service
+from flows.coordinator_metrics import CoordinatorMetrics
+from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
 from tests.flows.consortium import make_consortium
 
@@ -57,6 +59,12 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
     assert summary["metrics"] == expected["metrics"]
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()
+    counted = CoordinatorMetrics(CoordinatorHome.default()).text().decode()
+    assert 'consilium_rounds_total{experiment="tiny"} 2.0' in counted
+    for name, party in parties.items():
+        assert f'consilium_site_rounds_total{{outcome="summed",site="{name}"}} 2.0' in counted
+        done = SiteMetrics(party.home).text().decode()
+        assert 'stages_total{outcome="done",stage="local-train"} 2.0' in done
 
 
 def test_a_site_that_is_away_is_left_out_and_comes_back(consortium, monkeypatch):

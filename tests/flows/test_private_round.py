@@ -201,7 +201,10 @@ def test_noise_goes_before_quantisation_whose_range_has_room_for_it(run):
     assert kept_at(folder, "site-00").latest_memory(1, "residual") is not None
 
 
-def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run):
+def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run, monkeypatch):
+    """Prefect is told of it as well."""
+    events = []
+    monkeypatch.setattr("flows.budget_events._emit", lambda *event: events.append(event[:2]))
     run(overrides=DP_SGD, rounds=1)
     after_one = released("site-01")[0]
     spent = epsilon([after_one.release], 1e-3, "rdp")
@@ -214,6 +217,8 @@ def test_a_site_beyond_its_budget_is_left_out_or_stops_the_run(run):
     assert record["sites"] == ["site-00", "site-02"]
     assert "privacy budget" in record["dropped"]["site-01"]
     assert len(released("site-01")) == 1
+    spent = ("consilium.budget.spent", "site-01")
+    assert events[:2] == [spent, spent]
 
 
 def test_it_is_entered_before_it_is_computed(run, monkeypatch):

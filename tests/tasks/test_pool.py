@@ -10,6 +10,7 @@ import pytest
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
 from federated.stages.site import SiteCall
+from tasks.dask_cluster import DaskPool
 from tasks.pool import open_pool, run_stage, submit_stage, worker_count
 from tests.conftest import TINY_PARAMS
 
@@ -113,6 +114,53 @@ def test_under_tls_a_run_is_let_in_by_its_certificate_alone(tmp_path):
             said = "No Dask scheduler answers at .* or not to this certificate"
             with pytest.raises(ConsiliumError, match=said), open_pool(unknown):
                 pass
+
+
+def test_without_an_address_the_run_makes_a_cluster_that_nobody_else_reaches():
+    distributed = pytest.importorskip("distributed")
+    with open_pool(experiment(name="dask", workers=1)) as pool:
+        assert pool.submit(threads).result() == 1
+        address = pool.submit(worker_address).result()
+        assert address.startswith("tls://127.0.0.1:")
+        others = distributed.security.Security.temporary()
+        with pytest.raises((OSError, TimeoutError)):
+            distributed.Client(address, timeout=1, security=others)
+
+
+def worker_address(*_: object) -> str:
+    from distributed import get_worker
+
+    return get_worker().scheduler.address
+
+
+class RecordingClient:
+    """As much of a client as a pool asks, of a cluster with these workers' resources."""
+
+    def __init__(self, *resources: dict[str, float]) -> None:
+        self.workers = {str(n): {"resources": each} for n, each in enumerate(resources)}
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": self.workers}
+
+    def get_executor(self, **options: Any) -> Any:
+        class Recording:
+            def submit(self, *_: object) -> dict[str, Any]:
+                return options
+
+        return Recording()
+
+
+def train_site(*_: object) -> None:
+    """Named as the stage is."""
+
+
+def test_stages_of_a_gpu_go_to_workers_that_offer_one_where_any_does():
+    with_gpu = DaskPool(RecordingClient({}, {"GPU": 1}))
+    assert with_gpu.submit(threads, train_site, CALL) == {"resources": {"GPU": 1}}
+    assert with_gpu.submit(threads, die, CALL) == {}
+    assert with_gpu.submit(threads) == {}
+    without = DaskPool(RecordingClient({}, {"MEMORY": 1}))
+    assert without.submit(threads, train_site, CALL) == {}
 
 
 def test_a_scheduler_that_other_machines_reach_without_tls_is_refused():

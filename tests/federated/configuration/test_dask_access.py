@@ -69,3 +69,12 @@ def test_any_other_address_is_refused(address, files):
 def test_certificates_without_tls_are_refused():
     with pytest.raises(ConsiliumError, match=r"has no TLS, so runner.key_file would protect"):
         read(address="tcp://127.0.0.1:8786", key_file="key.pem")
+
+
+def test_a_cluster_of_the_runs_own_needs_no_certificate_and_takes_none():
+    assert read() == Dask()
+    assert read(workers=3).workers == 3
+    with pytest.raises(ConsiliumError, match=r"runner\.ca_file are for a cluster at"):
+        read(ca_file="ca.pem")
+    with pytest.raises(ConsiliumError, match=r"runner\.workers=3 is for a cluster that the run"):
+        read(workers=3, address="tcp://127.0.0.1:8786")

@@ -1,0 +1,87 @@
+"""A round as a table for a person, with a row for each site, and as a line for those who count.
+
+Neither tells more than the round's record does: of a private run there are no times.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from federated.data.partition import CaseCounts
+from federated.run.result import StageResult
+from federated.run.round_record import RoundRecord
+from federated.run.timing import Interval, covered
+
+NOT_TOLD = "not told"
+# In characters of a reason in a cell.
+LONGEST_REASON = 300
+
+
+def round_table(record: RoundRecord, counts: CaseCounts, down: int) -> list[dict[str, Any]]:
+    """The rows of a round: each site with its training cases, bytes, seconds, and ε.
+
+    Args:
+        record: the round's.
+        counts: how many cases each site has.
+        down: the bytes of the sum that each site fetches at the end of the round.
+
+    Returns:
+        A row for each site that was in the round's sum or was left behind, in order. Seconds are
+        those in which the site worked, and ε is what it has spent in the run so far, by RDP.
+    """
+    names = sorted({*record.sites, *record.dropped})
+    return [_row(record, counts, down, name) for name in names]
+
+
+def _row(record: RoundRecord, counts: CaseCounts, down: int, site: str) -> dict[str, Any]:
+    told = [stage for stage in record.told if stage.site == site]
+    spent = [stage.epsilon for stage in told if stage.epsilon is not None]
+    why = record.dropped.get(site)
+    return {
+        "site": site,
+        "training cases": counts.cases(site, "train") if site in counts.sites else None,
+        "bytes up": sum(stage.sent for stage in told),
+        "bytes down": down + sum(stage.received for stage in told),
+        "seconds": _seconds(told) if record.timed else NOT_TOLD,
+        "ε so far": max(spent) if spent else None,
+        "in the sum": site in record.sites and record.lost is None,
+        "why not": (why or (record.lost if site in record.sites else None) or "")[:LONGEST_REASON],
+    }
+
+
+def _seconds(told: list[StageResult]) -> float | str:
+    known = [
+        Interval(stage.started, stage.ended)
+        for stage in told
+        if stage.started is not None and stage.ended is not None
+    ]
+    return round(covered(known), 3) if known else NOT_TOLD
+
+
+def round_line(
+    record: RoundRecord,
+    run: str,
+    experiment: str,
+    sizes: Mapping[str, int],
+    seconds: Mapping[str, float | None],
+) -> dict[str, Any]:
+    """A round as plain values for those who count rounds.
+
+    Args:
+        record: the round's.
+        run: the run's id.
+        experiment: its name.
+        sizes: what :meth:`RoundRecord.sizes` gave, in bytes.
+        seconds: what :meth:`RoundRecord.seconds` gave.
+    """
+    spent = {stage.site: stage.epsilon for stage in record.told if stage.epsilon is not None}
+    return {
+        "run": run,
+        "experiment": experiment,
+        "round": record.round_number,
+        "summed": list(record.sites) if record.lost is None else [],
+        "left_behind": sorted(record.dropped),
+        "lost": record.lost is not None,
+        "bytes": {"up": sizes["up"], "down": sizes["down"]},
+        "seconds": {name: value for name, value in seconds.items() if value is not None},
+        "epsilon": spent,
+    }

@@ -1,0 +1,233 @@
+"""A coordinator's one TLS port, with real servers behind it and a real PostgreSQL below them."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from federated.exchange.enrolment import Enrolment
+from federated.exchange.https.certificates import Authority, client_context
+from federated.exchange.https.office import Office
+from federated.exchange.https.server import exchange_app
+from federated.exchange.journal import JournalledExchange
+from federated.run.coordinator_home import CoordinatorHome
+from flows.coordinator_server import (
+    coordinator_login,
+    exports,
+    front_server,
+    scraper_login,
+    servers_behind,
+)
+from flows.databases import MLFLOW, PREFECT, databases_of
+from flows.login import Login
+from tests.system import postgres
+from tests.system.conftest import arguments, files_with
+
+pytestmark = pytest.mark.system
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """A coordinator's servers that run: where they are, and what lets somebody in."""
+
+    home: CoordinatorHome
+    url: str
+    authority: Path
+    login: Login
+    cluster: postgres.Cluster
+
+    def client(self, **options: Any) -> httpx.Client:
+        trusted = client_context(self.authority.read_text())
+        return httpx.Client(
+            base_url=self.url, verify=trusted, trust_env=False, timeout=60, **options
+        )
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        return "consilium", self.login.secret
+
+    def environment(self) -> dict[str, str]:
+        """What another terminal has after it has read the lines of --env."""
+        told = exports(self.home, self.url, self.authority)
+        values = dict(line.removeprefix("export ").split("=", 1) for line in told)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_T"))}
+        return kept | {k: v.strip("'") for k, v in values.items()}
+
+
+@pytest.fixture(scope="session")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """A coordinator that has nothing yet, with its databases in PostgreSQL."""
+    folder = tmp_path_factory.mktemp("coordinator")
+    home = CoordinatorHome(folder / "home")
+    consortium = home.make_identity().public.fingerprint
+    with ExitStack() as stack:
+        cluster = stack.enter_context(postgres.cluster())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CONSILIUM_DATABASE", cluster.address)
+            databases = databases_of(home)
+        assert postgres.PASSWORD not in repr(databases)
+        for environment in (databases.prefect, databases.mlflow):
+            kept = {name for name, value in environment.items() if postgres.PASSWORD in value}
+            assert kept == {"PGPASSWORD"}
+        behind = stack.enter_context(servers_behind(home, databases))
+        office = Office(
+            consortium, Enrolment, JournalledExchange(home.exchange_path), home.audit,
+            home.seen_path,
+        )  # fmt: skip
+        authority = Authority(home.tls_path)
+        certificates = authority.certificates(["localhost", "127.0.0.1"])
+        server = front_server(
+            home, exchange_app(office), behind, certificates, "127.0.0.1", 0,
+            lambda address, why: None, lambda: b"consilium_up 1\n",
+        )  # fmt: skip
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        url = f"https://localhost:{server.port}"
+        yield Coordinator(home, url, authority.certificate_path, coordinator_login(home), cluster)
+        server.should_exit = True
+        thread.join(30)
+
+
+def test_prefect_and_mlflow_keep_what_they_know_in_postgresql(coordinator):
+    """As from another machine: by the lines that --env prints, and no others."""
+    program = """
+from mlflow import MlflowClient
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+@flow
+def away(number: int) -> int:
+    create_table_artifact([{"number": number}], key="numbers")
+    return number + 1
+
+assert away(1) == 2
+client = MlflowClient()
+run = client.create_run(client.create_experiment("from away"))
+client.log_metric(run.info.run_id, "loss", 0.5)
+client.log_text(run.info.run_id, "kept", "model/note.txt")
+client.create_registered_model("organ")
+client.create_model_version("organ", f"runs:/{run.info.run_id}/model", run.info.run_id)
+print(client.get_run(run.info.run_id).info.artifact_uri)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=coordinator.environment(), capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("mlflow-artifacts:/")
+    query = coordinator.cluster.query
+    assert query(f"SELECT state_type FROM {PREFECT}.flow_run") == [("COMPLETED",)]
+    assert query(f"SELECT key FROM {PREFECT}.artifact WHERE key IS NOT NULL") == [("numbers",)]
+    assert query(f"SELECT value FROM {MLFLOW}.metrics") == [(0.5,)]
+    assert query(f"SELECT name, version FROM {MLFLOW}.model_versions") == [("organ", 1)]
+    kept = [path.read_text() for path in coordinator.home.root.rglob("note.txt")]
+    assert kept == ["kept"]
+
+
+def test_the_login_opens_both_and_nothing_else_does(coordinator):
+    calls = {
+        "/prefect/api/flows/filter": 403,  # let in, and asked for a CSRF token
+        "/mlflow/api/2.0/mlflow/experiments/search": 200,
+        "/mlflow/ajax-api/2.0/mlflow/experiments/search": 200,
+    }
+    with coordinator.client() as client:
+        for path, let_in in calls.items():
+            for wrong in (None, ("consilium", "wrong"), ("other", coordinator.login.secret)):
+                assert client.post(path, json={"max_results": 1}, auth=wrong).status_code == 401
+            right = client.post(path, json={"max_results": 1}, auth=coordinator.owner)
+            assert right.status_code == let_in
+        for path in ("/metrics", "/exchange/v1/messages", "/exchange/v1/hello"):
+            assert client.get(path, auth=coordinator.owner).status_code in (401, 405)
+
+
+def test_other_hosts_and_origins_are_refused_with_the_login_too(coordinator):
+    with coordinator.client(auth=coordinator.owner) as client:
+        for path in ("/prefect/", "/prefect/api/admin/version", "/mlflow/", "/mlflow/graphql"):
+            rebound = client.get(path, headers={"Host": "evil.example"})
+            assert rebound.status_code == 400
+            for origin in ("https://evil.example", coordinator.url.replace("https", "http")):
+                assert client.post(path, headers={"Origin": origin}).status_code == 403
+            framed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+            assert client.get(path, headers=framed).status_code == 403
+        up = httpx.Request("GET", client.base_url.copy_with(raw_path=b"/mlflow/x/%2e%2e/health"))
+        assert client.send(up, auth=coordinator.owner).status_code == 404
+
+
+def test_the_pages_load_below_their_paths(coordinator):
+    with coordinator.client(follow_redirects=True) as client:
+        page = client.get("/", headers={"Accept": "text/html"})
+        assert page.status_code == 200
+        assert str(page.url).startswith(f"{coordinator.url}/prefect")
+        told = [part.split('"')[0] for part in page.text.split('src="')[1:]]
+        assert told
+        assert all(client.get(each).status_code == 200 for each in told)
+        assert client.get("/prefect/ui-settings").json()["api_url"] == "/prefect/api"
+        asked = client.get("/mlflow/")
+        assert (asked.status_code, asked.headers["www-authenticate"][:5]) == (401, "Basic")
+        pages = client.get("/mlflow/", auth=coordinator.owner)
+        scripts = [part.split('"')[0] for part in pages.text.split('src="')[1:]]
+        assert scripts
+        for each in scripts:
+            assert client.get(f"/mlflow/{each}", auth=coordinator.owner).status_code == 200
+        assert pages.headers["x-frame-options"] == "SAMEORIGIN"
+
+
+def test_web_sockets_of_prefects_events_pass(coordinator):
+    trusted = client_context(coordinator.authority.read_text())
+    url = f"{coordinator.url.replace('https', 'wss')}/prefect/api/events/out"
+    with connect(url, ssl=trusted, subprotocols=["prefect"], proxy=None) as opened:
+        assert opened.subprotocol == "prefect"
+        opened.send(json.dumps({"type": "auth", "token": ":".join(coordinator.owner)}))
+        assert json.loads(opened.recv(timeout=30)) == {"type": "auth_success"}
+    with (
+        pytest.raises(InvalidStatus, match="403"),
+        connect(
+            url, ssl=trusted, subprotocols=["prefect"], proxy=None, origin="https://evil.example"
+        ),
+    ):
+        pass
+
+
+def test_sites_need_no_login_and_an_unsigned_request_gets_nothing(coordinator):
+    with coordinator.client() as client:
+        refused = client.get("/exchange/v1/messages")
+        assert refused.status_code == 401
+        assert refused.json().keys() == {"time", "instance"}  # what a site needs to sign anew
+        assert "www-authenticate" not in refused.headers
+        below = client.get("/a/proxys/path/exchange/v1/messages")
+        assert below.status_code == 401
+        assert below.json().keys() == {"time", "instance"}
+
+
+def test_metrics_are_read_with_their_own_token_and_health_without(coordinator):
+    bearer = {"Authorization": f"Bearer {scraper_login(coordinator.home).secret}"}
+    with coordinator.client() as client:
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers=bearer).text == "consilium_up 1\n"
+        for path in ("/prefect/api/admin/version", "/mlflow/graphql"):
+            assert client.get(path, headers=bearer).status_code == 401
+        health = client.get("/health")
+        told = {"exchange": True, "prefect": True, "mlflow": True}
+        assert (health.status_code, health.json()) == (200, told)
+
+
+def test_no_secret_is_in_an_argument_or_an_open_file(coordinator):
+    secret, seen = coordinator.login.secret, arguments()
+    assert any("flows.guarded_server" in line for line in seen)
+    for each in (secret, postgres.PASSWORD, "p%40ss"):
+        assert not any(each in line for line in seen)
+    kept = files_with(secret, coordinator.home.root)
+    assert [path.name for path in kept] == ["login"]
+    assert kept[0].stat().st_mode & 0o777 == 0o600
+    assert not files_with(postgres.PASSWORD, coordinator.home.root)
