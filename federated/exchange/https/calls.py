@@ -5,11 +5,13 @@ signed again by what the answer says: TLS shows that it is the coordinator's.
 """
 
 import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 
@@ -76,6 +78,7 @@ class Caller:
         self.url = url.rstrip("/")
         self._identity, self._consortium, self._audit, self._say = identity, consortium, audit, say
         self._instance, self._ahead = "", 0.0
+        self._sockets: WeakSet[socket.socket] = WeakSet()
         self._client = httpx.Client(
             verify=client_context(authority),
             timeout=httpx.Timeout(SILENCE, connect=CONNECT),
@@ -84,8 +87,16 @@ class Caller:
         )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, also those on which other threads wait for an answer."""
+        for connected in list(self._sockets):
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
         self._client.close()
+
+    def _trace(self, event: str, told: Mapping[str, Any]) -> None:
+        """Keep the socket of a connection that was made, to be able to end it."""
+        if event.endswith("start_tls.complete"):
+            self._sockets.add(told["return_value"].get_extra_info("socket"))
 
     def ask(self, method: str, target: str, content: bytes = b"", wait: float = 0) -> Answer:
         """Make a request, and return its answer.
@@ -170,6 +181,7 @@ class Caller:
             content=content or None,
             headers={**headers, **signed.to_headers()},
             timeout=httpx.Timeout(SILENCE + wait, connect=CONNECT),
+            extensions={"trace": self._trace},
         )
         try:
             response = self._client.send(request, stream=True)
@@ -250,7 +262,7 @@ def _json(response: httpx.Response, body: bytes, url: str) -> Any:
 class Backoff:
     """How long to wait before the next try: twice as long each time, with jitter, up to a cap."""
 
-    def __init__(self, first: float = 0.2, cap: float = 60.0) -> None:
+    def __init__(self, first: float = 0.05, cap: float = 60.0) -> None:
         self._first, self._cap = first, cap
         self._next = first
 

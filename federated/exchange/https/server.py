@@ -162,7 +162,7 @@ class _Desk:
                     break
                 if further == position:
                     # Now and then for the site may be gone.
-                    await self._bell.wait(mark, min(left, 1))
+                    await self._bell.wait(mark, min(left, 0.25))
                 position = further
         told = [
             {k: v for k, v in asdict(entry).items() if k not in ("path", "run")} for entry in mine
