@@ -1,7 +1,6 @@
 """Every experiment of params.yaml under its one name: in DVC, in Prefect, and as it is served."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
