@@ -20,6 +20,7 @@ from federated.exchange.kit import Kit, read_request
 from federated.files import PRIVATE, locked, make_folders, read_json, write_json
 from federated.provenance import code_digest
 from federated.run.coordinator_home import CoordinatorHome
+from flows.coordinator_metrics import CoordinatorMetrics
 from flows.coordinator_server import front_server, servers_behind, serving_deployments
 from flows.databases import databases_of
 from flows.site_life import own_versions
@@ -94,7 +95,6 @@ def run_coordinator(
     params: Path,
     runs: Path,
     say: Callable[[str], None],
-    metrics: Callable[[], bytes],
 ) -> None:
     """Serve the exchange, Prefect, MLflow and a deployment for every experiment, until it is ended.
 
@@ -104,7 +104,6 @@ def run_coordinator(
         params: the parameter file.
         runs: the folder that holds all runs.
         say: tells a person something.
-        metrics: gives the numbers for Prometheus.
 
     Raises:
         ConsiliumError: a database, a certificate or the port cannot be used.
@@ -127,9 +126,9 @@ def run_coordinator(
     with servers_behind(home, databases) as behind:
         server = front_server(
             home, exchange_app(office), behind, certificates, address.host, address.port,
-            refused, metrics,
+            refused, CoordinatorMetrics(home).text,
         )  # fmt: skip
-        with serving_deployments(behind, params, runs):
+        with serving_deployments(home, behind, params, runs):
             say(f"coordinator at {address.url}, port {server.port} of {address.host}")
             say(f"Prefect {address.url}/prefect/   MLflow {address.url}/mlflow/")
             say("`consilium coordinator start --env` prints what another terminal needs")

@@ -83,7 +83,7 @@ def start(
         return
     os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
     address = replace(address, host=host or address.host, port=port or address.port)
-    run_coordinator(home, address, params, runs, _tell, lambda: b"")
+    run_coordinator(home, address, params, runs, _tell)
 
 
 @coordinator_app.command(epilog="Example: consilium coordinator status")

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 
 from federated.errors import printable
-from flows.cli.options import app
+from flows.cli.options import app, whole_number
 
 site_app = typer.Typer(
     no_args_is_help=True, help="A site of a consortium: its life, and a person's decisions."
@@ -61,7 +62,16 @@ def check(home: Home = None) -> None:
 
 
 @site_app.command(epilog="Example: consilium site start")
-def start(home: Home = None) -> None:
+def start(
+    home: Home = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            help="Also serve numbers for Prometheus at this loopback port.",
+            **whole_number(1, 65535),
+        ),
+    ] = None,
+) -> None:
     """Take part in the consortium, by the site's policy, until stopped with Ctrl-C."""
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, start_embedded_server
@@ -73,7 +83,10 @@ def start(home: Home = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     start_embedded_server()()
-    run_site(place, _tell, stop)
+    from flows.site_metrics import serving_metrics
+
+    with serving_metrics(place, metrics_port) if metrics_port else nullcontext():
+        run_site(place, _tell, stop)
 
 
 @site_app.command(epilog="Example: consilium site status")
