@@ -7,6 +7,7 @@ sites as it says, and each site gets files of its own cases alone.
 
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -193,9 +194,30 @@ def begin_run(
         The exit code of the run.
     """
     sets = [item for each in ("runner.name=sites", *overrides) for item in ("--set", each)]
-    with process(coordinator, say, "run", name, *sets, *places, label="run") as running:
+    servers = exported(coordinator)
+    with process(
+        coordinator, say, "run", name, *sets, *places, label="run", more=servers
+    ) as running:
         running.process.wait()
         return int(running.process.returncode)
+
+
+def exported(coordinator: Party) -> dict[str, str]:
+    """What another terminal needs to be let in by the coordinator's Prefect and MLflow.
+
+    Raises:
+        ConsiliumError: the coordinator cannot say it.
+    """
+    with process(coordinator, _silent, "coordinator", "start", "--env") as running:
+        running.process.wait()
+    pairs = [shlex.split(line)[-1] for line in running.lines if line.startswith("export ")]
+    if not pairs:
+        raise ConsiliumError(f"`consilium coordinator start --env` said {running.lines[-3:]}.")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
 @dataclass
@@ -208,11 +230,25 @@ class Started:
 
 
 @contextmanager
-def process(party: Party, say: Say, *arguments: str, label: str = "") -> Iterator[Started]:
-    """Run a command of a party, told line by line, until the block ends."""
+def process(
+    party: Party,
+    say: Say,
+    *arguments: str,
+    label: str = "",
+    more: Mapping[str, str] | None = None,
+) -> Iterator[Started]:
+    """Run a command of a party, told line by line, until the block ends.
+
+    Args:
+        party: whose command it is.
+        say: is told each line.
+        arguments: of `consilium`.
+        label: what stands before its lines, if not the party's name.
+        more: variables of its environment beside the party's own.
+    """
     started = subprocess.Popen(  # noqa: S603 - our own commands
         [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
-        env=party.environment(),
+        env=party.environment() | dict(more or {}),
         cwd=party.home,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
