@@ -5,14 +5,21 @@ servers, and what begins runs that somebody asks Prefect for, are processes of t
 with it.
 """
 
+import subprocess
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.settings import temporary_settings
 from starlette.types import ASGIApp
 
+from federated.configuration.load import experiment_names
+from federated.errors import ConsiliumError
 from federated.exchange.https.certificates import Certificates
 from federated.exchange.https.listening import ConnectionLimits, TlsServer, tls_server
 from federated.files import make_folders
@@ -25,8 +32,16 @@ from flows.forwarding import Forwarder
 from flows.guarded_server import ARTIFACTS, BELOW
 from flows.login import USER, Login, kept_login
 from flows.ports import HOST, listen, port_of
-from flows.server import running, running_guarded, wait_until_healthy
+from flows.server import (
+    STARTUP_TIMEOUT_S,
+    client_settings,
+    running,
+    running_guarded,
+    wait_until_healthy,
+)
 
+# How many deployments Prefect lists at once.
+MOST_LISTED = 200
 # The module that begins runs of a consortium.
 DEPLOYMENTS = "flows.coordinator_deployments"
 
@@ -135,8 +150,36 @@ def serving_deployments(
     """
     command = [DEPLOYMENTS, str(params.resolve()), str(runs.resolve())]
     environment = WITHOUT_ADDRESS | behind.environment()
-    with running(command, environment, log=_log(home, "deployments")):
+    with running(command, environment, log=_log(home, "deployments")) as process:
+        _wait_until_deployed(behind, process, len(experiment_names(params)))
         yield
+
+
+def _wait_until_deployed(
+    behind: Behind, process: "subprocess.Popen[bytes]", experiments: int
+) -> None:
+    """Wait until Prefect knows a deployment of every experiment.
+
+    Raises:
+        ConsiliumError: the process that serves them ended, or two minutes passed.
+    """
+    api = behind.environment()["PREFECT_API_URL"]
+    deadline = time.monotonic() + STARTUP_TIMEOUT_S
+    with (
+        temporary_settings(updates=client_settings(api, behind.login)),
+        get_client(sync_client=True) as prefect,
+    ):
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(httpx.HTTPError):
+                if len(prefect.read_deployments(limit=MOST_LISTED)) >= min(
+                    experiments, MOST_LISTED
+                ):
+                    return
+            time.sleep(0.2)
+    raise ConsiliumError(
+        "Prefect was not told of the experiments' deployments. The log deployments.log in logs/ of "
+        "the coordinator's home says why; most often params.yaml cannot be used."
+    )
 
 
 def _log(home: CoordinatorHome, name: str) -> Path:
