@@ -310,7 +310,7 @@ def _state(home: SiteHome, service: SiteService) -> str:
 
 
 def _write_status(home: SiteHome, state: str) -> None:
-    with suppress(OSError):
+    with suppress(OSError, ConsiliumError):
         write_json(home.status_path, {"time": time.time(), "state": state}, PRIVATE)
 
 

@@ -73,8 +73,9 @@ def start(
     ] = None,
 ) -> None:
     """Take part in the consortium, by the site's policy, until stopped with Ctrl-C."""
+    from flows.lasting_server import start_lasting_server
     from flows.preflight import require_servers_and_folders
-    from flows.server import configured_api, start_embedded_server
+    from flows.server import configured_api
     from flows.site_life import run_site, site_home
 
     place, stop = site_home(home), threading.Event()
@@ -82,7 +83,7 @@ def start(
     require_servers_and_folders(configured, tracked=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    start_embedded_server()()
+    start_lasting_server(_tell)()
     from flows.site_metrics import serving_metrics
 
     with serving_metrics(place, metrics_port) if metrics_port else nullcontext():
