@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.folder import Exchange
 from federated.exchange.policy_checks import refuse_outright
+from federated.files import PRIVATE, write_text
 from federated.provenance import code_digest
 from federated.site.home import SiteHome
 from federated.stages.asked import has_answered, said_of, too_late
@@ -126,12 +128,14 @@ def _done(mine: Desk, asked: Ask) -> str | None:
     began = time.monotonic()
     try:
         if asked.stage == "take_part":
-            _take_cases(mine, asked)
+            _take_cases_or_refuse(mine, asked)
         do_stage.with_options(name=name, task_run_name=named)(mine, asked)
     except Exception as failed:
         # Whatever it is, the coordinator is told that this part is not done, and the site goes on.
         if not isinstance(failed, RefusalError):
             get_run_logger().exception("%s failed", named)
+            with suppress(OSError, ConsiliumError):
+                write_text(where, f"{failed}\n", PRIVATE)
         error = failed
     count_stage(mine.home, name, time.monotonic() - began, error is None)
     if error is None:
@@ -157,6 +161,19 @@ def do_stage(mine: Desk, asked: Ask) -> None:
             f"The worker of {mine.home.name} died in {asked.stage}, most often because memory ran "
             "out. It has another one now."
         ) from error
+
+
+def _take_cases_or_refuse(mine: Desk, asked: Ask) -> None:
+    """Settle which cases the site has for what is proposed; a refusal stands in the audit log.
+
+    Raises:
+        ConsiliumError: the policy refuses the run, or the data cannot be used.
+    """
+    try:
+        _take_cases(mine, asked)
+    except ConsiliumError as error:
+        mine.home.audit.add("does not take part", run=asked.run, said=str(error))
+        raise
 
 
 def _take_cases(mine: Desk, asked: Ask) -> None:

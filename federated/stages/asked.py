@@ -51,10 +51,13 @@ def answer(home: SiteHome, exchange: Exchange, asked: Ask, error: str | None = N
         home: the site's home.
         exchange: where the site's messages lie.
         asked: what it was asked.
-        error: why it has not done it, in words that everybody may read.
+        error: why it has not done it, in words that everybody may read. Where the site's home lies
+            is left out of them.
     """
+    if error:
+        error = error.replace(f"{home.root}/", f"{home.name}:")[:LONGEST_WORD]
     mailbox = Mailbox(home.identity(), home.members(), exchange, home.audit)
-    body = json.dumps({"ask": asked.digest, "error": error and error[:LONGEST_WORD]}).encode()
+    body = json.dumps({"ask": asked.digest, "error": error}).encode()
     topic = asked.topic(home.coordinator().consortium)
     mailbox.send(topic, f"{kinds.DONE}{asked.number}", body, COORDINATOR)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,9 @@ from federated.stages.secagg import advertise_site, agree_site, answer_site, sha
 from federated.stages.site import SiteCall
 from federated.stages.site_model import hand_over
 from federated.stages.take_part import take_part
+from flows import site_service
 from flows.round import fl_round
+from tests.flows.consortium import Party, make_consortium
 from tests.without_prefect import without_prefect
 from tests.workers import OTHER_POOL, quick_pool
 
@@ -130,6 +132,25 @@ def failing(monkeypatch):
             monkeypatch.setattr(module, stage.__name__, wrapped)
 
     return fail
+
+
+@pytest.fixture
+def consortium(project, monkeypatch):
+    """A consortium of three, whose sites begin their work when they are named.
+
+    They work in this process, which needs no seconds to start.
+    """
+    pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
+    monkeypatch.setattr(site_service, "open_worker", lambda: pool())
+    parties = make_consortium(project)
+    with ExitStack() as stack:
+
+        def begin(*names: str) -> dict[str, Party]:
+            for name in names or parties:
+                stack.enter_context(parties[name].at_work())
+            return parties
+
+        yield begin
 
 
 def kept_at(folder: RunFolder, site: str) -> SiteRun:

@@ -29,11 +29,13 @@ class Party:
     data: Path
     exchange: JournalledExchange
     said: list[str]
+    service: SiteService | None = None
 
     @contextmanager
     def at_work(self) -> Iterator[SiteService]:
         """The site's service, in a thread, until the block ends."""
         service = SiteService(self.home, self.data, self.exchange, self.said.append)
+        self.service = service
         thread = threading.Thread(target=service.run, daemon=True)
         thread.start()
         try:

@@ -3,44 +3,19 @@
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import numpy as np
 import pytest
-import torch
 
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
-from flows import site_service
 from flows.coordinator_metrics import CoordinatorMetrics
 from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
-from tests.flows.consortium import make_consortium
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SITES = "runner.name=sites"
-
-
-@pytest.fixture
-def consortium(project, monkeypatch):
-    """A consortium of three, whose sites begin their work when they are named."""
-    monkeypatch.setattr(site_service, "open_worker", in_this_process)
-    parties = make_consortium(project)
-    with ExitStack() as stack:
-
-        def begin(*names):
-            for name in names or parties:
-                stack.enter_context(parties[name].at_work())
-            return parties
-
-        yield begin
-
-
-def in_this_process():
-    """A worker that needs no seconds to start."""
-    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def say_hello(site, ago=0.0):
@@ -56,6 +31,8 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
     folder = full_run(overrides=[SITES], register_model=False)
     assert np.array_equal(weights(folder), weights(alone))
     summary, expected = read_json(folder.summary_path), read_json(alone.summary_path)
+    told = [(record["metrics"]["val"]["auc"], record.get("not_evaluated")) for record in folder.records()]
+    print(told, [record["metrics"]["val"]["auc"] for record in alone.records()])
     assert summary["metrics"] == expected["metrics"]
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()
@@ -67,7 +44,9 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
         assert 'stages_total{outcome="done",stage="local-train"} 2.0' in done
 
 
-def test_a_site_that_is_away_is_left_out_and_comes_back(consortium, monkeypatch):
+def test_a_site_that_is_away_is_left_out_and_comes_back(
+    consortium, monkeypatch, in_process, run, failing
+):
     parties = consortium()
     from flows import round as flow_round
 
@@ -82,6 +61,12 @@ def test_a_site_that_is_away_is_left_out_and_comes_back(consortium, monkeypatch)
     told = [record["sites"] for record in folder.records()]
     assert told == [sorted(parties), ["site-00", "site-01"], sorted(parties)]
     assert "has not said hello for" in folder.records()[1]["dropped"]["site-02"]
+    # As with simulated sites of which the same one drops out.
+    monkeypatch.setattr(flow_round, "run_round", real)
+    failing("protect site-02 2")
+    alone = run(rounds=3, overrides=["sites.on_dropout=continue"])
+    assert [record["sites"] for record in alone.records()] == told
+    assert np.array_equal(weights(folder), weights(alone))
 
 
 def test_too_few_sites_make_no_round(consortium, monkeypatch):

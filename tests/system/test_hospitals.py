@@ -41,6 +41,8 @@ from tests.without_prefect import without_prefect
 
 pytestmark = pytest.mark.system
 COMMON = ("data.source=files",)
+SECAGG = ("compression.bits=8", "protection.name=secagg_plus")
+BFV = ("compression.bits=8", "protection.name=packed_bfv")
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +108,12 @@ def test_nobody_reads_what_is_anothers(consortium):
 
 
 def test_secagg_plus_with_a_run_that_is_killed_and_resumed(consortium, project):
-    process, folder = begun(consortium, "protection.name=secagg_plus")
+    process, folder = begun(consortium, *SECAGG)
     after_round(consortium, process, folder, 2)
     kill_group(process)
     assert folder.done_rounds() == 2
     consortium.end(consortium.begin("resume", "adrenal"))
-    assert np.array_equal(weights(folder), embedded(consortium, "protection.name=secagg_plus"))
+    assert np.array_equal(weights(folder), embedded(consortium, *SECAGG))
     summary = read_json(folder.summary_path)
     assert (summary["sites"], summary["model_version"]) == (list(SITES), 1)
     named = consortium.cluster.query("SELECT name, version FROM mlflow.model_versions")
@@ -120,13 +122,13 @@ def test_secagg_plus_with_a_run_that_is_killed_and_resumed(consortium, project):
 
 
 def test_packed_bfv_with_servers_that_are_killed_and_started_again(consortium, project):
-    process, folder = begun(consortium, "protection.name=packed_bfv")
+    process, folder = begun(consortium, *BFV)
     after_round(consortium, process, folder, 2)
     kill_group(consortium.serving)
     consortium.start_coordinator()
     if process.wait(300):
         consortium.end(consortium.begin("resume", "adrenal"))
-    assert np.array_equal(weights(folder), embedded(consortium, "protection.name=packed_bfv"))
+    assert np.array_equal(weights(folder), embedded(consortium, *BFV))
     assert read_json(folder.summary_path)["model_version"] == 2
 
 

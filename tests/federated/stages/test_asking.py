@@ -115,6 +115,16 @@ def test_the_longest_word_of_a_site_is_heard(run):
         hear_word(run.coordinator, "site-00", asked)
 
 
+def test_where_a_sites_home_lies_is_told_to_nobody(run):
+    asked, _ = asked_file(run, number=91)
+    home = run.home("site-00")
+    said = f"The reason stays with the site, in {home.run('run').error_path}."
+    answer(home, FolderExchange(run.folder.exchange_path), asked, said)
+    with pytest.raises(RefusalError, match=r"in site-00:runs/run/error\.txt") as told:
+        hear_word(run.coordinator, "site-00", asked)
+    assert str(home.root) not in str(told.value)
+
+
 def test_the_same_is_done_once_in_an_attempt():
     before, asked = AskedBefore(), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
     assert before.repeated(asked) is None
