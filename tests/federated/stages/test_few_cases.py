@@ -20,7 +20,6 @@ from federated.stages.worker import worker_context
 from tests.federated.staged_run import Staged, begin_with, leave_model, small_experiment
 from tests.federated.stages.lies import OTHER, PRIVATE, SITE, THREE
 
-
 EPSILON = {"name": "dp_sgd", "clip": 1.0, "epsilon": 8.0}
 
 
