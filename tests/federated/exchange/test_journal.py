@@ -1,4 +1,4 @@
-"""What the journal of an exchange tells, whoever writes at once, and wherever somebody is killed."""
+"""What an exchange's journal tells, whoever writes at once, and wherever somebody is killed."""
 
 import multiprocessing
 import os

@@ -10,9 +10,8 @@ from federated.exchange.https.certificates import Authority
 from federated.exchange.https.client import Link
 from federated.exchange.https.link_errors import LinkError
 from tests.federated.exchange.https.bad_link import ConnectProxy, HttpRelay, TcpRelay
-from tests.federated.exchange.https.world import World
+from tests.federated.exchange.https.world import World, reserved_port
 from tests.federated.exchange.parties import SITES, identity
-from tests.ports import free_port
 
 SITE = SITES[0]
 
@@ -38,8 +37,8 @@ def test_a_name_that_nobody_knows(world: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_listens(world: World) -> None:
-    port = free_port()
-    found = error(world, port=port)
+    with reserved_port() as port:
+        found = error(world, port=port)
     assert (found.cause, found.lasts) == ("connection", False)
     assert f"Nobody listens at 127.0.0.1:{port}" in str(found)
 
@@ -90,9 +89,9 @@ def test_a_proxy_that_refuses(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_proxy_that_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
-    found = error(world)
+    with reserved_port() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        found = error(world)
     assert found.cause == "connection"
     assert f"Nobody listens at 127.0.0.1:{port}" in str(found)
     assert "HTTPS_PROXY" in str(found)
