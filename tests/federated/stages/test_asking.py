@@ -68,7 +68,7 @@ def test_what_is_no_stage_is_refused(run, body):
     message = sign(identity, topic, f"{kinds.ASK}77", "site-00", json.dumps(body).encode())
     path = run.folder.root / "forged.message"
     path.write_bytes(message.to_bytes())
-    with pytest.raises(MessageRefusedError, match="asked by .* is none"):
+    with pytest.raises(MessageRefusedError, match=r"asked by .* is none"):
         read_ask(run.home("site-00"), path)
 
 
