@@ -26,7 +26,7 @@ NOT_PASSED = frozenset(
     )
 )
 # In bytes, of a message of a WebSocket; and in seconds, to connect on this machine.
-LARGEST, CONNECT = 16 * 2**20, 10
+LARGEST, CONNECT = 16 * 2**20, 30
 MOST_CONNECTIONS = 256
 
 
