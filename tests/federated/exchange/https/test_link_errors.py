@@ -9,8 +9,9 @@ from federated.errors import ConsiliumError
 from federated.exchange.https.certificates import Authority
 from federated.exchange.https.client import Link
 from federated.exchange.https.link_errors import LinkError
+from federated.exchange.identity import COORDINATOR
 from tests.federated.exchange.https.bad_link import ConnectProxy, HttpRelay, TcpRelay
-from tests.federated.exchange.https.world import World, reserved_port
+from tests.federated.exchange.https.world import World, reserved_port, running, wait_for
 from tests.federated.exchange.parties import SITES, identity
 
 SITE = SITES[0]
@@ -115,3 +116,20 @@ def test_an_address_without_tls_is_refused(world: World) -> None:
             world.parties[SITE], world.consortium, "http://x", "", world.mirror(SITE),
             world.audit(SITE),
         )  # fmt: skip
+
+
+def test_a_link_that_is_down_is_said_once_and_goes_on_when_it_is_up_again(world: World) -> None:
+    said: list[str] = []
+    members = world.office.members()
+    world.enrol(members.suspend(SITE))
+    world.exchange.post(world.message(COORDINATOR, b"1"))
+    with running(world.link(say=said.append)):
+        wait_for(lambda: len(said) >= 2)  # of fetching and of greeting
+        tried = world.refused(SITE).count("suspended")
+        wait_for(lambda: world.refused(SITE).count("suspended") > tried)
+        world.enrol(members)
+        wait_for(lambda: world.arrived(SITE))
+        wait_for(lambda: [e for e in world.audit(SITE).lines() if e["event"] == "link up"])
+    # The site has nothing to bring, and so is not refused there.
+    assert len(said) == 2
+    assert all("has suspended" in text for text in said)
