@@ -1,5 +1,6 @@
 """What a person at a site is told when the coordinator cannot be reached, or does not let it in."""
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def test_a_server_in_between_with_a_certificate_of_its_own(world: World, tmp_pat
 
 
 def test_a_certificate_for_another_name(world: World, tmp_path: Path) -> None:
-    certificates = Authority(world.root / "tls").certificates(["fl.example.org"])
+    shutil.copytree(world.root / "tls", tmp_path / "other")
+    certificates = Authority(tmp_path / "other").certificates(["fl.example.org"])
     with HttpRelay(world.port, certificates, world.authority) as relay:
         found = error(world, port=relay.port)
     assert found.cause == "trust"
