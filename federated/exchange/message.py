@@ -17,8 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, get_type_hints
+from typing import Any, get_type_hints
 
 from federated.errors import RefusalError
 from federated.exchange.identity import SIGNATURE_BYTES, Identity, PublicIdentity
@@ -250,7 +251,7 @@ class Unread:
 
     signed: Signed
     where: str
-    _file: BinaryIO
+    _file: BufferedReader
 
     @property
     def header(self) -> Header:
@@ -304,7 +305,7 @@ class Unread:
         )
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     """The file, opened; a link, and a pipe that would let nobody go on, is none.
 
     Raises:

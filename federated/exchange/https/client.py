@@ -234,6 +234,8 @@ class Link:
             try:
                 step()
                 backoff.reset()
+                if said:
+                    self._audit.add("link up", after=said)
                 said = ""
             except Exception as error:
                 if stop.is_set():
