@@ -4,6 +4,7 @@ A file that is its owner's alone has the mode :data:`PRIVATE`. Folders that are 
 are closed to others as well, whatever the umask is.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -168,10 +169,21 @@ def held(path: Path, told: str) -> Iterator[str | None]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file that is its owner's alone, in one piece; it need not be durable."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
+    """Add a line to a file that is its owner's alone, in one piece; it need not be durable.
+
+    Where a disk that was full has left half a line at the end, the line does not become a part of
+    it.
+
+    Raises:
+        OSError: the file cannot be written, or the disk has no room for all of the line.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE)
     try:
-        os.write(handle, f"{line}\n".encode())
+        size = os.fstat(handle).st_size
+        is_cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        content = (f"\n{line}\n" if is_cut else f"{line}\n").encode()
+        if os.write(handle, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(handle)
 

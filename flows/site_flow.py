@@ -24,7 +24,7 @@ from federated.exchange.folder import Exchange
 from federated.exchange.policy_checks import refuse_outright
 from federated.provenance import code_digest
 from federated.site.home import SiteHome
-from federated.stages.asked import answer, has_answered, said_of, too_late
+from federated.stages.asked import has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import run_and_report
@@ -63,6 +63,7 @@ class Desk:
         pool: where stages run.
         asks: gives what the site is asked in an attempt at a run, in order, until the run ends.
         newest: gives all that the site is known to be asked now.
+        tell: says that something is done, or why it is not.
     """
 
     home: SiteHome
@@ -72,6 +73,7 @@ class Desk:
     pool: Callable[[], Executor]
     asks: Callable[[str, int], Iterator[Ask]]
     newest: Callable[[], list[Ask]]
+    tell: Callable[[Ask, str | None], None]
 
 
 desk: ContextVar[Desk] = ContextVar("desk")
@@ -97,11 +99,11 @@ def fl_site(run: str, attempt: int) -> int:
         if has_answered(mine.home, mine.exchange, asked):
             continue
         if late := too_late(asked, mine.newest()):
-            answer(mine.home, mine.exchange, asked, f"{mine.home.name} has left it out: {late}.")
+            mine.tell(asked, f"{mine.home.name} has left it out: {late}.")
             log.info("left out %s of round %s: %s", asked.stage, asked.round, late)
             continue
         error = _paused(mine.home) or _done(mine, asked)
-        answer(mine.home, mine.exchange, asked, error)
+        mine.tell(asked, error)
         if error:
             log.warning(error)
         done += error is None

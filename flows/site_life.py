@@ -30,9 +30,10 @@ from federated.provenance import code_digest
 from federated.secrets.home import consilium_home, private_folder
 from federated.settings.names import refuse_site_name
 from federated.site.home import SiteHome
+from flows.lasting_server import LastingServer
 from flows.login import kept_login
-from flows.ports import HOST, listen_at, port_of
-from flows.server import client_settings, running_guarded, wait_until_healthy
+from flows.ports import listen_at
+from flows.server import client_settings
 from flows.site_service import SiteService
 
 # What the two sides tell each other of their programs.
@@ -266,7 +267,9 @@ def own_versions() -> dict[str, str]:
 
 
 @contextmanager
-def site_prefect(home: SiteHome, port: int) -> Iterator[tuple[str, Path]]:
+def site_prefect(
+    home: SiteHome, port: int, say: Callable[[str], None]
+) -> Iterator[tuple[str, Path]]:
     """The site's own Prefect, with its pages, at a loopback port until the block ends.
 
     It keeps what it knows in ``PREFECT_HOME``. Its login is kept in the site's home.
@@ -274,6 +277,7 @@ def site_prefect(home: SiteHome, port: int) -> Iterator[tuple[str, Path]]:
     Args:
         home: the site's.
         port: where it listens; any free port if 0.
+        say: tells a person something.
 
     Yields:
         The address of its API, and the file of the login.
@@ -284,12 +288,14 @@ def site_prefect(home: SiteHome, port: int) -> Iterator[tuple[str, Path]]:
     path = home.root / "prefect-login"
     login = kept_login(path)
     listening = listen_at(port, "the site's Prefect", "--prefect-port")
-    api = f"http://{HOST}:{port_of(listening)}/api"
     pages = {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home.root / "prefect-pages")}
-    with running_guarded("prefect", listening, login, pages) as process:
-        wait_until_healthy(process, f"{api}/health", "Prefect")
-        with temporary_settings(updates=client_settings(api, login)):
-            yield api, path
+    server = LastingServer(listening, login, pages, say)
+    try:
+        server.wait_until_healthy()
+        with temporary_settings(updates=client_settings(server.api, login)):
+            yield server.api, path
+    finally:
+        server.end()
 
 
 def run_site(home: SiteHome, say: Callable[[str], None], stop: threading.Event) -> None:
@@ -342,7 +348,7 @@ def _state(home: SiteHome, service: SiteService) -> str:
 
 
 def _write_status(home: SiteHome, state: str) -> None:
-    with suppress(OSError):
+    with suppress(OSError, ConsiliumError):
         write_json(home.status_path, {"time": time.time(), "state": state}, PRIVATE)
 
 

@@ -4,6 +4,10 @@ For each attempt at a run that the coordinator has begun, there is a run of ``fl
 site's own Prefect. Only the newest attempt at a run is gone on with. A process that is started anew
 begins where the last one was stopped: what the site has said, it is not asked again, and what it
 has not, it does.
+
+Whoever asks has a bound: of an attempt each stage is done once, so many attempts are gone on with
+at once, and so much may wait. A disk that is full, or another fault of the site's own machine, is
+said and waited for.
 """
 
 import queue
@@ -12,21 +16,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 
+from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.journal import Entry, JournalledExchange, Position
 from federated.exchange.message import MessageRefusedError
 from federated.site.home import SiteHome
-from federated.stages.asked import answer, has_answered
+from federated.stages.asked import AskedBefore, answer, has_answered
 from federated.stages.asking import LEAVE, Ask, read_ask
 from flows.site_flow import Desk, desk, fl_site
 from tasks.pool import open_worker
 
-# In seconds, between two looks at what has arrived.
-LOOK = 0.02
+# In seconds, between two looks at what has arrived, and between two tries of what did not work.
+LOOK, AGAIN = 0.02, 2.0
 # Rounds before the present one whose messages a site keeps.
 KEPT_ROUNDS = 2
+# Attempts at runs that are gone on with at once, and attempts that a run may have.
+MOST_BEGUN, MOST_ATTEMPTS = 16, 1000
+# What a site was asked in an attempt and has not done yet.
+MOST_WAITING = 1000
 
 
 class SiteService:
@@ -51,17 +61,35 @@ class SiteService:
         self._lock = threading.Lock()
         self._queues: dict[tuple[str, int], queue.Queue[Ask | None]] = {}
         self._waiting: dict[tuple[str, int], list[Ask]] = {}
-        self._threads: list[threading.Thread] = []
+        self._before = AskedBefore()
         self._position = Position()
 
     def run(self) -> None:
         """Read what the site is asked, and have it done, until :meth:`stop`."""
         while not self._stopped.is_set():
-            entries, self._position = self._exchange.entries(self._position)
+            before = self._position
+            entries, self._position = self._exchange.entries(before)
             for entry in entries:
-                self._take(entry)
-            if not entries:
+                self._until_it_works(partial(self._take, entry))
+            if self._position == before:
                 self._stopped.wait(LOOK)
+
+    def _until_it_works(self, step: Callable[[], None]) -> None:
+        """Do something again and again until it works, and say once why it does not.
+
+        What fails is a matter of the site's own machine, as a disk that is full: the process stays
+        there, and goes on as soon as it can.
+        """
+        said = ""
+        while not self._stopped.is_set():
+            try:
+                step()
+                return
+            except (ConsiliumError, OSError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._say(f"{said} It is tried again until it works.")
+                self._stopped.wait(AGAIN)
 
     def stop(self) -> None:
         """End; a stage that runs is not waited for."""
@@ -90,75 +118,121 @@ class SiteService:
         except MessageRefusedError as error:
             self._home.audit.add("refused", reason=error.reason, said=str(error))
             return
+        repeated = self._before.repeated(asked)
         if has_answered(self._home, self._exchange, asked):
             return
-        key = (asked.run, asked.attempt)
         with self._lock:
-            if any(run == asked.run and attempt > asked.attempt for run, attempt in self._queues):
-                return
-            asks = self._waiting.setdefault(key, [])
-            if asked in asks:
-                return
-            asks.append(asked)
-            known = key in self._queues
-            if not known:
-                if asked.stage == LEAVE:
-                    # Nothing of that run is being done here.
-                    del self._waiting[key]
-                    return
-                self._queues[key] = queue.Queue()
-            self._queues[key].put(asked)
+            why = repeated or self._hand(asked)
+        if why:
+            said = f"{self._home.name} does not do {asked.stage}: {why}."
+            self._home.audit.add("refused", reason="too much", run=asked.run, said=said)
+            answer(self._home, self._exchange, asked, said)
+
+    def _hand(self, asked: Ask) -> str | None:
+        """Hand something to the flow of its attempt, or say why it is too much.
+
+        Whoever calls holds the lock.
+        """
+        key = (asked.run, asked.attempt)
+        if any(run == asked.run and attempt > asked.attempt for run, attempt in self._queues):
+            return None
+        waiting, known = self._waiting.get(key, []), key in self._queues
+        if asked in waiting:
+            return None
+        if not known and asked.stage == LEAVE:
+            # Nothing of that run is being done here.
+            return None
+        if len(waiting) >= MOST_WAITING:
+            return f"{len(waiting)} other things wait to be done in that run"
+        if asked.attempt > MOST_ATTEMPTS:
+            return f"a run has at most {MOST_ATTEMPTS} attempts; begin another run"
+        if not known and not self._has_room():
+            return f"{len(self._queues)} runs are gone on with, and no more can be"
+        self._waiting.setdefault(key, []).append(asked)
         if not known:
+            self._queues[key] = queue.Queue()
             self._begin(*key)
+        self._queues[key].put(asked)
+        return None
+
+    def _has_room(self) -> bool:
+        """Whether one more attempt can be gone on with; one that waits for nothing makes room."""
+        if len(self._queues) < MOST_BEGUN:
+            return True
+        idle = next((key for key in self._queues if not self._waiting.get(key)), None)
+        if idle is None:
+            return False
+        # Should it be asked something later, it is begun again.
+        self._queues.pop(idle).put(None)
+        return True
 
     def _begin(self, run: str, attempt: int) -> None:
         """Begin the flow of an attempt at a run, which takes the place of those before it."""
-        with self._lock:
-            for (other, number), each in self._queues.items():
-                if other == run and number < attempt:
-                    each.put(None)
+        for (other, number), each in self._queues.items():
+            if other == run and number < attempt:
+                each.put(None)
         self._say(f"run {run}, attempt {attempt}: begun")
         context = self._context.copy()
-        thread = threading.Thread(target=context.run, args=(self._work, run, attempt), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        asks = self._queues[run, attempt]
+        threading.Thread(
+            target=context.run, args=(self._work, run, attempt, asks), daemon=True
+        ).start()
 
-    def _work(self, run: str, attempt: int) -> None:
+    def _work(self, run: str, attempt: int, asks: "queue.Queue[Ask | None]") -> None:
         desk.set(
             Desk(
                 self._home, self._data, self._exchange, self._exchange.root,
-                self._worker, self._asks, self._asked_now,
+                self._worker, partial(self._asks, asks), self._asked_now, self._tell,
             )
         )  # fmt: skip
         try:
             done = fl_site(run, attempt)
         except Exception as error:
-            self._home.audit.add("flow failed", run=run, attempt=attempt, said=str(error))
             self._say(f"run {run}, attempt {attempt}: stopped ({error})")
-            for asked in self._asked_now():
-                if (asked.run, asked.attempt) == (run, attempt) and asked.stage != LEAVE:
-                    said = f"{self._home.name} could not begin or go on with its flow of the run."
-                    answer(self._home, self._exchange, asked, said)
+            told = str(error)
+            self._until_it_works(
+                lambda: self._home.audit.add("flow failed", run=run, attempt=attempt, said=told)
+            )
+            self._left_undone(run, attempt)
         else:
             self._say(f"run {run}, attempt {attempt}: ended after {done} stages")
         with self._lock:
-            self._queues.pop((run, attempt), None)
-            self._waiting.pop((run, attempt), None)
+            if self._queues.get((run, attempt)) is not asks:
+                return
+            del self._queues[run, attempt]
+            left = self._waiting.pop((run, attempt), [])
+        for asked in left:
+            # It came while the flow ended.
+            with self._lock:
+                self._hand(asked)
 
-    def _asks(self, run: str, attempt: int) -> Iterator[Ask]:
-        key = (run, attempt)
+    def _left_undone(self, run: str, attempt: int) -> None:
+        """Say that what the site is asked in an attempt is not done."""
         with self._lock:
-            mine = self._queues[key]
+            left, self._waiting[run, attempt] = self._waiting.get((run, attempt), []), []
+        for asked in left:
+            if asked.stage != LEAVE:
+                self._tell(
+                    asked, f"{self._home.name} could not begin or go on with its flow of the run."
+                )
+
+    def _tell(self, asked: Ask, error: str | None) -> None:
+        """Say that something is done, or why it is not, as soon as that can be written."""
+        self._until_it_works(lambda: answer(self._home, self._exchange, asked, error))
+
+    def _asks(self, mine: "queue.Queue[Ask | None]", run: str, attempt: int) -> Iterator[Ask]:
         while (asked := mine.get()) is not None:
             self._forget_before(asked)
-            yield asked
-            with self._lock, suppress(ValueError, KeyError):
-                self._waiting[key].remove(asked)
+            try:
+                yield asked
+            finally:
+                with self._lock, suppress(ValueError, KeyError):
+                    self._waiting[run, attempt].remove(asked)
 
     def _forget_before(self, asked: Ask) -> None:
         """Remove the site's copies of messages of rounds that are done."""
-        for number in range(1, asked.round - KEPT_ROUNDS + 1):
-            if (self._exchange.root / asked.run / f"round-{number:03d}").is_dir():
+        for number in self._exchange.rounds(asked.run):
+            if 1 <= number <= asked.round - KEPT_ROUNDS:
                 self._exchange.forget(asked.run, number)
 
     def _asked_now(self) -> list[Ask]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.settings.sections import Parties
-from federated.stages.asking import LEAVE, Numbers, ask, hear_word, is_answered
+from federated.stages.asking import ERASING, LEAVE, Numbers, ask, hear_word, is_answered
 from federated.stages.coordinator import Coordinator
 
 # In seconds, between two looks at what has arrived.
@@ -22,7 +22,7 @@ FIRST_LOOK, LONGEST_LOOK = 0.01, 0.05
 # For as many sites as an experiment can have, several times over.
 THREADS = 4096
 # What sites erase of a round or a run: nobody has to wait for it, nor for a site that is away.
-UNAWAITED = ("forget_secrets", "erase_key", "close_releases", LEAVE)
+UNAWAITED = (*ERASING, LEAVE)
 
 
 class LateError(RefusalError):
@@ -42,28 +42,46 @@ class Presence:
 
     A site says hello to the exchange every few seconds, which leaves a file of its name in
     ``seen``. One that was late is asked again, as long as it says hello; after ``patience`` rounds
-    in succession it is only asked once it has said hello after having been left behind.
+    in succession it is only asked once it has said hello after having been left behind. One that is
+    left behind again without a good round in between sits out the time that it had for a stage,
+    then three times that, seven times, and so on: who says hello and does nothing else, or leaves
+    out the last thing that it is asked, cannot make every round last until its deadline.
     """
 
     def __init__(self, seen: Path, runner: Parties) -> None:
         self._seen, self._patience, self._silence = seen, runner.patience, runner.silence
+        self._deadline = runner.deadline
         self._lock = threading.Lock()
         self._late: dict[str, set[int]] = {}
         self._left_behind: dict[str, float] = {}
+        # How often in succession it was left behind, without a good round in between.
+        self._times: dict[str, int] = {}
+        # The first round after those in which it was late that it has done something in.
+        self._good: dict[str, int] = {}
 
     def late(self, site: str, round_number: int) -> None:
         """Note that a site was late in a round."""
         with self._lock:
+            self._good.pop(site, None)
             rounds = self._late.setdefault(site, set())
             rounds.add(round_number)
-            if len(rounds) >= self._patience:
+            if len(rounds) >= self._patience and site not in self._left_behind:
                 self._left_behind[site] = time.time()
+                self._times[site] = self._times.get(site, 0) + 1
 
-    def in_time(self, site: str) -> None:
-        """Note that a site has done in time what it was asked."""
+    def in_time(self, site: str, round_number: int) -> None:
+        """Note that a site has done in time what it was asked in a round.
+
+        That it was late before is forgotten once it goes on to another round: then it was not late
+        in this one, up to the last thing that it was asked.
+        """
         with self._lock:
-            self._late.pop(site, None)
-            self._left_behind.pop(site, None)
+            known = site in self._late or site in self._times
+            if not known or not round_number:
+                return
+            if round_number > self._good.setdefault(site, round_number):
+                for told in (self._late, self._left_behind, self._times, self._good):
+                    told.pop(site, None)
 
     def away(self, site: str) -> str | None:
         """Why a site is not waited for; ``None`` where it is."""
@@ -72,13 +90,17 @@ class Presence:
             return f"{site} is away: it has not said hello for {time.time() - hello:.0f} seconds"
         with self._lock:
             since, rounds = self._left_behind.get(site), len(self._late.get(site, ()))
-        if since is None:
-            return None
-        if hello is not None and hello > since:
+            if since is None:
+                return None
+            late = f"{site} is away: it was late in {rounds} rounds"
+            if hello is None or hello <= since:
+                return f"{late}, and has not said hello since"
+            out = self._deadline * (2 ** (self._times[site] - 1) - 1)
+            if time.time() < since + out:
+                return f"{late}, as it was before, and sits out {out:.0f} seconds"
             # It is there again, or still, and gets another chance.
-            self.in_time(site)
+            del self._left_behind[site], self._late[site]
             return None
-        return f"{site} is away: it was late in {rounds} rounds, and has not said hello since"
 
     def _last_hello(self, site: str) -> float | None:
         """When a site last said hello, in seconds since the epoch; ``None`` for never."""
@@ -116,7 +138,7 @@ class PartiesPool(Executor):
         most = self._runner.joining if stage == "take_part" else self._runner.deadline
         self._wait(call, lambda: is_answered(coordinator, site, asked), stage, most, asked.round)
         hear_word(coordinator, site, asked)
-        self.presence.in_time(site)
+        self.presence.in_time(site, asked.round)
 
     def _wait(
         self, call: PartyCall, there: Callable[[], bool], stage: str, most: float, number: int

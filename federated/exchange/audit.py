@@ -4,13 +4,13 @@ It is a file of JSON lines in the party's own home, to which lines are only adde
 """
 
 import json
-import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from federated.files import PRIVATE, make_folders
+from federated.files import append_line, make_folders
 
 # A line is written in one piece, so that several processes may write to one log.
 LONGEST = 2000
@@ -26,6 +26,9 @@ class AuditLog:
         """Add a line: when, what happened, and to what.
 
         Values longer than :data:`LONGEST` characters are cut.
+
+        Raises:
+            OSError: it cannot be written.
         """
         line: dict[str, str | int] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -34,14 +37,14 @@ class AuditLog:
         for key, value in what.items():
             line[key] = value if type(value) is int else str(value)[:LONGEST]
         make_folders(self.path.parent, private=True)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE)
-        try:
-            os.write(handle, (json.dumps(line) + "\n").encode())
-        finally:
-            os.close(handle)
+        append_line(self.path, json.dumps(line))
 
     def lines(self) -> list[dict[str, Any]]:
-        """All lines, the oldest first."""
+        """All lines, the oldest first; one that a full disk has cut short is left out."""
         if not self.path.is_file():
             return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+        return found

@@ -98,6 +98,12 @@ class FolderExchange(Exchange):
                     if kind.name not in keep:
                         shutil.rmtree(kind, ignore_errors=True)
 
+    def rounds(self, run: str) -> list[int]:
+        """The rounds of a run of which there are messages, in order."""
+        names = [folder.name for folder in _folders(self.root / refuse_name(run, "a run's id"))]
+        found = [name.removeprefix("round-") for name in names if name.startswith("round-")]
+        return sorted(int(number) for number in found if number.isdecimal())
+
     def path(self, signed: Signed) -> Path:
         """The file of a message, by its own header.
 

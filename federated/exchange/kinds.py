@@ -62,9 +62,10 @@ REPORT: Final = "report-"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
-# What a site is asked, of which the names of a thousand sites are the longest part; and its word.
+# What a site is asked, of which the names of a thousand sites are the longest part; and its word,
+# of four thousand characters, each of which JSON may write as twelve bytes.
 MOST_ASK: Final = 2**20
-MOST_DONE: Final = 2**14
+MOST_DONE: Final = 2**16
 # Three keys of 32 bytes, in hexadecimal digits.
 MOST_ADVERTISED: Final = 2**10
 # The parameters of a key, and its commitment.

@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
+
+from cachetools import LRUCache
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
@@ -10,7 +13,35 @@ from federated.exchange.folder import Exchange, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
 from federated.site.home import SiteHome
-from federated.stages.asking import LEAVE, LONGEST_WORD, Ask
+from federated.stages.asking import ERASING, LEAVE, LONGEST_WORD, Ask
+
+# Attempts at runs of which a site knows what it was asked.
+MOST_KNOWN = 1000
+
+
+class AskedBefore:
+    """What a site was asked in each attempt at a run: a stage with the same arguments is done once.
+
+    A policy bounds what one round takes, and how many rounds there are; a coordinator that could
+    have a round trained any number of times would have no bound. A process that is started anew
+    learns of it by the messages that are still there.
+    """
+
+    def __init__(self) -> None:
+        self._first: LRUCache[tuple[str, int], dict[bytes, str]] = LRUCache(MOST_KNOWN)
+
+    def repeated(self, asked: Ask) -> str | None:
+        """Why something is not done since it was asked before; ``None`` where it is new.
+
+        To erase something a site may be asked again and again.
+        """
+        if asked.stage in (*ERASING, LEAVE):
+            return None
+        first = self._first.setdefault((asked.run, asked.attempt), {})
+        what = sha256(json.dumps([asked.stage, *asked.arguments]).encode()).digest()
+        if first.setdefault(what, asked.digest) == asked.digest:
+            return None
+        return f"it was asked the same before in attempt {asked.attempt}"
 
 
 def answer(home: SiteHome, exchange: Exchange, asked: Ask, error: str | None = None) -> None:

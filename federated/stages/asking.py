@@ -18,7 +18,7 @@ from federated.errors import RefusalError, printable
 from federated.exchange import kinds
 from federated.exchange.folder import Place
 from federated.exchange.identity import COORDINATOR
-from federated.exchange.message import MessageRefusedError, Topic, open_message
+from federated.exchange.message import LARGEST, MessageRefusedError, Topic, open_message
 from federated.site.home import SiteHome
 from federated.stages.coordinator import Coordinator
 
@@ -47,8 +47,11 @@ STAGES: Mapping[str, str] = {
 }
 # The last thing that a site is asked in a run: there is nothing more to wait for.
 LEAVE = "leave"
-# Of a list of sites, in names.
+# What sites erase of a round or a run, which may be asked for again and again.
+ERASING = ("forget_secrets", "erase_key", "close_releases")
+# Of a list of sites, in names; of a name, in characters.
 MOST_NAMES = 1000
+LONGEST_NAME = 200
 LONGEST_WORD = 4000
 Argument = int | str | list[str]
 
@@ -111,9 +114,7 @@ def ask(
         stage: the stage's name.
         arguments: what it is called with beside the site: numbers, names, and lists of names.
     """
-    first = arguments[0] if arguments else 0
-    round_number = first if isinstance(first, int) else 0
-    start = coordinator.start
+    start, round_number = coordinator.start, _round_of(arguments)
     topic = Topic(start.consortium, start.run, start.attempt, round_number)
     body = json.dumps({"stage": stage, "arguments": list(arguments)}).encode()
     sent = coordinator.mailbox.send(topic, f"{kinds.ASK}{number}", body, site)
@@ -163,15 +164,19 @@ def read_ask(home: SiteHome, path: Path) -> Ask:
     with open_message(path) as unread:
         message = unread.read(coordinator, kinds.MOST_ASK)
     header = message.header
-    number = header.kind.removeprefix(kinds.ASK)
+    number = _number_in(header.kind)
     for_me = header.recipient == home.name and header.consortium == coordinator.consortium
-    if not for_me or not header.kind.startswith(kinds.ASK) or not number.isdecimal():
+    if not for_me or number is None:
         raise MessageRefusedError("no ask", f"The message {path} asks {home.name} nothing.")
     try:
         value = json.loads(message.body)
         stage, arguments = value["stage"], value["arguments"]
-        if stage not in {*STAGES, LEAVE} or not all(map(_is_argument, arguments)):
+        if stage not in {*STAGES, LEAVE} or type(arguments) is not list:
             raise ValueError("there is no such stage")
+        if not all(map(_is_argument, arguments)):
+            raise ValueError("no stage has such arguments")
+        if header.round != _round_of(arguments):
+            raise ValueError(f"it is of round {header.round}, and its arguments of another")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise MessageRefusedError(
             "no ask", f"What {home.name} is asked by {path} is none ({error!r:.100})."
@@ -180,14 +185,33 @@ def read_ask(home: SiteHome, path: Path) -> Ask:
         header.run,
         header.attempt,
         header.round,
-        int(number),
+        number,
         stage,
         tuple(arguments),
         message.signed.digest,
     )
 
 
+def _round_of(arguments: Sequence[Argument]) -> int:
+    """The round that a stage with these arguments is of; 0 where they name none."""
+    first = arguments[0] if arguments else 0
+    return first if isinstance(first, int) else 0
+
+
+def _number_in(kind: str) -> int | None:
+    """The number in the kind of what a site is asked; ``None`` where it is of another kind."""
+    digits = kind.removeprefix(kinds.ASK)
+    number = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 16 else 0
+    return number if number and kind == f"{kinds.ASK}{number}" else None
+
+
 def _is_argument(value: object) -> bool:
+    if type(value) is int:
+        return 0 <= value <= LARGEST
     if isinstance(value, list):
-        return len(value) <= MOST_NAMES and all(type(name) is str for name in value)
-    return type(value) in (int, str)
+        return len(value) <= MOST_NAMES and all(map(_is_name, value))
+    return _is_name(value)
+
+
+def _is_name(value: object) -> bool:
+    return type(value) is str and len(value) <= LONGEST_NAME

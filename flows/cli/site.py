@@ -94,7 +94,7 @@ def start(
             require_let_in(configured)
             _tell(f"Prefect of this site: {configured}")
         else:
-            api, login = stack.enter_context(site_prefect(place, prefect_port))
+            api, login = stack.enter_context(site_prefect(place, prefect_port, _tell))
             _tell(f"Prefect of this site: {api.removesuffix('/api')}, login in {login}")
         if metrics_port:
             stack.enter_context(serving_metrics(place, metrics_port))

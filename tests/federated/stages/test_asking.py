@@ -9,9 +9,11 @@ from federated.errors import RefusalError
 from federated.exchange import kinds
 from federated.exchange.folder import FolderExchange
 from federated.exchange.message import MessageRefusedError, Topic, sign
-from federated.stages.asked import answer, has_answered, too_late
+from federated.stages.asked import AskedBefore, answer, has_answered, too_late
 from federated.stages.asking import (
+    ERASING,
     LEAVE,
+    LONGEST_NAME,
     MOST_NAMES,
     STAGES,
     Ask,
@@ -58,6 +60,12 @@ def test_what_another_site_is_asked_is_not_for_it(run):
         {"stage": "held_cases", "arguments": []},
         {"stage": "train_site", "arguments": [1.5]},
         {"stage": "train_site", "arguments": [["a"] * (MOST_NAMES + 1)]},
+        {"stage": "train_site", "arguments": ["a" * (LONGEST_NAME + 1)]},
+        {"stage": "train_site", "arguments": [-1]},
+        {"stage": "train_site", "arguments": [2**53 + 1]},
+        {"stage": "train_site", "arguments": "1"},
+        {"stage": "take_key", "arguments": {"site-01": 0}},
+        {"stage": ["train_site"], "arguments": []},
         {"stage": "train_site"},
         [],
     ],
@@ -70,6 +78,54 @@ def test_what_is_no_stage_is_refused(run, body):
     path.write_bytes(message.to_bytes())
     with pytest.raises(MessageRefusedError, match=r"asked by .* is none"):
         read_ask(run.home("site-00"), path)
+
+
+def signed_ask(run, kind, arguments, round_number=0):
+    """A message of the coordinator's that is not made as it makes what it asks."""
+    identity, start = run.coordinator.mailbox.me, run.coordinator.start
+    topic = Topic(start.consortium, start.run, start.attempt, round_number)
+    body = json.dumps({"stage": "train_site", "arguments": arguments}).encode()
+    path = run.folder.root / f"{kind[:20]}-{round_number}.message"
+    path.write_bytes(sign(identity, topic, kind, "site-00", body).to_bytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    # The last is one that the site's word could have no place for, by the length of its name.
+    ["ask-", "ask-0", "ask-01", "ask--1", "ask-1.5", "ask-\u0661", f"ask-{'9' * 96}", "asked-1"],
+)
+def test_the_number_of_what_is_asked_has_one_form(run, kind):
+    with pytest.raises(MessageRefusedError, match="asks site-00 nothing"):
+        read_ask(run.home("site-00"), signed_ask(run, kind, [1], 1))
+
+
+@pytest.mark.parametrize(("said", "arguments"), [(2**53, [1]), (0, [2]), (3, [2]), (1, ["a"])])
+def test_what_is_asked_has_arguments_of_its_own_round(run, said, arguments):
+    with pytest.raises(MessageRefusedError, match="arguments of another"):
+        read_ask(run.home("site-00"), signed_ask(run, "ask-9", arguments, said))
+
+
+def test_the_longest_word_of_a_site_is_heard(run):
+    asked, _ = asked_file(run, number=90)
+    answer(
+        run.home("site-00"), FolderExchange(run.folder.exchange_path), asked, "\U0001f3e5" * 9999
+    )
+    with pytest.raises(RefusalError, match="\U0001f3e5" * 100):
+        hear_word(run.coordinator, "site-00", asked)
+
+
+def test_the_same_is_done_once_in_an_attempt():
+    before, asked = AskedBefore(), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
+    assert before.repeated(asked) is None
+    assert before.repeated(asked) is None
+    again = replace(asked, number=5, digest="another")
+    assert "asked the same before" in str(before.repeated(again))
+    assert before.repeated(replace(again, attempt=2)) is None
+    assert before.repeated(replace(again, arguments=(3,), round=3)) is None
+    for stage in ERASING:
+        assert before.repeated(replace(asked, stage=stage)) is None
+        assert before.repeated(replace(again, stage=stage)) is None
 
 
 def test_only_the_coordinator_asks(run):

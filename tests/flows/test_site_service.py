@@ -1,0 +1,213 @@
+"""What a site's process does of what it is asked, whoever asks and whatever its machine is like."""
+
+import errno
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from federated.exchange import kinds
+from federated.exchange.folder import Place
+from federated.exchange.identity import COORDINATOR
+from federated.exchange.journal import JournalledExchange
+from federated.exchange.message import Topic, open_message, sign
+from federated.exchange.policy import PERMISSIVE
+from federated.site.home import SiteHome
+from federated.stages.asking import LEAVE
+from flows import site_service
+from flows.site_flow import desk
+from flows.site_service import SiteService
+from tests.federated.exchange.parties import identity
+
+SITE, MOST_S = "clinic", 20
+
+
+class Site:
+    """A site's service whose flow writes down what it is asked, and what its coordinator sends."""
+
+    def __init__(self, root):
+        self.coordinator = identity(COORDINATOR)
+        self.home = SiteHome(root / SITE)
+        self.home.root.mkdir(mode=0o700)
+        self.home.know(self.coordinator.public)
+        self.home.write_policy(PERMISSIVE)
+        self.exchange = JournalledExchange(root / "exchange")
+        self.done, self.said, self.begun = [], [], []
+        self.number = 0
+        self.fails = ""
+        # A flow that has begun waits for it before each stage.
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def flow(self, run, attempt):
+        mine = desk.get()
+        self.begun.append((run, attempt))
+        if self.fails:
+            raise RuntimeError(self.fails)
+        for asked in mine.asks(run, attempt):
+            if asked.stage == LEAVE:
+                break
+            assert self.may_go_on.wait(MOST_S)
+            self.done.append((asked.run, asked.attempt, asked.stage, *asked.arguments))
+            mine.tell(asked, None)
+        return 0
+
+    def ask(self, stage, *arguments, run="run", attempt=1, number=None):
+        self.number += 1
+        first = arguments[0] if arguments and isinstance(arguments[0], int) else 0
+        topic = Topic(self.coordinator.public.consortium, run, attempt, first)
+        body = json.dumps({"stage": stage, "arguments": list(arguments)}).encode()
+        kind = f"{kinds.ASK}{number or self.number}"
+        self.exchange.post(sign(self.coordinator, topic, kind, SITE, body))
+        return Place(run, first, attempt, COORDINATOR, f"{kinds.DONE}{self.number}", SITE)
+
+    def word(self, place):
+        """What the site says of something, once it does: nothing, or why it has not done it."""
+        wait_for(lambda: self.exchange.find(place))
+        (path,) = self.exchange.find(place)
+        with open_message(path) as unread:
+            return json.loads(unread.read(self.home.identity().public, kinds.MOST_DONE).body)[
+                "error"
+            ]
+
+    @contextmanager
+    def at_work(self):
+        service = SiteService(self.home, self.home.root, self.exchange, self.said.append)
+        thread = threading.Thread(target=service.run, daemon=True)
+        thread.start()
+        try:
+            yield service
+        finally:
+            self.may_go_on.set()
+            service.stop()
+            thread.join(MOST_S)
+        assert not thread.is_alive()
+
+
+def wait_for(what):
+    until = time.monotonic() + MOST_S
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    made = Site(tmp_path)
+    monkeypatch.setattr(site_service, "fl_site", made.flow)
+    monkeypatch.setattr(site_service, "AGAIN", 0.01)
+    return made
+
+
+def test_a_stage_is_done_once_however_often_it_is_asked(site):
+    with site.at_work():
+        assert site.word(site.ask("train_site", 1)) is None
+        for _ in range(3):
+            assert "asked the same before in attempt 1" in site.word(site.ask("train_site", 1))
+        assert site.word(site.ask("train_site", 1, attempt=2)) is None
+    assert [done[1] for done in site.done] == [1, 2]
+    # A process that is started anew knows of it too.
+    with site.at_work():
+        assert "asked the same before" in site.word(site.ask("train_site", 1, attempt=2))
+    assert len(site.done) == 2
+
+
+def test_an_ask_that_no_word_could_have_a_place_for_stops_nothing(site):
+    with site.at_work():
+        site.ask("train_site", 1, number="9" * 96)
+        assert site.word(site.ask("train_site", 2)) is None
+    assert [line["reason"] for line in site.home.audit.lines() if line["event"] == "refused"]
+
+
+def test_messages_of_old_rounds_go_whatever_number_a_round_has(site):
+    with site.at_work():
+        for number in (1, 2, 3, 2**53):
+            assert site.word(site.ask("train_site", number)) is None
+    assert site.exchange.rounds("run") == [2**53]
+
+
+def test_thousands_of_runs_are_not_begun_at_once(site, monkeypatch):
+    monkeypatch.setattr(site_service, "MOST_BEGUN", 4)
+    site.may_go_on.clear()
+    with site.at_work():
+        asked = [site.ask("take_part", run=f"run-{number}") for number in range(40)]
+        for place in asked[4:]:
+            assert "4 runs are gone on with" in site.word(place)
+        assert len(site.begun) == 4
+        site.may_go_on.set()
+        assert [site.word(place) for place in asked[:4]] == [None] * 4
+        # A run that waits for nothing makes room for another one, and is begun again.
+        assert site.word(site.ask("take_part", run="one-more")) is None
+        assert site.word(site.ask("train_site", 1, run="run-0")) is None
+    assert len(site.begun) == 6
+
+
+def test_so_much_waits_in_a_run_and_so_many_attempts_it_has(site, monkeypatch):
+    monkeypatch.setattr(site_service, "MOST_WAITING", 3)
+    site.may_go_on.clear()
+    with site.at_work():
+        asked = [site.ask("train_site", number) for number in range(1, 6)]
+        assert "3 other things wait" in site.word(asked[3])
+        site.may_go_on.set()
+        assert site.word(asked[2]) is None
+        assert "at most 1000 attempts" in site.word(
+            site.ask("take_part", attempt=1001, run="other")
+        )
+
+
+def test_a_run_that_was_left_early_can_be_gone_on_with(site):
+    with site.at_work():
+        site.ask(LEAVE)
+        assert site.word(site.ask("train_site", 1)) is None
+        site.ask(LEAVE)
+        assert site.word(site.ask("train_site", 2)) is None
+        site.ask(LEAVE)
+        wait_for(lambda: len([said for said in site.said if "ended" in said]) == 2)
+
+
+def test_a_flow_that_cannot_begin_is_said_and_the_next_one_begins(site):
+    site.fails = "Prefect does not answer"
+    with site.at_work():
+        assert "could not begin" in site.word(site.ask("train_site", 1))
+        site.fails = ""
+        assert site.word(site.ask("train_site", 2)) is None
+
+
+def test_a_full_disk_is_said_and_what_waits_is_done_once_there_is_room(site, monkeypatch):
+    real, full = site.exchange.post, threading.Event()
+
+    def post(message):
+        if full.is_set() and message.header.kind.startswith(kinds.DONE):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(message)
+
+    monkeypatch.setattr(site.exchange, "post", post)
+    full.set()
+    with site.at_work():
+        first, second = site.ask("train_site", 1), site.ask("train_site", 2)
+        wait_for(lambda: any("No space left" in said for said in site.said))
+        assert not site.exchange.find(first)
+        full.clear()
+        assert (site.word(first), site.word(second)) == (None, None)
+    assert len([said for said in site.said if "No space left" in said]) == 1
+
+
+def test_a_full_disk_stops_no_reader_of_what_is_asked(site, monkeypatch):
+    from federated.exchange.audit import AuditLog
+
+    real, full = AuditLog.add, threading.Event()
+
+    def add(log, event, **what):
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(log, event, **what)
+
+    monkeypatch.setattr(AuditLog, "add", add)
+    full.set()
+    with site.at_work():
+        site.ask("os.system")
+        wait_for(lambda: any("No space left" in said for said in site.said))
+        full.clear()
+        assert site.word(site.ask("train_site", 1)) is None
