@@ -30,7 +30,7 @@ def instructions(path: Path) -> list[tuple[str, str]]:
 def commands(text: str) -> list[list[str]]:
     """Each `consilium NAME NAME …` in a text, as its words."""
     plain = re.sub(r"[\[\]\",]+", " ", text)
-    return [line.split() for line in re.findall(r"\bconsilium ((?:coordinator|site) .*)", plain)]
+    return [line.split() for line in re.findall(r"\bconsilium +((?:coordinator|site) .*)", plain)]
 
 
 def test_there_are_files_for_coordinator_and_site():

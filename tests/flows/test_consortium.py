@@ -3,12 +3,10 @@
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
-import torch
 
 from federated.errors import ConsiliumError
 from federated.files import read_json, write_json
@@ -18,6 +16,7 @@ from flows.coordinator_metrics import CoordinatorMetrics
 from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
 from tests.flows.consortium import make_consortium
+from tests.workers import quick_worker
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SITES = "runner.name=sites"
@@ -26,7 +25,7 @@ SITES = "runner.name=sites"
 @pytest.fixture
 def consortium(project, monkeypatch):
     """A consortium of three, whose sites begin their work when they are named."""
-    monkeypatch.setattr(site_service, "open_worker", in_this_process)
+    monkeypatch.setattr(site_service, "open_worker", quick_worker)
     parties = make_consortium(project)
     with ExitStack() as stack:
 
@@ -36,11 +35,6 @@ def consortium(project, monkeypatch):
             return parties
 
         yield begin
-
-
-def in_this_process():
-    """A worker that needs no seconds to start."""
-    return ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def say_hello(site, ago=0.0):
