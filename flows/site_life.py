@@ -246,7 +246,9 @@ def _data(home: SiteHome) -> Iterator[Finding]:
     except ConsiliumError as error:
         yield Finding(False, str(error))
         return
-    for good, text in data_lines(folder, home.policy().settings.datasets):
+    for good, text in data_lines(
+        folder, home.policy().settings.datasets, home.name, home.root / "validation"
+    ):
         yield Finding(good, text)
 
 
