@@ -11,7 +11,7 @@ from federated.errors import ConsiliumError, unreadable
 from flows.guard import Address
 
 # A value of the header Host: a name, or an address of IPv6 in brackets, and perhaps a port.
-HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_][a-z0-9._-]*)(:[0-9]{1,5})?")
 LOGIN_TOLD_BY = "consilium coordinator start --env"
 
 

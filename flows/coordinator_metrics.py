@@ -35,7 +35,8 @@ MOST_REASONS = 50
 
 def count_round(home: CoordinatorHome, line: Mapping[str, Any]) -> None:
     """Add a round to those that are counted."""
-    append_line(home.rounds_path, json.dumps(line))
+    # A break before it as well: it is not lost where the line before it was cut off.
+    append_line(home.rounds_path, f"\n{json.dumps(line)}")
 
 
 class CoordinatorMetrics(Collector):
@@ -69,18 +70,21 @@ class CoordinatorMetrics(Collector):
         yield from self._of_sites()
 
     def _take_round(self, line: Mapping[str, Any]) -> None:
-        experiment = str(line["experiment"])
+        # All of it is looked at before any is counted: a strange line counts for nothing.
+        experiment, lost = str(line["experiment"]), bool(line["lost"])
+        sites = [(str(s), o) for o in ("summed", "left_behind") for s in line[o]]
+        sizes = {str(name): int(size) for name, size in line["bytes"].items()}
+        taken = {str(name): float(seconds) for name, seconds in line["seconds"].items()}
+        spent = {(str(site), experiment): float(e) for site, e in line["epsilon"].items()}
         self._counted["rounds", experiment] += 1
-        self._counted["lost", experiment] += bool(line["lost"])
-        for outcome in ("summed", "left_behind"):
-            for site in line[outcome]:
-                self._counted["site", str(site), outcome] += 1
-        for direction, size in line["bytes"].items():
-            self._counted["bytes", str(direction)] += size
-        for stage, seconds in line["seconds"].items():
-            self._counted["seconds", str(stage)] += seconds
-        for site, epsilon in line["epsilon"].items():
-            self._epsilon[str(site), experiment] = float(epsilon)
+        self._counted["lost", experiment] += lost
+        for site, outcome in sites:
+            self._counted["site", site, outcome] += 1
+        for direction, size in sizes.items():
+            self._counted["bytes", direction] += size
+        for stage, seconds in taken.items():
+            self._counted["seconds", stage] += seconds
+        self._epsilon |= spent
 
     def _take_audit(self, line: Mapping[str, Any]) -> None:
         event, sender = line.get("event"), str(line.get("sender", ""))

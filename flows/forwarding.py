@@ -26,7 +26,7 @@ NOT_PASSED = frozenset(
     )
 )
 # In bytes, of a message of a WebSocket; and in seconds, to connect on this machine.
-LARGEST, CONNECT = 16 * 2**20, 10
+LARGEST, CONNECT = 16 * 2**20, 30
 MOST_CONNECTIONS = 256
 
 
@@ -141,8 +141,8 @@ class Forwarder:
 
 def _target(scope: Scope) -> str:
     """The path with the query as it was asked for."""
-    path = scope.get("raw_path") or scope["path"].encode()
-    query = scope.get("query_string", b"")
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope.get("query_string", b"")
     return (path.split(b"?")[0] + (b"?" + query if query else b"")).decode("latin-1")
 
 

@@ -321,7 +321,8 @@ def _report(run: Run, record: RoundRecord) -> float:
     """Track a round, write its record, and tell of it; return when its time was taken."""
     folder, number, rounds = run.folder, record.round_number, run.experiment.rounds
     length = read_layout(folder.state_path(number - 1)).size
-    sizes = record.sizes(download_size(run.coordinator, number), len(run.sites), length)
+    down = download_size(run.coordinator, number)
+    sizes = record.sizes(down, len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
     taken = {key: value for key, value in record.seconds().items() if value is not None}
     numbers |= {f"seconds/{key}": value for key, value in taken.items()}
@@ -333,8 +334,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     measured = time.time()
     checkpoint(run.coordinator, number, record.to_json(run.context.counts, sizes, seconds))
     name, run_id = run.experiment.name, run.context.run_id
-    rows = round_table(record, run.context.counts, download_size(run.coordinator, number))
-    show_round(name, run_id, number, rows)
+    show_round(name, run_id, number, round_table(record, run.context.counts, down))
     if of_parties(run.experiment):
         count_round(CoordinatorHome.default(), round_line(record, run_id, name, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})

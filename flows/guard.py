@@ -7,9 +7,11 @@ origin whose host name has been made to point here. Prefect 3.8.8 checks none of
 asks for no login, and trusts pages of every loopback port.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,8 @@ HEADERS = {
     b"cross-origin-resource-policy": b"same-origin",
     b"referrer-policy": b"same-origin",
 }
+# In bytes and seconds: how much of the body of a request is read that is refused.
+MOST_UNREAD, LONGEST_UNREAD = 2**18, 5
 Refusal = tuple[int, str]
 
 
@@ -150,10 +154,30 @@ async def _refuse(
             return
         kind = "websocket.http.response"
     headers = [(b"content-type", b"text/plain; charset=utf-8"), *HEADERS.items()]
+    if scope["type"] == "http" and not await _is_read(scope, receive):
+        headers.append((b"connection", b"close"))
     if status == 401 and prompts:
         headers.append((b"www-authenticate", b'Basic realm="consilium"'))
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": said.encode()})
+
+
+async def _is_read(scope: Scope, receive: Receive) -> bool:
+    """Read a short body of a request that is refused; whether there is nothing left of it.
+
+    A connection that is closed before it is read may be reset before the answer is.
+    """
+    if {b"content-length", b"transfer-encoding"}.isdisjoint(headers_of(scope)):
+        return True
+    left = MOST_UNREAD
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST_UNREAD):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return True
+    return False
 
 
 def _with_headers(send: Send) -> Send:

@@ -5,24 +5,14 @@ run needs: that its server was ended, by the machine's want of memory for instan
 the site out of every run until somebody looks.
 """
 
-import atexit
+import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from functools import partial
 
-from prefect.settings import temporary_settings
-
-from flows.login import new_login
-from flows.ports import HOST, listen, port_of
-from flows.server import (
-    TEMPORARY,
-    client_settings,
-    configured_api,
-    require_let_in,
-    running_guarded,
-    wait_until_healthy,
-)
+from flows.login import Login
+from flows.ports import HOST, port_of
+from flows.server import running_guarded, wait_until_healthy
 
 # In seconds: how often it is looked at, and the longest pause before it is started once more.
 LOOK, LONGEST = 0.5, 60.0
@@ -35,13 +25,22 @@ class LastingServer:
     wait for the next one.
 
     Args:
+        listening: the socket, which is closed at the end.
+        login: whom it lets in.
+        environment: of its processes, beside this one's.
         say: tells a person something.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._listening, self.login = listen(), new_login()
-        self.api = f"http://{HOST}:{port_of(self._listening)}/api"
+    def __init__(
+        self,
+        listening: socket.socket,
+        login: Login,
+        environment: dict[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._say, self._environment = say, environment
+        self._listening, self.login = listening, login
+        self.api = f"http://{HOST}:{port_of(listening)}/api"
         self._ended, self._started = threading.Event(), threading.Event()
         self.process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -67,7 +66,7 @@ class LastingServer:
         pause = LOOK
         while not self._ended.is_set():
             handed = self._listening.dup()
-            with running_guarded("prefect", handed, self.login, TEMPORARY) as self.process:
+            with running_guarded("prefect", handed, self.login, self._environment) as self.process:
                 self._started.set()
                 while self.process.poll() is None and not self._ended.wait(LOOK):
                     pass
@@ -75,20 +74,3 @@ class LastingServer:
                 self._say("The Prefect server of this site has ended; it is started again.")
                 self._ended.wait(pause)
                 pause = min(2 * pause, LONGEST)
-
-
-def start_lasting_server(say: Callable[[str], None]) -> Callable[[], None]:
-    """Start a lasting Prefect server unless an API is configured; it ends with this process.
-
-    It returns at once, with a function that waits for the server: see
-    :func:`flows.server.start_embedded_server`.
-    """
-    if api := configured_api():
-        return partial(require_let_in, api)
-    server = LastingServer(say)
-    # Registered before Prefect registers its own, and so run after them: see there.
-    atexit.register(server.end)
-    settings = temporary_settings(updates=client_settings(server.api, server.login))
-    settings.__enter__()
-    atexit.register(settings.__exit__, None, None, None)
-    return server.wait_until_healthy

@@ -124,19 +124,7 @@ def look(folder: Path) -> Looked:
             f"{folder}`."
         )
     task: TaskName = described.task if described else "segmentation"
-    value: dict[str, Any] = {
-        "data": {"dataset": name, "source": "files", "root": str(root)},
-        "sites": {"count": 1, "partition": "iid", "min_cases": 1},
-        "strategy": {"name": "fedavg"},
-        "privacy": {"name": "none"},
-        "compression": {"name": "none"},
-        "protection": {"name": "plain"},
-        "selection": {"metric": f"val/{TASKS[task].primary_metric}"},
-    }
-    if described is not None:
-        value["data"]["described"] = described.model_dump(mode="json")
-    if task == "segmentation":
-        value["model"] = {"name": "unet"}
+    value = judging(name, root, task, described)
     experiment = resolve("data-check", value, str(folder))
     located = locate_local(experiment.data)
     if located is None:
@@ -151,6 +139,31 @@ def look(folder: Path) -> Looked:
         experiment = resolve("data-check", value, str(folder))
     partition = partition_dataset(dataset, experiment.sites, experiment.seed)
     return Looked(experiment, dataset, partition)
+
+
+def judging(name: str, root: Path, task: TaskName, described: Description | None) -> dict[str, Any]:
+    """An experiment by which the data of one site are judged, before there is any other.
+
+    Args:
+        name: the data set's.
+        root: the folder that it lies in.
+        task: what is learnt of it.
+        described: its description, where it has one.
+    """
+    value: dict[str, Any] = {
+        "data": {"dataset": name, "source": "files", "root": str(root)},
+        "sites": {"count": 1, "partition": "iid", "min_cases": 1},
+        "strategy": {"name": "fedavg"},
+        "privacy": {"name": "none"},
+        "compression": {"name": "none"},
+        "protection": {"name": "plain"},
+        "selection": {"metric": f"val/{TASKS[task].primary_metric}"},
+    }
+    if described is not None:
+        value["data"]["described"] = described.model_dump(mode="json")
+    if task == "segmentation":
+        value["model"] = {"name": "unet"}
+    return value
 
 
 FACTS = ("site", "training", "validation", "test", "patients")

@@ -27,7 +27,10 @@ def require_servers_and_folders(configured: str | None, *, tracked: bool = True)
             require_writable(Path("mlruns"), "of MLflow, below the working folder")
     if configured:
         otherwise = "have a temporary server started"
-        require_answer(configured, "/health", "PREFECT_API_URL", otherwise, must_know=True)
+        trusted = get_current_settings().api.ssl_cert_file
+        require_answer(
+            configured, "/health", "PREFECT_API_URL", otherwise, must_know=True, authority=trusted
+        )
     else:
         # Where the temporary server keeps its database.
         require_writable(get_current_settings().home, "PREFECT_HOME, by default ~/.prefect")

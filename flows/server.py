@@ -29,7 +29,7 @@ from flows.guarded_server import SECRET, SOCKET
 from flows.login import Login, new_login
 from flows.ports import HOST, listen, port_of
 
-STARTUP_TIMEOUT_S = 120
+STARTUP_TIMEOUT_S = 300
 # As for Prefect's own temporary server: no pages, and only the services that a run needs.
 TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
@@ -175,7 +175,7 @@ def wait_until_healthy(
     """Wait for a server to answer; ``log`` is the file that has what it says.
 
     Raises:
-        ConsiliumError: the process ended, or two minutes passed.
+        ConsiliumError: the process ended, or five minutes passed.
     """
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:

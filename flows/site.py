@@ -22,6 +22,9 @@ def open_home(home: Path | None) -> SiteHome:
         ConsiliumError: it is not the home of a site.
     """
     root = (home or consilium_home()).resolve()
+    of_consortium = sorted(path.parent for path in root.glob("site/*/coordinator.json"))
+    if home is None and len(of_consortium) == 1:
+        return SiteHome(of_consortium[0])
     if not (root / "coordinator.json").is_file():
         raise ConsiliumError(
             f"{root} is no site's home: it has no coordinator.json. Name a home with --home; those "

@@ -16,10 +16,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from federated.data.dataset import SPLITS, Split
-from federated.data.folders.dataset import FolderDataset
 from federated.data.partition import Partition, leave_out
-from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.folder import Exchange
 from federated.exchange.policy_checks import refuse_outright
@@ -31,6 +28,7 @@ from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import run_and_report
 from flows.budget_events import tell_if_spent
+from flows.site_data import cases_of
 from flows.site_metrics import count_stage
 from tasks.prepare import download, read
 from tasks.validate import validate
@@ -191,7 +189,7 @@ def _take_cases(mine: Desk, asked: Ask) -> None:
     if site.store.data_path.is_file() and site.store.data()[0] == data:
         return
     dataset = read(experiment, data)
-    whole = Partition({site.name: _cases_of(dataset, site.name)}, draws=0, moved=0)
+    whole = Partition({site.name: cases_of(dataset, site.name)}, draws=0, moved=0)
     place = site.store.root / "validation"
     found = validate(experiment, dataset, whole, place)
     if found.excluded:
@@ -201,29 +199,3 @@ def _take_cases(mine: Desk, asked: Ask) -> None:
         )
     left = leave_out(whole, found.dropped)
     site.store.write_data(data, {site.name: dict(left.sites[site.name])})
-
-
-def _cases_of(dataset: AnyDataset, site: str) -> dict[Split, tuple[int, ...]]:
-    """The cases that are a site's own: all in its folder, or those that the data call its own.
-
-    Raises:
-        ConsiliumError: the data name several sites, and this is none of them.
-    """
-    named: dict[Split, list[str | None]]
-    if isinstance(dataset, FolderDataset):
-        named = {split: [case.site for case in dataset.cases[split]] for split in SPLITS}
-    elif dataset.origins is not None:
-        named = {split: [case.site for case in dataset.origins[split]] for split in SPLITS}
-    else:
-        named = {split: [None] * len(dataset.labels[split]) for split in SPLITS}
-    known = {name for names in named.values() for name in names}
-    wanted = known if len(known) <= 1 else known & {site, site.removeprefix("site-")}
-    if known and not wanted:
-        several = ", ".join(sorted(map(str, known)))
-        raise ConsiliumError(
-            f"The data of {site} are of several sites ({several}), and it is none of them. Keep "
-            "only this site's own cases there, or give the site the name that its table has."
-        )
-    return {
-        split: tuple(i for i, name in enumerate(named[split]) if name in wanted) for split in SPLITS
-    }

@@ -9,12 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from prefect.settings import temporary_settings
 
 from federated.errors import ConsiliumError, unreadable
 from federated.exchange.https.calls import Caller
@@ -28,6 +30,10 @@ from federated.provenance import code_digest
 from federated.secrets.home import consilium_home, private_folder
 from federated.settings.names import refuse_site_name
 from federated.site.home import SiteHome
+from flows.lasting_server import LastingServer
+from flows.login import kept_login
+from flows.ports import listen_at
+from flows.server import client_settings
 from flows.site_service import SiteService
 
 # What the two sides tell each other of their programs.
@@ -240,7 +246,9 @@ def _data(home: SiteHome) -> Iterator[Finding]:
     except ConsiliumError as error:
         yield Finding(False, str(error))
         return
-    for good, text in data_lines(folder, home.policy().settings.datasets):
+    for good, text in data_lines(
+        folder, home.policy().settings.datasets, home.name, home.root / "validation"
+    ):
         yield Finding(good, text)
 
 
@@ -258,6 +266,38 @@ def _policy(home: SiteHome) -> Iterator[Finding]:
 def own_versions() -> dict[str, str]:
     """The versions of what the sums of a training depend on."""
     return {name: version(name) for name in PROGRAMS}
+
+
+@contextmanager
+def site_prefect(
+    home: SiteHome, port: int, say: Callable[[str], None]
+) -> Iterator[tuple[str, Path]]:
+    """The site's own Prefect, with its pages, at a loopback port until the block ends.
+
+    It keeps what it knows in ``PREFECT_HOME``. Its login is kept in the site's home.
+
+    Args:
+        home: the site's.
+        port: where it listens; any free port if 0.
+        say: tells a person something.
+
+    Yields:
+        The address of its API, and the file of the login.
+
+    Raises:
+        ConsiliumError: the port is taken, or it does not come up.
+    """
+    path = home.root / "prefect-login"
+    login = kept_login(path)
+    listening = listen_at(port, "the site's Prefect", "--prefect-port")
+    pages = {"PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home.root / "prefect-pages")}
+    server = LastingServer(listening, login, pages, say)
+    try:
+        server.wait_until_healthy()
+        with temporary_settings(updates=client_settings(server.api, login)):
+            yield server.api, path
+    finally:
+        server.end()
 
 
 def run_site(home: SiteHome, say: Callable[[str], None], stop: threading.Event) -> None:

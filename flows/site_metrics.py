@@ -35,7 +35,7 @@ def count_stage(home: SiteHome, stage: str, seconds: float, done: bool) -> None:
     """Add a stage to those that are counted."""
     with suppress(OSError):
         line = {"stage": stage, "seconds": round(seconds, 3), "done": done}
-        append_line(home.root / STAGES, json.dumps(line))
+        append_line(home.root / STAGES, f"\n{json.dumps(line)}")
 
 
 class SiteMetrics(Collector):

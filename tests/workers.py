@@ -37,10 +37,18 @@ def quick_pool(experiment: Experiment) -> Executor:
     """
     if not isinstance(experiment.runner, Processes):
         return OTHER_POOL(experiment)
+    return _copies(tasks.pool.worker_count(experiment))
+
+
+def quick_worker() -> Executor:
+    """In place of ``tasks.pool.open_worker``, the one process of a site of a consortium."""
+    return _copies(1)
+
+
+def _copies(count: int) -> Executor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     _start_original()
-    count = tasks.pool.worker_count(experiment)
     numbers = context.Queue()
     for number in range(count):
         numbers.put(number)

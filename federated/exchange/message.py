@@ -16,9 +16,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, get_type_hints
+from typing import Any, get_type_hints
 
 from federated.errors import RefusalError
 from federated.exchange.identity import SIGNATURE_BYTES, Identity, PublicIdentity
@@ -28,6 +29,8 @@ CONTEXT = b"consilium signed message v1\x00"
 # The names in a header have at most a hundred bytes each, which JSON may write as six.
 MOST_HEADER = 4096
 LENGTH_BYTES = 4
+# In bytes: as much of a body is read at once that is checked and not kept.
+PIECE = 2**20
 # No integer in a header is larger; a run has no more rounds than this.
 LARGEST = 2**53
 DIGEST_DIGITS = 64
@@ -248,7 +251,7 @@ class Unread:
 
     signed: Signed
     where: str
-    _file: BinaryIO
+    _file: BufferedReader
 
     @property
     def header(self) -> Header:
@@ -289,7 +292,10 @@ class Unread:
         Raises:
             MessageRefusedError: it is another one.
         """
-        if file_digest(self._file, sha256).hexdigest() != self.header.sha256:
+        found = sha256()
+        while part := self._file.read(PIECE):
+            found.update(part)
+        if found.hexdigest() != self.header.sha256:
             raise self._other_body()
 
     def _other_body(self) -> MessageRefusedError:
@@ -299,7 +305,7 @@ class Unread:
         )
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     """The file, opened; a link, and a pipe that would let nobody go on, is none.
 
     Raises:

@@ -18,7 +18,7 @@ from federated.learning import summed_bounds, task_of
 from federated.protection import Protection
 from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
-from federated.rounds.participation import site_weights
+from federated.rounds.participation import POOLED, site_weights
 from federated.rounds.statistics import CountNoise, scheme_of
 from federated.site.releases import weights_digest
 from federated.stages.site import (
@@ -198,7 +198,8 @@ def refuse_thin(
     fewest = getattr(experiment.protection, "min_sites", 1)
     splits, name = (named.splits, named.name) if named else (SPLITS[:1], "of updates")
     for split in splits:
-        having = [site for site in sites if counts.cases(site, split)]
+        # Who trains on the cases of all has some wherever anybody has.
+        having = [site for site in sites if site == POOLED or counts.cases(site, split)]
         if 0 < len(having) < fewest:
             raise RefusalError(
                 f"The sum {name} is refused: only {', '.join(having)} of the {len(sites)} "

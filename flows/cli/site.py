@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +64,12 @@ def check(home: Home = None) -> None:
 @site_app.command(epilog="Example: consilium site start")
 def start(
     home: Home = None,
+    prefect_port: Annotated[
+        int,
+        typer.Option(
+            help="The loopback port of the site's Prefect; 0 for any.", **whole_number(0, 65535)
+        ),
+    ] = 0,
     metrics_port: Annotated[
         int | None,
         typer.Option(
@@ -73,20 +79,25 @@ def start(
     ] = None,
 ) -> None:
     """Take part in the consortium, by the site's policy, until stopped with Ctrl-C."""
-    from flows.lasting_server import start_lasting_server
     from flows.preflight import require_servers_and_folders
-    from flows.server import configured_api
-    from flows.site_life import run_site, site_home
+    from flows.server import configured_api, require_let_in
+    from flows.site_life import run_site, site_home, site_prefect
+    from flows.site_metrics import serving_metrics
 
     place, stop = site_home(home), threading.Event()
     configured = configured_api()
     require_servers_and_folders(configured, tracked=False)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    start_lasting_server(_tell)()
-    from flows.site_metrics import serving_metrics
-
-    with serving_metrics(place, metrics_port) if metrics_port else nullcontext():
+    with ExitStack() as stack:
+        if configured:
+            require_let_in(configured)
+            _tell(f"Prefect of this site: {configured}")
+        else:
+            api, login = stack.enter_context(site_prefect(place, prefect_port, _tell))
+            _tell(f"Prefect of this site: {api.removesuffix('/api')}, login in {login}")
+        if metrics_port:
+            stack.enter_context(serving_metrics(place, metrics_port))
         run_site(place, _tell, stop)
 
 

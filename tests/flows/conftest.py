@@ -37,7 +37,7 @@ from flows import site_service
 from flows.round import fl_round
 from tests.flows.consortium import Party, make_consortium
 from tests.without_prefect import without_prefect
-from tests.workers import OTHER_POOL, quick_pool
+from tests.workers import OTHER_POOL, quick_pool, quick_worker
 
 STAGES = [
     (tasks.take_part, "take-part", take_part),
@@ -138,10 +138,9 @@ def failing(monkeypatch):
 def consortium(project, monkeypatch):
     """A consortium of three, whose sites begin their work when they are named.
 
-    They work in this process, which needs no seconds to start.
+    Their worker processes need no seconds to start.
     """
-    pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
-    monkeypatch.setattr(site_service, "open_worker", lambda: pool())
+    monkeypatch.setattr(site_service, "open_worker", quick_worker)
     parties = make_consortium(project)
     with ExitStack() as stack:
 

@@ -31,8 +31,6 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
     folder = full_run(overrides=[SITES], register_model=False)
     assert np.array_equal(weights(folder), weights(alone))
     summary, expected = read_json(folder.summary_path), read_json(alone.summary_path)
-    told = [(record["metrics"]["val"]["auc"], record.get("not_evaluated")) for record in folder.records()]
-    print(told, [record["metrics"]["val"]["auc"] for record in alone.records()])
     assert summary["metrics"] == expected["metrics"]
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()

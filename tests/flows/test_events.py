@@ -8,6 +8,7 @@ import pytest
 import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.events import utilities
 from prefect.events.clients import AssertingEventsClient
 from prefect.events.schemas.automations import AutomationCore
 from prefect.events.worker import EventsWorker
@@ -26,8 +27,10 @@ BUDGET = Budget("record", 8.0, 1e-5, evaluation="refuse")
 
 
 @pytest.fixture
-def emitted() -> Iterator[list]:
+def emitted(monkeypatch) -> Iterator[list]:
     """Consilium's events of the test, which Prefect's client would have sent."""
+    # The test server is sent none otherwise.
+    monkeypatch.setattr(utilities, "should_emit_events", lambda: True)
     before = EventsWorker._client_override
     AssertingEventsClient.reset()
     EventsWorker.set_client_override(AssertingEventsClient)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from flows.guard import Guard
+from flows.certified import certified_address
+from flows.guard import MOST_UNREAD, Guard
 from flows.login import Login, new_login
 from flows.ports import listen, port_of
 
@@ -127,3 +128,79 @@ def test_every_login_has_a_secret_of_its_own_which_is_not_shown():
 def test_a_port_that_is_listened_at_is_nobody_elses():
     with listen() as mine, pytest.raises(OSError, match="in use"):
         listen(port_of(mine))
+
+
+def refusal_of(content: list[bytes]) -> tuple[dict[str, Any], int]:
+    """How a guard refuses a request whose body is in these pieces, and how many are left unread."""
+    sent: list[dict[str, Any]] = []
+    pieces = list(content)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+
+    headers = [(b"host", OWN.encode()), (b"transfer-encoding", b"chunked")]
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers}
+    asyncio.run(Guard(toy, LOGIN, lambda *_: False, prompts=True)(scope, receive, send))
+    return sent[0], len(pieces)
+
+
+def test_a_short_body_is_read_before_its_request_is_refused_and_a_long_one_ends_the_connection():
+    """Or whoever sends it would see a connection that is reset, and not why."""
+    start, left = refusal_of([b"x"] * 3)
+    assert (start["status"], left) == (401, 0)
+    assert b"connection" not in dict(start["headers"])
+    start, left = refusal_of([b"x" * 2**16] * 40)
+    assert left == 40 - MOST_UNREAD // 2**16
+    assert dict(start["headers"])[b"connection"] == b"close"
+
+
+CERTIFIED = certified_address(
+    ["fl.example.org", "*.hospital.example", "10.0.0.7", "fd00::7"], "https://fl.example.org"
+)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "fl.example.org",
+        "FL.example.org:8443",
+        "a.hospital.example",
+        "10.0.0.7:1",
+        "[fd00:0::7]:8443",
+    ],
+)
+def test_a_server_is_called_by_the_names_of_its_certificate(host):
+    assert CERTIFIED.is_own(host.encode())
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "example.org", "x.fl.example.org", "fl.example.org.evil.example"),
+        *("hospital.example", "a.b.hospital.example", ".hospital.example", "127.0.0.1"),
+        *("localhost", "fl.example.org.", "fl.example.org:", "a@fl.example.org", "", "[::1]"),
+        *("fl.example.org:8443:1", "fl.example.org\n", "*.hospital.example", "10.0.0.70"),
+    ],
+)
+def test_and_by_no_others(host):
+    assert not CERTIFIED.is_own(host.encode())
+
+
+def test_pages_of_http_are_of_another_origin_than_those_of_https():
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    guard = Guard(toy, LOGIN, lambda *_: True, prompts=True, address=CERTIFIED)
+    for scheme, status in (("http", 403), ("https", 200)):
+        origin = (b"origin", f"{scheme}://fl.example.org:8443".encode())
+        headers = [(b"host", b"fl.example.org:8443"), origin]
+        scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers}
+        asyncio.run(guard(scope, None, send))
+        assert sent[0]["status"] == status
+        sent.clear()

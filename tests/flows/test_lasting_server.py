@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from flows import lasting_server
 from flows.lasting_server import LastingServer
+from flows.login import new_login
+from flows.ports import listen
 from tests.flows.test_site_service import wait_for
 
 
@@ -25,7 +27,7 @@ def test_a_server_that_is_killed_is_started_again_at_its_port_with_its_login(mon
     monkeypatch.setattr(lasting_server, "running_guarded", server)
     monkeypatch.setattr(lasting_server, "LOOK", 0.01)
     said = []
-    lasting = LastingServer(said.append)
+    lasting = LastingServer(listen(), new_login(), {}, said.append)
     try:
         wait_for(lambda: started)
         started[0][0].kill()

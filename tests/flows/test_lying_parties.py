@@ -1,8 +1,8 @@
 """Parties of a consortium that lie, or fail: who is harmed, and who goes on."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from federated.exchange.message import Topic, sign
 from federated.exchange.policy import PERMISSIVE
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
-from federated.stages import worker
+from federated.stages.worker import run_and_report
 from flows import round as flow_round
-from flows import site_flow, site_service
+from flows import site_flow
 from tests.flows.conftest import full_run, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -90,14 +90,11 @@ def test_a_plan_weaker_than_a_sites_policy_is_refused_by_name(consortium):
     assert not (home.run(folder.run_id).root / "memory").exists()
 
 
-class DeadWorker(ThreadPoolExecutor):
-    """A worker process that is killed in its first stage."""
-
-    _broken = False
-
-    def submit(self, *_arguments, **_named):
-        self._broken = True
-        raise BrokenProcessPool("killed")
+def killed_in_round_2(stage, call, *arguments):
+    """In place of ``run_and_report``: the worker of one site is killed in the middle of it."""
+    if (call.site, stage.__name__, arguments) == ("site-02", "train_site", (2,)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_and_report(stage, call, *arguments)
 
 
 def test_a_site_drops_out_of_the_round_that_it_lies_or_fails_in(
@@ -113,28 +110,21 @@ def test_a_site_drops_out_of_the_round_that_it_lies_or_fails_in(
         return real(mine, asked)
 
     monkeypatch.setattr(site_flow, "_done", done)
+    monkeypatch.setattr(site_flow, "run_and_report", killed_in_round_2)
     data, elsewhere = parties["site-02"].data, parties["site-02"].data.with_name("elsewhere")
-    opened, killed = site_service.open_worker, []
-
-    def open_worker():
-        pool = DeadWorker(1) if len(killed) == 1 else opened()
-        killed.append(pool)
-        return pool
-
-    def worker_dies(_run):
-        parties["site-02"].service._pool._broken = True
-        monkeypatch.setattr(site_service, "open_worker", open_worker)
-        killed.append(None)
 
     def unplugged(_run):
         data.rename(elsewhere)
-        worker.forget()
+        # The worker that is there has read them already.
+        service = parties["site-02"].service
+        pool, service._pool = service._pool, None
+        pool.shutdown(wait=False)
 
     def plugged_in(_run):
         elsewhere.rename(data)
 
     lying.add("site-01")
-    before_round(round_2=worker_dies, round_3=unplugged, round_4=plugged_in)
+    before_round(round_3=unplugged, round_4=plugged_in)
     folder = full_run(rounds=4, overrides=[SITES], register_model=False)
     first, second, third, fourth = folder.records()
     assert [record["sites"] for record in (first, second, third, fourth)] == [

@@ -120,9 +120,9 @@ def test_lines_that_are_cut_off_or_strange_stop_nothing(home):
         b'{"experiment": "organ"\n[1]\n\xff\n{"experiment": "organ"}\n{"ex'
     )
     assert "consilium_rounds_lost_total{experiment=organ}" not in numbers(metrics.text())
-    count_round(home, {})
     line = round_line(record(), "run", "organ", SIZES, {})
-    count_round(home, line)
+    for strange in ({}, {**line, "epsilon": None}, {**line, "bytes": {"up": "many"}}, line):
+        count_round(home, strange)
     assert numbers(metrics.text())["consilium_round_bytes_total{direction=up}"] == 300
 
 

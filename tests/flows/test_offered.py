@@ -25,6 +25,13 @@ def test_every_experiment_has_a_deployment_of_each_flow(flow):
     assert len(own) == len(experiment_names(PARAMS))
 
 
+def test_a_worker_can_load_what_the_deployments_name(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    deployments = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    loaded = {load_flow_from_entrypoint(e).name for e in {d["entrypoint"] for d in deployments}}
+    assert loaded == {flow.name for flow in DEPLOYED}
+
+
 def test_every_experiment_backbone_and_transfer_has_its_stages_as_dvc_resolves_them(tmp_path):
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(PROJECT / name, tmp_path)

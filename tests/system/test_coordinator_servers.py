@@ -5,14 +5,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
+import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -23,18 +25,22 @@ from federated.exchange.https.server import exchange_app
 from federated.exchange.journal import JournalledExchange
 from federated.run.coordinator_home import CoordinatorHome
 from flows.coordinator_server import (
+    Behind,
     coordinator_login,
     exports,
     front_server,
     scraper_login,
     servers_behind,
+    serving_deployments,
 )
 from flows.databases import MLFLOW, PREFECT, databases_of
 from flows.login import Login
+from tests.conftest import PROJECT, TINY_PARAMS
 from tests.system import postgres
 from tests.system.conftest import arguments, files_with
 
 pytestmark = pytest.mark.system
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Coordinator:
     authority: Path
     login: Login
     cluster: postgres.Cluster
+    behind: Behind
 
     def client(self, **options: Any) -> httpx.Client:
         trusted = client_context(self.authority.read_text())
@@ -69,7 +76,7 @@ class Coordinator:
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     """A coordinator that has nothing yet, with its databases in PostgreSQL."""
     folder = tmp_path_factory.mktemp("coordinator")
-    home = CoordinatorHome(folder / "home")
+    home = CoordinatorHome(folder / "home" / "coordinator")
     consortium = home.make_identity().public.fingerprint
     with ExitStack() as stack:
         cluster = stack.enter_context(postgres.cluster())
@@ -94,7 +101,9 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinato
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         url = f"https://localhost:{server.port}"
-        yield Coordinator(home, url, authority.certificate_path, coordinator_login(home), cluster)
+        yield Coordinator(
+            home, url, authority.certificate_path, coordinator_login(home), cluster, behind
+        )
         server.should_exit = True
         thread.join(30)
 
@@ -106,8 +115,12 @@ from mlflow import MlflowClient
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from federated.privacy.budget import _HAS_A_BUDGET, _NOT_STARTED
+from flows.budget_events import tell_if_spent
+
 @flow
 def away(number: int) -> int:
+    assert tell_if_spent("site-01", "run", "organ", _HAS_A_BUDGET + _NOT_STARTED)
     create_table_artifact([{"number": number}], key="numbers")
     return number + 1
 
@@ -133,6 +146,61 @@ print(client.get_run(run.info.run_id).info.artifact_uri)
     assert query(f"SELECT name, version FROM {MLFLOW}.model_versions") == [("organ", 1)]
     kept = [path.read_text() for path in coordinator.home.root.rglob("note.txt")]
     assert kept == ["kept"]
+    # The server writes events down when it has time.
+    told = f"SELECT event FROM {PREFECT}.events WHERE event LIKE 'consilium.%'"
+    assert eventually(lambda: query(told)) == [("consilium.budget.spent",)]
+
+
+def eventually(look: Callable[[], T]) -> T:
+    """What there is to see, as soon as there is something, within five minutes."""
+    until = time.monotonic() + 300
+    while not (found := look()) and time.monotonic() < until:
+        threading.Event().wait(0.2)
+    return found
+
+
+def prefect(coordinator: Coordinator, *arguments: str) -> tuple[int, str]:
+    """Call Prefect's own command line as another terminal does."""
+    program = "from prefect.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=coordinator.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
+    )  # fmt: skip
+    return done.returncode, " ".join(done.stdout.split())
+
+
+def test_the_example_automations_are_made_by_prefects_command(coordinator):
+    example = str(PROJECT / "deploy" / "automations.yaml")
+    code, said = prefect(coordinator, "automation", "create", "--from-file", example)
+    assert code == 0, said
+    made = coordinator.cluster.query(f"SELECT count(*) FROM {PREFECT}.automation")
+    assert made == [(3,)]
+
+
+def test_a_deployment_begins_a_run_of_the_consortiums_sites(coordinator, tmp_path, monkeypatch):
+    """Of which there are none, so that the run says so; a run of simulated ones would begin."""
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(TINY_PARAMS))
+    monkeypatch.setenv("CONSILIUM_HOME", str(coordinator.home.root.parent))
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    query = coordinator.cluster.query
+    with serving_deployments(coordinator.home, coordinator.behind, params, tmp_path / "runs"):
+        named = f"SELECT name FROM {PREFECT}.deployment"
+        assert eventually(lambda: query(named)) == [(name,) for name in TINY_PARAMS["experiments"]]
+        name = next(iter(TINY_PARAMS["experiments"]))
+        code, said = prefect(coordinator, "deployment", "run", f"fl-round/{name}")
+        assert code == 0, said
+        failed = (
+            f"SELECT state_name FROM {PREFECT}.flow_run WHERE deployment_id IS NOT NULL"
+            " AND state_type IN ('FAILED', 'CRASHED')"
+        )
+        assert eventually(lambda: query(failed)) == [("Failed",)]
+    (told,) = query(
+        f"SELECT s.message FROM {PREFECT}.flow_run_state s JOIN {PREFECT}.flow_run r"
+        " ON r.state_id = s.id WHERE r.deployment_id IS NOT NULL"
+    )
+    assert "No site is enrolled at the coordinator" in str(told)
+    assert not list(tmp_path.glob("runs/*/*/summary.json"))
 
 
 def test_the_login_opens_both_and_nothing_else_does(coordinator):
@@ -186,10 +254,10 @@ def test_the_pages_load_below_their_paths(coordinator):
 def test_web_sockets_of_prefects_events_pass(coordinator):
     trusted = client_context(coordinator.authority.read_text())
     url = f"{coordinator.url.replace('https', 'wss')}/prefect/api/events/out"
-    with connect(url, ssl=trusted, subprotocols=["prefect"], proxy=None) as opened:
+    with connect(url, ssl=trusted, subprotocols=["prefect"], proxy=None, open_timeout=60) as opened:
         assert opened.subprotocol == "prefect"
         opened.send(json.dumps({"type": "auth", "token": ":".join(coordinator.owner)}))
-        assert json.loads(opened.recv(timeout=30)) == {"type": "auth_success"}
+        assert json.loads(opened.recv(timeout=60)) == {"type": "auth_success"}
     with (
         pytest.raises(InvalidStatus, match="403"),
         connect(

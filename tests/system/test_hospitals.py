@@ -235,6 +235,7 @@ def test_nothing_but_messages_of_their_size_has_left_a_site_and_no_image(consort
     """All that lies in the exchanges, the wire with TLS, and the wire of one site without it."""
     pieces = pieces_of(consortium.arrays, cases=20)
     image = consortium.arrays["train_images"][3]
+    # It finds an image in each form, or this shows nothing.
     assert places_of(b"x" * 5 + image.tobytes(), pieces)
     assert places_of(b"x" + (image / 255).astype(np.float32).tobytes(), pieces)
     texts = [str(party.folder) for party in consortium.sites.values()]

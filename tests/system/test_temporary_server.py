@@ -39,7 +39,8 @@ def environments(run: subprocess.Popen, secret: str) -> set[str]:
 def test_it_refuses_every_attack_and_its_secret_is_kept(copy, start, tmp_path, consilium_home):
     # A home in which Prefect has no database yet.
     new = str(tmp_path / "new")
-    run = start("consilium", "run", "demo", "--set", "runner.name=processes", PREFECT_HOME=new)
+    workers = ["--set", "runner.name=processes", "--set", "runner.workers=1"]
+    run = start("consilium", "run", "demo", "--rounds", "1", *workers, PREFECT_HOME=new)
     server = server_of(run)
     secret = server.environ()[SECRET]
     (listening,) = {c.laddr.port for c in server.net_connections("inet") if c.status == "LISTEN"}
@@ -62,4 +63,4 @@ def test_it_refuses_every_attack_and_its_secret_is_kept(copy, start, tmp_path, c
     assert not [line for line in seen if secret in line]
     assert not files_with(secret, tmp_path, consilium_home)
     summary = json.loads((copy / "runs" / "demo" / "latest" / "summary.json").read_text())
-    assert summary["rounds_done"] == 2
+    assert summary["rounds_done"] == 1

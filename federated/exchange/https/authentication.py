@@ -29,6 +29,8 @@ CONTEXT = b"consilium signed request v1\x00"
 # Below whatever prefix.
 PREFIX = "/exchange/v1/"
 NONCE_BYTES = 16
+# The header of an answer to HEAD that says what another answer has in its body.
+TOLD = "consilium-told"
 HEADERS = ("site", "time", "nonce", "body", "instance", "signature")
 _HEX = frozenset("0123456789abcdef")
 

@@ -4,6 +4,7 @@ A request that the coordinator refuses for its time, or for a server that was st
 signed again by what the answer says: TLS shows that it is the coordinator's.
 """
 
+import json
 import secrets
 import socket
 import time
@@ -17,7 +18,7 @@ import httpx
 
 from federated.errors import printable
 from federated.exchange.audit import AuditLog
-from federated.exchange.https.authentication import PREFIX, stamp
+from federated.exchange.https.authentication import PREFIX, TOLD, stamp
 from federated.exchange.https.certificates import client_context
 from federated.exchange.https.link_errors import (
     LinkError,
@@ -117,7 +118,8 @@ class Caller:
                 body += part
                 if len(body) > MOST_ANSWER:
                     raise other_server(self.url, response.status_code)
-        return Answer(response.headers, _json(response, bytes(body), self.url))
+        value = None if method == "HEAD" else _json(response, bytes(body), self.url)
+        return Answer(response.headers, value)
 
     @contextmanager
     def answer(
@@ -223,12 +225,11 @@ class Caller:
             body += part
             if len(body) > MOST_ANSWER:
                 break
-        try:
-            told = _json(response, bytes(body), self.url)
-        except LinkError:
-            told = None
-        if isinstance(told, dict):
-            return told
+        content = response.headers.get(TOLD, "").encode() or bytes(body)
+        with suppress(LinkError):
+            told = _json(response, content, self.url)
+            if isinstance(told, dict):
+                return told
         # Of a proxy, or of a server that is something else.
         return {}
 
@@ -251,10 +252,8 @@ class Caller:
 
 
 def _json(response: httpx.Response, body: bytes, url: str) -> Any:
-    if response.request.method == "HEAD":
-        return None
     try:
-        return httpx.Response(200, content=body).json()
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise other_server(url, response.status_code) from error
 

@@ -110,7 +110,7 @@ class Link:
         self._caller = Caller(identity, consortium, url, authority, audit, say)
         self._state = LinkState(mirror)
         self._sent = Position()
-        self._chunk = CHUNK
+        self._chunk, self._resumed = CHUNK, False
         self._stack = ExitStack()
         # Bytes that were moved, by which it is seen that a link that breaks off gets on.
         self.moved = 0
@@ -234,6 +234,8 @@ class Link:
             try:
                 step()
                 backoff.reset()
+                if said:
+                    self._audit.add("link up", after=said)
                 said = ""
             except Exception as error:
                 if stop.is_set():
@@ -343,14 +345,16 @@ class Link:
         said: dict[str, str] = {}
         for _ in range(TRIES):
             try:
-                event = "uploaded" if self._upload(entry) else "not uploaded"
+                self._upload(entry)
+                event, said = "uploaded", {}
                 break
             except FileNotFoundError:
                 event = "not uploaded"
                 break
             except BodyRefusedError as error:
                 event, said = "upload refused", {"said": str(error), "reason": error.reason}
-                if error.reason not in ("other body", "other total", "bad piece"):
+                # A part that was there before may have been damaged with the machine.
+                if not self._resumed and error.reason not in ("other body", "other total"):
                     break
         self._audit.add(
             event, run=entry.run, kind=entry.kind, to=entry.recipient, bytes=entry.size,
@@ -364,10 +368,11 @@ class Link:
             )
         return event == "uploaded"
 
-    def _upload(self, entry: Entry) -> bool:
+    def _upload(self, entry: Entry) -> None:
         target, whole = f"outbox/{entry.digest}", False
         # A message of one piece is sent at once; of a longer one something may be there.
         have = 0 if entry.size <= self._chunk else self._progress(target)
+        self._resumed = have > 0
         path = self._mirror.root / entry.path
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             while not whole:
@@ -377,7 +382,6 @@ class Link:
                 answer = self._patch(f"{target}?{query}", content)
                 have, whole = int(answer["have"]), bool(answer["complete"])
                 self.moved += len(content)
-        return True
 
     def _progress(self, target: str) -> int:
         headers = self._caller.ask("HEAD", target).headers

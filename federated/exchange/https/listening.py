@@ -207,8 +207,9 @@ class TlsServer(uvicorn.Server):
             backlog=self.config.backlog,
         )
         self.servers = [server]
-        self.started = not self.lifespan.should_exit
-        self.should_exit = self.lifespan.should_exit
+        self.started = True
+        if self.lifespan.should_exit:
+            self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Every ten minutes look whether the certificate has to be renewed."""

@@ -25,6 +25,7 @@ from federated.exchange.enrolment import Member
 from federated.exchange.folder import EVERYONE
 from federated.exchange.https.authentication import (
     PREFIX,
+    TOLD,
     Gate,
     RequestRefusedError,
     Stamp,
@@ -124,7 +125,9 @@ class _Desk:
                 async with asyncio.timeout(DRAIN):
                     async for _ in request.stream():
                         pass
-        return JSONResponse(error.told, error.status)
+        # An answer to HEAD has no body.
+        headers = {TOLD: json.dumps(error.told)} if request.method == "HEAD" else None
+        return JSONResponse(error.told, error.status, headers)
 
     async def _body(self, request: Request, member: Member, stamp: Stamp) -> bytes:
         """The body, once it is found to be the one that was signed.

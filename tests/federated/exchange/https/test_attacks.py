@@ -382,13 +382,9 @@ def test_a_body_without_an_end_is_not_waited_for(world: World, attacker: Attacke
 
 def test_a_header_of_any_length_is_cut_off(world: World) -> None:
     connection = wire(world)
-    sent = 0
+    connection.sendall(b"GET / HTTP/1.1\r\nx: ")
     with pytest.raises((ConnectionError, ssl.SSLError)):
-        connection.sendall(b"GET / HTTP/1.1\r\nx: ")
-        while sent < 10**10:
-            connection.sendall(b"x" * 2**16)
-            sent += 2**16
-    assert sent < 10**8
+        connection.sendall(bytes(2**27))
     wait_for(lambda: ("127.0.0.1", "bad header") in world.connections)
     honest_site_goes_on(world)
 

@@ -1,4 +1,4 @@
-"""Messages get from one side to the other, whole, once, and to nobody else, over good and bad links."""
+"""Messages get to the other side, whole, once, and to nobody else, over good and bad links."""
 
 import statistics
 import time

@@ -1,5 +1,6 @@
 """What a person at a site is told when the coordinator cannot be reached, or does not let it in."""
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -9,10 +10,10 @@ from federated.errors import ConsiliumError
 from federated.exchange.https.certificates import Authority
 from federated.exchange.https.client import Link
 from federated.exchange.https.link_errors import LinkError
+from federated.exchange.identity import COORDINATOR
 from tests.federated.exchange.https.bad_link import ConnectProxy, HttpRelay, TcpRelay
-from tests.federated.exchange.https.world import World
+from tests.federated.exchange.https.world import World, reserved_port, running, wait_for
 from tests.federated.exchange.parties import SITES, identity
-from tests.ports import free_port
 
 SITE = SITES[0]
 
@@ -38,8 +39,8 @@ def test_a_name_that_nobody_knows(world: World, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nobody_listens(world: World) -> None:
-    port = free_port()
-    found = error(world, port=port)
+    with reserved_port() as port:
+        found = error(world, port=port)
     assert (found.cause, found.lasts) == ("connection", False)
     assert f"Nobody listens at 127.0.0.1:{port}" in str(found)
 
@@ -60,7 +61,8 @@ def test_a_server_in_between_with_a_certificate_of_its_own(world: World, tmp_pat
 
 
 def test_a_certificate_for_another_name(world: World, tmp_path: Path) -> None:
-    certificates = Authority(world.root / "tls").certificates(["fl.example.org"])
+    shutil.copytree(world.root / "tls", tmp_path / "other")
+    certificates = Authority(tmp_path / "other").certificates(["fl.example.org"])
     with HttpRelay(world.port, certificates, world.authority) as relay:
         found = error(world, port=relay.port)
     assert found.cause == "trust"
@@ -90,9 +92,9 @@ def test_a_proxy_that_refuses(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_proxy_that_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
-    found = error(world)
+    with reserved_port() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        found = error(world)
     assert found.cause == "connection"
     assert f"Nobody listens at 127.0.0.1:{port}" in str(found)
     assert "HTTPS_PROXY" in str(found)
@@ -116,3 +118,20 @@ def test_an_address_without_tls_is_refused(world: World) -> None:
             world.parties[SITE], world.consortium, "http://x", "", world.mirror(SITE),
             world.audit(SITE),
         )  # fmt: skip
+
+
+def test_a_link_that_is_down_is_said_once_and_goes_on_when_it_is_up_again(world: World) -> None:
+    said: list[str] = []
+    members = world.office.members()
+    world.enrol(members.suspend(SITE))
+    world.exchange.post(world.message(COORDINATOR, b"1"))
+    with running(world.link(say=said.append)):
+        wait_for(lambda: len(said) >= 2)  # of fetching and of greeting
+        tried = world.refused(SITE).count("suspended")
+        wait_for(lambda: world.refused(SITE).count("suspended") > tried)
+        world.enrol(members)
+        wait_for(lambda: world.arrived(SITE))
+        wait_for(lambda: [e for e in world.audit(SITE).lines() if e["event"] == "link up"])
+    # The site has nothing to bring, and so is not refused there.
+    assert len(said) == 2
+    assert all("has suspended" in text for text in said)

@@ -1,5 +1,6 @@
 """A coordinator's server on the loopback, and sites that can dial it."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -149,6 +150,15 @@ def running(link: Link) -> Iterator[Link]:
             stop.set()
             thread.join(20)
     assert not thread.is_alive()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody listens on, and that nobody else is given meanwhile."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 class Attacker:

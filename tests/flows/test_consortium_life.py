@@ -1,0 +1,203 @@
+"""How sites and a coordinator come to know each other, and what each checks of the other."""
+
+import json
+import socket
+
+import pytest
+
+from federated.errors import ConsiliumError
+from federated.exchange.identity import PublicIdentity
+from federated.exchange.kit import Kit, read_request
+from federated.files import read_json
+from federated.run.coordinator_home import CoordinatorHome
+from federated.site.home import SiteHome
+from flows.coordinator_life import (
+    Address,
+    address_of,
+    enrol,
+    make_coordinator,
+    members_lines,
+    remove,
+    suspend,
+)
+from flows.site import open_home
+from flows.site_life import (
+    check_site,
+    data_of,
+    make_site,
+    request_file,
+    set_paused,
+    site_home,
+    status_lines,
+)
+from tests.described_sets import CLASSES, describe, picture_set
+
+HERE = Address(("127.0.0.1",), "127.0.0.1", 8443, "https://127.0.0.1:8443")
+
+
+@pytest.fixture
+def kit(tmp_path):
+    path = tmp_path / "kit.json"
+    make_coordinator(CoordinatorHome.default(), HERE).write(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def test_a_site_makes_its_key_and_asks_to_be_enrolled(kit, data, tmp_path):
+    site = make_site("clinic-a", kit, data, None)
+    request = request_file(site, tmp_path)
+    assert read_request(request) == site.identity().public
+    assert "private" not in request.read_text()
+    secret = (site.root / "identity.key").read_bytes()
+    assert secret.hex() not in request.read_text()
+    found = enrol(CoordinatorHome.default(), request, site.identity().public.fingerprint)
+    assert found == site.identity().public
+    assert data_of(site) == data
+    (line,) = members_lines(CoordinatorHome.default())
+    assert line.startswith(f"clinic-a  enrolled  {found.fingerprint}")
+    assert "has never said hello" in line
+
+
+def test_what_is_made_once_stays(kit, data):
+    first = make_site("clinic-a", kit, data, None).identity().public
+    assert make_site("clinic-a", kit, data, None).identity().public == first
+    coordinator = Kit.read(kit).coordinator
+    assert make_coordinator(CoordinatorHome.default(), HERE).coordinator == coordinator
+    assert address_of(CoordinatorHome.default()) == HERE
+
+
+def test_another_fingerprint_than_that_of_the_telephone_enrols_nobody(kit, data, tmp_path):
+    request = request_file(make_site("clinic-a", kit, data, None), tmp_path)
+    with pytest.raises(ConsiliumError, match="not the one that the site has written"):
+        enrol(CoordinatorHome.default(), request, "0000 " * 8)
+    assert "no site is enrolled" in next(members_lines(CoordinatorHome.default()))
+
+
+def test_another_key_takes_nobodys_name(kit, data, tmp_path):
+    home = CoordinatorHome.default()
+    request = request_file(make_site("clinic-a", kit, data, None), tmp_path)
+    enrol(home, request, None)
+    value = json.loads(request.read_text())
+    value["site"]["key"] = "11" * 32
+    request.write_text(json.dumps(value))
+    with pytest.raises(ConsiliumError, match="enrolled with another key"):
+        enrol(home, request, None)
+    remove(home, "clinic-a")
+    assert enrol(home, request, None) == PublicIdentity("clinic-a", b"\x11" * 32)
+
+
+def test_a_suspended_site_is_told_so(kit, data, tmp_path):
+    home = CoordinatorHome.default()
+    enrol(home, request_file(make_site("clinic-a", kit, data, None), tmp_path), None)
+    suspend(home, "clinic-a")
+    assert home.members().standing("clinic-a") == "suspended"
+    assert "suspended" in next(members_lines(home))
+    with pytest.raises(ConsiliumError, match="not enrolled"):
+        suspend(home, "clinic-b")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kind": "something"}, "not a coordinator's kit"),
+        ({"url": "http://127.0.0.1"}, "has to begin with https"),
+        ({"url": 5}, "not a coordinator's kit"),
+        ({"coordinator": {"name": "coordinator", "key": "zz"}}, "no public identity"),
+        ({"coordinator": {"name": "clinic-b", "key": "11" * 32}}, "not a coordinator's kit"),
+        ({"more": 1}, "not a coordinator's kit"),
+    ],
+)
+def test_a_kit_that_is_none_makes_no_site(kit, data, change, said):
+    kit.write_text(json.dumps(json.loads(kit.read_text()) | change))
+    with pytest.raises(ConsiliumError, match=said):
+        make_site("clinic-a", kit, data, None)
+    assert not (CoordinatorHome.default().root.parent / "site").exists()
+
+
+def test_a_home_is_of_one_consortium(kit, data, tmp_path, monkeypatch):
+    make_site("clinic-a", kit, data, None)
+    home = CoordinatorHome.default().root.parent
+    monkeypatch.setenv("CONSILIUM_HOME", str(tmp_path / "other"))
+    other = make_coordinator(CoordinatorHome.default(), HERE)
+    other.write(kit)
+    monkeypatch.setenv("CONSILIUM_HOME", str(home))
+    with pytest.raises(ConsiliumError, match="a site of another consortium"):
+        make_site("clinic-a", kit, data, None)
+
+
+@pytest.mark.parametrize("name", ["coordinator", "all", "a/b", "..", "a.b", ""])
+def test_names_that_no_site_can_have(kit, data, name):
+    with pytest.raises(ConsiliumError, match="cannot be a site's name"):
+        make_site(name, kit, data, None)
+
+
+def test_a_site_without_data_is_not_made(kit, tmp_path):
+    with pytest.raises(ConsiliumError, match="There is no folder"):
+        make_site("clinic-a", kit, tmp_path / "nowhere", None)
+
+
+def test_a_policy_that_is_none_makes_no_site(kit, data, tmp_path):
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("datasets: any\nmax_rounds: many\n")
+    with pytest.raises(ConsiliumError, match="max_rounds"):
+        make_site("clinic-a", kit, data, policy)
+
+
+def test_the_one_home_is_found_and_several_are_named(kit, data):
+    with pytest.raises(ConsiliumError, match="there is none"):
+        site_home(None)
+    site = make_site("clinic-a", kit, data, None)
+    assert site_home(None) == site
+    assert open_home(None) == site
+    make_site("clinic-b", kit, data, None)
+    with pytest.raises(ConsiliumError, match="clinic-a, clinic-b"):
+        site_home(None)
+    assert site_home(site.root) == site
+
+
+def test_a_check_says_what_is_missing_and_takes_part_in_nothing(kit, data):
+    site = make_site("clinic-a", kit, data, None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = read_json(site.kit_path) | {"url": f"https://127.0.0.1:{port}"}
+    site.kit_path.write_text(json.dumps(told))
+    found = {finding.text: finding.good for finding in check_site(site)}
+    wrong = " | ".join(text for text, good in found.items() if not good)
+    assert f"Nobody listens at 127.0.0.1:{port}" in wrong
+    assert "it refuses every run" in wrong
+    assert "there are no data sets" in wrong
+    assert any(text.startswith("127.0.0.1 is ") for text, good in found.items() if good)
+    assert not (site.root / "runs").exists()
+
+
+def test_a_check_validates_the_data_sets_that_the_policy_allows(kit, data, tmp_path):
+    picture_set(data / "mine")
+    describe(data / "mine", CLASSES)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("datasets: [mine, theirs]\nexperiments: any\n")
+    site = make_site("north", kit, data, policy)
+    found = {finding.text: finding.good for finding in check_site(site)}
+    (mine,) = (text for text in found if text.startswith("mine"))
+    assert any(text == f"theirs is not in {data}" for text, good in found.items() if not good)
+    assert ("valid" in mine) == found[mine], mine
+
+
+def test_a_paused_site_says_so(kit, data):
+    site = make_site("clinic-a", kit, data, None)
+    assert "never been started" in list(status_lines(site))[1]
+    set_paused(site, paused=True)
+    assert "paused by a person: consilium site resume" in list(status_lines(site))
+    set_paused(site, paused=False)
+    assert not SiteHome(site.root).paused_path.exists()
+
+
+def test_what_no_coordinator_has_is_said(data):
+    with pytest.raises(ConsiliumError, match="consilium coordinator init"):
+        list(members_lines(CoordinatorHome.default()))
