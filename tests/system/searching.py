@@ -1,70 +1,89 @@
 """Looking for a hospital's images, in whatever form, in what has left it."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-# In bytes, of a piece of an image that is looked for, and how many different ones it has at least:
-# what is all alike is found anywhere.
-PIECE, VARIED = 8, 6
-# Of the bits by which most places are passed over at once.
-BITS = 22
+# A piece of an image that is looked for: so many voxels in a row, with so many changes of value at
+# least, since what is all alike is found anywhere, and a normalisation's ones and zeros too.
+VOXELS, CHANGES = 64, 4
+# Of an image, of each of its forms, at most.
+PIECES = 60
+# In bytes, by which a place is looked at more closely; the bits of it that pass most places over.
+KEY, BITS = 8, 22
 MASK = np.uint64(2**BITS - 1)
 
 
-def pieces_of(arrays: Mapping[str, np.ndarray], cases: int) -> np.ndarray:
-    """Pieces of the first images of each split, as numbers of eight bytes, each once, in order.
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of images as bytes, by their length, and the numbers that their first bytes are."""
+
+    of_size: Mapping[int, frozenset[bytes]]
+    keys: np.ndarray
+
+
+def pieces_of(arrays: Mapping[str, np.ndarray], cases: int) -> Pieces:
+    """Pieces of the first images of each split.
 
     They are of the bytes themselves, of the values from 0 to 1 and of the standardised ones as
     float32 and float64, in either order of axes that a volume is likely to be written in.
     """
-    found = []
+    found: dict[int, set[bytes]] = {}
     for name, images in arrays.items():
         if not name.endswith("_images"):
             continue
         for image in images[:cases]:
             for volume in (image, np.ascontiguousarray(image.T)):
-                scaled = volume.astype(np.float64) / 255
-                forms = (
-                    volume,
-                    *(scaled.astype(kind) for kind in (np.float32, np.float64)),
-                    ((scaled - scaled.mean()) / scaled.std()).astype(np.float32),
-                    ((scaled - 0.5) / 0.5).astype(np.float32),
-                )
-                found += [_pieces(form) for form in forms]
-    return np.unique(np.concatenate(found))
+                for form in _forms(volume):
+                    found.setdefault(VOXELS * form.itemsize, set()).update(_pieces(form))
+    keys = {piece[:KEY] for pieces in found.values() for piece in pieces}
+    numbers = np.frombuffer(b"".join(sorted(keys)), dtype=np.uint64)
+    frozen = {size: frozenset(pieces) for size, pieces in found.items()}
+    return Pieces(frozen, np.sort(numbers))
 
 
-def _pieces(form: np.ndarray) -> np.ndarray:
-    whole = form.tobytes()
-    rows = np.frombuffer(whole[: len(whole) // PIECE * PIECE], dtype=np.uint8).reshape(-1, PIECE)
-    ordered = np.sort(rows, axis=1)
-    varied = (np.diff(ordered, axis=1) != 0).sum(axis=1) + 1 >= VARIED
-    return rows[varied].copy().view(np.uint64).ravel()
+def _forms(volume: np.ndarray) -> Iterable[np.ndarray]:
+    scaled = volume.astype(np.float64) / 255
+    standardised = (scaled - scaled.mean()) / (scaled.std() or 1)
+    yield volume
+    for values in (scaled, standardised, (scaled - 0.5) / 0.5):
+        yield values.astype(np.float32)
+        yield values
 
 
-def places_of(content: bytes, pieces: np.ndarray) -> list[int]:
+def _pieces(form: np.ndarray) -> Iterable[bytes]:
+    flat = form.ravel()
+    changes = np.flatnonzero(np.diff(flat))
+    for start in changes[:: max(1, len(changes) // PIECES)]:
+        piece = flat[start : start + VOXELS]
+        if len(piece) == VOXELS and np.count_nonzero(np.diff(piece)) >= CHANGES:
+            yield piece.tobytes()
+
+
+def places_of(content: bytes, pieces: Pieces) -> list[int]:
     """Where in some bytes one of the pieces begins, at whatever offset."""
     table = np.zeros(2**BITS, dtype=bool)
-    table[(pieces & MASK).astype(np.int64)] = True
+    table[(pieces.keys & MASK).astype(np.int64)] = True
     found: list[int] = []
-    for start in range(PIECE):
-        words = (len(content) - start) // PIECE
+    for start in range(KEY):
+        words = (len(content) - start) // KEY
         if words <= 0:
             break
         numbers = np.frombuffer(content, dtype=np.uint64, count=words, offset=start)
         maybe = np.flatnonzero(table[(numbers & MASK).astype(np.int64)])
-        kept = numbers[maybe]
-        at = np.searchsorted(pieces, kept)
-        at[at == len(pieces)] = 0
-        found += (maybe[pieces[at] == kept] * PIECE + start).tolist()
+        maybe = maybe[np.isin(numbers[maybe], pieces.keys)]
+        found += [
+            place
+            for place in (maybe * KEY + start).tolist()
+            if any(content[place : place + n] in known for n, known in pieces.of_size.items())
+        ]
     return sorted(found)
 
 
 def texts_in(content: bytes, texts: Iterable[str]) -> list[str]:
     """Which of some texts are in some bytes, as they are or as JSON or base64 has them."""
-    from base64 import b64encode
-
     found = []
     for text in texts:
         plain = text.encode()
