@@ -22,6 +22,8 @@ from federated.exchange.folder import Exchange
 from federated.exchange.policy_checks import refuse_outright
 from federated.files import PRIVATE, write_text
 from federated.provenance import code_digest
+from federated.settings.sections import Parties
+from federated.site.approvals import is_undecided
 from federated.site.home import SiteHome
 from federated.stages.asked import has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
@@ -76,6 +78,8 @@ class Desk:
     tell: Callable[[Ask, str | None], None]
 
 
+# In seconds, between two looks at whether a person has decided.
+LOOK = 0.5
 desk: ContextVar[Desk] = ContextVar("desk")
 
 
@@ -103,11 +107,34 @@ def fl_site(run: str, attempt: int) -> int:
             log.info("left out %s of round %s: %s", asked.stage, asked.round, late)
             continue
         error = _paused(mine.home) or _done(mine, asked)
+        if error and asked.stage == "take_part" and _decided(mine, asked):
+            error = _done(mine, asked)
         mine.tell(asked, error)
         if error:
             log.warning(error)
         done += error is None
     return done
+
+
+def _decided(mine: Desk, asked: Ask) -> bool:
+    """Wait for a person's decision on a proposal, as long as the coordinator waits for the site.
+
+    Returns:
+        Whether there was one.
+    """
+    store = mine.home.run(asked.run)
+    if not is_undecided(store):
+        return False
+    _, plan = candidate(SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt))
+    runner = plan.experiment.runner
+    until = time.monotonic() + (runner.joining if isinstance(runner, Parties) else 0)
+    command = f"consilium site approve {asked.run}"
+    get_run_logger().warning("run %s waits for a person: %s", asked.run, command)
+    while is_undecided(store):
+        if time.monotonic() > until or too_late(asked, mine.newest()):
+            return False
+        time.sleep(LOOK)
+    return True
 
 
 def _paused(home: SiteHome) -> str | None:

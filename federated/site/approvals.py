@@ -51,6 +51,14 @@ def refuse_unapproved(home: SiteHome, store: SiteRun, plan: RunPlan, by: str) ->
     )
 
 
+def is_undecided(store: SiteRun) -> bool:
+    """Whether what was proposed to a site of a run waits for a person's decision."""
+    if not store.proposal_path.is_file():
+        return False
+    found = read_json(store.decision_path) if store.decision_path.is_file() else {}
+    return bool(found.get("proposal") != read_json(store.proposal_path)["proposal"])
+
+
 def refuse_refused(home: SiteHome, store: SiteRun, plan: RunPlan) -> None:
     """Refuse to go on with a run that a person has refused after it was accepted.
 

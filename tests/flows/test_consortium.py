@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
+from federated.exchange.policy import PERMISSIVE
 from federated.files import read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
+from federated.site.approvals import decide, proposals
 from flows.coordinator_metrics import CoordinatorMetrics
 from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
@@ -127,3 +129,21 @@ def test_a_paused_run_waits_between_two_rounds(consortium, project, monkeypatch)
     monkeypatch.setattr(flow_round, "run_round", watched)
     full_run(overrides=[SITES], register_model=False)
     assert began[2] >= began["1 ended"]
+
+
+def test_a_person_approves_while_the_coordinator_waits(consortium, project):
+    parties = consortium()
+    home = parties["site-02"].home
+    home.write_policy(PERMISSIVE.replace("approval: not-required", "approval: required"))
+
+    def approve():
+        while not list((home.root / "runs").glob("*/proposal.json")):
+            time.sleep(0.01)
+        (run_id,) = proposals(home)
+        decide(home, run_id, "approved")
+
+    person = threading.Thread(target=approve, daemon=True)
+    person.start()
+    folder = full_run(rounds=1, overrides=[SITES], register_model=False)
+    person.join()
+    assert read_json(folder.summary_path)["sites"] == sorted(parties)
