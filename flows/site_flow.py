@@ -120,10 +120,10 @@ def _decided(mine: Desk, asked: Ask) -> bool:
     """Wait for a person's decision on a proposal, as long as the coordinator waits for the site.
 
     Returns:
-        Whether there was one.
+        Whether there is one, made meanwhile or just before.
     """
     store = mine.home.run(asked.run)
-    if not is_undecided(store):
+    if not store.proposal_path.is_file():
         return False
     _, plan = candidate(SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt))
     runner = plan.experiment.runner
