@@ -72,7 +72,7 @@ def run_round(run: Run, round_number: int, began: float) -> float:
 
 
 def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
-    topic = plan_round(run.coordinator, round_number)
+    topic = plan_round(run.quoted, round_number)
     known = run.coordinator.faulty
     faulty = {site: known[site] for site in selected if site in known}
     keys = Exchanged(None, Finished([], {}))
@@ -124,7 +124,7 @@ def _share_styles(run: Run, round_number: int) -> list[Outcome]:
         return []
     shared = {call.site: [share_style.submit(run.pool, call)] for call in run.calls()}
     finished = wait_for(run, round_number, shared)
-    for site, reason in keep_styles(run.coordinator, wait_for=finished.results).items():
+    for site, reason in keep_styles(run.quoted, wait_for=finished.results).items():
         tell(f"the style of {site} is left out: {reason}")
     return finished.results
 
@@ -166,7 +166,7 @@ def sum_up(
         return _lost(topic, {}, [], [Interval(now, now)], said)
     # The sites ask this themselves; here it is said before anything is added.
     refuse_sum(run.context, topic, sent[0], sent)
-    done = aggregate(run.coordinator, topic, sent, roster, length)
+    done = aggregate(run.quoted, topic, sent, roster, length)
     responded, refused, when = done.added.responded, done.added.refused, [done.when]
     for site, reason in refused.items():
         tell(f"{site} is left out of round {number}: {reason}")
@@ -179,7 +179,7 @@ def sum_up(
         return _lost(topic, refused, [], when, done.lost)
     if protection.keyed:
         calls = [run.call(site) for site in responded]
-        decrypted = decrypt(run.pool, run.coordinator, calls, topic, length, wait_for=[done])
+        decrypted = decrypt(run.pool, run.quoted, calls, topic, length, wait_for=[done])
         told = [site for site in responded if site not in decrypted.faulty]
         opened = reports(run.coordinator, number, "vouch", told, topic.sum)
         for site, reason in decrypted.passed_over.items():
@@ -250,7 +250,7 @@ def _evaluate(
     if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
         now = time.time()
         return [], Evaluation({}, {}, {}, {}), Interval(now, now)
-    topic = ask(run.coordinator, round_number, updates.responded)
+    topic = ask(run.quoted, round_number, updates.responded)
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
     submitted = {
@@ -258,7 +258,7 @@ def _evaluate(
     }
     predicted = wait_for(run, round_number, submitted).results
     info = run.info
-    found, when = evaluate(run.coordinator, topic, run.sites, info, wait_for=predicted)
+    found, when = evaluate(run.quoted, topic, run.sites, info, wait_for=predicted)
     for site, reason in found.missing.items():
         tell(f"the metrics of round {round_number} are without {site}: {reason}")
     return predicted, found, when
@@ -299,7 +299,7 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
         missing = dict.fromkeys(run.sites, sum_.lost)
         return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
     try:
-        found, when = evaluate(run.coordinator, topic, sum_.responded, info, sum_.opener)
+        found, when = evaluate(run.quoted, topic, sum_.responded, info, sum_.opener)
     except ConsiliumError as error:
         # Some site, the opener perhaps, has put into it what no cases can have.
         tell(f"round {topic.round} has no metrics: {error}")
@@ -332,7 +332,7 @@ def _report(run: Run, record: RoundRecord) -> float:
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(run.coordinator, number, record.to_json(run.context.counts, sizes, seconds))
+    checkpoint(run.quoted, number, record.to_json(run.context.counts, sizes, seconds))
     name, run_id = run.experiment.name, run.context.run_id
     show_round(name, run_id, number, round_table(record, run.context.counts, down))
     if of_parties(run.experiment):

@@ -289,13 +289,13 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
     state.layout.load(model, state.weights)
     header = model_header(experiment, run.info, run.data.source)
     topic = end_run(run.coordinator)
-    handed = own_models(run.pool, run.coordinator, run.calls(), topic, state)
+    handed = own_models(run.pool, run.quoted, run.calls(), topic, state)
     own = handed.models
     for site, reason in handed.missing.items():
         tell(f"the run ends without a model of {site}'s own: {reason}")
     save_model(folder.model_path, model, header, own)
     if experiment.sites.overlays:
-        undrawn = overlays(run.pool, run.coordinator, run.calls(), topic)
+        undrawn = overlays(run.pool, run.quoted, run.calls(), topic)
         for site, reason in undrawn.items():
             tell(f"there are no pictures of {site}: {reason}")
         tell(f"test cases with their masks: {folder.root}/overlays")
@@ -324,7 +324,7 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         git_commit=commit,
         mlflow_run_id=run.mlflow_run_id,
         model_version=registration.version if registration else None,
-        sensitive_layers=sensitivity(run.coordinator, topic, state)
+        sensitive_layers=sensitivity(run.quoted, topic, state)
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
     )
@@ -357,7 +357,7 @@ def _register_sites(
 
 def _privacy(run: Run) -> dict[str, Any]:
     """The privacy part of the summary, from the ledger of whoever holds the data."""
-    reports = report_privacy(run.pool, run.coordinator, run.calls())
+    reports = report_privacy(run.pool, run.quoted, run.calls())
     privacy = summarise_privacy(run.experiment, reports)
     for site in tell_if_low(run.context.run_id, run.experiment.name, reports):
         tell(f"{site} has little of its privacy budget left")

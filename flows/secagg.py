@@ -64,10 +64,10 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
     """
     first = _at_every(run, topic, advertise, selected)
     advertised = [site for site in selected if site not in first.dropped]
-    roster = relay_keys(run.coordinator, topic, advertised)
+    roster = relay_keys(run.quoted, topic, advertised)
     second = _at_every(run, topic, share, list(roster.advertised))
     sharing = [site for site in roster.advertised if site not in second.dropped]
-    roster = relay_shares(run.coordinator, topic, roster, sharing)
+    roster = relay_shares(run.quoted, topic, roster, sharing)
     dropped = first.dropped | second.dropped
     for site in selected:
         if site not in roster.sharing:
@@ -90,13 +90,13 @@ def unmask_sum(
     Raises:
         ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
-    relay_responded(run.coordinator, topic, roster, list(responded))
+    relay_responded(run.quoted, topic, roster, list(responded))
     views = _at_every(run, topic, agree, responded)
     agreeing = [site for site in responded if site not in views.dropped]
-    relay_views(run.coordinator, topic, agreeing)
+    relay_views(run.quoted, topic, agreeing)
     answers = _at_every(run, topic, answer, agreeing)
     answering = [site for site in agreeing if site not in answers.dropped]
-    done = unmask(run.coordinator, topic, roster, list(responded), answering)
+    done = unmask(run.quoted, topic, roster, list(responded), answering)
     if done.lost is None:
         for site in done.faulty:
             tell(f"{site} has sent wrong shares in round {topic.round}; the sum is right without")

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
 from prefect.futures import PrefectFuture
+from prefect.utilities.annotations import quote
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, LocatedFile
@@ -46,6 +48,15 @@ class Run:
     startup: dict[str, float]
     rounds_before_resume: int
     unkeyed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def quoted(self) -> Any:
+        """The coordinator as it is handed to tasks.
+
+        Prefect looks through all that a task is given for results of other tasks. In a coordinator
+        there are none, and a record of each round to look through.
+        """
+        return quote(self.coordinator)
 
     @property
     def folder(self) -> RunFolder:

@@ -246,7 +246,7 @@ def _sum(run: Run) -> _Summed:
         ConsiliumError: so few have responded that no site would help to open their sum, or it is
             lost or refused.
     """
-    topic = ask(run.coordinator)
+    topic = ask(run.quoted)
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, run.sites)
@@ -263,8 +263,8 @@ def _sum(run: Run) -> _Summed:
             f"The sum of the sites' counts is lost, and there are no statistics: {opened.lost}. "
             "Begin again without the site that is named."
         )
-    found = collect(run.coordinator, topic, info, opened.responded, opened.opener)
+    found = collect(run.quoted, topic, info, opened.responded, opened.opener)
     calls = [run.call(site) for site in opened.responded]
-    told = compare(run.pool, run.coordinator, topic, calls)
+    told = compare(run.pool, run.quoted, topic, calls)
     dropped = gone | done.dropped | opened.refused
     return _Summed(found, opened.responded, dropped, told)

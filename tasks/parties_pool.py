@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,14 @@ class LateError(RefusalError):
     """A site has not done in time what it was asked."""
 
 
-@dataclass(frozen=True)
 class PartyCall:
-    """Which site is to be asked to do its part of which run: see :class:`SiteCall`."""
+    """Which site is to be asked to do its part of which run: see :class:`SiteCall`.
 
-    coordinator: Coordinator
-    site: str
+    It is no dataclass, so that Prefect does not look through the coordinator for results of tasks.
+    """
+
+    def __init__(self, coordinator: Coordinator, site: str) -> None:
+        self.coordinator, self.site = coordinator, site
 
 
 class Presence:

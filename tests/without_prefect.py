@@ -12,6 +12,7 @@ from typing import Any
 import prefect.logging
 import pytest
 from prefect import Flow, Task
+from prefect.utilities.annotations import quote
 
 import flows.graph
 import flows.progress
@@ -44,6 +45,11 @@ class Called:
         """Nothing is left to wait for."""
 
 
+def unquoted(value: Any) -> Any:
+    """What a task is handed: of what is not to be searched, the thing itself."""
+    return value.unquote() if isinstance(value, quote) else value
+
+
 @contextmanager
 def without_prefect() -> Iterator[None]:
     """Flows and tasks are plain functions, and a task that is submitted runs at once."""
@@ -52,7 +58,7 @@ def without_prefect() -> Iterator[None]:
         return flow.fn(*given, **named)
 
     def call_task(task: "Task[Any, Any]", *given: Any, wait_for: Any = None, **named: Any) -> Any:
-        return task.fn(*given, **named)
+        return task.fn(*map(unquoted, given), **named)
 
     def submit(
         task: "Task[Any, Any]",
@@ -61,7 +67,7 @@ def without_prefect() -> Iterator[None]:
         return_state: bool = False,
         **named: Any,
     ) -> Called:
-        return Called(task, wait_for, given, named)
+        return Called(task, wait_for, tuple(map(unquoted, given)), named)
 
     # A run has a logger of its own, which sends the server what it is told.
     logger = prefect.logging.get_logger("without_prefect")
