@@ -386,7 +386,7 @@ def test_an_infinite_release_is_no_answer(tmp_path: Path, data: Path) -> None:
     counts = {k: len(v) for k, v in run.store(SITE).data()[1][SITE].items()}
 
     release = {"noise_multiplier": float("inf"), "sampling_rate": 0.5, "steps": 1}
-    lie = {"counts": counts, "warnings": [], "release": release}
+    lie = {"counts": counts, "warnings": [], "release": release, "source": "files"}
     body = json.dumps(lie).encode()
     message = sign(run.home(SITE).identity(), proposed.start, kinds.JOINING, COORDINATOR, body)
     proposed.mailbox.exchange.post(message)

@@ -199,7 +199,7 @@ def test_a_site_that_does_not_give_its_word_for_the_sum_is_named_and_the_run_goe
         site.to_all(open_round(site, 1).topic, kinds.CONSISTENCY, word)
         return None
 
-    monkeypatch.setattr("tasks.aggregate.run_and_report", lambda stage, *a: stage(*a))
+    monkeypatch.setattr("tasks.pool.run_and_report", lambda stage, *a: stage(*a))
     monkeypatch.setattr("tasks.aggregate.vouch_site", vouching)
     done = opened(encrypted, train_round(encrypted, 1), encrypted.sites)
     assert not list(encrypted.folder.exchange_path.rglob(f"{kinds.SUM}/*"))
