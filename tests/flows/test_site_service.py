@@ -167,6 +167,22 @@ def test_a_run_that_was_left_early_can_be_gone_on_with(site):
         wait_for(lambda: len([said for said in site.said if "ended" in said]) == 2)
 
 
+def test_an_attempt_that_is_over_is_not_begun_again(site):
+    site.may_go_on.clear()
+    with site.at_work():
+        old = site.ask("train_site", 1)
+        wait_for(lambda: site.begun)
+        newer = site.ask("train_site", 1, attempt=2)
+        site.may_go_on.set()
+        assert site.word(newer) is None
+        assert site.word(old) is None
+        # Told of once more, as where the journal is written anew.
+        late = site.ask("train_site", 2)
+        assert site.word(site.ask("train_site", 2, attempt=2)) is None
+        assert not site.exchange.find(late)
+    assert site.begun == [("run", 1), ("run", 2)]
+
+
 def test_a_flow_that_cannot_begin_is_said_and_the_next_one_begins(site):
     site.fails = "Prefect does not answer"
     with site.at_work():
