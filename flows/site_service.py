@@ -224,10 +224,12 @@ class SiteService:
     def _tell(self, asked: Ask, error: str | None) -> None:
         """Say that something is done, or why it is not, as soon as that can be written."""
         self._until_it_works(lambda: answer(self._home, self._exchange, asked, error))
+        if error is None:
+            # By the plan of that round, and not by a cue alone, those before it are done.
+            self._forget_before(asked)
 
     def _asks(self, mine: "queue.Queue[Ask | None]", run: str, attempt: int) -> Iterator[Ask]:
         while (asked := mine.get()) is not None:
-            self._forget_before(asked)
             try:
                 yield asked
             finally:

@@ -36,7 +36,7 @@ class Site:
         self.exchange = JournalledExchange(root / "exchange")
         self.done, self.said, self.begun = [], [], []
         self.number = 0
-        self.fails = ""
+        self.fails, self.refuses = "", None
         # A flow that has begun waits for it before each stage.
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -51,7 +51,7 @@ class Site:
                 break
             assert self.may_go_on.wait(MOST_S)
             self.done.append((asked.run, asked.attempt, asked.stage, *asked.arguments))
-            mine.tell(asked, None)
+            mine.tell(asked, self.refuses)
         return 0
 
     def ask(self, stage, *arguments, run="run", attempt=1, number=None):
@@ -125,7 +125,16 @@ def test_messages_of_old_rounds_go_whatever_number_a_round_has(site):
     with site.at_work():
         for number in (1, 2, 3, 2**53):
             assert site.word(site.ask("train_site", number)) is None
-    assert site.exchange.rounds("run") == [2**53]
+        wait_for(lambda: site.exchange.rounds("run") == [2**53])
+
+
+def test_a_round_that_is_not_done_makes_nothing_go(site):
+    site.refuses = "the plan of the run has 3 rounds"
+    with site.at_work():
+        for number in (1, 2**53):
+            assert site.word(site.ask("train_site", number)) == site.refuses
+        site.word(site.ask("train_site", 3))
+    assert site.exchange.rounds("run") == [1, 3, 2**53]
 
 
 def test_thousands_of_runs_are_not_begun_at_once(site, monkeypatch):
