@@ -20,7 +20,7 @@ from federated.data.partition import Partition, leave_out
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.folder import Exchange
 from federated.exchange.policy_checks import refuse_outright
-from federated.files import PRIVATE, write_text
+from federated.files import PRIVATE, make_folders, write_text
 from federated.provenance import code_digest
 from federated.settings.sections import Parties
 from federated.site.approvals import is_undecided
@@ -218,6 +218,7 @@ def _take_cases(mine: Desk, asked: Ask) -> None:
     dataset = read(experiment, data)
     whole = Partition({site.name: cases_of(dataset, site.name)}, draws=0, moved=0)
     place = site.store.root / "validation"
+    make_folders(place, private=True)
     found = validate(experiment, dataset, whole, place)
     if found.excluded:
         raise RefusalError(

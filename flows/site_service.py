@@ -19,12 +19,14 @@ from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 
+from cachetools import LRUCache
+
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.journal import Entry, JournalledExchange, Position
 from federated.exchange.message import MessageRefusedError
 from federated.site.home import SiteHome
-from federated.stages.asked import AskedBefore, answer, has_answered
+from federated.stages.asked import MOST_KNOWN, AskedBefore, answer, has_answered
 from federated.stages.asking import LEAVE, Ask, read_ask
 from flows.site_flow import Desk, desk, fl_site
 from tasks.pool import open_worker
@@ -62,6 +64,8 @@ class SiteService:
         self._queues: dict[tuple[str, int], queue.Queue[Ask | None]] = {}
         self._waiting: dict[tuple[str, int], list[Ask]] = {}
         self._before = AskedBefore()
+        # Of runs, the newest attempt that was begun here.
+        self._newest: LRUCache[str, int] = LRUCache(MOST_KNOWN)
         self._position = Position()
 
     def run(self) -> None:
@@ -134,7 +138,7 @@ class SiteService:
         Whoever calls holds the lock.
         """
         key = (asked.run, asked.attempt)
-        if any(run == asked.run and attempt > asked.attempt for run, attempt in self._queues):
+        if asked.attempt < self._newest.get(asked.run, 0):
             return None
         waiting, known = self._waiting.get(key, []), key in self._queues
         if asked in waiting:
@@ -148,6 +152,7 @@ class SiteService:
             return f"a run has at most {MOST_ATTEMPTS} attempts; begin another run"
         if not known and not self._has_room():
             return f"{len(self._queues)} runs are gone on with, and no more can be"
+        self._newest[asked.run] = asked.attempt
         self._waiting.setdefault(key, []).append(asked)
         if not known:
             self._queues[key] = queue.Queue()
@@ -219,10 +224,12 @@ class SiteService:
     def _tell(self, asked: Ask, error: str | None) -> None:
         """Say that something is done, or why it is not, as soon as that can be written."""
         self._until_it_works(lambda: answer(self._home, self._exchange, asked, error))
+        if error is None:
+            # By the plan of that round, and not by a cue alone, those before it are done.
+            self._forget_before(asked)
 
     def _asks(self, mine: "queue.Queue[Ask | None]", run: str, attempt: int) -> Iterator[Ask]:
         while (asked := mine.get()) is not None:
-            self._forget_before(asked)
             try:
                 yield asked
             finally:

@@ -162,7 +162,8 @@ def _run_suites(
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     shutil.rmtree(docs, ignore_errors=True)
-    docs.mkdir(parents=True)
+    # A site's folder of a run is closed to others, whoever makes it first.
+    make_folders(docs)
     context.add_data_docs_site(
         site_name="consilium",
         site_config={

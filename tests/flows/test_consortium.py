@@ -9,7 +9,7 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.exchange.policy import PERMISSIVE
-from federated.files import read_json, write_json
+from federated.files import OTHERS, read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.approvals import decide, proposals
 from flows.coordinator_metrics import CoordinatorMetrics
@@ -40,6 +40,8 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
     assert 'consilium_rounds_total{experiment="tiny"} 2.0' in counted
     for name, party in parties.items():
         assert f'consilium_site_rounds_total{{outcome="summed",site="{name}"}} 2.0' in counted
+        # Keys and masks are put there, and are refused where others can open it.
+        assert not party.home.run(folder.run_id).root.stat().st_mode & OTHERS
         done = SiteMetrics(party.home).text().decode()
         assert 'stages_total{outcome="done",stage="local-train"} 2.0' in done
 

@@ -18,7 +18,8 @@ from flows import site_flow
 from tests.flows.conftest import full_run, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SITES = "runner.name=sites"
+# On a busy machine too.
+SITES = ("runner.name=sites", "runner.joining=900")
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_what_is_asked_falsely_changes_nothing(consortium, known, before_round):
         post(run, coordinator, 67, "vouch_site", ["a", "b", "c", "d", "e"], 0)
 
     before_round(round_2=lie)
-    folder = full_run(overrides=[SITES], register_model=False)
+    folder = full_run(overrides=[*SITES], register_model=False)
     # A round of a far future would make all of this one too late.
     told = parties["site-00"].home.audit.lines()
     reasons = [line["reason"] for line in told if line["event"] == "refused"]
@@ -80,7 +81,7 @@ def test_a_plan_weaker_than_a_sites_policy_is_refused_by_name(consortium):
     parties = consortium()
     home = parties["site-02"].home
     home.write_policy(PERMISSIVE.replace("protections: any", "protections: [secagg_plus]"))
-    folder = full_run(rounds=1, overrides=[SITES], register_model=False)
+    folder = full_run(rounds=1, overrides=[*SITES], register_model=False)
     summary = read_json(folder.summary_path)
     assert summary["sites"] == ["site-00", "site-01"]
     assert "it does not allow plain as the protection" in summary["absent"]["site-02"]
@@ -125,7 +126,7 @@ def test_a_site_drops_out_of_the_round_that_it_lies_or_fails_in(
 
     lying.add("site-01")
     before_round(round_3=unplugged, round_4=plugged_in)
-    folder = full_run(rounds=4, overrides=[SITES], register_model=False)
+    folder = full_run(rounds=4, overrides=[*SITES], register_model=False)
     first, second, third, fourth = folder.records()
     assert [record["sites"] for record in (first, second, third, fourth)] == [
         ["site-00", "site-02"],

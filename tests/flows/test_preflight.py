@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,9 +13,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import httpx
 import pytest
 import requests
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    temporary_settings,
+)
 
 from federated.errors import ConsiliumError
+from federated.exchange.https.certificates import Authority
 from flows.preflight import require_servers_and_folders
 from flows.proxies import spare_loopback
 from tasks.reachable import LONGEST_S, require_answer
@@ -48,8 +55,8 @@ def asked_afresh(monkeypatch):
 
 
 @contextmanager
-def answering(status, seen=None):
-    """A server that answers everything with a status."""
+def answering(status, seen=None, certificates=None):
+    """A server that answers everything with a status, under TLS where it has certificates."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -62,9 +69,13 @@ def answering(status, seen=None):
             pass
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        if certificates is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            certificates.load_into(context)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificates else ''}://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
 
@@ -317,3 +328,15 @@ class TestDoctor:
         code, out, _ = call(capsys, monkeypatch, "doctor")
         assert code == 1
         assert f"MLFLOW_TRACKING_URI is {nobody}, and no such server answers" in out
+
+
+def test_the_authority_that_prefect_is_told_to_trust_is_trusted(tmp_path):
+    authority = Authority(tmp_path / "tls")
+    certificates = authority.certificates(["127.0.0.1"])
+    with answering(200, certificates=certificates) as url:
+        with pytest.raises(ConsiliumError, match="no such server answers there"):
+            require_servers_and_folders(f"{url}/api", tracked=False)
+        require_answer.cache_clear()
+        trusted = {PREFECT_API_SSL_CERT_FILE: str(authority.certificate_path)}
+        with temporary_settings(updates=trusted):
+            require_servers_and_folders(f"{url}/api", tracked=False)

@@ -36,7 +36,7 @@ class Site:
         self.exchange = JournalledExchange(root / "exchange")
         self.done, self.said, self.begun = [], [], []
         self.number = 0
-        self.fails = ""
+        self.fails, self.refuses = "", None
         # A flow that has begun waits for it before each stage.
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -51,7 +51,7 @@ class Site:
                 break
             assert self.may_go_on.wait(MOST_S)
             self.done.append((asked.run, asked.attempt, asked.stage, *asked.arguments))
-            mine.tell(asked, None)
+            mine.tell(asked, self.refuses)
         return 0
 
     def ask(self, stage, *arguments, run="run", attempt=1, number=None):
@@ -125,7 +125,16 @@ def test_messages_of_old_rounds_go_whatever_number_a_round_has(site):
     with site.at_work():
         for number in (1, 2, 3, 2**53):
             assert site.word(site.ask("train_site", number)) is None
-    assert site.exchange.rounds("run") == [2**53]
+        wait_for(lambda: site.exchange.rounds("run") == [2**53])
+
+
+def test_a_round_that_is_not_done_makes_nothing_go(site):
+    site.refuses = "the plan of the run has 3 rounds"
+    with site.at_work():
+        for number in (1, 2**53):
+            assert site.word(site.ask("train_site", number)) == site.refuses
+        site.word(site.ask("train_site", 3))
+    assert site.exchange.rounds("run") == [1, 3, 2**53]
 
 
 def test_thousands_of_runs_are_not_begun_at_once(site, monkeypatch):
@@ -165,6 +174,22 @@ def test_a_run_that_was_left_early_can_be_gone_on_with(site):
         assert site.word(site.ask("train_site", 2)) is None
         site.ask(LEAVE)
         wait_for(lambda: len([said for said in site.said if "ended" in said]) == 2)
+
+
+def test_an_attempt_that_is_over_is_not_begun_again(site):
+    site.may_go_on.clear()
+    with site.at_work():
+        old = site.ask("train_site", 1)
+        wait_for(lambda: site.begun)
+        newer = site.ask("train_site", 1, attempt=2)
+        site.may_go_on.set()
+        assert site.word(newer) is None
+        assert site.word(old) is None
+        # Told of once more, as where the journal is written anew.
+        late = site.ask("train_site", 2)
+        assert site.word(site.ask("train_site", 2, attempt=2)) is None
+        assert not site.exchange.find(late)
+    assert site.begun == [("run", 1), ("run", 2)]
 
 
 def test_a_flow_that_cannot_begin_is_said_and_the_next_one_begins(site):

@@ -30,6 +30,7 @@ from tests.system.hospitals import (
     BAD,
     HOST,
     LATE_CLOCK,
+    MOST_S,
     PROXIED,
     SITES,
     hospitals,
@@ -71,7 +72,9 @@ def embedded(consortium, *sets: str) -> np.ndarray:
 
 
 def run_words(*sets: str) -> list[str]:
-    items = ("runner.name=sites", *COMMON, *sets)
+    # On a busy machine a site may be heard of late.
+    patient = ("runner.joining=900", "runner.silence=900")
+    items = ("runner.name=sites", *patient, *COMMON, *sets)
     return ["run", "adrenal", *(word for item in items for word in ("--set", item))]
 
 
@@ -126,7 +129,7 @@ def test_packed_bfv_with_servers_that_are_killed_and_started_again(consortium, p
     after_round(consortium, process, folder, 2)
     kill_group(consortium.serving)
     consortium.start_coordinator()
-    if process.wait(300):
+    if process.wait(MOST_S):
         consortium.end(consortium.begin("resume", "adrenal"))
     assert np.array_equal(weights(folder), embedded(consortium, *BFV))
     assert read_json(folder.summary_path)["model_version"] == 2
@@ -190,15 +193,24 @@ def test_a_site_that_is_killed_is_back_in_the_next_round_and_attacks_harm_nobody
     consortium, project
 ):
     process, folder = begun(consortium)
+    asked = consortium.home.exchange_path / folder.run_id
+
+    def is_asked(number):
+        return any(asked.glob(f"round-{number:03d}/attempt-1/{LATE_CLOCK}/ask-*"))
+
+    wait_for(lambda: is_asked(1), lambda: consortium.coordinator.log, process)
+    folder.paused_path.touch()
     answered = attack(consortium)
     after_round(consortium, process, folder, 1)
-    # Round 2, or what is left of it; the next one waits.
+    folder.paused_path.unlink()
+    wait_for(lambda: is_asked(2), lambda: consortium.coordinator.log, process)
+    # In the middle of its training; the round after that waits.
     folder.paused_path.touch()
     consortium.sites[LATE_CLOCK].kill()
     seen = consortium.home.seen_path / f"{LATE_CLOCK}.json"
     while folder.done_rounds() < 2:
-        # As if it had not said hello for so long: nobody waits two minutes here.
-        os.utime(seen, (time.time() - 1000, time.time() - 1000))
+        # As if it had not said hello for so long: nobody waits that long here.
+        os.utime(seen, (time.time() - 10**4, time.time() - 10**4))
         time.sleep(0.1)
         assert process.poll() is None, consortium.coordinator.log
     consortium.start_site(LATE_CLOCK)
@@ -207,11 +219,8 @@ def test_a_site_that_is_killed_is_back_in_the_next_round_and_attacks_harm_nobody
     consortium.end(process)
     first, second, third = folder.records()
     assert first["sites"] == third["sites"] == list(SITES)
-    if second["sites"] == list(SITES):
-        # It was killed when it had sent all of it: then it is a round as any other.
-        assert np.array_equal(weights(folder), embedded(consortium))
-    else:
-        assert LATE_CLOCK in second["dropped"]
+    assert second["sites"] == [BAD, PROXIED]
+    assert "has not said hello for" in second["dropped"][LATE_CLOCK]
     assert answered.pop("first") == 200
     assert answered.pop("header without an end") is True
     assert answered.pop("10 GB") is True
@@ -247,7 +256,7 @@ def test_nothing_but_messages_of_their_size_has_left_a_site_and_no_image(consort
     places += [consortium.home_of(site).exchange_path for site in SITES]
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     messages = [path for path in files if path.suffix == ".message"]
-    assert len(messages) > 200
+    assert len(messages) > 50
     for path in messages:
         # It is as long as its header says that it is, and has no byte beside.
         with open_message(path) as unread:
