@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rich.table import Table
 from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.exchange.audit import AuditLog
+from federated.exchange.kit import Kit
 from federated.files import make_folders, write_text
 from federated.run.folder import RunFolder
 from federated.secrets.home import private_folder
@@ -96,9 +98,10 @@ def of_parties(
     relay = Counting(port)
     kit, policy = folder / "kit.json", folder / "site-policy.yaml"
     write_text(policy, POLICY)
-    url = f"https://{HOST}:{relay.port}"
-    at = ["--name", HOST, "--host", HOST, "--port", str(port), "--url", url, "--kit", str(kit)]
+    at = ["--name", HOST, "--host", HOST, "--port", str(port), "--kit", str(kit)]
     command(coordinator, _silent, "coordinator", "init", *at)
+    # Sites alone go through the relay, and not who begins the run.
+    replace(Kit.read(kit), url=f"https://{HOST}:{relay.port}").write(kit)
     for site in sites:
         given = ["--kit", str(kit), "--data", str(site.home / "data"), "--policy", str(policy)]
         command(site, _silent, "site", "init", site.name, *given, "--out", str(folder))
@@ -112,10 +115,9 @@ def of_parties(
         for each in started:
             wait_for_line(each, "site ")
         before = relay.bytes
-        # The person who begins it goes through the relay too, to Prefect and MLflow: those bytes
-        # are no messages of sites, and the address below is the port itself.
-        if begin_run(coordinator, name, sets, places, _silent, f"https://{HOST}:{port}"):
-            raise ConsiliumError("The run of the consortium failed.")
+        said: list[str] = []
+        if begin_run(coordinator, name, sets, places, said.append):
+            raise ConsiliumError(f"The run of the consortium failed: {'; '.join(said[-5:])}")
         carried = relay.bytes - before
     homes = [SiteHome(site.home / "consilium" / "site" / site.name) for site in sites]
     return RunFolder(folder / "runs" / name / "latest"), carried, homes

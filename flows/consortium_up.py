@@ -184,7 +184,6 @@ def begin_run(
     overrides: Sequence[str],
     places: Sequence[str],
     say: Say,
-    url: str = "",
 ) -> int:
     """Begin a run of the consortium at the coordinator, and wait for its end.
 
@@ -194,16 +193,12 @@ def begin_run(
         overrides: ``section.key=value`` items of the run.
         places: the options that say where parameters and runs lie.
         say: tells a person a line.
-        url: where its Prefect and MLflow are asked, if not at the address that sites have.
 
     Returns:
         The exit code of the run.
     """
     sets = [item for each in ("runner.name=sites", *overrides) for item in ("--set", each)]
     servers = exported(coordinator)
-    if url:
-        below = {"PREFECT_API_URL": "/prefect/api", "MLFLOW_TRACKING_URI": "/mlflow"}
-        servers |= {key: url + path for key, path in below.items()}
     with process(
         coordinator, say, "run", name, *sets, *places, label="run", more=servers
     ) as running:

@@ -38,6 +38,8 @@ from tests.system.users import User, users
 SITES = ("site-00", "site-01", "site-02")
 BAD, LATE_CLOCK, PROXIED = SITES
 MOST_S = 600
+# A name that the proxy alone finds: calls to this machine's own names never go through one.
+NAMED = "coordinator.invalid"
 BEHIND_S = 300
 # As a clock is that nobody has set: for all of Python that asks for the time in this process.
 CLOCK = f"""
@@ -216,16 +218,20 @@ def hospitals(root: Path, empty_prefect: Path) -> Iterator[Consortium]:
         deal_files(experiment, {site: party.folder / "data" for site, party in parties.items()})
         port = free_port()
         home = CoordinatorHome(coordinator.folder / "consilium" / "coordinator")
-        kit = make_coordinator(home, Address((HOST,), HOST, port, f"https://{HOST}:{port}"))
-        certificates = Authority(home.tls_path).certificates([HOST])
+        kit = make_coordinator(home, Address((HOST, NAMED), HOST, port, f"https://{HOST}:{port}"))
+        certificates = Authority(home.tls_path).certificates([HOST, NAMED])
         bad = stack.enter_context(
             KeepingBadLink(port, certificates, kit.authority, seed=0, rate=0.15)
         )
         relay = stack.enter_context(Keeping(port))
         proxy = stack.enter_context(ConnectProxy())
-        ports = {BAD: bad.port, LATE_CLOCK: relay.port, PROXIED: port}
+        urls = {
+            BAD: f"https://{HOST}:{bad.port}",
+            LATE_CLOCK: f"https://{HOST}:{relay.port}",
+            PROXIED: f"https://{NAMED}:{port}",
+        }
         for site, party in parties.items():
-            _make_site(party, site, replace(kit, url=f"https://{HOST}:{ports[site]}"), root)
+            _make_site(party, site, replace(kit, url=urls[site]), root)
             enrol(home, root / f"{site}.enrolment.json", None)
         clock = parties[LATE_CLOCK].folder / "clock"
         clock.mkdir()
