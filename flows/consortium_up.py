@@ -24,6 +24,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, LocatedFile, Split
 from federated.data.folders.dataset import FolderDataset
 from federated.data.load import load, locate
+from federated.data.medmnist.files import file_name
 from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.exchange.policy import PERMISSIVE
@@ -90,7 +91,8 @@ def _give(
     folder: Path,
 ) -> None:
     if located.path.suffix == ".npz":
-        path = folder / "medmnist" / located.path.name
+        # Of generated images the file has another name.
+        path = folder / "medmnist" / file_name(experiment.data.dataset, experiment.data.size)
         path.parent.mkdir(parents=True)
         with np.load(located.path) as arrays:
             own = {
@@ -105,7 +107,7 @@ def _give(
             f"The images of {experiment.data.dataset} cannot be dealt out as files. Try it with a "
             "set of MedMNIST or with one for segmentation, or give each site its own folder."
         )
-    root = folder / located.path.name
+    root = folder / experiment.data.dataset
     for split in SPLITS:
         for index in splits[split]:
             case = dataset.cases[split][index]
@@ -165,7 +167,16 @@ def up(
     policy = folder / "site-policy.yaml"
     write_text(policy, POLICY)
     for site in sites:
-        given = ["--kit", str(kit), "--data", str(site.home / "data"), "--policy", str(policy)]
+        generated = ["--generated"] if data.source == "phantom" else []
+        given = [
+            *generated,
+            "--kit",
+            str(kit),
+            "--data",
+            str(site.home / "data"),
+            "--policy",
+            str(policy),
+        ]
         command(site, say, "site", "init", site.name, *given, "--out", str(folder))
         command(coordinator, say, "sites", "enrol", str(folder / f"{site.name}.enrolment.json"))
     places = ["--params", str(params.resolve()), "--runs", str((folder / "runs").resolve())]
@@ -197,7 +208,8 @@ def begin_run(
     Returns:
         The exit code of the run.
     """
-    sets = [item for each in ("runner.name=sites", *overrides) for item in ("--set", each)]
+    own = ("runner.name=sites", "data.source=files")
+    sets = [item for each in (*overrides, *own) for item in ("--set", each)]
     servers = exported(coordinator)
     with process(
         coordinator, say, "run", name, *sets, *places, label="run", more=servers

@@ -15,12 +15,17 @@ from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.files import make_folders
+from federated.settings.sections import ValidationSettings
 from flows.own_data import judging
 from tasks.validate import validate
 
 
 def data_lines(
-    folder: Path, allowed: Sequence[str] | Literal["any"], site: str, reports: Path
+    folder: Path,
+    allowed: Sequence[str] | Literal["any"],
+    site: str,
+    reports: Path,
+    rules: ValidationSettings,
 ) -> Iterator[tuple[bool, str]]:
     """For each data set that a site's policy allows, whether it can be used, and what it has.
 
@@ -31,9 +36,10 @@ def data_lines(
         allowed: what the policy names.
         site: the site's name.
         reports: below which what validation finds is written, for the site alone.
+        rules: the site's own, for which cases are faulty.
     """
     names = _there(folder) if allowed == "any" else list(allowed)
-    found = [_line(folder, name, site, reports) for name in names]
+    found = [_line(folder, name, site, reports, rules) for name in names]
     told = [each for name, each in zip(names, found, strict=True) if each or allowed != "any"]
     if not told:
         yield False, f"there are no data sets in {folder}, or the policy allows none"
@@ -48,7 +54,9 @@ def _there(folder: Path) -> list[str]:
     return [*DATASETS, *FAMILIES, *sorted(p.parent.name for p in folder.glob("*/dataset.yaml"))]
 
 
-def _line(folder: Path, name: str, site: str, reports: Path) -> tuple[bool, str] | None:
+def _line(
+    folder: Path, name: str, site: str, reports: Path, rules: ValidationSettings
+) -> tuple[bool, str] | None:
     """What is found of a data set; ``None`` where it is not there."""
     try:
         known = name in DATASETS or name in FAMILIES
@@ -58,6 +66,7 @@ def _line(folder: Path, name: str, site: str, reports: Path) -> tuple[bool, str]
         task = described.task if described else task_of_set(name)
         value = judging(name, folder, task, described)
         experiment = resolve("site-check", value, str(folder))
+        experiment = experiment.model_copy(update={"validation": rules})
         located = locate_local(experiment.data)
         if located is None:
             return None

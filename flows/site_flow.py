@@ -23,16 +23,17 @@ from federated.exchange.policy_checks import refuse_outright
 from federated.files import PRIVATE, make_folders, write_text
 from federated.provenance import code_digest
 from federated.settings.sections import Parties
-from federated.site.approvals import is_undecided
+from federated.site.approvals import is_undecided, refuse_unapproved
 from federated.site.home import SiteHome
 from federated.stages.asked import has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import run_and_report
 from flows.budget_events import tell_if_spent
+from flows.site_cases import as_described_here, judged_by_the_site, located_here
 from flows.site_data import cases_of
 from flows.site_metrics import count_stage
-from tasks.prepare import download, read
+from tasks.prepare import read
 from tasks.validate import validate
 
 # As a stage is named in the graph of a round, where it has another name than its function.
@@ -80,6 +81,8 @@ class Desk:
 
 # In seconds, between two looks at whether a person has decided.
 LOOK = 0.5
+# The share of the time that the coordinator waits, so that it still hears why nobody has.
+WAITED = 0.8
 desk: ContextVar[Desk] = ContextVar("desk")
 
 
@@ -127,7 +130,7 @@ def _decided(mine: Desk, asked: Ask) -> bool:
         return False
     _, plan = candidate(SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt))
     runner = plan.experiment.runner
-    until = time.monotonic() + (runner.joining if isinstance(runner, Parties) else 0)
+    until = time.monotonic() + (WAITED * runner.joining if isinstance(runner, Parties) else 0)
     command = f"consilium site approve {asked.run}"
     get_run_logger().warning("run %s waits for a person: %s", asked.run, command)
     while is_undecided(store):
@@ -209,21 +212,31 @@ def _take_cases(mine: Desk, asked: Ask) -> None:
     """
     call = SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt)
     site, plan = candidate(call)
-    refuse_outright(mine.home.policy(), site.name, plan, code_digest())
-    settings = plan.experiment.data.model_copy(update={"root": mine.data})
-    experiment = plan.experiment.model_copy(update={"data": settings})
-    data = download(experiment)
+    policy = mine.home.policy()
+    refuse_outright(policy, site.name, plan, code_digest())
+    if policy.settings.approval == "required":
+        # Before anything is read for it.
+        refuse_unapproved(mine.home, site.store, plan, policy.by("approval"))
+    settings = as_described_here(site.name, plan.experiment.data, mine.data)
+    experiment = judged_by_the_site(
+        mine.home, plan.experiment.model_copy(update={"data": settings})
+    )
+    data = located_here(mine.home, settings)
     if site.store.data_path.is_file() and site.store.data()[0] == data:
         return
     dataset = read(experiment, data)
     whole = Partition({site.name: cases_of(dataset, site.name)}, draws=0, moved=0)
     place = site.store.root / "validation"
     make_folders(place, private=True)
-    found = validate(experiment, dataset, whole, place)
-    if found.excluded:
+    try:
+        found = validate(experiment, dataset, whole, place)
+    except ConsiliumError as error:
+        mine.home.audit.add("data fail validation", run=asked.run, said=str(error))
+        found = None
+    if found is None or found.excluded:
         raise RefusalError(
-            f"{site.name} does not take part in run {asked.run}: its data fail validation, as the "
-            f"site reads in {place}."
+            f"{site.name} does not take part in run {asked.run}: its data fail the site's own "
+            "validation."
         )
     left = leave_out(whole, found.dropped)
     site.store.write_data(data, {site.name: dict(left.sites[site.name])})

@@ -34,6 +34,7 @@ from flows.lasting_server import LastingServer
 from flows.login import kept_login
 from flows.ports import listen_at
 from flows.server import client_settings
+from flows.site_cases import own_rules
 from flows.site_service import SiteService
 
 # What the two sides tell each other of their programs.
@@ -78,7 +79,9 @@ class Finding:
     text: str
 
 
-def make_site(name: str, kit_file: Path, data: Path, policy_file: Path | None) -> SiteHome:
+def make_site(
+    name: str, kit_file: Path, data: Path, policy_file: Path | None, *, generated: bool = False
+) -> SiteHome:
     """Make the home of a site, with its key; what is there already stays.
 
     Args:
@@ -86,6 +89,7 @@ def make_site(name: str, kit_file: Path, data: Path, policy_file: Path | None) -
         kit_file: the coordinator's kit.
         data: the folder that the site's data sets lie in.
         policy_file: what the site takes part in; nothing where it is left out.
+        generated: whether the data are generated ones, to try a consortium: results say so.
 
     Raises:
         ConsiliumError: the kit or the policy cannot be used, there are no data, the home is another
@@ -105,12 +109,14 @@ def make_site(name: str, kit_file: Path, data: Path, policy_file: Path | None) -
     if home.coordinator_path.is_file() and home.coordinator() != kit.coordinator:
         raise ConsiliumError(
             f"{home.root} is a site of another consortium, {home.coordinator().fingerprint}, and "
-            f"the kit {kit_file} is of {kit.coordinator.fingerprint}. A site of two has two homes: "
-            "set CONSILIUM_HOME to another folder."
+            f"the kit {kit_file} is of {kit.coordinator.fingerprint}. A site of two consortia has "
+            "another name in each, below the same CONSILIUM_HOME: so its one ledger counts what "
+            "both have learnt of its records."
         )
     home.know(kit.coordinator)
     kit.write(home.kit_path, PRIVATE)
-    write_json(home.settings_path, {"data": str(data.resolve())}, PRIVATE)
+    told = {"data": str(data.resolve())} | ({"generated": True} if generated else {})
+    write_json(home.settings_path, told, PRIVATE)
     if policy_file is not None:
         home.write_policy(policy_file.read_text(encoding="utf-8"))
     elif not home.policy_path.is_file():
@@ -247,7 +253,11 @@ def _data(home: SiteHome) -> Iterator[Finding]:
         yield Finding(False, str(error))
         return
     for good, text in data_lines(
-        folder, home.policy().settings.datasets, home.name, home.root / "validation"
+        folder,
+        home.policy().settings.datasets,
+        home.name,
+        home.root / "validation",
+        own_rules(home),
     ):
         yield Finding(good, text)
 

@@ -37,6 +37,10 @@ def check_plan(home: SiteHome, store: SiteRun, plan: RunPlan, proposal: RunPlan)
     if own != home.identity().public:
         said = "does not name it" if own is None else "has another key for it"
         raise RefusalError(f"{site} does not take part in run {store.run_id}: its plan {said}.")
+    refuse_outright(home.policy(), site, plan, code_digest())
+    release = own_release(store, site, plan)
+    # Before anything is said of the site's own numbers: a run that is refused learns none.
+    refuse_proposal(home, store, plan, release, proposal)
     counts = part_counts(store)
     told = {part: dict(plan.counts.sites.get(part, {})) for part in counts}
     if told != counts:
@@ -44,15 +48,12 @@ def check_plan(home: SiteHome, store: SiteRun, plan: RunPlan, proposal: RunPlan)
             f"{site} does not take part in run {store.run_id}: its plan says that it has {told} "
             f"cases, and it has {dict(counts)}. Its update would have another weight."
         )
-    refuse_outright(home.policy(), site, plan, code_digest())
-    release = own_release(store, site, plan)
     if plan.releases.get(site) != release:
         raise RefusalError(
             f"{site} does not take part in run {store.run_id}: by its plan the site releases "
             f"{plan.releases.get(site)} in a round, and by its own arithmetic {release}."
         )
     _refuse_other_run(site, store, plan, proposal)
-    refuse_proposal(home, store, plan, release, proposal)
 
 
 def _refuse_other_run(site: str, store: SiteRun, plan: RunPlan, proposal: RunPlan) -> None:

@@ -1,5 +1,8 @@
 """take-part: a site answers the proposal of a run, or refuses it by its policy."""
 
+from dataclasses import replace
+
+from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.plan import Joining, RunPlan
@@ -37,10 +40,13 @@ def take_part(call: SiteCall) -> int:
 def _answer(site: Site, plan: RunPlan) -> int:
     counts = part_counts(site.store)
     own = counts.get(site.name, {"train": 0, "val": 0, "test": 0})
+    # Where the proposal leaves numbers of cases to the sites, its own is what it is judged by.
+    known = plan.counts.sites
+    judged = plan if known else replace(plan, counts=CaseCounts({site.name: own}))
     # Before the arithmetic over all rounds, which a plan of very many could keep busy.
-    refuse_outright(site.home.policy(), site.name, plan, code_digest())
+    refuse_outright(site.home.policy(), site.name, judged, code_digest())
     release = own_release(site.store, site.name, plan)
-    refuse_proposal(site.home, site.store, plan, release, plan)
+    refuse_proposal(site.home, site.store, judged, release, plan)
     warnings: list[str] = []
     privacy = plan.experiment.privacy
     if isinstance(privacy, Private) and release is not None:

@@ -32,12 +32,15 @@ def init(
         Path | None, typer.Option(help="What the site takes part in; nothing if left out.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the enrolment request is written.")] = Path(),
+    generated: Annotated[
+        bool, typer.Option("--generated", help="The data are generated ones; results say so.")
+    ] = False,
 ) -> None:
     """Make the site's home with a key that never leaves it, and a request for enrolment."""
     from federated.exchange.kit import Kit
     from flows.site_life import make_site, request_file
 
-    home = make_site(name, kit, data, policy)
+    home = make_site(name, kit, data, policy, generated=generated)
     request = request_file(home, out)
     _tell(f"site {name} in {home.root}")
     _tell(f"fingerprint of this site    {home.identity().public.fingerprint}")
