@@ -40,6 +40,7 @@ from flows.consortium_up import (
     begin_run,
     command,
     deal_files,
+    of_files,
     process,
     wait_for_line,
 )
@@ -92,7 +93,7 @@ def of_parties(
     for party in (coordinator, *sites):
         make_folders(party.home, private=True)
     experiment = load_experiment(name, [*sets, f"sites.count={len(SITES)}"], params)
-    deal_files(experiment, {site.name: site.home / "data" for site in sites})
+    data = deal_files(experiment, {site.name: site.home / "data" for site in sites})
     with listen() as free:
         port = port_of(free)
     relay = Counting(port)
@@ -116,7 +117,7 @@ def of_parties(
             wait_for_line(each, "site ")
         before = relay.bytes
         said: list[str] = []
-        if begin_run(coordinator, name, sets, places, said.append):
+        if begin_run(coordinator, name, [*of_files(data), *sets], places, said.append):
             raise ConsiliumError(f"The run of the consortium failed: {'; '.join(said[-5:])}")
         carried = relay.bytes - before
     homes = [SiteHome(site.home / "consilium" / "site" / site.name) for site in sites]

@@ -83,6 +83,11 @@ def deal_files(experiment: Experiment, folders: Mapping[str, Path]) -> LocatedFi
     return located
 
 
+def of_files(dealt: LocatedFile) -> list[str]:
+    """What a run of dealt files has to say of them: none of them is the file that was published."""
+    return ["data.source=files"] if dealt.source == "medmnist" else []
+
+
 def _give(
     experiment: Experiment,
     located: LocatedFile,
@@ -186,7 +191,8 @@ def up(
         started = [stack.enter_context(process(site, say, "site", "start")) for site in sites]
         for each in started:
             wait_for_line(each, "site ")
-        return begin_run(coordinator, experiment.name, overrides, places, say)
+        sets = [*of_files(data), *overrides]
+        return begin_run(coordinator, experiment.name, sets, places, say)
 
 
 def begin_run(
