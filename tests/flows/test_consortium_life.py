@@ -6,7 +6,9 @@ import socket
 import pytest
 
 from federated.errors import ConsiliumError
+from federated.exchange.https.office import MembersFile, Office
 from federated.exchange.identity import PublicIdentity
+from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, read_request
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
@@ -17,6 +19,7 @@ from flows.coordinator_life import (
     enrol,
     make_coordinator,
     members_lines,
+    refused_connections,
     remove,
     suspend,
 )
@@ -201,3 +204,21 @@ def test_a_paused_site_says_so(kit, data):
 def test_what_no_coordinator_has_is_said(data):
     with pytest.raises(ConsiliumError, match="consilium coordinator init"):
         list(members_lines(CoordinatorHome.default()))
+
+
+def test_strangers_who_are_refused_do_not_fill_the_audit_log(kit, tmp_path):
+    home, now = CoordinatorHome.default(), [0.0]
+    office = Office(
+        "c", MembersFile(home.members_path), JournalledExchange(tmp_path / "exchange"), home.audit,
+        home.seen_path, clock=lambda: now[0],
+    )  # fmt: skip
+    refused = refused_connections(home, office)
+    for number in range(1500):
+        refused(f"192.0.2.{number % 250}", "too many connections")
+    assert len(home.audit.lines()) == office.limits.audit_lines
+    now[0] = 60.0
+    refused("192.0.2.1", "slow header")
+    summary, last = home.audit.lines()[-2:]
+    assert (summary["event"], summary["count"]) == ("connections refused", 1470)
+    assert (last["event"], last["reason"]) == ("connection refused", "slow header")
+    assert last["address"] == "192.0.2.1"

@@ -123,10 +123,15 @@ class MembersFile:
 
 
 class RefusalLog:
-    """What was refused, in the audit log: so many lines a minute of a party, and how many more."""
+    """What was refused, in the audit log: so many lines a minute of a party, and how many more.
 
-    def __init__(self, audit: AuditLog, most: int, clock: Callable[[], float]) -> None:
-        self._audit, self._most, self._clock = audit, most, clock
+    ``what`` is what was refused, of which one is a ``request`` and several are ``requests``.
+    """
+
+    def __init__(
+        self, audit: AuditLog, most: int, clock: Callable[[], float], what: str = "request"
+    ) -> None:
+        self._audit, self._most, self._clock, self._what = audit, most, clock, what
         self._counted: dict[str, int] = {}
         self._minute = 0
 
@@ -138,11 +143,12 @@ class RefusalLog:
             self._minute, self._counted = minute, {}
         self._counted[party] = self._counted.get(party, 0) + 1
         if self._counted[party] <= self._most:
-            self._audit.add("request refused", sender=party or "unknown", reason=reason, **what)
+            event = f"{self._what} refused"
+            self._audit.add(event, sender=party or "unknown", reason=reason, **what)
 
     def _tell_rest(self) -> None:
         for party, count in self._counted.items():
             if count > self._most:
                 self._audit.add(
-                    "requests refused", sender=party or "unknown", count=count - self._most
+                    f"{self._what}s refused", sender=party or "unknown", count=count - self._most
                 )
