@@ -403,8 +403,8 @@ class Link:
         return answer
 
 
-def hello(caller: Caller, greeting: Greeting) -> dict[str, Any]:
-    """Say hello without a mirror, as a check does that takes part in nothing.
+def hello(caller: Caller, greeting: Greeting, check: bool = False) -> dict[str, Any]:
+    """Say hello without a mirror; in a ``check``, so that the coordinator keeps nothing of it.
 
     Returns:
         The coordinator's ``time`` in seconds since 1970, and its ``versions``.
@@ -414,7 +414,9 @@ def hello(caller: Caller, greeting: Greeting) -> dict[str, Any]:
     """
     told = {"versions": dict(greeting.versions), "code": greeting.code, "state": greeting.state}
     try:
-        value = caller.ask("POST", "hello", json.dumps(told).encode()).value
+        value = caller.ask(
+            "POST", "hello?check=1" if check else "hello", json.dumps(told).encode()
+        ).value
     except BodyRefusedError as error:
         raise LinkError("refused", f"The coordinator refuses this greeting: {error}") from error
     if not isinstance(value, dict):

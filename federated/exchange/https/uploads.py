@@ -107,6 +107,8 @@ class Uploads:
             parts.remove(oldest)
         opened = sum(int(part.name.split(".")[1]) for part in parts)
         count, stored = self._catalogue.of_sender(site)
+        if count >= limits.site_messages or stored + opened + chunk.total > limits.site_bytes:
+            count, stored = self._catalogue.recount(site)
         if opened + chunk.total > limits.upload_bytes:
             what = f"unfinished uploads of {opened + chunk.total} bytes"
         elif count >= limits.site_messages:

@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from federated.exchange.https.client import Greeting
+from federated.exchange.https.client import Greeting, hello
 from federated.exchange.https.server import exchange_app
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.journal import JournalledExchange
@@ -239,6 +239,13 @@ def test_a_greeting_is_kept_and_answered(world: World) -> None:
     assert abs(answer["time"] - time.time()) < 30
     told = read_json(world.office.seen / f"{SITE}.json")
     assert (told["site"], told["code"], told["state"]) == (SITE, "c0de", "idle")
+
+
+def test_a_check_is_answered_and_leaves_no_hello_for_which_a_run_would_wait(world: World) -> None:
+    with world.link() as link:
+        answer = hello(link._caller, Greeting({}, "c0de", "checks"), check=True)
+    assert answer["versions"] == {"consilium": "1"}
+    assert not world.office.seen.exists()
 
 
 def test_a_clock_that_is_five_minutes_off_is_said_and_made_up_for(
