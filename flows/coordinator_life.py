@@ -11,6 +11,7 @@ from pathlib import Path
 
 from federated.errors import ConsiliumError, unreadable
 from federated.exchange.enrolment import Enrolment
+from federated.exchange.https.begun import BegunRuns
 from federated.exchange.https.certificates import Authority, Certificates, given_certificates
 from federated.exchange.https.office import MembersFile, Office, RefusalLog
 from federated.exchange.https.server import exchange_app
@@ -110,15 +111,7 @@ def run_coordinator(
     """
     certificates = certificates_of(home, address)
     databases = databases_of(home)
-    office = Office(
-        home.identity().public.consortium,
-        MembersFile(home.members_path),
-        JournalledExchange(home.exchange_path),
-        home.audit,
-        home.seen_path,
-        versions=own_versions() | {"code": code_digest()},
-    )
-
+    office = office_of(home)
     say(f"starting Prefect and MLflow, some 20 seconds; their data: {databases.told}")
     with servers_behind(home, databases) as behind:
         server = front_server(
@@ -130,6 +123,24 @@ def run_coordinator(
             say(f"Prefect {address.url}/prefect/   MLflow {address.url}/mlflow/")
             say("`consilium coordinator start --env` prints what another terminal needs")
             server.run()
+
+
+def office_of(home: CoordinatorHome) -> Office:
+    """What the exchange's server serves: the enrolled sites, and of them what belongs to a run.
+
+    Raises:
+        ConsiliumError: there is no coordinator.
+    """
+    identity, exchange = home.identity().public, JournalledExchange(home.exchange_path)
+    return Office(
+        identity.consortium,
+        MembersFile(home.members_path),
+        exchange,
+        home.audit,
+        home.seen_path,
+        versions=own_versions() | {"code": code_digest()},
+        accepts=BegunRuns(exchange, identity),
+    )
 
 
 def refused_connections(home: CoordinatorHome, office: Office) -> Callable[[str, str], None]:

@@ -10,6 +10,7 @@ from federated.exchange.https.office import MembersFile, Office
 from federated.exchange.identity import PublicIdentity
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, read_request
+from federated.exchange.message import Topic, sign
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.home import SiteHome
@@ -19,6 +20,7 @@ from flows.coordinator_life import (
     enrol,
     make_coordinator,
     members_lines,
+    office_of,
     refused_connections,
     remove,
     suspend,
@@ -204,6 +206,13 @@ def test_a_paused_site_says_so(kit, data):
 def test_what_no_coordinator_has_is_said(data):
     with pytest.raises(ConsiliumError, match="consilium coordinator init"):
         list(members_lines(CoordinatorHome.default()))
+
+
+def test_a_coordinator_takes_nothing_of_a_run_that_it_has_not_begun(kit, data):
+    site, home = make_site("clinic-a", kit, data, None), CoordinatorHome.default()
+    topic = Topic(home.identity().public.consortium, "run-1", 1)
+    header = sign(site.identity(), topic, "tag", "all", b"x").header
+    assert "begun no attempt 1 at a run run-1" in office_of(home).accepts(header)
 
 
 def test_strangers_who_are_refused_do_not_fill_the_audit_log(kit, tmp_path):

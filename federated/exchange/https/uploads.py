@@ -69,6 +69,10 @@ class Uploads:
         """
         limits = self._office.limits
         most = limits.most(chunk.kind)
+        if most is None:
+            raise _refused(
+                422, "no kind", site, f"No site sends messages of the kind {chunk.kind:.60}."
+            )
         if chunk.total > most:
             self._drop(site, chunk.digest)
             raise _refused(
