@@ -1,7 +1,8 @@
 """Events for Prefect's automations: a privacy budget is spent, or nearly.
 
 They are told where a run is orchestrated: at the coordinator, of what sites say in words that
-everybody may read, and at a site, in its own Prefect, of itself.
+everybody may read, and at a site, in its own Prefect, of itself. At the coordinator they are no
+more than a site's word: whatever is done by them, any site can have done.
 """
 
 from collections.abc import Mapping

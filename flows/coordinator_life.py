@@ -11,8 +11,9 @@ from pathlib import Path
 
 from federated.errors import ConsiliumError, unreadable
 from federated.exchange.enrolment import Enrolment
+from federated.exchange.https.begun import BegunRuns
 from federated.exchange.https.certificates import Authority, Certificates, given_certificates
-from federated.exchange.https.office import MembersFile, Office
+from federated.exchange.https.office import MembersFile, Office, RefusalLog
 from federated.exchange.https.server import exchange_app
 from federated.exchange.identity import PublicIdentity
 from federated.exchange.journal import JournalledExchange
@@ -110,29 +111,46 @@ def run_coordinator(
     """
     certificates = certificates_of(home, address)
     databases = databases_of(home)
-    office = Office(
-        home.identity().public.consortium,
-        MembersFile(home.members_path),
-        JournalledExchange(home.exchange_path),
-        home.audit,
-        home.seen_path,
-        versions=own_versions() | {"code": code_digest()},
-    )
-
-    def refused(host: str, why: str) -> None:
-        home.audit.add("connection refused", address=host, reason=why)
-
+    office = office_of(home)
     say(f"starting Prefect and MLflow, some 20 seconds; their data: {databases.told}")
     with servers_behind(home, databases) as behind:
         server = front_server(
             home, exchange_app(office), behind, certificates, address.host, address.port,
-            refused, CoordinatorMetrics(home).text,
+            refused_connections(home, office), CoordinatorMetrics(home).text,
         )  # fmt: skip
         with serving_deployments(home, behind, params, runs):
             say(f"coordinator at {address.url}, port {server.port} of {address.host}")
             say(f"Prefect {address.url}/prefect/   MLflow {address.url}/mlflow/")
             say("`consilium coordinator start --env` prints what another terminal needs")
             server.run()
+
+
+def office_of(home: CoordinatorHome) -> Office:
+    """What the exchange's server serves: the enrolled sites, and of them what belongs to a run.
+
+    Raises:
+        ConsiliumError: there is no coordinator.
+    """
+    identity, exchange = home.identity().public, JournalledExchange(home.exchange_path)
+    return Office(
+        identity.consortium,
+        MembersFile(home.members_path),
+        exchange,
+        home.audit,
+        home.seen_path,
+        versions=own_versions() | {"code": code_digest()},
+        accepts=BegunRuns(exchange, identity),
+    )
+
+
+def refused_connections(home: CoordinatorHome, office: Office) -> Callable[[str, str], None]:
+    """What a server tells of connections that it refuses: an address, and why.
+
+    Whoever connects is nobody that is known, and may do so at any rate: the audit log has so many
+    lines a minute of all of them together as the office allows a party, and how many more.
+    """
+    log = RefusalLog(home.audit, office.limits.audit_lines, office.clock, "connection")
+    return lambda address, why: log.add("", why, address=address)
 
 
 def enrol(home: CoordinatorHome, file: Path, fingerprint: str | None) -> PublicIdentity:

@@ -211,7 +211,7 @@ def _reached(home: SiteHome, kit: Kit) -> Iterator[Finding]:
     )
     greeting = Greeting(own_versions(), code_digest(), "checks whether it could take part")
     try:
-        told = hello(caller, greeting)
+        told = hello(caller, greeting, check=True)
     except LinkError as error:
         yield Finding(False, str(error))
         return

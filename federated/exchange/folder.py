@@ -104,6 +104,15 @@ class FolderExchange(Exchange):
         found = [name.removeprefix("round-") for name in names if name.startswith("round-")]
         return sorted(int(number) for number in found if number.isdecimal())
 
+    def has_of(self, run: str, round_number: int, attempt: int, sender: str) -> bool:
+        """Whether there is a message of a sender in an attempt at a round."""
+        place = self._round(run, round_number) / f"attempt-{attempt}"
+        return any(
+            self.find(Place(run, round_number, attempt, to.name, kind.name, sender))
+            for to in _folders(place)
+            for kind in _folders(to)
+        )
+
     def path(self, signed: Signed) -> Path:
         """The file of a message, by its own header.
 

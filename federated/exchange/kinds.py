@@ -95,6 +95,12 @@ def most_bundle(sites: int, each: int) -> int:
     return sites * (2 * each + MOST_HEADERS)
 
 
+# A secret key of the largest parameters, sealed, has half of it.
+MOST_SEALED_KEY: Final = 16 * 2**20
+# Some numbers for each prime of the modulus.
+MOST_TAG: Final = 2**16
+# Of some thousands of rounds and attempts.
+MOST_PRIVACY_REPORT: Final = 64 * 2**20
 MOST_PICTURES: Final = 64 * 2**20
 # A style is some dozens to some thousands of numbers.
 MOST_STYLE: Final = 4 * 2**20

@@ -6,8 +6,11 @@ import socket
 import pytest
 
 from federated.errors import ConsiliumError
+from federated.exchange.https.office import MembersFile, Office
 from federated.exchange.identity import PublicIdentity
+from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, read_request
+from federated.exchange.message import Topic, sign
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.home import SiteHome
@@ -17,6 +20,8 @@ from flows.coordinator_life import (
     enrol,
     make_coordinator,
     members_lines,
+    office_of,
+    refused_connections,
     remove,
     suspend,
 )
@@ -201,3 +206,28 @@ def test_a_paused_site_says_so(kit, data):
 def test_what_no_coordinator_has_is_said(data):
     with pytest.raises(ConsiliumError, match="consilium coordinator init"):
         list(members_lines(CoordinatorHome.default()))
+
+
+def test_a_coordinator_takes_nothing_of_a_run_that_it_has_not_begun(kit, data):
+    site, home = make_site("clinic-a", kit, data, None), CoordinatorHome.default()
+    topic = Topic(home.identity().public.consortium, "run-1", 1)
+    header = sign(site.identity(), topic, "tag", "all", b"x").header
+    assert "begun no attempt 1 at a run run-1" in office_of(home).accepts(header)
+
+
+def test_strangers_who_are_refused_do_not_fill_the_audit_log(kit, tmp_path):
+    home, now = CoordinatorHome.default(), [0.0]
+    office = Office(
+        "c", MembersFile(home.members_path), JournalledExchange(tmp_path / "exchange"), home.audit,
+        home.seen_path, clock=lambda: now[0],
+    )  # fmt: skip
+    refused = refused_connections(home, office)
+    for number in range(1500):
+        refused(f"192.0.2.{number % 250}", "too many connections")
+    assert len(home.audit.lines()) == office.limits.audit_lines
+    now[0] = 60.0
+    refused("192.0.2.1", "slow header")
+    summary, last = home.audit.lines()[-2:]
+    assert (summary["event"], summary["count"]) == ("connections refused", 1470)
+    assert (last["event"], last["reason"]) == ("connection refused", "slow header")
+    assert last["address"] == "192.0.2.1"

@@ -105,6 +105,15 @@ def test_the_example_automations_are_taken_by_prefect():
     assert expected >= {SPENT, LOW, "prefect.flow-run.Failed"}
 
 
+def test_no_example_automation_lets_a_sites_word_pause_everybodys_runs():
+    told = yaml.safe_load((PROJECT / "deploy" / "automations.yaml").read_text())["automations"]
+    by_word = [each for each in told if {SPENT, LOW} & set(each["trigger"]["expect"])]
+    assert len(by_word) == 2
+    for each in by_word:
+        acts = [action["type"] for action in each["actions"] if action["type"] != "do-nothing"]
+        assert not (each["enabled"] and acts), each["name"]
+
+
 def test_a_round_is_a_table_among_the_artifacts_of_its_run():
     row = {"site": "site-00", "training cases": 8, "ε so far": 2.0}
 

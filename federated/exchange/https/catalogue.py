@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, cast
@@ -22,6 +23,8 @@ class Catalogue:
         self._exchange = exchange
         self._position = Position()
         self._by_digest: dict[str, Entry] = {}
+        self._counted: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
         self._lock = Lock()
 
     def find(self, digest: str) -> Entry | None:
@@ -32,15 +35,27 @@ class Catalogue:
         return entry if entry and self._exchange.is_there(entry) else None
 
     def of_sender(self, site: str) -> tuple[int, int]:
-        """How many messages of a site lie here, and how many bytes they have together."""
+        """How many messages of a site lie here at most, and how many bytes they have together.
+
+        Those that were forgotten since :meth:`recount` are counted as well; no file is looked at.
+        """
+        with self._lock:
+            self._refresh()
+            return self._counted[site], self._bytes[site]
+
+    def recount(self, site: str) -> tuple[int, int]:
+        """What :meth:`of_sender` tells, once every message of the site was looked for.
+
+        That takes a moment for each, in which others may ask.
+        """
         with self._lock:
             self._refresh()
             own = [entry for entry in self._by_digest.values() if entry.sender == site]
-            gone = [entry for entry in own if not self._exchange.is_there(entry)]
+        gone = [entry for entry in own if not self._exchange.is_there(entry)]
+        with self._lock:
             for entry in gone:
-                del self._by_digest[entry.digest]
-        there = len(own) - len(gone)
-        return there, sum(e.size for e in own) - sum(e.size for e in gone)
+                self._drop(entry.digest)
+        return self.of_sender(site)
 
     def open(self, entry: Entry) -> BinaryIO | None:
         """A message's file, opened to read; none where a link or another file lies there."""
@@ -62,7 +77,18 @@ class Catalogue:
             found, position = self._exchange.journal.read(self._position)
             if position.epoch != self._position.epoch:
                 self._by_digest = {}
-            self._by_digest.update((entry.digest, entry) for entry in found)
+                self._counted.clear()
+                self._bytes.clear()
+            for entry in found:
+                self._drop(entry.digest)
+                self._by_digest[entry.digest] = entry
+                self._counted[entry.sender] += 1
+                self._bytes[entry.sender] += entry.size
             if position == self._position:
                 return
             self._position = position
+
+    def _drop(self, digest: str) -> None:
+        if entry := self._by_digest.pop(digest, None):
+            self._counted[entry.sender] -= 1
+            self._bytes[entry.sender] -= entry.size

@@ -36,6 +36,8 @@ FREE, MOST = 2**28, 2 * 2**30
 # In seconds: how long the coordinator waits for news, how often a site says that it is there, and
 # how often the mirror is looked at for what is to be sent.
 POLL, HELLO, LOOK = 25.0, 30.0, 0.02
+# In seconds: after how long a message that did not fit on the disk is asked for again.
+AGAIN = 30.0
 # How often a message whose content is wrong is fetched or sent from its beginning.
 TRIES = 3
 
@@ -64,6 +66,14 @@ class _Told:
     sender: str
     recipient: str
     kind: str
+
+
+def _of(told: _Told) -> dict[str, str | int]:
+    """What the audit log says of a message."""
+    return {
+        "kind": told.kind, "sender": told.sender, "to": told.recipient, "bytes": told.size,
+        "digest": told.digest,
+    }  # fmt: skip
 
 
 def _silent(text: str) -> None:
@@ -110,6 +120,11 @@ class Link:
         self._caller = Caller(identity, consortium, url, authority, audit, say)
         self._state = LinkState(mirror)
         self._sent = Position()
+        # How far the coordinator was asked beyond a message that does not fit on the disk; when it
+        # is asked for that again; and which were put off.
+        self._ahead: Position | None = None
+        self._again = 0.0
+        self._put_off: set[str] = set()
         self._chunk, self._resumed = CHUNK, False
         self._stack = ExitStack()
         # Bytes that were moved, by which it is seen that a link that breaks off gets on.
@@ -150,6 +165,9 @@ class Link:
     def pull(self, wait: float = 0) -> int:
         """Fetch what is for this site.
 
+        What does not fit on the disk is put off: what comes behind it arrives, and every half
+        minute it is tried again.
+
         Args:
             wait: how many seconds the coordinator may wait for something, 25 at most.
 
@@ -160,7 +178,9 @@ class Link:
             LinkError: the coordinator was not reached, or does not let the site in. What has
                 arrived before stays, and a part of a message is not lost.
         """
-        before = self._state.position
+        if self._ahead is not None and time.monotonic() >= self._again:
+            self._ahead = None
+        before = self._ahead or self._state.position
         query = urlencode({"after": before.offset, "epoch": before.epoch, "wait": int(wait)})
         answer = self._caller.ask("GET", f"messages?{query}", wait=wait)
         try:
@@ -168,9 +188,20 @@ class Link:
             after = Position(str(answer.value["epoch"]), int(answer.value["next"]))
         except (TypeError, KeyError, ValueError) as error:
             raise other_server(self._caller.url, 200) from error
-        arrived = sum(self._fetch(each) for each in told if not self._state.is_here(each.digest))
-        self._state.moved_to(after)
-        return arrived
+        missing = [each for each in told if not self._state.is_here(each.digest)]
+        # A message that is told of twice arrives once, and is missing no more then.
+        fetched = [self._fetch(each) for each in missing if not self._state.is_here(each.digest)]
+        self._move_to(after, is_whole=None not in fetched)
+        return fetched.count(True)
+
+    def _move_to(self, after: Position, is_whole: bool) -> None:
+        """Go on from a position; only if nothing before it was put off, for good."""
+        if not is_whole and self._ahead is None:
+            self._again = time.monotonic() + AGAIN
+        if is_whole and self._ahead is None:
+            self._state.moved_to(after)
+        else:
+            self._ahead = after
 
     def push(self) -> int:
         """Bring the coordinator what this site has posted and it does not have yet, in order.
@@ -250,9 +281,15 @@ class Link:
                     said = cause
                 stop.wait(backoff.seconds())
 
-    def _fetch(self, told: _Told) -> bool:
-        """Fetch one message, and put it into the mirror if it is what was told."""
+    def _fetch(self, told: _Told) -> bool | None:
+        """Fetch one message, and put it into the mirror if it is what was told.
+
+        Returns:
+            Whether it has arrived; ``None`` where it does not fit on the disk.
+        """
         why = self._unwanted(told)
+        if not why and not self._fits(told):
+            return None
         part = self._state.incoming(told.digest)
         for _ in range(TRIES):
             if why:
@@ -280,6 +317,24 @@ class Link:
             return f"It has {told.size} bytes, and at most {self._most} are fetched."
         return ""
 
+    def _fits(self, told: _Told) -> bool:
+        """Whether the disk has room for a message; where it has none, that is said once."""
+        part = self._state.incoming(told.digest)
+        have = part.stat().st_size if part.exists() else 0
+        if shutil.disk_usage(part.parent).free - max(told.size - have, 0) >= FREE:
+            self._put_off.discard(told.digest)
+            return True
+        said = (
+            f"The disk of {part.parent} is nearly full: a message of {told.size} bytes is to be "
+            "fetched. Free some space; it is tried again."
+        )
+        if not self._put_off:
+            self._say(said)
+        if told.digest not in self._put_off:
+            self._put_off.add(told.digest)
+            self._audit.add("download put off", **_of(told), said=said)
+        return False
+
     def _download(self, told: _Told) -> None:
         """Get the bytes of a message into its file, from where they broke off."""
         part = self._state.incoming(told.digest)
@@ -290,11 +345,6 @@ class Link:
             if have > told.size:
                 file.truncate(0)
                 have = 0
-            if shutil.disk_usage(part.parent).free - (told.size - have) < FREE:
-                raise ConsiliumError(
-                    f"The disk of {part.parent} is nearly full: a message of {told.size} bytes is "
-                    "to be fetched. Free some space; it is tried again."
-                )
             while have < told.size:
                 end = min(have + RANGE, told.size)
                 have += self._range(told.digest, have, end, file.write)
@@ -335,10 +385,7 @@ class Link:
 
     def _note(self, event: str, told: _Told, **what: str) -> None:
         self._state.has_come(told.digest)
-        self._audit.add(
-            event, kind=told.kind, sender=told.sender, to=told.recipient, bytes=told.size,
-            digest=told.digest, **what,
-        )  # fmt: skip
+        self._audit.add(event, **_of(told), **what)
 
     def _bring(self, entry: Entry) -> bool:
         """Bring one message; ``False`` where it is not taken or not here any more."""
@@ -403,8 +450,8 @@ class Link:
         return answer
 
 
-def hello(caller: Caller, greeting: Greeting) -> dict[str, Any]:
-    """Say hello without a mirror, as a check does that takes part in nothing.
+def hello(caller: Caller, greeting: Greeting, check: bool = False) -> dict[str, Any]:
+    """Say hello without a mirror; in a ``check``, so that the coordinator keeps nothing of it.
 
     Returns:
         The coordinator's ``time`` in seconds since 1970, and its ``versions``.
@@ -414,7 +461,9 @@ def hello(caller: Caller, greeting: Greeting) -> dict[str, Any]:
     """
     told = {"versions": dict(greeting.versions), "code": greeting.code, "state": greeting.state}
     try:
-        value = caller.ask("POST", "hello", json.dumps(told).encode()).value
+        value = caller.ask(
+            "POST", "hello?check=1" if check else "hello", json.dumps(told).encode()
+        ).value
     except BodyRefusedError as error:
         raise LinkError("refused", f"The coordinator refuses this greeting: {error}") from error
     if not isinstance(value, dict):

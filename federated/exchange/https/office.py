@@ -5,22 +5,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from federated.exchange import kinds
 from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.message import MOST_HEADER, Header
+from federated.exchange.sent_kinds import sent_kind
 
 # In bytes: what a message's file has beside its body, at most.
 MOST_FRAME = MOST_HEADER + 100
-# In bytes, by the kind of message; others are bounded by ``Limits.message`` alone.
-MOST_OF_KIND: Mapping[str, int] = {
-    kinds.JOINING: kinds.MOST_SMALL,
-    kinds.ADVERTISED: kinds.MOST_ADVERTISED,
-    kinds.PICTURES: kinds.MOST_PICTURES,
-    kinds.STYLE: kinds.MOST_STYLE,
-    kinds.EVALUATION: kinds.MOST_EVALUATION,
-}
 
 
 @dataclass(frozen=True)
@@ -29,8 +21,7 @@ class Limits:
 
     Attributes:
         chunk: bytes of a piece of an upload.
-        message: bytes of a message's file; ``of_kind`` has those of some kinds' bodies.
-        of_kind: bytes of a body, by kind.
+        message: bytes of a message's file; ``sent_kinds.py`` has those of most kinds' bodies.
         uploads: how many uploads of a site may be unfinished, and ``upload_bytes`` how large they
             may be together.
         upload_bytes: see ``uploads``.
@@ -47,7 +38,6 @@ class Limits:
 
     chunk: int = 2**20
     message: int = 2 * 2**30
-    of_kind: Mapping[str, int] = field(default_factory=lambda: MOST_OF_KIND)
     uploads: int = 4
     upload_bytes: int = 4 * 2**30
     site_bytes: int = 32 * 2**30
@@ -60,11 +50,12 @@ class Limits:
     nonces: int = 2**16
     audit_lines: int = 30
 
-    def most(self, kind: str) -> int:
-        """Bytes of a message's file of a kind, at most."""
-        # Of a named sum, as in ``evaluation.payload``, the name is no part of what it is.
-        of_kind = self.of_kind.get(kind.rpartition(".")[2])
-        return self.message if of_kind is None else min(self.message, of_kind + MOST_FRAME)
+    def most(self, kind: str) -> int | None:
+        """Bytes of a message's file of a kind, at most; ``None`` where no site sends such a one."""
+        known = sent_kind(kind)
+        if known is None:
+            return None
+        return self.message if known.most is None else min(self.message, known.most + MOST_FRAME)
 
 
 def _anything(_: Header) -> str:
@@ -123,10 +114,15 @@ class MembersFile:
 
 
 class RefusalLog:
-    """What was refused, in the audit log: so many lines a minute of a party, and how many more."""
+    """What was refused, in the audit log: so many lines a minute of a party, and how many more.
 
-    def __init__(self, audit: AuditLog, most: int, clock: Callable[[], float]) -> None:
-        self._audit, self._most, self._clock = audit, most, clock
+    ``what`` is what was refused, of which one is a ``request`` and several are ``requests``.
+    """
+
+    def __init__(
+        self, audit: AuditLog, most: int, clock: Callable[[], float], what: str = "request"
+    ) -> None:
+        self._audit, self._most, self._clock, self._what = audit, most, clock, what
         self._counted: dict[str, int] = {}
         self._minute = 0
 
@@ -138,11 +134,12 @@ class RefusalLog:
             self._minute, self._counted = minute, {}
         self._counted[party] = self._counted.get(party, 0) + 1
         if self._counted[party] <= self._most:
-            self._audit.add("request refused", sender=party or "unknown", reason=reason, **what)
+            event = f"{self._what} refused"
+            self._audit.add(event, sender=party or "unknown", reason=reason, **what)
 
     def _tell_rest(self) -> None:
         for party, count in self._counted.items():
             if count > self._most:
                 self._audit.add(
-                    "requests refused", sender=party or "unknown", count=count - self._most
+                    f"{self._what}s refused", sender=party or "unknown", count=count - self._most
                 )

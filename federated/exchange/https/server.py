@@ -35,7 +35,7 @@ from federated.exchange.https.bell import Bell
 from federated.exchange.https.catalogue import Catalogue, is_for
 from federated.exchange.https.office import Office, RefusalLog
 from federated.exchange.https.uploads import Chunk, Uploads
-from federated.exchange.journal import Position
+from federated.exchange.journal import Entry, Position
 from federated.files import PRIVATE, atomic_path
 
 # In bytes.
@@ -158,8 +158,7 @@ class _Desk:
         with self._polling(site) as superseded:
             while True:
                 mark = self._office.exchange.journal.mark()
-                found, further = self._office.exchange.entries(position)
-                mine = [entry for entry in found if is_for(entry, site)]
+                mine, further = await asyncio.to_thread(self._news, position, site)
                 left = until - asyncio.get_running_loop().time()
                 if mine or left <= 0 or superseded.is_set() or await request.is_disconnected():
                     break
@@ -171,6 +170,13 @@ class _Desk:
             {k: v for k, v in asdict(entry).items() if k not in ("path", "run")} for entry in mine
         ]
         return JSONResponse({"epoch": further.epoch, "next": further.offset, "messages": told})
+
+    def _news(self, position: Position, site: str) -> tuple[list[Entry], Position]:
+        """What was put here for a site after a position, and the position after it."""
+        found, further = self._office.exchange.journal.read(position)
+        # Files are looked for last: of a long journal few may be for the site.
+        there = self._office.exchange.is_there
+        return [entry for entry in found if is_for(entry, site) and there(entry)], further
 
     @contextmanager
     def _polling(self, site: str) -> Iterator[asyncio.Event]:
@@ -225,14 +231,17 @@ class _Desk:
         )  # fmt: skip
         async with self._writing[site]:
             if not self._uploads.progress(site, digest)[1]:
-                self._uploads.admit(site, chunk)
+                await asyncio.to_thread(self._uploads.admit, site, chunk)
         content = await self._body(request, member, stamp)
         async with self._writing[site]:
             have, is_whole = await asyncio.to_thread(self._uploads.add, member, chunk, content)
         return JSONResponse({"have": have, "complete": is_whole})
 
     async def hello(self, request: Request, member: Member, stamp: Stamp) -> Response:
-        """A site tells how it is, and is told the time here."""
+        """A site tells how it is, and is told the time here.
+
+        Of one that only checks whether it could take part nothing is kept: a run would wait for it.
+        """
         site = member.identity.name
         content = await self._body(request, member, stamp)
         try:
@@ -245,8 +254,9 @@ class _Desk:
                 refused="A greeting is JSON with versions, code and state, and nothing else.",
             ) from error  # fmt: skip
         now = datetime.fromtimestamp(self._office.clock(), UTC).isoformat(timespec="milliseconds")
-        with atomic_path(self._office.seen / f"{site}.json", PRIVATE, durable=False) as path:
-            path.write_text(json.dumps({"site": site, "time": now} | told, indent=2) + "\n")
+        if "check" not in request.query_params:
+            with atomic_path(self._office.seen / f"{site}.json", PRIVATE, durable=False) as path:
+                path.write_text(json.dumps({"site": site, "time": now} | told, indent=2) + "\n")
         return JSONResponse({"time": self._office.clock(), "versions": dict(self._office.versions)})
 
     async def nothing(self, _: Request, member: Member, __: Stamp) -> Response:

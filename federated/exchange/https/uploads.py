@@ -69,6 +69,10 @@ class Uploads:
         """
         limits = self._office.limits
         most = limits.most(chunk.kind)
+        if most is None:
+            raise _refused(
+                422, "no kind", site, f"No site sends messages of the kind {chunk.kind:.60}."
+            )
         if chunk.total > most:
             self._drop(site, chunk.digest)
             raise _refused(
@@ -107,6 +111,8 @@ class Uploads:
             parts.remove(oldest)
         opened = sum(int(part.name.split(".")[1]) for part in parts)
         count, stored = self._catalogue.of_sender(site)
+        if count >= limits.site_messages or stored + opened + chunk.total > limits.site_bytes:
+            count, stored = self._catalogue.recount(site)
         if opened + chunk.total > limits.upload_bytes:
             what = f"unfinished uploads of {opened + chunk.total} bytes"
         elif count >= limits.site_messages:

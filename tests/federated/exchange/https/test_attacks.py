@@ -20,7 +20,7 @@ from federated.exchange.https.listening import ConnectionLimits
 from federated.exchange.https.office import Limits, Office
 from federated.exchange.https.uploads import FOLDER
 from federated.exchange.identity import COORDINATOR
-from federated.exchange.journal import JOURNAL
+from federated.exchange.journal import JOURNAL, Entry, JournalledExchange
 from federated.exchange.message import Message, sign
 from tests.federated.exchange.https.world import (
     LIMITS,
@@ -95,7 +95,10 @@ FORGED: dict[str, tuple[Callable[[World], Message], str]] = {
     "a run that is a path": (lambda w: signed_by(w, BAD, run="../../../x"), "no place"),
     "a run that is the journal": (lambda w: signed_by(w, BAD, run=JOURNAL), "no place"),
     "a hidden run": (lambda w: signed_by(w, BAD, run=FOLDER), "no place"),
-    "a kind that is a path": (lambda w: signed_by(w, BAD, kind="../x"), "no place"),
+    "a kind that is a path": (lambda w: signed_by(w, BAD, kind="../x"), "no kind"),
+    "a kind that is none": (lambda w: signed_by(w, BAD, kind="junk1"), "no kind"),
+    "the coordinator's kind": (lambda w: signed_by(w, BAD, kind="run-plan"), "no kind"),
+    "a sum that is none": (lambda w: signed_by(w, BAD, kind="other.payload"), "no kind"),
     "another body": (lambda w: with_body(signed_by(w, BAD), b"y"), "other body"),
     "a longer body": (lambda w: with_body(signed_by(w, BAD), b"xy"), "too long"),
     "a shorter body": (lambda w: with_body(signed_by(w, BAD), b""), "cut short"),
@@ -320,6 +323,42 @@ def test_a_site_cannot_have_more_messages_than_so_many(tmp_path: Path) -> None:
         assert [send(attacker, m).status_code for m in messages] == [200, 200, 429]
         made.exchange.forget("run-1", 1)
         assert send(attacker, messages[2]).status_code == 200
+
+
+class _Watched(JournalledExchange):
+    """An exchange that remembers which threads have looked for a message's file."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.looked: list[str] = []
+
+    def is_there(self, entry: Entry) -> bool:
+        self.looked.append(threading.current_thread().name)
+        return super().is_there(entry)
+
+
+def test_a_site_with_many_messages_holds_nobody_up(tmp_path: Path) -> None:
+    """What takes longer with each message that somebody has sent is not done where all wait."""
+    made = make_world(tmp_path)
+    exchange = _Watched(made.exchange.root)
+    made.office = replace(made.office, exchange=exchange)
+    mine = [made.message(BAD, bytes([n]), COORDINATOR) for n in range(20)]
+    for message in (*mine, *(made.message(BAD, bytes([n]), SITE) for n in range(20))):
+        exchange.post(message)
+    with serving(made) as server:
+        attacker = Attacker(made)
+        exchange.looked.clear()
+        assert send(attacker, made.message(BAD, b"another", COORDINATOR)).status_code == 200
+        # Of all that the site has sent none is looked for, but at most the one itself.
+        assert len(exchange.looked) <= 1
+        exchange.looked.clear()
+        assert attacker.ask("GET", "messages?after=0").json()["messages"] == []
+        assert exchange.looked == []
+        assert len(Attacker(made, SITE).ask("GET", "messages?after=0").json()["messages"]) == 20
+        # Each is looked for, in a thread that has nothing else to do.
+        assert len(exchange.looked) == 20
+        assert not any("test-server" in name for name in exchange.looked)
+        assert server.started
 
 
 def test_an_upload_that_nobody_goes_on_with_makes_room_for_another_one(

@@ -2,12 +2,14 @@
 
 import statistics
 import time
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from federated.exchange.https.client import Greeting
+from federated.exchange.https import client
+from federated.exchange.https.client import Greeting, hello
 from federated.exchange.https.server import exchange_app
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.journal import JournalledExchange
@@ -241,6 +243,13 @@ def test_a_greeting_is_kept_and_answered(world: World) -> None:
     assert (told["site"], told["code"], told["state"]) == (SITE, "c0de", "idle")
 
 
+def test_a_check_is_answered_and_leaves_no_hello_for_which_a_run_would_wait(world: World) -> None:
+    with world.link() as link:
+        answer = hello(link._caller, Greeting({}, "c0de", "checks"), check=True)
+    assert answer["versions"] == {"consilium": "1"}
+    assert not world.office.seen.exists()
+
+
 def test_a_clock_that_is_five_minutes_off_is_said_and_made_up_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,3 +276,50 @@ def test_what_the_coordinator_has_forgotten_is_not_told_of(world: World) -> None
         assert link.pull() == 1
     assert world.arrived(SITE) == [new.signed.digest]
     assert Attacker(world).ask("GET", f"messages/{old.signed.digest}").status_code == 404
+
+
+def test_a_message_that_does_not_fit_on_the_disk_holds_up_none_behind_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, said, asked = [client.FREE + 5000], list[str](), []
+    monkeypatch.setattr(client.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    large, small = world.message(OTHER, bytes(9000), kind="tag"), world.message(COORDINATOR, b"1")
+    later = world.message(COORDINATOR, b"2")
+    world.exchange.post(large)
+    world.exchange.post(small)
+    with world.link(say=said.append) as link:
+        ask = link._caller.ask
+        monkeypatch.setattr(link._caller, "ask", lambda *a, **k: asked.append(a[1]) or ask(*a, **k))
+        assert link.pull() == 1
+        assert world.arrived(SITE) == [small.signed.digest]
+        # It does not tell of it again and again, nor ask for it at every poll.
+        world.exchange.post(later)
+        assert link.pull() == 1
+        assert asked[0] != asked[1]
+        (line,) = [x for x in world.audit(SITE).lines() if x["event"] == "download put off"]
+        assert (line["sender"], line["digest"]) == (OTHER, large.signed.digest)
+        assert len(said) == 1
+        # Later it is tried again.
+        link._again = 0.0
+        assert link.pull() == 0
+        free[0] = client.FREE + 20_000
+        assert link._again > time.monotonic()
+        link._again = 0.0
+        assert link.pull() == 1
+    assert set(world.arrived(SITE)) == {m.signed.digest for m in (large, small, later)}
+    # A link that is started again asks for nothing any more.
+    with world.link() as link:
+        assert link.pull() == 0
+
+
+def test_what_did_not_fit_is_asked_for_by_a_link_that_is_started_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [client.FREE]
+    monkeypatch.setattr(client.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    world.exchange.post(world.message(COORDINATOR, b"1"))
+    with world.link() as link:
+        assert link.pull() == 0
+    free[0] *= 2
+    with world.link() as link:
+        assert link.pull() == 1

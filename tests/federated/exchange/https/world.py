@@ -126,7 +126,7 @@ def serving(
         app or exchange_app(world.office), "127.0.0.1", port, world.certificates,
         lambda address, why: world.connections.append((address, why)), limits,
     )  # fmt: skip
-    thread = threading.Thread(target=server.run, daemon=True)
+    thread = threading.Thread(target=server.run, name="test-server", daemon=True)
     thread.start()
     world.port = server.port
     try:

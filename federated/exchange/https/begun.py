@@ -1,0 +1,107 @@
+"""Which of the messages that sites send belong to a run that the coordinator has begun.
+
+Whoever is enrolled could otherwise have the coordinator keep anything, and have each other site
+fetch it: what is for all is carried to all.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Set
+from pathlib import Path
+from threading import Lock
+
+from federated.exchange import kinds
+from federated.exchange.folder import EVERYONE, FolderExchange, Place
+from federated.exchange.identity import COORDINATOR, PublicIdentity
+from federated.exchange.message import Header, MessageRefusedError, open_message
+from federated.exchange.plan import MOST_PLAN
+from federated.exchange.sent_kinds import sent_kind
+
+# How many attempts at runs are remembered.
+REMEMBERED = 64
+# A place is for one message. A second one shows that its sender lies; more show nothing.
+MOST_IN_PLACE = 2
+
+
+class BegunRuns:
+    """Says why a message of a site is not wanted, by what the coordinator itself has sent.
+
+    It is wanted if the coordinator has proposed the run, in the attempt that the message is of, to
+    its sender and, where it is for one site, to that; if the coordinator has sent something in the
+    round that it is of, or in a later one; and if sites send such a kind to such recipients.
+    Several threads may ask.
+
+    Args:
+        exchange: where messages lie.
+        coordinator: whose signature a proposal has to have.
+    """
+
+    def __init__(self, exchange: FolderExchange, coordinator: PublicIdentity) -> None:
+        self._exchange, self._coordinator = exchange, coordinator
+        self._proposed: OrderedDict[Path, Set[str]] = OrderedDict()
+        self._reached: dict[Path, int] = {}
+        self._lock = Lock()
+
+    def __call__(self, header: Header) -> str:
+        """One sentence for the site; nothing where the message is wanted."""
+        with self._lock:
+            return self._unwanted(header)
+
+    def _unwanted(self, header: Header) -> str:
+        what = f"{header.kind:.60}"
+        known = sent_kind(header.kind)
+        if known is None or not _is_for(header, known.to):
+            return f"No site sends a message {what} to {header.recipient:.60}."
+        proposal, sites = self._participants(header)
+        if proposal is None:
+            return (
+                f"The coordinator has begun no attempt {header.attempt} at a run {header.run:.60}."
+            )
+        if not {header.sender, header.recipient} - {COORDINATOR, EVERYONE} <= sites:
+            return f"Not all that the message {what} is of and for take part in {header.run:.60}."
+        if header.round > (0 if known.before_rounds else self._last_round(proposal, header)):
+            return f"The coordinator has not begun round {header.round} of run {header.run:.60}."
+        if len(self._exchange.find(Place.of(header))) >= MOST_IN_PLACE:
+            return f"Different messages {what} have been sent already, of which none counts."
+        return ""
+
+    def _participants(self, header: Header) -> tuple[Path | None, Set[str]]:
+        """The file of the coordinator's proposal, and to whom it has proposed the run."""
+        place = Place(header.run, 0, header.attempt, EVERYONE, kinds.PROPOSAL, COORDINATOR)
+        for path in self._exchange.find(place):
+            if path not in self._proposed:
+                try:
+                    self._proposed[path] = self._read(path, place)
+                except (MessageRefusedError, FileNotFoundError):
+                    continue
+                if len(self._proposed) > REMEMBERED:
+                    self._reached.pop(self._proposed.popitem(last=False)[0], None)
+            return path, self._proposed[path]
+        return None, frozenset()
+
+    def _read(self, path: Path, place: Place) -> Set[str]:
+        with open_message(path) as unread:
+            header = unread.header
+            if Place.of(header) != place or header.consortium != self._coordinator.consortium:
+                raise MessageRefusedError("other message", "It is no proposal of this run.")
+            body = unread.read(self._coordinator, MOST_PLAN).body
+        # Of the coordinator's own plan nothing else is of interest here.
+        return frozenset(json.loads(body)["participants"])
+
+    def _last_round(self, proposal: Path, header: Header) -> int:
+        """The last round of which the coordinator is known to have sent something.
+
+        It is looked for only where the message is of a later one than the last that was seen.
+        """
+        if header.round > self._reached.get(proposal, 0):
+            for number in self._exchange.rounds(header.run):
+                if number >= header.round and self._exchange.has_of(
+                    header.run, number, header.attempt, COORDINATOR
+                ):
+                    self._reached[proposal] = number
+        return self._reached.get(proposal, 0)
+
+
+def _is_for(header: Header, recipients: tuple[str, ...]) -> bool:
+    named = {COORDINATOR: "coordinator", EVERYONE: "all"}.get(header.recipient, "site")
+    return named in recipients and header.recipient != header.sender
