@@ -39,6 +39,27 @@ class RefusalError(ConsiliumError):
         return printable(super().__str__())
 
 
+class TooFewSitesError(RefusalError):
+    """So few sites are left that nobody opens, or could open, their sum.
+
+    What they have sent harms nothing and tells nothing: a consortium loses that round and goes on.
+    """
+
+
+def kept_at_site(site: str, stage: str, where: Path) -> str:
+    """What others are told of any error at a site in a private run, whatever it was.
+
+    Args:
+        site: the site.
+        stage: what it was to do.
+        where: the file at the site that the error is kept in.
+    """
+    return (
+        f"{site} could not finish its part, {stage}. The run is private, so the reason stays with "
+        f"the site, in {where}."
+    )
+
+
 def why_unreadable(error: Exception) -> str:
     """Why a file could not be read, in one line that goes on from a sentence that names the file.
 

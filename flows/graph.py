@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, TooFewSitesError
 from federated.exchange.message import Topic
 from federated.learning.evaluation import PREDICTS_NONE, Evaluation
 from federated.rounds.participation import site_weights
@@ -58,7 +58,8 @@ def run_round(run: Run, round_number: int, began: float) -> float:
 
     Raises:
         ConsiliumError: what a stage raises; what a site's stage raises counts only where
-            ``sites.on_dropout`` is ``abort``, or where no site is left.
+            ``sites.on_dropout`` is ``abort``, or where no site is left. In a consortium such a
+            round is lost instead.
     """
     selected = run.context.selected(round_number)
     shown = listener()
@@ -81,18 +82,18 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     exchanged = keys.finished
     unkeyed = {site: run.unkeyed[site] for site in selected if site in run.unkeyed}
     gone = exchanged.dropped | faulty | unkeyed
-    if len(gone) == len(selected):
+    if len(gone) == len(selected) and not of_parties(run.experiment):
         raise ConsiliumError(
             f"All {len(selected)} sites have dropped out of round {round_number} before they "
             f"trained; the last said: {list(gone.values())[-1]}"
         )
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
-    sending = {site: weights[site] for site in selected if site not in gone}
+    sending = {site: weights[site] for site in selected if site not in gone and not keys.lost}
     sent = _train_and_send(run, round_number, sending)
     dropped = gone | sent.dropped
-    left = [site for site in selected if site not in dropped]
-    sum_ = sum_up(run, topic, left, keys.roster)
+    left = [site for site in sending if site not in dropped]
+    sum_ = _lose(run, topic, keys.lost) if keys.lost else sum_up(run, topic, left, keys.roster)
     predicted, evaluation, scored = _evaluate(run, round_number, sum_)
     record = RoundRecord(
         round_number,
@@ -152,18 +153,35 @@ def sum_up(
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
     A payload that is refused counts as a dropout of its sender. So does what else a site fails to
-    do for a sum; if that makes it one that nobody opens, it is lost and has no sites. ``length`` is
-    that of what is sent to a named sum.
+    do for a sum; if that makes it one that nobody opens, it is lost and has no sites. In a
+    consortium it is also lost where too few are left for it. ``length`` is that of what is sent to
+    a named sum.
 
     Raises:
         ConsiliumError: so few have responded that no site would help to open their sum, or no site
             has opened it.
     """
-    protection, number = run.experiment.protection, topic.round
     if said := too_few(run, sent):
-        lose_sum(run.coordinator, topic, {})
-        now = time.time()
-        return _lost(topic, {}, [], [Interval(now, now)], said)
+        return _lose(run, topic, said)
+    try:
+        return _open_sum(run, topic, sent, roster, length)
+    except TooFewSitesError as error:
+        if not of_parties(run.experiment):
+            raise
+        return _lose(run, topic, str(error))
+
+
+def _lose(run: Run, topic: Topic, said: str) -> Summed:
+    """Go on without a sum for which so few sites of a consortium are left, as is ``said``."""
+    lose_sum(run.coordinator, topic, {})
+    now = time.time()
+    return _lost(topic, {}, [], [Interval(now, now)], said)
+
+
+def _open_sum(
+    run: Run, topic: Topic, sent: list[str], roster: Roster | None, length: int | None
+) -> Summed:
+    protection, number = run.experiment.protection, topic.round
     # The sites ask this themselves; here it is said before anything is added.
     refuse_sum(run.context, topic, sent[0], sent)
     done = aggregate(run.quoted, topic, sent, roster, length)
@@ -276,6 +294,10 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     if run.experiment.protection.masked:
         known = run.coordinator.faulty
         keys = exchange_keys(run, topic, [site for site in run.sites if site not in known])
+    if keys.lost:
+        sum_ = _lose(run, topic, keys.lost)
+        missing = dict.fromkeys(run.sites, keys.lost) | keys.finished.dropped
+        return keys.finished.results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
     gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
     chains = {

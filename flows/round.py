@@ -43,6 +43,7 @@ from federated.training.optimization import trained_parameters
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
 from federated.weights.transfer import load_pretrained
+from flows.absence import absence_of
 from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
 from flows.budget_events import tell_if_low, tell_if_spent
 from flows.going_on import goes_on_by, resuming
@@ -161,14 +162,20 @@ def _work_on(
             unkeyed,
         )
         try:
-            clock = time.time()
+            clock, absence = time.time(), absence_of(run)
             for round_number in range(done + 1, resolved.rounds + 1):
                 if stops_early(coordinator.records(), resolved.selection):
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
                 wait_while_paused(folder)
+                if absence:
+                    absence.wait()
                 clock = run_round(run, round_number, clock)
+                if absence:
+                    selected = run.context.selected(round_number)
+                    named = f"{resolved.name} {folder.run_id}"
+                    absence.note(coordinator.records()[-1], selected, named)
             _finish(run, commit, register_model)
             if resolved.protection.keyed:
                 forget_key(pool, run.calls())

@@ -11,8 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from federated.errors import TooFewSitesError
 from federated.exchange.message import Topic
 from federated.run.result import Outcome
+from federated.settings.sections import Parties
 from federated.stages.secagg_messages import Roster
 from flows.progress import tell
 from flows.site_stages import Finished, Run, wait_for
@@ -49,30 +51,40 @@ def forgotten_secrets(run: Run, selected: Sequence[str]) -> Iterator[None]:
 class Exchanged:
     """What stages 1 and 2 came to: who takes part, and what sites report or why they dropped out.
 
-    ``roster`` is ``None`` where sites do not mask.
+    ``roster`` is ``None`` where sites do not mask. ``lost`` says why there will be no sum, where
+    too few sites of a consortium are left for one.
     """
 
     roster: Roster | None
     finished: Finished
+    lost: str | None = None
 
 
 def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
     """Run stages 1 and 2; whoever is not dropped afterwards masks with its neighbours.
 
     Raises:
-        ConsiliumError: fewer sites are left than the threshold; the message names those missing.
+        TooFewSitesError: fewer sites are left than the threshold, and they are no parties of their
+            own; the message names those missing.
     """
     first = _at_every(run, topic, advertise, selected)
     advertised = [site for site in selected if site not in first.dropped]
-    roster = relay_keys(run.quoted, topic, advertised)
-    second = _at_every(run, topic, share, list(roster.advertised))
-    sharing = [site for site in roster.advertised if site not in second.dropped]
-    roster = relay_shares(run.quoted, topic, roster, sharing)
-    dropped = first.dropped | second.dropped
+    results, dropped = list(first.results), dict(first.dropped)
+    try:
+        roster = relay_keys(run.quoted, topic, advertised)
+        second = _at_every(run, topic, share, list(roster.advertised))
+        results += second.results
+        dropped |= second.dropped
+        sharing = [site for site in roster.advertised if site not in second.dropped]
+        roster = relay_shares(run.quoted, topic, roster, sharing)
+    except TooFewSitesError as error:
+        if not isinstance(run.experiment.runner, Parties):
+            raise
+        return Exchanged(None, Finished(results, dropped), str(error))
     for site in selected:
         if site not in roster.sharing:
             dropped.setdefault(site, "what it sent of its keys did not count")
-    return Exchanged(roster, Finished(first.results + second.results, dropped))
+    return Exchanged(roster, Finished(results, dropped))
 
 
 def unmask_sum(

@@ -28,7 +28,7 @@ from federated.site.home import SiteHome
 from federated.stages.asked import has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.site import SiteCall, candidate
-from federated.stages.worker import run_and_report
+from federated.stages.worker import is_private, run_and_report
 from flows.budget_events import tell_if_spent
 from flows.site_cases import as_described_here, judged_by_the_site, located_here
 from flows.site_data import cases_of
@@ -168,7 +168,8 @@ def _done(mine: Desk, asked: Ask) -> str | None:
     count_stage(mine.home, name, time.monotonic() - began, error is None)
     if error is None:
         return None
-    said = said_of(error, mine.home.name, name, where)
+    private = is_private(_call(mine, asked))
+    said = said_of(error, mine.home.name, asked.stage if private else name, where, private)
     tell_if_spent(mine.home.name, asked.run, "", said)
     return said
 
@@ -178,17 +179,23 @@ def do_stage(mine: Desk, asked: Ask) -> None:
     """Run a stage in the site's worker, and wait for it.
 
     Raises:
-        ConsiliumError: what the stage raises, or that the worker died.
+        ConsiliumError: what the stage raises, or that the worker died; of a private run that is no
+            refusal, so that others are not told of it.
     """
-    call = SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt)
+    call = _call(mine, asked)
     stage = stage_named(asked.stage)
     try:
         mine.pool().submit(run_and_report, stage, call, *asked.arguments).result()
     except BrokenProcessPool as error:
-        raise RefusalError(
+        kind = ConsiliumError if is_private(call) else RefusalError
+        raise kind(
             f"The worker of {mine.home.name} died in {asked.stage}, most often because memory ran "
             "out. It has another one now."
         ) from error
+
+
+def _call(mine: Desk, asked: Ask) -> SiteCall:
+    return SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt)
 
 
 def _take_cases_or_refuse(mine: Desk, asked: Ask) -> None:

@@ -26,8 +26,10 @@ from federated.exchange import kinds
 from federated.exchange.journal import Entry, JournalledExchange, Position
 from federated.exchange.message import MessageRefusedError
 from federated.site.home import SiteHome
-from federated.stages.asked import MOST_KNOWN, AskedBefore, answer, has_answered
+from federated.stages.asked import AskedBefore, answer, has_answered, is_proposed
 from federated.stages.asking import LEAVE, Ask, read_ask
+from federated.stages.site import SiteCall
+from federated.stages.worker import is_private
 from flows.site_flow import Desk, desk, fl_site
 from tasks.pool import open_worker
 
@@ -37,6 +39,8 @@ LOOK, AGAIN = 0.02, 2.0
 KEPT_ROUNDS = 2
 # Attempts at runs that are gone on with at once, and attempts that a run may have.
 MOST_BEGUN, MOST_ATTEMPTS = 16, 1000
+# Runs of which the newest attempt is known; for others one is proposed anew.
+MOST_RUNS = 1000
 # What a site was asked in an attempt and has not done yet.
 MOST_WAITING = 1000
 
@@ -63,9 +67,12 @@ class SiteService:
         self._lock = threading.Lock()
         self._queues: dict[tuple[str, int], queue.Queue[Ask | None]] = {}
         self._waiting: dict[tuple[str, int], list[Ask]] = {}
-        self._before = AskedBefore()
+        self._before = AskedBefore(home)
         # Of runs, the newest attempt that was begun here.
-        self._newest: LRUCache[str, int] = LRUCache(MOST_KNOWN)
+        self._newest: LRUCache[str, int] = LRUCache(MOST_RUNS)
+        # Of attempts at runs, whether they are private.
+        self._private: LRUCache[tuple[str, int], bool] = LRUCache(MOST_BEGUN)
+        self._private_lock = threading.Lock()
         self._position = Position()
 
     def run(self) -> None:
@@ -106,10 +113,29 @@ class SiteService:
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
     def doing(self) -> str:
-        """What the site does now, in a few words, for the coordinator and for a person."""
+        """What the site does now, in a few words, for the coordinator and for a person.
+
+        Of a private run no more than that it works: when its stages begin and end would tell how
+        long they take.
+        """
         with self._lock:
             now = {run: asks[0] for (run, _), asks in self._waiting.items() if asks}
-        return "; ".join(f"{ask.stage} of {run}" for run, ask in now.items()) or "waits"
+        told = {
+            "works" if self._is_private(ask) else f"{ask.stage} of {run}"
+            for run, ask in now.items()
+        }
+        return "; ".join(sorted(told)) or "waits"
+
+    def _is_private(self, asked: Ask) -> bool:
+        key = (asked.run, asked.attempt)
+        call = SiteCall(self._home.root, self._exchange.root, *key)
+        with self._private_lock:
+            if key not in self._private:
+                try:
+                    self._private[key] = is_private(call)
+                except (ConsiliumError, OSError):
+                    return True
+            return self._private[key]
 
     def _take(self, entry: Entry) -> None:
         """Hand what the site is asked to the flow of that attempt, which is begun if need be."""
@@ -122,11 +148,10 @@ class SiteService:
         except MessageRefusedError as error:
             self._home.audit.add("refused", reason=error.reason, said=str(error))
             return
-        repeated = self._before.repeated(asked)
         if has_answered(self._home, self._exchange, asked):
             return
         with self._lock:
-            why = repeated or self._hand(asked)
+            why = self._before.repeated(asked) or self._hand(asked)
         if why:
             said = f"{self._home.name} does not do {asked.stage}: {why}."
             self._home.audit.add("refused", reason="too much", run=asked.run, said=said)
@@ -150,8 +175,11 @@ class SiteService:
             return f"{len(waiting)} other things wait to be done in that run"
         if asked.attempt > MOST_ATTEMPTS:
             return f"a run has at most {MOST_ATTEMPTS} attempts; begin another run"
+        if not known and not is_proposed(self._home, self._exchange, asked):
+            return "nothing is proposed to it in that attempt at a run"
         if not known and not self._has_room():
             return f"{len(self._queues)} runs are gone on with, and no more can be"
+        self._before.note(asked)
         self._newest[asked.run] = asked.attempt
         self._waiting.setdefault(key, []).append(asked)
         if not known:

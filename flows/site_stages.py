@@ -104,11 +104,12 @@ class Finished:
 def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Finished:
     """Wait for the stages of several sites.
 
-    ``name`` is that of the sum that the stages are for; it is empty for that of the updates.
+    ``name`` is that of the sum that the stages are for; it is empty for that of the updates. In a
+    consortium all may have dropped out: what becomes of that is for the caller to say.
 
     Raises:
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
-            sites have dropped out.
+            sites have dropped out, where they are no parties of their own.
     """
     results: list[Outcome] = []
     dropped: dict[str, str] = {}
@@ -122,7 +123,7 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
                 raise
             dropped[site] = printable(str(error))
             tell(f"{site} drops out of round {round_number}: {dropped[site]}")
-    if len(dropped) == len(chains):
+    if len(dropped) == len(chains) and not isinstance(run.experiment.runner, Parties):
         last = f"; the last said: {list(dropped.values())[-1]}" if dropped else ""
         raise ConsiliumError(
             f"All {len(chains)} sites have dropped out of round {round_number}{last}"

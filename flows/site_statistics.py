@@ -250,6 +250,8 @@ def _sum(run: Run) -> _Summed:
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         keys = exchange_keys(run, topic, run.sites)
+    if keys.lost:
+        raise ConsiliumError(f"There are no statistics: {keys.lost}")
     gone = keys.finished.dropped | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
     chains: Any = {site: [count.submit(run.pool, run.call(site), topic.round)] for site in left}

@@ -22,7 +22,14 @@ from federated.stages.aggregate import (
     vouch_site,
 )
 from federated.stages.coordinator import Coordinator, begin_round
-from federated.stages.opening import Openings, apply_or_lose, find_wrong_tags, lose_sum, unvouched
+from federated.stages.opening import (
+    Openings,
+    apply_or_lose,
+    find_wrong_tags,
+    is_enough_without,
+    lose_sum,
+    unvouched,
+)
 from federated.stages.secagg_messages import Roster, masked_round
 from federated.stages.tag_verdict import ask_proofs
 from federated.stages.tags import prove_tags
@@ -126,6 +133,11 @@ def decrypt(
     vouches = gathered(vouching, abort)
     if silent := unvouched(coordinator, topic, sites):
         faulty = {site: vouches.failed.get(site, reason) for site, reason in silent.items()}
+        if vouches.late and not is_enough_without(coordinator, topic, faulty):
+            # Who is away is not at fault, where without it there would be no other sum.
+            said = "; ".join(f"{site}: {reason}" for site, reason in faulty.items())
+            wrong = {site: why for site, why in faulty.items() if site not in vouches.late}
+            return _lost(coordinator, topic, wrong, f"nobody opens the sum: {said}")
         return _lost(coordinator, topic, faulty)
     openings = Openings(getattr(coordinator.run.experiment.protection, "openers", 1))
     proven = False

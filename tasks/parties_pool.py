@@ -43,10 +43,12 @@ class Presence:
 
     A site says hello to the exchange every few seconds, which leaves a file of its name in
     ``seen``. One that was late is asked again, as long as it says hello; after ``patience`` rounds
-    in succession it is only asked once it has said hello after having been left behind. One that is
-    left behind again without a good round in between sits out the time that it had for a stage,
-    then three times that, seven times, and so on: who says hello and does nothing else, or leaves
-    out the last thing that it is asked, cannot make every round last until its deadline.
+    it is only asked once it has said hello after having been left behind. That it was late is
+    forgotten after ``patience`` good rounds in succession, up to the last thing that it was asked
+    in them. One that is left behind again without these in between sits out the time that it had
+    for a stage, then three times that, seven times, and so on: who says hello and does nothing
+    else, or leaves out the last thing that it is asked, cannot make every round last until its
+    deadline.
     """
 
     def __init__(self, seen: Path, runner: Parties) -> None:
@@ -55,10 +57,10 @@ class Presence:
         self._lock = threading.Lock()
         self._late: dict[str, set[int]] = {}
         self._left_behind: dict[str, float] = {}
-        # How often in succession it was left behind, without a good round in between.
+        # How often it was left behind, without enough good rounds in between.
         self._times: dict[str, int] = {}
-        # The first round after those in which it was late that it has done something in.
-        self._good: dict[str, int] = {}
+        # The rounds after those in which it was late that it has done something in.
+        self._good: dict[str, set[int]] = {}
 
     def late(self, site: str, round_number: int) -> None:
         """Note that a site was late in a round."""
@@ -73,14 +75,17 @@ class Presence:
     def in_time(self, site: str, round_number: int) -> None:
         """Note that a site has done in time what it was asked in a round.
 
-        That it was late before is forgotten once it goes on to another round: then it was not late
-        in this one, up to the last thing that it was asked.
+        That it was late before is forgotten once it goes on to another round after ``patience``
+        ones: then it was not late in these, up to the last thing that it was asked. Were it
+        forgotten after one, a site could hold up every second round.
         """
         with self._lock:
             known = site in self._late or site in self._times
             if not known or not round_number:
                 return
-            if round_number > self._good.setdefault(site, round_number):
+            good = self._good.setdefault(site, set())
+            good.add(round_number)
+            if len(good) > self._patience:
                 for told in (self._late, self._left_behind, self._times, self._good):
                     told.pop(site, None)
 

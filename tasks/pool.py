@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from federated.stages.site import SiteCall
 from federated.stages.worker import run_alone, run_and_report
 from federated.training.loop import choose_device
 from tasks.dask_cluster import DaskPool, dask_client
-from tasks.parties_pool import PartiesPool, PartyCall
+from tasks.parties_pool import LateError, PartiesPool, PartyCall
 
 WORKERS_A_GPU = 4
 
@@ -163,10 +163,14 @@ class DeadWorkerError(ConsiliumError):
 
 @dataclass(frozen=True)
 class Gathered:
-    """What stages at several sites gave, and for each site whose stage failed the reason."""
+    """What stages at several sites gave, and for each site whose stage failed the reason.
+
+    ``late`` are those of the latter that have said nothing in time.
+    """
 
     results: dict[str, Any]
     failed: dict[str, str]
+    late: set[str] = field(default_factory=set)
 
 
 def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
@@ -185,6 +189,8 @@ def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
             if abort:
                 raise
             found.failed[site] = str(error)
+            if isinstance(error, LateError):
+                found.late.add(site)
     return found
 
 

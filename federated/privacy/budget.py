@@ -48,7 +48,8 @@ def _refuse_evaluation(
         why = "which refuses that any case is evaluated in the clear"
     elif both:
         why = (
-            f"and {len(both)} of the cases to be evaluated were trained on, or may have been: "
+            # How many is told to nobody: others read it.
+            "and cases to be evaluated were trained on, or may have been: "
             "what is told of them in the clear has no bound"
         )
     else:

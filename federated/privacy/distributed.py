@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from federated.errors import RefusalError
+from federated.errors import TooFewSitesError
 from federated.privacy.accounting import RDP_ONLY, Release
 from federated.privacy.base import Private
 from federated.privacy.discrete_gaussian import NoisyGrid, fit_grid
@@ -74,7 +74,7 @@ class DistributedSiteLevel(Private):
             ConsiliumError: more sites have dropped out than the guarantee allows.
         """
         if selected - responded > self.missing:
-            raise RefusalError(
+            raise TooFewSitesError(
                 f"The sum of {responded} of {selected} sites has less noise than its privacy "
                 f"needs, so no site helps to open it: privacy.missing={self.missing} may drop out. "
                 "Resume when they are back; for the next run, privacy.missing="

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, TooFewSitesError
 from federated.protection.parameters import Parameters
 from federated.settings.base import Settings
 from federated.update import CompressedUpdate, Payload
@@ -225,7 +225,7 @@ class HiddenUpdates(Protection):
             )
         if len(counted) < self.min_sites:
             absent = ", ".join(name for name in selected if name not in counted) or "none"
-            raise ConsiliumError(
+            raise TooFewSitesError(
                 f"The sum of round {round_number} is of {len(counted)} of {len(selected)} sites, "
                 f"fewer than protection.min_sites={self.min_sites}, and would tell too much of "
                 f"each update, so no site helps to open it; missing: {absent}. Resume when they "

@@ -172,7 +172,7 @@ class RoundRecord:
         """The largest memory of any process in MiB; ``None`` for a private run."""
         peaks = [stage.peak_rss_mb for stage in self.told]
         known = [peak for peak in peaks if peak is not None]
-        return max(peak_rss_mb(), *known) if self.timed else None
+        return max([peak_rss_mb(), *known]) if self.timed else None
 
 
 def _absent(classes: Mapping[Split, Sequence[str]]) -> dict[str, list[str]]:

@@ -218,7 +218,8 @@ class Parties(Settings):
     A site is waited for until ``deadline`` seconds after it was asked for a stage, or ``joining``
     seconds where it is asked to take part; and no longer than until it has not said hello for
     ``silence`` seconds. Who is late is left out of the round, and comes back in a later one; one
-    that was late in ``patience`` rounds in succession is not asked again before it has said hello.
+    that was late in ``patience`` rounds, without as many good ones in succession in between, is not
+    asked again before it has said hello.
     A round in whose sum fewer than ``quorum`` sites would be, or fewer than ``min_cases`` training
     cases, is lost: the model stays as it is.
     """

@@ -181,6 +181,10 @@ class SiteRun:
         """The file of which proposal was last shown to a person."""
         return self.root / "shown.json"
 
+    def asked_path(self, attempt: int) -> Path:
+        """The file of what the site was asked in an attempt at the run and has begun."""
+        return self.root / "asked" / f"attempt-{attempt}.jsonl"
+
     def count_sent(self, size: int) -> int:
         """Note that so many bytes are sent in this run, and return how many they are in all."""
         path = self.root / "sent.txt"

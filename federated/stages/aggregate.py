@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.compression.quantize import largest_quantised
-from federated.errors import ConsiliumError, RefusalError
+from federated.errors import ConsiliumError, RefusalError, TooFewSitesError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.files import read_json
@@ -108,7 +108,7 @@ def add_payloads(
             added.refused[site] = str(error)
             coordinator.note_left_out(topic, site, str(error))
     if not added.responded:
-        raise ConsiliumError(
+        raise TooFewSitesError(
             f"Nothing that counts has arrived in round {number}; of {sites[-1]} it was said: "
             f"{added.refused[sites[-1]]}"
             if sites

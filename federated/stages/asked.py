@@ -1,47 +1,114 @@
 """asked: what a site of a consortium does of what it is asked, and what it says of it."""
 
 import json
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
 from cachetools import LRUCache
 
-from federated.errors import ConsiliumError, RefusalError
+from federated.errors import ConsiliumError, RefusalError, kept_at_site, unreadable
 from federated.exchange import kinds
 from federated.exchange.folder import Exchange, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
+from federated.exchange.message import Topic
+from federated.exchange.plan import MOST_PLAN
+from federated.files import append_line, make_folders, read_json
+from federated.privacy.ledger import ledger_root
+from federated.secrets.home import consilium_home
 from federated.site.home import SiteHome
 from federated.stages.asking import ERASING, LEAVE, LONGEST_WORD, Ask
 
-# Attempts at runs of which a site knows what it was asked.
-MOST_KNOWN = 1000
+# Attempts at runs of which a site has in memory what it was asked; of all it has it on its disk.
+MOST_KNOWN = 32
+# What a site begins in an attempt at a run.
+MOST_BEGUN_IN_ONE = 100_000
 
 
 class AskedBefore:
     """What a site was asked in each attempt at a run: a stage with the same arguments is done once.
 
     A policy bounds what one round takes, and how many rounds there are; a coordinator that could
-    have a round trained any number of times would have no bound. A process that is started anew
-    learns of it by the messages that are still there.
+    have a round trained any number of times would have no bound. What the site has begun stands in
+    its home of the run, so that neither other runs nor a process that is started anew make it
+    forget it. Only what is begun is noted: a cue that the site does nothing for takes no room.
     """
 
-    def __init__(self) -> None:
-        self._first: LRUCache[tuple[str, int], dict[bytes, str]] = LRUCache(MOST_KNOWN)
+    def __init__(self, home: SiteHome) -> None:
+        self._home = home
+        self._read: LRUCache[tuple[str, int], dict[str, str]] = LRUCache(MOST_KNOWN)
 
     def repeated(self, asked: Ask) -> str | None:
         """Why something is not done since it was asked before; ``None`` where it is new.
 
         To erase something a site may be asked again and again.
+
+        Raises:
+            ConsiliumError: what is noted of the attempt cannot be read.
         """
         if asked.stage in (*ERASING, LEAVE):
             return None
-        first = self._first.setdefault((asked.run, asked.attempt), {})
-        what = sha256(json.dumps([asked.stage, *asked.arguments]).encode()).digest()
-        if first.setdefault(what, asked.digest) == asked.digest:
-            return None
-        return f"it was asked the same before in attempt {asked.attempt}"
+        known = self._known(asked)
+        if known.get(_what(asked), asked.digest) != asked.digest:
+            return f"it was asked the same before in attempt {asked.attempt}"
+        if len(known) >= MOST_BEGUN_IN_ONE and _what(asked) not in known:
+            return f"it has begun {len(known)} things in attempt {asked.attempt}, and no more"
+        return None
+
+    def note(self, asked: Ask) -> None:
+        """Note that the site begins something; as long as that fails it is not to begin.
+
+        Raises:
+            OSError: it cannot be written.
+            ConsiliumError: what is noted of the attempt cannot be read.
+        """
+        known, what = self._known(asked), _what(asked)
+        if asked.stage in (*ERASING, LEAVE) or what in known:
+            return
+        path = self._home.run(asked.run).asked_path(asked.attempt)
+        make_folders(path.parent, private=True)
+        append_line(path, json.dumps([what, asked.digest]))
+        known[what] = asked.digest
+
+    def _known(self, asked: Ask) -> dict[str, str]:
+        """What was begun in an attempt, by its digest, and by which message it was asked."""
+        key = (asked.run, asked.attempt)
+        if key not in self._read:
+            path = self._home.run(asked.run).asked_path(asked.attempt)
+            self._read[key] = _noted(path) if path.is_file() else {}
+        return self._read[key]
+
+
+def _noted(path: Path) -> dict[str, str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            what, digest = json.loads(line)
+        except (ValueError, TypeError) as error:
+            if number == len(lines):
+                # The machine stopped as it was written, before anything was begun.
+                break
+            raise unreadable(path, error) from error
+        found.setdefault(what, digest)
+    return found
+
+
+def _what(asked: Ask) -> str:
+    return sha256(json.dumps([asked.stage, *asked.arguments]).encode()).hexdigest()
+
+
+def is_proposed(home: SiteHome, exchange: Exchange, asked: Ask) -> bool:
+    """Whether the coordinator has proposed something in the attempt at a run that it asks for."""
+    mailbox = Mailbox(home.identity(), home.members(), exchange, home.audit)
+    topic = Topic(home.coordinator().consortium, asked.run, asked.attempt)
+    try:
+        mailbox.receive(topic, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+    except ConsiliumError:
+        return False
+    return True
 
 
 def answer(home: SiteHome, exchange: Exchange, asked: Ask, error: str | None = None) -> None:
@@ -51,15 +118,52 @@ def answer(home: SiteHome, exchange: Exchange, asked: Ask, error: str | None = N
         home: the site's home.
         exchange: where the site's messages lie.
         asked: what it was asked.
-        error: why it has not done it, in words that everybody may read. Where the site's home lies
-            is left out of them.
+        error: why it has not done it, in words that everybody may read. Where the site's home, its
+            ledger and its data lie is left out of them.
     """
     if error:
-        error = error.replace(f"{home.root}/", f"{home.name}:")[:LONGEST_WORD]
+        error = without_places(home, error)[:LONGEST_WORD]
     mailbox = Mailbox(home.identity(), home.members(), exchange, home.audit)
     body = json.dumps({"ask": asked.digest, "error": error}).encode()
     topic = asked.topic(home.coordinator().consortium)
     mailbox.send(topic, f"{kinds.DONE}{asked.number}", body, COORDINATOR)
+
+
+def without_places(home: SiteHome, said: str) -> str:
+    """What a site says, without where anything of its own lies on its machine.
+
+    Of its home, of ``CONSILIUM_HOME`` and of the ledger a name stands in place of the path, and
+    what lies in them is still told; of the data nothing below their folder is.
+    """
+    said = said.replace(f" --home {home.root}", "")
+    named = [
+        (home.root, f"{home.name}:"),
+        (ledger_root(), f"{home.name}'s ledger:"),
+        (consilium_home(), f"{home.name}'s CONSILIUM_HOME:"),
+    ]
+    patterns = [(place, "/?", name) for place, name in named]
+    if (data := _data_folder(home)) is not None:
+        patterns.append((data, r"(?:/[^\s'\",;:()]*)?", f"{home.name}'s data"))
+    places = {
+        (str(path), below): name
+        for place, below, name in patterns
+        for path in (place, place.resolve())
+        if path != Path(path.anchor)
+    }
+    # The longest first: the home may lie in CONSILIUM_HOME, and the data in either.
+    for (path, below), name in sorted(places.items(), key=lambda each: -len(each[0][0])):
+        # A whole path, and no other that only begins as it does.
+        whole = rf"{re.escape(path)}(?![\w-]|\.\w){below}"
+        said = re.sub(whole, lambda _, name=name: name, said)
+    return said
+
+
+def _data_folder(home: SiteHome) -> Path | None:
+    """The folder of the site's data, as far as its settings tell."""
+    try:
+        return Path(read_json(home.settings_path)["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def has_answered(home: SiteHome, exchange: Exchange, asked: Ask) -> bool:
@@ -87,14 +191,24 @@ def too_late(asked: Ask, others: Iterable[Ask]) -> str | None:
     return None
 
 
-def said_of(error: Exception, site: str, stage: str, where: Path) -> str:
+def said_of(error: Exception, site: str, stage: str, where: Path, private: bool) -> str:
     """What is told of an error at a site, which others may read.
 
     What the site itself refuses is said in its own words. Anything else could tell of its files:
-    it stays in ``where``.
+    it stays in ``where``. Of a ``private`` run it could tell of a single case, by the kind of the
+    error, or by that memory ran out: all of these are said in the same words.
+
+    Args:
+        error: what happened.
+        site: the site.
+        stage: what it was to do.
+        where: the file that the error is kept in.
+        private: whether the run is, or may be.
     """
     if isinstance(error, RefusalError):
         return str(error)
+    if private:
+        return kept_at_site(site, stage, where)
     kind = "" if isinstance(error, ConsiliumError) else f" ({type(error).__name__})"
     return (
         f"{site} could not finish its part, {stage}{kind}. The reason stays with the site, in "

@@ -31,6 +31,7 @@ from federated.learning import (
 )
 from federated.learning.evaluation import PREDICTS_NONE, Evaluation
 from federated.run.result import stage_result
+from federated.settings.sections import Parties
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
 from federated.stages.named_sums import EVALUATION, open_sum
@@ -184,7 +185,8 @@ def evaluate(
 
     What has not arrived, or can be the evaluation of no such cases, is left out: the metrics are
     those of the other sites, and ``missing`` of the evaluation says whose cases are not in them.
-    There are no metrics where all that is told is that the model predicts no numbers.
+    There are no metrics where all that is told is that the model predicts no numbers, nor where no
+    site of a consortium was there.
 
     Args:
         coordinator: the coordinator.
@@ -194,7 +196,7 @@ def evaluate(
         opener: the site that has opened the sum, where there is a key.
 
     Raises:
-        ConsiliumError: no site has sent anything that counts.
+        ConsiliumError: no site has sent anything that counts, and they are no parties of their own.
     """
     run, task, missing = coordinator.run, task_of(info), dict[str, str]()
     if topic.sum:
@@ -215,7 +217,7 @@ def evaluate(
             coordinator.note_left_out(topic, site, str(error))
         else:
             shared[site] = told
-    if not shared and numberless:
+    if not shared and (numberless or isinstance(run.experiment.runner, Parties)):
         return Evaluation({}, {}, {}, {}, missing=missing)
     if not shared:
         raise ConsiliumError(

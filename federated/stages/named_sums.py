@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.data.partition import CaseCounts
-from federated.errors import RefusalError
+from federated.errors import RefusalError, TooFewSitesError
 from federated.exchange.message import Topic
 from federated.learning import summed_bounds, task_of
 from federated.protection import Protection
@@ -201,7 +201,7 @@ def refuse_thin(
         # Who trains on the cases of all has some wherever anybody has.
         having = [site for site in sites if site == POOLED or counts.cases(site, split)]
         if 0 < len(having) < fewest:
-            raise RefusalError(
+            raise TooFewSitesError(
                 f"The sum {name} is refused: only {', '.join(having)} of the {len(sites)} "
                 f"sites in it have cases of the {split} split, fewer than protection.min_sites="
                 f"{fewest}, so it would tell of each what the sum is to hide. Give more sites such "

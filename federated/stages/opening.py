@@ -8,7 +8,7 @@ never give it for another of the same data and state. A sum of masks is lost in 
 what a site has dealt, or masked, keeps it from being opened; and so is one that no training gives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -155,6 +155,18 @@ def apply_or_lose(
         lose_sum(coordinator, topic, {})
         return str(error)
     return None
+
+
+def is_enough_without(coordinator: Coordinator, topic: Topic, faulty: Collection[str]) -> bool:
+    """Whether enough sites would be left for another sum, if what these send counted no more."""
+    run, out = coordinator.run, {*coordinator.faulty, *faulty}
+    left = [site for site in run.sites if site not in out]
+    protection: Protection = run.experiment.protection
+    try:
+        protection.refuse_too_few(left[0] if left else "", topic.round, run.sites, left)
+    except ConsiliumError:
+        return False
+    return bool(left)
 
 
 def lose_sum(coordinator: Coordinator, topic: Topic, faulty: Mapping[str, str]) -> None:

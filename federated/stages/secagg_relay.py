@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, TooFewSitesError
 from federated.exchange import kinds
 from federated.exchange.bundle import pack_bundle
 from federated.exchange.message import Message, Topic
@@ -179,7 +179,7 @@ def _refuse_too_few(run: RunContext, topic: Topic, left: Sequence[str]) -> None:
     needed = protection.needed(len(selected))
     if len(left) < needed:
         absent = ", ".join(site for site in selected if site not in left)
-        raise ConsiliumError(
+        raise TooFewSitesError(
             f"Round {topic.round} cannot be aggregated under {protection.name}: "
             f"{len(left)} of {len(selected)} sites are left, fewer than the threshold of {needed}; "
             f"missing: {absent}. Nothing of any update was revealed. Resume when they are back."

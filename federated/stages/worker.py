@@ -22,7 +22,7 @@ from federated.data.load import load
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.data.site_cases import SiteCases, new_kept
-from federated.errors import ConsiliumError, RefusalError
+from federated.errors import ConsiliumError, RefusalError, kept_at_site
 from federated.files import write_text
 from federated.learning import LearningTask, task_of
 from federated.privacy import NoPrivacy
@@ -141,17 +141,14 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
     except RefusalError:
         raise
     except ConsiliumError as error:
-        if not _private(call):
+        if not is_private(call):
             raise
         path = SiteHome(call.home).run(call.run).error_path
         write_text(path, f"{error}\n", 0o600)
-        raise RefusalError(
-            f"{call.site} could not finish its part, {stage.__name__}. The run is private, so the "
-            f"reason stays with the site, in {path}."
-        ) from None
+        raise RefusalError(kept_at_site(call.site, stage.__name__, path)) from None
 
 
-def _private(call: SiteCall) -> bool:
+def is_private(call: SiteCall) -> bool:
     """Whether a run is private by any plan that the site knows of; it is, where it knows none."""
     found = known_experiments(call)
     return not found or not all(isinstance(each.privacy, NoPrivacy) for each in found)

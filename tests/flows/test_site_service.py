@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from federated.exchange import kinds
-from federated.exchange.folder import Place
+from federated.exchange.folder import EVERYONE, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.message import Topic, open_message, sign
@@ -36,6 +36,7 @@ class Site:
         self.exchange = JournalledExchange(root / "exchange")
         self.done, self.said, self.begun = [], [], []
         self.number = 0
+        self.proposed = set()
         self.fails, self.refuses = "", None
         # A flow that has begun waits for it before each stage.
         self.may_go_on = threading.Event()
@@ -54,7 +55,15 @@ class Site:
             mine.tell(asked, self.refuses)
         return 0
 
-    def ask(self, stage, *arguments, run="run", attempt=1, number=None):
+    def propose(self, run, attempt):
+        if (run, attempt) not in self.proposed:
+            self.proposed.add((run, attempt))
+            topic = Topic(self.coordinator.public.consortium, run, attempt)
+            self.exchange.post(sign(self.coordinator, topic, kinds.PROPOSAL, EVERYONE, b"{}"))
+
+    def ask(self, stage, *arguments, run="run", attempt=1, number=None, proposed=True):
+        if proposed:
+            self.propose(run, attempt)
         self.number += 1
         first = arguments[0] if arguments and isinstance(arguments[0], int) else 0
         topic = Topic(self.coordinator.public.consortium, run, attempt, first)
@@ -114,6 +123,55 @@ def test_a_stage_is_done_once_however_often_it_is_asked(site):
     assert len(site.done) == 2
 
 
+def test_neither_other_runs_nor_a_new_process_make_a_site_forget_what_it_did(site, monkeypatch):
+    monkeypatch.setattr("federated.stages.asked.MOST_KNOWN", 2)
+    with site.at_work():
+        assert site.word(site.ask("train_site", 1)) is None
+        for number in range(6):
+            assert site.word(site.ask("take_part", run=f"other-{number}")) is None
+        assert "asked the same before" in site.word(site.ask("train_site", 1))
+    with site.at_work():
+        assert "asked the same before" in site.word(site.ask("train_site", 1))
+    assert [done for done in site.done if done[0] == "run"] == [("run", 1, "train_site", 1)]
+
+
+def test_what_is_refused_for_want_of_room_is_done_when_it_is_asked_again(site, monkeypatch):
+    monkeypatch.setattr(site_service, "MOST_WAITING", 1)
+    site.may_go_on.clear()
+    with site.at_work():
+        first = site.ask("train_site", 1)
+        assert "1 other things wait" in site.word(site.ask("train_site", 2))
+        site.may_go_on.set()
+        assert site.word(first) is None
+        assert site.word(site.ask("train_site", 2)) is None
+
+
+def test_nothing_is_begun_or_kept_for_a_run_that_is_not_proposed(site):
+    with site.at_work():
+        said = site.word(site.ask("train_site", 1, run="made-up", proposed=False))
+        assert "nothing is proposed to it" in said
+        assert "nothing is proposed to it" in site.word(
+            site.ask("train_site", 1, attempt=2, proposed=False)
+        )
+    assert not site.begun
+    assert not (site.home.root / "runs").exists()
+
+
+def test_of_a_private_run_the_site_tells_only_that_it_works(site, monkeypatch):
+    site.may_go_on.clear()
+    with site.at_work() as service:
+        # Of a run without a plan that it can read it takes the run for private.
+        private = site.ask("train_site", 1, run="private")
+        wait_for(lambda: service.doing() != "waits")
+        assert service.doing() == "works"
+        monkeypatch.setattr(site_service, "is_private", lambda call: call.run == "private")
+        other = site.ask("train_site", 1)
+        wait_for(lambda: "train_site of run" in service.doing())
+        assert service.doing() == "train_site of run; works"
+        site.may_go_on.set()
+        assert (site.word(private), site.word(other)) == (None, None)
+
+
 def test_an_ask_that_no_word_could_have_a_place_for_stops_nothing(site):
     with site.at_work():
         site.ask("train_site", 1, number="9" * 96)
@@ -125,7 +183,7 @@ def test_messages_of_old_rounds_go_whatever_number_a_round_has(site):
     with site.at_work():
         for number in (1, 2, 3, 2**53):
             assert site.word(site.ask("train_site", number)) is None
-        wait_for(lambda: site.exchange.rounds("run") == [2**53])
+        wait_for(lambda: site.exchange.rounds("run") == [0, 2**53])
 
 
 def test_a_round_that_is_not_done_makes_nothing_go(site):
@@ -134,7 +192,7 @@ def test_a_round_that_is_not_done_makes_nothing_go(site):
         for number in (1, 2**53):
             assert site.word(site.ask("train_site", number)) == site.refuses
         site.word(site.ask("train_site", 3))
-    assert site.exchange.rounds("run") == [1, 3, 2**53]
+    assert site.exchange.rounds("run") == [0, 1, 3, 2**53]
 
 
 def test_thousands_of_runs_are_not_begun_at_once(site, monkeypatch):

@@ -66,10 +66,30 @@ def test_who_says_hello_and_leaves_out_the_rest_holds_up_few_rounds(
     assert rounds_waited_for(presence, tmp_path, clock, 2000, trains) <= 12
 
 
-def test_a_good_round_makes_up_for_late_ones(presence, tmp_path, clock):
+def test_good_rounds_in_succession_make_up_for_late_ones(presence, tmp_path, clock):
     hello(tmp_path, clock[0])
-    for number in (1, 3):
-        presence.late(SITE, number)
-        presence.in_time(SITE, number + 1)
-        presence.in_time(SITE, number + 2)
-    assert presence.away(SITE) is None
+    for late in (1, 5, 9):
+        presence.late(SITE, late)
+        for good in (1, 2, 3):
+            presence.in_time(SITE, late + good)
+        assert presence.away(SITE) is None
+
+
+def test_who_is_late_in_every_second_round_is_left_behind_and_holds_up_few(
+    presence, tmp_path, clock
+):
+    """A round is held up for 1000 s; from time to time the site does all that it is asked."""
+    late = 0
+    for number in range(1, 2001):
+        hello(tmp_path, clock[0])
+        if presence.away(SITE) is None:
+            presence.in_time(SITE, number)
+            if number % 2:
+                late += 1
+                clock[0] += 1000
+                presence.late(SITE, number)
+        else:
+            clock[0] += 10
+        hello(tmp_path, clock[0])
+        clock[0] += 1
+    assert late <= 12

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, TooFewSitesError
 from federated.protection.secagg.dealing import is_as_dealt
 from federated.protection.secagg.keys import SEED_BYTES
 from federated.protection.secagg.roster import own_commitment
@@ -149,7 +149,7 @@ def _too_few(
         "Nothing was revealed."
     )
     if len({*right, *lied}) < round_.threshold:
-        return ConsiliumError(
+        return TooFewSitesError(
             f"{said} Resume the run when they are back, or lower protection.threshold for a new "
             "one; whoever sent wrong shares should be left out."
         )

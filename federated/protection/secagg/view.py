@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, TooFewSitesError
 from federated.protection.secagg.graph import parts
 from federated.protection.secagg.roster import roster_digest
 from federated.protection.secagg.round import Advertised, Round
@@ -109,7 +109,7 @@ def refuse_parts(responded: Sequence[str], round_: Round) -> None:
         )
     groups = parts(round_.neighbours, responded)
     if len(groups) > 1:
-        raise ConsiliumError(
+        raise TooFewSitesError(
             f"In round {round_.number} so many sites are missing that "
             f"{', '.join(sorted(groups[-1]))} no longer mask with the other "
             f"{len(set(responded)) - len(groups[-1])}: the sum of each group could be told, so "

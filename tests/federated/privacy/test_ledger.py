@@ -332,7 +332,7 @@ class TestEvaluation:
         one = replace(ONE, unit=unit)
         ledger.spend(one, ["a"])
         ledger.spend(self.TOLD, ["t"])
-        with pytest.raises(ConsiliumError, match="1 of the cases to be evaluated were trained on"):
+        with pytest.raises(ConsiliumError, match="and cases to be evaluated were trained on"):
             ledger.spend(self.TOLD, ["a", "u"])
         with pytest.raises(ConsiliumError, match="would make it inf"):
             ledger.spend(one, ["b", "t"])

@@ -2,14 +2,24 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from federated.errors import RefusalError
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.folder import FolderExchange
 from federated.exchange.message import MessageRefusedError, Topic, sign
-from federated.stages.asked import AskedBefore, answer, has_answered, too_late
+from federated.files import PRIVATE, write_json
+from federated.site.home import SiteHome
+from federated.stages.asked import (
+    AskedBefore,
+    answer,
+    has_answered,
+    said_of,
+    too_late,
+    without_places,
+)
 from federated.stages.asking import (
     ERASING,
     LEAVE,
@@ -125,10 +135,78 @@ def test_where_a_sites_home_lies_is_told_to_nobody(run):
     assert str(home.root) not in str(told.value)
 
 
-def test_the_same_is_done_once_in_an_attempt():
-    before, asked = AskedBefore(), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
+@pytest.fixture
+def known_places(tmp_path, monkeypatch):
+    """A site's home in CONSILIUM_HOME, with data and a ledger elsewhere."""
+    monkeypatch.setenv("CONSILIUM_HOME", str(tmp_path / "own"))
+    monkeypatch.setenv("CONSILIUM_LEDGER", str(tmp_path / "books" / "ledger"))
+    home = SiteHome(tmp_path / "own" / "site" / "clinic-a")
+    home.root.mkdir(parents=True)
+    write_json(home.settings_path, {"data": str(tmp_path / "images")}, PRIVATE)
+    return home
+
+
+def test_a_site_says_of_no_place_where_it_lies(known_places, tmp_path):
+    home = known_places
+    for said, told in [
+        (
+            f"Read {home.root}/runs/r/proposal.json, and then: consilium site approve r "
+            f"--home {home.root}",
+            "Read clinic-a:runs/r/proposal.json, and then: consilium site approve r",
+        ),
+        (f"{home.root}.", "clinic-a:."),
+        (
+            f"{tmp_path}/books/ledger/clinic-a.jsonl is cut",
+            "clinic-a's ledger:clinic-a.jsonl is cut",
+        ),
+        (f"in {tmp_path}/own/answered", "in clinic-a's CONSILIUM_HOME:answered"),
+        (f"no {tmp_path}/images/Jane_Roe/1.dcm there", "no clinic-a's data there"),
+    ]:
+        assert without_places(home, said) == told
+        assert str(tmp_path) not in told
+    # Another path that only begins so is none of the site's home.
+    assert without_places(home, f"{home.root}b").endswith("clinic-ab")
+
+
+@pytest.mark.parametrize("error", [MemoryError("4 GB"), KeyError("case 7"), ConsiliumError("case")])
+def test_of_a_private_run_all_errors_are_told_in_the_same_words(error):
+    said = said_of(error, "clinic-a", "train_site", Path("error.txt"), private=True)
+    assert said == (
+        "clinic-a could not finish its part, train_site. The run is private, so the reason stays "
+        "with the site, in error.txt."
+    )
+
+
+def test_of_another_run_the_kind_of_an_error_is_told():
+    said = said_of(MemoryError(), "clinic-a", "train_site", Path("error.txt"), private=False)
+    assert "(MemoryError)" in said
+
+
+def test_what_was_begun_stays_known_and_half_a_line_is_none(tmp_path):
+    home = SiteHome(tmp_path / "clinic-a")
+    home.root.mkdir(mode=0o700)
+    asked = Ask("run", 1, 2, 4, "train_site", (2,), "digest")
+    AskedBefore(home).note(asked)
+    again = replace(asked, number=5, digest="another")
+    path = home.run("run").asked_path(1)
+    path.write_text(path.read_text() + '["half')
+    assert "asked the same before" in str(AskedBefore(home).repeated(again))
+    path.write_text("half\n" + path.read_text())
+    with pytest.raises(ConsiliumError, match="cannot be read"):
+        AskedBefore(home).repeated(again)
+
+
+def test_the_same_is_done_once_in_an_attempt(tmp_path):
+    home = SiteHome(tmp_path / "clinic-a")
+    home.root.mkdir(mode=0o700)
+    before, asked = AskedBefore(home), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
     assert before.repeated(asked) is None
+    # Only what is begun is noted.
+    assert before.repeated(replace(asked, digest="another")) is None
+    before.note(asked)
     assert before.repeated(asked) is None
+    for number in range(50):
+        before.note(Ask(f"run-{number}", 1, 0, 1, "take_part", (), "digest"))
     again = replace(asked, number=5, digest="another")
     assert "asked the same before" in str(before.repeated(again))
     assert before.repeated(replace(again, attempt=2)) is None
