@@ -154,7 +154,8 @@ def without_places(home: SiteHome, said: str) -> str:
     for (path, below), name in sorted(places.items(), key=lambda each: -len(each[0][0])):
         # A whole path, and no other that only begins as it does.
         whole = rf"{re.escape(path)}(?![\w-]|\.\w){below}"
-        said = re.sub(whole, lambda _, name=name: name, said)
+        # A name has no group of a pattern in it but by its backslashes.
+        said = re.sub(whole, name.replace("\\", r"\\"), said)
     return said
 
 
