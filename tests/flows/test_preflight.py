@@ -190,6 +190,10 @@ class TestServers:
         def gone(*_):
             raise RuntimeError("Failed to reach API at http://127.0.0.1:9/api/")
 
+        # What is first imported meanwhile would keep what stands in for it here.
+        import flows.compare
+        import flows.describe  # noqa: F401
+
         monkeypatch.setattr("federated.configuration.load.load_experiment", gone)
         said = refused("sites", "show", "tiny")
         assert "does not answer any more (Failed to reach API at http://127.0.0.1:9/api/)" in said
