@@ -280,29 +280,3 @@ def tls_server(
         h11_max_incomplete_event_size=limits.header_bytes,
     )
     return TlsServer(config, listener, certificates, connection)
-
-
-def serve(
-    app: ASGIApp,
-    host: str,
-    port: int,
-    certificates: Certificates,
-    refused: Callable[[str, str], None],
-    limits: ConnectionLimits | None = None,
-    websockets: bool = False,
-) -> None:
-    """Serve until the process is asked to end; see :func:`tls_server`.
-
-    Args:
-        app: what answers.
-        host: the address to listen on.
-        port: the port.
-        certificates: what it shows.
-        refused: is told the address and why, where a connection is refused or broken off.
-        limits: what is too much.
-        websockets: whether the application has any.
-
-    Raises:
-        ConsiliumError: nobody can listen there.
-    """
-    tls_server(app, host, port, certificates, refused, limits, websockets).run()
