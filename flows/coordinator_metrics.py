@@ -17,14 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from federated.errors import ConsiliumError
 from federated.files import append_line
 from federated.run.coordinator_home import CoordinatorHome
 from flows.appended import Appended
+from flows.exposition import exposition
 
 # In seconds, for which a look at the whole exchange counts.
 EXCHANGE_KEPT = 30.0
@@ -52,9 +52,7 @@ class CoordinatorMetrics(Collector):
 
     def text(self) -> bytes:
         """All numbers in Prometheus' text format."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+        return exposition(self)
 
     def collect(self) -> Iterator[Metric]:
         """All numbers as they are now."""

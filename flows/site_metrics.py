@@ -13,14 +13,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from federated.errors import ConsiliumError
 from federated.files import append_line
 from federated.site.home import SiteHome
 from flows.appended import Appended
+from flows.exposition import exposition
 from flows.guard import LOOPBACK
 from flows.ports import HOST
 
@@ -49,9 +49,7 @@ class SiteMetrics(Collector):
 
     def text(self) -> bytes:
         """All numbers in Prometheus' text format."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return generate_latest(registry)
+        return exposition(self)
 
     def collect(self) -> Iterator[Metric]:
         """All numbers as they are now."""
