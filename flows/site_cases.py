@@ -8,7 +8,6 @@ not name, gives its records other names in the ledger, or learns of them by what
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,7 +18,6 @@ from federated.configuration.yaml_text import UnclearYamlError, parse_yaml
 from federated.data.dataset import LocatedFile
 from federated.data.load import locate_local, missing
 from federated.errors import ConsiliumError, RefusalError, unreadable
-from federated.files import read_json
 from federated.settings.description import Description
 from federated.settings.sections import DataSettings, ValidationSettings
 from federated.site.home import SiteHome
@@ -85,7 +83,7 @@ def located_here(home: SiteHome, settings: DataSettings) -> LocatedFile:
 
 def is_generated(home: SiteHome) -> bool:
     """Whether a site's data are generated ones, to try a consortium; its people have said so."""
-    return bool(_settings(home).get("generated", False))
+    return bool(home.settings().get("generated", False))
 
 
 def judged_by_the_site(home: SiteHome, experiment: Experiment) -> Experiment:
@@ -118,12 +116,3 @@ def own_rules(home: SiteHome) -> ValidationSettings:
     except ValidationError as error:
         said = explain(error, ValidationSettings.model_json_schema(), {})
         raise ConsiliumError(f"The rules {path} cannot be used. {said}") from error
-
-
-def _settings(home: SiteHome) -> dict[str, Any]:
-    try:
-        return dict(read_json(home.settings_path))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError) as error:
-        raise unreadable(home.settings_path, error) from error

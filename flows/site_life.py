@@ -165,10 +165,10 @@ def data_of(home: SiteHome) -> Path:
     Raises:
         ConsiliumError: its settings cannot be read, or it is not there.
     """
-    try:
-        folder = Path(str(read_json(home.settings_path)["data"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unreadable(home.settings_path, error) from error
+    settings = home.settings()
+    if "data" not in settings:
+        raise unreadable(home.settings_path, KeyError("data"))
+    folder = Path(str(settings["data"]))
     if not folder.is_dir():
         raise ConsiliumError(
             f"The folder of this site's data, {folder}, is not there any more. Put it back, or "

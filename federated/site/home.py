@@ -8,11 +8,11 @@ owner alone, and so is everything in it. A simulated site's home lies below the 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from federated.data.dataset import LocatedFile, Split
 from federated.data.partition_file import parse_cases
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, unreadable
 from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity, own_identity
@@ -62,6 +62,19 @@ class SiteHome:
     def settings_path(self) -> Path:
         """The file of where the data of a site of a consortium lie."""
         return self.root / "site.json"
+
+    def settings(self) -> dict[str, Any]:
+        """What that file says; nothing where there is none.
+
+        Raises:
+            ConsiliumError: it cannot be read.
+        """
+        try:
+            return dict(read_json(self.settings_path))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError) as error:
+            raise unreadable(self.settings_path, error) from error
 
     @property
     def exchange_path(self) -> Path:

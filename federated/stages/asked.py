@@ -15,7 +15,7 @@ from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Topic
 from federated.exchange.plan import MOST_PLAN
-from federated.files import append_line, make_folders, read_json
+from federated.files import append_line, make_folders
 from federated.privacy.ledger import ledger_root
 from federated.secrets.home import consilium_home
 from federated.site.home import SiteHome
@@ -162,8 +162,8 @@ def without_places(home: SiteHome, said: str) -> str:
 def _data_folder(home: SiteHome) -> Path | None:
     """The folder of the site's data, as far as its settings tell."""
     try:
-        return Path(read_json(home.settings_path)["data"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Path(home.settings()["data"])
+    except (ConsiliumError, KeyError, TypeError):
         return None
 
 
