@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from federated.errors import ConsiliumError, printable
+from federated.errors import ConsiliumError
 from flows.cli.options import PARAMS, RUNS, Params, Runs, app, whole_number
+from flows.cli.telling import tell
 
 coordinator_app = typer.Typer(
     no_args_is_help=True, help="The coordinator of a consortium of real sites."
@@ -49,10 +49,10 @@ def init(
     )
     made = make_coordinator(CoordinatorHome.default(), address)
     made.write(kit)
-    _tell(f"coordinator {made.url}")
-    _tell(f"fingerprint {made.coordinator.fingerprint}")
-    _tell(f"Give {kit} to each site; its people compare the fingerprint with you by telephone.")
-    _tell("Then: consilium coordinator start")
+    tell(f"coordinator {made.url}")
+    tell(f"fingerprint {made.coordinator.fingerprint}")
+    tell(f"Give {kit} to each site; its people compare the fingerprint with you by telephone.")
+    tell("Then: consilium coordinator start")
 
 
 @coordinator_app.command(epilog="Example: consilium coordinator start")
@@ -83,7 +83,7 @@ def start(
         return
     os.environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
     address = replace(address, host=host or address.host, port=port or address.port)
-    run_coordinator(home, address, params, runs, _tell)
+    run_coordinator(home, address, params, runs, tell)
 
 
 @coordinator_app.command(epilog="Example: consilium coordinator status")
@@ -93,13 +93,8 @@ def status(runs: Runs = RUNS) -> None:
     from flows.coordinator_life import status_lines
 
     for line in status_lines(CoordinatorHome.default(), runs):
-        _tell(line)
+        tell(line)
 
 
 def _in_url(name: str) -> str:
     return f"[{name}]" if ":" in name else name
-
-
-def _tell(line: str) -> None:
-    # A site's words may be in it.
-    Console().print(printable(line), highlight=False, markup=False, soft_wrap=True)

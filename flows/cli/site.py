@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from federated.errors import printable
 from flows.cli.options import app, whole_number
+from flows.cli.telling import tell
 
 site_app = typer.Typer(
     no_args_is_help=True, help="A site of a consortium: its life, and a person's decisions."
@@ -42,13 +41,13 @@ def init(
 
     home = make_site(name, kit, data, policy, generated=generated)
     request = request_file(home, out)
-    _tell(f"site {name} in {home.root}")
-    _tell(f"fingerprint of this site    {home.identity().public.fingerprint}")
-    _tell(f"fingerprint of coordinator  {Kit.read(kit).coordinator.fingerprint}")
-    _tell(f"Send {request} to the coordinator, and compare both fingerprints by telephone.")
+    tell(f"site {name} in {home.root}")
+    tell(f"fingerprint of this site    {home.identity().public.fingerprint}")
+    tell(f"fingerprint of coordinator  {Kit.read(kit).coordinator.fingerprint}")
+    tell(f"Send {request} to the coordinator, and compare both fingerprints by telephone.")
     if policy is None:
-        _tell(f"It takes part in nothing yet: say in {home.policy_path} in what, and then:")
-    _tell("consilium site check")
+        tell(f"It takes part in nothing yet: say in {home.policy_path} in what, and then:")
+    tell("consilium site check")
 
 
 @site_app.command(epilog="Example: consilium site check")
@@ -59,7 +58,7 @@ def check(home: Home = None) -> None:
     healthy = True
     for finding in check_site(site_home(home)):
         healthy = healthy and finding.good
-        _tell(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
+        tell(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
     if not healthy:
         raise typer.Exit(1)
 
@@ -95,13 +94,13 @@ def start(
     with ExitStack() as stack:
         if configured:
             require_let_in(configured)
-            _tell(f"Prefect of this site: {configured}")
+            tell(f"Prefect of this site: {configured}")
         else:
-            api, login = stack.enter_context(site_prefect(place, prefect_port, _tell))
-            _tell(f"Prefect of this site: {api.removesuffix('/api')}, login in {login}")
+            api, login = stack.enter_context(site_prefect(place, prefect_port, tell))
+            tell(f"Prefect of this site: {api.removesuffix('/api')}, login in {login}")
         if metrics_port:
             stack.enter_context(serving_metrics(place, metrics_port))
-        run_site(place, _tell, stop)
+        run_site(place, tell, stop)
 
 
 @site_app.command(epilog="Example: consilium site status")
@@ -110,7 +109,7 @@ def status(home: Home = None) -> None:
     from flows.site_life import site_home, status_lines
 
     for line in status_lines(site_home(home)):
-        _tell(line)
+        tell(line)
 
 
 @site_app.command(epilog="Example: consilium site pause")
@@ -118,7 +117,7 @@ def pause(home: Home = None) -> None:
     """Have the site do nothing more until `consilium site resume`."""
     from flows.site_life import set_paused, site_home
 
-    _tell(set_paused(site_home(home), paused=True))
+    tell(set_paused(site_home(home), paused=True))
 
 
 @site_app.command(epilog="Example: consilium site resume")
@@ -126,7 +125,7 @@ def resume(home: Home = None) -> None:
     """Let a paused site take part again."""
     from flows.site_life import set_paused, site_home
 
-    _tell(set_paused(site_home(home), paused=False))
+    tell(set_paused(site_home(home), paused=False))
 
 
 @site_app.command(epilog="Example: consilium site show --home runs/adrenal/RUN/sites/site-00")
@@ -135,7 +134,7 @@ def show(home: Home = None) -> None:
     from flows.site import open_home, proposal_lines
 
     for line in proposal_lines(open_home(home)):
-        _tell(line)
+        tell(line)
 
 
 @site_app.command(epilog="Example: consilium site approve 20261126-101010-ab12")
@@ -143,7 +142,7 @@ def approve(run: RunId, home: Home = None) -> None:
     """Let the site take part in a run as it is proposed now."""
     from flows.site import decision_line, open_home
 
-    _tell(decision_line(open_home(home), run, "approved"))
+    tell(decision_line(open_home(home), run, "approved"))
 
 
 @site_app.command(epilog="Example: consilium site refuse 20261126-101010-ab12")
@@ -151,9 +150,4 @@ def refuse(run: RunId, home: Home = None) -> None:
     """Keep the site out of a run."""
     from flows.site import decision_line, open_home
 
-    _tell(decision_line(open_home(home), run, "refused"))
-
-
-def _tell(line: str) -> None:
-    # The plan is the coordinator's: it may hold what a terminal or Rich would obey.
-    Console().print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    tell(decision_line(open_home(home), run, "refused"))

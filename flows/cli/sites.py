@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from federated.errors import printable
 from flows.cli.options import (
     PARAMS,
     RUNS,
@@ -18,6 +17,7 @@ from flows.cli.options import (
     whole_number,
 )
 from flows.cli.running import run_flow
+from flows.cli.telling import tell
 
 sites_app = typer.Typer(no_args_is_help=True, help="The sites of an experiment, and new ones.")
 app.add_typer(sites_app, name="sites")
@@ -68,7 +68,7 @@ def list_() -> None:
     from flows.coordinator_life import members_lines
 
     for line in members_lines(CoordinatorHome.default()):
-        _tell(line)
+        tell(line)
 
 
 @sites_app.command(epilog="Example: consilium sites enrol clinic-north.enrolment.json")
@@ -83,11 +83,9 @@ def enrol(
     from flows.coordinator_life import enrol as enrol_site
 
     found = enrol_site(CoordinatorHome.default(), request, fingerprint)
-    _tell(f"enrolled {found.name}, fingerprint {found.fingerprint}")
+    tell(f"enrolled {found.name}, fingerprint {found.fingerprint}")
     if fingerprint is None:
-        _tell(
-            f"If {found.name} tells another one by telephone: consilium sites remove {found.name}"
-        )
+        tell(f"If {found.name} tells another one by telephone: consilium sites remove {found.name}")
 
 
 @sites_app.command(epilog="Example: consilium sites suspend clinic-north")
@@ -97,7 +95,7 @@ def suspend(site: Annotated[str, typer.Argument(help="The site's name.")]) -> No
     from flows.coordinator_life import suspend as suspend_site
 
     suspend_site(CoordinatorHome.default(), site)
-    _tell(f"suspended {site}; to take it in again, enrol it again")
+    tell(f"suspended {site}; to take it in again, enrol it again")
 
 
 @sites_app.command(epilog="Example: consilium sites remove clinic-north")
@@ -107,9 +105,4 @@ def remove(site: Annotated[str, typer.Argument(help="The site's name.")]) -> Non
     from flows.coordinator_life import remove as remove_site
 
     remove_site(CoordinatorHome.default(), site)
-    _tell(f"removed {site}")
-
-
-def _tell(line: str) -> None:
-    # A name or a state is a site's: it may hold what a terminal or Rich would obey.
-    Console().print(printable(line), highlight=False, markup=False, soft_wrap=True)
+    tell(f"removed {site}")
