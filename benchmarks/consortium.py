@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ from flows.consortium_up import (
     HOST,
     POLICY,
     Party,
+    at_work,
     begin_run,
     command,
     deal_files,
     of_files,
-    process,
-    wait_for_line,
+    silent,
 )
 from flows.ports import listen, port_of
 
@@ -100,21 +100,16 @@ def of_parties(
     kit, policy = folder / "kit.json", folder / "site-policy.yaml"
     write_text(policy, POLICY)
     at = ["--name", HOST, "--host", HOST, "--port", str(port), "--kit", str(kit)]
-    command(coordinator, _silent, "coordinator", "init", *at)
+    command(coordinator, silent, "coordinator", "init", *at)
     # Sites alone go through the relay, and not who begins the run.
     replace(Kit.read(kit), url=f"https://{HOST}:{relay.port}").write(kit)
     for site in sites:
         given = ["--kit", str(kit), "--data", str(site.home / "data"), "--policy", str(policy)]
-        command(site, _silent, "site", "init", site.name, *given, "--out", str(folder))
+        command(site, silent, "site", "init", site.name, *given, "--out", str(folder))
         request = folder / f"{site.name}.enrolment.json"
-        command(coordinator, _silent, "sites", "enrol", str(request))
+        command(coordinator, silent, "sites", "enrol", str(request))
     places = ["--params", str(params.resolve()), "--runs", str(folder / "runs")]
-    with ExitStack() as stack:
-        serving = process(coordinator, _silent, "coordinator", "start", *places)
-        wait_for_line(stack.enter_context(serving), "coordinator at ")
-        started = [stack.enter_context(process(site, _silent, "site", "start")) for site in sites]
-        for each in started:
-            wait_for_line(each, "site ")
+    with at_work(coordinator, sites, places, silent):
         before = relay.bytes
         said: list[str] = []
         if begin_run(coordinator, name, [*of_files(data), *sets], places, said.append):
@@ -136,7 +131,7 @@ def simulated(folder: Path, name: str, sets: Sequence[str], params: Path) -> Run
     given = [*sets, f"sites.count={len(SITES)}", f"data.root={data}"]
     words = [word for item in given for word in ("--set", item)]
     places = ["--params", str(params.resolve()), "--runs", str(folder / "runs")]
-    command(alone, _silent, "run", name, *words, *places)
+    command(alone, silent, "run", name, *words, *places)
     return RunFolder(folder / "runs" / name / "latest")
 
 
@@ -148,10 +143,6 @@ def carried_messages(homes: Sequence[SiteHome]) -> Counter[str]:
             if line["event"] in CARRIED:
                 found[line["kind"].rstrip("0123456789")] += line["bytes"]
     return found
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
 
 
 def seconds(folder: RunFolder) -> list[float]:

@@ -185,14 +185,33 @@ def up(
         command(site, say, "site", "init", site.name, *given, "--out", str(folder))
         command(coordinator, say, "sites", "enrol", str(folder / f"{site.name}.enrolment.json"))
     places = ["--params", str(params.resolve()), "--runs", str((folder / "runs").resolve())]
+    with at_work(coordinator, sites, places, say):
+        sets = [*of_files(data), *overrides]
+        return begin_run(coordinator, experiment.name, sets, places, say)
+
+
+@contextmanager
+def at_work(
+    coordinator: Party, sites: Sequence[Party], places: Sequence[str], say: Say
+) -> Iterator[None]:
+    """Run the processes of a coordinator and of its sites, until the block ends.
+
+    Args:
+        coordinator: which is started first.
+        sites: which it has enrolled.
+        places: the options that say where parameters and runs lie.
+        say: tells a person a line.
+
+    Raises:
+        ConsiliumError: a party does not come up.
+    """
     with ExitStack() as stack:
         serving = process(coordinator, say, "coordinator", "start", *places)
         wait_for_line(stack.enter_context(serving), "coordinator at ")
         started = [stack.enter_context(process(site, say, "site", "start")) for site in sites]
         for each in started:
             wait_for_line(each, "site ")
-        sets = [*of_files(data), *overrides]
-        return begin_run(coordinator, experiment.name, sets, places, say)
+        yield
 
 
 def begin_run(
@@ -230,7 +249,7 @@ def exported(coordinator: Party) -> dict[str, str]:
     Raises:
         ConsiliumError: the coordinator cannot say it.
     """
-    with process(coordinator, _silent, "coordinator", "start", "--env") as running:
+    with process(coordinator, silent, "coordinator", "start", "--env") as running:
         running.process.wait()
     pairs = [shlex.split(line)[-1] for line in running.lines if line.startswith("export ")]
     if not pairs:
@@ -238,7 +257,7 @@ def exported(coordinator: Party) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Say nothing."""
 
 

@@ -6,11 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from federated.configuration.load import load_experiment
-from federated.data.load import load, locate
-from federated.data.partitioning import partition_dataset
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.policy import PERMISSIVE
@@ -18,6 +14,7 @@ from federated.files import make_folders
 from federated.run.coordinator_home import CoordinatorHome
 from federated.secrets.home import private_folder
 from federated.site.home import SiteHome
+from flows.consortium_up import deal_files
 from flows.site_service import SiteService
 
 
@@ -50,27 +47,17 @@ def make_consortium(root: Path, experiment: str = "tiny", *sets: str) -> dict[st
     home = CoordinatorHome.default()
     identity = home.make_identity()
     resolved = load_experiment(experiment, list(sets), Path("params.yaml"))
-    dataset = load(locate(resolved.data), resolved.data)
-    partition = partition_dataset(dataset, resolved.sites, resolved.seed)
-    arrays = np.load(locate(resolved.data).path)
-    exchange = JournalledExchange(
-        make_folders(home.exchange_path, private=True) or home.exchange_path
-    )
+    names = [f"site-{number:02d}" for number in range(resolved.sites.count)]
+    folders = {name: root / "hospital" / name for name in names}
+    deal_files(resolved, folders)
+    make_folders(home.exchange_path, private=True)
+    exchange = JournalledExchange(home.exchange_path)
     members, parties = Enrolment(), {}
-    for name, splits in partition.sites.items():
+    for name, data in folders.items():
         own = SiteHome(private_folder(root / "homes" / name, root / "homes" / name))
         own.know(identity.public)
         own.write_policy(PERMISSIVE)
         members = members.enrol(own.identity().public)
-        data = root / "hospital" / name
-        path = data / "medmnist" / locate(resolved.data).path.name
-        path.parent.mkdir(parents=True)
-        cut = {
-            f"{split}_{what}": arrays[f"{split}_{what}"][list(indices)]
-            for split, indices in splits.items()
-            for what in ("images", "labels")
-        }
-        np.savez(path, **cut)
         parties[name] = Party(own, data, exchange, [])
     members.write(home.members_path)
     return parties
