@@ -156,9 +156,11 @@ def attack(consortium) -> dict[str, object]:
     own = sign(known[PROXIED], topic, "payload", "coordinator", b"x" * 10)
     found["other site's"] = liar.upload(others.to_bytes(), others.signed.digest).status_code
     found["forged"] = liar.upload(forged.to_bytes(), forged.signed.digest).status_code
-    found["other body"] = liar.upload(
-        own.to_bytes()[:-1] + b"y", own.signed.digest
-    ).status_code  # fmt: skip
+    content = own.to_bytes()
+    found["not wanted"] = liar.upload(content, own.signed.digest).status_code
+    target = f"outbox/{own.signed.digest}?offset=0&total={len(content)}&kind=payload"
+    headers = liar.headers("PATCH", target, content)
+    found["other body"] = liar.ask("PATCH", target, content[:-1] + b"y", headers).status_code
     target = "messages?after=0&epoch=&wait=0"
     headers = liar.headers("GET", target)
     found["first"] = liar.ask("GET", target, headers=headers).status_code
@@ -233,7 +235,7 @@ def test_a_site_that_is_killed_is_back_in_the_next_round_and_attacks_harm_nobody
     assert all(400 <= status < 500 for status in answered.values()), answered
     lines = consortium.home.audit.lines()
     refused = {line["reason"] for line in lines if line["event"] == "request refused"}
-    assert {"other sender", "bad signature", "other body", "replayed"} <= refused
+    assert {"other sender", "bad signature", "not wanted", "other body", "replayed"} <= refused
 
 
 def test_a_bad_link_a_wrong_clock_and_a_proxy_are_said_and_harmed_nothing(consortium):
