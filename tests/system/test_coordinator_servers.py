@@ -185,8 +185,16 @@ def test_a_deployment_begins_a_run_of_the_consortiums_sites(coordinator, tmp_pat
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     query = coordinator.cluster.query
     with serving_deployments(coordinator.home, coordinator.behind, params, tmp_path / "runs"):
-        named = f"SELECT name FROM {PREFECT}.deployment"
-        assert eventually(lambda: query(named)) == [(name,) for name in TINY_PARAMS["experiments"]]
+        # They come one after the other.
+        asked = (
+            f"SELECT f.name, d.name FROM {PREFECT}.deployment d JOIN {PREFECT}.flow f"
+            " ON f.id = d.flow_id ORDER BY 1, 2"
+        )
+        offered = [
+            (flow, name) for flow in ("fl-round", "fl-statistics")
+            for name in TINY_PARAMS["experiments"]
+        ]  # fmt: skip
+        assert eventually(lambda: query(asked) == offered)
         name = next(iter(TINY_PARAMS["experiments"]))
         code, said = prefect(coordinator, "deployment", "run", f"fl-round/{name}")
         assert code == 0, said
