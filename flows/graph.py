@@ -50,7 +50,6 @@ from tasks.round_table import show_round
 from tasks.share_style import keep_styles, share_style
 from tasks.track import track_round
 
-
 # With so many styles each site has that of another one.
 ENOUGH_STYLES = 2
 

@@ -43,14 +43,14 @@ def ask(
 ) -> None:
     """What a site is asked, as the coordinator asks it or as somebody does in its name."""
     topic = Topic(world.consortium, "run-1", 1, round_number)
-    message = sign(world.parties[signer], topic, f"ask-{number}", site, b"{}")
+    message = sign(world.parties[signer], topic, f"ask-{number}", site, signer.encode())
     header = replace(message.header, sender=COORDINATOR)
     world.exchange.post(replace(message, signed=replace(message.signed, header=header)))
 
 
 def end(world: World, run: str = "run-1", attempt: int = 1, signer: str = COORDINATOR) -> None:
     topic = Topic(world.consortium, run, attempt)
-    message = sign(world.parties[signer], topic, kinds.ENDED, EVERYONE, b"{}")
+    message = sign(world.parties[signer], topic, kinds.ENDED, EVERYONE, signer.encode())
     header = replace(message.header, sender=COORDINATOR)
     world.exchange.post(replace(message, signed=replace(message.signed, header=header)))
 

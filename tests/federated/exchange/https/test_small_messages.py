@@ -210,7 +210,7 @@ def test_what_there_is_no_room_for_is_sent_again_and_what_there_was_room_for_is_
     for message in messages:
         made.mirror(SITE).post(message)
     with serving(made), made.link() as link:
-        with pytest.raises(LinkError, match="3 messages|2 messages"):
+        with pytest.raises(LinkError, match=r"[23] messages"):
             link.push()
         assert len(stored(made)) == 2
         made.exchange.forget("run-1", 1)
