@@ -186,17 +186,24 @@ class Link:
         """
         if self._ahead is not None and time.monotonic() >= self._again:
             self._ahead = None
-        told, after = self._news(self._ahead or self._state.position, wait)
-        missing = [each for each in told if not self._state.is_here(each.digest)]
-        # A message that is told of twice arrives once, and is missing no more then.
-        fetched = [self._fetch(each) for each in missing if not self._state.is_here(each.digest)]
+        try:
+            told, after = self._news(self._ahead or self._state.position, wait)
+            missing = [each for each in told if not self._state.is_here(each.digest)]
+            # A message that is told of twice arrives once, and is missing no more then.
+            fetched = [
+                self._fetch(each) for each in missing if not self._state.is_here(each.digest)
+            ]
+        except LinkError as error:
+            if error.cause == "broken":
+                # What comes along comes again each time; what is asked for alone goes on.
+                self._along = self._along // 2 if self._along >= 2 * SMALL else 0
+            raise
+        self._along = min(max(2 * self._along, SMALL), WITH_NEWS)
         self._move_to(after, is_whole=None not in fetched)
         return fetched.count(True)
 
     def _news(self, before: Position, wait: float) -> tuple[list[_Told], Position]:
         """What the coordinator tells of after a position, and the position after that.
-
-        Less is asked for along with it the next time, if the connection breaks off.
 
         Raises:
             LinkError: the coordinator was not reached, or does not let the site in.
@@ -204,13 +211,7 @@ class Link:
         query = urlencode(
             {"after": before.offset, "epoch": before.epoch, "wait": int(wait), "most": self._along}
         )
-        try:
-            answer = self._caller.ask("GET", f"messages?{query}", wait=wait)
-        except LinkError as error:
-            if error.cause == "broken":
-                self._along = self._along // 2 if self._along >= 2 * SMALL else 0
-            raise
-        self._along = min(max(2 * self._along, SMALL), WITH_NEWS)
+        answer = self._caller.ask("GET", f"messages?{query}", wait=wait)
         self._fetched += len(answer.rest)
         try:
             told = list(_told(answer.value["messages"], answer.rest))

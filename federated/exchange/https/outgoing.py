@@ -57,6 +57,7 @@ class Outgoing:
         self._read = Position()
         self._lanes: dict[str, deque[Entry]] = {}
         self._chunk, self._resumed = CHUNK, False
+        self._taken = 0
         self.moved = 0
 
     def push(self) -> int:
@@ -70,14 +71,11 @@ class Outgoing:
         Raises:
             LinkError: the coordinator was not reached, or does not let the site in.
         """
-        taken = 0
+        before = self._taken
         while lane := self._first_lane():
-            if (small := self._bring_small()) is not None:
-                taken += small
-            elif waiting := self._lanes[lane]:
-                taken += self._bring(waiting[0], lane)
-                waiting.popleft()
-        return taken
+            if not self._bring_small():
+                self._bring(self._lanes[lane][0], lane)
+        return self._taken - before
 
     def _first_lane(self) -> str:
         """The attempt at a round of which something was to be sent first; empty for none."""
@@ -98,11 +96,8 @@ class Outgoing:
                 del self._lanes[lane]
         return next(iter(self._lanes), "")
 
-    def _bring_small(self, beside: str = "") -> int | None:
-        """Bring together what is small and first of each attempt at a round, but for one of them.
-
-        Returns:
-            How many of them the coordinator has taken; ``None`` where there was nothing.
+    def _bring_small(self, beside: str = "") -> bool:
+        """Bring together what is small and first of each lane but ``beside``; whether there was.
 
         Raises:
             LinkError: the coordinator was not reached, or has no room for them now.
@@ -123,27 +118,28 @@ class Outgoing:
                 except FileNotFoundError:
                     self._sent_off("not uploaded", entry)
                     gone = True
-        if not batch:
-            return 0 if gone else None
-        return self._bring_together(batch)
+        if batch:
+            self._bring_together(batch)
+        return bool(batch) or gone
 
     def _content(self, entry: Entry) -> bytes:
         path = self._mirror.root / entry.path
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             return file.read(entry.size + 1)
 
-    def _bring_together(self, batch: list[tuple[Entry, bytes]]) -> int:
+    def _bring_together(self, batch: list[tuple[Entry, bytes]]) -> None:
         """Bring several whole messages in one request."""
         content = b"".join(content for _, content in batch)
         try:
             said = self._sent_piece("POST", "outbox", content).value
         except BodyRefusedError:
             # One that is none spoils all of them: each is brought alone, and told of alone.
-            return sum(self._bring(entry) for entry, _ in batch)
+            for entry, _ in batch:
+                self._bring(entry)
+            return
         if not isinstance(said, list) or not 0 < len(said) <= len(batch):
             raise other_server(self._caller.url, 200)
         self.moved += len(content)
-        taken = 0
         for (entry, _), told in zip(batch, said, strict=False):
             if not isinstance(told, dict):
                 raise other_server(self._caller.url, 200)
@@ -152,11 +148,9 @@ class Outgoing:
                 raise LinkError("busy", f"{self._caller.url} takes nothing now: {why}")
             refused = {key: printable(str(told.get(name, "")), 400) for key, name in SAID if told}
             self._sent_off("upload refused" if told else "uploaded", entry, **refused)
-            taken += not told
-        return taken
 
-    def _bring(self, entry: Entry, lane: str = "") -> bool:
-        """Bring one message; ``False`` where it is not taken or not here any more."""
+    def _bring(self, entry: Entry, lane: str = "") -> None:
+        """Bring one message, if it is still here."""
         said: dict[str, str] = {}
         for _ in range(TRIES):
             try:
@@ -172,7 +166,6 @@ class Outgoing:
                 if not self._resumed and error.reason not in ("other body", "other total"):
                     break
         self._sent_off(event, entry, **said)
-        return event == "uploaded"
 
     def _sent_off(self, event: str, entry: Entry, **said: str) -> None:
         """Note what became of a message that this site has sent."""
@@ -181,6 +174,7 @@ class Outgoing:
             digest=entry.digest, **said,
         )  # fmt: skip
         self._state.has_gone(entry.digest)
+        self._taken += event == "uploaded"
         if said:
             self._say(
                 f"The coordinator refuses the {entry.kind} of run {entry.run} that this site has "

@@ -167,7 +167,7 @@ def test_news_that_break_off_bring_fewer_messages_and_then_come_through(world: W
 def test_of_several_messages_each_is_judged_alone(world: World, what: str) -> None:
     """Whatever is refused alone is refused between others, with its line in the audit log."""
     made, reason = FORGED[what]
-    good = [signed_by(world, BAD, kind=kind) for kind in ("payload", "answer")]
+    good = [signed_by(world, BAD, kind=kind) for kind in ("answer", "advertised")]
     content = b"".join(m.to_bytes() for m in (good[0], made(world), good[1]))
     answer = Attacker(world, BAD).ask("POST", "outbox", content)
     assert answer.status_code == 200
