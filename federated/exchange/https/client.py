@@ -419,8 +419,8 @@ def _told(value: Any, rest: bytes) -> Iterator[_Told]:
     at = 0
     for each in value:
         if type(each) is not int:
-            about = (str(each[key]) for key in ("sender", "recipient", "kind"))
-            yield _Told(str(each["digest"]), each["size"], *about)
+            digest, sender = str(each["digest"]), str(each["sender"])
+            yield _Told(digest, each["size"], sender, str(each["recipient"]), str(each["kind"]))
             continue
         content = rest[at : at + each]
         at += each
