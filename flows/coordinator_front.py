@@ -1,7 +1,7 @@
 """What stands at a coordinator's one port: the exchange, and what its people look at, each apart.
 
 ```
-/exchange/v1/   the exchange: for sites, by their signatures; no login opens it
+/exchange/v2/   the exchange: for sites, by their signatures; no login opens it
 /prefect/       Prefect's pages, and its API at /prefect/api
 /mlflow/        MLflow's pages and its API
 /metrics        numbers for Prometheus

@@ -34,6 +34,7 @@ from federated.stages.opening import lose_sum
 from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
 from federated.stages.secure_sum import digits_in
+from federated.stages.share_style import without_style
 from flows.beginning import of_parties
 from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
@@ -48,6 +49,9 @@ from tasks.local_train import local_train
 from tasks.round_table import show_round
 from tasks.share_style import keep_styles, share_style
 from tasks.track import track_round
+
+# With so many styles each site has that of another one.
+ENOUGH_STYLES = 2
 
 
 def run_round(run: Run, round_number: int, began: float) -> float:
@@ -115,15 +119,26 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
 def _share_styles(run: Run, round_number: int) -> list[Outcome]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
-    Where a site's style is missing the others go on without it.
+    Where a site's style is missing the others go on without it. If so many are missing that some
+    site has none of another, as where all were away, those that are missing are asked again before
+    the next round.
 
     Raises:
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
             sites have failed.
     """
-    if round_number > 1 or run.experiment.strategy.introduction() is None:
+    if run.experiment.strategy.introduction() is None:
         return []
-    shared = {call.site: [share_style.submit(run.pool, call)] for call in run.calls()}
+    calls = run.calls()
+    if round_number > 1:
+        if len(run.sites) - len(without_style(run.coordinator)) >= ENOUGH_STYLES:
+            return []
+        # One may have come since from a site that was late.
+        missing = keep_styles(run.quoted)
+        if len(run.sites) - len(missing) >= ENOUGH_STYLES:
+            return []
+        calls = [call for call in calls if call.site in missing]
+    shared = {call.site: [share_style.submit(run.pool, call)] for call in calls}
     finished = wait_for(run, round_number, shared)
     for site, reason in keep_styles(run.quoted, wait_for=finished.results).items():
         tell(f"the style of {site} is left out: {reason}")

@@ -185,6 +185,10 @@ def _work_on(
             with suppress(Exception):
                 # Not as a task: Prefect itself may be what failed.
                 end_tracking.fn(mlflow_run_id, status, [])
+            if isinstance(error, Exception):
+                # This attempt ends here; `consilium resume` begins another one.
+                with suppress(Exception):
+                    leave(pool, run.calls())
             raise
     return str(folder.root)
 

@@ -20,6 +20,7 @@ from federated.run.coordinator_home import CoordinatorHome
 from federated.run.memory import keep_freed_memory
 from federated.settings.sections import Dask, Parties, Processes
 from federated.stages.asking import LEAVE
+from federated.stages.coordinator import end_attempt
 from federated.stages.site import SiteCall
 from federated.stages.worker import run_alone, run_and_report
 from federated.training.loop import choose_device
@@ -101,11 +102,14 @@ def _processes(count: int) -> ProcessPoolExecutor:
 def leave(pool: Executor, calls: "Sequence[AnyCall]") -> None:
     """Tell sites that are parties of their own that a run has ended; simulated ones need not know.
 
-    Nothing waits for them.
+    Nothing waits for them, and nothing that they send of it from now on is taken.
     """
     if isinstance(pool, PartiesPool):
         for call in calls:
             pool.submit(run_alone, LEAVE, call)
+        for call in calls[:1]:
+            if isinstance(call, PartyCall):
+                end_attempt(call.coordinator)
 
 
 def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":

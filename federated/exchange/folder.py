@@ -104,6 +104,12 @@ class FolderExchange(Exchange):
         found = [name.removeprefix("round-") for name in names if name.startswith("round-")]
         return sorted(int(number) for number in found if number.isdecimal())
 
+    def attempts(self, run: str, round_number: int) -> list[int]:
+        """The attempts at a round of which there are messages, in order."""
+        names = [folder.name for folder in _folders(self._round(run, round_number))]
+        found = [name.removeprefix("attempt-") for name in names if name.startswith("attempt-")]
+        return sorted(int(number) for number in found if number.isdecimal())
+
     def has_of(self, run: str, round_number: int, attempt: int, sender: str) -> bool:
         """Whether there is a message of a sender in an attempt at a round."""
         place = self._round(run, round_number) / f"attempt-{attempt}"

@@ -22,6 +22,8 @@ RESPONDED: Final = "responded"
 AGREED: Final = "agreed"
 CHALLENGE: Final = "challenge"
 KEY_ROSTER: Final = "key-roster"
+# That an attempt at a run has ended: nothing more of it is wanted.
+ENDED: Final = "ended"
 # From the coordinator to one site.
 OFFER: Final = "offer"
 STYLES: Final = "styles"

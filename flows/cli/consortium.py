@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -54,5 +55,7 @@ def up(
     names = [f"site-{number:0{width}d}" for number in range(sites)]
     code = start(names, resolved, sets or [], params, place, say)
     say(f"the consortium has ended; its homes, logs and runs are in {place}")
+    home = quote(str(place / "coordinator" / "consilium"))
+    say(f"Prefect and MLflow again: CONSILIUM_HOME={home} consilium coordinator start")
     if code:
         raise typer.Exit(code)

@@ -223,7 +223,7 @@ def test_the_login_opens_both_and_nothing_else_does(coordinator):
                 assert client.post(path, json={"max_results": 1}, auth=wrong).status_code == 401
             right = client.post(path, json={"max_results": 1}, auth=coordinator.owner)
             assert right.status_code == let_in
-        for path in ("/metrics", "/exchange/v1/messages", "/exchange/v1/hello"):
+        for path in ("/metrics", "/exchange/v2/messages", "/exchange/v2/hello"):
             assert client.get(path, auth=coordinator.owner).status_code in (401, 405)
 
 
@@ -277,11 +277,11 @@ def test_web_sockets_of_prefects_events_pass(coordinator):
 
 def test_sites_need_no_login_and_an_unsigned_request_gets_nothing(coordinator):
     with coordinator.client() as client:
-        refused = client.get("/exchange/v1/messages")
+        refused = client.get("/exchange/v2/messages")
         assert refused.status_code == 401
         assert refused.json().keys() == {"time", "instance"}  # what a site needs to sign anew
         assert "www-authenticate" not in refused.headers
-        below = client.get("/a/proxys/path/exchange/v1/messages")
+        below = client.get("/a/proxys/path/exchange/v2/messages")
         assert below.status_code == 401
         assert below.json().keys() == {"time", "instance"}
 

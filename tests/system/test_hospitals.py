@@ -175,9 +175,9 @@ def attack(consortium) -> dict[str, object]:
     for _ in range(30):
         raw = socket.create_connection((HOST, consortium.port), timeout=10)
         slow.append(context.wrap_socket(raw, server_hostname=HOST))
-        slow[-1].sendall(b"GET /exchange/v1/hello HTTP/1.1\r\nHost: x\r\nX-A: ")
+        slow[-1].sendall(b"GET /exchange/v2/hello HTTP/1.1\r\nHost: x\r\nX-A: ")
     found["header without an end"] = _sent_until_cut(slow[0], b"a" * 2**16, 2**8)
-    body = b"PATCH /exchange/v1/outbox/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n"
+    body = b"PATCH /exchange/v2/outbox/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n"
     slow[1].close()
     raw = socket.create_connection((HOST, consortium.port), timeout=10)
     with context.wrap_socket(raw, server_hostname=HOST) as connection:
