@@ -421,6 +421,7 @@ EVALUATIONS: dict[str, Callable[[dict[str, Any]], bytes | None]] = {
     "counts of fewer cases than it has": with_array("val.cases", lambda a: a * 0),
     "one case more in a table": with_array("test.confusion", one_more),
     "one case more in a histogram": with_array("test.scores", one_more),
+    "places that no scores have": with_array("test.places", one_more),
     "one case more that was right": with_array("val.outcomes", lambda a: a[::-1] + a),
     "a confidence above 1": with_array("val.confidence", lambda a: a + 1),
     "another shape": with_array("val.confusion", lambda a: a.ravel()),
