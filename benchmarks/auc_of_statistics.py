@@ -6,7 +6,7 @@ scores are drawn.
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +18,31 @@ from federated.learning.score_histogram import Area, macro_area, score_histogram
 
 Scores = npt.NDArray[np.float64]
 
-# Of a case's logit, which is drawn from a normal distribution of standard deviation 1 about 0.6 if
-# it is positive and -0.6 if not, and for "uniform" of a random number in [0, 1).
-BALANCED: Mapping[str, Callable[[Scores, Scores], Scores]] = {
-    "uniform": lambda logits, random: random,
-    "useful": lambda logits, random: expit(logits),
-    "one class is rare": lambda logits, random: expit(-1.3 + 0.3 * logits),
-    "sure": lambda logits, random: expit(12 * logits),
-    "saturated at 0": lambda logits, random: expit(-14 + 3 * logits),
-    "saturated at 1": lambda logits, random: expit(14 + 3 * logits),
-    "uncalibrated": lambda logits, random: expit(3 * logits - 2),
-    "rounded": lambda logits, random: np.round(expit(logits), 2),
-    "the wrong way round": lambda logits, random: expit(-logits),
-    "perfect": lambda logits, random: np.where(logits > 0, 0.9, 0.1) + 0.05 * random,
+# By shape, offset and slope: the score of a case is expit(offset + slope · x), where x is drawn
+# from a normal distribution of standard deviation 1 about 0.6 if it is positive, about -0.6 if not.
+BALANCED: Mapping[str, tuple[float, float]] = {
+    "useful": (0.0, 1.0),
+    "one class is rare": (-1.3, 0.3),
+    "sure": (0.0, 12.0),
+    "saturated at 0": (-14.0, 3.0),
+    "saturated at 1": (14.0, 3.0),
+    "uncalibrated": (-2.0, 3.0),
+    "the wrong way round": (0.0, -1.0),
+    # To two decimals.
+    "rounded": (0.0, 1.0),
+    # These two are drawn uniformly: whatever the label, and in a range for each.
+    "uniform": (0.0, 0.0),
+    "perfect": (0.0, 0.0),
 }
-HARDLY_TRAINED: Mapping[str, Callable[[Scores, Scores], Scores]] = {
-    "hardly trained": lambda logits, random: expit(-1.3 + 0.07 * logits),
-    "hardly trained, of many classes": lambda logits, random: expit(-2.4 + 0.06 * logits),
-    "not trained": lambda logits, random: expit(0.3 + 0.03 * logits),
+HARDLY_TRAINED: Mapping[str, tuple[float, float]] = {
+    "hardly trained": (-1.3, 0.07),
+    "hardly trained, of many classes": (-2.4, 0.06),
+    "not trained": (0.3, 0.03),
 }
-RARE: Mapping[str, Callable[[Scores, Scores], Scores]] = {
-    "1 in 50": lambda logits, random: expit(-4 + logits),
-    "1 in 50, sure": lambda logits, random: expit(-8 + 3 * logits),
-    "1 in 50, hardly trained": lambda logits, random: expit(-4 + 0.3 * logits),
+RARE: Mapping[str, tuple[float, float]] = {
+    "1 in 50": (-4.0, 1.0),
+    "1 in 50, sure": (-8.0, 3.0),
+    "1 in 50, hardly trained": (-4.0, 0.3),
 }
 SHAPES = {**BALANCED, **HARDLY_TRAINED, **RARE}
 GROUPS = {
@@ -58,9 +60,13 @@ def drawn(name: str, cases: int, seed: int) -> tuple[Labels, Scores]:
     labels[:2] = 0, 1
     logits = rng.normal(size=cases) + 1.2 * (labels - 0.5)
     random = rng.random(cases)
+    if name == "uniform":
+        return labels, random
     if name == "perfect":
-        logits = labels - 0.5
-    return labels, SHAPES[name](logits, random)
+        return labels, 0.1 + 0.8 * labels + 0.05 * random
+    offset, slope = SHAPES[name]
+    scores = expit(offset + slope * logits)
+    return labels, np.round(scores, 2) if name == "rounded" else scores
 
 
 def both(labels: Labels, probabilities: Scores) -> tuple[Area | None, float | None]:

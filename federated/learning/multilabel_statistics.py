@@ -73,7 +73,10 @@ def form(info: DatasetInfo) -> Form:
     }
 
 
-def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
+def statistics(
+    predictions: Arrays,
+    info: DatasetInfo,  # noqa: ARG001 - as every task's
+) -> EvaluationStatistics:
     """The statistics of ``labels`` and ``probabilities``, both ``(n, labels)``; n may be 0."""
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     scores, places = score_histograms(score_steps(probabilities, CLASSES), labels)

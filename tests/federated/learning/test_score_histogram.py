@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
-from benchmarks.auc_of_statistics import BALANCED, HARDLY_TRAINED, SHAPES, both, drawn, largest_error
+from benchmarks.auc_of_statistics import (
+    BALANCED,
+    HARDLY_TRAINED,
+    SHAPES,
+    both,
+    drawn,
+    largest_error,
+)
 from federated.learning.classification_metrics import auc
 from federated.learning.places import PLACES
 from federated.learning.score_histogram import (
