@@ -89,9 +89,13 @@ def train_site(call: SiteCall, round_number: int) -> None:
         sources = release_sources(site, context, cases.records, "update", clip, inputs)
         # Of a private site, the loss would be a release that nobody accounts for.
         parts = releases.once(sources, lambda: make()[0])
-    if MEMORY in parts:
-        write_packed(site.store.memory_path(round_number), parts[MEMORY])
-    write_packed(site.store.work_path(round_number, UPDATE), parts[UPDATE])
+    memory_path, path = (
+        site.store.memory_path(round_number),
+        site.store.work_path(round_number, UPDATE),
+    )
+    for name, place in ((MEMORY, memory_path), (UPDATE, path)):
+        if name in parts:
+            write_packed(place, parts[name])
     tell(
         site,
         round_number,

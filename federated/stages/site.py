@@ -398,7 +398,8 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
         ConsiliumError: there is none that counts, it is of another run or round, or it contradicts
             what the site was told before.
     """
-    message = site.from_coordinator(site.topic(round_number), kind)
+    asked = site.topic(round_number)
+    message = site.from_coordinator(asked, kind)
     plan = RoundPlan.from_bytes(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:
         raise RefusalError(
