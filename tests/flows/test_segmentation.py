@@ -146,7 +146,7 @@ class TestPredict:
 
 def test_a_classifier_writes_probabilities(project):
     fl_round("tiny", rounds=1)
-    arrays = project / "data/medmnist/adrenalmnist3d.npz"
+    arrays = project / "data/medmnist/bloodmnist.npz"
     (path,) = predict_files(registered_weights("tiny/1").path, [arrays], project / "out")
     lines = path.read_text().splitlines()
     assert lines[0] == "file,array,index,normal,hyperplasia"
