@@ -36,10 +36,10 @@ BFV = ["protection.name=packed_bfv"]
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(run, known):
-    plain = known(2, *SPARSE)
-    first = run(overrides=[*SPARSE, *BFV, *PROCESSES], rounds=1)
-    encrypted = run(resume=first.run_id, rounds=2)
+def test_encrypted_quantised_values_give_the_very_same_model_and_resume_to_it(run, run_volumes):
+    plain = run_volumes(SPARSE, rounds=2)
+    first = run_volumes([*SPARSE, *BFV, *PROCESSES], rounds=1)
+    encrypted = run(resume=first.run_id, rounds=2, prepared=None)
     np.testing.assert_array_equal(weights(plain), weights(encrypted))
     (sent,) = (record["bytes"] for record in encrypted.records()[1:])
     # One ciphertext of degree 2048 from each of three sites, against four bytes a value; and from

@@ -9,7 +9,7 @@ from federated.errors import ConsiliumError
 from federated.run.runs import latest_run
 from flows.prepare import fl_prepare
 from tests.conftest import tiny_pictures
-from tests.flows.conftest import full_run
+from tests.flows.conftest import contents, full_run
 
 pytestmark = pytest.mark.usefixtures("plainly")
 
@@ -68,10 +68,10 @@ def test_other_data_are_not_mixed_into_a_run_that_broke_off_in_its_first_round(
             full_run(overrides=SITE_LEVEL)
     folder = latest_run(project / "runs", "tiny")
     assert folder.done_rounds() == 0
-    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    before = contents(folder)
     write_npz(tiny_pictures(seed=1))
     with pytest.raises(ConsiliumError, match=f"has changed since run {folder.run_id} began"):
         full_run(resume="latest")
-    assert before == {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    assert before == contents(folder)
     write_npz()
     assert full_run(resume="latest").done_rounds() == 2
