@@ -66,7 +66,7 @@ def run(project, prepared_tiny):
 
 @pytest.fixture
 def run_volumes(run, write_npz):
-    """As ``run``, on volumes: for few runs, because a step on them takes a hundred times as long."""
+    """As ``run``, on volumes: for few runs, because a step on them takes long."""
     write_npz(tiny_volumes(), "adrenalmnist3d")
 
     def run_on_volumes(overrides: Sequence[str] = (), **arguments: object) -> RunFolder:
