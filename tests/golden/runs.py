@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,6 @@ QUIET: Mapping[str, str] = {
 }
 # Beginnings of the names of instructions that libraries choose kernels by.
 VECTOR = ("avx", "amx", "fma", "sse4")
-# The experiment that most runs have, and the settings with which its data are others.
-SHARED, DEALT = "volumes", "sites.scanner_shift"
 # Numbers of summary.json that are results, and not times, sizes or names.
 MEASURED = ("metrics", "kept_round", "rounds_done", "data_source")
 
@@ -94,7 +91,6 @@ def _project() -> Iterator[Callable[[str, list[str]], Path]]:
         os.chdir(root)
         _write_data(root)
         import tasks.pool
-        from flows.prepare import fl_prepare
         from flows.round import fl_round
         from tests.without_prefect import without_prefect
         from tests.workers import quick_pool
@@ -102,15 +98,8 @@ def _project() -> Iterator[Callable[[str, list[str]], Path]]:
         # The same processes, there at once.
         tasks.pool._local_pool = quick_pool
 
-        @cache
-        def prepared(experiment: str) -> str:
-            """Validated once: that takes as long as a small run."""
-            return str(fl_prepare(experiment))
-
         def run(experiment: str, overrides: list[str]) -> Path:
-            shared = experiment == SHARED and not any(item.startswith(DEALT) for item in overrides)
-            ready = prepared(experiment) if shared else None
-            return Path(fl_round(experiment, overrides, prepared=ready, register_model=False))
+            return Path(fl_round(experiment, overrides, register_model=False))
 
         with without_prefect():
             yield run
