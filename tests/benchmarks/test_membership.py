@@ -16,12 +16,12 @@ from federated.settings.sections import TrainingSettings
 from federated.training.loop import Turn, place, train
 from federated.training.rule import LocalRule
 from federated.update import Layout
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_volumes
 from tests.federated.conftest import case_names
 from tests.networks import build_model
 
 CPU = torch.device("cpu")
-ARRAYS = tiny_arrays(cases={"train": 48})
+ARRAYS = tiny_volumes(cases={"train": 48}, side=16)
 IMAGES = ARRAYS["train_images"][:, None]
 LABELS = ARRAYS["train_labels"][:, 0].astype(np.int64)
 INFO = dataset_info("adrenalmnist3d")

@@ -1,6 +1,6 @@
 """Runs of the tiny experiment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import fields
@@ -24,6 +24,7 @@ from federated.privacy.accounting import Release
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import StageResult
+from federated.run.runs import WORKED_ON
 from federated.run.update_files import read_state
 from federated.site.home import SiteHome, SiteRun
 from federated.stages.aggregate import vouch_site
@@ -35,6 +36,7 @@ from federated.stages.site_model import hand_over
 from federated.stages.take_part import take_part
 from flows import site_service
 from flows.round import fl_round
+from tests.conftest import tiny_volumes
 from tests.flows.consortium import Party, make_consortium
 from tests.without_prefect import without_prefect
 from tests.workers import OTHER_POOL, quick_pool, quick_worker
@@ -60,6 +62,18 @@ def full_run(**arguments: object) -> RunFolder:
 def run(project, prepared_tiny):
     """Runs on data prepared once, whose models are not registered: seconds less each."""
     return partial(full_run, prepared=prepared_tiny, register_model=False)
+
+
+@pytest.fixture
+def run_volumes(run, write_npz):
+    """As ``run``, on volumes: for few runs, because a step on them takes long."""
+    write_npz(tiny_volumes(), "adrenalmnist3d")
+
+    def run_on_volumes(overrides: Sequence[str] = (), **arguments: object) -> RunFolder:
+        of_volumes = ["data.dataset=adrenalmnist3d", *overrides]
+        return run(overrides=of_volumes, prepared=None, **arguments)
+
+    return run_on_volumes
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +169,12 @@ def consortium(project, monkeypatch):
 def kept_at(folder: RunFolder, site: str) -> SiteRun:
     """What a simulated site keeps of a run."""
     return SiteHome(folder.home_path(site)).run(folder.run_id)
+
+
+def contents(folder: RunFolder) -> dict[Path, bytes]:
+    """The files of a run, but for the one that says who works on it since which minute."""
+    files = (path for path in folder.root.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if path.name != WORKED_ON}
 
 
 def call_of(folder: RunFolder, site: str) -> SiteCall:

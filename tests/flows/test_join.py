@@ -14,7 +14,7 @@ from flows.going_on import how_to_go_on, nothing_begun
 from flows.join import fl_join
 from tasks import track
 from tasks.registered_model import registered_weights
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_pictures
 from tests.flows.conftest import weights
 
 pytestmark = pytest.mark.usefixtures("plainly", "in_process")
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 @pytest.fixture
 def clinic(project):
     """Data of a hospital that was not part of the federation."""
-    path = project / "clinic" / "medmnist" / "adrenalmnist3d.npz"
+    path = project / "clinic" / "medmnist" / "bloodmnist.npz"
     path.parent.mkdir(parents=True)
-    np.savez(path, **tiny_arrays(seed=5))
+    np.savez(path, **tiny_pictures(seed=5))
     return project / "clinic"
 
 

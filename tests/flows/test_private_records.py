@@ -21,7 +21,7 @@ from federated.stages.site import SiteCall
 from flows.describe import result_lines
 from flows.round import KEPT_IN_MLFLOW
 from tasks import track
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_pictures
 from tests.flows.conftest import call_of, kept_at
 
 pytestmark = pytest.mark.usefixtures("plainly")
@@ -37,7 +37,7 @@ def spoilt(write_npz):
     """A training case without any contrast, which validation drops and names."""
 
     def write() -> None:
-        arrays = tiny_arrays()
+        arrays = tiny_pictures()
         arrays["train_images"][BROKEN] = 7
         write_npz(arrays)
 
@@ -86,10 +86,10 @@ def secrets_of(
     folder: RunFolder, project: Path
 ) -> tuple[dict[str, list[int]], dict[str, set[int]]]:
     """Of each site its training cases of each class, and which cases they are."""
-    with np.load(project / "data" / "medmnist" / "adrenalmnist3d.npz") as arrays:
+    with np.load(project / "data" / "medmnist" / "bloodmnist.npz") as arrays:
         labels = arrays["train_labels"].reshape(-1)
     cases = {site: set(kept_at(folder, site).data()[1][site]["train"]) for site in folder.sites()}
-    counts = {s: np.bincount(labels[sorted(own)], minlength=2).tolist() for s, own in cases.items()}
+    counts = {s: np.bincount(labels[sorted(own)], minlength=8).tolist() for s, own in cases.items()}
     return counts, cases
 
 
@@ -136,7 +136,7 @@ def test_nothing_by_which_a_guess_of_the_records_could_be_checked_leaves_the_sit
     """A hash of them tells who knows all records but one which one that is."""
     folder = run(overrides=privacy, rounds=1)
     sets = [path.stem for path in (consilium_home / "ledger" / "records").glob("*")]
-    ledger = (consilium_home / "ledger" / "adrenalmnist3d.jsonl").read_text()
+    ledger = (consilium_home / "ledger" / "bloodmnist.jsonl").read_text()
     records = {r for split in ("train", "val") for r in digests_of(folder, split)}
     assert len(sets) >= 6
     assert len(records) > 40

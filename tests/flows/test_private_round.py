@@ -29,7 +29,7 @@ DP_SGD = ["privacy.name=dp_sgd", "privacy.noise_multiplier=2", "privacy.delta=1e
 SITE = ["privacy.name=site_level", "privacy.clip=1", "privacy.epsilon_per_round=6"]
 
 
-LEDGER = "adrenalmnist3d.jsonl"
+LEDGER = "bloodmnist.jsonl"
 
 
 def ledger() -> Ledger:
@@ -60,7 +60,7 @@ def test_what_is_spent_is_in_ledger_summary_and_mlflow(run):
     kept = json.loads(folder.ledger_path("site-00").read_text())
     # Two rounds of three sites, and what each tells of its validation and test cases.
     assert kept["head"]["count"] == 2 * 3 * 2
-    assert kept["holder"] == "adrenalmnist3d"
+    assert kept["holder"] == "bloodmnist"
     metrics = track.client().get_run(summary["mlflow_run_id"]).data.metrics
     assert metrics["privacy/epsilon"] == pytest.approx(privacy["epsilon"])
     assert metrics["privacy/epsilon_rdp"] >= privacy["epsilon"]

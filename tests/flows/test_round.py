@@ -13,7 +13,7 @@ from federated.weights.model_file import load_model
 from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
-from tests.flows.conftest import full_run, kept_at, messages, weights
+from tests.flows.conftest import contents, kept_at, messages, weights
 from tests.without_prefect import without_prefect
 
 pytestmark = pytest.mark.usefixtures("plainly")
@@ -54,8 +54,8 @@ SUMMARY_KEYS = [
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_run_leaves_summary_model_and_tracking(project):
-    folder = full_run()
+def test_a_run_leaves_summary_model_and_tracking(project, run_volumes):
+    folder = run_volumes(register_model=True)
     summary = json.loads(folder.summary_path.read_text())
     assert list(summary) == SUMMARY_KEYS
     assert summary["data_source"] == "files"
@@ -120,13 +120,12 @@ def test_a_run_that_an_older_version_began_is_refused_and_left_as_it_is(run):
     folder = run(rounds=1, overrides=["strategy.name=scaffold"])
     for own in (folder.coordinator_path, folder.exchange_path, folder.root / "sites"):
         shutil.rmtree(own)
-    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    before = contents(folder)
     with pytest.raises(ConsiliumError, match="begun by an older version") as told:
         run(resume="latest", rounds=2)
     assert "\n" not in str(told.value)
     assert "consilium run tiny" in str(told.value)
-    after = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
-    assert before == after
+    assert before == contents(folder)
     # What is finished is finished.
     assert run(resume="latest").root == folder.root
 

@@ -8,8 +8,8 @@ import tasks.aggregate
 from federated.errors import ConsiliumError
 from federated.run.runs import latest_run
 from flows.prepare import fl_prepare
-from tests.conftest import tiny_arrays
-from tests.flows.conftest import full_run
+from tests.conftest import tiny_pictures
+from tests.flows.conftest import contents, full_run
 
 pytestmark = pytest.mark.usefixtures("plainly")
 
@@ -18,7 +18,7 @@ SITE_LEVEL = ["privacy.name=site_level", "privacy.noise_multiplier=1", "privacy.
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
-    arrays = tiny_arrays()
+    arrays = tiny_pictures()
     arrays["train_images"][0] = 7
     write_npz(arrays)
     with pytest.raises(ConsiliumError, match="not constant"):
@@ -30,7 +30,7 @@ def test_a_site_whose_data_fail_can_be_left_out(project, write_npz):
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_preparation_that_failed_is_not_gone_on_from(project, write_npz):
-    arrays = tiny_arrays()
+    arrays = tiny_pictures()
     arrays["train_images"][0] = 7
     write_npz(arrays)
     with pytest.raises(ConsiliumError, match="not constant"):
@@ -49,7 +49,7 @@ def test_a_folder_prepared_with_other_settings_is_refused(run):
 
 def test_other_data_are_not_mixed_into_a_run(project, write_npz):
     full_run(rounds=1)
-    write_npz(tiny_arrays(seed=1))
+    write_npz(tiny_pictures(seed=1))
     with pytest.raises(ConsiliumError, match="has changed since run"):
         full_run(resume="latest", rounds=2)
 
@@ -68,10 +68,10 @@ def test_other_data_are_not_mixed_into_a_run_that_broke_off_in_its_first_round(
             full_run(overrides=SITE_LEVEL)
     folder = latest_run(project / "runs", "tiny")
     assert folder.done_rounds() == 0
-    before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
-    write_npz(tiny_arrays(seed=1))
+    before = contents(folder)
+    write_npz(tiny_pictures(seed=1))
     with pytest.raises(ConsiliumError, match=f"has changed since run {folder.run_id} began"):
         full_run(resume="latest")
-    assert before == {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
+    assert before == contents(folder)
     write_npz()
     assert full_run(resume="latest").done_rounds() == 2

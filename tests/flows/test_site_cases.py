@@ -1,5 +1,7 @@
 """What a plan says of data is compared with what the site itself says, and never followed."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from federated.configuration.description_file import read_description
@@ -8,6 +10,7 @@ from federated.exchange.policy import PERMISSIVE
 from federated.files import read_json, write_json
 from federated.settings.sections import DataSettings, ValidationSettings
 from federated.site.home import SiteHome
+from flows import site_flow
 from flows.site_cases import (
     as_described_here,
     differences,
@@ -107,12 +110,21 @@ def test_generated_data_are_told_as_such(data, home):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_site_tells_nothing_of_its_cases_of_a_run_that_it_refuses(consortium):
+def test_a_site_tells_nothing_of_its_cases_of_a_run_that_it_refuses(consortium, monkeypatch):
     """Nothing is read before a person has approved; thresholds of the plan leave no case out."""
+    clock = SimpleNamespace(now=0.0)
+
+    def sleep(_seconds):
+        """Nobody decides anything as long as they are waited for."""
+        clock.now += 1000
+
+    monkeypatch.setattr(
+        site_flow, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
+    )
     parties = consortium()
     home = parties["site-02"].home
     home.write_policy(PERMISSIVE.replace("approval: not-required", "approval: required"))
-    overrides = ["runner.name=sites", "runner.joining=20", "validate.on_failure=drop-case"]
+    overrides = ["runner.name=sites", "runner.joining=900", "validate.on_failure=drop-case"]
     folder = full_run(
         rounds=1, overrides=[*overrides, "validate.min_cases_per_class=1000"], register_model=False
     )

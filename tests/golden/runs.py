@@ -111,13 +111,13 @@ def _write_data(root: Path) -> None:
 
     from federated.data.folders.families import FAMILIES
     from federated.data.folders.phantom import write_phantom
-    from tests.conftest import tiny_arrays
+    from tests.conftest import tiny_volumes
     from tests.golden.configurations import PARAMS
 
     (root / "mlruns").mkdir()
     (root / "params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(PARAMS))))
     (root / "data" / "medmnist").mkdir(parents=True)
-    np.savez(root / "data" / "medmnist" / "adrenalmnist3d.npz", **tiny_arrays())
+    np.savez(root / "data" / "medmnist" / "adrenalmnist3d.npz", **tiny_volumes())
     write_phantom(FAMILIES["retina"], root / "data" / "retina", 16, 0, (150, 160))
     write_phantom(FAMILIES["hippocampus"], root / "data" / "hippocampus", 18, 0)
 

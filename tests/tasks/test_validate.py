@@ -17,7 +17,7 @@ from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
 from federated.errors import ConsiliumError
 from tasks.validate import _run_suites, validate
-from tests.conftest import TINY_PARAMS, tiny_arrays
+from tests.conftest import TINY_PARAMS, tiny_volumes
 
 INFO = medmnist.dataset_info("adrenalmnist3d")
 
@@ -29,7 +29,7 @@ def three_sites(**validation: object) -> Experiment:
 
 
 def check(folder: Path, arrays: dict[str, np.ndarray] | None = None, **settings: object):
-    arrays = arrays or tiny_arrays()
+    arrays = arrays or tiny_volumes()
     dataset = Dataset(
         INFO,
         {split: arrays[f"{split}_images"][:, None] for split in SPLITS},
@@ -54,7 +54,7 @@ def test_good_data_pass_and_leave_data_docs(tmp_path):
 
 def spoil(fault: str) -> tuple[dict[str, np.ndarray], str]:
     """Arrays with one fault at site-01, whose cases are known from the labels alone."""
-    arrays = tiny_arrays()
+    arrays = tiny_volumes()
     labels = {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in SPLITS}
     own = partition_labels(labels, three_sites().sites, 0).sites["site-01"]
     if fault == "constant":
@@ -95,7 +95,7 @@ def test_a_failing_site_can_be_excluded(tmp_path):
 
 
 def test_no_site_left_is_refused(tmp_path):
-    arrays = tiny_arrays()
+    arrays = tiny_volumes()
     arrays["train_images"][:] = 7
     with pytest.raises(ConsiliumError, match="no site is left"):
         check(tmp_path, arrays, on_failure="exclude-site")

@@ -35,6 +35,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import log2
 
+import numpy as np
+import numpy.typing as npt
+
 # −log2 of the largest probability that a graph is not as it should be.
 SIGMA = 40
 # Up to this many neighbours, all other sites are taken: masks cost little, and nothing is left to
@@ -66,6 +69,7 @@ class Shares:
         return int(self.corrupted * sites)
 
 
+@lru_cache(maxsize=16)
 def unconnected(sites: int, neighbours: int, shares: Shares) -> float:
     """log2 of a bound on the probability that the honest sites that stay are not connected."""
     if neighbours >= sites - 1:
@@ -113,9 +117,20 @@ def _tail(others: int, graph: Graph, marked: int, least: int) -> float:
     drawn, marked = min(graph.neighbours, others), min(marked, others)
     if least > min(drawn, marked):
         return 0.0
+    return float(_tails(others, drawn, marked)[max(least, 0)])
+
+
+@lru_cache(maxsize=16)
+def _tails(others: int, drawn: int, marked: int) -> npt.NDArray[np.float64]:
+    """P[at least k of ``drawn`` are ``marked``] for each k: one sum for all thresholds of a degree.
+
+    Drawn without replacement from ``others``; an array ``(drawn + 1,)``.
+    """
     from scipy.stats import hypergeom
 
-    return float(hypergeom.sf(least - 1, others, marked, drawn))
+    of_each = hypergeom.pmf(np.arange(drawn + 1), others, marked, drawn)
+    # The smallest first, so that no small tail is lost in the sum.
+    return np.cumsum(of_each[::-1])[::-1]
 
 
 def _log2(probability: float) -> float:

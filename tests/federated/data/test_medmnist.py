@@ -11,7 +11,7 @@ from federated.data.load import load, locate
 from federated.data.medmnist import files as medmnist
 from federated.errors import ConsiliumError
 from federated.settings.sections import DataSettings
-from tests.conftest import REAL_DATA, tiny_arrays
+from tests.conftest import REAL_DATA, tiny_volumes
 
 INFO = medmnist.dataset_info("adrenalmnist3d")
 
@@ -24,6 +24,12 @@ def no_network(monkeypatch):
         raise requests.ConnectionError("no route to host")
 
     monkeypatch.setattr(requests.Session, "request", refuse)
+
+
+@pytest.fixture
+def write_npz(write_npz):
+    """Write arrays, or small volumes, where AdrenalMNIST3D is looked for below ``tmp_path``."""
+    return lambda arrays=None: write_npz(arrays or tiny_volumes(), "adrenalmnist3d")
 
 
 @pytest.mark.parametrize("name", medmnist.DATASETS)
@@ -138,14 +144,14 @@ def test_bytes_damaged_inside_an_npz_are_refused(write_npz):
 
 
 def test_a_pickle_inside_an_npz_is_refused(write_npz):
-    arrays = tiny_arrays()
+    arrays = tiny_volumes()
     arrays["val_labels"] = np.array([{"a": 1}] * 16, dtype=object)
     with pytest.raises(ConsiliumError, match="plain arrays"):
         medmnist.read(write_npz(arrays), INFO, 28)
 
 
 def break_arrays(**changes):
-    return {k: v for k, v in (tiny_arrays() | changes).items() if v is not None}
+    return {k: v for k, v in (tiny_volumes() | changes).items() if v is not None}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import numpy as np
 
 from federated.data.scanner import apply_profile, scanner_profile
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_volumes
 
-IMAGES = tiny_arrays()["train_images"][:3, None]
+IMAGES = tiny_volumes()["train_images"][:3, None]
 
 
 def test_a_site_keeps_its_profile_and_others_have_another():

@@ -225,8 +225,8 @@ def test_noise_is_looked_for_up_to_a_hundred_thousand(sigma, steps):
 
 
 def test_what_cannot_be_reached_is_said_of_the_first_of_several_releases():
-    planned = (Release(1.0, 0.5, 10**6), Release(1.0, 1.0, 10**6))
-    with pytest.raises(ConsiliumError, match=r"2000000 steps at sampling rate 0\.5\."):
+    planned = (Release(1.0, 0.25, 10**6), Release(1.0, 1.0, 10**6))
+    with pytest.raises(ConsiliumError, match=r"2000000 steps at sampling rate 0\.25\."):
         noise_multiplier_for(1e-9, 1e-12, planned, "rdp")
 
 

@@ -43,7 +43,7 @@ from federated.stages.share_style import share_style
 from federated.stages.worker import held_cases as worker_cases
 from federated.weights.build import model_header, new_model
 from federated.weights.model_file import save_model
-from tests.conftest import PROJECT, TINY_PARAMS, tiny_arrays
+from tests.conftest import PROJECT, TINY_PARAMS, tiny_pictures
 from tests.federated.staged_run import begin_with, leave_model
 
 DP = {"name": "dp_sgd", "noise_multiplier": 1.0, "delta": 1e-3}
@@ -153,21 +153,21 @@ def test_pooled_cases_are_the_records_of_all_sites(begin):
 
 
 def _other_container(root):
-    path = root / "data" / "medmnist" / "adrenalmnist3d.npz"
+    path = root / "data" / "medmnist" / "bloodmnist.npz"
     arrays = dict(np.load(path))
     np.savez_compressed(path, **arrays)
 
 
 def _other_test_image(root):
-    path = root / "data" / "medmnist" / "adrenalmnist3d.npz"
+    path = root / "data" / "medmnist" / "bloodmnist.npz"
     arrays = dict(np.load(path))
     arrays["test_images"][0, 0, 0, 0] ^= 1
     np.savez(path, **arrays)
 
 
 def _one_case_more(root):
-    path = root / "data" / "medmnist" / "adrenalmnist3d.npz"
-    arrays, more = dict(np.load(path)), tiny_arrays(seed=9)
+    path = root / "data" / "medmnist" / "bloodmnist.npz"
+    arrays, more = dict(np.load(path)), tiny_pictures(seed=9)
     for name in ("train_images", "train_labels"):
         arrays[name] = np.concatenate([arrays[name], more[name][:2]])
     np.savez(path, **arrays)

@@ -25,7 +25,7 @@ from federated.stages.compress import compress_site
 from federated.stages.coordinator import begin_round
 from federated.stages.share_style import STYLE, share_style
 from federated.weights.bounded_file import Content
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_pictures
 from tests.federated.federation import (
     SITE,
     begin,
@@ -69,7 +69,7 @@ def other_state(run, write_npz, monkeypatch):
 
 
 def other_data(run, write_npz, monkeypatch):
-    arrays = tiny_arrays()
+    arrays = tiny_pictures()
     arrays["train_images"][:, 0, 0, 0] += 1
     write_npz(arrays)
 

@@ -39,7 +39,7 @@ BUDGET = {
 def write_old(name, entries, root=None):
     """A ledger as the version of commit 58d71ae wrote it, byte by byte."""
     root = root or Path(".consilium/ledger")
-    path = root / "adrenalmnist3d" / f"{name}.jsonl"
+    path = root / "bloodmnist" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     previous, lines = "0" * 64, []
     for content in entries:
@@ -121,7 +121,7 @@ def test_entries_that_cannot_be_matched_count_for_every_record(data):
     write_old("site-00-0123456789ab", [OLD, BUDGET | {"epsilon": 3.0}])
     write_old("site-07-ba9876543210", [BUDGET | {"epsilon": 0.5}])
     said = migrate(data)
-    assert "those of the other 2 count for every record of adrenalmnist3d" in said
+    assert "those of the other 2 count for every record of bloodmnist" in said
     ledger = holder_ledger(data[0])
     assert [entry.records for entry in ledger.spendings()] == [None]
     assert worst(data, records_of(data, partitioned(data))) == used(50)

@@ -16,7 +16,7 @@ from federated.strategies import APFL, FedAvg, FedProx, Scaffold
 from federated.strategies.scaffold import CONTROL
 from federated.training.loop import Turn, place, train
 from federated.update import Layout
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_volumes
 from tests.devices import ON_CUDA
 from tests.federated.conftest import case_names, site_start
 from tests.networks import build_model
@@ -150,7 +150,7 @@ def test_a_private_round_is_the_same_each_time_and_its_noise_that_of_the_cpu(net
 
 
 def test_predictions_are_those_of_the_cpu():
-    images = tiny_arrays()["test_images"][:, None]
+    images = tiny_volumes()["test_images"][:, None]
     found = []
     for device in map(torch.device, ("cpu", "cuda")):
         model = build_model("small_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)

@@ -16,11 +16,11 @@ from federated.strategies import FedAvg
 from federated.training.loop import Turn, train
 from federated.update import Layout
 from models import centring_of
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_volumes
 from tests.federated.conftest import site_start
 from tests.networks import build_model
 
-ARRAYS = tiny_arrays()
+ARRAYS = tiny_volumes(side=16)
 IMAGES = ARRAYS["train_images"][:40, None]
 LABELS = ARRAYS["train_labels"][:40, 0].astype(np.int64)
 CASES = LabelledImages(IMAGES, LABELS)

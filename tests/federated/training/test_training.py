@@ -14,12 +14,12 @@ from federated.training.masked_rule import MaskedRule
 from federated.training.optimization import learning_rate, local_work, make_optimizer
 from federated.update import Layout
 from models.norm import norm_tensors
-from tests.conftest import tiny_arrays
+from tests.conftest import tiny_volumes
 from tests.federated.conftest import site_start
 from tests.networks import build_model
 
 CPU = torch.device("cpu")
-ARRAYS = tiny_arrays()
+ARRAYS = tiny_volumes(side=16)
 IMAGES = ARRAYS["train_images"][:40, None]
 LABELS = ARRAYS["train_labels"][:40, 0].astype(np.int64)
 INFO = dataset_info("adrenalmnist3d")
