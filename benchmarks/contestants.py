@@ -1,4 +1,4 @@
-"""Who takes part in ``benchmarks.rounds``: its environment, what it is started by, what it leaves."""
+"""Who takes part in ``benchmarks.rounds``: environments, what each is started by and leaves."""
 
 import json
 import os
