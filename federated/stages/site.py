@@ -161,9 +161,7 @@ def open_site(call: SiteCall) -> Site:
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
     refuse_refused(home, store, proposal)
     refuse_other_code(home, plan)
-    members = mailbox.members
-    for participant in plan.participants.values():
-        members = members.enrol(participant)
+    members = mailbox.members.enrol(*plan.participants.values())
     known, start = _known(call, plan), replace(before, plan=digest)
     return Site(home, store, replace(mailbox, members=members), known, start)
 
@@ -210,6 +208,11 @@ def _known(call: SiteCall, plan: RunPlan) -> RunContext:
     return RunContext(
         call.run, plan.experiment, plan.counts, plan.sites, plan.releases, plan.purpose
     )
+
+
+@lru_cache(maxsize=8)
+def _round_plan(content: bytes) -> RoundPlan:
+    return RoundPlan.from_bytes(content)
 
 
 @lru_cache(maxsize=8)
@@ -399,7 +402,7 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
             what the site was told before.
     """
     message = site.from_coordinator(site.topic(round_number), kind)
-    plan = RoundPlan.from_bytes(message.body)
+    plan = _round_plan(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the {kind} is of another run or "
