@@ -181,7 +181,7 @@ def _consilium(dealt: Dealt, out: Path, peers: Path) -> Outcome:
     }
     home.mkdir(parents=True, exist_ok=True)
     sets = [word for item in dealt.sets for word in ("--set", item)]
-    command = [sys.executable, "-m", "flows.cli", "run", EXPERIMENT, *sets]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", EXPERIMENT, *sets]
     command += ["--params", str(ROOT / "params.yaml"), "--runs", str(out / "runs")]
     measured = run(command, home, place, out / "log.txt", LIMIT)
     folder = RunFolder((out / "runs" / EXPERIMENT / "latest").resolve())

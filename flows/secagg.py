@@ -33,7 +33,7 @@ from tasks.secagg import (
     unmask,
 )
 
-# What a site does for the task of a name, where there are too many sites for task runs of their own.
+# What a site does for the task of a name, where sites are too many for task runs of their own.
 GROUPED = {
     each.what: each
     for each in (

@@ -192,11 +192,14 @@ def test_what_a_program_leaves_running_is_ended_and_nothing_else(tmp_path: Path)
     sleeping = "import time; time.sleep(600)"
     parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleeping!r}])"
     with subprocess.Popen([sys.executable, "-c", sleeping]) as mine:
-        command = [sys.executable, "-c", parent]
-        process_tree.run(command, tmp_path, environment(), tmp_path / "log.txt", 60)
-        left = [each.pid for each in process_tree.started_since([])]
-        assert left == [mine.pid]
-        mine.kill()
+        try:
+            before = process_tree.started_since([])
+            command = [sys.executable, "-c", parent]
+            process_tree.run(command, tmp_path, environment(), tmp_path / "log.txt", 60)
+            assert process_tree.started_since([]) == before
+            assert mine.poll() is None
+        finally:
+            mine.kill()
 
 
 def test_the_table_names_each_contestant_and_its_ratio() -> None:
