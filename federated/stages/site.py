@@ -71,6 +71,16 @@ class Site:
         """The site's name."""
         return self.home.name
 
+    @property
+    def ends_with_its_run(self) -> bool:
+        """Whether a power cut ends the site and its coordinator together.
+
+        What it is in the middle of is then begun anew, and need not be there afterwards. That is so
+        of simulated sites; one of a consortium goes on where it was.
+        """
+        exchange = self.mailbox.exchange
+        return isinstance(exchange, FolderExchange) and exchange.alone
+
     def topic(self, round_number: int, state: str = "", plan: str | None = None) -> Topic:
         """What the messages of a round have in common.
 
