@@ -29,6 +29,8 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
 }
 LIMIT = 1800.0
+# The command `consilium`, wherever it is installed.
+CALL = "from flows.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _consilium(dealt: Dealt, out: Path, peers: Path) -> Outcome:
     }
     home.mkdir(parents=True, exist_ok=True)
     sets = [word for item in dealt.sets for word in ("--set", item)]
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "run", EXPERIMENT, *sets]
+    command = [sys.executable, "-c", CALL, "run", EXPERIMENT, *sets]
     command += ["--params", str(ROOT / "params.yaml"), "--runs", str(out / "runs")]
     measured = run(command, home, place, out / "log.txt", LIMIT)
     folder = RunFolder((out / "runs" / EXPERIMENT / "latest").resolve())
