@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.peers.work import Weights, read_weights
+import numpy as np
+
+from benchmarks.peers.work import Weights, Work, read_weights
 from benchmarks.process_tree import FailedError, Measured, run
 from benchmarks.rounds_work import EXPERIMENT, Dealt
 
@@ -103,6 +105,9 @@ class Contestant:
             raise FailedError(f"{self.name} has marked {len(marks)} times; see {out}/log.txt")
         rounds = tuple(after - before for before, after in pairwise(marks))
         weights = read_weights(out / "weights.npz")
+        first = Work.read(work).initial()
+        if all(np.array_equal(value, first[name]) for name, value in weights.items()):
+            raise FailedError(f"{self.name} has not trained; see {out}/log.txt")
         return Outcome(measured, marks[0] - measured.started, rounds, weights)
 
 

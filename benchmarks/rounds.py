@@ -37,6 +37,7 @@ from benchmarks.standings import (
     changes,
     markdown,
     medians,
+    other_models,
     other_work,
     ratios,
     table,
@@ -228,6 +229,8 @@ def main(words: Sequence[str]) -> int:
     try:
         found, rows = measure(given)
         show(found, rows)
+        if strange := other_models(found["medians"]):
+            raise FailedError("; ".join(strange))
         if given.write:
             write_json(given.baseline, found)
             write_text(given.baseline.with_suffix(".md"), page(found, rows))

@@ -7,6 +7,8 @@ from typing import Any
 
 # What a ratio may change by before it is an error.
 TOLERANCE = 0.10
+# By how much the AUC of two contestants may differ: sums in another order end in another model.
+MOST_APART = 0.01
 OURS = "consilium"
 # The limit: rounds are compared with it, and totals with everything else.
 LIMIT = "tuned"
@@ -88,6 +90,17 @@ def changes(
                     f"({change:+.0%}, {what})"
                 )
     return sorted(lines)
+
+
+def other_models(middle: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Whose model is another one than most have, though the work is the same, a line for each."""
+    usual = median(columns["auc"] for columns in middle.values())
+    return [
+        f"{name} has an AUC of {columns['auc']:.4f}, and {usual:.4f} is usual: it has not done the "
+        "work, or has done it otherwise"
+        for name, columns in middle.items()
+        if abs(columns["auc"] - usual) > MOST_APART
+    ]
 
 
 def other_work(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:

@@ -94,11 +94,14 @@ def test_work_that_is_written_is_read_as_it_was(work: Work) -> None:
 
 
 def test_rounds_of_flare_are_read_from_the_log_of_its_server() -> None:
-    log = (
-        "2026-11-26 20:00:00,500 - INFO - -----Round 0 started.-----\n"
-        "2026-11-26 20:00:03,000 - INFO - something else\n"
-        "2026-11-26 20:00:10,750 - INFO - -----Round 1 started.-----\n"
-        "2026-11-26 20:00:20,000 - INFO - Finished FedAvg.\n"
+    rule = "-" * 40
+    log = "\n".join(
+        (
+            f"2026-11-26 20:00:00,500 - FedAvg - INFO - [x] - \n{rule}\n   Round 0 started.   ",
+            f"{rule}\n2026-11-26 20:00:03,000 - INFO - Workflow controller started",
+            f"2026-11-26 20:00:10,750 - FedAvg - INFO - [x] - \n{rule}\n   Round 1 started.   ",
+            f"2026-11-26 20:00:20,000 - FedAvg - INFO - [x] - \n{rule}\n   Finished FedAvg.   ",
+        )
     )
     first, second, end = marks_of(log)
     assert (second - first, end - second) == pytest.approx((10.25, 9.25))
@@ -120,6 +123,15 @@ def test_ratios_are_of_medians() -> None:
 def test_a_ratio_that_changes_by_more_than_a_tenth_is_told(now: float, lines: int) -> None:
     told = standings.changes({"tuned": {"rounds": now}}, {"tuned": {"rounds": 1.0}})
     assert len(told) == lines
+
+
+def test_a_contestant_that_comes_to_another_model_is_told() -> None:
+    same = [timed("consilium", 1, 30, 20), timed("loop", 1, 60, 40)]
+    assert not standings.other_models(standings.medians(same))
+    (said,) = standings.other_models(
+        standings.medians([*same, replace(timed("flower", 1, 60, 40), auc=0.7)])
+    )
+    assert said.startswith("flower has an AUC of 0.7000")
 
 
 def test_contestants_that_only_one_side_has_are_not_compared() -> None:

@@ -47,7 +47,8 @@ def test_groups_come_to_the_very_weights_and_records_of_sites_of_their_own(
 
 def test_groups_open_a_masked_sum(run, known, few, monkeypatch):
     levels = ["compression.bits=8"]
-    masked = run(rounds=1, overrides=[*levels, "protection.name=secagg_plus"])
+    secagg = ["protection.name=secagg_plus", "runner.name=processes", "runner.workers=2"]
+    masked = run(rounds=1, overrides=[*levels, *secagg])
     assert {title.split("[")[0] for title in few} == {
         "advertise", "share", "train and send", "agree", "answer", "evaluate",
     }  # fmt: skip

@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
         train(work, model, site, received.current_round + 1)
         flare.send(
             flare.FLModel(
-                params={name: value.numpy() for name, value in model.state_dict().items()},
+                params=model.state_dict(),
                 metrics={"accuracy": right / max(1, count)},
                 meta={"NUM_STEPS_CURRENT_ROUND": work.sizes[site]},
             )

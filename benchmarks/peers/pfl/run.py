@@ -108,7 +108,8 @@ class AfterEach(CentralEvaluationCallback):
 
 def main(folder: Path, out: Path) -> None:
     """Train, and have the first process write the marks and the final weights to ``out``."""
-    torch.set_num_threads(1)
+    if pytorch_ops.distributed.world_size > 1:
+        torch.set_num_threads(1)
     work, turn = Work.read(folder), Turn()
     learner = Learner(work.model())
     model = PyTorchModel(
