@@ -54,7 +54,7 @@ def test_processes_are_named_by_what_they_do() -> None:
 
 
 def test_processor_time_of_all_that_a_process_starts_is_counted() -> None:
-    busy = "import time\nwhile time.process_time() < 0.3: pass\ninput()"
+    busy = "import time\nwhile time.process_time() < 0.5: pass\ninput()"
     with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE) as child:
         usage, used = Usage(), 0.0
         while used < 0.3 and child.poll() is None:
