@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 QUIET  := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true
 STAMP  := $(VENV)/.consilium-setup
+# Where `make bench` makes the environments of other frameworks, about 3 GB.
+PEERS  ?= .peers
 
 # dynamic-network-architectures asks for timm, for networks that are not used here; it asks for torchvision.
 OF_TIMM := timm huggingface-hub hf-xet httpcore2 httpx2 truststore httpx2-jsfetch
@@ -17,7 +19,7 @@ NOT_LOCKED := torch torchvision $(OF_TIMM) setuptools triton cuda-bindings cuda-
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test numerical coverage mutants lint types imports check lock ui clean
+.PHONY: help setup run test numerical coverage mutants bench lint types imports check lock ui clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -56,6 +58,9 @@ coverage: $(STAMP)  ## all tests, and which lines and branches they ran; ARGS="t
 
 mutants: $(STAMP)  ## small faults that tests have to notice; ARGS="masks" for some (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+bench: $(STAMP)  ## rounds beside other frameworks, and what has changed; ARGS="--quick" for a try
+	@$(BIN)/python -m benchmarks.rounds --peers $(PEERS) $(ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

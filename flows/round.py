@@ -53,6 +53,7 @@ from flows.planning import planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
+from flows.server import let_training_go_first
 from flows.site_stages import Run, call_site
 from flows.threads import RUNNER
 from tasks.keys import forget_key, key
@@ -162,6 +163,7 @@ def _work_on(
             unkeyed,
         )
         try:
+            let_training_go_first()
             clock, absence = time.time(), absence_of(run)
             for round_number in range(done + 1, resolved.rounds + 1):
                 if stops_early(coordinator.records(), resolved.selection):

@@ -30,6 +30,9 @@ from flows.login import Login, new_login
 from flows.ports import HOST, listen, port_of
 
 STARTUP_TIMEOUT_S = 300
+# The niceness of the temporary server while workers train: the larger, the more it gives way.
+BEHIND = 10
+_embedded: list["subprocess.Popen[bytes]"] = []
 # As for Prefect's own temporary server: no pages, and only the services that a run needs.
 TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
@@ -65,8 +68,20 @@ def start_embedded_server() -> Callable[[], None]:
     # states are sent when the process exits, and the server must still be there for them.
     atexit.register(lifetime.close)
     process = lifetime.enter_context(running_guarded("prefect", listening, login, TEMPORARY))
+    _embedded.append(process)
     lifetime.enter_context(temporary_settings(updates=client_settings(api, login)))
     return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
+
+
+def let_training_go_first() -> None:
+    """Have the temporary server of this process, if it has one, give way to what trains.
+
+    It writes down what task runs tell it, which nobody waits for: it does so while a worker waits,
+    instead of taking a share of the processors from those that train.
+    """
+    for process in _embedded:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, process.pid, BEHIND)
 
 
 def require_let_in(api: str) -> None:

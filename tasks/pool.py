@@ -22,7 +22,7 @@ from federated.settings.sections import Dask, Parties, Processes
 from federated.stages.asking import LEAVE
 from federated.stages.coordinator import end_attempt
 from federated.stages.site import SiteCall
-from federated.stages.worker import run_alone, run_and_report
+from federated.stages.worker import run_alone, run_and_report, run_in_order
 from federated.training.loop import choose_device
 from tasks.dask_cluster import DaskPool, dask_client
 from tasks.parties_pool import LateError, PartiesPool, PartyCall
@@ -127,6 +127,13 @@ def submit_stage(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> 
 def submit_reported(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> "Future[None]":
     """Begin a stage of a site in the pool; of a private run, errors are told as others may read."""
     return _submit(pool, run_and_report, stage, call, arguments)
+
+
+def submit_in_order(
+    pool: Executor, stages: Sequence[Any], call: AnyCall, *arguments: Any
+) -> "Future[None]":
+    """Begin several stages of a simulated site, one after the other; as :func:`submit_reported`."""
+    return _submit(pool, run_in_order, tuple(stages), call, arguments)
 
 
 def _submit(

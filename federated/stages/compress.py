@@ -68,13 +68,10 @@ def compress_site(call: SiteCall, round_number: int) -> None:
             return _packed(*compress(partial(grid.quantise, random=private.random)))
 
         parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
+    if RESIDUAL in parts:
+        write_packed(site.store.memory_path(round_number, RESIDUAL), parts[RESIDUAL])
     path = site.store.work_path(round_number, COMPRESSED)
-    for name, place in (
-        (RESIDUAL, site.store.memory_path(round_number, RESIDUAL)),
-        (COMPRESSED, path),
-    ):
-        if name in parts:
-            write_packed(place, parts[name])
+    write_packed(path, parts[COMPRESSED], durable=not site.ends_with_its_run)
     tell(
         site,
         round_number,

@@ -89,13 +89,10 @@ def train_site(call: SiteCall, round_number: int) -> None:
         sources = release_sources(site, context, cases.records, "update", clip, inputs)
         # Of a private site, the loss would be a release that nobody accounts for.
         parts = releases.once(sources, lambda: make()[0])
-    memory_path, path = (
-        site.store.memory_path(round_number),
-        site.store.work_path(round_number, UPDATE),
-    )
-    for name, place in ((MEMORY, memory_path), (UPDATE, path)):
-        if name in parts:
-            write_packed(place, parts[name])
+    if MEMORY in parts:
+        write_packed(site.store.memory_path(round_number), parts[MEMORY])
+    path = site.store.work_path(round_number, UPDATE)
+    write_packed(path, parts[UPDATE], durable=not site.ends_with_its_run)
     tell(
         site,
         round_number,

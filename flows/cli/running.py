@@ -32,6 +32,32 @@ def run_rounds(request: "RunRequest") -> Path:
     return folder
 
 
+def run_profiled(request: "RunRequest", transfer: bool, out: Path) -> Path:
+    """Run fl-round under the profiler, and say where time went; return the run's folder.
+
+    ``transfer`` is whether the run starts from the backbone that the parameter file names.
+    """
+    from federated.files import read_json
+    from federated.run.runs import latest_run
+    from flows.profile import profile, write_breakdown
+
+    request.resolve()  # mistakes are told before anything is started
+    words = ["run", request.experiment, *(["--transfer"] if transfer else [])]
+    for item in request.overrides:
+        words += ["--set", item]
+    if request.rounds is not None:
+        words += ["--rounds", str(request.rounds)]
+    if request.prepared:
+        words += ["--prepared", str(request.prepared)]
+    words += ["--params", str(request.params), "--runs", str(request.runs)]
+    usage = profile(words, out)
+    folder = latest_run(request.runs, request.experiment)
+    for line in write_breakdown(read_json(folder.summary_path), usage, out):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    Console().print(f"flame graph: {out / 'flame.svg'}", highlight=False, soft_wrap=True)
+    return folder.root
+
+
 def run_flow(
     check: Callable[[], object], start: Callable[[], Path], *, validates: bool = True
 ) -> Path:
