@@ -22,6 +22,7 @@ from federated.files import cannot_write, locked, write_text
 from federated.learning import metrics_in
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
+from tasks.new_database import MLFLOW, begin_database
 from tasks.reachable import require_mlflow, without_password
 
 STORE = Path("mlruns")
@@ -51,6 +52,7 @@ def client() -> MlflowClient:
         raise cannot_write(STORE.resolve(), error, "of MLflow") from error
     # The first client makes the database, and two at once spoil each other's.
     with locked(STORE / ".lock"):
+        begin_database(MLFLOW, tracking_uri())
         return MlflowClient(tracking_uri())
 
 
