@@ -102,7 +102,7 @@ def take_prepared(
     reports = folder.own_reports if experiment.privacy.unit else folder.root
     if folder.planned_path.is_file():
         whole = source.full_partition()
-        validation = validate(experiment, dataset, whole, folder.root, reports, data)
+        validation = validate(experiment, dataset, whole, folder.root, reports)
         excluded, left = validation.excluded, leave_out(whole, validation.dropped)
     else:
         write_report(source.report(), folder.root, reports)

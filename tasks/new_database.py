@@ -21,9 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path, locked, make_folders
 from federated.secrets.home import private_folder
@@ -55,7 +52,7 @@ class Tables:
 
 PREFECT = Tables(
     "prefect",
-    lambda address: ("prefect", "server", "database", "upgrade", "--yes"),
+    lambda _: ("prefect", "server", "database", "upgrade", "--yes"),
     ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"),
 )
 MLFLOW = Tables("mlflow", lambda address: ("mlflow", "db", "upgrade", address))
@@ -113,6 +110,9 @@ def template_of(tables: Tables) -> Path:
 
 def _file_of(address: str) -> Path | None:
     """The file of a database of SQLite; ``None`` for one in memory or of another server."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
@@ -178,7 +178,7 @@ def _copy(template: Path, database: Path) -> None:
     # With the permissions that a database has which its server makes.
     handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     try:
-        with open(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             file.write(template.read_bytes())
             file.flush()
             os.fsync(file.fileno())

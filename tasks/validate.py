@@ -168,7 +168,10 @@ def _found(
     digest = digest_of(experiment, dataset, partition, data.md5, data.path)
     if kept := recall(digest, docs):
         broken, again = (
-            {site: [BrokenRule(**rule) for rule in rules] for site, rules in kept.value[key].items()}
+            {
+                site: [BrokenRule(**rule) for rule in rules]
+                for site, rules in kept.value[key].items()
+            }
             for key in ("broken", "again")
         )
         return Found(broken, again, kept.value["dropped"]), kept.when
@@ -177,9 +180,7 @@ def _found(
     return found, None
 
 
-def _look(
-    experiment: Experiment, dataset: AnyDataset, partition: Partition, docs: Path
-) -> Found:
+def _look(experiment: Experiment, dataset: AnyDataset, partition: Partition, docs: Path) -> Found:
     from federated.data.tables import site_tables
 
     tables = site_tables(dataset, partition)
