@@ -102,6 +102,7 @@ def take_prepared(
     reports = folder.own_reports if experiment.privacy.unit else folder.root
     if folder.planned_path.is_file():
         whole = source.full_partition()
+        # Not as found before: what such a folder says of its data's MD5 is not looked at again.
         validation = validate(experiment, dataset, whole, folder.root, reports)
         excluded, left = validation.excluded, leave_out(whole, validation.dropped)
     else:

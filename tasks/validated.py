@@ -101,7 +101,8 @@ def keep(digest: str, value: Mapping[str, Any], docs: Path) -> None:
             shutil.copytree(docs, made / DOCS)
             when = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(made / FOUND, {"when": when, "value": value}, PRIVATE)
-            # Of two that have found the same, the first is kept.
+            # What is there cannot be used, or has just been found by somebody else.
+            shutil.rmtree(folder / digest, ignore_errors=True)
             made.rename(folder / digest)
         finally:
             shutil.rmtree(made, ignore_errors=True)

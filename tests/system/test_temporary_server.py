@@ -59,7 +59,7 @@ def test_it_refuses_every_attack_and_its_secret_is_kept(copy, start, tmp_path, c
     assert secret not in run.stdout.read()
     # The server's alone: what trains is not told.
     assert all("flows.guarded_server" in line for line in knowing)
-    assert any("spawn_main" in line for line in seen)
+    assert any("multiprocessing.forkserver" in line for line in seen)
     assert not [line for line in seen if secret in line]
     assert not files_with(secret, tmp_path, consilium_home)
     summary = json.loads((copy / "runs" / "demo" / "latest" / "summary.json").read_text())
