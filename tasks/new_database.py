@@ -187,3 +187,8 @@ def _copy(template: Path, database: Path) -> None:
             os.link(temporary, database)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    for _tables in (PREFECT, MLFLOW):
+        template_of(_tables)

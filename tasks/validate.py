@@ -120,7 +120,7 @@ def validate(
         for site in excluded:
             broken[site] = [*broken[site], *found.again[site]]
     failures = {site: [_text(rule) for rule in rules] for site, rules in broken.items()}
-    report = {
+    report: dict[str, Any] = {
         "on_failure": experiment.validation.on_failure,
         "failures": {site: rules for site, rules in failures.items() if rules},
         "broken": {s: [asdict(rule) for rule in rules] for s, rules in broken.items() if rules},
