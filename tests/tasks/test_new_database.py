@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.new_database import Tables, begin_database, cache_folder, template_of
+from tasks.new_database import Tables, _copy, begin_database, cache_folder, template_of
 
 # Makes a database of one table, in the time that an import takes, and adds a line to a file.
 MAKE = """
@@ -77,6 +77,14 @@ def test_a_database_that_is_there_stays_as_it_is(tables, made, tmp_path):
     database.write_bytes(b"something else")
     assert not begin_database(tables, tables.address(database))
     assert database.read_bytes() == b"something else"
+
+
+def test_a_server_that_is_there_first_keeps_its_database(tables, tmp_path):
+    database = tmp_path / "new.db"
+    database.write_bytes(b"of another server, since it was looked for")
+    _copy(template_of(tables), database)
+    assert database.read_bytes() == b"of another server, since it was looked for"
+    assert {path.name for path in tmp_path.iterdir()} == {"new.db", "cache", "made"}
 
 
 @pytest.mark.parametrize(
