@@ -38,10 +38,9 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 	@echo "setup 4/5: consilium itself, editable"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@echo "setup 5/5: the databases of Prefect and MLflow, which take seconds to make"
-	@($(QUIET) $(BIN)/prefect server database upgrade --yes && \
-	  $(QUIET) $(BIN)/python -c 'from tasks.track import client; client().search_experiments()') \
-	  >/dev/null 2>&1 || echo "setup 5/5: not made; the first run makes them"
+	@echo "setup 5/5: templates of the databases of Prefect and MLflow, which take seconds to make"
+	@$(QUIET) $(BIN)/python -m tasks.new_database >/dev/null 2>&1 || \
+	  echo "setup 5/5: not made; the first run makes them"
 	@touch $@
 
 run: $(STAMP)  ## the demo experiment end to end

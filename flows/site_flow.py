@@ -246,7 +246,7 @@ def _take_cases(mine: Desk, asked: Ask) -> None:
     place = site.store.root / "validation"
     make_folders(place, private=True)
     try:
-        found = validate(experiment, dataset, whole, place)
+        found = validate(experiment, dataset, whole, place, data=data)
     except ConsiliumError as error:
         mine.home.audit.add("data fail validation", run=asked.run, said=str(error))
         found = None

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -131,6 +130,8 @@ def _track(
     command: str,
     files: Sequence[str],
 ) -> None:
+    from mlflow.entities import Metric, Param
+
     mlflow = client()
     tags = {"kind": "comparison", "command": command}
     run = mlflow.create_run(experiment_id(mlflow, name), run_name=folder.name, tags=tags)

@@ -25,6 +25,7 @@ from federated.stages.site import SiteCall
 from federated.stages.worker import run_alone, run_and_report, run_in_order
 from federated.training.loop import choose_device
 from tasks.dask_cluster import DaskPool, dask_client
+from tasks.fork_server import start_fork_server
 from tasks.parties_pool import LateError, PartiesPool, PartyCall
 
 WORKERS_A_GPU = 4
@@ -85,18 +86,24 @@ def _local_pool(experiment: Experiment) -> Executor:
     return _processes(worker_count(experiment))
 
 
+def begin_workers(experiment: Experiment) -> None:
+    """Start what the worker processes of a run are copies of, if it has any; nothing waits."""
+    if isinstance(experiment.runner, Processes):
+        start_fork_server()
+
+
 def open_worker() -> ProcessPoolExecutor:
     """One worker process, for a site that is a party of its own; whoever opens it shuts it down."""
     return _processes(1)
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
-    # spawn: a forked copy of a process that has threads and CUDA is not safe to use.
-    context = multiprocessing.get_context("spawn")
+    # A forked copy of this process itself, which has threads and CUDA, would not be safe to use.
+    context = start_fork_server()
     numbers = context.Queue()
     for number in range(count):
         numbers.put(number)
-    return ProcessPoolExecutor(count, context, _start_worker, (numbers,))
+    return ProcessPoolExecutor(count, context, _start_worker, (numbers, dict(os.environ)))
 
 
 def leave(pool: Executor, calls: "Sequence[AnyCall]") -> None:
@@ -205,12 +212,15 @@ def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
     return found
 
 
-def _start_worker(numbers: Any) -> None:
+def _start_worker(numbers: Any, environment: Mapping[str, str]) -> None:
     """Give a worker one torch thread; its number decides which GPU it uses.
 
+    A copy has the environment that its original was started in, and gets that of the moment.
     Ctrl-C ends it at once and without a word, as SIGTERM does: the run says what there is to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environment)
     parent = multiprocessing.parent_process()
     if parent is not None:
         # It waits for work on a pipe that its own fellows hold open too, whoever is gone.

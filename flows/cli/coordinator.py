@@ -73,7 +73,7 @@ def start(
 
     from federated.run.coordinator_home import CoordinatorHome
     from flows.coordinator_life import address_of, run_coordinator
-    from flows.coordinator_server import exports
+    from flows.coordinator_logins import exports
 
     home = CoordinatorHome.default()
     address = address_of(home)

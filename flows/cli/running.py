@@ -27,7 +27,12 @@ def run_rounds(request: "RunRequest") -> Path:
         )
         return Path(folder)
 
-    folder = run_flow(request.resolve, start, validates=not request.prepared)
+    def check() -> None:
+        from tasks.pool import begin_workers
+
+        begin_workers(request.resolve())
+
+    folder = run_flow(check, start)
     say_result(folder)
     return folder
 
@@ -58,13 +63,11 @@ def run_profiled(request: "RunRequest", transfer: bool, out: Path) -> Path:
     return folder.root
 
 
-def run_flow(
-    check: Callable[[], object], start: Callable[[], Path], *, validates: bool = True
-) -> Path:
+def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
     """Run a flow with a progress display; return the folder that it returns.
 
-    ``check`` finds mistakes in the input. While the server starts, it runs, and so do the search
-    for what this machine lacks and, if the flow ``validates`` data, the import of what that needs.
+    ``check`` finds mistakes in the input. While the server starts, it runs, and so does the search
+    for what this machine lacks.
     """
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, start_embedded_server
@@ -77,10 +80,6 @@ def run_flow(
         require_servers_and_folders(configured)
         from flows.progress import shown_on
 
-        if validates:
-            from tasks.validate import preload
-
-            preload()
         wait_until_ready()
     with shown_on(console):
         return start()

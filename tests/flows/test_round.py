@@ -83,7 +83,7 @@ def test_a_run_leaves_summary_model_and_tracking(project, run_volumes):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_two_runs_and_both_runners_give_the_same_weights(run, own_workers):
+def test_two_runs_and_both_runners_give_the_same_weights(run):
     """So does a run that Prefect has no part in, which most other tests look at."""
     serial = weights(run(rounds=1))
     with without_prefect():

@@ -24,15 +24,8 @@ from federated.exchange.https.office import Office
 from federated.exchange.https.server import exchange_app
 from federated.exchange.journal import JournalledExchange
 from federated.run.coordinator_home import CoordinatorHome
-from flows.coordinator_server import (
-    Behind,
-    coordinator_login,
-    exports,
-    front_server,
-    scraper_login,
-    servers_behind,
-    serving_deployments,
-)
+from flows.coordinator_logins import coordinator_login, exports, scraper_login
+from flows.coordinator_server import Behind, front_server, servers_behind, serving_deployments
 from flows.databases import MLFLOW, PREFECT, databases_of
 from flows.login import Login
 from tests.conftest import PROJECT, TINY_PARAMS
