@@ -46,7 +46,8 @@ def result_lines(folder: Path) -> list[str]:
         *protection_lines(summary.get("protection", {"name": "plain"})),
         "",
         "Where to look:",
-        f"  {folder}/summary.json   the result, machine-readable",
+        f"  {folder}/report.html   the result, for people",
+        f"  {folder}/summary.json   the same, machine-readable",
         f"  {folder}/data_docs/index.html   validation of every site's data"
         if (folder / "data_docs").is_dir()
         else f"  {folder}/validation.json   validation of every site's data",

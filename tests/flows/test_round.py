@@ -49,7 +49,7 @@ SUMMARY_KEYS = [
         "seed",
         "git_commit",
     ),
-    *("data_md5", "mlflow_run_id", "model_version", "evaluation"),
+    *("data_md5", "mlflow_run_id", "model_version", "evaluation", "overrides", "versions"),
 ]
 
 

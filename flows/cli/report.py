@@ -1,0 +1,26 @@
+"""report: the page of a finished run, made again."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli.options import RUNS, ExperimentName, Runs, app
+
+
+@app.command(epilog="Example: consilium report adrenal latest")
+def report(
+    experiment: ExperimentName,
+    run_id: Annotated[str, typer.Argument(help="A run id.")] = "latest",
+    without_pictures: Annotated[
+        bool, typer.Option("--without-pictures", help="Leave out pictures of test cases.")
+    ] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Make report.html of a finished run again, from its files."""
+    from federated.run.runs import reopen_run
+    from tasks.report import write_report
+
+    folder, _ = reopen_run(runs, experiment, run_id, None)
+    path = write_report(folder, pictures=not without_pictures)
+    Console().print(str(path), highlight=False, markup=False, soft_wrap=True)
