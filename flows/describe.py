@@ -179,6 +179,7 @@ def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
     yield ""
     yield from (
         "Where to look:",
+        f"  {folder}/report.html   all of it, as a page",
         f"  {folder}/table.md   all metrics, as Markdown",
         f"  {folder}/runs.json   every run, machine-readable",
         f"  {folder}/{task.primary_metric}.png   the figure",

@@ -351,7 +351,7 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
     )
     summary = summarise(folder, experiment, run.data, facts)
     write_json(folder.summary_path, summary)
-    report(folder)
+    _report(folder)
     if experiment.privacy.unit or experiment.strategy.introduction():
         close(run.pool, run.calls())
     files = [folder.root / name for name in KEPT_IN_MLFLOW]
@@ -361,6 +361,15 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
         tags["champion_reason"] = registration.reason
         tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
     end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
+
+
+def _report(folder: RunFolder) -> None:
+    """Write the page of a run; it is for people, and without it the result is what it is."""
+    try:
+        report(folder)
+    except Exception as error:
+        name = folder.root.parent.name
+        tell(f"there is no report of this run ({error}); `consilium report {name}` tries again")
 
 
 def _register_sites(

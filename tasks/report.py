@@ -16,7 +16,7 @@ from federated.run.folder import RunFolder
 from federated.run.statistics_file import read_statistics
 from federated.run.validation_report import FILE
 
-REPORT = "report.html"
+REPORT, RUNS = "report.html", "runs.json"
 # In bytes, of one picture: three of each site stand in the page.
 LARGEST_PICTURE = 4 * 2**20
 
@@ -41,6 +41,29 @@ def write_report(folder: RunFolder, pictures: bool = True) -> Path:
 
     path = folder.root / REPORT
     write_text(path, run_page(read_values(folder, pictures)))
+    return path
+
+
+def write_comparison(folder: Path, document: Mapping[str, Any] | None = None) -> Path:
+    """Write ``report.html`` into the folder of a comparison.
+
+    Args:
+        folder: the comparison's.
+        document: its ``runs.json``; read from there where it is left out.
+
+    Raises:
+        ConsiliumError: there is no such file, or it is of an older version.
+    """
+    from federated.report.comparison_page import comparison_page
+
+    told = _read(folder / RUNS) if document is None else document
+    if "experiment" not in told:
+        raise ConsiliumError(
+            f"{folder / RUNS} is of an older version. Run the command of that comparison again, "
+            "which `table.md` beside it begins with: what is finished is not run again."
+        )
+    path = folder / REPORT
+    write_text(path, comparison_page(told))
     return path
 
 

@@ -59,7 +59,7 @@ class Frame:
         """Where values are, along both axes."""
         width, height = self.size
         left, bottom = (30.0, 20.0) if self.small else (44.0, 38.0)
-        top = 8.0 if self.small else 18.0
+        top = 8.0 if self.small else 22.0
         return (
             Scale(*self.x, left, width - 10, self.log_x),
             Scale(*self.y, height - bottom, top, self.log_y),
@@ -80,7 +80,7 @@ class Frame:
         parts.append(line(x.start, y.start, x.end, y.start, "axis"))
         if not self.small:
             parts.append(label((x.start + x.end) / 2, y.start + 31, self.x_name, "name", "middle"))
-            parts.append(label(4, 11, self.y_name, "name"))
+            parts.append(label(4, 9, self.y_name, "name"))
         return parts
 
 
@@ -217,10 +217,21 @@ class Point:
     spread: float = 0.0
 
 
-def frontier_chart(text: Text, frame: Frame, points: Sequence[Point]) -> Markup:
-    """Points of a cost and a gain, and the steps above which there is none of no more cost."""
+def frontier_chart(
+    text: Text, frame: Frame, points: Sequence[Point], level: float | None = None
+) -> Markup:
+    """Points of a cost and a gain, and the steps above which there is none of no more cost.
+
+    Args:
+        text: the figure's.
+        frame: its axes.
+        points: the points.
+        level: a height that is marked by a dotted line.
+    """
     x, y = frame.scales()
     parts = frame.drawn()
+    if level is not None:
+        parts.append(line(x.start, y(level), x.end, y(level), "chance"))
     best = [point for point in points if on_frontier(point, points)]
     best.sort(key=lambda point: point.x)
     corners: list[tuple[float, float]] = []

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from federated.errors import printable
 
-LONGEST_TEXT = 300
+LONGEST_TEXT = 2000
 # How many series have a look of their own; those beyond begin anew.
 LOOKS = 8
 

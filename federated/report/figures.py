@@ -195,7 +195,8 @@ def roc_figures(run: RunValues) -> list[Figure]:
             f"The AUC is {curve.area:.3f}{span}. At false positives' rates of at most 10 % and "
             f"20 % the true positives' rates are {at[10]:.0%} and {at[20]:.0%}.",
         )
-        caption = f"{clean(curve.name)}: AUC {curve.area:.3f}{span}"
+        said = span.replace("95 % interval ", "") if small else span
+        caption = f"{clean(curve.name)}: AUC {curve.area:.3f}{said}"
         figures.append(Figure(roc_chart(text, curve, small), caption, small))
     return figures
 

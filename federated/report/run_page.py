@@ -31,7 +31,16 @@ from federated.report.figures import (
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
-from federated.report.values import NONE, Numbers, RunValues, count_of, size_of, time_of
+from federated.report.values import (
+    NONE,
+    Numbers,
+    RunValues,
+    count_of,
+    share_of,
+    size_of,
+    small_number,
+    time_of,
+)
 
 HEAT_LEVELS = 9
 # In a table of sites, beside the primary metric.
@@ -119,7 +128,7 @@ def _tiles(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[
             {
                 "name": f"ε for each {unit}",
                 "value": "none known" if none else numbers("privacy", "epsilon", form=".3g"),
-                "note": f"δ = {delta:g}, composed over the run",
+                "note": f"δ = {small_number(delta)}, composed over the run",
             }
         )
     else:
@@ -279,6 +288,7 @@ def _sites(run: RunValues, numbers: Numbers) -> dict[str, Any]:
         "heads": [title_of(name, run.info.task) for name in names],
         "rows": rows,
         "untold": shares == "sums",
+        "absent": any(row["absent"] for row in rows),
         "spread": [
             {
                 "name": title_of(name, run.info.task),
@@ -332,11 +342,10 @@ def _privacy(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "epsilon": numbers("privacy", "epsilon", form=".3g"),
         "known": epsilon is not None,
         "seeded": told.get("noise") == "seeded",
-        "delta": f"{delta:g}",
+        "delta": small_number(delta),
         "odds_of_delta": f"{1 / delta:,.0f}".replace(",", "\u202f"),
         "accountant": told["accountant"],
-        "meaning": meaning_of(epsilon, delta) if epsilon is not None else None,
-        "grade": grade(epsilon) if epsilon is not None else "",
+        **(_meaning(epsilon, delta) if epsilon is not None else {}),
         "patient": patient,
         "missing": told.get("missing"),
         "heads": list(heads.values()),
@@ -350,6 +359,19 @@ def _privacy(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "unreported": [clean(site) for site in told.get("unreported", ())],
         "bars": privacy_bars(run),
         "figure": attack_figure(epsilon, delta) if epsilon is not None else None,
+    }
+
+
+def _meaning(epsilon: float, delta: float) -> dict[str, Any]:
+    """What a guarantee bounds, in words."""
+    known = meaning_of(epsilon, delta)
+    odds = f"= {known.odds:.3g}" if known.odds < 1000 else f"= {known.odds:.0f}"
+    return {
+        "odds": odds if known.odds < 1e6 else "> 1 000 000",
+        "recognised": share_of(known.recognised),
+        "guess": share_of(known.guess),
+        "loose": known.guess > 0.95,
+        "grade": grade(epsilon),
     }
 
 

@@ -94,6 +94,11 @@ def pointer(path: Sequence[str | int]) -> str:
     return "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in path)
 
 
+def p_of(value: float) -> str:
+    """The p of a test, in a sentence."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def size_of(amount: float) -> str:
     """Bytes for a person."""
     for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -120,3 +125,28 @@ def time_of(seconds: float) -> str:
 def count_of(number: int, thing: str, things: str = "") -> str:
     """A number of things, as ``1 site`` and ``3 sites``."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}".replace(",", "\u202f")
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def small_number(value: float) -> str:
+    """A number such as δ, as a power of ten where that is shorter."""
+    if value >= 1e-3:
+        return f"{value:g}"
+    digits, _, exponent = f"{value:.3g}".partition("e")
+    if not exponent:
+        return f"{value:g}"
+    power = "10" + str(int(exponent)).translate(_RAISED)
+    return power if digits == "1" else f"{digits} · {power}"
+
+
+def share_of(value: float) -> str:
+    """A share in per cent, which is never rounded up to all of it."""
+    if value >= 1:
+        return "100 %"
+    for digits in range(1, 12):
+        said = f"{100 * value:.{digits}f}"
+        if float(said) < 100:
+            return f"{said} %"
+    return "nearly 100 %"

@@ -34,15 +34,25 @@ PARTITIONS = {
 }
 
 
-def said_of(choice: object) -> str:
-    """The first sentence of the module of an implementation, as that of a strategy says it."""
+def said_of(choice: Any) -> str:
+    """An implementation by its name and, in the words of its module, what it does."""
     module = sys.modules[type(choice).__module__]
-    return _first(module.__doc__ or type(choice).__name__)
+    sentence = _first(module.__doc__ or type(choice).__name__)
+    called, _, rest = sentence.partition(": ")
+    plain = "".join(c for c in called.lower() if c.isalnum())
+    if rest and plain == "".join(c for c in choice.name.lower() if c.isalnum()):
+        sentence = rest
+    return f"{choice.name} ({_lower(sentence)})"
 
 
 def _first(text: str) -> str:
-    sentence = text.strip().splitlines()[0]
-    return sentence.rstrip(".")
+    return text.strip().splitlines()[0].rstrip(".")
+
+
+def _lower(sentence: str) -> str:
+    """A sentence as a part of another: a name, or a word of capitals, stays as it is."""
+    word = sentence.split()[0]
+    return sentence[:1].lower() + sentence[1:] if word[1:] == word[1:].lower() else sentence
 
 
 def training_sentences(run: RunValues) -> list[str]:
@@ -67,8 +77,7 @@ def training_sentences(run: RunValues) -> list[str]:
     lines = [
         f"A neural network ({experiment.model.name}: {_lower(network)}) was trained for {goal} "
         f"over {count_of(len(sites), 'site')} in {count_of(rounds, 'round')}, {began}.",
-        f"How sites' updates became one model: {experiment.strategy.name}. "
-        f"{said_of(experiment.strategy)}.",
+        f"Sites' updates became one model by {said_of(experiment.strategy)}.",
         f"The model of round {kept} is kept, because {why}.",
     ]
     if lost:
@@ -76,11 +85,6 @@ def training_sentences(run: RunValues) -> list[str]:
             f"{count_of(lost, 'round')} of these were lost: the model stayed as it was in them."
         )
     return lines
-
-
-def _lower(sentence: str) -> str:
-    """A sentence as a part of another."""
-    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence
 
 
 def data_sentences(run: RunValues) -> list[str]:
@@ -125,7 +129,7 @@ def protection_sentences(run: RunValues) -> list[str]:
         if experiment.strategy.pools_cases
         else "No image and no mask of a training case left a site; what travelled are numbers."
     ]
-    lines.append(f"Updates on their way: {protection.name}. {said_of(protection)}.")
+    lines.append(f"Updates on their way: {said_of(protection)}.")
     hides = protection.hides_updates_from or frozenset()
     if hides == {"coordinator"}:
         lines.append(
@@ -140,7 +144,7 @@ def protection_sentences(run: RunValues) -> list[str]:
         lines.append(f"Differential privacy for each {privacy.unit}: {said_of(privacy)}.")
     if compression.name != "none" or compression.bits is not None:
         bits = f" {compression.bits} bits a value." if compression.bits is not None else ""
-        lines.append(f"Compression: {compression.name}. {said_of(compression)}.{bits}")
+        lines.append(f"Compression: {said_of(compression)}.{bits}")
     lines.append(f"Of its evaluation each site sent {SHARED[experiment.evaluation.share]}.")
     if run.pictures:
         lines.append("Pictures of some test cases left the sites, and are on this page.")

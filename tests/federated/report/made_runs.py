@@ -114,7 +114,7 @@ def made_run(
         experiment,
         info,
         records,
-        {site: CASES for site in sites},
+        dict.fromkeys(sites, CASES),
         found[-1].statistics.get("test"),
         {"on_failure": "abort", "failures": {}, "broken": {}, "sites": list(sites)},
     )
@@ -206,3 +206,39 @@ def private_part(experiment: Experiment, sites: Sequence[str]) -> dict[str, Any]
 
 
 DP_SGD = {"name": "dp_sgd", "clip": 1.0, "delta": 1e-5, "epsilon": 8.0}
+
+
+def made_comparison(
+    labels: Sequence[str], seeds: int, epsilons: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """``runs.json`` of a comparison of runs that were never run."""
+    from federated.comparison.grid import PlannedRun
+    from federated.comparison.table import Result, mean_curves, rows, site_rows
+
+    run = made_run()
+    results = []
+    for number, label in enumerate(labels):
+        for seed in range(seeds):
+            rng = np.random.default_rng([number, seed])
+            auc = 0.8 + 0.03 * number + 0.004 * rng.normal()
+            summary = {
+                **run.summary,
+                "metrics": {"test": {**run.summary["metrics"]["test"], "auc": auc}},
+                "bytes": {"up": 1e6 * 4**number, "down": 1e6 * 4**number},
+                "privacy": {**NO_PRIVACY, "epsilon": (epsilons or {}).get(label)},
+            }
+            records = [
+                {"metrics": {"test": {"auc": auc - 0.1 / n}}, "bytes": {"up": 1, "down": 1}}
+                for n in (1, 2, 3)
+            ]
+            results.append(Result(PlannedRun(label, seed, ()), summary, records))
+    return {
+        "experiment": "made",
+        "command": "consilium compare made",
+        "note": "Data source: files.",
+        "task": "classification",
+        "rows": rows(results),
+        "sites": site_rows(results),
+        "curves": mean_curves(results),
+        "runs": [{"data_source": "files"}],
+    }
