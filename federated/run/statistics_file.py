@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from federated.errors import ConsiliumError, why_unreadable
-from federated.files import atomic_path
+from federated.files import PRIVATE, atomic_path
 from federated.learning.statistics import EvaluationStatistics, Form, from_wire, to_wire
 from federated.weights.bounded_file import Size, open_tensors
 
@@ -24,7 +24,7 @@ def write_statistics(path: Path, statistics: EvaluationStatistics | None) -> Non
         path.unlink(missing_ok=True)
         return
     arrays = {name: np.ascontiguousarray(a) for name, a in to_wire(statistics).items()}
-    with atomic_path(path) as temporary:
+    with atomic_path(path, PRIVATE) as temporary:
         temporary.write_bytes(save(arrays))
 
 
