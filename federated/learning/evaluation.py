@@ -43,7 +43,8 @@ class Evaluation:
     absent_at: Mapping[str, Mapping[Split, Sequence[str]]] = field(default_factory=dict)
     intervals: Mapping[Split, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    statistics: Mapping[Split, EvaluationStatistics] = field(default_factory=dict)
+    # Arrays are neither equal nor not: two evaluations are equal if their metrics are.
+    statistics: Mapping[Split, EvaluationStatistics] = field(default_factory=dict, compare=False)
 
 
 def site_spread(

@@ -183,7 +183,15 @@ class Dot:
 def dot_chart(
     text: Text, dots: Sequence[Dot], ends: tuple[float, float], of_all: float | None, x_name: str
 ) -> Markup:
-    """Points in rows, and a line for the value of all together."""
+    """Points in rows, and a line for the value of all together.
+
+    Args:
+        text: the figure's.
+        dots: the rows.
+        ends: of the axis.
+        of_all: the value of all together, if it is known.
+        x_name: what the axis is called.
+    """
     row, left, top = 22.0, 108.0, 6.0
     scale = Scale(*ends, left, WIDTH - 58)
     bottom = top + row * len(dots)

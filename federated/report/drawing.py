@@ -85,7 +85,15 @@ class Text:
 
 
 def svg(text: Text, width: float, height: float, parts: Iterable[Markup], kind: str = "") -> Markup:
-    """A figure ``width`` by ``height``; ``text.name`` is that of no other figure on the page."""
+    """A figure with its text.
+
+    Args:
+        text: what it is called; its name is that of no other figure on the page.
+        width: of the drawing, in its own units.
+        height: of the drawing.
+        parts: what is drawn, in order.
+        kind: its classes.
+    """
     return Markup(
         '<svg class="chart {kind}" viewBox="0 0 {width:g} {height:g}" role="img" '
         'aria-labelledby="{name}-title {name}-desc" xmlns="http://www.w3.org/2000/svg">'
@@ -105,7 +113,16 @@ def svg(text: Text, width: float, height: float, parts: Iterable[Markup], kind: 
 def label(
     x: float, y: float, text: object, kind: str = "", anchor: str = "start", cut: int = 40
 ) -> Markup:
-    """A text at a place; ``cut`` is the most characters of it."""
+    """A text at a place.
+
+    Args:
+        x: where it begins, ends or has its middle, as ``anchor`` says.
+        y: its base line.
+        text: the text.
+        kind: its classes.
+        anchor: ``start``, ``middle`` or ``end``.
+        cut: the most characters of it.
+    """
     said = clean(text)
     said = said if len(said) <= cut else said[: cut - 1] + "…"
     return Markup('<text x="{:g}" y="{:g}" text-anchor="{}" class="{}">{}</text>').format(
@@ -114,14 +131,30 @@ def label(
 
 
 def line(x: float, y: float, to_x: float, to_y: float, kind: str) -> Markup:
-    """A straight line."""
+    """A straight line.
+
+    Args:
+        x: where it begins.
+        y: the same.
+        to_x: where it ends.
+        to_y: the same.
+        kind: its classes.
+    """
     return Markup('<line x1="{:g}" y1="{:g}" x2="{:g}" y2="{:g}" class="{}"/>').format(
         x, y, to_x, to_y, kind
     )
 
 
 def box(x: float, y: float, width: float, height: float, kind: str) -> Markup:
-    """A rectangle."""
+    """A rectangle.
+
+    Args:
+        x: its left side.
+        y: its upper side.
+        width: one below 0 counts as 0.
+        height: its height.
+        kind: its classes.
+    """
     return Markup('<rect x="{:g}" y="{:g}" width="{:g}" height="{:g}" class="{}"/>').format(
         x, y, max(width, 0), height, kind
     )

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from federated.configuration.experiment import Experiment
-from federated.data.dataset import DatasetInfo
+from federated.data.dataset import DatasetInfo, Split
 from federated.learning.statistics import EvaluationStatistics
 
 # In place of a number that there is not.
@@ -36,7 +36,7 @@ class RunValues:
     experiment: Experiment
     info: DatasetInfo
     records: Sequence[Mapping[str, Any]]
-    cases: Mapping[str, Mapping[str, int]]
+    cases: Mapping[str, Mapping[Split, int]]
     statistics: EvaluationStatistics | None = None
     validation: Mapping[str, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)

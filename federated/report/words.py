@@ -194,6 +194,10 @@ def limits(run: RunValues) -> list[str]:
         "Intervals tell how a metric varies with the test cases that happened to be there. One "
         "run has one seed; how results vary with it is told by a comparison of several.",
     ]
+    lines.append(
+        "How good the model is for women and men, for young and old, or for each scanner is not "
+        "known: sites tell no metrics of such groups."
+    )
     if not run.private:
         lines.append("Whether training cases can be told from the model was not tried in this run.")
     else:
