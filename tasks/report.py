@@ -97,6 +97,7 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
             folder.statistics_path(kept), task_of(info).statistics.form(info)
         ),
         validation=_read(validation) if validation.is_file() else None,
+        population=_population(folder.root.parent.parent / "statistics" / experiment.name),
         pictures=_pictures(folder.root / "overlays") if pictures else {},
     )
 
@@ -108,6 +109,12 @@ def _read(path: Path) -> Any:
         raise ConsiliumError(
             f"The run's {path} cannot be read ({why_unreadable(error)}). Put the file back."
         ) from error
+
+
+def _population(runs: Path) -> Any:
+    """The newest statistics of an experiment that are told; ``None`` where there are none."""
+    found = sorted(runs.glob("*/statistics.json")) if runs.is_dir() else []
+    return _read(found[-1]) if found else None
 
 
 def _pictures(folder: Path) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ from federated.report.figures import (
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
+from federated.report.population import population_of
 from federated.report.values import (
     NONE,
     Numbers,
@@ -82,6 +83,7 @@ def run_page(run: RunValues) -> str:
         site_dots=site_dots(run),
         site_curves=site_curves(run),
         absences=_absences(run),
+        population=population_of(run),
         privacy=_privacy(run, numbers),
         bytes=byte_bars(run),
         times=time_bars(run),

@@ -29,6 +29,7 @@ class RunValues:
             sites; ``None`` where nothing is known.
         validation: ``validation.json``, as far as the coordinator may read it; ``None`` where sites
             keep it.
+        population: ``statistics.json`` of the same cases, where sites have counted them.
         pictures: PNG files of test cases with their masks, by ``SITE-worst`` and so on.
     """
 
@@ -39,6 +40,7 @@ class RunValues:
     cases: Mapping[str, Mapping[Split, int]]
     statistics: EvaluationStatistics | None = None
     validation: Mapping[str, Any] | None = None
+    population: Mapping[str, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property

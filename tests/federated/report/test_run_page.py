@@ -276,3 +276,41 @@ def test_the_command_that_makes_the_run_again_is_quoted_for_a_shell(plain):
     page = page_of(replace(plain, summary=summary))
     (command,) = (e.text for e in page.named("pre"))
     assert "consilium run made --set 'data.dataset=a b;rm -rf x'" in command
+
+
+def counted(run: RunValues, **changes: Any) -> RunValues:
+    """The run, with statistics of its training cases."""
+    told = {
+        "data_source": "files",
+        "min_count": 0,
+        "privacy": None,
+        "sites": {site: {"cases": cases["train"]} for site, cases in run.cases.items()},
+        "all_sites": {"age": {"60-69": 100, "70-79": 80}, "sex": {"female": 177, "male": 3}},
+        **changes,
+    }
+    return replace(run, population=told)
+
+
+def test_groups_of_patients_are_counted_where_sites_have_counted_them(plain):
+    page = page_of(counted(plain))
+    assert "Whom the training cases are of" in page.text
+    cells = {element.text for element in page.elements if element.name in ("th", "td")}
+    assert {"60-69", "100", "female", "177"} <= cells
+    assert "Whom" not in page_of(plain).text
+    noised = {"privacy": {"unit": "patient", "epsilon": 2.0, "delta": 1e-5}}
+    assert "ε 2 and δ 10⁻⁵ of one patient" in page_of(counted(plain, **noised)).text
+
+
+@pytest.mark.parametrize("changes", [{"data_source": "phantom"}, {"sites": {}}])
+def test_counts_of_other_cases_are_not_on_the_page(plain, changes):
+    assert "Whom" not in page_of(counted(plain, **changes)).text
+
+
+def test_a_group_with_few_cases_is_not_told_at_all(plain):
+    """One number alone could be worked out from the others."""
+    run = counted(made_run(changes={"evaluation": {"share": "statistics", "min_count": 5}}))
+    text = page_of(run).text
+    assert "60-69" in text
+    assert "177" not in text
+    hidden = {"min_count": 5, "all_sites": {"sex": {"female": None, "male": None}}}
+    assert page_of(counted(plain, **hidden)).text.count("fewer than 5 are not") == 2
