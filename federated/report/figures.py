@@ -1,4 +1,4 @@
-"""The figures of a run's page, each with a text that says what it shows."""
+"""The figures of a run's metrics and sites, each with a text that says what it shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,37 +9,12 @@ from markupsafe import Markup
 from federated.data.dataset import TaskName
 from federated.learning import TASKS
 from federated.learning.metric import Metric
-from federated.report.charts import (
-    Bar,
-    Dot,
-    Frame,
-    Line,
-    bar_chart,
-    dot_chart,
-    ends_of,
-    line_chart,
-    reliability_chart,
-    roc_chart,
-)
-from federated.report.curves import reliabilities, roc_curves
+from federated.report.charts import Dot, Frame, Line, dot_chart, ends_of, line_chart
 from federated.report.drawing import Text, clean
-from federated.report.epsilon import power
-from federated.report.values import RunValues, size_of, time_of
+from federated.report.values import RunValues
 
 # Of more classes or sites the figures would fill pages; their numbers are in tables.
 MOST_SMALL = 24
-STAGE_NAMES = {
-    "advertise": "exchange of keys",
-    "share": "sharing of secrets",
-    "style": "styles",
-    "local_train": "training",
-    "compress": "compression",
-    "protect": "protection",
-    "aggregate": "summing up",
-    "unmask": "unmasking",
-    "decrypt": "decryption",
-    "evaluate": "evaluation",
-}
 
 
 @dataclass(frozen=True)
@@ -168,154 +143,4 @@ def site_dots(run: RunValues) -> Figure | None:
         picture,
         f"Test {title} of each site, the lowest first. The dashed line is that over the cases of "
         "all sites together.",
-    )
-
-
-def roc_figures(run: RunValues) -> list[Figure]:
-    """ROC curves on the test cases of all sites, of each class or label; the lowest AUC first."""
-    if run.statistics is None or run.info.task not in ("classification", "multilabel"):
-        return []
-    curves = roc_curves(run.statistics, run.info.classes, run.info.task)
-    curves.sort(key=lambda curve: curve.area)
-    small = len(curves) > 1
-    figures = []
-    for number, curve in enumerate(curves[:MOST_SMALL]):
-        span = (
-            f" (95 % interval {curve.interval[0]:.3f} to {curve.interval[1]:.3f})"
-            if curve.interval
-            else ""
-        )
-        at = {
-            percent: float(curve.true_positive[curve.false_positive <= percent / 100].max())
-            for percent in (10, 20)
-        }
-        text = Text(
-            f"roc-{number}",
-            f"ROC curve of {clean(curve.name)}",
-            f"The AUC is {curve.area:.3f}{span}. At false positives' rates of at most 10 % and "
-            f"20 % the true positives' rates are {at[10]:.0%} and {at[20]:.0%}.",
-        )
-        said = span.replace("95 % interval ", "") if small else span
-        caption = f"{clean(curve.name)}: AUC {curve.area:.3f}{said}"
-        figures.append(Figure(roc_chart(text, curve, small), caption, small))
-    return figures
-
-
-def reliability_figures(run: RunValues) -> list[Figure]:
-    """Reliability on the test cases of all sites."""
-    if run.statistics is None or run.info.task not in ("classification", "multilabel"):
-        return []
-    found = reliabilities(run.statistics, run.info.classes, run.info.task)
-    small = len(found) > 1
-    figures = []
-    for number, one in enumerate(found[:MOST_SMALL]):
-        gap = one.confidence - one.share
-        which = f"of {clean(one.name)}" if one.name else "of the predicted class"
-        weighted = float((gap * one.cases).sum() / one.cases.sum())
-        lean = "too high" if weighted > 0 else "too low"
-        text = Text(
-            f"reliability-{number}",
-            f"Reliability {which}",
-            f"Probabilities are {lean} by {abs(weighted):.3f} in the mean. "
-            + "; ".join(
-                f"of {n} cases with a mean probability of {c:.2f}, {s:.0%} came true"
-                for n, c, s in zip(one.cases.tolist(), one.confidence, one.share, strict=True)
-            )
-            + ".",
-        )
-        caption = (
-            clean(one.name)
-            if small
-            else (
-                "How often predictions of a probability come true; on the diagonal exactly as "
-                "often. Bars are Wilson's 95 % intervals."
-            )
-        )
-        figures.append(Figure(reliability_chart(text, one, small), caption, small))
-    return figures
-
-
-def privacy_bars(run: RunValues) -> Figure | None:
-    """The ε that each site has spent in the run."""
-    per_site = run.summary["privacy"].get("per_site", {})
-    spent = {s: own["epsilon"] for s, own in per_site.items() if own.get("epsilon") is not None}
-    if not spent:
-        return None
-    bars = [Bar(site, value, f"{value:.3g}") for site, value in list(spent.items())[:MOST_SMALL]]
-    budgets = {own["budget"] for own in per_site.values()} - {None}
-    limit = budgets.pop() if len(budgets) == 1 else None
-    text = Text(
-        "epsilon-sites",
-        "ε that each site has spent in this run",
-        "; ".join(f"{clean(site)} {value:.3g}" for site, value in spent.items())
-        + (f". The budget of each is {limit:g}." if limit is not None else "."),
-    )
-    said = " The line is the budget." if limit is not None else ""
-    return Figure(
-        bar_chart(text, bars, limit), f"ε spent by each site, composed over the run.{said}"
-    )
-
-
-def attack_figure(epsilon: float, delta: float) -> Figure:
-    """The power that an attacker's test has at most, against its false alarms."""
-    steps = [number / 100 for number in range(101)]
-    bound = [(alarms, power(epsilon, delta, alarms)) for alarms in steps]
-    text = Text(
-        "attack",
-        f"What ε {epsilon:.3g} lets an attacker do at most",
-        "The share of training units that any test recognises, at most, against the share of "
-        "others that it wrongly accuses: "
-        + "; ".join(f"{power(epsilon, delta, a):.1%} at {a:.0%}" for a in (0.01, 0.05, 0.1, 0.5))
-        + ". The diagonal is guessing.",
-    )
-    frame = Frame((0, 1), (0, 1), "wrongly accused", "recognised, at most")
-    lines = [Line("guessing", [(0, 0), (1, 1)], muted=True), Line("bound", bound)]
-    return Figure(
-        line_chart(text, frame, lines),
-        "The bound on any attack that follows from ε and δ alone; the grey line is guessing. It "
-        "says nothing of how good known attacks are.",
-    )
-
-
-def byte_bars(run: RunValues) -> Figure:
-    """The bytes that travelled, beside what dense updates would have taken."""
-    sizes = run.summary["bytes"]
-    names = {"up": "up, from sites", "down": "down, to sites", "up_dense_float32": "up, if dense"}
-    bars = [
-        Bar(name, float(sizes[key]), size_of(sizes[key]), 2 if key == "up_dense_float32" else 0)
-        for key, name in names.items()
-    ]
-    text = Text(
-        "bytes",
-        "Bytes that travelled in all rounds",
-        "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + ".",
-    )
-    return Figure(
-        bar_chart(text, bars),
-        "Bytes of all sites in all rounds. “If dense” is what whole updates of 32 bits a value "
-        "would have taken.",
-    )
-
-
-def time_bars(run: RunValues) -> Figure | None:
-    """Wall-clock seconds by stage; nothing for a private run, whose times are not told."""
-    seconds = run.summary["seconds"]
-    rows = [(name, seconds.get(key)) for key, name in STAGE_NAMES.items()]
-    known = [(name, float(value)) for name, value in rows if value]
-    if not known:
-        return None
-    startup = [
-        (f"start: {key}", float(value)) for key, value in seconds["startup"].items() if value
-    ]
-    bars = [Bar(name, value, time_of(value)) for name, value in known]
-    bars += [Bar(name, value, time_of(value), 2) for name, value in startup]
-    text = Text(
-        "times",
-        "Time of each stage, in which at least one site was in it",
-        "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + ".",
-    )
-    return Figure(
-        bar_chart(text, bars),
-        "Wall-clock time in which at least one site was in a stage, over all rounds; stages of "
-        "different sites overlap.",
     )

@@ -11,39 +11,41 @@ from typing import Any
 
 from markupsafe import Markup
 
-from federated.learning import TASKS, smaller_is_better
+from federated.learning import TASKS
 from federated.report import words
+from federated.report.cost_figures import byte_bars, time_bars
+from federated.report.curve_figures import reliability_figures, roc_figures
 from federated.report.drawing import clean
-from federated.report.epsilon import grade, meaning_of
+from federated.report.evaluation_part import (
+    bound_lines,
+    class_rows,
+    confusion_table,
+    interval_text,
+    metric_rows,
+)
 from federated.report.figures import (
-    attack_figure,
-    byte_bars,
     learning_curves,
     primary_of,
-    privacy_bars,
-    reliability_figures,
-    roc_figures,
     site_curves,
     site_dots,
-    time_bars,
     title_of,
 )
+from federated.report.findings import absences, validation_part
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
 from federated.report.population import population_of
+from federated.report.privacy_part import privacy_part
 from federated.report.values import (
     NONE,
     Numbers,
     RunValues,
     count_of,
-    share_of,
     size_of,
     small_number,
     time_of,
 )
 
-HEAT_LEVELS = 9
 # In a table of sites, beside the primary metric.
 SITE_METRICS = 3
 
@@ -70,11 +72,11 @@ def run_page(run: RunValues) -> str:
         data=words.data_sentences(run),
         protection=words.protection_sentences(run),
         left=words.left_sites(run),
-        metrics=_metrics(run, numbers, intervals),
-        of_classes=_of_classes(run, numbers, intervals),
+        metrics=metric_rows(run, numbers, intervals),
+        of_classes=class_rows(run, numbers, intervals),
         how=intervals.how,
-        bounds=_bounds(run, numbers),
-        confusion=_confusion(run, numbers),
+        bounds=bound_lines(run, numbers),
+        confusion=confusion_table(run, numbers),
         rocs=roc_figures(run),
         reliability=reliability_figures(run),
         pictures=_pictures(run),
@@ -82,13 +84,13 @@ def run_page(run: RunValues) -> str:
         sites=_sites(run, numbers),
         site_dots=site_dots(run),
         site_curves=site_curves(run),
-        absences=_absences(run),
+        absences=absences(run),
         population=population_of(run),
-        privacy=_privacy(run, numbers),
+        privacy=privacy_part(run, numbers),
         bytes=byte_bars(run),
         times=time_bars(run),
         costs=_costs(numbers),
-        validation=_validation(run),
+        validation=validation_part(run),
         limits=words.limits(run),
         commands=words.reproduce(run),
         notes=words.notes_on_reproduction(run),
@@ -96,18 +98,11 @@ def run_page(run: RunValues) -> str:
     )
 
 
-def _interval(found: Intervals, name: str, form: str = ".3f") -> str:
-    if name not in found.of:
-        return ""
-    low, high = (format(end, form).replace("-", "−") for end in found.of[name])
-    return f"{low} to {high}"
-
-
 def _tiles(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[str, Any]]:
     """The few numbers that a reader looks for first."""
     metric, task = primary_of(run), run.info.task
     title = title_of(metric.name, task)
-    span = _interval(intervals, metric.name)
+    span = interval_text(intervals, metric.name)
     tiles = [
         {
             "name": f"test {title}",
@@ -158,96 +153,6 @@ def _in_words(numbers: Numbers, say: Any, *path: str | int) -> Markup:
     factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "ms": 1e-3, "min": 60.0, "h": 3600.0}.get(unit, 1.0)
     digits = len(amount.partition(".")[2])
     return numbers(*path, form=f".{digits}f", scale=factor) + f" {unit}"
-
-
-def _metrics(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[str, Any]]:
-    """The metrics over the cases of all sites, those of single classes aside."""
-    rows = []
-    for metric in TASKS[run.info.task].metrics:
-        name = metric.name
-        if (
-            numbers.at("metrics", "test", name) is None
-            and numbers.at("metrics", "val", name) is None
-        ):
-            continue
-        rows.append(
-            {
-                "name": title_of(name, run.info.task),
-                "better": "lower" if smaller_is_better(name) or name == "ece" else "higher",
-                "val": numbers("metrics", "val", name),
-                "test": numbers("metrics", "test", name),
-                "interval": _interval(intervals, name),
-            }
-        )
-    return rows
-
-
-def _of_classes(run: RunValues, numbers: Numbers, intervals: Intervals) -> dict[str, Any] | None:
-    """The metrics of each class, of segmentation, or of each label."""
-    names = {
-        "segmentation": ("dice", "hd95", "assd"),
-        "multilabel": ("auc",),
-    }.get(run.info.task)
-    if names is None:
-        return None
-    labels = run.info.classes[1:] if run.info.task == "segmentation" else run.info.classes
-    return {
-        "heads": [title_of(name, run.info.task) for name in names],
-        "rows": [
-            {
-                "name": label,
-                "cells": [
-                    {
-                        "value": numbers("metrics", "test", f"{name}_{label}"),
-                        "interval": _interval(intervals, f"{name}_{label}", ".3f"),
-                    }
-                    for name in names
-                ],
-            }
-            for label in labels
-        ],
-    }
-
-
-def _bounds(run: RunValues, numbers: Numbers) -> list[Markup]:
-    """Metrics that are known between bounds alone, since they follow from histograms."""
-    found = (run.summary.get("evaluation", {}).get("intervals") or {}).get("test") or {}
-    lines = []
-    for name, (low, high) in found.items():
-        if high - low <= 1e-3:
-            continue
-        path = ("evaluation", "intervals", "test", name)
-        lines.append(
-            Markup("{} follows from histograms: the exact one is from {} to {}.").format(
-                title_of(name, run.info.task), numbers(*path, 0), numbers(*path, 1)
-            )
-        )
-    return lines
-
-
-def _confusion(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
-    """The confusion counts of test cases as a table, each shaded by its share of its row."""
-    counts = (run.summary.get("confusion") or {}).get("test")
-    if not counts or run.info.task != "classification":
-        return None
-    least = run.experiment.evaluation.min_count
-    names = run.info.classes
-    rows = []
-    for true, row in enumerate(counts):
-        total = sum(row)
-        cells = [
-            {
-                "text": numbers("confusion", "test", true, predicted, form="d")
-                if not 0 < count < least
-                else f"<{least}",
-                "heat": round((HEAT_LEVELS - 1) * count / total) if total else 0,
-                "right": true == predicted,
-            }
-            for predicted, count in enumerate(row)
-        ]
-        recall = f"{row[true] / total:.0%}" if total and not 0 < row[true] < least else "–"
-        rows.append({"name": names[true], "cells": cells, "recall": recall})
-    return {"names": names, "rows": rows}
 
 
 def _pictures(run: RunValues) -> list[dict[str, str]]:
@@ -302,81 +207,6 @@ def _sites(run: RunValues, numbers: Numbers) -> dict[str, Any]:
     }
 
 
-def _absences(run: RunValues) -> list[str]:
-    """Who was not there, and why, as far as anybody has told."""
-    summary = run.summary
-    said = [
-        ("absent", "did not take part"),
-        ("not_evaluated", "is in none of the metrics"),
-        ("no_own_model", "has handed over no model of its own"),
-    ]
-    return [
-        f"{site} {what}: {reason}"
-        for key, what in said
-        for site, reason in (summary.get(key) or {}).items()
-    ]
-
-
-def _privacy(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
-    """What was spent of privacy, and what that means; ``None`` where there is none."""
-    told = run.summary["privacy"]
-    if not run.private:
-        return None
-    per_site = told.get("per_site", {})
-    heads = {
-        "epsilon": "ε, this run",
-        "epsilon_ledger": "ε, all runs",
-        "budget": "budget",
-        "noise_multiplier": "noise multiplier",
-        "sampling_rate": "sampling rate",
-    }
-    epsilon, delta = told["epsilon"], told["delta"]
-    several = [own.get("cases_of_one_patient") or 0 for own in per_site.values() if own]
-    patient = None
-    if told["unit"] == "record" and max(several, default=0) > 1:
-        patient = {
-            "cases": max(several),
-            "epsilon": numbers("privacy", "epsilon_patient", form=".3g"),
-        }
-    return {
-        "unit": told["unit"],
-        "thing": {"record": "training case", "site": "site"}.get(told["unit"], told["unit"]),
-        "epsilon": numbers("privacy", "epsilon", form=".3g"),
-        "known": epsilon is not None,
-        "seeded": told.get("noise") == "seeded",
-        "delta": small_number(delta),
-        "odds_of_delta": f"{1 / delta:,.0f}".replace(",", "\u202f"),
-        "accountant": told["accountant"],
-        **(_meaning(epsilon, delta) if epsilon is not None else {}),
-        "patient": patient,
-        "missing": told.get("missing"),
-        "heads": list(heads.values()),
-        "rows": [
-            {
-                "name": site,
-                "cells": [numbers("privacy", "per_site", site, key, form=".3g") for key in heads],
-            }
-            for site in per_site
-        ],
-        "unreported": [clean(site) for site in told.get("unreported", ())],
-        "bars": privacy_bars(run),
-        "figure": attack_figure(epsilon, delta) if epsilon is not None else None,
-    }
-
-
-def _meaning(epsilon: float, delta: float) -> dict[str, Any]:
-    """What a guarantee bounds, in words."""
-    known = meaning_of(epsilon, delta)
-    odds = f"= {known.odds:.3g}" if known.odds < 1000 else f"= {known.odds:.0f}"
-    return {
-        "odds": odds if known.odds < 1e6 else "> 1 000 000",
-        "recognised": share_of(known.recognised),
-        "guess": share_of(known.guess),
-        "loose": known.guess > 0.95,
-        "grade": grade(epsilon),
-    }
-
-
 def _costs(numbers: Numbers) -> list[tuple[str, Markup]]:
     rows = [
         ("Up, from all sites", _size(numbers, "bytes", "up")),
@@ -394,43 +224,6 @@ def _costs(numbers: Numbers) -> list[tuple[str, Markup]]:
     if numbers.at("peak_rss_mb") is not None:
         rows.append(("Largest memory of a process", numbers("peak_rss_mb", form=".0f") + " MiB"))
     return rows
-
-
-def _validation(run: RunValues) -> dict[str, Any]:
-    """What validation found: rules and how many cases broke them, and never which."""
-    report, least = run.validation, run.experiment.evaluation.min_count
-    if report is None:
-        return {"known": False, "rows": [], "excluded": [], "dropped": []}
-    rows = [
-        (site, str(rule.get("rule", "")), _counted(len(rule.get("where", ())), least))
-        for site, rules in report.get("broken", {}).items()
-        for rule in rules
-    ]
-    # The shared report of a private run, and those of older versions, do not name rules.
-    known = {site for site, _, _ in rows}
-    rows += [
-        (site, "told in the site's own report", "")
-        for site in report.get("failures", {})
-        if site not in known
-    ]
-    dropped = {
-        site: sum(n if isinstance(n, int) else len(n) for n in splits.values())
-        for site, splits in (report.get("dropped") or report.get("dropped_cases") or {}).items()
-    }
-    return {
-        "known": True,
-        "sites": len(report.get("sites", ())),
-        "rows": rows,
-        "excluded": list(report.get("excluded_sites", ())),
-        "dropped": [(site, _counted(n, least)) for site, n in dropped.items()],
-    }
-
-
-def _counted(number: int, least: int) -> str:
-    """A number of cases, unless it is a small one that is not to be told."""
-    if not number:
-        return "the site as a whole"
-    return f"fewer than {least} cases" if number < least else count_of(number, "case")
 
 
 def _facts(run: RunValues, numbers: Numbers) -> Sequence[tuple[str, Any]]:

@@ -314,3 +314,34 @@ def test_a_group_with_few_cases_is_not_told_at_all(plain):
     assert "177" not in text
     hidden = {"min_count": 5, "all_sites": {"sex": {"female": None, "male": None}}}
     assert page_of(counted(plain, **hidden)).text.count("fewer than 5 are not") == 2
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        (None, "no ε can be stated for a patient"),
+        (1, "no patient has more than one training case"),
+        (4, "A patient has up to 4 training cases here"),
+    ],
+)
+def test_what_a_guarantee_for_cases_is_for_a_patient(private, most, said):
+    told = private.summary["privacy"]
+    sites = {s: {**own, "cases_of_one_patient": most} for s, own in told["per_site"].items()}
+    summary = {**private.summary, "privacy": {**told, "per_site": sites}}
+    assert said in page_of(replace(private, summary=summary)).text
+
+
+def test_no_bound_and_not_told_are_told_apart(private):
+    told = private.summary["privacy"]
+    first, second, third = told["per_site"]
+    own = told["per_site"][first]
+    sites = {
+        first: {**own, "epsilon_ledger": None},
+        second: dict.fromkeys(own),
+        third: own,
+    }
+    privacy = {**told, "epsilon": None, "per_site": sites, "unreported": [second]}
+    page = page_of(replace(private, summary={**private.summary, "privacy": privacy}))
+    assert [e.text for e in page.named("td")].count("no bound") == 1
+    assert f"Not told, or not believed: {second}." in page.text
+    assert "Nobody can state an ε for this run." in page.text
