@@ -294,7 +294,9 @@ def _overrides(folder: RunFolder, name: str, params: Path) -> list[str] | None:
         base = load_experiment(name, (), params, plans=True)
     except ConsiliumError:
         return None
-    return overrides_between(base.to_json(), folder.asked())
+    own = folder.experiment().model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    stated = {section: value for section, value in own.items() if isinstance(value, dict)}
+    return overrides_between(base.to_json(), folder.asked(), stated)
 
 
 def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str] | None) -> None:

@@ -11,7 +11,11 @@ BESIDE = frozenset({"name", "planning", "runner"})
 READ = ("data", "described")
 
 
-def overrides_between(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def overrides_between(
+    base: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    stated: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
     """The ``section.key=value`` items that make ``wanted`` of ``base``, both resolved experiments.
 
     The runner is left out: every one gives the same weights.
@@ -19,9 +23,12 @@ def overrides_between(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> lis
     Args:
         base: the experiment as params.yaml has it, of ``Experiment.to_json``.
         wanted: the one to be made, of the same.
+        stated: of each section of ``wanted`` what is not a default there, by which another
+            implementation is named more shortly; everything where it is left out.
     """
     items: list[str] = []
-    for section, value in wanted.items():
+    for section, found in wanted.items():
+        value = found
         if section in BESIDE:
             continue
         below = base.get(section)
@@ -30,6 +37,8 @@ def overrides_between(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> lis
             # Settings of another implementation start afresh.
             if section in CHOICES and own.get("name") != value.get("name"):
                 own = {}
+                if stated is not None:
+                    value = {"name": value["name"], **stated.get(section, {})}
             items += _differences((section,), own, value)
         elif value != below:
             items.append(as_override(section, value))

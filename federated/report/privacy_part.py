@@ -60,19 +60,20 @@ def _of_a_patient(told: Mapping[str, Any], numbers: Numbers) -> list[Markup | st
     """What a guarantee for cases is for a patient, who may have several."""
     if told["unit"] != "record":
         return []
-    most = [own.get("cases_of_one_patient") if own else None for own in told["per_site"].values()]
-    if not most or None in most:
+    counts = [own.get("cases_of_one_patient") if own else None for own in told["per_site"].values()]
+    known = [count for count in counts if count is not None]
+    if not known or len(known) < len(counts):
         return [
             "The unit is a case. Not every site's data say which cases are of one patient, so no "
             "ε can be stated for a patient; it is larger for whoever has several cases."
         ]
-    if max(most) == 1:
+    if max(known) == 1:
         return ["The unit is a case, and no patient has more than one training case."]
     said = Markup(
         "The unit is a case. A patient has up to {} training cases here; for such a patient ε is "
         "{}."
     )
-    return [said.format(max(most), numbers("privacy", "epsilon_patient", form=".3g"))]
+    return [said.format(max(known), numbers("privacy", "epsilon_patient", form=".3g"))]
 
 
 def _meaning(epsilon: float, delta: float) -> dict[str, Any]:

@@ -32,6 +32,17 @@ def test_what_was_set_is_found_again(tmp_path: Path, items: list[str]) -> None:
     assert bool(found) == bool(items)
 
 
+def test_another_implementation_is_named_without_its_defaults(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(TINY_PARAMS))
+    items = ["privacy.name=dp_sgd", "privacy.epsilon=8.0", "privacy.delta=0.001"]
+    base, wanted = (load_experiment("tiny", own, params) for own in ([], items))
+    stated = wanted.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    found = overrides_between(base.to_json(), wanted.to_json(), stated)
+    assert sorted(found) == sorted(items)
+    assert load_experiment("tiny", found, params) == wanted
+
+
 def test_what_an_entry_sets_and_a_run_does_not_is_taken_back() -> None:
     entry, run = {"data": {"patch": [8, 8], "size": 28}}, {"data": {"size": 28}}
     assert overrides_between(entry, run) == ["data.patch=null"]
