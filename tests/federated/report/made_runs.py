@@ -11,6 +11,7 @@ from federated.learning import TASKS, evaluate_here, task_of
 from federated.learning.evaluation import Evaluation
 from federated.report.values import RunValues
 from federated.settings.sections import EvaluationSettings
+from federated.settings.target import Target
 
 CASES = {"train": 60, "val": 30, "test": 80}
 NO_PRIVACY: Mapping[str, Any] = {
@@ -26,7 +27,8 @@ NO_PRIVACY: Mapping[str, Any] = {
 
 def info_of(task: str, classes: Sequence[str], name: str = "madeset") -> DatasetInfo:
     """A data set of volumes."""
-    return DatasetInfo(name, tuple(classes), 3, 1, {}, "CC BY 4.0", task)
+    target = Target(low=0, high=100) if task == "regression" else None
+    return DatasetInfo(name, tuple(classes), 3, 1, {}, "CC BY 4.0", task, target)
 
 
 def predictions(
@@ -44,6 +46,13 @@ def predictions(
             "loss": 1 - dice.mean(axis=1),
             "patients": np.arange(cases) // 2,
         }
+    if info.task == "regression":
+        labels = rng.uniform(20, 80, cases)
+        return {"labels": labels, "predicted": labels + rng.uniform(-15, 15, cases) * (1 - skill)}
+    if info.task == "multilabel":
+        labels = rng.integers(0, 2, (cases, count))
+        odds = np.exp(rng.normal(size=(cases, count)) + 3 * skill * (labels - 0.5))
+        return {"labels": labels, "probabilities": odds / (1 + odds)}
     labels = rng.integers(0, count, cases)
     logits = rng.normal(size=(cases, count))
     logits[np.arange(cases), labels] += 3 * skill

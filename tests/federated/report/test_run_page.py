@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from federated.report.intervals import intervals_of
 from federated.report.run_page import run_page
 from federated.report.values import RunValues
 from tests.federated.report.made_runs import DP_SGD, made_run
@@ -345,3 +346,32 @@ def test_no_bound_and_not_told_are_told_apart(private):
     assert [e.text for e in page.named("td")].count("no bound") == 1
     assert f"Not told, or not believed: {second}." in page.text
     assert "Nobody can state an ε for this run." in page.text
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "intervals"),
+    [
+        ("multilabel", ("effusion", "nodule", "mass"), {"auc_effusion", "auc"}),
+        ("regression", ("age",), {"mae", "bias"}),
+    ],
+)
+def test_pages_are_made_of_every_task(task, classes, intervals):
+    run = made_run(task, classes)
+    assert run.statistics is not None
+    assert intervals <= set(intervals_of(run.statistics, run.info, 7).of)
+    page = page_of(run)
+    drawn = [str(e.attributes.get("aria-labelledby")) for e in page.named("svg")]
+    assert sum("roc-" in name for name in drawn) == (3 if task == "multilabel" else 0)
+    assert sum("site-curve-" in name for name in drawn) == 3
+
+
+def test_a_run_in_which_nothing_travelled_has_a_page(plain):
+    nothing = dict.fromkeys(("up", "down", "up_dense_float32"), 0)
+    page = page_of(replace(plain, summary={**plain.summary, "bytes": nothing}))
+    assert "0 B" in page.text
+
+
+def test_a_run_whose_rounds_were_hardly_ever_evaluated_has_a_page(plain):
+    empty = {"metrics": {}, "per_site": {s: {"cases": {}} for s in plain.summary["sites"]}}
+    records = [{**empty, "round": 1}, {**empty, "round": 2}, plain.records[2]]
+    assert "after round 3" in run_page(replace(plain, records=records))
