@@ -95,7 +95,11 @@ def line_chart(
         if not frame.small:
             at_end = x(kept) > (x.start + x.end) / 2
             place = x(kept) - 4 if at_end else x(kept) + 4
-            parts.append(label(place, y.start - 5, "kept", "tick", "end" if at_end else "start"))
+            # Where no line is: above one that is low there, below one that is high.
+            heights = [y(b) for own in lines for a, b in own.points if a == kept]
+            low = heights and sum(heights) / len(heights) > (y.start + y.end) / 2
+            level = y.end + 9 if low else y.start - 5
+            parts.append(label(place, level, "kept", "tick", "end" if at_end else "start"))
     for own in lines:
         points = [(x(a), y(b)) for a, b in own.points]
         kind = "line muted" if own.muted else f"line s{own.look}"
