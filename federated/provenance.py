@@ -1,9 +1,10 @@
 """Which code made a result."""
 
+import platform
 import subprocess
 from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,23 @@ from pathlib import Path
 LIBRARIES = ("numpy", "opacus", "torch", "torchio")
 # What the two sides of a consortium tell each other of their programs.
 PROGRAMS = ("torch", "prefect", "numpy", "opacus", "tenseal")
+
+# What else a person asks for who makes a run again.
+BESIDE = ("consilium", "dvc", "mlflow", "monai", "prefect", "tenseal")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that a run was made with, by name.
+
+    One that is not installed is left out.
+    """
+    found = {"python": platform.python_version()}
+    for name in sorted((*LIBRARIES, *BESIDE)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def git_commit(folder: Path) -> str:

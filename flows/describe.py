@@ -48,7 +48,8 @@ def result_lines(folder: Path) -> list[str]:
         *protection_lines(summary.get("protection", {"name": "plain"})),
         "",
         "Where to look:",
-        f"  {folder}/summary.json   the result, machine-readable",
+        f"  {folder}/report.html   the result, for people",
+        f"  {folder}/summary.json   the same, machine-readable",
         f"  {folder}/data_docs/index.html   validation of every site's data"
         if (folder / "data_docs").is_dir()
         else f"  {folder}/validation.json   validation of every site's data",
@@ -197,6 +198,7 @@ def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
     yield ""
     yield from (
         "Where to look:",
+        f"  {folder}/report.html   all of it, as a page",
         f"  {folder}/table.md   all metrics, as Markdown",
         f"  {folder}/runs.json   every run, machine-readable",
         f"  {folder}/{task.primary_metric}.png   the figure",
