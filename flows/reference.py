@@ -30,7 +30,8 @@ def api_page() -> str:
         f"::: {getattr(federated, name).__module__}.{name}" for name in federated.__all__
     )
     return (
-        f"# Python\n\n{NOTE}\n\nThese names of `federated` are meant for other programs, and change "
+        f"# Python\n\n{NOTE}\n\n"
+        "These names of `federated` are meant for other programs, and change "
         "with notice in the changelog. Everything else may change with any version. `import "
         "federated` is quick: a name is imported when it is first used.\n\n"
         '```python\nimport federated\n\nexperiment = federated.load_experiment("demo")\n```\n\n'
@@ -46,8 +47,8 @@ def commands_page() -> str:
     parts = [
         "# Commands",
         NOTE,
-        "`consilium --help` lists them, and each has a `--help` of its own. What a person did wrong "
-        "is answered in one paragraph, with an exit code that is not 0; `consilium --debug …` "
+        "`consilium --help` lists them, and each has a `--help` of its own. What a person did "
+        "wrong is answered in one paragraph, with an exit code that is not 0; `consilium --debug …` "
         "shows the traceback.",
     ]
     for path, command in leaves(program, ()):

@@ -37,7 +37,13 @@ PLACEHOLDERS = {
     "R": "3",
 }
 # Experiments that a page tells the reader to make, and one of params.yaml that is like it.
-MADE_BY_THE_READER = {"mine": "chest", "c1": "chest", "c2": "chest", "s1": "sarcoma", "s2": "sarcoma"}
+MADE_BY_THE_READER = {
+    "mine": "chest",
+    "c1": "chest",
+    "c2": "chest",
+    "s1": "sarcoma",
+    "s2": "sarcoma",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -148,7 +154,9 @@ def read(command: Command) -> tuple[tuple[str, ...], dict[str, Any]]:
     except TyperException as refused:
         kind = type(refused).__name__
         # In a sentence a command may be named without what it needs, and so may a group of them.
-        named = kind == "MissingParameter" or (kind == "NoArgsIsHelpError" and tuple(words) in groups)
+        named = kind == "MissingParameter" or (
+            kind == "NoArgsIsHelpError" and tuple(words) in groups
+        )
         if command.whole or not named:
             raise ProgramRefusesError(f"{command}: {refused}") from refused
     return called[0] if called else ((), {})

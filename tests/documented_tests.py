@@ -58,6 +58,6 @@ EXECUTED = {
 
 # Read by their parsers alone, and why.
 READ_ALONE = {
-    "consortium up": "it starts the processes of docs/consortium.md, whose commands are executed one "
-    "by one; tests/system/test_hospitals.py has them as processes of different users",
+    "consortium up": "it starts the processes of docs/consortium.md, whose commands are executed "
+    "one by one; tests/system/test_hospitals.py has them as processes of different users",
 }

@@ -1,4 +1,4 @@
-"""README and docs: links that lead somewhere, a site that builds by itself, pages of the program."""
+"""README and docs: links that lead somewhere, a site that builds, pages of the program."""
 
 import os
 import re
@@ -13,7 +13,6 @@ import pytest
 from flows.reference import pages
 from tests.conftest import PROJECT
 from tests.documented_commands import PAGES
-
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`]*`", re.MULTILINE | re.DOTALL)
