@@ -48,7 +48,8 @@ def commands_page() -> str:
         "# Commands",
         NOTE,
         "`consilium --help` lists them, and each has a `--help` of its own. What a person did "
-        "wrong is answered in one paragraph, with an exit code that is not 0; `consilium --debug …` "
+        "wrong is answered in one paragraph, with an exit code that is not 0; "
+        "`consilium --debug …` "
         "shows the traceback.",
     ]
     for path, command in leaves(program, ()):
@@ -79,7 +80,7 @@ def _command(path: tuple[str, ...], command: Any) -> Iterator[str]:
 def _row(parameter: Any) -> str:
     """An argument or an option, as a row of a table."""
     kind = parameter.param_type_name
-    shown = parameter.make_metavar(None) if kind == "argument" else ", ".join(parameter.opts)
+    shown = (parameter.name or "").upper() if kind == "argument" else ", ".join(parameter.opts)
     text = _plain(getattr(parameter, "help", "") or "").replace("|", "\\|")
     default = parameter.default
     if parameter.required:

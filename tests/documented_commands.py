@@ -130,14 +130,10 @@ class ProgramRefusesError(AssertionError):
     """A parser does not take a command."""
 
 
-def read(command: Command) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Which command of consilium's is called with what, as its parser reads it.
-
-    Raises:
-        ProgramRefusesError: it is no such command, or not one with these arguments.
-    """
+@cache
+def _program() -> tuple[Any, set[tuple[str, ...]], list[tuple[tuple[str, ...], dict[str, Any]]]]:
+    """consilium's parser with commands that only note that they are called; its groups; the notes."""
     import typer.main
-    from typer.exceptions import TyperException
 
     from flows.cli import app
     from flows.reference import leaves
@@ -148,15 +144,28 @@ def read(command: Command) -> tuple[tuple[str, ...], dict[str, Any]]:
     for path, leaf in leaves(program, ()):
         groups |= {path[:length] for length in range(1, len(path))}
         leaf.callback = lambda path=path, **given: called.append((path, given))
+    return program, groups, called
+
+
+def read(command: Command) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Which command of consilium's is called with what, as its parser reads it.
+
+    Raises:
+        ProgramRefusesError: it is no such command, or not one with these arguments.
+    """
+    from typer.exceptions import TyperException
+
+    program, groups, called = _program()
+    called.clear()
     words = filled_in(command.words)[1:]
+    if not command.whole and tuple(words) in groups:
+        return (), {}
     try:
         program.main(words, prog_name="consilium", standalone_mode=False)
     except TyperException as refused:
-        kind = type(refused).__name__
-        # In a sentence a command may be named without what it needs, and so may a group of them.
-        named = kind == "MissingParameter" or (
-            kind == "NoArgsIsHelpError" and tuple(words) in groups
-        )
-        if command.whole or not named:
-            raise ProgramRefusesError(f"{command}: {refused}") from refused
+        said = refused.format_message()
+        # In a sentence a command may be named without what it needs.
+        short = type(refused).__name__ == "MissingParameter" or said == "Missing command."
+        if command.whole or not short:
+            raise ProgramRefusesError(f"{command}: {said}") from refused
     return called[0] if called else ((), {})

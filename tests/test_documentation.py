@@ -16,16 +16,16 @@ from tests.documented_commands import PAGES
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
 CODE = re.compile(r"^ *```.*?^ *```$|`[^`]*`", re.MULTILINE | re.DOTALL)
-HEADING = re.compile(r"^#{1,6} (.+?)(?: \{ ?#([\w.-]+) ?\})?$", re.MULTILINE)
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as a forge makes them."""
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     made = set()
-    for title, own in HEADING.findall(text):
+    for title in HEADING.findall(text):
         plain = re.sub(r"[^\w\- ]", "", title.lower().strip())
-        made |= {plain.replace(" ", "-"), re.sub(r"[-\s]+", "-", plain), own}
+        made |= {plain.replace(" ", "-"), re.sub(r"[-\s]+", "-", plain)}
     return made
 
 

@@ -70,7 +70,7 @@ def _section(name: str, sections: list[type[Settings]]) -> Iterator[str]:
     links = ", ".join(f"[`{each}`](#{name}name-{each})" for each in names)
     yield f"`{name}.name` is one of {links}. Each has keys of its own."
     for each, section in zip(names, sections, strict=True):
-        yield f"### {name}.name: {each} {{ #{name}name-{each} }}"
+        yield f"### {name}.name: {each}"
         module = import_module(section.__module__)
         if section.__module__.rpartition(".")[2] == each:  # its own, which names the paper
             yield _paragraphs(module.__doc__)
@@ -91,7 +91,7 @@ def _described(title: str, section: type[Settings], level: str) -> Iterator[str]
 
 
 def _text(section: type[Settings]) -> str:
-    """The docstring of a class as Markdown; of one without, that of the class that it is made of."""
+    """The docstring of a class as Markdown, or that of the nearest class that it is made of."""
     told = (vars(each).get("__doc__") for each in section.__mro__)
     return _paragraphs(next((text for text in told if text), ""))
 
@@ -179,5 +179,5 @@ def _may_be(told: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 
 def _list(item: str, least: int | None, most: int | None) -> str:
     if least == most and least is not None:
-        return f"a list of {least}: {item}"
-    return f"a list: {item}"
+        return f"a list of {least} ({item})"
+    return f"a list ({item})"

@@ -116,7 +116,7 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     clinic.parent.mkdir(parents=True)
     np.savez(clinic, **tiny_arrays(seed=5))
     do("consilium sites join tiny --site clinic-x --data clinic --rounds 1", "summary.json")
-    np.savez(project / "scan.npz", image=tiny_arrays()["test_images"][0][None])
+    np.savez(project / "scan.npz", test_images=tiny_arrays()["test_images"][:2])
     do(
         "consilium predict --model tiny.clinic-x@champion --out out scan.npz",
         "out/probabilities.csv",
@@ -141,7 +141,7 @@ def test_commands_of_a_consortium_that_begin_nothing(project, consilium, write_n
     assert "suspended clinic-x" in do("consilium sites suspend clinic-x")
     assert "suspended" in do("consilium sites list")
     assert "removed clinic-x" in do("consilium sites remove clinic-x")
-    assert "paused" in do("consilium site pause")
+    assert "clinic-x does nothing more" in do("consilium site pause")
     do("consilium site resume")
 
 
