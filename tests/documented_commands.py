@@ -132,7 +132,7 @@ class ProgramRefusesError(AssertionError):
 
 @cache
 def _program() -> tuple[Any, set[tuple[str, ...]], list[tuple[tuple[str, ...], dict[str, Any]]]]:
-    """consilium's parser with commands that only note that they are called; its groups; the notes."""
+    """consilium's parser, whose commands only note that they are called; its groups; the notes."""
     import typer.main
 
     from flows.cli import app
