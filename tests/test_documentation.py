@@ -1,5 +1,6 @@
 """README and docs: links that lead somewhere, a site that builds, pages of the program."""
 
+import hashlib
 import os
 import re
 import subprocess
@@ -70,6 +71,16 @@ def test_the_badges_say_what_the_project_says():
     }
     assert f": {project['license']}<" in shown["licence"]
     assert f": {project['requires-python'].replace('>=', '≥ ')}<" in shown["python"]
+
+
+def test_a_table_of_results_between_marks_is_that_of_the_command_above_it():
+    """Its mark is a digest of the command: `consilium compare --results FILE` writes both."""
+    pages = (PROJECT / "docs").rglob("results*/*.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    marked = re.findall(r"<!-- table (\w+) -->\n(.*)\n(?s:.*?)<!-- end of table \1 -->", text)
+    assert len(marked) >= 4
+    for mark, command in marked:
+        assert hashlib.sha256(command.encode()).hexdigest()[:8] == mark, command
 
 
 class Loads(HTMLParser):
