@@ -19,7 +19,7 @@ NOT_LOCKED := torch torchvision $(OF_TIMM) setuptools triton cuda-bindings cuda-
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test numerical coverage mutants bench lint types imports check lock ui clean
+.PHONY: help setup run test numerical coverage mutants bench lint types imports check docs reference lock ui clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -72,11 +72,18 @@ imports: $(STAMP)  ## the import contract: flows -> tasks -> federated -> models
 
 check: lint types imports  ## lint, types and the import contract
 
+docs: $(STAMP)  ## the documentation as a site in build/docs; fails if a link leads nowhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "docs: build/docs/index.html; with search: $(BIN)/python -m http.server -d build/docs -b 127.0.0.1"
+
+reference: $(STAMP)  ## the pages of docs/reference that are made from the program
+	@$(BIN)/python -m flows.reference
+
 ui: $(STAMP)  ## MLflow and Prefect in the browser
 	@$(BIN)/consilium serve --ui-only
 
 lock: $(STAMP)  ## resolve pyproject.toml anew into requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --extra docs --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --quiet $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
 
 clean:  ## remove the virtual environment and caches; data, runs and mlruns stay

@@ -12,7 +12,9 @@ from federated.errors import printable
 from flows.cli.options import PARAMS, Params, Sets, app, whole_number
 
 consortium_app = typer.Typer(
-    no_args_is_help=True, help="A consortium of several processes, to try it on one machine."
+    no_args_is_help=True,
+    help="A consortium of several processes, to try it on one machine.",
+    epilog="Example: consilium consortium up --sites 3 --experiment demo",
 )
 app.add_typer(consortium_app, name="consortium")
 

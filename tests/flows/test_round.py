@@ -15,7 +15,7 @@ from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
 from tests.federated.report.reading import at, read
-from tests.flows.conftest import contents, full_run, kept_at, messages, weights
+from tests.flows.conftest import contents, kept_at, messages, weights
 from tests.without_prefect import without_prefect
 
 pytestmark = pytest.mark.usefixtures("plainly")
