@@ -35,7 +35,7 @@ class Run:
     ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
     round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
     unless the run is one to go on with. ``unkeyed`` are the sites that have no key in this attempt,
-    where the protection has one, and why.
+    where the protection has one, and why. ``links`` say where a person finds the run.
     """
 
     coordinator: Coordinator
@@ -48,6 +48,7 @@ class Run:
     startup: dict[str, float]
     rounds_before_resume: int
     unkeyed: Mapping[str, str] = field(default_factory=dict)
+    links: str = ""
 
     @property
     def quoted(self) -> Any:
@@ -95,10 +96,15 @@ def call_site(coordinator: Coordinator, site: str) -> AnyCall:
 
 @dataclass(frozen=True)
 class Finished:
-    """What stages report, and for each site that has dropped out the reason."""
+    """What stages report, and for each site that has dropped out the reason.
+
+    ``tasks`` are the last ones of the other sites. What comes after waits for them, so that the
+    graph of the run in Prefect has an edge from each: they are done already.
+    """
 
     results: list[Outcome]
     dropped: dict[str, str]
+    tasks: Sequence[Any] = ()
 
 
 def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Finished:
@@ -128,7 +134,8 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
         raise ConsiliumError(
             f"All {len(chains)} sites have dropped out of round {round_number}{last}"
         )
-    return Finished(results, dropped)
+    last_ones = [chain[-1] for site, chain in chains.items() if site not in dropped]
+    return Finished(results, dropped, last_ones)
 
 
 def _told(run: Run, round_number: int, stage: Stage, site: str, name: str) -> list[Outcome]:
