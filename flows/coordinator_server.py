@@ -26,7 +26,7 @@ from federated.files import make_folders
 from federated.run.coordinator_home import CoordinatorHome
 from federated.secrets.home import private_folder
 from flows.certified import certified_address, certified_names
-from flows.coordinator_front import MLFLOW, PREFECT, CoordinatorFront
+from flows.coordinator_front import MLFLOW, PREFECT, CoordinatorFront, Told
 from flows.databases import WITHOUT_ADDRESS, Databases
 from flows.forwarding import Forwarder
 from flows.guarded_server import ARTIFACTS, BELOW
@@ -39,6 +39,7 @@ from flows.server import (
     running_guarded,
     wait_until_healthy,
 )
+from tasks.mlflow_server import PAGES
 
 # How many deployments Prefect lists at once.
 MOST_LISTED = 200
@@ -63,6 +64,8 @@ class Behind:
             "MLFLOW_TRACKING_URI": f"http://{HOST}:{self.mlflow}{MLFLOW}",
             "MLFLOW_TRACKING_USERNAME": USER,
             "MLFLOW_TRACKING_PASSWORD": self.login.secret,
+            # For links: below the address that people have opened.
+            PAGES: MLFLOW,
         }
 
 
@@ -196,7 +199,7 @@ def front_server(
     host: str,
     port: int,
     refused: Callable[[str, str], None],
-    metrics: Callable[[], bytes],
+    told: Told,
 ) -> TlsServer:
     """The server at the coordinator's one port; it listens, and answers once its ``run`` is called.
 
@@ -208,7 +211,7 @@ def front_server(
         host: the address to listen on.
         port: the port; any free one if 0.
         refused: is told the address and why, where a connection is refused or broken off.
-        metrics: gives the numbers for Prometheus.
+        told: gives the numbers for Prometheus, and the page on sites and runs.
 
     Raises:
         ConsiliumError: nobody can listen there, or a certificate cannot be used.
@@ -221,6 +224,6 @@ def front_server(
         scraper_login(home),
         Forwarder(behind.prefect),
         Forwarder(behind.mlflow),
-        metrics,
+        told,
     )
     return tls_server(front, host, port, certificates, refused, ConnectionLimits(), websockets=True)

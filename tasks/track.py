@@ -31,12 +31,11 @@ from federated.learning import metrics_in, smaller_is_better
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
 from tasks.described import beginning
+from tasks.mlflow_server import PAGES
 from tasks.reachable import require_mlflow, without_password
 
 STORE = Path("mlruns")
 NOT_TOLD = "not told"
-# How people reach MLflow's pages, where programs of this machine use another address.
-PAGES = "CONSILIUM_MLFLOW_PAGES"
 # The tag by which MLflow's pages know what an experiment is; MLflow 3.17 has no name for it.
 KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"
 NOTE, PARENT = MLFLOW_RUN_NOTE, MLFLOW_PARENT_RUN_ID

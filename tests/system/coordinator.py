@@ -17,6 +17,7 @@ from federated.exchange.https.office import Office
 from federated.exchange.https.server import exchange_app
 from federated.exchange.journal import JournalledExchange
 from federated.run.coordinator_home import CoordinatorHome
+from flows.coordinator_front import Told
 from flows.coordinator_server import (
     Behind,
     coordinator_login,
@@ -26,6 +27,7 @@ from flows.coordinator_server import (
 )
 from flows.databases import databases_of
 from flows.login import Login
+from flows.status_page import status_of_coordinator
 from tests.system import postgres
 
 
@@ -81,7 +83,8 @@ def running_coordinator(folder: Path) -> Iterator[Coordinator]:
         certificates = authority.certificates(["localhost", "127.0.0.1"])
         server = front_server(
             home, exchange_app(office), behind, certificates, "127.0.0.1", 0,
-            lambda address, why: None, lambda: b"consilium_up 1\n",
+            lambda address, why: None,
+            Told(lambda: b"consilium_up 1\n", lambda: status_of_coordinator(home, folder / "runs")),
         )  # fmt: skip
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
