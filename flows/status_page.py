@@ -59,7 +59,8 @@ def status_page(sites: Sequence[str], statuses: Iterable[RunStatus]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>Consilium</title><style>{STYLE}</style></head>'
         f"<body><main><h1>Consilium</h1><h2>Sites</h2><ul>{lines}</ul><h2>Runs</h2>{runs}"
-        '<p><a href="/prefect/">Prefect</a> · <a href="/mlflow/">MLflow</a></p></main></body></html>'
+        '<p><a href="/prefect/">Prefect</a> · <a href="/mlflow/">MLflow</a></p>'
+        "</main></body></html>"
     )
 
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
@@ -98,8 +97,6 @@ def look_at_mlflow(page, summary) -> None:
     page.open("/mlflow/")
     page.settle()
     page.keep("mlflow")
-    with httpx.Client() as _:
-        pass
     page.open(f"/mlflow/#/experiments/{page_experiment(summary)}/runs/{run}")
     page.see("test_auc")
     page.settle()
@@ -172,9 +169,8 @@ def test_the_example_automations_fire(coordinator):
             f"SELECT event FROM {PREFECT}.events WHERE event LIKE 'prefect.automation.action.%'"
             f" AND resource_id = 'prefect.automation.{automation}'"
         )
-        assert eventually(
-            lambda fired=fired: ("prefect.automation.action.executed",) in query(fired)
-        ), name
+        executed = ("prefect.automation.action.executed",)
+        assert eventually(lambda fired=fired, seen=executed: seen in query(fired)), name
     with coordinator.client(auth=coordinator.owner) as client:
         client.headers |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "a-test"}
         for automation in made.values():
