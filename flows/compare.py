@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect import flow
@@ -16,7 +18,8 @@ from flows.going_on import goes_on_by
 from flows.pretrain import missing_backbone, pretrain
 from flows.progress import tell
 from flows.round import fl_round
-from tasks.compare import compare
+from tasks.compare import begin_comparison, compare
+from tasks.track import comparison, end_tracking
 
 
 @flow(name="fl-compare", flow_run_name="compare-{experiment}")
@@ -48,26 +51,47 @@ def fl_compare(
     planned = planned_runs(experiment, strategies, seeds, items, Path(params))
     results: list[Result] = []
     failed: list[str] = []
+    command = describe_command(experiment, strategies, seeds, items)
+    folder = comparison_folder(Path(runs), experiment, command)
     with goes_on_by("Complete runs and rounds are kept; the same command goes on from there."):
         if any(TRANSFER in label.split("+")[1:] for label in strategies):
             _backbone(experiment, params, runs)
-        for number, wanted in enumerate(planned, start=1):
-            tell(f"run {number}/{len(planned)}: {wanted.label}, seed {wanted.seed}")
-            try:
-                results.append(read_result(wanted, _run(wanted, experiment, params, runs)))
-            except ConsiliumError as error:
-                failed.append(f"{wanted.label}, seed {wanted.seed}: {error}")
-                tell(f"failed: {failed[-1]}")
-    if results:
-        command = describe_command(experiment, strategies, seeds, items)
-        folder = comparison_folder(Path(runs), experiment, command)
-        compare(experiment, results, folder, command)
-    if failed:
-        raise ConsiliumError(
-            f"{len(failed)} of {len(planned)} runs failed; the others are kept, and the same "
-            f"command tries these again. {' '.join(failed)}"
-        )
+        with tracked(experiment, folder, command) as mlflow_run_id:
+            for number, wanted in enumerate(planned, start=1):
+                tell(f"run {number}/{len(planned)}: {wanted.label}, seed {wanted.seed}")
+                try:
+                    results.append(read_result(wanted, _run(wanted, experiment, params, runs)))
+                except ConsiliumError as error:
+                    failed.append(f"{wanted.label}, seed {wanted.seed}: {error}")
+                    tell(f"failed: {failed[-1]}")
+            if results:
+                compare(experiment, results, folder, command, mlflow_run_id)
+            if failed:
+                raise ConsiliumError(
+                    f"{len(failed)} of {len(planned)} runs failed; the others are kept, and the "
+                    f"same command tries these again. {' '.join(failed)}"
+                )
     return str(folder)
+
+
+@contextmanager
+def tracked(experiment: str, folder: Path, command: str) -> Iterator[str]:
+    """Have runs that are begun in the block shown below the comparison's own in MLflow.
+
+    Yields:
+        The id of the comparison's, which :func:`tasks.compare.compare` closes.
+    """
+    mlflow_run_id = begin_comparison(experiment, folder, command)
+    token = comparison.set(mlflow_run_id)
+    try:
+        yield mlflow_run_id
+    except BaseException as error:
+        with suppress(Exception):
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            end_tracking.fn(mlflow_run_id, status, [])
+        raise
+    finally:
+        comparison.reset(token)
 
 
 def describe_command(experiment: str, strategies: list[str], seeds: int, items: list[str]) -> str:

@@ -4,6 +4,7 @@
 /exchange/v2/   the exchange: for sites, by their signatures; no login opens it
 /prefect/       Prefect's pages, and its API at /prefect/api
 /mlflow/        MLflow's pages and its API
+/status         how the sites and the runs are, on one page
 /metrics        numbers for Prometheus
 /health         whether all of them answer
 ```
@@ -18,6 +19,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
@@ -28,10 +30,23 @@ from flows.guard import HEADERS, Address, App, Guard, Receive, Scope, Send, head
 from flows.guarded_server import mlflow_is_open, prefect_is_open
 from flows.login import Login
 
-METRICS, HEALTH = "/metrics", "/health"
+METRICS, HEALTH, STATUS = "/metrics", "/health", "/status"
+PAGE_TYPE = "text/html; charset=utf-8"
+# Whatever a site has said, nothing of it runs.
+NO_SCRIPT = {
+    "content_security_policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+}
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # In seconds, for which an answer about health is given again: nobody makes work by asking.
 HEALTH_KEPT = 2.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a coordinator tells of itself, as of now: numbers for Prometheus, and a page."""
+
+    metrics: Callable[[], bytes]
+    status: Callable[[], str]
 
 
 class CoordinatorFront:
@@ -44,7 +59,7 @@ class CoordinatorFront:
         scraper: the login of who reads the metrics alone; its secret is a bearer token.
         prefect: passes requests on to Prefect's server.
         mlflow: passes requests on to MLflow's server.
-        metrics: gives the numbers, in Prometheus' text format.
+        told: gives the numbers, in Prometheus' text format, and the page.
     """
 
     def __init__(
@@ -55,7 +70,7 @@ class CoordinatorFront:
         scraper: Login,
         prefect: Forwarder,
         mlflow: Forwarder,
-        metrics: Callable[[], bytes],
+        told: Told,
     ) -> None:
         self._exchange = exchange
         self._behind = {PREFECT: prefect, MLFLOW: mlflow}
@@ -65,9 +80,12 @@ class CoordinatorFront:
                 prefect, login, prefect_is_open(PREFECT), prompts=False, address=address
             ),
             MLFLOW: Guard(mlflow, login, mlflow_is_open(MLFLOW), prompts=True, address=address),
+            STATUS: Guard(
+                _StatusPage(told.status), login, lambda *_: False, prompts=True, address=address
+            ),
         }
         bearer = b"Bearer " + scraper.secret.encode()
-        self._metrics = _Metrics(metrics, bearer)
+        self._metrics = _Metrics(told.metrics, bearer)
         self._health: tuple[float, dict[str, bool]] | None = None
         self._asking = asyncio.Lock()
 
@@ -122,6 +140,27 @@ class CoordinatorFront:
 
 
 _PAGE_HEADERS = {name.decode().replace("-", "_"): value.decode() for name, value in HEADERS.items()}
+
+
+class _StatusPage:
+    """The page on sites and runs, which is made anew for whoever asks, one at a time."""
+
+    def __init__(self, status: Callable[[], str]) -> None:
+        self._status = status
+        self._making = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["path"] != STATUS:
+            await say(send, 404, "There is nothing here.", **_PAGE_HEADERS)
+        elif scope["method"] not in ("GET", "HEAD"):
+            await say(send, 405, "This is read by GET.", allow="GET, HEAD", **_PAGE_HEADERS)
+        else:
+            async with self._making:
+                page = await asyncio.to_thread(self._status)
+            await say(send, 200, page, content_type=PAGE_TYPE, **_PAGE_HEADERS, **NO_SCRIPT)
 
 
 class _Metrics:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from federated.errors import ConsiliumError, unreadable
@@ -106,9 +107,11 @@ def run_coordinator(
     """
     # Servers take seconds to import, and are not needed to make a coordinator or to enrol a site.
     from federated.exchange.https.server import exchange_app
+    from flows.coordinator_front import Told
     from flows.coordinator_metrics import CoordinatorMetrics
     from flows.coordinator_server import front_server, servers_behind, serving_deployments
     from flows.databases import databases_of
+    from flows.status_page import status_of_coordinator
 
     certificates = certificates_of(home, address)
     databases = databases_of(home)
@@ -117,11 +120,13 @@ def run_coordinator(
     with servers_behind(home, databases) as behind:
         server = front_server(
             home, exchange_app(office), behind, certificates, address.host, address.port,
-            refused_connections(home, office), CoordinatorMetrics(home).text,
+            refused_connections(home, office),
+            Told(CoordinatorMetrics(home).text, partial(status_of_coordinator, home, runs)),
         )  # fmt: skip
         with serving_deployments(home, behind, params, runs):
             say(f"coordinator at {address.url}, port {server.port} of {address.host}")
             say(f"Prefect {address.url}/prefect/   MLflow {address.url}/mlflow/")
+            say(f"sites and runs: {address.url}/status")
             say("`consilium coordinator start --env` prints what another terminal needs")
             server.run()
 

@@ -24,7 +24,7 @@ from federated.exchange.https.listening import ConnectionLimits, TlsServer, tls_
 from federated.files import make_folders
 from federated.run.coordinator_home import CoordinatorHome
 from flows.certified import certified_address, certified_names
-from flows.coordinator_front import CoordinatorFront
+from flows.coordinator_front import CoordinatorFront, Told
 from flows.coordinator_logins import MLFLOW, PREFECT, coordinator_login, scraper_login
 from flows.databases import WITHOUT_ADDRESS, Databases
 from flows.forwarding import Forwarder
@@ -38,6 +38,7 @@ from flows.server import (
     running_guarded,
     wait_until_healthy,
 )
+from tasks.mlflow_server import PAGES
 
 # How many deployments Prefect lists at once.
 MOST_LISTED = 200
@@ -62,6 +63,8 @@ class Behind:
             "MLFLOW_TRACKING_URI": f"http://{HOST}:{self.mlflow}{MLFLOW}",
             "MLFLOW_TRACKING_USERNAME": USER,
             "MLFLOW_TRACKING_PASSWORD": self.login.secret,
+            # For links: below the address that people have opened.
+            PAGES: MLFLOW,
         }
 
 
@@ -151,7 +154,7 @@ def front_server(
     host: str,
     port: int,
     refused: Callable[[str, str], None],
-    metrics: Callable[[], bytes],
+    told: Told,
 ) -> TlsServer:
     """The server at the coordinator's one port; it listens, and answers once its ``run`` is called.
 
@@ -163,7 +166,7 @@ def front_server(
         host: the address to listen on.
         port: the port; any free one if 0.
         refused: is told the address and why, where a connection is refused or broken off.
-        metrics: gives the numbers for Prometheus.
+        told: gives the numbers for Prometheus, and the page on sites and runs.
 
     Raises:
         ConsiliumError: nobody can listen there, or a certificate cannot be used.
@@ -176,6 +179,6 @@ def front_server(
         scraper_login(home),
         Forwarder(behind.prefect),
         Forwarder(behind.mlflow),
-        metrics,
+        told,
     )
     return tls_server(front, host, port, certificates, refused, ConnectionLimits(), websockets=True)

@@ -10,9 +10,10 @@ Where there are more than fifty sites, several of them do their stages in one ta
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prefect import get_run_logger
 from prefect.futures import PrefectFuture
@@ -46,7 +47,7 @@ from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, wait_for
 from tasks.aggregate import aggregate, decrypt, plan_round
-from tasks.checkpoint import checkpoint
+from tasks.checkpoint import Recorded, checkpoint
 from tasks.compress import compress
 from tasks.encrypt import encrypt
 from tasks.evaluate import ask, evaluate, evaluate_at_site
@@ -63,7 +64,21 @@ TRAINING = SiteStages("train and send", (train_site, compress_site, protect_site
 EVALUATING = SiteStages("evaluate", (evaluate_site,), "evaluate")
 
 
-def run_round(run: Run, round_number: int, began: float) -> float:
+@dataclass(frozen=True)
+class RoundEnd:
+    """What a round begins after: the end of the one before it, or of what came before all rounds.
+
+    Attributes:
+        at: when the time was taken, in seconds since the epoch.
+        recorded: what the task returned that wrote the record; the next round has an edge from it
+            in the graph of the run.
+    """
+
+    at: float
+    recorded: Recorded | None = None
+
+
+def run_round(run: Run, round_number: int, before: RoundEnd) -> RoundEnd:
     """Run one round; it counts once its record is written.
 
     The time is taken just before the record is written, and returned: the next round begins there,
@@ -82,11 +97,11 @@ def run_round(run: Run, round_number: int, began: float) -> float:
     # A sum of the evaluation has all sites in it.
     masking = run.sites if run.experiment.evaluation.share == "sums" else selected
     with forgotten_secrets(run, masking) if masked else nullcontext():
-        return _run_round(run, round_number, began, selected)
+        return _run_round(run, round_number, before, selected)
 
 
-def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -> float:
-    topic = plan_round(run.quoted, round_number)
+def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str]) -> RoundEnd:
+    topic = plan_round(run.quoted, round_number, wait_for=[before.recorded])
     known = run.coordinator.faulty
     faulty = {site: known[site] for site in selected if site in known}
     keys = Exchanged(None, Finished([], {}))
@@ -103,10 +118,14 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
     styles = _share_styles(run, round_number)
     weights = site_weights(run.context.counts, selected)
     sending = {site: weights[site] for site in selected if site not in gone and not keys.lost}
-    sent = _train_and_send(run, round_number, sending)
+    sent = _train_and_send(run, round_number, sending, keys.roster or topic)
     dropped = gone | sent.dropped
     left = [site for site in sending if site not in dropped]
-    sum_ = _lose(run, topic, keys.lost) if keys.lost else sum_up(run, topic, left, keys.roster)
+    sum_ = (
+        _lose(run, topic, keys.lost)
+        if keys.lost
+        else sum_up(run, topic, left, keys.roster, after=sent.tasks)
+    )
     predicted, evaluation, scored = _evaluate(run, round_number, sum_)
     record = RoundRecord(
         round_number,
@@ -116,13 +135,13 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
         sum_.when,
         scored,
         evaluation,
-        began,
+        before.at,
         run.workers,
         run.experiment.privacy.unit is None,
         run.coordinator.absent,
         sum_.lost,
     )
-    return _report(run, record)
+    return _report(run, record, [evaluation, sum_.after])
 
 
 def _share_styles(run: Run, round_number: int) -> list[Outcome]:
@@ -160,7 +179,7 @@ class Summed:
 
     ``opened`` is what sites did for it, and ``when`` says when the coordinator worked. ``lost``
     says why nobody opens the sum, so that the model stays as it is. ``opener`` is the site that has
-    opened it, where there is a key.
+    opened it, where there is a key. ``after`` is what the last task for it has returned.
     """
 
     responded: list[str]
@@ -169,17 +188,30 @@ class Summed:
     when: list[Interval]
     lost: str | None = None
     opener: str | None = None
+    after: Any = None
 
 
 def sum_up(
-    run: Run, topic: Topic, sent: list[str], roster: Roster | None, length: int | None = None
+    run: Run,
+    topic: Topic,
+    sent: list[str],
+    roster: Roster | None,
+    length: int | None = None,
+    after: Sequence[Any] = (),
 ) -> Summed:
     """Run aggregate, and then what opens the sum: decrypt at a site, or unmask with all of them.
 
     A payload that is refused counts as a dropout of its sender. So does what else a site fails to
     do for a sum; if that makes it one that nobody opens, it is lost and has no sites. In a
-    consortium it is also lost where too few are left for it. ``length`` is that of what is sent to
-    a named sum.
+    consortium it is also lost where too few are left for it.
+
+    Args:
+        run: what the graph is wired with.
+        topic: of the sum.
+        sent: the sites whose payloads are expected.
+        roster: who takes part in a round in which sites mask.
+        length: how many numbers each sends to a named sum.
+        after: the tasks before, from which the graph has an edge.
 
     Raises:
         ConsiliumError: so few have responded that no site would help to open their sum, or no site
@@ -188,7 +220,7 @@ def sum_up(
     if said := too_few(run, sent):
         return _lose(run, topic, said)
     try:
-        return _open_sum(run, topic, sent, roster, length)
+        return _open_sum(run, topic, sent, roster, length, after)
     except TooFewSitesError as error:
         if not of_parties(run.experiment):
             raise
@@ -203,12 +235,18 @@ def _lose(run: Run, topic: Topic, said: str) -> Summed:
 
 
 def _open_sum(
-    run: Run, topic: Topic, sent: list[str], roster: Roster | None, length: int | None
+    run: Run,
+    topic: Topic,
+    sent: list[str],
+    roster: Roster | None,
+    length: int | None,
+    after: Sequence[Any],
 ) -> Summed:
     protection, number = run.experiment.protection, topic.round
     # The sites ask this themselves; here it is said before anything is added.
     refuse_sum(run.context, topic, sent[0], sent)
-    done = aggregate(run.quoted, topic, sent, roster, length)
+    done = aggregate(run.quoted, topic, sent, roster, length, wait_for=after)
+    last: Any = done
     responded, refused, when = done.added.responded, done.added.refused, [done.when]
     for site, reason in refused.items():
         tell(f"{site} is left out of round {number}: {reason}")
@@ -228,15 +266,16 @@ def _open_sum(
             tell(f"{site} does not open the sum of round {number}, and another does: {reason}")
         if decrypted.lost is not None:
             return _lost(topic, refused | dict(decrypted.faulty), opened, when, decrypted.lost)
-        opener = decrypted.openers[0]
+        opener, last = decrypted.openers[0], decrypted
         opened += reports(run.coordinator, number, "decrypt", decrypted.openers, topic.sum)
     elif roster is not None:
-        opened, unmasked = unmask_sum(run, topic, roster, responded)
+        opened, unmasked = unmask_sum(run, topic, roster, responded, done)
         when.append(unmasked.when)
+        last = unmasked
         if unmasked.lost is not None:
             out = dict.fromkeys(unmasked.faulty, unmasked.lost)
             return _lost(topic, refused | out, opened, when, unmasked.lost)
-    return Summed(responded, refused, opened, when, opener=opener)
+    return Summed(responded, refused, opened, when, opener=opener, after=last)
 
 
 def too_few(run: Run, sent: list[str]) -> str | None:
@@ -292,28 +331,33 @@ def _evaluate(
     if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
         now = time.time()
         return [], Evaluation({}, {}, {}, {}), Interval(now, now)
-    topic = ask(run.quoted, round_number, updates.responded)
+    topic = ask(run.quoted, round_number, updates.responded, wait_for=[updates.after])
     if experiment.evaluation.share == "sums":
-        return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
-    predicted = _at_every(run, round_number, run.sites).results
-    info = run.info
-    found, when = evaluate(run.quoted, topic, run.sites, info, wait_for=predicted)
+        return _evaluate_in_sum(run, topic)
+    done = _at_every(run, run.sites, topic)
+    predicted, info = done.results, run.info
+    found, when = evaluate(run.quoted, topic, run.sites, info, wait_for=done.tasks)
     for site, reason in found.missing.items():
         tell(f"the metrics of round {round_number} are without {site}: {reason}")
     return predicted, found, when
 
 
-def _at_every(run: Run, round_number: int, sites: list[str]) -> Finished:
-    """Run evaluate at sites, and wait for it."""
+def _at_every(run: Run, sites: Sequence[str], asked: Topic) -> Finished:
+    """Run evaluate at sites, after they were asked, and wait for it."""
     if are_grouped(run, sites):
-        return in_groups(run, round_number, EVALUATING, sites)
-    submitted = {
-        site: [evaluate_at_site.submit(run.pool, run.call(site), round_number)] for site in sites
+        return in_groups(run, asked.round, EVALUATING, sites, after=[asked])
+    chains = {
+        site: [
+            evaluate_at_site.submit(
+                run.pool, run.call(site), asked.round, return_state=False, wait_for=[asked]
+            )
+        ]
+        for site in sites
     }
-    return wait_for(run, round_number, submitted)
+    return wait_for(run, asked.round, chains)
 
 
-def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation, Interval]:
+def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluation, Interval]:
     """Run evaluate at every site into one sum, and have that opened: the topic's.
 
     A site that drops out of it is in no metric of the round, which the record says.
@@ -321,17 +365,19 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
     Raises:
         ConsiliumError: so few have responded that no site would help to open their sum.
     """
+    topic = replace(asked, sum=EVALUATION.name)
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
         known = run.coordinator.faulty
-        keys = exchange_keys(run, topic, [site for site in run.sites if site not in known])
+        asking = [site for site in run.sites if site not in known]
+        keys = exchange_keys(run, topic, asking, after=asked)
     if keys.lost:
         sum_ = _lose(run, topic, keys.lost)
         missing = dict.fromkeys(run.sites, keys.lost) | keys.finished.dropped
         return keys.finished.results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
     gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
-    predicted = _at_every(run, topic.round, left)
+    predicted = _at_every(run, left, asked)
     sent = [site for site in left if site not in predicted.dropped]
     numberless = without_numbers(run.coordinator, topic, sent)
     sent = [site for site in sent if site not in numberless]
@@ -343,19 +389,23 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
         return results, Evaluation({}, {}, {}, {}, missing=gone), Interval(now, now)
     info = run.info
     length = digits_in(run.coordinator, topic, info)
-    sum_ = sum_up(run, topic, sent, keys.roster, length)
+    sum_ = sum_up(run, topic, sent, keys.roster, length, predicted.tasks)
     results = [*keys.finished.results, *predicted.results, *sum_.opened]
     if sum_.lost:
         missing = dict.fromkeys(run.sites, sum_.lost)
         return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
     try:
-        found, when = evaluate(run.quoted, topic, sum_.responded, info, sum_.opener)
+        found, when = evaluate(
+            run.quoted, topic, sum_.responded, info, sum_.opener, wait_for=[sum_.after]
+        )
     except ConsiliumError as error:
         # Some site, the opener perhaps, has put into it what no cases can have.
         tell(f"round {topic.round} has no metrics: {error}")
         missing = dict.fromkeys(run.sites, str(error))
         return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
-    return results, replace(found, missing=gone | sum_.refused), when
+    missing = gone | sum_.refused
+    # As it is where nothing is missing: it is what the graph knows the task by.
+    return results, replace(found, missing=missing) if missing else found, when
 
 
 def _is_enough(run: Run, topic: Topic, sites: list[str]) -> bool:
@@ -367,14 +417,18 @@ def _is_enough(run: Run, topic: Topic, sites: list[str]) -> bool:
     return True
 
 
-def _report(run: Run, record: RoundRecord) -> float:
-    """Track a round, write its record, and tell of it; return when its time was taken."""
+def _report(run: Run, record: RoundRecord, after: Sequence[Any]) -> RoundEnd:
+    """Track a round, write its record, and tell of it; return when its time was taken.
+
+    ``after`` is what the tasks before have returned, from which the graph has an edge.
+    """
     folder, number, rounds = run.folder, record.round_number, run.experiment.rounds
     length = read_layout(folder.state_path(number - 1)).size
     down = download_size(run.coordinator, number)
     sizes = record.sizes(down, len(run.sites), length)
     numbers = {f"bytes/{key}": float(value) for key, value in sizes.items()}
-    taken = {key: value for key, value in record.seconds().items() if value is not None}
+    # Of stages that did not run there is nothing to see.
+    taken = {key: value for key, value in record.seconds().items() if value}
     numbers |= {f"seconds/{key}": value for key, value in taken.items()}
     spent = [stage.epsilon for stage in record.told if stage.epsilon is not None]
     if spent:
@@ -382,9 +436,11 @@ def _report(run: Run, record: RoundRecord) -> float:
     track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
     seconds = record.seconds()
     measured = time.time()
-    checkpoint(run.quoted, number, record.to_json(run.context.counts, sizes, seconds))
+    written = record.to_json(run.context.counts, sizes, seconds)
+    recorded = checkpoint(run.quoted, number, written, wait_for=after)
     name, run_id = run.experiment.name, run.context.run_id
-    show_round(name, run_id, number, round_table(record, run.context.counts, down))
+    rows = round_table(record, run.context.counts, down)
+    show_round(name, run_id, number, rows, run.links)
     if of_parties(run.experiment):
         count_round(CoordinatorHome.default(), round_line(record, run_id, name, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})
@@ -392,18 +448,25 @@ def _report(run: Run, record: RoundRecord) -> float:
     shown = listener()
     if shown:
         shown.round_done(number, rounds, metrics, seconds["total"])
-    return measured
+    return RoundEnd(measured, recorded)
 
 
-def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
-    """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
+def _train_and_send(
+    run: Run, round_number: int, weights: Mapping[str, float], after: Any
+) -> Finished:
+    """Run local-train → compress → encrypt at every site of ``weights``, the largest first.
+
+    ``after`` is what the task before has returned, from which the graph has an edge.
+    """
     sites = sorted(weights, key=lambda site: -weights[site])
     if are_grouped(run, sites):
-        return in_groups(run, round_number, TRAINING, sites)
+        return in_groups(run, round_number, TRAINING, sites, after=[after])
     chains: dict[str, list[PrefectFuture[Stage]]] = {}
     for site in sites:
         call = run.call(site)
-        trained = local_train.submit(run.pool, call, round_number)
+        trained = local_train.submit(
+            run.pool, call, round_number, return_state=False, wait_for=[after]
+        )
         compressed = compress.submit(
             run.pool, call, round_number, return_state=False, wait_for=[trained]
         )

@@ -41,7 +41,8 @@ def api_page() -> str:
 
 def commands_page() -> str:
     """Every command with its arguments, options and example."""
-    from flows.cli import app
+    import flows.cli  # noqa: F401  its modules add the commands
+    from flows.cli.options import app
 
     program = typer.main.get_command(app)
     parts = [

@@ -49,7 +49,7 @@ from flows.absence import absence_of
 from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
 from flows.budget_events import tell_if_low, tell_if_spent
 from flows.going_on import goes_on_by, resuming
-from flows.graph import run_round
+from flows.graph import RoundEnd, run_round
 from flows.pausing import wait_while_paused
 from flows.planning import planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
@@ -57,7 +57,10 @@ from flows.progress import counted, tell
 from flows.request import RunRequest
 from flows.server import let_training_go_first
 from flows.site_stages import Run, call_site
+from flows.tags import tag_flow_run
 from flows.threads import RUNNER
+from tasks.describe import describe, links_of
+from tasks.described import headline, tags_of
 from tasks.keys import forget_key, key
 from tasks.overlays import overlays
 from tasks.own_models import own_models
@@ -149,6 +152,7 @@ def _work_on(
         coordinator = begun.coordinator
         commit = git_commit(Path.cwd())
         mlflow_run_id = start_tracking(resolved, folder, begun.data, commit)
+        tag_flow_run(tags_of(resolved, begun.data.source))
         point_latest(folder)
         finished(warming)
         unkeyed = _agree_on_key(pool, coordinator) if resolved.protection.keyed else {}
@@ -165,10 +169,11 @@ def _work_on(
             startup,
             done,
             unkeyed,
+            links_of(folder.root, mlflow_run_id),
         )
         try:
             let_training_go_first()
-            clock, absence = time.time(), absence_of(run)
+            ended, absence = RoundEnd(time.time()), absence_of(run)
             for round_number in range(done + 1, resolved.rounds + 1):
                 if stops_early(coordinator.records(), resolved.selection):
                     chosen = resolved.selection
@@ -177,7 +182,7 @@ def _work_on(
                 wait_while_paused(folder)
                 if absence:
                     absence.wait()
-                clock = run_round(run, round_number, clock)
+                ended = run_round(run, round_number, ended)
                 if absence:
                     selected = run.context.selected(round_number)
                     named = f"{resolved.name} {folder.run_id}"
@@ -368,7 +373,8 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
         tags["model_version"] = str(registration.version)
         tags["champion_reason"] = registration.reason
         tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
-    end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
+    describe(experiment, folder.root, summary)
+    end_tracking(run.mlflow_run_id, "FINISHED", files, tags, headline(summary))
 
 
 def _report(folder: RunFolder) -> None:

@@ -72,23 +72,26 @@ class Exchanged:
     lost: str | None = None
 
 
-def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
+def exchange_keys(run: Run, topic: Topic, selected: Sequence[str], after: Any = None) -> Exchanged:
     """Run stages 1 and 2; whoever is not dropped afterwards masks with its neighbours.
+
+    ``after`` is what the task before has returned, from which the graph has an edge: the topic if
+    left out.
 
     Raises:
         TooFewSitesError: fewer sites are left than the threshold, and they are no parties of their
             own; the message names those missing.
     """
-    first = _at_every(run, topic, advertise, selected)
+    first = _at_every(run, topic, advertise, selected, after=after)
     advertised = [site for site in selected if site not in first.dropped]
     results, dropped = list(first.results), dict(first.dropped)
     try:
-        roster = relay_keys(run.quoted, topic, advertised)
-        second = _at_every(run, topic, share, list(roster.advertised))
+        roster = relay_keys(run.quoted, topic, advertised, wait_for=first.tasks)
+        second = _at_every(run, topic, share, list(roster.advertised), after=roster)
         results += second.results
         dropped |= second.dropped
         sharing = [site for site in roster.advertised if site not in second.dropped]
-        roster = relay_shares(run.quoted, topic, roster, sharing)
+        roster = relay_shares(run.quoted, topic, roster, sharing, wait_for=second.tasks)
     except TooFewSitesError as error:
         if not isinstance(run.experiment.runner, Parties):
             raise
@@ -100,9 +103,11 @@ def exchange_keys(run: Run, topic: Topic, selected: Sequence[str]) -> Exchanged:
 
 
 def unmask_sum(
-    run: Run, topic: Topic, roster: Roster, responded: Sequence[str]
+    run: Run, topic: Topic, roster: Roster, responded: Sequence[str], after: Any
 ) -> tuple[list[Outcome], Unmasked]:
     """Run stages 4 and 5: unmask the sum of those who ``responded``; of updates, write the state.
+
+    ``after`` is what the task before has returned, from which the graph has an edge.
 
     Before a site answers, enough others have to have signed that they were told the same.
 
@@ -114,24 +119,30 @@ def unmask_sum(
     Raises:
         ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
-    relay_responded(run.quoted, topic, roster, list(responded))
-    views = _at_every(run, topic, agree, responded)
+    told = relay_responded(run.quoted, topic, roster, list(responded), wait_for=[after])
+    views = _at_every(run, topic, agree, responded, after=told)
     agreeing = [site for site in responded if site not in views.dropped]
-    relay_views(run.quoted, topic, agreeing)
-    answers = _at_every(run, topic, answer, agreeing)
+    shown = relay_views(run.quoted, topic, agreeing, wait_for=views.tasks)
+    answers = _at_every(run, topic, answer, agreeing, after=shown)
     answering = [site for site in agreeing if site not in answers.dropped]
-    done = unmask(run.quoted, topic, roster, list(responded), answering)
+    done = unmask(run.quoted, topic, roster, list(responded), answering, wait_for=answers.tasks)
     if done.lost is None:
         for site in done.faulty:
             tell(f"{site} has sent wrong shares in round {topic.round}; the sum is right without")
     return [*views.results, *answers.results], done
 
 
-def _at_every(run: Run, topic: Topic, stage: Any, sites: Sequence[str]) -> Finished:
+def _at_every(
+    run: Run, topic: Topic, stage: Any, sites: Sequence[str], after: Any = None
+) -> Finished:
     number, name = topic.round, topic.sum
+    before = [topic if after is None else after]
     if are_grouped(run, sites):
-        return in_groups(run, number, GROUPED[stage.name], sites, name)
-    chains = {site: [stage.submit(run.pool, run.call(site), number, name)] for site in sites}
+        return in_groups(run, number, GROUPED[stage.name], sites, name, before)
+    chains = {
+        site: [stage.submit(run.pool, run.call(site), number, name, wait_for=before)]
+        for site in sites
+    }
     try:
         return wait_for(run, number, chains, name)
     except BaseException:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ class Run:
     ``started`` is in seconds since the epoch, and ``startup`` has the seconds before the first
     round, by what took them. ``rounds_before_resume`` were complete when this process began: none,
     unless the run is one to go on with. ``unkeyed`` are the sites that have no key in this attempt,
-    where the protection has one, and why.
+    where the protection has one, and why. ``links`` say where a person finds the run.
     """
 
     coordinator: Coordinator
@@ -53,6 +53,7 @@ class Run:
     startup: dict[str, float]
     rounds_before_resume: int
     unkeyed: Mapping[str, str] = field(default_factory=dict)
+    links: str = ""
 
     @property
     def quoted(self) -> Any:
@@ -100,10 +101,15 @@ def call_site(coordinator: Coordinator, site: str) -> AnyCall:
 
 @dataclass(frozen=True)
 class Finished:
-    """What stages report, and for each site that has dropped out the reason."""
+    """What stages report, and for each site that has dropped out the reason.
+
+    ``tasks`` are the last ones of the other sites. What comes after waits for them, so that the
+    graph of the run in Prefect has an edge from each: they are done already.
+    """
 
     results: list[Outcome]
     dropped: dict[str, str]
+    tasks: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,12 @@ def are_grouped(run: Run, sites: Sequence[str]) -> bool:
 
 
 def in_groups(
-    run: Run, round_number: int, does: SiteStages, sites: Sequence[str], name: str = ""
+    run: Run,
+    round_number: int,
+    does: SiteStages,
+    sites: Sequence[str],
+    name: str = "",
+    after: Sequence[Any] = (),
 ) -> Finished:
     """Run stages at sites in groups, and wait for them; as :func:`wait_for` otherwise.
 
@@ -140,6 +151,8 @@ def in_groups(
         at_sites.submit(
             run.pool,
             SiteGroup(does.what, does.stages, list(map(run.call, part)), round_number, arguments),
+            return_state=False,
+            wait_for=after,
         )
         for part in parts
     ]
@@ -152,7 +165,8 @@ def in_groups(
             raise ConsiliumError(failed[site])
         return does.told
 
-    return _finished(run, round_number, {site: partial(outcome, site) for site in sites}, name)
+    outcomes = {site: partial(outcome, site) for site in sites}
+    return replace(_finished(run, round_number, outcomes, name), tasks=begun)
 
 
 def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Finished:
@@ -170,7 +184,9 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
         return [future.result() for future in chain][-1]
 
     outcomes = {site: partial(last, chain) for site, chain in chains.items()}
-    return _finished(run, round_number, outcomes, name)
+    finished = _finished(run, round_number, outcomes, name)
+    last_ones = [chain[-1] for site, chain in chains.items() if site not in finished.dropped]
+    return replace(finished, tasks=last_ones)
 
 
 def _finished(

@@ -258,18 +258,27 @@ def _sum(run: Run) -> _Summed:
         raise ConsiliumError(f"There are no statistics: {keys.lost}")
     gone = keys.finished.dropped | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
-    chains: Any = {site: [count.submit(run.pool, run.call(site), topic.round)] for site in left}
+    chains: Any = {
+        site: [
+            count.submit(
+                run.pool, run.call(site), topic.round, return_state=False, wait_for=[topic]
+            )
+        ]
+        for site in left
+    }
     done = wait_for(run, topic.round, chains, topic.sum)
     sent = [site for site in left if site not in done.dropped]
     info = run.info
     length = digits_in(run.coordinator, topic, info)
-    opened = sum_up(run, topic, sent, keys.roster, length)
+    opened = sum_up(run, topic, sent, keys.roster, length, done.tasks)
     if opened.lost:
         raise ConsiliumError(
             f"The sum of the sites' counts is lost, and there are no statistics: {opened.lost}. "
             "Begin again without the site that is named."
         )
-    found = collect(run.quoted, topic, info, opened.responded, opened.opener)
+    found = collect(
+        run.quoted, topic, info, opened.responded, opened.opener, wait_for=[opened.after]
+    )
     calls = [run.call(site) for site in opened.responded]
     told = compare(run.pool, run.quoted, topic, calls)
     dropped = gone | done.dropped | opened.refused

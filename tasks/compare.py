@@ -23,7 +23,15 @@ from federated.files import write_json, write_text
 from federated.stages.sensitivity import mean_shares, sensitivity_figure
 from tasks.report import REPORT, RUNS, write_comparison
 from tasks.sensitivity import FIGURE
-from tasks.track import client, experiment_id
+from tasks.track import (
+    NOTE,
+    adopt,
+    client,
+    experiment_id,
+    found_run,
+    unusable,
+    unusable_errors,
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +42,43 @@ class Compared:
     table: str
 
 
+@task(name="compare-start", task_run_name="compare-start {name}", cache_policy=NO_CACHE)
+def begin_comparison(name: str, folder: Path, command: str) -> str:
+    """Open the MLflow run of a comparison, below which its runs are shown; return its id.
+
+    The same comparison, begun again, has the one that it had before.
+
+    Args:
+        name: the experiment's.
+        folder: the comparison's.
+        command: the command that makes it.
+
+    Raises:
+        ConsiliumError: MLflow cannot be used.
+    """
+    marker = folder / "mlflow_run_id"
+    try:
+        mlflow = client()
+        if marker.is_file() and (before := found_run(marker.read_text().strip())):
+            mlflow.update_run(before, status="RUNNING")
+            return before
+        note = f"Runs of `{name}` side by side, made by `{command}`; each is below this one."
+        tags = {"kind": "comparison", "command": command, NOTE: note}
+        opened = experiment_id(mlflow, name)
+        run = mlflow.create_run(opened, run_name=folder.name, tags=tags)
+    except unusable_errors() as error:
+        raise unusable(error) from error
+    write_text(marker, run.info.run_id + "\n")
+    return str(run.info.run_id)
+
+
 @task(name="compare", task_run_name="compare {name}", cache_policy=NO_CACHE)
-def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
+def compare(
+    name: str, results: Sequence[Result], folder: Path, command: str, mlflow_run_id: str
+) -> Compared:
     """Write ``report.html``, ``table.md``, ``runs.json`` and a figure; keep them in MLflow.
+
+    They are artifacts of the comparison's run there.
 
     The figure is named after the task's primary metric: ``auc.png`` or ``dice.png``. Where layers
     were found sensitive to the domain, ``sensitive_layers.png`` shows which.
@@ -46,6 +88,7 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
         results: the finished runs.
         folder: where the files are written.
         command: the command that makes this comparison.
+        mlflow_run_id: what :func:`begin_comparison` gave.
     """
     table, task = rows(results), results[0].task
     note = _note(results, table[0]["baseline"])
@@ -69,7 +112,11 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
     if shares := _sensitive_layers(results):
         sensitivity_figure(shares, folder / FIGURE, f"{name}: mean over seeds")
         files.append(FIGURE)
-    _track(name, table, task.primary_metric, folder, command, files)
+    # Those that were done before were begun by themselves, or for another comparison.
+    for result in results:
+        if tracked := found_run(result.summary["mlflow_run_id"]):
+            adopt(tracked, mlflow_run_id)
+    _track(mlflow_run_id, table, task.primary_metric, folder, files)
     return Compared(folder, text)
 
 
@@ -126,18 +173,15 @@ def _run(result: Result) -> dict[str, Any]:
 
 
 def _track(
-    name: str,
+    run_id: str,
     table: Sequence[dict[str, Any]],
     primary_metric: str,
     folder: Path,
-    command: str,
     files: Sequence[str],
 ) -> None:
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, RunTag
 
     mlflow = client()
-    tags = {"kind": "comparison", "command": command}
-    run = mlflow.create_run(experiment_id(mlflow, name), run_name=folder.name, tags=tags)
     metrics = []
     for row in table:
         # MLflow allows no + in a name.
@@ -152,8 +196,7 @@ def _track(
             if value is not None and math.isfinite(value)
         ]
     labels = ",".join(row["label"] for row in table)
-    run_id = run.info.run_id
-    mlflow.log_batch(run_id, metrics=metrics, params=[Param("labels", labels)])
+    mlflow.log_batch(run_id, metrics=metrics, tags=[RunTag("labels", labels)])
     for file in files:
         mlflow.log_artifact(run_id, str(folder / file))
     mlflow.set_terminated(run_id, "FINISHED")

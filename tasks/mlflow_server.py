@@ -3,6 +3,8 @@
 import os
 from typing import Any
 
+# How people reach the pages, where programs of this machine use another address.
+PAGES = "CONSILIUM_MLFLOW_PAGES"
 STATIC_PREFIX = "_MLFLOW_STATIC_PREFIX"
 
 

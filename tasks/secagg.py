@@ -25,6 +25,13 @@ from federated.stages.secagg_messages import Roster
 from tasks.pool import AnyCall, finished, run_stage, submit_stage
 
 
+@dataclass(frozen=True)
+class Relayed:
+    """The sites of which something was told to all; what comes after has an edge from here."""
+
+    sites: tuple[str, ...]
+
+
 @task(
     name="advertise",
     task_run_name="advertise[{call.site}] round {round_number}",
@@ -64,9 +71,10 @@ def relay_shares(
 )
 def relay_responded(
     coordinator: Coordinator, topic: Topic, roster: Roster, responded: list[str]
-) -> None:
+) -> Relayed:
     """Tell all sites whose updates are in the sum."""
     secagg_relay.relay_responded(coordinator, topic, roster, responded)
+    return Relayed(tuple(responded))
 
 
 @task(name="agree", task_run_name="agree[{call.site}] round {round_number}", cache_policy=NO_CACHE)
@@ -77,9 +85,10 @@ def agree(pool: Executor, call: AnyCall, round_number: int, name: str = "") -> S
 
 
 @task(name="relay-views", task_run_name="relay views round {topic.round}", cache_policy=NO_CACHE)
-def relay_views(coordinator: Coordinator, topic: Topic, sites: list[str]) -> None:
+def relay_views(coordinator: Coordinator, topic: Topic, sites: list[str]) -> Relayed:
     """Tell all sites what each of ``sites`` has signed."""
     secagg_relay.relay_views(coordinator, topic, sites)
+    return Relayed(tuple(sites))
 
 
 @task(

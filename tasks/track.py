@@ -5,6 +5,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
 from federated.errors import ConsiliumError
 from federated.files import cannot_write, locked, write_text
-from federated.learning import metrics_in
+from federated.learning import metrics_in, smaller_is_better
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
+from tasks.described import beginning
+from tasks.mlflow_server import PAGES
 from tasks.new_database import MLFLOW, begin_database
 from tasks.reachable import require_mlflow, without_password
 
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
 
 STORE = Path("mlruns")
 NOT_TOLD = "not told"
+# The tag by which MLflow's pages know what an experiment is; MLflow 3.17 has no name for it.
+KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"
+# Further tags that MLflow's pages know; by its names of them MLflow would be imported here.
+NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
+METRIC = "mlflow.experiment.primaryMetric.name"
+GREATER_IS_BETTER = "mlflow.experiment.primaryMetric.greaterIsBetter"
+# The run of a comparison, while its runs are begun.
+comparison: ContextVar[str | None] = ContextVar("comparison", default=None)
 
 
 def tracking_uri() -> str:
@@ -113,18 +124,61 @@ def start_tracking(
             "data_source": data.source,
             "dvc_stage": os.environ.get("DVC_STAGE", ""),
             "run_folder": str(folder.root),
+            NOTE: beginning(experiment, data.source, len(folder.sites())),
         }
-        run = mlflow.create_run(
-            experiment_id(mlflow, experiment.name), run_name=folder.run_id, tags=tags
-        )
         from mlflow.entities import Param
 
+        if above := comparison.get():
+            tags[PARENT] = above
+        opened = experiment_id(mlflow, experiment.name)
+        _name_metric(mlflow, opened, experiment.selection.metric)
+        run = mlflow.create_run(opened, run_name=folder.run_id, tags=tags)
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
     except unusable_errors() as error:
         raise unusable(error) from error
     write_text(marker, run.info.run_id + "\n")
     return str(run.info.run_id)
+
+
+def _name_metric(mlflow: "MlflowClient", opened: str, metric: str) -> None:
+    """Have MLflow's pages show first by which metric models are chosen."""
+    split, name = metric.split("/", 1)
+    shown = f"{split}/{_plain(name)}"
+    mlflow.set_experiment_tag(opened, METRIC, shown)
+    mlflow.set_experiment_tag(opened, GREATER_IS_BETTER, str(not smaller_is_better(name)))
+
+
+def found_run(mlflow_run_id: str) -> str | None:
+    """The id of a run as it is; ``None`` where MLflow does not have it, as one of another store."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    try:
+        return str(client().get_run(mlflow_run_id).info.run_id)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return None
+
+
+def adopt(mlflow_run_id: str, parent: str) -> None:
+    """Show a run below another one, such as a comparison's."""
+    client().set_tag(mlflow_run_id, PARENT, parent)
+
+
+def run_page(mlflow_run_id: str) -> str | None:
+    """Where a run's page is in MLflow, for a link; ``None`` where no server has pages.
+
+    ``CONSILIUM_MLFLOW_PAGES`` says how people reach the pages, where that is another address than
+    programs of this machine use.
+    """
+    pages = os.environ.get(PAGES) or tracking_uri()
+    if not pages.startswith(("http://", "https://", "/")):
+        return None
+    run = client().get_run(mlflow_run_id).info
+    base = without_password(pages).rstrip("/")
+    return f"{base}/#/experiments/{run.experiment_id}/runs/{mlflow_run_id}"
 
 
 def _reopened(mlflow: "MlflowClient", run_id: str, md5: str) -> str:
@@ -134,13 +188,20 @@ def _reopened(mlflow: "MlflowClient", run_id: str, md5: str) -> str:
 
 
 def experiment_id(mlflow: "MlflowClient", name: str) -> str:
-    """The id of an MLflow experiment, made if it is not there yet."""
+    """The id of an MLflow experiment, made if it is not there yet.
+
+    It is marked as one that trains models: MLflow's pages open others as if they were of language
+    models, with traces in place of runs.
+    """
     found = mlflow.get_experiment_by_name(name)
     if found:
+        if KIND not in found.tags:
+            mlflow.set_experiment_tag(found.experiment_id, KIND, TRAINS_MODELS)
         return str(found.experiment_id)
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     location = (STORE / "artifacts" / name).resolve().as_uri() if local else None
-    return str(mlflow.create_experiment(name, artifact_location=location))
+    tags = {KIND: TRAINS_MODELS}
+    return str(mlflow.create_experiment(name, artifact_location=location, tags=tags))
 
 
 def _plain(name: str) -> str:
@@ -206,12 +267,27 @@ def track_privacy(mlflow_run_id: str, privacy: Mapping[str, Any]) -> None:
 
 @task(name="track-end", task_run_name="track-end {status}", cache_policy=NO_CACHE)
 def end_tracking(
-    mlflow_run_id: str, status: str, artifacts: list[Path], tags: Mapping[str, str] | None = None
+    mlflow_run_id: str,
+    status: str,
+    artifacts: list[Path],
+    tags: Mapping[str, str] | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Keep files and folders as artifacts, set tags, and close the run with a status."""
-    from mlflow.entities import RunTag
+    """Keep files and folders as artifacts, set tags, and close the run with a status.
+
+    Args:
+        mlflow_run_id: the run in MLflow.
+        status: how it has ended, as ``FINISHED``.
+        artifacts: the files and folders; what is not there is left out.
+        tags: further tags.
+        metrics: numbers of the whole run, which are no round's.
+    """
+    from mlflow.entities import Metric, RunTag
 
     mlflow = client()
+    # A moment of none: when a private run has ended says how long its rounds took.
+    numbers = [Metric(name, value, 0, 0) for name, value in (metrics or {}).items()]
+    mlflow.log_batch(mlflow_run_id, metrics=numbers)
     for path in artifacts:
         if path.is_dir():
             mlflow.log_artifacts(mlflow_run_id, str(path), artifact_path=path.name)

@@ -23,9 +23,9 @@ class Called:
     """In place of a future: a task that has run, or has not because one before it failed."""
 
     def __init__(
-        self, task: "Task[Any, Any]", after: "Sequence[Called]", arguments: Any, named: Any
+        self, task: "Task[Any, Any]", after: Sequence[Any], arguments: Any, named: Any
     ) -> None:
-        self.value, self.error = None, next((each.error for each in after if each.error), None)
+        self.value, self.error = None, _error_of(after)
         if self.error is None:
             try:
                 self.value = task.fn(*arguments, **named)
@@ -44,6 +44,11 @@ class Called:
 
     def wait(self) -> None:
         """Nothing is left to wait for."""
+
+
+def _error_of(after: Sequence[Any]) -> Exception | None:
+    """Why a task cannot run: one that it waits for has failed. It may wait for values as well."""
+    return next((each.error for each in after if isinstance(each, Called) and each.error), None)
 
 
 def unquoted(value: Any) -> Any:

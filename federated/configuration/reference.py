@@ -163,7 +163,7 @@ def _may_be(told: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{_yaml(each)}`" for each in told["enum"])
     kind = told.get("type")
     if kind == "array":
-        items = told.get("items") or next(iter(told.get("prefixItems", ())), {})
+        items: Mapping[str, Any] = told.get("items") or next(iter(told.get("prefixItems", ())), {})
         return _list(_may_be(items, schema), told.get("minItems"), told.get("maxItems"))
     if kind == "object":
         if "properties" in told:

@@ -38,8 +38,8 @@ from federated.learning.places import (
 )
 
 # In logits from the uniform prediction: how far steps are about equally wide, and how far they
-# reach. A float64 probability is 1 from 37 on, where exact ranks are tied too; towards 0 a model that
-# is far too sure has scores much below that.
+# reach. A float64 probability is 1 from 37 on, where exact ranks are tied too; towards 0 a model
+# that is far too sure has scores much below that.
 NEAREST = 0.5
 FARTHEST = 80.0
 WHOLE = 512
@@ -121,6 +121,15 @@ def score_area(counts: Counts, sums: Counts) -> Area | None:
     """
     turned = _by_the_turn(counts)
     return _area(counts[:, :WHOLE], sums) if turned is None else _area(turned, turned * 0)
+
+
+def ordered(counts: Counts) -> Counts:
+    """The counts ``(2, bins)`` by ascending score, of the finest bins that tell the order.
+
+    Of ``(2, BINS)``, of negatives and positives.
+    """
+    turned = _by_the_turn(counts)
+    return counts[:, :WHOLE] if turned is None else turned
 
 
 def _by_the_turn(counts: Counts) -> Counts | None:

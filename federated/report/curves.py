@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from federated.learning.score_histogram import area, ordered
+from federated.learning.places import Counts
+from federated.learning.score_histogram import ordered, score_area
 from federated.learning.statistics import EvaluationStatistics
 
 # The quantile of a two-sided interval of 95 %.
@@ -73,20 +74,20 @@ def roc_curves(statistics: EvaluationStatistics, names: Sequence[str], task: str
         names: of the classes or labels.
         task: which of the two it is.
     """
-    scores = statistics.arrays.get("scores")
-    if scores is None:
+    scores, places = (statistics.arrays.get(name) for name in ("scores", "places"))
+    if scores is None or places is None:
         return []
-    classes = 2 if task == "multilabel" else len(names)
     columns = [1] if task == "classification" and len(names) == 2 else range(len(names))
-    found = (_roc(names[column], ordered(scores[column], classes)) for column in columns)
+    found = (_roc(names[column], scores[column], places[column]) for column in columns)
     return [curve for curve in found if curve is not None]
 
 
-def _roc(name: str, counts: npt.NDArray[np.int64]) -> RocCurve | None:
-    """The curve of ordered counts ``(2, bins)`` of negatives and positives."""
-    known = area(counts)
+def _roc(name: str, counts: Counts, places: Counts) -> RocCurve | None:
+    """The curve of counts ``(2, BINS)`` of negatives and positives, with their sums of places."""
+    known = score_area(counts, places)
     if known is None:
         return None
+    counts = ordered(counts)
     counts = counts[:, counts.sum(axis=0) > 0]
     negatives, positives = (int(total) for total in counts.sum(axis=1))
     passed = np.concatenate([np.zeros((2, 1)), counts[:, ::-1].cumsum(axis=1)], axis=1)

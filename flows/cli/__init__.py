@@ -44,6 +44,7 @@ from flows.cli import (  # noqa: F401
     site,
     sites,
     statistics,
+    watch,
 )
 from flows.cli.options import app
 from flows.going_on import how_to_go_on, nothing_begun

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,8 @@ import yaml
 
 from flows.ports import listen, port_of
 from tests.conftest import PROJECT, TINY_PARAMS
+from tests.system.browser import chromium
+from tests.system.coordinator import Coordinator, running_coordinator
 
 COPIED = ("flows", "tasks", "federated", "models", "prefect.yaml", "dvc.yaml", ".dvcignore")
 
@@ -88,6 +91,20 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_prefect: Path) -> Ite
         assert process.stdout
         process.stdout.close()
     assert not list((folder / "home" / "serve").iterdir())
+
+
+@pytest.fixture(scope="session")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
+    """A coordinator that has nothing yet, with its databases in PostgreSQL."""
+    with running_coordinator(tmp_path_factory.mktemp("coordinator")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all who open pages."""
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -1,16 +1,12 @@
 """A coordinator's one TLS port, with real servers behind it and a real PostgreSQL below them."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -18,87 +14,17 @@ import yaml
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from federated.exchange.enrolment import Enrolment
-from federated.exchange.https.certificates import Authority, client_context
-from federated.exchange.https.office import Office
-from federated.exchange.https.server import exchange_app
-from federated.exchange.journal import JournalledExchange
-from federated.run.coordinator_home import CoordinatorHome
-from flows.coordinator_logins import coordinator_login, exports, scraper_login
-from flows.coordinator_server import Behind, front_server, servers_behind, serving_deployments
-from flows.databases import MLFLOW, PREFECT, databases_of
-from flows.login import Login
+from federated.exchange.https.certificates import client_context
+from flows.coordinator_logins import scraper_login
+from flows.coordinator_server import serving_deployments
+from flows.databases import MLFLOW, PREFECT
 from tests.conftest import PROJECT, TINY_PARAMS
 from tests.system import postgres
 from tests.system.conftest import arguments, files_with
+from tests.system.coordinator import Coordinator
 
 pytestmark = pytest.mark.system
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Coordinator:
-    """A coordinator's servers that run: where they are, and what lets somebody in."""
-
-    home: CoordinatorHome
-    url: str
-    authority: Path
-    login: Login
-    cluster: postgres.Cluster
-    behind: Behind
-
-    def client(self, **options: Any) -> httpx.Client:
-        trusted = client_context(self.authority.read_text())
-        return httpx.Client(
-            base_url=self.url, verify=trusted, trust_env=False, timeout=60, **options
-        )
-
-    @property
-    def owner(self) -> tuple[str, str]:
-        return "consilium", self.login.secret
-
-    def environment(self) -> dict[str, str]:
-        """What another terminal has after it has read the lines of --env."""
-        told = exports(self.home, self.url, self.authority)
-        values = dict(line.removeprefix("export ").split("=", 1) for line in told)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_T"))}
-        return kept | {k: v.strip("'") for k, v in values.items()}
-
-
-@pytest.fixture(scope="session")
-def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
-    """A coordinator that has nothing yet, with its databases in PostgreSQL."""
-    folder = tmp_path_factory.mktemp("coordinator")
-    home = CoordinatorHome(folder / "home" / "coordinator")
-    consortium = home.make_identity().public.fingerprint
-    with ExitStack() as stack:
-        cluster = stack.enter_context(postgres.cluster())
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("CONSILIUM_DATABASE", cluster.address)
-            databases = databases_of(home)
-        assert postgres.PASSWORD not in repr(databases)
-        for environment in (databases.prefect, databases.mlflow):
-            kept = {name for name, value in environment.items() if postgres.PASSWORD in value}
-            assert kept == {"PGPASSWORD"}
-        behind = stack.enter_context(servers_behind(home, databases))
-        office = Office(
-            consortium, Enrolment, JournalledExchange(home.exchange_path), home.audit,
-            home.seen_path,
-        )  # fmt: skip
-        authority = Authority(home.tls_path)
-        certificates = authority.certificates(["localhost", "127.0.0.1"])
-        server = front_server(
-            home, exchange_app(office), behind, certificates, "127.0.0.1", 0,
-            lambda address, why: None, lambda: b"consilium_up 1\n",
-        )  # fmt: skip
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        url = f"https://localhost:{server.port}"
-        yield Coordinator(
-            home, url, authority.certificate_path, coordinator_login(home), cluster, behind
-        )
-        server.should_exit = True
-        thread.join(30)
 
 
 def test_prefect_and_mlflow_keep_what_they_know_in_postgresql(coordinator):

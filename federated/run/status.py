@@ -1,0 +1,154 @@
+"""How far a run is: its sites, stages, the time that is left, and what is left of ε.
+
+All of it follows from the run's own records and from what sites tell at a run's end; nothing is
+told that a record does not tell, so that of a private run there are no times.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from federated.files import read_json
+from federated.run.folder import RunFolder
+from federated.run.round_record import STAGES
+from federated.run.runs import being_worked_on
+
+State = Literal["done", "works", "paused", "stopped"]
+# From how many of the newest rounds the time that is left follows.
+NEWEST = 5
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """A site in a run.
+
+    Attributes:
+        name: the site's.
+        summed: in how many rounds its update was in the sum.
+        why_not: why it was not in that of the newest round; empty where it was, or not selected.
+        spent: ε that it has spent so far, as it tells; ``None`` where it tells of none.
+        left: what is left of its budget, over all runs; ``None`` where it has told of no budget.
+    """
+
+    name: str
+    summed: int
+    why_not: str = ""
+    spent: float | None = None
+    left: float | None = None
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run is.
+
+    Attributes:
+        experiment: its experiment.
+        run: its id.
+        state: whether it is done, is worked on, waits, or was stopped.
+        done: how many rounds are done.
+        rounds: how many there are to be.
+        metrics: those of the validation split after the newest round that was evaluated.
+        stages: seconds of each stage that ran in the newest round; none where they are not told.
+        seconds_left: until all rounds are done, by the newest ones; ``None`` where it is not told.
+        sites: its sites, in order.
+    """
+
+    experiment: str
+    run: str
+    state: State
+    done: int
+    rounds: int
+    metrics: Mapping[str, float]
+    stages: Mapping[str, float]
+    seconds_left: float | None
+    sites: Sequence[SiteStatus]
+
+
+def status_of(folder: RunFolder) -> RunStatus:
+    """How far the run of a folder is.
+
+    Raises:
+        ConsiliumError: one of its files is damaged.
+    """
+    experiment, done = folder.experiment(), folder.done_rounds()
+    records = folder.records() if done else []
+    state: State = "stopped"
+    if being_worked_on(folder):
+        state = "paused" if folder.paused_path.is_file() else "works"
+    elif folder.summary_path.is_file() and done >= 1:
+        state = "done"
+    names = folder.sites() if folder.begun() else []
+    told: dict[str, Mapping[str, Any]] = {}
+    for name in names:
+        # Not there before a run's end, nor of a site that tells nothing.
+        with suppress(OSError, ValueError, TypeError):
+            told[name] = dict(read_json(folder.ledger_path(name)))
+    return run_status(
+        experiment.name, folder.run_id, state, experiment.rounds, records, sites_of(records, told)
+        or [SiteStatus(name, 0) for name in names],
+    )  # fmt: skip
+
+
+def run_status(
+    experiment: str,
+    run: str,
+    state: State,
+    rounds: int,
+    records: Sequence[Mapping[str, Any]],
+    sites: Sequence[SiteStatus],
+) -> RunStatus:
+    """How far a run is, from the records of its rounds.
+
+    Args:
+        experiment: its experiment.
+        run: its id.
+        state: what becomes of it at the moment.
+        rounds: how many there are to be.
+        records: those of the rounds that are done, in order.
+        sites: how its sites are.
+    """
+    evaluated = [record["metrics"]["val"] for record in records if record["metrics"].get("val")]
+    metrics = {n: v for n, v in (evaluated[-1] if evaluated else {}).items() if v is not None}
+    seconds = records[-1]["seconds"] if records else {}
+    return RunStatus(
+        experiment,
+        run,
+        state,
+        len(records),
+        rounds,
+        metrics,
+        {name: seconds[name] for name in STAGES if seconds.get(name)},
+        _left(records, rounds) if state != "done" else 0.0,
+        sites,
+    )
+
+
+def sites_of(
+    records: Sequence[Mapping[str, Any]], told: Mapping[str, Mapping[str, Any]]
+) -> list[SiteStatus]:
+    """How the sites of some rounds are; ``told`` is what sites say at a run's end of their ε."""
+    names: set[str] = set(told)
+    for record in records:
+        names |= {*record["sites"], *record["dropped"], *record["absent"]}
+    return [_site(name, records, told.get(name, {})) for name in sorted(names)]
+
+
+def _site(name: str, records: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> SiteStatus:
+    summed = sum(name in record["sites"] for record in records if not record["lost"])
+    newest = records[-1] if records else {"dropped": {}, "absent": {}}
+    why_not = newest["absent"].get(name) or newest["dropped"].get(name) or ""
+    spent: float | None = None
+    for record in records:
+        spent = (record["epsilon_rdp"] or {}).get(name, spent)
+    budget, all_spent = told.get("budget"), told.get("epsilon_ledger")
+    left = None if budget is None or all_spent is None else max(0.0, budget - all_spent)
+    return SiteStatus(name, summed, str(why_not), spent, left)
+
+
+def _left(records: Sequence[Mapping[str, Any]], rounds: int) -> float | None:
+    newest: list[float | None] = [record["seconds"]["total"] for record in records[-NEWEST:]]
+    known = [seconds for seconds in newest if seconds is not None]
+    if not known or len(known) < len(newest):
+        return None
+    return sum(known) / len(known) * max(0, rounds - len(records))

@@ -1,0 +1,91 @@
+"""A page of a coordinator that says how its sites and its runs are, for a browser.
+
+It has no script and asks for nothing: a browser loads it anew by itself. What sites have said is in
+it as text, whatever it holds.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+from federated.errors import ConsiliumError, printable
+from federated.run.coordinator_home import CoordinatorHome
+from federated.run.status import RunStatus, status_of
+from flows.coordinator_life import members_lines
+from flows.progress import counted
+from flows.watching import epsilon, newest_first, time_left
+
+# In seconds, after which it is loaded anew; and how many runs are on it.
+ANEW, MOST_RUNS = 15, 10
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
+table { border-collapse: collapse; width: 100% } progress { width: 100% }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8885 }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+"""
+
+
+def status_of_coordinator(home: CoordinatorHome, runs: Path) -> str:
+    """The page, as of now.
+
+    Args:
+        home: the coordinator's.
+        runs: the folder that holds all runs.
+    """
+    try:
+        sites = list(members_lines(home))
+    except ConsiliumError as error:
+        sites = [str(error)]
+    return status_page(sites, _statuses(runs))
+
+
+def _statuses(runs: Path) -> Iterator[RunStatus]:
+    for folder in newest_first(runs)[:MOST_RUNS]:
+        # One that is damaged keeps nobody from seeing the others.
+        try:
+            yield status_of(folder)
+        except (ConsiliumError, OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def status_page(sites: Sequence[str], statuses: Iterable[RunStatus]) -> str:
+    """The page as HTML; ``sites`` are lines on the enrolled ones."""
+    lines = "".join(f"<li>{_text(line)}</li>" for line in sites)
+    runs = "".join(map(_run, statuses)) or "<p>There is no run yet.</p>"
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="refresh" content="{ANEW}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>Consilium</title><style>{STYLE}</style></head>'
+        f"<body><main><h1>Consilium</h1><h2>Sites</h2><ul>{lines}</ul><h2>Runs</h2>{runs}"
+        '<p><a href="/prefect/">Prefect</a> · <a href="/mlflow/">MLflow</a></p>'
+        "</main></body></html>"
+    )
+
+
+def _run(status: RunStatus) -> str:
+    head = f"{status.experiment} {status.run}"
+    label = f"{status.done} of {counted(status.rounds, 'round')} done"
+    metrics = ", ".join(f"{name} {value:.3f}" for name, value in status.metrics.items())
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in status.stages.items())
+    rows = "".join(
+        f'<tr><th scope="row">{_text(site.name)}</th><td class="n">{site.summed}</td>'
+        f'<td class="n">{epsilon(site.spent)}</td><td class="n">{epsilon(site.left)}</td>'
+        f"<td>{_text(site.why_not)}</td></tr>"
+        for site in status.sites
+    )
+    return (
+        f"<section><h3>{_text(head)}</h3><p>{_text(status.state)}: {_text(label)}, "
+        f"{_text(time_left(status))}</p>"
+        f'<progress aria-label="{_text(label)}" max="{status.rounds}" value="{status.done}">'
+        "</progress>"
+        + (f"<p>Validation: {_text(metrics)}</p>" if metrics else "")
+        + (f"<p>The newest round: {_text(stages)}</p>" if stages else "")
+        + '<table><tr><th>site</th><th class="n">rounds in the sum</th><th class="n">ε spent</th>'
+        f'<th class="n">ε left</th><th>why not</th></tr>{rows}</table></section>'
+    )
+
+
+def _text(told: str) -> str:
+    return escape(printable(told))

@@ -1,0 +1,102 @@
+"""`consilium watch`: how far a run is, on a terminal, from the files of its folder alone."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from federated.errors import ConsiliumError, printable
+from federated.learning import metrics_in
+from federated.run.folder import RunFolder
+from federated.run.runs import being_worked_on, latest_run
+from federated.run.status import RunStatus, status_of
+from flows.progress import counted
+from flows.tables import table
+
+# In seconds, between two looks.
+LOOK = 2.0
+# In characters, of a reason in a row.
+LONGEST = 60
+
+
+def watched_run(runs: Path, experiment: str | None) -> RunFolder:
+    """The newest run of an experiment; without one, the newest that is worked on, or of all.
+
+    Raises:
+        ConsiliumError: there is no such run.
+    """
+    if experiment is not None:
+        return latest_run(runs, experiment)
+    found = newest_first(runs)
+    if not found:
+        raise ConsiliumError(
+            f"There is no run in {runs} to be watched. Begin one, as `consilium run demo`, or name "
+            "the folder of runs with --runs."
+        )
+    return next((folder for folder in found if being_worked_on(folder)), found[0])
+
+
+def newest_first(runs: Path) -> list[RunFolder]:
+    """All runs below a folder, the newest first: their ids begin with the time."""
+    found = [path.parent for path in runs.glob("*/*/config.json") if not path.parent.is_symlink()]
+    return [RunFolder(root) for root in sorted(found, key=lambda root: root.name, reverse=True)]
+
+
+def watch(console: Console, folder: RunFolder, *, once: bool) -> None:
+    """Show how far a run is, until nobody works on it any more; once, where it is no terminal."""
+    if once or not console.is_terminal:
+        for part in status_lines(status_of(folder)):
+            console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            status = status_of(folder)
+            live.update(Group(*status_lines(status)), refresh=True)
+            if status.state not in ("works", "paused"):
+                return
+            time.sleep(LOOK)
+
+
+def status_lines(status: RunStatus) -> Iterator[Table | str]:
+    """How far a run is, as lines and a table of its sites."""
+    yield (
+        f"{status.experiment} {status.run}: {status.state}, {status.done} of "
+        f"{counted(status.rounds, 'round')} done, {time_left(status)}"
+    )
+    shown = [f"{name} {status.metrics[name]:.3f}" for name in metrics_in("round")
+             if name in status.metrics]  # fmt: skip
+    if shown:
+        yield f"validation: {', '.join(shown)}"
+    if status.stages:
+        took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in status.stages.items())
+        yield f"the newest round: {took}"
+    rows = [
+        [
+            site.name,
+            str(site.summed),
+            epsilon(site.spent),
+            epsilon(site.left),
+            printable(site.why_not)[:LONGEST],
+        ]
+        for site in status.sites
+    ]
+    if rows:
+        yield table(["site", "rounds\nin the sum", "ε\nspent", "ε\nleft", "why not"], rows)
+
+
+def time_left(status: RunStatus) -> str:
+    """When a run will be done, in words."""
+    if status.state == "done":
+        return "nothing left to do"
+    if status.seconds_left is None:
+        return "time left not told"
+    minutes, seconds = divmod(round(status.seconds_left), 60)
+    return f"about {minutes} min {seconds:02} s left"
+
+
+def epsilon(value: float | None) -> str:
+    """An ε in a cell; a dash where none is told."""
+    return "-" if value is None else f"{value:.3g}"
