@@ -44,7 +44,7 @@ def run_profiled(request: "RunRequest", transfer: bool, out: Path) -> Path:
     """
     from federated.files import read_json
     from federated.run.runs import latest_run
-    from flows.profile import profile, write_breakdown
+    from flows.profiling import profile, write_breakdown
 
     request.resolve()  # mistakes are told before anything is started
     words = ["run", request.experiment, *(["--transfer"] if transfer else [])]

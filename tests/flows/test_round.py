@@ -79,7 +79,7 @@ def test_a_run_leaves_summary_model_and_tracking(project, run_volumes):
     }
     for element in shown:
         assert float(element.attributes["value"]) == at(summary, element.attributes["data-at"])
-    assert summary["overrides"] == []
+    assert summary["overrides"] == ["data.dataset=adrenalmnist3d"]
     assert summary["versions"]["torch"] == version("torch")
     artifacts = {file.path for file in track.client().list_artifacts(summary["mlflow_run_id"])}
     assert {"report.html", "summary.json"} <= artifacts

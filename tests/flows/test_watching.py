@@ -45,7 +45,7 @@ def test_the_time_left_follows_from_the_newest_rounds():
 
 
 def test_of_a_private_run_no_time_is_told():
-    private = status([record(1, None, seconds={"total": None, "local_train": None})])
+    private = status([record(1) | {"seconds": {"total": None, "local_train": None}}])
     assert private.seconds_left is None
     assert private.stages == {}
     assert "time left not told" in text_of(private)

@@ -11,7 +11,7 @@ import pytest
 from federated.errors import ConsiliumError
 from federated.run.round_record import STAGES
 from flows import profile
-from flows.profile import NOT_TOLD, OTHER, Usage, breakdown, role_of
+from flows.profiling import NOT_TOLD, OTHER, Usage, breakdown, role_of
 
 SUMMARY = {
     "experiment": "tiny",
