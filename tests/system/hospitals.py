@@ -29,6 +29,7 @@ from federated.site.home import SiteHome
 from flows.consortium_up import HOST, deal_files
 from flows.coordinator_life import Address, enrol, make_coordinator
 from flows.site_life import make_site, request_file
+from tasks.new_database import cache_folder
 from tests.conftest import PROJECT
 from tests.federated.exchange.https.bad_link import BadLink, ConnectProxy, TcpRelay
 from tests.ports import free_port
@@ -254,6 +255,8 @@ def _environment(user: User, empty_prefect: Path) -> dict[str, str]:
     prefect = user.folder / "prefect"
     prefect.mkdir()
     shutil.copy(empty_prefect, prefect / "prefect.db")
+    cache = user.folder / "cache"
+    shutil.copytree(cache_folder(), cache)
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -262,6 +265,7 @@ def _environment(user: User, empty_prefect: Path) -> dict[str, str]:
     return kept | {
         "HOME": str(user.folder),
         "CONSILIUM_HOME": str(user.folder / "consilium"),
+        "CONSILIUM_CACHE": str(cache),
         "PREFECT_HOME": str(prefect),
         "PYTHONPATH": str(PROJECT),
         "PYTHONUNBUFFERED": "1",
