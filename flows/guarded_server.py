@@ -24,6 +24,8 @@ BELOW = "CONSILIUM_SERVER_BELOW"
 
 def prefect(login: Login) -> Guard:
     """Prefect's server, whose own pages and own API ask for the login."""
+    # Before the environment has the login: a process that makes a template is not told it.
+    begin_prefect_database()
     below = os.environ.get(BELOW, "")
     os.environ |= {
         "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
@@ -37,7 +39,6 @@ def prefect(login: Login) -> Guard:
         "PREFECT_SERVER_UI_API_URL": f"{below}/api",
         "PREFECT_SERVER_UI_SERVE_BASE": below or "/",
     }
-    begin_prefect_database()
     from prefect.server.api.server import create_app
 
     return Guard(create_app(final=True), login, prefect_is_open(below), prompts=False)
