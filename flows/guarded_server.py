@@ -24,8 +24,6 @@ BELOW = "CONSILIUM_SERVER_BELOW"
 
 def prefect(login: Login) -> Guard:
     """Prefect's server, whose own pages and own API ask for the login."""
-    # Before the environment has the login: a process that makes a template is not told it.
-    begin_prefect_database()
     below = os.environ.get(BELOW, "")
     os.environ |= {
         "PREFECT_SERVER_API_AUTH_STRING": login.auth_string,
@@ -42,18 +40,6 @@ def prefect(login: Login) -> Guard:
     from prefect.server.api.server import create_app
 
     return Guard(create_app(final=True), login, prefect_is_open(below), prompts=False)
-
-
-def begin_prefect_database() -> None:
-    """Begin with the tables of a template, and look for no migrations where there are none."""
-    from prefect.settings import Settings
-
-    from tasks.new_database import PREFECT, begin_database
-
-    # Not those of the process, which are settled for good once they are asked for.
-    address = Settings().server.database.connection_url
-    if address and begin_database(PREFECT, address.get_secret_value()):
-        os.environ["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"
 
 
 def mlflow(login: Login) -> Guard:
