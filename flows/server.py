@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from federated.files import PRIVATE
 from flows.guarded_server import SECRET, SOCKET
 from flows.login import Login, new_login
 from flows.ports import HOST, listen, port_of
+from tasks.new_database import PREFECT, begin_database
 
 STARTUP_TIMEOUT_S = 300
 # The niceness of the temporary server while workers train: the larger, the more it gives way.
@@ -141,12 +142,30 @@ def running_guarded(
         environment: what its process gets beside this one's environment.
         log: the file that gets what it says; nobody does if left out.
     """
-    number = listening.fileno()
+    number, given = listening.fileno(), environment or {}
     handed = {SECRET: login.secret, SOCKET: str(number)}
+    if name == "prefect" and has_newest_tables(given):
+        handed["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"
     command = ["flows.guarded_server", name]
-    with running(command, (environment or {}) | handed, [number], log) as process:
+    with running(command, given | handed, [number], log) as process:
         listening.close()
         yield process
+
+
+def has_newest_tables(environment: Mapping[str, str]) -> bool:
+    """Whether Prefect's server need not look for migrations; a new database begins with its tables.
+
+    This is for the process that starts it, which has read Prefect's settings: in its own they are
+    settled for good once they are asked for, and they are to have the login.
+
+    Args:
+        environment: what the server's process gets beside this one's.
+    """
+    named = next((environment[name] for name in PREFECT.variables if environment.get(name)), None)
+    if named is None:
+        usual = get_current_settings().server.database.connection_url
+        named = usual.get_secret_value() if usual else ""
+    return begin_database(PREFECT, named)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from secrets import token_hex
 
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path, locked, make_folders
-from federated.secrets.home import private_folder
+from federated.secrets.home import private_folder, refuse_open
 
 # In seconds; on a busy machine migrations take minutes.
 LONGEST = 900
@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 def begin_database(tables: Tables, address: str) -> bool:
     """Make a database that is not there as a copy of the template; one that is there stays.
 
-    The template is made first where there is none, which takes as long as without one.
+    For a new one the template is made first where there is none, which takes as long as without.
 
     Args:
         tables: which it is to have.
@@ -81,10 +81,11 @@ def begin_database(tables: Tables, address: str) -> bool:
     if database is None:
         return False
     try:
-        template = template_of(tables)
         if not database.exists():
-            _copy(template, database)
-        return _revision(database) == _revision(template)
+            _copy(template_of(tables), database)
+        # For one that is there no template is made: that would take longer than to look.
+        refuse_open(cache_folder())
+        return _revision(database) == _revision(_template(tables))
     except (ConsiliumError, OSError, sqlite3.Error, subprocess.SubprocessError):
         return False
 
@@ -97,15 +98,18 @@ def template_of(tables: Tables) -> Path:
         OSError, subprocess.SubprocessError: the server's command fails.
         sqlite3.Error: it has made something else.
     """
-    folder = cache_folder()
-    private_folder(folder, folder)
-    template = folder / f"{tables.package}-{version(tables.package)}.db"
+    template = _template(tables)
+    private_folder(template.parent, template.parent)
     if not _is_whole(template):
         # Of several that want it at once, one makes it.
-        with locked(folder / f".{tables.package}.lock"):
+        with locked(template.parent / f".{tables.package}.lock"):
             if not _is_whole(template):
                 _make(tables, template)
     return template
+
+
+def _template(tables: Tables) -> Path:
+    return cache_folder() / f"{tables.package}-{version(tables.package)}.db"
 
 
 def _file_of(address: str) -> Path | None:

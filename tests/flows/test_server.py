@@ -8,10 +8,15 @@ from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_API_URL,
+    temporary_settings,
+)
 
 from federated.errors import ConsiliumError
-from flows.server import running, start_embedded_server, wait_until_healthy
+from flows.server import has_newest_tables, running, start_embedded_server, wait_until_healthy
 from tests.conftest import PROJECT
 from tests.ports import free_port
 
@@ -98,3 +103,18 @@ def test_prefect_starts_no_server_of_its_own(tmp_path):
         text=True,
     )
     assert "No Prefect API URL provided" in asked.stderr
+
+
+def test_a_new_database_of_prefect_begins_with_its_tables(tmp_path, empty_prefect):
+    database = tmp_path / "new" / "prefect.db"
+    address = f"sqlite+aiosqlite:///{database}"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: address}):
+        assert has_newest_tables({})
+        assert database.read_bytes() == empty_prefect.read_bytes()
+        # What the server is told goes before the settings of who starts it.
+        named = tmp_path / "named.db"
+        told = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{named}"}
+        assert has_newest_tables(told)
+        assert named.is_file()
+        elsewhere = dict.fromkeys(told, "postgresql+asyncpg://user@host/name")
+        assert not has_newest_tables(elsewhere)

@@ -29,6 +29,7 @@ from federated.site.home import SiteHome
 from flows.consortium_up import HOST, deal_files
 from flows.coordinator_life import Address, enrol, make_coordinator
 from flows.site_life import make_site, request_file
+from tasks.new_database import cache_folder
 from tests.conftest import PROJECT
 from tests.federated.exchange.https.bad_link import BadLink, ConnectProxy, TcpRelay
 from tests.ports import free_port
@@ -194,14 +195,14 @@ def adrenal(cases: Mapping[str, int]) -> dict[str, np.ndarray]:
 @contextmanager
 def hospitals(root: Path, empty_prefect: Path) -> Iterator[Consortium]:
     """Start all of it; everything ends with the block."""
-    arrays = adrenal({"train": 75, "val": 24, "test": 24})
+    arrays = adrenal({"train": 150, "val": 40, "test": 40})
     place = root / "whole" / "medmnist"
     place.mkdir(parents=True)
     np.savez(place / "adrenalmnist3d.npz", **arrays)
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     params["experiments"] = {"adrenal": params["experiments"]["adrenal"]}
     params["experiments"]["adrenal"] |= {"rounds": 3}
-    params["experiments"]["adrenal"]["sites"] = {"count": len(SITES), "min_cases": 10}
+    params["experiments"]["adrenal"]["sites"] = {"count": len(SITES), "min_cases": 20}
     params["experiments"]["adrenal"]["training"] |= {"device": "cpu"}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     experiment = load_experiment(
@@ -254,6 +255,8 @@ def _environment(user: User, empty_prefect: Path) -> dict[str, str]:
     prefect = user.folder / "prefect"
     prefect.mkdir()
     shutil.copy(empty_prefect, prefect / "prefect.db")
+    cache = user.folder / "cache"
+    shutil.copytree(cache_folder(), cache)
     kept = {
         k: v
         for k, v in os.environ.items()
@@ -262,6 +265,7 @@ def _environment(user: User, empty_prefect: Path) -> dict[str, str]:
     return kept | {
         "HOME": str(user.folder),
         "CONSILIUM_HOME": str(user.folder / "consilium"),
+        "CONSILIUM_CACHE": str(cache),
         "PREFECT_HOME": str(prefect),
         "PYTHONPATH": str(PROJECT),
         "PYTHONUNBUFFERED": "1",

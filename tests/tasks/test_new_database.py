@@ -71,7 +71,10 @@ def test_a_database_that_is_there_stays_as_it_is(tables, made, tmp_path):
         connection.execute("INSERT INTO alembic_version VALUES ('an older one')")
         connection.commit()
     before = database.read_bytes()
-    # Its server has to bring it up to date.
+    # Its server has to bring it up to date, and nobody waits for a template.
+    assert not begin_database(tables, tables.address(database))
+    assert count(made) == 0
+    template_of(tables)
     assert not begin_database(tables, tables.address(database))
     assert database.read_bytes() == before
     database.write_bytes(b"something else")
@@ -111,11 +114,12 @@ def test_a_template_of_another_version_or_that_is_damaged_is_made_anew(tables, m
 
 
 def test_a_template_that_others_could_have_written_is_not_used(tables, made, tmp_path):
-    template_of(tables)
+    before, after = tmp_path / "before.db", tmp_path / "after.db"
+    assert begin_database(tables, tables.address(before))
     cache_folder().chmod(0o777)
-    database = tmp_path / "new.db"
-    assert not begin_database(tables, tables.address(database))
-    assert not database.exists()
+    assert not begin_database(tables, tables.address(before))
+    assert not begin_database(tables, tables.address(after))
+    assert not after.exists()
 
 
 def test_where_the_servers_command_fails_it_makes_its_tables_itself(tables, tmp_path):
