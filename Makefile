@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 TORCH  ?= torch==2.13.0
 QUIET  := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false MLFLOW_DISABLE_TELEMETRY=true
 STAMP  := $(VENV)/.consilium-setup
+# Where `make bench` makes the environments of other frameworks, about 3 GB.
+PEERS  ?= .peers
 
 # dynamic-network-architectures asks for timm, for networks that are not used here; it asks for torchvision.
 OF_TIMM := timm huggingface-hub hf-xet httpcore2 httpx2 truststore httpx2-jsfetch
@@ -17,7 +19,7 @@ NOT_LOCKED := torch torchvision $(OF_TIMM) setuptools triton cuda-bindings cuda-
   nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-.PHONY: help setup run test numerical coverage mutants lint types imports check lock ui clean
+.PHONY: help setup run test numerical coverage mutants bench lint types imports check docs reference lock ui clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,10 +38,9 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 	@echo "setup 4/5: consilium itself, editable"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
-	@echo "setup 5/5: the databases of Prefect and MLflow, which take seconds to make"
-	@($(QUIET) $(BIN)/prefect server database upgrade --yes && \
-	  $(QUIET) $(BIN)/python -c 'from tasks.track import client; client().search_experiments()') \
-	  >/dev/null 2>&1 || echo "setup 5/5: not made; the first run makes them"
+	@echo "setup 5/5: templates of the databases of Prefect and MLflow, which take seconds to make"
+	@$(QUIET) $(BIN)/python -m tasks.new_database >/dev/null 2>&1 || \
+	  echo "setup 5/5: not made; the first run makes them"
 	@touch $@
 
 run: $(STAMP)  ## the demo experiment end to end
@@ -57,6 +58,9 @@ coverage: $(STAMP)  ## all tests, and which lines and branches they ran; ARGS="t
 mutants: $(STAMP)  ## small faults that tests have to notice; ARGS="masks" for some (docs/mutants.md)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
+bench: $(STAMP)  ## rounds beside other frameworks, and what has changed; ARGS="--quick" for a try
+	@$(BIN)/python -m benchmarks.rounds --peers $(PEERS) $(ARGS)
+
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -68,11 +72,18 @@ imports: $(STAMP)  ## the import contract: flows -> tasks -> federated -> models
 
 check: lint types imports  ## lint, types and the import contract
 
+docs: $(STAMP)  ## the documentation as a site in build/docs; fails if a link leads nowhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "docs: build/docs/index.html; with search: $(BIN)/python -m http.server -d build/docs -b 127.0.0.1"
+
+reference: $(STAMP)  ## the pages of docs/reference that are made from the program
+	@$(BIN)/python -m flows.reference
+
 ui: $(STAMP)  ## MLflow and Prefect in the browser
 	@$(BIN)/consilium serve --ui-only
 
 lock: $(STAMP)  ## resolve pyproject.toml anew into requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --extra docs --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --quiet $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
 
 clean:  ## remove the virtual environment and caches; data, runs and mlruns stay

@@ -33,7 +33,15 @@ class RefusalError(ConsiliumError):
 
     Any other error at a site of a private run is shown to the site alone: it may, say, name by its
     path a file that cannot be read. It is one line, since it may be of another party.
+
+    Attributes:
+        kept: what belongs to the refusal and nobody else is to read, for the log of whoever
+            refuses; see ``entering.py``.
     """
+
+    def __init__(self, text: str, kept: str = "") -> None:
+        super().__init__(text)
+        self.kept = kept
 
     def __str__(self) -> str:
         return printable(super().__str__())

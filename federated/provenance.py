@@ -1,15 +1,34 @@
 """Which code made a result."""
 
+import platform
 import subprocess
 from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-
-import models
 
 # The libraries that the numbers of a site's training depend on, beside the code here.
 LIBRARIES = ("numpy", "opacus", "torch", "torchio")
+# What the two sides of a consortium tell each other of their programs.
+PROGRAMS = ("torch", "prefect", "numpy", "opacus", "tenseal")
+
+# What else a person asks for who makes a run again.
+BESIDE = ("consilium", "dvc", "mlflow", "monai", "prefect", "tenseal")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that a run was made with, by name.
+
+    One that is not installed is left out.
+    """
+    found = {"python": platform.python_version()}
+    for name in sorted((*LIBRARIES, *BESIDE)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def git_commit(folder: Path) -> str:
@@ -28,6 +47,11 @@ def git_commit(folder: Path) -> str:
     return described.stdout.strip()
 
 
+def own_versions() -> dict[str, str]:
+    """The versions of what the sums of a training depend on."""
+    return {name: version(name) for name in PROGRAMS}
+
+
 @lru_cache(maxsize=1)
 def code_digest() -> str:
     """The SHA-256 of the code that trains, as hexadecimal digits.
@@ -37,8 +61,11 @@ def code_digest() -> str:
     is computed once in a process.
     """
     digest = sha256(" ".join(version(name) for name in LIBRARIES).encode())
-    assert models.__file__ is not None
-    roots = {"federated": Path(__file__).parent, "models": Path(models.__file__).parent}
+    # Found, and not imported: it imports torch.
+    networks = find_spec("models")
+    assert networks is not None
+    assert networks.origin is not None
+    roots = {"federated": Path(__file__).parent, "models": Path(networks.origin).parent}
     for package, root in roots.items():
         for path in sorted(root.rglob("*.py")):
             digest.update(f"|{package}/{path.relative_to(root)}|".encode())

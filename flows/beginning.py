@@ -7,6 +7,7 @@ each site says that it has.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from federated.configuration.compatibility import refuse
@@ -26,6 +27,7 @@ from flows.prepare import Prepared
 from flows.progress import tell
 from flows.simulation import enrol_simulated
 from flows.site_stages import call_site
+from tasks.pool import leave
 from tasks.take_part import agree
 
 
@@ -126,7 +128,13 @@ def coordinator_mailbox(home: CoordinatorHome) -> Mailbox:
 
 def _agreed(pool: Executor, proposed: Coordinator) -> tuple[Coordinator, dict[str, list[str]]]:
     calls = [call_site(proposed, site) for site in proposed.run.sites]
-    agreed: tuple[Coordinator, dict[str, list[str]]] = agree(pool, proposed, calls)
+    try:
+        agreed: tuple[Coordinator, dict[str, list[str]]] = agree(pool, proposed, calls)
+    except Exception:
+        # Those who would take part wait for nothing more.
+        with suppress(Exception):
+            leave(pool, calls)
+        raise
     return agreed
 
 

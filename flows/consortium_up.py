@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,19 +172,16 @@ def up(
     command(coordinator, say, "coordinator", "init", *listened, "--kit", str(kit))
     policy = folder / "site-policy.yaml"
     write_text(policy, POLICY)
-    for site in sites:
-        generated = ["--generated"] if data.source == "phantom" else []
-        given = [
-            *generated,
-            "--kit",
-            str(kit),
-            "--data",
-            str(site.home / "data"),
-            "--policy",
-            str(policy),
-        ]
-        command(site, say, "site", "init", site.name, *given, "--out", str(folder))
+    generated = ["--generated"] if data.source == "phantom" else []
+
+    def make(site: Party) -> None:
+        given = ["--kit", str(kit), "--data", str(site.home / "data"), "--policy", str(policy)]
+        command(site, say, "site", "init", site.name, *generated, *given, "--out", str(folder))
         command(coordinator, say, "sites", "enrol", str(folder / f"{site.name}.enrolment.json"))
+
+    # Each is a process that imports for a second or two.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(make, sites))
     places = ["--params", str(params.resolve()), "--runs", str((folder / "runs").resolve())]
     with at_work(coordinator, sites, places, say):
         sets = [*of_files(data), *overrides]

@@ -1,7 +1,7 @@
 """What stands at a coordinator's one port: the exchange, and what its people look at, each apart.
 
 ```
-/exchange/v1/   the exchange: for sites, by their signatures; no login opens it
+/exchange/v2/   the exchange: for sites, by their signatures; no login opens it
 /prefect/       Prefect's pages, and its API at /prefect/api
 /mlflow/        MLflow's pages and its API
 /metrics        numbers for Prometheus
@@ -22,12 +22,12 @@ from contextlib import suppress
 from starlette.types import ASGIApp
 
 from federated.exchange.https.authentication import PREFIX
+from flows.coordinator_logins import MLFLOW, PREFECT
 from flows.forwarding import Forwarder, say
 from flows.guard import HEADERS, Address, App, Guard, Receive, Scope, Send, headers_of
 from flows.guarded_server import mlflow_is_open, prefect_is_open
 from flows.login import Login
 
-PREFECT, MLFLOW = "/prefect", "/mlflow"
 METRICS, HEALTH = "/metrics", "/health"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # In seconds, for which an answer about health is given again: nobody makes work by asking.

@@ -14,17 +14,12 @@ from federated.exchange.enrolment import Enrolment
 from federated.exchange.https.begun import BegunRuns
 from federated.exchange.https.certificates import Authority, Certificates, given_certificates
 from federated.exchange.https.office import MembersFile, Office, RefusalLog
-from federated.exchange.https.server import exchange_app
 from federated.exchange.identity import PublicIdentity
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, read_request
 from federated.files import PRIVATE, locked, make_folders, read_json, write_json
-from federated.provenance import code_digest
+from federated.provenance import code_digest, own_versions
 from federated.run.coordinator_home import CoordinatorHome
-from flows.coordinator_metrics import CoordinatorMetrics
-from flows.coordinator_server import front_server, servers_behind, serving_deployments
-from flows.databases import databases_of
-from flows.site_life import own_versions
 
 
 @dataclass(frozen=True)
@@ -109,6 +104,12 @@ def run_coordinator(
     Raises:
         ConsiliumError: a database, a certificate or the port cannot be used.
     """
+    # Servers take seconds to import, and are not needed to make a coordinator or to enrol a site.
+    from federated.exchange.https.server import exchange_app
+    from flows.coordinator_metrics import CoordinatorMetrics
+    from flows.coordinator_server import front_server, servers_behind, serving_deployments
+    from flows.databases import databases_of
+
     certificates = certificates_of(home, address)
     databases = databases_of(home)
     office = office_of(home)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -24,13 +23,13 @@ from federated.exchange.https.certificates import Certificates
 from federated.exchange.https.listening import ConnectionLimits, TlsServer, tls_server
 from federated.files import make_folders
 from federated.run.coordinator_home import CoordinatorHome
-from federated.secrets.home import private_folder
 from flows.certified import certified_address, certified_names
-from flows.coordinator_front import MLFLOW, PREFECT, CoordinatorFront
+from flows.coordinator_front import CoordinatorFront
+from flows.coordinator_logins import MLFLOW, PREFECT, coordinator_login, scraper_login
 from flows.databases import WITHOUT_ADDRESS, Databases
 from flows.forwarding import Forwarder
 from flows.guarded_server import ARTIFACTS, BELOW
-from flows.login import USER, Login, kept_login
+from flows.login import USER, Login
 from flows.ports import HOST, listen, port_of
 from flows.server import (
     STARTUP_TIMEOUT_S,
@@ -64,50 +63,6 @@ class Behind:
             "MLFLOW_TRACKING_USERNAME": USER,
             "MLFLOW_TRACKING_PASSWORD": self.login.secret,
         }
-
-
-def coordinator_login(home: CoordinatorHome) -> Login:
-    """The login of the coordinator's Prefect and MLflow, which stays the same over all starts.
-
-    Raises:
-        ConsiliumError: others can open the home, or the file holds something else.
-    """
-    return kept_login(private_folder(home.root, home.root) / "login")
-
-
-def scraper_login(home: CoordinatorHome) -> Login:
-    """The login of whoever reads the metrics, which opens nothing else.
-
-    Raises:
-        ConsiliumError: others can open the home, or the file holds something else.
-    """
-    return kept_login(private_folder(home.root, home.root) / "metrics.token")
-
-
-def exports(home: CoordinatorHome, url: str, authority: Path | None) -> list[str]:
-    """Lines for a shell, after which `prefect` and MLflow's client work with the coordinator.
-
-    Args:
-        home: the coordinator's.
-        url: its address, as ``https://fl.example.org:8443``.
-        authority: the file of the certificate that signs the coordinator's; ``None`` for one that
-            machines trust anyway. On another machine it is to be copied there.
-
-    Raises:
-        ConsiliumError: others can open the home.
-    """
-    login, base = coordinator_login(home), url.rstrip("/")
-    values = {
-        "PREFECT_API_URL": f"{base}{PREFECT}/api",
-        "PREFECT_API_AUTH_STRING": login.auth_string,
-        "MLFLOW_TRACKING_URI": f"{base}{MLFLOW}",
-        "MLFLOW_TRACKING_USERNAME": USER,
-        "MLFLOW_TRACKING_PASSWORD": login.secret,
-    }
-    if authority is not None:
-        values["PREFECT_API_SSL_CERT_FILE"] = str(authority.resolve())
-        values["MLFLOW_TRACKING_SERVER_CERT_PATH"] = str(authority.resolve())
-    return [f"export {name}={quote(value)}" for name, value in values.items()]
 
 
 @contextmanager

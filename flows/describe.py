@@ -1,8 +1,10 @@
 """Text and tables that the command line prints."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.table import Table
 
@@ -46,12 +48,30 @@ def result_lines(folder: Path) -> list[str]:
         *protection_lines(summary.get("protection", {"name": "plain"})),
         "",
         "Where to look:",
-        f"  {folder}/summary.json   the result, machine-readable",
+        f"  {folder}/report.html   the result, for people",
+        f"  {folder}/summary.json   the same, machine-readable",
         f"  {folder}/data_docs/index.html   validation of every site's data"
         if (folder / "data_docs").is_dir()
         else f"  {folder}/validation.json   validation of every site's data",
-        f"  make ui   MLflow (experiment and model {name!r}) and Prefect in the browser",
+        f"  {servers()}   MLflow (experiment and model {name!r}) and Prefect in the browser",
     ]
+
+
+def servers() -> str:
+    """What opens the pages of MLflow and Prefect that hold a run of this process.
+
+    It is the address of the servers that the environment names, as those of a consortium's
+    coordinator, without any login in it; ``make ui`` where MLflow's files lie here.
+    """
+    named = (os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("PREFECT_API_URL", ""))
+    split = [urlsplit(url) for url in named if url.startswith(("http://", "https://"))]
+    if not named[0].startswith(("http://", "https://")):
+        return "make ui"
+    pages = [
+        f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.removesuffix('/api')}"
+        for url in split
+    ]
+    return " and ".join(f"{page.rstrip('/')}/" for page in pages)
 
 
 def _time_and_bytes(summary: Mapping[str, Any]) -> str:
@@ -178,10 +198,11 @@ def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
     yield ""
     yield from (
         "Where to look:",
+        f"  {folder}/report.html   all of it, as a page",
         f"  {folder}/table.md   all metrics, as Markdown",
         f"  {folder}/runs.json   every run, machine-readable",
         f"  {folder}/{task.primary_metric}.png   the figure",
-        f"  make ui   MLflow (experiment {experiment!r}, run {folder.name!r}) in the browser",
+        f"  {servers()}   MLflow (experiment {experiment!r}, run {folder.name!r}) in the browser",
     )
 
 

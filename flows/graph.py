@@ -5,6 +5,8 @@ local-train → compress → encrypt run for every site that is selected. Then f
 decrypt, where there is a key → evaluate at every site → evaluate → track → checkpoint, whose record
 makes the round count as done. With ``evaluation.share=sums`` what sites send of their evaluation is
 summed and opened as the updates are.
+
+Where there are more than fifty sites, several of them do their stages in one task run.
 """
 
 import time
@@ -28,17 +30,21 @@ from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.settings.sections import Parties
 from federated.stages.aggregate import download_size
-from federated.stages.evaluate import without_numbers
+from federated.stages.compress import compress_site
+from federated.stages.evaluate import evaluate_site, without_numbers
+from federated.stages.local_train import train_site
 from federated.stages.named_sums import EVALUATION, refuse_sum
 from federated.stages.opening import lose_sum
+from federated.stages.protect import protect_site
 from federated.stages.report import reports
 from federated.stages.secagg_messages import Roster
 from federated.stages.secure_sum import digits_in
+from federated.stages.share_style import without_style
 from flows.beginning import of_parties
 from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
-from flows.site_stages import Finished, Run, wait_for
+from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, wait_for
 from tasks.aggregate import aggregate, decrypt, plan_round
 from tasks.checkpoint import checkpoint
 from tasks.compress import compress
@@ -48,6 +54,13 @@ from tasks.local_train import local_train
 from tasks.round_table import show_round
 from tasks.share_style import keep_styles, share_style
 from tasks.track import track_round
+
+# With so many styles each site has that of another one.
+ENOUGH_STYLES = 2
+
+# What a site does in one go where there are too many sites for task runs of their own.
+TRAINING = SiteStages("train and send", (train_site, compress_site, protect_site), "protect")
+EVALUATING = SiteStages("evaluate", (evaluate_site,), "evaluate")
 
 
 def run_round(run: Run, round_number: int, began: float) -> float:
@@ -115,15 +128,26 @@ def _run_round(run: Run, round_number: int, began: float, selected: list[str]) -
 def _share_styles(run: Run, round_number: int) -> list[Outcome]:
     """Run share-style at every site before the first round, where the strategy asks for it.
 
-    Where a site's style is missing the others go on without it.
+    Where a site's style is missing the others go on without it. If so many are missing that some
+    site has none of another, as where all were away, those that are missing are asked again before
+    the next round.
 
     Raises:
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
             sites have failed.
     """
-    if round_number > 1 or run.experiment.strategy.introduction() is None:
+    if run.experiment.strategy.introduction() is None:
         return []
-    shared = {call.site: [share_style.submit(run.pool, call)] for call in run.calls()}
+    calls = run.calls()
+    if round_number > 1:
+        if len(run.sites) - len(without_style(run.coordinator)) >= ENOUGH_STYLES:
+            return []
+        # One may have come since from a site that was late.
+        missing = keep_styles(run.quoted)
+        if len(run.sites) - len(missing) >= ENOUGH_STYLES:
+            return []
+        calls = [call for call in calls if call.site in missing]
+    shared = {call.site: [share_style.submit(run.pool, call)] for call in calls}
     finished = wait_for(run, round_number, shared)
     for site, reason in keep_styles(run.quoted, wait_for=finished.results).items():
         tell(f"the style of {site} is left out: {reason}")
@@ -271,15 +295,22 @@ def _evaluate(
     topic = ask(run.quoted, round_number, updates.responded)
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, replace(topic, sum=EVALUATION.name))
-    submitted = {
-        call.site: [evaluate_at_site.submit(run.pool, call, round_number)] for call in run.calls()
-    }
-    predicted = wait_for(run, round_number, submitted).results
+    predicted = _at_every(run, round_number, run.sites).results
     info = run.info
     found, when = evaluate(run.quoted, topic, run.sites, info, wait_for=predicted)
     for site, reason in found.missing.items():
         tell(f"the metrics of round {round_number} are without {site}: {reason}")
     return predicted, found, when
+
+
+def _at_every(run: Run, round_number: int, sites: list[str]) -> Finished:
+    """Run evaluate at sites, and wait for it."""
+    if are_grouped(run, sites):
+        return in_groups(run, round_number, EVALUATING, sites)
+    submitted = {
+        site: [evaluate_at_site.submit(run.pool, run.call(site), round_number)] for site in sites
+    }
+    return wait_for(run, round_number, submitted)
 
 
 def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation, Interval]:
@@ -300,10 +331,7 @@ def _evaluate_in_sum(run: Run, topic: Topic) -> tuple[list[Outcome], Evaluation,
         return keys.finished.results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
     gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
-    chains = {
-        site: [evaluate_at_site.submit(run.pool, run.call(site), topic.round)] for site in left
-    }
-    predicted = wait_for(run, topic.round, chains)
+    predicted = _at_every(run, topic.round, left)
     sent = [site for site in left if site not in predicted.dropped]
     numberless = without_numbers(run.coordinator, topic, sent)
     sent = [site for site in sent if site not in numberless]
@@ -369,8 +397,11 @@ def _report(run: Run, record: RoundRecord) -> float:
 
 def _train_and_send(run: Run, round_number: int, weights: Mapping[str, float]) -> Finished:
     """Run local-train → compress → encrypt at every site of ``weights``, the largest first."""
+    sites = sorted(weights, key=lambda site: -weights[site])
+    if are_grouped(run, sites):
+        return in_groups(run, round_number, TRAINING, sites)
     chains: dict[str, list[PrefectFuture[Stage]]] = {}
-    for site in sorted(weights, key=lambda site: -weights[site]):
+    for site in sites:
         call = run.call(site)
         trained = local_train.submit(run.pool, call, round_number)
         compressed = compress.submit(

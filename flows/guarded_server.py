@@ -37,16 +37,31 @@ def prefect(login: Login) -> Guard:
         "PREFECT_SERVER_UI_API_URL": f"{below}/api",
         "PREFECT_SERVER_UI_SERVE_BASE": below or "/",
     }
+    begin_prefect_database()
     from prefect.server.api.server import create_app
 
     return Guard(create_app(final=True), login, prefect_is_open(below), prompts=False)
 
 
+def begin_prefect_database() -> None:
+    """Begin with the tables of a template, and look for no migrations where there are none."""
+    from prefect.settings import Settings
+
+    from tasks.new_database import PREFECT, begin_database
+
+    # Not those of the process, which are settled for good once they are asked for.
+    address = Settings().server.database.connection_url
+    if address and begin_database(PREFECT, address.get_secret_value()):
+        os.environ["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "false"
+
+
 def mlflow(login: Login) -> Guard:
     """MLflow's server, which has no login page, so that the browser asks."""
     from tasks.mlflow_server import tracking_server
+    from tasks.new_database import MLFLOW, begin_database
 
     store = os.environ.get(STORE, "sqlite:///mlruns/mlflow.db")
+    begin_database(MLFLOW, store)
     below = os.environ.get(BELOW, "")
     server = tracking_server(store, os.environ.get(ARTIFACTS, "./mlartifacts"), below)
     return Guard(server, login, mlflow_is_open(below), prompts=True)

@@ -19,6 +19,7 @@ from federated.run.folder import RunFolder
 from federated.run.prepared import PreparedFolder, partition_inputs, write_prepared_partition
 from federated.run.validation_report import write_report
 from flows.going_on import goes_on_by, preparing
+from flows.progress import tell
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 
@@ -57,7 +58,9 @@ def prepare(
     header = _shared_header(experiment, data)
     folder.write_partition(whole, header)
     reports = folder.own_reports if experiment.privacy.unit else folder.root
-    validation = validate(experiment, dataset, whole, folder.root, reports)
+    validation = validate(experiment, dataset, whole, folder.root, reports, data)
+    if said := validation.line():
+        tell(said)
     left = leave_out(whole, validation.dropped)
     folder.write_partition(left, header)
     return Prepared(data, dataset, left, validation.excluded)
@@ -99,6 +102,7 @@ def take_prepared(
     reports = folder.own_reports if experiment.privacy.unit else folder.root
     if folder.planned_path.is_file():
         whole = source.full_partition()
+        # Not as found before: what such a folder says of its data's MD5 is not looked at again.
         validation = validate(experiment, dataset, whole, folder.root, reports)
         excluded, left = validation.excluded, leave_out(whole, validation.dropped)
     else:
@@ -154,7 +158,9 @@ def _prepare_folder(resolved: Experiment, folder: PreparedFolder) -> None:
     keep(data, folder)
     whole = partition(resolved, dataset)
     write_prepared_partition(folder.partition_path, resolved, data, dataset, whole)
-    validation = validate(resolved, dataset, whole, folder.root)
+    validation = validate(resolved, dataset, whole, folder.root, data=data)
+    if said := validation.line():
+        tell(said)
     write_prepared_partition(
         folder.partition_path, resolved, data, dataset, leave_out(whole, validation.dropped)
     )

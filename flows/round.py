@@ -15,7 +15,9 @@ from typing import Any
 import psutil
 from prefect import flow
 
+from federated.configuration.differences import overrides_between
 from federated.configuration.experiment import Experiment
+from federated.configuration.load import load_experiment
 from federated.data.load import known_info
 from federated.errors import ConsiliumError
 from federated.files import write_json
@@ -53,6 +55,7 @@ from flows.planning import planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
 from flows.progress import counted, tell
 from flows.request import RunRequest
+from flows.server import let_training_go_first
 from flows.site_stages import Run, call_site
 from flows.threads import RUNNER
 from tasks.keys import forget_key, key
@@ -61,12 +64,14 @@ from tasks.own_models import own_models
 from tasks.pool import finished, leave, open_pool, warm_up, worker_count
 from tasks.privacy import close, report_privacy
 from tasks.register import register, register_sites
+from tasks.report import REPORT, report
 from tasks.sensitivity import sensitivity
 from tasks.track import end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
     *("planned.json", "data_docs", "privacy.json", "ledger", "overlays", "sensitive_layers.png"),
+    REPORT,
 )
 
 
@@ -162,6 +167,7 @@ def _work_on(
             unkeyed,
         )
         try:
+            let_training_go_first()
             clock, absence = time.time(), absence_of(run)
             for round_number in range(done + 1, resolved.rounds + 1):
                 if stops_early(coordinator.records(), resolved.selection):
@@ -176,7 +182,7 @@ def _work_on(
                     selected = run.context.selected(round_number)
                     named = f"{resolved.name} {folder.run_id}"
                     absence.note(coordinator.records()[-1], selected, named)
-            _finish(run, commit, register_model)
+            _finish(run, commit, register_model, _overrides(folder, experiment, params))
             if resolved.protection.keyed:
                 forget_key(pool, run.calls())
             leave(pool, run.calls())
@@ -185,6 +191,10 @@ def _work_on(
             with suppress(Exception):
                 # Not as a task: Prefect itself may be what failed.
                 end_tracking.fn(mlflow_run_id, status, [])
+            if isinstance(error, Exception):
+                # This attempt ends here; `consilium resume` begins another one.
+                with suppress(Exception):
+                    leave(pool, run.calls())
             raise
     return str(folder.root)
 
@@ -284,8 +294,19 @@ def _begin(
     return begun
 
 
-def _finish(run: Run, commit: str, register_model: bool) -> None:
-    """Write the model and the summary, register the model, close the MLflow run."""
+def _overrides(folder: RunFolder, name: str, params: Path) -> list[str] | None:
+    """What is set in a run beside its entry of ``params``; ``None`` where it has none there."""
+    try:
+        base = load_experiment(name, (), params, plans=True)
+    except ConsiliumError:
+        return None
+    own = folder.experiment().model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    stated = {section: value for section, value in own.items() if isinstance(value, dict)}
+    return overrides_between(base.to_json(), folder.asked(), stated)
+
+
+def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str] | None) -> None:
+    """Write the model, the summary and the report, register the model, close the MLflow run."""
     experiment, folder = run.experiment, run.folder
     records = run.coordinator.records()
     if predicts_nothing(records):
@@ -334,9 +355,11 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         sensitive_layers=sensitivity(run.quoted, topic, state)
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
+        overrides=overrides,
     )
     summary = summarise(folder, experiment, run.data, facts)
     write_json(folder.summary_path, summary)
+    _report(folder)
     if experiment.privacy.unit or experiment.strategy.introduction():
         close(run.pool, run.calls())
     files = [folder.root / name for name in KEPT_IN_MLFLOW]
@@ -346,6 +369,15 @@ def _finish(run: Run, commit: str, register_model: bool) -> None:
         tags["champion_reason"] = registration.reason
         tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
     end_tracking(run.mlflow_run_id, "FINISHED", files, tags)
+
+
+def _report(folder: RunFolder) -> None:
+    """Write the page of a run; it is for people, and without it the result is what it is."""
+    try:
+        report(folder)
+    except Exception as error:
+        name = folder.root.parent.name
+        tell(f"there is no report of this run ({error}); `consilium report {name}` tries again")
 
 
 def _register_sites(

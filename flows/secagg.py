@@ -15,9 +15,10 @@ from federated.errors import TooFewSitesError
 from federated.exchange.message import Topic
 from federated.run.result import Outcome
 from federated.settings.sections import Parties
+from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
 from federated.stages.secagg_messages import Roster
 from flows.progress import tell
-from flows.site_stages import Finished, Run, wait_for
+from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, wait_for
 from tasks.secagg import (
     Unmasked,
     advertise,
@@ -31,6 +32,17 @@ from tasks.secagg import (
     share,
     unmask,
 )
+
+# What a site does for the task of a name, where sites are too many for task runs of their own.
+GROUPED = {
+    each.what: each
+    for each in (
+        SiteStages("advertise", (advertise_site,), "advertise"),
+        SiteStages("share", (share_site,), "share"),
+        SiteStages("agree", (agree_site,), "agree"),
+        SiteStages("answer", (answer_site,), "answer"),
+    )
+}
 
 
 @contextmanager
@@ -117,6 +129,8 @@ def unmask_sum(
 
 def _at_every(run: Run, topic: Topic, stage: Any, sites: Sequence[str]) -> Finished:
     number, name = topic.round, topic.sum
+    if are_grouped(run, sites):
+        return in_groups(run, number, GROUPED[stage.name], sites, name)
     chains = {site: [stage.submit(run.pool, run.call(site), number, name)] for site in sites}
     try:
         return wait_for(run, number, chains, name)

@@ -30,11 +30,18 @@ from flows.login import Login, new_login
 from flows.ports import HOST, listen, port_of
 
 STARTUP_TIMEOUT_S = 300
+# The niceness of the temporary server while workers train: the larger, the more it gives way.
+BEHIND = 10
+_embedded: list["subprocess.Popen[bytes]"] = []
 # As for Prefect's own temporary server: no pages, and only the services that a run needs.
 TEMPORARY = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
+    # Block types are what its pages show. Nor is it noted down that they are registered, or the
+    # next server of that PREFECT_HOME, which has pages, would go without.
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
 
 
@@ -65,8 +72,20 @@ def start_embedded_server() -> Callable[[], None]:
     # states are sent when the process exits, and the server must still be there for them.
     atexit.register(lifetime.close)
     process = lifetime.enter_context(running_guarded("prefect", listening, login, TEMPORARY))
+    _embedded.append(process)
     lifetime.enter_context(temporary_settings(updates=client_settings(api, login)))
     return lambda: wait_until_healthy(process, f"{api}/health", "Prefect")
+
+
+def let_training_go_first() -> None:
+    """Have the temporary server of this process, if it has one, give way to what trains.
+
+    It writes down what task runs tell it, which nobody waits for: it does so while a worker waits,
+    instead of taking a share of the processors from those that train.
+    """
+    for process in _embedded:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PGRP, process.pid, BEHIND)
 
 
 def require_let_in(api: str) -> None:
@@ -178,11 +197,13 @@ def wait_until_healthy(
         ConsiliumError: the process ended, or five minutes passed.
     """
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with suppress(httpx.HTTPError):
-            if httpx.get(health, timeout=2).status_code == 200:
-                return
-        time.sleep(0.1)
+    # One client: each would read the certificates of all authorities anew, which no answer needs.
+    with httpx.Client(timeout=2, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(httpx.HTTPError):
+                if client.get(health).status_code == 200:
+                    return
+            time.sleep(0.1)
     state = "ended" if process.poll() is not None else "does not answer"
     module = " ".join(str(part) for part in cast(Sequence[str], process.args)[3:])
     why = f"Read {log} to see why." if log else f"Run `python -m {module}` to see why."

@@ -38,12 +38,14 @@ def enrol_parts(
         ConsiliumError: a home is open to others, or cannot be written to.
     """
     coordinator = coordinator_identity(folder).public
-    members = Enrolment()
     holding = {site: {site: dict(partition.sites[site])} for site in sites}
     if folder.experiment().strategy.pools_cases:
         holding[POOLED] = {site: dict(partition.sites[site]) for site in sites}
-    for name, parts in holding.items():
-        home = folder.home_path(name)
-        members = members.enrol(make_home(home, folder.run_id, coordinator, data, parts))
+    members = Enrolment().enrol(
+        *(
+            make_home(folder.home_path(name), folder.run_id, coordinator, data, parts)
+            for name, parts in holding.items()
+        )
+    )
     members.write(folder.coordinator_path / "members.json")
     return members

@@ -16,7 +16,6 @@ from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.files import make_folders
 from federated.settings.sections import ValidationSettings
-from flows.own_data import judging
 from tasks.validate import validate
 
 
@@ -58,6 +57,9 @@ def _line(
     folder: Path, name: str, site: str, reports: Path, rules: ValidationSettings
 ) -> tuple[bool, str] | None:
     """What is found of a data set; ``None`` where it is not there."""
+    # Reads images of every kind, which a process that takes part in runs may never do.
+    from flows.own_data import judging
+
     try:
         known = name in DATASETS or name in FAMILIES
         described = None if known else find_description(name, folder)

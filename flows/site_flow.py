@@ -25,6 +25,7 @@ from federated.provenance import code_digest
 from federated.settings.sections import Parties
 from federated.site.approvals import is_undecided, refuse_unapproved
 from federated.site.home import SiteHome
+from federated.site.releases import ReleaseStore
 from federated.stages.asked import has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.site import SiteCall, candidate
@@ -178,20 +179,29 @@ def _done(mine: Desk, asked: Ask) -> str | None:
 def do_stage(mine: Desk, asked: Ask) -> None:
     """Run a stage in the site's worker, and wait for it.
 
+    Where the worker dies and has stored a release of the round before, another worker does the
+    stage: what was entered in the ledger and made is sent, and nothing is entered or made again.
+
     Raises:
         ConsiliumError: what the stage raises, or that the worker died; of a private run that is no
             refusal, so that others are not told of it.
     """
     call = _call(mine, asked)
     stage = stage_named(asked.stage)
-    try:
-        mine.pool().submit(run_and_report, stage, call, *asked.arguments).result()
-    except BrokenProcessPool as error:
-        kind = ConsiliumError if is_private(call) else RefusalError
-        raise kind(
-            f"The worker of {mine.home.name} died in {asked.stage}, most often because memory ran "
-            "out. It has another one now."
-        ) from error
+    releases = ReleaseStore(mine.home.run(asked.run).releases, mine.home.root)
+    for is_last in (False, True):
+        try:
+            mine.pool().submit(run_and_report, stage, call, *asked.arguments).result()
+            return
+        except BrokenProcessPool as error:
+            if not is_last and asked.round and releases.has(asked.round):
+                get_run_logger().warning("a worker died in %s, and another goes on", asked.stage)
+                continue
+            kind = ConsiliumError if is_private(call) else RefusalError
+            raise kind(
+                f"The worker of {mine.home.name} died in {asked.stage}, most often because memory "
+                "ran out. It has another one now."
+            ) from error
 
 
 def _call(mine: Desk, asked: Ask) -> SiteCall:
@@ -236,7 +246,7 @@ def _take_cases(mine: Desk, asked: Ask) -> None:
     place = site.store.root / "validation"
     make_folders(place, private=True)
     try:
-        found = validate(experiment, dataset, whole, place)
+        found = validate(experiment, dataset, whole, place, data=data)
     except ConsiliumError as error:
         mine.home.audit.add("data fail validation", run=asked.run, said=str(error))
         found = None

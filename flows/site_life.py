@@ -11,12 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-from prefect.settings import temporary_settings
 
 from federated.errors import ConsiliumError, unreadable
 from federated.exchange.https.calls import Caller
@@ -26,19 +23,18 @@ from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, write_request
 from federated.exchange.policy import read_policy
 from federated.files import PRIVATE, make_folders, read_json, require_writable, write_json
-from federated.provenance import code_digest
+from federated.provenance import code_digest, own_versions
 from federated.secrets.home import consilium_home, private_folder
 from federated.settings.names import refuse_site_name
 from federated.site.home import SiteHome
-from flows.lasting_server import LastingServer
 from flows.login import kept_login
 from flows.ports import listen_at
-from flows.server import client_settings
 from flows.site_cases import own_rules
-from flows.site_service import SiteService
 
-# What the two sides tell each other of their programs.
-PROGRAMS = ("torch", "prefect", "numpy", "opacus", "tenseal")
+# What runs import is not needed to make, check or pause a site, and takes seconds to import.
+if TYPE_CHECKING:
+    from flows.site_service import SiteService
+
 LEAST_DISK_GB = 5
 # In seconds: a clock that is off by less is nobody's concern.
 MOST_CLOCK = 5.0
@@ -273,11 +269,6 @@ def _policy(home: SiteHome) -> Iterator[Finding]:
         yield Finding(False, "it names no data set or no experiment, so that it refuses every run")
 
 
-def own_versions() -> dict[str, str]:
-    """The versions of what the sums of a training depend on."""
-    return {name: version(name) for name in PROGRAMS}
-
-
 @contextmanager
 def site_prefect(
     home: SiteHome, port: int, say: Callable[[str], None]
@@ -297,6 +288,11 @@ def site_prefect(
     Raises:
         ConsiliumError: the port is taken, or it does not come up.
     """
+    from prefect.settings import temporary_settings
+
+    from flows.lasting_server import LastingServer
+    from flows.server import client_settings
+
     path = home.root / "prefect-login"
     login = kept_login(path)
     listening = listen_at(port, "the site's Prefect", "--prefect-port")
@@ -321,6 +317,8 @@ def run_site(home: SiteHome, say: Callable[[str], None], stop: threading.Event) 
     Raises:
         ConsiliumError: the home cannot be used, or another process works in it.
     """
+    from flows.site_service import SiteService
+
     kit, data = Kit.read(home.kit_path), data_of(home)
     home.policy()
     make_folders(home.exchange_path, private=True)
@@ -355,7 +353,7 @@ def run_site(home: SiteHome, say: Callable[[str], None], stop: threading.Event) 
             _write_status(home, "stopped")
 
 
-def _state(home: SiteHome, service: SiteService) -> str:
+def _state(home: SiteHome, service: "SiteService") -> str:
     return "paused" if home.paused_path.is_file() else service.doing()
 
 

@@ -148,13 +148,21 @@ class SiteService:
         except MessageRefusedError as error:
             self._home.audit.add("refused", reason=error.reason, said=str(error))
             return
-        if has_answered(self._home, self._exchange, asked):
-            return
         with self._lock:
-            why = self._before.repeated(asked) or self._hand(asked)
-        if why:
-            said = f"{self._home.name} does not do {asked.stage}: {why}."
-            self._home.audit.add("refused", reason="too much", run=asked.run, said=said)
+            if has_answered(self._home, self._exchange, asked):
+                # The word may have been written by a process that has ended then.
+                self._before.note_answered(asked)
+                return
+            if again := self._before.is_answered(asked):
+                why = f"it has answered this message in attempt {asked.attempt} before"
+            else:
+                why = self._before.repeated(asked) or self._hand(asked) or ""
+        if not why:
+            return
+        said = f"{self._home.name} does not do {asked.stage}: {why}."
+        reason = "delivered again" if again else "too much"
+        self._home.audit.add("refused", reason=reason, run=asked.run, said=said)
+        if not again:
             answer(self._home, self._exchange, asked, said)
 
     def _hand(self, asked: Ask) -> str | None:
@@ -251,10 +259,16 @@ class SiteService:
 
     def _tell(self, asked: Ask, error: str | None) -> None:
         """Say that something is done, or why it is not, as soon as that can be written."""
-        self._until_it_works(lambda: answer(self._home, self._exchange, asked, error))
+        self._until_it_works(lambda: self._answer(asked, error))
         if error is None:
             # By the plan of that round, and not by a cue alone, those before it are done.
             self._forget_before(asked)
+
+    def _answer(self, asked: Ask, error: str | None) -> None:
+        """Say it, and note that it is said: the message itself is kept for some rounds alone."""
+        answer(self._home, self._exchange, asked, error)
+        with self._lock:
+            self._before.note_answered(asked)
 
     def _asks(self, mine: "queue.Queue[Ask | None]", run: str, attempt: int) -> Iterator[Ask]:
         while (asked := mine.get()) is not None:

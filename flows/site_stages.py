@@ -1,8 +1,9 @@
 """What a run's graph is wired with, and waiting for a stage at all of its sites."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from prefect.futures import PrefectFuture
@@ -22,6 +23,10 @@ from flows.budget_events import tell_if_spent
 from flows.progress import listener, tell
 from tasks.parties_pool import PartyCall
 from tasks.pool import AnyCall
+from tasks.site_groups import SiteGroup, at_sites
+
+# Of more sites than this, several do their stages in one task run; and in how many runs in all.
+MOST_RUNS, GROUPS = 50, 20
 
 Chains = Mapping[str, Sequence[PrefectFuture[Stage]]]
 
@@ -101,6 +106,55 @@ class Finished:
     dropped: dict[str, str]
 
 
+@dataclass(frozen=True)
+class SiteStages:
+    """What a site does in one go, for runs of so many sites that it is no task run of its own.
+
+    ``what`` names it, ``stages`` are its functions in order, and ``told`` is the stage after which
+    the site tells of all of them.
+    """
+
+    what: str
+    stages: tuple[Callable[..., None], ...]
+    told: Stage
+
+
+def are_grouped(run: Run, sites: Sequence[str]) -> bool:
+    """Whether so many sites do their stages in groups, each of which is one task run."""
+    return len(sites) > MOST_RUNS and not isinstance(run.experiment.runner, Parties)
+
+
+def in_groups(
+    run: Run, round_number: int, does: SiteStages, sites: Sequence[str], name: str = ""
+) -> Finished:
+    """Run stages at sites in groups, and wait for them; as :func:`wait_for` otherwise.
+
+    The sites are dealt to the groups in turn, so that those that come first begin first.
+
+    Raises:
+        ConsiliumError: as :func:`wait_for` does.
+    """
+    parts = [list(sites[start::GROUPS]) for start in range(min(GROUPS, len(sites)))]
+    arguments = (name,) if name else ()
+    begun = [
+        at_sites.submit(
+            run.pool,
+            SiteGroup(does.what, does.stages, list(map(run.call, part)), round_number, arguments),
+        )
+        for part in parts
+    ]
+    failed: dict[str, str] = {}
+    for group in begun:
+        failed |= group.result()
+
+    def outcome(site: str) -> Stage:
+        if site in failed:
+            raise ConsiliumError(failed[site])
+        return does.told
+
+    return _finished(run, round_number, {site: partial(outcome, site) for site in sites}, name)
+
+
 def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Finished:
     """Wait for the stages of several sites.
 
@@ -111,22 +165,37 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
         ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
             sites have dropped out, where they are no parties of their own.
     """
+
+    def last(chain: Sequence[PrefectFuture[Stage]]) -> Stage:
+        return [future.result() for future in chain][-1]
+
+    outcomes = {site: partial(last, chain) for site, chain in chains.items()}
+    return _finished(run, round_number, outcomes, name)
+
+
+def _finished(
+    run: Run, round_number: int, outcomes: Mapping[str, Callable[[], Stage]], name: str
+) -> Finished:
+    """What sites report, of which each function waits for one and gives the last stage it did.
+
+    Raises:
+        ConsiliumError: as :func:`wait_for` does.
+    """
     results: list[Outcome] = []
     dropped: dict[str, str] = {}
-    for site, chain in chains.items():
+    for site, outcome in outcomes.items():
         try:
-            done = [future.result() for future in chain]
-            results += _told(run, round_number, done[-1], site, name)
+            results += _told(run, round_number, outcome(), site, name)
         except ConsiliumError as error:
             tell_if_spent(site, run.context.run_id, run.experiment.name, str(error))
             if run.experiment.sites.on_dropout == "abort":
                 raise
             dropped[site] = printable(str(error))
             tell(f"{site} drops out of round {round_number}: {dropped[site]}")
-    if len(dropped) == len(chains) and not isinstance(run.experiment.runner, Parties):
+    if len(dropped) == len(outcomes) and not isinstance(run.experiment.runner, Parties):
         last = f"; the last said: {list(dropped.values())[-1]}" if dropped else ""
         raise ConsiliumError(
-            f"All {len(chains)} sites have dropped out of round {round_number}{last}"
+            f"All {len(outcomes)} sites have dropped out of round {round_number}{last}"
         )
     return Finished(results, dropped)
 

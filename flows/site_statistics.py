@@ -6,7 +6,7 @@ count at every site → aggregate → what opens a sum, as in a round → collec
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,10 @@ def run_statistics(
                 forget_key(pool, run.calls())
             leave(pool, run.calls())
             status = "FINISHED"
+        except Exception:
+            with suppress(Exception):
+                leave(pool, calls)
+            raise
         finally:
             files = [folder.root / JSON, folder.root / PAGE]
             end_tracking(mlflow_run_id, status, files, {"purpose": "statistics"})

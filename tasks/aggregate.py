@@ -10,10 +10,10 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.errors import ConsiliumError
 from federated.exchange.message import Topic
+from federated.rounds.sum_limits import ImpossibleSumError
 from federated.run.timing import Interval
 from federated.stages.aggregate import (
     Added,
-    ImpossibleSumError,
     add_payloads,
     decrypt_site,
     hand_sum,

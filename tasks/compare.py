@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -15,12 +14,14 @@ from federated.comparison.table import (
     Result,
     by_label,
     markdown,
+    mean_curves,
     per_site_markdown,
     rows,
     site_rows,
 )
 from federated.files import write_json, write_text
 from federated.stages.sensitivity import mean_shares, sensitivity_figure
+from tasks.report import REPORT, RUNS, write_comparison
 from tasks.sensitivity import FIGURE
 from tasks.track import client, experiment_id
 
@@ -35,7 +36,7 @@ class Compared:
 
 @task(name="compare", task_run_name="compare {name}", cache_policy=NO_CACHE)
 def compare(name: str, results: Sequence[Result], folder: Path, command: str) -> Compared:
-    """Write ``table.md``, ``runs.json`` and a figure, and keep them as a run in MLflow.
+    """Write ``report.html``, ``table.md``, ``runs.json`` and a figure; keep them in MLflow.
 
     The figure is named after the task's primary metric: ``auc.png`` or ``dice.png``. Where layers
     were found sensitive to the domain, ``sensitive_layers.png`` shows which.
@@ -50,20 +51,21 @@ def compare(name: str, results: Sequence[Result], folder: Path, command: str) ->
     note = _note(results, table[0]["baseline"])
     text = markdown(table, task, command, note) + per_site_markdown(results)
     write_text(folder / "table.md", text)
-    write_json(
-        folder / "runs.json",
-        {
-            "command": command,
-            "note": note,
-            "task": results[0].summary.get("task", "classification"),
-            "rows": [_without_nan(row) for row in table],
-            "sites": [_without_nan(row) for row in site_rows(results)],
-            "runs": [_run(result) for result in results],
-        },
-    )
+    document = {
+        "experiment": name,
+        "command": command,
+        "note": note,
+        "task": results[0].summary.get("task", "classification"),
+        "rows": [_without_nan(row) for row in table],
+        "sites": [_without_nan(row) for row in site_rows(results)],
+        "curves": mean_curves(results),
+        "runs": [_run(result) for result in results],
+    }
+    write_json(folder / RUNS, document)
+    write_comparison(folder, document)
     figure = folder / f"{task.primary_metric}.png"
     comparison_figure(results, figure, f"{name}: {note.split('.')[0]}")
-    files = ["table.md", "runs.json", figure.name]
+    files = [REPORT, "table.md", RUNS, figure.name]
     if shares := _sensitive_layers(results):
         sensitivity_figure(shares, folder / FIGURE, f"{name}: mean over seeds")
         files.append(FIGURE)
@@ -131,6 +133,8 @@ def _track(
     command: str,
     files: Sequence[str],
 ) -> None:
+    from mlflow.entities import Metric, Param
+
     mlflow = client()
     tags = {"kind": "comparison", "command": command}
     run = mlflow.create_run(experiment_id(mlflow, name), run_name=folder.name, tags=tags)

@@ -20,10 +20,12 @@ from federated.run.coordinator_home import CoordinatorHome
 from federated.run.memory import keep_freed_memory
 from federated.settings.sections import Dask, Parties, Processes
 from federated.stages.asking import LEAVE
+from federated.stages.coordinator import end_attempt
 from federated.stages.site import SiteCall
-from federated.stages.worker import run_alone, run_and_report
+from federated.stages.worker import run_alone, run_and_report, run_in_order
 from federated.training.loop import choose_device
 from tasks.dask_cluster import DaskPool, dask_client
+from tasks.fork_server import start_fork_server
 from tasks.parties_pool import LateError, PartiesPool, PartyCall
 
 WORKERS_A_GPU = 4
@@ -84,28 +86,37 @@ def _local_pool(experiment: Experiment) -> Executor:
     return _processes(worker_count(experiment))
 
 
+def begin_workers(experiment: Experiment) -> None:
+    """Start what the worker processes of a run are copies of, if it has any; nothing waits."""
+    if isinstance(experiment.runner, Processes):
+        start_fork_server()
+
+
 def open_worker() -> ProcessPoolExecutor:
     """One worker process, for a site that is a party of its own; whoever opens it shuts it down."""
     return _processes(1)
 
 
 def _processes(count: int) -> ProcessPoolExecutor:
-    # spawn: a forked copy of a process that has threads and CUDA is not safe to use.
-    context = multiprocessing.get_context("spawn")
+    # A forked copy of this process itself, which has threads and CUDA, would not be safe to use.
+    context = start_fork_server()
     numbers = context.Queue()
     for number in range(count):
         numbers.put(number)
-    return ProcessPoolExecutor(count, context, _start_worker, (numbers,))
+    return ProcessPoolExecutor(count, context, _start_worker, (numbers, dict(os.environ)))
 
 
 def leave(pool: Executor, calls: "Sequence[AnyCall]") -> None:
     """Tell sites that are parties of their own that a run has ended; simulated ones need not know.
 
-    Nothing waits for them.
+    Nothing waits for them, and nothing that they send of it from now on is taken.
     """
     if isinstance(pool, PartiesPool):
         for call in calls:
             pool.submit(run_alone, LEAVE, call)
+        for call in calls[:1]:
+            if isinstance(call, PartyCall):
+                end_attempt(call.coordinator)
 
 
 def warm_up(pool: Executor, workers: int) -> "list[Future[int]]":
@@ -123,6 +134,13 @@ def submit_stage(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> 
 def submit_reported(pool: Executor, stage: Any, call: AnyCall, *arguments: Any) -> "Future[None]":
     """Begin a stage of a site in the pool; of a private run, errors are told as others may read."""
     return _submit(pool, run_and_report, stage, call, arguments)
+
+
+def submit_in_order(
+    pool: Executor, stages: Sequence[Any], call: AnyCall, *arguments: Any
+) -> "Future[None]":
+    """Begin several stages of a simulated site, one after the other; as :func:`submit_reported`."""
+    return _submit(pool, run_in_order, tuple(stages), call, arguments)
 
 
 def _submit(
@@ -194,12 +212,15 @@ def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
     return found
 
 
-def _start_worker(numbers: Any) -> None:
+def _start_worker(numbers: Any, environment: Mapping[str, str]) -> None:
     """Give a worker one torch thread; its number decides which GPU it uses.
 
+    A copy has the environment that its original was started in, and gets that of the moment.
     Ctrl-C ends it at once and without a word, as SIGTERM does: the run says what there is to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environment)
     parent = multiprocessing.parent_process()
     if parent is not None:
         # It waits for work on a pipe that its own fellows hold open too, whoever is gone.

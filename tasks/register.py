@@ -6,19 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import mlflow
 import numpy as np
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.run.selection import improves
 from federated.weights.model_file import read_header
 from tasks.track import client, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
 # The tag of a version that says whose model it is, where its file holds those of several sites.
@@ -86,7 +85,7 @@ def site_model_name(name: str, site: str) -> str:
     return f"{name}.{site}"
 
 
-def _compare(version: ModelVersion, metric: str, value: float | None) -> Registration:
+def _compare(version: "ModelVersion", metric: str, value: float | None) -> Registration:
     """Tag a new version with its value, and move the alias if it improves."""
     registry, name, number = client(), version.name, str(version.version)
     champion, reason = judge(metric, value, *_champion(name, metric))
@@ -123,6 +122,8 @@ def judge(
 
 def _champion(name: str, metric: str) -> tuple[float | None, str | None]:
     """The present champion's value of ``metric`` and its version."""
+    from mlflow.exceptions import MlflowException
+
     try:
         version: ModelVersion = client().get_model_version_by_alias(name, ALIAS)
     except MlflowException:
@@ -139,6 +140,8 @@ def fluent_api(uri: str) -> Iterator[None]:
     They also write the address into the environment, where it would pass for the user's choice; it
     is taken away again.
     """
+    import mlflow
+
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
@@ -149,6 +152,10 @@ def fluent_api(uri: str) -> Iterator[None]:
 
 
 def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
     header = read_header(model_path)
     # Images of a segmentation set are of any size and any scale.
     spatial = (header.size or -1,) * header.dims

@@ -4,12 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
-from mlflow.exceptions import MlflowException
-
 from federated.errors import ConsiliumError
 from tasks.register import SITE_TAG, fluent_api
-from tasks.track import UNUSABLE, client, tracking_uri, unusable
+from tasks.track import client, tracking_uri, unusable, unusable_errors
 
 NAME = re.compile(r"(?P<name>[^@/]+(/[^@/]+)*?)(@(?P<alias>[^@/]+)|/(?P<version>\d+))")
 
@@ -41,9 +38,12 @@ def registered_weights(model: str) -> RegisteredWeights:
             f"The model {model!r} is no file, and not of the form NAME@ALIAS or NAME/VERSION, for "
             "example hippocampus@champion."
         )
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     try:
         registry = client()
-    except UNUSABLE as error:
+    except unusable_errors() as error:
         raise unusable(error) from error
     try:
         if match["alias"]:

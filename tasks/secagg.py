@@ -14,14 +14,11 @@ from prefect.cache_policies import NO_CACHE
 
 from federated.exchange.message import Topic
 from federated.protection.secagg.recovery import SumLostError
+from federated.rounds.sum_limits import ImpossibleSumError
 from federated.run.result import Stage
 from federated.run.timing import Interval
 from federated.stages import secagg, secagg_relay
-from federated.stages.aggregate import (
-    ImpossibleSumError,
-    received_sum,
-    refuse_impossible,
-)
+from federated.stages.aggregate import received_sum, refuse_impossible
 from federated.stages.coordinator import Coordinator
 from federated.stages.opening import apply_or_lose, lose_sum
 from federated.stages.secagg_messages import Roster

@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
-from mlflow.entities import Metric
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -74,5 +73,7 @@ def compare(
 @task(name="track-statistics", task_run_name="track statistics", cache_policy=NO_CACHE)
 def track_statistics(mlflow_run_id: str, numbers: Mapping[str, float]) -> None:
     """Log the single numbers of a report."""
+    from mlflow.entities import Metric
+
     now = int(time.time() * 1000)
     client().log_batch(mlflow_run_id, metrics=[Metric(k, v, now, 0) for k, v in numbers.items()])

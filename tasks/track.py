@@ -6,14 +6,10 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from sqlalchemy.exc import SQLAlchemyError
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
@@ -22,7 +18,12 @@ from federated.files import cannot_write, locked, write_text
 from federated.learning import metrics_in
 from federated.learning.evaluation import Evaluation
 from federated.run.folder import RunFolder
+from tasks.new_database import MLFLOW, begin_database
 from tasks.reachable import require_mlflow, without_password
+
+# MLflow takes seconds to import, and is not needed before data and sites are there, nor at a site.
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 STORE = Path("mlruns")
 NOT_TOLD = "not told"
@@ -35,13 +36,15 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or local
 
 
-def client() -> MlflowClient:
+def client() -> "MlflowClient":
     """A client of the tracking and model registry server.
 
     Raises:
         ConsiliumError: the server that ``MLFLOW_TRACKING_URI`` names does not answer, or the local
             folder cannot be written to.
     """
+    from mlflow import MlflowClient
+
     if os.environ.get("MLFLOW_TRACKING_URI"):
         require_mlflow()
         return MlflowClient(tracking_uri())
@@ -51,11 +54,17 @@ def client() -> MlflowClient:
         raise cannot_write(STORE.resolve(), error, "of MLflow") from error
     # The first client makes the database, and two at once spoil each other's.
     with locked(STORE / ".lock"):
+        if not (STORE / "mlflow.db").exists():
+            begin_database(MLFLOW, tracking_uri())
         return MlflowClient(tracking_uri())
 
 
-# What MLflow raises where its store or its server cannot be used.
-UNUSABLE = (MlflowException, OSError, SQLAlchemyError)
+def unusable_errors() -> tuple[type[Exception], ...]:
+    """What MLflow raises where its store or its server cannot be used."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, OSError, SQLAlchemyError)
 
 
 def unusable(error: Exception) -> ConsiliumError:
@@ -108,21 +117,23 @@ def start_tracking(
         run = mlflow.create_run(
             experiment_id(mlflow, experiment.name), run_name=folder.run_id, tags=tags
         )
+        from mlflow.entities import Param
+
         params = [Param(key, text) for key, text in flattened(experiment.to_json()).items()]
         mlflow.log_batch(run.info.run_id, params=params)
-    except UNUSABLE as error:
+    except unusable_errors() as error:
         raise unusable(error) from error
     write_text(marker, run.info.run_id + "\n")
     return str(run.info.run_id)
 
 
-def _reopened(mlflow: MlflowClient, run_id: str, md5: str) -> str:
+def _reopened(mlflow: "MlflowClient", run_id: str, md5: str) -> str:
     mlflow.update_run(run_id, status="RUNNING")
     mlflow.set_tag(run_id, "data_md5", md5)
     return run_id
 
 
-def experiment_id(mlflow: MlflowClient, name: str) -> str:
+def experiment_id(mlflow: "MlflowClient", name: str) -> str:
     """The id of an MLflow experiment, made if it is not there yet."""
     found = mlflow.get_experiment_by_name(name)
     if found:
@@ -155,6 +166,8 @@ def track_round(
         timed: whether it is logged when that was; for a private run that would tell how long a
             round took.
     """
+    from mlflow.entities import Metric
+
     values: dict[str, float | None] = dict(numbers)
     for split, metrics in evaluation.overall.items():
         values |= {f"{split}/{_plain(name)}": value for name, value in metrics.items()}
@@ -176,6 +189,8 @@ def track_round(
 @task(name="track-privacy", task_run_name="track privacy", cache_policy=NO_CACHE)
 def track_privacy(mlflow_run_id: str, privacy: Mapping[str, Any]) -> None:
     """Log what a run has spent: the site that has spent most, and each site."""
+    from mlflow.entities import Metric, RunTag
+
     values = {key: privacy[key] for key in ("epsilon", "epsilon_per_round", "epsilon_ledger")}
     values["delta"] = privacy["delta"]
     values |= {f"{site}/epsilon": report["epsilon"] for site, report in privacy["per_site"].items()}
@@ -194,6 +209,8 @@ def end_tracking(
     mlflow_run_id: str, status: str, artifacts: list[Path], tags: Mapping[str, str] | None = None
 ) -> None:
     """Keep files and folders as artifacts, set tags, and close the run with a status."""
+    from mlflow.entities import RunTag
+
     mlflow = client()
     for path in artifacts:
         if path.is_dir():

@@ -11,12 +11,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from federated.configuration.experiment import Experiment
-from federated.data.dataset import Split
+from federated.data.dataset import LocatedFile, Split
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.files import make_folders
 from federated.run.validation_report import shared_part, write_report
+from federated.secrets.home import consilium_home
+from tasks.validated import digest_of, keep, recall
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,11 +46,34 @@ class BrokenRule:
 class Validation:
     """Which rules failed at which site, who is excluded, and which cases are dropped.
 
-    ``failures`` has an empty list for a site where no rule failed.
+    ``failures`` has an empty list for a site where no rule failed. ``before`` is when this was
+    found, where it was not found now.
     """
 
     failures: dict[str, list[str]]
     excluded: tuple[str, ...]
+    dropped: Dropped
+    before: str | None = None
+
+    def line(self) -> str:
+        """What a person should know of when this was found; ``""`` where that is now."""
+        if self.before is None:
+            return ""
+        return (
+            f"validation: as found on {self.before} for the same data and rules "
+            f"({consilium_home()}/validated)"
+        )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the rules find, and what is found again once the faulty cases are left out.
+
+    ``again`` is empty where nothing is left out; ``dropped`` are the cases that are.
+    """
+
+    broken: dict[str, list[BrokenRule]]
+    again: dict[str, list[BrokenRule]]
     dropped: Dropped
 
 
@@ -59,6 +84,7 @@ def validate(
     partition: Partition,
     folder: Path,
     own: Path | None = None,
+    data: LocatedFile | None = None,
 ) -> Validation:
     """Check every site's cases; write ``validation.json`` and ``data_docs/`` into ``folder``.
 
@@ -74,6 +100,8 @@ def validate(
         partition: the cases of each site.
         folder: the run's folder.
         own: the sites' own folder; ``folder`` where it is left out.
+        data: where the data set was read from. With it, what was found before for the same data
+            and rules is not looked for again.
 
     Raises:
         ConsiliumError: a site fails and ``validate.on_failure`` is ``abort``, or all sites do. The
@@ -83,23 +111,16 @@ def validate(
     own = own or folder
     if private:
         make_folders(own, private=True)
-    from federated.data.tables import site_tables
-
-    tables = site_tables(dataset, partition)
-    broken = _run_suites(experiment, dataset, tables, own / "data_docs")
-    dropped: Dropped = {}
+    found, before = _found(experiment, dataset, partition, own / "data_docs", data)
+    broken, dropped = dict(found.broken), found.dropped
     failing = [site for site in partition.sites if broken[site]]
     excluded = tuple(failing)
-    if failing and experiment.validation.on_failure == "drop-case":
-        rows = {site: _broken_rows(broken[site]) for site in partition.sites}
-        dropped = {site: _cases(tables[site], rows[site]) for site in failing}
-        left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
-        again = _run_suites(experiment, dataset, left, own / "data_docs" / "after_dropping")
-        excluded = tuple(site for site in failing if again[site])
+    if found.again:
+        excluded = tuple(site for site in failing if found.again[site])
         for site in excluded:
-            broken[site] = [*broken[site], *again[site]]
+            broken[site] = [*broken[site], *found.again[site]]
     failures = {site: [_text(rule) for rule in rules] for site, rules in broken.items()}
-    report = {
+    report: dict[str, Any] = {
         "on_failure": experiment.validation.on_failure,
         "failures": {site: rules for site, rules in failures.items() if rules},
         "broken": {s: [asdict(rule) for rule in rules] for s, rules in broken.items() if rules},
@@ -107,6 +128,8 @@ def validate(
         "dropped_cases": dropped,
         "sites": list(partition.sites),
     }
+    if before:
+        report["found_before"] = before
     write_report(report, folder, own)
     if private:
         failures = shared_part(report)["failures"]
@@ -129,7 +152,47 @@ def validate(
             "The data of every site fail validation, so no site is left to train. The report is "
             f"{own}/data_docs/index.html."
         )
-    return Validation(failures, excluded, dropped)
+    return Validation(failures, excluded, dropped, before)
+
+
+def _found(
+    experiment: Experiment,
+    dataset: AnyDataset,
+    partition: Partition,
+    docs: Path,
+    data: LocatedFile | None,
+) -> tuple[Found, str | None]:
+    """What the rules find, and when that was, if it was not now; its pages are in ``docs``."""
+    if data is None:
+        return _look(experiment, dataset, partition, docs), None
+    digest = digest_of(experiment, dataset, partition, data.md5, data.path)
+    if kept := recall(digest, docs):
+        broken, again = (
+            {
+                site: [BrokenRule(**rule) for rule in rules]
+                for site, rules in kept.value[key].items()
+            }
+            for key in ("broken", "again")
+        )
+        return Found(broken, again, kept.value["dropped"]), kept.when
+    found = _look(experiment, dataset, partition, docs)
+    keep(digest, asdict(found), docs)
+    return found, None
+
+
+def _look(experiment: Experiment, dataset: AnyDataset, partition: Partition, docs: Path) -> Found:
+    from federated.data.tables import site_tables
+
+    tables = site_tables(dataset, partition)
+    broken = _run_suites(experiment, dataset, tables, docs)
+    failing = [site for site in partition.sites if broken[site]]
+    if not failing or experiment.validation.on_failure != "drop-case":
+        return Found(broken, {}, {})
+    rows = {site: _broken_rows(broken[site]) for site in partition.sites}
+    dropped = {site: _cases(tables[site], rows[site]) for site in failing}
+    left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
+    again = _run_suites(experiment, dataset, left, docs / "after_dropping")
+    return Found(broken, again, dropped)
 
 
 def _broken_rows(rules: Sequence[BrokenRule]) -> list[int]:
@@ -144,16 +207,10 @@ def _cases(table: "pd.DataFrame", rows: Sequence[int]) -> dict[Split, list[int]]
     return result
 
 
-def preload() -> None:
-    """Import Great Expectations, which takes seconds, while something else is waited for."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations.expectations  # noqa: F401
-
-
 def _run_suites(
     experiment: Experiment, dataset: AnyDataset, tables: "Mapping[str, pd.DataFrame]", docs: Path
 ) -> dict[str, list[BrokenRule]]:
-    preload()
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
     from federated.data.tables import NO_SITE

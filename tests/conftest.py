@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import sys
+import tempfile
 
 # Before anything reads them: no telemetry, and quiet logs.
 os.environ["DO_NOT_TRACK"] = "1"
@@ -22,9 +23,7 @@ for name in ("CONSILIUM_DATA", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 os.environ.pop("PREFECT_API_URL", None)
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,14 @@ use_ram_disk()
 
 PROJECT = Path(__file__).resolve().parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Templates of databases are made once for all test processes and kept beside pytest's own."""
+    # Without pytest's cache they are made anew, for this session alone.
+    cache = getattr(config, "cache", None)
+    folder = cache.mkdir("consilium") if cache else Path(tempfile.mkdtemp())
+    os.environ["CONSILIUM_CACHE"] = str(folder / "templates")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -165,10 +172,13 @@ TINY_PARAMS = {
 
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's database without a run; making it takes seconds."""
+    """MLflow's database without a run."""
     from mlflow import MlflowClient
 
+    from tasks.new_database import MLFLOW, begin_database
+
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    assert begin_database(MLFLOW, MLFLOW.address(path))
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
 
@@ -201,7 +211,8 @@ def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> s
     shutil.copyfile(tiny_npz, data)
     params = folder / "params.yaml"
     params.write_text(yaml.safe_dump(TINY_PARAMS))
-    with without_prefect():
+    with pytest.MonkeyPatch.context() as patch, without_prefect():
+        patch.setenv("CONSILIUM_HOME", str(folder / "home"))
         return fl_prepare("tiny", [f"data.root={folder}"], str(params))
 
 
@@ -212,22 +223,27 @@ FOR_THE_PAGES = ("TASK_RUN_RECORDER", "EVENT_PERSISTER", "TRIGGERS")
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
+def prefect_server(empty_prefect: Path) -> Iterator[str]:
     """The API of Prefect's own test server, with a database that is thrown away."""
     from prefect import settings
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
     off = {getattr(settings, f"PREFECT_SERVER_SERVICES_{n}_ENABLED"): False for n in FOR_THE_PAGES}
     # Nobody waits for news of a run here, and a run that ends waits up to a second for its thread.
     off[settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        settings.temporary_settings(updates=off),
-        prefect_test_harness(server_startup_timeout=120),
-    ):
-        api = str(settings.get_current_settings().api.url)
-        _send_no_events(patch, api)
-        yield api
+    # Its database has its tables, and nobody looks at types of blocks either.
+    off[settings.PREFECT_API_DATABASE_MIGRATE_ON_START] = False
+    off[settings.PREFECT_API_BLOCKS_REGISTER_ON_START] = False
+    off[settings.PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION] = False
+    folder = Path(tempfile.mkdtemp())
+    shutil.copy(empty_prefect, folder / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch, settings.temporary_settings(updates=off):
+        # Where the harness keeps its database.
+        patch.setattr(utilities, "mkdtemp", lambda: str(folder))
+        with utilities.prefect_test_harness(server_startup_timeout=120):
+            api = str(settings.get_current_settings().api.url)
+            _send_no_events(patch, api)
+            yield api
 
 
 def _send_no_events(patch: pytest.MonkeyPatch, api: str) -> None:
@@ -248,20 +264,12 @@ def _send_no_events(patch: pytest.MonkeyPatch, api: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_prefect(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Path:
-    """Prefect's database, with its tables and little more; making it takes seconds."""
-    from prefect.settings import get_current_settings
+def empty_prefect(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's database, with its tables and nothing in them."""
+    from tasks.new_database import PREFECT, begin_database
 
-    url = get_current_settings().server.database.connection_url
-    assert url
     path = tmp_path_factory.mktemp("prefect") / "prefect.db"
-    with (
-        closing(
-            sqlite3.connect(url.get_secret_value().removeprefix("sqlite+aiosqlite:///"))
-        ) as one,
-        closing(sqlite3.connect(path)) as copy,
-    ):
-        one.backup(copy)
+    assert begin_database(PREFECT, PREFECT.address(path))
     return path
 
 

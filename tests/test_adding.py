@@ -1,6 +1,7 @@
 """How many files something new takes: a dummy of each kind, added to a copy of the library."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -46,28 +47,35 @@ value = {"data": {"dataset": "bloodmnist", "source": "files"}, "strategy": {"nam
 experiment = resolve("dummy", value | CHANGES, "a test")
 """
 
+# docs/how-to/own-strategy.md, to the letter: its file, its edits and its test, and then a round.
+OWN_STRATEGY = (PROJECT / "docs" / "how-to" / "own-strategy.md").read_text(encoding="utf-8")
+
+
+def _titled(title: str) -> str:
+    (code,) = re.findall(rf'^```python title="{title}"\n(.*?)^```$', OWN_STRATEGY, re.M | re.S)
+    return code
+
+
+def _edits() -> list[Edit]:
+    """The edits that the page shows: what is there, and that with the new lines."""
+    edits = []
+    for shown in re.findall(r"^```diff\n(.*?)^```$", OWN_STRATEGY, re.M | re.S):
+        lines = shown.splitlines(keepends=True)
+        there = "".join(line[1:] for line in lines if line[0] == " ")
+        edits.append((there, "".join(line[1:] for line in lines)))
+    return edits
+
+
 ADDITIONS = {
     "strategy": Addition(
-        {
-            "federated/strategies/dummy.py": '''"""FedAvg under another name."""
-from typing import Literal
-from federated.strategies.base import Strategy
-class Dummy(Strategy):
-    """Nothing of its own."""
-    name: Literal["dummy"] = "dummy"
-'''
-        },
-        {
-            "federated/strategies/__init__.py": [
-                (
-                    "from federated.strategies.ditto",
-                    "from federated.strategies.dummy import Dummy\nfrom federated.strategies.ditto",
-                ),
-                ("    FedAvg\n", "    Dummy\n    | FedAvg\n"),
-            ]
-        },
+        {"federated/strategies/smoothed.py": _titled("federated/strategies/smoothed.py")},
+        {"federated/strategies/__init__.py": _edits()},
         2,
-        'CHANGES = {\'"strategy": {"name": "fedavg"}\': \'"strategy": {"name": "dummy"}\'}' + ROUND,
+        _titled("test")
+        + 'CHANGES = {\'"strategy": {"name": "fedavg"}\': '
+        + '\'"strategy": {"name": "smoothed", "part": 0.5}\', '
+        + "'by_hand = before + sum': 'by_hand = before + 0.5 * sum'}"
+        + ROUND,
     ),
     "protection": Addition(
         {

@@ -25,6 +25,30 @@ def test_nothing_that_few_runs_need_is_imported_before_the_first_stage():
     assert done.stdout.strip() == "[]"
 
 
+# What a command begins with, in this order in one process, and what none of it may have imported:
+# the list of commands; a home that is made, checked, paused, and whose sites are enrolled; what
+# takes part in a run, or runs it.
+BEGINNINGS = {
+    "flows.cli": ("torch", "numpy", "pydantic", "httpx", "prefect", "mlflow", "great_expectations"),
+    "flows.site_life, flows.coordinator_life, flows.coordinator_logins": (
+        *("prefect", "mlflow", "great_expectations", "starlette", "uvicorn", "sqlalchemy"),
+        *LATE,
+    ),
+    "flows.site_service, flows.round": ("mlflow", "great_expectations", "prefect.server", *LATE),
+}
+
+
+def test_no_command_imports_what_it_does_not_begin_with():
+    lines = ["import sys"]
+    for modules, late in BEGINNINGS.items():
+        lines += [f"import {modules}", f"print([n for n in {late!r} if n in sys.modules])"]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:-1] == ["[]"] * len(BEGINNINGS)
+
+
 def test_no_flow_has_the_name_of_a_module_of_python():
     """A worker of Prefect puts the folder of a flow's file before all others it imports from."""
     names = {path.stem for path in (PROJECT / "flows").glob("*.py")}

@@ -16,6 +16,7 @@ from prefect.utilities.annotations import quote
 
 import flows.graph
 import flows.progress
+import tasks.round_table
 
 
 class Called:
@@ -77,4 +78,6 @@ def without_prefect() -> Iterator[None]:
         patch.setattr(Task, "submit", submit)
         for module in (flows.graph, flows.progress):
             patch.setattr(module, "get_run_logger", lambda: logger)
+        # It would start a server of its own, for a table that nobody looks at.
+        patch.setattr(tasks.round_table, "create_table_artifact", lambda **_: None)
         yield

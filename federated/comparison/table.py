@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from federated.comparison.grid import PlannedRun
+from federated.comparison.significance import difference_interval, holm, paired_p
 from federated.files import read_json
 from federated.learning import TASKS, LearningTask
 from federated.run.folder import RunFolder
@@ -71,26 +71,18 @@ def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def paired_p(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, float | None]:
-    """Two-sided p over seeds of a paired t-test and of Wilcoxon's signed ranks.
+def mean_curves(results: Sequence[Result]) -> dict[str, list[list[float]]]:
+    """Of each label the rounds and the primary metric on the test split, averaged over seeds.
 
-    Both are ``None`` for one pair. That of the t-test is ``None`` also where all differences are
-    equal, and that of Wilcoxon where all are zero. With n seeds Wilcoxon's p is never below
-    2^(1−n).
-
-    Args:
-        ours: a score for each seed, ``(seeds,)``.
-        baseline: the baseline's scores for the same seeds, ``(seeds,)``.
+    Rounds after which some seed was not evaluated are left out.
     """
-    differences = np.subtract(ours, baseline)
-    several = len(differences) > 1
-    t = several and np.ptp(differences) > 0
-    return {
-        "p": float(stats.ttest_rel(ours, baseline).pvalue) if t else None,
-        "p_wilcoxon": float(stats.wilcoxon(differences).pvalue)
-        if several and differences.any()
-        else None,
-    }
+    curves = {}
+    for label, group in by_label(results).items():
+        length = min(len(result.records) for result in group)
+        scores = np.array([[r.score(record) for record in r.records[:length]] for r in group])
+        means = scores.mean(axis=0)
+        curves[label] = [[n, float(v)] for n, v in enumerate(means, start=1) if not np.isnan(v)]
+    return curves
 
 
 def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -102,7 +94,8 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     ``mean_site``, ``worst_site`` and ``sd_sites`` are those over the sites' own values, averaged
     over seeds: where sites have models of their own, the AUC over all cases together also rewards
     telling sites apart, which differ in their shares of the classes; these do not. ``epsilon`` is
-    the largest of any seed.
+    the largest of any seed. ``p_holm`` is p, corrected for all labels of the comparison, and
+    ``difference_interval`` is of 95 % over the ``pairs`` of seeds.
     """
     task = results[0].task
     seeds = {
@@ -140,7 +133,11 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
             theirs = [base[seed].value(task.primary_metric) for seed in pairs]
             row["difference"] = float(np.mean(np.subtract(ours, theirs)))
             row |= paired_p(ours, theirs)
+            row["pairs"] = len(pairs)
+            row["difference_interval"] = difference_interval(ours, theirs)
         table.append(row)
+    for row, corrected in zip(table, holm([row["p"] for row in table]), strict=True):
+        row["p_holm"] = corrected
     return table
 
 

@@ -30,26 +30,30 @@ class Enrolment:
 
     members: Mapping[str, Member] = field(default_factory=dict)
 
-    def enrol(self, identity: PublicIdentity) -> "Enrolment":
-        """This list with one member more.
+    def enrol(self, *identities: PublicIdentity) -> "Enrolment":
+        """This list with more members.
 
         Raises:
-            ConsiliumError: another key has that name, or the key has another name.
+            ConsiliumError: another key has such a name, or such a key has another name.
         """
-        before = self.members.get(identity.name)
-        if before is not None and before.identity != identity:
-            raise ConsiliumError(
-                f"{identity.name} is enrolled with another key, {before.identity.fingerprint}. If "
-                "the party has a new key, remove it from the list first, and compare the new "
-                "fingerprint with the party by telephone."
-            )
-        for name, member in self.members.items():
-            if member.identity.key == identity.key and name != identity.name:
+        members = dict(self.members)
+        names = {member.identity.key: name for name, member in members.items()}
+        for identity in identities:
+            before, name = members.get(identity.name), names.get(identity.key, identity.name)
+            if before is not None and before.identity != identity:
+                raise ConsiliumError(
+                    f"{identity.name} is enrolled with another key, "
+                    f"{before.identity.fingerprint}. If the party has a new key, remove it from "
+                    "the list first, and compare the new fingerprint with the party by telephone."
+                )
+            if name != identity.name:
                 raise ConsiliumError(
                     f"The key of {identity.name} is that of {name}, and each site needs a key of "
                     "its own: a key makes one site out of two names."
                 )
-        return Enrolment({**self.members, identity.name: Member(identity)})
+            members[identity.name] = Member(identity)
+            names[identity.key] = identity.name
+        return Enrolment(members)
 
     def suspend(self, name: str) -> "Enrolment":
         """This list with a member suspended.

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from federated.exchange.kinds import is_durable
 from federated.exchange.message import Header, Message, Signed
@@ -67,6 +68,9 @@ class Exchange(ABC):
 class FolderExchange(Exchange):
     """An exchange in a folder that all parties can read and write: one machine, and tests."""
 
+    # Whether the parties are processes of one run, which end together when the machine does.
+    alone: ClassVar[bool] = True
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
@@ -74,7 +78,7 @@ class FolderExchange(Exchange):
         """Write the message's file; see :meth:`Exchange.post`."""
         path = self.path(message.signed)
         if not path.exists():
-            durable = is_durable(message.header.kind)
+            durable = is_durable(message.header.kind, self.alone)
             with atomic_path(path, PRIVATE, durable=durable) as temporary:
                 temporary.write_bytes(message.to_bytes())
 
@@ -102,6 +106,12 @@ class FolderExchange(Exchange):
         """The rounds of a run of which there are messages, in order."""
         names = [folder.name for folder in _folders(self.root / refuse_name(run, "a run's id"))]
         found = [name.removeprefix("round-") for name in names if name.startswith("round-")]
+        return sorted(int(number) for number in found if number.isdecimal())
+
+    def attempts(self, run: str, round_number: int) -> list[int]:
+        """The attempts at a round of which there are messages, in order."""
+        names = [folder.name for folder in _folders(self._round(run, round_number))]
+        found = [name.removeprefix("attempt-") for name in names if name.startswith("attempt-")]
         return sorted(int(number) for number in found if number.isdecimal())
 
     def has_of(self, run: str, round_number: int, attempt: int, sender: str) -> bool:

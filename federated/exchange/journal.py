@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_type_hints
+from typing import ClassVar, get_type_hints
 
 import psutil
 
@@ -216,6 +216,8 @@ def _head(content: bytes) -> dict[str, str]:
 
 class JournalledExchange(FolderExchange):
     """A :class:`FolderExchange` whose messages are also told of in ``journal.jsonl``."""
+
+    alone: ClassVar[bool] = False
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -22,6 +22,8 @@ RESPONDED: Final = "responded"
 AGREED: Final = "agreed"
 CHALLENGE: Final = "challenge"
 KEY_ROSTER: Final = "key-roster"
+# That an attempt at a run has ended: nothing more of it is wanted.
+ENDED: Final = "ended"
 # From the coordinator to one site.
 OFFER: Final = "offer"
 STYLES: Final = "styles"
@@ -77,12 +79,15 @@ MOST_VIEW_EACH: Final = 700
 MOST_HEADERS: Final = 6 * 2**10
 
 
-def is_durable(kind: str) -> bool:
+def is_durable(kind: str, alone: bool = False) -> bool:
     """Whether a message of a kind has to be there after a power cut.
 
-    Of a round that is broken off no report is read any more.
+    Of a round that is broken off no report is read any more. Where all parties are ``alone`` on one
+    machine they break off together and begin the round anew, and then nothing that sites have sent
+    to its sums is read either.
     """
-    return not kind.startswith(REPORT)
+    told = kind.rpartition(".")[2]
+    return not told.startswith(REPORT) and not (alone and told in (PAYLOAD, EVALUATION))
 
 
 def most_view(sites: int) -> int:

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, BinaryIO, get_type_hints
 
 from federated.errors import RefusalError
 from federated.exchange.identity import SIGNATURE_BYTES, Identity, PublicIdentity
@@ -335,29 +335,60 @@ def open_message(path: Path) -> Iterator[Unread]:
         FileNotFoundError: it is not there any more.
     """
     with _opened(path) as file:
-        start = file.read(len(MAGIC) + LENGTH_BYTES)
-        length = int.from_bytes(start[len(MAGIC) :], "big")
-        if not start.startswith(MAGIC) or len(start) < len(MAGIC) + LENGTH_BYTES:
-            raise MessageRefusedError(
-                "no message", f"The file {path} is refused: it is no message."
-            )
-        if length > MOST_HEADER:
-            raise MessageRefusedError(
-                "header too large",
-                f"The message {path} is refused: it gives {length} bytes to its header, and a "
-                f"header has at most {MOST_HEADER}.",
-            )
-        content, signature = file.read(length), file.read(SIGNATURE_BYTES)
-        if len(content) != length or len(signature) != SIGNATURE_BYTES:
-            raise MessageRefusedError(
-                "cut short", f"The message {path} is refused: it ends before its body begins."
-            )
-        signed = Signed(Header.from_bytes(content, str(path)), signature)
-        there = os.fstat(file.fileno()).st_size
-        said = len(start) + length + SIGNATURE_BYTES + signed.header.length
-        if there != said:
-            raise MessageRefusedError(
-                "cut short" if there < said else "too long",
-                f"The message {path} is refused: it has {there} bytes, and {said} by its header.",
-            )
+        signed, said = _read_signed(file, str(path))
+        _refuse_other_length(os.fstat(file.fileno()).st_size, said, str(path))
         yield Unread(signed, str(path), file)
+
+
+def messages_in(content: bytes, where: str) -> Iterator[tuple[Signed, bytes]]:
+    """The messages that stand one behind the other in ``content``: what is signed, and the whole.
+
+    Their signatures and their bodies are not looked at.
+
+    Args:
+        content: whole messages, and nothing else.
+        where: what they are called in a refusal.
+
+    Raises:
+        MessageRefusedError: it is something else.
+    """
+    file = BytesIO(content)
+    while (start := file.tell()) < len(content):
+        signed, length = _read_signed(file, where)
+        if start + length > len(content):
+            _refuse_other_length(len(content) - start, length, where)
+        file.seek(start + length)
+        yield signed, content[start : start + length]
+
+
+def _read_signed(file: BinaryIO, where: str) -> tuple[Signed, int]:
+    """The header and the signature of the message that begins here, and how long it says it is.
+
+    Raises:
+        MessageRefusedError: none begins here.
+    """
+    start = file.read(len(MAGIC) + LENGTH_BYTES)
+    length = int.from_bytes(start[len(MAGIC) :], "big")
+    if not start.startswith(MAGIC) or len(start) < len(MAGIC) + LENGTH_BYTES:
+        raise MessageRefusedError("no message", f"The file {where} is refused: it is no message.")
+    if length > MOST_HEADER:
+        raise MessageRefusedError(
+            "header too large",
+            f"The message {where} is refused: it gives {length} bytes to its header, and a "
+            f"header has at most {MOST_HEADER}.",
+        )
+    content, signature = file.read(length), file.read(SIGNATURE_BYTES)
+    if len(content) != length or len(signature) != SIGNATURE_BYTES:
+        raise MessageRefusedError(
+            "cut short", f"The message {where} is refused: it ends before its body begins."
+        )
+    signed = Signed(Header.from_bytes(content, where), signature)
+    return signed, len(start) + length + SIGNATURE_BYTES + signed.header.length
+
+
+def _refuse_other_length(there: int, said: int, where: str) -> None:
+    if there != said:
+        raise MessageRefusedError(
+            "cut short" if there < said else "too long",
+            f"The message {where} is refused: it has {there} bytes, and {said} by its header.",
+        )

@@ -338,7 +338,7 @@ def refuse_beyond_epsilon(
         delta: the δ of the run.
 
     Raises:
-        RefusalError: it would.
+        RefusalError: it would. What ε would be is nothing for others, and is in ``kept``.
     """
     most = policy.settings.max_epsilon
     if most == "unbounded":
@@ -347,8 +347,8 @@ def refuse_beyond_epsilon(
     if most is None or found > most * (1 + ROUNDING):
         raise RefusalError(
             f"{site} releases nothing more in this run: with all that it has released in it ε "
-            f"would be {found:.3g}, and at most {most or 0:g} is allowed, by "
-            f"{policy.by('max_epsilon')}."
+            f"would be larger than is allowed, by {policy.by('max_epsilon')}.",
+            f"With this release ε of the run would be {found:.3g}; {most or 0:g} is allowed.",
         )
 
 

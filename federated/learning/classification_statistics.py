@@ -19,7 +19,17 @@ from federated.learning.classification_metrics import (
     confusion_matrix,
     loss_sum,
 )
-from federated.learning.score_histogram import BINS, SCALES, macro_area, score_bins
+from federated.learning.places import PLACES
+from federated.learning.score_histogram import (
+    BINS,
+    BINS_A_SCORE,
+    WHOLE,
+    impossible_places,
+    macro_area,
+    score_histograms,
+    score_steps,
+    step_bins,
+)
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
 from federated.learning.suppression import Table, withheld
 from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
@@ -33,7 +43,8 @@ def form(info: DatasetInfo) -> Form:
     - ``outcomes`` ``(2,)``: how many were predicted wrongly, and rightly.
     - ``confusion`` ``(C, C)``: how many there are ``[true][predicted]``.
     - ``scores`` ``(C, 2, 1024)``: of each class the scores of the cases without and with it, by
-      bin; each score is in three bins, see :mod:`federated.learning.score_histogram`.
+      bin; each score is in two bins, see :mod:`federated.learning.score_histogram`.
+    - ``places`` ``(C, 2, 512)``: the sums of their places in the bins of the whole range.
     - ``reliability`` ``(15, 2)``: of each bin of confidence the cases predicted wrongly, rightly.
     - ``confidence`` ``(15,)``: the sum of the confidences in each of these bins.
     - ``loss`` ``(1,)``: the sum of the negative log likelihoods, in nats.
@@ -43,8 +54,8 @@ def form(info: DatasetInfo) -> Form:
         CASES: Part((1,)),
         "outcomes": Part((2,), each_case=1),
         "confusion": Part((classes, classes), each_case=1),
-        # One bin of the whole range, and one of each scale.
-        "scores": Part((classes, 2, BINS), each_case=classes * (1 + len(SCALES))),
+        "scores": Part((classes, 2, BINS), each_case=classes * BINS_A_SCORE),
+        "places": Part((classes, 2, WHOLE), most=PLACES - 1),
         "reliability": Part((CALIBRATION_BINS, 2), each_case=1),
         "confidence": Part((CALIBRATION_BINS,), real=True),
         "loss": Part((1,), real=True),
@@ -56,10 +67,8 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     classes = len(info.classes)
     right = (probabilities.argmax(axis=1) == labels).astype(np.int64)
-    scores = np.zeros((classes, 2, BINS), np.int64)
-    columns = np.arange(classes)[None, :, None]
-    positive = (labels[:, None, None] == columns).astype(np.int64)
-    np.add.at(scores, (columns, positive, score_bins(probabilities)), 1)
+    positive = (labels[:, None] == np.arange(classes)).astype(np.int64)
+    scores, places = score_histograms(score_steps(probabilities), positive)
     bins = confidence_bins(probabilities)
     reliability = np.zeros((CALIBRATION_BINS, 2), np.int64)
     np.add.at(reliability, (bins, right), 1)
@@ -70,6 +79,7 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
             "outcomes": np.bincount(right, minlength=2),
             "confusion": np.array(confusion_matrix(labels, probabilities)),
             "scores": scores,
+            "places": places,
             "reliability": reliability,
             # Without a case they are whole numbers.
             "confidence": confidence.astype(np.float64),
@@ -91,11 +101,13 @@ def suppressed(
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
-    bins = score_bins(probabilities).reshape(len(labels), len(info.classes) * (1 + len(SCALES)))
+    bins = step_bins(score_steps(probabilities))
+    bins = bins.reshape(len(labels), len(info.classes) * BINS_A_SCORE)
     tables = [
         Table(("outcomes",), right.astype(int)),
         Table(("confusion", "loss"), np.stack([labels, predicted], axis=1)),
-        Table(("scores",), np.concatenate([labels[:, None], bins], axis=1)),
+        # Cases that are in the same two bins are in the same place too.
+        Table(("scores", "places"), np.concatenate([labels[:, None], bins], axis=1)),
         Table(
             ("reliability", "confidence"), np.stack([confidence_bins(probabilities), right], axis=1)
         ),
@@ -139,9 +151,8 @@ def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[st
 
 
 def _wrong_scores(arrays: Arrays, cases: int) -> Iterator[str]:
-    """Each score is in one bin of the whole range and in one of each scale."""
-    starts = [0, *(scale.start for scale in SCALES)]
-    counts = np.add.reduceat(arrays["scores"], starts, axis=2)
+    """Each score is in one bin of the whole range and in one of the turn."""
+    counts = np.add.reduceat(arrays["scores"], [0, WHOLE], axis=2)
     true = counts[:, 1, 0]
     if (counts != counts[:, :, :1]).any() or (counts[:, :, 0].sum(axis=1) != cases).any():
         yield f"'scores' do not have each of {cases} cases once"
@@ -149,6 +160,8 @@ def _wrong_scores(arrays: Arrays, cases: int) -> Iterator[str]:
         yield f"'scores' have {int(true.sum())} classes of {cases} cases"
     elif "confusion" in arrays and (arrays["confusion"].sum(axis=1) != true).any():
         yield "'scores' and 'confusion' have other numbers of cases of a class"
+    if "places" in arrays and impossible_places(arrays["scores"], arrays["places"]):
+        yield "'places' are more than so many scores have"
 
 
 def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
@@ -171,8 +184,8 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
         metrics |= _by_class(arrays)
         of_class = counts.sum(axis=1)
         absent = tuple(name for name, n in zip(info.classes, of_class, strict=True) if not n)
-    if "scores" in arrays:
-        found = macro_area(arrays["scores"])
+    if "scores" in arrays and "places" in arrays:
+        found = macro_area(arrays["scores"], arrays["places"])
         if found is not None:
             metrics["auc"], intervals["auc"] = found.value, (found.low, found.high)
     if "reliability" in arrays:

@@ -8,6 +8,7 @@ import numpy as np
 
 from federated.data.dataset import Split
 from federated.learning.classification_metrics import Confusion, Metrics
+from federated.learning.statistics import EvaluationStatistics
 
 # Why a site has told no metrics of a model that predicts what is no finite number.
 PREDICTS_NONE: Final = (
@@ -30,7 +31,8 @@ class Evaluation:
     names the classes absent at each site. Where that is not known, nothing is said of a split.
     ``intervals`` are bounds of overall metrics that are not known exactly, as an AUC that follows
     from histograms. ``missing`` are the sites that were asked and whose evaluation does not count,
-    and why: no metric has their cases in it.
+    and why: no metric has their cases in it. ``statistics`` are the additive statistics of a split
+    over all sites together, where these are known: curves and intervals follow from them.
     """
 
     overall: Mapping[Split, Metrics]
@@ -41,6 +43,8 @@ class Evaluation:
     absent_at: Mapping[str, Mapping[Split, Sequence[str]]] = field(default_factory=dict)
     intervals: Mapping[Split, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    # Arrays are neither equal nor not: two evaluations are equal if their metrics are.
+    statistics: Mapping[Split, EvaluationStatistics] = field(default_factory=dict, compare=False)
 
 
 def site_spread(

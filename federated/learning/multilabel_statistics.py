@@ -24,7 +24,17 @@ from federated.learning.multilabel_metrics import (
     reliability_counts,
     right_answers,
 )
-from federated.learning.score_histogram import BINS, SCALES, WHOLE, area, ordered, score_bins
+from federated.learning.places import PLACES
+from federated.learning.score_histogram import (
+    BINS,
+    BINS_A_SCORE,
+    WHOLE,
+    impossible_places,
+    score_area,
+    score_histograms,
+    score_steps,
+    step_bins,
+)
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
 from federated.learning.suppression import Table, withheld
 from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
@@ -43,7 +53,8 @@ def form(info: DatasetInfo) -> Form:
     - ``outcomes`` ``(L + 1,)``: how many cases have 0, 1, … L labels predicted rightly.
     - ``confusion`` ``(L, 2, 2)``: how many cases there are ``[label][true][predicted]``.
     - ``scores`` ``(L, 2, 1024)``: of each label the scores of the cases without and with it, by
-      bin; each score is in three bins, see :mod:`federated.learning.score_histogram`.
+      bin; each score is in two bins, see :mod:`federated.learning.score_histogram`.
+    - ``places`` ``(L, 2, 512)``: the sums of their places in the bins of the whole range.
     - ``reliability`` ``(L, 15, 2)``: of each label and bin of probability the cases without it and
       with it.
     - ``confidence`` ``(L, 15)``: the sum of the probabilities in each of these bins.
@@ -54,27 +65,28 @@ def form(info: DatasetInfo) -> Form:
         CASES: Part((1,)),
         "outcomes": Part((labels + 1,), each_case=1),
         "confusion": Part((labels, 2, 2), each_case=labels),
-        # One bin of the whole range, and one of each scale.
-        "scores": Part((labels, 2, BINS), each_case=labels * (1 + len(SCALES))),
+        "scores": Part((labels, 2, BINS), each_case=labels * BINS_A_SCORE),
+        "places": Part((labels, 2, WHOLE), most=PLACES - 1),
         "reliability": Part((labels, CALIBRATION_BINS, 2), each_case=labels),
         "confidence": Part((labels, CALIBRATION_BINS), real=True, most=1),
         "loss": Part((1,), real=True, most=LARGEST_LOSS),
     }
 
 
-def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
+def statistics(
+    predictions: Arrays,
+    info: DatasetInfo,  # noqa: ARG001 - as every task's
+) -> EvaluationStatistics:
     """The statistics of ``labels`` and ``probabilities``, both ``(n, labels)``; n may be 0."""
     labels, probabilities = predictions["labels"], predictions["probabilities"]
-    count = len(info.classes)
-    scores = np.zeros((count, 2, BINS), np.int64)
-    columns = np.arange(count)[None, :, None]
-    np.add.at(scores, (columns, labels[:, :, None], score_bins(probabilities, CLASSES)), 1)
+    scores, places = score_histograms(score_steps(probabilities, CLASSES), labels)
     return EvaluationStatistics(
         {
             CASES: np.array([len(labels)]),
             "outcomes": right_answers(labels, probabilities),
             "confusion": confusion_counts(labels, probabilities),
             "scores": scores,
+            "places": places,
             "reliability": reliability_counts(labels, probabilities),
             "confidence": confidence_sums(probabilities),
             "loss": np.array([case_losses(labels, probabilities).sum()]),
@@ -96,12 +108,13 @@ def suppressed(
     """
     labels, probabilities = predictions["labels"], predictions["probabilities"]
     predicted = probabilities > THRESHOLD
-    bins = score_bins(probabilities, CLASSES)
+    bins = step_bins(score_steps(probabilities, CLASSES))
     bins = bins.reshape(len(labels), bins.shape[1] * bins.shape[2])
     tables = [
         Table(("outcomes",), (predicted == (labels == 1)).sum(axis=1)),
         Table(("confusion", "loss"), np.concatenate([labels, predicted.astype(int)], axis=1)),
-        Table(("scores",), np.concatenate([labels, bins], axis=1)),
+        # Cases that are in the same two bins are in the same place too.
+        Table(("scores", "places"), np.concatenate([labels, bins], axis=1)),
         Table(
             ("reliability", "confidence"),
             np.concatenate([labels, calibration_bins(probabilities)], axis=1),
@@ -124,6 +137,8 @@ def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[st
             yield f"{name!r} does not have each of {cases} cases once for each label"
     if "scores" in arrays:
         yield from _wrong_scores(arrays["scores"], cases)
+        if "places" in arrays and impossible_places(arrays["scores"], arrays["places"]):
+            yield "'places' are more than so many scores have"
     having = {
         name: counts
         for name, counts in (
@@ -156,9 +171,8 @@ def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[st
 
 
 def _wrong_scores(scores: npt.NDArray[Any], cases: int) -> Iterator[str]:
-    """Each score of a label is in one bin of the whole range and in one of each scale."""
-    starts = [0, *(scale.start for scale in SCALES)]
-    counts = np.add.reduceat(scores, starts, axis=2)
+    """Each score of a label is in one bin of the whole range and in one of the turn."""
+    counts = np.add.reduceat(scores, [0, WHOLE], axis=2)
     if (counts != counts[:, :, :1]).any() or (counts[:, :, 0].sum(axis=1) != cases).any():
         yield f"'scores' do not have each of {cases} cases once for each label"
 
@@ -182,7 +196,7 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
         metrics |= by_label(arrays["confusion"])
         having = arrays["confusion"][:, 1].sum(axis=1)
         absent = tuple(name for name, count in zip(names, having, strict=True) if not count)
-    if "scores" in arrays:
+    if "scores" in arrays and "places" in arrays:
         intervals = _areas(arrays, names, metrics)
     if "reliability" in arrays:
         metrics["ece"] = calibration_error(arrays["confidence"], arrays["reliability"], cases)
@@ -197,8 +211,8 @@ def _areas(
     """Fill in each label's AUC, their mean and the one of all labels, and return their bounds."""
     found = {
         f"auc_{name}": known
-        for name, histogram in zip(names, arrays["scores"], strict=True)
-        if (known := area(ordered(histogram, CLASSES))) is not None
+        for name, *bins in zip(names, arrays["scores"], arrays["places"], strict=True)
+        if (known := score_area(*bins)) is not None
     }
     metrics |= {name: known.value for name, known in found.items()}
     bounds = {name: (known.low, known.high) for name, known in found.items()}
@@ -206,7 +220,7 @@ def _areas(
         triples = [(known.value, known.low, known.high) for known in found.values()]
         metrics["auc"], low, high = np.mean(triples, axis=0).tolist()
         bounds["auc"] = (low, high)
-    together = area(ordered(arrays["scores"].sum(axis=0), CLASSES))
+    together = score_area(arrays["scores"].sum(axis=0), arrays["places"].sum(axis=0))
     if together is not None:
         metrics["micro_auc"] = together.value
         bounds["micro_auc"] = (together.low, together.high)

@@ -1,6 +1,7 @@
 """Statistics as whole numbers with known bounds, which every protection of integers adds exactly.
 
-Counts are whole numbers, and none is above the number of a site's cases, which all parties know.
+Counts are whole numbers, and none is above the number of a site's cases, which all parties know,
+or as many times that as one case can add.
 Sums of real numbers are rounded to steps of 2^-20. Where a case can add no more than so much to
 one, that bounds it too. ``protection/digits.py`` writes both in digits
 that a protection has room for.
@@ -28,7 +29,7 @@ def statistics_bounds(form: Form, cases: int) -> Bounds:
 def _largest(part: Part, cases: int) -> int:
     """The largest whole number that so many cases can give."""
     if not part.real:
-        return cases
+        return int(part.most or 1) * cases
     if part.most is None:
         return LARGEST_REAL
     # One step more than the product, which a sum that is beyond it by rounding may be rounded to.
@@ -92,7 +93,7 @@ def refuse_inconsistent(total: EvaluationStatistics, form: Form, cases: int) -> 
         found = total.arrays[name]
         if part.each_case is not None and found.sum() != part.each_case * cases:
             wrong.append(f"{name!r} counts {int(found.sum())}, not {part.each_case} for each case")
-        if not part.real and name != CASES and (found > cases).any():
+        if not part.real and not part.most and name != CASES and (found > cases).any():
             wrong.append(f"{name!r} has a count above the number of cases")
         if part.most is not None and (found > part.most * cases + cases * STEP).any():
             wrong.append(f"{name!r} is above {part.most:g} for each case")

@@ -85,16 +85,20 @@ def evaluate_shared(
         ConsiliumError: what a site sent is not of the form that ``evaluation.share`` says.
     """
     if settings.share == "predictions":
-        return task.score(sent, info)
+        return replace(task.score(sent, info), statistics=_of_predictions(task, sent, info))
     of_split = _of_metrics if settings.share == "metrics" else _of_statistics
     own: dict[str, dict[Split, Measured]] = {site: {} for site in sent}
     overall: dict[Split, Measured] = {}
+    together: dict[Split, EvaluationStatistics] = {}
     for split in SPLITS[1:]:
         by_site = {site: by_split[split] for site, by_split in sent.items()}
-        found, overall[split] = of_split(task, by_site, info)
+        found, overall[split], summed = of_split(task, by_site, info)
+        if summed is not None:
+            together[split] = summed
         for site, measured in found.items():
             own[site][split] = measured
-    return evaluation_of(overall, own, task.metrics_in("site_spread"))
+    evaluation = evaluation_of(overall, own, task.metrics_in("site_spread"))
+    return replace(evaluation, statistics=together)
 
 
 def evaluate_here(
@@ -157,11 +161,12 @@ def evaluate_summed(
     kind = task.statistics
     form = kind.form(info)
     overall: dict[Split, Measured] = {}
+    together: dict[Split, EvaluationStatistics] = {}
     for split, own in zip(SPLITS[1:], np.split(total, len(SPLITS) - 1), strict=True):
         told = summed_statistics(own, form)
         refuse_inconsistent(told, form, sum(counts.sites[site][split] for site in summed))
-        overall[split] = kind.measure(told, info)
-    known = evaluation_of(overall, {}, ())
+        overall[split], together[split] = kind.measure(told, info), told
+    known = replace(evaluation_of(overall, {}, ()), statistics=together)
     return _without_sites(task, known, list(counts.sites))
 
 
@@ -176,21 +181,32 @@ def _without_sites(task: LearningTask, known: Evaluation, sites: Sequence[str]) 
     return replace(known, per_site=per_site, site_spread=spread, absent_at={})
 
 
-def _of_statistics(
-    task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
-) -> tuple[dict[str, Measured], Measured]:
+# Of each site, of all together, and the statistics of all together where these are known.
+OfSplit = tuple[dict[str, Measured], Measured, EvaluationStatistics | None]
+
+
+def _of_predictions(
+    task: LearningTask, sent: BySite, info: DatasetInfo
+) -> dict[Split, EvaluationStatistics]:
+    kind, form = task.statistics, task.statistics.form(info)
+    return {
+        split: add((kind.of(by_split[split], info) for by_split in sent.values()), form)
+        for split in SPLITS[1:]
+    }
+
+
+def _of_statistics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo) -> OfSplit:
     kind = task.statistics
     form = kind.form(info)
     parts: dict[str, EvaluationStatistics] = {
         site: from_wire(arrays, form, site) for site, arrays in sent.items()
     }
     own = {site: kind.measure(part, info) for site, part in parts.items()}
-    return own, kind.measure(add(parts.values(), form), info)
+    together = add(parts.values(), form)
+    return own, kind.measure(together, info), together
 
 
-def _of_metrics(
-    task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
-) -> tuple[dict[str, Measured], Measured]:
+def _of_metrics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo) -> OfSplit:
     kind = task.statistics
     names = list(kind.measure(kind.of_nothing(info), info).metrics)
     own: list[Metrics] = []
@@ -201,7 +217,7 @@ def _of_metrics(
         own.append({name: None if np.isnan(v) else v for name, v in values.items()})
         weights.append({name: int(arrays[name][0]) for name in kind.weights if name in arrays})
     measured = {site: Measured(metrics) for site, metrics in zip(sent, own, strict=True)}
-    return measured, Measured(kind.mean_of_sites(own, weights))
+    return measured, Measured(kind.mean_of_sites(own, weights)), None
 
 
 def _refuse_other_metrics(

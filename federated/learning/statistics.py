@@ -27,7 +27,8 @@ class Part:
 
     ``each_case`` is how many cells count each case, where that is the same for all; ``occurs`` says
     that something is counted wherever there is a case. ``most`` is the largest number that one case
-    adds to a sum of real numbers, where there is one; no case adds less than 0.
+    adds to a value: 1 to a count, if it is left out; to a sum of real numbers any. No case adds
+    less than 0.
     """
 
     shape: tuple[int, ...]

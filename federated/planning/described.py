@@ -7,7 +7,7 @@ otherwise patches of about 64³ voxels.
 
 from math import ceil, prod
 
-from federated.data.folders.described.automatic import (
+from federated.data.folders.described.sizes import (
     LONGEST_PICTURE,
     LONGEST_VOLUME,
     MOST_VOXELS,

@@ -1,6 +1,6 @@
 """Whether a release may happen: the budgets in force for the records that it touches."""
 
-from math import inf, isinf
+from math import isinf
 
 from federated.errors import RefusalError
 from federated.privacy.account import Account
@@ -21,8 +21,8 @@ def refuse_beyond(account: Account, spending: Spending, touched: RecordSet | Non
     Cases that are only ever evaluated are not limited by it, unless it says so.
 
     Raises:
-        ConsiliumError: the release would pass a budget; the message names the budget, what is
-            spent, and what would be spent.
+        RefusalError: the release would pass a budget; the message names the budget. What is spent
+            and what would be is nothing for others, and is in ``kept``.
     """
     records = touched.records if touched else account.everything()
     for unit in UNITS:
@@ -64,20 +64,19 @@ def _refuse_evaluation(
 
 
 def _beyond(budget: Budget, spending: Spending, before: float, needed: float) -> RefusalError:
-    remedy = "add more noise"
-    if needed == inf:
-        if before == inf:
-            remedy = "leave out the cases of which something was released without a bound before"
-        else:
-            name = "dp_sgd" if budget.unit == "record" else "site_level"
-            remedy = f"train with privacy (privacy.name={name})"
-    return RefusalError(
-        f"{spending.site} {_HAS_A_BUDGET} {_limit(budget)} and has spent {before:.3g}; "
-        f"round {spending.round_number} of run {spending.run} would make it {needed:.3g} "
-        f"(mechanism {spending.mechanism!r}), {_NOT_STARTED}. Let the run go on "
-        f"without it (sites.on_dropout=continue), {remedy}, or have the site's data protection "
-        "officer change it with `consilium ledger budget`."
+    name = "dp_sgd" if budget.unit == "record" else "site_level"
+    told = (
+        f"{spending.site} {_HAS_A_BUDGET} {_limit(budget)}, which round {spending.round_number} of "
+        f"run {spending.run} would pass, {_NOT_STARTED}. Let the run go on without it "
+        f"(sites.on_dropout=continue), train with privacy (privacy.name={name}) or more noise, or "
+        "have the site's data protection officer change it with `consilium ledger budget`; how "
+        "much is spent stands in the site's audit log and in `consilium ledger show`."
     )
+    kept = (
+        f"Of the budget of {_limit(budget)} {before:.3g} is spent; round {spending.round_number} "
+        f"of run {spending.run} would make it {needed:.3g} (mechanism {spending.mechanism!r})."
+    )
+    return RefusalError(told, kept)
 
 
 def says_spent(refusal: str) -> bool:

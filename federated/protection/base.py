@@ -43,12 +43,14 @@ class Sum:
     """A running sum, which is the only memory that aggregation needs.
 
     ``content`` is the protection's own; ``header`` is the last payload that was added, for what all
-    of them have in common.
+    of them have in common. ``context`` is the fingerprint that payloads have to name, which is that
+    of a key or of a masked round; it is empty where there is none.
     """
 
     round_number: int
     length: int
     content: Any
+    context: str = ""
     header: Payload | None = None
     weight: float = 0.0
     scalars: dict[str, float] = field(default_factory=dict)
@@ -132,13 +134,23 @@ class Protection(Settings):
     def open_sum(self, length: int, round_number: int, context: Any) -> Sum:
         """An empty sum of ``length`` numbers; ``context`` is what the coordinator adds with."""
 
-    @abstractmethod
     def add(self, running: Sum, payload: Payload) -> None:
         """Add a payload to the running sum, in place.
 
         Raises:
             ConsiliumError: the payload is of another scheme, context, round or length, or is
-                damaged.
+                damaged; the sum is as it was.
+        """
+        refuse_other(running, payload, self.name)
+        self.include(running, payload)
+        count(running, payload)
+
+    @abstractmethod
+    def include(self, running: Sum, payload: Payload) -> None:
+        """Add the body of a payload that belongs to the sum to its content, in place.
+
+        Raises:
+            ConsiliumError: the body is damaged; the content is as it was.
         """
 
     @abstractmethod
@@ -234,7 +246,7 @@ class HiddenUpdates(Protection):
         return counted
 
 
-def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> None:
+def refuse_other(running: Sum, payload: Payload, scheme: str) -> None:
     """Refuse a payload that does not belong to a sum.
 
     Raises:
@@ -242,7 +254,7 @@ def refuse_other(running: Sum, payload: Payload, scheme: str, context: str) -> N
     """
     expected = {
         "scheme": scheme,
-        "context": context,
+        "context": running.context,
         "round_number": running.round_number,
         "length": running.length,
     }

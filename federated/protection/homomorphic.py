@@ -14,8 +14,6 @@ from federated.protection.base import (
     HiddenUpdates,
     Sum,
     closed,
-    count,
-    refuse_other,
 )
 from federated.protection.flooding import COMPUTATIONAL_SECURITY
 from federated.protection.keys import PublicContext, SecretContext
@@ -132,18 +130,17 @@ class CiphertextSums(HiddenUpdates):
 
     def open_sum(self, length: int, round_number: int, context: PublicContext) -> Sum:
         """An empty sum of ``length`` numbers under a context."""
-        return Sum(round_number, length, (context, []))
+        return Sum(round_number, length, (context, []), context.fingerprint)
 
-    def add(self, running: Sum, payload: Payload) -> None:
+    def include(self, running: Sum, payload: Payload) -> None:
         """Add a payload's ciphertexts to those of the sum, in place.
 
         Raises:
-            ConsiliumError: the payload is of another context, round or length, or damaged.
+            ConsiliumError: the payload is damaged.
         """
         import tenseal.sealapi as seal
 
         context, total = running.content
-        refuse_other(running, payload, self.name, context.fingerprint)
         own = seal_context(context.parameters)
         ciphertexts = _ciphertexts(payload, own, context.parameters)
         if total:
@@ -152,7 +149,6 @@ class CiphertextSums(HiddenUpdates):
                 evaluator.add_inplace(running_sum, ciphertext)
         else:
             total.extend(ciphertexts)
-        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The payload with the sum's ciphertexts.

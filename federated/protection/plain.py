@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.errors import ConsiliumError
-from federated.protection.base import Onlooker, Protection, Sum, closed, count, refuse_other
+from federated.protection.base import Onlooker, Protection, Sum, closed
 from federated.update import CompressedUpdate, Numbers, Payload
 
 # The form of a number in a body, for each encoding. Quantised values take the smallest integers
@@ -54,19 +54,17 @@ class Plain(Protection):
         """An empty sum ``(length,)``."""
         return Sum(round_number, length, np.zeros(length, dtype=np.float64))
 
-    def add(self, running: Sum, payload: Payload) -> None:
+    def include(self, running: Sum, payload: Payload) -> None:
         """Add a payload's numbers at their positions, in place.
 
         Raises:
-            ConsiliumError: the payload is of another scheme, round or length, or damaged.
+            ConsiliumError: the payload is damaged.
         """
-        refuse_other(running, payload, self.name, "")
         numbers = decode_numbers(payload)
         if payload.positions is None:
             running.content += numbers
         else:
             running.content[payload.positions] += numbers
-        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The payload of the sum; where sites chose positions, only what at least one of them sent.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.compression.quantize import largest_quantised
-from federated.protection.base import Cohort, Onlooker, Sum, closed, count, refuse_other
+from federated.protection.base import Cohort, Onlooker, Sum, closed
 from federated.protection.plain import encode_numbers
 from federated.protection.rlwe.encryption import add_ciphertexts, decrypt_sum, encrypt
 from federated.protection.rlwe.parameters import BOUND, SIGMA
@@ -105,20 +105,18 @@ class RLWESecAgg(MaskedSums):
         """An empty sum: a ciphertext of ``length`` values, and a masked key."""
         parameters = context.parameters(length)
         content = (context, parameters, *empty_content(parameters, context, length))
-        return Sum(round_number, length, content)
+        return Sum(round_number, length, content, context.fingerprint)
 
-    def add(self, running: Sum, payload: Payload) -> None:
+    def include(self, running: Sum, payload: Payload) -> None:
         """Add a payload's ciphertext and its masked key, in place.
 
         Raises:
-            ConsiliumError: the payload is of another scheme, round or length, or damaged.
+            ConsiliumError: the payload is damaged.
         """
         round_, parameters, total, keys = running.content
-        refuse_other(running, payload, self.name, round_.fingerprint)
         hidden, masked = split_content(payload, parameters, round_)
         add_ciphertexts(total, hidden, parameters)
         keys += masked
-        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The payload of the sum, still encrypted under the sum of the keys, which is masked.

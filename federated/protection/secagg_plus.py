@@ -21,8 +21,6 @@ from federated.protection.base import (
     Onlooker,
     Sum,
     closed,
-    count,
-    refuse_other,
 )
 from federated.protection.plain import decode_numbers, encode_numbers
 from federated.protection.secagg.bounds import (
@@ -237,23 +235,22 @@ class SecAggPlus(MaskedSums):
 
     def open_sum(self, length: int, round_number: int, context: Round) -> Sum:
         """An empty sum of ``length`` words modulo 2^b."""
-        return Sum(round_number, length, (context, np.zeros(length, WORDS[context.bits])))
+        content = (context, np.zeros(length, WORDS[context.bits]))
+        return Sum(round_number, length, content, context.fingerprint)
 
-    def add(self, running: Sum, payload: Payload) -> None:
+    def include(self, running: Sum, payload: Payload) -> None:
         """Add a payload's words modulo 2^b, in place.
 
         Raises:
-            ConsiliumError: the payload is of another scheme, round or length, or damaged.
+            ConsiliumError: the payload is damaged.
         """
         round_, words = running.content
-        refuse_other(running, payload, self.name, round_.fingerprint)
         if len(payload.body) != words.nbytes:
             raise ConsiliumError(
                 f"The payload of {payload.site} in round {payload.round_number} is damaged: it has "
                 f"{len(payload.body)} bytes, not {words.nbytes}. Resume the run to send it again."
             )
         words += payload.body.view(WORDS[round_.bits])
-        count(running, payload)
 
     def close(self, running: Sum) -> Payload:
         """The payload of the sum, still masked.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from federated.rounds.context import NOISE_ROOM, RoundContext, RunContext
-from federated.rounds.plausible import Plausible, refuse_diverged
+from federated.rounds.plausible import plausible, refuse_diverged
 from federated.strategies.base import Participation, Server
 from federated.training.loop import has_batch_norm
 from federated.training.optimization import expected_change, local_work
@@ -57,7 +57,7 @@ def next_state(
     memory: Arrays,
     total: OpenedSum,
     who: Participation,
-    bounds: Plausible | None = None,
+    largest_weight: float,
 ) -> tuple[RoundState, Arrays]:
     """The state after a round, and the arrays that the server keeps to itself.
 
@@ -66,7 +66,7 @@ def next_state(
         memory: what the server kept to itself from the round before.
         total: the sum of what the sites sent.
         who: the sites whose payloads are in the sum, with their weights and their work.
-        bounds: of what training gives, where it is to be looked at.
+        largest_weight: the largest value of the run's first model, without a sign.
 
     Raises:
         ImplausibleError: the sum is none of such updates.
@@ -76,18 +76,19 @@ def next_state(
     mean, learned = experiment.compression.expand(
         total.numbers, total.weight, context.compression_context
     )
-    if bounds is not None:
-        what = f"The sum of round {context.round_number}"
-        # The mean, which is of the values themselves where a sum is of quantised ones.
-        bounds.refuse(mean, 1.0, {}, what)
-        bounds.refuse(mean[:0], total.weight, total.scalars, what)
+    bounds, what = (
+        plausible(context.run, largest_weight),
+        f"The sum of round {context.round_number}",
+    )
+    # The mean, which is of the values themselves where a sum is of quantised ones.
+    bounds.refuse(mean, 1.0, {}, what)
+    bounds.refuse(mean[:0], total.weight, total.scalars, what)
     layout = state.layout
     before = Server(state.weights[layout.shared], state.broadcast, memory)
     after = experiment.strategy.server_step(before, mean, who)
     weights = state.weights.copy()
     weights[layout.shared] = after.weights
-    if bounds is not None:
-        refuse_diverged(after.weights, bounds, context.round_number)
+    refuse_diverged(after.weights, bounds, context.round_number)
     clip = state.clip
     if clip is not None:
         means = {name: value / total.weight for name, value in total.scalars.items()}

@@ -17,7 +17,7 @@ from federated.data.partition import CaseCounts
 from federated.privacy import Private
 from federated.privacy.accounting import Release
 from federated.privacy.discrete_gaussian import NoisyGrid
-from federated.rounds.participation import participation, select_sites
+from federated.rounds.participation import participation, select_sites, site_weights
 from federated.strategies.base import Participation
 from federated.training.optimization import learning_rate
 from federated.update import Flags, Layout, RoundState
@@ -77,6 +77,10 @@ class RunContext:
     def selected(self, round_number: int) -> list[str]:
         """The sites that are selected in a round, in order."""
         return select_sites(self.experiment, self.sites, round_number)
+
+    def weights(self, round_number: int) -> dict[str, float]:
+        """The weight n_k / Σn of each site that is selected in a round."""
+        return site_weights(self.counts, self.selected(round_number))
 
     def participation(self, responded: Sequence[str]) -> Participation:
         """The weights and the work of the sites that responded, and their share of all cases."""

@@ -141,6 +141,10 @@ class RunFolder:
         """The file of what the server keeps to itself after a round."""
         return self.round_path(round_number) / "server.safetensors"
 
+    def statistics_path(self, round_number: int) -> Path:
+        """The file of what sites have told of their test cases after a round, summed over sites."""
+        return self.round_path(round_number) / "evaluation.safetensors"
+
     def record_path(self, round_number: int) -> Path:
         """The record that marks a round as done."""
         return self.round_path(round_number) / "round.json"

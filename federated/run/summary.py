@@ -6,6 +6,7 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile
+from federated.provenance import versions
 from federated.run.folder import RunFolder
 from federated.run.key import public_context
 from federated.run.round_record import STAGES
@@ -30,6 +31,7 @@ class RunFacts:
         mlflow_run_id: where the run is tracked.
         model_version: the version in the registry, if it was registered.
         sensitive_layers: for each site, the shares of each layer that pFL-ResFIM left to it.
+        overrides: what is set beside params.yaml; ``None`` where the experiment is not there.
     """
 
     task: str
@@ -45,6 +47,7 @@ class RunFacts:
     mlflow_run_id: str
     model_version: int | None
     sensitive_layers: Mapping[str, Mapping[str, float]] | None
+    overrides: Sequence[str] | None = None
 
 
 def summarise(
@@ -66,7 +69,8 @@ def summarise(
 
     Bytes are those of the files that travel: payloads up, the initial state and the sum of each
     round down to every site. ``protection`` says what updates were protected by, and for how much
-    it is made.
+    it is made. ``overrides`` is what was set beside the entry of params.yaml, and ``versions`` are
+    those of the libraries: with the commit, the seed and the data they make a run again.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)
@@ -124,6 +128,8 @@ def summarise(
             # Sites whose cases are in none of the metrics, with the reason, if there are any.
             **({"missing": missing} if (missing := chosen.get("not_evaluated")) else {}),
         },
+        "overrides": None if facts.overrides is None else list(facts.overrides),
+        "versions": versions(),
     }
 
 

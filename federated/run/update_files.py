@@ -104,8 +104,11 @@ def pack_payload(payload: Payload) -> bytes:
 
 
 def write_payload(path: Path, payload: Payload) -> None:
-    """Write a payload atomically."""
-    write_packed(path, pack_payload(payload))
+    """Write a payload, or a sum of several, atomically.
+
+    After a power cut it is made again with its round, so it is not synced.
+    """
+    write_packed(path, pack_payload(payload), durable=False)
 
 
 def most_payload(length: int) -> Size:
@@ -308,9 +311,12 @@ def _metadata(kind: str, header: Mapping[str, Any]) -> dict[str, str]:
     return {"kind": kind, "header": json.dumps(header)}
 
 
-def write_packed(path: Path, content: bytes) -> None:
-    """Write the bytes that a ``pack_`` function made, atomically."""
-    with atomic_path(path, PRIVATE) as temporary:
+def write_packed(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write the bytes that a ``pack_`` function made, atomically.
+
+    What nobody reads after a power cut need not be ``durable``, and is not synced.
+    """
+    with atomic_path(path, PRIVATE, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 

@@ -38,6 +38,12 @@ Share = Literal["sums", "metrics", "statistics", "predictions"]
 class DataSettings(Settings):
     """Which images an experiment uses, where they come from, and on which scale of intensities.
 
+    ``size`` is the side in pixels or voxels of a MedMNIST set's images; those of a folder have
+    their own. ``spacing`` are the sides of a voxel in mm that volumes of a folder are resampled to,
+    if not the set's own: one for all axes, or one each, to the right, anterior and superior.
+    ``patch`` are the sides in voxels of what a network sees of a segmentation set's cases at once,
+    if not the set's own. ``phantom_seed`` is what generated images are drawn from.
+
     ``harmonise`` brings volumes without a physical unit, as of MRI, to one scale: by two
     ``percentiles`` of each image, or to the ``landmarks`` of each modality after Nyúl, which
     `consilium statistics` learns from the sites. Nothing else of a case is then used to scale it.
@@ -46,13 +52,8 @@ class DataSettings(Settings):
     dataset: str = "organmnist3d"
     source: Literal["medmnist", "files", "phantom", "auto"] = "medmnist"
     root: Path = Path("data")
-    # Sides in pixels or voxels of a MedMNIST set's images; those of a folder have their own.
     size: Literal[28, 64] = 28
-    # The sides of a voxel in mm that volumes of a folder are resampled to, if not the set's own:
-    # one for all axes, or one each, to the right, anterior and superior.
     spacing: Millimetres | ThreeSides | None = None
-    # The sides in voxels of what a network sees of a segmentation set's cases at once, if not the
-    # set's own.
     patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )

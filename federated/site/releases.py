@@ -141,6 +141,10 @@ class ReleaseStore:
         """Remove a release, so that it is made anew when it is next asked for."""
         self._path(round_number, kind).unlink(missing_ok=True)
 
+    def has(self, round_number: int) -> bool:
+        """Whether a release of a round is stored, so that it can be sent without being made."""
+        return any(self.place.glob(f"round-{round_number:03d}.*{SUFFIX}"))
+
     def close(self) -> None:
         """Remove all releases, once the run is over; the record of their digests stays."""
         for path in self.place.glob(f"*{SUFFIX}"):

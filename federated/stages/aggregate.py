@@ -6,22 +6,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from federated.compression.quantize import largest_quantised
 from federated.errors import ConsiliumError, RefusalError, TooFewSitesError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
 from federated.files import read_json
 from federated.protection import Protection
-from federated.protection.ckks import largest_sum
 from federated.protection.keys import PublicContext
 from federated.protection.opened import opened_numbers, opened_payload
 from federated.protection.secagg.round import Round
 from federated.rounds.aggregation import OpenedSum, next_state
 from federated.rounds.context import RoundContext, sum_length
-from federated.rounds.plausible import Plausible, plausible
+from federated.rounds.sum_limits import SumLimits, limits_of_counts, limits_of_updates
 from federated.run.key import public_context
 from federated.run.result import stage_result
 from federated.run.update_files import (
@@ -89,19 +86,17 @@ def add_payloads(
     protection: Protection = run.experiment.protection
     if length is None:
         length = update_length(coordinator, topic)
-    public: PublicContext | Round | None = masks
-    if masks is None:
-        public = public_context(folder, run.experiment)
-    running = protection.open_sum(length, number, public)
-    weight_of = weights(run, topic)
+    key = None if masks else public_context(folder, run.experiment)
+    limits = _limits(coordinator, topic, key)
+    running = protection.open_sum(length, number, masks or key)
     added = Added([], {})
     for site in sites:
         try:
-            payload = _received(coordinator, topic, site, length, weight_of[site])
+            payload = _received(coordinator, topic, site, length, limits.weights[site])
             if (numbers := protection.seen(payload)) is not None:
-                _refuse_implausible(coordinator, topic, payload, numbers)
-            if isinstance(public, PublicContext):
-                refuse_untagged(coordinator, topic, site, public)
+                limits.refuse_payload(payload, numbers)
+            if key is not None:
+                refuse_untagged(coordinator, topic, site, key)
             protection.add(running, payload)
             added.responded.append(site)
         except ConsiliumError as error:
@@ -114,7 +109,8 @@ def add_payloads(
             if sites
             else f"No site was selected in round {number}."
         )
-    write_payload(folder.sum_path(number, topic.sum), protection.close(running))
+    total = protection.close(running)
+    write_payload(folder.sum_path(number, topic.sum), total)
     return added
 
 
@@ -147,28 +143,19 @@ def _received(
     return payload
 
 
-def _refuse_implausible(
-    coordinator: Coordinator, topic: Topic, payload: Payload, numbers: npt.NDArray[Any]
-) -> None:
-    """Refuse a payload, of which the coordinator reads the ``numbers``, that no training gives.
-
-    Raises:
-        ConsiliumError: it is not of whole numbers within the range of what is quantised, or beyond
-            what training gives.
-    """
-    refuse_impossible(coordinator, topic, numbers, [payload.site])
-    if not topic.sum:
-        # Of quantised values the range is the bound.
-        values = numbers[:0] if coordinator.run.experiment.compression.bits else numbers
-        what = f"The update of {payload.site} in round {topic.round}"
-        _bounds(coordinator).refuse(values, payload.weight, payload.scalars, what)
+def _limits(coordinator: Coordinator, topic: Topic, key: PublicContext | None) -> SumLimits:
+    """What the numbers of a sum and of its payloads can be; ``key`` is of the sites' key."""
+    run = coordinator.run
+    if topic.sum:
+        return limits_of_counts(run, topic.round, run.experiment.compression.bits or PLAIN_BITS)
+    return limits_of_updates(run, topic.round, key, _largest_weight(coordinator))
 
 
-def _bounds(coordinator: Coordinator) -> Plausible:
-    """What an update of any site of the run can be."""
+def _largest_weight(coordinator: Coordinator) -> float:
+    """The largest value of the run's first model, without a sign."""
     path = coordinator.folder.largest_weight_path
     # A run that an earlier version has begun has none.
-    return plausible(coordinator.run, float(read_json(path)) if path.is_file() else 0.0)
+    return float(read_json(path)) if path.is_file() else 0.0
 
 
 def payload_of(coordinator: Coordinator, topic: Topic, site: str, length: int) -> Payload:
@@ -323,48 +310,20 @@ def received_sum(coordinator: Coordinator, topic: Topic, opener: str | None) -> 
     return OpenedSum(opened_numbers(total, found), total.weight, total.scalars)
 
 
-class ImpossibleSumError(RefusalError):
-    """An opened sum that no sites that follow the protocol can have: of numbers beyond bounds."""
-
-
 def refuse_impossible(
     coordinator: Coordinator, topic: Topic, numbers: npt.NDArray[Any], responded: Sequence[str]
 ) -> None:
     """Refuse an opened sum that cannot be that of the payloads of ``responded``.
 
-    Sums of quantised values are whole numbers, each at most as many times the largest of them as
-    there are sites in it; those of a named sum are of digits, and none is negative. Sums of other
-    values are no larger than what their key has room for, and what training gives. A wrong sum
-    within these bounds is not seen here.
-
     Raises:
-        ImpossibleSumError: it cannot.
+        ImpossibleSumError: it cannot; see :meth:`SumLimits.refuse_impossible`.
     """
-    run = coordinator.run
-    bits = run.experiment.compression.bits or (PLAIN_BITS if topic.sum else None)
-    if bits is not None:
-        most, whole = float(len(responded) * largest_quantised(bits)), True
-    else:
-        public = public_context(coordinator.folder, run.experiment)
-        if public is None:
-            return
-        weight = sum(weights(run, topic)[site] for site in responded)
-        most = min(largest_sum(public.parameters), _bounds(coordinator).change * weight)
-        whole = False
-    least = 0.0 if topic.sum else -most
-    if ((numbers < least) | (numbers > most)).any():
-        why = f"a number is not from {least:.6g} to {most:.6g}, as such sums of theirs are"
-    elif whole and numbers.dtype.kind == "f" and (np.rint(numbers) != numbers).any():
-        why = "it holds what is no whole number"
-    else:
-        return
-    raise ImpossibleSumError(
-        f"The opened sum of round {topic.round} is none of what {len(responded)} sites send: {why}."
-    )
+    key = public_context(coordinator.folder, coordinator.run.experiment)
+    _limits(coordinator, topic, key).refuse_impossible(numbers, responded)
 
 
 def apply_sum(
-    coordinator: Coordinator, topic: Topic, responded: Sequence[str], opener: str | None = None
+    coordinator: Coordinator, topic: Topic, responded: Sequence[str], total: OpenedSum
 ) -> None:
     """Make the round's state from the last one and the round's opened sum, and write it.
 
@@ -372,19 +331,18 @@ def apply_sum(
         coordinator: the coordinator.
         topic: what the sites' messages have in common.
         responded: the sites whose payloads are in the sum.
-        opener: the site that has opened the sum; ``None`` where there is no key.
+        total: the sum, opened; see :func:`received_sum`.
 
     Raises:
         ImplausibleError: the sum is none of updates that training gives.
         ConsiliumError: a file is missing or damaged, the state is that of another round, or the
             server has made weights of the sum that are no numbers.
     """
+    largest = _largest_weight(coordinator)
     folder, run, round_number = coordinator.folder, coordinator.run, topic.round
     state = read_state(folder.state_path(round_number - 1), round_number - 1)
     memory = read_memory(folder.server_path(round_number - 1))
-    total = received_sum(coordinator, topic, opener)
     who = run.participation(responded)
-    context, bounds = RoundContext(run, state), _bounds(coordinator)
-    state, memory = next_state(context, memory, total, who, bounds)
+    state, memory = next_state(RoundContext(run, state), memory, total, who, largest)
     path, memory_path = folder.state_path(round_number), folder.server_path(round_number)
     write_outcome(path, state, memory_path, memory)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,10 +26,16 @@ from federated.stages.asking import ERASING, LEAVE, LONGEST_WORD, Ask
 MOST_KNOWN = 32
 # What a site begins in an attempt at a run.
 MOST_BEGUN_IN_ONE = 100_000
+# What stands for a message that was answered, in place of the digest of what it asks.
+ANSWERED = "answered"
 
 
 class AskedBefore:
     """What a site was asked in each attempt at a run: a stage with the same arguments is done once.
+
+    So is what one message asks, however often it is delivered, and whatever the site has kept of
+    its own messages: once it has answered it, it does it never again. What was begun and is not
+    answered, since the process ended meanwhile, is gone on with.
 
     A policy bounds what one round takes, and how many rounds there are; a coordinator that could
     have a round trained any number of times would have no bound. What the site has begun stands in
@@ -38,7 +45,7 @@ class AskedBefore:
 
     def __init__(self, home: SiteHome) -> None:
         self._home = home
-        self._read: LRUCache[tuple[str, int], dict[str, str]] = LRUCache(MOST_KNOWN)
+        self._read: LRUCache[tuple[str, int], _Noted] = LRUCache(MOST_KNOWN)
 
     def repeated(self, asked: Ask) -> str | None:
         """Why something is not done since it was asked before; ``None`` where it is new.
@@ -50,7 +57,7 @@ class AskedBefore:
         """
         if asked.stage in (*ERASING, LEAVE):
             return None
-        known = self._known(asked)
+        known = self._known(asked).begun
         if known.get(_what(asked), asked.digest) != asked.digest:
             return f"it was asked the same before in attempt {asked.attempt}"
         if len(known) >= MOST_BEGUN_IN_ONE and _what(asked) not in known:
@@ -64,26 +71,67 @@ class AskedBefore:
             OSError: it cannot be written.
             ConsiliumError: what is noted of the attempt cannot be read.
         """
-        known, what = self._known(asked), _what(asked)
+        known, what = self._known(asked).begun, _what(asked)
         if asked.stage in (*ERASING, LEAVE) or what in known:
             return
+        self._write(asked, what)
+        known[what] = asked.digest
+
+    def is_answered(self, asked: Ask) -> bool:
+        """Whether the site has answered this very message before.
+
+        Raises:
+            ConsiliumError: what is noted of the attempt cannot be read.
+        """
+        return asked.digest in self._known(asked).answered
+
+    def note_answered(self, asked: Ask) -> None:
+        """Note that the site has answered a message, to which it has nothing to say from now on.
+
+        Of a message that nothing was begun for nothing is noted: it would be refused again.
+
+        Raises:
+            OSError: it cannot be written.
+            ConsiliumError: what is noted of the attempt cannot be read.
+        """
+        known = self._known(asked)
+        is_begun = known.begun.get(_what(asked)) == asked.digest
+        erases = asked.stage in ERASING and bool(known.begun)
+        if not (is_begun or erases) or asked.digest in known.answered:
+            return
+        if len(known.answered) < 2 * MOST_BEGUN_IN_ONE:
+            self._write(asked, ANSWERED)
+            known.answered.add(asked.digest)
+
+    def _write(self, asked: Ask, what: str) -> None:
         path = self._home.run(asked.run).asked_path(asked.attempt)
         make_folders(path.parent, private=True)
         append_line(path, json.dumps([what, asked.digest]))
-        known[what] = asked.digest
 
-    def _known(self, asked: Ask) -> dict[str, str]:
-        """What was begun in an attempt, by its digest, and by which message it was asked."""
+    def _known(self, asked: Ask) -> "_Noted":
         key = (asked.run, asked.attempt)
         if key not in self._read:
             path = self._home.run(asked.run).asked_path(asked.attempt)
-            self._read[key] = _noted(path) if path.is_file() else {}
+            self._read[key] = _noted(path) if path.is_file() else _Noted({}, set())
         return self._read[key]
 
 
-def _noted(path: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Noted:
+    """What is noted of an attempt.
+
+    Attributes:
+        begun: what was begun, by its digest, and by which message it was asked.
+        answered: the messages that were answered.
+    """
+
+    begun: dict[str, str]
+    answered: set[str]
+
+
+def _noted(path: Path) -> _Noted:
     lines = path.read_text(encoding="utf-8").splitlines()
-    found: dict[str, str] = {}
+    found = _Noted({}, set())
     for number, line in enumerate(lines, 1):
         try:
             what, digest = json.loads(line)
@@ -92,7 +140,10 @@ def _noted(path: Path) -> dict[str, str]:
                 # The machine stopped as it was written, before anything was begun.
                 break
             raise unreadable(path, error) from error
-        found.setdefault(what, digest)
+        if what == ANSWERED:
+            found.answered.add(digest)
+        else:
+            found.begun.setdefault(what, digest)
     return found
 
 

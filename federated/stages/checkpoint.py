@@ -37,3 +37,4 @@ def commit_round(coordinator: Coordinator, round_number: int, record: Mapping[st
     for number in set(range(round_number)) - kept:
         folder.state_path(number).unlink(missing_ok=True)
         folder.server_path(number).unlink(missing_ok=True)
+        folder.statistics_path(number).unlink(missing_ok=True)

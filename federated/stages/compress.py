@@ -70,7 +70,8 @@ def compress_site(call: SiteCall, round_number: int) -> None:
         parts = ReleaseStore(site.store.releases, site.home.root).once(sources, make)
     if RESIDUAL in parts:
         write_packed(site.store.memory_path(round_number, RESIDUAL), parts[RESIDUAL])
-    write_packed(site.store.work_path(round_number, COMPRESSED), parts[COMPRESSED])
+    path = site.store.work_path(round_number, COMPRESSED)
+    write_packed(path, parts[COMPRESSED], durable=not site.ends_with_its_run)
     tell(
         site,
         round_number,

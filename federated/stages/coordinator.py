@@ -328,6 +328,11 @@ def end_run(coordinator: Coordinator) -> Topic:
     return _ask(coordinator, kind, len(records), kept, sites)
 
 
+def end_attempt(coordinator: Coordinator) -> None:
+    """Tell all sites, and whoever carries messages, that nothing more of this attempt is wanted."""
+    coordinator.mailbox.send(replace(coordinator.start, plan=""), kinds.ENDED, b"{}")
+
+
 def _ask(
     coordinator: Coordinator,
     kind: str,

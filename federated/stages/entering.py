@@ -4,9 +4,11 @@ Everything that leaves a site goes through here first: updates with privacy and 
 what is told of validation and test cases, and pictures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from federated.data.dataset import SPLITS, Split
+from federated.errors import RefusalError
 from federated.privacy.accounting import Release
 from federated.privacy.ledger import Head
 from federated.privacy.spending import EVALUATIONS, NO_MECHANISM, NO_RELEASE, Spending
@@ -58,7 +60,28 @@ def enter(
         experiment.name,
         site.name,
     )
-    return ledger.spend(spending, records) if records else None
+    if not records:
+        return None
+    with numbers_kept(site):
+        return ledger.spend(spending, records)
+
+
+@contextmanager
+def numbers_kept(site: Site) -> Iterator[None]:
+    """Keep in the site's own log what a refusal in this block has of numbers, and tell the rest.
+
+    How much a site has spent follows from what it has released before, in whatever runs.
+
+    Raises:
+        RefusalError: the refusal, as others may read it.
+    """
+    try:
+        yield
+    except RefusalError as error:
+        if error.kept:
+            run = site.run.run_id
+            site.home.audit.add("refused", reason="privacy budget", run=run, said=error.kept)
+        raise RefusalError(str(error)) from None
 
 
 def training_records(site: Site) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from federated.learning import (
 )
 from federated.learning.evaluation import PREDICTS_NONE, Evaluation
 from federated.run.result import stage_result
+from federated.run.statistics_file import write_statistics
 from federated.settings.sections import Parties
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
@@ -188,6 +189,8 @@ def evaluate(
     There are no metrics where all that is told is that the model predicts no numbers, nor where no
     site of a consortium was there.
 
+    What is known of the test cases of all sites together is kept in the round's folder.
+
     Args:
         coordinator: the coordinator.
         topic: what the sites' messages answer to; of the opened sum, where there is one.
@@ -198,6 +201,20 @@ def evaluate(
     Raises:
         ConsiliumError: no site has sent anything that counts, and they are no parties of their own.
     """
+    found = _evaluate(coordinator, topic, sites, info, opener)
+    path = coordinator.folder.statistics_path(topic.round)
+    write_statistics(path, found.statistics.get("test"))
+    return found
+
+
+def _evaluate(
+    coordinator: Coordinator,
+    topic: Topic,
+    sites: list[str],
+    info: DatasetInfo,
+    opener: str | None,
+) -> Evaluation:
+    """What :func:`evaluate` gives, before any of it is written."""
     run, task, missing = coordinator.run, task_of(info), dict[str, str]()
     if topic.sum:
         total = collect(coordinator, topic, info, sites, opener)

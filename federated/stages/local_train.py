@@ -91,7 +91,8 @@ def train_site(call: SiteCall, round_number: int) -> None:
         parts = releases.once(sources, lambda: make()[0])
     if MEMORY in parts:
         write_packed(site.store.memory_path(round_number), parts[MEMORY])
-    write_packed(site.store.work_path(round_number, UPDATE), parts[UPDATE])
+    path = site.store.work_path(round_number, UPDATE)
+    write_packed(path, parts[UPDATE], durable=not site.ends_with_its_run)
     tell(
         site,
         round_number,

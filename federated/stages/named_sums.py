@@ -18,7 +18,7 @@ from federated.learning import summed_bounds, task_of
 from federated.protection import Protection
 from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
-from federated.rounds.participation import POOLED, site_weights
+from federated.rounds.participation import POOLED
 from federated.rounds.statistics import CountNoise, scheme_of
 from federated.site.releases import weights_digest
 from federated.stages.site import (
@@ -137,8 +137,9 @@ def senders(run: RunContext, topic: Topic) -> list[str]:
 
 def weights(run: RunContext, topic: Topic) -> dict[str, float]:
     """The weight of each sender's payload: its share of the cases; in a named sum all are alike."""
-    names = senders(run, topic)
-    return dict.fromkeys(names, 1 / len(names)) if topic.sum else site_weights(run.counts, names)
+    if topic.sum:
+        return dict.fromkeys(run.sites, 1 / len(run.sites))
+    return run.weights(topic.round)
 
 
 def payload_length(site: Site, opened: SiteRound) -> int:

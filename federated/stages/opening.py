@@ -20,7 +20,7 @@ from federated.rounds.plausible import ImplausibleError
 from federated.run.key import public_context
 from federated.run.update_files import read_memory, read_state, write_outcome
 from federated.site.releases import arrays_digest
-from federated.stages.aggregate import apply_sum, payload_of, update_length, vouched
+from federated.stages.aggregate import apply_sum, payload_of, received_sum, update_length, vouched
 from federated.stages.coordinator import Coordinator
 from federated.stages.named_sums import senders
 from federated.stages.tag_verdict import wrong_tags
@@ -150,7 +150,7 @@ def apply_or_lose(
             are no numbers.
     """
     try:
-        apply_sum(coordinator, topic, responded, opener)
+        apply_sum(coordinator, topic, responded, received_sum(coordinator, topic, opener))
     except ImplausibleError as error:
         lose_sum(coordinator, topic, {})
         return str(error)

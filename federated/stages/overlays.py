@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from safetensors import SafetensorError
@@ -31,6 +31,14 @@ from federated.stages.site import SiteCall, open_end, open_site
 from federated.stages.site_model import own_weights
 from federated.stages.worker import site_cases, worker_context
 
+# Okabe and Ito 2008, "Color Universal Design": told apart by who does not see red or green. The
+# background has none; classes beyond the ninth all look like it.
+COLOURS = ListedColormap(
+    [
+        *("#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442"),
+        *("#0072b2", "#d55e00", "#cc79a7", "#999999", "#ffffff"),
+    ]
+)
 Mask = npt.NDArray[np.integer[Any]]
 # By which a PNG file begins.
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -141,11 +149,11 @@ def _draw(family: Family, case: PreparedCase, truth: Mask, predicted: Mask, titl
         axes.imshow(shown, cmap="gray", interpolation="nearest")
         if mask is not None:
             covered = np.ma.masked_equal(mask, 0)
-            colours = {"cmap": "tab10", "vmin": 0, "vmax": 9, "alpha": 0.5}
+            colours = {"cmap": COLOURS, "vmin": 0, "vmax": 9, "alpha": 0.5}
             axes.imshow(covered, interpolation="nearest", **colours)
         axes.set(title=name, xticks=[], yticks=[])
     names = dict(enumerate(family.labels))
-    handles = [Patch(color=colormaps["tab10"](n), label=names[n]) for n in list(names)[1:]]
+    handles = [Patch(color=COLOURS(n), label=names[n]) for n in list(names)[1:]]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(title)
     content = BytesIO()

@@ -15,7 +15,7 @@ from federated.rounds.context import RoundContext
 from federated.rounds.local_training import PrivateRound
 from federated.site.holder import holder_ledger
 from federated.site.releases import Kind, Sources
-from federated.stages.entering import enter, training_records
+from federated.stages.entering import enter, numbers_kept, training_records
 from federated.stages.site import Site
 from federated.strategies.base import MeanNoise
 
@@ -56,7 +56,8 @@ def begin_release(
         for entry in holder_ledger(context.experiment).spendings(site.run.run_id)
         if entry.trains and entry.site == site.name
     ]
-    refuse_beyond_epsilon(site.home.policy(), site.name, [*before, release], privacy.delta)
+    with numbers_kept(site):
+        refuse_beyond_epsilon(site.home.policy(), site.name, [*before, release], privacy.delta)
     enter(
         site,
         round_number,

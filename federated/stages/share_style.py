@@ -208,3 +208,9 @@ def keep_styles(coordinator: Coordinator) -> dict[str, str]:
             coordinator.folder.style_path(site).unlink()
         coordinator.note_left_out(topic, site, reason)
     return missing
+
+
+def without_style(coordinator: Coordinator) -> list[str]:
+    """The sites of which the coordinator keeps no style."""
+    folder = coordinator.folder
+    return [site for site in coordinator.run.sites if not folder.style_path(site).is_file()]

@@ -71,6 +71,16 @@ class Site:
         """The site's name."""
         return self.home.name
 
+    @property
+    def ends_with_its_run(self) -> bool:
+        """Whether a power cut ends the site and its coordinator together.
+
+        What it is in the middle of is then begun anew, and need not be there afterwards. That is so
+        of simulated sites; one of a consortium goes on where it was.
+        """
+        exchange = self.mailbox.exchange
+        return isinstance(exchange, FolderExchange) and exchange.alone
+
     def topic(self, round_number: int, state: str = "", plan: str | None = None) -> Topic:
         """What the messages of a round have in common.
 
@@ -161,9 +171,7 @@ def open_site(call: SiteCall) -> Site:
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
     refuse_refused(home, store, proposal)
     refuse_other_code(home, plan)
-    members = mailbox.members
-    for participant in plan.participants.values():
-        members = members.enrol(participant)
+    members = mailbox.members.enrol(*plan.participants.values())
     known, start = _known(call, plan), replace(before, plan=digest)
     return Site(home, store, replace(mailbox, members=members), known, start)
 
@@ -210,6 +218,11 @@ def _known(call: SiteCall, plan: RunPlan) -> RunContext:
     return RunContext(
         call.run, plan.experiment, plan.counts, plan.sites, plan.releases, plan.purpose
     )
+
+
+@lru_cache(maxsize=8)
+def _round_plan(content: bytes) -> RoundPlan:
+    return RoundPlan.from_bytes(content)
 
 
 @lru_cache(maxsize=8)
@@ -398,8 +411,9 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
         ConsiliumError: there is none that counts, it is of another run or round, or it contradicts
             what the site was told before.
     """
-    message = site.from_coordinator(site.topic(round_number), kind)
-    plan = RoundPlan.from_bytes(message.body)
+    asked = site.topic(round_number)
+    message = site.from_coordinator(asked, kind)
+    plan = _round_plan(message.body)
     if plan.run_plan != site.start.plan or plan.round != round_number:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the {kind} is of another run or "

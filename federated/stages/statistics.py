@@ -57,7 +57,7 @@ from federated.run.update_files import write_state
 from federated.site.holder import holder_ledger
 from federated.site.releases import ReleaseStore, Sources
 from federated.stages.coordinator import Coordinator
-from federated.stages.entering import enter
+from federated.stages.entering import enter, numbers_kept
 from federated.stages.named_sums import STATISTICS, most_cases, open_sum
 from federated.stages.report import tell
 from federated.stages.secure_sum import collect, send_part
@@ -202,7 +202,8 @@ def _noised(site: Site, scheme: Scheme, places: Sequence[int], records: Sequence
             if entry.site == site.name and entry.mechanism == NOISED_COUNTS
         ]
         policy = site.home.policy()
-        refuse_beyond_epsilon(policy, site.name, [*before, patient], settings.delta)
+        with numbers_kept(site):
+            refuse_beyond_epsilon(policy, site.name, [*before, patient], settings.delta)
         enter(site, 1, records, mechanism=NOISED_COUNTS, release=release, clip=1.0)
         exact = own_fingerprint(site, scheme, places).vector
         vector = noise.added(exact, most_cases(run.counts), fresh_random())

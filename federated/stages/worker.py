@@ -5,7 +5,7 @@ that only paths pass between processes and any stage can be run again.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,16 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
         path = SiteHome(call.home).run(call.run).error_path
         write_text(path, f"{error}\n", 0o600)
         raise RefusalError(kept_at_site(call.site, stage.__name__, path)) from None
+
+
+def run_in_order(stages: Sequence[Callable[..., Any]], call: SiteCall, *arguments: Any) -> None:
+    """Run several stages at a site, each as :func:`run_and_report` does, until one fails.
+
+    Raises:
+        ConsiliumError: what a stage raises.
+    """
+    for stage in stages:
+        run_and_report(stage, call, *arguments)
 
 
 def is_private(call: SiteCall) -> bool:

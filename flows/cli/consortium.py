@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -11,7 +12,9 @@ from federated.errors import printable
 from flows.cli.options import PARAMS, Params, Sets, app, whole_number
 
 consortium_app = typer.Typer(
-    no_args_is_help=True, help="A consortium of several processes, to try it on one machine."
+    no_args_is_help=True,
+    help="A consortium of several processes, to try it on one machine.",
+    epilog="Example: consilium consortium up --sites 3 --experiment demo",
 )
 app.add_typer(consortium_app, name="consortium")
 
@@ -54,5 +57,7 @@ def up(
     names = [f"site-{number:0{width}d}" for number in range(sites)]
     code = start(names, resolved, sets or [], params, place, say)
     say(f"the consortium has ended; its homes, logs and runs are in {place}")
+    home = quote(str(place / "coordinator" / "consilium"))
+    say(f"Prefect and MLflow again: CONSILIUM_HOME={home} consilium coordinator start")
     if code:
         raise typer.Exit(code)

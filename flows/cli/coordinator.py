@@ -11,7 +11,9 @@ from flows.cli.options import PARAMS, RUNS, Params, Runs, app, whole_number
 from flows.cli.telling import tell
 
 coordinator_app = typer.Typer(
-    no_args_is_help=True, help="The coordinator of a consortium of real sites."
+    no_args_is_help=True,
+    help="The coordinator of a consortium of real sites.",
+    epilog="Example: consilium coordinator status",
 )
 app.add_typer(coordinator_app, name="coordinator")
 KIT = Path("consilium-kit.json")
@@ -73,7 +75,7 @@ def start(
 
     from federated.run.coordinator_home import CoordinatorHome
     from flows.coordinator_life import address_of, run_coordinator
-    from flows.coordinator_server import exports
+    from flows.coordinator_logins import exports
 
     home = CoordinatorHome.default()
     address = address_of(home)

@@ -21,8 +21,14 @@ def prepare(
     """Download, partition and validate an experiment's data."""
     from federated.configuration.load import load_experiment
 
-    resolved = load_experiment(experiment, sets or [], params)
     console = Console()
+    if not step:
+        # Beside what is read and imported here.
+        from flows.server import configured_api, start_embedded_server
+
+        configured = configured_api()
+        wait_until_ready = start_embedded_server()
+    resolved = load_experiment(experiment, sets or [], params)
     if step:
         from flows.going_on import goes_on_by, preparing
         from flows.prepare import prepared_folder
@@ -34,10 +40,8 @@ def prepare(
         console.print(told, highlight=False, soft_wrap=True)
         return
     from flows.preflight import require_servers_and_folders
-    from flows.server import configured_api, start_embedded_server
 
-    require_servers_and_folders(configured_api(), tracked=False)
-    wait_until_ready = start_embedded_server()
+    require_servers_and_folders(configured, tracked=False)
     from flows.prepare import fl_prepare, still_to_plan
 
     wait_until_ready()

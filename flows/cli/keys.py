@@ -11,6 +11,7 @@ from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Runs, app
 keys_app = typer.Typer(
     no_args_is_help=True,
     help="The sites' keys of homomorphic encryption. A run makes its own and erases it at its end.",
+    epilog="Example: consilium keys show adrenal",
 )
 app.add_typer(keys_app, name="keys")
 

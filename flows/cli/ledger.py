@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from federated.privacy.ledger import Ledger
     from flows.ledger import Holder
 
-ledger_app = typer.Typer(no_args_is_help=True, help="What was released of the data held here.")
+ledger_app = typer.Typer(
+    no_args_is_help=True,
+    help="What was released of the data held here.",
+    epilog="Example: consilium ledger show demo",
+)
 app.add_typer(ledger_app, name="ledger")
 Delta = Annotated[float, typer.Option(help="The delta at which epsilon is stated.", **NUMBER)]
 

@@ -11,6 +11,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Federated learning on medical images: a round is a pipeline to watch, resume, repeat.",
+    epilog="Example: consilium run demo",
 )
 
 ExperimentName = Annotated[str, typer.Argument(help="An experiment of params.yaml.")]

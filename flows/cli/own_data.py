@@ -8,7 +8,11 @@ from rich.console import Console
 
 from flows.cli.options import app
 
-data_app = typer.Typer(no_args_is_help=True, help="Data of your own: describe them, check them.")
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Data of your own: describe them, check them.",
+    epilog="Example: consilium data init data/sarcoma",
+)
 app.add_typer(data_app, name="data")
 
 Folder = Annotated[Path, typer.Argument(help="The data set's folder; its name is the set's.")]

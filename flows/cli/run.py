@@ -18,7 +18,7 @@ from flows.cli.options import (
     app,
     whole_number,
 )
-from flows.cli.running import run_flow, run_rounds, say_result
+from flows.cli.running import run_flow, run_profiled, run_rounds, say_result
 
 
 @app.command(epilog="Example: consilium run adrenal --set strategy.name=fedprox --rounds 5")
@@ -35,6 +35,10 @@ def run(
     transfer: Annotated[
         bool, typer.Option("--transfer", help="Start from the backbone that params.yaml names.")
     ] = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Measure where time goes: profile.md and flame.svg in this folder."),
+    ] = None,
     params: Params = PARAMS,
     runs: Runs = RUNS,
 ) -> None:
@@ -50,7 +54,7 @@ def run(
     )
     if transfer:
         request = replace(request, transfer=transfer_overrides(experiment, params))
-    folder = run_rounds(request)
+    folder = run_profiled(request, transfer, profile) if profile else run_rounds(request)
     if export:
         from federated.run.folder import RunFolder
         from flows.steps import export_run

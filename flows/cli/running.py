@@ -27,18 +27,47 @@ def run_rounds(request: "RunRequest") -> Path:
         )
         return Path(folder)
 
-    folder = run_flow(request.resolve, start, validates=not request.prepared)
+    def check() -> None:
+        from tasks.pool import begin_workers
+
+        begin_workers(request.resolve())
+
+    folder = run_flow(check, start)
     say_result(folder)
     return folder
 
 
-def run_flow(
-    check: Callable[[], object], start: Callable[[], Path], *, validates: bool = True
-) -> Path:
+def run_profiled(request: "RunRequest", transfer: bool, out: Path) -> Path:
+    """Run fl-round under the profiler, and say where time went; return the run's folder.
+
+    ``transfer`` is whether the run starts from the backbone that the parameter file names.
+    """
+    from federated.files import read_json
+    from federated.run.runs import latest_run
+    from flows.profile import profile, write_breakdown
+
+    request.resolve()  # mistakes are told before anything is started
+    words = ["run", request.experiment, *(["--transfer"] if transfer else [])]
+    for item in request.overrides:
+        words += ["--set", item]
+    if request.rounds is not None:
+        words += ["--rounds", str(request.rounds)]
+    if request.prepared:
+        words += ["--prepared", str(request.prepared)]
+    words += ["--params", str(request.params), "--runs", str(request.runs)]
+    usage = profile(words, out)
+    folder = latest_run(request.runs, request.experiment)
+    for line in write_breakdown(read_json(folder.summary_path), usage, out):
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    Console().print(f"flame graph: {out / 'flame.svg'}", highlight=False, soft_wrap=True)
+    return folder.root
+
+
+def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
     """Run a flow with a progress display; return the folder that it returns.
 
-    ``check`` finds mistakes in the input. While the server starts, it runs, and so do the search
-    for what this machine lacks and, if the flow ``validates`` data, the import of what that needs.
+    ``check`` finds mistakes in the input. While the server starts, it runs, and so does the search
+    for what this machine lacks.
     """
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, start_embedded_server
@@ -51,10 +80,6 @@ def run_flow(
         require_servers_and_folders(configured)
         from flows.progress import shown_on
 
-        if validates:
-            from tasks.validate import preload
-
-            preload()
         wait_until_ready()
     with shown_on(console):
         return start()

@@ -18,7 +18,7 @@ def doctor(params: Params = PARAMS) -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: consilium serve, then: prefect deployment run fl-round/organ")
+@app.command(epilog="Example: consilium serve --ui-only")
 def serve(
     ui_only: Annotated[
         bool, typer.Option("--ui-only", help="The two web pages alone, no deployments.")

@@ -12,7 +12,9 @@ from flows.cli.options import app, whole_number
 from flows.cli.telling import tell
 
 site_app = typer.Typer(
-    no_args_is_help=True, help="A site of a consortium: its life, and a person's decisions."
+    no_args_is_help=True,
+    help="A site of a consortium: its life, and a person's decisions.",
+    epilog="Example: consilium site status",
 )
 app.add_typer(site_app, name="site")
 

@@ -19,7 +19,11 @@ from flows.cli.options import (
 from flows.cli.running import run_flow
 from flows.cli.telling import tell
 
-sites_app = typer.Typer(no_args_is_help=True, help="The sites of an experiment, and new ones.")
+sites_app = typer.Typer(
+    no_args_is_help=True,
+    help="The sites of an experiment, and new ones.",
+    epilog="Example: consilium sites show demo",
+)
 app.add_typer(sites_app, name="sites")
 
 

@@ -22,7 +22,7 @@ from federated.run.runs import new_run
 from federated.run.update_files import read_state, write_state
 from federated.site.home import SiteHome, SiteRun
 from federated.stages import worker
-from federated.stages.aggregate import add_payloads, apply_sum
+from federated.stages.aggregate import add_payloads, apply_sum, received_sum
 from federated.stages.begin import write_initial_state
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import (
@@ -220,7 +220,7 @@ def play_round(run: Staged, number: int) -> None:
         for site in responded:
             answer_site(run.call(site), number)
         unmask_sum(coordinator, topic, roster, responded, responded)
-    apply_sum(coordinator, topic, responded)
+    apply_sum(coordinator, topic, responded, received_sum(coordinator, topic, None))
     record(run, number, responded)
 
 

@@ -34,12 +34,10 @@ from federated.stages.secagg import advertise_site, agree_site, answer_site, sha
 from federated.stages.site import SiteCall
 from federated.stages.site_model import hand_over
 from federated.stages.take_part import take_part
-from flows import site_service
 from flows.round import fl_round
 from tests.conftest import tiny_volumes
 from tests.flows.consortium import Party, make_consortium
 from tests.without_prefect import without_prefect
-from tests.workers import OTHER_POOL, quick_pool, quick_worker
 
 STAGES = [
     (tasks.take_part, "take-part", take_part),
@@ -107,20 +105,8 @@ def plainly(request):
         yield
 
 
-@pytest.fixture(autouse=True)
-def _quick_workers(monkeypatch):
-    """Worker processes that need no seconds to start."""
-    monkeypatch.setattr(tasks.pool, "_local_pool", quick_pool)
-
-
 @pytest.fixture
-def own_workers(monkeypatch, _quick_workers):
-    """Worker processes as a run starts them."""
-    monkeypatch.setattr(tasks.pool, "_local_pool", OTHER_POOL)
-
-
-@pytest.fixture
-def in_process(monkeypatch, _quick_workers):
+def in_process(monkeypatch):
     """The sites' stages in this process."""
     pool = partial(ThreadPoolExecutor, 1, initializer=torch.set_num_threads, initargs=(1,))
     monkeypatch.setattr(tasks.pool, "_local_pool", lambda experiment: pool())
@@ -149,12 +135,8 @@ def failing(monkeypatch):
 
 
 @pytest.fixture
-def consortium(project, monkeypatch):
-    """A consortium of three, whose sites begin their work when they are named.
-
-    Their worker processes need no seconds to start.
-    """
-    monkeypatch.setattr(site_service, "open_worker", quick_worker)
+def consortium(project):
+    """A consortium of three, whose sites begin their work when they are named."""
     parties = make_consortium(project)
     with ExitStack() as stack:
 

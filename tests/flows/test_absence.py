@@ -112,3 +112,28 @@ def test_a_round_without_any_site_is_lost_and_the_run_goes_on(consortium, monkey
     assert waits == ["slept"]
     assert first["sites"] == third["sites"] == sorted(parties)
     assert stayed == [False, True, False]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_styles_that_nobody_has_told_in_round_1_are_asked_for_again(consortium, monkeypatch):
+    parties = consortium()
+    real = flow_round.run_round
+
+    def watched(run, number, began):
+        for name in parties:
+            say_hello(name, 1000 if number == 1 else 0)
+        ended = real(run, number, began)
+        for name in parties:
+            say_hello(name)
+        return ended
+
+    monkeypatch.setattr(flow_round, "run_round", watched)
+    overrides = [SITES, "strategy.name=resfim", "strategy.rho=0.2"]
+    folder = full_run(rounds=3, overrides=overrides, register_model=False)
+    first, second, third = folder.records()
+    assert first["lost"]
+    assert second["sites"] == third["sites"] == sorted(parties)
+    assert all(folder.style_path(name).is_file() for name in parties)
+    # And of those that have told one no other is asked for.
+    asked = [line for name in parties for line in parties[name].home.audit.lines()]
+    assert [line["kind"] for line in asked if line["event"] == "sent"].count("style") == 3

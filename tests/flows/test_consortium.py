@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from federated.errors import ConsiliumError
+from federated.exchange import kinds
+from federated.exchange.folder import EVERYONE
+from federated.exchange.identity import COORDINATOR
 from federated.exchange.policy import PERMISSIVE
 from federated.files import OTHERS, read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
@@ -27,6 +30,12 @@ def say_hello(site, ago=0.0):
     os.utime(path, (time.time() - ago, time.time() - ago))
 
 
+def ended(folder, attempt):
+    """Whether the coordinator has said that nothing more of an attempt at a run is wanted."""
+    root = CoordinatorHome.default().exchange_path / folder.run_id / "round-000"
+    return any((root / f"attempt-{attempt}" / EVERYONE / kinds.ENDED / COORDINATOR).glob("*"))
+
+
 def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, known):
     alone = known(2)
     parties = consortium()
@@ -36,6 +45,7 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
     assert summary["metrics"] == expected["metrics"]
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()
+    assert ended(folder, 1)
     counted = CoordinatorMetrics(CoordinatorHome.default()).text().decode()
     assert 'consilium_rounds_total{experiment="tiny"} 2.0' in counted
     for name, party in parties.items():
@@ -107,6 +117,8 @@ def test_a_coordinator_that_was_stopped_goes_on_to_the_same_model(consortium, kn
     monkeypatch.setattr(graph, "checkpoint", real)
     folder = full_run(resume="latest", register_model=False)
     assert np.array_equal(weights(folder), weights(alone))
+    assert ended(folder, 1)
+    assert ended(folder, 2)
     assert all("attempt 2: begun" in " ".join(party.said) for party in parties.values())
 
 

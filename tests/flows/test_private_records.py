@@ -109,6 +109,7 @@ def test_no_label_counts_or_case_indices_leave_the_sites(run, project, spoilt, c
     texts = shared_texts(folder)
     names = {Path(name).name for name in texts}
     assert {"partition.json", "validation.json", "summary.json", "round.json"} <= names
+    assert "report.html" in names
     assert {"audit.jsonl", "state", "joining"} <= names | {Path(n).parts[-3] for n in texts}
     assert any(name.startswith("mlruns") for name in texts)
     for name, text in texts.items():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from federated.weights.model_file import load_model
 from flows.steps import export_run
 from models.norm import norm_tensors
 from tasks import track
+from tests.federated.report.reading import at, read
 from tests.flows.conftest import contents, kept_at, messages, weights
 from tests.without_prefect import without_prefect
 
@@ -49,7 +51,7 @@ SUMMARY_KEYS = [
         "seed",
         "git_commit",
     ),
-    *("data_md5", "mlflow_run_id", "model_version", "evaluation"),
+    *("data_md5", "mlflow_run_id", "model_version", "evaluation", "overrides", "versions"),
 ]
 
 
@@ -70,6 +72,17 @@ def test_a_run_leaves_summary_model_and_tracking(project, run_volumes):
     assert folder.model_path.is_file()
     assert (folder.root / "data_docs" / "index.html").is_file()
     assert list(folder.root.rglob("*.part")) == []
+    report = read((folder.root / "report.html").read_text())
+    shown = report.named("data")
+    assert {"/metrics/test/auc", "/per_site/site-01/test/auc"} <= {
+        element.attributes["data-at"] for element in shown
+    }
+    for element in shown:
+        assert float(element.attributes["value"]) == at(summary, element.attributes["data-at"])
+    assert summary["overrides"] == []
+    assert summary["versions"]["torch"] == version("torch")
+    artifacts = {file.path for file in track.client().list_artifacts(summary["mlflow_run_id"])}
+    assert {"report.html", "summary.json"} <= artifacts
 
     tracked = track.client().get_run(summary["mlflow_run_id"])
     assert tracked.info.status == "FINISHED"
@@ -83,7 +96,7 @@ def test_a_run_leaves_summary_model_and_tracking(project, run_volumes):
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_two_runs_and_both_runners_give_the_same_weights(run, own_workers):
+def test_two_runs_and_both_runners_give_the_same_weights(run):
     """So does a run that Prefect has no part in, which most other tests look at."""
     serial = weights(run(rounds=1))
     with without_prefect():

@@ -123,6 +123,59 @@ def test_a_stage_is_done_once_however_often_it_is_asked(site):
     assert len(site.done) == 2
 
 
+def test_a_message_that_is_delivered_again_makes_a_site_do_nothing_again(site):
+    """Also once it has forgotten its own word, which it keeps for two rounds, and starts anew."""
+    stages = [("train_site", 1), ("train_site", 2), ("forget_secrets",), ("train_site", 3)]
+    kept = {}
+    with site.at_work():
+        for stage in stages:
+            assert site.word(site.ask(*stage)) is None
+            asked = site.exchange.root.glob(f"*/*/*/{SITE}/{kinds.ASK}*/*/*.message")
+            kept |= {path: path.read_bytes() for path in asked}
+    done = list(site.done)
+    assert len(kept) == len(stages) == len(done)
+
+    def delivered_again():
+        for number in site.exchange.rounds("run"):
+            site.exchange.forget("run", number, keep=(kinds.PROPOSAL,))
+        for path, content in kept.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            with open_message(path) as unread:
+                entry = site.exchange._told(unread.signed, len(content))
+            site.exchange.journal.append([entry])
+
+    # The last that it reads each time: what comes before it was read then.
+    with site.at_work():
+        delivered_again()
+        assert site.word(site.ask("evaluate_site", 3)) is None
+    with site.at_work():
+        assert site.word(site.ask("evaluate_site", 4)) is None
+    assert site.done == [*done, ("run", 1, "evaluate_site", 3), ("run", 1, "evaluate_site", 4)]
+    again = [line for line in site.home.audit.lines() if line.get("reason") == "delivered again"]
+    assert len(again) >= len(stages)
+
+
+def full_disk(_message):
+    raise OSError(errno.ENOSPC, "no space is left")
+
+
+def test_what_was_begun_and_not_answered_is_gone_on_with_by_a_new_process(site, monkeypatch):
+    site.may_go_on.clear()
+    place = site.ask("train_site", 1)
+    with site.at_work():
+        wait_for(lambda: site.begun)
+        # It ends before it has said that it is done.
+        monkeypatch.setattr(site.exchange, "post", full_disk)
+        site.may_go_on.set()
+        wait_for(lambda: site.done)
+    monkeypatch.undo()
+    monkeypatch.setattr(site_service, "fl_site", site.flow)
+    with site.at_work():
+        assert site.word(place) is None
+    assert site.done == [("run", 1, "train_site", 1)] * 2
+
+
 def test_neither_other_runs_nor_a_new_process_make_a_site_forget_what_it_did(site, monkeypatch):
     monkeypatch.setattr("federated.stages.asked.MOST_KNOWN", 2)
     with site.at_work():

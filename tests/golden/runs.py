@@ -90,13 +90,8 @@ def _project() -> Iterator[Callable[[str, list[str]], Path]]:
         os.environ["CONSILIUM_HOME"] = str(root / "home")
         os.chdir(root)
         _write_data(root)
-        import tasks.pool
         from flows.round import fl_round
         from tests.without_prefect import without_prefect
-        from tests.workers import quick_pool
-
-        # The same processes, there at once.
-        tasks.pool._local_pool = quick_pool
 
         def run(experiment: str, overrides: list[str]) -> Path:
             return Path(fl_round(experiment, overrides, register_model=False))

@@ -102,7 +102,8 @@ def copy(project: Path, environment: dict[str, str], empty_prefect: Path) -> Pat
     for name in COPIED:
         source = PROJECT / name
         if source.is_dir():
-            shutil.copytree(source, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # With what is compiled, which stays good: a copy is as old as its source.
+            shutil.copytree(source, project / name)
         else:
             shutil.copy(source, project / name)
     tiny = {

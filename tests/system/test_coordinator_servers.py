@@ -24,15 +24,8 @@ from federated.exchange.https.office import Office
 from federated.exchange.https.server import exchange_app
 from federated.exchange.journal import JournalledExchange
 from federated.run.coordinator_home import CoordinatorHome
-from flows.coordinator_server import (
-    Behind,
-    coordinator_login,
-    exports,
-    front_server,
-    scraper_login,
-    servers_behind,
-    serving_deployments,
-)
+from flows.coordinator_logins import coordinator_login, exports, scraper_login
+from flows.coordinator_server import Behind, front_server, servers_behind, serving_deployments
 from flows.databases import MLFLOW, PREFECT, databases_of
 from flows.login import Login
 from tests.conftest import PROJECT, TINY_PARAMS
@@ -185,8 +178,16 @@ def test_a_deployment_begins_a_run_of_the_consortiums_sites(coordinator, tmp_pat
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     query = coordinator.cluster.query
     with serving_deployments(coordinator.home, coordinator.behind, params, tmp_path / "runs"):
-        named = f"SELECT name FROM {PREFECT}.deployment"
-        assert eventually(lambda: query(named)) == [(name,) for name in TINY_PARAMS["experiments"]]
+        # They come one after the other.
+        asked = (
+            f"SELECT f.name, d.name FROM {PREFECT}.deployment d JOIN {PREFECT}.flow f"
+            " ON f.id = d.flow_id ORDER BY 1, 2"
+        )
+        offered = [
+            (flow, name) for flow in ("fl-round", "fl-statistics")
+            for name in TINY_PARAMS["experiments"]
+        ]  # fmt: skip
+        assert eventually(lambda: query(asked) == offered)
         name = next(iter(TINY_PARAMS["experiments"]))
         code, said = prefect(coordinator, "deployment", "run", f"fl-round/{name}")
         assert code == 0, said
@@ -215,7 +216,7 @@ def test_the_login_opens_both_and_nothing_else_does(coordinator):
                 assert client.post(path, json={"max_results": 1}, auth=wrong).status_code == 401
             right = client.post(path, json={"max_results": 1}, auth=coordinator.owner)
             assert right.status_code == let_in
-        for path in ("/metrics", "/exchange/v1/messages", "/exchange/v1/hello"):
+        for path in ("/metrics", "/exchange/v2/messages", "/exchange/v2/hello"):
             assert client.get(path, auth=coordinator.owner).status_code in (401, 405)
 
 
@@ -269,11 +270,11 @@ def test_web_sockets_of_prefects_events_pass(coordinator):
 
 def test_sites_need_no_login_and_an_unsigned_request_gets_nothing(coordinator):
     with coordinator.client() as client:
-        refused = client.get("/exchange/v1/messages")
+        refused = client.get("/exchange/v2/messages")
         assert refused.status_code == 401
         assert refused.json().keys() == {"time", "instance"}  # what a site needs to sign anew
         assert "www-authenticate" not in refused.headers
-        below = client.get("/a/proxys/path/exchange/v1/messages")
+        below = client.get("/a/proxys/path/exchange/v2/messages")
         assert below.status_code == 401
         assert below.json().keys() == {"time", "instance"}
 

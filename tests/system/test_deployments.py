@@ -65,11 +65,11 @@ def test_serve_offers_every_experiment_and_both_pages(copy, call, start, tmp_pat
         assert time.monotonic() < until, "a server was left behind"
 
 
-def test_a_run_uses_served_servers_as_its_own(copy, call, start, served):
+def test_a_run_uses_served_servers_as_its_own(copy, call, start, served, prepared_tiny):
     """`consilium run` in the terminal that `--env` was for, with MLflow's server as well."""
     settings = exported(served.told) | exported(served.told.replace("# export", "export"))
     assert settings["MLFLOW_TRACKING_URI"] == served.mlflow
-    call("consilium", "run", "demo", **settings)
+    call("consilium", "run", "demo", "--prepared", prepared_tiny, **settings)
     finished(copy)
     api = {"PREFECT_API_URL": settings["PREFECT_API_URL"]}
     run = start(
@@ -117,13 +117,16 @@ def wait_for_deployment(api: dict[str, str]) -> None:
                 assert time.monotonic() - began < 120, f"the deployment {name} did not appear"
 
 
-def test_a_worker_runs_the_deployments_of_prefect_yaml(copy, call, start, tmp_path, served):
+def test_a_worker_runs_the_deployments_of_prefect_yaml(
+    copy, call, start, tmp_path, served, prepared_tiny
+):
     api = exported(served.told) | {"NO_COLOR": "1"}
     # A worker makes the pool that it is told of.
     worker = start("prefect", "worker", "start", "--pool", "consilium", "--type", "process", **api)
     wait_for(worker, "started!")
     call("prefect", "--no-prompt", "deploy", "--name", "demo", **api)
-    call("prefect", "deployment", "run", "fl-round/demo", "--watch", **api)
+    known = ["--param", f"prepared={prepared_tiny}"]
+    call("prefect", "deployment", "run", "fl-round/demo", *known, "--watch", **api)
     assert not files_with(served.secret, tmp_path)
     # MLflow's store, Prefect's database and logs; the home has its one file.
     assert [path.parent.name for path in files_with(served.secret, served.folder)] == ["serve"]

@@ -18,7 +18,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import tasks.pool
 from federated.exchange.https.certificates import client_context
 from federated.exchange.message import Topic, open_message, sign
 from federated.files import read_json
@@ -41,7 +40,6 @@ from tests.system.hospitals import (
 )
 from tests.system.searching import pieces_of, places_of, texts_in
 from tests.without_prefect import without_prefect
-from tests.workers import quick_pool
 
 pytestmark = pytest.mark.system
 COMMON = ("data.source=files",)
@@ -67,8 +65,7 @@ def embedded(consortium, *sets: str) -> np.ndarray:
     """The final weights of simulated sites with the same cases, in this process."""
     root = consortium.root
     given = [*COMMON, f"data.root={root / 'whole'}", "runner.workers=1", *sets]
-    with pytest.MonkeyPatch.context() as patch, without_prefect():
-        patch.setattr(tasks.pool, "_local_pool", quick_pool)
+    with without_prefect():
         place = fl_round(
             "adrenal", given, params=str(root / "params.yaml"), register_model=False
         )  # fmt: skip
@@ -175,9 +172,9 @@ def attack(consortium) -> dict[str, object]:
     for _ in range(30):
         raw = socket.create_connection((HOST, consortium.port), timeout=10)
         slow.append(context.wrap_socket(raw, server_hostname=HOST))
-        slow[-1].sendall(b"GET /exchange/v1/hello HTTP/1.1\r\nHost: x\r\nX-A: ")
+        slow[-1].sendall(b"GET /exchange/v2/hello HTTP/1.1\r\nHost: x\r\nX-A: ")
     found["header without an end"] = _sent_until_cut(slow[0], b"a" * 2**16, 2**8)
-    body = b"PATCH /exchange/v1/outbox/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n"
+    body = b"PATCH /exchange/v2/outbox/x HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n"
     slow[1].close()
     raw = socket.create_connection((HOST, consortium.port), timeout=10)
     with context.wrap_socket(raw, server_hostname=HOST) as connection:

@@ -21,9 +21,11 @@ def weights(folder: RunFolder) -> np.ndarray:
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_to_end_says_how_to_go_on_and_nothing_else(copy, start, told):
+def test_a_run_that_is_told_to_end_says_how_to_go_on_and_nothing_else(
+    copy, start, told, prepared_tiny
+):
     """As by Ctrl-C, or by a scheduler: every process of the group gets the signal."""
-    process = start("consilium", "run", "demo", "--rounds", "40")
+    process = start("consilium", "run", "demo", "--rounds", "40", "--prepared", prepared_tiny)
     wait_for(process, "round 1/40")
     os.killpg(process.pid, told)
     *rounds, last = process.stdout.read().splitlines()
@@ -32,11 +34,13 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on_and_nothing_else(copy, star
     assert process.wait(timeout=30) == 130
 
 
-def test_a_killed_run_resumes_to_the_same_weights(copy, call, start, prefect_server):
+def test_a_killed_run_resumes_to_the_same_weights(copy, call, start, prefect_server, prepared_tiny):
     # The same in this process, which has imported everything.
-    whole = RunFolder(Path(fl_round("demo", rounds=3, register_model=False)))
+    whole = RunFolder(
+        Path(fl_round("demo", rounds=3, register_model=False, prepared=prepared_tiny))
+    )
 
-    process = start("consilium", "run", "demo", "--rounds", "3")
+    process = start("consilium", "run", "demo", "--rounds", "3", "--prepared", prepared_tiny)
     wait_for(process, "round 1/3")
     kill_group(process)
     killed = latest_run(copy / "runs", "demo")

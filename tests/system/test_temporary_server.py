@@ -36,11 +36,14 @@ def environments(run: subprocess.Popen, secret: str) -> set[str]:
     return found
 
 
-def test_it_refuses_every_attack_and_its_secret_is_kept(copy, start, tmp_path, consilium_home):
+def test_it_refuses_every_attack_and_its_secret_is_kept(
+    copy, start, tmp_path, consilium_home, prepared_tiny
+):
     # A home in which Prefect has no database yet.
     new = str(tmp_path / "new")
     workers = ["--set", "runner.name=processes", "--set", "runner.workers=1"]
-    run = start("consilium", "run", "demo", "--rounds", "1", *workers, PREFECT_HOME=new)
+    known = ["--prepared", prepared_tiny]
+    run = start("consilium", "run", "demo", "--rounds", "1", *known, *workers, PREFECT_HOME=new)
     server = server_of(run)
     secret = server.environ()[SECRET]
     (listening,) = {c.laddr.port for c in server.net_connections("inet") if c.status == "LISTEN"}
@@ -59,7 +62,7 @@ def test_it_refuses_every_attack_and_its_secret_is_kept(copy, start, tmp_path, c
     assert secret not in run.stdout.read()
     # The server's alone: what trains is not told.
     assert all("flows.guarded_server" in line for line in knowing)
-    assert any("spawn_main" in line for line in seen)
+    assert any("multiprocessing.forkserver" in line for line in seen)
     assert not [line for line in seen if secret in line]
     assert not files_with(secret, tmp_path, consilium_home)
     summary = json.loads((copy / "runs" / "demo" / "latest" / "summary.json").read_text())

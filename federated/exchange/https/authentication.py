@@ -9,8 +9,10 @@ TLS hides requests from who is on the wire; this is for who is not: a reverse pr
 gets hold of what one has logged.
 """
 
+import binascii
 import json
 import secrets
+from base64 import b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,13 +27,18 @@ from federated.exchange.https.office import Office
 from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity
 from federated.exchange.message import LARGEST
 
-CONTEXT = b"consilium signed request v1\x00"
+CONTEXT = b"consilium signed request v2\x00"
 # Below whatever prefix.
-PREFIX = "/exchange/v1/"
+PREFIX = "/exchange/v2/"
 NONCE_BYTES = 16
 # The header of an answer to HEAD that says what another answer has in its body.
 TOLD = "consilium-told"
-HEADERS = ("site", "time", "nonce", "body", "instance", "signature")
+# The header of a request that says who has signed it: one short line, since small messages make
+# many requests, whose heads would be most of what is on the wire.
+HEADER = "consilium"
+# Stands in it for the hash of a body that is empty.
+NOTHING = "-"
+EMPTY = sha256(b"").hexdigest()
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -57,7 +64,7 @@ def is_digest(text: str, digits: int = 64) -> bool:
 
 @dataclass(frozen=True)
 class Stamp:
-    """What stands in the headers of a request.
+    """What stands in the header of a request, :data:`HEADER`.
 
     Attributes:
         site: the site's name.
@@ -89,22 +96,43 @@ class Stamp:
         return CONTEXT + json.dumps(parts).encode()
 
     def to_headers(self) -> dict[str, str]:
-        """The headers of the request."""
-        values = (quote(self.site), str(self.time), self.nonce, self.body, self.instance)
-        named = zip(HEADERS, (*values, self.signature), strict=True)
-        return {f"consilium-{name}": value for name, value in named}
+        """The header of the request: what is in the stamp, with a space in between.
+
+        Bytes are written in the letters of URLs (base64), without what fills them up.
+        """
+        body = NOTHING if self.body == EMPTY else _short(self.body)
+        values = (quote(self.site, safe=""), str(self.time), _short(self.nonce), body)
+        return {HEADER: " ".join((*values, self.instance or NOTHING, _short(self.signature)))}
 
     @staticmethod
     def from_headers(headers: Mapping[str, str]) -> "Stamp | None":
         """The stamp in a request's headers; none where there is none."""
-        site, when, *rest = (headers.get(f"consilium-{name}", "") for name in HEADERS)
-        nonce, body, instance, signature = rest
+        parts = headers.get(HEADER, "").split(" ")
+        if len(parts) != 6:
+            return None
+        site, when, nonce, body, instance, signature = parts
         if not (when.isascii() and when.isdigit() and len(when) < 17 and int(when) < LARGEST):
             return None
-        hexadecimal = (nonce, 2 * NONCE_BYTES), (body, 64), (signature, 128)
+        found = _long(nonce), EMPTY if body == NOTHING else _long(body), _long(signature)
+        hexadecimal = zip(found, (2 * NONCE_BYTES, 64, 128), strict=True)
         if not all(is_digest(text, digits) for text, digits in hexadecimal) or len(instance) > 64:
             return None
-        return Stamp(unquote(site), int(when), nonce, body, instance, signature)
+        told = "" if instance == NOTHING else instance
+        return Stamp(unquote(site), int(when), found[0], found[1], told, found[2])
+
+
+def _short(digits: str) -> str:
+    return urlsafe_b64encode(bytes.fromhex(digits)).rstrip(b"=").decode()
+
+
+def _long(text: str) -> str:
+    """The hexadecimal digits of what :func:`_short` has written; nothing where it has not."""
+    try:
+        digits = b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).hex()
+    except (binascii.Error, ValueError):
+        return ""
+    # Several texts are read as the same bytes, and one of them is written.
+    return digits if _short(digits) == text else ""
 
 
 def stamp(
@@ -160,7 +188,7 @@ class Gate:
     def __init__(self, office: Office) -> None:
         self._office = office
         self._nonces = Nonces(office.limits.nonces, 2 * office.limits.clock)
-        self.instance = secrets.token_hex(NONCE_BYTES)
+        self.instance = secrets.token_urlsafe(NONCE_BYTES)
 
     def now(self) -> dict[str, Any]:
         """What everybody is told who is not let in: the time, and the instance to sign for."""

@@ -7,6 +7,7 @@ fetch it: what is for all is carried to all.
 import json
 from collections import OrderedDict
 from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -27,9 +28,11 @@ class BegunRuns:
     """Says why a message of a site is not wanted, by what the coordinator itself has sent.
 
     It is wanted if the coordinator has proposed the run, in the attempt that the message is of, to
-    its sender and, where it is for one site, to that; if the coordinator has sent something in the
-    round that it is of, or in a later one; and if sites send such a kind to such recipients.
-    Several threads may ask.
+    its sender and, where it is for one site, to that; if that attempt has neither ended nor been
+    followed by another; if the coordinator has sent something in the round that it is of, or in a
+    later one; and if sites send such a kind to such recipients. A word on what a site was asked is
+    wanted if it was asked that, also of an attempt that has ended: of each there is one. Several
+    threads may ask.
 
     Args:
         exchange: where messages lie.
@@ -59,11 +62,44 @@ class BegunRuns:
             )
         if not {header.sender, header.recipient} - {COORDINATOR, EVERYONE} <= sites:
             return f"Not all that the message {what} is of and for take part in {header.run:.60}."
+        if header.kind.startswith(kinds.DONE):
+            if not self._has_asked(header):
+                return f"The coordinator has not asked {header.sender:.60} what {what} is said of."
+        elif why := self._over(header):
+            return why
         if header.round > (0 if known.before_rounds else self._last_round(proposal, header)):
             return f"The coordinator has not begun round {header.round} of run {header.run:.60}."
         if len(self._exchange.find(Place.of(header))) >= MOST_IN_PLACE:
             return f"Different messages {what} have been sent already, of which none counts."
         return ""
+
+    def _has_asked(self, header: Header) -> bool:
+        """Whether the coordinator has asked the sender what its word is said of."""
+        number = header.kind.removeprefix(kinds.DONE)
+        place = Place(
+            header.run, header.round, header.attempt, header.sender, f"{kinds.ASK}{number}",
+            COORDINATOR,
+        )  # fmt: skip
+        return any(self._is_of_coordinator(path, place) for path in self._exchange.find(place))
+
+    def _over(self, header: Header) -> str:
+        """Why nothing more of an attempt at a run is wanted; nothing where it goes on."""
+        place = Place(header.run, 0, header.attempt, EVERYONE, kinds.ENDED, COORDINATOR)
+        if any(self._is_of_coordinator(path, place) for path in self._exchange.find(place)):
+            return f"Attempt {header.attempt} at run {header.run:.60} has ended."
+        for attempt in reversed(self._exchange.attempts(header.run, 0)):
+            if attempt <= header.attempt:
+                return ""
+            if self._participants(replace(header, attempt=attempt))[0] is not None:
+                return f"Attempt {attempt} at run {header.run:.60} has begun since."
+        return ""
+
+    def _is_of_coordinator(self, path: Path, place: Place) -> bool:
+        try:
+            self._read(path, place, kinds.MOST_ASK)
+        except (MessageRefusedError, FileNotFoundError):
+            return False
+        return True
 
     def _participants(self, header: Header) -> tuple[Path | None, Set[str]]:
         """The file of the coordinator's proposal, and to whom it has proposed the run."""
@@ -71,7 +107,9 @@ class BegunRuns:
         for path in self._exchange.find(place):
             if path not in self._proposed:
                 try:
-                    self._proposed[path] = self._read(path, place)
+                    body = self._read(path, place, MOST_PLAN)
+                    # Of the coordinator's own plan nothing else is of interest here.
+                    self._proposed[path] = frozenset(json.loads(body)["participants"])
                 except (MessageRefusedError, FileNotFoundError):
                     continue
                 if len(self._proposed) > REMEMBERED:
@@ -79,14 +117,18 @@ class BegunRuns:
             return path, self._proposed[path]
         return None, frozenset()
 
-    def _read(self, path: Path, place: Place) -> Set[str]:
+    def _read(self, path: Path, place: Place, most: int) -> bytes:
+        """The body of a message of the coordinator's in a place.
+
+        Raises:
+            MessageRefusedError: it is another message, or not signed by the coordinator.
+            FileNotFoundError: it is not there any more.
+        """
         with open_message(path) as unread:
             header = unread.header
             if Place.of(header) != place or header.consortium != self._coordinator.consortium:
-                raise MessageRefusedError("other message", "It is no proposal of this run.")
-            body = unread.read(self._coordinator, MOST_PLAN).body
-        # Of the coordinator's own plan nothing else is of interest here.
-        return frozenset(json.loads(body)["participants"])
+                raise MessageRefusedError("other message", "It is not what is looked for here.")
+            return unread.read(self._coordinator, most).body
 
     def _last_round(self, proposal: Path, header: Header) -> int:
         """The last round of which the coordinator is known to have sent something.

@@ -49,10 +49,11 @@ class BodyRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a request: its headers, and the value of its JSON."""
+    """The answer to a request: its headers, the value of its JSON, and what stands behind that."""
 
     headers: Mapping[str, str]
     value: Any
+    rest: bytes = b""
 
 
 class Caller:
@@ -84,8 +85,11 @@ class Caller:
             verify=client_context(authority),
             timeout=httpx.Timeout(SILENCE, connect=CONNECT),
             limits=httpx.Limits(keepalive_expiry=60),
-            headers={"accept-encoding": "identity", "user-agent": "consilium"},
+            headers={"accept-encoding": "identity"},
         )
+        # They say nothing, and a round has many requests.
+        for name in ("accept", "connection", "user-agent"):
+            del self._client.headers[name]
 
     def close(self) -> None:
         """Close the connections, also those on which other threads wait for an answer."""
@@ -118,8 +122,9 @@ class Caller:
                 body += part
                 if len(body) > MOST_ANSWER:
                     raise other_server(self.url, response.status_code)
-        value = None if method == "HEAD" else _json(response, bytes(body), self.url)
-        return Answer(response.headers, value)
+        line, _, rest = bytes(body).partition(b"\n")
+        value = None if method == "HEAD" else _json(response, line, self.url)
+        return Answer(response.headers, value, rest)
 
     @contextmanager
     def answer(

@@ -9,8 +9,8 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,14 @@ from federated.exchange.https.authentication import is_digest
 from federated.exchange.https.calls import Backoff, BodyRefusedError, Caller
 from federated.exchange.https.link_errors import LinkError, other_server
 from federated.exchange.https.link_state import LinkState
+from federated.exchange.https.outgoing import SMALL, TRIES, Outgoing
 from federated.exchange.identity import Identity
-from federated.exchange.journal import Entry, JournalledExchange, Position
-from federated.exchange.message import MessageRefusedError, Signed, open_message
+from federated.exchange.journal import JournalledExchange, Position
+from federated.exchange.message import MessageRefusedError, Signed, messages_in, open_message
 from federated.files import PRIVATE, held
 
-# In bytes: a piece that is sent, at most and at least, and one that is asked for.
-CHUNK, LEAST_CHUNK, RANGE = 2**20, 2**14, 2**24
+# In bytes: a piece that is asked for, and the small messages that come with news of them.
+RANGE, WITH_NEWS = 2**24, 2**18
 # In bytes: of the disk that stay free, and of a message.
 FREE, MOST = 2**28, 2 * 2**30
 # In seconds: how long the coordinator waits for news, how often a site says that it is there, and
@@ -38,8 +39,6 @@ FREE, MOST = 2**28, 2 * 2**30
 POLL, HELLO, LOOK = 25.0, 30.0, 0.02
 # In seconds: after how long a message that did not fit on the disk is asked for again.
 AGAIN = 30.0
-# How often a message whose content is wrong is fetched or sent from its beginning.
-TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ class _Told:
     sender: str
     recipient: str
     kind: str
+    # The whole message, where it has come with the news of it.
+    content: bytes = b""
 
 
 def _of(told: _Told) -> dict[str, str | int]:
@@ -119,16 +120,21 @@ class Link:
         self._mirror, self._audit = mirror, audit
         self._caller = Caller(identity, consortium, url, authority, audit, say)
         self._state = LinkState(mirror)
-        self._sent = Position()
+        self._outgoing = Outgoing(identity.name, self._caller, mirror, self._state, audit, say)
+        # How many bytes of small messages are asked for along with the news of them.
+        self._along = WITH_NEWS
         # How far the coordinator was asked beyond a message that does not fit on the disk; when it
         # is asked for that again; and which were put off.
         self._ahead: Position | None = None
         self._again = 0.0
         self._put_off: set[str] = set()
-        self._chunk, self._resumed = CHUNK, False
         self._stack = ExitStack()
-        # Bytes that were moved, by which it is seen that a link that breaks off gets on.
-        self.moved = 0
+        self._fetched = 0
+
+    @property
+    def moved(self) -> int:
+        """Bytes that were moved, by which it is seen that a link that breaks off gets on."""
+        return self._fetched + self._outgoing.moved
 
     def __enter__(self) -> Self:
         told = f"process {os.getpid()}"
@@ -180,19 +186,38 @@ class Link:
         """
         if self._ahead is not None and time.monotonic() >= self._again:
             self._ahead = None
-        before = self._ahead or self._state.position
-        query = urlencode({"after": before.offset, "epoch": before.epoch, "wait": int(wait)})
-        answer = self._caller.ask("GET", f"messages?{query}", wait=wait)
         try:
-            told = [_Told(**each) for each in answer.value["messages"]]
-            after = Position(str(answer.value["epoch"]), int(answer.value["next"]))
-        except (TypeError, KeyError, ValueError) as error:
-            raise other_server(self._caller.url, 200) from error
-        missing = [each for each in told if not self._state.is_here(each.digest)]
-        # A message that is told of twice arrives once, and is missing no more then.
-        fetched = [self._fetch(each) for each in missing if not self._state.is_here(each.digest)]
+            told, after = self._news(self._ahead or self._state.position, wait)
+            missing = [each for each in told if not self._state.is_here(each.digest)]
+            # A message that is told of twice arrives once, and is missing no more then.
+            fetched = [
+                self._fetch(each) for each in missing if not self._state.is_here(each.digest)
+            ]
+        except LinkError as error:
+            if error.cause == "broken":
+                # What comes along comes again each time; what is asked for alone goes on.
+                self._along = self._along // 2 if self._along >= 2 * SMALL else 0
+            raise
+        self._along = min(max(2 * self._along, SMALL), WITH_NEWS)
         self._move_to(after, is_whole=None not in fetched)
         return fetched.count(True)
+
+    def _news(self, before: Position, wait: float) -> tuple[list[_Told], Position]:
+        """What the coordinator tells of after a position, and the position after that.
+
+        Raises:
+            LinkError: the coordinator was not reached, or does not let the site in.
+        """
+        query = urlencode(
+            {"after": before.offset, "epoch": before.epoch, "wait": int(wait), "most": self._along}
+        )
+        answer = self._caller.ask("GET", f"messages?{query}", wait=wait)
+        self._fetched += len(answer.rest)
+        try:
+            told = list(_told(answer.value["messages"], answer.rest))
+            return told, Position(str(answer.value["epoch"]), int(answer.value["next"]))
+        except (TypeError, KeyError, ValueError, MessageRefusedError) as error:
+            raise other_server(self._caller.url, 200) from error
 
     def _move_to(self, after: Position, is_whole: bool) -> None:
         """Go on from a position; only if nothing before it was put off, for good."""
@@ -204,9 +229,7 @@ class Link:
             self._ahead = after
 
     def push(self) -> int:
-        """Bring the coordinator what this site has posted and it does not have yet, in order.
-
-        What the coordinator refuses is written down in the audit log and said, and not sent again.
+        """Bring the coordinator what this site has posted: see :meth:`Outgoing.push`.
 
         Returns:
             How many messages it has taken.
@@ -214,16 +237,7 @@ class Link:
         Raises:
             LinkError: the coordinator was not reached, or does not let the site in.
         """
-        taken = 0
-        while True:
-            entries, position = self._mirror.entries(self._sent)
-            for entry in entries:
-                mine = entry.sender == self._me.name
-                if mine and not self._state.is_uploaded(entry.digest):
-                    taken += self._bring(entry)
-            if position == self._sent:
-                return taken
-            self._sent = position
+        return self._outgoing.push()
 
     def run(self, stop: threading.Event, greeting: Callable[[], Greeting] = Greeting) -> None:
         """Keep fetching, bringing and saying hello until it is asked to stop, whatever happens.
@@ -291,10 +305,13 @@ class Link:
         if not why and not self._fits(told):
             return None
         part = self._state.incoming(told.digest)
-        for _ in range(TRIES):
+        for number in range(TRIES):
             if why:
                 break
-            self._download(told)
+            if told.content and not number:
+                self._take_along(part, told.content)
+            else:
+                self._download(told)
             try:
                 signed = self._checked(part, told)
             except ConsiliumError as error:
@@ -335,6 +352,11 @@ class Link:
             self._audit.add("download put off", **_of(told), said=said)
         return False
 
+    def _take_along(self, part: Path, content: bytes) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(part, flags, PRIVATE), "wb") as file:
+            file.write(content)
+
     def _download(self, told: _Told) -> None:
         """Get the bytes of a message into its file, from where they broke off."""
         part = self._state.incoming(told.digest)
@@ -361,7 +383,7 @@ class Link:
                 content = content[: end - start - got]
                 write(content)
                 got += len(content)
-                self.moved += len(content)
+                self._fetched += len(content)
         if not got:
             raise LinkError("broken", f"{self._caller.url} has sent nothing of a message.")
         return got
@@ -387,67 +409,26 @@ class Link:
         self._state.has_come(told.digest)
         self._audit.add(event, **_of(told), **what)
 
-    def _bring(self, entry: Entry) -> bool:
-        """Bring one message; ``False`` where it is not taken or not here any more."""
-        said: dict[str, str] = {}
-        for _ in range(TRIES):
-            try:
-                self._upload(entry)
-                event, said = "uploaded", {}
-                break
-            except FileNotFoundError:
-                event = "not uploaded"
-                break
-            except BodyRefusedError as error:
-                event, said = "upload refused", {"said": str(error), "reason": error.reason}
-                # A part that was there before may have been damaged with the machine.
-                if not self._resumed and error.reason not in ("other body", "other total"):
-                    break
-        self._audit.add(
-            event, run=entry.run, kind=entry.kind, to=entry.recipient, bytes=entry.size,
-            digest=entry.digest, **said,
-        )  # fmt: skip
-        self._state.has_gone(entry.digest)
-        if said:
-            self._say(
-                f"The coordinator refuses the {entry.kind} of run {entry.run} that this site has "
-                f"sent: {said['said']}"
-            )
-        return event == "uploaded"
 
-    def _upload(self, entry: Entry) -> None:
-        target, whole = f"outbox/{entry.digest}", False
-        # A message of one piece is sent at once; of a longer one something may be there.
-        have = 0 if entry.size <= self._chunk else self._progress(target)
-        self._resumed = have > 0
-        path = self._mirror.root / entry.path
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            while not whole:
-                file.seek(min(have, entry.size))
-                content = file.read(self._chunk)
-                query = urlencode({"offset": have, "total": entry.size, "kind": entry.kind})
-                answer = self._patch(f"{target}?{query}", content)
-                have, whole = int(answer["have"]), bool(answer["complete"])
-                self.moved += len(content)
+def _told(value: Any, rest: bytes) -> Iterator[_Told]:
+    """The messages of which news tell, of which small ones stand behind the news themselves.
 
-    def _progress(self, target: str) -> int:
-        headers = self._caller.ask("HEAD", target).headers
-        with suppress(ValueError):
-            return int(headers.get("upload-offset", "0"))
-        return 0
-
-    def _patch(self, target: str, content: bytes) -> Mapping[str, Any]:
-        """Send a piece; the next one is shorter if this one does not get through, or longer."""
-        try:
-            answer = self._caller.ask("PATCH", target, content).value
-        except LinkError as error:
-            if error.cause == "broken":
-                self._chunk = max(self._chunk // 2, LEAST_CHUNK)
-            raise
-        self._chunk = min(self._chunk * 2, CHUNK)
-        if not isinstance(answer, dict) or not {"have", "complete"} <= answer.keys():
-            raise other_server(self._caller.url, 200)
-        return answer
+    Raises:
+        TypeError, KeyError, ValueError, MessageRefusedError: they are none.
+    """
+    at = 0
+    for each in value:
+        if type(each) is not int:
+            digest, sender = str(each["digest"]), str(each["sender"])
+            yield _Told(digest, each["size"], sender, str(each["recipient"]), str(each["kind"]))
+            continue
+        content = rest[at : at + each]
+        at += each
+        ((signed, whole),) = messages_in(content, "that came with the news")
+        header = signed.header
+        yield _Told(
+            signed.digest, each, header.sender, header.recipient, header.kind, content=whole
+        )
 
 
 def hello(caller: Caller, greeting: Greeting, check: bool = False) -> dict[str, Any]:

@@ -186,6 +186,8 @@ class TlsServer(uvicorn.Server):
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        # Sites keep their connections; nobody comes back with a ticket.
+        self._context.num_tickets = 0
         certificates.load_into(self._context)
 
     @property

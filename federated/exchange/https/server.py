@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import BinaryIO
+from itertools import islice
+from typing import Any, BinaryIO
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -36,6 +37,7 @@ from federated.exchange.https.catalogue import Catalogue, is_for
 from federated.exchange.https.office import Office, RefusalLog
 from federated.exchange.https.uploads import Chunk, Uploads
 from federated.exchange.journal import Entry, Position
+from federated.exchange.message import MessageRefusedError, messages_in
 from federated.files import PRIVATE, atomic_path
 
 # In bytes.
@@ -43,20 +45,34 @@ MOST_HELLO = 4096
 MOST_STATE = 1024
 BLOCK = 2**18
 LARGEST = 2**53
+# In bytes: a message that is sent along with the news of it, at most, and all of them together.
+SMALL, MOST_WITH_NEWS = 2**14, 2**18
+# How many messages one request may bring.
+MOST_TOGETHER = 64
 # In seconds: how long a body that is thrown away may take.
 DRAIN = 10
+
+# A line of JSON, and whole messages behind it.
+NEWS = "application/octet-stream"
+# The refusals after which a site may send the same again.
+LATER = (429, 507)
 
 Answer = Callable[[Request, Member, Stamp], Awaitable[Response]]
 
 
 def exchange_app(office: Office) -> Starlette:
     """The application; it can be mounted below any path."""
-    desk = _Desk(office)
+    desk, chunk = _Desk(office), office.limits.chunk
     routes = [
         Route(f"{PREFIX}messages", desk.guarded(desk.messages), methods=["GET"]),
         Route(f"{PREFIX}messages/{{digest}}", desk.guarded(desk.message), methods=["GET"]),
-        Route(f"{PREFIX}outbox/{{digest}}", desk.guarded(desk.outbox), methods=["HEAD", "PATCH"]),
-        Route(f"{PREFIX}hello", desk.guarded(desk.hello), methods=["POST"]),
+        Route(f"{PREFIX}outbox", desk.guarded(desk.together, POST=chunk), methods=["POST"]),
+        Route(
+            f"{PREFIX}outbox/{{digest}}",
+            desk.guarded(desk.outbox, PATCH=chunk),
+            methods=["HEAD", "PATCH"],
+        ),
+        Route(f"{PREFIX}hello", desk.guarded(desk.hello, POST=MOST_HELLO), methods=["POST"]),
         Route(f"{PREFIX}{{path:path}}", desk.guarded(desk.nothing)),
     ]
     return Starlette(routes=routes)
@@ -76,8 +92,8 @@ class _Desk:
         self._writing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._polls: defaultdict[str, deque[asyncio.Event]] = defaultdict(deque)
 
-    def guarded(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that answers enrolled sites alone."""
+    def guarded(self, answer: Answer, **most: int) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that answers enrolled sites alone; ``most`` is a body's length by method."""
 
         async def endpoint(request: Request) -> Response:
             try:
@@ -85,14 +101,10 @@ class _Desk:
                 if query := request.scope["query_string"].decode("latin-1"):
                     target = f"{target}?{query}"
                 member, stamp = self._gate.enter(request.method, target, request.headers)
-                self._refuse_body(request, member)
+                self._refuse_body(request, member, most.get(request.method, 0))
                 return await answer(request, member, stamp)
             except RequestRefusedError as error:
-                address = request.client.host if request.client else ""
-                self._refusals.add(
-                    error.site, error.reason, address=address, method=request.method,
-                    path=request.scope["path"][:200],
-                )  # fmt: skip
+                self._write_down(request, error)
                 return await self._refusal(request, error)
             except ConsiliumError as error:
                 self._refusals.add("", "error", said=str(error))
@@ -100,13 +112,19 @@ class _Desk:
 
         return endpoint
 
-    def _refuse_body(self, request: Request, member: Member) -> None:
+    def _write_down(self, request: Request, error: RequestRefusedError) -> None:
+        address = request.client.host if request.client else ""
+        self._refusals.add(
+            error.site, error.reason, address=address, method=request.method,
+            path=request.scope["path"][:200], said=str(error.told.get("refused", "")),
+        )  # fmt: skip
+
+    def _refuse_body(self, request: Request, member: Member, most: int) -> None:
         """Refuse a body by its length alone.
 
         Raises:
             RequestRefusedError: it is too long, or does not say how long it is.
         """
-        most = {"PATCH": self._office.limits.chunk, "POST": MOST_HELLO}.get(request.method, 0)
         if "transfer-encoding" in request.headers or _length(request) > most:
             raise RequestRefusedError(
                 413, "body too large", member.identity.name, reason="body too large",
@@ -150,8 +168,9 @@ class _Desk:
         return bytes(content)
 
     async def messages(self, request: Request, member: Member, _: Stamp) -> Response:
-        """What is for a site, as soon as there is something."""
+        """What is for a site, as soon as there is something; small messages themselves with it."""
         site, query = member.identity.name, request.query_params
+        most = min(_number(query.get("most", "0"), site), MOST_WITH_NEWS)
         position = Position(query.get("epoch", ""), _number(query.get("after", "0"), site))
         wait = min(_number(query.get("wait", "0"), site), self._office.limits.poll)
         until = asyncio.get_running_loop().time() + wait
@@ -166,10 +185,37 @@ class _Desk:
                     # Now and then for the site may be gone.
                     await self._bell.wait(mark, min(left, 0.25))
                 position = further
-        told = [
-            {k: v for k, v in asdict(entry).items() if k not in ("path", "run")} for entry in mine
-        ]
-        return JSONResponse({"epoch": further.epoch, "next": further.offset, "messages": told})
+        told, content = await asyncio.to_thread(self._told, mine, most)
+        news = {"epoch": further.epoch, "next": further.offset, "messages": told}
+        line = json.dumps(news, separators=(",", ":")).encode()
+        return Response(line + b"\n" + content if content else line, media_type=NEWS)
+
+    def _told(self, entries: list[Entry], most: int) -> tuple[list[dict[str, Any] | int], bytes]:
+        """What is told of messages, and the small ones themselves, ``most`` bytes at most.
+
+        Of a message that is sent along no more is told than its length.
+        """
+        told: list[dict[str, Any] | int] = []
+        sent, room = [], most
+        for entry in entries:
+            content = self._small(entry) if entry.size <= min(SMALL, room) else b""
+            if content:
+                sent.append(content)
+                room -= entry.size
+            about = {k: v for k, v in asdict(entry).items() if k not in ("path", "run")}
+            told.append(entry.size if content else about)
+        return told, b"".join(sent)
+
+    def _small(self, entry: Entry) -> bytes:
+        """The file of a small message; nothing where another one lies there."""
+        file = self._catalogue.open(entry)
+        if file is None:
+            return b""
+        with file, suppress(MessageRefusedError, OSError):
+            content = file.read(SMALL)
+            if [signed.digest for signed, _ in messages_in(content, "")] == [entry.digest]:
+                return content
+        return b""
 
     def _news(self, position: Position, site: str) -> tuple[list[Entry], Position]:
         """What was put here for a site after a position, and the position after it."""
@@ -236,6 +282,33 @@ class _Desk:
         async with self._writing[site]:
             have, is_whole = await asyncio.to_thread(self._uploads.add, member, chunk, content)
         return JSONResponse({"have": have, "complete": is_whole})
+
+    async def together(self, request: Request, member: Member, stamp: Stamp) -> Response:
+        """Several small messages arrive, each whole; it is said of each what became of it.
+
+        A message that the site can send later, when there is room again, ends the answer: those
+        behind it are not looked at.
+        """
+        site = member.identity.name
+        content = await self._body(request, member, stamp)
+        try:
+            messages = list(islice(messages_in(content, "of this request"), MOST_TOGETHER))
+        except MessageRefusedError as error:
+            raise RequestRefusedError(
+                422, error.reason, site, reason=error.reason, refused=str(error)
+            ) from error
+        said: list[dict[str, Any]] = []
+        async with self._writing[site]:
+            for signed, whole in messages:
+                try:
+                    await asyncio.to_thread(self._uploads.take, member, signed, whole)
+                    said.append({})
+                except RequestRefusedError as error:
+                    self._write_down(request, error)
+                    said.append(error.told | {"status": error.status})
+                    if error.status in LATER:
+                        break
+        return JSONResponse(said)
 
     async def hello(self, request: Request, member: Member, stamp: Stamp) -> Response:
         """A site tells how it is, and is told the time here.

@@ -17,7 +17,7 @@ from federated.exchange.https.authentication import RequestRefusedError
 from federated.exchange.https.catalogue import Catalogue
 from federated.exchange.https.office import Office
 from federated.exchange.identity import COORDINATOR
-from federated.exchange.message import MessageRefusedError, Unread, open_message
+from federated.exchange.message import MessageRefusedError, Signed, Unread, open_message
 from federated.files import PRIVATE, make_folders
 
 FOLDER = ".uploads"
@@ -155,6 +155,22 @@ class Uploads:
         if have == chunk.total:
             self._finish(member, chunk, part)
         return have, have == chunk.total
+
+    def take(self, member: Member, signed: Signed, content: bytes) -> None:
+        """Put a whole message into the exchange; one that is there already stays as it is.
+
+        Args:
+            member: the site that sends it.
+            signed: what stands at the beginning of ``content``.
+            content: the message's file.
+
+        Raises:
+            RequestRefusedError: the message is refused; nothing is left of it.
+        """
+        # What an upload in pieces has left of it was perhaps damaged since.
+        self._drop(member.identity.name, signed.digest)
+        size = len(content)
+        self.add(member, Chunk(signed.digest, signed.header.kind, 0, size, size), content)
 
     def _finish(self, member: Member, chunk: Chunk, part: Path) -> None:
         site = member.identity.name

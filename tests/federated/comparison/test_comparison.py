@@ -7,7 +7,8 @@ from scipy import stats
 from federated.comparison.figure import comparison_figure
 from federated.comparison.grid import PlannedRun, planned_runs
 from federated.comparison.results_page import put_table
-from federated.comparison.table import Result, markdown, paired_p, per_site_markdown, rows
+from federated.comparison.significance import paired_p
+from federated.comparison.table import Result, markdown, per_site_markdown, rows
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION, SEGMENTATION
 from federated.stages.sensitivity import mean_shares, sensitivity_figure

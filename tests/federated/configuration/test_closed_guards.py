@@ -118,8 +118,8 @@ def test_what_is_sent_and_how_finely_does_not_depend_on_a_sites_own_values():
         assert one.length == other.length
 
 
-def test_the_readmes_table_says_which_units_a_strategy_is_covered_for():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+def test_the_table_of_strategies_says_which_units_a_strategy_is_covered_for():
+    text = (PROJECT / "docs" / "reference" / "choices.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|.*\|([^|]*)\|$", _section(text), re.MULTILINE)
     units_of = {"records or sites": {"record", "site"}, "records": {"record"}, "neither": set()}
     told = {
@@ -135,4 +135,4 @@ def test_the_readmes_table_says_which_units_a_strategy_is_covered_for():
 
 
 def _section(text: str) -> str:
-    return text[text.index("### Strategies") : text.index("### A model for each hospital")]
+    return text[text.index("## Strategies") : text.index("## A model for each hospital")]

@@ -157,7 +157,8 @@ LIES = {
         "cases": (lambda a: a + 1, "of 316 cases, and the sites in the sum have 315"),
         "outcomes": (lambda a: a + 1, "'outcomes' counts 317, not 1 for each case"),
         "confusion": (lambda a: a * 2, "'confusion' counts 630, not 1 for each case"),
-        "scores": (lambda a: a // 2, "'scores' counts .*, not 15 for each case"),
+        "scores": (lambda a: a // 2, "'scores' counts .*, not 10 for each case"),
+        "places": (lambda a: a + 16 * 315, "'places' is above 15 for each case"),
         "reliability": (lambda a: a * 400, "above the number of cases"),
     },
     SEGMENTATION: {
@@ -169,7 +170,7 @@ LIES = {
         "cases": (lambda a: a + 1, "of 316 cases, and the sites in the sum have 315"),
         "outcomes": (lambda a: a + 1, "'outcomes' counts 319, not 1 for each case"),
         "confusion": (lambda a: a * 2, "'confusion' counts 1890, not 3 for each case"),
-        "scores": (lambda a: a // 2, "'scores' counts .*, not 9 for each case"),
+        "scores": (lambda a: a // 2, "'scores' counts .*, not 6 for each case"),
         "reliability": (lambda a: a * 400, "above the number of cases"),
         "confidence": (lambda a: a + 316, "'confidence' is above 1 for each case"),
         "loss": (lambda a: a + 40 * 315, r"'loss' is above 36\.\d* for each case"),

@@ -195,6 +195,7 @@ def test_what_is_sent_has_the_same_form_whatever_the_cases(task):
             assert all(a.dtype == np.int32 for n, a in sent.items() if n not in reals)
     if task is CLASSIFICATION:
         assert form["scores"].shape == (len(CLASSES), 2, BINS) == (5, 2, 1024)
+        assert form["places"].shape == (5, 2, 512)
 
 
 @EACH

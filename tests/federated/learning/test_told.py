@@ -120,6 +120,7 @@ LIES: list[tuple[str, str, Callable[[Arrays], Arrays]]] = [
     ("multilabel", "statistics", scaled("scores", lambda a: a * 0)),
     ("multilabel", "statistics", scaled("scores", lambda a: a[:, ::-1].copy())),
     ("multilabel", "statistics", scaled("scores", lambda a: a[:, :, ::-1].copy())),
+    ("multilabel", "statistics", scaled("places", lambda a: a + 1)),
     ("multilabel", "statistics", scaled("confidence", lambda a: a + 1)),
     ("multilabel", "statistics", scaled("loss", one(40 * 37))),
     ("multilabel", "statistics", scaled("loss", one(-1))),

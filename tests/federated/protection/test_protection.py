@@ -172,7 +172,7 @@ class TestCKKS:
         np.testing.assert_allclose(numbers, 64, atol=1e-4)
 
     def test_one_percent_of_a_large_model_takes_less_than_one_percent_of_its_bytes(self):
-        """The bytes up of ``ResNet-18`` 3D, 33 140 802 values, in docs/results.md."""
+        """The bytes up of ``ResNet-18`` 3D, 33 140 802 values, in docs/results/adrenal.md."""
         sent = 331_408
         key = key_for(CKKS(), sent, 10, 8)
         payload = CKKS().protect(update(quantised(1, sent)[0]), key)

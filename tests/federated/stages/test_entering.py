@@ -3,6 +3,8 @@ ledger without the history and the budget of its records."""
 
 import json
 import os
+import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,14 @@ from federated.data.folders.phantom import write_phantom
 from federated.data.load import load, locate
 from federated.data.partition import Partition, leave_out
 from federated.data.partitioning import partition_dataset
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.folder import EVERYONE, Place
 from federated.exchange.identity import COORDINATOR
+from federated.exchange.policy_checks import refuse_beyond_epsilon
 from federated.files import read_json, write_json
 from federated.inference.evaluation import evaluate_file
-from federated.privacy.accounting import epsilon
+from federated.privacy.accounting import Release, epsilon
 from federated.privacy.ledger import Budget, ledger_root
 from federated.privacy.patients import most_of_one
 from federated.privacy.spending import EVALUATIONS, NO_MECHANISM
@@ -31,7 +34,7 @@ from federated.run.prepared import write_prepared_partition
 from federated.run.runs import new_run
 from federated.site.holder import held_cases, holder_ledger
 from federated.stages.coordinator import ask_evaluation, begin_round
-from federated.stages.entering import training_records
+from federated.stages.entering import numbers_kept, training_records
 from federated.stages.evaluate import evaluate_site
 from federated.stages.join import join_site, joining_experiment, offer
 from federated.stages.local_train import train_site
@@ -72,6 +75,18 @@ def begin(tmp_path, write_npz, monkeypatch):
 
 
 NONE = {"name": "none"}
+
+
+@contextmanager
+def refused_by_budget(home):
+    """Expect that a site refuses by its budget: what it has spent stands in its own log alone."""
+    with pytest.raises(RefusalError, match="has a privacy budget of") as caught:
+        yield
+    assert "is spent;" not in str(caught.value)
+    assert not caught.value.kept
+    line = home.audit.lines()[-1]
+    assert (line["event"], line["reason"]) == ("refused", "privacy budget")
+    assert "would make it inf" in line["said"]
 
 
 def train(run, site="site-00"):
@@ -120,7 +135,7 @@ def test_a_run_without_privacy_is_entered_and_refused_under_a_budget(begin):
     ledger_of(run).set_budget(Budget("record", 8.0, 1e-3))
     for privacy in (NONE, DP):
         other = begin(privacy)
-        with pytest.raises(ConsiliumError, match="would make it inf"):
+        with refused_by_budget(other.home("site-00")):
             train(other)
         assert not other.store("site-00").work_path(1, "update").exists()
         assert not ledger_of(other).spendings(other.folder.run_id)
@@ -287,6 +302,22 @@ def test_styles_are_entered_with_noise_and_without(begin, overrides, noise):
     assert not told(run, kinds.STYLE, "site-01", EVERYONE)
 
 
+def test_what_a_run_would_spend_beyond_the_policy_stands_in_the_sites_log_alone(begin):
+    site = begin().site("site-00")
+    permissive = site.home.policy_path.read_text()
+    site.home.write_policy(permissive.replace("max_epsilon: unbounded", "max_epsilon: 1.25"))
+    releases = [Release(1.0, 0.5, 10)] * 50
+    refused = pytest.raises(RefusalError, match=r"larger than is allowed, by line \d+ of")
+    with refused as caught, numbers_kept(site):
+        refuse_beyond_epsilon(site.home.policy(), site.name, releases, 1e-3)
+    line = site.home.audit.lines()[-1]
+    assert (line["event"], line["reason"]) == ("refused", "privacy budget")
+    (number,) = re.findall(r"would be ([0-9.]+);", line["said"])
+    assert f"{epsilon(releases, 1e-3, 'rdp'):.3g}" == number
+    assert number not in str(caught.value)
+    assert not caught.value.kept
+
+
 def test_a_site_that_joins_is_entered_before_it_trains(begin):
     federation = begin(NONE)
     write_json(federation.folder.summary_path, {})
@@ -298,7 +329,7 @@ def test_a_site_that_joins_is_entered_before_it_trains(begin):
     clinic = begin_with(folder, experiment, located, dataset, Partition({"clinic": cases}, 1, 0))
     offer(clinic.coordinator, federation.folder, "clinic")
     ledger_of(federation).set_budget(Budget("record", 8.0, 1e-3))
-    with pytest.raises(ConsiliumError, match="would make it inf"):
+    with refused_by_budget(clinic.home("clinic")):
         join_site(clinic.call("clinic"), 1)
     assert not ledger_of(federation).spendings()
     assert not clinic.store("clinic").memory_paths()
@@ -325,7 +356,7 @@ def test_noise_from_the_seed_bounds_nothing_in_the_ledger(begin):
     assert report["epsilon"] > 0  # of the simulation
     assert report["epsilon_ledger"] is None
     ledger_of(run).set_budget(Budget("record", 1e6, 1e-3))
-    with pytest.raises(ConsiliumError, match="would make it inf"):
+    with refused_by_budget(run.home("site-01")):
         train(run, "site-01")
 
 

@@ -10,7 +10,7 @@ from federated.data.partition import Partition
 from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
 from federated.run.runs import new_run
-from federated.stages.aggregate import add_payloads, apply_sum
+from federated.stages.aggregate import add_payloads, apply_sum, received_sum
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import ask_evaluation, begin_round
 from federated.stages.evaluate import evaluate, evaluate_site
@@ -49,7 +49,12 @@ def test_a_site_without_training_cases_says_so_and_the_others_make_the_next_mode
         protect_site(run.call(site), 1)
     added = add_payloads(run.coordinator, topic, run.sites)
     assert (added.responded, list(added.refused)) == (run.sites[1:], [SITE])
-    apply_sum(run.coordinator, topic, added.responded)
+    apply_sum(
+        run.coordinator,
+        topic,
+        added.responded,
+        received_sum(run.coordinator, topic, None),
+    )
 
 
 @pytest.mark.parametrize("private", [PRIVATE, {**PRIVATE, "privacy": EPSILON}])

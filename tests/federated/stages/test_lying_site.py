@@ -28,7 +28,7 @@ from federated.run.update_files import (
     write_payload,
     write_state,
 )
-from federated.stages.aggregate import add_payloads, apply_sum
+from federated.stages.aggregate import add_payloads, apply_sum, received_sum
 from federated.stages.coordinator import (
     Coordinator,
     ask_evaluation,
@@ -137,7 +137,12 @@ def test_a_lying_site_is_left_out_and_the_round_is_that_of_the_others(
     assert added.responded == plain.sites[1:]
     assert list(added.refused) == [SITE]
     assert left_out(plain) == [SITE]
-    apply_sum(plain.coordinator, topic, added.responded)
+    apply_sum(
+        plain.coordinator,
+        topic,
+        added.responded,
+        received_sum(plain.coordinator, topic, None),
+    )
     total = read_payload(plain.folder.sum_path(1))
     assert total.weight == pytest.approx(2 / 3)
     assert np.isfinite(read_state(plain.folder.state_path(1)).weights).all()
@@ -195,7 +200,12 @@ def test_a_site_whose_clip_indicator_no_noise_gives_is_left_out(
     resend(run, topic, lambda p: replace(p, scalars=dict.fromkeys(p.scalars, told)))
     added = add_payloads(run.coordinator, topic, run.sites)
     assert added.responded == run.sites[1:]
-    apply_sum(run.coordinator, topic, added.responded)
+    apply_sum(
+        run.coordinator,
+        topic,
+        added.responded,
+        received_sum(run.coordinator, topic, None),
+    )
     assert 0 < float(read_state(run.folder.state_path(1)).clip or 0) < 10
 
 
@@ -227,7 +237,12 @@ def test_a_server_that_makes_no_numbers_of_honest_updates_ends_the_run_and_says_
     topic = train_round(run, 1)
     added = add_payloads(run.coordinator, topic, run.sites)
     with pytest.raises(ConsiliumError, match=r"diverged.*strategy\.server_lr"):
-        apply_sum(run.coordinator, topic, added.responded)
+        apply_sum(
+            run.coordinator,
+            topic,
+            added.responded,
+            received_sum(run.coordinator, topic, None),
+        )
     assert not run.folder.state_path(1).exists()
 
 
@@ -279,7 +294,12 @@ def test_a_replayed_payload_is_refused(plain: Staged, what: str) -> None:
     old = plain.coordinator.mailbox.receive(first, kinds.PAYLOAD, SITE, 10**9)
     if what == "the round before":
         added = add_payloads(plain.coordinator, first, plain.sites)
-        apply_sum(plain.coordinator, first, added.responded)
+        apply_sum(
+            plain.coordinator,
+            first,
+            added.responded,
+            received_sum(plain.coordinator, first, None),
+        )
         record(plain, 1, added.responded)
         topic = begin_round(plain.coordinator, 2)
     else:
@@ -421,6 +441,7 @@ EVALUATIONS: dict[str, Callable[[dict[str, Any]], bytes | None]] = {
     "counts of fewer cases than it has": with_array("val.cases", lambda a: a * 0),
     "one case more in a table": with_array("test.confusion", one_more),
     "one case more in a histogram": with_array("test.scores", one_more),
+    "places that no scores have": with_array("test.places", one_more),
     "one case more that was right": with_array("val.outcomes", lambda a: a[::-1] + a),
     "a confidence above 1": with_array("val.confidence", lambda a: a + 1),
     "another shape": with_array("val.confusion", lambda a: a.ravel()),

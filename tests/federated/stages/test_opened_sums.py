@@ -23,7 +23,14 @@ from federated.protection.opened import opened_payload
 from federated.rounds.context import RunContext
 from federated.rounds.participation import site_weights
 from federated.run.update_files import pack_payload, read_payload, read_state
-from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
+from federated.stages.aggregate import (
+    add_payloads,
+    apply_sum,
+    decrypt_site,
+    hand_sum,
+    received_sum,
+    vouch_site,
+)
 from federated.stages.coordinator import begin_round
 from federated.stages.keys import site_key
 from federated.stages.named_sums import open_sum, refuse_sum
@@ -59,7 +66,12 @@ def test_an_honest_sum_is_opened_and_applied(encrypted: Staged) -> None:
     for site in encrypted.sites:
         vouch_site(encrypted.call(site), 1, encrypted.sites)
     decrypt_site(encrypted.call(SITE), 1, encrypted.sites)
-    apply_sum(encrypted.coordinator, topic, encrypted.sites, SITE)
+    apply_sum(
+        encrypted.coordinator,
+        topic,
+        encrypted.sites,
+        received_sum(encrypted.coordinator, topic, SITE),
+    )
     assert read_state(encrypted.folder.state_path(1)).round_number == 1
 
 
@@ -126,7 +138,12 @@ def test_a_lying_opener_is_noticed_where_its_sum_does_not_fit(encrypted: Staged)
     hand_sum(encrypted.coordinator, topic, SITE)
     encrypted.site(SITE).to_coordinator(topic, kinds.OPENED, b"noise")
     with pytest.raises(ConsiliumError):
-        apply_sum(encrypted.coordinator, topic, encrypted.sites, SITE)
+        apply_sum(
+            encrypted.coordinator,
+            topic,
+            encrypted.sites,
+            received_sum(encrypted.coordinator, topic, SITE),
+        )
     assert not encrypted.folder.state_path(1).exists()
 
 

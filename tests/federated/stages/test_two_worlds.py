@@ -22,7 +22,14 @@ from federated.run.result import TOLD, Outcome, Unreported
 from federated.run.update_files import read_payload, read_state
 from federated.secrets.home import consilium_home
 from federated.site.key_store import KeyStore
-from federated.stages.aggregate import add_payloads, apply_sum, decrypt_site, hand_sum, vouch_site
+from federated.stages.aggregate import (
+    add_payloads,
+    apply_sum,
+    decrypt_site,
+    hand_sum,
+    received_sum,
+    vouch_site,
+)
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import (
     ask_evaluation,
@@ -144,7 +151,10 @@ def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield COORDINATOR, lambda: hand_sum(coordinator, topic, SITE)
         yield SITE, lambda: decrypt_site(run.call(SITE), 1, responded)
     opener = SITE if protection.keyed else None
-    yield COORDINATOR, lambda: apply_sum(coordinator, topic, responded, opener)
+    yield (
+        COORDINATOR,
+        lambda: apply_sum(coordinator, topic, responded, received_sum(coordinator, topic, opener)),
+    )
     yield COORDINATOR, lambda: keep("asked", ask_evaluation(coordinator, 1, responded))
     info = worker_context(run.site(SITE)).info
     if run.experiment.evaluation.share == "sums":

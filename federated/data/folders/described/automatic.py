@@ -13,6 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from federated.data.folders.described.sizes import (
+    LONGEST_PICTURE,
+    LONGEST_VOLUME,
+    MOST_VOXELS,
+)
 from federated.data.folders.families.base import CaseFiles
 from federated.data.folders.geometry import CaseGrid
 from federated.data.folders.nifti_file import is_nifti, read_grid
@@ -22,10 +27,6 @@ from federated.data.folders.volume import LARGEST, SMALLEST
 from federated.errors import ConsiliumError
 from federated.settings.description import MULTIPLE, Description
 
-# What a network sees at once has about so many voxels at most.
-MOST_VOXELS = 64**3
-# The longest side in pixels of pictures, and in voxels of volumes that are classified.
-LONGEST_PICTURE, LONGEST_VOLUME = 256, 64
 Grids = npt.NDArray[np.float64]
 
 

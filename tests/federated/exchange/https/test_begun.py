@@ -21,7 +21,7 @@ SITE, BAD, ABSENT = SITES
 OF_COORDINATOR = {
     "PROPOSAL", "RUN_PLAN", "ROUND_PLAN", "EVALUATION_PLAN", "FINAL_PLAN", "STATISTICS_PLAN",
     "COUNTED", "STATE", "ROSTER", "SHARING", "RESPONDED", "AGREED", "CHALLENGE", "KEY_ROSTER",
-    "OFFER", "STYLES", "INBOX", "SUM", "ASK",
+    "OFFER", "STYLES", "INBOX", "SUM", "ASK", "ENDED",
 }  # fmt: skip
 
 
@@ -32,14 +32,34 @@ def made(tmp_path: Path) -> World:
     begin(world, "run-1", (SITE, BAD))
     plan = Topic(world.consortium, "run-1", 1, 3)
     world.exchange.post(sign(world.parties[COORDINATOR], plan, kinds.ROUND_PLAN, EVERYONE, b"3"))
+    ask(world, 17)
     accepts = BegunRuns(world.exchange, world.parties[COORDINATOR].public)
     world.office = replace(world.office, accepts=accepts)
     return world
 
 
-def begin(world: World, run: str, sites: tuple[str, ...], signer: str = COORDINATOR) -> None:
+def ask(
+    world: World, number: int, site: str = BAD, signer: str = COORDINATOR, round_number: int = 0
+) -> None:
+    """What a site is asked, as the coordinator asks it or as somebody does in its name."""
+    topic = Topic(world.consortium, "run-1", 1, round_number)
+    message = sign(world.parties[signer], topic, f"ask-{number}", site, signer.encode())
+    header = replace(message.header, sender=COORDINATOR)
+    world.exchange.post(replace(message, signed=replace(message.signed, header=header)))
+
+
+def end(world: World, run: str = "run-1", attempt: int = 1, signer: str = COORDINATOR) -> None:
+    topic = Topic(world.consortium, run, attempt)
+    message = sign(world.parties[signer], topic, kinds.ENDED, EVERYONE, signer.encode())
+    header = replace(message.header, sender=COORDINATOR)
+    world.exchange.post(replace(message, signed=replace(message.signed, header=header)))
+
+
+def begin(
+    world: World, run: str, sites: tuple[str, ...], signer: str = COORDINATOR, attempt: int = 1
+) -> None:
     body = json.dumps({"participants": dict.fromkeys(sites, "")}).encode()
-    topic = Topic(world.consortium, run, 1)
+    topic = Topic(world.consortium, run, attempt)
     message = sign(world.parties[signer], topic, kinds.PROPOSAL, EVERYONE, body)
     header = replace(message.header, sender=COORDINATOR)
     world.exchange.post(replace(message, signed=replace(message.signed, header=header)))
@@ -105,6 +125,73 @@ def test_what_other_sites_send_begins_no_round(made: World) -> None:
     assert "not begun round 4" in made.office.accepts(
         message(made, "tag", EVERYONE, round=4).header
     )
+
+
+def test_a_word_is_of_what_the_coordinator_has_asked_that_site(made: World) -> None:
+    """Of a stage that it was never asked, in another round, or that another was, no word counts."""
+    accepts = made.office.accepts
+    word = message(made, "done-17", COORDINATOR, round=0).header
+    assert accepts(word) == ""
+    for number in (1, 16, 18, 10**14):
+        assert "has not asked" in accepts(replace(word, kind=f"done-{number}"))
+    assert "has not asked" in accepts(replace(word, round=3))
+    assert "has not asked" in accepts(message(made, "done-17", COORDINATOR, SITE, round=0).header)
+    # Nor of what a site asks in the coordinator's name.
+    ask(made, 18, signer=BAD)
+    assert "has not asked" in accepts(replace(word, kind="done-18"))
+    ask(made, 18, round_number=3)
+    assert accepts(replace(word, kind="done-18", round=3)) == ""
+
+
+def test_a_site_that_sends_words_of_stages_never_asked_is_refused_and_written_down(
+    made: World,
+) -> None:
+    with serving(made):
+        attacker = Attacker(made)
+        for number in range(1, 6):
+            topic = Topic(made.consortium, "run-1", 1, 3)
+            word = sign(made.parties[BAD], topic, f"done-{number}", COORDINATOR, b"{}")
+            answer = attacker.upload(word.to_bytes(), word.signed.digest, f"done-{number}")
+            assert (answer.status_code, answer.json()["reason"]) == (422, "not wanted")
+    assert made.refused(BAD) == ["not wanted"] * 5
+    assert not list(made.exchange.root.rglob("done-*/*/*.message"))
+
+
+@pytest.mark.parametrize("what", sorted(set(WANTED) - {"its word"}))
+def test_an_attempt_that_has_ended_wants_nothing_but_the_words_on_what_it_asked(
+    made: World, what: str
+) -> None:
+    kind, to, number = WANTED[what]
+    end(made, signer=BAD)  # which ends nothing
+    assert made.office.accepts(message(made, kind, to, round=number).header) == ""
+    end(made)
+    assert "has ended" in made.office.accepts(message(made, kind, to, round=number).header)
+    assert made.office.accepts(message(made, "done-17", COORDINATOR, round=0).header) == ""
+
+
+def test_what_is_sent_of_an_ended_run_is_refused_and_written_down(made: World) -> None:
+    end(made)
+    with serving(made):
+        attacker = Attacker(made)
+        late = message(made, "payload")
+        answer = attacker.upload(late.to_bytes(), late.signed.digest)
+        assert (answer.status_code, answer.json()["reason"]) == (422, "not wanted")
+    (line,) = [x for x in made.office.audit.lines() if x.get("sender") == BAD]
+    assert (line["event"], line["reason"]) == ("request refused", "not wanted")
+    assert "run run-1 has ended" in line["said"]
+    assert not made.exchange.path(late.signed).exists()
+
+
+def test_an_attempt_that_another_has_followed_wants_nothing(made: World) -> None:
+    begin(made, "run-1", (SITE, BAD), signer=BAD, attempt=4)  # which is no proposal
+    assert made.office.accepts(message(made, "payload").header) == ""
+    # Of the second nothing was proposed: the process was killed before that.
+    begin(made, "run-1", (SITE, BAD), attempt=3)
+    assert "Attempt 3 at run run-1 has begun" in made.office.accepts(
+        message(made, "payload").header
+    )
+    end(made, attempt=1)
+    assert made.office.accepts(message(made, "joining", attempt=3, round=0).header) == ""
 
 
 def test_a_site_cannot_fill_another_sites_disk(made: World) -> None:

@@ -1,0 +1,1 @@
+"""Flower: its simulation, in an environment of its own."""

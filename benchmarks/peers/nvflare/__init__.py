@@ -1,0 +1,1 @@
+"""NVIDIA FLARE: its simulator, in an environment of its own."""

@@ -1,0 +1,106 @@
+"""The figures of what a run has cost: privacy, bytes and time."""
+
+from federated.report.charts import Bar, Frame, Line, bar_chart, line_chart
+from federated.report.drawing import Text, clean
+from federated.report.epsilon import power
+from federated.report.figures import MOST_SMALL, Figure
+from federated.report.values import RunValues, size_of, time_of
+
+STAGE_NAMES = {
+    "advertise": "exchange of keys",
+    "share": "sharing of secrets",
+    "style": "styles",
+    "local_train": "training",
+    "compress": "compression",
+    "protect": "protection",
+    "aggregate": "summing up",
+    "unmask": "unmasking",
+    "decrypt": "decryption",
+    "evaluate": "evaluation",
+}
+
+
+def privacy_bars(run: RunValues) -> Figure | None:
+    """The ε that each site has spent in the run."""
+    per_site = run.summary["privacy"].get("per_site", {})
+    spent = {s: own["epsilon"] for s, own in per_site.items() if own.get("epsilon") is not None}
+    if not spent:
+        return None
+    bars = [Bar(site, value, f"{value:.3g}") for site, value in list(spent.items())[:MOST_SMALL]]
+    budgets = {own["budget"] for own in per_site.values()} - {None}
+    limit = budgets.pop() if len(budgets) == 1 else None
+    text = Text(
+        "epsilon-sites",
+        "ε that each site has spent in this run",
+        "; ".join(f"{clean(site)} {value:.3g}" for site, value in spent.items())
+        + (f". The budget of each is {limit:g}." if limit is not None else "."),
+    )
+    said = " The line is the budget." if limit is not None else ""
+    return Figure(
+        bar_chart(text, bars, limit), f"ε spent by each site, composed over the run.{said}"
+    )
+
+
+def attack_figure(epsilon: float, delta: float) -> Figure:
+    """The power that an attacker's test has at most, against its false alarms."""
+    steps = [number / 100 for number in range(101)]
+    bound = [(alarms, power(epsilon, delta, alarms)) for alarms in steps]
+    text = Text(
+        "attack",
+        f"What ε {epsilon:.3g} lets an attacker do at most",
+        "The share of training units that any test recognises, at most, against the share of "
+        "others that it wrongly accuses: "
+        + "; ".join(f"{power(epsilon, delta, a):.1%} at {a:.0%}" for a in (0.01, 0.05, 0.1, 0.5))
+        + ". The diagonal is guessing.",
+    )
+    frame = Frame((0, 1), (0, 1), "wrongly accused", "recognised, at most")
+    lines = [Line("guessing", [(0, 0), (1, 1)], muted=True), Line("bound", bound)]
+    return Figure(
+        line_chart(text, frame, lines),
+        "The bound on any attack that follows from ε and δ alone; the grey line is guessing. It "
+        "says nothing of how good known attacks are.",
+    )
+
+
+def byte_bars(run: RunValues) -> Figure:
+    """The bytes that travelled, beside what dense updates would have taken."""
+    sizes = run.summary["bytes"]
+    names = {"up": "up, from sites", "down": "down, to sites", "up_dense_float32": "up, if dense"}
+    bars = [
+        Bar(name, float(sizes[key]), size_of(sizes[key]), 2 if key == "up_dense_float32" else 0)
+        for key, name in names.items()
+    ]
+    text = Text(
+        "bytes",
+        "Bytes that travelled in all rounds",
+        "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + ".",
+    )
+    return Figure(
+        bar_chart(text, bars),
+        "Bytes of all sites in all rounds. “If dense” is what whole updates of 32 bits a value "
+        "would have taken.",
+    )
+
+
+def time_bars(run: RunValues) -> Figure | None:
+    """Wall-clock seconds by stage; nothing for a private run, whose times are not told."""
+    seconds = run.summary["seconds"]
+    rows = [(name, seconds.get(key)) for key, name in STAGE_NAMES.items()]
+    known = [(name, float(value)) for name, value in rows if value]
+    if not known:
+        return None
+    startup = [
+        (f"start: {key}", float(value)) for key, value in seconds["startup"].items() if value
+    ]
+    bars = [Bar(name, value, time_of(value)) for name, value in known]
+    bars += [Bar(name, value, time_of(value), 2) for name, value in startup]
+    text = Text(
+        "times",
+        "Time of each stage, in which at least one site was in it",
+        "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + ".",
+    )
+    return Figure(
+        bar_chart(text, bars),
+        "Wall-clock time in which at least one site was in a stage, over all rounds; stages of "
+        "different sites overlap.",
+    )

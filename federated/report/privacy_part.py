@@ -1,0 +1,89 @@
+"""What a page says of privacy: what was spent, and what that means."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from federated.report.cost_figures import attack_figure, privacy_bars
+from federated.report.drawing import clean
+from federated.report.epsilon import grade, meaning_of
+from federated.report.values import NONE, Numbers, RunValues, share_of, small_number
+
+
+def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
+    """What was spent of privacy, and what that means; ``None`` where there is none."""
+    told = run.summary["privacy"]
+    if not run.private:
+        return None
+    per_site = told.get("per_site", {})
+    heads = {
+        "epsilon": "ε, this run",
+        "epsilon_ledger": "ε, all runs",
+        "budget": "budget",
+        "noise_multiplier": "noise multiplier",
+        "sampling_rate": "sampling rate",
+    }
+    epsilon, delta = told["epsilon"], told["delta"]
+    return {
+        "unit": told["unit"],
+        "thing": {"record": "training case", "site": "site"}.get(told["unit"], told["unit"]),
+        "epsilon": numbers("privacy", "epsilon", form=".3g"),
+        "known": epsilon is not None,
+        "seeded": told.get("noise") == "seeded",
+        "delta": small_number(delta),
+        "odds_of_delta": f"{1 / delta:,.0f}".replace(",", "\u202f"),
+        "accountant": told["accountant"],
+        **(_meaning(epsilon, delta) if epsilon is not None else {}),
+        "patient": _of_a_patient(told, numbers),
+        "missing": told.get("missing"),
+        "heads": list(heads.values()),
+        "rows": [
+            {"name": site, "cells": [_spent(site, key, numbers) for key in heads]}
+            for site in per_site
+        ],
+        "unreported": [clean(site) for site in told.get("unreported", ())],
+        "bars": privacy_bars(run),
+        "figure": attack_figure(epsilon, delta) if epsilon is not None else None,
+    }
+
+
+def _spent(site: str, key: str, numbers: Numbers) -> Markup | str:
+    """A number of a site's privacy; ``None`` is no bound where the site has told of it at all."""
+    path = ("privacy", "per_site", site)
+    if key.startswith("epsilon") and numbers.at(*path, key) is None:
+        return NONE if numbers.at(*path, "steps") is None else "no bound"
+    return numbers(*path, key, form=".3g")
+
+
+def _of_a_patient(told: Mapping[str, Any], numbers: Numbers) -> list[Markup | str]:
+    """What a guarantee for cases is for a patient, who may have several."""
+    if told["unit"] != "record":
+        return []
+    counts = [own.get("cases_of_one_patient") if own else None for own in told["per_site"].values()]
+    known = [count for count in counts if count is not None]
+    if not known or len(known) < len(counts):
+        return [
+            "The unit is a case. Not every site's data say which cases are of one patient, so no "
+            "ε can be stated for a patient; it is larger for whoever has several cases."
+        ]
+    if max(known) == 1:
+        return ["The unit is a case, and no patient has more than one training case."]
+    said = Markup(
+        "The unit is a case. A patient has up to {} training cases here; for such a patient ε is "
+        "{}."
+    )
+    return [said.format(max(known), numbers("privacy", "epsilon_patient", form=".3g"))]
+
+
+def _meaning(epsilon: float, delta: float) -> dict[str, Any]:
+    """What a guarantee bounds, in words."""
+    known = meaning_of(epsilon, delta)
+    odds = f"= {known.odds:.3g}" if known.odds < 1000 else f"= {known.odds:.0f}"
+    return {
+        "odds": odds if known.odds < 1e6 else "> 1 000 000",
+        "recognised": share_of(known.recognised),
+        "guess": share_of(known.guess),
+        "loose": known.guess > 0.95,
+        "grade": grade(epsilon),
+    }

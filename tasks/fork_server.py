@@ -1,0 +1,61 @@
+"""Worker processes that are copies of one process, which has imported what a stage needs.
+
+Every worker that is started anew imports torch and more, for seconds of processor time. The fork
+server imports them once, beside all else that a run begins with, and does nothing else: it has no
+threads of its own and touches no GPU, so that a copy of it is as good as a new process.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+# What stages import, and what torch imports at the first step of an optimiser.
+IMPORTED = [
+    "tasks.pool",
+    *(f"federated.stages.{name}" for name in ("aggregate", "compress", "evaluate", "keys")),
+    *(f"federated.stages.{name}" for name in ("local_train", "protect", "secagg", "share_style")),
+    *(f"federated.stages.{name}" for name in ("take_part", "site_model", "privacy_report")),
+    "torch._dynamo",
+]
+# The environment is this whole process's.
+_CHANGING = threading.Lock()
+
+
+def start_fork_server() -> BaseContext:
+    """Start the fork server where this process has none, without waiting for it.
+
+    Returns:
+        What processes are made with that are copies of it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    with _CHANGING, _importing_as_this_process():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _importing_as_this_process() -> Iterator[None]:
+    """Have a process that is started now import from where this one does.
+
+    By itself it would look into the working folder first, where anything may lie, and not where
+    this process was told to.
+    """
+    places = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    changed = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,194 @@
+"""A new database of Prefect's or MLflow's server, as a copy of a template.
+
+Either server makes its tables by tens of migrations, one after the other, which takes many seconds.
+They give the same tables every time, so a template with them and without a row of anybody's is kept
+in :func:`cache_folder`, made once for each version of the server. A new database of SQLite is a
+copy of it.
+
+A template that is not there, cannot be used or could have been written by somebody else is no
+error: the server then makes its tables itself.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from secrets import token_hex
+
+from federated.errors import ConsiliumError
+from federated.files import PRIVATE, atomic_path, locked, make_folders
+from federated.secrets.home import private_folder
+
+# In seconds; on a busy machine migrations take minutes.
+LONGEST = 900
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a server's database, and the server's own command that makes them.
+
+    Attributes:
+        package: whose version decides what they are.
+        command: the module and arguments that bring an empty database up to date; is given its
+            address.
+        variables: of its environment that hold the address.
+    """
+
+    package: str
+    command: Callable[[str], Sequence[str]]
+    variables: tuple[str, ...] = ()
+
+    def address(self, database: Path) -> str:
+        """The address of a file, as the server is told it."""
+        driver = "sqlite+aiosqlite" if self.package == "prefect" else "sqlite"
+        return f"{driver}:///{database}"
+
+
+PREFECT = Tables(
+    "prefect",
+    lambda _: ("prefect", "server", "database", "upgrade", "--yes"),
+    ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"),
+)
+MLFLOW = Tables("mlflow", lambda address: ("mlflow", "db", "upgrade", address))
+
+
+def cache_folder() -> Path:
+    """Where templates are: ``CONSILIUM_CACHE``, or a folder of the user's own cache."""
+    if named := os.environ.get("CONSILIUM_CACHE"):
+        return Path(named).resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "consilium"
+
+
+def begin_database(tables: Tables, address: str) -> bool:
+    """Make a database that is not there as a copy of the template; one that is there stays.
+
+    The template is made first where there is none, which takes as long as without one.
+
+    Args:
+        tables: which it is to have.
+        address: of the database; one that is no file of SQLite is left to its server.
+
+    Returns:
+        Whether it has the newest tables, so that its server need not look for migrations.
+    """
+    database = _file_of(address)
+    if database is None:
+        return False
+    try:
+        template = template_of(tables)
+        if not database.exists():
+            _copy(template, database)
+        return _revision(database) == _revision(template)
+    except (ConsiliumError, OSError, sqlite3.Error, subprocess.SubprocessError):
+        return False
+
+
+def template_of(tables: Tables) -> Path:
+    """The template, which is made where there is none that can be used.
+
+    Raises:
+        ConsiliumError: its folder is open to others, or cannot be written to.
+        OSError, subprocess.SubprocessError: the server's command fails.
+        sqlite3.Error: it has made something else.
+    """
+    folder = cache_folder()
+    private_folder(folder, folder)
+    template = folder / f"{tables.package}-{version(tables.package)}.db"
+    if not _is_whole(template):
+        # Of several that want it at once, one makes it.
+        with locked(folder / f".{tables.package}.lock"):
+            if not _is_whole(template):
+                _make(tables, template)
+    return template
+
+
+def _file_of(address: str) -> Path | None:
+    """The file of a database of SQLite; ``None`` for one in memory or of another server."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):
+        return None
+    if url.get_backend_name() != "sqlite" or url.query or url.database in (None, "", ":memory:"):
+        return None
+    return Path(str(url.database)).resolve()
+
+
+def _is_whole(template: Path) -> bool:
+    try:
+        with closing(_opened(template)) as connection:
+            checked = connection.execute("PRAGMA quick_check").fetchone()
+        return checked == ("ok",) and bool(_revision(template))
+    except sqlite3.Error:
+        return False
+
+
+def _opened(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _revision(database: Path) -> str:
+    """The newest migration that the tables of a database have been through.
+
+    Raises:
+        sqlite3.Error: it has no tables, or is no database.
+    """
+    with closing(_opened(database)) as connection:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    return ",".join(sorted(str(number) for (number,) in found))
+
+
+def _make(tables: Tables, template: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=template.parent) as folder:
+        made = Path(folder) / "made.db"
+        address = tables.address(made)
+        subprocess.run(  # noqa: S603 - our own commands
+            [sys.executable, "-m", *tables.command(address)],
+            # Its own home: what it writes beside the tables is nobody's either.
+            env=os.environ | dict.fromkeys(tables.variables, address) | {"PREFECT_HOME": folder},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=LONGEST,
+            check=True,
+        )
+        with (
+            atomic_path(template, PRIVATE) as temporary,
+            closing(sqlite3.connect(made)) as one,
+            closing(sqlite3.connect(temporary)) as copy,
+        ):
+            one.backup(copy)
+            # One file, whichever way the server itself keeps its changes.
+            copy.execute("PRAGMA journal_mode=DELETE")
+
+
+def _copy(template: Path, database: Path) -> None:
+    """Put a copy where nothing is; who is there first, as another server, stays."""
+    make_folders(database.parent)
+    temporary = database.with_name(f".{database.name}.{token_hex(4)}")
+    # With the permissions that a database has which its server makes.
+    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(template.read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            # A link, because it never takes the place of a file, as a rename does.
+            os.link(temporary, database)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    for _tables in (PREFECT, MLFLOW):
+        template_of(_tables)

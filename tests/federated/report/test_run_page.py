@@ -1,0 +1,377 @@
+"""A run's page: what it says, what it must not say, and that others' words are text in it."""
+
+import re
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from federated.report.intervals import intervals_of
+from federated.report.run_page import run_page
+from federated.report.values import RunValues
+from tests.federated.report.made_runs import DP_SGD, made_run
+from tests.federated.report.reading import Page, at, read
+
+ATTACK = "<script>alert(1)</script>"
+IN_QUOTES = "\"' onload=alert(1) x='"
+
+
+@pytest.fixture(scope="module")
+def plain() -> RunValues:
+    return made_run()
+
+
+@pytest.fixture(scope="module")
+def private() -> RunValues:
+    return made_run(changes={"privacy": DP_SGD})
+
+
+@pytest.fixture(scope="module")
+def segmented() -> RunValues:
+    run = made_run("segmentation", ("background", "anterior", "posterior"))
+    return replace(
+        run, pictures={"site-00-worst": b"\x89PNG\r\n\x1a\n", "site-00-best": b"\x89PNG"}
+    )
+
+
+def page_of(run: RunValues) -> Page:
+    return read(run_page(run))
+
+
+@pytest.mark.parametrize("which", ["plain", "private", "segmented"])
+def test_every_number_on_the_page_is_that_of_the_summary(which, request):
+    run: RunValues = request.getfixturevalue(which)
+    shown = page_of(run).named("data")
+    assert len(shown) > 30
+    for element in shown:
+        pointer, value = element.attributes["data-at"], element.attributes["value"]
+        assert float(value) == at(run.summary, pointer), pointer
+        scales = (1, 1e3, 1e6, 1e9, 60, 3600, 1e-3)
+        said = float(element.text.replace("−", "-"))
+        digits = len(element.text.partition(".")[2])
+        assert any(
+            float(f"{float(value) / scale:.{digits}f}") == said
+            or float(f"{float(value) / scale:.3g}") == said
+            for scale in scales
+        ), (pointer, value, element.text)
+
+
+@pytest.mark.parametrize("which", ["plain", "private", "segmented"])
+def test_the_main_numbers_are_there(which, request):
+    run: RunValues = request.getfixturevalue(which)
+    places = {element.attributes["data-at"] for element in page_of(run).named("data")}
+    metric = "dice" if which == "segmented" else "auc"
+    wanted = {f"/metrics/test/{metric}", f"/metrics/val/{metric}", f"/spread/test/{metric}/worst"}
+    wanted |= {f"/per_site/{site}/test/{metric}" for site in run.summary["sites"]}
+    wanted |= {"/bytes/up", "/bytes/down", "/seconds/total", "/seed"}
+    if which == "private":
+        wanted |= {"/privacy/epsilon", "/privacy/epsilon_patient"}
+        wanted |= {f"/privacy/per_site/{site}/budget" for site in run.summary["sites"]}
+    else:
+        wanted |= {"/seconds/overhead", "/peak_rss_mb"}
+    assert wanted <= places
+
+
+def test_a_phantom_is_told_before_anything_else(plain):
+    first = "Generated images (phantom): no number on this page says anything about patients."
+    generated = page_of(made_run(source="phantom")).text
+    assert generated.split("To the content")[1].strip().startswith(first)
+    assert first not in page_of(plain).text
+    assert "phantom" not in page_of(plain).text
+
+
+def test_nothing_is_loaded_and_nothing_but_its_own_style_is_applied(segmented):
+    html = run_page(segmented)
+    page = read(html)
+    (policy,) = (
+        element.attributes["content"]
+        for element in page.named("meta")
+        if element.attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; script-src 'none'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    for element in page.elements:
+        assert element.name not in {"script", "link", "iframe", "object", "embed", "form", "base"}
+        assert "style" not in element.attributes
+        assert not [name for name in element.attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            value = element.attributes.get(name, "#")
+            assert value.startswith(("#", "data:image/png;base64,")), value
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def hostile(run: RunValues) -> RunValues:
+    """The same run in the words of sites, data and messages that would rather be markup."""
+    evil = f"evil{ATTACK}{IN_QUOTES}"
+    first = run.summary["sites"][0]
+    summary: dict[str, Any] = {
+        **run.summary,
+        "experiment": evil,
+        "run_id": evil,
+        "git_commit": evil,
+        "overrides": [f"data.dataset={evil}"],
+        "sites": [evil, *run.summary["sites"][1:]],
+        "per_site": {evil if s == first else s: v for s, v in run.summary["per_site"].items()},
+        "absent": {evil: f"no power {ATTACK}\x1b[2J\u202e"},
+        "not_evaluated": {evil: ATTACK},
+        "classes_absent": {"test": [evil]},
+        "versions": {evil: evil},
+    }
+    own = summary["per_site"][evil]
+    summary["per_site"][evil] = {**own, "classes_absent": {"test": [evil]}}
+    if run.private:
+        own = run.summary["privacy"]["per_site"][first]
+        summary["privacy"] = {**run.summary["privacy"], "per_site": {evil: own}}
+        summary["privacy"]["unreported"] = [evil]
+    records = [
+        {**r, "per_site": {evil if s == first else s: v for s, v in r["per_site"].items()}}
+        for r in run.records
+    ]
+    classes = (run.info.classes[0], evil, *run.info.classes[2:])
+    info = replace(run.info, name=evil, classes=classes, licence=evil)
+    findings = [{"rule": evil, "said": evil, "where": [evil] * 9, "rows": []}]
+    validation = {
+        "failures": {evil: [evil]},
+        "broken": {evil: findings},
+        "excluded_sites": [evil],
+        "dropped": {evil: {"train": 9}},
+        "sites": [evil],
+    }
+    pictures = {f"{evil}-worst": b"\x89PNG"} if run.pictures else {}
+    cases = {evil: run.cases[first], **run.cases}
+    return replace(
+        run,
+        summary=summary,
+        records=records,
+        info=info,
+        validation=validation,
+        pictures=pictures,
+        cases=cases,
+    )
+
+
+@pytest.mark.parametrize("which", ["plain", "private", "segmented"])
+def test_words_of_sites_and_data_are_text_and_never_markup(which, request):
+    html = run_page(hostile(request.getfixturevalue(which)))
+    page = read(html)
+    assert "alert(1)" in page.text
+    assert ATTACK not in html
+    assert not page.named("script")
+    for element in page.elements:
+        assert not [name for name in element.attributes if name.startswith("on")], element
+    # Nor do they command whoever reads the page's source in a terminal, or turn letters around.
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+
+
+def test_every_figure_has_a_name_and_a_text_in_its_place(segmented, plain):
+    for run in (segmented, plain):
+        page = page_of(run)
+        names = [e.attributes["id"] for e in page.elements if e.attributes.get("id")]
+        assert len(names) == len(set(names))
+        drawn = [e for e in page.named("svg") if e.attributes.get("aria-hidden") != "true"]
+        assert len(drawn) >= 5
+        texts = {e.attributes["id"]: e.text for e in page.elements if e.attributes.get("id")}
+        for figure in drawn:
+            assert figure.attributes["role"] == "img"
+            title, description = figure.attributes["aria-labelledby"].split()
+            assert texts[title].strip()
+            assert len(texts[description]) > 20
+        for picture in page.named("img"):
+            assert "true mask" in picture.attributes["alt"]
+
+
+def test_pictures_are_on_the_page_unless_they_are_left_out(segmented):
+    assert len(page_of(segmented).named("img")) == 2
+    assert "--without-pictures" in page_of(segmented).text
+    without = page_of(replace(segmented, pictures={}))
+    assert not without.named("img")
+    assert "Pictures of some test cases" not in without.text
+
+
+def test_a_private_run_has_no_times_of_stages_and_no_finding_of_a_case(private):
+    found = {
+        "failures": {"site-01": ["this is told in the site's own report"]},
+        "excluded_sites": [],
+        "dropped": {"site-01": {"train": 1}},
+        "sites": ["site-00", "site-01"],
+    }
+    page = page_of(replace(private, validation=found))
+    assert "Times of stages are not told" in page.text
+    assert not [e for e in page.named("svg") if "times-title" in str(e.attributes)]
+    assert "told in the site's own report" in page.text
+
+
+def test_files_that_break_a_rule_are_counted_and_not_named(plain):
+    broken = {"site-01": [{"rule": "no empty image", "said": "", "where": ["jane-doe.nii"] * 3}]}
+    report = {"failures": {"site-01": ["no empty image (jane-doe.nii)"]}, "broken": broken}
+    html = run_page(replace(plain, validation={**report, "sites": ["site-01"]}))
+    assert "jane-doe" not in html
+    assert "no empty image" in html
+    assert "3 cases" in html
+
+
+def test_counts_below_min_count_are_not_told(plain):
+    run = made_run(changes={"evaluation": {"share": "statistics", "min_count": 5}})
+    # As if a site had told what it should not have.
+    summary = {**run.summary, "confusion": {"test": [[4, 70], [0, 166]]}}
+    broken = {"site-01": [{"rule": "no empty image", "where": ["x"] * 3}]}
+    validation = {"failures": {}, "broken": broken, "dropped": {"site-02": {"train": 2}}}
+    page = page_of(replace(run, summary=summary, validation=validation))
+    cells = [e.text for e in page.named("td")]
+    assert "<5" in cells
+    assert "4" not in cells
+    assert "5%" not in page.text.split("What was taken for what")[1][:400]
+    assert page.text.count("fewer than 5 cases") == 2
+
+
+def test_what_epsilon_means_is_said_with_its_unit_and_delta(private):
+    text = " ".join(page_of(private).text.split())
+    assert "ε = 7.94 and δ = 10⁻⁵, for each training case, composed over all rounds" in text
+    assert "change by a factor of at most eε = 2800" in text
+    assert "one in 100 000" in text
+    assert "recognises at most 99.96 % of those that were" in text
+    assert "A patient has up to 2 training cases here; for such a patient ε is 17.5." in text
+    assert "Validation and test cases are not covered" in text
+
+
+def test_seeded_noise_is_said_to_protect_nobody():
+    run = made_run(changes={"privacy": {**DP_SGD, "noise": "seeded"}})
+    assert "so it protects nobody" in page_of(run).text
+
+
+def test_a_run_without_privacy_says_so(plain):
+    text = page_of(plain).text
+    assert "There is no differential privacy in this run." in text
+    assert "lets an attacker do" not in text
+
+
+@pytest.mark.parametrize("share", ["sums", "metrics", "predictions"])
+def test_pages_are_made_of_whatever_sites_share(share):
+    protection = {"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}}
+    changes = {"evaluation": {"share": share}, **(protection if share == "sums" else {})}
+    run = made_run(changes=changes)
+    page = page_of(run)
+    assert ("There are no intervals" in page.text) == (share == "metrics")
+    assert ("nothing is known of a single one" in page.text) == (share == "sums")
+    curves = [e for e in page.named("svg") if "roc-0" in str(e.attributes.get("aria-labelledby"))]
+    assert len(curves) == (0 if share == "metrics" else 1)
+
+
+def test_a_run_of_an_older_version_has_a_page(plain):
+    known = {k: v for k, v in plain.summary.items() if k not in ("overrides", "versions")}
+    page = page_of(replace(plain, summary=known, statistics=None, validation=None))
+    assert "config.json of the run's folder" in page.text
+    assert "Each site checks its own data" in page.text
+
+
+def test_the_command_that_makes_the_run_again_is_quoted_for_a_shell(plain):
+    summary = {**plain.summary, "overrides": ["data.dataset=a b;rm -rf x"]}
+    page = page_of(replace(plain, summary=summary))
+    (command,) = (e.text for e in page.named("pre"))
+    assert "consilium run made --set 'data.dataset=a b;rm -rf x'" in command
+
+
+def counted(run: RunValues, **changes: Any) -> RunValues:
+    """The run, with statistics of its training cases."""
+    told = {
+        "data_source": "files",
+        "min_count": 0,
+        "privacy": None,
+        "sites": {site: {"cases": cases["train"]} for site, cases in run.cases.items()},
+        "all_sites": {"age": {"60-69": 100, "70-79": 80}, "sex": {"female": 177, "male": 3}},
+        **changes,
+    }
+    return replace(run, population=told)
+
+
+def test_groups_of_patients_are_counted_where_sites_have_counted_them(plain):
+    page = page_of(counted(plain))
+    assert "Whom the training cases are of" in page.text
+    cells = {element.text for element in page.elements if element.name in ("th", "td")}
+    assert {"60-69", "100", "female", "177"} <= cells
+    assert "Whom" not in page_of(plain).text
+    noised = {"privacy": {"unit": "patient", "epsilon": 2.0, "delta": 1e-5}}
+    assert "ε 2 and δ 10⁻⁵ of one patient" in page_of(counted(plain, **noised)).text
+
+
+@pytest.mark.parametrize("changes", [{"data_source": "phantom"}, {"sites": {}}])
+def test_counts_of_other_cases_are_not_on_the_page(plain, changes):
+    assert "Whom" not in page_of(counted(plain, **changes)).text
+
+
+def test_a_group_with_few_cases_is_not_told_at_all(plain):
+    """One number alone could be worked out from the others."""
+    run = counted(made_run(changes={"evaluation": {"share": "statistics", "min_count": 5}}))
+    text = page_of(run).text
+    assert "60-69" in text
+    assert "177" not in text
+    hidden = {"min_count": 5, "all_sites": {"sex": {"female": None, "male": None}}}
+    assert page_of(counted(plain, **hidden)).text.count("fewer than 5 are not") == 2
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        (None, "no ε can be stated for a patient"),
+        (1, "no patient has more than one training case"),
+        (4, "A patient has up to 4 training cases here"),
+    ],
+)
+def test_what_a_guarantee_for_cases_is_for_a_patient(private, most, said):
+    told = private.summary["privacy"]
+    sites = {s: {**own, "cases_of_one_patient": most} for s, own in told["per_site"].items()}
+    summary = {**private.summary, "privacy": {**told, "per_site": sites}}
+    assert said in page_of(replace(private, summary=summary)).text
+
+
+def test_no_bound_and_not_told_are_told_apart(private):
+    told = private.summary["privacy"]
+    first, second, third = told["per_site"]
+    own = told["per_site"][first]
+    sites = {
+        first: {**own, "epsilon_ledger": None},
+        second: dict.fromkeys(own),
+        third: own,
+    }
+    privacy = {**told, "epsilon": None, "per_site": sites, "unreported": [second]}
+    page = page_of(replace(private, summary={**private.summary, "privacy": privacy}))
+    assert [e.text for e in page.named("td")].count("no bound") == 1
+    assert f"Not told, or not believed: {second}." in page.text
+    assert "Nobody can state an ε for this run." in page.text
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "intervals"),
+    [
+        ("multilabel", ("effusion", "nodule", "mass"), {"auc_effusion", "auc"}),
+        ("regression", ("age",), {"mae", "bias"}),
+    ],
+)
+def test_pages_are_made_of_every_task(task, classes, intervals):
+    run = made_run(task, classes)
+    assert run.statistics is not None
+    assert intervals <= set(intervals_of(run.statistics, run.info, 7).of)
+    page = page_of(run)
+    drawn = [str(e.attributes.get("aria-labelledby")) for e in page.named("svg")]
+    assert sum("roc-" in name for name in drawn) == (3 if task == "multilabel" else 0)
+    assert sum("site-curve-" in name for name in drawn) == 3
+
+
+def test_a_run_in_which_nothing_travelled_has_a_page(plain):
+    nothing = dict.fromkeys(("up", "down", "up_dense_float32"), 0)
+    page = page_of(replace(plain, summary={**plain.summary, "bytes": nothing}))
+    assert "0 B" in page.text
+
+
+def test_a_run_whose_rounds_were_hardly_ever_evaluated_has_a_page(plain):
+    empty = {"metrics": {}, "per_site": {s: {"cases": {}} for s in plain.summary["sites"]}}
+    records = [{**empty, "round": 1}, {**empty, "round": 2}, plain.records[2]]
+    assert "after round 3" in run_page(replace(plain, records=records))

@@ -1,0 +1,157 @@
+"""Pages that lead through commands: each of them, in its order, on data that take seconds."""
+
+import os
+import shlex
+import sys
+from functools import partial
+
+import pytest
+import yaml
+
+import flows.server
+from federated.files import read_json
+from flows.cli import main
+from tests.conftest import PROJECT, TINY_PARAMS
+from tests.documented_commands import BLOCK
+
+pytestmark = pytest.mark.usefixtures("plainly", "in_process")
+
+# What is not consilium's: `make setup` is how every test gets here.
+OF_THE_SHELL = ("make setup", "source .venv/bin/activate")
+
+
+@pytest.fixture
+def consilium(project, monkeypatch, capsys):
+    """Call consilium as a terminal does; a flow is called as the function that it is.
+
+    That Prefect runs flows from the command line is seen where runs are killed, resumed and served
+    (tests/system).
+    """
+    monkeypatch.setattr(flows.server, "start_embedded_server", lambda: lambda: None)
+
+    def call(line: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
+        monkeypatch.delenv("CONSILIUM_DEBUG", raising=False)
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        else:
+            code = 0
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return call
+
+
+def experiments(project, *names: str) -> None:
+    """The tiny experiment under the names that a page has."""
+    tiny = TINY_PARAMS["experiments"]["tiny"]
+    params = TINY_PARAMS | {"experiments": dict.fromkeys(names, tiny)}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def steps(page: str):
+    """The lines of a page's commands, each with whether it is to be refused."""
+    for language, block in BLOCK.findall((PROJECT / page).read_text(encoding="utf-8")):
+        if language in ("", "refused"):
+            for line in block.replace("\\\n", " ").splitlines():
+                yield line.strip(), language == "refused"
+
+
+@pytest.mark.parametrize("page", ["docs/tutorial.md", "docs/how-to/budgets.md"])
+def test_a_page_leads_through_its_commands(project, consilium, monkeypatch, page):
+    experiments(project, "demo", "adrenal")
+    said, own = {}, dict(os.environ)
+    for line, refused in steps(page):
+        if line in OF_THE_SHELL:
+            continue
+        if line.startswith("export "):
+            name, value = line.removeprefix("export ").split("=")
+            monkeypatch.setenv(name, value.replace("$PWD", str(project)))
+        elif line.startswith("unset "):
+            name = line.removeprefix("unset ")
+            monkeypatch.setenv(name, own[name])  # what it is without the page
+        else:
+            code, told = consilium(line)
+            # Of this machine `doctor` may find something missing; that it says.
+            assert (code == 1) == refused or "doctor" in line, f"{line}\n{told}"
+            assert "Traceback" not in told
+            if refused:
+                assert told.splitlines()[-1].startswith("Error: "), told
+                assert "budget" in told, told
+            said[line] = told
+    if page == "docs/tutorial.md":
+        _as_the_tutorial_says(project, said)
+
+
+def _as_the_tutorial_says(project, said):
+    assert "no guarantee" in _of_a_site(said["consilium ledger show demo"])
+    told = _of_a_site(said["consilium ledger show demo --delta 1e-4"])
+    assert 0 < float(told.split()[4]) <= 8  # after the site, its records, entries and runs
+    summary = read_json(project / "runs" / "demo" / "latest" / "summary.json")
+    assert summary["metrics"]["test"]["auc"] is not None
+    assert (project / "runs" / "demo" / "latest" / "model.safetensors").is_file()
+    (compared,) = [text for line, text in said.items() if line.startswith("consilium compare")]
+    assert "fedprox:mu=0.01" in compared
+
+
+def _of_a_site(shown: str) -> str:
+    """The first line of a table that is of site-00."""
+    return next(line for line in shown.splitlines() if "site-00" in line).strip(" │|")
+
+
+def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
+    """One after the other on one project; each is known by its words in documented_tests.py."""
+    import numpy as np
+
+    from tests.conftest import tiny_arrays
+    from tests.described_sets import picture_set
+
+    experiments(project, "tiny")
+
+    def do(line: str, says: str) -> str:
+        code, told = consilium(line)
+        assert code == 0, f"{line}\n{told}"
+        assert says in " ".join(told.split()), f"{line}\n{told}"
+        return told
+
+    do("consilium run tiny --rounds 1 --set strategy.name=fedper", "test auc")
+    clinic = project / "clinic" / "medmnist" / "adrenalmnist3d.npz"
+    clinic.parent.mkdir(parents=True)
+    np.savez(clinic, **tiny_arrays(seed=5))
+    do("consilium sites join tiny --site clinic-x --data clinic --rounds 1", "summary.json")
+    np.savez(project / "scan.npz", test_images=tiny_arrays()["test_images"][:2])
+    do(
+        "consilium predict --model tiny.clinic-x@champion --out out scan.npz",
+        "out/probabilities.csv",
+    )
+    home = "runs/tiny/latest/sites/site-00"
+    do(f"consilium site show --home {home}", "nothing waits for a decision")
+    for line in ("consilium site approve x", "consilium site refuse x"):
+        code, told = consilium(f"{line} --home {home}")
+        assert (code, "Nothing of run x waits" in told) == (1, True)
+    assert "Nobody works on run" in consilium("consilium pause tiny")[1]
+    do("consilium statistics tiny", "training cases")
+    picture_set(project / "data" / "mine")
+    do("consilium data init data/mine", "dataset.yaml")
+    do("consilium data check data/mine --out looked", "nothing is wrong with these data")
+
+
+def test_commands_of_a_consortium_that_begin_nothing(project, consilium, write_npz):
+    do = partial(_does, consilium)
+    do("consilium coordinator init --name 127.0.0.1 --port 8443")
+    do("consilium site init clinic-x --kit consilium-kit.json --data data")
+    assert "enrolled clinic-x" in do("consilium sites enrol clinic-x.enrolment.json")
+    assert "suspended clinic-x" in do("consilium sites suspend clinic-x")
+    assert "suspended" in do("consilium sites list")
+    assert "removed clinic-x" in do("consilium sites remove clinic-x")
+    assert "clinic-x does nothing more" in do("consilium site pause")
+    do("consilium site resume")
+
+
+def _does(consilium, line):
+    code, told = consilium(line)
+    assert code == 0, f"{line}\n{told}"
+    return told

@@ -1,0 +1,56 @@
+"""Worker processes are copies of one that has imported what stages need."""
+
+import os
+import subprocess
+import sys
+
+from federated.configuration.load import resolve
+from tasks.pool import open_pool
+from tests.conftest import PROJECT, TINY_PARAMS
+
+
+def parent(*_: object) -> int:
+    return os.getppid()
+
+
+def variable(*_: object) -> str | None:
+    return os.environ.get("CONSILIUM_HOME")
+
+
+def folder(*_: object) -> str:
+    return os.getcwd()  # noqa: PTH109 - as the process has it
+
+
+def test_workers_are_copies_of_one_process_in_the_environment_of_the_moment(monkeypatch, tmp_path):
+    defaults = TINY_PARAMS["defaults"] | {"runner": {"name": "processes", "workers": 1}}
+    experiment, parents = resolve("tiny", defaults, ""), set()
+    for home in ("one", "another"):
+        place = tmp_path / home
+        place.mkdir()
+        monkeypatch.setenv("CONSILIUM_HOME", str(place))
+        monkeypatch.chdir(place)
+        with open_pool(experiment) as pool:
+            assert pool.submit(variable).result() == str(place)
+            assert pool.submit(folder).result() == str(place)
+            parents.add(pool.submit(parent).result())
+    assert len(parents) == 1
+    assert parents != {os.getpid()}
+
+
+def test_what_lies_in_the_working_folder_is_not_imported_by_a_worker(tmp_path):
+    """As a person's own folder `tasks`, or a file that somebody has put there."""
+    (tmp_path / "planted.py").write_text("open('imported', 'w')")
+    program = (
+        "import multiprocessing, sys, tasks.fork_server as t\n"
+        "sys.path[:] = [path for path in sys.path if path]\n"
+        "t.IMPORTED[:] = ['planted']\n"
+        "process = t.start_fork_server().Process(target=print, args=('worked',))\n"
+        "process.start()\n"
+        "process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )  # fmt: skip
+    assert done.stdout == "worked\n", done.stderr
+    assert not (tmp_path / "imported").exists()

@@ -1,0 +1,126 @@
+"""A new database is a copy of a template, and never takes the place of one that is there."""
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tasks.new_database import Tables, _copy, begin_database, cache_folder, template_of
+
+# Makes a database of one table, in the time that an import takes, and adds a line to a file.
+MAKE = """
+import sqlite3
+one = sqlite3.connect({made!r})
+one.execute("CREATE TABLE alembic_version (version_num)")
+one.execute("INSERT INTO alembic_version VALUES ('newest')")
+one.execute("PRAGMA journal_mode=WAL")
+one.commit()
+open({log!r}, "a").write("made\\n")
+"""
+
+
+@pytest.fixture
+def made(tmp_path) -> Path:
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def tables(tmp_path, made, monkeypatch) -> Tables:
+    """Of some package that is installed, whose database is made by `python -m timeit`."""
+    monkeypatch.setenv("CONSILIUM_CACHE", str(tmp_path / "cache"))
+
+    def command(address: str) -> list[str]:
+        program = MAKE.format(made=address.removeprefix("sqlite:///"), log=str(made))
+        return ["timeit", "-n", "1", "-r", "1", program]
+
+    return Tables("pytest", command)
+
+
+def count(made: Path) -> int:
+    return len(made.read_text().splitlines()) if made.exists() else 0
+
+
+def read(database: Path) -> list[tuple[str]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT version_num FROM alembic_version").fetchall()
+
+
+def test_a_new_database_is_a_copy_of_a_template_that_is_made_once(tables, made, tmp_path):
+    for name in ("one", "two/below"):
+        database = tmp_path / name / "new.db"
+        assert begin_database(tables, tables.address(database))
+        assert read(database) == [("newest",)]
+        assert database.stat().st_mode & 0o777 == 0o644 & ~_umask()
+        assert [path.name for path in database.parent.iterdir()] == ["new.db"]
+    assert count(made) == 1
+
+
+def _umask() -> int:
+    before = os.umask(0)
+    os.umask(before)
+    return before
+
+
+def test_a_database_that_is_there_stays_as_it_is(tables, made, tmp_path):
+    database = tmp_path / "old.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num)")
+        connection.execute("INSERT INTO alembic_version VALUES ('an older one')")
+        connection.commit()
+    before = database.read_bytes()
+    # Its server has to bring it up to date.
+    assert not begin_database(tables, tables.address(database))
+    assert database.read_bytes() == before
+    database.write_bytes(b"something else")
+    assert not begin_database(tables, tables.address(database))
+    assert database.read_bytes() == b"something else"
+
+
+def test_a_server_that_is_there_first_keeps_its_database(tables, tmp_path):
+    database = tmp_path / "new.db"
+    database.write_bytes(b"of another server, since it was looked for")
+    _copy(template_of(tables), database)
+    assert database.read_bytes() == b"of another server, since it was looked for"
+    assert {path.name for path in tmp_path.iterdir()} == {"new.db", "cache", "made"}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:///:memory:", "sqlite://", "sqlite:///file::memory:?cache=shared&uri=true", "x",
+        "postgresql+asyncpg://user@host/name", "http://127.0.0.1:5000",
+    ],
+)  # fmt: skip
+def test_what_is_no_file_of_sqlite_is_left_to_its_server(tables, made, address):
+    assert not begin_database(tables, address)
+    assert count(made) == 0
+
+
+def test_a_template_of_another_version_or_that_is_damaged_is_made_anew(tables, made, tmp_path):
+    template = template_of(tables)
+    whole = template.read_bytes()
+    for spoiled in (b"", whole[:4096], b"x" * len(whole)):
+        template.write_bytes(spoiled)
+        assert begin_database(tables, tables.address(tmp_path / f"{len(spoiled)}.db"))
+        assert read(template) == [("newest",)]
+    assert count(made) == 4
+    assert template_of(replace(tables, package="ruff")) != template
+
+
+def test_a_template_that_others_could_have_written_is_not_used(tables, made, tmp_path):
+    template_of(tables)
+    cache_folder().chmod(0o777)
+    database = tmp_path / "new.db"
+    assert not begin_database(tables, tables.address(database))
+    assert not database.exists()
+
+
+def test_where_the_servers_command_fails_it_makes_its_tables_itself(tables, tmp_path):
+    failing = replace(tables, command=lambda address: ["no_such_module"])
+    assert not begin_database(failing, failing.address(tmp_path / "new.db"))
+    assert not (tmp_path / "new.db").exists()
+    # Or says what is wrong: nothing half is left behind.
+    assert [path.name for path in cache_folder().iterdir()] == [".pytest.lock"]

@@ -1,0 +1,147 @@
+"""What validation has found is found once for the same data and rules, and shown as such again."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tasks.validate
+from federated.configuration.load import resolve
+from federated.data.dataset import SPLITS, Dataset, LocatedFile
+from federated.data.label_partition import partition_labels
+from federated.data.medmnist import files as medmnist
+from tasks.validate import validate
+from tasks.validated import MOST_KEPT
+from tests.conftest import TINY_PARAMS, tiny_arrays
+
+SITES = {"count": 3, "partition": "iid", "min_cases": 8}
+
+
+def experiment(**sections: object):
+    usual = {"sites": SITES, "validate": {"on_failure": "drop-case"}}
+    return resolve("tiny", TINY_PARAMS["defaults"] | usual | sections, "")
+
+
+@pytest.fixture
+def given(tmp_path):
+    """What is validated: the experiment, its data set, the cases of each site, and the file."""
+    arrays = tiny_arrays()
+    dataset = Dataset(
+        medmnist.dataset_info("adrenalmnist3d"),
+        {split: arrays[f"{split}_images"][:, None] for split in SPLITS},
+        {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in SPLITS},
+    )
+    partition = partition_labels(dataset.labels, experiment().sites, 0)
+    dataset.images["train"][partition.sites["site-01"]["train"][0]] = 7
+    located = LocatedFile(tmp_path / "adrenalmnist3d.npz", "files", "0" * 32)
+    return experiment(), dataset, partition, located
+
+
+def looked(given, folder: Path):
+    folder.mkdir()
+    asked, dataset, partition, located = given
+    return validate.fn(asked, dataset, partition, folder, data=located)
+
+
+def test_the_same_data_and_rules_are_judged_once(given, tmp_path, monkeypatch):
+    first = looked(given, tmp_path / "first")
+    assert first.dropped
+    assert first.line() == ""
+    monkeypatch.delattr(tasks.validate, "_run_suites")
+    again = looked(given, tmp_path / "again")
+    assert replace(again, before=None) == first
+    assert again.line().startswith(f"validation: as found on {again.before}")
+    told = [json.loads((tmp_path / n / "validation.json").read_text()) for n in ("first", "again")]
+    assert told[1].pop("found_before") == again.before
+    assert told[0] == told[1]
+    pages = [
+        sorted((path.relative_to(root), path.read_bytes()) for path in root.rglob("*.html"))
+        for root in (tmp_path / "first" / "data_docs", tmp_path / "again" / "data_docs")
+    ]
+    assert pages[0] == pages[1]
+    assert any("after_dropping" in path.parts for path, _ in pages[0])
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The folders of pages for which the rules are looked at, without Great Expectations."""
+    times: list[Path] = []
+
+    def look(asked, dataset, tables, docs):
+        docs.mkdir(parents=True)
+        (docs / "index.html").write_text("pages")
+        times.append(docs)
+        return {site: [] for site in tables}
+
+    monkeypatch.setattr(tasks.validate, "_run_suites", look)
+    return times
+
+
+VALUES = TINY_PARAMS["defaults"]["data"]
+OTHERS = {
+    "data": lambda e, d, p, f: (e, d, p, replace(f, md5="1" * 32)),
+    "a place": lambda e, d, p, f: (e, d, p, replace(f, path=f.path.with_name("other.npz"))),
+    "rules": lambda e, d, p, f: (
+        experiment(validate={"on_failure": "drop-case", "min_cases_per_class": 2}), d, p, f,
+    ),
+    "what follows": lambda e, d, p, f: (experiment(validate={"on_failure": "abort"}), d, p, f),
+    "how data are read": lambda e, d, p, f: (experiment(data=VALUES | {"size": 64}), d, p, f),
+    "fewest cases": lambda e, d, p, f: (experiment(sites=SITES | {"min_cases": 9}), d, p, f),
+    "cases of a site": lambda e, d, p, f: (
+        e, d, replace(p, sites=p.sites | {"site-00": p.sites["site-01"]}), f,
+    ),
+    "a stray file": lambda e, d, p, f: (e, replace(d, unmatched=(f.path.with_name("x"),)), p, f),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_anything_else_is_judged_anew(given, counted, tmp_path, what):
+    for name, asked in (("one", given), ("two", given), ("other", OTHERS[what](*given))):
+        looked(asked, tmp_path / name)
+    assert [docs.relative_to(tmp_path).parts[0] for docs in counted] == ["one", "other"]
+    # And what was found first is still known.
+    looked(given, tmp_path / "three")
+    assert len(counted) == 2
+
+
+def test_without_knowing_where_the_data_lie_nothing_is_kept(given, counted, tmp_path):
+    asked, dataset, partition, _ = given
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        validate.fn(asked, dataset, partition, tmp_path / name)
+    assert len(counted) == 2
+
+
+def test_what_is_kept_and_damaged_or_open_to_others_is_found_anew(
+    given, counted, tmp_path, consilium_home
+):
+    looked(given, tmp_path / "one")
+    (kept,) = (consilium_home / "validated").iterdir()
+    # It has names of files, and intensities: for the site alone.
+    assert kept.parent.stat().st_mode & 0o777 == 0o700
+    found = kept / "found.json"
+    whole = found.read_text()
+    for number, spoiled in enumerate(("", "[]", '{"when": "then"}', whole[:-20])):
+        found.write_text(spoiled)
+        looked(given, tmp_path / f"spoiled-{number}")
+    assert len(counted) == 5
+    found.write_text(whole)
+    looked(given, tmp_path / "whole")
+    assert len(counted) == 5
+    shutil.rmtree(kept / "data_docs")
+    looked(given, tmp_path / "without pages")
+    assert len(counted) == 6
+    kept.parent.chmod(0o755)
+    looked(given, tmp_path / "open")
+    assert len(counted) == 7
+
+
+def test_the_newest_are_kept(given, counted, tmp_path, consilium_home):
+    asked, dataset, partition, located = given
+    for number in range(MOST_KEPT + 2):
+        other = replace(located, md5=f"{number:032x}")
+        looked((asked, dataset, partition, other), tmp_path / f"{number}")
+    assert len(list((consilium_home / "validated").iterdir())) == MOST_KEPT

@@ -1,0 +1,128 @@
+"""README and docs: links that lead somewhere, a site that builds, pages of the program."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from flows.reference import pages
+from tests.conftest import PROJECT
+from tests.documented_commands import PAGES
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]*)(#[^)\s]*)?\)")
+CODE = re.compile(r"^ *```.*?^ *```$|`[^`]*`", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as a forge makes them."""
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    made = set()
+    for title in HEADING.findall(text):
+        plain = re.sub(r"[^\w\- ]", "", title.lower().strip())
+        made |= {plain.replace(" ", "-"), re.sub(r"[-\s]+", "-", plain)}
+    return made
+
+
+def broken(page: Path) -> list[str]:
+    """The links of a page that lead to no file, or to no heading of it."""
+    found = []
+    for path, anchor in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+        if path.startswith(("http:", "https:", "mailto:")):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (
+            anchor and target.suffix == ".md" and anchor[1:] not in anchors(target)
+        ):
+            found.append(f"{page.relative_to(PROJECT)}: {path}{anchor}")
+    return found
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there():
+    everywhere = [*PAGES, PROJECT / "CHANGELOG.md"]
+    assert [link for page in everywhere for link in broken(page)] == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.PROJECT", tmp_path)
+    (tmp_path / "other.md").write_text("# One\n")
+    page = tmp_path / "page.md"
+    page.write_text("# P\n[a](no.md) [b](other.md#two) [c](other.md#one) [d](#p) ![e](e.png)\n")
+    assert broken(page) == ["page.md: no.md", "page.md: other.md#two", "page.md: e.png"]
+
+
+@pytest.mark.parametrize("name", ["cli.md", "params.md", "api.md"])
+def test_the_reference_is_that_of_the_program(name):
+    """Otherwise: make reference."""
+    assert (PROJECT / "docs" / "reference" / name).read_text(encoding="utf-8") == pages()[name]
+
+
+def test_the_badges_say_what_the_project_says():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shown = {
+        name: (PROJECT / "docs" / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
+        for name in ("licence", "python")
+    }
+    assert f": {project['license']}<" in shown["licence"]
+    assert f": {project['requires-python'].replace('>=', '≥ ')}<" in shown["python"]
+
+
+def test_a_table_of_results_between_marks_is_that_of_the_command_above_it():
+    """Its mark is a digest of the command: `consilium compare --results FILE` writes both."""
+    pages = (PROJECT / "docs").rglob("results*/*.md")
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    marked = re.findall(r"<!-- table (\w+) -->\n(.*)\n(?s:.*?)<!-- end of table \1 -->", text)
+    assert len(marked) >= 4
+    for mark, command in marked:
+        assert hashlib.sha256(command.encode()).hexdigest()[:8] == mark, command
+
+
+class Loads(HTMLParser):
+    """What a page has a browser load, without being asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe", "source", "video"):
+            self.found.append(given.get("src") or "")
+        elif tag == "link" and given.get("rel") not in ("canonical", "prev", "next"):
+            self.found.append(given.get("href") or "")
+        if "mermaid" in (given.get("class") or ""):
+            self.found.append("https: the theme loads what draws such a diagram")
+
+
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        cwd=PROJECT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
+    docs = PROJECT / "docs"
+    wanted = {
+        page.relative_to(docs).with_suffix(".html").as_posix().replace("README", "index")
+        for page in docs.rglob("*.md")
+    }
+    assert built >= wanted | {"changelog.html", "contributing.html", "security.html"}
+    for name in built:
+        page = Loads()
+        page.feed((tmp_path / name).read_text(encoding="utf-8"))
+        assert [each for each in page.found if re.match(r"https?:|//", each)] == [], name
+    api = (tmp_path / "reference" / "api.html").read_text(encoding="utf-8")
+    assert "load_experiment" in api
+    assert "Resolve an experiment of params.yaml" in api
