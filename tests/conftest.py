@@ -59,8 +59,8 @@ def tiny_volumes(
 ) -> dict[str, np.ndarray]:
     """AdrenalMNIST3D's schema, of so many voxels a side: a small or a large bright cube in noise.
 
-    A step of training takes a hundred times as long as one on ``tiny_pictures()``: for tests in
-    which the dimension is the point.
+    Training takes many times as long as on ``tiny_pictures()``: for tests in which the dimension is
+    the point.
     """
     rng = np.random.default_rng(seed)
     arrays = {}

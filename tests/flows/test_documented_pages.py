@@ -106,7 +106,7 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     """One after the other on one project; each is known by its words in documented_tests.py."""
     import numpy as np
 
-    from tests.conftest import tiny_arrays
+    from tests.conftest import tiny_pictures
     from tests.described_sets import picture_set
 
     experiments(project, "tiny")
@@ -118,11 +118,11 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
         return told
 
     do("consilium run tiny --rounds 1 --set strategy.name=fedper", "test auc")
-    clinic = project / "clinic" / "medmnist" / "adrenalmnist3d.npz"
+    clinic = project / "clinic" / "medmnist" / "bloodmnist.npz"
     clinic.parent.mkdir(parents=True)
-    np.savez(clinic, **tiny_arrays(seed=5))
+    np.savez(clinic, **tiny_pictures(seed=5))
     do("consilium sites join tiny --site clinic-x --data clinic --rounds 1", "summary.json")
-    np.savez(project / "scan.npz", test_images=tiny_arrays()["test_images"][:2])
+    np.savez(project / "scan.npz", test_images=tiny_pictures()["test_images"][:2])
     do(
         "consilium predict --model tiny.clinic-x@champion --out out scan.npz",
         "out/probabilities.csv",

@@ -15,7 +15,7 @@ from federated.data.label_partition import partition_labels
 from federated.data.medmnist import files as medmnist
 from tasks.validate import validate
 from tasks.validated import MOST_KEPT
-from tests.conftest import TINY_PARAMS, tiny_arrays
+from tests.conftest import TINY_PARAMS, tiny_volumes
 
 SITES = {"count": 3, "partition": "iid", "min_cases": 8}
 
@@ -28,7 +28,7 @@ def experiment(**sections: object):
 @pytest.fixture
 def given(tmp_path):
     """What is validated: the experiment, its data set, the cases of each site, and the file."""
-    arrays = tiny_arrays()
+    arrays = tiny_volumes()
     dataset = Dataset(
         medmnist.dataset_info("adrenalmnist3d"),
         {split: arrays[f"{split}_images"][:, None] for split in SPLITS},
