@@ -39,9 +39,9 @@ from federated.learning.places import (
 
 # In logits from the uniform prediction: how far steps are about equally wide, and how far they
 # reach. A float64 probability is 1 from 37 on, where exact ranks are tied too; towards 0 a model
-# that is far too sure has scores much below that.
+# that is far too sure has scores below that.
 NEAREST = 0.5
-FARTHEST = 80.0
+FARTHEST = 50.0
 WHOLE = 512
 TURN = 512
 BINS = WHOLE + TURN
