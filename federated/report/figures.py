@@ -141,6 +141,7 @@ def site_dots(run: RunValues) -> Figure | None:
     picture = dot_chart(text, dots, ends_of(known, _is_share(metric)), of_all, f"test {title}")
     return Figure(
         picture,
-        f"Test {title} of each site, the lowest first. The dashed line is that over the cases of "
-        "all sites together.",
+        f"Test {title} of "
+        + ("each site" if len(shown) == len(values) else f"the {len(shown)} lowest sites")
+        + ", the lowest first. The dashed line is that over the cases of all sites together.",
     )

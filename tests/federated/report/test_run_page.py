@@ -375,3 +375,13 @@ def test_a_run_whose_rounds_were_hardly_ever_evaluated_has_a_page(plain):
     empty = {"metrics": {}, "per_site": {s: {"cases": {}} for s in plain.summary["sites"]}}
     records = [{**empty, "round": 1}, {**empty, "round": 2}, plain.records[2]]
     assert "after round 3" in run_page(replace(plain, records=records))
+
+
+def test_of_very_many_sites_a_few_are_drawn_and_all_are_in_the_table():
+    sites = [f"site-{number:03d}" for number in range(40)]
+    page = page_of(made_run(sites=sites))
+    drawn = [e for e in page.named("svg") if "site-curve" in str(e.attributes)]
+    assert len(drawn) == 24
+    assert "24 of 40 sites; all are in the table." in page.text
+    assert "the 24 lowest sites" in page.text
+    assert set(sites) <= {e.text for e in page.named("th")}
