@@ -7,10 +7,12 @@ import threading
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import psutil
 import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from federated.errors import ConsiliumError
+from flows import server
 from flows.server import running, start_embedded_server, wait_until_healthy
 from tests.conftest import PROJECT
 from tests.ports import free_port
@@ -98,3 +100,15 @@ def test_prefect_starts_no_server_of_its_own(tmp_path):
         text=True,
     )
     assert "No Prefect API URL provided" in asked.stderr
+
+
+def test_a_temporary_server_gives_way_while_workers_train(monkeypatch):
+    with subprocess.Popen(["sleep", "60"], process_group=0) as running:
+        monkeypatch.setattr(server, "_embedded", [running])
+        before = psutil.Process().nice()
+        server.let_training_go_first()
+        assert psutil.Process(running.pid).nice() == server.BEHIND
+        assert psutil.Process().nice() == before
+        running.kill()
+        running.wait()
+        server.let_training_go_first()  # one that has ended is no error
