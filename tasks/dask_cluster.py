@@ -35,9 +35,11 @@ class DaskPool(Executor):
         self._with_gpu = client.get_executor(resources={GPU: 1}) if offered else self._all
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Begin a stage: ``fn`` is what calls it, with the stage as its first argument."""
-        stage = getattr(args[0], "__name__", "") if args else ""
-        pool = self._with_gpu if stage in OF_A_GPU else self._all
+        """Begin a stage, or several: ``fn`` is what calls it, with it as its first argument."""
+        given = args[0] if args else ()
+        stages = given if isinstance(given, tuple) else (given,)
+        of_a_gpu = any(getattr(stage, "__name__", "") in OF_A_GPU for stage in stages)
+        pool = self._with_gpu if of_a_gpu else self._all
         future: Future[Any] = pool.submit(fn, *args, **kwargs)
         return future
 

@@ -25,6 +25,7 @@ EXECUTED = {
     "prepare": DVC,
     "evaluate": DVC,
     "predict": OTHERS,
+    "report": OTHERS,
     "statistics": OTHERS,
     "doctor": PAGES,
     "serve": "tests/system/test_deployments.py::test_serve_offers_every_experiment_and_both_pages",

@@ -132,6 +132,8 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     for line in ("consilium site approve x", "consilium site refuse x"):
         code, told = consilium(f"{line} --home {home}")
         assert (code, "Nothing of run x waits" in told) == (1, True)
+    do("consilium report tiny", "report.html")
+    do("consilium watch tiny", "done")
     assert "Nobody works on run" in consilium("consilium pause tiny")[1]
     do("consilium statistics tiny", "training cases")
     picture_set(project / "data" / "mine")

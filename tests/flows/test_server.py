@@ -7,6 +7,7 @@ import threading
 from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import psutil
 import pytest
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
@@ -16,6 +17,7 @@ from prefect.settings import (
 )
 
 from federated.errors import ConsiliumError
+from flows import server
 from flows.server import has_newest_tables, running, start_embedded_server, wait_until_healthy
 from tests.conftest import PROJECT
 from tests.ports import free_port
@@ -118,3 +120,15 @@ def test_a_new_database_of_prefect_begins_with_its_tables(tmp_path, empty_prefec
         assert named.is_file()
         elsewhere = dict.fromkeys(told, "postgresql+asyncpg://user@host/name")
         assert not has_newest_tables(elsewhere)
+
+
+def test_a_temporary_server_gives_way_while_workers_train(monkeypatch):
+    with subprocess.Popen(["sleep", "60"], process_group=0) as running:
+        monkeypatch.setattr(server, "_embedded", [running])
+        before = psutil.Process().nice()
+        server.let_training_go_first()
+        assert psutil.Process(running.pid).nice() == server.BEHIND
+        assert psutil.Process().nice() == before
+        running.kill()
+        running.wait()
+        server.let_training_go_first()  # one that has ended is no error

@@ -157,7 +157,9 @@ def train_site(*_: object) -> None:
 def test_stages_of_a_gpu_go_to_workers_that_offer_one_where_any_does():
     with_gpu = DaskPool(RecordingClient({}, {"GPU": 1}))
     assert with_gpu.submit(threads, train_site, CALL) == {"resources": {"GPU": 1}}
+    assert with_gpu.submit(threads, (train_site, die), CALL) == {"resources": {"GPU": 1}}
     assert with_gpu.submit(threads, die, CALL) == {}
+    assert with_gpu.submit(threads, (die, die), CALL) == {}
     assert with_gpu.submit(threads) == {}
     without = DaskPool(RecordingClient({}, {"MEMORY": 1}))
     assert without.submit(threads, train_site, CALL) == {}
