@@ -130,7 +130,8 @@ def _tails(others: int, drawn: int, marked: int) -> npt.NDArray[np.float64]:
 
     of_each = hypergeom.pmf(np.arange(drawn + 1), others, marked, drawn)
     # The smallest first, so that no small tail is lost in the sum.
-    return np.cumsum(of_each[::-1])[::-1]
+    tails: npt.NDArray[np.float64] = np.cumsum(of_each[::-1])[::-1]
+    return tails
 
 
 def _log2(probability: float) -> float:
