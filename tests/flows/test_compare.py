@@ -15,6 +15,7 @@ from flows.round import fl_round
 from tasks import track
 from tests.conftest import TINY_PARAMS
 from tests.described_sets import CLASSES, describe, picture_set
+from tests.federated.report.reading import at, read
 
 pytestmark = pytest.mark.usefixtures("plainly")
 
@@ -56,6 +57,10 @@ def test_a_comparison_makes_every_run_once_and_tells_what_it_found(project):
     )
     assert "Data source: files. Seeds 0, 1" in table
     assert (folder / "auc.png").read_bytes().startswith(b"\x89PNG")
+    shown = read((folder / "report.html").read_text()).named("data")
+    assert "/rows/1/difference" in {element.attributes["data-at"] for element in shown}
+    for element in shown:
+        assert float(element.attributes["value"]) == at(document, element.attributes["data-at"])
 
     before = runs_of(project)
     assert len(before) == 4
