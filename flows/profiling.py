@@ -27,6 +27,7 @@ PAUSE = 0.5
 ROLES = (
     ("flows.guarded_server", "Prefect's server"),
     ("multiprocessing.spawn", "workers"),
+    ("multiprocessing.forkserver", "workers"),
     ("multiprocessing.resource_tracker", "workers"),
     ("py-spy", "the profiler"),
     ("flows.cli", "the run itself"),

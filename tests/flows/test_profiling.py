@@ -10,7 +10,7 @@ import pytest
 
 from federated.errors import ConsiliumError
 from federated.run.round_record import STAGES
-from flows import profile
+from flows import profiling
 from flows.profiling import NOT_TOLD, OTHER, Usage, breakdown, role_of
 
 SUMMARY = {
@@ -49,7 +49,8 @@ def test_of_a_private_run_no_seconds_of_its_rounds_are_told() -> None:
 def test_processes_are_named_by_what_they_do() -> None:
     assert role_of(["python", "-m", "flows.guarded_server", "prefect"]) == "Prefect's server"
     assert role_of(["python", "-c", "from multiprocessing.spawn import x"]) == "workers"
-    assert role_of(["python", "-c", profile.CALL, "run", "demo"]) == "the run itself"
+    assert role_of(["python", "-c", "from multiprocessing.forkserver import x"]) == "workers"
+    assert role_of(["python", "-c", profiling.CALL, "run", "demo"]) == "the run itself"
     assert role_of(["git", "describe"]) == OTHER
 
 
@@ -67,9 +68,9 @@ def test_processor_time_of_all_that_a_process_starts_is_counted() -> None:
 def test_a_profiler_that_is_not_there_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(profile.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(profiling.shutil, "which", lambda *_, **__: None)
     with pytest.raises(ConsiliumError, match="pip install py-spy"):
-        profile.profile(["run", "tiny"], tmp_path / "out")
+        profiling.profile(["run", "tiny"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -79,6 +80,6 @@ def test_a_run_that_fails_under_the_profiler_says_so(
     spy = tmp_path / "py-spy"
     spy.write_text("#!/bin/sh\necho 'permission denied' >&2\nexit 1\n")
     spy.chmod(0o755)
-    monkeypatch.setattr(profile.shutil, "which", lambda *_, **__: str(spy))
+    monkeypatch.setattr(profiling.shutil, "which", lambda *_, **__: str(spy))
     with pytest.raises(ConsiliumError, match=r"status 1.*permission denied.*allow ptrace"):
-        profile.profile(["run", "tiny"], tmp_path / "out")
+        profiling.profile(["run", "tiny"], tmp_path / "out")
