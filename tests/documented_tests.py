@@ -26,6 +26,7 @@ EXECUTED = {
     "evaluate": DVC,
     "predict": OTHERS,
     "report": OTHERS,
+    "watch": OTHERS,
     "statistics": OTHERS,
     "doctor": PAGES,
     "serve": "tests/system/test_deployments.py::test_serve_offers_every_experiment_and_both_pages",

@@ -280,7 +280,7 @@ def test_a_stopped_step_of_a_preparation_says_how_to_go_on(capsys, monkeypatch, 
 def test_a_stopped_preparation_says_what_is_kept_and_how_to_go_on(
     capsys, monkeypatch, project, prefect_server
 ):
-    def stopped(*_):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("flows.prepare.validate", stopped)
