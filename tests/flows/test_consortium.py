@@ -106,10 +106,10 @@ def test_a_coordinator_that_was_stopped_goes_on_to_the_same_model(consortium, kn
 
     real = graph.checkpoint
 
-    def dies(coordinator, number, record):
+    def dies(coordinator, number, record, wait_for):
         if number == 2:
             raise ConsiliumError("The power is gone.")
-        return real(coordinator, number, record)
+        return real(coordinator, number, record, wait_for=wait_for)
 
     monkeypatch.setattr(graph, "checkpoint", dies)
     with pytest.raises(ConsiliumError, match="power"):
