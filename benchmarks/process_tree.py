@@ -16,7 +16,8 @@ import psutil
 PR_SET_CHILD_SUBREAPER = 36
 # Reading the memory of a process stops it for a moment: at most this share of the time goes there.
 MOST_SAMPLING = 0.01
-SHORTEST_PAUSE = 0.5
+# Between two looks, in seconds; on a busy machine a look takes long, and must come all the same.
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 4.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def run(
             except subprocess.TimeoutExpired:
                 before = time.perf_counter()
                 peak = max(peak, sum(pss_mb(each.pid) for each in started_since(others)))
-                pause = max(SHORTEST_PAUSE, (time.perf_counter() - before) / MOST_SAMPLING)
+                pause = (time.perf_counter() - before) / MOST_SAMPLING
+                pause = min(LONGEST_PAUSE, max(SHORTEST_PAUSE, pause))
             if time.time() - started > limit:
                 raise FailedError(f"{command[0]} has taken longer than {limit:.0f} s; see {log}")
         seconds = time.time() - started
