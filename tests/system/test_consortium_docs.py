@@ -11,13 +11,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from federated.files import read_json
 from flows.consortium_up import deal_files
 from flows.ports import listen, port_of
-from tests.conftest import PROJECT, TINY_PARAMS
+from tests.conftest import PROJECT, TINY_PARAMS, tiny_volumes
 
 pytestmark = pytest.mark.system
 DOCS = (PROJECT / "docs" / "consortium.md").read_text(encoding="utf-8")
@@ -69,7 +70,8 @@ class Place:
 @pytest.fixture
 def places(project, empty_prefect, tmp_path):
     """A folder for each party, with the tiny experiment under the name that the page has."""
-    tiny = {**TINY_PARAMS["experiments"]["tiny"]}
+    tiny = TINY_PARAMS["experiments"]["tiny"] | {"data": {"dataset": "adrenalmnist3d"}}
+    np.savez(project / "data" / "medmnist" / "adrenalmnist3d.npz", **tiny_volumes())
     params = {"defaults": TINY_PARAMS["defaults"], "experiments": {"adrenal": tiny}}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     from federated.configuration.load import load_experiment
