@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # The narrowest that the first column, which is text and may fold, becomes.
 NARROWEST = 8
@@ -24,7 +25,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
         widest = max(map(len, cells))
         found.add_column(title, justify="right", vertical="top", no_wrap=True, min_width=widest)
     for row in shown:
-        found.add_row(*row)
+        # Another party's words may be among them: nothing in them is markup.
+        found.add_row(*map(Text, row))
     return found
 
 

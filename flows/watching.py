@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from federated.errors import ConsiliumError, printable
 from federated.learning import metrics_in
@@ -54,7 +55,8 @@ def watch(console: Console, folder: RunFolder, *, once: bool) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             status = status_of(folder)
-            live.update(Group(*status_lines(status)), refresh=True)
+            parts = [Text(part) if isinstance(part, str) else part for part in status_lines(status)]
+            live.update(Group(*parts), refresh=True)
             if status.state not in ("works", "paused"):
                 return
             time.sleep(LOOK)

@@ -55,6 +55,8 @@ PREFECT = Tables(
     lambda _: ("prefect", "server", "database", "upgrade", "--yes"),
     ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL"),
 )
+# What SQLite has beside a database that is in use, or was when its server was killed.
+BESIDE = ("-wal", "-shm", "-journal")
 MLFLOW = Tables("mlflow", lambda address: ("mlflow", "db", "upgrade", address))
 
 
@@ -82,6 +84,10 @@ def begin_database(tables: Tables, address: str) -> bool:
         return False
     try:
         if not database.exists():
+            if any(database.with_name(database.name + end).exists() for end in BESIDE):
+                # Of a database that somebody has deleted. SQLite would write them into the copy;
+                # where nothing is in its place it throws them away.
+                return False
             _copy(template_of(tables), database)
         # For one that is there no template is made: that would take longer than to look.
         refuse_open(cache_folder())

@@ -69,7 +69,9 @@ def sent_kind(kind: str) -> SentKind | None:
     name, dot, rest = kind.partition(".")
     of_sum = bool(dot) and name in SUMS
     found = _named(rest if of_sum else kind)
-    return None if found is None or (of_sum and found.before_rounds) else found
+    # A word is on what was asked, whichever sum that was for.
+    of_none = found is not None and (found.before_rounds or rest.startswith(kinds.DONE))
+    return None if of_sum and of_none else found
 
 
 def _named(kind: str) -> SentKind | None:

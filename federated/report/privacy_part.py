@@ -37,6 +37,7 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         **(_meaning(epsilon, delta) if epsilon is not None else {}),
         "patient": _of_a_patient(told, numbers),
         "missing": told.get("missing"),
+        "in_sum": run.experiment.privacy.noise_in_sum,
         "heads": list(heads.values()),
         "rows": [
             {"name": site, "cells": [_spent(site, key, numbers) for key in heads]}

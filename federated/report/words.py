@@ -160,7 +160,8 @@ def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
         frozenset({"coordinator"}): "the coordinator and sites the sum; who has the run's key each",
         frozenset({"coordinator", "sites"}): "the coordinator the sum over the sites alone",
     }.get(frozenset(hides), "see protection in summary.json")
-    bound = "yes" if run.private else "no"
+    seeded = run.private and run.summary["privacy"].get("noise") == "seeded"
+    bound = "yes" if run.private and not seeded else "no"
     rows = [("updates of the model", readers, bound)]
     share = experiment.evaluation.share
     told = {

@@ -130,17 +130,18 @@ def sites_of(
     """How the sites of some rounds are; ``told`` is what sites say at a run's end of their ε."""
     names: set[str] = set(told)
     for record in records:
-        names |= {*record["sites"], *record["dropped"], *record["absent"]}
+        # Those of older versions know no absence and no lost round.
+        names |= {*record["sites"], *record["dropped"], *record.get("absent", ())}
     return [_site(name, records, told.get(name, {})) for name in sorted(names)]
 
 
 def _site(name: str, records: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> SiteStatus:
-    summed = sum(name in record["sites"] for record in records if not record["lost"])
-    newest = records[-1] if records else {"dropped": {}, "absent": {}}
-    why_not = newest["absent"].get(name) or newest["dropped"].get(name) or ""
+    summed = sum(name in record["sites"] for record in records if not record.get("lost"))
+    newest = records[-1] if records else {"dropped": {}}
+    why_not = newest.get("absent", {}).get(name) or newest["dropped"].get(name) or ""
     spent: float | None = None
     for record in records:
-        spent = (record["epsilon_rdp"] or {}).get(name, spent)
+        spent = (record.get("epsilon_rdp") or {}).get(name, spent)
     budget, all_spent = told.get("budget"), told.get("epsilon_ledger")
     left = None if budget is None or all_spent is None else max(0.0, budget - all_spent)
     return SiteStatus(name, summed, str(why_not), spent, left)

@@ -136,9 +136,9 @@ def _noted(path: Path) -> _Noted:
         try:
             what, digest = json.loads(line)
         except (ValueError, TypeError) as error:
-            if number == len(lines):
-                # The machine stopped as it was written, before anything was begun.
-                break
+            if number == len(lines) or (line.startswith('["') and not line.endswith("]")):
+                # The machine stopped as it was written, or the disk was full: nothing was begun.
+                continue
             raise unreadable(path, error) from error
         if what == ANSWERED:
             found.answered.add(digest)

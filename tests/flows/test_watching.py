@@ -77,3 +77,14 @@ def test_what_a_site_says_is_text_on_the_page_and_in_the_terminal():
     assert "<script" not in page
     assert "\x1b" not in page + text_of(found)
     assert "&lt;script&gt;" in page
+
+
+def test_nothing_that_a_site_says_is_markup():
+    said = "cannot read [/data/x.nii] [red]it[/red] :smile:"
+    found = status([record(1) | {"dropped": {"site-01": said}}])
+    assert said in " ".join(text_of(found).split())
+
+
+def test_records_of_older_versions_are_shown():
+    old = {k: v for k, v in record(1).items() if k not in ("absent", "lost", "epsilon_rdp")}
+    assert [site.summed for site in sites_of([old], {})] == [1, 0]

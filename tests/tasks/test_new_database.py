@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.new_database import Tables, _copy, begin_database, cache_folder, template_of
+from tasks.new_database import BESIDE, Tables, _copy, begin_database, cache_folder, template_of
 
 # Makes a database of one table, in the time that an import takes, and adds a line to a file.
 MAKE = """
@@ -62,6 +62,15 @@ def _umask() -> int:
     before = os.umask(0)
     os.umask(before)
     return before
+
+
+@pytest.mark.parametrize("end", BESIDE)
+def test_nothing_is_put_beside_what_a_killed_server_has_left(tables, made, tmp_path, end):
+    """SQLite would write the changes of a database that is deleted into the copy."""
+    database = tmp_path / "new.db"
+    database.with_name(f"new.db{end}").write_bytes(b"left")
+    assert not begin_database(tables, tables.address(database))
+    assert not database.exists()
 
 
 def test_a_database_that_is_there_stays_as_it_is(tables, made, tmp_path):

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
+from federated.errors import printable
 from federated.exchange import kinds
 from federated.exchange.folder import EVERYONE, FolderExchange, Place
 from federated.exchange.identity import COORDINATOR, PublicIdentity
@@ -51,24 +52,26 @@ class BegunRuns:
             return self._unwanted(header)
 
     def _unwanted(self, header: Header) -> str:
-        what = f"{header.kind:.60}"
+        what, run = _shown(header.kind), _shown(header.run)
         known = sent_kind(header.kind)
         if known is None or not _is_for(header, known.to):
-            return f"No site sends a message {what} to {header.recipient:.60}."
+            return f"No site sends a message {what} to {_shown(header.recipient)}."
         proposal, sites = self._participants(header)
         if proposal is None:
-            return (
-                f"The coordinator has begun no attempt {header.attempt} at a run {header.run:.60}."
-            )
+            return f"The coordinator has begun no attempt {header.attempt} at a run {run}."
         if not {header.sender, header.recipient} - {COORDINATOR, EVERYONE} <= sites:
-            return f"Not all that the message {what} is of and for take part in {header.run:.60}."
+            return (
+                f"Not all that the message {what} is of and for take part in {_shown(header.run)}."
+            )
         if header.kind.startswith(kinds.DONE):
             if not self._has_asked(header):
-                return f"The coordinator has not asked {header.sender:.60} what {what} is said of."
+                return (
+                    f"The coordinator has not asked {_shown(header.sender)} what {what} is said of."
+                )
         elif why := self._over(header):
             return why
         if header.round > (0 if known.before_rounds else self._last_round(proposal, header)):
-            return f"The coordinator has not begun round {header.round} of run {header.run:.60}."
+            return f"The coordinator has not begun round {header.round} of run {run}."
         if len(self._exchange.find(Place.of(header))) >= MOST_IN_PLACE:
             return f"Different messages {what} have been sent already, of which none counts."
         return ""
@@ -86,12 +89,12 @@ class BegunRuns:
         """Why nothing more of an attempt at a run is wanted; nothing where it goes on."""
         place = Place(header.run, 0, header.attempt, EVERYONE, kinds.ENDED, COORDINATOR)
         if any(self._is_of_coordinator(path, place) for path in self._exchange.find(place)):
-            return f"Attempt {header.attempt} at run {header.run:.60} has ended."
+            return f"Attempt {header.attempt} at run {_shown(header.run)} has ended."
         for attempt in reversed(self._exchange.attempts(header.run, 0)):
             if attempt <= header.attempt:
                 return ""
             if self._participants(replace(header, attempt=attempt))[0] is not None:
-                return f"Attempt {attempt} at run {header.run:.60} has begun since."
+                return f"Attempt {attempt} at run {_shown(header.run)} has begun since."
         return ""
 
     def _is_of_coordinator(self, path: Path, place: Place) -> bool:
@@ -147,3 +150,7 @@ class BegunRuns:
 def _is_for(header: Header, recipients: tuple[str, ...]) -> bool:
     named = {COORDINATOR: "coordinator", EVERYONE: "all"}.get(header.recipient, "site")
     return named in recipients and header.recipient != header.sender
+
+
+def _shown(text: str) -> str:
+    return printable(text, 60)

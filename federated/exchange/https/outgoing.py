@@ -1,8 +1,9 @@
 """What a site sends: in which order, several small messages together, a large one in pieces.
 
-What belongs to one attempt at a round is a lane. In a lane the order is kept in which messages were
-posted, since a word that something is done comes after what it is of. Small messages of other lanes
-pass a large one.
+What belongs to one attempt at a run is a lane. In a lane the order is kept in which messages were
+posted, since a word that something is done comes after what it is of, which can be of another
+round: keys are of round 0 in whichever round they are made anew. Small messages of other lanes pass
+a large one.
 """
 
 import os
@@ -78,13 +79,14 @@ class Outgoing:
         return self._taken - before
 
     def _first_lane(self) -> str:
-        """The attempt at a round of which something was to be sent first; empty for none."""
+        """The attempt at a run of which something was to be sent first; empty for none."""
         while True:
             entries, position = self._mirror.entries(self._read)
             for entry in entries:
                 if entry.sender == self._me:
-                    # The folder of an attempt at a round; the journal does not tell more of it.
-                    lane = "/".join(entry.path.split("/")[:3])
+                    # The journal does not tell the attempt; it is a folder of each round's.
+                    run, _, attempt = entry.path.split("/")[:3]
+                    lane = f"{run}/{attempt}"
                     self._lanes.setdefault(lane, deque()).append(entry)
             if position == self._read:
                 break

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, printable
 from federated.exchange.enrolment import Member
 from federated.exchange.folder import EVERYONE
 from federated.exchange.https.authentication import RequestRefusedError
@@ -71,14 +71,17 @@ class Uploads:
         most = limits.most(chunk.kind)
         if most is None:
             raise _refused(
-                422, "no kind", site, f"No site sends messages of the kind {chunk.kind:.60}."
+                422,
+                "no kind",
+                site,
+                f"No site sends messages of the kind {printable(chunk.kind, 60)}.",
             )
         if chunk.total > most:
             self._drop(site, chunk.digest)
             raise _refused(
                 413, "too large", site,
-                f"A message of the kind {chunk.kind:.60} has {chunk.total} bytes, and at most "
-                f"{most} are taken.",
+                f"A message of the kind {printable(chunk.kind, 60)} has {chunk.total} bytes, and "
+                f"at most {most} are taken.",
             )  # fmt: skip
         if chunk.length > limits.chunk or chunk.offset + chunk.length > chunk.total:
             raise _refused(

@@ -244,7 +244,27 @@ def test_what_epsilon_means_is_said_with_its_unit_and_delta(private):
 
 def test_seeded_noise_is_said_to_protect_nobody():
     run = made_run(changes={"privacy": {**DP_SGD, "noise": "seeded"}})
-    assert "so it protects nobody" in page_of(run).text
+    text = page_of(run).text
+    assert "so it protects nobody" in text
+    assert "kept nowhere" not in text
+    assert "whoever knows it can take it away again" in text
+
+
+def test_where_sites_share_the_noise_the_guarantee_is_said_to_be_of_sums():
+    alone = "sees all that its site sent in this run"
+    assert alone in page_of(made_run(changes={"privacy": DP_SGD})).text
+    settings = {"name": "site_level_distributed", "clip": 1.0, "epsilon": 8, "delta": 1e-4}
+    protection = {"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}}
+    text = page_of(made_run(changes={"privacy": settings, **protection})).text
+    assert alone not in text
+    assert "sees the sums of the run over all sites" in text
+    assert "It holds in the sum alone" in text
+
+
+def test_a_run_of_an_older_version_that_does_not_say_when_it_was_resumed_has_its_page():
+    run = made_run()
+    summary = {k: v for k, v in run.summary.items() if k != "rounds_before_resume"}
+    assert "Bytes and time" in page_of(replace(run, summary=summary)).text
 
 
 def test_a_run_without_privacy_says_so(plain):

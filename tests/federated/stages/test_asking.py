@@ -191,6 +191,9 @@ def test_what_was_begun_stays_known_and_half_a_line_is_none(tmp_path):
     path = home.run("run").asked_path(1)
     path.write_text(path.read_text() + '["half')
     assert "asked the same before" in str(AskedBefore(home).repeated(again))
+    # So is one that a full disk has left, and what could be written later.
+    path.write_text('["ha\n' + path.read_text())
+    assert "asked the same before" in str(AskedBefore(home).repeated(again))
     path.write_text("half\n" + path.read_text())
     with pytest.raises(ConsiliumError, match="cannot be read"):
         AskedBefore(home).repeated(again)
