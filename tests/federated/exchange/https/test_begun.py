@@ -231,8 +231,8 @@ def test_each_kind_that_a_site_sends_has_its_bound_and_no_other_has_one() -> Non
 
 @pytest.mark.parametrize(
     "kind", ["done-", "done-01", "done-x", "held-", "held-10000", "report-", "report-../x",
-             "evaluation.style", "evaluation.", "statistics.done-1", "x.payload", "payload.evaluation", "",
-             "..", "ask-1"],
+             "evaluation.style", "evaluation.", "statistics.done-1", "x.payload",
+             "payload.evaluation", "", "..", "ask-1"],
 )  # fmt: skip
 def test_a_kind_that_is_nearly_one_is_none(kind: str) -> None:
     assert Limits().most(kind) is None
