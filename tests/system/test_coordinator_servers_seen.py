@@ -100,7 +100,7 @@ def look_at_prefect(page, flow_run: str, login: str) -> None:
     asked.wait_for(state="hidden")
     page.settle()
     # Without the password it is let in nowhere.
-    assert all("401" in each for each in page.went_wrong())
+    assert [each for each in page.went_wrong() if "401" not in each] == []
     page.keep("prefect")
     page.open(f"/prefect/runs/flow-run/{flow_run}")
     page.see("tiny")
@@ -181,7 +181,7 @@ def test_the_example_automations_fire(coordinator):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     paused = f"SELECT name FROM {PREFECT}.deployment WHERE paused ORDER BY name"
-    assert eventually(lambda: query(paused) == [("fails",), ("spends",)])
+    assert eventually(lambda: {("fails",), ("spends",)} <= set(query(paused)))
     for name, automation in made.items():
         fired = (
             f"SELECT event FROM {PREFECT}.events WHERE event LIKE 'prefect.automation.action.%'"
