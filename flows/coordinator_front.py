@@ -160,7 +160,7 @@ class _StatusPage:
         else:
             async with self._making:
                 page = await asyncio.to_thread(self._status)
-            await say(send, 200, page, content_type=PAGE_TYPE, **_PAGE_HEADERS, **NO_SCRIPT)
+            await say(send, 200, page, content_type=PAGE_TYPE, **(_PAGE_HEADERS | NO_SCRIPT))
 
 
 class _Metrics:

@@ -1,6 +1,7 @@
 """A coordinator's pages in a real browser, after a run; and its automations, which fire."""
 
 import json
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -107,22 +108,22 @@ def look_at_prefect(page, flow_run: str, login: str) -> None:
     page.see("strategy: fedprox")
     page.settle()
     page.keep("prefect-run")
-    assert page.went_wrong() == []
+    # Prefect's page looks for the icon of a run's state at the root of whoever serves it.
+    icons = re.compile(r"404: GET https://[^/]+/ico/[a-z]+\.svg")
+    assert [each for each in page.went_wrong() if not icons.fullmatch(each)] == []
 
 
 def look_at_mlflow(page, summary) -> None:
     run = summary["mlflow_run_id"]
-    page.open("/mlflow/")
-    page.settle()
-    page.keep("mlflow")
     page.open(f"/mlflow/#/experiments/{page_experiment(summary)}/runs/{run}")
     page.see("test_auc")
-    page.settle()
     page.keep("mlflow-run")
     told = page.page.locator("body").inner_text()
     for name in ("auc", "balanced_accuracy"):
         assert f"{summary['metrics']['test'][name]:.6f}"[:6] in told, name
-    assert page.went_wrong() == []
+    # MLflow's pages ask who is logged in, which its server knows with a login of its own alone.
+    wrong = [each for each in page.went_wrong() if not each.endswith("/mlflow/users/current")]
+    assert wrong == []
 
 
 def page_experiment(summary) -> str:
