@@ -188,6 +188,14 @@ def test_what_is_no_message_spoils_no_more_than_itself(world: World) -> None:
         assert stored(world) == []
 
 
+def test_a_kind_that_no_text_can_hold_is_refused_in_words(world: World) -> None:
+    content = signed_by(world, BAD, kind="k\ud800").to_bytes()
+    answer = Attacker(world, BAD).ask("POST", "outbox", content)
+    assert answer.status_code in (200, 422)
+    assert "\\ud800" in answer.json()[0]["refused"]
+    assert stored(world) == []
+
+
 def test_many_messages_are_not_taken_in_one_request(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
