@@ -70,16 +70,19 @@ def byte_bars(run: RunValues) -> Figure:
         Bar(name, float(sizes[key]), size_of(sizes[key]), 2 if key == "up_dense_float32" else 0)
         for key, name in names.items()
     ]
-    text = Text(
+    return _bars_said(
         "bytes",
         "Bytes that travelled in all rounds",
-        "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + ".",
-    )
-    return Figure(
-        bar_chart(text, bars),
+        bars,
         "Bytes of all sites in all rounds. “If dense” is what whole updates of 32 bits a value "
         "would have taken.",
     )
+
+
+def _bars_said(name: str, title: str, bars: list[Bar], caption: str) -> Figure:
+    """Bars, each of which is said in the text that stands for the figure."""
+    said = "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + "."
+    return Figure(bar_chart(Text(name, title, said), bars), caption)
 
 
 def time_bars(run: RunValues) -> Figure | None:
@@ -94,13 +97,10 @@ def time_bars(run: RunValues) -> Figure | None:
     ]
     bars = [Bar(name, value, time_of(value)) for name, value in known]
     bars += [Bar(name, value, time_of(value), 2) for name, value in startup]
-    text = Text(
+    return _bars_said(
         "times",
         "Time of each stage, in which at least one site was in it",
-        "; ".join(f"{bar.name}: {bar.said}" for bar in bars) + ".",
-    )
-    return Figure(
-        bar_chart(text, bars),
+        bars,
         "Wall-clock time in which at least one site was in a stage, over all rounds; stages of "
         "different sites overlap.",
     )
