@@ -30,9 +30,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return found
 
 
-def show(parts: Iterable[Table | str]) -> None:
+def show(parts: Iterable[Table | str], console: Console | None = None) -> None:
     """Print tables and sentences, which are wrapped on a terminal and whole lines elsewhere."""
-    console = Console()
+    console = console or Console()
     for part in parts:
         if isinstance(part, str):
             folds = not console.is_terminal

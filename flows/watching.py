@@ -15,7 +15,7 @@ from federated.run.folder import RunFolder
 from federated.run.runs import being_worked_on, latest_run
 from federated.run.status import RunStatus, status_of
 from flows.progress import counted
-from flows.tables import table
+from flows.tables import show, table
 
 # In seconds, between two looks.
 LOOK = 2.0
@@ -49,8 +49,7 @@ def newest_first(runs: Path) -> list[RunFolder]:
 def watch(console: Console, folder: RunFolder, *, once: bool) -> None:
     """Show how far a run is, until nobody works on it any more; once, where it is no terminal."""
     if once or not console.is_terminal:
-        for part in status_lines(status_of(folder)):
-            console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
+        show(status_lines(status_of(folder)), console)
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
