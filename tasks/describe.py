@@ -12,11 +12,12 @@ from prefect.context import FlowRunContext
 from federated.configuration.experiment import Experiment
 from tasks.described import beginning, result
 from tasks.register import ALIAS
+from tasks.report import REPORT
 from tasks.round_table import key_of
 from tasks.track import NOTE, client, run_page, unusable_errors
 
-# Pages in a run's folder, which are artifacts in MLflow too.
-REPORT, DATA_DOCS = "report.html", "data_docs/index.html"
+# A page in a run's folder, which is an artifact in MLflow too, as the report is.
+DATA_DOCS = "data_docs/index.html"
 
 
 @task(name="describe", task_run_name="describe {experiment.name}", cache_policy=NO_CACHE)
