@@ -7,6 +7,7 @@ signed again by what the answer says: TLS shows that it is the coordinator's.
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,6 +36,8 @@ from federated.exchange.identity import Identity
 CONNECT, SILENCE = 15.0, 60.0
 # How often a request is signed anew before it is given up.
 TRIES = 4
+# How long closing waits for requests that other threads make, in seconds.
+LEAVE = 5.0
 # In bytes, of an answer that is no message.
 MOST_ANSWER = 4 * 2**20
 
@@ -80,7 +83,10 @@ class Caller:
         self.url = url.rstrip("/")
         self._identity, self._consortium, self._audit, self._say = identity, consortium, audit, say
         self._instance, self._ahead = "", 0.0
+        # Held for a moment; told when a request ends.
+        self._guard = threading.Condition()
         self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._requests, self._is_closed = 0, False
         self._client = httpx.Client(
             verify=client_context(authority),
             timeout=httpx.Timeout(SILENCE, connect=CONNECT),
@@ -92,16 +98,45 @@ class Caller:
             del self._client.headers[name]
 
     def close(self) -> None:
-        """Close the connections, also those on which other threads wait for an answer."""
-        for connected in list(self._sockets):
-            with suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
-        self._client.close()
+        """End the connections, also those on which other threads wait for an answer.
+
+        A thread that has not left its request after :data:`LEAVE` seconds keeps its connection,
+        which is ended but not closed: the system gives the number of a closed one to the next file
+        that is opened, and TLS would write its farewell into that.
+        """
+        with self._guard:
+            self._is_closed = True
+            for connected in list(self._sockets):
+                _end(connected)
+            if self._guard.wait_for(lambda: not self._requests, LEAVE):
+                self._client.close()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request for as long as it uses a connection.
+
+        Raises:
+            LinkError: the connections are closed.
+        """
+        with self._guard:
+            if self._is_closed:
+                raise LinkError("connection", f"The connections to {self.url} are closed.")
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._requests -= 1
+                self._guard.notify_all()
 
     def _trace(self, event: str, told: Mapping[str, Any]) -> None:
         """Keep the socket of a connection that was made, to be able to end it."""
         if event.endswith("start_tls.complete"):
-            self._sockets.add(told["return_value"].get_extra_info("socket"))
+            connected = told["return_value"].get_extra_info("socket")
+            with self._guard:
+                self._sockets.add(connected)
+                if self._is_closed:
+                    _end(connected)
 
     def ask(self, method: str, target: str, content: bytes = b"", wait: float = 0) -> Answer:
         """Make a request, and return its answer.
@@ -190,14 +225,15 @@ class Caller:
             timeout=httpx.Timeout(SILENCE + wait, connect=CONNECT),
             extensions={"trace": self._trace},
         )
-        try:
-            response = self._client.send(request, stream=True)
-        except httpx.HTTPError as error:
-            raise explained(error, self.url) from error
-        try:
-            yield response
-        finally:
-            response.close()
+        with self._counted():
+            try:
+                response = self._client.send(request, stream=True)
+            except httpx.HTTPError as error:
+                raise explained(error, self.url) from error
+            try:
+                yield response
+            finally:
+                response.close()
 
     def _learn(self, response: httpx.Response) -> str:
         """Make of a refusal what the next request needs, and say what that was.
@@ -254,6 +290,12 @@ class Caller:
         )
         self._audit.add("clock off", seconds=round(self._ahead), said=text)
         self._say(text)
+
+
+def _end(connected: socket.socket) -> None:
+    with suppress(OSError):
+        # Not by TLS, which would forget its keys under the thread that reads or writes.
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def _json(response: httpx.Response, body: bytes, url: str) -> Any:
