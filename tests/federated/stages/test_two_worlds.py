@@ -1,10 +1,11 @@
 """Coordinator and sites open no file of each other, and learn what messages tell alone."""
 
 import json
+import os
 import sys
+import traceback
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ from federated.stages.secure_sum import digits_in
 from federated.stages.site_model import hand_over
 from federated.stages.worker import worker_context
 from federated.weights.bounded_file import Content
+from tasks.fork_server import start_fork_server
 from tests.federated.staged_run import (
     Staged,
     begin,
@@ -83,21 +85,47 @@ from tests.federated.stages.lies import (
 )
 
 
-@contextmanager
-def opened_files() -> Iterator[list[Path]]:
-    """The files that are opened in the block."""
-    seen: list[Path] = []
-    active = [True]
+class OpenedFiles:
+    """The files that this process opens, from when it is made until the process ends.
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if active[0] and event == "open" and isinstance(arguments[0], str | bytes | Path):
-            seen.append(Path(str(arguments[0])).absolute())
+    The hook that tells of them cannot be removed again, and makes all that comes after it slower:
+    only in a process of its own.
+    """
 
-    sys.addaudithook(hook)  # it cannot be removed again, so it is switched off
+    def __init__(self) -> None:
+        self._seen: list[Path] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | bytes | Path):
+            self._seen.append(Path(str(arguments[0])).absolute())
+
+    def taken(self) -> list[Path]:
+        """Those since this was asked for last."""
+        taken, self._seen = self._seen, []
+        return taken
+
+
+def in_its_own_process(what: Callable[..., None], *arguments: Any) -> None:
+    """Call a function of this module in another process, with this one's environment."""
+    context = start_fork_server()
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_called, args=(there, dict(os.environ), what, arguments))
+    child.start()
+    there.close()
+    said = here.recv()
+    child.join()
+    assert said is None, said
+
+
+def _called(there: Any, environment: dict[str, str], what: Any, arguments: Any) -> None:
+    os.environ.update(environment)
+    said = None
     try:
-        yield seen
-    finally:
-        active[0] = False
+        what(*arguments)
+    except BaseException:
+        said = traceback.format_exc()
+    there.send(said)
 
 
 def steps(run: Staged) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -224,21 +252,40 @@ MASKED = {**THREE, **QUANTISED, "protection": {"name": "secagg_plus"}}
 SUMS = {"evaluation": {"share": "sums"}}
 
 
-@pytest.mark.parametrize(
-    "sections",
-    [THREE, PRIVATE, BFV, MASKED, BFV | SUMS, MASKED | SUMS],
-    ids=["plain", "private", "packed_bfv", "secagg_plus", "sums of packed_bfv", "masked sums"],
-)
-def test_a_stage_opens_no_file_of_the_other_side(
-    tmp_path: Path, data: Path, sections: dict[str, Any]
+EVERY_WAY = {
+    "plain": THREE,
+    "private": PRIVATE,
+    "packed_bfv": BFV,
+    "secagg_plus": MASKED,
+    "sums of packed_bfv": BFV | SUMS,
+    "masked sums": MASKED | SUMS,
+}
+
+
+def test_a_stage_opens_no_file_of_the_other_side(tmp_path: Path, data: Path) -> None:
+    in_its_own_process(no_file_of_the_other_side_in_any_way, tmp_path, data)
+
+
+def no_file_of_the_other_side_in_any_way(tmp_path: Path, data: Path) -> None:
+    files = OpenedFiles()
+    for name, sections in EVERY_WAY.items():
+        place = tmp_path / name
+        place.mkdir()
+        os.environ["CONSILIUM_HOME"] = str(place / "home")
+        no_file_of_the_other_side(place, data, sections, files)
+
+
+def no_file_of_the_other_side(
+    tmp_path: Path, data: Path, sections: dict[str, Any], files: OpenedFiles
 ) -> None:
     run = begin(small_experiment(data, **sections), tmp_path / "runs")
     root, exchange = run.folder.root, run.folder.exchange_path
     opened: dict[str, int] = {}
     for party, stage in steps(run):
         own = root if party == COORDINATOR else run.home(party).root
-        with opened_files() as seen:
-            stage()
+        files.taken()
+        stage()
+        seen = files.taken()
         foreign = [
             path
             for path in seen
