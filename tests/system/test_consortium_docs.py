@@ -122,7 +122,11 @@ def test_the_page_leads_from_nothing_to_a_registered_model(places):
             here = text.replace("fl.example.org", "127.0.0.1").replace("8443", port)
             here = here.replace("clinic-a", name) if kind == "site" else here
             here = here.replace("/data/fl", str(place.folder / "data"))
-            said += _do(place, here.splitlines())
+            lines = here.splitlines()
+            if name not in ("coordinator", SITES[0]):
+                # To look at a site is tried at one of them.
+                lines = [line for line in lines if not line.endswith((" check", " status"))]
+            said += _do(place, lines)
         _carry(places)
     assert "Completed" in said
     (summary,) = places["coordinator"].folder.glob("runs/adrenal/2*/summary.json")
