@@ -34,6 +34,7 @@ from flows.ports import HOST, listen, port_of
 from flows.server import (
     STARTUP_TIMEOUT_S,
     client_settings,
+    give_way,
     running,
     running_guarded,
     wait_until_healthy,
@@ -95,6 +96,8 @@ def servers_behind(home: CoordinatorHome, databases: Databases) -> Iterator[Behi
         wait_until_healthy(started["mlflow"], mlflow, "MLflow", _log(home, "mlflow"))
         prefect = f"http://{HOST}:{behind.prefect}{PREFECT}/api/health"
         wait_until_healthy(started["prefect"], prefect, "Prefect", _log(home, "prefect"))
+        # A round waits for what it asks MLflow, and not for what Prefect writes down.
+        give_way(started["prefect"])
         yield behind
 
 

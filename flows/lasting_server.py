@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from flows.login import Login
 from flows.ports import HOST, port_of
-from flows.server import running_guarded, wait_until_healthy
+from flows.server import WITHOUT_DEPLOYMENTS, give_way, running_guarded, wait_until_healthy
 
 # In seconds: how often it is looked at, and the longest pause before it is started once more.
 LOOK, LONGEST = 0.5, 60.0
@@ -22,7 +22,7 @@ class LastingServer:
     """Prefect's server behind a guard, at one loopback port and with one login, until :meth:`end`.
 
     The port is held here, so that nobody else can take it while no server answers there: requests
-    wait for the next one.
+    wait for the next one. It gives way to what the site trains, and nothing can be deployed there.
 
     Args:
         listening: the socket, which is closed at the end.
@@ -38,7 +38,7 @@ class LastingServer:
         environment: dict[str, str],
         say: Callable[[str], None],
     ) -> None:
-        self._say, self._environment = say, environment
+        self._say, self._environment = say, WITHOUT_DEPLOYMENTS | environment
         self._listening, self.login = listening, login
         self.api = f"http://{HOST}:{port_of(listening)}/api"
         self._ended, self._started = threading.Event(), threading.Event()
@@ -67,6 +67,7 @@ class LastingServer:
         while not self._ended.is_set():
             handed = self._listening.dup()
             with running_guarded("prefect", handed, self.login, self._environment) as self.process:
+                give_way(self.process)
                 self._started.set()
                 while self.process.poll() is None and not self._ended.wait(LOOK):
                     pass

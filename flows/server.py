@@ -34,8 +34,16 @@ STARTUP_TIMEOUT_S = 300
 # The niceness of the temporary server while workers train: the larger, the more it gives way.
 BEHIND = 10
 _embedded: list["subprocess.Popen[bytes]"] = []
+# Services that look every few seconds for what there is none of where nothing is deployed.
+WITHOUT_DEPLOYMENTS = {
+    f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false"
+    for name in (
+        *("SCHEDULER", "LATE_RUNS", "FOREMAN", "REPOSSESSOR", "CLEANUP_RECONCILER"),
+        *("CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS"),
+    )
+}
 # As for Prefect's own temporary server: no pages, and only the services that a run needs.
-TEMPORARY = {
+TEMPORARY = WITHOUT_DEPLOYMENTS | {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
@@ -85,8 +93,13 @@ def let_training_go_first() -> None:
     instead of taking a share of the processors from those that train.
     """
     for process in _embedded:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PGRP, process.pid, BEHIND)
+        give_way(process)
+
+
+def give_way(server: "subprocess.Popen[bytes]") -> None:
+    """Have a server that writes down what happens give way to whatever else runs on the machine."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, server.pid, BEHIND)
 
 
 def require_let_in(api: str) -> None:
