@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from federated.configuration.experiment import Experiment
-from tasks.described import beginning, result
+from tasks.described import beginning, first_line, result
 from tasks.register import ALIAS
 from tasks.report import REPORT
 from tasks.round_table import key_of
@@ -35,7 +35,7 @@ def describe(experiment: Experiment, root: Path, summary: Mapping[str, Any]) -> 
         The page, as Markdown.
     """
     began = beginning(experiment, summary["data_source"], len(summary["sites"]))
-    text = f"{began}\n\n{result(summary)}"
+    text = f"{first_line(summary)}\n\n{began}\n\n{result(summary)}"
     run_id, version = summary["mlflow_run_id"], summary["model_version"]
     links = f"Files: `{root}`"
     try:
@@ -70,5 +70,6 @@ def links_of(root: Path, mlflow_run_id: str) -> str:
     found = [f"[This run in MLflow]({page})"] if page else []
     for what, name in (("Report", REPORT), ("Validation of the data", DATA_DOCS)):
         if (root / name).is_file():
-            found.append(f"[{what}]({page}/artifacts/{name})" if page else f"{what}: `{name}`")
+            page = run_page(mlflow_run_id, name)
+            found.append(f"[{what}]({page})" if page else f"{what}: `{name}`")
     return " · ".join([*found, f"Files: `{root}`"])

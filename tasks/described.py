@@ -46,10 +46,23 @@ def beginning(experiment: Experiment, source: str, sites: int) -> str:
     return "\n\n".join([head, *([PHANTOM] if source == "phantom" else []), _table(rows)])
 
 
+def first_line(summary: Mapping[str, Any]) -> str:
+    """What a person wants to know of a finished run before all else, as Markdown: its test."""
+    names = [name for name in _names(summary) if summary["metrics"]["test"].get(name) is not None]
+    told = ", ".join(f"{name} {_number(summary['metrics']['test'][name])}" for name in names[:2])
+    epsilon = summary["privacy"].get("epsilon")
+    spent = f", ε {epsilon:.3g}" if epsilon is not None else ""
+    return f"**Test: {told or 'no metric'}{spent}**"
+
+
+def _names(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    return TASKS[summary.get("task", "classification")].metrics_in("end")
+
+
 def result(summary: Mapping[str, Any]) -> str:
     """What a finished run has come to, as Markdown, from its ``summary.json``."""
-    metrics, task = summary["metrics"], TASKS[summary.get("task", "classification")]
-    names = [name for name in task.metrics_in("end") if metrics["test"].get(name) is not None]
+    metrics = summary["metrics"]
+    names = [name for name in _names(summary) if metrics["test"].get(name) is not None]
     lines = [
         f"Of {summary['rounds_done']} rounds the model of round {summary['kept_round']} is kept.",
         "",

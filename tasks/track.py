@@ -35,6 +35,9 @@ KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"
 # Further tags that MLflow's pages know; by its names of them MLflow would be imported here.
 NOTE, PARENT = "mlflow.note.content", "mlflow.parentRunId"
 METRIC = "mlflow.experiment.primaryMetric.name"
+# What an address of MLflow's pages ends with, or a browser that has not been there before shows it
+# as if it were of a language model.
+OF_TRAINING = "workflowType=machine_learning"
 GREATER_IS_BETTER = "mlflow.experiment.primaryMetric.greaterIsBetter"
 # The run of a comparison, while its runs are begun.
 comparison: ContextVar[str | None] = ContextVar("comparison", default=None)
@@ -167,8 +170,10 @@ def adopt(mlflow_run_id: str, parent: str) -> None:
     client().set_tag(mlflow_run_id, PARENT, parent)
 
 
-def run_page(mlflow_run_id: str) -> str | None:
+def run_page(mlflow_run_id: str, artifact: str = "") -> str | None:
     """Where a run's page is in MLflow, for a link; ``None`` where no server has pages.
+
+    With ``artifact``, it is the page of that file of the run.
 
     ``CONSILIUM_MLFLOW_PAGES`` says how people reach the pages, where that is another address than
     programs of this machine use.
@@ -178,7 +183,8 @@ def run_page(mlflow_run_id: str) -> str | None:
         return None
     run = client().get_run(mlflow_run_id).info
     base = without_password(pages).rstrip("/")
-    return f"{base}/#/experiments/{run.experiment_id}/runs/{mlflow_run_id}"
+    below = f"/artifacts/{artifact}" if artifact else ""
+    return f"{base}/#/experiments/{run.experiment_id}/runs/{mlflow_run_id}{below}?{OF_TRAINING}"
 
 
 def _reopened(mlflow: "MlflowClient", run_id: str, md5: str) -> str:
@@ -229,9 +235,11 @@ def track_round(
     """
     from mlflow.entities import Metric
 
-    values: dict[str, float | None] = dict(numbers)
+    # MLflow's list of metrics keeps this order: what the model does, then what it costs.
+    values: dict[str, float | None] = {}
     for split, metrics in evaluation.overall.items():
         values |= {f"{split}/{_plain(name)}": value for name, value in metrics.items()}
+    values |= numbers
     for split, spread in evaluation.site_spread.items():
         values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
     for site, by_split in evaluation.per_site.items():

@@ -17,6 +17,7 @@ from prefect.settings import temporary_settings
 from federated.run.folder import RunFolder
 from flows.databases import PREFECT
 from flows.server import client_settings
+from tasks.track import OF_TRAINING
 from tests.conftest import PROJECT
 from tests.system.browser import seen
 from tests.system.test_coordinator_servers import eventually
@@ -115,9 +116,14 @@ def look_at_prefect(page, flow_run: str, login: str) -> None:
 
 def look_at_mlflow(page, summary) -> None:
     run = summary["mlflow_run_id"]
-    page.open(f"/mlflow/#/experiments/{page_experiment(summary)}/runs/{run}")
+    page.open(f"/mlflow/#/experiments/{page_experiment(summary)}/runs/{run}?{OF_TRAINING}")
     page.see("test_auc")
     page.keep("mlflow-run")
+    # Without a scroll: that it trains models, and what came of it.
+    first = page.page.get_by_text(re.compile(r"Test: auc \d\.\d+")).first.bounding_box()
+    assert first
+    assert first["y"] + first["height"] < page.page.viewport_size["height"]
+    assert page.page.get_by_role("link", name="Runs").first.is_visible()
     told = page.page.locator("body").inner_text()
     for name in ("auc", "balanced_accuracy"):
         assert f"{summary['metrics']['test'][name]:.6f}"[:6] in told, name

@@ -85,4 +85,10 @@ def test_a_run_has_a_link_where_people_reach_pages(project, monkeypatch, pages, 
     run = mlflow.create_run(track.experiment_id(mlflow, "tiny")).info.run_id
     monkeypatch.setenv(track.PAGES, pages)
     found = track.run_page(run)
-    assert found is None if expected is None else found.startswith(expected) and run in found
+    report = track.run_page(run, "report.html")
+    if expected is None:
+        assert found is report is None
+    else:
+        assert found.startswith(expected)
+        assert found.endswith(f"/runs/{run}?{track.OF_TRAINING}")
+        assert report.endswith(f"/runs/{run}/artifacts/report.html?{track.OF_TRAINING}")
