@@ -77,11 +77,15 @@ def atomic_path(path: Path, mode: int = 0o644, *, durable: bool = True) -> Itera
     if not durable:
         return
     # The rename is durable once the folder is.
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumError:
@@ -168,15 +172,16 @@ def held(path: Path, told: str) -> Iterator[str | None]:
         os.close(handle)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file that is its owner's alone, in one piece; it need not be durable.
+def append_line(path: Path, line: str, *, durable: bool = False) -> None:
+    """Add a line to a file that is its owner's alone, in one piece.
 
     Where a disk that was full has left half a line at the end, the line does not become a part of
-    it.
+    it. A ``durable`` line is there after a power cut once this has returned.
 
     Raises:
         OSError: the file cannot be written, or the disk has no room for all of the line.
     """
+    is_new = durable and not path.exists()
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE)
     try:
         size = os.fstat(handle).st_size
@@ -184,8 +189,12 @@ def append_line(path: Path, line: str) -> None:
         content = (f"\n{line}\n" if is_cut else f"{line}\n").encode()
         if os.write(handle, content) != len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if durable:
+            os.fsync(handle)
     finally:
         os.close(handle)
+    if is_new:
+        _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:

@@ -125,7 +125,8 @@ class Site:
         return self._send(topic, kind, body, recipient)
 
     def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
-        refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
+        sent = self.store.count_sent(len(body), durable=not self.ends_with_its_run)
+        refuse_to_send(self.home.policy(), self.name, sent)
         return self.mailbox.send(topic, kind, body, recipient).size
 
 
