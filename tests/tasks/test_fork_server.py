@@ -1,8 +1,12 @@
 """Worker processes are copies of one that has imported what stages need."""
 
 import os
+import random
 import subprocess
 import sys
+
+import numpy as np
+import torch
 
 from federated.configuration.load import resolve
 from tasks.pool import open_pool
@@ -35,6 +39,21 @@ def test_workers_are_copies_of_one_process_in_the_environment_of_the_moment(monk
             parents.add(pool.submit(parent).result())
     assert len(parents) == 1
     assert parents != {os.getpid()}
+
+
+def drawn(*_: object) -> tuple[float, ...]:
+    """One number of each global generator, and each seed that a copy could have in common."""
+    own = random.random()
+    return own, np.random.random(), float(torch.rand(1)), torch.initial_seed()  # noqa: NPY002
+
+
+def test_no_two_workers_draw_the_same_from_global_generators():
+    defaults = TINY_PARAMS["defaults"] | {"runner": {"name": "processes", "workers": 1}}
+    experiment, draws = resolve("tiny", defaults, ""), []
+    for _ in range(2):
+        with open_pool(experiment) as pool:
+            draws.append(pool.submit(drawn).result())
+    assert all(one != other for one, other in zip(*draws, strict=True)), draws
 
 
 def test_what_lies_in_the_working_folder_is_not_imported_by_a_worker(tmp_path):
