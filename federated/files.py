@@ -10,18 +10,21 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 
 # In bytes; the largest that is written is a partition of some million cases.
 MOST_JSON = 64 * 2**20
 # Permissions of a file, and of a folder, that is for its owner alone.
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 OTHERS = 0o077
+# In seconds, between attempts at a lock, which somebody may hold who only looks.
+LOOKS = (0.01, 0.02, 0.05)
 
 
 def make_folders(folder: Path, *, private: bool = False) -> None:
@@ -146,7 +149,9 @@ def _lock_file(path: Path) -> int:
 
 @contextmanager
 def held(path: Path, told: str) -> Iterator[str | None]:
-    """Hold the lock of a file where nobody does, without waiting; it ends with the process.
+    """Hold the lock of a file where nobody does; it ends with the process.
+
+    It waits no longer than somebody takes who only looks with :func:`is_held`.
 
     Args:
         path: the file, which is made if it is not there.
@@ -160,9 +165,7 @@ def held(path: Path, told: str) -> Iterator[str | None]:
     """
     handle = _lock_file(path)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _takes(handle):
             yield os.read(handle, 1000).decode(errors="replace")
             return
         os.ftruncate(handle, 0)
@@ -170,6 +173,43 @@ def held(path: Path, told: str) -> Iterator[str | None]:
         yield None
     finally:
         os.close(handle)
+
+
+def _takes(handle: int) -> bool:
+    for pause in (*LOOKS, None):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+        else:
+            return True
+    return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of a file; to look needs no leave to write, and writes none.
+
+    Raises:
+        ConsiliumError: the file cannot be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConsiliumError(
+            f"Whether somebody holds {path} cannot be seen: {why_unreadable(error)}. Look as the "
+            "user whose file it is."
+        ) from error
+    try:
+        # Shared with others who look.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:
