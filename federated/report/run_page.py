@@ -7,6 +7,7 @@ training labels.
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -34,7 +35,7 @@ from federated.report.findings import absences, validation_part
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
-from federated.report.population import population_of
+from federated.report.population import Population, population_of
 from federated.report.privacy_part import privacy_part
 from federated.report.values import (
     NONE,
@@ -50,12 +51,20 @@ from federated.report.values import (
 SITE_METRICS = 3
 
 
+# What a file that is damaged, or is somebody else's, makes the parts of a page fail with.
+FOREIGN = (LookupError, TypeError, ValueError, AttributeError)
+
+
 def run_page(run: RunValues) -> str:
     """The page of a run, as one HTML file that loads nothing.
+
+    What is in the other files beside the summary and is not what it should be is left out, and the
+    page says so.
 
     Args:
         run: the run's values.
     """
+    run, population, validation = _readable(run)
     numbers = Numbers(run.summary)
     intervals = (
         intervals_of(run.statistics, run.info, int(run.summary["seed"]))
@@ -85,17 +94,40 @@ def run_page(run: RunValues) -> str:
         site_dots=site_dots(run),
         site_curves=site_curves(run),
         absences=absences(run),
-        population=population_of(run),
+        population=population,
         privacy=privacy_part(run, numbers),
         bytes=byte_bars(run),
         times=time_bars(run),
         costs=_costs(numbers),
-        validation=validation_part(run),
-        limits=words.limits(run),
+        validation=validation,
+        limits=[*words.limits(run), *run.left_out],
         commands=words.reproduce(run),
         notes=words.notes_on_reproduction(run),
         facts=_facts(run, numbers),
     )
+
+
+def _readable(run: RunValues) -> tuple[RunValues, Population | None, dict[str, Any]]:
+    """The run, whom its cases are of and what validation found, without what cannot be read."""
+    left = [*run.left_out]
+    population: Population | None = None
+    try:
+        population = population_of(run)
+    except FOREIGN:
+        left.append(
+            "Whom the training cases are of is not told here: the newest statistics.json of "
+            "consilium statistics is damaged, or something else."
+        )
+    try:
+        validation = validation_part(run)
+    except FOREIGN:
+        left.append(
+            "What validation found is not told here: validation.json of the run is damaged, or "
+            "something else."
+        )
+        run = replace(run, validation=None)
+        validation = validation_part(run)
+    return replace(run, left_out=left), population, validation
 
 
 def _tiles(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ class RunValues:
             keep it.
         population: ``statistics.json`` of the same cases, where sites have counted them.
         pictures: PNG files of test cases with their masks, by ``SITE-worst`` and so on.
+        left_out: sentences on what could not be read, and is not on the page.
     """
 
     summary: Mapping[str, Any]
@@ -42,6 +43,7 @@ class RunValues:
     validation: Mapping[str, Any] | None = None
     population: Mapping[str, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     @property
     def private(self) -> bool:
