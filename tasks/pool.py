@@ -223,6 +223,7 @@ def _start_worker(numbers: Any, environment: Mapping[str, str]) -> None:
     Ctrl-C ends it at once and without a word, as SIGTERM does: the run says what there is to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.clear()
     os.environ.update(environment)
     parent = multiprocessing.parent_process()
