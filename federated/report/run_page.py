@@ -30,6 +30,7 @@ from federated.report.figures import (
     site_curves,
     site_dots,
     title_of,
+    undrawn,
 )
 from federated.report.findings import absences, validation_part
 from federated.report.intervals import NONE as NO_INTERVALS
@@ -42,6 +43,7 @@ from federated.report.values import (
     Numbers,
     RunValues,
     count_of,
+    is_number,
     size_of,
     small_number,
     time_of,
@@ -100,7 +102,7 @@ def run_page(run: RunValues) -> str:
         times=time_bars(run),
         costs=_costs(numbers),
         validation=validation,
-        limits=[*words.limits(run), *run.left_out],
+        limits=[*words.limits(run), *undrawn(run), *run.left_out],
         commands=words.reproduce(run),
         notes=words.notes_on_reproduction(run),
         facts=_facts(run, numbers),
@@ -152,7 +154,7 @@ def _tiles(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[
         )
     if run.private:
         unit, delta = run.summary["privacy"]["unit"], run.summary["privacy"]["delta"]
-        none = numbers.at("privacy", "epsilon") is None
+        none = not is_number(numbers.at("privacy", "epsilon"))
         tiles.append(
             {
                 "name": f"ε for each {unit}",
@@ -179,7 +181,7 @@ def _size(numbers: Numbers, *path: str) -> Markup:
 
 def _in_words(numbers: Numbers, say: Any, *path: str | int) -> Markup:
     value = numbers.at(*path)
-    if value is None:
+    if not is_number(value):
         return NONE
     amount, unit = say(value).split(" ")
     factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "ms": 1e-3, "min": 60.0, "h": 3600.0}.get(unit, 1.0)
