@@ -8,6 +8,7 @@ home, for its owner alone, and is shown again, with the time at which it was fou
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -29,6 +30,8 @@ from federated.secrets.home import consilium_home, private_folder
 
 # The newest are kept.
 MOST_KEPT = 50
+# In seconds, in which what was found has long been put in its place.
+LONGEST = 24 * 3600
 FOUND, DOCS = "found.json", "data_docs"
 # What reads tables and images, optional ones too, and what judges them. Those that training depends
 # on are a part of the program's digest.
@@ -128,6 +131,10 @@ def keep(digest: str, value: Mapping[str, Any], docs: Path) -> None:
             made.rename(folder / digest)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+        for begun in folder.glob(".*"):
+            # Of a process that was killed.
+            if time.time() - begun.stat().st_mtime > LONGEST:
+                shutil.rmtree(begun, ignore_errors=True)
         kept = sorted(folder.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
         for old in kept[:-MOST_KEPT]:
             shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,9 @@
 """What validation has found is found once for the same data and rules, and shown as such again."""
 
 import json
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from federated.errors import ConsiliumError
 from federated.files import md5_of
 from tasks import validated
 from tasks.validate import validate
-from tasks.validated import MOST_KEPT
+from tasks.validated import LONGEST, MOST_KEPT
 from tests.conftest import TINY_PARAMS, tiny_volumes
 
 SITES = {"count": 3, "partition": "iid", "min_cases": 8}
@@ -196,6 +198,20 @@ def test_what_is_kept_and_damaged_or_open_to_others_is_found_anew(
     kept.parent.chmod(0o755)
     looked(given, tmp_path / "open")
     assert len(counted) == 7
+
+
+def test_what_a_killed_process_has_left_is_removed_and_not_what_another_one_writes(
+    given, counted, tmp_path, consilium_home
+):
+    looked(given, tmp_path / "one")
+    kept = consilium_home / "validated"
+    for name, age in ((".old", 2 * LONGEST), (".new", 0)):
+        (kept / name).mkdir()
+        os.utime(kept / name, (time.time() - age,) * 2)
+    given[3].path.write_bytes(b"other")
+    looked(given, tmp_path / "two")
+    assert {path.name for path in kept.iterdir() if path.name.startswith(".")} == {".new"}
+    assert len(list(kept.iterdir())) == 3
 
 
 def test_the_newest_are_kept(given, counted, tmp_path, consilium_home):
