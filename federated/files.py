@@ -10,18 +10,21 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, why_unreadable
 
 # In bytes; the largest that is written is a partition of some million cases.
 MOST_JSON = 64 * 2**20
 # Permissions of a file, and of a folder, that is for its owner alone.
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 OTHERS = 0o077
+# In seconds, between attempts at a lock, which somebody may hold who only looks.
+LOOKS = (0.01, 0.02, 0.05)
 
 
 def make_folders(folder: Path, *, private: bool = False) -> None:
@@ -77,11 +80,15 @@ def atomic_path(path: Path, mode: int = 0o644, *, durable: bool = True) -> Itera
     if not durable:
         return
     # The rename is durable once the folder is.
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def cannot_write(folder: Path, error: OSError, which: str = "") -> ConsiliumError:
@@ -142,7 +149,9 @@ def _lock_file(path: Path) -> int:
 
 @contextmanager
 def held(path: Path, told: str) -> Iterator[str | None]:
-    """Hold the lock of a file where nobody does, without waiting; it ends with the process.
+    """Hold the lock of a file where nobody does; it ends with the process.
+
+    It waits no longer than somebody takes who only looks with :func:`is_held`.
 
     Args:
         path: the file, which is made if it is not there.
@@ -156,9 +165,7 @@ def held(path: Path, told: str) -> Iterator[str | None]:
     """
     handle = _lock_file(path)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _takes(handle):
             yield os.read(handle, 1000).decode(errors="replace")
             return
         os.ftruncate(handle, 0)
@@ -168,15 +175,53 @@ def held(path: Path, told: str) -> Iterator[str | None]:
         os.close(handle)
 
 
-def append_line(path: Path, line: str) -> None:
-    """Add a line to a file that is its owner's alone, in one piece; it need not be durable.
+def _takes(handle: int) -> bool:
+    for pause in (*LOOKS, None):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+        else:
+            return True
+    return False
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of a file; to look needs no leave to write, and writes none.
+
+    Raises:
+        ConsiliumError: the file cannot be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise ConsiliumError(
+            f"Whether somebody holds {path} cannot be seen: {why_unreadable(error)}. Look as the "
+            "user whose file it is."
+        ) from error
+    try:
+        # Shared with others who look.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def append_line(path: Path, line: str, *, durable: bool = False) -> None:
+    """Add a line to a file that is its owner's alone, in one piece.
 
     Where a disk that was full has left half a line at the end, the line does not become a part of
-    it.
+    it. A ``durable`` line is there after a power cut once this has returned.
 
     Raises:
         OSError: the file cannot be written, or the disk has no room for all of the line.
     """
+    is_new = durable and not path.exists()
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE)
     try:
         size = os.fstat(handle).st_size
@@ -184,8 +229,12 @@ def append_line(path: Path, line: str) -> None:
         content = (f"\n{line}\n" if is_cut else f"{line}\n").encode()
         if os.write(handle, content) != len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if durable:
+            os.fsync(handle)
     finally:
         os.close(handle)
+    if is_new:
+        _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
@@ -234,3 +283,13 @@ def md5_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -251,7 +251,13 @@ def status_lines(home: CoordinatorHome, runs: Path) -> Iterator[str]:
     yield from members_lines(home)
     folders: Sequence[Path] = sorted(path.parent for path in runs.glob("*/*/config.json"))
     for folder in map(RunFolder, folders):
-        if folder.root.name != "latest" and being_worked_on(folder):
+        if folder.root.name == "latest":
+            continue
+        try:
+            if not being_worked_on(folder):
+                continue
             paused = ", paused" if folder.paused_path.is_file() else ""
-            done = f"{folder.done_rounds()} of {folder.experiment().rounds} rounds done"
-            yield f"run {folder.root.parent.name} {folder.run_id}: {done}{paused}"
+            said = f"{folder.done_rounds()} of {folder.experiment().rounds} rounds done{paused}"
+        except ConsiliumError as error:
+            said = str(error)
+        yield f"run {folder.root.parent.name} {folder.run_id}: {said}"

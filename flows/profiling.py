@@ -5,11 +5,12 @@ graph; the run itself is the very command that it is without. Seconds by stage a
 from its ``summary.json``.
 """
 
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from federated.files import require_writable, write_text
 from federated.run.round_record import STAGES
 
 # How often a second each process is looked at: more would slow the run down.
-RATE = 50
+RATE = 20
 PAUSE = 0.5
 # What a process of a run does, by a word of its command, the first that is found.
 ROLES = (
@@ -91,11 +92,14 @@ def profile(words: Sequence[str], out: Path) -> Usage:
         )
     require_writable(out, "--profile", private=False)
     graph = out / "flame.svg"
-    looks = ["record", "--subprocesses", "--function", "--rate", str(RATE), "--output", str(graph)]
-    command = [spy, *looks, "--", sys.executable, "-c", CALL, *words]
+    # No process is stopped while it is looked at: that would take longer than what it does.
+    looks = ["record", "--nonblocking", "--subprocesses", "--function", "--rate", str(RATE)]
     usage = Usage()
-    with (out / "py-spy.txt").open("wb") as said:
-        process = subprocess.Popen(command, stderr=said)  # noqa: S603 - our own command
+    with (out / "py-spy.txt").open("wb") as said, _own_outputs() as (keep, call):
+        command = [spy, *looks, "--output", str(graph), "--", sys.executable, "-c", call, *words]
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdout=said, stderr=said, pass_fds=keep
+        )
         while True:
             try:
                 code = process.wait(PAUSE)
@@ -110,6 +114,22 @@ def profile(words: Sequence[str], out: Path) -> Usage:
             "work: allow ptrace there, or run without it."
         )
     return usage
+
+
+@contextmanager
+def _own_outputs() -> Iterator[tuple[tuple[int, int], str]]:
+    """What the run writes to as it would without a profiler, which has words of its own to say.
+
+    Yields:
+        Handles of the outputs, to be passed on, and the program that begins with them.
+    """
+    keep = os.dup(1), os.dup(2)
+    try:
+        moved = "; ".join(f"os.dup2({one}, {n}); os.close({one})" for n, one in enumerate(keep, 1))
+        yield keep, f"import os; {moved}; {CALL}"
+    finally:
+        for each in keep:
+            os.close(each)
 
 
 def breakdown(summary: Mapping[str, Any], usage: Mapping[str, float]) -> list[str]:

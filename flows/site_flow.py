@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
@@ -28,6 +28,7 @@ from federated.site.home import SiteHome
 from federated.site.releases import ReleaseStore
 from federated.stages.asked import has_answered, said_of, too_late
 from federated.stages.asking import LEAVE, Ask, stage_named
+from federated.stages.entering import EnteredBeforeError
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import is_private, run_and_report
 from flows.budget_events import tell_if_spent
@@ -179,8 +180,9 @@ def _done(mine: Desk, asked: Ask) -> str | None:
 def do_stage(mine: Desk, asked: Ask) -> None:
     """Run a stage in the site's worker, and wait for it.
 
-    Where the worker dies and has stored a release of the round before, another worker does the
-    stage: what was entered in the ledger and made is sent, and nothing is entered or made again.
+    Where the worker dies and a release of the round is stored, another worker does the stage, and
+    may enter nothing in the ledger: what was entered and made is sent. Where the stage would enter
+    something, since what is stored is of another stage or of other sources, it is not done again.
 
     Raises:
         ConsiliumError: what the stage raises, or that the worker died; of a private run that is no
@@ -189,12 +191,13 @@ def do_stage(mine: Desk, asked: Ask) -> None:
     call = _call(mine, asked)
     stage = stage_named(asked.stage)
     releases = ReleaseStore(mine.home.run(asked.run).releases, mine.home.root)
-    for is_last in (False, True):
+    for is_first in (True, False):
+        again = replace(call, may_enter=is_first)
         try:
-            mine.pool().submit(run_and_report, stage, call, *asked.arguments).result()
+            mine.pool().submit(run_and_report, stage, again, *asked.arguments).result()
             return
-        except BrokenProcessPool as error:
-            if not is_last and asked.round and releases.has(asked.round):
+        except (BrokenProcessPool, EnteredBeforeError) as error:
+            if is_first and asked.round and releases.has(asked.round):
                 get_run_logger().warning("a worker died in %s, and another goes on", asked.stage)
                 continue
             kind = ConsiliumError if is_private(call) else RefusalError

@@ -4,13 +4,13 @@ It has no script and asks for nothing: a browser loads it anew by itself. What s
 it as text, whatever it holds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 from federated.errors import ConsiliumError, printable
 from federated.run.coordinator_home import CoordinatorHome
-from federated.run.status import RunStatus, status_of
+from federated.run.status import RunStatus, Unreadable, status_or_why
 from flows.coordinator_life import members_lines
 from flows.progress import counted
 from flows.watching import epsilon, newest_first, time_left
@@ -37,19 +37,10 @@ def status_of_coordinator(home: CoordinatorHome, runs: Path) -> str:
         sites = list(members_lines(home))
     except ConsiliumError as error:
         sites = [str(error)]
-    return status_page(sites, _statuses(runs))
+    return status_page(sites, map(status_or_why, newest_first(runs)[:MOST_RUNS]))
 
 
-def _statuses(runs: Path) -> Iterator[RunStatus]:
-    for folder in newest_first(runs)[:MOST_RUNS]:
-        # One that is damaged keeps nobody from seeing the others.
-        try:
-            yield status_of(folder)
-        except (ConsiliumError, OSError, ValueError, KeyError, TypeError):
-            continue
-
-
-def status_page(sites: Sequence[str], statuses: Iterable[RunStatus]) -> str:
+def status_page(sites: Sequence[str], statuses: Iterable[RunStatus | Unreadable]) -> str:
     """The page as HTML; ``sites`` are lines on the enrolled ones."""
     lines = "".join(f"<li>{_text(line)}</li>" for line in sites)
     runs = "".join(map(_run, statuses)) or "<p>There is no run yet.</p>"
@@ -64,8 +55,10 @@ def status_page(sites: Sequence[str], statuses: Iterable[RunStatus]) -> str:
     )
 
 
-def _run(status: RunStatus) -> str:
+def _run(status: RunStatus | Unreadable) -> str:
     head = f"{status.experiment} {status.run}"
+    if isinstance(status, Unreadable):
+        return f"<section><h3>{_text(head)}</h3><p>{_text(status.why)}</p></section>"
     label = f"{status.done} of {counted(status.rounds, 'round')} done"
     metrics = ", ".join(f"{name} {value:.3f}" for name, value in status.metrics.items())
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in status.stages.items())

@@ -13,7 +13,7 @@ from federated.errors import ConsiliumError, printable
 from federated.learning import metrics_in
 from federated.run.folder import RunFolder
 from federated.run.runs import being_worked_on, latest_run
-from federated.run.status import RunStatus, status_of
+from federated.run.status import RunStatus, Unreadable, status_or_why
 from flows.progress import counted
 from flows.tables import show, table
 
@@ -37,7 +37,15 @@ def watched_run(runs: Path, experiment: str | None) -> RunFolder:
             f"There is no run in {runs} to be watched. Begin one, as `consilium run demo`, or name "
             "the folder of runs with --runs."
         )
-    return next((folder for folder in found if being_worked_on(folder)), found[0])
+    return next((folder for folder in found if _seems_worked_on(folder)), found[0])
+
+
+def _seems_worked_on(folder: RunFolder) -> bool:
+    """Whether a run is seen to be worked on; of somebody else's it may not be seen."""
+    try:
+        return being_worked_on(folder)
+    except ConsiliumError:
+        return False
 
 
 def newest_first(runs: Path) -> list[RunFolder]:
@@ -47,18 +55,34 @@ def newest_first(runs: Path) -> list[RunFolder]:
 
 
 def watch(console: Console, folder: RunFolder, *, once: bool) -> None:
-    """Show how far a run is, until nobody works on it any more; once, where it is no terminal."""
+    """Show how far a run is, until nobody works on it any more; once, where it is no terminal.
+
+    Raises:
+        ConsiliumError: one of its files is damaged.
+    """
     if once or not console.is_terminal:
-        show(status_lines(status_of(folder)), console)
+        show(status_lines(_status(folder)), console)
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            status = status_of(folder)
+            status = _status(folder)
             parts = [Text(part) if isinstance(part, str) else part for part in status_lines(status)]
             live.update(Group(*parts), refresh=True)
             if status.state not in ("works", "paused"):
                 return
             time.sleep(LOOK)
+
+
+def _status(folder: RunFolder) -> RunStatus:
+    """How far a run is.
+
+    Raises:
+        ConsiliumError: one of its files is damaged.
+    """
+    found = status_or_why(folder)
+    if isinstance(found, Unreadable):
+        raise ConsiliumError(found.why)
+    return found
 
 
 def status_lines(status: RunStatus) -> Iterator[Table | str]:

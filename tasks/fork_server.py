@@ -7,11 +7,12 @@ threads of its own and touches no GPU, so that a copy of it is as good as a new 
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -35,9 +36,25 @@ def start_fork_server() -> BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    with _CHANGING, _importing_as_this_process():
+    # It is started here, since starting it lets Ctrl-C through again.
+    resource_tracker.ensure_running()
+    with _CHANGING, _importing_as_this_process(), _deaf_to_ctrl_c():
         forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Have a process that is started now not hear Ctrl-C, from its first moment on.
+
+    A terminal sends it to all processes of a command, and while it imports, Python's own answer is
+    a traceback. What the process is for ends it. Copies of it hear Ctrl-C once they ask to.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -10,10 +10,12 @@ error: the server then makes its tables itself.
 """
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ from federated.secrets.home import private_folder, refuse_open
 
 # In seconds; on a busy machine migrations take minutes.
 LONGEST = 900
+# How a folder ends that a template is made in.
+PART = ".making"
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,10 @@ def _revision(database: Path) -> str:
 
 
 def _make(tables: Tables, template: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=template.parent) as folder:
+    """Make a template, as the only process that does; what a killed one has left is removed."""
+    begun = f".{tables.package}-"
+    _sweep(template.parent, begun, template.name)
+    with tempfile.TemporaryDirectory(prefix=begun, suffix=PART, dir=template.parent) as folder:
         made = Path(folder) / "made.db"
         address = tables.address(made)
         subprocess.run(  # noqa: S603 - our own commands
@@ -179,6 +186,25 @@ def _make(tables: Tables, template: Path) -> None:
             one.backup(copy)
             # One file, whichever way the server itself keeps its changes.
             copy.execute("PRAGMA journal_mode=DELETE")
+
+
+def _sweep(cache: Path, begun: str, template: str) -> None:
+    """Remove what killed makers of this template have left; whoever calls is the only maker.
+
+    Args:
+        cache: the folder of templates.
+        begun: how the folders of its makers begin.
+        template: the file's name, with which its unfinished copies begin.
+    """
+    for path in cache.glob(f"{begun}*{PART}"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in cache.glob(f".{template}.*.part"):
+        path.unlink(missing_ok=True)
+    # Of versions before, whose folders had no name of their own; a maker takes no longer.
+    for path in cache.glob("tmp????????"):
+        with suppress(OSError):
+            if (path / "made.db").is_file() and time.time() - path.stat().st_mtime > LONGEST:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(template: Path, database: Path) -> None:

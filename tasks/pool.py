@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.connection
 import os
+import random
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from federated.configuration.experiment import Experiment
@@ -215,10 +217,13 @@ def gathered(futures: "Mapping[str, Future[Any]]", abort: bool) -> Gathered:
 def _start_worker(numbers: Any, environment: Mapping[str, str]) -> None:
     """Give a worker one torch thread; its number decides which GPU it uses.
 
-    A copy has the environment that its original was started in, and gets that of the moment.
+    A copy has the environment that its original was started in, and gets that of the moment. It has
+    its global generators of random numbers too, which nothing here draws from, but a library may:
+    they are seeded anew.
     Ctrl-C ends it at once and without a word, as SIGTERM does: the run says what there is to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.clear()
     os.environ.update(environment)
     parent = multiprocessing.parent_process()
@@ -227,6 +232,9 @@ def _start_worker(numbers: Any, environment: Mapping[str, str]) -> None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     os.environ["CONSILIUM_WORKER"] = str(numbers.get())
     torch.set_num_threads(1)
+    torch.seed()
+    np.random.seed(None)  # noqa: NPY002 - the global one itself
+    random.seed()
     keep_freed_memory()
 
 

@@ -1,6 +1,6 @@
 """report: a run's page for people, beside its summary."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,14 @@ def write_report(folder: RunFolder, pictures: bool = True) -> Path:
     Raises:
         ConsiliumError: the run is not finished, or one of its files is damaged.
     """
-    from federated.report.run_page import run_page
+    from federated.report.run_page import FOREIGN, run_page
 
-    path = folder.root / REPORT
-    write_text(path, run_page(read_values(folder, pictures)))
+    values, path = read_values(folder, pictures), folder.root / REPORT
+    try:
+        page = run_page(values)
+    except FOREIGN as error:
+        raise _other(folder.summary_path, error) from error
+    write_text(path, page)
     return path
 
 
@@ -52,9 +56,10 @@ def write_comparison(folder: Path, document: Mapping[str, Any] | None = None) ->
         document: its ``runs.json``; read from there where it is left out.
 
     Raises:
-        ConsiliumError: there is no such file, or it is of an older version.
+        ConsiliumError: there is no such file, or it is of an older version or something else.
     """
     from federated.report.comparison_page import comparison_page
+    from federated.report.run_page import FOREIGN
 
     told = _read(folder / RUNS) if document is None else document
     if "experiment" not in told:
@@ -63,7 +68,11 @@ def write_comparison(folder: Path, document: Mapping[str, Any] | None = None) ->
             "which `table.md` beside it begins with: what is finished is not run again."
         )
     path = folder / REPORT
-    write_text(path, comparison_page(told))
+    try:
+        page = comparison_page(told)
+    except FOREIGN as error:
+        raise _other(folder / RUNS, error) from error
+    write_text(path, page)
     return path
 
 
@@ -85,41 +94,97 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
     summary: Mapping[str, Any] = _read(folder.summary_path)
     experiment = folder.experiment()
     info = known_info(experiment.data)
-    kept = int(summary["kept_round"])
+    try:
+        kept = int(summary["kept_round"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise _other(folder.summary_path, error) from error
+    left: list[str] = []
     validation = folder.root / FILE
+    counted = _population_file(folder.root.parent.parent / "statistics" / experiment.name)
+    curves = folder.statistics_path(kept)
+    form = task_of(info).statistics.form(info)
     return RunValues(
         summary=summary,
         experiment=experiment,
         info=info,
         records=folder.records(),
         cases=folder.case_counts().sites,
-        statistics=read_statistics(
-            folder.statistics_path(kept), task_of(info).statistics.form(info)
+        statistics=_or_left_out(
+            lambda: read_statistics(curves, form), "Curves and intervals", curves, left
         ),
-        validation=_read(validation) if validation.is_file() else None,
-        population=_population(folder.root.parent.parent / "statistics" / experiment.name),
-        pictures=_pictures(folder.root / "overlays") if pictures else {},
+        validation=_or_left_out(
+            lambda: _read(validation), "What validation found", validation, left
+        )
+        if validation.is_file()
+        else None,
+        population=_or_left_out(
+            lambda: _read(counted), "Whom the training cases are of", counted, left
+        )
+        if counted
+        else None,
+        pictures=_pictures(folder.root / "overlays", left) if pictures else {},
+        left_out=left,
     )
+
+
+def _or_left_out(read: Callable[[], Any], what: str, path: Path, left: list[str]) -> Any:
+    """What is read; where it cannot be, nothing, and a sentence in ``left``.
+
+    The sentence names the file and not where it lies: a page is given to others.
+
+    Args:
+        read: reads it.
+        what: what it is, as the sentence begins.
+        path: its file.
+        left: gets the sentence.
+    """
+    try:
+        return read()
+    except (ConsiliumError, OSError):
+        left.append(f"{what}: not told here, since {path.name} is damaged or something else.")
+        return None
 
 
 def _read(path: Path) -> Any:
     try:
-        return dict(read_json(path))
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise TypeError("it is no table of values")
+        return value
     except (OSError, ValueError, TypeError) as error:
         raise ConsiliumError(
             f"The run's {path} cannot be read ({why_unreadable(error)}). Put the file back."
         ) from error
 
 
-def _population(runs: Path) -> Any:
+def _other(path: Path, error: Exception) -> ConsiliumError:
+    """The error for a file that has not what a page is made of; the caller raises it."""
+    return ConsiliumError(
+        f"There can be no report of {path}: it is damaged, of another version or of something else "
+        f"({error!r:.100}). Put back the file that was there."
+    )
+
+
+def _population_file(runs: Path) -> Path | None:
     """The newest statistics of an experiment that are told; ``None`` where there are none."""
     found = sorted(runs.glob("*/statistics.json")) if runs.is_dir() else []
-    return _read(found[-1]) if found else None
+    return found[-1] if found else None
 
 
-def _pictures(folder: Path) -> dict[str, bytes]:
-    """The PNG files of a run's test cases, by their names without an ending."""
-    found = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    return {
-        path.stem: path.read_bytes() for path in found if path.stat().st_size <= LARGEST_PICTURE
-    }
+def _pictures(folder: Path, left: list[str]) -> dict[str, bytes]:
+    """The PNG files of a run's test cases, by their names without an ending.
+
+    Of one that cannot be read, or is too large, there is a sentence in ``left``.
+    """
+    pictures = {}
+    for path in sorted(folder.glob("*.png")) if folder.is_dir() else []:
+        try:
+            if path.stat().st_size > LARGEST_PICTURE:
+                raise ConsiliumError("too large")
+            pictures[path.stem] = path.read_bytes()
+        except (ConsiliumError, OSError):
+            left.append(
+                f"The picture {path.name}: not here, since it cannot be read, or has more than "
+                f"{LARGEST_PICTURE // 2**20} MiB."
+            )
+    return pictures

@@ -14,7 +14,7 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import LocatedFile, Split
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
-from federated.errors import ConsiliumError
+from federated.errors import ConsiliumError, unreadable
 from federated.files import make_folders
 from federated.run.validation_report import shared_part, write_report
 from federated.secrets.home import consilium_home
@@ -105,7 +105,7 @@ def validate(
 
     Raises:
         ConsiliumError: a site fails and ``validate.on_failure`` is ``abort``, or all sites do. The
-            report and the Data Docs are written all the same.
+            report and the Data Docs are written all the same. Or ``data`` cannot be read.
     """
     private = own is not None and own != folder
     own = own or folder
@@ -165,7 +165,10 @@ def _found(
     """What the rules find, and when that was, if it was not now; its pages are in ``docs``."""
     if data is None:
         return _look(experiment, dataset, partition, docs), None
-    digest = digest_of(experiment, dataset, partition, data.md5, data.path)
+    try:
+        digest = digest_of(experiment, dataset, partition, data.path)
+    except OSError as error:
+        raise unreadable(data.path, error) from error
     if kept := recall(digest, docs):
         broken, again = (
             {

@@ -8,17 +8,19 @@ home, for its owner alone, and is shown again, with the time at which it was fou
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import Dataset
+from federated.data.folders.dataset import data_sha256
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
@@ -28,7 +30,16 @@ from federated.secrets.home import consilium_home, private_folder
 
 # The newest are kept.
 MOST_KEPT = 50
+# In seconds, in which what was found has long been put in its place.
+LONGEST = 24 * 3600
 FOUND, DOCS = "found.json", "data_docs"
+# What reads tables and images, optional ones too, and what judges them. Those that training depends
+# on are a part of the program's digest.
+READERS = (
+    *("great_expectations", "pandas", "pillow", "simpleitk", "nibabel", "scipy", "monai"),
+    *("pydicom", "highdicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
+    *("pylibjpeg-libjpeg", "python-gdcm"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,16 +51,21 @@ class Kept:
 
 
 def digest_of(
-    experiment: Experiment, dataset: AnyDataset, partition: Partition, md5: str, place: Path
+    experiment: Experiment, dataset: AnyDataset, partition: Partition, place: Path
 ) -> str:
     """The SHA-256 of all that decides what validation finds, as hexadecimal digits.
+
+    Of the data it takes the SHA-256, though their MD5 is known: who brings a site its data could
+    make two sets with one MD5, have the one judged and put the other in its place.
 
     Args:
         experiment: whose rules are checked.
         dataset: the data set; which files it has is a part, hidden ones and strays too.
         partition: the cases of each site.
-        md5: of the data.
-        place: where they lie, which is named in what is found.
+        place: where the data lie, which is named in what is found.
+
+    Raises:
+        OSError: the data cannot be read there.
     """
     if isinstance(dataset, Dataset):
         listed: Any = {"origins": dataset.origins, "unmatched": dataset.unmatched}
@@ -57,7 +73,7 @@ def digest_of(
         listed = {"cases": dict(dataset.cases), "unmatched": dataset.unmatched}
     rules = Path(__file__).parent
     decides = {
-        "md5": md5,
+        "data_sha256": data_sha256(place),
         "place": str(place.resolve()),
         "listed": listed,
         "partition": {site: dict(splits) for site, splits in partition.sites.items()},
@@ -70,9 +86,18 @@ def digest_of(
             sha256((rules / name).read_bytes()).hexdigest()
             for name in ("expectations.py", "validate.py", "validated.py")
         ],
-        "great_expectations": version("great_expectations"),
+        "readers": _versions(),
     }
     return sha256(json.dumps(decides, sort_keys=True, default=repr).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str | None]:
+    """Of the libraries that read the data and judge them; ``None`` for one that is not there."""
+    found: dict[str, str | None] = dict.fromkeys(READERS)
+    for name in READERS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def recall(digest: str, docs: Path) -> Kept | None:
@@ -106,6 +131,10 @@ def keep(digest: str, value: Mapping[str, Any], docs: Path) -> None:
             made.rename(folder / digest)
         finally:
             shutil.rmtree(made, ignore_errors=True)
+        for begun in folder.glob(".*"):
+            # Of a process that was killed.
+            if time.time() - begun.stat().st_mtime > LONGEST:
+                shutil.rmtree(begun, ignore_errors=True)
         kept = sorted(folder.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
         for old in kept[:-MOST_KEPT]:
             shutil.rmtree(old, ignore_errors=True)

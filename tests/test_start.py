@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 
 from tests.conftest import PROJECT
 
@@ -54,3 +55,28 @@ def test_no_flow_has_the_name_of_a_module_of_python():
     names = {path.stem for path in (PROJECT / "flows").glob("*.py")}
     # Python has imported its own `site` before anything else.
     assert names & sys.stdlib_module_names == {"site"}
+
+
+INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from flows.program import main
+main()
+"""
+
+
+def test_ctrl_c_before_the_command_line_is_there_is_answered_in_a_word():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+
+
+def test_the_program_is_what_answers_so():
+    scripts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["consilium"] == "flows.program:main"

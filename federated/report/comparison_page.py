@@ -4,6 +4,7 @@ It is a pure function of ``runs.json`` of the comparison.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from federated.learning import TASKS, LearningTask
@@ -19,7 +20,7 @@ from federated.report.charts import (
 from federated.report.drawing import LOOKS, Text, clean, room_for
 from federated.report.figures import Figure, title_of
 from federated.report.page import render
-from federated.report.values import Numbers, count_of, p_of
+from federated.report.values import Numbers, count_of, is_number, p_of, written
 
 # Below so many seeds no sentence is ventured on whether strategies differ.
 FEW = 3
@@ -137,10 +138,10 @@ def _finding(row: Row, task: LearningTask) -> str:
     """What the tests say of a strategy, in a sentence."""
     label, baseline = clean(row["label"]), clean(row["baseline"])
     pairs = int(row.get("pairs") or 0)
-    if row["difference"] is None:
+    if not is_number(row["difference"]):
         return f"{label}: no seed in common with {baseline}, or no {task.title}."
-    said = f"{label}: {task.title} {row['difference']:+.3f} against {baseline}".replace("-", "−")
-    if pairs < FEW or row["p_holm"] is None:
+    said = f"{label}: {task.title} {written(row['difference'], '+.3f')} against {baseline}"
+    if pairs < FEW or not is_number(row["p_holm"]):
         return f"{said}; with {count_of(pairs, 'pair')} of seeds one cannot tell."
     if row["p_holm"] < LEVEL:
         how = "higher" if row["difference"] > 0 else "lower"
@@ -153,9 +154,15 @@ def _finding(row: Row, task: LearningTask) -> str:
 
 def _points(rows: Sequence[Row], cost: Mapping[str, float | None], metric: str) -> list[Point]:
     return [
-        Point(row["label"], value, row[metric]["mean"], number, row[metric]["sd"] or 0.0)
+        Point(
+            row["label"],
+            value,
+            row[metric]["mean"],
+            number,
+            spread if is_number(spread := row[metric]["sd"]) else 0.0,
+        )
         for number, row in enumerate(rows)
-        if (value := cost[row["label"]]) is not None and row[metric]["mean"] is not None
+        if is_number(value := cost[row["label"]]) and is_number(row[metric]["mean"])
     ]
 
 
@@ -163,7 +170,9 @@ def _bytes_frontier(rows: Sequence[Row], task: LearningTask) -> Figure | None:
     """What strategies gain for the megabytes that travel."""
     cost = {row["label"]: row["megabytes_up"] + row["megabytes_down"] or None for row in rows}
     points = _points(rows, cost, task.primary_metric)
-    return _frontier(points, task, "bytes-utility", "megabytes up and down, all sites", "megabytes")
+    name = "megabytes up and down, all sites"
+    found = _frontier(points, task, "bytes-utility", name, "megabytes")
+    return _with_those_left_out(found, cost, points)
 
 
 def _privacy_frontier(rows: Sequence[Row], task: LearningTask) -> Figure | None:
@@ -172,7 +181,22 @@ def _privacy_frontier(rows: Sequence[Row], task: LearningTask) -> Figure | None:
     points = _points(rows, cost, task.primary_metric)
     base = next(row for row in rows if row["label"] == row["baseline"])
     level = base[task.primary_metric]["mean"] if base["epsilon"] is None else None
-    return _frontier(points, task, "privacy-utility", "composed ε of the run", "ε", level)
+    level = level if is_number(level) else None
+    name = "composed ε of the run"
+    found = _frontier(points, task, "privacy-utility", name, "ε", level)
+    return _with_those_left_out(found, cost, points)
+
+
+def _with_those_left_out(
+    figure: Figure | None, cost: Mapping[str, float | None], points: Sequence[Point]
+) -> Figure | None:
+    """The figure, with a sentence on who pays something and has no point in it."""
+    drawn = {point.name for point in points}
+    left = [clean(label) for label, paid in cost.items() if paid is not None and label not in drawn]
+    if figure is None or not left:
+        return figure
+    said = f" Without a finite number, and not drawn: {', '.join(left)}."
+    return replace(figure, caption=figure.caption + said)
 
 
 def _frontier(
@@ -197,7 +221,7 @@ def _frontier(
         return None
     title = f"test {task.title}"
     x_values, share = [point.x for point in points], task.metrics[0].least == 0.0
-    log = max(x_values) > 5 * min(x_values)
+    log = max(x_values) > 5 * min(x_values) > 0
     x = (min(x_values) / 1.3, max(x_values) * 1.3) if log else room_for([0.0, *x_values])
     heights = [p.y + way * p.spread for p in points for way in (-1, 1)]
     heights += [level] if level is not None else []
@@ -206,7 +230,7 @@ def _frontier(
     text = Text(
         name,
         f"{title} against {x_name}",
-        "; ".join(f"{clean(p.name)}: {p.x:.3g} {unit}, {p.y:.3f}" for p in points)
+        "; ".join(f"{clean(p.name)}: {p.x:.3g} {unit}, {written(p.y)}" for p in points)
         + f". On the frontier: {', '.join(best)}.",
     )
     return Figure(
@@ -221,7 +245,11 @@ def _curves(document: Mapping[str, Any], task: LearningTask) -> Figure | None:
     """The primary metric after each round, averaged over seeds."""
     labels = [row["label"] for row in document["rows"]]
     lines = [
-        Line(label, [(x, y) for x, y in document["curves"].get(label, ())], number % LOOKS)
+        Line(
+            label,
+            [(x, y) for x, y in document["curves"].get(label, ()) if is_number(y)],
+            number % LOOKS,
+        )
         for number, label in enumerate(labels)
     ]
     values = [y for one in lines for _, y in one.points]
@@ -239,7 +267,7 @@ def _curves(document: Mapping[str, Any], task: LearningTask) -> Figure | None:
         "curves",
         f"Test {task.title} of each strategy, by round",
         "; ".join(
-            f"{clean(one.name)} {one.points[-1][1]:.3f} after round {one.points[-1][0]:.0f}"
+            f"{clean(one.name)} {written(one.points[-1][1])} after round {one.points[-1][0]:.0f}"
             for one in lines
             if one.points
         )

@@ -4,7 +4,7 @@ from federated.report.charts import Bar, Frame, Line, bar_chart, line_chart
 from federated.report.drawing import Text, clean
 from federated.report.epsilon import power
 from federated.report.figures import MOST_SMALL, Figure
-from federated.report.values import RunValues, size_of, time_of
+from federated.report.values import RunValues, is_number, size_of, time_of
 
 STAGE_NAMES = {
     "advertise": "exchange of keys",
@@ -23,11 +23,13 @@ STAGE_NAMES = {
 def privacy_bars(run: RunValues) -> Figure | None:
     """The ε that each site has spent in the run."""
     per_site = run.summary["privacy"].get("per_site", {})
-    spent = {s: own["epsilon"] for s, own in per_site.items() if own.get("epsilon") is not None}
+    told = {s: own["epsilon"] for s, own in per_site.items() if own.get("epsilon") is not None}
+    spent = {site: value for site, value in told.items() if is_number(value)}
+    unbounded = [clean(site) for site in told if site not in spent]
     if not spent:
         return None
     bars = [Bar(site, value, f"{value:.3g}") for site, value in list(spent.items())[:MOST_SMALL]]
-    budgets = {own["budget"] for own in per_site.values()} - {None}
+    budgets = {own["budget"] for own in per_site.values() if is_number(own["budget"])}
     limit = budgets.pop() if len(budgets) == 1 else None
     text = Text(
         "epsilon-sites",
@@ -36,6 +38,7 @@ def privacy_bars(run: RunValues) -> Figure | None:
         + (f". The budget of each is {limit:g}." if limit is not None else "."),
     )
     said = " The line is the budget." if limit is not None else ""
+    said += f" Without a bound, and not drawn: {', '.join(unbounded)}." if unbounded else ""
     return Figure(
         bar_chart(text, bars, limit), f"ε spent by each site, composed over the run.{said}"
     )
@@ -89,11 +92,13 @@ def time_bars(run: RunValues) -> Figure | None:
     """Wall-clock seconds by stage; nothing for a private run, whose times are not told."""
     seconds = run.summary["seconds"]
     rows = [(name, seconds.get(key)) for key, name in STAGE_NAMES.items()]
-    known = [(name, float(value)) for name, value in rows if value]
+    known = [(name, float(value)) for name, value in rows if is_number(value) and value]
     if not known:
         return None
     startup = [
-        (f"start: {key}", float(value)) for key, value in seconds["startup"].items() if value
+        (f"start: {key}", float(value))
+        for key, value in seconds["startup"].items()
+        if is_number(value) and value
     ]
     bars = [Bar(name, value, time_of(value)) for name, value in known]
     bars += [Bar(name, value, time_of(value), 2) for name, value in startup]

@@ -4,7 +4,7 @@ from federated.report.charts import reliability_chart, roc_chart
 from federated.report.curves import reliabilities, roc_curves
 from federated.report.drawing import Text, clean
 from federated.report.figures import MOST_SMALL, Figure
-from federated.report.values import RunValues
+from federated.report.values import RunValues, written
 
 
 def roc_figures(run: RunValues) -> list[Figure]:
@@ -45,14 +45,16 @@ def reliability_figures(run: RunValues) -> list[Figure]:
     small = len(found) > 1
     figures = []
     for number, one in enumerate(found[:MOST_SMALL]):
+        if not len(one.cases):
+            continue
         gap = one.confidence - one.share
         which = f"of {clean(one.name)}" if one.name else "of the predicted class"
         weighted = float((gap * one.cases).sum() / one.cases.sum())
-        lean = "too high" if weighted > 0 else "too low"
+        lean = "too high" if weighted > 0 else "too low" if weighted < 0 else "off"
         text = Text(
             f"reliability-{number}",
             f"Reliability {which}",
-            f"Probabilities are {lean} by {abs(weighted):.3f} in the mean. "
+            f"Probabilities are {lean} by {written(abs(weighted))} in the mean. "
             + "; ".join(
                 f"of {n} cases with a mean probability of {c:.2f}, {s:.0%} came true"
                 for n, c, s in zip(one.cases.tolist(), one.confidence, one.share, strict=True)

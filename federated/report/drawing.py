@@ -13,6 +13,8 @@ from markupsafe import Markup
 from federated.errors import printable
 
 LONGEST_TEXT = 2000
+# Below it a difference of two numbers is none that a drawing could show.
+SMALLEST = 1e-300
 # How many series have a look of their own; those beyond begin anew.
 LOOKS = 8
 
@@ -47,21 +49,24 @@ class Scale:
             found = [value for value in found if self.low <= value <= self.high]
             return found[:: max(1, ceil(len(found) / most))]
         raw = (self.high - self.low) / max(most, 1)
-        if raw <= 0:
+        if raw < SMALLEST:
             return [self.low]
         ten = 10.0 ** floor(log10(raw))
         step = next(m * ten for m in (1, 2, 5, 10) if m * ten >= raw * 0.999)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
-        return [round(number * step, 12) for number in range(first, last + 1)]
+        return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
 def room_for(
     values: Iterable[float], least: float | None = None, most: float | None = None
 ) -> tuple[float, float]:
-    """Round ends of an axis for some values, within ``least`` and ``most`` where these are."""
+    """Round ends of an axis for some values, within ``least`` and ``most`` where these are.
+
+    Values that are no finite number take no room.
+    """
     known = [value for value in values if isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    if high - low < 1e-9:
+    if high - low <= 1e-9 * max(abs(low), abs(high), SMALLEST):
         low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
     ends = Scale(low, high, 0, 1).ticks(5)
     step = ends[1] - ends[0] if len(ends) > 1 else high - low
@@ -72,7 +77,7 @@ def room_for(
 
 def told(value: float) -> str:
     """A number of an axis."""
-    return f"{value:.10g}" if 1e-3 <= abs(value) < 1e5 or not value else f"{value:.0e}"
+    return f"{value:.10g}" if 1e-3 <= abs(value) < 1e5 or not value else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

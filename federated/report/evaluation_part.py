@@ -7,15 +7,15 @@ from markupsafe import Markup
 from federated.learning import TASKS, smaller_is_better
 from federated.report.figures import title_of
 from federated.report.intervals import Intervals
-from federated.report.values import Numbers, RunValues
+from federated.report.values import Numbers, RunValues, is_number, written
 
 HEAT_LEVELS = 9
 
 
 def interval_text(found: Intervals, name: str, form: str = ".3f") -> str:
-    if name not in found.of:
+    if name not in found.of or not all(map(is_number, found.of[name])):
         return ""
-    low, high = (format(end, form).replace("-", "−") for end in found.of[name])
+    low, high = (written(end, form) for end in found.of[name])
     return f"{low} to {high}"
 
 
@@ -73,7 +73,7 @@ def bound_lines(run: RunValues, numbers: Numbers) -> list[Markup]:
     found = (run.summary.get("evaluation", {}).get("intervals") or {}).get("test") or {}
     lines = []
     for name, (low, high) in found.items():
-        if high - low <= 1e-3:
+        if not (is_number(low) and is_number(high)) or high - low <= 1e-3:
             continue
         path = ("evaluation", "intervals", "test", name)
         lines.append(

@@ -11,10 +11,12 @@ from federated.learning import TASKS
 from federated.learning.metric import Metric
 from federated.report.charts import Dot, Frame, Line, dot_chart, ends_of, line_chart
 from federated.report.drawing import Text, clean
-from federated.report.values import RunValues
+from federated.report.values import RunValues, is_number, written
 
 # Of more classes or sites the figures would fill pages; their numbers are in tables.
 MOST_SMALL = 24
+# Of more rounds a sentence does not name all.
+MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -47,34 +49,56 @@ def _is_share(metric: Metric) -> bool:
     return metric.least == 0.0 and metric.largest == 1.0
 
 
-def _series(records: Sequence[Mapping[str, Any]], *path: str) -> list[tuple[float, float]]:
+@dataclass(frozen=True)
+class Series:
+    """A number by round, and the rounds in which it is none, such as the loss of spoiled weights.
+
+    Rounds of which it is not told are in neither.
+    """
+
+    points: Sequence[tuple[float, float]]
+    without: Sequence[int]
+
+    @property
+    def gap(self) -> str:
+        """A sentence on the rounds without a number, if there are any."""
+        if not self.without:
+            return ""
+        which = ", ".join(map(str, self.without[:MOST_NAMED]))
+        more = "…" if len(self.without) > MOST_NAMED else ""
+        return f" It is no finite number after round {which}{more}, and not drawn there."
+
+
+def _series(records: Sequence[Mapping[str, Any]], *path: str) -> Series:
     """A number of the rounds' records that have it, by round."""
-    points = []
+    points, without = [], []
     for record in records:
         value: Any = record
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
-        if isinstance(value, int | float):
+        if is_number(value):
             points.append((float(record["round"]), float(value)))
-    return points
+        elif value is not None:
+            without.append(int(record["round"]))
+    return Series(points, without)
 
 
 def learning_curves(run: RunValues) -> Iterator[Figure]:
     """The primary metric and the loss on validation cases of all sites, after each round."""
     metric, kept = primary_of(run), float(run.summary["kept_round"])
     for number, (name, share) in enumerate(((metric.name, _is_share(metric)), ("loss", False))):
-        points = _series(run.records, "metrics", "val", name)
+        found = _series(run.records, "metrics", "val", name)
+        points, title = found.points, title_of(name, run.info.task)
         if not points:
             continue
-        title = title_of(name, run.info.task)
         lines = [Line("all sites", points, number)]
         text = Text(
             f"curve-{name}",
             f"Validation {title} of all sites together, by round",
-            f"It is {points[0][1]:.3f} after round {points[0][0]:.0f}, "
-            f"{points[-1][1]:.3f} after round {points[-1][0]:.0f}, and between "
-            f"{min(y for _, y in points):.3f} and {max(y for _, y in points):.3f} in all rounds. "
-            f"The model of round {kept:.0f} is kept.",
+            f"It is {written(points[0][1])} after round {points[0][0]:.0f}, "
+            f"{written(points[-1][1])} after round {points[-1][0]:.0f}, and between "
+            f"{written(min(y for _, y in points))} and {written(max(y for _, y in points))} in all "
+            f"rounds. The model of round {kept:.0f} is kept.{found.gap}",
         )
         frame = Frame(
             _rounds(run), ends_of([y for _, y in points], share), "round", title, whole_x=True
@@ -82,8 +106,21 @@ def learning_curves(run: RunValues) -> Iterator[Figure]:
         yield Figure(
             line_chart(text, frame, lines, kept),
             f"Validation {title}, over the cases of all sites. The dashed line marks the round "
-            "whose model is kept.",
+            f"whose model is kept.{found.gap}",
         )
+
+
+def undrawn(run: RunValues) -> list[str]:
+    """What there is no figure of, since none of its numbers is finite: a sentence for each."""
+    names = {name: title_of(name, run.info.task) for name in (primary_of(run).name, "loss")}
+    lines = []
+    for name, title in names.items():
+        found = _series(run.records, "metrics", "val", name)
+        if found.without and not found.points:
+            lines.append(
+                f"There is no curve of validation {title}: it is no finite number after any round."
+            )
+    return lines
 
 
 def _rounds(run: RunValues) -> tuple[float, float]:
@@ -94,25 +131,28 @@ def site_curves(run: RunValues) -> list[Figure]:
     """For each site the primary metric on its validation cases, with that of all as a grey line."""
     metric = primary_of(run)
     title = title_of(metric.name, run.info.task)
-    of_all = _series(run.records, "metrics", "val", metric.name)
+    of_all = _series(run.records, "metrics", "val", metric.name).points
     found = {
-        site: points
+        site: series
         for site in run.summary["sites"]
-        if (points := _series(run.records, "per_site", site, "val", metric.name))
+        if (series := _series(run.records, "per_site", site, "val", metric.name)).points
     }
-    ends = ends_of([y for p in [of_all, *found.values()] for _, y in p], _is_share(metric))
+    known = [of_all, *(series.points for series in found.values())]
+    ends = ends_of([y for points in known for _, y in points], _is_share(metric))
     figures = []
-    for number, (site, points) in enumerate(list(found.items())[:MOST_SMALL]):
+    for number, (site, series) in enumerate(list(found.items())[:MOST_SMALL]):
+        points = series.points
         text = Text(
             f"site-curve-{number}",
             f"Validation {title} of {site}, by round",
-            f"At {site} it is {points[0][1]:.3f} after round {points[0][0]:.0f} and "
-            f"{points[-1][1]:.3f} after round {points[-1][0]:.0f}. The grey line is that of all "
-            "sites together.",
+            f"At {site} it is {written(points[0][1])} after round {points[0][0]:.0f} and "
+            f"{written(points[-1][1])} after round {points[-1][0]:.0f}. The grey line is that of "
+            f"all sites together.{series.gap}",
         )
         frame = Frame(_rounds(run), ends, small=True, whole_x=True)
         lines = [Line("all sites", of_all, muted=True), Line(site, points)]
-        figures.append(Figure(line_chart(text, frame, lines), clean(site), small=True))
+        caption = clean(site) + (f" (no number in {len(series.without)})" if series.gap else "")
+        figures.append(Figure(line_chart(text, frame, lines), caption, small=True))
     return figures
 
 
@@ -120,28 +160,39 @@ def site_dots(run: RunValues) -> Figure | None:
     """The primary metric of every site on its test cases, in one figure."""
     metric, summary = primary_of(run), run.summary
     title = title_of(metric.name, run.info.task)
-    values = {
+    told = {
         site: own["test"][metric.name]
         for site, own in summary["per_site"].items()
         if own.get("test", {}).get(metric.name) is not None
     }
+    values = {site: value for site, value in told.items() if is_number(value)}
+    without = [clean(site) for site in told if site not in values]
     of_all = summary["metrics"].get("test", {}).get(metric.name)
+    of_all = of_all if is_number(of_all) else None
     if len(values) < 2:
         return None
+    gap = f" It is no finite number at {', '.join(without)}." if without else ""
     shown = sorted(values.items(), key=lambda item: item[1])[:MOST_SMALL]
-    dots = [Dot(site, value, f"{value:.3f}") for site, value in shown]
+    dots = [Dot(site, value, written(value)) for site, value in shown]
     known = [*values.values(), *([of_all] if of_all is not None else [])]
     text = Text(
         "site-dots",
         f"Test {title} of each site",
         "From the lowest: "
-        + "; ".join(f"{clean(site)} {value:.3f}" for site, value in shown)
-        + (f". Over all sites together it is {of_all:.3f}." if of_all is not None else "."),
+        + "; ".join(f"{clean(site)} {written(value)}" for site, value in shown)
+        + (f". Over all sites together it is {written(of_all)}." if of_all is not None else ".")
+        + gap,
     )
     picture = dot_chart(text, dots, ends_of(known, _is_share(metric)), of_all, f"test {title}")
     return Figure(
         picture,
         f"Test {title} of "
         + ("each site" if len(shown) == len(values) else f"the {len(shown)} lowest sites")
-        + ", the lowest first. The dashed line is that over the cases of all sites together.",
+        + ", the lowest first."
+        + (
+            " The dashed line is that over the cases of all sites together."
+            if of_all is not None
+            else ""
+        )
+        + gap,
     )

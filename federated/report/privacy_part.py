@@ -8,7 +8,7 @@ from markupsafe import Markup
 from federated.report.cost_figures import attack_figure, privacy_bars
 from federated.report.drawing import clean
 from federated.report.epsilon import grade, meaning_of
-from federated.report.values import NONE, Numbers, RunValues, share_of, small_number
+from federated.report.values import NONE, Numbers, RunValues, is_number, share_of, small_number
 
 
 def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
@@ -29,12 +29,12 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "unit": told["unit"],
         "thing": {"record": "training case", "site": "site"}.get(told["unit"], told["unit"]),
         "epsilon": numbers("privacy", "epsilon", form=".3g"),
-        "known": epsilon is not None,
+        "known": is_number(epsilon),
         "seeded": told.get("noise") == "seeded",
         "delta": small_number(delta),
-        "odds_of_delta": f"{1 / delta:,.0f}".replace(",", "\u202f"),
+        "odds_of_delta": _one_in(delta),
         "accountant": told["accountant"],
-        **(_meaning(epsilon, delta) if epsilon is not None else {}),
+        **(_meaning(epsilon, delta) if is_number(epsilon) else {}),
         "patient": _of_a_patient(told, numbers),
         "missing": told.get("missing"),
         "in_sum": run.experiment.privacy.noise_in_sum,
@@ -45,14 +45,21 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         ],
         "unreported": [clean(site) for site in told.get("unreported", ())],
         "bars": privacy_bars(run),
-        "figure": attack_figure(epsilon, delta) if epsilon is not None else None,
+        "figure": attack_figure(epsilon, delta) if is_number(epsilon) else None,
     }
+
+
+def _one_in(delta: float) -> str:
+    """One over δ, for a person."""
+    if delta < 1e-15:
+        return "more than 10¹⁵"
+    return f"{1 / delta:,.0f}".replace(",", "\u202f")
 
 
 def _spent(site: str, key: str, numbers: Numbers) -> Markup | str:
     """A number of a site's privacy; ``None`` is no bound where the site has told of it at all."""
     path = ("privacy", "per_site", site)
-    if key.startswith("epsilon") and numbers.at(*path, key) is None:
+    if key.startswith("epsilon") and not is_number(numbers.at(*path, key)):
         return NONE if numbers.at(*path, "steps") is None else "no bound"
     return numbers(*path, key, form=".3g")
 

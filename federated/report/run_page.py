@@ -7,6 +7,7 @@ training labels.
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup
@@ -29,18 +30,20 @@ from federated.report.figures import (
     site_curves,
     site_dots,
     title_of,
+    undrawn,
 )
 from federated.report.findings import absences, validation_part
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
-from federated.report.population import population_of
+from federated.report.population import Population, population_of
 from federated.report.privacy_part import privacy_part
 from federated.report.values import (
     NONE,
     Numbers,
     RunValues,
     count_of,
+    is_number,
     size_of,
     small_number,
     time_of,
@@ -50,12 +53,20 @@ from federated.report.values import (
 SITE_METRICS = 3
 
 
+# What a file that is damaged, or is somebody else's, makes the parts of a page fail with.
+FOREIGN = (LookupError, TypeError, ValueError, AttributeError)
+
+
 def run_page(run: RunValues) -> str:
     """The page of a run, as one HTML file that loads nothing.
+
+    What is in the other files beside the summary and is not what it should be is left out, and the
+    page says so.
 
     Args:
         run: the run's values.
     """
+    run, population, validation = _readable(run)
     numbers = Numbers(run.summary)
     intervals = (
         intervals_of(run.statistics, run.info, int(run.summary["seed"]))
@@ -85,17 +96,40 @@ def run_page(run: RunValues) -> str:
         site_dots=site_dots(run),
         site_curves=site_curves(run),
         absences=absences(run),
-        population=population_of(run),
+        population=population,
         privacy=privacy_part(run, numbers),
         bytes=byte_bars(run),
         times=time_bars(run),
         costs=_costs(numbers),
-        validation=validation_part(run),
-        limits=words.limits(run),
+        validation=validation,
+        limits=[*words.limits(run), *undrawn(run), *run.left_out],
         commands=words.reproduce(run),
         notes=words.notes_on_reproduction(run),
         facts=_facts(run, numbers),
     )
+
+
+def _readable(run: RunValues) -> tuple[RunValues, Population | None, dict[str, Any]]:
+    """The run, whom its cases are of and what validation found, without what cannot be read."""
+    left = [*run.left_out]
+    population: Population | None = None
+    try:
+        population = population_of(run)
+    except FOREIGN:
+        left.append(
+            "Whom the training cases are of is not told here: the newest statistics.json of "
+            "consilium statistics is damaged, or something else."
+        )
+    try:
+        validation = validation_part(run)
+    except FOREIGN:
+        left.append(
+            "What validation found is not told here: validation.json of the run is damaged, or "
+            "something else."
+        )
+        run = replace(run, validation=None)
+        validation = validation_part(run)
+    return replace(run, left_out=left), population, validation
 
 
 def _tiles(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[str, Any]]:
@@ -120,7 +154,7 @@ def _tiles(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[dict[
         )
     if run.private:
         unit, delta = run.summary["privacy"]["unit"], run.summary["privacy"]["delta"]
-        none = numbers.at("privacy", "epsilon") is None
+        none = not is_number(numbers.at("privacy", "epsilon"))
         tiles.append(
             {
                 "name": f"ε for each {unit}",
@@ -147,7 +181,7 @@ def _size(numbers: Numbers, *path: str) -> Markup:
 
 def _in_words(numbers: Numbers, say: Any, *path: str | int) -> Markup:
     value = numbers.at(*path)
-    if value is None:
+    if not is_number(value):
         return NONE
     amount, unit = say(value).split(" ")
     factor = {"GB": 1e9, "MB": 1e6, "kB": 1e3, "ms": 1e-3, "min": 60.0, "h": 3600.0}.get(unit, 1.0)

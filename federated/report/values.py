@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
@@ -31,6 +31,7 @@ class RunValues:
             keep it.
         population: ``statistics.json`` of the same cases, where sites have counted them.
         pictures: PNG files of test cases with their masks, by ``SITE-worst`` and so on.
+        left_out: sentences on what could not be read, and is not on the page.
     """
 
     summary: Mapping[str, Any]
@@ -42,6 +43,7 @@ class RunValues:
     validation: Mapping[str, Any] | None = None
     population: Mapping[str, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
 
     @property
     def private(self) -> bool:
@@ -83,12 +85,28 @@ class Numbers:
             scale: what it is divided by before that.
         """
         value = self.at(*path)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        if not is_number(value):
             return NONE
-        shown = format(value / scale if scale != 1 else value, form)
+        shown = written(value / scale if scale != 1 else value, form)
         return Markup('<data value="{}" data-at="{}">{}</data>').format(
-            repr(value), pointer(path), shown.replace("-", "−")
+            repr(value), pointer(path), shown
         )
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a JSON document is a finite number, so that it can be drawn and written.
+
+    JSON of Python has NaN and infinity too.
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def written(value: float, form: str = ".3f") -> str:
+    """A number for a person; one that ``form`` would write as 0, and is not, has its digits."""
+    said = format(value, form)
+    if value and not float(said.rstrip("%").replace(",", "")):
+        said = format(value, f"{'+' * form.startswith('+')}.3g")
+    return said.replace("-", "−")
 
 
 def pointer(path: Sequence[str | int]) -> str:
@@ -116,7 +134,7 @@ def size_of(amount: float) -> str:
 def time_of(seconds: float) -> str:
     """A time for a person."""
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        return f"{written(seconds * 1000, '.0f')} ms"
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 7200:
@@ -147,6 +165,8 @@ def share_of(value: float) -> str:
     """A share in per cent, which is never rounded up to all of it."""
     if value >= 1:
         return "100 %"
+    if value < 0.0005:
+        return f"{written(100 * value, '.1f')} %"
     for digits in range(1, 12):
         said = f"{100 * value:.{digits}f}"
         if float(said) < 100:

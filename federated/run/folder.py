@@ -24,6 +24,7 @@ from federated.data.partition_file import (
 )
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_json
+from federated.run.record_file import read_record
 from federated.settings.names import refuse_name
 
 # In place of the path of the data, where no party but the sites has them.
@@ -278,8 +279,12 @@ class RunFolder:
         return done
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of the complete rounds, in order."""
-        return [read_json(self.record_path(n)) for n in range(1, self.done_rounds() + 1)]
+        """The records of the complete rounds, in order.
+
+        Raises:
+            ConsiliumError: one of them is damaged or something else.
+        """
+        return [read_record(self.record_path(n), n) for n in range(1, self.done_rounds() + 1)]
 
 
 def _checked(site: str) -> str:

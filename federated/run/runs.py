@@ -11,7 +11,7 @@ from uuid import uuid4
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
-from federated.files import OTHERS, PRIVATE_FOLDER, held, make_folders, write_json
+from federated.files import OTHERS, PRIVATE_FOLDER, held, is_held, make_folders, write_json
 from federated.privacy import Private
 from federated.run.folder import RunFolder
 from federated.settings.names import refuse_name
@@ -134,9 +134,12 @@ def worked_on(folder: RunFolder) -> Iterator[None]:
 
 
 def being_worked_on(folder: RunFolder) -> bool:
-    """Whether some process works on a run at the moment."""
-    with held(folder.root / WORKED_ON, "a look") as other:
-        return other is not None
+    """Whether some process works on a run at the moment; nothing is written for the look.
+
+    Raises:
+        ConsiliumError: it cannot be seen, since the run is somebody else's.
+    """
+    return is_held(folder.root / WORKED_ON)
 
 
 def latest_run(runs: Path, experiment: str) -> RunFolder:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.run.folder import RunFolder
 from federated.run.round_record import STAGES
@@ -65,6 +66,26 @@ class RunStatus:
     sites: Sequence[SiteStatus]
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A run of which nobody can say how far it is, and why."""
+
+    experiment: str
+    run: str
+    why: str
+
+
+def status_or_why(folder: RunFolder) -> RunStatus | Unreadable:
+    """How far the run of a folder is, or why that cannot be said, whatever lies in it."""
+    try:
+        return status_of(folder)
+    except ConsiliumError as error:
+        why = str(error)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        why = f"Its folder {folder.root} is damaged, or of another version ({error!r:.200})."
+    return Unreadable(folder.root.parent.name, folder.run_id, why)
+
+
 def status_of(folder: RunFolder) -> RunStatus:
     """How far the run of a folder is.
 
@@ -83,7 +104,11 @@ def status_of(folder: RunFolder) -> RunStatus:
     for name in names:
         # Not there before a run's end, nor of a site that tells nothing.
         with suppress(OSError, ValueError, TypeError):
-            told[name] = dict(read_json(folder.ledger_path(name)))
+            told[name] = {
+                key: float(value)
+                for key, value in dict(read_json(folder.ledger_path(name))).items()
+                if key in ("budget", "epsilon_ledger") and value is not None
+            }
     return run_status(
         experiment.name, folder.run_id, state, experiment.rounds, records, sites_of(records, told)
         or [SiteStatus(name, 0) for name in names],
@@ -110,7 +135,7 @@ def run_status(
     """
     evaluated = [record["metrics"]["val"] for record in records if record["metrics"].get("val")]
     metrics = {n: v for n, v in (evaluated[-1] if evaluated else {}).items() if v is not None}
-    seconds = records[-1]["seconds"] if records else {}
+    seconds = (records[-1].get("seconds") or {}) if records else {}
     return RunStatus(
         experiment,
         run,
@@ -131,14 +156,14 @@ def sites_of(
     names: set[str] = set(told)
     for record in records:
         # Those of older versions know no absence and no lost round.
-        names |= {*record["sites"], *record["dropped"], *record.get("absent", ())}
+        names |= {*record["sites"], *(record.get("dropped") or ()), *(record.get("absent") or ())}
     return [_site(name, records, told.get(name, {})) for name in sorted(names)]
 
 
 def _site(name: str, records: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> SiteStatus:
     summed = sum(name in record["sites"] for record in records if not record.get("lost"))
-    newest = records[-1] if records else {"dropped": {}}
-    why_not = newest.get("absent", {}).get(name) or newest["dropped"].get(name) or ""
+    newest = records[-1] if records else {}
+    why_not = (newest.get("absent") or {}).get(name) or (newest.get("dropped") or {}).get(name, "")
     spent: float | None = None
     for record in records:
         spent = (record.get("epsilon_rdp") or {}).get(name, spent)
@@ -148,7 +173,9 @@ def _site(name: str, records: Sequence[Mapping[str, Any]], told: Mapping[str, An
 
 
 def _left(records: Sequence[Mapping[str, Any]], rounds: int) -> float | None:
-    newest: list[float | None] = [record["seconds"]["total"] for record in records[-NEWEST:]]
+    newest: list[float | None] = [
+        (record.get("seconds") or {}).get("total") for record in records[-NEWEST:]
+    ]
     known = [seconds for seconds in newest if seconds is not None]
     if not known or len(known) < len(newest):
         return None

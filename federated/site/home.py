@@ -198,10 +198,10 @@ class SiteRun:
         """The file of what the site was asked in an attempt at the run and has begun."""
         return self.root / "asked" / f"attempt-{attempt}.jsonl"
 
-    def count_sent(self, size: int) -> int:
+    def count_sent(self, size: int, *, durable: bool = True) -> int:
         """Note that so many bytes are sent in this run, and return how many they are in all."""
         path = self.root / "sent.txt"
-        append_line(path, str(size))
+        append_line(path, str(size), durable=durable)
         return sum(map(int, path.read_text(encoding="ascii").split()))
 
     @property

@@ -142,7 +142,7 @@ class ReleaseStore:
         self._path(round_number, kind).unlink(missing_ok=True)
 
     def has(self, round_number: int) -> bool:
-        """Whether a release of a round is stored, so that it can be sent without being made."""
+        """Whether a release of a round is stored, of whatever kind and sources."""
         return any(self.place.glob(f"round-{round_number:03d}.*{SUFFIX}"))
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,8 +26,11 @@ from federated.stages.asking import ERASING, LEAVE, LONGEST_WORD, Ask
 MOST_KNOWN = 32
 # What a site begins in an attempt at a run.
 MOST_BEGUN_IN_ONE = 100_000
-# What stands for a message that was answered, in place of the digest of what it asks.
-ANSWERED = "answered"
+# Of how many messages by which it erases something it is noted that they were answered.
+MOST_ERASED_IN_ONE = 10_000
+# What stands for a message that was answered, in place of the digest of what it asks; and for one
+# that something was erased by.
+ANSWERED, ERASED = "answered", "erased"
 
 
 class AskedBefore:
@@ -40,7 +43,10 @@ class AskedBefore:
     A policy bounds what one round takes, and how many rounds there are; a coordinator that could
     have a round trained any number of times would have no bound. What the site has begun stands in
     its home of the run, so that neither other runs nor a process that is started anew make it
-    forget it. Only what is begun is noted: a cue that the site does nothing for takes no room.
+    forget it; nor does a power cut. Only what is begun is noted: a cue that the site does nothing
+    for takes no room. To erase something a site may be asked without end, and notes it
+    :data:`MOST_ERASED_IN_ONE` times: a later message of that kind that is delivered again erases
+    again, which costs nobody but that run.
     """
 
     def __init__(self, home: SiteHome) -> None:
@@ -83,7 +89,8 @@ class AskedBefore:
         Raises:
             ConsiliumError: what is noted of the attempt cannot be read.
         """
-        return asked.digest in self._known(asked).answered
+        known = self._known(asked)
+        return asked.digest in known.answered or asked.digest in known.erased
 
     def note_answered(self, asked: Ask) -> None:
         """Note that the site has answered a message, to which it has nothing to say from now on.
@@ -95,24 +102,26 @@ class AskedBefore:
             ConsiliumError: what is noted of the attempt cannot be read.
         """
         known = self._known(asked)
-        is_begun = known.begun.get(_what(asked)) == asked.digest
-        erases = asked.stage in ERASING and bool(known.begun)
-        if not (is_begun or erases) or asked.digest in known.answered:
-            return
-        if len(known.answered) < 2 * MOST_BEGUN_IN_ONE:
-            self._write(asked, ANSWERED)
-            known.answered.add(asked.digest)
+        if asked.stage in ERASING:
+            is_noted = known.begun and len(known.erased) < MOST_ERASED_IN_ONE
+            mark, noted = ERASED, known.erased
+        else:
+            is_noted = known.begun.get(_what(asked)) == asked.digest
+            mark, noted = ANSWERED, known.answered
+        if is_noted and not self.is_answered(asked):
+            self._write(asked, mark)
+            noted.add(asked.digest)
 
     def _write(self, asked: Ask, what: str) -> None:
         path = self._home.run(asked.run).asked_path(asked.attempt)
         make_folders(path.parent, private=True)
-        append_line(path, json.dumps([what, asked.digest]))
+        append_line(path, json.dumps([what, asked.digest]), durable=True)
 
     def _known(self, asked: Ask) -> "_Noted":
         key = (asked.run, asked.attempt)
         if key not in self._read:
             path = self._home.run(asked.run).asked_path(asked.attempt)
-            self._read[key] = _noted(path) if path.is_file() else _Noted({}, set())
+            self._read[key] = _noted(path) if path.is_file() else _Noted()
         return self._read[key]
 
 
@@ -123,15 +132,17 @@ class _Noted:
     Attributes:
         begun: what was begun, by its digest, and by which message it was asked.
         answered: the messages that were answered.
+        erased: those that something was erased by.
     """
 
-    begun: dict[str, str]
-    answered: set[str]
+    begun: dict[str, str] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
+    erased: set[str] = field(default_factory=set)
 
 
 def _noted(path: Path) -> _Noted:
     lines = path.read_text(encoding="utf-8").splitlines()
-    found = _Noted({}, set())
+    found = _Noted()
     for number, line in enumerate(lines, 1):
         try:
             what, digest = json.loads(line)
@@ -142,6 +153,8 @@ def _noted(path: Path) -> _Noted:
             raise unreadable(path, error) from error
         if what == ANSWERED:
             found.answered.add(digest)
+        elif what == ERASED:
+            found.erased.add(digest)
         else:
             found.begun.setdefault(what, digest)
     return found

@@ -29,6 +29,7 @@ from federated.provenance import code_digest
 from federated.rounds.context import Purpose, RunContext
 from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
+from federated.run.record_file import read_record
 from federated.run.selection import kept_round
 from federated.stages.named_sums import EVALUATION, STATISTICS
 from federated.stages.plan_checks import release_of
@@ -75,10 +76,14 @@ class Coordinator:
     _records: list[dict[str, Any]] = field(default_factory=list)
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of the rounds that are done, in order, each read once in an attempt."""
+        """The records of the rounds that are done, in order, each read once in an attempt.
+
+        Raises:
+            ConsiliumError: one of them is damaged or something else.
+        """
         known, folder = self._records, self.folder
         while (path := folder.record_path(len(known) + 1)).is_file():
-            known.append(read_json(path))
+            known.append(read_record(path, len(known) + 1))
         return list(known)
 
     def topic(self, round_number: int) -> Topic:

@@ -18,6 +18,10 @@ from federated.stages.site import Site
 from federated.stages.worker import site_cases
 
 
+class EnteredBeforeError(RefusalError):
+    """A stage that is done again would enter a release that the first time may have entered."""
+
+
 def enter(
     site: Site,
     round_number: int,
@@ -45,7 +49,10 @@ def enter(
     Raises:
         ConsiliumError: it would pass a budget, or the ledger is not whole. Then nothing may be
             released.
+        EnteredBeforeError: this call may enter nothing.
     """
+    if not site.may_enter:
+        raise EnteredBeforeError(f"{site.name} enters nothing more of what it was asked.")
     experiment = site.run.experiment
     ledger = holder_ledger(experiment)
     spending = Spending(

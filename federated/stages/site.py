@@ -42,13 +42,15 @@ from federated.weights.planned import most_state, planned_layout
 class SiteCall:
     """Which site is to do its part of which run: what a worker is handed.
 
-    ``attempt`` is how often the run was begun or resumed.
+    ``attempt`` is how often the run was begun or resumed. Where ``may_enter`` is not set, nothing
+    may be entered in a ledger, so that the stage does no more than send what is stored.
     """
 
     home: Path
     exchange: Path
     run: str
     attempt: int
+    may_enter: bool = True
 
     @property
     def site(self) -> str:
@@ -65,6 +67,7 @@ class Site:
     mailbox: Mailbox
     run: RunContext
     start: Topic
+    may_enter: bool = True
 
     @property
     def name(self) -> str:
@@ -122,7 +125,8 @@ class Site:
         return self._send(topic, kind, body, recipient)
 
     def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
-        refuse_to_send(self.home.policy(), self.name, self.store.count_sent(len(body)))
+        sent = self.store.count_sent(len(body), durable=not self.ends_with_its_run)
+        refuse_to_send(self.home.policy(), self.name, sent)
         return self.mailbox.send(topic, kind, body, recipient).size
 
 
@@ -150,7 +154,8 @@ def candidate(call: SiteCall) -> tuple[Site, RunPlan]:
     message = _proposal(mailbox, before)
     plan = _plan(message.body)
     start = replace(before, plan=message.signed.digest)
-    return Site(home, home.run(call.run), mailbox, _known(call, plan), start), plan
+    known = _known(call, plan)
+    return Site(home, home.run(call.run), mailbox, known, start, call.may_enter), plan
 
 
 def open_site(call: SiteCall) -> Site:
@@ -173,7 +178,7 @@ def open_site(call: SiteCall) -> Site:
     refuse_other_code(home, plan)
     members = mailbox.members.enrol(*plan.participants.values())
     known, start = _known(call, plan), replace(before, plan=digest)
-    return Site(home, store, replace(mailbox, members=members), known, start)
+    return Site(home, store, replace(mailbox, members=members), known, start, call.may_enter)
 
 
 def known_experiments(call: SiteCall) -> list[Experiment]:

@@ -83,3 +83,27 @@ def test_a_run_that_fails_under_the_profiler_says_so(
     monkeypatch.setattr(profiling.shutil, "which", lambda *_, **__: str(spy))
     with pytest.raises(ConsiliumError, match=r"status 1.*permission denied.*allow ptrace"):
         profiling.profile(["run", "tiny"], tmp_path / "out")
+
+
+# Says something, as py-spy does, and runs what stands behind `--`.
+SPY = """#!{python}
+import subprocess, sys
+print("Sampling. Press Control-C to exit.", flush=True)
+words = sys.argv[1:]
+open(words[words.index("--output") + 1], "w").close()
+sys.exit(subprocess.run(words[words.index("--") + 1:], close_fds=False).returncode)
+"""
+
+
+def test_what_the_profiler_says_is_kept_apart_from_what_the_run_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spy = tmp_path / "py-spy"
+    spy.write_text(SPY.format(python=sys.executable))
+    spy.chmod(0o755)
+    monkeypatch.setattr(profiling.shutil, "which", lambda *_, **__: str(spy))
+    said = "import sys; print(sys.argv[1:]); print('a word', file=sys.stderr)"
+    monkeypatch.setattr(profiling, "CALL", said)
+    profiling.profile(["run", "tiny"], tmp_path / "out")
+    assert capfd.readouterr() == ("['run', 'tiny']\n", "a word\n")
+    assert (tmp_path / "out" / "py-spy.txt").read_text() == "Sampling. Press Control-C to exit.\n"

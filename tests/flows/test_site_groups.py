@@ -1,5 +1,6 @@
 """Runs of so many sites that several of them do their stages in one task run."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,8 @@ import flows.graph
 import flows.site_stages
 from federated.errors import ConsiliumError
 from tests.flows.conftest import weights
+from tests.flows.test_private_round import SITE as PRIVATE
+from tests.flows.test_private_round import released
 
 pytestmark = pytest.mark.usefixtures("plainly")
 
@@ -82,3 +85,58 @@ def test_of_a_group_only_the_site_that_fails_drops_out(run):
 def test_a_site_of_a_group_that_fails_stops_the_run_unless_told_otherwise(run):
     with pytest.raises(ConsiliumError, match="site-01 has no power"):
         run(rounds=1)
+
+
+class Power(BaseException):
+    """The machine stops: nothing that comes after is done, and nobody is told."""
+
+
+@pytest.fixture
+def power_cut(monkeypatch, in_process):
+    """Once, the machine stops at site-02 in round 2, when its group has done the first site.
+
+    It is told before which stage that is; the first one of a group is site-00's.
+    """
+
+    def cut(module, name, number):
+        does, stopped = getattr(module, name), []
+        stage = does.stages[number]
+
+        def stops(call, *given):
+            if (call.site, given[0]) == ("site-02", 2) and not stopped:
+                stopped.append(call.site)
+                raise Power
+            stage(call, *given)
+
+        stages = (*does.stages[:number], stops, *does.stages[number + 1 :])
+        monkeypatch.setattr(module, name, replace(does, stages=stages))
+        return stopped
+
+    return cut
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize(
+    ("where", "stage"),
+    [("TRAINING", 0), ("TRAINING", 1), ("TRAINING", 2), ("EVALUATING", 0)],
+    ids=["before training", "before compressing", "before sending", "before evaluating"],
+)
+def test_a_run_that_stops_within_a_group_goes_on_to_the_very_weights(
+    run, known, power_cut, where, stage
+):
+    seeded = [*PRIVATE, "privacy.noise=seeded"]
+    whole = known(2, *seeded)
+    stopped = power_cut(flows.graph, where, stage)
+    with pytest.raises(Power):
+        run(rounds=2, overrides=seeded, runs="stopped")
+    assert stopped == ["site-02"]
+    folder = run(resume="latest", runs="stopped")
+    np.testing.assert_array_equal(weights(folder), weights(whole))
+    # Before the cut site-00 has entered its release of round 2, and it is sent again as it was.
+    for site in folder.sites():
+        entered = Counter(entry.round_number for entry in released(site, folder.run_id))
+        assert entered == {1: 1, 2: 1}
+    told = ("sites", "dropped", "metrics", "bytes", "unreported")
+    assert [{key: record[key] for key in told} for record in folder.records()] == [
+        {key: record[key] for key in told} for record in whole.records()
+    ]

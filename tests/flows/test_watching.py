@@ -1,11 +1,19 @@
 """How far a run is, on a terminal and on the coordinator's page."""
 
+import json
+
 import pytest
 from rich.console import Console
 
+from federated.configuration.load import resolve
+from federated.errors import ConsiliumError
+from federated.run.coordinator_home import CoordinatorHome
+from federated.run.runs import new_run, worked_on
 from federated.run.status import SiteStatus, run_status, sites_of
-from flows.status_page import status_page
-from flows.watching import status_lines
+from flows.coordinator_life import status_lines as coordinator_lines
+from flows.status_page import status_of_coordinator, status_page
+from flows.watching import status_lines, watch
+from tests.conftest import TINY_PARAMS
 
 
 def record(number, seconds=2.0, **other):
@@ -88,3 +96,63 @@ def test_nothing_that_a_site_says_is_markup():
 def test_records_of_older_versions_are_shown():
     old = {k: v for k, v in record(1).items() if k not in ("absent", "lost", "epsilon_rdp")}
     assert [site.summed for site in sites_of([old], {})] == [1, 0]
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A run whose first record is cut off, beside one that is whole."""
+    folders = [new_run(tmp_path, resolve("tiny", TINY_PARAMS["defaults"], "")) for _ in range(2)]
+    for folder in folders:
+        folder.record_path(1).parent.mkdir()
+        folder.record_path(1).write_text(json.dumps(record(1)))
+    path = folders[0].record_path(1)
+    path.write_text(path.read_text()[:30])
+    return folders
+
+
+def test_a_run_that_cannot_be_read_is_on_the_page_with_the_reason(damaged, tmp_path):
+    broken, whole = damaged
+    page = status_of_coordinator(CoordinatorHome(tmp_path / "home"), tmp_path)
+    assert f"tiny {whole.run_id}</h3><p>stopped: 1 of 2 rounds done" in page
+    assert f"tiny {broken.run_id}</h3><p>The record of round 1, " in page
+    (whole.root / "config.json").write_text("[]")
+    page = status_of_coordinator(CoordinatorHome(tmp_path / "home"), tmp_path)
+    assert f"tiny {whole.run_id}</h3><p>" in page
+    assert f"{whole.root}/config.json" in page
+
+
+@pytest.mark.parametrize("content", ["[]", '{"budget": "much", "epsilon_ledger": []}', "{"])
+def test_what_a_site_has_told_of_its_budget_and_is_nothing_is_not_told(damaged, tmp_path, content):
+    _, whole = damaged
+    inputs = {"path": "x", "source": "files", "md5": "", "excluded_sites": []}
+    whole.inputs_path.write_text(json.dumps(inputs))
+    cases = {"site-00": {"train": 1, "val": 1, "test": 1}}
+    whole.partition_path.write_text(json.dumps({"draws": 0, "moved": 0, "cases": cases}))
+    whole.ledger_path("site-00").parent.mkdir()
+    whole.ledger_path("site-00").write_text(content)
+    page = status_of_coordinator(CoordinatorHome(tmp_path / "home"), tmp_path)
+    assert f"tiny {whole.run_id}</h3><p>stopped" in page
+
+
+def test_to_watch_a_run_that_cannot_be_read_says_which_file_it_is(damaged):
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    with pytest.raises(ConsiliumError, match=r"round 1, .*round\.json, cannot be read"):
+        watch(console, damaged[0], once=True)
+    # Whatever it is that is wrong with it.
+    (damaged[1].root / "inputs.json").mkdir()
+    damaged[1].paused_path.mkdir()
+    damaged[1].record_path(1).write_text(json.dumps(record(1) | {"absent": {"a": []}}))
+    watch(console, damaged[1], once=True)
+
+
+def test_the_coordinators_status_names_a_run_that_cannot_be_read(damaged, consilium_home, tmp_path):
+    home = CoordinatorHome.default()
+    home.make_identity()
+    address = {"names": ["localhost"], "host": "127.0.0.1", "port": 1, "url": "https://localhost:1"}
+    home.settings_path.write_text(json.dumps(address))
+    broken, whole = damaged
+    (broken.root / "config.json").write_text("{")
+    with worked_on(broken), worked_on(whole):
+        said = "\n".join(coordinator_lines(home, tmp_path))
+    assert f"run tiny {whole.run_id}: 1 of 2 rounds done" in said
+    assert f"{broken.root}/config.json" in said

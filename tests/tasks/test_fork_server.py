@@ -1,8 +1,13 @@
 """Worker processes are copies of one that has imported what stages need."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
+
+import numpy as np
+import torch
 
 from federated.configuration.load import resolve
 from tasks.pool import open_pool
@@ -35,6 +40,50 @@ def test_workers_are_copies_of_one_process_in_the_environment_of_the_moment(monk
             parents.add(pool.submit(parent).result())
     assert len(parents) == 1
     assert parents != {os.getpid()}
+
+
+def drawn(*_: object) -> tuple[float, ...]:
+    """One number of each global generator, and each seed that a copy could have in common."""
+    own = random.random()
+    return own, np.random.random(), float(torch.rand(1)), torch.initial_seed()  # noqa: NPY002
+
+
+def test_no_two_workers_draw_the_same_from_global_generators():
+    defaults = TINY_PARAMS["defaults"] | {"runner": {"name": "processes", "workers": 1}}
+    experiment, draws = resolve("tiny", defaults, ""), []
+    for _ in range(2):
+        with open_pool(experiment) as pool:
+            draws.append(pool.submit(drawn).result())
+    assert all(one != other for one, other in zip(*draws, strict=True)), draws
+
+
+def blocked(*_: object) -> set[int]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_workers_hear_ctrl_c():
+    defaults = TINY_PARAMS["defaults"] | {"runner": {"name": "processes", "workers": 1}}
+    with open_pool(resolve("tiny", defaults, "")) as pool:
+        assert signal.SIGINT not in pool.submit(blocked).result()
+
+
+def test_ctrl_c_while_the_process_imports_whose_copies_workers_are_prints_nothing(tmp_path):
+    """What it imports first sends it the signal, as a terminal would."""
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)"
+    )
+    program = (
+        "import multiprocessing, tasks.fork_server as t\n"
+        "t.IMPORTED[:] = ['interrupted']\n"
+        "process = t.start_fork_server().Process(target=print, args=('worked',))\n"
+        "process.start()\n"
+        "process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("worked\n", "")
 
 
 def test_what_lies_in_the_working_folder_is_not_imported_by_a_worker(tmp_path):

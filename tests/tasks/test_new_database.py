@@ -2,13 +2,23 @@
 
 import os
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from tasks.new_database import BESIDE, Tables, _copy, begin_database, cache_folder, template_of
+from tasks.new_database import (
+    BESIDE,
+    LONGEST,
+    Tables,
+    _copy,
+    begin_database,
+    cache_folder,
+    template_of,
+)
 
 # Makes a database of one table, in the time that an import takes, and adds a line to a file.
 MAKE = """
@@ -137,3 +147,30 @@ def test_where_the_servers_command_fails_it_makes_its_tables_itself(tables, tmp_
     assert not (tmp_path / "new.db").exists()
     # Or says what is wrong: nothing half is left behind.
     assert [path.name for path in cache_folder().iterdir()] == [".pytest.lock"]
+
+
+def test_what_a_killed_maker_has_left_is_removed_by_the_next_one(tables, tmp_path):
+    def dies(address: str) -> list[str]:
+        # Kills the process that waits for it, in the middle of making a template.
+        return ["timeit", "-n", "1", "-r", "1", "import os; os.kill(os.getppid(), 9)"]
+
+    child = os.fork()
+    if not child:
+        template_of(replace(tables, command=dies))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    cache = cache_folder()
+    (left,) = (path for path in cache.iterdir() if path.is_dir())
+    (old,) = (cache / "tmpabcd_123",)
+    for path, age in ((old, 2 * LONGEST), (cache / "tmpfresh_12", 0), (cache / "tmpothers12", -1)):
+        path.mkdir()
+        if age >= 0:
+            (path / "made.db").touch()
+            os.utime(path, (time.time() - age,) * 2)
+    (cache / f".pytest-{version('pytest')}.db.abc.part").touch()
+    (cache / ".ruff-of-another.making").mkdir()
+    template = template_of(tables)
+    assert {path.name for path in cache.iterdir()} == {
+        template.name, ".pytest.lock", "tmpfresh_12", "tmpothers12", ".ruff-of-another.making",
+    }  # fmt: skip
+    assert not left.exists()

@@ -1,7 +1,9 @@
 """What validation has found is found once for the same data and rules, and shown as such again."""
 
 import json
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,14 @@ import pytest
 import tasks.validate
 from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Dataset, LocatedFile
+from federated.data.folders.dataset import folder_md5
 from federated.data.label_partition import partition_labels
 from federated.data.medmnist import files as medmnist
+from federated.errors import ConsiliumError
+from federated.files import md5_of
+from tasks import validated
 from tasks.validate import validate
-from tasks.validated import MOST_KEPT
+from tasks.validated import LONGEST, MOST_KEPT
 from tests.conftest import TINY_PARAMS, tiny_volumes
 
 SITES = {"count": 3, "partition": "iid", "min_cases": 8}
@@ -36,8 +42,15 @@ def given(tmp_path):
     )
     partition = partition_labels(dataset.labels, experiment().sites, 0)
     dataset.images["train"][partition.sites["site-01"]["train"][0]] = 7
-    located = LocatedFile(tmp_path / "adrenalmnist3d.npz", "files", "0" * 32)
+    located = LocatedFile(file_of(tmp_path, b"data"), "files", "0" * 32)
     return experiment(), dataset, partition, located
+
+
+def file_of(folder: Path, content: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "adrenalmnist3d.npz"
+    path.write_bytes(content)
+    return path
 
 
 def looked(given, folder: Path):
@@ -82,8 +95,9 @@ def counted(monkeypatch):
 
 VALUES = TINY_PARAMS["defaults"]["data"]
 OTHERS = {
-    "data": lambda e, d, p, f: (e, d, p, replace(f, md5="1" * 32)),
-    "a place": lambda e, d, p, f: (e, d, p, replace(f, path=f.path.with_name("other.npz"))),
+    "a place": lambda e, d, p, f: (
+        e, d, p, replace(f, path=file_of(f.path.with_name("moved"), b"data")),
+    ),
     "rules": lambda e, d, p, f: (
         experiment(validate={"on_failure": "drop-case", "min_cases_per_class": 2}), d, p, f,
     ),
@@ -105,6 +119,53 @@ def test_anything_else_is_judged_anew(given, counted, tmp_path, what):
     # And what was found first is still known.
     looked(given, tmp_path / "three")
     assert len(counted) == 2
+
+
+# Two blocks that have the same MD5, by X. Wang and others, "Collisions for hash functions MD4, MD5,
+# HAVAL-128 and RIPEMD", 2004.
+COLLIDING = (
+    "d131dd02c5e6eec4693d9a0698aff95c2fcab58712467eab4004583eb8fb7f89"
+    "55ad340609f4b30283e488832571415a085125e8f7cdc99fd91dbdf280373c5b"
+    "d8823e3156348f5bae6dacd436c919c6dd53e2b487da03fd02396306d248cda0"
+    "e99f33420f577ee8ce54b67080a80d1ec69821bcb6a8839396f9652b6ff72a70",
+    "d131dd02c5e6eec4693d9a0698aff95c2fcab50712467eab4004583eb8fb7f89"
+    "55ad340609f4b30283e4888325f1415a085125e8f7cdc99fd91dbd7280373c5b"
+    "d8823e3156348f5bae6dacd436c919c6dd53e23487da03fd02396306d248cda0"
+    "e99f33420f577ee8ce54b67080280d1ec69821bcb6a8839396f965ab6ff72a70",
+)
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_other_data_of_the_same_md5_are_judged_too(given, counted, tmp_path, is_folder):
+    asked, dataset, partition, located = given
+    path = located.path
+    if is_folder:
+        located = replace(located, path=tmp_path / "set")
+        path = file_of(located.path, b"")
+    sums = set()
+    for number, block in enumerate(COLLIDING):
+        path.write_bytes(bytes.fromhex(block))
+        sums.add(folder_md5(located.path) if is_folder else md5_of(path))
+        looked((asked, dataset, partition, located), tmp_path / f"{number}")
+    assert len(sums) == 1
+    assert len(counted) == 2
+
+
+@pytest.mark.parametrize("reader", ["pillow", "nibabel", "pydicom", "pandas", "pylibjpeg-libjpeg"])
+def test_what_another_version_reads_is_judged_anew(given, counted, tmp_path, monkeypatch, reader):
+    looked(given, tmp_path / "one")
+    known = validated.version
+    monkeypatch.setattr(
+        validated, "version", lambda name: "0.0.1" if name == reader else known(name)
+    )
+    looked(given, tmp_path / "two")
+    assert len(counted) == 2
+
+
+def test_data_that_are_gone_are_said_to_be(given, tmp_path):
+    given[3].path.unlink()
+    with pytest.raises(ConsiliumError, match=r"adrenalmnist3d.npz.*it is not there"):
+        looked(given, tmp_path / "one")
 
 
 def test_without_knowing_where_the_data_lie_nothing_is_kept(given, counted, tmp_path):
@@ -139,9 +200,23 @@ def test_what_is_kept_and_damaged_or_open_to_others_is_found_anew(
     assert len(counted) == 7
 
 
+def test_what_a_killed_process_has_left_is_removed_and_not_what_another_one_writes(
+    given, counted, tmp_path, consilium_home
+):
+    looked(given, tmp_path / "one")
+    kept = consilium_home / "validated"
+    for name, age in ((".old", 2 * LONGEST), (".new", 0)):
+        (kept / name).mkdir()
+        os.utime(kept / name, (time.time() - age,) * 2)
+    given[3].path.write_bytes(b"other")
+    looked(given, tmp_path / "two")
+    assert {path.name for path in kept.iterdir() if path.name.startswith(".")} == {".new"}
+    assert len(list(kept.iterdir())) == 3
+
+
 def test_the_newest_are_kept(given, counted, tmp_path, consilium_home):
     asked, dataset, partition, located = given
     for number in range(MOST_KEPT + 2):
-        other = replace(located, md5=f"{number:032x}")
-        looked((asked, dataset, partition, other), tmp_path / f"{number}")
+        located.path.write_bytes(b"%d" % number)
+        looked((asked, dataset, partition, located), tmp_path / f"{number}")
     assert len(list((consilium_home / "validated").iterdir())) == MOST_KEPT

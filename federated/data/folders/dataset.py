@@ -13,7 +13,7 @@ from federated.data.folders.families import FAMILIES, CaseFiles, Family, Listing
 from federated.data.folders.families.file_names import walk
 from federated.data.roots import data_roots
 from federated.errors import ConsiliumError
-from federated.files import locked, md5_of, require_writable
+from federated.files import locked, md5_of, require_writable, sha256_of
 from federated.randomness import numpy_generator
 
 # The shares of the patients of each natural site; the rest is for training. The split is the same
@@ -57,13 +57,35 @@ def folder_md5(folder: Path) -> str:
     """One MD5 over the relative paths and the contents of all files, in the order of paths.
 
     Links are followed: a folder that is put together from links is the data that they lead to.
-    Hidden files are not data: what a file browser leaves behind does not change the MD5.
+    Hidden files are not data: what a file browser leaves behind does not change the MD5. It names
+    the data, as MD5 does everywhere in DVC, and is no protection against whoever makes two
+    folders that have the same one; :func:`data_sha256` is.
     """
     digest = hashlib.md5(usedforsecurity=False)
-    paths = (path for _, _, files in walk(folder) for path in files)
-    for path in sorted(path for path in paths if path.is_file()):
+    for path in _files_of(folder):
         digest.update(f"{path.relative_to(folder)}\0{md5_of(path)}\n".encode())
     return digest.hexdigest()
+
+
+def data_sha256(place: Path) -> str:
+    """The SHA-256, in hexadecimal digits, of a data set's file, or of its folder.
+
+    That of a folder is taken as :func:`folder_md5` takes its own.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not place.is_dir():
+        return sha256_of(place)
+    digest = hashlib.sha256()
+    for path in _files_of(place):
+        digest.update(f"{path.relative_to(place)}\0{sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _files_of(folder: Path) -> list[Path]:
+    paths = (path for _, _, files in walk(folder) for path in files)
+    return sorted(path for path in paths if path.is_file())
 
 
 def materialise(family: Family, seed: int, root: Path) -> LocatedFile:

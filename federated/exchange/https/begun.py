@@ -30,10 +30,11 @@ class BegunRuns:
 
     It is wanted if the coordinator has proposed the run, in the attempt that the message is of, to
     its sender and, where it is for one site, to that; if that attempt has neither ended nor been
-    followed by another; if the coordinator has sent something in the round that it is of, or in a
-    later one; and if sites send such a kind to such recipients. A word on what a site was asked is
-    wanted if it was asked that, also of an attempt that has ended: of each there is one. Several
-    threads may ask.
+    followed by another; if the coordinator has sent something in the round that it is of, and
+    nothing in a later one, which it begins once that round is done; and if sites send such a kind
+    to such recipients. A word on what a site was asked is wanted if it was asked that, also of a
+    round that is done and of an attempt that has ended: of each there is one. Several threads may
+    ask.
 
     Args:
         exchange: where messages lie.
@@ -68,7 +69,7 @@ class BegunRuns:
                 return (
                     f"The coordinator has not asked {_shown(header.sender)} what {what} is said of."
                 )
-        elif why := self._over(header):
+        elif why := self._over(header) or self._late(header):
             return why
         if header.round > (0 if known.before_rounds else self._last_round(proposal, header)):
             return f"The coordinator has not begun round {header.round} of run {run}."
@@ -97,9 +98,22 @@ class BegunRuns:
                 return f"Attempt {attempt} at run {_shown(header.run)} has begun since."
         return ""
 
-    def _is_of_coordinator(self, path: Path, place: Place) -> bool:
+    def _late(self, header: Header) -> str:
+        """Why nothing more of a round is wanted; nothing before the coordinator begins another."""
+        for number in self._exchange.rounds(header.run):
+            if number > header.round > 0 and self._has_begun(header, number):
+                return f"Round {header.round} of run {_shown(header.run)} is done."
+        return ""
+
+    def _has_begun(self, header: Header, number: int) -> bool:
+        """Whether the coordinator has signed a plan of a round in the attempt of a message."""
+        place = Place(header.run, number, header.attempt, EVERYONE, kinds.ROUND_PLAN, COORDINATOR)
+        paths = self._exchange.find(place)
+        return any(self._is_of_coordinator(path, place, kinds.MOST_SMALL) for path in paths)
+
+    def _is_of_coordinator(self, path: Path, place: Place, most: int = kinds.MOST_ASK) -> bool:
         try:
-            self._read(path, place, kinds.MOST_ASK)
+            self._read(path, place, most)
         except (MessageRefusedError, FileNotFoundError):
             return False
         return True

@@ -76,6 +76,7 @@ def record_of(number: int, found: Evaluation, sites: Sequence[str]) -> dict[str,
     """The part of a round's record that a page reads."""
     return {
         "round": number,
+        "sites": list(sites),
         "metrics": dict(found.overall),
         "per_site": {
             site: {"cases": CASES, "train_loss": 1 / number, **found.per_site[site]}

@@ -13,6 +13,7 @@ from federated.report.charts import Point, on_frontier
 from federated.report.comparison_page import comparison_page
 from tests.federated.report.made_runs import made_comparison
 from tests.federated.report.reading import at, read
+from tests.federated.report.test_run_page import NO_NUMBERS, drawn_numbers, everywhere
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -122,3 +123,28 @@ def test_the_frontier_is_of_what_nothing_cheaper_beats():
     cases += [_Case((3, 0.7), False), _Case((4, 0.9), True)]
     points = [Point(str(n), *case.point, n) for n, case in enumerate(cases)]
     assert [on_frontier(point, points) for point in points] == [case.on for case in cases]
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+def test_what_is_no_finite_number_is_in_no_figure_and_in_no_sentence(document, number):
+    html = comparison_page(everywhere(document, number))
+    text = read(html).text
+    assert "There is no figure: no strategy has a finite AUC and a cost." in text
+    assert "chart" not in drawn_numbers(html)
+    assert not re.search(r"[^a-z](nan|inf)[^a-z]", text.lower())
+
+
+def test_a_strategy_without_a_number_is_named_below_the_figure(document):
+    first = document["rows"][0]
+    rows = [first, {**document["rows"][1], "auc": {"mean": float("nan"), "sd": None}}]
+    html = comparison_page({**document, "rows": rows, "sites": []})
+    said = "Without a finite number, and not drawn: fedprox:mu=0.1."
+    assert said in read(html).text
+    assert not re.search(r"[^a-z](nan|inf)[^a-z]", drawn_numbers(html))
+
+
+def test_a_strategy_that_spends_next_to_nothing_is_drawn(document):
+    for epsilon in (0.0, 1e-200):
+        rows = [{**row, "epsilon": epsilon if n else 4.0} for n, row in enumerate(document["rows"])]
+        html = comparison_page({**document, "rows": rows})
+        assert f"{epsilon:.3g} ε" in drawn_numbers(html)

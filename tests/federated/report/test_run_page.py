@@ -405,3 +405,84 @@ def test_of_very_many_sites_a_few_are_drawn_and_all_are_in_the_table():
     assert "24 of 40 sites; all are in the table." in page.text
     assert "the 24 lowest sites" in page.text
     assert set(sites) <= {e.text for e in page.named("th")}
+
+
+NO_NUMBERS = (float("nan"), float("inf"), float("-inf"))
+
+
+def everywhere(value: Any, other: float) -> Any:
+    """A document with another number in place of each that is no whole one."""
+    if isinstance(value, dict):
+        return {key: everywhere(own, other) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [everywhere(own, other) for own in value]
+    return other if isinstance(value, float) else value
+
+
+def drawn_numbers(html: str) -> str:
+    """What stands in the figures of a page."""
+    return " ".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL)).lower()
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize("which", ["plain", "private", "segmented"])
+def test_what_is_no_finite_number_is_drawn_nowhere_and_that_is_said(which, number, request):
+    run: RunValues = request.getfixturevalue(which)
+    delta = run.summary["privacy"]["delta"]
+    summary = everywhere(run.summary, number)
+    summary["privacy"]["delta"] = delta
+    html = run_page(replace(run, summary=summary, records=everywhere(run.records, number)))
+    assert not re.search(r"[^a-z](nan|inf)[^a-z]", drawn_numbers(html))
+    text = read(html).text
+    assert "There is no curve of validation loss: it is no finite number after any round" in text
+    assert "site-curve" not in html
+    if which == "private":
+        assert "Nobody can state an ε for this run." in text
+
+
+def test_rounds_and_sites_without_a_number_are_named_and_the_others_drawn(plain):
+    records = [plain.records[0], everywhere(plain.records[1], float("nan")), plain.records[2]]
+    per_site = plain.summary["per_site"]
+    spoiled = {**per_site, "site-01": everywhere(per_site["site-01"], float("nan"))}
+    summary = {**plain.summary, "per_site": spoiled}
+    html = run_page(replace(plain, records=records, summary=summary))
+    text = read(html).text
+    assert text.count("It is no finite number after round 2, and not drawn there.") >= 4
+    assert "It is no finite number at site-01." in text
+    assert not re.search(r"[^a-z](nan|inf)[^a-z]", drawn_numbers(html))
+
+
+@pytest.mark.parametrize("number", [3e-5, 2.5e-11, 7e-200, 5e-324])
+def test_very_small_numbers_are_shown_with_their_digits_and_have_a_scale(plain, number):
+    records = [
+        {**record, "metrics": {"val": {"auc": 0.5, "loss": n * number}}}
+        for n, record in enumerate(plain.records, start=1)
+    ]
+    metrics = {split: {**own, "loss": number} for split, own in plain.summary["metrics"].items()}
+    html = run_page(replace(plain, records=records, summary={**plain.summary, "metrics": metrics}))
+    shown = [e for e in read(html).named("data") if e.attributes["data-at"] == "/metrics/test/loss"]
+    assert shown
+    assert all(float(e.text.replace("−", "-")) == float(f"{number:.3g}") for e in shown)
+    (figure,) = re.findall(r'<svg[^>]*aria-labelledby="curve-loss-title.*?</svg>', html, re.DOTALL)
+    assert f"It is {number:.3g} after round 1".replace("-", "−") in figure
+    ticks = re.findall(r'class="tick">([^<]*)<', figure)
+    assert len(ticks) > len(set(ticks) & {"0"})
+    heights = set(re.findall(r'transform="translate\(\S+ (\S+)\)"', figure))
+    # Of numbers that no drawing could tell apart, one height.
+    assert len(heights) == (3 if number > 1e-300 else 1)
+
+
+def test_a_guarantee_with_the_smallest_delta_has_a_page(private):
+    for delta in (1e-300, 5e-324):
+        privacy = {**private.summary["privacy"], "delta": delta}
+        text = page_of(replace(private, summary={**private.summary, "privacy": privacy})).text
+        assert "one in more than 10¹⁵" in text
+
+
+def test_reliability_of_no_case_is_no_figure(plain):
+    assert plain.statistics is not None
+    arrays = dict(plain.statistics.arrays)
+    arrays["reliability"] = arrays["reliability"] * 0
+    html = run_page(replace(plain, statistics=replace(plain.statistics, arrays=arrays)))
+    assert "reliability-0" not in html
+    assert "nan" not in drawn_numbers(html)

@@ -1,6 +1,7 @@
 """What a site of a consortium does of what it is asked, and what it refuses."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from federated.exchange.folder import FolderExchange
 from federated.exchange.message import MessageRefusedError, Topic, sign
 from federated.files import PRIVATE, write_json
 from federated.site.home import SiteHome
+from federated.stages import asked as asked_module
 from federated.stages.asked import (
     AskedBefore,
     answer,
@@ -197,6 +199,62 @@ def test_what_was_begun_stays_known_and_half_a_line_is_none(tmp_path):
     path.write_text("half\n" + path.read_text())
     with pytest.raises(ConsiliumError, match="cannot be read"):
         AskedBefore(home).repeated(again)
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What a power cut would leave of each file: its content as it was last synced."""
+    left, real = {}, os.fsync
+
+    def fsync(handle):
+        real(handle)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        if path.is_file():
+            left[path] = path.read_bytes()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return left
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file is synced")
+def test_a_power_cut_makes_a_site_forget_nothing_that_it_has_begun_answered_or_sent(
+    tmp_path, synced
+):
+    home = SiteHome(tmp_path / "clinic-a")
+    home.root.mkdir(mode=0o700)
+    before, asked = AskedBefore(home), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
+    before.note(asked)
+    path = home.run("run").asked_path(1)
+    assert synced[path] == path.read_bytes()
+    before.note_answered(asked)
+    home.run("run").count_sent(7)
+    for each in (path, home.run("run").root / "sent.txt"):
+        each.write_bytes(synced[each])
+    after = AskedBefore(home)
+    assert after.is_answered(asked)
+    assert "asked the same before" in str(after.repeated(replace(asked, digest="another")))
+    assert home.run("run").count_sent(1) == 8
+
+
+@pytest.mark.parametrize("stage", ERASING)
+def test_asking_to_erase_without_end_takes_no_room_from_what_is_answered(
+    tmp_path, monkeypatch, stage
+):
+    monkeypatch.setattr(asked_module, "MOST_ERASED_IN_ONE", 3)
+    monkeypatch.setattr(asked_module, "MOST_BEGUN_IN_ONE", 2)
+    home = SiteHome(tmp_path / "clinic-a")
+    home.root.mkdir(mode=0o700)
+    before, asked = AskedBefore(home), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
+    before.note(asked)
+    erasing = [replace(asked, stage=stage, arguments=(), digest=f"{n}") for n in range(9)]
+    for each in erasing:
+        assert before.repeated(each) is None
+        before.note_answered(each)
+    before.note_answered(asked)
+    for known in (before, AskedBefore(home)):
+        assert [known.is_answered(each) for each in erasing] == [True] * 3 + [False] * 6
+        assert known.is_answered(asked)
+    assert len(home.run("run").asked_path(1).read_text().splitlines()) == 1 + 3 + 1
 
 
 def test_the_same_is_done_once_in_an_attempt(tmp_path):

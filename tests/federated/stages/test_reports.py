@@ -259,8 +259,8 @@ def test_each_record_is_read_once(plain: Staged, monkeypatch: pytest.MonkeyPatch
     from federated.stages import coordinator as module
 
     read: list[Path] = []
-    whole = module.read_json
-    monkeypatch.setattr(module, "read_json", lambda path: read.append(path) or whole(path))
+    whole = module.read_record
+    monkeypatch.setattr(module, "read_record", lambda path, n: read.append(path) or whole(path, n))
     for number in (1, 2, 3):
         path = plain.folder.record_path(number)
         path.parent.mkdir(exist_ok=True)

@@ -74,13 +74,17 @@ def message(
 
 WANTED = {
     "its payload": ("payload", COORDINATOR, 3),
-    "of a named sum": ("evaluation.payload", COORDINATOR, 2),
+    "of a named sum": ("evaluation.payload", COORDINATOR, 3),
     "what it tells all": ("tag", EVERYONE, 3), "its word": ("done-17", COORDINATOR, 0),
-    "its report": ("statistics.report-protect", COORDINATOR, 1), "a key": ("sealed-key", SITE, 0),
+    "its report": ("statistics.report-protect", COORDINATOR, 3), "a key": ("sealed-key", SITE, 0),
     "a key that it holds": ("held-1", COORDINATOR, 0), "its style": ("style", EVERYONE, 0),
 }  # fmt: skip
 UNWANTED = {
     "a round that is to come": ("payload", COORDINATOR, 4, "not begun round"),
+    "a payload of a round that is done": ("payload", COORDINATOR, 2, "Round 2 of run run-1"),
+    "what helps to open its evaluation": ("evaluation.payload", COORDINATOR, 2, "is done"),
+    "a report of it": ("report-protect", COORDINATOR, 1, "is done"),
+    "a tag of it for all": ("tag", EVERYONE, 1, "is done"),
     "a round of a million": ("tag", EVERYONE, 10**6, "not begun round"),
     "a payload for all": ("payload", EVERYONE, 3, "No site sends"),
     "a payload for a site": ("payload", SITE, 3, "No site sends"),
@@ -118,6 +122,27 @@ def test_nothing_is_wanted_of_a_run_or_attempt_that_is_not_begun(made: World) ->
 
 def test_nothing_is_wanted_of_who_does_not_take_part(made: World) -> None:
     assert "Not all" in made.office.accepts(message(made, "tag", EVERYONE, ABSENT).header)
+
+
+def test_a_round_is_done_once_the_coordinator_itself_begins_another_in_that_attempt(
+    made: World,
+) -> None:
+    accepts, late = made.office.accepts, message(made, "payload", round=3).header
+    for signer, attempt in ((BAD, 1), (COORDINATOR, 2)):
+        topic = Topic(made.consortium, "run-1", attempt, 4)
+        plan = sign(made.parties[signer], topic, kinds.ROUND_PLAN, EVERYONE, signer.encode())
+        header = replace(plan.header, sender=COORDINATOR)
+        made.exchange.post(replace(plan, signed=replace(plan.signed, header=header)))
+        assert accepts(late) == ""
+    topic = Topic(made.consortium, "run-1", 1, 4)
+    coordinator = made.parties[COORDINATOR]
+    made.exchange.post(sign(coordinator, topic, kinds.ROUND_PLAN, EVERYONE, b"4"))
+    assert accepts(late) == "Round 3 of run run-1 is done."
+    assert accepts(replace(late, round=4)) == ""
+    # What is said before all rounds, and a word on what was asked, has its own rules.
+    assert accepts(message(made, "sealed-key", SITE, round=0).header) == ""
+    ask(made, 19, round_number=3)
+    assert accepts(message(made, "done-19", round=3).header) == ""
 
 
 def test_what_other_sites_send_begins_no_round(made: World) -> None:
