@@ -1,0 +1,214 @@
+"""A network as ONNX and TorchScript, and how far their outputs are from torch's own.
+
+Both are made by tracing the network once: torch's newer exporter, of ``torch.export``, has no
+adaptive pooling in three dimensions, and takes ten times as long. A traced network is right for the
+sizes that it is compared at, and these are others than the one that it was traced with.
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from federated.data.folders.families.base import MULTIPLE
+from federated.errors import ConsiliumError
+from federated.randomness import numpy_generator
+from federated.settings.networks import NNUNet
+from federated.weights.model_file import ModelHeader
+
+INPUT, OUTPUT = "images", "outputs"
+# Of outputs: a difference of so much, or of this part of the output, is rounding.
+TOLERANCE = 1e-4
+OPSET = 18
+BATCH = "batch"
+AXES = ("right", "anterior", "superior")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an exported network compares with torch's.
+
+    Attributes:
+        inputs: the shapes ``(n, channels, *spatial)`` of the inputs that both were given.
+        largest: the largest absolute difference of an output.
+        outputs: the largest absolute output of torch's.
+        equal: whether all differences are within :data:`TOLERANCE`.
+    """
+
+    inputs: Sequence[tuple[int, ...]]
+    largest: float
+    outputs: float
+    equal: bool
+
+
+def sides(header: ModelHeader) -> tuple[int, ...]:
+    """The sides of an image that the network sees at once, ``(*spatial)``."""
+    family = header.family()
+    return header.image_shape()[1:] if family is None else family.shape
+
+
+def multiples(header: ModelHeader) -> tuple[int, ...]:
+    """For each axis, what the sides of a segmented image are multiples of."""
+    network = header.network
+    if isinstance(network, NNUNet) and network.levels != "auto":
+        return tuple(prod(level.stride[axis] for level in network.levels) for axis in _axes(header))
+    return (MULTIPLE,) * header.dims
+
+
+def _axes(header: ModelHeader) -> range:
+    return range(header.dims)
+
+
+def trial_inputs(header: ModelHeader) -> list[Tensor]:
+    """Inputs ``(n, channels, *spatial)`` float32 to compare at, the first for tracing.
+
+    There is more than one image, one alone, and in segmentation a larger one and a smaller one.
+    They are drawn: of classes from [0, 1], and otherwise with zero mean and unit variance, as
+    images are that a network is given.
+    """
+    own, segments = sides(header), header.family() is not None
+    shapes = [(2, *own), (1, *own)]
+    if segments:
+        steps = multiples(header)
+        larger = tuple(side + step for side, step in zip(own, steps, strict=True))
+        smaller = tuple(max(side - step, step) for side, step in zip(own, steps, strict=True))
+        shapes += [(1, *larger), (3, *smaller)]
+    rng = numpy_generator(0, purpose="release")
+    draw = rng.normal if segments else rng.uniform
+    return [
+        torch.from_numpy(draw(size=(batch, header.channels, *spatial)).astype(np.float32))
+        for batch, *spatial in shapes
+    ]
+
+
+def to_onnx(model: nn.Module, header: ModelHeader) -> bytes:
+    """The network as ONNX: float32 :data:`INPUT` to float32 :data:`OUTPUT`.
+
+    The number of images may vary, and in segmentation the sides of an image.
+
+    Args:
+        model: the network, on the CPU.
+        header: its header.
+
+    Raises:
+        ConsiliumError: the network cannot be exported, or the extra ``release`` is not installed.
+    """
+    require("onnx")
+    axes = {0: BATCH}
+    if header.family() is not None:
+        axes |= {2 + axis: AXES[axis] for axis in _axes(header)}
+    file = io.BytesIO()
+    with _tracing("ONNX"):
+        torch.onnx.export(
+            model.eval(),
+            (trial_inputs(header)[0],),
+            file,
+            dynamo=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: axes, OUTPUT: axes if header.family() is not None else {0: BATCH}},
+            opset_version=OPSET,
+        )
+    return file.getvalue()
+
+
+def to_torchscript(model: nn.Module, header: ModelHeader) -> bytes:
+    """The network as TorchScript, which torch reads without this project.
+
+    Raises:
+        ConsiliumError: the network cannot be traced.
+    """
+    file = io.BytesIO()
+    with _tracing("TorchScript"), torch.no_grad():
+        torch.jit.save(torch.jit.trace(model.eval(), trial_inputs(header)[0]), file)
+    return file.getvalue()
+
+
+@contextmanager
+def _tracing(form: str) -> Iterator[None]:
+    """Leave out what torch says of tracing, and say what a network fails at in one paragraph."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception as error:
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise ConsiliumError(
+                f"This network cannot be written as {form} ({said:.200})."
+            ) from error
+
+
+def compare_onnx(model: nn.Module, content: bytes, inputs: Sequence[Tensor]) -> Comparison:
+    """How an ONNX network, run by onnxruntime on the CPU, compares with torch's.
+
+    Args:
+        model: torch's, in evaluation mode.
+        content: the ONNX file.
+        inputs: each ``(n, channels, *spatial)`` float32.
+
+    Raises:
+        ConsiliumError: the extra ``release`` is not installed.
+    """
+    run = onnx_session(content)
+    return _compare(model, run, inputs)
+
+
+def onnx_session(content: bytes) -> Callable[[Tensor], Tensor]:
+    """An ONNX network as a function of images ``(n, channels, *spatial)``, on the CPU.
+
+    Raises:
+        ConsiliumError: the extra ``release`` is not installed.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
+
+
+def compare_torchscript(model: nn.Module, content: bytes, inputs: Sequence[Tensor]) -> Comparison:
+    """How a TorchScript network compares with torch's.
+
+    Args:
+        model: torch's, in evaluation mode.
+        content: the TorchScript file.
+        inputs: each ``(n, channels, *spatial)`` float32.
+    """
+    with _tracing("TorchScript"):
+        traced = torch.jit.load(io.BytesIO(content))
+    return _compare(model, traced, inputs)
+
+
+def _compare(
+    model: nn.Module, other: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]
+) -> Comparison:
+    largest, outputs, equal = 0.0, 0.0, True
+    with torch.inference_mode():
+        for images in inputs:
+            wanted, found = model(images), other(images)
+            same = wanted.shape == found.shape
+            equal &= same and torch.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+            largest = max(largest, float((found - wanted).abs().max()) if same else np.inf)
+            outputs = max(outputs, float(wanted.abs().max()))
+    return Comparison([tuple(images.shape) for images in inputs], largest, outputs, equal)
+
+
+def require(*packages: str) -> None:
+    """Refuse to go on where a package of the extra ``release`` is not installed.
+
+    Raises:
+        ConsiliumError: one is not.
+    """
+    from importlib.util import find_spec
+
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise ConsiliumError(
+            f"A release needs the package {' and '.join(missing)}, which is not installed here. "
+            "Install the extra `release` of consilium, as `make setup` does."
+        )
