@@ -86,10 +86,13 @@ class _Form:
         if self.compared is None or self.refused:
             return self.path, f"left out. {self.refused}"
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.compared.inputs)
-        return self.path, (
-            f"{self.what}; its outputs differ from torch's by at most {self.compared.largest:.1e} "
-            f"where these are up to {self.compared.outputs:.3g}, on drawn inputs of {shapes}"
+        said = (
+            f"differ from torch's by at most {self.compared.largest:.1e}, where these are up to "
+            f"{self.compared.outputs:.3g}"
+            if self.compared.largest
+            else "are exactly torch's"
         )
+        return self.path, f"{self.what}; its outputs {said}, on drawn inputs of {shapes}"
 
 
 def release(
@@ -114,6 +117,8 @@ def release(
     header, network = read_header(found.path), _network(found)
     identity = _identity(folder, values.experiment)
     inputs = trial_inputs(header)
+    name, number = str(found.name), str(found.version)
+    metadata = bundle.as_json(bundle.metadata(header, name, number, words.limits(values)))
     forms = [
         _form(ONNX, "ONNX", network, inputs, lambda: to_onnx(network, header), compare_onnx),
         _form(
@@ -121,7 +126,7 @@ def release(
             "TorchScript, which torch and MONAI read without Consilium",
             network,
             inputs,
-            lambda: to_torchscript(network, header),
+            lambda: to_torchscript(network, header, metadata),
             compare_torchscript,
         ),
     ]
@@ -129,6 +134,7 @@ def release(
     card = card_of(values, told)
     with new_folder(out) as place:
         _write_model(place, network, header, forms, told)
+        _write(place / BUNDLE / bundle.METADATA, metadata)
         _write_bundle(place / BUNDLE, network, header, told, values)
         _write(place / CARD, card_markdown(card))
         _write(place / f"{BUNDLE}/docs/README.md", card_markdown(card))
@@ -324,7 +330,7 @@ def _write_model(
 def _write_bundle(
     place: Path, network: nn.Module, header: ModelHeader, told: ReleasedModel, values: RunValues
 ) -> None:
-    """Write the MONAI bundle, but for its TorchScript file.
+    """Write the MONAI bundle, but for its metadata and its TorchScript file.
 
     Args:
         place: the bundle's folder.
@@ -333,11 +339,9 @@ def _write_bundle(
         told: of the model.
         values: of its run.
     """
-    name, number, limits = told.name, told.version, words.limits(values)
     _write(place / bundle.WEIGHTS, bundle.state_file(network))
-    metadata = bundle.metadata(header, name, number, limits)
-    _write(place / bundle.METADATA, bundle.as_json(metadata))
-    _write(place / bundle.INFERENCE, bundle.as_json(bundle.inference(header, name, number)))
+    run = bundle.inference(header, told.name, told.version)
+    _write(place / bundle.INFERENCE, bundle.as_json(run))
     _write(
         place / "LICENSE",
         f"{told.licence or 'Not stated: ask who has released this model.'}\n\n"

@@ -208,7 +208,12 @@ def _classifies(goal: TaskName, header: ModelHeader) -> dict[str, Any]:
     return {
         "preprocessing": _compose(
             # An array (channels, *spatial) of 0..255 in each file.
-            {"_target_": "LoadImaged", "keys": "image", "reader": "NumpyReader"},
+            {
+                "_target_": "LoadImaged",
+                "keys": "image",
+                "reader": "NumpyReader",
+                "image_only": False,
+            },
             {
                 "_target_": "ScaleIntensityRanged",
                 "keys": "image",

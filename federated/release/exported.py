@@ -9,8 +9,9 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -106,9 +107,9 @@ def to_onnx(model: nn.Module, header: ModelHeader) -> bytes:
     file = io.BytesIO()
     with _tracing("ONNX"):
         torch.onnx.export(
-            model.eval(),
+            exportable(model).eval(),
             (trial_inputs(header)[0],),
-            file,
+            file,  # type: ignore[arg-type]  # this exporter takes a file too
             dynamo=False,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -118,15 +119,60 @@ def to_onnx(model: nn.Module, header: ModelHeader) -> bytes:
     return file.getvalue()
 
 
-def to_torchscript(model: nn.Module, header: ModelHeader) -> bytes:
-    """The network as TorchScript, which torch reads without this project.
+class MeansByAxis(nn.Module):
+    """Adaptive average pooling, as a product with a matrix along each axis.
+
+    ONNX has it only where the pooled parts have one size and share no voxel.
+    """
+
+    def __init__(self, dims: int, side: int) -> None:
+        super().__init__()
+        self._dims, self._side = dims, side
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The means ``(n, channels, side, …)`` of images ``(n, channels, *spatial)``."""
+        for axis in range(-self._dims, 0):
+            weights = _parts(int(images.shape[axis]), self._side)
+            images = (images.movedim(axis, -1) @ weights).movedim(-1, axis)
+        return images
+
+
+def _parts(length: int, parts: int) -> Tensor:
+    """The weights ``(length, parts)`` by which each part is a mean, as torch bounds parts."""
+    weights = np.zeros((length, parts), np.float32)
+    for part in range(parts):
+        start, stop = part * length // parts, ceil((part + 1) * length / parts)
+        weights[start:stop, part] = 1 / (stop - start)
+    return torch.from_numpy(weights)
+
+
+def exportable(model: nn.Module) -> nn.Module:
+    """A copy of a network whose adaptive pooling is :class:`MeansByAxis`, with the same weights."""
+    copy = deepcopy(model)
+    pools = {nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool3d: 3}
+    for parent in list(copy.modules()):
+        for name, child in list(parent.named_children()):
+            # To a single number it is a mean, which ONNX has.
+            if (dims := pools.get(type(child))) and child.output_size != 1:
+                setattr(parent, name, MeansByAxis(dims, int(child.output_size)))
+    return copy
+
+
+def to_torchscript(model: nn.Module, header: ModelHeader, metadata: str) -> bytes:
+    """The network as TorchScript, which torch and MONAI read without this project.
+
+    Args:
+        model: the network, on the CPU.
+        header: its header.
+        metadata: JSON that is kept beside it, as MONAI expects.
 
     Raises:
         ConsiliumError: the network cannot be traced.
     """
     file = io.BytesIO()
     with _tracing("TorchScript"), torch.no_grad():
-        torch.jit.save(torch.jit.trace(model.eval(), trial_inputs(header)[0]), file)
+        traced = torch.jit.trace(model.eval(), trial_inputs(header)[0])  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, file, _extra_files={"metadata.json": metadata.encode()})
     return file.getvalue()
 
 
@@ -181,7 +227,7 @@ def compare_torchscript(model: nn.Module, content: bytes, inputs: Sequence[Tenso
         inputs: each ``(n, channels, *spatial)`` float32.
     """
     with _tracing("TorchScript"):
-        traced = torch.jit.load(io.BytesIO(content))
+        traced = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
     return _compare(model, traced, inputs)
 
 

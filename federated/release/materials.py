@@ -37,7 +37,8 @@ def installed_packages() -> list[Package]:
 def _package(distribution: Distribution) -> Package:
     told = distribution.metadata
     needs = {_normal(name[0]) for text in distribution.requires or () if (name := NAME.match(text))}
-    licence = " ".join((told.get("License-Expression") or told.get("License") or "").split())
+    stated = told.get_all("License-Expression") or told.get_all("License") or [""]
+    licence = " ".join(str(stated[0]).split())
     return Package(
         _normal(told["Name"] or ""),
         distribution.version,

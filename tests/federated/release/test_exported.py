@@ -30,7 +30,8 @@ VOLUMES = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
 HEADERS = {
     "small_cnn": PICTURES,
     "batch norm": replace(PICTURES, network=SmallCNN(norm="batch")),
-    "small_cnn of volumes": replace(VOLUMES, size=16),
+    "small_cnn of small volumes": replace(VOLUMES, size=16),
+    "small_cnn of larger pictures": replace(PICTURES, size=64),
     "shallow_cnn": replace(PICTURES, network=ShallowCNN()),
     "dp_resnet": replace(PICTURES, network=DPResNet(norm="batch_fixed")),
     "resnet3d": replace(VOLUMES, network=ResNet3D(), size=12),
@@ -49,7 +50,7 @@ def test_each_network_gives_torchs_outputs(name):
     assert len({images.shape for images in inputs}) == len(inputs) > 1
     assert max(len(images) for images in inputs) > 1
     onnx = compare_onnx(network, to_onnx(network, header), inputs)
-    traced = compare_torchscript(network, to_torchscript(network, header), inputs)
+    traced = compare_torchscript(network, to_torchscript(network, header, "{}"), inputs)
     for found in (onnx, traced):
         assert found.equal
         assert found.largest < 1e-4
