@@ -1,4 +1,4 @@
-"""release: everything that a reviewer needs of a registered model, in one signed folder."""
+"""release: the dossier of a model: everything that a reviewer needs of a registered model, in one signed folder."""
 
 import json
 import shutil
@@ -98,7 +98,7 @@ class _Form:
 def release(
     model: str, out: Path, licence: str | None = None, attacks: Path | None = None
 ) -> Release:
-    """Write the release of a registered model into a new folder.
+    """Write the dossier of a registered model into a new folder.
 
     Args:
         model: ``NAME@ALIAS`` or ``NAME@VERSION``.
@@ -157,7 +157,7 @@ def _run_of(found: RegisteredWeights, model: str) -> RunFolder:
     """
     if found.mlflow_run_id is None:
         raise ConsiliumError(
-            f"{model} is a file, and a release is of a model in the registry, whose run is known. "
+            f"{model} is a file, and a dossier is of a model in the registry, whose run is known. "
             "Give NAME@ALIAS or NAME@VERSION, for example hippocampus@champion."
         )
     tags = client().get_run(found.mlflow_run_id).data.tags
@@ -165,12 +165,12 @@ def _run_of(found: RegisteredWeights, model: str) -> RunFolder:
     if "run_folder" not in tags or not folder.summary_path.is_file():
         raise ConsiliumError(
             f"The run that made {model} is not here, or not finished: there is no "
-            f"{folder.summary_path}. Make the release where the coordinator's folder of that run "
+            f"{folder.summary_path}. Make the dossier where the coordinator's folder of that run "
             "is."
         )
     if "kept_round" not in read_json(folder.summary_path):
         raise ConsiliumError(
-            f"{model} was made for one site that has joined a federation later. Only that site "
+            f"{model} was made for one site that joined a federation later. Only that site "
             "knows how good it is and on what it was trained, so there is no dossier of it. "
             "Release the federation's own model."
         )
@@ -205,7 +205,7 @@ def _identity(folder: RunFolder, experiment: Experiment) -> Identity:
     if not (folder.coordinator_path / "identity.key").is_file():
         raise ConsiliumError(
             f"The key of the coordinator of run {folder.run_id} is not in "
-            f"{folder.coordinator_path}, so nobody can sign its release. Put the file "
+            f"{folder.coordinator_path}, so nobody can sign its dossier. Put the file "
             "identity.key back, or run the experiment again."
         )
     return coordinator_identity(folder)
@@ -222,7 +222,7 @@ def _form(
     """A form of the model, compared with torch's; or why it is left out.
 
     Args:
-        path: its file in the release.
+        path: its file in the dossier.
         what: it is, in words.
         network: torch's.
         inputs: at which the two are compared.
@@ -308,7 +308,7 @@ def _write_model(
     """Write the weights in each form, and how they compare.
 
     Args:
-        place: the release's folder.
+        place: the dossier's folder.
         network: with its weights.
         header: its header.
         forms: other than safetensors.
@@ -359,15 +359,15 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _register(found: RegisteredWeights, out: Path, card: Card) -> str:
-    """Keep the release in MLflow: the card as the version's description, the folder in its run."""
+    """Keep the dossier in MLflow: the card as the version's description, the folder in its run."""
     name, version = str(found.name), str(found.version)
     try:
         registry = client()
         text = card_markdown(card, LONGEST_DESCRIPTION)
         registry.update_model_version(name, version, description=text)
-        place = f"release/{name}-{version}"
+        place = f"dossier/{name}-{version}"
         registry.log_artifacts(str(found.mlflow_run_id), str(out), artifact_path=place)
     except unusable_errors() as error:
         said = (str(error) or type(error).__name__).splitlines()[0]
-        return f"MLflow has not taken all of the release ({said}); the folder is whole."
+        return f"MLflow has not taken all of the dossier ({said}); the folder is whole."
     return ""

@@ -1,4 +1,4 @@
-"""The folder of a release: it is there whole or not at all, and what lies in it can be checked."""
+"""The folder of a dossier: it is there whole or not at all, and what lies in it can be checked."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConsiliumError(
-            f"{out} is there already, and a release is never written over another. Name a new "
+            f"{out} is there already, and a dossier is never written over another. Name a new "
             "folder with --out."
         )
     place = out.resolve()
@@ -48,7 +48,7 @@ def sign_folder(folder: Path, name: str, version: str, run_id: str, identity: Id
     """Write the manifest of what lies in a folder, and its signature.
 
     Args:
-        folder: with all other files of the release.
+        folder: with all other files of the dossier.
         name: of the model in the registry.
         version: its version there.
         run_id: the run that trained it.
@@ -63,17 +63,17 @@ def sign_folder(folder: Path, name: str, version: str, run_id: str, identity: Id
 
 
 def verify_folder(folder: Path, key: str | None = None) -> Manifest:
-    """Check a release, and return its manifest.
+    """Check a dossier, and return its manifest.
 
     Args:
-        folder: of the release.
+        folder: of the dossier.
         key: the fingerprint of who was to sign it; ``None`` where nobody has told it.
 
     Raises:
-        ConsiliumError: it is no release, or not as it was signed; the message says what is wrong.
+        ConsiliumError: it is no dossier, or not as it was signed; the message says what is wrong.
     """
     if not folder.is_dir():
-        raise ConsiliumError(f"There is no folder {folder}. Name the folder of a release.")
+        raise ConsiliumError(f"There is no folder {folder}. Name the folder of a dossier.")
     content = _read(folder / MANIFEST, MOST_JSON)
     signature = _read(folder / SIGNATURE, SIGNATURE_BYTES)
     found = _facts(folder)
@@ -87,7 +87,7 @@ def _read(path: Path, most: int) -> bytes:
     try:
         if not _is_plain(path):
             raise ConsiliumError(
-                f"The folder {path.parent} is no release, or not a whole one: it has no file "
+                f"The folder {path.parent} is no dossier, or not a whole one: it has no file "
                 f"{path.name}. Get it again from who has made it."
             )
         with path.open("rb") as file:
@@ -96,7 +96,7 @@ def _read(path: Path, most: int) -> bytes:
         raise unreadable(path, error) from error
     if len(content) > most:
         raise ConsiliumError(
-            f"The file {path} is larger than that of any release. Get the release again from who "
+            f"The file {path} is larger than that of any dossier. Get the dossier again from who "
             "has made it."
         )
     return content

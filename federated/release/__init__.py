@@ -1,1 +1,1 @@
-"""The release of a model: its card, its exchange formats, its materials, and what is signed."""
+"""The dossier of a model: its card, its exchange formats, its materials, and what is signed."""

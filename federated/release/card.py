@@ -96,7 +96,7 @@ class ReleasedModel:
             where nobody has attacked it.
         formats: for each file of the model what it is and how it was checked, or that the model
             cannot be written so, and why.
-        fingerprint: of the key that signs the release.
+        fingerprint: of the key that signs the dossier.
     """
 
     name: str
@@ -154,7 +154,7 @@ def card_of(run: RunValues, model: ReleasedModel) -> Card:
             Section("Licence", _licence(run, model)),
             Section("Files of the model, and how they were checked", _formats(model)),
             Section("How it was made, and how to make it again", _again(run)),
-            Section("Who has signed this release", _signed(model)),
+            Section("Who has signed this dossier", _signed(model)),
         ],
     )
 
@@ -422,8 +422,8 @@ def _signed(model: ReleasedModel) -> list[Block]:
             f"signature of the coordinator whose key has the fingerprint {model.fingerprint}."
         ),
         Text(
-            "Check the release with the next command, and compare this fingerprint with one that "
-            "the coordinator has told you in another way: whoever changes a release can sign it "
+            "Check the dossier with the next command, and compare this fingerprint with one that "
+            "the coordinator has told you in another way: whoever changes a dossier can sign it "
             "with a key of their own, and write that key's fingerprint here."
         ),
         Commands([f'consilium verify . --key "{model.fingerprint}"']),

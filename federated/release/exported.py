@@ -149,12 +149,13 @@ def _parts(length: int, parts: int) -> Tensor:
 def exportable(model: nn.Module) -> nn.Module:
     """A copy of a network whose adaptive pooling is :class:`MeansByAxis`, with the same weights."""
     copy = deepcopy(model)
-    pools = {nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool3d: 3}
+    pools: dict[type[nn.Module], int] = {nn.AdaptiveAvgPool2d: 2, nn.AdaptiveAvgPool3d: 3}
     for parent in list(copy.modules()):
         for name, child in list(parent.named_children()):
             # To a single number it is a mean, which ONNX has.
-            if (dims := pools.get(type(child))) and child.output_size != 1:
-                setattr(parent, name, MeansByAxis(dims, int(child.output_size)))
+            side = getattr(child, "output_size", 1)
+            if (dims := pools.get(type(child))) and isinstance(side, int) and side > 1:
+                setattr(parent, name, MeansByAxis(dims, side))
     return copy
 
 
@@ -255,6 +256,6 @@ def require(*packages: str) -> None:
 
     if missing := [name for name in packages if find_spec(name) is None]:
         raise ConsiliumError(
-            f"A release needs the package {' and '.join(missing)}, which is not installed here. "
+            f"A dossier needs the package {' and '.join(missing)}, which is not installed here. "
             "Install the extra `release` of consilium, as `make setup` does."
         )

@@ -1,4 +1,4 @@
-"""What a release holds, file by file, and who vouches for that.
+"""What a dossier holds, file by file, and who vouches for that.
 
 ``manifest.json`` has the SHA-256 and the size of every other file, and the public key of who signs.
 ``manifest.json.sig`` is the Ed25519 signature, 64 bytes, over :data:`CONTEXT` and the manifest's
@@ -34,14 +34,14 @@ class FileFact:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a release holds.
+    """What a dossier holds.
 
     Attributes:
         name: of the model in the registry.
         version: its version there.
         run_id: the run that trained it.
         signer: who signs.
-        files: every file but manifest and signature, by its path in the release.
+        files: every file but manifest and signature, by its path in the dossier.
     """
 
     name: str
@@ -84,15 +84,15 @@ class Manifest:
             return Manifest(*told, signer, files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConsiliumError(
-                f"{where} is no manifest of a release: it is damaged, or was not written by "
-                "`consilium release`. Get the release again from who has made it."
+                f"{where} is no manifest of a dossier: it is damaged, or was not written by "
+                "`consilium release`. Get the dossier again from who has made it."
             ) from error
 
 
 def _fact(path: str, value: Any) -> FileFact:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or str(PurePosixPath(path)) != path:
-        raise ValueError("a path leads out of the release")
+        raise ValueError("a path leads out of the dossier")
     size, digest = value["bytes"], value["sha256"]
     if type(size) is not int or not isinstance(digest, str) or len(digest) != SHA256_DIGITS:
         raise ValueError("a file's facts have another form")
@@ -118,7 +118,7 @@ def signed(manifest: Manifest, identity: Identity) -> tuple[bytes, bytes]:
 def check(
     content: bytes, signature: bytes, found: Mapping[str, FileFact | None], key: str | None
 ) -> Manifest:
-    """Check a release: its signature first, and then each file.
+    """Check a dossier: its signature first, and then each file.
 
     Args:
         content: of ``manifest.json``.
@@ -137,19 +137,19 @@ def check(
     signer = manifest.signer
     if key is not None and _digits(key) != _digits(signer.fingerprint):
         raise ConsiliumError(
-            f"The release is not of whom you name: it is signed by a key with the fingerprint "
+            f"The dossier is not of whom you name: it is signed by a key with the fingerprint "
             f"{signer.fingerprint}, and you gave {printable(key, 100)}. Do not use it before you "
             "have asked who was to release it."
         )
     if not signer.verifies(signature, CONTEXT + content):
         raise ConsiliumError(
-            f"The signature of the release does not hold: {MANIFEST} or {SIGNATURE} was changed "
+            f"The signature of the dossier does not hold: {MANIFEST} or {SIGNATURE} was changed "
             f"after it was signed by the key {signer.fingerprint}, or that key has not signed it. "
-            "Do not use it; get the release again from who has made it."
+            "Do not use it; get the dossier again from who has made it."
         )
     if faults := _faults(manifest.files, found):
         raise ConsiliumError(
-            f"The release is not as it was signed by the key {signer.fingerprint}: "
+            f"The dossier is not as it was signed by the key {signer.fingerprint}: "
             f"{'; '.join(faults)}. Do not use it; get it again from who has made it."
         )
     return manifest

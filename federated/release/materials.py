@@ -1,6 +1,6 @@
-"""The software bill of materials of a release, as CycloneDX JSON.
+"""The software bill of materials of a dossier, as CycloneDX JSON.
 
-It lists what is installed where the release is made, with what each package needs of the others.
+It lists what is installed where the dossier is made, with what each package needs of the others.
 """
 
 import re

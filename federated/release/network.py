@@ -1,6 +1,6 @@
 """The network of a model's header, for programs that know a function by its name.
 
-The MONAI bundle of a release names :func:`network_of`: what stands in released files does not
+The MONAI bundle of a dossier names :func:`network_of`: what stands in released files does not
 change its place.
 """
 

@@ -9,7 +9,7 @@ from flows.cli.options import app
 from flows.cli.telling import tell
 
 
-@app.command(epilog="Example: consilium release hippocampus@champion --out release")
+@app.command(epilog="Example: consilium release hippocampus@champion --out dossier")
 def release(
     model: Annotated[str, typer.Argument(help="NAME@ALIAS or NAME@VERSION in the registry.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
@@ -34,14 +34,14 @@ def release(
     tell(f"{out}: {count} files, signed by {made.manifest.signer.fingerprint}")
 
 
-@app.command(epilog="Example: consilium verify release")
+@app.command(epilog="Example: consilium verify dossier")
 def verify(
-    folder: Annotated[Path, typer.Argument(help="The folder of a release.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a dossier.")],
     key: Annotated[
         str | None, typer.Option(help="The fingerprint of the coordinator that was to sign it.")
     ] = None,
 ) -> None:
-    """Check that a release is as it was signed: no byte changed, nothing missing, nothing added."""
+    """Check that a dossier is as it was signed: no byte changed, nothing missing, nothing added."""
     from tasks.release_folder import verify_folder
 
     manifest = verify_folder(folder, key)

@@ -81,7 +81,7 @@ def test_the_card_has_all_that_a_reviewer_asks_for():
         "Licence",
         "Files of the model, and how they were checked",
         "How it was made, and how to make it again",
-        "Who has signed this release",
+        "Who has signed this dossier",
     ]
 
 
@@ -167,5 +167,5 @@ def test_a_description_ends_within_what_the_registry_holds():
     whole, short = card_markdown(found), card_markdown(found, 3000)
     assert len(whole) > 3000 > len(short) > 1000
     assert "In the whole card, model_card.md: " in short
-    assert short.rstrip().endswith("Who has signed this release.")
+    assert short.rstrip().endswith("Who has signed this dossier.")
     assert card_markdown(found, 100_000) == whole

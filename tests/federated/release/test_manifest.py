@@ -1,4 +1,4 @@
-"""A release is as it was signed, or it is said what is not: attacks first."""
+"""A dossier is as it was signed, or it is said what is not: attacks first."""
 
 import json
 import os
@@ -109,14 +109,14 @@ def test_who_signs_a_changed_release_anew_is_told_by_the_fingerprint(folder):
 def test_a_signature_of_another_key_does_not_hold(folder):
     content = (folder / MANIFEST).read_bytes()
     (folder / SIGNATURE).write_bytes(STRANGER.sign(CONTEXT + content))
-    assert "signature of the release does not hold" in refused(folder)
+    assert "signature of the dossier does not hold" in refused(folder)
 
 
 def test_a_signature_made_for_something_else_does_not_hold(folder):
-    """A party that signs what others give it, but never a release, cannot be used for one."""
+    """A party that signs what others give it, but never a dossier, cannot be used for one."""
     content = (folder / MANIFEST).read_bytes()
     (folder / SIGNATURE).write_bytes(COORDINATOR.sign(content))
-    assert "signature of the release does not hold" in refused(folder)
+    assert "signature of the dossier does not hold" in refused(folder)
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "a/../../b", "", "a//b"])
@@ -126,7 +126,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(folder, path):
     content = json.dumps(value).encode()
     (folder / MANIFEST).write_bytes(content)
     (folder / SIGNATURE).write_bytes(COORDINATOR.sign(CONTEXT + content))
-    assert "no manifest of a release" in refused(folder)
+    assert "no manifest of a dossier" in refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +135,12 @@ def test_a_manifest_cannot_lead_out_of_its_folder(folder, path):
 )
 def test_what_is_no_manifest_is_refused(folder, content):
     (folder / MANIFEST).write_bytes(content)
-    assert "no manifest of a release" in refused(folder)
+    assert "no manifest of a dossier" in refused(folder)
 
 
 def test_what_is_no_release_is_refused(folder, tmp_path):
     assert "There is no folder" in refused(tmp_path / "nothing")
-    assert "no release" in refused(tmp_path)
+    assert "no dossier" in refused(tmp_path)
     (folder / SIGNATURE).unlink()
     assert "manifest.json.sig" in refused(folder)
 
