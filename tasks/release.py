@@ -1,4 +1,4 @@
-"""release: the dossier of a model: everything that a reviewer needs of a registered model, in one signed folder."""
+"""release: the dossier of a registered model: all that a reviewer needs, in one signed folder."""
 
 import json
 import shutil

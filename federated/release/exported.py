@@ -215,7 +215,9 @@ def onnx_session(content: bytes) -> Callable[[Tensor], Tensor]:
     require("onnxruntime")
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
 
 
