@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, unreadable
@@ -88,7 +88,8 @@ class _Form:
         shapes = ", ".join("x".join(map(str, shape)) for shape in self.compared.inputs)
         said = (
             f"differ from torch's by at most {self.compared.largest:.1e}, where these are up to "
-            f"{self.compared.outputs:.3g}"
+            f"{self.compared.outputs:.3g}, and what it predicts by at most "
+            f"{self.compared.predicted:.1e}"
             if self.compared.largest
             else "are exactly torch's"
         )
@@ -120,14 +121,17 @@ def release(
     name, number = str(found.name), str(found.version)
     metadata = bundle.as_json(bundle.metadata(header, name, number, words.limits(values)))
     forms = [
-        _form(ONNX, "ONNX", network, inputs, lambda: to_onnx(network, header), compare_onnx),
+        _form(
+            ONNX,
+            "ONNX",
+            lambda: to_onnx(network, header),
+            lambda content: compare_onnx(network, header, content, inputs),
+        ),
         _form(
             f"{BUNDLE}/{bundle.TORCHSCRIPT}",
             "TorchScript, which torch and MONAI read without Consilium",
-            network,
-            inputs,
             lambda: to_torchscript(network, header, metadata),
-            compare_torchscript,
+            lambda content: compare_torchscript(network, header, content, inputs),
         ),
     ]
     told = _told(found, header, network, licence, attacks, forms, identity)
@@ -212,26 +216,19 @@ def _identity(folder: RunFolder, experiment: Experiment) -> Identity:
 
 
 def _form(
-    path: str,
-    what: str,
-    network: nn.Module,
-    inputs: list[Tensor],
-    make: Callable[[], bytes],
-    compare: Callable[[nn.Module, bytes, list[Tensor]], Comparison],
+    path: str, what: str, make: Callable[[], bytes], compare: Callable[[bytes], Comparison]
 ) -> _Form:
     """A form of the model, compared with torch's; or why it is left out.
 
     Args:
         path: its file in the dossier.
         what: it is, in words.
-        network: torch's.
-        inputs: at which the two are compared.
         make: makes its content.
         compare: compares a content with torch's.
     """
     try:
         content = make()
-        compared = compare(network, content, inputs)
+        compared = compare(content)
     except ConsiliumError as error:
         return _Form(path, what, None, None, str(error))
     if compared.equal:
@@ -241,8 +238,8 @@ def _form(
         what,
         None,
         compared,
-        f"Its outputs differ from torch's by {compared.largest:.1e}, which is more than the "
-        f"{TOLERANCE:g} that rounding may make.",
+        f"Its outputs differ from torch's by {compared.largest:.1e}, and what it predicts by "
+        f"{compared.predicted:.1e}, which is more than the {TOLERANCE:g} that rounding may make.",
     )
 
 

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from federated.data.folders.families.base import MULTIPLE
 from federated.errors import ConsiliumError
+from federated.learning import TASKS
 from federated.randomness import numpy_generator
 from federated.settings.networks import NNUNet
 from federated.weights.model_file import ModelHeader
 
 INPUT, OUTPUT = "images", "outputs"
-# Of outputs: a difference of so much, or of this part of the output, is rounding.
+# Of what is predicted, a difference of so much is rounding; of the network's outputs before that,
+# such as logits, a difference of so much or of this part of them.
 TOLERANCE = 1e-4
 OPSET = 18
 BATCH = "batch"
@@ -37,12 +39,14 @@ class Comparison:
 
     Attributes:
         inputs: the shapes ``(n, channels, *spatial)`` of the inputs that both were given.
-        largest: the largest absolute difference of an output.
+        predicted: the largest absolute difference of a probability, or of a standardised number.
+        largest: the largest absolute difference of an output, such as a logit.
         outputs: the largest absolute output of torch's.
         equal: whether all differences are within :data:`TOLERANCE`.
     """
 
     inputs: Sequence[tuple[int, ...]]
+    predicted: float
     largest: float
     outputs: float
     equal: bool
@@ -131,9 +135,11 @@ class MeansByAxis(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The means ``(n, channels, side, …)`` of images ``(n, channels, *spatial)``."""
-        for axis in range(-self._dims, 0):
+        for axis in range(2, 2 + self._dims):
             weights = _parts(int(images.shape[axis]), self._side)
-            images = (images.movedim(axis, -1) @ weights).movedim(-1, axis)
+            images = (images.transpose(axis, self._dims + 1) @ weights).transpose(
+                axis, self._dims + 1
+            )
         return images
 
 
@@ -191,61 +197,93 @@ def _tracing(form: str) -> Iterator[None]:
             ) from error
 
 
-def compare_onnx(model: nn.Module, content: bytes, inputs: Sequence[Tensor]) -> Comparison:
+def compare_onnx(
+    model: nn.Module, header: ModelHeader, content: bytes, inputs: Sequence[Tensor]
+) -> Comparison:
     """How an ONNX network, run by onnxruntime on the CPU, compares with torch's.
 
     Args:
         model: torch's, in evaluation mode.
+        header: its header.
         content: the ONNX file.
         inputs: each ``(n, channels, *spatial)`` float32.
 
     Raises:
-        ConsiliumError: the extra ``release`` is not installed.
+        ConsiliumError: onnxruntime does not run the network, or the extra ``release`` is not
+            installed.
     """
-    run = onnx_session(content)
-    return _compare(model, run, inputs)
+    return _compare(model, header, onnx_session(content), inputs)
 
 
 def onnx_session(content: bytes) -> Callable[[Tensor], Tensor]:
     """An ONNX network as a function of images ``(n, channels, *spatial)``, on the CPU.
 
     Raises:
-        ConsiliumError: the extra ``release`` is not installed.
+        ConsiliumError: onnxruntime does not run the network, or the extra ``release`` is not
+            installed.
     """
     require("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        said = str(error).splitlines()[0]
+        raise ConsiliumError(f"onnxruntime does not run this network ({said:.200}).") from error
     return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
 
 
-def compare_torchscript(model: nn.Module, content: bytes, inputs: Sequence[Tensor]) -> Comparison:
+def compare_torchscript(
+    model: nn.Module, header: ModelHeader, content: bytes, inputs: Sequence[Tensor]
+) -> Comparison:
     """How a TorchScript network compares with torch's.
 
     Args:
         model: torch's, in evaluation mode.
+        header: its header.
         content: the TorchScript file.
         inputs: each ``(n, channels, *spatial)`` float32.
     """
     with _tracing("TorchScript"):
         traced = torch.jit.load(io.BytesIO(content))  # type: ignore[no-untyped-call]
-    return _compare(model, traced, inputs)
+    return _compare(model, header, traced, inputs)
 
 
 def _compare(
-    model: nn.Module, other: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]
+    model: nn.Module,
+    header: ModelHeader,
+    other: Callable[[Tensor], Tensor],
+    inputs: Sequence[Tensor],
 ) -> Comparison:
-    largest, outputs, equal = 0.0, 0.0, True
+    predicted, largest, outputs, equal = 0.0, 0.0, 0.0, True
     with torch.inference_mode():
         for images in inputs:
             wanted, found = model(images), other(images)
-            same = wanted.shape == found.shape
-            equal &= same and torch.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
-            largest = max(largest, float((found - wanted).abs().max()) if same else np.inf)
-            outputs = max(outputs, float(wanted.abs().max()))
-    return Comparison([tuple(images.shape) for images in inputs], largest, outputs, equal)
+            if wanted.shape != found.shape:
+                raise ConsiliumError(
+                    f"For images {tuple(images.shape)} its outputs are {tuple(found.shape)}, and "
+                    f"torch's {tuple(wanted.shape)}."
+                )
+            equal &= torch.allclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+            largest = max(largest, _largest(found - wanted))
+            read = _predicted(header, found) - _predicted(header, wanted)
+            predicted = max(predicted, _largest(read))
+            outputs = max(outputs, _largest(wanted))
+    shapes = [tuple(images.shape) for images in inputs]
+    return Comparison(shapes, predicted, largest, outputs, equal and predicted <= TOLERANCE)
+
+
+def _predicted(header: ModelHeader, outputs: Tensor) -> Tensor:
+    """What is predicted by outputs; a number stays standardised."""
+    goal, wide = header.goal(), outputs.double()
+    return wide if goal == "regression" else TASKS[goal].readout(wide, None)
+
+
+def _largest(values: Tensor) -> float:
+    """The largest absolute value; infinity where one is not a number."""
+    return float(values.abs().nan_to_num(nan=np.inf).max())
 
 
 def require(*packages: str) -> None:

@@ -36,7 +36,6 @@ HEADERS = {
     "dp_resnet": replace(PICTURES, network=DPResNet(norm="batch_fixed")),
     "resnet3d": replace(VOLUMES, network=ResNet3D(), size=12),
     "acs": replace(VOLUMES, network=ResNet3D(conv="acs"), size=12),
-    "2.5d": replace(VOLUMES, network=ResNet3D(conv="2.5d"), size=12),
     "unet": VESSELS,
     "nnunet": PLANNED,
 }
@@ -49,11 +48,11 @@ def test_each_network_gives_torchs_outputs(name):
     network, inputs = network_of(header), trial_inputs(header)
     assert len({images.shape for images in inputs}) == len(inputs) > 1
     assert max(len(images) for images in inputs) > 1
-    onnx = compare_onnx(network, to_onnx(network, header), inputs)
-    traced = compare_torchscript(network, to_torchscript(network, header, "{}"), inputs)
+    onnx = compare_onnx(network, header, to_onnx(network, header), inputs)
+    traced = compare_torchscript(network, header, to_torchscript(network, header, "{}"), inputs)
     for found in (onnx, traced):
         assert found.equal
-        assert found.largest < 1e-4
+        assert max(found.predicted, found.largest) < 1e-4
         assert found.outputs > 0.01
 
 
@@ -69,7 +68,7 @@ def test_other_weights_are_told_from_torchs():
     content = to_onnx(network, PICTURES)
     with torch.no_grad():
         network.head.bias[2] += 3e-3
-    found = compare_onnx(network, content, inputs)
+    found = compare_onnx(network, PICTURES, content, inputs)
     assert not found.equal
     assert found.largest == pytest.approx(3e-3, rel=1e-2)
 
@@ -78,7 +77,22 @@ def test_outputs_that_are_no_numbers_are_never_equal():
     network = network_of(PICTURES)
     with torch.no_grad():
         network.head.bias[2] = np.nan
-    assert not compare_onnx(network, to_onnx(network, PICTURES), trial_inputs(PICTURES)).equal
+    content = to_onnx(network, PICTURES)
+    found = compare_onnx(network, PICTURES, content, trial_inputs(PICTURES))
+    assert not found.equal
+    assert found.predicted == found.largest == np.inf
+
+
+def test_numbers_are_compared_as_they_leave_the_network():
+    header = replace(PICTURES, dataset="retinamnist", classes=1)
+    network = network_of(header)
+    content = to_onnx(network, header)
+    assert compare_onnx(network, header, content, trial_inputs(header)).equal
+    with torch.no_grad():
+        network.head.bias += 3e-4
+    found = compare_onnx(network, header, content, trial_inputs(header))
+    assert found.predicted == pytest.approx(found.largest, abs=1e-6)
+    assert not found.equal
 
 
 class Unwritable(nn.Module):
@@ -92,6 +106,11 @@ def test_a_network_that_cannot_be_written_says_so_in_a_paragraph():
     with pytest.raises(ConsiliumError, match="cannot be written as ONNX") as refused:
         to_onnx(Unwritable(), PICTURES)
     assert "\n" not in str(refused.value)
+
+
+def test_what_onnxruntime_does_not_run_is_told_in_a_paragraph():
+    with pytest.raises(ConsiliumError, match="onnxruntime does not run this network"):
+        onnx_session(b"no network")
 
 
 def test_without_the_extra_a_person_is_told_what_to_install(monkeypatch):
