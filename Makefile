@@ -83,7 +83,7 @@ ui: $(STAMP)  ## MLflow and Prefect in the browser
 	@$(BIN)/consilium serve --ui-only
 
 lock: $(STAMP)  ## resolve pyproject.toml anew into requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --extra docs --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra dask --extra docs --extra release --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --quiet $(addprefix --no-emit-package ,$(NOT_LOCKED)) -o requirements.lock
 
 clean:  ## remove the virtual environment and caches; data, runs and mlruns stay

@@ -15,17 +15,20 @@ NAME = re.compile(r"(?P<name>[^@/]+(/[^@/]+)*?)(@(?P<alias>[^@/]+)|/(?P<version>
 class RegisteredWeights:
     """A model's file, and the site where it is one site's own.
 
-    ``name`` and ``version`` are those in the registry; a file that is in none has neither.
+    ``name`` and ``version`` are those in the registry, ``aliases`` those of the version, and
+    ``mlflow_run_id`` is the run that made it; a file that is in no registry has none of these.
     """
 
     path: Path
     site: str | None = None
     name: str | None = None
     version: str | None = None
+    aliases: tuple[str, ...] = ()
+    mlflow_run_id: str | None = None
 
 
 def registered_weights(model: str) -> RegisteredWeights:
-    """The weights of ``NAME@ALIAS`` or ``NAME/VERSION``, or of a file with this path.
+    """The weights of ``NAME@ALIAS``, ``NAME@VERSION`` or ``NAME/VERSION``, or of a file.
 
     Raises:
         ConsiliumError: there is no such file or registered model, or MLflow cannot be used.
@@ -35,8 +38,8 @@ def registered_weights(model: str) -> RegisteredWeights:
     match = NAME.fullmatch(model)
     if not match:
         raise ConsiliumError(
-            f"The model {model!r} is no file, and not of the form NAME@ALIAS or NAME/VERSION, for "
-            "example hippocampus@champion."
+            f"The model {model!r} is no file, and not of the form NAME@ALIAS, NAME@VERSION or "
+            "NAME/VERSION, for example hippocampus@champion."
         )
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -46,12 +49,14 @@ def registered_weights(model: str) -> RegisteredWeights:
     except unusable_errors() as error:
         raise unusable(error) from error
     try:
-        if match["alias"]:
-            version = registry.get_model_version_by_alias(match["name"], match["alias"])
+        number = match["version"] or (match["alias"] if match["alias"].isdecimal() else None)
+        if number:
+            version = registry.get_model_version(match["name"], number)
         else:
-            version = registry.get_model_version(match["name"], match["version"])
+            version = registry.get_model_version_by_alias(match["name"], match["alias"])
+        exact = f"models:/{match['name']}/{version.version}"
         with fluent_api(tracking_uri()):
-            folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model}"))
+            folder = Path(mlflow.artifacts.download_artifacts(exact))
     except (MlflowException, OSError) as error:
         known = ", ".join(sorted(found.name for found in registry.search_registered_models()))
         raise ConsiliumError(
@@ -59,4 +64,11 @@ def registered_weights(model: str) -> RegisteredWeights:
             f"{known or 'none'}. A run registers its model: `consilium run NAME`."
         ) from error
     (path,) = folder.glob("artifacts/*.safetensors")
-    return RegisteredWeights(path, version.tags.get(SITE_TAG), match["name"], str(version.version))
+    return RegisteredWeights(
+        path,
+        version.tags.get(SITE_TAG),
+        match["name"],
+        str(version.version),
+        tuple(sorted(version.aliases)),
+        version.run_id,
+    )

@@ -26,6 +26,8 @@ EXECUTED = {
     "evaluate": DVC,
     "predict": OTHERS,
     "report": OTHERS,
+    "release": OTHERS,
+    "verify": OTHERS,
     "watch": OTHERS,
     "statistics": OTHERS,
     "doctor": PAGES,

@@ -91,7 +91,7 @@ def predict_files(
     written: list[Path] = []
     for path, own in zip(files, targets, strict=True):
         try:
-            case, image = _case(family, path, dicom)
+            case, image = case_of_file(family, path, dicom)
             mask = case.to_own_grid(segmented(model, family, case))
             written += write_mask(family, mask, image, own, by)
         except ConsiliumError as error:
@@ -141,8 +141,19 @@ def _refuse_collisions(files: Sequence[Path], targets: Sequence[Sequence[Path]])
         seen[target] = path
 
 
-def _case(family: Family, path: Path, dicom: DicomRules) -> tuple[PreparedCase, Volume | None]:
-    """A case that is prepared, and the image that its mask lies on; ``None`` for an array."""
+def case_of_file(
+    family: Family, path: Path, dicom: DicomRules = STRICT
+) -> tuple[PreparedCase, Volume | None]:
+    """A case that is prepared, and the image that its mask lies on; ``None`` for an array.
+
+    Args:
+        family: the data set's.
+        path: a file, or a folder of a DICOM series or of a case of several modalities.
+        dicom: how DICOM series are read.
+
+    Raises:
+        ConsiliumError: it cannot be read or does not fit the family.
+    """
     if is_npz(path):
         arrays = read_arrays(path, ("image", "affine").__contains__)
         if "image" not in arrays:

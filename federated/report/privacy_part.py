@@ -8,6 +8,7 @@ from markupsafe import Markup
 from federated.report.cost_figures import attack_figure, privacy_bars
 from federated.report.drawing import clean
 from federated.report.epsilon import grade, meaning_of
+from federated.report.guarantee import guarantee_of
 from federated.report.values import NONE, Numbers, RunValues, is_number, share_of, small_number
 
 
@@ -25,7 +26,7 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "sampling_rate": "sampling rate",
     }
     epsilon, delta = told["epsilon"], told["delta"]
-    return {
+    part = {
         "unit": told["unit"],
         "thing": {"record": "training case", "site": "site"}.get(told["unit"], told["unit"]),
         "epsilon": numbers("privacy", "epsilon", form=".3g"),
@@ -47,6 +48,7 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "bars": privacy_bars(run),
         "figure": attack_figure(epsilon, delta) if is_number(epsilon) else None,
     }
+    return part | {"words": guarantee_of(part)}
 
 
 def _one_in(delta: float) -> str:

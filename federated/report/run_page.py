@@ -33,6 +33,7 @@ from federated.report.figures import (
     undrawn,
 )
 from federated.report.findings import absences, validation_part
+from federated.report.guarantee import NO_PRIVACY
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
@@ -98,6 +99,7 @@ def run_page(run: RunValues) -> str:
         absences=absences(run),
         population=population,
         privacy=privacy_part(run, numbers),
+        no_privacy=NO_PRIVACY,
         bytes=byte_bars(run),
         times=time_bars(run),
         costs=_costs(numbers),

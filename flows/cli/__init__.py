@@ -39,6 +39,7 @@ from flows.cli import (  # noqa: F401
     ledger,
     own_data,
     predict,
+    release,
     report,
     service,
     site,

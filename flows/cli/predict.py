@@ -21,7 +21,7 @@ def predict(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="NAME@ALIAS or NAME/VERSION in the registry, or a file.")
+        str, typer.Option(help="NAME@ALIAS or NAME@VERSION in the registry, or a file.")
     ],
     out: Annotated[Path, typer.Option(help="Write masks, or probabilities.csv, here.")],
     site: Annotated[

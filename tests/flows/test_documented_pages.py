@@ -11,6 +11,7 @@ import yaml
 import flows.server
 from federated.files import read_json
 from flows.cli import main
+from tasks.track import client
 from tests.conftest import PROJECT, TINY_PARAMS
 from tests.documented_commands import BLOCK
 
@@ -127,6 +128,9 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
         "consilium predict --model tiny.clinic-x@champion --out out scan.npz",
         "out/probabilities.csv",
     )
+    do("consilium release tiny.site-00@1 --out dossier --licence CC-BY-4.0", "signed by")
+    do("consilium verify dossier", "is as it was signed: tiny.site-00, version 1")
+    _as_the_page_of_releases_says(project, consilium)
     home = "runs/tiny/latest/sites/site-00"
     do(f"consilium site show --home {home}", "nothing waits for a decision")
     for line in ("consilium site approve x", "consilium site refuse x"):
@@ -139,6 +143,58 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     picture_set(project / "data" / "mine")
     do("consilium data init data/mine", "dataset.yaml")
     do("consilium data check data/mine --out looked", "nothing is wrong with these data")
+
+
+def _as_the_page_of_releases_says(project, consilium):
+    from safetensors import safe_open
+
+    from federated.weights.model_file import load_model
+    from tasks.registered_model import registered_weights
+
+    dossier = project / "dossier"
+    held = {path.relative_to(dossier).as_posix() for path in dossier.rglob("*") if path.is_file()}
+    page = (PROJECT / "docs/how-to/release.md").read_text(encoding="utf-8")
+    for named in held - {name for name in held if name.startswith("bundle/")}:
+        assert f"`{named}`" in page, named
+    checks = read_json(dossier / "checks.json")["compared_with_torch"]
+    assert all(each["equal"] for each in checks.values())
+    # The registered file has all sites' tensors, and the dossier this site's alone.
+    registered = registered_weights("tiny.site-00@1")
+    with safe_open(dossier / "model.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "/" in name]  # noqa: SIM118
+    released, own = (
+        load_model(dossier / "model.safetensors"),
+        load_model(registered.path, "site-00"),
+    )
+    assert released.state_dict().keys() == own.state_dict().keys()
+    for name, tensor in own.state_dict().items():
+        assert (released.state_dict()[name] == tensor).all(), name
+    assert "tiny.site-00, version 1" in (dossier / "model_card.md").read_text()
+    described = client().get_model_version("tiny.site-00", "1")
+    assert described.description.startswith("# Model card: tiny.site-00, version 1")
+    assert len(described.description) <= 5000
+    kept = client().list_artifacts(described.run_id, "dossier/tiny.site-00-1")
+    assert "dossier/tiny.site-00-1/manifest.json" in [each.path for each in kept]
+    for line, said in (
+        ("release tiny@champion --out other", "is personalised"),
+        ("release tiny.clinic-x@champion --out other", "joined a federation later"),
+        ("release scan.npz --out other", "is a file"),
+        ("release tiny@champion", "Missing option"),
+        ("release tiny.site-00@1 --out dossier", "is there already"),
+        ("verify dossier --key 00", "not of whom you name"),
+    ):
+        code, told = consilium(f"consilium {line}")
+        assert code != 0, told
+        assert said in " ".join(told.split()), told
+        assert "Traceback" not in told
+    assert not (project / "other").exists()
+    weights = dossier / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, told = consilium("consilium verify dossier")
+    assert code == 1
+    assert "changed: model.safetensors" in told
 
 
 def test_commands_of_a_consortium_that_begin_nothing(project, consilium, write_npz):

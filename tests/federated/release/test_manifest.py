@@ -1,0 +1,180 @@
+"""A dossier is as it was signed, or it is said what is not: attacks first."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from federated.errors import ConsiliumError
+from federated.exchange.identity import Identity
+from federated.release.manifest import CONTEXT, MANIFEST, SIGNATURE, Manifest, signed
+from tasks.release_folder import new_folder, sign_folder, verify_folder
+
+COORDINATOR = Identity("coordinator", bytes(range(32)))
+STRANGER = Identity("coordinator", bytes(range(1, 33)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "release"
+    (place / "bundle" / "models").mkdir(parents=True)
+    (place / "bundle" / "models" / "model.pt").write_bytes(b"weights")
+    (place / "card.md").write_text("# Card\n")
+    sign_folder(place, "tiny", "3", "20260101-000000-abcd", COORDINATOR)
+    return place
+
+
+def refused(folder, key=None):
+    with pytest.raises(ConsiliumError) as error:
+        verify_folder(folder, key)
+    said = str(error.value)
+    assert "\n" not in said
+    return said
+
+
+def test_what_was_signed_is_found_as_it_was(folder):
+    manifest = verify_folder(folder)
+    assert (manifest.name, manifest.version) == ("tiny", "3")
+    assert set(manifest.files) == {"bundle/models/model.pt", "card.md"}
+    fingerprint = COORDINATOR.public.fingerprint
+    assert verify_folder(folder, fingerprint) == manifest
+    assert verify_folder(folder, fingerprint.replace(" ", "").upper()) == manifest
+
+
+def test_every_bit_of_every_file_counts(folder):
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        content = path.read_bytes()
+        for place in range(len(content)):
+            for bit in (0, 5):  # the sixth changes a letter's case
+                changed = bytearray(content)
+                changed[place] ^= 1 << bit
+                path.write_bytes(changed)
+                with pytest.raises(ConsiliumError):
+                    verify_folder(folder)
+        path.write_bytes(content)
+    verify_folder(folder)
+
+
+def test_bytes_after_the_end_count(folder):
+    for name in (MANIFEST, SIGNATURE, "card.md"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b"\n")
+        refused(folder)
+        (folder / name).write_bytes(content)
+
+
+def test_a_changed_file_is_named(folder):
+    (folder / "bundle/models/model.pt").write_bytes(b"weighty")
+    said = refused(folder)
+    assert "changed: bundle/models/model.pt" in said
+    assert COORDINATOR.public.fingerprint in said
+
+
+def test_missing_and_additional_files_are_named(folder):
+    (folder / "card.md").rename(folder / ".card.md")
+    said = refused(folder)
+    assert "missing: card.md" in said
+    assert "not part of it: .card.md" in said
+
+
+@pytest.mark.parametrize("name", ["card.md", "more.md"])
+def test_links_and_pipes_are_no_part_of_a_release(folder, name):
+    # With the same content, which who owns the other end can change at any time.
+    shutil.copy(folder / "card.md", folder.parent / "elsewhere")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder.parent / "elsewhere")
+    assert name in refused(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert name in refused(folder)  # and does not wait for someone to write into it
+
+
+def test_a_folder_behind_a_link_is_no_part_of_a_release(folder):
+    (folder / "bundle").rename(folder.parent / "bundle")
+    (folder / "bundle").symlink_to(folder.parent / "bundle")
+    assert "missing: bundle/models/model.pt" in refused(folder)
+
+
+def test_who_signs_a_changed_release_anew_is_told_by_the_fingerprint(folder):
+    (folder / "card.md").write_text("# Better\n")
+    (folder / MANIFEST).unlink()
+    (folder / SIGNATURE).unlink()
+    sign_folder(folder, "tiny", "3", "20260101-000000-abcd", STRANGER)
+    assert verify_folder(folder).signer == STRANGER.public
+    said = refused(folder, COORDINATOR.public.fingerprint)
+    assert STRANGER.public.fingerprint in said
+    assert "not of whom you name" in said
+
+
+def test_a_signature_of_another_key_does_not_hold(folder):
+    content = (folder / MANIFEST).read_bytes()
+    (folder / SIGNATURE).write_bytes(STRANGER.sign(CONTEXT + content))
+    assert "signature of the dossier does not hold" in refused(folder)
+
+
+def test_a_signature_made_for_something_else_does_not_hold(folder):
+    """A party that signs what others give it, but never a dossier, cannot be used for one."""
+    content = (folder / MANIFEST).read_bytes()
+    (folder / SIGNATURE).write_bytes(COORDINATOR.sign(content))
+    assert "signature of the dossier does not hold" in refused(folder)
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/hostname", "a/../../b", "", "a//b"])
+def test_a_manifest_cannot_lead_out_of_its_folder(folder, path):
+    value = json.loads((folder / MANIFEST).read_bytes())
+    value["files"][path] = {"bytes": 1, "sha256": "0" * 64}
+    content = json.dumps(value).encode()
+    (folder / MANIFEST).write_bytes(content)
+    (folder / SIGNATURE).write_bytes(COORDINATOR.sign(CONTEXT + content))
+    assert "no manifest of a dossier" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"form": "consilium release v1"}'],
+)
+def test_what_is_no_manifest_is_refused(folder, content):
+    (folder / MANIFEST).write_bytes(content)
+    assert "no manifest of a dossier" in refused(folder)
+
+
+def test_what_is_no_release_is_refused(folder, tmp_path):
+    assert "There is no folder" in refused(tmp_path / "nothing")
+    assert "no dossier" in refused(tmp_path)
+    (folder / SIGNATURE).unlink()
+    assert "manifest.json.sig" in refused(folder)
+
+
+def test_nobody_signs_in_the_name_of_another():
+    manifest = Manifest("tiny", "3", "run", STRANGER.public, {})
+    with pytest.raises(ValueError, match="another signer"):
+        signed(manifest, COORDINATOR)
+
+
+class TestNewFolder:
+    """The folder is there whole or not at all."""
+
+    def test_nothing_is_left_where_writing_fails(self, tmp_path):
+        def write():
+            with new_folder(tmp_path / "a" / "out") as place:
+                (place / "x").write_text("x")
+                raise ConsiliumError("no room")
+
+        with pytest.raises(ConsiliumError, match="no room"):
+            write()
+        assert list((tmp_path / "a").iterdir()) == []
+
+    def test_a_release_is_never_written_over_something(self, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "x").write_text("x")
+        with pytest.raises(ConsiliumError, match="is there already"), new_folder(tmp_path / "out"):
+            pass
+        assert (tmp_path / "out" / "x").read_text() == "x"
+
+    def test_others_can_read_it(self, tmp_path):
+        (tmp_path / "out").mkdir()  # an empty one may be there
+        with new_folder(tmp_path / "out") as place:
+            (place / "x").write_text("x")
+        assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+        assert (tmp_path / "out" / "x").read_text() == "x"
