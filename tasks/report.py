@@ -94,7 +94,8 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
         records=folder.records(),
         cases=folder.case_counts().sites,
         statistics=read_statistics(
-            folder.statistics_path(kept), task_of(info).statistics.form(info)
+            folder.statistics_path(kept),
+            task_of(info, experiment.evaluation).statistics.form(info),
         ),
         validation=_read(validation) if validation.is_file() else None,
         population=_population(folder.root.parent.parent / "statistics" / experiment.name),

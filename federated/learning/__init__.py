@@ -1,5 +1,7 @@
 """What a network is to learn: each task behind one interface."""
 
+from dataclasses import replace
+
 from federated.data.dataset import DatasetInfo, TaskName
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
@@ -16,7 +18,9 @@ from federated.learning.sharing import (
     summed_bounds,
     summed_vector,
 )
+from federated.learning.tempered_statistics import TEMPERED_STATISTICS
 from federated.learning.told import refuse_told
+from federated.settings.sections import EvaluationSettings
 
 TASKS: dict[TaskName, LearningTask] = {
     "classification": CLASSIFICATION,
@@ -26,9 +30,16 @@ TASKS: dict[TaskName, LearningTask] = {
 }
 
 
-def task_of(info: DatasetInfo) -> LearningTask:
-    """The task that a network learns on a data set."""
-    return TASKS[info.task]
+# What sites send by default.
+USUAL = EvaluationSettings()
+
+
+def task_of(info: DatasetInfo, evaluation: EvaluationSettings = USUAL) -> LearningTask:
+    """The task that a network learns on a data set, with the statistics that are asked for."""
+    task = TASKS[info.task]
+    if info.task == "classification" and evaluation.calibration == "temperature":
+        return replace(task, statistics=TEMPERED_STATISTICS)
+    return task
 
 
 def metrics_in(place: Place) -> tuple[str, ...]:
