@@ -11,8 +11,8 @@ over the draw of all of them. It is so for any model and any number of cases. It
 one class, for one kind of patient, or given the validation cases that happened to be there: the
 share that a threshold then covers varies with them as Beta(k, n + 1 − k), k being the rank.
 
-Bins, and cases that are equal, make sets larger and never too small. Scores are those of the bins
-of :mod:`federated.learning.score_histogram`; here they are numbers from 0 up, ascending.
+Bins, and cases that are equal, make sets larger and never too small. Bins are those of the steps of
+:mod:`federated.learning.score_histogram`; here they are numbers from 0 up, ascending.
 """
 
 from dataclasses import dataclass

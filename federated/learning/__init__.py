@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 from federated.data.dataset import DatasetInfo, TaskName
+from federated.learning.added_statistics import with_additions
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
 from federated.learning.metric import Place
 from federated.learning.multilabel import MULTILABEL
 from federated.learning.regression import REGRESSION
 from federated.learning.segmentation import SEGMENTATION
+from federated.learning.set_statistics import SETS
 from federated.learning.sharing import (
     evaluate_here,
     evaluate_shared,
@@ -18,7 +20,7 @@ from federated.learning.sharing import (
     summed_bounds,
     summed_vector,
 )
-from federated.learning.tempered_statistics import TEMPERED_STATISTICS
+from federated.learning.tempered_statistics import TEMPERED
 from federated.learning.told import refuse_told
 from federated.settings.sections import EvaluationSettings
 
@@ -37,9 +39,17 @@ USUAL = EvaluationSettings()
 def task_of(info: DatasetInfo, evaluation: EvaluationSettings = USUAL) -> LearningTask:
     """The task that a network learns on a data set, with the statistics that are asked for."""
     task = TASKS[info.task]
-    if info.task == "classification" and evaluation.calibration == "temperature":
-        return replace(task, statistics=TEMPERED_STATISTICS)
-    return task
+    asked = [
+        addition
+        for addition, wanted in (
+            (TEMPERED, evaluation.calibration == "temperature"),
+            (SETS, evaluation.conformal is not None),
+        )
+        if wanted
+    ]
+    if info.task != "classification" or not asked:
+        return task
+    return replace(task, statistics=with_additions(task.statistics, asked))
 
 
 def metrics_in(place: Place) -> tuple[str, ...]:

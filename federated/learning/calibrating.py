@@ -1,9 +1,7 @@
 """Calibration of a classifier, from what sites tell of their validation and test cases.
 
 The temperature and the thresholds of prediction sets follow from validation cases alone, and what
-is said of how good they are from test cases alone. Thresholds need no statistics of their own: the
-histograms of scores that a site tells in any case have the probability of each case's true class,
-and how many classes have a probability in each bin. Sets are made of probabilities without a
+is said of how good they are from test cases alone. Sets are made of probabilities without a
 temperature, which does not change which class of a case is likelier than which.
 """
 
@@ -16,15 +14,15 @@ from federated.calibration.conformal import Counts, Sets, SiteSets, threshold_bi
 from federated.calibration.result import Calibration
 from federated.calibration.temperature import TEMPERATURES, UNCHANGED, Tempered, least_loss
 from federated.data.dataset import DatasetInfo, Split
-from federated.learning.places import PLACES
-from federated.learning.score_histogram import WHOLE, step_edges
+from federated.learning.score_histogram import step_edges
+from federated.learning.set_statistics import OF_EVERY, OF_TRUE
 from federated.learning.statistics import EvaluationStatistics
 from federated.learning.tempered_statistics import CONFIDENCE, LOSS, RELIABILITY
 from federated.settings.sections import EvaluationSettings
 from federated.update import Arrays
 
 BySplit = Mapping[Split, EvaluationStatistics]
-NEEDED = {"temperature": (LOSS, RELIABILITY, CONFIDENCE), "conformal": ("scores",)}
+NEEDED = {"temperature": (LOSS, RELIABILITY, CONFIDENCE), "conformal": (OF_TRUE, OF_EVERY)}
 
 
 def calibration_of(
@@ -95,33 +93,20 @@ def _sets(
     val: EvaluationStatistics, test: EvaluationStatistics, info: DatasetInfo, alpha: float
 ) -> Sets:
     """The sets of test cases by the threshold of validation cases."""
-    at = threshold_bin(_of_true(val), alpha)
-    true, every = _of_true(test), _of_every(test)
+    at = threshold_bin(val.arrays[OF_TRUE], alpha)
     return Sets(
         threshold=threshold(at, len(info.classes)),
         fitted_on=val.cases,
         alpha=alpha,
         cases=test.cases,
-        covered=int(true[at:].sum()),
-        classes=int(every[at:].sum()),
+        covered=int(test.arrays[OF_TRUE][at:].sum()),
+        classes=int(test.arrays[OF_EVERY][at:].sum()),
     )
 
 
-def _of_true(told: EvaluationStatistics) -> Counts:
-    """How many cases have the probability of their true class in each bin ``(WHOLE,)``."""
-    found: Counts = told.arrays["scores"][:, 1, :WHOLE].sum(axis=0)
-    return found
-
-
-def _of_every(told: EvaluationStatistics) -> Counts:
-    """How many probabilities, of any class of a case, are in each bin ``(WHOLE,)``."""
-    found: Counts = told.arrays["scores"][:, :, :WHOLE].sum(axis=(0, 1))
-    return found
-
-
 def threshold(at: int, classes: int) -> float:
-    """The least probability that is in a bin of :mod:`~federated.learning.score_histogram`."""
+    """The least probability in a step of :mod:`~federated.learning.score_histogram`, or in all."""
     if at == 0:
         return 0.0
-    # A bin holds its upper edge and not its lower one.
-    return float(np.nextafter(step_edges(classes)[at * PLACES - 1], 1.0))
+    # A step holds its upper edge and not its lower one.
+    return float(np.nextafter(step_edges(classes)[at - 1], 1.0))

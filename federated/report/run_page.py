@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from federated.learning import TASKS
 from federated.report import words
+from federated.report.calibration_part import calibration_part
 from federated.report.cost_figures import byte_bars, time_bars
 from federated.report.curve_figures import reliability_figures, roc_figures
 from federated.report.drawing import clean
@@ -79,6 +80,7 @@ def run_page(run: RunValues) -> str:
         confusion=confusion_table(run, numbers),
         rocs=roc_figures(run),
         reliability=reliability_figures(run),
+        calibration=calibration_part(run, numbers),
         pictures=_pictures(run),
         curves=list(learning_curves(run)),
         sites=_sites(run, numbers),

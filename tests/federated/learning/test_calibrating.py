@@ -108,16 +108,16 @@ def test_the_counts_of_sets_are_those_that_a_models_user_gets_of_the_same_cases(
     assert found.sites["site-4"].own.coverage is None
 
 
-def test_thresholds_are_those_of_the_exact_ranks_but_for_the_width_of_a_bin():
+def test_thresholds_are_those_of_the_exact_ranks_but_for_the_width_of_a_step():
     predictions = sites(seed=5)
     found = evaluate_here(task_of(ORGANS, ASKED), predictions, ORGANS, ASKED).calibration
     labels, probabilities = together(predictions, "val")
     true = np.sort(probabilities[np.arange(len(labels)), labels])[::-1]
     exact = true[int(np.ceil((len(labels) + 1) * (1 - ALPHA))) - 1]
     assert found.pooled.threshold <= exact
-    # A bin is about 2 % as wide as it is far from the uniform prediction, in logits.
+    # A step is about 0.13 % as wide as it is far from the uniform prediction, in logits.
     odds = [np.log(4 * p / (1 - p)) for p in (found.pooled.threshold, exact)]
-    assert odds[1] - odds[0] < max(0.011, 0.022 * abs(odds[1]))
+    assert odds[1] - odds[0] < max(0.0007, 0.0014 * abs(odds[1]))
 
 
 def test_test_cases_change_no_temperature_and_no_threshold():
@@ -127,9 +127,7 @@ def test_test_cases_change_no_temperature_and_no_threshold():
     }
     task = task_of(ORGANS, ASKED)
     one, two = (
-        ModelCalibration.of_record(
-            evaluate_here(task, each, ORGANS, ASKED).calibration.to_json()
-        )
+        ModelCalibration.of_record(evaluate_here(task, each, ORGANS, ASKED).calibration.to_json())
         for each in (predictions, other)
     )
     assert one == two
@@ -190,12 +188,14 @@ def test_without_being_asked_nothing_more_is_sent_and_nothing_said():
         "tempered_loss",
         "tempered_reliability",
         "tempered_confidence",
+        "true_steps",
+        "every_step",
     }
     for name, array in one.items():
         np.testing.assert_array_equal(array, two[name])
     conformal = EvaluationSettings.model_validate({"conformal": {}})
     alone = shared_arrays(task_of(ORGANS, conformal), predictions, ORGANS, conformal)
-    assert alone.keys() == one.keys()
+    assert alone.keys() - one.keys() == {"true_steps", "every_step"}
     assert evaluate_here(task_of(ORGANS), sites(), ORGANS, usual).calibration is None
     # Plans, and so their digests, are what they were.
     assert usual.model_dump() == {"share": "statistics", "min_count": 0}
@@ -218,10 +218,14 @@ def test_with_a_minimum_of_cases_what_tells_them_apart_is_withheld(minimum):
     task, own = task_of(ORGANS, ASKED), sites()["site-2"]["test"]
     asked = settings(min_count=minimum)
     sent = shared_arrays(task, own, ORGANS, asked)
+    assert not {"true_steps", "every_step"} & sent.keys()
     assert not any(name.startswith("tempered") for name in sent)
     assert evaluate_here(task, sites(), ORGANS, asked).calibration is None
     # Cases that are predicted alike are no longer told apart.
-    alike = {"labels": np.arange(20) % 2, "probabilities": np.tile([0.6, 0.1, 0.1, 0.1, 0.1], (20, 1))}
+    alike = {
+        "labels": np.arange(20) % 2,
+        "probabilities": np.tile([0.6, 0.1, 0.1, 0.1, 0.1], (20, 1)),
+    }
     assert "tempered_loss" in shared_arrays(task, alike, ORGANS, asked)
     one_more = {
         "labels": np.append(alike["labels"], 1),
@@ -260,6 +264,12 @@ LIES = {
     ),
     "the bins of 1 turned": changed("tempered_reliability", lambda a: a[:, ::-1].copy()),
     "confidence beyond its bin": changed("tempered_confidence", lambda a: a + 1),
+    "a true class more": changed("true_steps", lambda a: a + (np.arange(8192) == 4000)),
+    "true classes elsewhere": changed("true_steps", lambda a: np.roll(a, 1)),
+    "true classes that are likelier": changed("true_steps", lambda a: np.sort(a)),
+    "fewer classes": changed("every_step", lambda a: a - (np.arange(8192) == a.argmax())),
+    "classes elsewhere": changed("every_step", lambda a: np.roll(a, 16)),
+    "no classes": lambda arrays: {n: a for n, a in arrays.items() if n != "every_step"},
     "confidence that is infinite": changed("tempered_confidence", at((0, 0), np.inf)),
 }
 
@@ -286,13 +296,14 @@ def test_a_site_that_leaves_out_what_was_asked_for_is_refused_and_so_is_one_that
             split: shared_arrays(task_of(ORGANS, told_with), own[split], ORGANS, told_with)
             for split in SPLITS
         }
-        with pytest.raises(ConsiliumError, match="tempered_"):
+        with pytest.raises(ConsiliumError, match="tempered_|every_step|true_steps"):
             refuse_told(task_of(ORGANS, asked), sent, ORGANS, asked, cases, "site-0")
 
 
 def test_one_site_without_a_case_changes_nothing_and_none_at_all_gives_no_temperature():
     task = task_of(ORGANS, ASKED)
-    none = {"site-0": dict.fromkeys(SPLITS, {n: a[:0] for n, a in classified(0, 4).items()})}
+    empty = {name: array[:0] for name, array in classified(0, 4).items()}
+    none = {"site-0": {"val": empty, "test": empty}}
     found = evaluate_here(task, none, ORGANS, ASKED).calibration
     assert found.tempered is None
     assert found.pooled.threshold == 0
