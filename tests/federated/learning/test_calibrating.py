@@ -296,7 +296,7 @@ def test_a_site_that_leaves_out_what_was_asked_for_is_refused_and_so_is_one_that
             split: shared_arrays(task_of(ORGANS, told_with), own[split], ORGANS, told_with)
             for split in SPLITS
         }
-        with pytest.raises(ConsiliumError, match="tempered_|every_step|true_steps"):
+        with pytest.raises(ConsiliumError, match=r"tempered_|every_step|true_steps"):
             refuse_told(task_of(ORGANS, asked), sent, ORGANS, asked, cases, "site-0")
 
 
