@@ -67,7 +67,7 @@ def test_of_what_is_summed_nothing_of_a_site_is_sent_in_the_clear(
 
 def names_in(run: Staged) -> set[str]:
     """Which of the arrays can be read in what has passed between the parties of a run."""
-    passed = [path.read_bytes() for path in run.folder.root.rglob("*") if path.is_file()]
+    passed = [path.read_bytes() for path in run.folder.exchange_path.rglob("*") if path.is_file()]
     return {name for name in ADDED if any(name.encode() in content for content in passed)}
 
 
