@@ -143,7 +143,7 @@ def _figure(told: Mapping[str, Any], sites: list[str]) -> Figure | None:
     )
     ends = room_for_coverage([end for dot in dots for end in dot.interval or ()], asked)
     return Figure(
-        dot_chart(text, dots, ends, asked, "share of test cases whose set holds the true class"),
+        dot_chart(text, dots, ends, asked, "coverage of test cases"),
         "Each site's test cases by the threshold of its own validation cases, with the 95 % "
         "interval of Clopper and Pearson. The dashed line is what is asked for.",
     )

@@ -58,6 +58,7 @@ def run_page(run: RunValues) -> str:
         run: the run's values.
     """
     numbers = Numbers(run.summary)
+    calibration = calibration_part(run, numbers)
     intervals = (
         intervals_of(run.statistics, run.info, int(run.summary["seed"]))
         if run.statistics is not None
@@ -79,8 +80,9 @@ def run_page(run: RunValues) -> str:
         bounds=bound_lines(run, numbers),
         confusion=confusion_table(run, numbers),
         rocs=roc_figures(run),
-        reliability=reliability_figures(run),
-        calibration=calibration_part(run, numbers),
+        # With a temperature it is drawn before and after.
+        reliability=[] if calibration and calibration["reliability"] else reliability_figures(run),
+        calibration=calibration,
         pictures=_pictures(run),
         curves=list(learning_curves(run)),
         sites=_sites(run, numbers),
