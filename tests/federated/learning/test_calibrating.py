@@ -269,6 +269,10 @@ LIES = {
     "true classes that are likelier": changed("true_steps", lambda a: np.sort(a)),
     "fewer classes": changed("every_step", lambda a: a - (np.arange(8192) == a.argmax())),
     "classes elsewhere": changed("every_step", lambda a: np.roll(a, 16)),
+    "all probabilities elsewhere": lambda arrays: {
+        **arrays,
+        **{name: np.roll(arrays[name], 16) for name in ("true_steps", "every_step")},
+    },
     "no classes": lambda arrays: {n: a for n, a in arrays.items() if n != "every_step"},
     "confidence that is infinite": changed("tempered_confidence", at((0, 0), np.inf)),
 }
