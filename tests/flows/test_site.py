@@ -62,7 +62,7 @@ def test_a_folder_that_is_no_home_is_refused(tmp_path: Path) -> None:
 def test_what_is_kept_with_the_model_is_shown_before_a_run_is_approved(tmp_path: Path) -> None:
     experiment = small_experiment(
         small_images(tmp_path),
-        sites={"count": 3, "partition": "iid"},
+        sites={"count": 3, "partition": "iid", "min_cases": 2},
         evaluation={"calibration": "temperature", "conformal": {"alpha": 0.2}},
     )
     run = begin(experiment, tmp_path / "runs")
