@@ -42,6 +42,7 @@ def result_lines(folder: Path) -> list[str]:
         f"{name}: test {shown or '-'}  ({source})",
         # Runs of older versions do not say.
         *evaluation_lines(summary.get("evaluation", {})),
+        *calibration_lines(summary.get("calibration", {})),
         *absent_lines(summary.get("classes_absent", {})),
         _time_and_bytes(summary),
         # Runs of older versions do not say.
@@ -112,6 +113,30 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> list[str]:
         for name, (low, high) in bounds.items()
         if name in metrics_in("end") and high - low > 2 * EXACT_ENOUGH
     ]
+
+
+def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
+    """The lines on a temperature and on prediction sets, where there are any."""
+    lines = []
+    if found := calibration.get("temperature"):
+        change = ", ".join(
+            f"{name} {found[key]['before']:.3f} -> {found[key]['after']:.3f}"
+            for key, name in (("loss", "loss"), ("ece", "calibration error"))
+            if found[key]["before"] is not None
+        )
+        lines.append(f"temperature {found['temperature']:.3g}: test {change or '-'}")
+    if sets := calibration.get("conformal"):
+        told = {"all sites": sets["pooled"]} | {s: o["own"] for s, o in sets["sites"].items()}
+        shown = list(told.items())[: MAX_CLASS_COLUMNS + 1]
+        lines.append(
+            f"prediction sets, asked for {1 - sets['alpha']:.3g}: test coverage "
+            + ", ".join(
+                f"{name} {own['coverage']:.3f} of {own['cases']}"
+                for name, own in shown
+                if own["coverage"] is not None
+            )
+        )
+    return lines
 
 
 def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:

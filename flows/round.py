@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 from prefect import flow
 
+from federated.calibration.of_model import ModelCalibration
 from federated.configuration.differences import overrides_between
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
@@ -320,7 +321,10 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
     model = new_model(experiment, run.info)
     state = read_state(folder.state_path(kept))
     state.layout.load(model, state.weights)
-    header = model_header(experiment, run.info, run.data.source)
+    header = replace(
+        model_header(experiment, run.info, run.data.source),
+        calibration=ModelCalibration.of_record(records[kept - 1].get("calibration")),
+    )
     topic = end_run(run.coordinator)
     handed = own_models(run.pool, run.quoted, run.calls(), topic, state)
     own = handed.models

@@ -58,6 +58,16 @@ def proposal_lines(home: SiteHome) -> Iterator[str]:
         yield from (f"  {line}" for line in _in_words(home, told["plan"]))
 
 
+def _told_of(experiment: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is to be told of the evaluation, and what of it is kept with the model."""
+    settings = experiment["evaluation"]
+    yield "share", settings["share"]
+    if "calibration" in settings:
+        yield "calibration", settings["calibration"]
+    if settings.get("conformal"):
+        yield "conformal.alpha", f"{settings['conformal']['alpha']:g}"
+
+
 def _in_words(home: SiteHome, plan: dict[str, Any]) -> Iterator[str]:
     experiment = plan["experiment"]
     privacy = {key: value for key, value in experiment["privacy"].items() if value is not None}
@@ -70,7 +80,7 @@ def _in_words(home: SiteHome, plan: dict[str, Any]) -> Iterator[str]:
     else:
         yield f"{experiment['rounds']} rounds, strategy {experiment['strategy']['name']}"
         yield "privacy " + ", ".join(f"{key}={value}" for key, value in privacy.items())
-        yield f"evaluation.share={experiment['evaluation']['share']}"
+        yield ", ".join(f"evaluation.{key}={value}" for key, value in _told_of(experiment))
         resolved = RunPlan.from_bytes(json.dumps(plan).encode()).experiment
         yield f"a model of {planned_layout(resolved).size} values"
     yield (

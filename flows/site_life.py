@@ -60,6 +60,7 @@ CLOSED = """\
 #max_megabytes: 10000
 #evaluation: statistics          # or sums, metrics
 #min_count: 0
+#calibration: refused            # or allowed
 #own_model: refused
 #statistics: nothing             # or noised, sums
 approval: required               # consilium site approve RUN

@@ -102,7 +102,7 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
     validation = folder.root / FILE
     counted = _population_file(folder.root.parent.parent / "statistics" / experiment.name)
     curves = folder.statistics_path(kept)
-    form = task_of(info).statistics.form(info)
+    form = task_of(info, experiment.evaluation).statistics.form(info)
     return RunValues(
         summary=summary,
         experiment=experiment,

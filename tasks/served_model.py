@@ -3,9 +3,10 @@
 The input is images ``(n, channels, *spatial)``. For classification and regression they are uint8
 as in the data set. For segmentation they are float32 of any scale, CT in Hounsfield units, and
 volumes have their axes towards right, anterior and superior and the data set's spacing. The output
-is class probabilities ``(n, classes)``, those of several labels ``(n, labels)``, the number
-``(n, 1)`` in its own unit, or in segmentation ``(n, classes, *spatial)``. Images are checked and
-prepared as by ``consilium predict``, which takes files.
+is class probabilities ``(n, classes)``, at the model's temperature where it has one, those of
+several labels ``(n, labels)``, the number ``(n, 1)`` in its own unit, or in segmentation
+``(n, classes, *spatial)``. Images are checked and prepared as by ``consilium predict``, which takes
+files.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ from mlflow.pyfunc import PythonModel
 
 from federated.errors import ConsiliumError
 from federated.inference.model_input import (
+    calibrated,
     case_of_array,
     class_images,
     predicted_images,
@@ -51,7 +53,7 @@ class ServedModel(PythonModel):
         family = self.header.family()
         if family is None:
             images = class_images(given, self.header, "of the request")
-            return predicted_images(model, images, self.header)
+            return calibrated(predicted_images(model, images, self.header), self.header)
         if not given.ndim or given.dtype.kind not in "buifc":
             raise ConsiliumError(
                 f"The request is of the shape {given.shape} and the type {given.dtype}; real "

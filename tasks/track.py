@@ -246,6 +246,8 @@ def track_round(
         for split, metrics in by_split.items():
             names = [name for name in metrics_in("site") if name in metrics]
             values |= {f"{site}/{split}/{name}": metrics[name] for name in names}
+    if evaluation.calibration is not None:
+        values |= evaluation.calibration.numbers()
     now = int(time.time() * 1000) if timed else 0
     batch = [
         Metric(name, value, now, round_number)

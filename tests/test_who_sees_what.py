@@ -60,6 +60,22 @@ NO_ROW_OF_A_SITE = (
     "tests/federated/planning/test_combat.py"
     "::test_no_number_of_the_sum_is_of_one_site_alone_and_all_are_within_their_bounds"
 )
+CALIBRATED = f"{STAGES}/test_calibration.py"
+CALIBRATION_HIDDEN = [
+    f"{CALIBRATED}::test_of_what_is_summed_nothing_of_a_site_is_sent_in_the_clear",
+    f"{CALIBRATED}::test_a_protected_sum_gives_the_calibration_of_statistics_and_that_of_no_site",
+    f"{NAMED}::test_the_coordinator_reads_a_sites_part_in_the_clear_alone",
+]
+CALIBRATION_TOLD = [
+    f"{CALIBRATED}::test_in_the_clear_the_coordinator_reads_those_of_each_site",
+    f"{CALIBRATED}::test_statistics_leave_a_site_and_no_case",
+    "tests/federated/exchange/test_policy.py"
+    "::test_a_policy_of_before_there_was_any_calibration_allows_none",
+]
+KEPT_WITH_MODEL = [
+    f"{CALIBRATED}::test_a_record_gives_the_model_what_it_predicts_with",
+    f"{CALIBRATED}::test_a_protected_sum_gives_the_calibration_of_statistics_and_that_of_no_site",
+]
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -80,6 +96,8 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     ),
     "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR, *HIDDEN], [IN_THE_CLEAR, *HIDDEN]),
     "these over all sites together": ([SUMMED], [SUMMED], [SUMMED]),
+    "what of a site's validation": (CALIBRATION_TOLD, CALIBRATION_HIDDEN, CALIBRATION_HIDDEN),
+    "the temperature, and the thresholds": (KEPT_WITH_MODEL, KEPT_WITH_MODEL, KEPT_WITH_MODEL),
     "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),

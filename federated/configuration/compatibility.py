@@ -221,6 +221,8 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
             "predictions sends every case. Set evaluation.share=statistics or metrics, or leave "
             "evaluation.min_count out."
         )
+    if evaluation.calibrates:
+        yield from _reasons_of_calibration(experiment)
     if evaluation.share == "predictions":
         return
     if evaluation.share == "sums":
@@ -239,6 +241,30 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
         yield (
             f"selection.metric={metric!r} would have no value: {setting}. Set selection.metric="
             f"{' or '.join(chosen)}, or change evaluation."
+        )
+
+
+def _reasons_of_calibration(experiment: Experiment) -> Iterator[str]:
+    """Refuse a calibration of what has no classes of images, or that would never be known."""
+    evaluation, task = experiment.evaluation, task_of_experiment(experiment)
+    asked = "evaluation.conformal" if evaluation.conformal else "evaluation.calibration"
+    if evaluation.calibration != "none":
+        asked = f"evaluation.calibration={evaluation.calibration}"
+    if task.goal != "classification":
+        yield (
+            f"{asked} is for one class of an image, and data.dataset={experiment.data.dataset} is "
+            f"for {task.goal}. Leave it out."
+        )
+    if evaluation.share == "metrics":
+        yield (
+            f"{asked} follows from counts and sums over cases, and evaluation.share=metrics sends "
+            "none. Set evaluation.share=statistics, or sums with a protection that adds them."
+        )
+    if evaluation.min_count:
+        yield (
+            f"{asked} follows from histograms, which evaluation.min_count={evaluation.min_count} "
+            "withholds, since they nearly always have small counts. Leave evaluation.min_count "
+            "out; with evaluation.share=sums small counts are told in sums over all sites alone."
         )
 
 

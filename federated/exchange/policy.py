@@ -47,6 +47,9 @@ class SitePolicy(Settings):
         evaluation: the most that is told of the site's validation and test cases.
         min_count: the number of cases below which tables of counts have to be withheld
             (``evaluation.min_count``); 0 for any.
+        calibration: whether it is told how well the model's probabilities fit the site's validation
+            and test cases at a list of temperatures, and a threshold by the site's validation cases
+            is kept with the model.
         pictures: whether pictures of test cases may leave the site.
         styles: whether a description of how its images look may leave the site.
         own_model: whether a model of the site's own may be handed to the coordinator at the end.
@@ -75,6 +78,7 @@ class SitePolicy(Settings):
     max_megabytes: Annotated[float, Field(ge=0)] | None = None
     evaluation: Share | Literal["nothing"] = "nothing"
     min_count: Annotated[int, Field(ge=0)] | None = None
+    calibration: Literal["allowed", "refused"] = "refused"
     pictures: Literal["allowed", "refused"] = "refused"
     styles: Literal["allowed", "refused"] = "refused"
     own_model: Literal["allowed", "refused"] = "refused"
@@ -104,6 +108,7 @@ max_model_values: 1000000000000
 max_megabytes: 1000000000000
 evaluation: predictions
 min_count: 0
+calibration: allowed
 pictures: allowed
 styles: allowed
 own_model: allowed

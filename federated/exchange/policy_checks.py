@@ -186,6 +186,12 @@ def _training_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
             f"{why if asked != share else ''}",
         )
     yield from _count_faults(policy, experiment)
+    if experiment.evaluation.calibrates and policy.calibration == "refused":
+        yield (
+            "calibration",
+            "a temperature or prediction sets are asked for, which are made of its validation "
+            "cases and kept with the model",
+        )
     if experiment.sites.overlays and policy.pictures == "refused":
         yield "pictures", "pictures of test cases are asked for, and do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":

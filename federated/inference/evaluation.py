@@ -49,7 +49,7 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     dataset = load(prepared.data(), prepared_as)
     excluded = prepared.excluded_sites()
     cases = experiment_cases(experiment, dataset, prepared.partition())
-    task = task_of(dataset.info)
+    task = task_of(dataset.info, experiment.evaluation)
     device = torch.device("cpu")
     predictions: dict[str, dict[Split, Arrays]] = {}
     for site in cases.partition.sites:

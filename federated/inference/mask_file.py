@@ -15,7 +15,13 @@ from federated.data.folders.dicom.source import SourceSeries
 from federated.data.folders.families import Family
 from federated.data.folders.families.file_names import split_ending
 from federated.data.folders.nifti_file import is_nifti, nifti_bytes
-from federated.data.folders.picture_file import PICTURES, UPRIGHT, orientation_of, write_picture
+from federated.data.folders.picture_file import (
+    PICTURES,
+    UPRIGHT,
+    orientation_of,
+    write_picture,
+    write_real_picture,
+)
 from federated.data.folders.read_volume import is_dicom
 from federated.data.folders.volume import Volume
 from federated.data.medmnist.array_file import is_npz
@@ -87,6 +93,43 @@ def write_mask(
         with atomic_path(target) as temporary:
             temporary.write_bytes(content)
     return list(contents)
+
+
+def map_path(mask: Path) -> Path:
+    """The file of the map of uncertainty beside a mask's file.
+
+    It is NIfTI beside NIfTI, TIFF beside a picture and an array beside an array.
+    """
+    if is_nifti(mask):
+        stem = split_ending(mask.name, (".nii.gz", ".nii"))[0]
+        return mask.with_name(f"{stem}_uncertainty.nii.gz")
+    ending = ".npz" if is_npz(mask) else ".tif"
+    return mask.with_name(f"{mask.stem}_uncertainty{ending}")
+
+
+def write_map(variance: npt.NDArray[np.float32], image: Volume | None, target: Path) -> Path:
+    """Write a map of uncertainty that lies as its image does; ``None`` is an array.
+
+    Args:
+        variance: on the image's grid, ``(x, y, z)`` or of a picture ``(height, width)``, upright.
+        image: the first image of the case.
+        target: the file, as :func:`map_path` has named it.
+
+    Returns:
+        The file.
+    """
+    file = BytesIO()
+    if image is None:
+        np.savez_compressed(file, uncertainty=variance)
+    elif image.affine is None:
+        orientation = image.frame if isinstance(image.frame, int) else UPRIGHT
+        write_real_picture(file, variance, orientation)
+    else:
+        header = image.frame if isinstance(image.frame, Nifti1Header) else _header(image.affine)
+        file.write(gzip.compress(nifti_bytes(variance, header), mtime=0))
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(file.getvalue())
+    return target
 
 
 def _beside(

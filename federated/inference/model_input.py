@@ -16,6 +16,7 @@ from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
 from federated.data.folders.volume import Volume, check_numbers
 from federated.errors import ConsiliumError
 from federated.learning import TASKS
+from federated.learning.flip_variance import flip_variance
 from federated.learning.images import predict_images
 from federated.learning.segmentation import segment
 from federated.weights.model_file import ModelHeader
@@ -131,9 +132,21 @@ def predicted_images(
     return found
 
 
+def calibrated(found: npt.NDArray[np.float64], header: ModelHeader) -> npt.NDArray[np.float64]:
+    """What :func:`predicted_images` gave, at the model's temperature where it has one."""
+    return found if header.calibration is None else header.calibration.scaled(found)
+
+
 def segmented(model: nn.Module, family: Family, case: PreparedCase) -> Tensor:
     """Class probabilities ``(classes, *spatial)`` on the whole of a prepared case."""
     return segment(model, case.whole, family, CPU).softmax(dim=0)
+
+
+def uncertain(model: nn.Module, family: Family, case: PreparedCase) -> Tensor:
+    """The variance of class probabilities over flips ``(*spatial)`` on the whole of a case."""
+    return flip_variance(
+        lambda image: segment(model, image, family, CPU).softmax(dim=0), case.whole
+    )
 
 
 def _to_255(images: npt.NDArray[Any], header: ModelHeader, name: str) -> npt.NDArray[Any]:

@@ -21,13 +21,15 @@ from federated.data.folders.read_volume import Volume, is_dicom, read_volume
 from federated.data.medmnist.array_file import is_npz, read_arrays
 from federated.errors import ConsiliumError
 from federated.files import atomic_path
-from federated.inference.mask_file import mask_names, write_mask
+from federated.inference.mask_file import map_path, mask_names, write_map, write_mask
 from federated.inference.model_input import (
+    calibrated,
     case_of_array,
     class_images,
     full_range,
     predicted_images,
     segmented,
+    uncertain,
 )
 from federated.learning import TASKS
 from federated.weights.model_file import ModelHeader, load_model, read_header
@@ -43,6 +45,7 @@ def predict_files(
     site: str | None = None,
     algorithm: Algorithm | None = None,
     dicom: DicomRules = STRICT,
+    uncertainty: bool = False,
 ) -> list[Path]:
     """Predict each file and write what was found into ``out``.
 
@@ -60,16 +63,23 @@ def predict_files(
     In classification all files together give ``probabilities.csv``, with a row for each image and
     a column for each class or label; in regression ``numbers.csv``, with the number. A ``.npz``
     file holds arrays whose names end in ``images``, as MedMNIST's. Images of a set of one's own may
-    have any size: they are prepared as for training.
+    have any size: they are prepared as for training. Of a model with a temperature the
+    probabilities are those at it; of one with prediction sets there is a column ``set`` with the
+    classes in the set, which may be none, separated by ``|``.
+
+    With ``uncertainty`` there is beside each mask the variance of probabilities over flips of the
+    image, see :mod:`federated.learning.flip_variance`: ``NAME_uncertainty.nii.gz`` in float32 on
+    the mask's grid, of a picture TIFF, of an array ``.npz``.
 
     Args:
         model_path: the model's file.
         files: the files, or folders for cases of several modalities.
         out: the folder for the results.
-        site: whose model it is, where sites have their own.
+        site: whose model it is, where sites have their own, and whose threshold of sets it takes.
         algorithm: the name and version of the model in the registry, which a DICOM-SEG names; by
             default the model file's name and the start of its SHA-256.
         dicom: how DICOM series are read.
+        uncertainty: whether a map of the uncertainty is written beside each mask.
 
     Returns:
         The files that were written.
@@ -83,17 +93,28 @@ def predict_files(
     model = load_model(model_path, site)
     family = header.family()
     if family is None:
-        return [_tabulate(model, header, files, out, dicom)]
+        if uncertainty:
+            raise ConsiliumError(
+                f"--uncertainty is a map beside a mask, and {model_path} is for {header.goal()}. "
+                "Leave it out; a classifier's uncertainty is in its probabilities."
+            )
+        return [_tabulate(model, header, files, out, dicom, site)]
     by = algorithm or _unregistered(model_path)
     targets = [[out / name for name in mask_names(path, family)] for path in files]
-    _refuse_collisions(files, targets)
+    maps = [map_path(own[-1]) for own in targets] if uncertainty else []
+    _refuse_collisions(files, [[*own, *maps[at : at + 1]] for at, own in enumerate(targets)])
     refused: dict[Path, ConsiliumError] = {}
     written: list[Path] = []
-    for path, own in zip(files, targets, strict=True):
+    for at, (path, own) in enumerate(zip(files, targets, strict=True)):
         try:
             case, image = case_of_file(family, path, dicom)
             mask = case.to_own_grid(segmented(model, family, case))
+            variance = None
+            if uncertainty:
+                variance = case.probabilities_on_own_grid(uncertain(model, family, case)[None])[0]
             written += write_mask(family, mask, image, own, by)
+            if variance is not None:
+                written.append(write_map(variance, image, maps[at]))
         except ConsiliumError as error:
             if len(files) == 1:
                 raise
@@ -199,21 +220,51 @@ def _modality(folder: Path, modality: str) -> list[Path]:
 
 
 def _tabulate(
-    model: nn.Module, header: ModelHeader, files: Sequence[Path], out: Path, dicom: DicomRules
+    model: nn.Module,
+    header: ModelHeader,
+    files: Sequence[Path],
+    out: Path,
+    dicom: DicomRules,
+    site: str | None,
 ) -> Path:
-    """Write what is predicted of all images of all files into one table."""
+    """Write what is predicted of all images of all files into one table.
+
+    Args:
+        model: the network.
+        header: what its file says of it.
+        files: the files.
+        out: the folder of the table.
+        dicom: how DICOM series are read.
+        site: whose threshold of prediction sets is taken, where the model has any.
+    """
     target = out / str(TASKS[header.goal()].results)
     names = header.class_names()
     rows: list[list[Any]] = []
     for path in files:
         for name, images in _images(path, header, dicom):
             found = predicted_images(model, images, header)
-            rows += [[path.name, name, i, *map(float, p)] for i, p in enumerate(found)]
+            sets = _sets(found, header, site)
+            rows += [
+                [path.name, name, i, *map(float, p), *own]
+                for i, (p, own) in enumerate(zip(calibrated(found, header), sets, strict=True))
+            ]
+    has_sets = header.calibration is not None and header.calibration.threshold is not None
     with atomic_path(target) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "array", "index", *names])
+        writer.writerow(["file", "array", "index", *names, *(["set"] if has_sets else [])])
         writer.writerows(rows)
     return target
+
+
+def _sets(found: npt.NDArray[np.float64], header: ModelHeader, site: str | None) -> list[list[str]]:
+    """A cell with the classes in each image's prediction set; no cell where there are no sets."""
+    sets = None if header.calibration is None else header.calibration.sets(found, site)
+    if sets is None:
+        return [[] for _ in found]
+    names = header.class_names()
+    return [
+        ["|".join(name for name, there in zip(names, own, strict=True) if there)] for own in sets
+    ]
 
 
 def _with_channel(images: npt.NDArray[Any]) -> npt.NDArray[Any]:

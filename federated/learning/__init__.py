@@ -1,12 +1,16 @@
 """What a network is to learn: each task behind one interface."""
 
+from dataclasses import replace
+
 from federated.data.dataset import DatasetInfo, TaskName
+from federated.learning.added_statistics import with_additions
 from federated.learning.base import Arrays, LearningTask
 from federated.learning.classification import CLASSIFICATION
 from federated.learning.metric import Place
 from federated.learning.multilabel import MULTILABEL
 from federated.learning.regression import REGRESSION
 from federated.learning.segmentation import SEGMENTATION
+from federated.learning.set_statistics import SETS
 from federated.learning.sharing import (
     evaluate_here,
     evaluate_shared,
@@ -16,7 +20,9 @@ from federated.learning.sharing import (
     summed_bounds,
     summed_vector,
 )
+from federated.learning.tempered_statistics import TEMPERED
 from federated.learning.told import refuse_told
+from federated.settings.sections import EvaluationSettings
 
 TASKS: dict[TaskName, LearningTask] = {
     "classification": CLASSIFICATION,
@@ -26,9 +32,24 @@ TASKS: dict[TaskName, LearningTask] = {
 }
 
 
-def task_of(info: DatasetInfo) -> LearningTask:
-    """The task that a network learns on a data set."""
-    return TASKS[info.task]
+# What sites send by default.
+USUAL = EvaluationSettings()
+
+
+def task_of(info: DatasetInfo, evaluation: EvaluationSettings = USUAL) -> LearningTask:
+    """The task that a network learns on a data set, with the statistics that are asked for."""
+    task = TASKS[info.task]
+    asked = [
+        addition
+        for addition, wanted in (
+            (TEMPERED, evaluation.calibration == "temperature"),
+            (SETS, evaluation.conformal is not None),
+        )
+        if wanted
+    ]
+    if info.task != "classification" or not asked:
+        return task
+    return replace(task, statistics=with_additions(task.statistics, asked))
 
 
 def metrics_in(place: Place) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from federated.calibration.result import Calibration
 from federated.data.dataset import Split
 from federated.learning.classification_metrics import Confusion, Metrics
 from federated.learning.statistics import EvaluationStatistics
@@ -33,6 +34,7 @@ class Evaluation:
     from histograms. ``missing`` are the sites that were asked and whose evaluation does not count,
     and why: no metric has their cases in it. ``statistics`` are the additive statistics of a split
     over all sites together, where these are known: curves and intervals follow from them.
+    ``calibration`` is that of probabilities, where it was asked for and follows from what is told.
     """
 
     overall: Mapping[Split, Metrics]
@@ -45,6 +47,7 @@ class Evaluation:
     missing: Mapping[str, str] = field(default_factory=dict)
     # Arrays are neither equal nor not: two evaluations are equal if their metrics are.
     statistics: Mapping[Split, EvaluationStatistics] = field(default_factory=dict, compare=False)
+    calibration: Calibration | None = None
 
 
 def site_spread(

@@ -6,7 +6,7 @@ sends from its predictions; nothing else leaves it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from federated.data.dataset import SPLITS, DatasetInfo, Split
 from federated.data.partition import CaseCounts
 from federated.errors import ConsiliumError
 from federated.learning.base import LearningTask
+from federated.learning.calibrating import calibration_of
 from federated.learning.classification_metrics import Metrics
 from federated.learning.evaluation import Evaluation, site_spread
 from federated.learning.quantised_statistics import (
@@ -85,20 +86,25 @@ def evaluate_shared(
         ConsiliumError: what a site sent is not of the form that ``evaluation.share`` says.
     """
     if settings.share == "predictions":
-        return replace(task.score(sent, info), statistics=_of_predictions(task, sent, info))
+        return _of_predictions(task, sent, info, settings)
     of_split = _of_metrics if settings.share == "metrics" else _of_statistics
     own: dict[str, dict[Split, Measured]] = {site: {} for site in sent}
     overall: dict[Split, Measured] = {}
     together: dict[Split, EvaluationStatistics] = {}
+    parts: dict[str, dict[Split, EvaluationStatistics]] = {site: {} for site in sent}
     for split in SPLITS[1:]:
         by_site = {site: by_split[split] for site, by_split in sent.items()}
-        found, overall[split], summed = of_split(task, by_site, info)
-        if summed is not None:
-            together[split] = summed
-        for site, measured in found.items():
+        found = of_split(task, by_site, info)
+        overall[split] = found.overall
+        if found.together is not None:
+            together[split] = found.together
+        for site, measured in found.own.items():
             own[site][split] = measured
+        for site, part in found.parts.items():
+            parts[site][split] = part
     evaluation = evaluation_of(overall, own, task.metrics_in("site_spread"))
-    return replace(evaluation, statistics=together)
+    calibrated = calibration_of(together, parts, info, settings) if together else None
+    return replace(evaluation, statistics=together, calibration=calibrated)
 
 
 def evaluate_here(
@@ -143,6 +149,7 @@ def evaluate_summed(
     info: DatasetInfo,
     counts: CaseCounts,
     summed: Sequence[str],
+    settings: EvaluationSettings,
 ) -> Evaluation:
     """The evaluation that follows from the sum of vectors of :func:`summed_vector`.
 
@@ -154,6 +161,7 @@ def evaluate_summed(
         info: of the data set.
         counts: how many cases each site of the run has.
         summed: the sites in the sum.
+        settings: what sites share, and what is to follow from it.
 
     Raises:
         ConsiliumError: the sum cannot be that of so many cases.
@@ -166,7 +174,11 @@ def evaluate_summed(
         told = summed_statistics(own, form)
         refuse_inconsistent(told, form, sum(counts.sites[site][split] for site in summed))
         overall[split], together[split] = kind.measure(told, info), told
-    known = replace(evaluation_of(overall, {}, ()), statistics=together)
+    known = replace(
+        evaluation_of(overall, {}, ()),
+        statistics=together,
+        calibration=calibration_of(together, {}, info, settings),
+    )
     return _without_sites(task, known, list(counts.sites))
 
 
@@ -178,21 +190,39 @@ def _without_sites(task: LearningTask, known: Evaluation, sites: Sequence[str]) 
     per_site = dict.fromkeys(sites, untold)
     compared = task.metrics_in("site_spread")
     spread = {split: site_spread(per_site, split, compared) for split in known.overall}
-    return replace(known, per_site=per_site, site_spread=spread, absent_at={})
+    calibrated = known.calibration and replace(known.calibration, sites={})
+    return replace(
+        known, per_site=per_site, site_spread=spread, absent_at={}, calibration=calibrated
+    )
 
 
-# Of each site, of all together, and the statistics of all together where these are known.
-OfSplit = tuple[dict[str, Measured], Measured, EvaluationStatistics | None]
+@dataclass(frozen=True)
+class OfSplit:
+    """What follows of one split: of each site (``own``) and of all together (``overall``).
+
+    ``together`` are the statistics of all, and ``parts`` those of each site, where these are known.
+    """
+
+    own: Mapping[str, Measured]
+    overall: Measured
+    together: EvaluationStatistics | None = None
+    parts: Mapping[str, EvaluationStatistics] = field(default_factory=dict)
 
 
 def _of_predictions(
-    task: LearningTask, sent: BySite, info: DatasetInfo
-) -> dict[Split, EvaluationStatistics]:
+    task: LearningTask, sent: BySite, info: DatasetInfo, settings: EvaluationSettings
+) -> Evaluation:
     kind, form = task.statistics, task.statistics.form(info)
-    return {
-        split: add((kind.of(by_split[split], info) for by_split in sent.values()), form)
-        for split in SPLITS[1:]
+    parts = {
+        site: {split: kind.of(by_split[split], info) for split in SPLITS[1:]}
+        for site, by_split in sent.items()
     }
+    together = {split: add((own[split] for own in parts.values()), form) for split in SPLITS[1:]}
+    return replace(
+        task.score(sent, info),
+        statistics=together,
+        calibration=calibration_of(together, parts, info, settings),
+    )
 
 
 def _of_statistics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo) -> OfSplit:
@@ -203,7 +233,7 @@ def _of_statistics(task: LearningTask, sent: Mapping[str, Arrays], info: Dataset
     }
     own = {site: kind.measure(part, info) for site, part in parts.items()}
     together = add(parts.values(), form)
-    return own, kind.measure(together, info), together
+    return OfSplit(own, kind.measure(together, info), together, parts)
 
 
 def _of_metrics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo) -> OfSplit:
@@ -217,7 +247,7 @@ def _of_metrics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInf
         own.append({name: None if np.isnan(v) else v for name, v in values.items()})
         weights.append({name: int(arrays[name][0]) for name in kind.weights if name in arrays})
     measured = {site: Measured(metrics) for site, metrics in zip(sent, own, strict=True)}
-    return measured, Measured(kind.mean_of_sites(own, weights)), None
+    return OfSplit(measured, Measured(kind.mean_of_sites(own, weights)))
 
 
 def _refuse_other_metrics(

@@ -273,3 +273,8 @@ def on_frontier(point: Point, points: Sequence[Point]) -> bool:
 def ends_of(values: Sequence[float], share: bool) -> tuple[float, float]:
     """The ends of an axis for values; a ``share`` is never below 0 or above 1."""
     return room_for(values, 0.0 if share else None, 1.0 if share else None)
+
+
+def room_for_coverage(values: Sequence[float], asked: float) -> tuple[float, float]:
+    """The ends of an axis for shares around the one that is ``asked`` for."""
+    return ends_of([*values, asked], share=True)

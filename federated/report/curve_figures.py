@@ -1,7 +1,7 @@
 """The figures of ROC curves and reliability, each with a text that says what it shows."""
 
 from federated.report.charts import reliability_chart, roc_chart
-from federated.report.curves import reliabilities, roc_curves
+from federated.report.curves import Reliability, reliabilities, roc_curves
 from federated.report.drawing import Text, clean
 from federated.report.figures import MOST_SMALL, Figure
 from federated.report.values import RunValues, written
@@ -47,20 +47,8 @@ def reliability_figures(run: RunValues) -> list[Figure]:
     for number, one in enumerate(found[:MOST_SMALL]):
         if not len(one.cases):
             continue
-        gap = one.confidence - one.share
         which = f"of {clean(one.name)}" if one.name else "of the predicted class"
-        weighted = float((gap * one.cases).sum() / one.cases.sum())
-        lean = "too high" if weighted > 0 else "too low" if weighted < 0 else "off"
-        text = Text(
-            f"reliability-{number}",
-            f"Reliability {which}",
-            f"Probabilities are {lean} by {written(abs(weighted))} in the mean. "
-            + "; ".join(
-                f"of {n} cases with a mean probability of {c:.2f}, {s:.0%} came true"
-                for n, c, s in zip(one.cases.tolist(), one.confidence, one.share, strict=True)
-            )
-            + ".",
-        )
+        text = Text(f"reliability-{number}", f"Reliability {which}", reliability_words(one))
         caption = (
             clean(one.name)
             if small
@@ -71,3 +59,18 @@ def reliability_figures(run: RunValues) -> list[Figure]:
         )
         figures.append(Figure(reliability_chart(text, one, small), caption, small))
     return figures
+
+
+def reliability_words(found: Reliability) -> str:
+    """What a figure of reliability shows, for who does not see it."""
+    gap = found.confidence - found.share
+    weighted = float((gap * found.cases).sum() / found.cases.sum())
+    lean = "too high" if weighted > 0 else "too low" if weighted < 0 else "off"
+    return (
+        f"Probabilities are {lean} by {written(abs(weighted))} in the mean. "
+        + "; ".join(
+            f"of {n} cases with a mean probability of {c:.2f}, {s:.0%} came true"
+            for n, c, s in zip(found.cases.tolist(), found.confidence, found.share, strict=True)
+        )
+        + "."
+    )

@@ -159,11 +159,12 @@ def reliabilities(
     if counts is None or sums is None:
         return []
     if task == "classification":
-        return [_reliability("", counts, sums)]
-    return [_reliability(n, c, s) for n, c, s in zip(names, counts, sums, strict=True)]
+        return [reliability("", counts, sums)]
+    return [reliability(n, c, s) for n, c, s in zip(names, counts, sums, strict=True)]
 
 
-def _reliability(name: str, counts: npt.NDArray[np.int64], sums: Numbers) -> Reliability:
+def reliability(name: str, counts: npt.NDArray[np.int64], sums: Numbers) -> Reliability:
+    """How far probabilities can be believed, of counts ``(bins, 2)`` and sums of confidences."""
     there = counts.sum(axis=1) > 0
     cases, true = counts[there].sum(axis=1), counts[there, 1]
     low, high = wilson(true.astype(np.float64), cases)

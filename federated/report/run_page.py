@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from federated.learning import TASKS
 from federated.report import words
+from federated.report.calibration_part import calibration_part
 from federated.report.cost_figures import byte_bars, time_bars
 from federated.report.curve_figures import reliability_figures, roc_figures
 from federated.report.drawing import clean
@@ -69,6 +70,7 @@ def run_page(run: RunValues) -> str:
     """
     run, population, validation = _readable(run)
     numbers = Numbers(run.summary)
+    calibration = calibration_part(run, numbers)
     intervals = (
         intervals_of(run.statistics, run.info, int(run.summary["seed"]))
         if run.statistics is not None
@@ -90,7 +92,9 @@ def run_page(run: RunValues) -> str:
         bounds=bound_lines(run, numbers),
         confusion=confusion_table(run, numbers),
         rocs=roc_figures(run),
-        reliability=reliability_figures(run),
+        # With a temperature it is drawn before and after.
+        reliability=[] if calibration and calibration["reliability"] else reliability_figures(run),
+        calibration=calibration,
         pictures=_pictures(run),
         curves=list(learning_curves(run)),
         sites=_sites(run, numbers),

@@ -174,6 +174,9 @@ def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
         "predictions": ("labels and predictions of test cases", "the coordinator, of each case"),
     }[share]
     rows.append((*told, "no"))
+    if experiment.evaluation.calibrates:
+        kept = "a temperature or thresholds of prediction sets, of validation cases"
+        rows.append((kept, "whoever has the model", "no"))
     rows.append(("numbers of cases", "the coordinator and all sites", "no"))
     if run.pictures:
         rows.append(("pictures of test cases", "whoever reads this page", "no"))

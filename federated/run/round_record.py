@@ -161,7 +161,13 @@ class RoundRecord:
             },
             "peak_rss_mb": self._peak_rss_mb(),
             **self._not_evaluated(),
+            **self._calibration(),
         }
+
+    def _calibration(self) -> dict[str, Any]:
+        """The calibration of probabilities, where it was asked for and is known."""
+        found = self.evaluation.calibration
+        return {} if found is None else {"calibration": found.to_json()}
 
     def _not_evaluated(self) -> dict[str, dict[str, str]]:
         """The sites whose cases are in none of the metrics, with the reason, if there are any."""

@@ -128,6 +128,8 @@ def summarise(
             # Sites whose cases are in none of the metrics, with the reason, if there are any.
             **({"missing": missing} if (missing := chosen.get("not_evaluated")) else {}),
         },
+        # Where it was asked for.
+        **({"calibration": found} if (found := chosen.get("calibration")) else {}),
         "overrides": None if facts.overrides is None else list(facts.overrides),
         "versions": versions(),
     }

@@ -31,6 +31,8 @@ Planned = Literal[
 # How training images are changed, and which cases an epoch draws.
 Augment = Literal["none", "flips", "torchio", "nnunet"]
 Sampling = Literal["shuffle", "balanced"]
+# Whether a classifier's probabilities are made neither too sure nor too shy.
+Scaling = Literal["none", "temperature"]
 # What the coordinator is told of the evaluation of each site's cases, from least to most.
 Share = Literal["sums", "metrics", "statistics", "predictions"]
 
@@ -160,6 +162,17 @@ class SelectionSettings(Settings):
     patience: Annotated[int, Field(ge=1)] | None = None
 
 
+class Conformal(Settings):
+    """Split conformal prediction sets of a classifier, which miss the true class in ``alpha``.
+
+    A set has every class whose probability is at least a threshold, which follows from validation
+    cases; a case whose set misses its true class is one of a share of at most ``alpha`` in the
+    mean over draws of cases, if those of validation and new ones are exchangeable.
+    """
+
+    alpha: float = Field(default=0.1, gt=0, lt=1)
+
+
 class EvaluationSettings(Settings):
     """What sites send of how good a model is at their validation and test cases.
 
@@ -169,10 +182,23 @@ class EvaluationSettings(Settings):
     that are means over cases have an overall value and no others. With ``min_count`` a site
     withholds tables of counts from which a number of cases between 0 and that could be read, and
     what follows from them has no value; 0 withholds nothing.
+
+    ``calibration`` is ``temperature`` for a classifier whose probabilities are scaled by one
+    temperature, fitted on the validation cases of all sites by statistics that they send beside the
+    others, and kept with the model. ``conformal`` asks for prediction sets, whose thresholds are
+    kept with the model too.
     """
 
     share: Share = "statistics"
     min_count: int = Field(default=0, ge=0)
+    # Left out where there is none, so that plans and runs of before stay what they were.
+    calibration: Scaling = Field(default="none", exclude_if=lambda value: value == "none")
+    conformal: Conformal | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether something that follows from validation cases is kept with the model."""
+        return self.calibration != "none" or self.conformal is not None
 
 
 class StatisticsSettings(Settings):

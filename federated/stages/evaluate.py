@@ -215,12 +215,14 @@ def _evaluate(
     opener: str | None,
 ) -> Evaluation:
     """What :func:`evaluate` gives, before any of it is written."""
-    run, task, missing = coordinator.run, task_of(info), dict[str, str]()
+    run, missing = coordinator.run, dict[str, str]()
+    settings = run.experiment.evaluation
+    task = task_of(info, settings)
     if topic.sum:
         total = collect(coordinator, topic, info, sites, opener)
-        return evaluate_summed(task, total, info, run.counts, sites)
+        return evaluate_summed(task, total, info, run.counts, sites, settings)
     numberless = False
-    settings, shared = run.experiment.evaluation, dict[str, dict[Split, Arrays]]()
+    shared = dict[str, dict[Split, Arrays]]()
     for site in sites:
         try:
             message = coordinator.mailbox.receive(

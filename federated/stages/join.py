@@ -217,7 +217,8 @@ def receive_joined(coordinator: Coordinator, site: str, rounds: int, info: Datas
         raise ConsiliumError(
             f"The model that {site} hands over is refused ({error!r:.150}). Let it join again."
         ) from error
-    task, settings = task_of(info), experiment.evaluation
+    settings = experiment.evaluation
+    task = task_of(info, settings)
     before, after = (
         evaluate_shared(task, {site: _shared(coordinator, site, number)}, info, settings)
         for number in (0, rounds)

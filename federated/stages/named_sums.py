@@ -69,7 +69,7 @@ def _open_evaluation(site: Site, round_number: int) -> SiteRound:
 
 
 def _evaluation_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
-    return summed_bounds(task_of(info), run.counts, info)
+    return summed_bounds(task_of(info, run.experiment.evaluation), run.counts, info)
 
 
 def _evaluated_model(site: Site, state: RoundState) -> str:

@@ -78,7 +78,7 @@ _contexts: LRUCache[tuple[str, LocatedFile], WorkerContext] = LRUCache(maxsize=1
 @cached(_contexts, key=_key)
 def _context(_plan: str, experiment: Experiment, data: LocatedFile) -> WorkerContext:
     dataset = load(data, experiment.data)
-    return WorkerContext(experiment, dataset, task_of(dataset.info), data)
+    return WorkerContext(experiment, dataset, task_of(dataset.info, experiment.evaluation), data)
 
 
 def forget() -> None:

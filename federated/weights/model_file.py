@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from federated.calibration.of_model import ModelCalibration
 from federated.configuration.explain import explain
 from federated.data.dataset import TaskName
 from federated.data.family_of import family_of, task_name
@@ -50,7 +51,8 @@ class ModelHeader:
     where it is not their data set's own; ``patch`` is what the network sees of them at once, where
     that is not the set's own either. ``described`` is what a set of somebody's own is, so that
     a model can be used where that set is not. ``harmonise`` and ``landmarks`` are the scale of
-    intensities that it was trained on, which images are brought to in prediction. The ranges are
+    intensities that it was trained on, which images are brought to in prediction. ``calibration``
+    is what makes a classifier's probabilities neither too sure nor too shy. The ranges are
     those that a file may have; a network of numbers far beyond them would take all memory before
     anything of it could be compared with the file.
     """
@@ -70,6 +72,7 @@ class ModelHeader:
     harmonise: Harmonise = "none"
     landmarks: Landmarks | None = None
     patch: tuple[Annotated[int, Field(ge=8, le=2048)], ...] | None = None
+    calibration: ModelCalibration | None = None
 
     def goal(self) -> TaskName:
         """What it was trained for."""
@@ -136,6 +139,8 @@ class ModelHeader:
             left_out |= {"harmonise": True, "landmarks": True}
         if self.patch is None:
             left_out["patch"] = True
+        if self.calibration is None:
+            left_out["calibration"] = True
         told = HEADERS.dump_python(self, mode="json", exclude=left_out)
         return json.dumps(told)
 
@@ -164,6 +169,7 @@ class ModelHeader:
             _refuse_other_description(header)
         _refuse_other_outputs(header)
         _refuse_other_scale(header)
+        _refuse_other_calibration(header)
         return header
 
 
@@ -209,6 +215,20 @@ def _refuse_other_scale(header: ModelHeader) -> None:
     family = family_of(header.dataset, header.described)
     if fault := harmonise_fault(family, header.harmonise, header.landmarks):
         raise ValueError(f"its scale of intensities is not possible: {fault}")
+
+
+def _refuse_other_calibration(header: ModelHeader) -> None:
+    """Refuse a calibration of what has no classes that exclude each other, or that is none.
+
+    Raises:
+        ValueError: it is one of these; the message says which.
+    """
+    if header.calibration is None:
+        return
+    if header.goal() != "classification":
+        raise ValueError(f"it has a calibration of classes, which {header.goal()} has not")
+    if fault := header.calibration.fault():
+        raise ValueError(f"its calibration is not possible: {fault}")
 
 
 def _refuse_other_description(header: ModelHeader) -> None:

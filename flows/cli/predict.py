@@ -25,7 +25,8 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="Write masks, or probabilities.csv, here.")],
     site: Annotated[
-        str | None, typer.Option(help="Whose model, where each site has its own.")
+        str | None,
+        typer.Option(help="Whose model, where sites have their own; whose prediction sets."),
     ] = None,
     series: Annotated[
         str | None,
@@ -37,8 +38,14 @@ def predict(
     tilted: Annotated[
         OnUnevenGrid, typer.Option(help="What to do with DICOM slices of a tilted gantry.")
     ] = "refuse",
+    uncertainty: Annotated[
+        bool, typer.Option(help="Beside each mask, how its probabilities vary over flips.")
+    ] = False,
 ) -> None:
     """Predict files: masks on each file's own grid, or class probabilities as CSV.
+
+    A classifier with a temperature gives calibrated probabilities, and one with prediction sets
+    the set of each image beside them.
 
     A DICOM series gives a DICOM-SEG that refers to its slices, beside a NIfTI file.
     """
@@ -53,5 +60,6 @@ def predict(
     found = registered_weights(model)
     by = Algorithm(found.name, found.version) if found.name and found.version else None
     dicom = DicomRules(series, uneven, tilted)
-    for path in predict_files(found.path, files, out, site or found.site, by, dicom):
+    whose = site or found.site
+    for path in predict_files(found.path, files, out, whose, by, dicom, uncertainty):
         console.print(path, soft_wrap=True, highlight=False)

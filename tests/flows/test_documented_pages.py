@@ -103,6 +103,22 @@ def _of_a_site(shown: str) -> str:
     return next(line for line in shown.splitlines() if "site-00" in line).strip(" │|")
 
 
+def with_what_it_is_calibrated(run):
+    """A finished run's summary, its model and its page have the same of its calibration."""
+    from federated.files import read_json
+    from federated.weights.model_file import read_header
+
+    summary = read_json(run / "summary.json")
+    told, kept = summary["calibration"], read_header(run / "model.safetensors").calibration
+    assert kept.temperature == told["temperature"]["temperature"]
+    assert kept.alpha == told["conformal"]["alpha"] == 0.2
+    assert kept.threshold == told["conformal"]["pooled"]["threshold"]
+    assert set(kept.sites) == set(told["conformal"]["sites"]) == set(summary["sites"])
+    cases = sum(each["own"]["cases"] for each in told["conformal"]["sites"].values())
+    assert told["conformal"]["pooled"]["cases"] == cases > 0
+    assert "what probabilities and sets of classes promise" in (run / "report.html").read_text()
+
+
 def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     """One after the other on one project; each is known by its words in documented_tests.py."""
     import numpy as np
@@ -118,7 +134,12 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
         assert says in " ".join(told.split()), f"{line}\n{told}"
         return told
 
-    do("consilium run tiny --rounds 1 --set strategy.name=fedper", "test auc")
+    calibrated = "--set evaluation.calibration=temperature --set evaluation.conformal.alpha=0.2"
+    do(
+        f"consilium run tiny --rounds 1 --set strategy.name=fedper {calibrated}",
+        "prediction sets, asked for 0.8: test coverage all sites",
+    )
+    with_what_it_is_calibrated(project / "runs" / "tiny" / "latest")
     clinic = project / "clinic" / "medmnist" / "bloodmnist.npz"
     clinic.parent.mkdir(parents=True)
     np.savez(clinic, **tiny_pictures(seed=5))

@@ -57,3 +57,19 @@ def test_a_run_that_does_not_wait_cannot_be_decided(run: Staged) -> None:
 def test_a_folder_that_is_no_home_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConsiliumError, match="is no site's home"):
         open_home(tmp_path)
+
+
+def test_what_is_kept_with_the_model_is_shown_before_a_run_is_approved(tmp_path: Path) -> None:
+    experiment = small_experiment(
+        small_images(tmp_path),
+        sites={"count": 3, "partition": "iid", "min_cases": 2},
+        evaluation={"calibration": "temperature", "conformal": {"alpha": 0.2}},
+    )
+    run = begin(experiment, tmp_path / "runs")
+    home = open_home(run.home(SITE).root)
+    policy = home.policy_path.read_text()
+    home.write_policy(policy.replace("approval: not-required", "approval: required"))
+    with pytest.raises(RefusalError):
+        run.resume()
+    said = "  evaluation.share=statistics, evaluation.calibration=temperature, "
+    assert f"{said}evaluation.conformal.alpha=0.2" in list(proposal_lines(home))

@@ -124,8 +124,8 @@ def image_of(path: Path, array: NiftiArray) -> Volume:
     return Volume(values[np.newaxis], array.affine, str(path), array.header)
 
 
-def nifti_bytes(mask: npt.NDArray[np.uint8], header: Nifti1Header) -> bytes:
-    """A file with a mask ``(x, y, z)`` that lies as the image of ``header`` does.
+def nifti_bytes(mask: npt.NDArray[np.uint8 | np.float32], header: Nifti1Header) -> bytes:
+    """A file with a mask or a map ``(x, y, z)`` that lies as the image of ``header`` does.
 
     Codes, units and every number of the geometry are the image's own; scaling and byte order are
     not.

@@ -123,6 +123,13 @@ def write_picture(file: BinaryIO, grey: npt.NDArray[np.uint8], orientation: int)
         stored.save(file, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tag)
 
 
+def write_real_picture(file: BinaryIO, values: npt.NDArray[np.float32], orientation: int) -> None:
+    """Write upright real numbers ``(height, width)`` as TIFF in the frame of such a file."""
+    stored = Image.fromarray(np.ascontiguousarray(as_stored(values, orientation), np.float32))
+    tag = {} if orientation == UPRIGHT else {ORIENTATION: orientation}
+    stored.save(file, format="TIFF", compression="tiff_adobe_deflate", tiffinfo=tag)
+
+
 def _unknown_kind(path: Path) -> ConsiliumError | None:
     """The error for a TIFF that is whole, but whose values Pillow knows nothing of."""
     try:

@@ -148,6 +148,10 @@ REFUSED = {
     "sums": ("evaluation: nothing", MASKED | SUMS, {}),
     "sums that nothing hides": ("evaluation: metrics", SUMS, {}),
     "another program": ("code: same", {}, {"code": "another"}),
+    "a temperature": (
+        "calibration: refused", {"evaluation": {"calibration": "temperature"}}, {},
+    ),
+    "prediction sets": ("calibration: refused", {"evaluation": {"conformal": {"alpha": 0.1}}}, {}),
     "pictures": ("pictures: refused", PICTURES, {}),
     "styles": ("styles: refused", {"strategy": {"name": "resfim"}}, {}),
 }  # fmt: skip
@@ -304,6 +308,17 @@ def test_sums_that_are_hidden_are_the_least_that_is_told(tmp_path: Path, allowed
                 refuse_by_policy(own, "clinic", proposal(asked))
 
 
+@pytest.mark.parametrize("asked", [{"calibration": "temperature"}, {"conformal": {}}])
+def test_a_policy_of_before_there_was_any_calibration_allows_none(
+    tmp_path: Path, asked: Any
+) -> None:
+    own = policy(tmp_path, strict())
+    with pytest.raises(RefusalError, match=r"site-policy\.yaml, which does not name calibration"):
+        refuse_by_policy(own, "clinic", proposal(experiment(evaluation=asked)))
+    allowing = policy(tmp_path, strict(calibration="allowed"))
+    refuse_by_policy(allowing, "clinic", proposal(experiment(evaluation=asked)))
+
+
 def test_no_policy_is_no_permission(tmp_path: Path) -> None:
     with pytest.raises(ConsiliumError, match="Without a policy a site takes part in nothing"):
         read_policy(tmp_path / "site-policy.yaml")
@@ -312,6 +327,9 @@ def test_no_policy_is_no_permission(tmp_path: Path) -> None:
 def test_a_simulated_site_has_a_policy_that_names_every_key(tmp_path: Path) -> None:
     found = policy(tmp_path, PERMISSIVE)
     assert set(found.lines) == set(SitePolicy.model_fields)
-    asked = {"strategy": {"name": "resfim"}, "evaluation": {"share": "predictions"}}
+    asked = {
+        "strategy": {"name": "resfim"},
+        "evaluation": {"share": "predictions", "conformal": {}},
+    }
     everything = experiment(**asked, rounds=1000)
     refuse_by_policy(found, "site-00", proposal(everything, code="other"))

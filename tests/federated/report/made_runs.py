@@ -69,7 +69,7 @@ def evaluation_of(
         site: {s: predictions(info, CASES[s], rng, skill - 0.15 * n) for s in ("val", "test")}
         for n, site in enumerate(sites)
     }
-    return evaluate_here(task_of(info), sent, info, settings)
+    return evaluate_here(task_of(info, settings), sent, info, settings)
 
 
 def record_of(number: int, found: Evaluation, sites: Sequence[str]) -> dict[str, Any]:
@@ -181,6 +181,7 @@ def summary_of(
             **experiment.evaluation.model_dump(mode="json"),
             "intervals": dict(last.intervals),
         },
+        **({"calibration": last.calibration.to_json()} if last.calibration else {}),
         "overrides": ["strategy.name=fedprox", "strategy.mu=0.01"],
         "versions": {"python": "3.11.9", "torch": "2.13.0"},
     }
