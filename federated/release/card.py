@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from federated.learning import TASKS
 from federated.report import words
+from federated.report.calibration_part import calibration_part
 from federated.report.drawing import clean
 from federated.report.evaluation_part import bound_lines, class_rows, metric_rows
 from federated.report.figures import title_of
@@ -321,8 +322,42 @@ def _calibration(run: RunValues, numbers: Numbers, intervals: Intervals) -> list
     heads = ("metric", "test", "95 % interval", "validation")
     return [
         Table("Calibration over the cases of all sites", heads, rows),
-        Text("Outputs are the network's own probabilities."),
+        *_calibrated(run, numbers),
     ]
+
+
+def _calibrated(run: RunValues, numbers: Numbers) -> list[Block]:
+    """What the run has fitted beside the network: its temperature, and its prediction sets."""
+    part = calibration_part(run, numbers)
+    if part is None:
+        return [Text("Probabilities are the network's own.")]
+    blocks: list[Block] = []
+    if fitted := part["temperature"]:
+        rows = [_plains((row["name"], row["before"], row["after"])) for row in fitted["rows"]]
+        heads: tuple[str, ...] = ("on test cases", "before", "after")
+        blocks.append(Table("What the temperature changes", heads, rows))
+        blocks.append(
+            Text(
+                "Probabilities that consilium predict writes are at the temperature "
+                f"{plain(fitted['value'])}, fitted on {plain(fitted['cases'])} validation cases of "
+                "all sites. The network's files alone, as ONNX, TorchScript and the bundle, give "
+                "what comes before it: divide logits by it."
+            )
+        )
+    if sets := part["sets"]:
+        keys = ("name", "fitted_on", "cases", "coverage", "interval", "size")
+        rows = [_plains(tuple(row[key] for key in keys)) for row in sets["rows"]]
+        heads = ("site", "validation cases", "test cases", "coverage", "95 % interval", "mean size")
+        blocks.append(Table(f"Prediction sets, asked to cover {sets['asked']}", heads, rows))
+        blocks.append(
+            Text(
+                f"The sets of classes were asked to cover {sets['asked']} of cases. What is promised "
+                "is coverage of a site's cases in the mean over draws, by the threshold of its own "
+                "validation cases, where both are exchangeable. The threshold of all sites "
+                "together promises nothing for one of them."
+            )
+        )
+    return blocks
 
 
 def _metrics_told(run: RunValues, numbers: Numbers) -> list[str]:

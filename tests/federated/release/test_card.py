@@ -169,3 +169,16 @@ def test_a_description_ends_within_what_the_registry_holds():
     assert "In the whole card, model_card.md: " in short
     assert short.rstrip().endswith("Who has signed this dossier.")
     assert card_markdown(found, 100_000) == whole
+
+
+def test_a_calibration_of_the_run_stands_in_it_with_what_the_files_alone_give():
+    asked = {"calibration": "temperature", "conformal": {"alpha": 0.1}}
+    run = made_run(changes={"evaluation": asked})
+    fitted = run.summary["calibration"]
+    text = said(part(card(run), "Calibration"))
+    assert f"at the temperature {fitted['temperature']['temperature']:.2f}" in text
+    assert "divide logits by it" in text
+    assert "asked to cover 90 %" in text
+    pooled = fitted["conformal"]["pooled"]
+    assert f"{100 * pooled['coverage']:.1f} %" in text
+    assert "Probabilities are the network's own." in said(part(card(made_run()), "Calibration"))
