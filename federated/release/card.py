@@ -351,7 +351,7 @@ def _calibrated(run: RunValues, numbers: Numbers) -> list[Block]:
         blocks.append(Table(f"Prediction sets, asked to cover {sets['asked']}", heads, rows))
         blocks.append(
             Text(
-                f"The sets of classes were asked to cover {sets['asked']} of cases. What is promised "
+                f"The sets were asked to cover {sets['asked']} of cases. What is promised "
                 "is coverage of a site's cases in the mean over draws, by the threshold of its own "
                 "validation cases, where both are exchangeable. The threshold of all sites "
                 "together promises nothing for one of them."
