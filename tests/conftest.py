@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -22,6 +23,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 for name in ("CONSILIUM_DATA", "CONSILIUM_LEDGER", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 os.environ.pop("PREFECT_API_URL", None)
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
