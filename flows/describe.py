@@ -89,7 +89,9 @@ def _time_and_bytes(summary: Mapping[str, Any]) -> str:
     # A private run does not tell.
     each = seconds.get("overhead_per_round", [seconds["overhead"]])
     told = [overhead for overhead in each[before:] if overhead is not None]
-    orchestration = f", of which orchestration {sum(told):.1f} s" if told else ""
+    orchestration = f", orchestration {sum(told):.1f} s of all rounds" if told else ""
+    if start := sum(seconds.get("startup", {}).values()):
+        orchestration = f", of which {start:.0f} s before the first{orchestration}"
     sizes = {way: summary["bytes"][way] / 1e6 for way in ("up", "down")}
     return f"{took}{orchestration}; sent up {sizes['up']:.1f} MB, down {sizes['down']:.1f} MB"
 
@@ -126,17 +128,23 @@ def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"temperature {found['temperature']:.3g}: test {change or '-'}")
     if sets := calibration.get("conformal"):
-        told = {"all sites": sets["pooled"]} | {s: o["own"] for s, o in sets["sites"].items()}
-        shown = list(told.items())[: MAX_CLASS_COLUMNS + 1]
+        own = {site: found["own"] for site, found in sets["sites"].items()}
+        shown = dict(list(own.items())[:MAX_CLASS_COLUMNS])
+        one = _coverages({"all sites": sets["pooled"]}) or "-"
+        each = _coverages(shown)
         lines.append(
-            f"prediction sets, asked for {1 - sets['alpha']:.3g}: test coverage "
-            + ", ".join(
-                f"{name} {own['coverage']:.3f} of {own['cases']}"
-                for name, own in shown
-                if own["coverage"] is not None
-            )
+            f"prediction sets, asked for {1 - sets['alpha']:.3g}: test coverage by one threshold "
+            f"{one}{f'; by each own, {each}' if each else ''}"
         )
     return lines
+
+
+def _coverages(told: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {own['coverage']:.3f} of {own['cases']}"
+        for name, own in told.items()
+        if own["coverage"] is not None
+    )
 
 
 def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:

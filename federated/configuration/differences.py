@@ -54,8 +54,15 @@ def _differences(
             continue
         if isinstance(value, Mapping) and isinstance(own, Mapping):
             yield from _differences((*path, key), own, value)
+        elif own is None and isinstance(value, Mapping) and value and all(map(_is_key, value)):
+            yield from _differences((*path, key), {}, value)
         elif key not in base or own != value:
             yield as_override(".".join((*path, key)), value)
     for key in base.keys() - wanted.keys():
         if (*path, key) != READ:
             yield as_override(".".join((*path, key)), None)
+
+
+def _is_key(key: object) -> bool:
+    """Whether a part of an override can name it."""
+    return isinstance(key, str) and key.isidentifier()

@@ -16,7 +16,7 @@ from torch import nn
 from federated.data.dataset import TaskName
 from federated.learning import TASKS
 from federated.learning.segmentation import OVERLAP, WINDOWS_AT_ONCE
-from federated.release.exported import sides
+from federated.release.exported import sides, takes
 from federated.weights.model_file import ModelHeader
 
 METADATA, INFERENCE = "configs/metadata.json", "configs/inference.json"
@@ -70,7 +70,7 @@ def metadata(header: ModelHeader, name: str, number: str, limits: Sequence[str])
         "authors": "see the model card",
         "copyright": "see LICENSE and the model card",
         "data_source": inert(header.data_source),
-        "image_classes": _input_said(header),
+        "image_classes": takes(header),
         "label_classes": "see channel_def",
         "pred_classes": "see channel_def",
         "intended_use": " ".join(limits),
@@ -89,7 +89,7 @@ def metadata(header: ModelHeader, name: str, number: str, limits: Sequence[str])
             },
             "outputs": {
                 "pred": {
-                    "type": "image" if segments else "probabilities",
+                    "type": "image" if segments else "logits",
                     "format": "segmentation" if segments else "classes",
                     "num_channels": header.classes,
                     "spatial_shape": shape if segments else [],
@@ -101,12 +101,6 @@ def metadata(header: ModelHeader, name: str, number: str, limits: Sequence[str])
             },
         },
     }
-
-
-def _input_said(header: ModelHeader) -> str:
-    if header.family() is None:
-        return "values of 0 to 255, divided by 255"
-    return "intensities as federated.release.bundle_transforms.PrepareCase brings them"
 
 
 def _installed() -> Mapping[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 from markupsafe import Markup
 
 from federated.learning import TASKS
+from federated.release.exported import gives
+from federated.release.exported import takes as network_takes
 from federated.report import words
 from federated.report.calibration_part import calibration_part
 from federated.report.drawing import clean
@@ -191,7 +193,7 @@ def _use(run: RunValues, header: ModelHeader) -> list[Block]:
     kind = "volumes" if header.dims == 3 else "pictures"
     takes = f"It takes {kind} with {count_of(header.channels, 'channel')}"
     if family is None:
-        takes += f", of {_times(header.image_shape()[1:])}, in intensities of 0 to 255"
+        takes += f", of {_times(header.image_shape()[1:])}, as {network_takes(header)}"
     else:
         if family.spacing:
             takes += f", which are resampled to {_times(family.spacing)} mm"
@@ -209,7 +211,7 @@ def _use(run: RunValues, header: ModelHeader) -> list[Block]:
             f"For research on {goal} of images like those that it was trained on, "
             f"{plain(run.info.name)}. It may not be used to decide anything about a patient."
         ),
-        Text(takes + "."),
+        Text(f"{takes}. It gives {gives(header)}."),
         Text(f"It tells apart: {', '.join(map(plain, header.class_names()))}."),
     ]
 
@@ -336,28 +338,52 @@ def _calibrated(run: RunValues, numbers: Numbers) -> list[Block]:
         rows = [_plains((row["name"], row["before"], row["after"])) for row in fitted["rows"]]
         heads: tuple[str, ...] = ("on test cases", "before", "after")
         blocks.append(Table("What the temperature changes", heads, rows))
+        exact = float(numbers.at("calibration", "temperature", "temperature"))
         blocks.append(
             Text(
                 "Probabilities that consilium predict writes are at the temperature "
-                f"{plain(fitted['value'])}, fitted on {plain(fitted['cases'])} validation cases of "
+                f"{exact:.6g}, fitted on {plain(fitted['cases'])} validation cases of "
                 "all sites. The network's files alone, as ONNX, TorchScript and the bundle, give "
                 "what comes before it: divide logits by it."
             )
         )
     if sets := part["sets"]:
-        keys = ("name", "fitted_on", "cases", "coverage", "interval", "size")
-        rows = [_plains(tuple(row[key] for key in keys)) for row in sets["rows"]]
-        heads = ("site", "validation cases", "test cases", "coverage", "95 % interval", "mean size")
+        thresholds = _thresholds(run)
+        keys = ("name", "fitted_on", "cases", "coverage", "interval", "by_chance", "size", "pooled")
+        rows = [
+            [*_plains(tuple(row[key] for key in keys)), thresholds[n]]
+            for n, row in enumerate(sets["rows"])
+        ]
+        heads = (
+            *("site", "validation cases", "test cases", "coverage", "95 % interval", "by chance"),
+            *("mean size", "coverage by the threshold of all sites", "threshold"),
+        )
         blocks.append(Table(f"Prediction sets, asked to cover {sets['asked']}", heads, rows))
         blocks.append(
             Text(
                 f"The sets were asked to cover {sets['asked']} of cases. What is promised "
                 "is coverage of a site's cases in the mean over draws, by the threshold of its own "
                 "validation cases, where both are exchangeable. The threshold of all sites "
-                "together promises nothing for one of them."
+                "together promises nothing for one of them. By chance: where a "
+                "coverage lies in 95 % of draws. A set has the classes whose probability before "
+                "the temperature is at least the threshold."
+                + (f" Outside of chance: {sets['outside']}." if sets["outside"] else "")
+                + (
+                    " The round was chosen by the same validation cases: the promise holds nearly, "
+                    "and not exactly."
+                    if part["chosen"]
+                    else ""
+                )
             )
         )
     return blocks
+
+
+def _thresholds(run: RunValues) -> list[str]:
+    """The thresholds of prediction sets, of all sites together and of each, to full precision."""
+    told = run.summary["calibration"]["conformal"]
+    own = [told["sites"][site]["own"] for site in run.summary["sites"] if site in told["sites"]]
+    return [repr(float(one["threshold"])) for one in (told["pooled"], *own)]
 
 
 def _metrics_told(run: RunValues, numbers: Numbers) -> list[str]:
@@ -423,8 +449,10 @@ def _licence(run: RunValues, model: ReleasedModel) -> list[Block]:
     return [
         Text(stated),
         Text(
-            f"Licence of the data that it was trained on: {plain(run.info.licence)}. Whether it "
-            "binds the weights too is for who releases them to judge."
+            "The images that it was trained on were drawn by a program and have no licence."
+            if run.summary["data_source"] == "phantom"
+            else f"Licence of the data that it was trained on: {plain(run.info.licence)}. Whether "
+            "it binds the weights too is for who releases them to judge."
         ),
         Text("The program, of which the bundle needs parts, is under Apache-2.0."),
     ]

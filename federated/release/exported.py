@@ -120,7 +120,42 @@ def to_onnx(model: nn.Module, header: ModelHeader) -> bytes:
             dynamic_axes={INPUT: axes, OUTPUT: axes if header.family() is not None else {0: BATCH}},
             opset_version=OPSET,
         )
-    return file.getvalue()
+    return _with_words(file.getvalue(), header)
+
+
+def _with_words(content: bytes, header: ModelHeader) -> bytes:
+    """An ONNX network that says itself what it takes and gives."""
+    import onnx
+
+    network = onnx.load_from_string(content)
+    calibration = header.calibration
+    onnx.helper.set_model_props(
+        network,
+        {
+            INPUT: takes(header),
+            OUTPUT: gives(header),
+            "classes": "\n".join(header.class_names()),
+            "temperature": repr(1.0 if calibration is None else calibration.temperature),
+        },
+    )
+    return bytes(network.SerializeToString())
+
+
+def takes(header: ModelHeader) -> str:
+    """What the numbers are that the network itself takes, in a few words."""
+    if header.family() is None:
+        return "values of 0 to 1, which are intensities of 0 to 255 divided by 255"
+    return "intensities as federated.release.bundle_transforms.PrepareCase brings them"
+
+
+def gives(header: ModelHeader) -> str:
+    """What the numbers are that the network itself gives, in a few words."""
+    goal = header.goal()
+    if goal == "regression":
+        return "a standardised number for each image"
+    where = "each class and voxel" if goal == "segmentation" else "each class"
+    kind = "a sigmoid" if goal == "multilabel" else "a softmax over the classes"
+    return f"a logit for {where}; probabilities are {kind} of them"
 
 
 class MeansByAxis(nn.Module):

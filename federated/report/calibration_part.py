@@ -84,15 +84,30 @@ def _sets(run: RunValues, numbers: Numbers, told: Mapping[str, Any]) -> dict[str
         row = _row(numbers, site, told["sites"][site]["own"], (*own, "own"))
         row["pooled"] = _percent(numbers, *own, "pooled", "coverage")
         rows.append(row)
+    outside = [
+        name
+        for name, found in [("all sites together", told["pooled"])]
+        + [(site, told["sites"][site]["own"]) for site in sites]
+        if _is_outside(found)
+    ]
     few = [s for s in sites if told["sites"][s]["own"]["cases"] < FEW]
     return {
         "asked": f"{100 * (1 - float(told['alpha'])):g} %",
         "rows": rows,
         "of_sites": bool(sites),
         "few": ", ".join(clean(site) for site in few),
+        "outside": ", ".join(map(clean, outside)),
         "least": FEW,
         "figure": _figure(told, sites),
     }
+
+
+def _is_outside(found: Mapping[str, Any]) -> bool:
+    """Whether a coverage is not among those that it has by chance in 95 % of draws."""
+    if found["coverage"] is None or found["by_chance"] is None:
+        return False
+    low, high = found["by_chance"]
+    return not low <= found["coverage"] <= high
 
 
 def _row(

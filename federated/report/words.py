@@ -111,7 +111,8 @@ def data_sentences(run: RunValues) -> list[str]:
     absent = run.summary.get("classes_absent", {}).get("test", ())
     if absent:
         lines.append(f"No test case has the class {', '.join(map(str, absent))}.")
-    lines.append(f"Licence of the data: {run.info.licence}.")
+    if run.summary["data_source"] != "phantom":
+        lines.append(f"Licence of the data: {run.info.licence}.")
     return lines
 
 

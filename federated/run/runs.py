@@ -63,7 +63,7 @@ def reopen_run(
     if not (folder.root / "config.json").is_file():
         raise ConsiliumError(
             f"There is no run {run_id!r} of {name!r} in {runs}. `ls {runs / name}` lists them; "
-            "without an id, resume takes the latest."
+            "without an id, the latest is taken."
         )
     folder = RunFolder(folder.root.resolve())
     experiment = folder.experiment()

@@ -137,7 +137,7 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     calibrated = "--set evaluation.calibration=temperature --set evaluation.conformal.alpha=0.2"
     do(
         f"consilium run tiny --rounds 1 --set strategy.name=fedper {calibrated}",
-        "prediction sets, asked for 0.8: test coverage all sites",
+        "prediction sets, asked for 0.8: test coverage by one threshold all sites",
     )
     with_what_it_is_calibrated(project / "runs" / "tiny" / "latest")
     clinic = project / "clinic" / "medmnist" / "bloodmnist.npz"

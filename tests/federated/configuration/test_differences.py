@@ -20,6 +20,7 @@ from tests.conftest import TINY_PARAMS
         ["training.trainable=[norm,head]", "selection.patience=3", "sites.partition=iid"],
         ["compression.name=shared_mask", "compression.density=0.1", "compression.bits=8"],
         ["data.root=a folder", "training.local_steps=4"],
+        ["evaluation.conformal.alpha=0.1", "evaluation.calibration=temperature"],
     ],
     ids=lambda items: items[0] if items else "nothing",
 )
@@ -30,6 +31,8 @@ def test_what_was_set_is_found_again(tmp_path: Path, items: list[str]) -> None:
     found = overrides_between(base.to_json(), wanted.to_json())
     assert load_experiment("tiny", found, params) == wanted
     assert bool(found) == bool(items)
+    # As a person writes it, and no value with braces in it.
+    assert not [item for item in found if "{" in item]
 
 
 def test_another_implementation_is_named_without_its_defaults(tmp_path: Path) -> None:

@@ -179,6 +179,21 @@ def test_a_calibration_of_the_run_stands_in_it_with_what_the_files_alone_give():
     assert f"at the temperature {fitted['temperature']['temperature']:.2f}" in text
     assert "divide logits by it" in text
     assert "asked to cover 90 %" in text
+    sets = fitted["conformal"]
+    for own in (sets["pooled"], *(site["own"] for site in sets["sites"].values())):
+        assert repr(own["threshold"]) in text
+    assert "before the temperature" in text
+    assert "chosen by the same validation cases" in text
     pooled = fitted["conformal"]["pooled"]
     assert f"{100 * pooled['coverage']:.1f} %" in text
     assert "Probabilities are the network's own." in said(part(card(made_run()), "Calibration"))
+
+
+def test_who_has_the_network_alone_is_told_what_it_takes_and_of_a_phantom_no_licence():
+    text = card_markdown(card(made_run()))
+    assert "as values of 0 to 1, which are intensities of 0 to 255 divided by 255" in text
+    assert "a logit for each class" in text
+    run = made_run()
+    drawn = replace(run, summary={**run.summary, "data_source": "phantom"})
+    assert run.info.licence in said(part(card(run), "Licence"))
+    assert run.info.licence not in card_markdown(card(drawn))

@@ -11,6 +11,7 @@ from federated.data.folders.families import FAMILIES
 from federated.data.folders.prepared_case import prepare_case
 from federated.errors import ConsiliumError
 from federated.inference.model_input import segmented
+from federated.learning.classification import predict
 from federated.release import exported
 from federated.release.exported import (
     compare_onnx,
@@ -54,6 +55,29 @@ def test_each_network_gives_torchs_outputs(name):
         assert found.equal
         assert max(found.predicted, found.largest) < 1e-4
         assert found.outputs > 0.01
+
+
+def test_an_onnx_network_says_itself_what_it_takes_and_gives():
+    onnx = pytest.importorskip("onnx")
+    for header, takes, gives in (
+        (PICTURES, "divided by 255", "softmax over the classes"),
+        (VESSELS, "PrepareCase", "each class and voxel"),
+    ):
+        told = onnx.load_from_string(to_onnx(network_of(header), header)).metadata_props
+        found = {each.key: each.value for each in told}
+        assert takes in found["images"]
+        assert gives in found["outputs"]
+        assert found["classes"].split("\n") == list(header.class_names())
+        assert found["temperature"] == "1.0"
+
+
+def test_values_of_0_to_1_give_what_prediction_does_of_0_to_255():
+    network = network_of(PICTURES)
+    images = np.random.default_rng(0).integers(0, 256, (3, *PICTURES.image_shape()), np.uint8)
+    said = torch.as_tensor(images, dtype=torch.float32) / 255
+    logits = onnx_session(to_onnx(network, PICTURES))(said)
+    wanted = predict(network, images, torch.device("cpu"), PICTURES.classes)
+    np.testing.assert_allclose(torch.softmax(logits, 1).numpy(), wanted, atol=1e-4)
 
 
 def test_sizes_are_multiples_of_what_a_network_halves():

@@ -1,5 +1,7 @@
 """What a page says of calibration: the numbers of the summary, and what they promise."""
 
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +70,26 @@ def test_what_is_promised_and_what_is_not_stands_beside_the_numbers():
         changes={"evaluation": ASKED, "selection": {"metric": "val/auc", "keep": "last"}}
     )
     assert "was chosen by the same validation cases" not in page_of(last).text
+
+
+def test_a_coverage_that_chance_does_not_have_is_named():
+    run = calibrated()
+    told = run.summary["calibration"]["conformal"]["sites"]["site-01"]["own"]
+    assert "Outside of that" not in page_of(replace(run, summary=alike(run.summary))).text
+    low, high = told["by_chance"]
+    for coverage in (low - 0.01, high + 0.001):
+        summary = alike(run.summary)
+        summary["calibration"]["conformal"]["sites"]["site-01"]["own"]["coverage"] = coverage
+        assert "Outside of that: site-01." in page_of(replace(run, summary=summary)).text
+
+
+def alike(summary: Any) -> Any:
+    """A summary in which every coverage is one that chance has."""
+    found = deepcopy(dict(summary))
+    sets = found["calibration"]["conformal"]
+    for each in (sets["pooled"], *(site["own"] for site in sets["sites"].values())):
+        each["coverage"] = sum(each["by_chance"]) / 2
+    return found
 
 
 def test_of_sums_nothing_is_said_of_a_single_site():
