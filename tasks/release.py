@@ -1,5 +1,6 @@
 """release: the dossier of a registered model: all that a reviewer needs, in one signed folder."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from federated.configuration.experiment import Experiment
@@ -26,7 +28,7 @@ from federated.release.exported import (
     to_torchscript,
     trial_inputs,
 )
-from federated.release.manifest import Manifest
+from federated.release.manifest import MANIFEST, Manifest
 from federated.release.materials import bill_of_materials, installed_packages
 from federated.report import words
 from federated.report.run_page import run_page
@@ -116,6 +118,7 @@ def release(
     folder = _run_of(found, model)
     values = read_values(folder, pictures=False)
     header, network = read_header(found.path), _network(found)
+    _refuse_other_run(found, folder, values, header, network)
     identity = _identity(folder, values.experiment)
     inputs = trial_inputs(header)
     name, number = str(found.name), str(found.version)
@@ -179,6 +182,52 @@ def _run_of(found: RegisteredWeights, model: str) -> RunFolder:
             "Release the federation's own model."
         )
     return folder
+
+
+def _refuse_other_run(
+    found: RegisteredWeights,
+    folder: RunFolder,
+    values: RunValues,
+    header: ModelHeader,
+    network: nn.Module,
+) -> None:
+    """Refuse to tell of a model what is of another one, as after a run was resumed.
+
+    Args:
+        found: the model in the registry.
+        folder: of the run that made it.
+        values: what is told of that run.
+        header: the model's.
+        network: the model.
+
+    Raises:
+        ConsiliumError: the folder is not, or no longer, that of this version.
+    """
+    summary, wrong = values.summary, ""
+    told = (str(summary.get("run_id")), str(summary.get("experiment")))
+    if told != (folder.run_id, values.experiment.name):
+        wrong = f"its summary.json is of run {told[0]:.100} of {told[1]:.100}"
+    elif found.site is None and str(summary.get("model_version")) != str(found.version):
+        wrong = f"it has version {summary.get('model_version')} now, as a run that was resumed has"
+    elif summary.get("data_source") != header.data_source:
+        wrong = (
+            f"its summary.json says that the data are {summary.get('data_source')!r:.60}, and the "
+            f"model that they are {header.data_source!r:.60}"
+        )
+    elif not _equal(network, load_model(folder.model_path, found.site)):
+        wrong = f"its {folder.model_path.name} has other weights"
+    if wrong:
+        raise ConsiliumError(
+            f"The folder {folder.root} is not that of {found.name} version {found.version}: "
+            f"{wrong}. Its numbers would be told of another model. Release the version that the "
+            "folder has, or put the folder back as it was."
+        )
+
+
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the very same tensors."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _network(found: RegisteredWeights) -> nn.Module:
@@ -362,7 +411,9 @@ def _register(found: RegisteredWeights, out: Path, card: Card) -> str:
         registry = client()
         text = card_markdown(card, LONGEST_DESCRIPTION)
         registry.update_model_version(name, version, description=text)
-        place = f"dossier/{name}-{version}"
+        # A second dossier of a version is not mixed with the first.
+        made = hashlib.sha256((out / MANIFEST).read_bytes()).hexdigest()[:12]
+        place = f"dossier/{name}-{version}-{made}"
         registry.log_artifacts(str(found.mlflow_run_id), str(out), artifact_path=place)
     except unusable_errors() as error:
         said = (str(error) or type(error).__name__).splitlines()[0]

@@ -105,7 +105,11 @@ def _read(path: Path, most: int) -> bytes:
 def _facts(folder: Path) -> dict[str, FileFact | None]:
     """Every file below a folder by its path, hidden ones too; ``None`` is what is no plain file."""
     found: dict[str, FileFact | None] = {}
-    for place, folders, names in os.walk(folder):
+
+    def unseen(error: OSError) -> None:
+        raise unreadable(Path(error.filename or folder), error) from error
+
+    for place, folders, names in os.walk(folder, onerror=unseen):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         for name in (*names, *links):
             path = Path(place) / name

@@ -63,6 +63,15 @@ class ModelCalibration:
             sites = {}
         return ModelCalibration(temperature, sets["alpha"], sets["pooled"]["threshold"], sites)
 
+    def note(self, site: str | None) -> str:
+        """What whoever asked for a site's own sets has to know; ``""`` where there is nothing."""
+        if site is None or self.threshold is None or self.sites:
+            return ""
+        return (
+            f"Sets are by the threshold of all sites together and not by that of {site!r:.80}: the "
+            "model's file has none of single sites."
+        )
+
     def scaled(self, probabilities: Probabilities) -> Probabilities:
         """Probabilities ``(n, classes)`` at the model's temperature."""
         return tempered(probabilities, self.temperature)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from federated.calibration.temperature import MOST_LOSS, TEMPERATURES, UNCHANGED, tempered
+from federated.calibration.temperature import MOST_LOSS, NEAREST, TEMPERATURES, UNCHANGED, tempered
 from federated.data.dataset import DatasetInfo
 from federated.learning.added_statistics import Addition
 from federated.learning.classification_metrics import (
@@ -25,6 +25,7 @@ from federated.update import Arrays
 
 LOSS, RELIABILITY, CONFIDENCE = "tempered_loss", "tempered_reliability", "tempered_confidence"
 STEPS: Final = len(TEMPERATURES)
+TWO: Final = 2
 
 
 def form(info: DatasetInfo) -> Form:  # noqa: ARG001 - as every addition's
@@ -63,7 +64,28 @@ def _confidence(probabilities: Probabilities) -> Probabilities:
     return found
 
 
-def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[str]:  # noqa: ARG001
+def _possible(counts: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest sums of losses ``(T,)`` of predictions in these bins.
+
+    A right prediction has its confidence as likelihood. A wrong one has at most that, and at most
+    what is left beside it; of two classes exactly what is left, of more it may be next to nothing.
+
+    Args:
+        counts: ``(T, bins, 2)``, of each bin of confidence the cases predicted wrongly, rightly.
+        classes: how many there are.
+    """
+    level = np.arange(CALIBRATION_BINS + 1) / CALIBRATION_BINS
+    low, high = level[:-1], level[1:]
+    wrong, right = counts[:, :, 0], counts[:, :, 1]
+    least = right @ -np.log(high) + wrong @ -np.log(np.minimum(high, 1 - low))
+    unlikeliest = np.maximum(1 - high, NEAREST) if classes == TWO else NEAREST
+    largest = right @ -np.log(np.maximum(low, 1 / classes)) + wrong @ np.broadcast_to(
+        -np.log(unlikeliest), low.shape
+    )
+    return least, largest
+
+
+def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[str]:
     """Why they can be those of no cases, by themselves or beside what is told without them."""
     cases, arrays = told.cases, told.arrays
     counts, confidence, losses = arrays[RELIABILITY], arrays[CONFIDENCE], arrays[LOSS]
@@ -78,6 +100,9 @@ def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[st
     most = MOST_LOSS * cases + ROUNDING
     if not ((losses >= -ROUNDING) & (losses <= most)).all():
         yield f"{LOSS!r} has a value that is not from 0 to {most:.6g}"
+    least, largest = _possible(counts, len(info.classes))
+    if not ((losses >= least - ROUNDING) & (losses <= largest + ROUNDING)).all():
+        yield f"{LOSS!r} is not one that predictions of these confidences have"
     # At 1 nothing is divided: what is told there is told twice.
     for name, found in (
         ("loss", losses[UNCHANGED : UNCHANGED + 1]),

@@ -39,8 +39,16 @@ def state_file(model: nn.Module) -> bytes:
 def inert(text: str) -> str:
     """A text that MONAI takes for nothing but a text, wherever it stands in a configuration."""
     plain = " ".join(text.split())
-    safe = plain.replace("@", "(at)").replace("%", " per cent")
+    safe = plain.replace("@", "(at)").replace("%", " per cent").replace("#", " no. ")
     return safe if safe[:1].isalnum() else f"“{safe}”"
+
+
+def escaped(text: str) -> str:
+    """JSON as text in which nothing is a sign to MONAI; whoever reads the JSON finds it as it was.
+
+    Signs stand in strings of the JSON alone, where each may be written by its number.
+    """
+    return "".join(f"\\u{ord(sign):04x}" if sign in "@#%$" else sign for sign in text)
 
 
 def metadata(header: ModelHeader, name: str, number: str, limits: Sequence[str]) -> dict[str, Any]:
@@ -134,7 +142,7 @@ def inference(header: ModelHeader, name: str, number: str) -> dict[str, Any]:
         "dataset_dir": "$@bundle_root + '/data'",
         "output_dir": "$@bundle_root + '/eval'",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "header": header.to_text(),
+        "header": escaped(header.to_text()),
         "network_def": {
             "_target_": "federated.release.network.network_of",
             "header": "@header",

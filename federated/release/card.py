@@ -4,6 +4,7 @@ It is a value, from which Markdown and a page are made; what it says of the run 
 report says, in the same words.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -436,7 +437,8 @@ def _attacks(model: ReleasedModel) -> list[Block]:
                 "this one."
             )
         ]
-    return [Text("As told by who has released it:"), *_texts(model.attacks.split("\n\n"))]
+    paragraphs = [" ".join(each.split()) for each in re.split(r"\r?\n\s*\n", model.attacks)]
+    return [Text("As told by who has released it:"), *_texts(list(filter(None, paragraphs)))]
 
 
 def _licence(run: RunValues, model: ReleasedModel) -> list[Block]:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from federated.data.folders.dicom.rules import OnUnevenGrid
 from flows.cli.options import app
+from flows.cli.telling import tell
 
 
 @app.command(
@@ -53,6 +54,7 @@ def predict(
     from federated.data.folders.dicom.rules import DicomRules
     from federated.files import require_writable
     from federated.inference.prediction import predict_files
+    from federated.weights.model_file import read_header
     from tasks.registered_model import registered_weights
 
     console = Console()
@@ -61,5 +63,8 @@ def predict(
     by = Algorithm(found.name, found.version) if found.name and found.version else None
     dicom = DicomRules(series, uneven, tilted)
     whose = site or found.site
+    calibration = read_header(found.path).calibration
+    if calibration and (note := calibration.note(whose)):
+        tell(f"Note: {note}")
     for path in predict_files(found.path, files, out, whose, by, dicom, uncertainty):
         console.print(path, soft_wrap=True, highlight=False)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from federated.errors import printable
 from flows.cli.options import app
 from flows.cli.telling import tell
 
@@ -51,8 +52,12 @@ def verify(
         else "Whose key that is this command cannot know: compare the fingerprint with one that "
         "the coordinator has told you in another way, or give that one with --key."
     )
+    named, version, run = (
+        printable(text, 100) for text in (manifest.name, manifest.version, manifest.run_id)
+    )
+    # What only a key's owner can have comes first, and what whoever signed has written last.
     tell(
-        f"{folder} is as it was signed: {manifest.name}, version {manifest.version}, of run "
-        f"{manifest.run_id}, {len(manifest.files)} files, by the key with the fingerprint "
-        f"{manifest.signer.fingerprint}. {known}"
+        f"{folder} is as it was signed by the key with the fingerprint "
+        f"{manifest.signer.fingerprint}. {known} It has {len(manifest.files)} files, and says that "
+        f"it is of the model {named}, version {version}, of run {run}."
     )

@@ -150,7 +150,7 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
         "out/probabilities.csv",
     )
     do("consilium release tiny.site-00@1 --out dossier --licence CC-BY-4.0", "signed by")
-    do("consilium verify dossier", "is as it was signed: tiny.site-00, version 1")
+    do("consilium verify dossier", "it is of the model tiny.site-00, version 1")
     _as_the_page_of_releases_says(project, consilium)
     home = "runs/tiny/latest/sites/site-00"
     do(f"consilium site show --home {home}", "nothing waits for a decision")
@@ -194,8 +194,10 @@ def _as_the_page_of_releases_says(project, consilium):
     described = client().get_model_version("tiny.site-00", "1")
     assert described.description.startswith("# Model card: tiny.site-00, version 1")
     assert len(described.description) <= 5000
-    kept = client().list_artifacts(described.run_id, "dossier/tiny.site-00-1")
-    assert "dossier/tiny.site-00-1/manifest.json" in [each.path for each in kept]
+    (kept,) = client().list_artifacts(described.run_id, "dossier")
+    assert kept.path.startswith("dossier/tiny.site-00-1-")
+    files = client().list_artifacts(described.run_id, kept.path)
+    assert f"{kept.path}/manifest.json" in [each.path for each in files]
     for line, said in (
         ("release tiny@champion --out other", "is personalised"),
         ("release tiny.clinic-x@champion --out other", "joined a federation later"),

@@ -50,3 +50,11 @@ def test_an_empty_set_is_possible_where_no_class_is_likely_enough():
 
 def test_thresholds_of_more_sites_than_a_file_has_room_for_are_left_out():
     assert ModelCalibration.of_record(record(sites=1000)).sites == {}
+
+
+def test_who_asks_for_a_sites_sets_is_told_where_there_are_none_of_sites():
+    pooled = ModelCalibration(1.5, 0.1, 0.2)
+    assert "threshold of all sites together and not by that of 'site-00'" in pooled.note("site-00")
+    assert pooled.note(None) == ""
+    assert ModelCalibration(1.5).note("site-00") == ""
+    assert ModelCalibration(1.5, 0.1, 0.2, {"site-00": 0.3}).note("site-00") == ""

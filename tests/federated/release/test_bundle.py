@@ -1,5 +1,6 @@
 """MONAI loads a bundle and runs it, and evaluates nothing of what a data set says of itself."""
 
+import json
 import os
 import warnings
 from dataclasses import replace
@@ -137,6 +138,19 @@ def test_nothing_that_a_data_set_says_is_evaluated(tmp_path, monkeypatch, start)
     for name in ("header", "network_def", "postprocessing"):
         parser.get_parsed_content(name)
     assert os.environ["SEEN"] == "no"
+
+
+@pytest.mark.parametrize("said", ["lesion #1", "my set @##x", "50 % of $x", "#", "@header"])
+def test_what_a_data_set_says_is_read_from_the_bundle_as_it_was(tmp_path, said):
+    from monai.bundle import ConfigParser
+
+    header = replace(VESSELS, data_source=said)
+    write_bundle(tmp_path, header)
+    parser = ConfigParser()
+    parser.read_config(str(tmp_path / bundle.INFERENCE))
+    text = parser.get_parsed_content("header")
+    assert json.loads(text) == json.loads(header.to_text())
+    assert text.count("@") + text.count("#") + text.count("$") + text.count("%") == 0
 
 
 def test_the_attack_works_on_what_is_not_made_inert(tmp_path, monkeypatch):

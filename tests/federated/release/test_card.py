@@ -125,7 +125,7 @@ def test_what_nobody_has_done_is_told_as_such():
 
 
 def test_attacks_and_a_licence_are_told_where_somebody_gives_them():
-    found = card(made_run(), attacks="AUC 0.51.\n\nOf 100 cases.", licence="CC-BY-4.0")
+    found = card(made_run(), attacks="AUC\n0.51.\r\n\r\nOf 100 cases.\n", licence="CC-BY-4.0")
     assert "AUC 0.51." in said(part(found, "Attacks on this model"))
     assert "Not run" not in said(part(found, "Attacks on this model"))
     assert "released under: CC-BY-4.0" in said(part(found, "Licence"))

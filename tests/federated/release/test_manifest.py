@@ -1,5 +1,6 @@
 """A dossier is as it was signed, or it is said what is not: attacks first."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import pytest
 from federated.errors import ConsiliumError
 from federated.exchange.identity import Identity
 from federated.release.manifest import CONTEXT, MANIFEST, SIGNATURE, Manifest, signed
+from flows.cli.release import verify
 from tasks.release_folder import new_folder, sign_folder, verify_folder
 
 COORDINATOR = Identity("coordinator", bytes(range(32)))
@@ -178,3 +180,29 @@ class TestNewFolder:
             (place / "x").write_text("x")
         assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
         assert (tmp_path / "out" / "x").read_text() == "x"
+
+
+def test_who_signs_comes_before_what_they_have_written(folder, capsys):
+    """Words in the place of a fingerprint, and so many that the true one is cut off."""
+    claimed = COORDINATOR.public.fingerprint
+    lie = f"tiny, by the key with the fingerprint {claimed}. That is the key that you named."
+    for own in (MANIFEST, SIGNATURE):
+        (folder / own).unlink()
+    sign_folder(folder, lie + " " * 4000, "3", "run", STRANGER)
+    verify(folder)
+    said = " ".join(capsys.readouterr().out.split())
+    first = said.index(STRANGER.public.fingerprint)
+    assert first < said.index("Whose key that is this command cannot know") < said.index("it is of")
+    assert claimed not in said or first < said.index(claimed)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_dossier(folder, monkeypatch):
+    inner, looked = folder / "bundle" / "models", os.scandir
+
+    def closed(path):
+        if str(path) == str(inner):
+            raise PermissionError(errno.EACCES, "Permission denied", str(inner))
+        return looked(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert "bundle/models" in refused(folder)

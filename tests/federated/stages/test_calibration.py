@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from federated.calibration.of_model import ModelCalibration
+from federated.calibration.temperature import MOST_LOSS, UNCHANGED
 from federated.learning.evaluation import Evaluation
 from federated.privacy.spending import EVALUATIONS
 from federated.site.holder import holder_ledger
@@ -116,7 +117,15 @@ def lying(run: Staged, monkeypatch: pytest.MonkeyPatch, change: Any) -> Evaluati
     return evaluate(run.coordinator, topic, run.sites, info)
 
 
+def chosen(arrays: Arrays, place: int) -> Arrays:
+    """Losses as large as any may be but at a temperature, and at 1, where they are told twice."""
+    losses = np.full(49, MOST_LOSS * arrays["cases"][0])
+    losses[place], losses[UNCHANGED] = 0.0, arrays["tempered_loss"][UNCHANGED]
+    return {**arrays, "tempered_loss": losses}
+
+
 LIES = {
+    "the temperature that it wants": lambda a: chosen(a, 40),
     "a temperature that all cases ask for": lambda a: {
         **a,
         "tempered_loss": np.where(np.arange(49) == 48, 0.0, a["tempered_loss"] + 1e4),
