@@ -63,7 +63,14 @@ def registered_weights(model: str) -> RegisteredWeights:
             f"There is no model {model!r} in the registry at {tracking_uri()}. Registered: "
             f"{known or 'none'}. A run registers its model: `consilium run NAME`."
         ) from error
-    (path,) = folder.glob("artifacts/*.safetensors")
+    files = list(folder.glob("artifacts/*.safetensors"))
+    if len(files) != 1:
+        raise ConsiliumError(
+            f"Of {model} MLflow at {tracking_uri()} has {len(files)} files with weights, and one is "
+            "what a run registers: its artifacts were changed. Put them back, or register the "
+            "model again by its run."
+        )
+    (path,) = files
     return RegisteredWeights(
         path,
         version.tags.get(SITE_TAG),

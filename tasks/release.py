@@ -175,13 +175,28 @@ def _run_of(found: RegisteredWeights, model: str) -> RunFolder:
             f"{folder.summary_path}. Make the dossier where the coordinator's folder of that run "
             "is."
         )
-    if "kept_round" not in read_json(folder.summary_path):
+    if "kept_round" not in _summary(folder.summary_path):
         raise ConsiliumError(
             f"{model} was made for one site that joined a federation later. Only that site "
             "knows how good it is and on what it was trained, so there is no dossier of it. "
             "Release the federation's own model."
         )
     return folder
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """What a run's summary says.
+
+    Raises:
+        ConsiliumError: it cannot be read, or is none.
+    """
+    try:
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise TypeError("it is no summary of a run")
+        return value
+    except (OSError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from error
 
 
 def _refuse_other_run(

@@ -8,7 +8,7 @@ import torch
 
 from federated.errors import ConsiliumError
 from federated.weights.model_file import ModelHeader, save_model
-from tasks.release import _refuse_other_run
+from tasks.release import _refuse_other_run, _summary
 from tests.federated.release.made_models import PICTURES, network_of
 
 RUN = "20260101-000000-abcd"
@@ -73,3 +73,11 @@ def test_other_weights_are_another_model(made):
         next(other.parameters()).view(-1)[0] += 1e-6
     with pytest.raises(ConsiliumError, match="has other weights"):
         replace(made, network=other).judge()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"])
+def test_a_summary_that_is_none_is_refused_in_a_paragraph(tmp_path, content):
+    path = tmp_path / "summary.json"
+    path.write_bytes(content)
+    with pytest.raises(ConsiliumError, match="cannot be read"):
+        _summary(path)
