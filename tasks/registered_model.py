@@ -66,9 +66,8 @@ def registered_weights(model: str) -> RegisteredWeights:
     files = list(folder.glob("artifacts/*.safetensors"))
     if len(files) != 1:
         raise ConsiliumError(
-            f"Of {model} MLflow at {tracking_uri()} has {len(files)} files with weights, and one is "
-            "what a run registers: its artifacts were changed. Put them back, or register the "
-            "model again by its run."
+            f"Of {model} MLflow at {tracking_uri()} has {len(files)} files with weights, and a run "
+            "registers one: its artifacts were changed. Put them back, or run the experiment again."
         )
     (path,) = files
     return RegisteredWeights(
