@@ -349,17 +349,19 @@ def _calibrated(run: RunValues, numbers: Numbers) -> list[Block]:
             )
         )
     if sets := part["sets"]:
-        thresholds = _thresholds(run)
-        keys = ("name", "fitted_on", "cases", "coverage", "interval", "by_chance", "size", "pooled")
-        rows = [
-            [*_plains(tuple(row[key] for key in keys)), thresholds[n]]
-            for n, row in enumerate(sets["rows"])
-        ]
+        keys = ("name", "fitted_on", "cases", "coverage", "interval", "by_chance", "size")
+        rows = [_plains(tuple(row[key] for key in keys)) for row in sets["rows"]]
         heads = (
             *("site", "validation cases", "test cases", "coverage", "95 % interval", "by chance"),
-            *("mean size", "coverage by the threshold of all sites", "threshold"),
+            "mean size",
         )
         blocks.append(Table(f"Prediction sets, asked to cover {sets['asked']}", heads, rows))
+        rows = [
+            [*_plains((row["name"], threshold)), plain(row["pooled"])]
+            for row, threshold in zip(sets["rows"], _thresholds(run), strict=True)
+        ]
+        heads = ("site", "threshold", "coverage by the threshold of all sites")
+        blocks.append(Table("Thresholds of the sets", heads, rows))
         blocks.append(
             Text(
                 f"The sets were asked to cover {sets['asked']} of cases. What is promised "
