@@ -341,7 +341,9 @@ def _public(secrets: Secrets, site: Site, topic: Topic) -> Advertised:
 
 def _erase(site: Site) -> None:
     """Erase secrets, and what was made with them; what was done is kept, so that it stays once."""
-    for secret in private_folder(site.store.secrets, site.home.root).glob("round-*.secret*"):
+    folder = private_folder(site.store.secrets, site.home.root)
+    # Those that a process was killed over while it wrote them have a dot before their name.
+    for secret in (*folder.glob("round-*.secret*"), *folder.glob(".round-*.secret*")):
         secret.unlink()
 
 

@@ -325,6 +325,9 @@ def _read_state(site: Site, round_number: int, digest: str) -> RoundState:
 def settle(site: Site, done: int, plan: RoundPlan) -> None:
     """Leave what the site keeps as it was before a round that it dropped out of; forget old rounds.
 
+    A round is done once the coordinator has its record, and a site that evaluates it does not know
+    that: what the round began with is kept until the next one begins.
+
     This is for before a round's training, and for after it: ``done`` is the last round that is
     done, and ``plan`` says who responded when, and which round's model the run keeps so far. A site
     may have been asked nothing since the round that it dropped out of, which need not be the last.
@@ -335,9 +338,8 @@ def settle(site: Site, done: int, plan: RoundPlan) -> None:
             number = memory_round(path)
             if number > plan.responded.get(site.name, 0):
                 path.unlink(missing_ok=True)
-        needed = {site.store.latest_memory(done, kind)}
-        if kind == "memory":
-            needed |= {site.store.latest_memory(number, kind) for number in (done - 1, plan.kept)}
+        rounds = (done - 1, done, plan.kept) if kind == "memory" else (done - 1, done)
+        needed = {site.store.latest_memory(number, kind) for number in rounds}
         for path in site.store.memory_paths(kind):
             if path not in needed:
                 path.unlink(missing_ok=True)

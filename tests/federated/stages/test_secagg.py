@@ -197,6 +197,16 @@ def test_a_site_that_has_answered_has_nothing_left_to_answer_with(run: Staged) -
             advertise_site(run.call(site), 1)
 
 
+def test_secrets_that_a_killed_process_was_writing_are_erased_too(run: Staged) -> None:
+    train_round(run, 1)
+    folder = run.store("site-01").secrets
+    left = folder / ".round-001-attempt-1.secret.json.ab12.part"
+    left.write_text("{}")
+    left.chmod(0o600)
+    forget_secrets(run.call("site-01"))
+    assert [path.name for path in folder.iterdir() if "secret" in path.name] == []
+
+
 def answered(run: Staged, responded: list[str]) -> None:
     """An attempt at round 1 up to the answer of its first site, for the sum of ``responded``."""
     topic = train_round(run, 1)
