@@ -90,7 +90,7 @@ def _time_and_bytes(summary: Mapping[str, Any]) -> str:
     each = seconds.get("overhead_per_round", [seconds["overhead"]])
     told = [overhead for overhead in each[before:] if overhead is not None]
     orchestration = f", orchestration {sum(told):.1f} s of all rounds" if told else ""
-    if start := sum(seconds.get("startup", {}).values()):
+    if told and (start := sum(seconds.get("startup", {}).values())):
         orchestration = f", of which {start:.0f} s before the first{orchestration}"
     sizes = {way: summary["bytes"][way] / 1e6 for way in ("up", "down")}
     return f"{took}{orchestration}; sent up {sizes['up']:.1f} MB, down {sizes['down']:.1f} MB"
