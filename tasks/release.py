@@ -14,7 +14,6 @@ from torch import nn
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, unreadable
 from federated.exchange.identity import Identity
-from federated.files import read_json
 from federated.release import bundle
 from federated.release.card import Card, ReleasedModel, card_of
 from federated.release.card_text import card_markdown, card_page
@@ -47,7 +46,7 @@ from federated.weights.model_file import (
 from tasks.register import site_model_name
 from tasks.registered_model import RegisteredWeights, registered_weights
 from tasks.release_folder import new_folder, sign_folder
-from tasks.report import REPORT, read_values
+from tasks.report import REPORT, read_object, read_values
 from tasks.track import client, unusable_errors
 
 WEIGHTS, ONNX, CHECKS = "model.safetensors", "model.onnx", "checks.json"
@@ -175,28 +174,13 @@ def _run_of(found: RegisteredWeights, model: str) -> RunFolder:
             f"{folder.summary_path}. Make the dossier where the coordinator's folder of that run "
             "is."
         )
-    if "kept_round" not in _summary(folder.summary_path):
+    if "kept_round" not in read_object(folder.summary_path):
         raise ConsiliumError(
             f"{model} was made for one site that joined a federation later. Only that site "
             "knows how good it is and on what it was trained, so there is no dossier of it. "
             "Release the federation's own model."
         )
     return folder
-
-
-def _summary(path: Path) -> dict[str, Any]:
-    """What a run's summary says.
-
-    Raises:
-        ConsiliumError: it cannot be read, or is none.
-    """
-    try:
-        value = read_json(path)
-        if not isinstance(value, dict):
-            raise TypeError("it is no summary of a run")
-        return value
-    except (OSError, ValueError, TypeError) as error:
-        raise unreadable(path, error) from error
 
 
 def _refuse_other_run(

@@ -61,7 +61,7 @@ def write_comparison(folder: Path, document: Mapping[str, Any] | None = None) ->
     from federated.report.comparison_page import comparison_page
     from federated.report.run_page import FOREIGN
 
-    told = _read(folder / RUNS) if document is None else document
+    told = read_object(folder / RUNS) if document is None else document
     if "experiment" not in told:
         raise ConsiliumError(
             f"{folder / RUNS} is of an older version. Run the command of that comparison again, "
@@ -91,7 +91,7 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
             f"There is no {folder.summary_path}: the run is not finished. Finish it with "
             f"`consilium resume {folder.root.parent.name} {folder.run_id}`."
         )
-    summary: Mapping[str, Any] = _read(folder.summary_path)
+    summary: Mapping[str, Any] = read_object(folder.summary_path)
     experiment = folder.experiment()
     info = known_info(experiment.data)
     try:
@@ -113,12 +113,12 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
             lambda: read_statistics(curves, form), "Curves and intervals", curves, left
         ),
         validation=_or_left_out(
-            lambda: _read(validation), "What validation found", validation, left
+            lambda: read_object(validation), "What validation found", validation, left
         )
         if validation.is_file()
         else None,
         population=_or_left_out(
-            lambda: _read(counted), "Whom the training cases are of", counted, left
+            lambda: read_object(counted), "Whom the training cases are of", counted, left
         )
         if counted
         else None,
@@ -145,7 +145,12 @@ def _or_left_out(read: Callable[[], Any], what: str, path: Path, left: list[str]
         return None
 
 
-def _read(path: Path) -> Any:
+def read_object(path: Path) -> Any:
+    """The object in a JSON file of a run's folder.
+
+    Raises:
+        ConsiliumError: it cannot be read, or is something else.
+    """
     try:
         value = read_json(path)
         if not isinstance(value, dict):

@@ -25,7 +25,6 @@ from federated.update import Arrays
 
 LOSS, RELIABILITY, CONFIDENCE = "tempered_loss", "tempered_reliability", "tempered_confidence"
 STEPS: Final = len(TEMPERATURES)
-TWO: Final = 2
 
 
 def form(info: DatasetInfo) -> Form:  # noqa: ARG001 - as every addition's
@@ -78,7 +77,7 @@ def _possible(counts: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]
     low, high = level[:-1], level[1:]
     wrong, right = counts[:, :, 0], counts[:, :, 1]
     least = right @ -np.log(high) + wrong @ -np.log(np.minimum(high, 1 - low))
-    unlikeliest = np.maximum(1 - high, NEAREST) if classes == TWO else NEAREST
+    unlikeliest = np.maximum(1 - high, NEAREST) if classes == 2 else NEAREST
     largest = right @ -np.log(np.maximum(low, 1 / classes)) + wrong @ np.broadcast_to(
         -np.log(unlikeliest), low.shape
     )

@@ -150,7 +150,7 @@ def card_of(run: RunValues, model: ReleasedModel) -> Card:
             Section("Training", _texts(words.training_sentences(run))),
             Section("How good it is", _quality(run, model, numbers, intervals)),
             Section("Sites", _sites(run, model, numbers)),
-            Section("Groups of patients", _groups(run)),
+            Section("Groups of patients", _groups()),
             Section("Calibration", _calibration(run, numbers, intervals)),
             Section("Privacy", _privacy(run, numbers)),
             Section("Attacks on this model", _attacks(model)),
@@ -301,8 +301,7 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
     return blocks
 
 
-def _groups(run: RunValues) -> list[Block]:
-    del run
+def _groups() -> list[Block]:
     return [
         Text(
             f"{NOT_RUN} Sites tell no metrics by age, sex or scanner, so that nobody knows how "
@@ -357,7 +356,7 @@ def _calibrated(run: RunValues, numbers: Numbers) -> list[Block]:
         )
         blocks.append(Table(f"Prediction sets, asked to cover {sets['asked']}", heads, rows))
         rows = [
-            [*_plains((row["name"], threshold)), plain(row["pooled"])]
+            _plains((row["name"], threshold, row["pooled"]))
             for row, threshold in zip(sets["rows"], _thresholds(run), strict=True)
         ]
         heads = ("site", "threshold", "coverage by the threshold of all sites")

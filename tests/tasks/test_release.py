@@ -8,7 +8,8 @@ import torch
 
 from federated.errors import ConsiliumError
 from federated.weights.model_file import ModelHeader, save_model
-from tasks.release import _refuse_other_run, _summary
+from tasks.release import _refuse_other_run
+from tasks.report import read_object
 from tests.federated.release.made_models import PICTURES, network_of
 
 RUN = "20260101-000000-abcd"
@@ -80,4 +81,4 @@ def test_a_summary_that_is_none_is_refused_in_a_paragraph(tmp_path, content):
     path = tmp_path / "summary.json"
     path.write_bytes(content)
     with pytest.raises(ConsiliumError, match="cannot be read"):
-        _summary(path)
+        read_object(path)
