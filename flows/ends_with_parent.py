@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 
+import tasks.garbage  # noqa: F401
+
 
 def _end_with_input() -> None:
     sys.stdin.buffer.read()

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from federated.configuration.experiment import Experiment
-from federated.configuration.load import load_experiment
-from federated.run.folder import RunFolder
-from federated.run.prepared import PreparedFolder
-from federated.run.runs import new_run, reopen_run
-from federated.stages.statistics import refuse_inexact
+# What a request is read with takes seconds to import, in which a command has Prefect's server start.
+if TYPE_CHECKING:
+    from federated.configuration.experiment import Experiment
+    from federated.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,16 @@ class RunRequest:
     runs: Path = Path("runs")
     transfer: Sequence[str] = ()
 
-    def resolve(self) -> Experiment:
+    def resolve(self) -> "Experiment":
         """The resolved configuration of the run; nothing is written for a new one.
 
         Raises:
             ConsiliumError: anything in the request that cannot be used.
         """
+        from federated.configuration.load import load_experiment
+        from federated.run.prepared import PreparedFolder
+        from federated.stages.statistics import refuse_inexact
+
         if self.resume is not None:
             return self.open()[1]
         rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
@@ -59,12 +62,14 @@ class RunRequest:
             source.data()
         return experiment
 
-    def open(self) -> tuple[RunFolder, Experiment]:
+    def open(self) -> "tuple[RunFolder, Experiment]":
         """The folder of the run, which is made for a new one, and its configuration.
 
         Raises:
             ConsiliumError: anything in the request that cannot be used.
         """
+        from federated.run.runs import new_run, reopen_run
+
         if self.resume is not None:
             return reopen_run(self.runs, self.experiment, self.resume, self.rounds)
         experiment = self.resolve()

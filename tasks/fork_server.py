@@ -18,6 +18,7 @@ from pathlib import Path
 
 # What stages import, and what torch imports at the first step of an optimiser.
 IMPORTED = [
+    "tasks.garbage",
     "tasks.pool",
     *(f"federated.stages.{name}" for name in ("aggregate", "compress", "evaluate", "keys")),
     *(f"federated.stages.{name}" for name in ("local_train", "protect", "secagg", "share_style")),

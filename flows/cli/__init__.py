@@ -22,6 +22,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+import tasks.garbage  # noqa: F401
 from flows.proxies import spare_loopback
 
 spare_loopback(os.environ)

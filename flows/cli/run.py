@@ -43,7 +43,6 @@ def run(
     runs: Runs = RUNS,
 ) -> None:
     """Prepare the data, run the rounds, evaluate and register the model."""
-    from federated.configuration.load import transfer_overrides
     from federated.files import require_writable
     from flows.request import RunRequest
 
@@ -53,6 +52,8 @@ def run(
         experiment, sets or [], rounds, prepared=prepared, params=params, runs=runs
     )
     if transfer:
+        from federated.configuration.load import transfer_overrides
+
         request = replace(request, transfer=transfer_overrides(experiment, params))
     folder = run_profiled(request, transfer, profile) if profile else run_rounds(request)
     if export:

@@ -31,6 +31,7 @@ def run_rounds(request: "RunRequest") -> Path:
         from tasks.pool import begin_workers
 
         begin_workers(request.resolve())
+        import flows.round  # noqa: F401 - it takes a second, which the server takes too
 
     folder = run_flow(check, start)
     say_result(folder)
@@ -78,6 +79,7 @@ def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
         wait_until_ready = start_embedded_server()
         check()
         require_servers_and_folders(configured)
+        import mlflow.tracking  # noqa: F401 - as above
         from flows.progress import shown_on
 
         wait_until_ready()
