@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# What a request is read with takes seconds to import, in which a command has Prefect's server start.
+# What a request is read with takes seconds to import, in which Prefect's server starts.
 if TYPE_CHECKING:
     from federated.configuration.experiment import Experiment
     from federated.run.folder import RunFolder

@@ -80,6 +80,7 @@ def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
         check()
         require_servers_and_folders(configured)
         import mlflow.tracking  # noqa: F401 - as above
+
         from flows.progress import shown_on
 
         wait_until_ready()
