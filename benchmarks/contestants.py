@@ -161,6 +161,7 @@ def make_environment(contestant: Contestant, peers: Path) -> None:
     if made.is_file() and made.read_text() == lock.read_text():
         return
     print(f"making the environment of {place.name} in {place}", flush=True)
+    peers.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     steps: Sequence[Sequence[str | Path]] = (
         (sys.executable, "-m", "venv", place),
@@ -170,8 +171,10 @@ def make_environment(contestant: Contestant, peers: Path) -> None:
             "--require-hashes", "--compile-bytecode", "-r", lock,
         ),
     )  # fmt: skip
+    # Or pip takes this project for one of the packages that are there.
+    apart = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for step in steps:
-        subprocess.run([str(each) for each in step], check=True)  # noqa: S603 - our own
+        subprocess.run([str(each) for each in step], check=True, env=apart, cwd=peers)  # noqa: S603
     made.write_text(lock.read_text())
 
 

@@ -23,13 +23,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contestants import CONTESTANTS, ROOT, make_environment
 from benchmarks.machine import machine
+from benchmarks.peers.work import Work
 from benchmarks.process_tree import FailedError
-from benchmarks.rounds_work import Dealt, cut_data, deal, write_work
+from benchmarks.rounds_work import Dealt, cut_data, deal, update, write_work
 from benchmarks.standings import (
     OURS,
     Timed,
@@ -70,15 +72,17 @@ def read_contestants(text: str, repetitions: int) -> dict[str, int]:
     return found
 
 
-def one_run(name: str, number: int, dealt: Dealt, place: Path, peers: Path) -> Timed:
-    """Have a contestant do the work once, and measure it.
+def one_run(
+    name: str, number: int, dealt: Dealt, place: Path, peers: Path
+) -> tuple[Timed, np.ndarray]:
+    """Have a contestant do the work once, and measure it; return also what it has learned.
 
     Raises:
         FailedError: it fails.
     """
     out = place / f"{name}-{number}"
     done = CONTESTANTS[name].start(dealt, place / "work", out, peers)
-    return Timed(
+    timed = Timed(
         name,
         number,
         done.measured.seconds,
@@ -89,6 +93,7 @@ def one_run(name: str, number: int, dealt: Dealt, place: Path, peers: Path) -> T
         dealt.auc(done.weights),
         done.measured.load,
     )
+    return timed, update(Work.read(place / "work").initial(), done.weights)
 
 
 def told_work(dealt: Dealt) -> dict[str, Any]:
@@ -181,7 +186,7 @@ def measure(given: argparse.Namespace) -> tuple[dict[str, Any], list[list[str]]]
 
     Raises:
         ConsiliumError: the input cannot be used.
-        FailedError: a contestant fails.
+        FailedError: a contestant fails, or has learned something else than the others.
     """
     peers = given.peers.resolve()
     repetitions = read_contestants(given.contestants, 1 if given.quick else given.repetitions)
@@ -199,8 +204,9 @@ def measure(given: argparse.Namespace) -> tuple[dict[str, Any], list[list[str]]]
     write_work(dealt, place / "work")
     versions = {name: CONTESTANTS[name].versions(peers) for name in repetitions}
     runs: list[Timed] = []
+    updates: dict[str, np.ndarray] = {}
     for name, number in turns(repetitions):
-        timed = one_run(name, number, dealt, place, peers)
+        timed, updates[name] = one_run(name, number, dealt, place, peers)
         runs.append(timed)
         print(
             f"{name} {number}: total {timed.total:.1f} s, rounds {timed.rounds:.1f} s, "
@@ -208,6 +214,8 @@ def measure(given: argparse.Namespace) -> tuple[dict[str, Any], list[list[str]]]
             flush=True,
         )
     middle = medians(runs)
+    if strange := other_models(updates):
+        raise FailedError("; ".join(strange))
     found = {
         "command": "python -m benchmarks.rounds",
         "date": time.strftime("%-d %B %Y"),
@@ -229,8 +237,6 @@ def main(words: Sequence[str]) -> int:
     try:
         found, rows = measure(given)
         show(found, rows)
-        if strange := other_models(found["medians"]):
-            raise FailedError("; ".join(strange))
         if given.write:
             write_json(given.baseline, found)
             write_text(given.baseline.with_suffix(".md"), page(found, rows))

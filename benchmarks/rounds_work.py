@@ -56,6 +56,14 @@ class Dealt:
         return area
 
 
+def update(before: Weights, after: Weights) -> np.ndarray:
+    """What has been added to the floating-point weights, in the order of their names."""
+    names = sorted(name for name, value in before.items() if value.dtype.kind == "f")
+    return np.concatenate(
+        [(after[name].astype(np.float64) - before[name]).ravel() for name in names]
+    )
+
+
 def deal(sets: Sequence[str], params: Path) -> Dealt:
     """Read the data and deal them to the sites.
 

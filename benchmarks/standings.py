@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 # What a ratio may change by before it is an error.
 TOLERANCE = 0.10
-# By how much the AUC of two contestants may differ: sums in another order end in another model.
-MOST_APART = 0.01
+# How alike what two contestants have learned has to be. Sums in another order end in another model,
+# whose AUC after a few rounds may be far from that of the others; but it is as far from the initial
+# weights, in much the same direction.
+LEAST_COSINE, MOST_LONGER = 0.8, 0.1
 OURS = "consilium"
 # The limit: rounds are compared with it, and totals with everything else.
 LIMIT = "tuned"
@@ -92,15 +96,35 @@ def changes(
     return sorted(lines)
 
 
-def other_models(middle: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Whose model is another one than most have, though the work is the same, a line for each."""
-    usual = median(columns["auc"] for columns in middle.values())
-    return [
-        f"{name} has an AUC of {columns['auc']:.4f}, and {usual:.4f} is usual: it has not done the "
-        "work, or has done it otherwise"
-        for name, columns in middle.items()
-        if abs(columns["auc"] - usual) > MOST_APART
-    ]
+def other_models(updates: "Mapping[str, np.ndarray]") -> list[str]:
+    """Who has learned something else than the others, though the work is the same.
+
+    Args:
+        updates: what each contestant has added to the initial weights, as one vector of the same
+            length for all.
+
+    Returns:
+        A line for each whose update is longer or shorter than is usual by more than
+        ``MOST_LONGER``, or has a cosine of less than ``LEAST_COSINE`` with the sum of those of all
+        others; none where there are no others.
+    """
+    usual = median(float(np.linalg.norm(update)) for update in updates.values())
+    lines = []
+    for name, update in updates.items():
+        length = float(np.linalg.norm(update))
+        others = sum(
+            (other for key, other in updates.items() if key != name), np.zeros_like(update)
+        )
+        both = length * float(np.linalg.norm(others))
+        cosine = float(update @ others) / both if both else 0.0
+        alike = len(updates) == 1 or cosine >= LEAST_COSINE
+        if not alike or abs(length / usual - 1) > MOST_LONGER:
+            lines.append(
+                f"{name} has moved the weights by {length:.3f}, where {usual:.3f} is usual, with a "
+                f"cosine of {cosine:.3f} with the others: it has not done the work, or has done it "
+                "otherwise"
+            )
+    return lines
 
 
 def other_work(found: Mapping[str, Any], baseline: Mapping[str, Any]) -> list[str]:

@@ -34,6 +34,7 @@ import numpy as np
 import pytest
 import yaml
 
+import tasks.garbage  # noqa: F401
 from tests.ram_disk import use_ram_disk
 
 use_ram_disk()
@@ -50,9 +51,36 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["CONSILIUM_CACHE"] = str(folder / "templates")
 
 
+# The longest files of tests of real servers first.
+LONGEST = ("hospitals", "consortium_docs", "dvc", "deployments", "kill_and_resume")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that no worker ends up waiting for one of them."""
-    items.sort(key=lambda item: item.get_closest_marker("system") is None)
+    """Every test process begins with its part of the tests of real servers, which wait a lot.
+
+    Of several test processes each is given a stretch of the list, as long as the others', and takes
+    over from the others once it is through. The longest come first, so that no process ends up
+    waiting for one of them; those of one file, which may share servers, stay together.
+    """
+    files: dict[str, list[pytest.Item]] = {f"test_{name}": [] for name in LONGEST}
+    others: list[pytest.Item] = []
+    for item in items:
+        if item.get_closest_marker("system"):
+            files.setdefault(item.path.stem, []).append(item)
+        else:
+            others.append(item)
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    parts: list[list[pytest.Item]] = [[] for _ in range(count)]
+    for number, tests in enumerate(files.values()):
+        turn, place = divmod(number, count)
+        parts[place if turn % 2 == 0 else count - 1 - place] += tests
+    ordered: list[pytest.Item] = []
+    for number, part in enumerate(parts):
+        ordered += part
+        room = max(0, len(items) * (number + 1) // count - len(ordered))
+        ordered += others[:room]
+        del others[:room]
+    items[:] = ordered + others
 
 
 TINY = {"train": 48, "val": 16, "test": 24}

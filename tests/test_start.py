@@ -4,6 +4,9 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
+from tasks.fork_server import IMPORTED
 from tests.conftest import PROJECT
 
 # What takes together longer to import than torch, and what is needed in some runs alone, or late.
@@ -48,6 +51,38 @@ def test_no_command_imports_what_it_does_not_begin_with():
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     assert done.stdout.split("\n")[:-1] == ["[]"] * len(BEGINNINGS)
+
+
+STARTING = """
+import sys
+import flows.server
+def start():
+    print("torch" in sys.modules)
+    sys.exit()
+flows.server.start_embedded_server = start
+sys.argv = ["consilium", "run", "demo"]
+from flows.cli import main
+main()
+"""
+
+
+def test_the_server_starts_before_what_a_run_imports_for_seconds():
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING], capture_output=True, text=True, timeout=300, cwd=PROJECT
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+@pytest.mark.parametrize("begun_with", ["flows.cli", "flows.ends_with_parent", IMPORTED[0]])
+def test_nothing_is_looked_through_once_more_at_the_end(begun_with):
+    asked = (
+        "import atexit, gc; at_end = lambda: print(gc.get_freeze_count() > 0); "
+        f"atexit.register(at_end); import {begun_with}; print(gc.get_threshold()[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.split() == ["50000", "True"]
 
 
 def test_no_flow_has_the_name_of_a_module_of_python():

@@ -14,7 +14,7 @@ from benchmarks.contestants import CONTESTANTS, ROOT, environment
 from benchmarks.peers import loop, tuned
 from benchmarks.peers.nvflare.log import marks_of
 from benchmarks.peers.work import Work, read_weights, train
-from benchmarks.rounds_work import Dealt, write_work
+from benchmarks.rounds_work import Dealt, update, write_work
 from benchmarks.standings import Timed
 from federated.configuration.load import load_experiment
 from federated.data.cases import LabelledImages
@@ -125,13 +125,27 @@ def test_a_ratio_that_changes_by_more_than_a_tenth_is_told(now: float, lines: in
     assert len(told) == lines
 
 
-def test_a_contestant_that_comes_to_another_model_is_told() -> None:
-    same = [timed("consilium", 1, 30, 20), timed("loop", 1, 60, 40)]
-    assert not standings.other_models(standings.medians(same))
-    (said,) = standings.other_models(
-        standings.medians([*same, replace(timed("flower", 1, 60, 40), auc=0.7)])
-    )
-    assert said.startswith("flower has an AUC of 0.7000")
+def test_a_contestant_that_has_learned_something_else_is_told() -> None:
+    random = np.random.default_rng(0)
+    common = random.normal(size=1000)
+    alike = {name: common + 0.4 * random.normal(size=1000) for name in ("consilium", "loop", "pfl")}
+    assert not standings.other_models(alike)
+    assert not standings.other_models({"consilium": common})
+    for name, wrong in {"half": 0.5, "twice": 2.0}.items():
+        (said,) = standings.other_models({**alike, name: wrong * common})
+        assert said.startswith(f"{name} has moved the weights by ")
+    elsewhere = random.normal(size=1000) * np.linalg.norm(alike["loop"]) / 1000**0.5
+    for never in (np.zeros(1000), -common, elsewhere):
+        assert [said.split()[0] for said in standings.other_models({**alike, "flower": never})] == [
+            "flower"
+        ]
+
+
+def test_an_update_is_of_the_weights_that_are_trained() -> None:
+    before = {"b": np.ones((2, 2), np.float32), "a": np.zeros(1, np.float32)}
+    after = {"a": np.full(1, 3, np.float32), "b": np.full((2, 2), 2, np.float32)}
+    steps = {"steps": np.zeros((), np.int64)}
+    assert update(before | steps, after | steps).tolist() == [3, 1, 1, 1, 1]
 
 
 def test_contestants_that_only_one_side_has_are_not_compared() -> None:
