@@ -105,22 +105,22 @@ def other_models(updates: "Mapping[str, np.ndarray]") -> list[str]:
 
     Returns:
         A line for each whose update is longer or shorter than is usual by more than
-        ``MOST_LONGER``, or has a cosine of less than ``LEAST_COSINE`` with the sum of those of all
-        others; none where there are no others.
+        ``MOST_LONGER``, or whose cosines with those of the others have a median of less than
+        ``LEAST_COSINE``; none where there are no others.
     """
-    usual = median(float(np.linalg.norm(update)) for update in updates.values())
+    lengths = {name: float(np.linalg.norm(update)) for name, update in updates.items()}
+    usual = median(lengths.values())
     lines = []
     for name, update in updates.items():
-        length = float(np.linalg.norm(update))
-        others = sum(
-            (other for key, other in updates.items() if key != name), np.zeros_like(update)
-        )
-        both = length * float(np.linalg.norm(others))
-        cosine = float(update @ others) / both if both else 0.0
-        alike = len(updates) == 1 or cosine >= LEAST_COSINE
-        if not alike or abs(length / usual - 1) > MOST_LONGER:
+        cosines = [
+            float(update @ other) / (lengths[name] * lengths[key] or 1)
+            for key, other in updates.items()
+            if key != name
+        ]
+        cosine = median(cosines) if cosines else 1.0
+        if cosine < LEAST_COSINE or abs(lengths[name] / usual - 1) > MOST_LONGER:
             lines.append(
-                f"{name} has moved the weights by {length:.3f}, where {usual:.3f} is usual, with a "
+                f"{name} has moved the weights by {lengths[name]:.3f}, where {usual:.3f} is usual, with a "
                 f"cosine of {cosine:.3f} with the others: it has not done the work, or has done it "
                 "otherwise"
             )
