@@ -120,9 +120,9 @@ def other_models(updates: "Mapping[str, np.ndarray]") -> list[str]:
         cosine = median(cosines) if cosines else 1.0
         if cosine < LEAST_COSINE or abs(lengths[name] / usual - 1) > MOST_LONGER:
             lines.append(
-                f"{name} has moved the weights by {lengths[name]:.3f}, where {usual:.3f} is usual, with a "
-                f"cosine of {cosine:.3f} with the others: it has not done the work, or has done it "
-                "otherwise"
+                f"{name} has moved the weights by {lengths[name]:.3f}, where {usual:.3f} is usual, "
+                f"with a cosine of {cosine:.3f} with the others: it has not done the work, or has "
+                "done it otherwise"
             )
     return lines
 
