@@ -227,8 +227,14 @@ def waiting(script: str, server: str, *arguments: str) -> Iterator[int]:
 
 
 def held_in_memory(pid: int, patterns: list[bytes]) -> bool:
-    """Whether a process holds one of the patterns in its readable memory."""
-    return any(part in content for content in memory_of(pid) for part in patterns)
+    """Whether a process holds one of the patterns in its readable memory, at a multiple of 8."""
+    for content in memory_of(pid):
+        words = np.frombuffer(content, "<u8", len(content) // 8)
+        for part in patterns:
+            begins = np.flatnonzero(words == int.from_bytes(part[:8], "little"))
+            if any(content[8 * place : 8 * place + len(part)] == part for place in begins):
+                return True
+    return False
 
 
 def memory_of(pid: int) -> Iterator[bytes]:
