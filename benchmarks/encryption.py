@@ -1,6 +1,7 @@
 """Bytes a value and speed of every encoding, beside TenSEAL's bulk CKKS, in one process.
 
     python benchmarks/encryption.py --values 1000000 --sites 10
+    python benchmarks/encryption.py --values 33000000 --only packed_bfv
 
 Each row is the median over five sites of encrypting an update that is compressed already and of
 adding it to the sum, and of decrypting the sum, in seconds of one core; for CKKS with the noise of
@@ -22,6 +23,7 @@ from rich.table import Table
 from federated.compression.quantize import largest_quantised
 from federated.protection import CKKS, Cohort, PackedBFV
 from federated.protection.keys import new_run_key
+from federated.run.memory import peak_rss_mb
 from federated.update import CompressedUpdate
 
 REPEATS = 5
@@ -122,17 +124,22 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=10, help="Sites there must be room for.")
     parser.add_argument("--rounds", type=int, default=60, help="That CKKS' noise is made for.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="One protection's name, without the others' rows.")
     chosen = parser.parse_args()
     rng = np.random.default_rng(chosen.seed)
     shape = (REPEATS, chosen.values)
     weighted = list((rng.uniform(-1, 1, shape) / REPEATS).astype(np.float32))
-    rows = [tenseal_bulk(weighted)]
-    values = Cohort(chosen.sites, chosen.sites, chosen.rounds, None)
-    rows.append(measure(CKKS(), weighted, values))
+    protections = [each for each in (CKKS(), PackedBFV()) if chosen.only in (None, each.name)]
+    if not protections:
+        parser.error("--only is ckks or packed_bfv")
+    rows = [] if chosen.only else [tenseal_bulk(weighted)]
+    if isinstance(protections[0], CKKS):
+        values = Cohort(chosen.sites, chosen.sites, chosen.rounds, None)
+        rows.append(measure(protections[0], weighted, values))
     for room, bits in ((chosen.sites, 8), (128, 8), (chosen.sites, 4), (chosen.sites, 16)):
         most, cohort = largest_quantised(bits), Cohort(room, room, chosen.rounds, bits)
         quantised = list(rng.integers(-most, most + 1, shape).astype(np.int32))
-        rows += [measure(protection, quantised, cohort) for protection in (CKKS(), PackedBFV())]
+        rows += [measure(protection, quantised, cohort) for protection in protections]
     table = Table(
         title=f"{chosen.values} values, seed {chosen.seed}, one core; speeds in M values/s"
     )
@@ -143,7 +150,9 @@ def main() -> None:
         speeds = [f"{chosen.values / s / 1e6:.2f}" for s in (row.encrypt, row.add, row.decrypt)]
         sizes = f"{row.up:.2f}", f"{row.down:.2f}"
         table.add_row(row.name, *sizes, *speeds, f"{row.error:.1e}")
-    Console(width=160).print(table)
+    console = Console(width=160)
+    console.print(table)
+    console.print(f"peak memory of the process, {REPEATS} updates with it: {peak_rss_mb():.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -95,17 +95,17 @@ def main() -> None:
     first = ndarrays_to_parameters([np.zeros(length, np.float32)])
     legacy.state.array_records[MAIN_PARAMS_RECORD] = compat.parameters_to_arrayrecord(first, True)
     legacy.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({Key.CURRENT_ROUND: 1})
-    started = time.perf_counter()
+    started = time.process_time()
     results = [
         (Proxy(node), FitRes(Status(Code.OK, ""), update, 100, {}))
         for node, update in updates.items()
     ]
     expected, _ = strategy.aggregate_fit(1, results, [])
-    plain = time.perf_counter() - started
+    plain = time.process_time() - started
     workflow = SecAggPlusWorkflow(num_shares=shares, reconstruction_threshold=threshold)
-    started = time.perf_counter()
+    started = time.process_time()
     workflow(Grid(updates), legacy)
-    secure = time.perf_counter() - started
+    secure = time.process_time() - started
     found = compat.arrayrecord_to_parameters(legacy.state.array_records[MAIN_PARAMS_RECORD], True)
     difference = parameters_to_ndarrays(found)[0] - parameters_to_ndarrays(expected)[0]
     print(json.dumps({"plain": plain, "secure": secure, "error": float(abs(difference).max())}))
