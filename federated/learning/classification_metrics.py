@@ -49,14 +49,16 @@ def auc(labels: Labels, probabilities: Probabilities) -> float | None:
 def rank_area(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:
     """The AUC of scores ``(n,)`` of cases, of which some are positive and some are not.
 
-    It is the Mann-Whitney form: twenty times faster than scikit-learn's curve.
+    It is the Mann-Whitney form, with the mean rank for equal scores: twenty times faster than
+    scikit-learn's curve, and importing scikit-learn or scipy's statistics took every worker a
+    second in its first round.
 
     A round computes hundreds: every class, site and split.
     """
-    from scipy.stats import rankdata
-
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
     hits = int(positive.sum())
-    rank_sum = float(rankdata(scores)[positive].sum())
+    rank_sum = float(ranks[place[positive]].sum())
     return (rank_sum - hits * (hits + 1) / 2) / (hits * (len(scores) - hits))
 
 
@@ -106,31 +108,41 @@ def confusion_matrix(labels: Labels, probabilities: Probabilities) -> Confusion:
     return [[int(count) for count in row] for row in matrix]
 
 
+def metrics_by_class(confusion: npt.NDArray[np.int64]) -> Metrics:
+    """The macro means over the classes that occur, from the counts ``[true][predicted]``.
+
+    Of a class without cases there is nothing to recall. A class without predictions counts with a
+    precision of 0.
+
+    Args:
+        confusion: ``(classes, classes)``, with at least one case.
+    """
+    true, predicted, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
+    there = true > 0
+    true, predicted, hits = true[there], predicted[there], hits[there]
+    recall = float(np.mean(hits / true))
+    return {
+        "balanced_accuracy": recall,
+        "precision": float(np.mean(hits / np.maximum(predicted, 1))),
+        "recall": recall,
+        "f1": float(np.mean(2 * hits / (true + predicted))),
+    }
+
+
 def classification_metrics(labels: Labels, probabilities: Probabilities) -> Metrics:
     """All of :data:`METRICS` for labels ``(n,)`` and probabilities ``(n, classes)``.
 
-    ``ece`` is the expected calibration error. Precision, recall and F1 are macro means over the
-    classes that occur in the labels, as is the balanced accuracy: of a class without cases there is
-    nothing to recall. A class without predictions counts with a precision of 0. ``loss`` is the
-    mean negative log likelihood, in nats. Every value is ``None`` where n is 0.
+    ``ece`` is the expected calibration error. Precision, recall and F1 are those of
+    :func:`metrics_by_class`. ``loss`` is the mean negative log likelihood, in nats. Every value is
+    ``None`` where n is 0.
     """
-    from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
-
     if not len(labels):
         return {known.name: None for known in METRICS}
-    predicted = probabilities.argmax(axis=1)
-    there = np.unique(labels)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=there, average="macro", zero_division=0
-    )
-    hits = [(predicted[labels == label] == label).mean() for label in there]
+    confusion = np.array(confusion_matrix(labels, probabilities))
     return {
-        "accuracy": float(accuracy_score(labels, predicted)),
+        "accuracy": float(np.trace(confusion) / len(labels)),
         "auc": auc(labels, probabilities),
-        "balanced_accuracy": float(np.mean(hits)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
+        **metrics_by_class(confusion),
         "ece": expected_calibration_error(labels, probabilities),
-        "loss": float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1]))),
+        "loss": loss_sum(labels, probabilities) / len(labels),
     }

@@ -18,6 +18,7 @@ from federated.learning.classification_metrics import (
     confidence_bins,
     confusion_matrix,
     loss_sum,
+    metrics_by_class,
 )
 from federated.learning.places import PLACES
 from federated.learning.score_histogram import (
@@ -181,7 +182,7 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
     if "confusion" in arrays:
         counts = arrays["confusion"]
         confusion = [[int(count) for count in row] for row in counts]
-        metrics |= _by_class(arrays)
+        metrics |= metrics_by_class(counts)
         of_class = counts.sum(axis=1)
         absent = tuple(name for name, n in zip(info.classes, of_class, strict=True) if not n)
     if "scores" in arrays and "places" in arrays:
@@ -194,21 +195,6 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
     if "loss" in arrays:
         metrics["loss"] = float(arrays["loss"][0] / cases)
     return Measured(metrics, confusion, absent, intervals)
-
-
-def _by_class(arrays: Arrays) -> Metrics:
-    """The macro means over the classes that occur; see ``classification_metrics``."""
-    confusion = arrays["confusion"]
-    true, predicted, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
-    there = true > 0
-    true, predicted, hits = true[there], predicted[there], hits[there]
-    recall = float(np.mean(hits / true))
-    return {
-        "balanced_accuracy": recall,
-        "precision": float(np.mean(hits / np.maximum(predicted, 1))),
-        "recall": recall,
-        "f1": float(np.mean(2 * hits / (true + predicted))),
-    }
 
 
 CLASSIFICATION_STATISTICS = TaskStatistics(

@@ -1,6 +1,15 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from federated.learning.classification_metrics import (
     METRICS,
@@ -34,6 +43,41 @@ def test_auc_equals_scikit_learns_with_ties_too():
     assert auc(labels, np.stack([1 - scores, scores], 1)) == pytest.approx(
         roc_auc_score(labels, scores)
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_metrics_equal_scikit_learns(seed):
+    """Of five classes, of which cases have three or four and a hasty model predicts some."""
+    rng = np.random.default_rng(seed)
+    there = np.sort(rng.choice(5, 3 + seed % 2, replace=False))
+    labels = rng.choice(there, 60)
+    probabilities = rng.dirichlet([0.2, 1, 1, 0.05, 1], 60)
+    predicted = probabilities.argmax(axis=1)
+    metrics = classification_metrics(labels, probabilities)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=there, average="macro", zero_division=0
+    )
+    assert metrics["precision"] == pytest.approx(precision)
+    assert metrics["recall"] == pytest.approx(recall)
+    assert metrics["f1"] == pytest.approx(f1)
+    assert metrics["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    kept = np.isin(predicted, there)  # scikit-learn warns of predictions that no case has
+    assert balanced_accuracy_score(labels[kept], predicted[kept]) == pytest.approx(
+        classification_metrics(labels[kept], probabilities[kept])["balanced_accuracy"]
+    )
+    assert metrics["loss"] == pytest.approx(log_loss(labels, probabilities, labels=np.arange(5)))
+
+
+def test_no_worker_imports_for_seconds_in_its_first_evaluation():
+    asked = (
+        "import sys, numpy as np; from federated.learning.classification_metrics import *; "
+        "classification_metrics(np.arange(4) % 2, np.full((4, 2), 0.5)); "
+        "print([name for name in ('scipy', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_macro_auc_leaves_out_classes_that_do_not_occur():
