@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from federated.configuration.load import PRETRAIN, backbone_path
+from federated.configuration.load import backbone_path
+from federated.configuration.params_file import PRETRAIN
 from federated.run.folder import RunFolder
 from flows.going_on import goes_on_by
 from flows.round import fl_round

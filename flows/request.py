@@ -35,6 +35,22 @@ class RunRequest:
     runs: Path = Path("runs")
     transfer: Sequence[str] = ()
 
+    def check_words(self) -> None:
+        """Refuse what is plainly wrong, within a moment: no such file, experiment, or item.
+
+        Raises:
+            ConsiliumError: there is none, or the file cannot be read.
+        """
+        from federated.configuration.params_file import (
+            experiment_values,
+            parse_overrides,
+            read_params,
+        )
+
+        parse_overrides(self.overrides)
+        if self.resume is None:
+            experiment_values(read_params(self.params), self.experiment, self.params)
+
     def resolve(self) -> "Experiment":
         """The resolved configuration of the run; nothing is written for a new one.
 

@@ -50,6 +50,11 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or local
 
 
+def import_client() -> None:
+    """Import MLflow now, which takes a second, for who has to wait anyhow."""
+    from mlflow import MlflowClient  # noqa: F401
+
+
 def client() -> "MlflowClient":
     """A client of the tracking and model registry server.
 

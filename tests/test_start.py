@@ -73,6 +73,28 @@ def test_the_server_starts_before_what_a_run_imports_for_seconds():
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
+MISTAKEN = """
+import atexit, sys
+atexit.register(lambda: print([name for name in ("torch", "prefect") if name in sys.modules]))
+sys.argv = ["consilium", "run", *{words!r}]
+from flows.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["nothing"], ["demo", "--set", "rounds"], ["demo", "--params", "x"]]
+)
+def test_a_plain_mistake_is_told_before_anything_is_imported_for_seconds(words):
+    code = MISTAKEN.format(words=words)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=PROJECT
+    )
+    assert (done.returncode, done.stdout) == (1, "[]\n"), done.stderr
+    assert done.stderr.startswith("Error: The")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("begun_with", ["flows.cli", "flows.ends_with_parent", IMPORTED[0]])
 def test_nothing_is_looked_through_once_more_at_the_end(begun_with):
     asked = (

@@ -16,6 +16,7 @@ from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest, explain
 from federated.configuration.params_file import (
     as_override,
+    experiment_values,
     key_of,
     overlay,
     parse_overrides,
@@ -26,8 +27,6 @@ from federated.files import read_json
 from federated.settings.names import refuse_name
 from federated.settings.sections import SitesSettings
 
-# Put before the name of a backbone, this makes the name of an experiment that can be run.
-PRETRAIN = "pretrain-"
 # ``section.key=value`` items of ``--set``; or items by the option that sets them, such as
 # ``--rounds``, the later ones over the earlier.
 Overrides = Iterable[str] | Mapping[str, Iterable[str]]
@@ -53,7 +52,7 @@ def load_experiment(
             impossible. The message names what has set the value: an option or the file.
     """
     document = read_params(params)
-    value = _experiment_values(document, name, params)
+    value = experiment_values(document, name, params)
     layers = overrides if isinstance(overrides, Mapping) else {"--set": overrides}
     items = [(item, option) for option, layer in layers.items() for item in layer]
     top = parse_overrides(item for item, _ in items)
@@ -188,34 +187,6 @@ def _items(entry: Mapping[str, Any]) -> list[str]:
 def backbone_path(backbone: str) -> Path:
     """The file of a backbone of ``pretraining``, relative to the project's folder."""
     return Path("data") / "pretrained" / backbone / "model.safetensors"
-
-
-def _experiment_values(document: Mapping[str, Any], name: str, params: Path) -> dict[str, Any]:
-    """The values of an experiment over the defaults.
-
-    ``pretrain-NAME`` is the backbone NAME of ``pretraining``.
-    """
-    experiments = document["experiments"]
-    defaults = document.get("defaults") or {}
-    backbones = document.get("pretraining") or {}
-    backbone = name.removeprefix(PRETRAIN)
-    if name in experiments:
-        return overlay(defaults, experiments[name] or {})
-    if name.startswith(PRETRAIN) and backbone in backbones:
-        entry = {"strategy": {"name": "central"}, **(backbones[backbone] or {})}
-        source = entry.pop("experiment", None)
-        if source in experiments:
-            return overlay(overlay(defaults, experiments[source] or {}), entry)
-        raise ConsiliumError(
-            f"The backbone {backbone!r} under `pretraining:` in {params} needs `experiment:`, the "
-            f"experiment whose data it is trained on, one of {', '.join(experiments)}; it has "
-            f"{source!r}."
-        )
-    known = [*experiments, *(PRETRAIN + key for key in backbones)]
-    raise ConsiliumError(
-        f"There is no experiment {name!r} in {params}.{closest(name, known)} "
-        f"Known experiments: {', '.join(known)}."
-    )
 
 
 def experiment_names(params: Path = Path("params.yaml")) -> list[str]:

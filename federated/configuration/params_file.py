@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from federated.configuration.explain import closest
 from federated.configuration.yaml_text import UnclearYamlError, parse_yaml
 from federated.errors import ConsiliumError, why_unreadable
 
+# Put before the name of a backbone, this makes the name of an experiment that can be run.
+PRETRAIN = "pretrain-"
 NAME = re.compile(r"\w[\w.-]*")
 # Sections whose ``name`` picks an implementation with keys of its own.
 CHOICES = ("strategy", "privacy", "compression", "protection", "runner")
@@ -125,3 +128,37 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = {**below, **value}
     return result
+
+
+def experiment_values(document: Mapping[str, Any], name: str, params: Path) -> dict[str, Any]:
+    """The values of an experiment over the defaults.
+
+    Args:
+        document: the parameter file, as :func:`read_params` gives it.
+        name: the experiment's name; ``pretrain-NAME`` is the backbone NAME of ``pretraining``.
+        params: the parameter file, for the message.
+
+    Raises:
+        ConsiliumError: there is no such experiment.
+    """
+    experiments = document["experiments"]
+    defaults = document.get("defaults") or {}
+    backbones = document.get("pretraining") or {}
+    backbone = name.removeprefix(PRETRAIN)
+    if name in experiments:
+        return overlay(defaults, experiments[name] or {})
+    if name.startswith(PRETRAIN) and backbone in backbones:
+        entry = {"strategy": {"name": "central"}, **(backbones[backbone] or {})}
+        source = entry.pop("experiment", None)
+        if source in experiments:
+            return overlay(overlay(defaults, experiments[source] or {}), entry)
+        raise ConsiliumError(
+            f"The backbone {backbone!r} under `pretraining:` in {params} needs `experiment:`, the "
+            f"experiment whose data it is trained on, one of {', '.join(experiments)}; it has "
+            f"{source!r}."
+        )
+    known = [*experiments, *(PRETRAIN + key for key in backbones)]
+    raise ConsiliumError(
+        f"There is no experiment {name!r} in {params}.{closest(name, known)} "
+        f"Known experiments: {', '.join(known)}."
+    )

@@ -51,6 +51,7 @@ def run(
     request = RunRequest(
         experiment, sets or [], rounds, prepared=prepared, params=params, runs=runs
     )
+    request.check_words()
     if transfer:
         from federated.configuration.load import transfer_overrides
 
@@ -103,7 +104,8 @@ def pretrain(
     runs: Runs = RUNS,
 ) -> None:
     """Train a backbone for transfer learning, in one place, on a source set."""
-    from federated.configuration.load import PRETRAIN, load_experiment
+    from federated.configuration.load import load_experiment
+    from federated.configuration.params_file import PRETRAIN
 
     def check() -> object:
         return load_experiment(PRETRAIN + backbone, sets or [], params)

@@ -79,10 +79,10 @@ def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
         wait_until_ready = start_embedded_server()
         check()
         require_servers_and_folders(configured)
-        import mlflow.tracking  # noqa: F401 - as above
-
         from flows.progress import shown_on
+        from tasks.track import import_client
 
+        import_client()
         wait_until_ready()
     with shown_on(console):
         return start()
