@@ -17,7 +17,8 @@ INITIAL = torch.zeros(3)
 @pytest.fixture
 def ended(monkeypatch):
     """What the bare loop ends with; rounds take 2 s in it and 3 s here, but for first and last."""
-    weights = torch.tensor([1.0, 2.0, 3.0])
+    ours = torch.tensor([1.0, 2.0, 3.0])
+    weights = ours.clone()
 
     class Begun:
         def __init__(self, *_):
@@ -26,7 +27,7 @@ def ended(monkeypatch):
     monkeypatch.setattr(segmentation_rounds, "Bare", Begun)
     monkeypatch.setattr(segmentation_rounds, "flat", lambda _: INITIAL)
     monkeypatch.setattr(
-        segmentation_rounds, "our_rounds", lambda *_: ([50.0, 3.0, 3.0, 90.0], weights.clone())
+        segmentation_rounds, "our_rounds", lambda *_: ([50.0, 3.0, 3.0, 90.0], ours)
     )
     monkeypatch.setattr(
         segmentation_rounds, "bare_rounds", lambda *_: ([50.0, 2.0, 2.0, 70.0], weights)
