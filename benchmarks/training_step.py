@@ -1,0 +1,128 @@
+"""A step of training in ways that the engine does not take, or takes only where asked.
+
+    python -m benchmarks.training_step
+    python -m benchmarks.training_step --sites 10 --batch 4 --repeats 20
+
+For the small network on volumes and on pictures of 28 voxels a side, in seconds of one thread of
+one process, medians: a step of AdamW as the engine takes it for one site after the other; the same
+with bfloat16 (`training.precision`), with `torch.compile`, and with the sites' weights stacked and
+`torch.func.vmap` over them, one step for all sites at once. Random numbers for images: time does
+not depend on them. What compiling takes at first is stated apart.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from federated.run.memory import keep_freed_memory
+from federated.training.loop import place
+from models.small_cnn import SmallCNN
+
+CPU = torch.device("cpu")
+CLASSES = 2
+
+
+def network(dims: int) -> nn.Module:
+    """The small network, as workers place it."""
+    torch.manual_seed(0)
+    return place(SmallCNN(channels=1, classes=CLASSES, dims=dims, norm="group"), CPU)
+
+
+def one_by_one(
+    models: list[nn.Module], images: Tensor, labels: Tensor, autocast: bool
+) -> Callable[[], None]:
+    """A step of each model, one after the other."""
+    optimizers = [torch.optim.AdamW(m.parameters(), fused=True) for m in models]
+
+    def step() -> None:
+        for model, optimizer, image, label in zip(models, optimizers, images, labels, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = nn.functional.cross_entropy(model(image).float(), label)
+            loss.backward()
+            optimizer.step()
+
+    return step
+
+
+def stacked(models: list[nn.Module], images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """The same step of all models at once, over stacked weights."""
+    weights, buffers = stack_module_state(models)  # type: ignore[arg-type]
+    skeleton = models[0]
+    optimizer = torch.optim.AdamW(list(weights.values()), fused=True)
+
+    def loss(own: dict[str, Tensor], kept: dict[str, Tensor], image: Tensor, label: Tensor) -> Any:
+        found = functional_call(skeleton, (own, kept), (image,))
+        return nn.functional.cross_entropy(found, label)
+
+    gradients = vmap(grad(loss), randomness="different")
+
+    def step() -> None:
+        found = gradients(weights, buffers, images, labels)
+        for name, weight in weights.items():
+            weight.grad = found[name]
+        optimizer.step()
+
+    return step
+
+
+def median_of(step: Callable[[], None], repeats: int) -> float:
+    """The median of its seconds, once it is warm."""
+    step()
+    seconds = []
+    for _ in range(repeats):
+        started = time.process_time()
+        step()
+        seconds.append(time.process_time() - started)
+    return statistics.median(seconds)
+
+
+def measure(dims: int, given: argparse.Namespace) -> list[str]:
+    """The row of one kind of image: a step of all sites in each way, and what compiling took."""
+    sites, batch = given.sites, given.batch
+    images = torch.rand(sites, batch, 1, *(28,) * dims)
+    labels = torch.randint(CLASSES, (sites, batch))
+    seconds = []
+    for autocast in (False, True):
+        models = [network(dims) for _ in range(sites)]
+        seconds.append(median_of(one_by_one(models, images, labels, autocast), given.repeats))
+    started = time.perf_counter()
+    compiled = torch.compile(network(dims))
+    alone = one_by_one([compiled], images[:1], labels[:1], False)
+    alone()
+    compiling = time.perf_counter() - started
+    seconds.append(sites * median_of(alone, given.repeats))
+    models = [network(dims) for _ in range(sites)]
+    seconds.append(median_of(stacked(models, images, labels), given.repeats))
+    base = seconds[0]
+    cells = [f"{each * 1e3:.0f} ms, {each / base:.2f}" for each in seconds]
+    return ["volumes" if dims == 3 else "pictures", *cells, f"{compiling:.0f} s"]
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--sites", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=9)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as workers do
+    table = Table(title=f"a step of {given.sites} sites, batches of {given.batch}, one thread")
+    for column in ("", "float32", "bfloat16", "compiled", "stacked", "compiling"):
+        table.add_column(column, justify="right" if column else "left")
+    for dims in (3, 2):
+        table.add_row(*measure(dims, given))
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()
