@@ -29,7 +29,6 @@ from federated.settings.names import refuse_site_name
 from federated.site.home import SiteHome
 from flows.login import kept_login
 from flows.ports import listen_at
-from flows.site_cases import own_rules
 
 # What runs import is not needed to make, check or pause a site, and takes seconds to import.
 if TYPE_CHECKING:
@@ -242,6 +241,7 @@ def _machine(home: SiteHome) -> Iterator[Finding]:
 
 
 def _data(home: SiteHome) -> Iterator[Finding]:
+    from flows.site_cases import own_rules
     from flows.site_data import data_lines
 
     try:

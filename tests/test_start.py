@@ -35,7 +35,7 @@ def test_nothing_that_few_runs_need_is_imported_before_the_first_stage():
 BEGINNINGS = {
     "flows.cli": ("torch", "numpy", "pydantic", "httpx", "prefect", "mlflow", "great_expectations"),
     "flows.site_life, flows.coordinator_life, flows.coordinator_logins": (
-        *("prefect", "mlflow", "great_expectations", "starlette", "uvicorn", "sqlalchemy"),
+        *("torch", "prefect", "mlflow", "great_expectations", "starlette", "uvicorn", "sqlalchemy"),
         *LATE,
     ),
     "flows.site_service, flows.round": ("mlflow", "great_expectations", "prefect.server", *LATE),

@@ -20,8 +20,6 @@ from federated.rounds.context import Purpose
 from federated.rounds.participation import POOLED
 from federated.settings.names import refuse_name, refuse_site_name
 
-# In bytes, of a plan of a thousand sites.
-MOST_PLAN = 4 * 2**20
 # What a site wants a person to know of its privacy, in texts and in characters of each.
 MOST_WARNINGS, LONGEST_WARNING = 32, 1000
 # Of a release: its noise multiplier, and its steps.

@@ -14,9 +14,8 @@ from pydantic import Field, ValidationError
 from federated.configuration.explain import explain
 from federated.configuration.yaml_text import UnclearYamlError, key_lines, parse_yaml
 from federated.errors import ConsiliumError
-from federated.rounds.statistics import Told
 from federated.settings.base import Settings
-from federated.settings.sections import Share
+from federated.settings.sections import Share, Told
 
 ANY = "any"
 

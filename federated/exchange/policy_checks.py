@@ -16,8 +16,8 @@ from federated.privacy import Private
 from federated.privacy.accounting import Release, epsilon
 from federated.rounds.participation import POOLED, training_cases
 from federated.rounds.planned_work import planned_work
-from federated.rounds.statistics import Told, statistics_release, told_of
-from federated.settings.sections import Share
+from federated.rounds.statistics import statistics_release, told_of
+from federated.settings.sections import Share, Told
 from federated.weights.planned import planned_layout
 
 # The relative error of one ε that is computed in two ways.

@@ -13,7 +13,6 @@ mechanism with the noise multiplier z, whichever patient is added or taken away.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Literal
 
 import numpy as np
 
@@ -30,10 +29,7 @@ from federated.privacy.accounting import Release, noise_multiplier_for
 from federated.privacy.discrete_gaussian import TAIL, discrete_normal
 from federated.privacy.noise import SecretRandom
 from federated.protection.digits import Bounds
-
-# What is told of training cases, from least to most: counts with noise, exact sums over sites that
-# the protection hides, or each site's own counts.
-Told = Literal["noised", "sums", "clear"]
+from federated.settings.sections import Told
 
 
 def told_of(experiment: Experiment) -> Told:

@@ -35,6 +35,9 @@ Sampling = Literal["shuffle", "balanced"]
 Scaling = Literal["none", "temperature"]
 # What the coordinator is told of the evaluation of each site's cases, from least to most.
 Share = Literal["sums", "metrics", "statistics", "predictions"]
+# What is told of training cases, from least to most: counts with noise, exact sums over sites that
+# the protection hides, or each site's own counts.
+Told = Literal["noised", "sums", "clear"]
 
 
 class DataSettings(Settings):

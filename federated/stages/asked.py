@@ -15,7 +15,6 @@ from federated.exchange.folder import Exchange, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Topic
-from federated.exchange.plan import MOST_PLAN
 from federated.files import append_line, make_folders
 from federated.privacy.ledger import ledger_root
 from federated.secrets.home import consilium_home
@@ -169,7 +168,7 @@ def is_proposed(home: SiteHome, exchange: Exchange, asked: Ask) -> bool:
     mailbox = Mailbox(home.identity(), home.members(), exchange, home.audit)
     topic = Topic(home.coordinator().consortium, asked.run, asked.attempt)
     try:
-        mailbox.receive(topic, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+        mailbox.receive(topic, kinds.PROPOSAL, COORDINATOR, kinds.MOST_PLAN)
     except ConsiliumError:
         return False
     return True

@@ -23,7 +23,7 @@ from federated.exchange.identity import COORDINATOR
 from federated.exchange.journal import JOURNAL, JournalledExchange
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import Message, Topic, open_message
-from federated.exchange.plan import MOST_PLAN, RoundPlan, RunPlan
+from federated.exchange.plan import RoundPlan, RunPlan
 from federated.exchange.policy_checks import refuse_to_send
 from federated.files import PRIVATE, atomic_path
 from federated.rounds.context import RoundContext, RunContext
@@ -166,7 +166,7 @@ def open_site(call: SiteCall) -> Site:
     """
     home, mailbox, before = _before(call)
     store = home.run(call.run)
-    message = mailbox.receive(before, kinds.RUN_PLAN, COORDINATOR, MOST_PLAN)
+    message = mailbox.receive(before, kinds.RUN_PLAN, COORDINATOR, kinds.MOST_PLAN)
     plan, content, digest = _plan(message.body), message.to_bytes(), message.signed.digest
     proposal = _plan(_proposal(mailbox, before).body)
     if not store.plan_path.is_file() or store.plan_path.read_bytes() != content:
@@ -194,7 +194,7 @@ def known_experiments(call: SiteCall) -> list[Experiment]:
         suppress(ConsiliumError, FileNotFoundError),
         open_message(home.run(call.run).plan_path) as unread,
     ):
-        found.append(_plan(unread.read(home.coordinator(), MOST_PLAN).body).experiment)
+        found.append(_plan(unread.read(home.coordinator(), kinds.MOST_PLAN).body).experiment)
     return found
 
 
@@ -204,7 +204,7 @@ def _proposal(mailbox: Mailbox, before: Topic) -> Message:
     Raises:
         ConsiliumError: nothing is that counts.
     """
-    return mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, MOST_PLAN)
+    return mailbox.receive(before, kinds.PROPOSAL, COORDINATOR, kinds.MOST_PLAN)
 
 
 def _before(call: SiteCall) -> tuple[SiteHome, Mailbox, Topic]:

@@ -12,7 +12,7 @@ from federated.configuration.load import load_experiment
 from federated.data.load import load, locate
 from federated.data.partitioning import partition_dataset
 from federated.exchange import kinds
-from federated.exchange.plan import MOST_PLAN, RunPlan
+from federated.exchange.plan import RunPlan
 from federated.files import read_json, write_json
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
@@ -68,7 +68,7 @@ def signed_plan(run: Staged) -> RunPlan:
     """The plan of a run that the coordinator has signed in the present attempt."""
     site = run.site(SITE)
     before = replace(site.start, plan="")
-    return RunPlan.from_bytes(site.from_coordinator(before, kinds.RUN_PLAN, MOST_PLAN).body)
+    return RunPlan.from_bytes(site.from_coordinator(before, kinds.RUN_PLAN, kinds.MOST_PLAN).body)
 
 
 def sign_other_plan(run: Staged, **changes: Any) -> None:

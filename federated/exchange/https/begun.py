@@ -16,7 +16,6 @@ from federated.exchange import kinds
 from federated.exchange.folder import EVERYONE, FolderExchange, Place
 from federated.exchange.identity import COORDINATOR, PublicIdentity
 from federated.exchange.message import Header, MessageRefusedError, open_message
-from federated.exchange.plan import MOST_PLAN
 from federated.exchange.sent_kinds import sent_kind
 
 # How many attempts at runs are remembered.
@@ -124,7 +123,7 @@ class BegunRuns:
         for path in self._exchange.find(place):
             if path not in self._proposed:
                 try:
-                    body = self._read(path, place, MOST_PLAN)
+                    body = self._read(path, place, kinds.MOST_PLAN)
                     # Of the coordinator's own plan nothing else is of interest here.
                     self._proposed[path] = frozenset(json.loads(body)["participants"])
                 except (MessageRefusedError, FileNotFoundError):
