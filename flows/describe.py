@@ -153,7 +153,11 @@ def subgroup_lines(summary: Mapping[str, Any]) -> list[str]:
         ]
         lines.append(f"test {metric} by {attribute}: {', '.join(each)}")
     if flips := summary.get("uncertainty", {}).get("metrics"):
-        told = {"all": "flip_variance", "right": "flip_variance_right", "wrong": "flip_variance_wrong"}
+        told = {
+            "all": "flip_variance",
+            "right": "flip_variance_right",
+            "wrong": "flip_variance_wrong",
+        }
         shown = ", ".join(f"{part} {_number(flips[name], '.4f')}" for part, name in told.items())
         lines.append(f"variance over flips of test cases: {shown}")
     return lines

@@ -1,7 +1,7 @@
 """The end of a run: what sites tell once of their test cases, by the model that the run keeps.
 
-Each tells for itself; or with ``evaluation.share=sums`` all tell a sum, which is opened as that of a
-round's evaluation is.
+Each tells for itself; or with ``evaluation.share=sums`` all tell a sum, which is opened as that of
+a round's evaluation is.
 """
 
 from contextlib import nullcontext

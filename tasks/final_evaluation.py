@@ -52,9 +52,7 @@ def ask(coordinator: Coordinator) -> Topic:
     return ask_final_sum(coordinator)
 
 
-@task(
-    name="sum-at-end", task_run_name="final evaluation[{call.site}]", cache_policy=NO_CACHE
-)
+@task(name="sum-at-end", task_run_name="final evaluation[{call.site}]", cache_policy=NO_CACHE)
 def sum_at_site(pool: Executor, call: AnyCall, round_number: int) -> Stage:
     """Have a site send its part of the sum."""
     run_stage(pool, sum_at_end, call, round_number)

@@ -116,7 +116,11 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [IN_THE_CLEAR],
         [IN_THE_CLEAR],
     ),
-    "counts and sums over a site": ([NO_SINGLE_CASE], [IN_THE_CLEAR, *HIDDEN], [IN_THE_CLEAR, *HIDDEN]),
+    "counts and sums over a site": (
+        [NO_SINGLE_CASE],
+        [IN_THE_CLEAR, *HIDDEN],
+        [IN_THE_CLEAR, *HIDDEN],
+    ),
     "these over all sites together": ([SUMMED], [SUMMED], [SUMMED]),
     "what of a site's validation": (CALIBRATION_TOLD, CALIBRATION_HIDDEN, CALIBRATION_HIDDEN),
     "counts and sums over groups": (GROUPS_TOLD, GROUPS_HIDDEN, GROUPS_HIDDEN),

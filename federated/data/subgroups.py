@@ -6,6 +6,7 @@ it, since a rare one could name a patient.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import isfinite
 
 import numpy as np
@@ -45,7 +46,7 @@ def group_names(bounds: Bounds) -> tuple[str, ...]:
     if not _are_numbers(bounds):
         return (*map(str, bounds), OTHER)
     ends = [f"{end:g}" for end in bounds]
-    between = [f"{low} to below {high}" for low, high in zip(ends, ends[1:], strict=False)]
+    between = [f"{low} to below {high}" for low, high in pairwise(ends)]
     return (f"below {ends[0]}", *between, f"{ends[-1]} and above", OTHER)
 
 

@@ -58,9 +58,7 @@ def predict_flips(model: nn.Module, cases: Cases, device: torch.device) -> Array
     return {FLIP: means[..., 0], FLIP_CASES: means[..., 1] > 0}
 
 
-def _probabilities(
-    model: nn.Module, family: Family, device: torch.device, image: Tensor
-) -> Tensor:
+def _probabilities(model: nn.Module, family: Family, device: torch.device, image: Tensor) -> Tensor:
     return segment(model, image, family, device).softmax(dim=0).cpu()
 
 

@@ -247,17 +247,13 @@ def final_over_sites(asked: FinalTask, sent: Mapping[str, EvaluationStatistics])
     """The sums over sites of what each has ``sent``; of a group over those that tell of it."""
     whole = add((_whole(asked, own) for own in sent.values()), asked.plain)
     groups = {
-        attribute: [
-            _group(asked, sent, name, attribute, place) for place, name in enumerate(names)
-        ]
+        attribute: [_group(asked, sent, name, attribute, place) for place, name in enumerate(names)]
         for attribute, names in asked.groups.items()
     }
     return FinalSums(whole, asked.kind.measure(whole, asked.info), groups)
 
 
-def final_of_sum(
-    asked: FinalTask, total: EvaluationStatistics, sites: Sequence[str]
-) -> FinalSums:
+def final_of_sum(asked: FinalTask, total: EvaluationStatistics, sites: Sequence[str]) -> FinalSums:
     """What follows of a sum, in ``summed_form``, over some sites that all tell of every group."""
     told = {
         _array(attribute, TOLD): np.ones(len(names), np.int64)

@@ -1,12 +1,18 @@
 """Which subgroups a site may tell of, so that no count below a minimum can be read.
 
 A group that is told splits all that is told of the site's cases, and so does what is left of them
-without it: total minus the groups that are told. So groups are hidden, the smallest first, until
-what is told, and all that is hidden of an attribute together, leave no set of 1 to ``minimum`` − 1
-cases that can be told apart, by this attribute, those before it, and the tables of the evaluation
-(:mod:`federated.learning.suppression`). One small group alone is therefore never hidden: with it
-goes another one, or all of them. Where one is hidden, so are those without a case: otherwise three
-groups of one case each, the only ones of three cases that are hidden, would be read.
+without it: total minus the groups that are told. So groups are hidden until what is told, and all
+that is hidden of an attribute together, leave no set of 1 to ``minimum`` − 1 cases that can be told
+apart, by this attribute, those before it, and the tables of the evaluation
+(:mod:`federated.learning.suppression`).
+
+They are hidden from the last one on, in the order of the plan, and never one alone, whatever their
+sizes are. Were the smallest hidden first, which ones are hidden would tell of their sizes: of three
+groups of which the first is told, of 3 cases, and the others have 4 together, each would have 2,
+since of 1 and 3 another one would have been told. In a fixed order it is known of the groups that
+are hidden, where they are more than they had to be, that the first of them or the others together
+would have been few: 1 or 2 cases at least are possible then, which a minimum of 3 does not tell
+apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,13 +47,13 @@ def told_groups(
     found: dict[str, Told] = {}
     cells = list(known)
     for attribute, own in places.items():
-        told = np.ones(sizes[attribute], np.bool_)
-        counts = np.bincount(own, minlength=sizes[attribute])
-        order = iter(np.argsort(counts, kind="stable"))
-        while minimum and told.any() and not _is_enough(own, told, cells, minimum, patients):
-            told[next(order)] = False
-        found[attribute] = told
-        cells.append(_merged(own, told))
+        count = sizes[attribute]
+        # One hidden group alone is the total minus the others.
+        steps = (np.arange(count) < kept for kept in (count, *range(count - 2, 0, -1)))
+        nothing = np.zeros(count, np.bool_)
+        enough = (told for told in steps if _is_enough(own, told, cells, minimum, patients))
+        found[attribute] = next(enough, nothing)
+        cells.append(_merged(own, found[attribute]))
     return found
 
 

@@ -5,6 +5,7 @@ whatever its tables say.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import isfinite
 from typing import Annotated, Any
 
@@ -53,7 +54,7 @@ def _bounds(name: str, value: Any) -> Bounds:
             '0 and 1 of a finding, is written as text: ["0", "1"]'
         )
     ends = [float(each) for each in numbers]
-    rising = all(low < high for low, high in zip(ends, ends[1:], strict=False))
+    rising = all(low < high for low, high in pairwise(ends))
     if not rising or not all(map(isfinite, ends)):
         raise ValueError(f"the bounds of {name} have to rise, each being a finite number")
     return tuple(ends)

@@ -83,8 +83,8 @@ def _open_final(site: Site, round_number: int) -> SiteRound:
     evaluation = site.run.experiment.evaluation
     if evaluation.share != "sums" or not evaluation.evaluates_at_end:
         raise RefusalError(
-            f"{site.name} sums nothing of its test cases at the end of the run: by its plan nothing "
-            "is asked for then, or not in a sum."
+            f"{site.name} sums nothing of its test cases at the end of the run: by its plan "
+            "nothing is asked for then, or not in a sum."
         )
     return open_final_sum(site, round_number)
 

@@ -42,7 +42,11 @@ def test_sex_is_told_alike_however_sites_write_it(cell, group):
 
 def test_other_texts_are_compared_without_upper_case_and_white_space():
     values = ("GE Signa", "Siemens")
-    assert [group_of("scanner", values, cell) for cell in ("ge  signa", "SIEMENS", "F")] == [0, 1, 2]
+    assert [group_of("scanner", values, cell) for cell in ("ge  signa", "SIEMENS", "F")] == [
+        0,
+        1,
+        2,
+    ]
     # What words of a sex mean, no other attribute's do.
     assert group_of("arm", ("F", "M"), "female") == 2
 

@@ -46,10 +46,11 @@ def test_of_scores_that_are_spread_it_is_within_a_hundredth():
         assert found.value == pytest.approx(auc(labels, probabilities), abs=0.01)
 
 
-def test_of_scores_that_bins_do_not_tell_apart_nothing_is_said():
+def test_of_scores_that_bins_do_not_tell_apart_the_bounds_say_so():
     labels, probabilities = drawn(np.random.default_rng(0), 60, 1.0, 1e-6)
     found = coarse_area(counts_of(labels, probabilities)[1])
-    assert (found.low, found.high) == (0, 1) or found.high - found.low > 0.4
+    # On either side of the uniform prediction there is a bin of its own.
+    assert found.high - found.low > 0.3
 
 
 def test_counts_add_up_and_each_score_is_in_one_bin():

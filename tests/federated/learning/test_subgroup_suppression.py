@@ -66,15 +66,19 @@ def test_no_small_group_can_be_read_nor_what_a_model_makes_of_one():
 def test_nor_from_two_attributes_together():
     """Groups of one attribute may be parts of those of another, as smokers and pack years are."""
     kinds = [(ANSWERS[0], sex, age) for sex, age in product((0, 1), (0, 1, 2))]
-    assert attack(kinds, 8, MINIMUM, classified_in(asked_for(BOTH), BOTH)) == 0
-    kinds = [(answer, sex, age) for answer, sex, age in product(ANSWERS, (0, 1), (0, 1))]
     assert attack(kinds, 7, MINIMUM, classified_in(asked_for(BOTH), BOTH)) == 0
+    kinds = [(answer, sex, age) for answer, sex, age in product(ANSWERS, (0, 1), (0, 1))]
+    assert attack(kinds, 6, MINIMUM, classified_in(asked_for(BOTH), BOTH)) == 0
 
 
-def test_nor_where_few_cases_have_been_told_apart_by_nothing_but_their_group():
-    kinds = [(ANSWERS[0], group) for group in range(5)]
-    wide = {"scanner": ("A", "B", "C", "D")}
-    assert attack(kinds, 11, MINIMUM, classified_in(asked_for(wide), wide)) == 0
+def test_nor_where_cases_have_been_told_apart_by_nothing_but_one_of_many_groups():
+    def sent(cases):
+        counts = counts_by_group(cases, 5)
+        own = np.array([group for _, group in cases])
+        told = told_groups({"scanner": own}, {"scanner": 5}, [], MINIMUM)["scanner"]
+        return tuple(int(n) if t else -1 for n, t in zip(counts, told, strict=True))
+
+    assert attack([(0, group) for group in range(5)], 12, MINIMUM, sent) == 0
 
 
 def test_nor_in_segmentation_where_events_hide_in_sums():
@@ -103,22 +107,30 @@ def test_the_attack_reads_a_group_that_alone_is_hidden_from_the_total():
     assert attack([(0, group) for group in range(3)], 8, MINIMUM, sent) > 0
 
 
-def test_the_attack_reads_groups_that_are_hidden_where_empty_ones_are_told():
-    """Three groups are hidden that have three cases together: each has one."""
+def smallest_first(counts, empty_too):
+    """Which groups are told where the smallest are hidden first, until they are enough."""
+    told, hidden = np.ones(len(counts), bool), 0
+    order = iter(np.argsort(counts, kind="stable"))
+    while ((counts[told] > 0) & (counts[told] < MINIMUM)).any() or 0 < hidden < MINIMUM:
+        place = next(order, None)
+        if place is None:
+            return told
+        if counts[place] or empty_too:
+            told[place] = False
+            hidden += counts[place]
+    return told
+
+
+@pytest.mark.parametrize("empty_too", [False, True])
+def test_the_attack_reads_sizes_from_which_groups_are_hidden(empty_too):
+    """Which would have been hidden, had a group one case more, is known from the sizes told."""
 
     def sent(cases):
-        counts = counts_by_group(cases, 5)
-        told = np.ones(5, bool)
-        order = iter(np.argsort(counts, kind="stable"))
-        hidden = 0
-        while ((counts[told] > 0) & (counts[told] < MINIMUM)).any() or 0 < hidden < MINIMUM:
-            place = next(order)
-            if counts[place]:
-                told[place] = False
-                hidden += counts[place]
+        counts = counts_by_group(cases, 4)
+        told = smallest_first(counts, empty_too)
         return tuple(int(n) if own else -1 for n, own in zip(counts, told, strict=True))
 
-    assert attack([(0, group) for group in range(5)], 11, MINIMUM, sent) > 0
+    assert attack([(0, group) for group in range(4)], 9, MINIMUM, sent) > 0
 
 
 def test_the_attack_reads_what_a_model_makes_of_a_group_where_only_its_size_is_looked_at():
@@ -153,9 +165,16 @@ def test_without_a_minimum_all_groups_are_told():
     assert told_groups(places, {"sex": 3}, [], 0)["sex"].tolist() == [True, True, True]
 
 
-def test_a_small_group_takes_another_with_it_and_leaves_the_rest():
-    places = {"age": np.repeat([0, 1, 2, 3], [9, 1, 5, 6])}
-    assert told_groups(places, {"age": 5}, [], 3)["age"].tolist() == [True, False, False, True, False]
+def test_groups_are_hidden_from_the_last_one_on_and_never_one_alone():
+    def told(*counts):
+        places = {"age": np.repeat(np.arange(len(counts)), counts)}
+        return told_groups(places, {"age": len(counts)}, [], 3)["age"].tolist()
+
+    assert told(9, 5, 6, 0) == [True, True, True, True]
+    assert told(9, 5, 6, 1) == [True, True, False, False]
+    assert told(9, 1, 6, 5) == [True, False, False, False]
+    assert told(1, 9, 6, 5) == [False, False, False, False]
+    assert told(2, 2) == [False, False]
 
 
 def test_patients_with_several_cases_in_a_group_are_no_small_group_either():

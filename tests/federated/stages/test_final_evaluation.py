@@ -225,7 +225,9 @@ def test_a_model_without_numbers_is_told_as_such(
     monkeypatch.setattr(
         stage,
         "_predicted",
-        lambda *given: {n: a * np.nan if a.dtype.kind == "f" else a for n, a in honest(*given).items()},
+        lambda *given: {
+            n: a * np.nan if a.dtype.kind == "f" else a for n, a in honest(*given).items()
+        },
     )
     assert set(ended(run).missing) == set(SITES)
     assert "predicts no numbers" in ended(begun(tmp_path)).missing[SITES[0]]
@@ -256,8 +258,10 @@ def test_of_a_data_set_a_careful_site_tells_of_one_set_of_groups_alone(tmp_path:
     ended(again)
     home = run.home(SITES[0])
     for change in ({"subgroups": {"sex": ["F", "M"], "age": [51]}}, {"min_count": 4}):
-        other = begun(tmp_path, min_count=3, **change) if "min_count" not in change else begun(
-            tmp_path, min_count=4
+        other = (
+            begun(tmp_path, min_count=3, **change)
+            if "min_count" not in change
+            else begun(tmp_path, min_count=4)
         )
         with pytest.raises(RefusalError, match="it has told of others before"):
             refuse_other_subgroups(home, other.experiment)

@@ -31,7 +31,6 @@ from tests.federated.stages.summing import (
 from tests.federated.stages.test_final_evaluation import GROUPS, own_pictures
 
 
-
 def begun(tmp_path: Path, name: str, **sections: Any) -> Staged:
     """A run of three sites that tell subgroups in a sum, whose first model is left as it was."""
     data = tmp_path / "data"
@@ -125,7 +124,7 @@ def test_a_sum_that_no_cases_have_gives_nothing(
         return vector
 
     monkeypatch.setattr(stage, "whole_statistics", dishonest)
-    with pytest.raises(ConsiliumError, match="refused|bounds|more than"):
+    with pytest.raises(ConsiliumError, match=r"refused|bounds|more than"):
         summed(run)
 
 

@@ -168,9 +168,7 @@ def _case(
             target=target,
             dicom=_dicom_rules(description),
             features=features,
-            attributes=tuple(
-                (name, known_value(row.cells[name])) for name in roles.attributes
-            ),
+            attributes=tuple((name, known_value(row.cells[name])) for name in roles.attributes),
         ),
         faults,
     )

@@ -99,9 +99,7 @@ def _read(
         record: list[npt.NDArray[Any]] = [volume.values.astype(np.float32) for volume in volumes]
         digest = array_digest([*record, np.asarray(case.target)])
         where = str(case.images[0])
-        origins.append(
-            Origin(case.name, case.patient, case.site, where, digest, case.attributes)
-        )
+        origins.append(Origin(case.name, case.patient, case.site, where, digest, case.attributes))
     return images, tuple(origins), faults
 
 
