@@ -13,7 +13,9 @@ import pytest
 
 from federated.data.dataset import DatasetInfo
 from federated.learning import shared_arrays, task_of
+from federated.learning.coarse_scores import coarse_bins
 from federated.learning.final_task import final_task
+from federated.learning.score_histogram import score_steps, step_bins
 from federated.learning.statistics import to_wire
 from federated.learning.subgroup_statistics import final_of
 from federated.learning.subgroup_suppression import told_groups
@@ -69,6 +71,23 @@ def test_nor_from_two_attributes_together():
     assert attack(kinds, 7, MINIMUM, classified_in(asked_for(BOTH), BOTH)) == 0
     kinds = [(answer, sex, age) for answer, sex, age in product(ANSWERS, (0, 1), (0, 1))]
     assert attack(kinds, 6, MINIMUM, classified_in(asked_for(BOTH), BOTH)) == 0
+
+
+def test_nor_from_attributes_of_which_one_is_a_part_of_the_other():
+    """Who has pack years has smoked: the difference of the two is a group."""
+    kinds = [(ANSWERS[0], sex, age) for sex, age in ((0, 0), (0, 1), (1, 1))]
+    assert attack(kinds, 9, MINIMUM, classified_in(asked_for(BOTH), BOTH)) == 0
+
+
+def test_nor_from_what_was_told_of_the_model_after_its_round_in_finer_bins():
+    """Of cases in one bin of the end those in another one of the round are all of one group."""
+    near = [0.7, 0.703]
+    both = np.array([[1 - p, p] for p in near])
+    assert len(np.unique(coarse_bins(both)[:, 1])) == 1
+    assert len(np.unique(step_bins(score_steps(both))[:, 1, 0])) == 2
+    low, high = ((1, (1 - p, p)) for p in near)
+    kinds = [(low, 0), (low, 1), (high, 1)]
+    assert attack(kinds, 9, MINIMUM, classified_in(asked_for(SEX), SEX)) == 0
 
 
 def test_nor_where_cases_have_been_told_apart_by_nothing_but_one_of_many_groups():

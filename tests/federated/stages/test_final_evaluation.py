@@ -239,6 +239,17 @@ def test_a_site_takes_part_in_no_run_with_subgroups_that_its_policy_refuses(
     run = begun(tmp_path, policy="subgroups: refused")
     with pytest.raises(RefusalError, match=r"\(subgroups\)"):
         take_part(run.call(SITES[0]))
+    with pytest.raises(RefusalError, match="metrics for groups of its test cases by sex, age are asked for"):
+        evaluate_at_end(run.call(SITES[0]), 1)
+
+
+def test_a_policy_that_has_changed_since_holds_at_the_end(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    run.site(SITES[0])
+    end_run(run.coordinator)
+    home = run.home(SITES[0])
+    text = home.policy_path.read_text()
+    home.write_policy(text.replace("subgroups: allowed", "subgroups: refused"))
     with pytest.raises(RefusalError, match="tells of no subgroups of its test cases"):
         evaluate_at_end(run.call(SITES[0]), 1)
 
