@@ -37,8 +37,9 @@ def _compare(home: SiteHome, experiment: Experiment, *, write: bool) -> None:
     settings = experiment.evaluation
     if settings.subgroups is None or not home.policy().settings.min_count:
         return
-    told = settings.model_dump(mode="json")
-    asked = {"subgroups": told["subgroups"], "min_count": settings.min_count}
+    groups = settings.model_dump(mode="json")["subgroups"]
+    # In their order, in which they are tried.
+    asked = {"subgroups": list(map(list, groups.items())), "min_count": settings.min_count}
     dataset, path = experiment.data.dataset, home.subgroups_path
     with locked(private_folder(path.parent) / f"{home.name}.lock"):
         try:
@@ -60,7 +61,7 @@ def _compare(home: SiteHome, experiment: Experiment, *, write: bool) -> None:
 
 def _written(told: dict[str, Any]) -> str:
     try:
-        groups = ", ".join(f"{name} {list(bounds)}" for name, bounds in told["subgroups"].items())
+        groups = ", ".join(f"{name} {list(bounds)}" for name, bounds in told["subgroups"])
         return f"{groups:.300} with evaluation.min_count={told['min_count']}"
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError):
         return f"{told!r:.300}"
