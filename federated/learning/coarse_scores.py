@@ -1,8 +1,8 @@
 """Histograms of scores with few bins, for subgroups: small to send, with an AUC between bounds.
 
 A bin is 64 steps of :mod:`federated.learning.score_histogram`, so that it is a fixed range of
-scores, the same at every site. A pair of a positive and a negative that share a bin counts half; the
-bounds, which always hold, count it 0 and 1.
+scores, the same at every site. A pair of a positive and a negative that share a bin counts half;
+the bounds, which always hold, count it 0 and 1.
 """
 
 from typing import Final

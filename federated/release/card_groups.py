@@ -28,7 +28,7 @@ def group_blocks(run: RunValues, numbers: Numbers) -> list[Block]:
         )
     ]
     for table in part["tables"]:
-        heads = (table["name"], "test cases", *part["heads"], "sites that tell")
+        heads = (table["name"], "test cases", *part["heads"], "told by, of the sites")
         rows = [
             plains((row["name"], row["cases"], *map(_cell, row["cells"]), row["sites"]))
             for row in table["rows"]

@@ -181,7 +181,7 @@ def wilson(hits: Numbers, cases: npt.NDArray[np.int64]) -> tuple[Numbers, Number
 
 
 def binned_interval(tables: Sequence[Counts]) -> Interval | None:
-    """The interval of the mean of some classes' AUCs, from counts ``(2, bins)`` of each in few bins.
+    """The interval of the mean of some classes' AUCs, from counts ``(2, bins)`` in few bins.
 
     A pair that shares a bin counts half, so that what bins do not tell apart is in no interval.
     """

@@ -4,22 +4,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 from markupsafe import Markup
 
 from federated.learning.coarse_scores import columns_of
 from federated.learning.final_statistics import COARSE
 from federated.learning.statistics import EvaluationStatistics
 from federated.report.charts import Dot, dot_chart, ends_of
-from federated.report.curves import binned_interval
+from federated.report.curves import Interval, binned_interval, wilson
 from federated.report.drawing import Text, clean
 from federated.report.evaluation_part import interval_text
 from federated.report.figures import Figure, is_share, primary_of, title_of
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
-from federated.report.values import NONE, Numbers, RunValues, count_of, is_number
+from federated.report.values import Numbers, RunValues, count_of, is_number
 
 # The paths in the summary.
 AT, FLIPS = "subgroups", "uncertainty"
+# In place of the number of cases of a group that nobody tells.
+HIDDEN: Final = Markup('<span class="none">hidden</span>')
 # Of fewer cases a metric says little.
 FEW: Final = 30
 # What is shown of a group, by task.
@@ -28,6 +31,16 @@ SHOWN: Mapping[str, tuple[str, ...]] = {
     "multilabel": ("auc", "accuracy", "f1"),
     "regression": ("mae", "bias", "r2"),
     "segmentation": ("dice", "hd95", "flip_variance"),
+}
+# How the intervals of a metric are found.
+HOW: Mapping[str, str] = {
+    "auc": "AUC: DeLong's method over cases, from histograms of few bins; what bins leave open is "
+    "in no interval.",
+    "accuracy": "Accuracy: Wilson, over cases.",
+    "balanced_accuracy": "What else follows from confusion counts: the bootstrap over cases, of 30 "
+    "cases and more.",
+    "dice": "Dice and distances: Student's t over the patients of a group.",
+    "mae": "MAE and bias: the normal distribution over cases.",
 }
 # What a page calls the means of variances over flips, in which voxels.
 FLIP_NAMES: Mapping[str, str] = {
@@ -73,13 +86,12 @@ def _title(name: str, run: RunValues) -> str:
 
 
 def _how(run: RunValues) -> Sequence[str]:
-    """How intervals were found, in words: those of the first group that has any."""
-    for groups in run.groups.values():
-        for place in range(len(groups)):
-            found = _intervals(run, groups, place)
-            if found.how:
-                return found.how
-    return ()
+    """How intervals were found, in words; nothing where there are none."""
+    known = [
+        _intervals(run, groups, n) for groups in run.groups.values() for n in range(len(groups))
+    ]
+    there = {name for found in known for name in found.of}
+    return [said for name, said in HOW.items() if name in there]
 
 
 def _table(
@@ -107,7 +119,7 @@ def _table(
         rows.append(
             {
                 "name": group["group"],
-                "cases": NONE if cases is None else numbers(*path, "cases", form="d"),
+                "cases": HIDDEN if cases is None else numbers(*path, "cases", form="d"),
                 "sites": _sites(group),
                 "cells": [
                     {
@@ -150,6 +162,8 @@ def _intervals(
     if statistics is None:
         return NO_INTERVALS
     found = intervals_of(statistics, run.info, int(run.summary["seed"]))
+    if run.info.task == "classification":
+        found = replace(found, of=_of_outcomes(statistics, found.of))
     counts = statistics.arrays.get(COARSE)
     if counts is None or not statistics.cases:
         return found
@@ -157,11 +171,24 @@ def _intervals(
     area = binned_interval([counts[column] for column in columns])
     if area is None:
         return found
-    said = (
-        "AUC: DeLong's method, from histograms of few bins. It tells how the AUC varies with the "
-        "cases, and not how much bins leave open, which is told where it is more than 0.02."
+    return replace(found, of={**found.of, "auc": area})
+
+
+def _of_outcomes(
+    statistics: EvaluationStatistics, of: Mapping[str, Interval]
+) -> dict[str, Interval]:
+    """Intervals of what follows from counts of a group, which may be of few cases.
+
+    Of few cases, as of those that are all right, the bootstrap knows no uncertainty.
+    """
+    kept = (
+        {} if statistics.cases < FEW else {n: ends for n, ends in of.items() if ends[0] < ends[1]}
     )
-    return replace(found, of={**found.of, "auc": area}, how=[said, *found.how])
+    outcomes = statistics.arrays.get("outcomes")
+    if outcomes is None or not statistics.cases:
+        return kept
+    low, high = wilson(outcomes[1:].astype(np.float64), np.array([statistics.cases]))
+    return {**kept, "accuracy": (float(low[0]), float(high[0]))}
 
 
 def _figure(

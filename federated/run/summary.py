@@ -73,8 +73,8 @@ def summarise(
     round down to every site. ``protection`` says what updates were protected by, and for how much
     it is made. ``overrides`` is what was set beside the entry of params.yaml, and ``versions`` are
     those of the libraries: with the commit, the seed and the data they make a run again.
-    ``subgroups`` and ``uncertainty`` are of test cases by the model of ``kept_round``, as sites have
-    told them at the end, where they were asked for.
+    ``subgroups`` and ``uncertainty`` are of test cases by the model of ``kept_round``, as sites
+    have told them at the end, where they were asked for.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)

@@ -93,7 +93,7 @@ def test_few_cases_are_warned_of_and_intervals_stand_below():
     text = " ".join(page.text.split())
     assert "Some groups have fewer than 30 test cases." in text
     assert "Without these sites: site-02: it has no power" in text
-    assert "AUC: DeLong's method, from histograms of few bins." in text
+    assert "AUC: DeLong's method over cases, from histograms of few bins" in text
     assert "age <b>" in page.text
     told = run.summary["subgroups"]["attributes"]["sex"][0]["metrics"]["accuracy"]
     assert f"{told:.3f}" in text
@@ -145,3 +145,11 @@ def test_numbers_for_a_tracker_have_a_name_for_each_group():
     assert found["subgroups/sex/F/cases"] == 120
     assert 0 < found["test/flip_variance"] < 0.25
     assert all(isinstance(value, float) for value in found.values())
+
+
+def test_one_case_that_is_right_has_an_interval_that_says_how_little_that_is():
+    run = grouped()
+    text = " ".join(read(run_page(run)).text.split())
+    # Of the one case of neither sex: Wilson's interval of 1 of 1.
+    assert "0.207 to 1.000" in text
+    assert "1.000 to 1.000" not in text

@@ -239,7 +239,7 @@ def test_a_site_takes_part_in_no_run_with_subgroups_that_its_policy_refuses(
     run = begun(tmp_path, policy="subgroups: refused")
     with pytest.raises(RefusalError, match=r"\(subgroups\)"):
         take_part(run.call(SITES[0]))
-    with pytest.raises(RefusalError, match="metrics for groups of its test cases by sex, age are asked for"):
+    with pytest.raises(RefusalError, match="groups of its test cases by sex, age are asked"):
         evaluate_at_end(run.call(SITES[0]), 1)
 
 
