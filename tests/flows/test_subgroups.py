@@ -124,6 +124,28 @@ def test_a_segmentation_tells_how_far_it_changes_with_images_turned_over(mine):
     assert "predicted 4 times" in card_markdown(card_of(read_values(folder), MODEL))
 
 
+@pytest.mark.usefixtures("plainly")
+@pytest.mark.parametrize("protection", ["secagg_plus", "packed_bfv"])
+def test_a_run_of_sums_tells_of_groups_of_all_sites_and_of_none(mine, protection):
+    mine(
+        evaluation={"subgroups": GROUPS, "share": "sums"},
+        sites={"count": 3, "partition": "iid", "min_cases": 2},
+        protection={"name": protection},
+        runner={"name": "processes", "workers": 1},
+        compression={"name": "none", "bits": 8},
+    )
+    folder = RunFolder(Path(fl_round("mine", rounds=1, register_model=False)))
+    summary = json.loads(folder.summary_path.read_text())
+    assert summary["subgroups"]["missing"] == {}
+    accuracy = summary["metrics"]["test"]["accuracy"]
+    for groups in summary["subgroups"]["attributes"].values():
+        cases = sum(group["cases"] for group in groups)
+        right = sum(g["metrics"]["accuracy"] * g["cases"] for g in groups if g["cases"])
+        assert right / cases == pytest.approx(accuracy)
+        assert all(group["told_by"] == summary["sites"] for group in groups)
+    assert "told by" in read((folder.root / "report.html").read_text()).text
+
+
 REFUSED = {
     "a set without a table": (
         ["evaluation.subgroups.sex=[F, M]"],
