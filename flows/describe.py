@@ -43,6 +43,7 @@ def result_lines(folder: Path) -> list[str]:
         # Runs of older versions do not say.
         *evaluation_lines(summary.get("evaluation", {})),
         *calibration_lines(summary.get("calibration", {})),
+        *subgroup_lines(summary),
         *absent_lines(summary.get("classes_absent", {})),
         _time_and_bytes(summary),
         # Runs of older versions do not say.
@@ -136,6 +137,29 @@ def calibration_lines(calibration: Mapping[str, Any]) -> list[str]:
             f"prediction sets, asked for {1 - sets['alpha']:.3g}: test coverage by one threshold "
             f"{one}{f'; by each own, {each}' if each else ''}"
         )
+    return lines
+
+
+def subgroup_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The lines on groups of test cases, and on flips, where they were asked for."""
+    metric = TASKS[summary.get("task", "classification")].primary_metric
+    lines = []
+    for attribute, groups in summary.get("subgroups", {}).get("attributes", {}).items():
+        each = [
+            f"{group['group']} {_number(group['metrics'].get(metric), '.3f')} of {group['cases']}"
+            if group["cases"] is not None
+            else f"{group['group']} hidden"
+            for group in groups
+        ]
+        lines.append(f"test {metric} by {attribute}: {', '.join(each)}")
+    if flips := summary.get("uncertainty", {}).get("metrics"):
+        told = {
+            "all": "flip_variance",
+            "right": "flip_variance_right",
+            "wrong": "flip_variance_wrong",
+        }
+        shown = ", ".join(f"{part} {_number(flips[name], '.4f')}" for part, name in told.items())
+        lines.append(f"variance over flips of test cases: {shown}")
     return lines
 
 

@@ -11,6 +11,7 @@ from prefect import flow
 
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
+from federated.configuration.subgroups import refuse_without_attributes
 from federated.data.dataset import LocatedFile
 from federated.data.partition import Partition, leave_out
 from federated.data.partitioning import AnyDataset
@@ -54,6 +55,7 @@ def prepare(
     data = download(experiment)
     _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
+    refuse_without_attributes(experiment, dataset, data)
     whole = partition(experiment, dataset)
     header = _shared_header(experiment, data)
     folder.write_partition(whole, header)
@@ -99,6 +101,7 @@ def take_prepared(
     data = source.data()
     _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)
+    refuse_without_attributes(experiment, dataset, data)
     reports = folder.own_reports if experiment.privacy.unit else folder.root
     if folder.planned_path.is_file():
         whole = source.full_partition()

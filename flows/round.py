@@ -24,6 +24,7 @@ from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.learning.evaluation import PREDICTS_NONE
 from federated.provenance import git_commit
+from federated.run.final_record import final_numbers
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
@@ -49,6 +50,7 @@ from federated.weights.transfer import load_pretrained
 from flows.absence import absence_of
 from flows.beginning import Beginning, begin_parties, begin_simulated, of_parties, with_parties
 from flows.budget_events import tell_if_low, tell_if_spent
+from flows.final_evaluation import final_evaluation
 from flows.going_on import goes_on_by, resuming
 from flows.graph import RoundEnd, run_round
 from flows.pausing import wait_while_paused
@@ -336,6 +338,7 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
         for site, reason in undrawn.items():
             tell(f"there are no pictures of {site}: {reason}")
         tell(f"test cases with their masks: {folder.root}/overlays")
+    final = final_evaluation(run, topic)
     registration = None
     if register_model:
         registration = register(
@@ -365,6 +368,7 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
         if experiment.strategy.own_values(state.layout, {}) is not None
         else None,
         overrides=overrides,
+        final=final,
     )
     summary = summarise(folder, experiment, run.data, facts)
     write_json(folder.summary_path, summary)
@@ -378,7 +382,8 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
         tags["champion_reason"] = registration.reason
         tell(f"registered {experiment.name} version {registration.version}: {registration.reason}")
     describe(experiment, folder.root, summary)
-    end_tracking(run.mlflow_run_id, "FINISHED", files, tags, headline(summary))
+    numbers = headline(summary) | final_numbers(final)
+    end_tracking(run.mlflow_run_id, "FINISHED", files, tags, numbers)
 
 
 def _report(folder: RunFolder) -> None:

@@ -66,6 +66,10 @@ def _told_of(experiment: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "calibration", settings["calibration"]
     if settings.get("conformal"):
         yield "conformal.alpha", f"{settings['conformal']['alpha']:g}"
+    for name, bounds in settings.get("subgroups", {}).items():
+        yield f"subgroups.{name}", "[" + ", ".join(map(str, bounds)) + "]"
+    if "uncertainty" in settings:
+        yield "uncertainty", settings["uncertainty"]
 
 
 def _in_words(home: SiteHome, plan: dict[str, Any]) -> Iterator[str]:

@@ -54,6 +54,8 @@ NAMES = {
     "compare_site": "compare",
     "hand_over": "own-model",
     "draw_site": "overlays",
+    "evaluate_at_end": "final-evaluation",
+    "sum_at_end": "final-evaluation",
 }
 
 

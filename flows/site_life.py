@@ -60,6 +60,7 @@ CLOSED = """\
 #evaluation: statistics          # or sums, metrics
 #min_count: 0
 #calibration: refused            # or allowed
+#subgroups: refused              # or allowed
 #own_model: refused
 #statistics: nothing             # or noised, sums
 approval: required               # consilium site approve RUN

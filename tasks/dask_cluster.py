@@ -19,7 +19,7 @@ LONGEST_S = 10
 # What workers with a GPU offer: `dask worker --resources GPU=1`.
 GPU = "GPU"
 # The stages that use a GPU where there is one.
-OF_A_GPU = frozenset(("train_site", "evaluate_site", "draw_site"))
+OF_A_GPU = frozenset(("train_site", "evaluate_site", "draw_site", "evaluate_at_end", "sum_at_end"))
 
 
 class DaskPool(Executor):

@@ -15,7 +15,8 @@ from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, unreadable
 from federated.exchange.identity import Identity
 from federated.release import bundle
-from federated.release.card import Card, ReleasedModel, card_of
+from federated.release.card import ReleasedModel, card_of
+from federated.release.card_blocks import Card
 from federated.release.card_text import card_markdown, card_page
 from federated.release.exported import (
     TOLERANCE,

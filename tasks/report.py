@@ -11,7 +11,9 @@ from federated.data.load import known_info
 from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_text
 from federated.learning import task_of
+from federated.learning.final_task import final_task
 from federated.report.values import RunValues
+from federated.run.final_record import read_groups
 from federated.run.folder import RunFolder
 from federated.run.statistics_file import read_statistics
 from federated.run.validation_report import FILE
@@ -122,6 +124,13 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
         )
         if counted
         else None,
+        groups=_or_left_out(
+            lambda: read_groups(folder.groups_path, final_task(info, experiment.evaluation)),
+            "Intervals of subgroups",
+            folder.groups_path,
+            left,
+        )
+        or {},
         pictures=_pictures(folder.root / "overlays", left) if pictures else {},
         left_out=left,
     )

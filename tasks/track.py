@@ -301,7 +301,10 @@ def end_tracking(
 
     mlflow = client()
     # A moment of none: when a private run has ended says how long its rounds took.
-    numbers = [Metric(name, value, 0, 0) for name, value in (metrics or {}).items()]
+    numbers = [
+        Metric("/".join(map(_plain, name.split("/"))), value, 0, 0)
+        for name, value in (metrics or {}).items()
+    ]
     mlflow.log_batch(mlflow_run_id, metrics=numbers)
     for path in artifacts:
         if path.is_dir():

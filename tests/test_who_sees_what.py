@@ -76,6 +76,28 @@ KEPT_WITH_MODEL = [
     f"{CALIBRATED}::test_a_record_gives_the_model_what_it_predicts_with",
     f"{CALIBRATED}::test_a_protected_sum_gives_the_calibration_of_statistics_and_that_of_no_site",
 ]
+GROUPS = f"{STAGES}/test_final_evaluation.py"
+GROUP_SUMS = f"{STAGES}/test_final_sums.py"
+HIDING_GROUPS = "tests/federated/learning/test_subgroup_suppression.py"
+GROUPS_TOLD = [
+    f"{GROUPS}::test_no_case_leaves_a_site_and_no_text_of_its_table",
+    f"{GROUPS}::test_small_groups_and_those_they_follow_from_are_hidden",
+    f"{GROUPS}::test_of_a_data_set_a_careful_site_tells_of_one_set_of_groups_alone",
+    f"{GROUPS}::test_a_site_takes_part_in_no_run_with_subgroups_that_its_policy_refuses",
+    f"{HIDING_GROUPS}::test_no_small_group_can_be_read_nor_what_a_model_makes_of_one",
+    f"{HIDING_GROUPS}::test_nor_from_two_attributes_together",
+]
+GROUPS_HIDDEN = [
+    *GROUPS_TOLD,
+    f"{GROUP_SUMS}::test_of_what_is_summed_nothing_of_a_site_can_be_read",
+    f"{GROUP_SUMS}::test_a_sum_of_one_site_fewer_is_not_opened_after_it",
+]
+GROUPS_OF_ALL = [
+    "tests/flows/test_subgroups.py"
+    "::test_a_run_tells_of_groups_in_its_summary_its_page_and_its_card",
+    "tests/flows/test_subgroups.py::test_small_groups_are_hidden_in_all_that_a_run_leaves",
+    f"{GROUP_SUMS}::test_a_protected_sum_gives_the_groups_of_statistics",
+]
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -94,9 +116,15 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [IN_THE_CLEAR],
         [IN_THE_CLEAR],
     ),
-    "counts and sums over": ([NO_SINGLE_CASE], [IN_THE_CLEAR, *HIDDEN], [IN_THE_CLEAR, *HIDDEN]),
+    "counts and sums over a site": (
+        [NO_SINGLE_CASE],
+        [IN_THE_CLEAR, *HIDDEN],
+        [IN_THE_CLEAR, *HIDDEN],
+    ),
     "these over all sites together": ([SUMMED], [SUMMED], [SUMMED]),
     "what of a site's validation": (CALIBRATION_TOLD, CALIBRATION_HIDDEN, CALIBRATION_HIDDEN),
+    "counts and sums over groups": (GROUPS_TOLD, GROUPS_HIDDEN, GROUPS_HIDDEN),
+    "metrics and numbers of cases of such groups": (GROUPS_OF_ALL, GROUPS_OF_ALL, GROUPS_OF_ALL),
     "the temperature, and the thresholds": (KEPT_WITH_MODEL, KEPT_WITH_MODEL, KEPT_WITH_MODEL),
     "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),

@@ -7,6 +7,7 @@ from federated.compression import COMPRESSIONS
 from federated.configuration.dask_access import reasons_of_dask
 from federated.configuration.experiment import Experiment
 from federated.configuration.explain import closest
+from federated.configuration.subgroups import reasons_of_final_evaluation
 from federated.data.family_of import family_of, task_name
 from federated.data.folders.families import FAMILIES, Family
 from federated.data.folders.families.base import MULTIPLE
@@ -223,6 +224,7 @@ def _reasons_of_evaluation(experiment: Experiment) -> Iterator[str]:
         )
     if evaluation.calibrates:
         yield from _reasons_of_calibration(experiment)
+    yield from reasons_of_final_evaluation(experiment)
     if evaluation.share == "predictions":
         return
     if evaluation.share == "sums":

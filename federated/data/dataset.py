@@ -66,6 +66,7 @@ class Origin:
 
     ``record`` is the digest of the case as its files hold it, before it was resized. ``site`` is
     ``None`` where it is not known. ``where`` is the file, by which a person finds it.
+    ``attributes`` are names and cells of the columns that tell of the patient.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Origin:
     site: str | None
     where: str
     record: str
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,27 @@ class SiteCases:
         cases = self._dataset.cases[split]
         return tuple(cases[index].patient for index in self.partition.sites[site][split])
 
+    def attributes(
+        self, sites: Iterable[str], split: Split
+    ) -> tuple[Mapping[str, str], ...] | None:
+        """What the table says of each case of some sites, by columns in lower case.
+
+        ``None`` where the data set says nothing of its cases. Cases are in the order of
+        :meth:`pooled`.
+        """
+        told: list[Mapping[str, str]] = []
+        for site in sites:
+            indices = self.partition.sites[site][split]
+            if isinstance(self._dataset, Dataset):
+                if self._dataset.origins is None:
+                    return None
+                origins = self._dataset.origins[split]
+                told += [dict(origins[index].attributes) for index in indices]
+            else:
+                cases = self._dataset.cases[split]
+                told += [dict(cases[index].attributes) for index in indices]
+        return tuple(told)
+
     def raw(self, site: str, split: Split, listed: Listed | None = None) -> "Iterator[RawCase]":
         """The cases of a site one after the other as their files hold them, in their order.
 

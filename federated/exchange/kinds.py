@@ -12,6 +12,8 @@ RUN_PLAN: Final = "run-plan"
 ROUND_PLAN: Final = "round-plan"
 EVALUATION_PLAN: Final = "evaluation-plan"
 FINAL_PLAN: Final = "final-plan"
+# What is asked in a sum over the sites, after the last round, of the model that the run keeps.
+FINAL_SUM_PLAN: Final = "final-sum-plan"
 STATISTICS_PLAN: Final = "statistics-plan"
 # What was counted of all sites' cases together, which each then compares its own with.
 COUNTED: Final = "counted"
@@ -51,6 +53,8 @@ ANSWER: Final = "answer"
 OPENED: Final = "opened"
 PROOF: Final = "proof"
 EVALUATION: Final = "evaluation"
+# What is told once, after the last round, of test cases by the model that the run keeps.
+FINAL_EVALUATION: Final = "final-evaluation"
 # How far a site's own counts are from those of all.
 DISTANCES: Final = "distances"
 OWN_MODEL: Final = "own-model"

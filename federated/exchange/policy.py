@@ -49,6 +49,8 @@ class SitePolicy(Settings):
         calibration: whether it is told how well the model's probabilities fit the site's validation
             and test cases at a list of temperatures, and a threshold by the site's validation cases
             is kept with the model.
+        subgroups: whether it is told how good the model is for groups of the site's test cases, by
+            attributes of the patients as age and sex, and how many there are of each.
         pictures: whether pictures of test cases may leave the site.
         styles: whether a description of how its images look may leave the site.
         own_model: whether a model of the site's own may be handed to the coordinator at the end.
@@ -78,6 +80,7 @@ class SitePolicy(Settings):
     evaluation: Share | Literal["nothing"] = "nothing"
     min_count: Annotated[int, Field(ge=0)] | None = None
     calibration: Literal["allowed", "refused"] = "refused"
+    subgroups: Literal["allowed", "refused"] = "refused"
     pictures: Literal["allowed", "refused"] = "refused"
     styles: Literal["allowed", "refused"] = "refused"
     own_model: Literal["allowed", "refused"] = "refused"
@@ -108,6 +111,7 @@ max_megabytes: 1000000000000
 evaluation: predictions
 min_count: 0
 calibration: allowed
+subgroups: allowed
 pictures: allowed
 styles: allowed
 own_model: allowed

@@ -192,6 +192,12 @@ def _training_faults(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
             "a temperature or prediction sets are asked for, which are made of its validation "
             "cases and kept with the model",
         )
+    if experiment.evaluation.subgroups is not None and policy.subgroups == "refused":
+        named = ", ".join(experiment.evaluation.subgroups)
+        yield (
+            "subgroups",
+            f"metrics for groups of its test cases by {named:.200} are asked for, and are not told",
+        )
     if experiment.sites.overlays and policy.pictures == "refused":
         yield "pictures", "pictures of test cases are asked for, and do not leave the site"
     if experiment.strategy.introduction() is not None and policy.styles == "refused":

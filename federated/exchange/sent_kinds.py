@@ -12,7 +12,7 @@ from typing import Final, Literal
 from federated.exchange import kinds
 
 # What comes before the kind of a message that helps to open a named sum; see ``named_sums.py``.
-SUMS: Final = ("evaluation", "statistics")
+SUMS: Final = ("evaluation", "statistics", "final")
 
 Recipients = Literal["coordinator", "all", "site"]
 
@@ -48,6 +48,7 @@ _KINDS: Mapping[str, SentKind] = {
     kinds.OPENED: SentKind(None),
     kinds.PROOF: SentKind(None),
     kinds.EVALUATION: SentKind(kinds.MOST_EVALUATION),
+    kinds.FINAL_EVALUATION: SentKind(kinds.MOST_EVALUATION),
     kinds.DISTANCES: SentKind(kinds.MOST_HELD),
     kinds.OWN_MODEL: SentKind(None),
     kinds.OWN_SHARES: SentKind(kinds.MOST_SMALL),

@@ -7,7 +7,7 @@ import numpy as np
 
 from federated.data.dataset import DatasetInfo
 from federated.learning.statistics import EvaluationStatistics, Form
-from federated.learning.suppression import smallest_group
+from federated.learning.suppression import Table
 from federated.learning.task_statistics import TaskStatistics
 from federated.update import Arrays
 
@@ -40,16 +40,14 @@ def with_additions(plain: TaskStatistics, additions: Sequence[Addition]) -> Task
             found |= addition.of(predictions, info)
         return EvaluationStatistics(found)
 
-    def suppressed(predictions: Arrays, info: DatasetInfo, minimum: int) -> frozenset[str]:
-        """What is withheld: of additions all, where any two cases are told apart by them.
+    def tables(predictions: Arrays, info: DatasetInfo, minimum: int) -> list[Table]:
+        """Which cases are told apart: by additions any two that differ at all.
 
         Sums at many temperatures tell cases apart whose probabilities differ at all.
         """
-        gone = plain.suppressed(predictions, info, minimum)
         cells = np.column_stack([predictions["labels"], predictions["probabilities"]])
-        if not minimum or smallest_group([_numbered(cells)]) >= minimum:
-            return gone
-        return gone.union(*(addition.form(info) for addition in additions))
+        names = tuple(name for addition in additions for name in addition.form(info))
+        return [*plain.tables(predictions, info, minimum), Table(names, _numbered(cells))]
 
     def contradictions(told: EvaluationStatistics, info: DatasetInfo) -> Iterator[str]:
         yield from plain.contradictions(told, info)
@@ -61,7 +59,7 @@ def with_additions(plain: TaskStatistics, additions: Sequence[Addition]) -> Task
             elif not missing:
                 yield from addition.contradictions(told, info)
 
-    return replace(plain, form=form, of=of, suppressed=suppressed, contradictions=contradictions)
+    return replace(plain, form=form, of=of, tables=tables, contradictions=contradictions)
 
 
 def _numbered(rows: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from federated.learning.score_histogram import (
     step_bins,
 )
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
-from federated.learning.suppression import Table, withheld
+from federated.learning.suppression import Table
 from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
 from federated.update import Arrays
 
@@ -89,12 +89,12 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
     )
 
 
-def suppressed(
+def tables(
     predictions: Arrays,
     info: DatasetInfo,
-    minimum: int,
-) -> frozenset[str]:
-    """The arrays that a site withholds, so that no count below ``minimum`` can be read.
+    minimum: int,  # noqa: ARG001 - as every task's
+) -> list[Table]:
+    """Which cases the arrays tell apart.
 
     The sum of losses goes with the confusion counts: of a model that predicts the same for every
     case it tells how many there are of each class.
@@ -104,7 +104,7 @@ def suppressed(
     right = predicted == labels
     bins = step_bins(score_steps(probabilities))
     bins = bins.reshape(len(labels), len(info.classes) * BINS_A_SCORE)
-    tables = [
+    return [
         Table(("outcomes",), right.astype(int)),
         Table(("confusion", "loss"), np.stack([labels, predicted], axis=1)),
         # Cases that are in the same two bins are in the same place too.
@@ -113,7 +113,6 @@ def suppressed(
             ("reliability", "confidence"), np.stack([confidence_bins(probabilities), right], axis=1)
         ),
     ]
-    return withheld(tables, minimum)
 
 
 # What sums of float64 may be off by rounding.
@@ -200,7 +199,7 @@ def measure(told: EvaluationStatistics, info: DatasetInfo) -> Measured:
 CLASSIFICATION_STATISTICS = TaskStatistics(
     form=form,
     of=statistics,
-    suppressed=suppressed,
+    tables=tables,
     measure=measure,
     mean_of_sites=partial(means_over_cases, METRICS),
     contradictions=contradictions,

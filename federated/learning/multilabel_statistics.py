@@ -36,7 +36,7 @@ from federated.learning.score_histogram import (
     step_bins,
 )
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
-from federated.learning.suppression import Table, withheld
+from federated.learning.suppression import Table
 from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
 from federated.update import Arrays
 
@@ -94,12 +94,12 @@ def statistics(
     )
 
 
-def suppressed(
+def tables(
     predictions: Arrays,
     info: DatasetInfo,  # noqa: ARG001 - as every task's
-    minimum: int,
-) -> frozenset[str]:
-    """The arrays that a site withholds, so that no count below ``minimum`` can be read.
+    minimum: int,  # noqa: ARG001
+) -> list[Table]:
+    """Which cases the arrays tell apart.
 
     Counts of several labels together tell of combinations of them, of which most have few cases.
     So beyond a handful of labels, or of cases, what is told is the number of cases, and at best how
@@ -110,7 +110,7 @@ def suppressed(
     predicted = probabilities > THRESHOLD
     bins = step_bins(score_steps(probabilities, CLASSES))
     bins = bins.reshape(len(labels), bins.shape[1] * bins.shape[2])
-    tables = [
+    return [
         Table(("outcomes",), (predicted == (labels == 1)).sum(axis=1)),
         Table(("confusion", "loss"), np.concatenate([labels, predicted.astype(int)], axis=1)),
         # Cases that are in the same two bins are in the same place too.
@@ -120,7 +120,6 @@ def suppressed(
             np.concatenate([labels, calibration_bins(probabilities)], axis=1),
         ),
     ]
-    return withheld(tables, minimum)
 
 
 # What sums of float64 may be off by rounding.
@@ -230,7 +229,7 @@ def _areas(
 MULTILABEL_STATISTICS = TaskStatistics(
     form=form,
     of=statistics,
-    suppressed=suppressed,
+    tables=tables,
     measure=measure,
     mean_of_sites=partial(means_over_cases, METRICS),
     contradictions=contradictions,

@@ -15,7 +15,7 @@ from federated.data.dataset import DatasetInfo
 from federated.learning.classification_metrics import Metrics
 from federated.learning.metric import error_over_cases, metric
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
-from federated.learning.suppression import Table, withheld
+from federated.learning.suppression import Table
 from federated.learning.task_statistics import Measured, TaskStatistics, means_over_cases
 from federated.settings.target import Target
 from federated.update import Arrays
@@ -80,8 +80,12 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
     )
 
 
-def suppressed(predictions: Arrays, info: DatasetInfo, minimum: int) -> frozenset[str]:
-    """The arrays that a site withholds, so that no count below ``minimum`` can be read.
+def tables(
+    predictions: Arrays,
+    info: DatasetInfo,
+    minimum: int,  # noqa: ARG001 - as every task's
+) -> list[Table]:
+    """Which cases the sums tell apart.
 
     A sum over whole numbers is a count: of grades 0 and 1 it says how many are 1. So where labels
     are whole numbers, those that are equal have to be ``minimum`` cases at least. Of others the
@@ -94,7 +98,7 @@ def suppressed(predictions: Arrays, info: DatasetInfo, minimum: int) -> frozense
     events = np.stack(kinds, axis=1).astype(np.int64)
     if target.whole:
         events = np.concatenate([events, labels[:, None].astype(np.int64)], axis=1)
-    return withheld([Table(SUMS, events)], minimum)
+    return [Table(SUMS, events)]
 
 
 # What sums of float64 may be off by rounding, for each case.
@@ -174,7 +178,7 @@ def measure_cases(part: Mapping[str, np.ndarray], info: DatasetInfo) -> Measured
 REGRESSION_STATISTICS = TaskStatistics(
     form=form,
     of=statistics,
-    suppressed=suppressed,
+    tables=tables,
     measure=measure,
     mean_of_sites=partial(means_over_cases, METRICS),
     contradictions=contradictions,

@@ -13,7 +13,7 @@ from federated.data.dataset import DatasetInfo
 from federated.learning.classification_metrics import Metrics
 from federated.learning.segmentation_metrics import NAMES
 from federated.learning.statistics import CASES, EvaluationStatistics, Form, Part
-from federated.learning.suppression import Table, smallest_group, withheld
+from federated.learning.suppression import Table, smallest_group
 from federated.learning.task_statistics import Measured, TaskStatistics, only_site, weighted_mean
 from federated.update import Arrays
 
@@ -61,8 +61,8 @@ def statistics(predictions: Arrays, info: DatasetInfo) -> EvaluationStatistics:
     )
 
 
-def suppressed(predictions: Arrays, info: DatasetInfo, minimum: int) -> frozenset[str]:
-    """The arrays that a site withholds, so that no count below ``minimum`` can be read.
+def tables(predictions: Arrays, info: DatasetInfo, minimum: int) -> list[Table]:
+    """Which cases the arrays tell apart, so that no count below ``minimum`` can be read.
 
     A score of 0 or 1 is an event, not a measurement: nothing was found, or there was nothing to
     find. Where all are, their sum is a count; and the distance of a class that was missed, which is
@@ -72,9 +72,15 @@ def suppressed(predictions: Arrays, info: DatasetInfo, minimum: int) -> frozense
     dice = predictions["dice"]
     _, cases_of_each = np.unique(predictions["patients"], return_counts=True)
     if smallest_group([cases_of_each]) < minimum:
-        return frozenset(form(info)) - {CASES}
+        # Told apart from all others, a case is in no group of several, and nothing is told.
+        apart = np.arange(len(dice))
+        return [Table(tuple(name for name in form(info) if name != CASES), apart)]
     events = np.concatenate([predictions["absent"], dice == 0, dice == 1], axis=1)
-    return withheld([Table(("with_class", "sums", "products", LOSS), events)], minimum)
+    together = np.zeros(len(dice), np.int64)
+    return [
+        Table((PATIENTS,), together),
+        Table(("with_class", "sums", "products", LOSS), events),
+    ]
 
 
 # What sums of float64 may be off by rounding, of their size.
@@ -192,7 +198,7 @@ def _of(name: str, metrics: Metrics) -> list[str]:
 SEGMENTATION_STATISTICS = TaskStatistics(
     form=form,
     of=statistics,
-    suppressed=suppressed,
+    tables=tables,
     measure=measure,
     mean_of_sites=mean_of_sites,
     contradictions=contradictions,

@@ -38,20 +38,24 @@ class Table:
     cells: npt.NDArray[np.integer]
 
 
-def withheld(tables: Sequence[Table], minimum: int) -> frozenset[str]:
-    """The names of the arrays that may not be told.
+def told(tables: Sequence[Table], minimum: int) -> list[Table]:
+    """The tables that may be told.
 
-    Tables are tried in their order: one is told if together with those told before it leaves no
-    group of fewer than ``minimum`` cases. With a minimum of 0 all are told.
+    They are tried in their order: one is told if together with those told before it leaves no group
+    of fewer than ``minimum`` cases. With a minimum of 0 all are told.
     """
-    gone: set[str] = set()
-    known: list[npt.NDArray[np.integer]] = []
+    found: list[Table] = []
     for table in tables:
-        if minimum and smallest_group([*known, table.cells]) < minimum:
-            gone |= set(table.names)
-        else:
-            known.append(table.cells)
-    return frozenset(gone)
+        known = [each.cells for each in found]
+        if not minimum or smallest_group([*known, table.cells]) >= minimum:
+            found.append(table)
+    return found
+
+
+def withheld(tables: Sequence[Table], minimum: int) -> frozenset[str]:
+    """The names of the arrays of tables that may not be told."""
+    names = {name for table in told(tables, minimum) for name in table.names}
+    return frozenset(name for table in tables for name in table.names if name not in names)
 
 
 def smallest_group(cells: Sequence[npt.NDArray[np.integer]]) -> float:

@@ -9,6 +9,7 @@ from federated.data.dataset import DatasetInfo
 from federated.learning.classification_metrics import Confusion, Metrics
 from federated.learning.metric import Metric
 from federated.learning.statistics import CASES, EvaluationStatistics, Form
+from federated.learning.suppression import Table, withheld
 from federated.update import Arrays
 
 
@@ -32,19 +33,24 @@ class TaskStatistics:
     """The statistics of one kind of task.
 
     ``form`` gives the names and shapes for a data set, ``of`` computes the statistics of what a
-    task's ``predict`` gives, and ``suppressed`` names those that a site withholds so that no count
-    below a minimum can be read. ``measure`` makes metrics of statistics. ``mean_of_sites`` makes
+    task's ``predict`` gives, and ``tables`` says which cases they tell apart, so that a site can
+    withhold what a count below a minimum could be read from; that minimum is its last argument.
+    ``measure`` makes metrics of statistics. ``mean_of_sites`` makes
     overall metrics of the sites' own, as far as that is possible; ``weights`` names the counts by
     which it weighs sites. ``contradictions`` says why statistics can be those of no cases.
     """
 
     form: Callable[[DatasetInfo], Form]
     of: Callable[[Arrays, DatasetInfo], EvaluationStatistics]
-    suppressed: Callable[[Arrays, DatasetInfo, int], frozenset[str]]
+    tables: Callable[[Arrays, DatasetInfo, int], Sequence[Table]]
     measure: Callable[[EvaluationStatistics, DatasetInfo], Measured]
     mean_of_sites: Callable[[Sequence[Metrics], Sequence[Mapping[str, int]]], Metrics]
     contradictions: Callable[[EvaluationStatistics, DatasetInfo], Iterator[str]]
     weights: tuple[str, ...] = (CASES,)
+
+    def suppressed(self, predictions: Arrays, info: DatasetInfo, minimum: int) -> frozenset[str]:
+        """The arrays that a site withholds, so that no count below ``minimum`` can be read."""
+        return withheld(self.tables(predictions, info, minimum), minimum)
 
     def of_nothing(self, info: DatasetInfo) -> EvaluationStatistics:
         """The statistics of no case."""

@@ -7,6 +7,8 @@ own never leave a site, since a rare one could name a patient.
 from collections.abc import Mapping
 from math import isfinite
 
+from federated.data.subgroups import SEX_WORDS
+
 UNKNOWN = "unknown"
 DECADES = tuple(f"{start}-{start + 9}" for start in range(0, 90, 10))
 AGES = (*DECADES, "90+", UNKNOWN)
@@ -27,11 +29,6 @@ ATTRIBUTE_BINS: Mapping[str, tuple[str, ...]] = {
     "age": AGES,
     "sex": SEXES,
     "scanner": tuple(MAKERS),
-}
-SEX_WORDS: Mapping[str, str] = {
-    **dict.fromkeys(("f", "female", "w", "woman"), "female"),
-    **dict.fromkeys(("m", "male", "man"), "male"),
-    **dict.fromkeys(("o", "other", "d", "diverse"), "other"),
 }
 
 

@@ -15,6 +15,9 @@ NO_MECHANISM = "none"
 # cases have no bound either.
 EVALUATION = "evaluation in the clear"
 PICTURES = "pictures in the clear"
+# Statistics of test cases by subgroups, or of how far they change with images turned over.
+FINAL = "evaluation in the clear, as statistics at the end"
+FINAL_SUMMED = "evaluation in the clear, as sums over sites at the end"
 # What is entered of an evaluation, by ``evaluation.share``. Entries of older versions are of
 # predictions.
 EVALUATIONS: Mapping[Share, str] = {
@@ -26,7 +29,7 @@ EVALUATIONS: Mapping[Share, str] = {
 # Counts of training cases: a site's own as they are, exact sums over sites, or with noise.
 STATISTICS = "statistics in the clear"
 STATISTICS_SUMS = "statistics, as sums over sites"
-IN_THE_CLEAR = frozenset({*EVALUATIONS.values(), PICTURES})
+IN_THE_CLEAR = frozenset({*EVALUATIONS.values(), PICTURES, FINAL, FINAL_SUMMED})
 WITHOUT_BOUND = frozenset({NO_MECHANISM, UNACCOUNTED, STATISTICS, STATISTICS_SUMS}) | IN_THE_CLEAR
 # This follows the name of a mechanism whose noise comes from the experiment's seed: everyone who
 # takes part knows the seed, so that the noise protects from nobody.

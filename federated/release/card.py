@@ -12,10 +12,24 @@ from typing import Any
 from markupsafe import Markup
 
 from federated.learning import TASKS
+from federated.release.card_blocks import (
+    NOT_RUN,
+    Block,
+    Card,
+    Commands,
+    Items,
+    Section,
+    Table,
+    Text,
+    plain,
+    plains,
+    texts,
+)
+from federated.release.card_calibration import calibration_blocks
+from federated.release.card_groups import flip_blocks, group_blocks
 from federated.release.exported import gives
 from federated.release.exported import takes as network_takes
 from federated.report import words
-from federated.report.calibration_part import calibration_part
 from federated.report.drawing import clean
 from federated.report.evaluation_part import bound_lines, class_rows, metric_rows
 from federated.report.figures import title_of
@@ -27,61 +41,6 @@ from federated.report.population import population_of
 from federated.report.privacy_part import privacy_part
 from federated.report.values import Numbers, RunValues, count_of
 from federated.weights.model_file import ModelHeader
-
-NOT_RUN = "Not run."
-# Metrics of classification that say how far probabilities can be believed.
-OF_CALIBRATION = ("ece", "brier", "nll", "loss")
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph; ``warns`` where a reader must not miss it."""
-
-    text: str
-    warns: bool = False
-
-
-@dataclass(frozen=True)
-class Items:
-    """A list of lines."""
-
-    lines: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first cell of a row names it."""
-
-    name: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Commands:
-    """Lines for a shell."""
-
-    lines: Sequence[str]
-
-
-Block = Text | Items | Table | Commands
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a card."""
-
-    title: str
-    blocks: Sequence[Block]
-
-
-@dataclass(frozen=True)
-class Card:
-    """A model card. ``first`` stands before everything else."""
-
-    title: str
-    first: Sequence[Text]
-    sections: Sequence[Section]
 
 
 @dataclass(frozen=True)
@@ -147,11 +106,11 @@ def card_of(run: RunValues, model: ReleasedModel) -> Card:
             Section("The model", _model(run, model)),
             Section("What it is for", _use(run, model.header)),
             Section("Data", _data(run)),
-            Section("Training", _texts(words.training_sentences(run))),
+            Section("Training", texts(words.training_sentences(run))),
             Section("How good it is", _quality(run, model, numbers, intervals)),
             Section("Sites", _sites(run, model, numbers)),
-            Section("Groups of patients", _groups()),
-            Section("Calibration", _calibration(run, numbers, intervals)),
+            Section("Groups of patients", group_blocks(run, numbers)),
+            Section("Calibration", calibration_blocks(run, numbers, intervals)),
             Section("Privacy", _privacy(run, numbers)),
             Section("Attacks on this model", _attacks(model)),
             Section("Limits", [Items(words.limits(run))]),
@@ -161,16 +120,6 @@ def card_of(run: RunValues, model: ReleasedModel) -> Card:
             Section("Who has signed this dossier", _signed(model)),
         ],
     )
-
-
-def _texts(lines: Sequence[str]) -> list[Block]:
-    return [Text(plain(line)) for line in lines]
-
-
-def plain(value: object) -> str:
-    """A sentence or a number of a page as text, without control characters."""
-    text = value.striptags() if isinstance(value, Markup) else str(value)
-    return clean(text)
 
 
 def _model(run: RunValues, model: ReleasedModel) -> list[Block]:
@@ -222,7 +171,7 @@ def _times(sides: Sequence[float]) -> str:
 
 
 def _data(run: RunValues) -> list[Block]:
-    blocks = _texts(words.data_sentences(run))
+    blocks = texts(words.data_sentences(run))
     if lines := absences(run):
         blocks.append(Items([plain(line) for line in lines]))
     population = population_of(run)
@@ -232,21 +181,17 @@ def _data(run: RunValues) -> list[Block]:
     return [
         *blocks,
         *(
-            Table(group.name, (group.name, "training cases"), [_plains(row) for row in group.rows])
+            Table(group.name, (group.name, "training cases"), [plains(row) for row in group.rows])
             for group in population.groups
         ),
     ]
-
-
-def _plains(cells: Sequence[object]) -> list[str]:
-    return [plain(cell) for cell in cells]
 
 
 def _quality(
     run: RunValues, model: ReleasedModel, numbers: Numbers, intervals: Intervals
 ) -> list[Block]:
     rows = [
-        _plains((row["name"], row["test"], row["interval"] or "–", row["val"], row["better"]))
+        plains((row["name"], row["test"], row["interval"] or "–", row["val"], row["better"]))
         for row in metric_rows(run, numbers, intervals)
     ]
     heads = ("metric", "test", "95 % interval", "validation", "better is")
@@ -262,13 +207,14 @@ def _quality(
     of_classes = class_rows(run, numbers, intervals)
     if of_classes is not None:
         each = [
-            _plains((row["name"], *(_with_interval(cell) for cell in row["cells"])))
+            plains((row["name"], *(_with_interval(cell) for cell in row["cells"])))
             for row in of_classes["rows"]
         ]
         blocks.append(Table("Test cases, by class", ("class", *of_classes["heads"]), each))
-    blocks += _texts([*bound_lines(run, numbers), *intervals.how])
+    blocks += texts([*bound_lines(run, numbers), *intervals.how])
     if not intervals.of:
         blocks.append(Text("Intervals are not known: sites have told no statistics of test cases."))
+    blocks += flip_blocks(run, numbers)
     return blocks
 
 
@@ -291,7 +237,7 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
         own = [numbers("per_site", site, "test", name) for name in names]
         counts = [run.cases.get(site, {}).get(split, "–") for split in ("train", "val", "test")]
         marked = f"{site} (this model)" if site == model.site else site
-        rows.append(_plains((marked, *counts, *own)))
+        rows.append(plains((marked, *counts, *own)))
     heads = ("site", "training", "validation", "test", *(title_of(n, run.info.task) for n in names))
     blocks: list[Block] = [Table("Cases, and metrics of test cases, by site", heads, rows)]
     if not names:
@@ -301,105 +247,9 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
     return blocks
 
 
-def _groups() -> list[Block]:
-    return [
-        Text(
-            f"{NOT_RUN} Sites tell no metrics by age, sex or scanner, so that nobody knows how "
-            "good the model is for each of them."
-        )
-    ]
-
-
-def _calibration(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[Block]:
-    task = run.info.task
-    rows = [
-        _plains((row["name"], row["test"], row["interval"] or "–", row["val"]))
-        for row, name in zip(
-            metric_rows(run, numbers, intervals), _metrics_told(run, numbers), strict=True
-        )
-        if name in OF_CALIBRATION and name != "loss"
-    ]
-    if not rows:
-        return [Text(f"{NOT_RUN} No metric of calibration is known for {TASKS[task].goal}.")]
-    heads = ("metric", "test", "95 % interval", "validation")
-    return [
-        Table("Calibration over the cases of all sites", heads, rows),
-        *_calibrated(run, numbers),
-    ]
-
-
-def _calibrated(run: RunValues, numbers: Numbers) -> list[Block]:
-    """What the run has fitted beside the network: its temperature, and its prediction sets."""
-    part = calibration_part(run, numbers)
-    if part is None:
-        return [Text("Probabilities are the network's own.")]
-    blocks: list[Block] = []
-    if fitted := part["temperature"]:
-        rows = [_plains((row["name"], row["before"], row["after"])) for row in fitted["rows"]]
-        heads: tuple[str, ...] = ("on test cases", "before", "after")
-        blocks.append(Table("What the temperature changes", heads, rows))
-        exact = float(numbers.at("calibration", "temperature", "temperature"))
-        blocks.append(
-            Text(
-                "Probabilities that consilium predict writes are at the temperature "
-                f"{exact:.6g}, fitted on {plain(fitted['cases'])} validation cases of "
-                "all sites. The network's files alone, as ONNX, TorchScript and the bundle, give "
-                "what comes before it: divide logits by it."
-            )
-        )
-    if sets := part["sets"]:
-        keys = ("name", "fitted_on", "cases", "coverage", "interval", "by_chance", "size")
-        rows = [_plains(tuple(row[key] for key in keys)) for row in sets["rows"]]
-        heads = (
-            *("site", "validation cases", "test cases", "coverage", "95 % interval", "by chance"),
-            "mean size",
-        )
-        blocks.append(Table(f"Prediction sets, asked to cover {sets['asked']}", heads, rows))
-        rows = [
-            _plains((row["name"], threshold, row["pooled"]))
-            for row, threshold in zip(sets["rows"], _thresholds(run), strict=True)
-        ]
-        heads = ("site", "threshold", "coverage by the threshold of all sites")
-        blocks.append(Table("Thresholds of the sets", heads, rows))
-        blocks.append(
-            Text(
-                f"The sets were asked to cover {sets['asked']} of cases. What is promised "
-                "is coverage of a site's cases in the mean over draws, by the threshold of its own "
-                "validation cases, where both are exchangeable. The threshold of all sites "
-                "together promises nothing for one of them. By chance: where a "
-                "coverage lies in 95 % of draws. A set has the classes whose probability before "
-                "the temperature is at least the threshold."
-                + (f" Outside of chance: {sets['outside']}." if sets["outside"] else "")
-                + (
-                    " The round was chosen by the same validation cases: the promise holds nearly, "
-                    "and not exactly."
-                    if part["chosen"]
-                    else ""
-                )
-            )
-        )
-    return blocks
-
-
-def _thresholds(run: RunValues) -> list[str]:
-    """The thresholds of prediction sets, of all sites together and of each, to full precision."""
-    told = run.summary["calibration"]["conformal"]
-    own = [told["sites"][site]["own"] for site in run.summary["sites"] if site in told["sites"]]
-    return [repr(float(one["threshold"])) for one in (told["pooled"], *own)]
-
-
-def _metrics_told(run: RunValues, numbers: Numbers) -> list[str]:
-    """The names of the metrics that a row is made of, in the same order."""
-    return [
-        metric.name
-        for metric in TASKS[run.info.task].metrics
-        if any(numbers.at("metrics", split, metric.name) is not None for split in ("test", "val"))
-    ]
-
-
 def _privacy(run: RunValues, numbers: Numbers) -> list[Block]:
     part = privacy_part(run, numbers)
-    blocks = _texts(words.protection_sentences(run))
+    blocks = texts(words.protection_sentences(run))
     if part is None:
         blocks.insert(0, Text(" ".join(NO_PRIVACY), warns=True))
     else:
@@ -412,13 +262,13 @@ def _privacy(run: RunValues, numbers: Numbers) -> list[Block]:
         if said.bounds:
             bounds = [plain(_raised(line)) for line in said.bounds]
             blocks += [Text(f"What that means. {said.question}"), Items(bounds)]
-        blocks += _texts([*said.notes, *part["patient"]])
-        rows = [_plains((row["name"], *row["cells"])) for row in part["rows"]]
+        blocks += texts([*said.notes, *part["patient"]])
+        rows = [plains((row["name"], *row["cells"])) for row in part["rows"]]
         blocks.append(Table("Privacy spent at each site", ("site", *part["heads"]), rows))
         if part["unreported"]:
             blocks.append(Text(f"Not told, or not believed: {', '.join(part['unreported'])}."))
-        blocks += [Text("The guarantee rests on this:"), Items(_plains(said.rests_on))]
-    rows = [_plains(row) for row in words.left_sites(run)]
+        blocks += [Text("The guarantee rests on this:"), Items(plains(said.rests_on))]
+    rows = [plains(row) for row in words.left_sites(run)]
     heads = ("what left the sites", "who can read it", "bounded by differential privacy")
     return [*blocks, Table("What left the sites", heads, rows)]
 
@@ -439,7 +289,7 @@ def _attacks(model: ReleasedModel) -> list[Block]:
             )
         ]
     paragraphs = [" ".join(each.split()) for each in re.split(r"\r?\n\s*\n", model.attacks)]
-    return [Text("As told by who has released it:"), *_texts(list(filter(None, paragraphs)))]
+    return [Text("As told by who has released it:"), *texts(list(filter(None, paragraphs)))]
 
 
 def _licence(run: RunValues, model: ReleasedModel) -> list[Block]:
@@ -462,7 +312,7 @@ def _licence(run: RunValues, model: ReleasedModel) -> list[Block]:
 
 
 def _formats(model: ReleasedModel) -> list[Block]:
-    rows = [_plains(row) for row in model.formats]
+    rows = [plains(row) for row in model.formats]
     return [Table("Files of the model", ("file", "what it is"), rows)]
 
 
@@ -477,8 +327,8 @@ def _again(run: RunValues) -> list[Block]:
     blocks: list[Block] = []
     if commands := words.reproduce(run):
         blocks.append(Commands([clean(line) for line in commands]))
-    blocks += _texts(words.notes_on_reproduction(run))
-    return [*blocks, Table("Where it comes from", ("", ""), [_plains(row) for row in facts])]
+    blocks += texts(words.notes_on_reproduction(run))
+    return [*blocks, Table("Where it comes from", ("", ""), [plains(row) for row in facts])]
 
 
 def _signed(model: ReleasedModel) -> list[Block]:

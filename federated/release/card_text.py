@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from federated.release.card import Block, Card, Commands, Items, Section, Table, Text
+from federated.release.card_blocks import Block, Card, Commands, Items, Section, Table, Text
 from federated.report.page import render
 
 # What Markdown, or HTML in it, would take for something else than text.

@@ -178,3 +178,22 @@ def wilson(hits: Numbers, cases: npt.NDArray[np.int64]) -> tuple[Numbers, Number
     spread = np.sqrt(share * (1 - share) / cases + Z**2 / (4 * cases**2))
     half = Z / (1 + Z**2 / cases) * spread
     return (middle - half).clip(0, 1), (middle + half).clip(0, 1)
+
+
+def binned_interval(tables: Sequence[Counts]) -> Interval | None:
+    """The interval of the mean of some classes' AUCs, from counts ``(2, bins)`` in few bins.
+
+    A pair that shares a bin counts half, so that what bins do not tell apart is in no interval.
+    """
+    found = []
+    for counts in tables:
+        negatives, positives = counts.astype(np.float64)
+        pairs = negatives.sum() * positives.sum()
+        if not pairs:
+            continue
+        below = negatives.cumsum() - negatives / 2
+        found.append((float((positives * below).sum() / pairs), _deviation(counts)))
+    if not found or not all(deviation for _, deviation in found):
+        return None
+    mean, deviation = np.mean(found, axis=0).tolist()
+    return _on_logits(mean, deviation)

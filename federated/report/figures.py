@@ -45,7 +45,8 @@ def primary_of(run: RunValues) -> Metric:
     return TASKS[run.info.task].metrics[0]
 
 
-def _is_share(metric: Metric) -> bool:
+def is_share(metric: Metric) -> bool:
+    """Whether a metric is from 0 to 1."""
     return metric.least == 0.0 and metric.largest == 1.0
 
 
@@ -86,7 +87,7 @@ def _series(records: Sequence[Mapping[str, Any]], *path: str) -> Series:
 def learning_curves(run: RunValues) -> Iterator[Figure]:
     """The primary metric and the loss on validation cases of all sites, after each round."""
     metric, kept = primary_of(run), float(run.summary["kept_round"])
-    for number, (name, share) in enumerate(((metric.name, _is_share(metric)), ("loss", False))):
+    for number, (name, share) in enumerate(((metric.name, is_share(metric)), ("loss", False))):
         found = _series(run.records, "metrics", "val", name)
         points, title = found.points, title_of(name, run.info.task)
         if not points:
@@ -138,7 +139,7 @@ def site_curves(run: RunValues) -> list[Figure]:
         if (series := _series(run.records, "per_site", site, "val", metric.name)).points
     }
     known = [of_all, *(series.points for series in found.values())]
-    ends = ends_of([y for points in known for _, y in points], _is_share(metric))
+    ends = ends_of([y for points in known for _, y in points], is_share(metric))
     figures = []
     for number, (site, series) in enumerate(list(found.items())[:MOST_SMALL]):
         points = series.points
@@ -183,7 +184,7 @@ def site_dots(run: RunValues) -> Figure | None:
         + (f". Over all sites together it is {written(of_all)}." if of_all is not None else ".")
         + gap,
     )
-    picture = dot_chart(text, dots, ends_of(known, _is_share(metric)), of_all, f"test {title}")
+    picture = dot_chart(text, dots, ends_of(known, is_share(metric)), of_all, f"test {title}")
     return Figure(
         picture,
         f"Test {title} of "

@@ -40,6 +40,7 @@ from federated.report.intervals import Intervals, intervals_of
 from federated.report.page import render
 from federated.report.population import Population, population_of
 from federated.report.privacy_part import privacy_part
+from federated.report.subgroup_part import flip_part, subgroup_part
 from federated.report.values import (
     NONE,
     Numbers,
@@ -95,6 +96,8 @@ def run_page(run: RunValues) -> str:
         # With a temperature it is drawn before and after.
         reliability=[] if calibration and calibration["reliability"] else reliability_figures(run),
         calibration=calibration,
+        subgroups=subgroup_part(run, numbers),
+        flips=flip_part(run, numbers),
         pictures=_pictures(run),
         curves=list(learning_curves(run)),
         sites=_sites(run, numbers),

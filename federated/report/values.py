@@ -31,6 +31,8 @@ class RunValues:
             keep it.
         population: ``statistics.json`` of the same cases, where sites have counted them.
         pictures: PNG files of test cases with their masks, by ``SITE-worst`` and so on.
+        groups: of each attribute of subgroups the statistics of its test cases, in the order of the
+            groups, summed over the sites that tell them.
         left_out: sentences on what could not be read, and is not on the page.
     """
 
@@ -43,6 +45,7 @@ class RunValues:
     validation: Mapping[str, Any] | None = None
     population: Mapping[str, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
+    groups: Mapping[str, Sequence[EvaluationStatistics | None]] = field(default_factory=dict)
     left_out: Sequence[str] = ()
 
     @property

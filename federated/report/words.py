@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federated.learning import TASKS
+from federated.report.drawing import clean
 from federated.report.values import RunValues, count_of
 from federated.settings.sections import Parties, Share
 
@@ -178,6 +179,12 @@ def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
     if experiment.evaluation.calibrates:
         kept = "a temperature or thresholds of prediction sets, of validation cases"
         rows.append((kept, "whoever has the model", "no"))
+    whose = "all sites together" if share == "sums" else "each site"
+    reads = f"the coordinator, of {whose}"
+    if experiment.evaluation.subgroups is not None:
+        rows.append(("statistics of test cases by groups of patients", reads, "no"))
+    if experiment.evaluation.uncertainty != "none":
+        rows.append(("sums of how masks change with images flipped", reads, "no"))
     rows.append(("numbers of cases", "the coordinator and all sites", "no"))
     if run.pictures:
         rows.append(("pictures of test cases", "whoever reads this page", "no"))
@@ -199,10 +206,7 @@ def limits(run: RunValues) -> list[str]:
         "Intervals tell how a metric varies with the test cases that happened to be there. One "
         "run has one seed; how results vary with it is told by a comparison of several.",
     ]
-    lines.append(
-        "How good the model is for women and men, for young and old, or for each scanner is not "
-        "known: sites tell no metrics of such groups."
-    )
+    lines.append(_groups_not_shown(run))
     if not run.private:
         lines.append("Whether training cases can be told from the model was not tried in this run.")
     else:
@@ -211,6 +215,20 @@ def limits(run: RunValues) -> list[str]:
             "covered by it."
         )
     return lines
+
+
+def _groups_not_shown(run: RunValues) -> str:
+    asked = run.experiment.evaluation.subgroups
+    if asked is None:
+        return (
+            "How good the model is for women and men, for young and old, or for each scanner is "
+            "not known: nobody asked for metrics of such groups."
+        )
+    named = clean(", ".join(asked))
+    return (
+        f"Groups of patients are those by {named}, one attribute at a time. How good the model is "
+        "for other groups, or for several attributes together, is not known."
+    )
 
 
 def reproduce(run: RunValues) -> list[str]:

@@ -146,6 +146,11 @@ class RunFolder:
         """The file of what sites have told of their test cases after a round, summed over sites."""
         return self.round_path(round_number) / "evaluation.safetensors"
 
+    @property
+    def groups_path(self) -> Path:
+        """The file of what sites have told of subgroups at the end, summed over sites."""
+        return self.root / "subgroups.safetensors"
+
     def record_path(self, round_number: int) -> Path:
         """The record that marks a round as done."""
         return self.round_path(round_number) / "round.json"

@@ -1,7 +1,7 @@
 """``summary.json``: the machine-readable result of a run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from federated.configuration.experiment import Experiment
@@ -32,6 +32,7 @@ class RunFacts:
         model_version: the version in the registry, if it was registered.
         sensitive_layers: for each site, the shares of each layer that pFL-ResFIM left to it.
         overrides: what is set beside params.yaml; ``None`` where the experiment is not there.
+        final: what sites have told at the end, by :func:`federated.run.final_record.final_record`.
     """
 
     task: str
@@ -48,6 +49,7 @@ class RunFacts:
     model_version: int | None
     sensitive_layers: Mapping[str, Mapping[str, float]] | None
     overrides: Sequence[str] | None = None
+    final: Mapping[str, Any] = field(default_factory=dict)
 
 
 def summarise(
@@ -71,6 +73,8 @@ def summarise(
     round down to every site. ``protection`` says what updates were protected by, and for how much
     it is made. ``overrides`` is what was set beside the entry of params.yaml, and ``versions`` are
     those of the libraries: with the commit, the seed and the data they make a run again.
+    ``subgroups`` and ``uncertainty`` are of test cases by the model of ``kept_round``, as sites
+    have told them at the end, where they were asked for.
     """
     records = folder.records()
     kept = kept_round(records, experiment.selection)
@@ -130,6 +134,7 @@ def summarise(
         },
         # Where it was asked for.
         **({"calibration": found} if (found := chosen.get("calibration")) else {}),
+        **facts.final,
         "overrides": None if facts.overrides is None else list(facts.overrides),
         "versions": versions(),
     }

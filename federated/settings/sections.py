@@ -13,6 +13,7 @@ from pydantic import Field
 from federated.settings.base import Settings
 from federated.settings.description import Description
 from federated.settings.harmonisation import Harmonise, Landmarks
+from federated.settings.subgroups import Subgroups
 
 Millimetres = Annotated[float, Field(gt=0)]
 ThreeSides = Annotated[tuple[Millimetres, ...], Field(min_length=3, max_length=3)]
@@ -190,6 +191,12 @@ class EvaluationSettings(Settings):
     temperature, fitted on the validation cases of all sites by statistics that they send beside the
     others, and kept with the model. ``conformal`` asks for prediction sets, whose thresholds are
     kept with the model too.
+
+    ``subgroups`` names attributes of cases, as a table has them, with their values or with numbers
+    between which groups lie, as ``{sex: [F, M], age: [40, 60]}``; a case of which something else is
+    said, or nothing, is in a last group. ``uncertainty: flips`` measures how far a segmentation
+    changes with the image turned over. Both are told once, at the end of a run, of test cases by
+    the model that it keeps.
     """
 
     share: Share = "statistics"
@@ -197,11 +204,24 @@ class EvaluationSettings(Settings):
     # Left out where there is none, so that plans and runs of before stay what they were.
     calibration: Scaling = Field(default="none", exclude_if=lambda value: value == "none")
     conformal: Conformal | None = Field(default=None, exclude_if=lambda value: value is None)
+    subgroups: Subgroups | None = Field(default=None, exclude_if=lambda value: value is None)
+    uncertainty: Literal["none", "flips"] = Field(
+        default="none", exclude_if=lambda value: value == "none"
+    )
+
+    def __hash__(self) -> int:
+        """By what it says: a mapping has no hash of its own."""
+        return hash(self.model_dump_json())
 
     @property
     def calibrates(self) -> bool:
         """Whether something that follows from validation cases is kept with the model."""
         return self.calibration != "none" or self.conformal is not None
+
+    @property
+    def evaluates_at_end(self) -> bool:
+        """Whether something is told of test cases once, after the last round."""
+        return self.subgroups is not None or self.uncertainty != "none"
 
 
 class StatisticsSettings(Settings):

@@ -104,6 +104,14 @@ class SiteHome:
         """
         return consilium_home() / "answered" / f"{self.name}.json"
 
+    @property
+    def subgroups_path(self) -> Path:
+        """The file of which subgroups the site has told of, of each data set, in all runs.
+
+        It belongs to who holds the data, as :attr:`answered_path` does.
+        """
+        return consilium_home() / "subgroups" / f"{self.name}.json"
+
     def identity(self) -> Identity:
         """The site with its private key, which is made if it is not there.
 

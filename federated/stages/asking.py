@@ -42,6 +42,7 @@ STAGES: Mapping[str, str] = {
     "compare_site": "federated.stages.statistics",
     "hand_over": "federated.stages.site_model",
     "draw_site": "federated.stages.overlays",
+    **dict.fromkeys(("evaluate_at_end", "sum_at_end"), "federated.stages.final_evaluation"),
     "tell_privacy": "federated.stages.privacy_report",
     "close_releases": "federated.stages.privacy_report",
 }

@@ -31,7 +31,7 @@ from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.run.record_file import read_record
 from federated.run.selection import kept_round
-from federated.stages.named_sums import EVALUATION, STATISTICS
+from federated.stages.named_sums import EVALUATION, FINAL, STATISTICS
 from federated.stages.plan_checks import release_of
 
 # By the kind of plan that asks for it, the name of a sum.
@@ -39,6 +39,7 @@ SUMS = {
     kinds.ROUND_PLAN: "",
     kinds.EVALUATION_PLAN: EVALUATION.name,
     kinds.STATISTICS_PLAN: STATISTICS.name,
+    kinds.FINAL_SUM_PLAN: FINAL.name,
 }
 
 
@@ -331,6 +332,18 @@ def end_run(coordinator: Coordinator) -> Topic:
     kept = kept_round(records, coordinator.run.experiment.selection)
     sites, kind = coordinator.run.sites, kinds.FINAL_PLAN
     return _ask(coordinator, kind, len(records), kept, sites)
+
+
+def ask_final_sum(coordinator: Coordinator) -> Topic:
+    """Ask all sites, after the last round, for a sum of their test cases by the model that is kept.
+
+    Returns:
+        What the messages of that sum have in common.
+    """
+    records = coordinator.records()
+    kept = kept_round(records, coordinator.run.experiment.selection)
+    sites, kind = coordinator.run.sites, kinds.FINAL_SUM_PLAN
+    return replace(_ask(coordinator, kind, len(records), kept, sites), sum=FINAL.name)
 
 
 def end_attempt(coordinator: Coordinator) -> None:

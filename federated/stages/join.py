@@ -89,6 +89,9 @@ def joining_experiment(federation: RunFolder, site: str, data: Path) -> Experime
     if value["evaluation"]["share"] == "sums":
         # There is no sum of one site: what is told of it, it tells for itself.
         value["evaluation"]["share"] = "statistics"
+    for key in ("subgroups", "uncertainty"):
+        # Nothing ends here at which it would be told.
+        value["evaluation"].pop(key, None)
     return resolve(value.pop("name"), value, f"run {federation.run_id}")
 
 

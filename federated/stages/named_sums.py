@@ -15,6 +15,8 @@ from federated.data.partition import CaseCounts
 from federated.errors import RefusalError, TooFewSitesError
 from federated.exchange.message import Topic
 from federated.learning import summed_bounds, task_of
+from federated.learning.final_task import final_task
+from federated.learning.quantised_statistics import statistics_bounds
 from federated.protection import Protection
 from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
@@ -25,6 +27,7 @@ from federated.stages.site import (
     Site,
     SiteRound,
     open_evaluation,
+    open_final_sum,
     open_round,
     open_statistics,
 )
@@ -76,6 +79,21 @@ def _evaluated_model(site: Site, state: RoundState) -> str:
     return weights_digest(own_weights(site, state))
 
 
+def _open_final(site: Site, round_number: int) -> SiteRound:
+    evaluation = site.run.experiment.evaluation
+    if evaluation.share != "sums" or not evaluation.evaluates_at_end:
+        raise RefusalError(
+            f"{site.name} sums nothing of its test cases at the end of the run: by its plan "
+            "nothing is asked for then, or not in a sum."
+        )
+    return open_final_sum(site, round_number)
+
+
+def _final_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
+    most = max((run.counts.cases(site, "test") for site in run.counts.sites), default=0)
+    return statistics_bounds(final_task(info, run.experiment.evaluation).summed_form, most)
+
+
 def _statistics_bounds(run: RunContext, info: DatasetInfo) -> Bounds:
     noise = CountNoise.of(scheme_of(run.experiment, info), run.experiment)
     return noise.bounds(most_cases(run.counts))
@@ -94,10 +112,11 @@ def _counted_release(_: Site, state: RoundState) -> str:
 EVALUATION = NamedSum(
     "evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds, _evaluated_model
 )
+FINAL = NamedSum("final", SPLITS[2:], _open_final, _final_bounds, _evaluated_model)
 STATISTICS = NamedSum(
     "statistics", SPLITS[:1], open_statistics, _statistics_bounds, _counted_release
 )
-NAMED_SUMS = {known.name: known for known in (EVALUATION, STATISTICS)}
+NAMED_SUMS = {known.name: known for known in (EVALUATION, STATISTICS, FINAL)}
 
 
 def named_sum(name: str) -> NamedSum:

@@ -403,6 +403,17 @@ def open_end(site: Site, round_number: int) -> tuple[RoundState, Topic]:
     return open_state(site, plan.kept, plan.state), topic
 
 
+def open_final_sum(site: Site, round_number: int) -> SiteRound:
+    """What the coordinator asks for in a sum over all sites, after the last round of a run.
+
+    Raises:
+        ConsiliumError: nothing asks for it that counts, or the state is another.
+    """
+    plan, topic = _after(site, round_number, kinds.FINAL_SUM_PLAN)
+    state = open_state(site, plan.kept, plan.state)
+    return SiteRound(RoundContext(site.run, state), topic, plan)
+
+
 def _after(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Topic]:
     """The plan of what comes after a round; what the site keeps is settled by it."""
     _refuse_beyond(site, round_number)

@@ -10,6 +10,7 @@ from federated.exchange.policy_checks import refuse_outright
 from federated.privacy import Private
 from federated.privacy.patients import patient_warnings
 from federated.provenance import code_digest
+from federated.site.told_subgroups import refuse_other_subgroups
 from federated.stages.entering import refuse_evaluation
 from federated.stages.keys import send_sealing
 from federated.stages.plan_checks import own_release, part_counts, refuse_proposal
@@ -45,6 +46,8 @@ def _answer(site: Site, plan: RunPlan) -> int:
     judged = plan if known else replace(plan, counts=CaseCounts({site.name: own}))
     # Before the arithmetic over all rounds, which a plan of very many could keep busy.
     refuse_outright(site.home.policy(), site.name, judged, code_digest())
+    if plan.purpose == "training":
+        refuse_other_subgroups(site.home, plan.experiment)
     release = own_release(site.store, site.name, plan)
     refuse_proposal(site.home, site.store, judged, release, plan)
     warnings: list[str] = []

@@ -15,6 +15,7 @@ from federated.exchange.policy import PERMISSIVE, SitePolicy, read_policy
 from federated.exchange.policy_checks import Proposal, refuse_by_policy, refuse_to_send
 from federated.privacy.accounting import Release
 from federated.rounds.planned_work import planned_work
+from federated.settings.sections import EvaluationSettings
 from federated.stages.coordinator import absence_lines
 from federated.strategies import AnyStrategy
 from federated.weights.planned import planned_layout
@@ -306,6 +307,21 @@ def test_sums_that_are_hidden_are_the_least_that_is_told(tmp_path: Path, allowed
             asked = experiment(**MASKED, evaluation={"share": share}, selection=BY_LOSS)
             with pytest.raises(RefusalError, match=f"it allows sums, and {share} is asked for"):
                 refuse_by_policy(own, "clinic", proposal(asked))
+
+
+def with_subgroups() -> Experiment:
+    """An experiment that asks for subgroups, whatever its data set is."""
+    plain = experiment()
+    asked = EvaluationSettings.model_validate({"subgroups": {"sex": ["F", "M"]}})
+    return plain.model_copy(update={"evaluation": asked})
+
+
+def test_a_policy_of_before_there_were_any_subgroups_allows_none(tmp_path: Path) -> None:
+    own = policy(tmp_path, strict())
+    with pytest.raises(RefusalError, match=r"site-policy\.yaml, which does not name subgroups"):
+        refuse_by_policy(own, "clinic", proposal(with_subgroups()))
+    allowing = policy(tmp_path, strict(subgroups="allowed"))
+    refuse_by_policy(allowing, "clinic", proposal(with_subgroups()))
 
 
 @pytest.mark.parametrize("asked", [{"calibration": "temperature"}, {"conformal": {}}])

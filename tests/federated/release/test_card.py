@@ -5,7 +5,8 @@ from html import escape
 
 import pytest
 
-from federated.release.card import Card, ReleasedModel, Section, Table, Text, card_of
+from federated.release.card import ReleasedModel, card_of
+from federated.release.card_blocks import Card, Section, Table, Text
 from federated.release.card_text import card_markdown, card_page
 from federated.report.values import RunValues
 from tests.federated.release.made_models import PICTURES, VESSELS

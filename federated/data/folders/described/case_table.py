@@ -11,7 +11,6 @@ from pathlib import Path
 from federated.data.dataset import SPLITS, Split
 from federated.data.folders.described.cell_path import path_fault, path_of
 from federated.data.folders.described.table_roles import (
-    ATTRIBUTES,
     CASES,
     DESCRIPTION,
     CaseTable,
@@ -169,11 +168,7 @@ def _case(
             target=target,
             dicom=_dicom_rules(description),
             features=features,
-            attributes=tuple(
-                (name, known_value(row.cells[name]))
-                for name in ATTRIBUTES
-                if name in roles.attributes
-            ),
+            attributes=tuple((name, known_value(row.cells[name])) for name in roles.attributes),
         ),
         faults,
     )

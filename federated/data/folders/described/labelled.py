@@ -98,7 +98,8 @@ def _read(
         # As float32, as the records of segmented cases are.
         record: list[npt.NDArray[Any]] = [volume.values.astype(np.float32) for volume in volumes]
         digest = array_digest([*record, np.asarray(case.target)])
-        origins.append(Origin(case.name, case.patient, case.site, str(case.images[0]), digest))
+        where = str(case.images[0])
+        origins.append(Origin(case.name, case.patient, case.site, where, digest, case.attributes))
     return images, tuple(origins), faults
 
 

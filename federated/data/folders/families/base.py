@@ -30,7 +30,7 @@ class CaseFiles:
     its own, and ``target`` what is to be learned of the whole image: its class, or a value for each
     finding. ``dicom`` says how those files are read that are DICOM; an image is then a folder or a
     file of a series, and the mask DICOM-SEG or RTSTRUCT. ``attributes`` are the names and cells of
-    the columns that say the patient's age, sex and scanner, and ``features`` the numbers that were
+    the columns that are attributes, as age, sex and scanner, and ``features`` the numbers that were
     derived from the image and then their covariates, in the order of the description.
     """
 

@@ -19,9 +19,9 @@ from tests.federated.exchange.parties import SITES
 SITE, BAD, ABSENT = SITES
 # Those of kinds.py that the coordinator sends, or that begin what has more behind it.
 OF_COORDINATOR = {
-    "PROPOSAL", "RUN_PLAN", "ROUND_PLAN", "EVALUATION_PLAN", "FINAL_PLAN", "STATISTICS_PLAN",
-    "COUNTED", "STATE", "ROSTER", "SHARING", "RESPONDED", "AGREED", "CHALLENGE", "KEY_ROSTER",
-    "OFFER", "STYLES", "INBOX", "SUM", "ASK", "ENDED",
+    "PROPOSAL", "RUN_PLAN", "ROUND_PLAN", "EVALUATION_PLAN", "FINAL_PLAN", "FINAL_SUM_PLAN",
+    "STATISTICS_PLAN", "COUNTED", "STATE", "ROSTER", "SHARING", "RESPONDED", "AGREED", "CHALLENGE",
+    "KEY_ROSTER", "OFFER", "STYLES", "INBOX", "SUM", "ASK", "ENDED",
 }  # fmt: skip
 
 

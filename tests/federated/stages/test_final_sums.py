@@ -1,0 +1,157 @@
+"""Subgroups in a sum over all sites: those of statistics, and of no site anything."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from federated.configuration.description_file import find_description
+from federated.errors import ConsiliumError, RefusalError
+from federated.learning.subgroup_statistics import FinalSums
+from federated.stages import final_evaluation as stage
+from federated.stages.coordinator import ask_final_sum, end_run
+from federated.stages.final_evaluation import (
+    collect_final,
+    evaluate_at_end,
+    receive_final,
+    sum_at_end,
+)
+from federated.stages.worker import worker_context
+from tests.federated.staged_run import Staged, record
+from tests.federated.stages.summing import (
+    HIDING,
+    PROTECTIONS,
+    add,
+    begin_sums,
+    exchange,
+    open_up,
+)
+from tests.federated.stages.test_final_evaluation import GROUPS, own_pictures
+
+
+def begun(tmp_path: Path, name: str, **sections: Any) -> Staged:
+    """A run of three sites that tell subgroups in a sum, whose first model is left as it was."""
+    data = tmp_path / "data"
+    if not data.is_dir():
+        own_pictures(tmp_path, 96)
+    described = find_description("mine", data)
+    value = {
+        "data": {"dataset": "mine", "source": "files", "root": str(data), "described": described},
+        "evaluation": {"share": "sums", "subgroups": GROUPS},
+        "rounds": 1,
+    }
+    run = begin_sums(tmp_path / f"runs-{name}", data, name, **value | sections)
+    record(run, 1, list(run.sites))
+    return run
+
+
+def summed(run: Staged, sites: list[str] | None = None) -> FinalSums:
+    """The whole of it; of the parts of some sites alone, as if the others had dropped out."""
+    topic = ask_final_sum(run.coordinator)
+    roster = exchange(run, topic)
+    for site in run.sites:
+        sum_at_end(run.call(site), 1)
+    responded = add(run, topic, roster, sites or run.sites)
+    open_up(run, topic, roster, responded)
+    info = worker_context(run.site(run.sites[0])).info
+    return collect_final(run.coordinator, topic, info, responded, responded[0])
+
+
+def in_the_clear(tmp_path: Path) -> FinalSums:
+    run = begun(tmp_path, "plain", evaluation={"share": "statistics", "subgroups": GROUPS})
+    topic = end_run(run.coordinator)
+    for site in run.sites:
+        evaluate_at_end(run.call(site), 1)
+    info = worker_context(run.site(run.sites[0])).info
+    return receive_final(run.coordinator, topic, run.sites, info).sums
+
+
+def metrics_of(sums: FinalSums) -> dict[tuple[str, str], Mapping[str, float | None]]:
+    return {
+        (attribute, group.name): group.measured.metrics
+        for attribute, groups in sums.groups.items()
+        for group in groups
+        if group.measured is not None
+    }
+
+
+@pytest.mark.parametrize("protection", PROTECTIONS)
+def test_a_protected_sum_gives_the_groups_of_statistics(tmp_path: Path, protection: str) -> None:
+    run = begun(tmp_path, protection)
+    found = summed(run)
+    clear = metrics_of(in_the_clear(tmp_path / "clear"))
+    for place, metrics in metrics_of(found).items():
+        for name, value in metrics.items():
+            wanted = clear[place][name]
+            assert value == (None if wanted is None else pytest.approx(wanted, abs=1e-5)), name
+    assert all(g.told_by == tuple(run.sites) for gs in found.groups.values() for g in gs)
+
+
+@pytest.mark.parametrize("protection", HIDING)
+def test_of_what_is_summed_nothing_of_a_site_can_be_read(tmp_path: Path, protection: str) -> None:
+    run = begun(tmp_path, protection)
+    summed(run)
+    passed = b"".join(p.read_bytes() for p in run.folder.exchange_path.rglob("*") if p.is_file())
+    assert b"sex.confusion" not in passed
+    assert b"coarse_scores" not in passed
+
+
+@pytest.mark.parametrize("protection", HIDING)
+def test_a_sum_of_one_site_fewer_is_not_opened_after_it(tmp_path: Path, protection: str) -> None:
+    """Their difference would be what the third site tells of its groups."""
+    run = begun(tmp_path, protection, protection={"min_sites": 2})
+    summed(run)
+    run.resume()
+    if run.experiment.protection.keyed:
+        from tests.federated.stages.summing import tell_key
+
+        tell_key(run)
+    with pytest.raises(ConsiliumError):
+        summed(run, run.sites[:2])
+
+
+def test_a_sum_that_no_cases_have_gives_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path, "plain")
+    honest = stage.whole_statistics
+
+    def dishonest(*given: Any) -> np.ndarray:
+        vector = honest(*given).copy()
+        vector[0] -= 1
+        return vector
+
+    monkeypatch.setattr(stage, "whole_statistics", dishonest)
+    with pytest.raises(ConsiliumError, match=r"they are of .* cases, and the sites"):
+        summed(run)
+
+
+def test_groups_that_do_not_add_up_over_sites_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path, "plain")
+    honest = stage.final_of
+
+    def dishonest(*given: Any) -> Any:
+        told = honest(*given)
+        told.arrays["sex.cases"][0] += 1
+        return told
+
+    monkeypatch.setattr(stage, "final_of", dishonest)
+    with pytest.raises(ConsiliumError, match=r"'sex.cases' counts"):
+        summed(run)
+
+
+def test_a_coordinator_gets_a_sum_alone_where_the_plan_says_so(tmp_path: Path) -> None:
+    run = begun(tmp_path, "plain")
+    end_run(run.coordinator)
+    with pytest.raises(RefusalError, match="only in a sum over all sites"):
+        evaluate_at_end(run.call(run.sites[0]), 1)
+    other = begun(
+        tmp_path / "other", "plain", evaluation={"share": "statistics", "subgroups": GROUPS}
+    )
+    ask_final_sum(other.coordinator)
+    with pytest.raises(RefusalError, match="or not in a sum"):
+        sum_at_end(other.call(other.sites[0]), 1)
