@@ -35,6 +35,8 @@ Sampling = Literal["shuffle", "balanced"]
 Scaling = Literal["none", "temperature"]
 # What the coordinator is told of the evaluation of each site's cases, from least to most.
 Share = Literal["sums", "metrics", "statistics", "predictions"]
+# The largest alpha of prediction sets; beyond it no case would have to be covered.
+MOST_MISSED = 0.999999
 
 
 class DataSettings(Settings):
@@ -170,7 +172,7 @@ class Conformal(Settings):
     mean over draws of cases, if those of validation and new ones are exchangeable.
     """
 
-    alpha: float = Field(default=0.1, gt=0, lt=1)
+    alpha: float = Field(default=0.1, gt=0, le=MOST_MISSED)
 
 
 class EvaluationSettings(Settings):
