@@ -20,6 +20,9 @@ class Listener(Protocol):
     def notice(self, text: str) -> None:
         """Show something that a person should know."""
 
+    def stage_begun(self, stage: str) -> None:
+        """Show that something begins that is no round, and may take a while."""
+
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         """Show that a round begins with these sites."""
 
@@ -50,7 +53,7 @@ def counted(number: int, noun: str) -> str:
 
 
 class PlainLines:
-    """One line for each round."""
+    """One line for each stage that is no round, and for each round."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -58,6 +61,10 @@ class PlainLines:
     def notice(self, text: str) -> None:
         """See :class:`Listener`."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def stage_begun(self, stage: str) -> None:
+        """See :class:`Listener`."""
+        self.notice(f"{stage} …")
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         """See :class:`Listener`."""
@@ -84,9 +91,16 @@ class LiveDisplay(PlainLines):
         self.rounds = progress.add_task("rounds", total=None)
         self.sites = progress.add_task("sites", total=None, visible=False)
 
+    def stage_begun(self, stage: str) -> None:
+        """See :class:`Listener`."""
+        self.progress.update(self.rounds, description=stage)
+        self.progress.refresh()  # what follows may keep the thread busy that draws
+
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         """See :class:`Listener`."""
-        self.progress.update(self.rounds, total=rounds, completed=round_number - 1)
+        self.progress.update(
+            self.rounds, description="rounds", total=rounds, completed=round_number - 1
+        )
         self.progress.reset(
             self.sites, total=len(sites), description=f"round {round_number}", visible=True
         )
@@ -111,6 +125,17 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 def listener() -> Listener | None:
     """The listener that is told, if there is one; a deployed flow has its run's log alone."""
     return _listener.get()
+
+
+def begins(stage: str) -> None:
+    """Show what begins now, on the display if there is one.
+
+    It is not in the log of the flow run: there it would have a time, and of a private run no time
+    of a stage is told.
+    """
+    shown = _listener.get()
+    if shown:
+        shown.stage_begun(stage)
 
 
 def tell(text: str) -> None:
