@@ -3,15 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 from prefect import get_run_logger
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from federated.errors import LONGEST_ERROR, printable
 from federated.learning import metrics_in
 from federated.learning.classification_metrics import Metrics
+
+# In columns, at the end of each line that is drawn over.
+ROOM = 3
 
 
 class Listener(Protocol):
@@ -80,6 +84,28 @@ class PlainLines:
     ) -> None:
         """See :class:`Listener`."""
         self.notice(describe(round_number, rounds, metrics, seconds))
+
+
+class _Bars(Progress):
+    """Bars that leave room for the ``^C`` that a terminal writes after them.
+
+    Where it did not fit it stood on a line of its own, so that at the end one line too few was
+    removed, and a bar stayed there.
+    """
+
+    def get_renderable(self) -> RenderableType:
+        """The bars, as Rich draws them."""
+        return _Narrower(super().get_renderable())
+
+
+@dataclass(frozen=True)
+class _Narrower:
+    """Something that is drawn a little narrower than the terminal is."""
+
+    inner: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.inner, options.update_width(options.max_width - ROOM))
 
 
 class LiveDisplay(PlainLines):
@@ -161,7 +187,7 @@ def shown_on(console: Console) -> Iterator[None]:
             _listener.reset(token)
         return
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+    with _Bars(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         token = _listener.set(LiveDisplay(console, progress))
         try:
             yield

@@ -1,5 +1,7 @@
+import re
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from federated.protection import CKKS, Cohort, SecAggPlus
@@ -36,6 +38,16 @@ def test_a_live_display_on_a_terminal():
     assert "site-00 local-train loss 0.500" in shown
     assert "round 1/2: validation auc 0.876" in shown
     assert "validating the data" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_beside_what_is_drawn_over_a_terminal_has_room_for_what_it_writes_itself(width):
+    """Its `^C`: on a line of its own it left a bar behind, since one line too few was removed."""
+    shown = play(Console(file=StringIO(), force_terminal=True, width=width))
+    drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n").splitlines()
+    bars = [line for line in drawn if "━" in line]
+    assert len(bars) > 2
+    assert max(map(len, bars)) <= width - 3
 
 
 def test_a_metric_that_is_not_defined_is_left_out():
