@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,26 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+@contextmanager
+def writable_folder(folder: Path, which: str) -> Iterator[None]:
+    """Have a folder that files can be written into; others may read it.
+
+    Where the block fails, what was made for it is removed again, as long as nothing is in it.
+
+    Raises:
+        ConsiliumError: see :func:`require_writable`.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.is_dir()]
+    require_writable(folder, which, private=False)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for place in missing:
+                place.rmdir()
+        raise
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:

@@ -24,7 +24,7 @@ from federated.run.folder import RunFolder
 from federated.settings.sections import Parties
 from federated.stages.coordinator import Coordinator, propose, propose_by
 from flows.prepare import Prepared
-from flows.progress import tell
+from flows.progress import begins, counted, tell
 from flows.simulation import enrol_simulated
 from flows.site_stages import call_site
 from tasks.pool import leave
@@ -128,6 +128,7 @@ def coordinator_mailbox(home: CoordinatorHome) -> Mailbox:
 
 def _agreed(pool: Executor, proposed: Coordinator) -> tuple[Coordinator, dict[str, list[str]]]:
     calls = [call_site(proposed, site) for site in proposed.run.sites]
+    begins(f"asking {counted(len(calls), 'site')} to take part")
     try:
         agreed: tuple[Coordinator, dict[str, list[str]]] = agree(pool, proposed, calls)
     except Exception:

@@ -4,7 +4,7 @@
 /exchange/v2/   the exchange: for sites, by their signatures; no login opens it
 /prefect/       Prefect's pages, and its API at /prefect/api
 /mlflow/        MLflow's pages and its API
-/status         how the sites and the runs are, on one page
+/status         how the sites and the runs are, on one page; /status/anew loads itself anew
 /metrics        numbers for Prometheus
 /health         whether all of them answer
 ```
@@ -31,6 +31,7 @@ from flows.guarded_server import mlflow_is_open, prefect_is_open
 from flows.login import Login
 
 METRICS, HEALTH, STATUS = "/metrics", "/health", "/status"
+ANEW = f"{STATUS}/anew"
 PAGE_TYPE = "text/html; charset=utf-8"
 # Whatever a site has said, nothing of it runs.
 NO_SCRIPT = {
@@ -43,10 +44,13 @@ HEALTH_KEPT = 2.0
 
 @dataclass(frozen=True)
 class Told:
-    """What a coordinator tells of itself, as of now: numbers for Prometheus, and a page."""
+    """What a coordinator tells of itself, as of now: numbers for Prometheus, and a page.
+
+    The page is told whether a browser is to load it anew by itself.
+    """
 
     metrics: Callable[[], bytes]
-    status: Callable[[], str]
+    status: Callable[[bool], str]
 
 
 class CoordinatorFront:
@@ -145,7 +149,7 @@ _PAGE_HEADERS = {name.decode().replace("-", "_"): value.decode() for name, value
 class _StatusPage:
     """The page on sites and runs, which is made anew for whoever asks, one at a time."""
 
-    def __init__(self, status: Callable[[], str]) -> None:
+    def __init__(self, status: Callable[[bool], str]) -> None:
         self._status = status
         self._making = asyncio.Lock()
 
@@ -153,13 +157,13 @@ class _StatusPage:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["path"] != STATUS:
+        elif scope["path"] not in (STATUS, ANEW):
             await say(send, 404, "There is nothing here.", **_PAGE_HEADERS)
         elif scope["method"] not in ("GET", "HEAD"):
             await say(send, 405, "This is read by GET.", allow="GET, HEAD", **_PAGE_HEADERS)
         else:
             async with self._making:
-                page = await asyncio.to_thread(self._status)
+                page = await asyncio.to_thread(self._status, scope["path"] == ANEW)
             await say(send, 200, page, content_type=PAGE_TYPE, **(_PAGE_HEADERS | NO_SCRIPT))
 
 

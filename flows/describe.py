@@ -16,6 +16,7 @@ from federated.data.partitioning import case_counts, counted_labels, partition_d
 from federated.files import read_json
 from federated.learning import TASKS, metrics_in
 from federated.planning.harmonisation import settings_line
+from federated.report.findings import only_class
 from federated.run.folder import RunFolder
 from federated.run.statistics_report import NOT_TOLD, site_cells, table_of
 from flows.progress import counted
@@ -45,6 +46,7 @@ def result_lines(folder: Path) -> list[str]:
         *calibration_lines(summary.get("calibration", {})),
         *subgroup_lines(summary),
         *absent_lines(summary.get("classes_absent", {})),
+        *collapsed_lines(summary),
         _time_and_bytes(summary),
         # Runs of older versions do not say.
         *protection_lines(summary.get("protection", {"name": "plain"})),
@@ -177,6 +179,17 @@ def absent_lines(absent: Mapping[str, Sequence[str]]) -> list[str]:
         f"no case of the {split} split has {', '.join(names)}: left out of its means"
         for split, names in absent.items()
         if names
+    ]
+
+
+def collapsed_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The line that says that a classifier has one answer to all test cases, where it has."""
+    found = only_class(summary)
+    if found is None:
+        return []
+    return [
+        f"NOTE: the model predicts all {counted(found[1], 'test case')} as one and the same class; "
+        "by its answers it tells no case from another"
     ]
 
 

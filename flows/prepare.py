@@ -20,7 +20,7 @@ from federated.run.folder import RunFolder
 from federated.run.prepared import PreparedFolder, partition_inputs, write_prepared_partition
 from federated.run.validation_report import write_report
 from flows.going_on import goes_on_by, preparing
-from flows.progress import tell
+from flows.progress import begins, counted, tell
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 
@@ -52,14 +52,17 @@ def prepare(
         ConsiliumError: what a stage raises, or the data are not those that a run was
             ``begun_with``; nothing is written then.
     """
+    begins(f"looking for the data of {experiment.data.dataset}")
     data = download(experiment)
     _refuse_other_data(experiment, folder, data, begun_with)
+    begins("reading the data and dealing the cases to sites")
     dataset = read(experiment, data)
     refuse_without_attributes(experiment, dataset, data)
     whole = partition(experiment, dataset)
     header = _shared_header(experiment, data)
     folder.write_partition(whole, header)
     reports = folder.own_reports if experiment.privacy.unit else folder.root
+    begins(f"validating the data of {counted(len(whole.sites), 'site')}")
     validation = validate(experiment, dataset, whole, folder.root, reports, data)
     if said := validation.line():
         tell(said)
@@ -74,7 +77,9 @@ def unvalidated(experiment: Experiment, folder: RunFolder) -> Prepared:
     Raises:
         ConsiliumError: the data cannot be had, or not be dealt to the sites.
     """
+    begins(f"looking for the data of {experiment.data.dataset}")
     data = download(experiment)
+    begins("reading the data and dealing the cases to sites")
     dataset = read(experiment, data)
     whole = partition(experiment, dataset)
     folder.write_partition(whole, _shared_header(experiment, data))
@@ -98,6 +103,7 @@ def take_prepared(
     """
     source.check_fits(experiment)
     excluded = source.excluded_sites()
+    begins("reading the prepared data")
     data = source.data()
     _refuse_other_data(experiment, folder, data, begun_with)
     dataset = read(experiment, data)

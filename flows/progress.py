@@ -3,15 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 from prefect import get_run_logger
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from federated.errors import LONGEST_ERROR, printable
 from federated.learning import metrics_in
 from federated.learning.classification_metrics import Metrics
+
+# In columns, at the end of each line that is drawn over.
+ROOM = 3
 
 
 class Listener(Protocol):
@@ -19,6 +23,9 @@ class Listener(Protocol):
 
     def notice(self, text: str) -> None:
         """Show something that a person should know."""
+
+    def stage_begun(self, stage: str) -> None:
+        """Show that something begins that is no round, and may take a while."""
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         """Show that a round begins with these sites."""
@@ -50,7 +57,7 @@ def counted(number: int, noun: str) -> str:
 
 
 class PlainLines:
-    """One line for each round."""
+    """One line for each stage that is no round, and for each round."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -58,6 +65,10 @@ class PlainLines:
     def notice(self, text: str) -> None:
         """See :class:`Listener`."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def stage_begun(self, stage: str) -> None:
+        """See :class:`Listener`."""
+        self.notice(f"{stage} …")
 
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         """See :class:`Listener`."""
@@ -75,6 +86,28 @@ class PlainLines:
         self.notice(describe(round_number, rounds, metrics, seconds))
 
 
+class _Bars(Progress):
+    """Bars that leave room for the ``^C`` that a terminal writes after them.
+
+    Where it did not fit it stood on a line of its own, so that at the end one line too few was
+    removed, and a bar stayed there.
+    """
+
+    def get_renderable(self) -> RenderableType:
+        """The bars, as Rich draws them."""
+        return _Narrower(super().get_renderable())
+
+
+@dataclass(frozen=True)
+class _Narrower:
+    """Something that is drawn a little narrower than the terminal is."""
+
+    inner: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.inner, options.update_width(options.max_width - ROOM))
+
+
 class LiveDisplay(PlainLines):
     """A bar for the rounds, one for the sites of this round, and a line for each finished round."""
 
@@ -84,9 +117,16 @@ class LiveDisplay(PlainLines):
         self.rounds = progress.add_task("rounds", total=None)
         self.sites = progress.add_task("sites", total=None, visible=False)
 
+    def stage_begun(self, stage: str) -> None:
+        """See :class:`Listener`."""
+        self.progress.update(self.rounds, description=stage)
+        self.progress.refresh()  # what follows may keep the thread busy that draws
+
     def round_started(self, round_number: int, rounds: int, sites: list[str]) -> None:
         """See :class:`Listener`."""
-        self.progress.update(self.rounds, total=rounds, completed=round_number - 1)
+        self.progress.update(
+            self.rounds, description="rounds", total=rounds, completed=round_number - 1
+        )
         self.progress.reset(
             self.sites, total=len(sites), description=f"round {round_number}", visible=True
         )
@@ -113,6 +153,17 @@ def listener() -> Listener | None:
     return _listener.get()
 
 
+def begins(stage: str) -> None:
+    """Show what begins now, on the display if there is one.
+
+    It is not in the log of the flow run: there it would have a time, and of a private run no time
+    of a stage is told.
+    """
+    shown = _listener.get()
+    if shown:
+        shown.stage_begun(stage)
+
+
 def tell(text: str) -> None:
     """Tell a person something, on the display if there is one and in the flow run's log.
 
@@ -136,7 +187,7 @@ def shown_on(console: Console) -> Iterator[None]:
             _listener.reset(token)
         return
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+    with _Bars(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         token = _listener.set(LiveDisplay(console, progress))
         try:
             yield

@@ -56,7 +56,7 @@ from flows.graph import RoundEnd, run_round
 from flows.pausing import wait_while_paused
 from flows.planning import planned
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, take_prepared
-from flows.progress import counted, tell
+from flows.progress import begins, counted, tell
 from flows.request import RunRequest
 from flows.server import let_training_go_first
 from flows.site_stages import Run, call_site
@@ -157,6 +157,7 @@ def _work_on(
         mlflow_run_id = start_tracking(resolved, folder, begun.data, commit)
         tag_flow_run(tags_of(resolved, begun.data.source))
         point_latest(folder)
+        begins("waiting for the worker processes")
         finished(warming)
         unkeyed = _agree_on_key(pool, coordinator) if resolved.protection.keyed else {}
         startup = {"orchestration": time.time() - began - data_seconds, "data": data_seconds}
@@ -209,6 +210,7 @@ def _work_on(
 
 def _agree_on_key(pool: Executor, coordinator: Coordinator) -> dict[str, str]:
     """Have the sites come to one key; return which of them have none, and why."""
+    begins("having the sites agree on a key")
     calls = [call_site(coordinator, site) for site in coordinator.run.sites]
     public, unkeyed = key(pool, coordinator, calls)
     tell(f"key of the sites: {public.fingerprint}")
@@ -327,6 +329,7 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
         model_header(experiment, run.info, run.data.source),
         calibration=ModelCalibration.of_record(records[kept - 1].get("calibration")),
     )
+    begins("keeping the model")
     topic = end_run(run.coordinator)
     handed = own_models(run.pool, run.quoted, run.calls(), topic, state)
     own = handed.models
@@ -388,6 +391,7 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
 
 def _report(folder: RunFolder) -> None:
     """Write the page of a run; it is for people, and without it the result is what it is."""
+    begins("writing the report")
     try:
         report(folder)
     except Exception as error:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from federated.release.exported import (
 )
 from federated.release.manifest import MANIFEST, Manifest
 from federated.release.materials import bill_of_materials, installed_packages
+from federated.release.places import without_places
 from federated.report import words
 from federated.report.run_page import run_page
 from federated.report.values import RunValues
@@ -46,7 +46,7 @@ from federated.weights.model_file import (
 )
 from tasks.register import site_model_name
 from tasks.registered_model import RegisteredWeights, registered_weights
-from tasks.release_folder import new_folder, sign_folder
+from tasks.release_folder import new_folder, refuse_taken, sign_folder
 from tasks.report import REPORT, read_object, read_values
 from tasks.track import client, unusable_errors
 
@@ -114,11 +114,14 @@ def release(
             the extra ``release`` is missing, or the folder cannot be written to.
     """
     require(*NEEDED)
+    refuse_taken(out)
     found = registered_weights(model)
     folder = _run_of(found, model)
     values = read_values(folder, pictures=False)
     header, network = read_header(found.path), _network(found)
     _refuse_other_run(found, folder, values, header, network)
+    values = replace(values, summary=without_places(values.summary))
+    config = without_places(read_object(folder.config_path))
     identity = _identity(folder, values.experiment)
     inputs = trial_inputs(header)
     name, number = str(found.name), str(found.version)
@@ -147,8 +150,8 @@ def release(
         _write(place / f"{BUNDLE}/docs/README.md", card_markdown(card))
         _write(place / CARD_PAGE, card_page(card))
         _write(place / REPORT, run_page(values))
-        for path in (folder.summary_path, folder.config_path):
-            shutil.copyfile(path, place / path.name)
+        _write_json(place / folder.summary_path.name, values.summary)
+        _write_json(place / folder.config_path.name, config)
         materials = bill_of_materials(told.name, told.version, installed_packages())
         _write(place / MATERIALS, materials)
         manifest = sign_folder(place, told.name, told.version, folder.run_id, identity)
@@ -279,7 +282,7 @@ def _form(
         content = make()
         compared = compare(content)
     except ConsiliumError as error:
-        return _Form(path, what, None, None, str(error))
+        return _Form(path, what, None, None, without_places(str(error)))
     if compared.equal:
         return _Form(path, what, content, compared)
     return _Form(

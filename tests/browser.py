@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from websockets.sync.client import ClientConnection, connect
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FOUND = next(filter(None, map(shutil.which, NAMES)), None)
 START = 60.0
+# Of what axe-core finds, what nobody may be left with.
+SERIOUS = ("serious", "critical")
 
 
 @dataclass
@@ -57,8 +61,10 @@ class Page:
         elif method == "Page.loadEventFired":
             self.loaded += 1
 
-    def show(self, path: Path, width: int = 1280, dark: bool = False, media: str = "") -> None:
-        """Load a file at a width in pixels, and wait until it is there."""
+    def show(
+        self, place: Path | str, width: int = 1280, dark: bool = False, media: str = ""
+    ) -> None:
+        """Load a file, or an address, at a width in pixels, and wait until it is there."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -69,7 +75,9 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         before = self.loaded
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call(
+            "Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri()
+        )
         while self.loaded == before:
             self._note(json.loads(self.socket.recv(timeout=START)))
 
@@ -80,6 +88,17 @@ class Page:
         )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def faults(self) -> list[str]:
+        """The serious faults of accessibility that axe-core finds in the page as it is now."""
+        self.run(f"{_axe()}; 0")
+        found = json.loads(self.run("axe.run().then((told) => JSON.stringify(told))"))
+        assert len(found["passes"]) > 5, "axe-core has looked at nothing"
+        return [
+            f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
+            for one in found["violations"]
+            if one["impact"] in SERIOUS
+        ]
 
     def picture(self, path: Path) -> None:
         """Keep the whole page as a PNG file."""
@@ -92,6 +111,12 @@ class Page:
         """Keep the page as a PDF file, as it would be printed."""
         told = self.call("Page.printToPDF", preferCSSPageSize=True)
         path.write_bytes(base64.b64decode(told["data"]))
+
+
+@cache
+def _axe() -> str:
+    """axe-core, which a package of the extra `dev` carries."""
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -5,13 +5,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tomllib
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from flows.reference import pages
+from tests.browser import FOUND, browser
 from tests.conftest import PROJECT
 from tests.documented_commands import PAGES
 
@@ -100,11 +104,14 @@ class Loads(HTMLParser):
             self.found.append("https: the theme loads what draws such a diagram")
 
 
-def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation as a site, built as `make docs` does."""
+    folder = tmp_path_factory.mktemp("site")
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)],
         cwd=PROJECT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(PROJECT)},
         capture_output=True,
@@ -112,7 +119,11 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    built = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(site):
+    built = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     docs = PROJECT / "docs"
     wanted = {
         page.relative_to(docs).with_suffix(".html").as_posix().replace("README", "index")
@@ -121,8 +132,41 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path):
     assert built >= wanted | {"changelog.html", "contributing.html", "security.html"}
     for name in built:
         page = Loads()
-        page.feed((tmp_path / name).read_text(encoding="utf-8"))
+        page.feed((site / name).read_text(encoding="utf-8"))
         assert [each for each in page.found if re.match(r"https?:|//", each)] == [], name
-    api = (tmp_path / "reference" / "api.html").read_text(encoding="utf-8")
+    api = (site / "reference" / "api.html").read_text(encoding="utf-8")
     assert "load_experiment" in api
     assert "Resolve an experiment of params.yaml" in api
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    """The address of the site, from this machine alone."""
+    answer = partial(SimpleHTTPRequestHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), answer) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(FOUND is None, reason="there is no Chromium (apt-get install chromium)")
+def test_pages_of_the_site_work_in_a_browser_and_can_be_read_by_everybody(served):
+    """Those that people land on, and one of each kind: commands, settings, results."""
+    names = ("index", "tutorial", "reference/cli", "how-to/calibration", "results/adrenal")
+    with browser() as page:
+        for name in names:
+            for dark in (False, True):
+                for width in (1280, 390):
+                    # Or the theme goes on with what it chose at the first visit.
+                    page.show(f"{served}/{name}.html", width, dark)
+                    page.run("localStorage.clear()")
+                    page.show(f"{served}/{name}.html", width, dark)
+                    shown = page.run("getComputedStyle(document.body).backgroundColor")
+                    assert (sum(map(int, re.findall(r"\d+", shown)[:3])) < 300) == dark, name
+                    wide = page.run("document.documentElement.scrollWidth")
+                    assert wide <= width, (name, width, wide)
+                    assert page.faults() == [], (name, dark, width)
+        assert page.said == []
+        assert all(url.startswith((served, "data:", "blob:")) for url in page.requests)

@@ -78,5 +78,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: objec
     return LINK.sub(lead, markdown)
 
 
+def on_post_page(output: str, **_: object) -> str:
+    """Give the search a name, which the theme leaves to whoever sees it."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
 def _root(config: MkDocsConfig) -> Path:
     return Path(str(config.config_file_path)).parent

@@ -27,6 +27,7 @@ Counts = npt.NDArray[np.int64]
 Range = tuple[float, float]
 # Of intervals and of what chance alone gives.
 LEVEL: Final = 0.95
+ROUNDING: Final = 1e-9
 
 
 def rank(cases: int, alpha: float) -> int:
@@ -35,9 +36,15 @@ def rank(cases: int, alpha: float) -> int:
     Args:
         cases: n.
         alpha: the share of cases whose set may miss the true class, in (0, 1).
+
+    Raises:
+        ValueError: alpha is so close to 1 that no case would have to be covered.
     """
     # 30 · 0.9 is not to become 28 by a rounding.
-    return ceil((cases + 1) * (1 - alpha) - 1e-9)
+    found = ceil((cases + 1) * (1 - alpha) - ROUNDING)
+    if found < 1:
+        raise ValueError(f"with alpha={alpha!r} none of {cases} cases has to be covered")
+    return found
 
 
 def threshold_bin(of_true: Counts, alpha: float) -> int:

@@ -76,6 +76,28 @@ class ModelCalibration:
         """Probabilities ``(n, classes)`` at the model's temperature."""
         return tempered(probabilities, self.temperature)
 
+    def least(self, site: str | None = None) -> tuple[float, str | None] | None:
+        """The threshold of a set, and whose it is; ``None`` where the model has no sets.
+
+        Args:
+            site: whose threshold is taken. Where it is left out, or the model has none of single
+                sites, it is that of all sites together, whose name is ``None``.
+
+        Raises:
+            ConsiliumError: there are thresholds of sites, and none of this one.
+        """
+        if self.threshold is None:
+            return None
+        if site is None or not self.sites:
+            return self.threshold, None
+        if site not in self.sites:
+            raise ConsiliumError(
+                f"The model has thresholds of prediction sets of {', '.join(self.sites):.300}, and "
+                f"none of {site!r:.80}. Name one of these, or leave --site out for that of all "
+                "sites together."
+            )
+        return self.sites[site], site
+
     def sets(
         self, probabilities: Probabilities, site: str | None = None
     ) -> npt.NDArray[np.bool_] | None:
@@ -83,18 +105,10 @@ class ModelCalibration:
 
         Args:
             probabilities: ``(n, classes)``, before the temperature.
-            site: whose threshold is taken; that of all sites together where it is left out.
+            site: whose threshold is taken, see :meth:`least`.
 
         Raises:
             ConsiliumError: there are thresholds of sites, and none of this one.
         """
-        if self.threshold is None:
-            return None
-        if site is not None and self.sites and site not in self.sites:
-            raise ConsiliumError(
-                f"The model has thresholds of prediction sets of {', '.join(self.sites):.300}, and "
-                f"none of {site!r:.80}. Name one of these, or leave --site out for that of all "
-                "sites together."
-            )
-        least = self.threshold if site is None else self.sites.get(site, self.threshold)
-        return probabilities >= least
+        found = self.least(site)
+        return None if found is None else probabilities >= found[0]

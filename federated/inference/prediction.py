@@ -20,7 +20,7 @@ from federated.data.folders.prepared_case import PreparedCase, prepare_volumes
 from federated.data.folders.read_volume import Volume, is_dicom, read_volume
 from federated.data.medmnist.array_file import is_npz, read_arrays
 from federated.errors import ConsiliumError
-from federated.files import atomic_path
+from federated.files import atomic_path, sha256_of, write_json
 from federated.inference.mask_file import map_path, mask_names, write_map, write_mask
 from federated.inference.model_input import (
     calibrated,
@@ -32,7 +32,7 @@ from federated.inference.model_input import (
     uncertain,
 )
 from federated.learning import TASKS
-from federated.weights.model_file import ModelHeader, load_model, read_header
+from federated.weights.model_file import ModelHeader, load_model, personal_sites, read_header
 
 # The digits of its digest that stand for the version of a model that has none.
 DIGITS = 12
@@ -61,7 +61,8 @@ def predict_files(
     for each.
 
     In classification all files together give ``probabilities.csv``, with a row for each image and
-    a column for each class or label; in regression ``numbers.csv``, with the number. A ``.npz``
+    a column for each class or label; in regression ``numbers.csv``, with the number. A JSON file of
+    the same name says which model, temperature and threshold that table was made with. A ``.npz``
     file holds arrays whose names end in ``images``, as MedMNIST's. Images of a set of one's own may
     have any size: they are prepared as for training. Of a model with a temperature the
     probabilities are those at it; of one with prediction sets there is a column ``set`` with the
@@ -90,7 +91,10 @@ def predict_files(
             and all that cannot be read are named; of a table nothing is written.
     """
     header = read_header(model_path)
+    if header.calibration is not None:
+        header.calibration.least(site)  # who has no sets is refused before anything is predicted
     model = load_model(model_path, site)
+    by = algorithm or _unregistered(model_path)
     family = header.family()
     if family is None:
         if uncertainty:
@@ -98,8 +102,8 @@ def predict_files(
                 f"--uncertainty is a map beside a mask, and {model_path} is for {header.goal()}. "
                 "Leave it out; a classifier's uncertainty is in its probabilities."
             )
-        return [_tabulate(model, header, files, out, dicom, site)]
-    by = algorithm or _unregistered(model_path)
+        table = _tabulate(model, header, files, out, dicom, site)
+        return [table, _say_how(table, model_path, by, site)]
     targets = [[out / name for name in mask_names(path, family)] for path in files]
     maps = [map_path(own[-1]) for own in targets] if uncertainty else []
     _refuse_collisions(files, [[*own, *maps[at : at + 1]] for at, own in enumerate(targets)])
@@ -254,6 +258,40 @@ def _tabulate(
         writer.writerow(["file", "array", "index", *names, *(["set"] if has_sets else [])])
         writer.writerows(rows)
     return target
+
+
+def _say_how(table: Path, model_path: Path, by: Algorithm, site: str | None) -> Path:
+    """Write beside a table how it was made, and return that file.
+
+    Args:
+        table: what was predicted.
+        model_path: the model's file.
+        by: the model's name and version.
+        site: that was asked for.
+    """
+    header = read_header(model_path)
+    calibration, classifies = header.calibration, header.goal() == "classification"
+    temperature = calibration.temperature if calibration else 1.0
+    told: dict[str, Any] = {
+        "table": table.name,
+        "sha256": sha256_of(table),
+        "model": by.name,
+        "version": by.version,
+        "dataset": header.dataset,
+        "data_source": header.data_source,
+        "columns": list(header.class_names()),
+        # Whose own model it is; a model that is one for all sites is nobody's.
+        "site": site if personal_sites(model_path) else None,
+        "temperature": temperature if classifies else None,
+        "sets": None,
+    }
+    if calibration and (found := calibration.least(site)):
+        least, whose = found
+        whose = whose or "all sites together"
+        told["sets"] = {"alpha": calibration.alpha, "threshold": least, "threshold_of": whose}
+    path = table.with_suffix(".json")
+    write_json(path, told)
+    return path
 
 
 def _sets(found: npt.NDArray[np.float64], header: ModelHeader, site: str | None) -> list[list[str]]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil, prod
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ TOLERANCE = 1e-4
 OPSET = 18
 BATCH = "batch"
 AXES = ("right", "anterior", "superior")
+# The files of a TorchScript archive that say which line of which file each operation is from.
+DEBUG = ".debug_pkl"
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,8 @@ def exportable(model: nn.Module) -> nn.Module:
 def to_torchscript(model: nn.Module, header: ModelHeader, metadata: str) -> bytes:
     """The network as TorchScript, which torch and MONAI read without this project.
 
+    It does not say from which files of this machine it was traced.
+
     Args:
         model: the network, on the CPU.
         header: its header.
@@ -215,7 +220,18 @@ def to_torchscript(model: nn.Module, header: ModelHeader, metadata: str) -> byte
     with _tracing("TorchScript"), torch.no_grad():
         traced = torch.jit.trace(model.eval(), trial_inputs(header)[0])  # type: ignore[no-untyped-call]
         torch.jit.save(traced, file, _extra_files={"metadata.json": metadata.encode()})
-    return file.getvalue()
+    return _without_sources(file.getvalue())
+
+
+def _without_sources(content: bytes) -> bytes:
+    """A TorchScript archive without the places in source files that torch keeps for debugging."""
+    kept = io.BytesIO()
+    with ZipFile(io.BytesIO(content)) as old, ZipFile(kept, "w") as new:
+        for each in old.infolist():
+            if not each.filename.endswith(DEBUG):
+                # Without the time of day, too.
+                new.writestr(ZipInfo(each.filename), old.read(each))
+    return kept.getvalue()
 
 
 @contextmanager

@@ -20,6 +20,8 @@ FORM = "consilium release v1"
 # Before what is signed: no message between parties begins with it.
 CONTEXT = b"consilium signed release v1\x00"
 SHA256_DIGITS = 64
+# In bytes; of a dossier's twenty files it has some four thousand.
+MOST_MANIFEST = 2**20
 # How many files of a kind are named where something is wrong with them.
 NAMED = 5
 
@@ -115,23 +117,20 @@ def signed(manifest: Manifest, identity: Identity) -> tuple[bytes, bytes]:
     return content, identity.sign(CONTEXT + content)
 
 
-def check(
-    content: bytes, signature: bytes, found: Mapping[str, FileFact | None], key: str | None
-) -> Manifest:
-    """Check a dossier: its signature first, and then each file.
+def check(content: bytes, signature: bytes, key: str | None) -> Manifest:
+    """Check who vouches for a manifest, and that it is as they have signed it.
 
     Args:
         content: of ``manifest.json``.
         signature: of ``manifest.json.sig``.
-        found: every other file that is there, by its path; ``None`` is what is no plain file.
         key: the fingerprint that the signer is known by, with or without spaces; ``None`` where
             nobody has told it.
 
     Returns:
-        The manifest; what it says holds.
+        The manifest. Whether the files are as it says, :func:`refuse_other_files` finds.
 
     Raises:
-        ConsiliumError: anything is not as it was released; the message names what.
+        ConsiliumError: it is no manifest, of another signer, or not as it was signed.
     """
     manifest = Manifest.from_bytes(content, MANIFEST)
     signer = manifest.signer
@@ -147,12 +146,26 @@ def check(
             f"after it was signed by the key {signer.fingerprint}, or that key has not signed it. "
             "Do not use it; get the dossier again from who has made it."
         )
+    return manifest
+
+
+def refuse_other_files(manifest: Manifest, found: Mapping[str, FileFact | None]) -> None:
+    """Refuse files that are not those of a manifest.
+
+    Args:
+        manifest: as :func:`check` has it.
+        found: every file that is there but manifest and signature, by its path; ``None`` is what
+            cannot be any of those that were signed.
+
+    Raises:
+        ConsiliumError: a file was changed, is missing or was added; the message names some.
+    """
     if faults := _faults(manifest.files, found):
         raise ConsiliumError(
-            f"The dossier is not as it was signed by the key {signer.fingerprint}: "
-            f"{'; '.join(faults)}. Do not use it; get it again from who has made it."
+            "The dossier is not as it was signed by the key "
+            f"{manifest.signer.fingerprint}: {'; '.join(faults)}. Do not use it; get it again from "
+            "who has made it."
         )
-    return manifest
 
 
 def _faults(released: Mapping[str, FileFact], found: Mapping[str, FileFact | None]) -> list[str]:

@@ -1,8 +1,9 @@
-"""What a page says of who was not there, and of what validation has found."""
+"""What a page says of who was not there, of what validation has found, and of collapsed models."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from federated.report.values import RunValues, count_of
+from federated.report.values import RunValues, count_of, is_number
 
 
 def absences(run: RunValues) -> list[str]:
@@ -18,6 +19,35 @@ def absences(run: RunValues) -> list[str]:
         for key, what in said
         for site, reason in (summary.get(key) or {}).items()
     ]
+
+
+def collapsed(run: RunValues) -> list[str]:
+    """A sentence where a model has only one answer to all test cases, or meets no true mask."""
+    dice = run.summary["metrics"].get("test", {}).get("dice")
+    if run.info.task == "segmentation" and is_number(dice) and dice == 0:
+        return ["In no test case does what the model marks overlap with what is there (Dice 0)."]
+    found = only_class(run.summary)
+    if found is None or run.info.task != "classification":
+        return []
+    predicted, cases = found
+    return [
+        f"All {count_of(cases, 'test case')} are predicted as {run.info.classes[predicted]}, and "
+        "none as any other class. By its answers the model tells no case from another, and its "
+        "accuracy is the share of that class."
+    ]
+
+
+def only_class(summary: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The class that all test cases of a run are predicted as, and how many they are.
+
+    ``None`` where they are not, are fewer than two, or where what is predicted is not told.
+    """
+    counts = (summary.get("confusion") or {}).get("test") or []
+    of_predicted = [sum(column) for column in zip(*counts, strict=True)]
+    there = [place for place, cases in enumerate(of_predicted) if cases]
+    if len(of_predicted) < 2 or len(there) != 1 or of_predicted[there[0]] < 2:
+        return None
+    return there[0], of_predicted[there[0]]
 
 
 def validation_part(run: RunValues) -> dict[str, Any]:

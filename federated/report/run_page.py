@@ -33,7 +33,7 @@ from federated.report.figures import (
     title_of,
     undrawn,
 )
-from federated.report.findings import absences, validation_part
+from federated.report.findings import absences, collapsed, validation_part
 from federated.report.guarantee import NO_PRIVACY
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
@@ -81,6 +81,7 @@ def run_page(run: RunValues) -> str:
         "run.html",
         run=run.summary,
         phantom=run.phantom,
+        collapsed=collapsed(run),
         private=run.private,
         tiles=_tiles(run, numbers, intervals),
         training=words.training_sentences(run),

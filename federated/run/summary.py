@@ -12,6 +12,12 @@ from federated.run.key import public_context
 from federated.run.round_record import STAGES
 from federated.run.selection import kept_round
 
+# They stand beside settings, and are easily taken for what a reader looks for.
+ABOUT_INTERVALS = (
+    "no confidence intervals: the bounds between which the exact metric lies, which follows from "
+    "histograms here; 95 % intervals of metrics are in report.html"
+)
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -59,7 +65,8 @@ def summarise(
 
     Metrics are those of ``kept_round``, the round whose model the run keeps; ``classes_absent`` are
     the classes that no case of a split has, which are in no mean over classes. ``evaluation`` says
-    what sites sent for them, and between which bounds a metric lies that is not known exactly.
+    what sites sent for them, and between which bounds a metric lies that is not known exactly:
+    these `intervals` are no confidence intervals, and `about_intervals` says so.
 
     Seconds are of wall-clock time. ``total`` and ``startup`` count from when the run was last
     resumed, if ever; ``rounds_before_resume`` of its rounds were complete then. Those of a stage,
@@ -128,7 +135,8 @@ def summarise(
         "evaluation": {
             **experiment.evaluation.model_dump(mode="json"),
             # Rounds of older versions do not tell: their metrics are exact.
-            "intervals": chosen.get("intervals", {}),
+            "intervals": (intervals := chosen.get("intervals", {})),
+            **({"about_intervals": ABOUT_INTERVALS} if any(intervals.values()) else {}),
             # Sites whose cases are in none of the metrics, with the reason, if there are any.
             **({"missing": missing} if (missing := chosen.get("not_evaluated")) else {}),
         },

@@ -39,6 +39,8 @@ Share = Literal["sums", "metrics", "statistics", "predictions"]
 # What is told of training cases, from least to most: counts with noise, exact sums over sites that
 # the protection hides, or each site's own counts.
 Told = Literal["noised", "sums", "clear"]
+# The largest alpha of prediction sets; beyond it no case would have to be covered.
+MOST_MISSED = 0.999999
 
 
 class DataSettings(Settings):
@@ -174,7 +176,7 @@ class Conformal(Settings):
     mean over draws of cases, if those of validation and new ones are exchangeable.
     """
 
-    alpha: float = Field(default=0.1, gt=0, lt=1)
+    alpha: float = Field(default=0.1, gt=0, le=MOST_MISSED)
 
 
 class EvaluationSettings(Settings):

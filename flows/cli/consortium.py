@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from federated.errors import printable
-from flows.cli.options import PARAMS, Params, Sets, app, whole_number
+from flows.cli.options import PARAMS, Params, Program, Sets, app, whole_number
 
-consortium_app = typer.Typer(
+consortium_app = Program(
     no_args_is_help=True,
     help="A consortium of several processes, to try it on one machine.",
     epilog="Example: consilium consortium up --sites 3 --experiment demo",

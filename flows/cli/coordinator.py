@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from federated.errors import ConsiliumError
-from flows.cli.options import PARAMS, RUNS, Params, Runs, app, whole_number
+from flows.cli.options import PARAMS, RUNS, Params, Program, Runs, app, whole_number
 from flows.cli.telling import tell
 
-coordinator_app = typer.Typer(
+coordinator_app = Program(
     no_args_is_help=True,
     help="The coordinator of a consortium of real sites.",
     epilog="Example: consilium coordinator status",

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Runs, app
+from flows.cli.options import PARAMS, RUNS, ExperimentName, Params, Program, Runs, app
 
-keys_app = typer.Typer(
+keys_app = Program(
     no_args_is_help=True,
     help="The sites' keys of homomorphic encryption. A run makes its own and erases it at its end.",
     epilog="Example: consilium keys show adrenal",

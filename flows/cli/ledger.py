@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import NUMBER, PARAMS, RUNS, ExperimentName, Params, Runs, Sets, app
+from flows.cli.options import NUMBER, PARAMS, RUNS, ExperimentName, Params, Program, Runs, Sets, app
 
 if TYPE_CHECKING:
     from federated.privacy.ledger import Ledger
     from flows.ledger import Holder
 
-ledger_app = typer.Typer(
+ledger_app = Program(
     no_args_is_help=True,
     help="What was released of the data held here.",
     epilog="Example: consilium ledger show demo",

@@ -1,12 +1,46 @@
 """The command line's application, and the options that several commands share."""
 
+from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.models import CommandFunctionType
 
-app = typer.Typer(
+
+class Program(typer.Typer):
+    """Commands in whose help an option that is given by its name alone has no type beside it."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=_Group, **settings)
+
+    def command(
+        self, *given: Any, **named: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """As Typer's own."""
+        return super().command(*given, **{"cls": _Command, **named})
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_without_type(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _flags_without_type(super().get_params(ctx))
+
+
+def _flags_without_type(options: Sequence[Any]) -> list[Any]:
+    for option in options:
+        if isinstance(option, TyperOption) and option.is_bool_flag and option.metavar is None:
+            option.metavar = ""
+    return list(options)
+
+
+app = Program(
     name="consilium",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

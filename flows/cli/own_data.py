@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.cli.options import app
+from flows.cli.options import Program, app
 
-data_app = typer.Typer(
+data_app = Program(
     no_args_is_help=True,
     help="Data of your own: describe them, check them.",
     epilog="Example: consilium data init data/sarcoma",

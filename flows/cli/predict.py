@@ -52,19 +52,21 @@ def predict(
     """
     from federated.data.folders.dicom.algorithm import Algorithm
     from federated.data.folders.dicom.rules import DicomRules
-    from federated.files import require_writable
+    from federated.files import writable_folder
     from federated.inference.prediction import predict_files
-    from federated.weights.model_file import read_header
+    from federated.weights.model_file import personal_sites, read_header
     from tasks.registered_model import registered_weights
 
     console = Console()
-    require_writable(out, "--out", private=False)
-    found = registered_weights(model)
-    by = Algorithm(found.name, found.version) if found.name and found.version else None
-    dicom = DicomRules(series, uneven, tilted)
-    whose = site or found.site
-    calibration = read_header(found.path).calibration
-    if calibration and (note := calibration.note(whose)):
-        tell(f"Note: {note}")
-    for path in predict_files(found.path, files, out, whose, by, dicom, uncertainty):
-        console.print(path, soft_wrap=True, highlight=False)
+    with writable_folder(out, "--out"):
+        found = registered_weights(model)
+        by = Algorithm(found.name, found.version) if found.name and found.version else None
+        dicom = DicomRules(series, uneven, tilted)
+        whose = site or found.site
+        calibration = read_header(found.path).calibration
+        if calibration and (note := calibration.note(whose)):
+            tell(f"Note: {note}")
+        elif site and not personal_sites(found.path) and not (calibration and calibration.sites):
+            tell(f"Note: --site={site} changes nothing: this model is one for all sites.")
+        for path in predict_files(found.path, files, out, whose, by, dicom, uncertainty):
+            console.print(path, soft_wrap=True, highlight=False)

@@ -74,6 +74,8 @@ def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
     from flows.server import configured_api, start_embedded_server
 
     console = Console()
+    if not console.is_terminal:
+        console.print("starting Prefect …", highlight=False)
     with console.status("starting Prefect"):
         configured = configured_api()
         wait_until_ready = start_embedded_server()

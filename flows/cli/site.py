@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import app, whole_number
+from flows.cli.options import Program, app, whole_number
 from flows.cli.telling import tell
 
-site_app = typer.Typer(
+site_app = Program(
     no_args_is_help=True,
     help="A site of a consortium: its life, and a person's decisions.",
     epilog="Example: consilium site status",

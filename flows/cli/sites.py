@@ -11,6 +11,7 @@ from flows.cli.options import (
     RUNS,
     ExperimentName,
     Params,
+    Program,
     Runs,
     Sets,
     app,
@@ -19,7 +20,7 @@ from flows.cli.options import (
 from flows.cli.running import run_flow
 from flows.cli.telling import tell
 
-sites_app = typer.Typer(
+sites_app = Program(
     no_args_is_help=True,
     help="The sites of an experiment, and new ones.",
     epilog="Example: consilium sites show demo",

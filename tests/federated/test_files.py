@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from federated.errors import ConsiliumError
-from federated.files import PRIVATE, atomic_path, read_json, write_json
+from federated.files import PRIVATE, atomic_path, read_json, writable_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -46,3 +46,36 @@ def test_folders_made_for_a_private_file_or_in_a_private_folder_are_private(tmp_
     assert {path.stat().st_mode & 0o777 for path in closed} == {0o700}
     assert (tmp_path / "open" / "sub").stat().st_mode & 0o777 == 0o777 & ~umask
     assert (tmp_path / "closed" / "sub" / "a.json").stat().st_mode & 0o777 == 0o600
+
+
+class TestWritableFolder:
+    """A folder that was made for nothing is not left behind."""
+
+    def test_it_is_there_once_something_was_written(self, tmp_path):
+        with writable_folder(tmp_path / "a" / "out", "--out"):
+            (tmp_path / "a" / "out" / "x").write_text("x")
+        assert (tmp_path / "a" / "out" / "x").read_text() == "x"
+
+    @pytest.mark.parametrize("error", [ConsiliumError("no such site"), KeyboardInterrupt()])
+    def test_what_fails_leaves_no_folder_that_was_not_there(self, tmp_path, error):
+        (tmp_path / "there").mkdir()
+
+        def fail(out):
+            with writable_folder(out, "--out"):
+                raise error
+
+        for out in (tmp_path / "a" / "b" / "out", tmp_path / "there", tmp_path / "there" / "out"):
+            with pytest.raises(type(error)):
+                fail(out)
+        assert [path.name for path in tmp_path.iterdir()] == ["there"]
+        assert list((tmp_path / "there").iterdir()) == []
+
+    def test_what_was_written_before_it_failed_stays(self, tmp_path):
+        def fail():
+            with writable_folder(tmp_path / "a" / "out", "--out"):
+                (tmp_path / "a" / "out" / "first").write_text("x")
+                raise ConsiliumError("the second cannot be read")
+
+        with pytest.raises(ConsiliumError, match="the second"):
+            fail()
+        assert (tmp_path / "a" / "out" / "first").is_file()

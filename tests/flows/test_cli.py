@@ -468,6 +468,7 @@ GROUPS = {
 def test_every_command_has_help_with_an_example(capsys, monkeypatch, command):
     code, out, _ = call(capsys, monkeypatch, *command.split(), "--help")
     assert code == 0
+    assert "<bool>" not in out  # an option that is given by its name alone has no value
     assert "Example" in out
 
 

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from flows.cli import main
 from tasks.track import client
 from tests.conftest import PROJECT, TINY_PARAMS
 from tests.documented_commands import BLOCK
+from tests.federated.release.inside import files_of, found_in
 
 pytestmark = pytest.mark.usefixtures("plainly", "in_process")
 
@@ -136,7 +138,8 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
 
     calibrated = "--set evaluation.calibration=temperature --set evaluation.conformal.alpha=0.2"
     do(
-        f"consilium run tiny --rounds 1 --set strategy.name=fedper {calibrated}",
+        f"consilium run tiny --rounds 1 --set strategy.name=fedper {calibrated} "
+        f"--set data.root={project / 'data'}",
         "prediction sets, asked for 0.8: test coverage by one threshold all sites",
     )
     with_what_it_is_calibrated(project / "runs" / "tiny" / "latest")
@@ -147,8 +150,13 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     np.savez(project / "scan.npz", test_images=tiny_pictures()["test_images"][:2])
     do(
         "consilium predict --model tiny.clinic-x@champion --out out scan.npz",
-        "out/probabilities.csv",
+        "out/probabilities.csv out/probabilities.json",
     )
+    told = read_json(project / "out" / "probabilities.json")
+    assert (told["model"], told["version"], told["site"]) == ("tiny.clinic-x", "1", None)
+    code, told = consilium("consilium predict --model tiny@1 --site site-77 --out a/b scan.npz")
+    assert (code, "none of 'site-77'" in " ".join(told.split())) == (1, True)
+    assert not (project / "a").exists()
     do("consilium release tiny.site-00@1 --out dossier --licence CC-BY-4.0", "signed by")
     do("consilium verify dossier", "it is of the model tiny.site-00, version 1")
     _as_the_page_of_releases_says(project, consilium)
@@ -177,6 +185,10 @@ def _as_the_page_of_releases_says(project, consilium):
     page = (PROJECT / "docs/how-to/release.md").read_text(encoding="utf-8")
     for named in held - {name for name in held if name.startswith("bundle/")}:
         assert f"`{named}`" in page, named
+    machine = {str(place) for place in (project, PROJECT, Path.home(), Path(sys.prefix))}
+    assert found_in(files_of(dossier), machine) == []
+    assert "data.root=…/data" in (dossier / "model_card.md").read_text()
+    assert read_json(dossier / "config.json")["data"]["root"] == "…/data"
     checks = read_json(dossier / "checks.json")["compared_with_torch"]
     assert all(each["equal"] for each in checks.values())
     # The registered file has all sites' tensors, and the dossier this site's alone.
@@ -204,6 +216,7 @@ def _as_the_page_of_releases_says(project, consilium):
         ("release scan.npz --out other", "is a file"),
         ("release tiny@champion", "Missing option"),
         ("release tiny.site-00@1 --out dossier", "is there already"),
+        ("release tiny.site-00@1 --out .", "the folder that you are in"),
         ("verify dossier --key 00", "not of whom you name"),
     ):
         code, told = consilium(f"consilium {line}")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from federated.run.folder import RunFolder
-from flows.describe import evaluation_lines, result_lines
+from flows.describe import collapsed_lines, evaluation_lines, result_lines
 from tasks import track
 from tests.flows.conftest import kept_at, messages
 
@@ -16,6 +16,22 @@ METRICS = ["evaluation.share=metrics", "selection.metric=val/accuracy"]
 
 def summary_of(folder: RunFolder) -> dict:
     return json.loads(folder.summary_path.read_text())
+
+
+def test_bounds_of_a_metric_are_not_taken_for_a_confidence_interval(known):
+    """They stand beside settings, as `evaluation.intervals.test.auc`."""
+    told = summary_of(known(2, "selection.keep=last"))["evaluation"]
+    assert told["intervals"]["test"]["auc"]
+    assert told["about_intervals"].startswith("no confidence intervals: the bounds between which")
+    exact = summary_of(known(2, "evaluation.share=predictions", "selection.keep=last"))
+    assert "about_intervals" not in exact["evaluation"]
+
+
+def test_a_model_with_one_answer_is_called_so_on_the_terminal():
+    (line,) = collapsed_lines({"confusion": {"test": [[18, 0], [6, 0]]}})
+    assert "predicts all 24 test cases as one and the same class" in line
+    assert collapsed_lines({"confusion": {"test": [[18, 0], [5, 1]]}}) == []
+    assert collapsed_lines({}) == []
 
 
 def test_statistics_give_the_metrics_of_predictions_and_the_same_model(run, known):

@@ -249,7 +249,7 @@ def test_a_run_on_described_pictures_registers_and_predicts_pictures_of_any_size
     shutil.rmtree(mine / "data" / "mine")  # a model is used where the set is not
     other = mine / "other.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 41), dtype=np.uint8)).save(other)
-    (table,) = predict_files(folder.model_path, [other], mine / "out")
+    table, _ = predict_files(folder.model_path, [other], mine / "out")
     header, row = table.read_text().splitlines()
     assert header == "file,array,index,normal,ill"
     assert sum(float(value) for value in row.split(",")[3:]) == pytest.approx(1)
@@ -279,7 +279,7 @@ def test_a_run_on_findings_or_numbers_registers_a_model_that_predicts_them(proje
     shutil.rmtree(project / "data" / "mine")
     other = project / "other.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 41), dtype=np.uint8)).save(other)
-    (table,) = predict_files(folder.model_path, [other], project / "out")
+    table, _ = predict_files(folder.model_path, [other], project / "out")
     header, row = table.read_text().splitlines()
     assert header == f"file,array,index,{names}"
     found = [float(value) for value in row.split(",")[3:]]

@@ -78,6 +78,16 @@ def test_both_renderings_have_the_same_facts():
     assert "unmask" not in terminal + page
 
 
+def test_the_page_changes_under_nobody_who_has_not_asked_for_it():
+    page = status_page([], [status([record(1)])], "2026-11-27 04:00:00 UTC")
+    assert "http-equiv" not in page
+    assert "As of 2026-11-27 04:00:00 UTC" in page
+    assert 'href="/status/anew"' in page
+    anew = status_page([], [status([record(1)])], anew=True)
+    assert '<meta http-equiv="refresh" content="15">' in anew
+    assert '<a href="/status">Stop that</a>' in anew
+
+
 def test_what_a_site_says_is_text_on_the_page_and_in_the_terminal():
     said = "<script>alert(1)</script>\x1b[2J"
     found = status([record(1, dropped={"site-01": said})])

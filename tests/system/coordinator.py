@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def running_coordinator(folder: Path) -> Iterator[Coordinator]:
         server = front_server(
             home, exchange_app(office), behind, certificates, "127.0.0.1", 0,
             lambda address, why: None,
-            Told(lambda: b"consilium_up 1\n", lambda: status_of_coordinator(home, folder / "runs")),
+            Told(
+                lambda: b"consilium_up 1\n", partial(status_of_coordinator, home, folder / "runs")
+            ),
         )  # fmt: skip
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

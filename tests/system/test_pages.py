@@ -1,39 +1,46 @@
-"""The pages of runs and comparisons in a real browser, as people see them.
+"""Pages of runs, comparisons, releases and a coordinator in a real browser, as people see them."""
 
-axe-core is looked for where npm puts it: `npm install --prefix build/browser axe-core`. It is never
-a part of a page, nor of this project.
-"""
-
-import json
 from pathlib import Path
 
 import pytest
 
+from federated.release.card_text import card_page
 from federated.report.comparison_page import comparison_page
 from federated.report.run_page import run_page
+from flows.status_page import status_page
 from tests.browser import FOUND, Page, browser
-from tests.conftest import PROJECT
+from tests.federated.release.test_card import card
 from tests.federated.report.made_runs import DP_SGD, made_comparison, made_run
+from tests.federated.report.test_run_page import with_confusion
+from tests.flows.test_watching import record, status
 
-AXE = PROJECT / "build" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(FOUND is None, reason="there is no Chromium (apt-get install chromium)"),
 ]
 WIDTHS = (1280, 390)
-SERIOUS = ("serious", "critical")
+# The longest names of classes that a set here has so many of.
+ORGANS = (
+    *("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right"),
+    *("liver", "lung-left", "lung-right", "pancreas", "spleen"),
+)
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    classes = [f"organ {letter}" for letter in "abcdefghijk"]
+    under_way = status([record(1), record(2)])
+    calibrates = {"calibration": "temperature", "conformal": {"alpha": 0.2}}
     made = {
         "private": run_page(made_run(changes={"privacy": DP_SGD})),
-        "many": run_page(made_run(classes=classes, sites=[f"site-{n:02d}" for n in range(9)])),
+        "many": run_page(made_run(classes=ORGANS, sites=[f"site-{n:02d}" for n in range(9)])),
         "segmented": run_page(
             made_run("segmentation", ("background", "anterior", "posterior"), source="phantom")
         ),
+        "collapsed": run_page(with_confusion(made_run(), [[180, 0], [60, 0]])),
+        "status": status_page(["site-00  enrolled", "site-01  suspended"], [under_way]),
+        "calibrated": run_page(made_run(changes={"evaluation": calibrates})),
+        "card": card_page(card(made_run())),
         "compared": comparison_page(
             made_comparison(["fedavg", "fedprox:mu=0.1", "local"], 3, {"fedprox:mu=0.1": 4.0})
         ),
@@ -107,18 +114,55 @@ def test_pages_print_as_pdf(page: Page, pages, tmp_path):
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.skipif(not AXE.is_file(), reason="there is no axe-core in build/browser")
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_axe_finds_no_serious_fault(page: Page, pages, dark):
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_finds_no_serious_fault(page: Page, pages, width, dark):
+    for name, path in pages.items():
+        page.show(path, width, dark)
+        assert page.faults() == [], name
+
+
+def test_axe_finds_what_nobody_could_read_or_hear(page: Page, tmp_path):
+    """Otherwise the test above could never fail."""
+    grey = "<style>p { color: #bbb; background: #fff }</style><p>Hardly to be seen</p>"
+    faulty = f"<!doctype html><html><title>x</title><main>{grey}<img src='data:,'></main></html>"
+    (tmp_path / "faulty.html").write_text(faulty)
+    page.show(tmp_path / "faulty.html")
+    found = {fault.partition(":")[0] for fault in page.faults()}
+    assert found >= {"color-contrast", "image-alt", "html-has-lang"}
+
+
+CUT = "(e) => e.scrollWidth > e.clientWidth"
+CUE = "getComputedStyle(e.firstElementChild, '::before')"
+
+
+def test_a_table_that_is_cut_off_says_so_and_scrolls_by_keyboard(page: Page, pages):
+    """And one that is whole says nothing."""
     for name, path in pages.items():
         for width in WIDTHS:
-            page.show(path, width, dark)
-            page.run(AXE.read_text() + "; 0")
-            found = json.loads(page.run("axe.run().then((told) => JSON.stringify(told))"))
-            serious = [
-                (one["id"], [node["html"][:200] for node in one["nodes"][:3]])
-                for one in found["violations"]
-                if one["impact"] in SERIOUS
-            ]
-            assert not serious, (name, width, serious)
-            assert len(found["passes"]) > 20
+            page.show(path, width)
+            page.run("window.cut = [...document.querySelectorAll('.scroll')]; 0")
+            told = page.run(
+                f"cut.map((e) => [({CUT})(e), parseFloat({CUE}.height), e.ariaLabel, e.tabIndex])"
+            )
+            for is_cut, height, label, tab in told:
+                assert (height > 15) == is_cut, (name, width, label, height)
+                assert tab == 0
+            if name == "many" and width == 390:
+                assert any(is_cut for is_cut, *_ in told)
+    page.run("window.one = cut.find((e) => e.scrollWidth > e.clientWidth); one.focus(); 0")
+    for kind in ("keyDown", "keyUp"):
+        key = {"key": "ArrowRight", "code": "ArrowRight", "windowsVirtualKeyCode": 39}
+        page.call("Input.dispatchKeyEvent", type=kind, **key)
+    moved = "new Promise((done) => setTimeout(() => done(one.scrollLeft), 300))"
+    assert page.run(moved) > 0
+
+
+def test_a_confusion_of_eleven_classes_is_whole_at_1280_pixels(page: Page, pages):
+    page.show(pages["many"], 1280)
+    place = "document.querySelector('table.confusion').closest('.scroll')"
+    assert page.run(f"{place}.scrollWidth <= {place}.clientWidth")
+    heads = "[...document.querySelectorAll('table.confusion thead th span')]"
+    assert page.run(f"{heads}.map((e) => e.textContent)") == [*ORGANS]
+    # Each stands over its column, and is not cut.
+    assert page.run(f"{heads}.every((e) => e.scrollHeight <= e.clientHeight + 1)")

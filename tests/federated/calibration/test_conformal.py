@@ -1,12 +1,17 @@
 """Conformal sets: what is guaranteed holds exactly, and what is told of it is right."""
 
+import json
 from itertools import product
 from math import ceil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from federated.calibration.conformal import Sets, rank, threshold_bin
+from federated.settings.sections import MOST_MISSED, Conformal
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2, 1 / 3])
@@ -87,3 +92,50 @@ def test_without_a_test_case_nothing_is_said_of_coverage():
         "cases": 0,
         "covered": 0,
     }
+
+
+ALPHAS = st.floats(min_value=1e-12, max_value=MOST_MISSED)
+
+
+@given(st.integers(0, 10**6), ALPHAS)
+def test_the_rank_is_the_least_that_covers_enough_and_never_none(cases, alpha):
+    found = rank(cases, alpha)
+    assert 1 <= found <= cases + 1
+    slack = 2e-9 / (cases + 1)  # of rounding
+    assert found / (cases + 1) >= 1 - alpha - slack
+    assert (found - 1) / (cases + 1) < 1 - alpha
+
+
+@pytest.mark.parametrize("alpha", [1 - 1e-12, 1 - 1e-15])
+def test_where_none_would_have_to_be_covered_there_is_no_rank(alpha):
+    with pytest.raises(ValueError, match="none of 3 cases has to be covered"):
+        rank(3, alpha)
+
+
+@given(st.lists(st.integers(0, 9), max_size=60), ALPHAS)
+def test_a_threshold_covers_as_many_as_the_rank_asks_for_and_the_next_bin_does_not(values, alpha):
+    of_true = np.bincount(values, minlength=10)
+    at, wanted = threshold_bin(of_true, alpha), rank(len(values), alpha)
+    if wanted > len(values):
+        assert at == 0
+    else:
+        assert of_true[at:].sum() >= wanted
+        assert of_true[at + 1 :].sum() < wanted
+
+
+@given(st.integers(0, 500), st.integers(0, 200), st.floats(0, 1), ALPHAS)
+def test_what_is_told_of_sets_are_numbers_between_0_and_1(fitted_on, cases, share, alpha):
+    told = Sets(0.5, fitted_on, alpha, cases, round(share * cases), cases).to_json()
+    for name in ("interval", "by_chance"):
+        if cases:
+            low, high = told[name]
+            assert 0 <= low <= high <= 1, (name, low, high)
+        else:
+            assert told[name] is None
+    assert "NaN" not in json.dumps(told)
+
+
+def test_the_settings_allow_no_alpha_without_a_rank():
+    assert rank(0, MOST_MISSED) == 1
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.999999"):
+        Conformal(alpha=1 - 1e-12)

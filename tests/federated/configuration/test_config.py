@@ -453,6 +453,12 @@ class TestNetworks:
                 r"which evaluation\.min_count=5 withholds.*Leave evaluation\.min_count out",
             ),
             ("adrenal", ["evaluation.conformal.alpha=1"], r"conformal\.alpha=1 is not possible"),
+            # No case would have to be covered: the rank of the threshold was 0, and chance NaN.
+            (
+                "adrenal",
+                ["evaluation.conformal.alpha=0.999999999999"],
+                r"at most 0\.999999|0\.999999",
+            ),
             ("adrenal", ["evaluation.conformal.beta=1"], r"conformal\.beta"),
             ("adrenal", ["evaluation.calibration=platt"], r"calibration='platt' is not possible"),
             ("adrenal", ["evaluation.share=all"], r"evaluation\.share='all' is not possible"),

@@ -49,7 +49,7 @@ def served(path):
 def from_npz(model, arrays):
     folder = model.parent
     np.savez(folder / "x.npz", test_images=arrays)
-    (path,) = predict_files(model, [folder / "x.npz"], folder)
+    path, _ = predict_files(model, [folder / "x.npz"], folder)
     rows = list(csv.reader(path.open()))[1:]
     return np.array([[float(value) for value in row[3:]] for row in rows])
 
@@ -122,7 +122,7 @@ class TestRange:
         with pytest.raises(ConsiliumError, match="is coloured"):
             predict_files(tmp_path / "p.safetensors", [tmp_path / "c.png"], tmp_path)
         files = [tmp_path / "g.png", tmp_path / "w.png"]
-        (path,) = predict_files(tmp_path / "p.safetensors", files, tmp_path)
+        path, _ = predict_files(tmp_path / "p.safetensors", files, tmp_path)
         eight, sixteen = [row[3:] for row in list(csv.reader(path.open()))[1:]]
         np.testing.assert_allclose(np.array(eight, float), np.array(sixteen, float), atol=1e-6)
 

@@ -1,6 +1,7 @@
 """What is kept with a model of its calibration is what its user gets; and maps of uncertainty."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from federated.calibration.of_model import ModelCalibration
 from federated.calibration.temperature import tempered
+from federated.data.folders.dicom.algorithm import Algorithm
 from federated.errors import ConsiliumError
 from federated.inference.prediction import predict_files
 from federated.learning.flip_variance import flip_variance, flips
@@ -38,7 +40,7 @@ def classifier(tmp_path: Path) -> Path:
 
 
 def rows(model: Path, site: str | None = None) -> list[dict[str, str]]:
-    (path,) = predict_files(model, [model.parent / "x.npz"], model.parent / "out", site)
+    path, _ = predict_files(model, [model.parent / "x.npz"], model.parent / "out", site)
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -64,6 +66,55 @@ def test_a_site_has_the_sets_of_its_own_threshold(classifier):
         assert row["set"] == "|".join(n for n, p in zip(NAMES, own, strict=True) if p >= 0.55)
     with pytest.raises(ConsiliumError, match="none of 'site-09'"):
         rows(classifier, "site-09")
+
+
+def how(model: Path) -> dict:
+    """What is told beside the newest table of how it was made."""
+    told = json.loads((model.parent / "out" / "probabilities.json").read_text())
+    table = (model.parent / "out" / told["table"]).read_bytes()
+    assert told["sha256"] == hashlib.sha256(table).hexdigest()
+    return told
+
+
+def test_beside_a_table_stands_what_it_was_made_with(classifier):
+    digest = hashlib.sha256(classifier.read_bytes()).hexdigest()
+    pooled = {"alpha": 0.1, "threshold": 0.45, "threshold_of": "all sites together"}
+    rows(classifier)
+    assert how(classifier) == {
+        "table": "probabilities.csv",
+        "sha256": how(classifier)["sha256"],
+        "model": "model",
+        "version": digest[:12],
+        "dataset": "adrenalmnist3d",
+        "data_source": "phantom",
+        "columns": list(NAMES),
+        "site": None,
+        "temperature": 2.0,
+        "sets": pooled,
+    }
+    rows(classifier, "site-01")
+    assert how(classifier)["sets"] == pooled | {"threshold": 0.55, "threshold_of": "site-01"}
+    rows(classifier.parent / "plain.safetensors", "site-01")
+    told = how(classifier)
+    assert (told["model"], told["temperature"], told["sets"]) == ("plain", 1.0, None)
+    assert told["site"] is None  # the model is one for all sites
+
+
+def test_a_sites_own_model_and_the_name_in_the_registry_stand_beside_the_table(classifier):
+    network = load_model(classifier)
+    own = {"site-00": {"head.bias": np.zeros(2, np.float32)}}
+    path = classifier.parent / "own.safetensors"
+    save_model(path, network, read_header(classifier), own)
+    files, by = [classifier.parent / "x.npz"], Algorithm("adrenal", "3")
+    predict_files(path, files, classifier.parent / "out", "site-00", by)
+    told = how(classifier)
+    assert (told["model"], told["version"], told["site"]) == ("adrenal", "3", "site-00")
+
+
+def test_a_site_without_a_threshold_is_refused_before_any_file_is_read(classifier):
+    with pytest.raises(ConsiliumError, match="none of 'site-09'"):
+        predict_files(classifier, [Path("not-there.npz")], classifier.parent / "out", "site-09")
+    assert not (classifier.parent / "out").exists()
 
 
 def test_a_header_keeps_the_calibration_exactly_and_a_file_without_one_is_what_it_was(classifier):

@@ -189,6 +189,6 @@ def test_a_classifier_takes_a_projection_as_it_takes_the_same_picture(tmp_path):
     made = pixels(blank("1.2.840.10008.5.1.4.1.1.1.1", "DX"), 255 - grey)
     made.PhotometricInterpretation = "MONOCHROME1"
     files = [tmp_path / "a.png", saved(tmp_path / "scan", [made])]
-    (table,) = predict_files(tmp_path / "model.safetensors", files, tmp_path / "out")
+    table, _ = predict_files(tmp_path / "model.safetensors", files, tmp_path / "out")
     _, picture, projection = table.read_text().splitlines()
     assert picture.split(",")[3:] == projection.split(",")[3:]

@@ -1,6 +1,8 @@
 """ONNX and TorchScript of every network give torch's outputs, at sizes they were not traced at."""
 
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +26,8 @@ from federated.release.exported import (
 )
 from federated.settings.networks import DPResNet, ResNet3D, ShallowCNN, SmallCNN
 from federated.weights.model_file import ModelHeader, load_model, read_header
-from tests.conftest import REAL_DATA
+from tests.conftest import PROJECT, REAL_DATA
+from tests.federated.release.inside import found_in
 from tests.federated.release.made_models import PICTURES, PLANNED, VESSELS, network_of
 
 VOLUMES = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
@@ -161,3 +164,34 @@ def test_masks_of_a_trained_model_are_the_same_on_real_cases():
         masks = [case.to_own_grid(segmented(m, family, case)) for m in (network, ByOnnx())]
         assert masks[0].any()
         assert (masks[0] == masks[1]).mean() > 0.9999
+
+
+def test_torchscript_does_not_say_from_which_files_it_was_traced():
+    wanted = {str(PROJECT), str(Path(torch.__file__).parent), str(Path.home())}
+    for header in (PICTURES, PLANNED):
+        network, metadata = network_of(header), '{"name": "made"}'
+        content = to_torchscript(network, header, metadata)
+        assert found_in([("model.ts", content)], wanted) == []
+        # What torch writes by itself says so, or this test would find nothing anywhere.
+        whole = io.BytesIO()
+        inputs = trial_inputs(header)
+        torch.jit.save(torch.jit.trace(network, inputs[0]), whole)
+        assert found_in([("model.ts", whole.getvalue())], wanted)
+        kept = {"metadata.json": ""}
+        stripped = torch.jit.load(io.BytesIO(content), _extra_files=kept)
+        assert kept["metadata.json"].decode() == metadata
+        plain = torch.jit.load(io.BytesIO(whole.getvalue()))
+        for images in inputs:
+            assert torch.equal(stripped(images), plain(images))
+        # It can be kept once more, as whoever gets it may do.
+        again = io.BytesIO()
+        torch.jit.save(stripped, again)
+        assert torch.equal(
+            torch.jit.load(io.BytesIO(again.getvalue()))(inputs[0]), plain(inputs[0])
+        )
+
+
+def test_onnx_does_not_say_from_which_files_it_was_traced():
+    wanted = {str(PROJECT), str(Path(torch.__file__).parent), str(Path.home())}
+    for header in (PICTURES, PLANNED):
+        assert found_in([("model.onnx", to_onnx(network_of(header), header))], wanted) == []

@@ -4,13 +4,26 @@ import errno
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from federated.errors import ConsiliumError
 from federated.exchange.identity import Identity
-from federated.release.manifest import CONTEXT, MANIFEST, SIGNATURE, Manifest, signed
+from federated.release.manifest import (
+    CONTEXT,
+    MANIFEST,
+    MOST_MANIFEST,
+    SIGNATURE,
+    Manifest,
+    signed,
+)
 from flows.cli.release import verify
+from tasks import release_folder
 from tasks.release_folder import new_folder, sign_folder, verify_folder
 
 COORDINATOR = Identity("coordinator", bytes(range(32)))
@@ -154,6 +167,31 @@ def test_nobody_signs_in_the_name_of_another():
         signed(manifest, COORDINATOR)
 
 
+def mounted(disk):
+    """What is said of a dossier where an empty file system of its own is mounted."""
+    script = f"""
+        from pathlib import Path
+        from federated.errors import ConsiliumError
+        from tasks.release_folder import new_folder
+        try:
+            with new_folder(Path({str(disk)!r})):
+                pass
+        except ConsiliumError as error:
+            print(error)
+    """
+    mount = 'mount -t tmpfs none "$1" && exec "$2" -c "$3"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mount, "sh", disk, sys.executable, dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare failed" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("this machine does not let a test mount something")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 class TestNewFolder:
     """The folder is there whole or not at all."""
 
@@ -173,6 +211,78 @@ class TestNewFolder:
         with pytest.raises(ConsiliumError, match="is there already"), new_folder(tmp_path / "out"):
             pass
         assert (tmp_path / "out" / "x").read_text() == "x"
+
+    def test_the_working_folder_is_no_place_for_a_dossier(self, tmp_path, monkeypatch):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        for out in (Path(), tmp_path / "here"):
+            with pytest.raises(ConsiliumError, match="the folder that you are in"), new_folder(out):
+                pass
+        assert Path.cwd().samefile(tmp_path / "here")
+        assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+    def test_where_a_disk_is_mounted_no_dossier_appears(self, tmp_path):
+        """Linux renames nothing onto it: that it is empty is no leave."""
+        (tmp_path / "disk").mkdir()
+        told = mounted(tmp_path / "disk")
+        assert "where a disk is mounted" in told
+        assert str(tmp_path / "disk" / "dossier") in told
+        assert list(tmp_path.iterdir()) == [tmp_path / "disk"]
+        assert list((tmp_path / "disk").iterdir()) == []
+
+    def test_what_appears_there_meanwhile_is_not_replaced(self, tmp_path):
+        def write():
+            with new_folder(tmp_path / "out") as place:
+                (place / "x").write_text("x")
+                (tmp_path / "out").mkdir()
+                (tmp_path / "out" / "mine").write_text("mine")
+
+        with pytest.raises(ConsiliumError, match=r"Cannot write to the folder .*out"):
+            write()
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        assert (tmp_path / "out" / "mine").read_text() == "mine"
+
+    def test_what_a_killed_process_left_is_removed_by_the_next_and_nothing_else(self, tmp_path):
+        killed = f"""
+            import os, signal
+            from pathlib import Path
+            from tasks.release_folder import new_folder
+            with new_folder(Path({str(tmp_path / "out")!r})) as place:
+                (place / "weights").write_bytes(b"x")
+                os.kill(os.getpid(), signal.SIGKILL)
+        """
+        done = subprocess.run([sys.executable, "-c", dedent(killed)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        (left,) = tmp_path.iterdir()
+        assert left.name.startswith(".out")
+        # What somebody else has there, under whatever name.
+        others = {".out", ".out.backup", left.name.replace(".out", ".out2"), ".out" + "x" * 9}
+        for name in others:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "kept").write_text("kept")
+        (tmp_path / "elsewhere").mkdir()
+        linked = left.with_name(f"{left.name}x")
+        linked.symlink_to(tmp_path / "elsewhere")
+        with new_folder(tmp_path / "out"):
+            assert not left.exists()
+        there = {path.name for path in tmp_path.iterdir()}
+        assert there == {*others, "out", "elsewhere", linked.name}
+
+    def test_two_that_write_at_once_leave_each_other_alone(self, tmp_path):
+        def second():
+            with new_folder(tmp_path / "out") as place:
+                (place / "second").write_text("x")
+
+        def first():
+            with new_folder(tmp_path / "out") as place:
+                (place / "first").write_text("x")
+                second()
+                assert (place / "first").read_text() == "x"
+
+        with pytest.raises(ConsiliumError, match="Directory not empty"):
+            first()
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["second"]
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
     def test_others_can_read_it(self, tmp_path):
         (tmp_path / "out").mkdir()  # an empty one may be there
@@ -206,3 +316,49 @@ def test_a_folder_that_cannot_be_looked_into_is_no_dossier(folder, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", closed)
     assert "bundle/models" in refused(folder)
+
+
+@pytest.fixture
+def read_files(monkeypatch):
+    """The names of the files that are read to be compared."""
+    read, fact = [], release_folder._fact
+
+    def noted(path):
+        read.append(path.name)
+        return fact(path)
+
+    monkeypatch.setattr(release_folder, "_fact", noted)
+    return read
+
+
+def test_of_a_file_that_the_manifest_does_not_name_nothing_is_read(folder, read_files):
+    with (folder / "huge").open("wb") as file:
+        file.truncate(200 * 2**30)  # of which nothing is on the disk
+    (folder / "small").write_text("x")
+    assert "not part of it: huge, small" in refused(folder)
+    assert sorted(read_files) == ["card.md", "model.pt"]
+
+
+def test_of_a_file_of_another_size_nothing_is_read(folder, read_files):
+    with (folder / "card.md").open("ab") as file:
+        file.truncate(200 * 2**30)
+    assert "changed: card.md" in refused(folder)
+    assert read_files == ["model.pt"]
+
+
+def test_before_a_signature_holds_no_file_is_read(folder, read_files):
+    (folder / SIGNATURE).write_bytes(bytes(64))
+    refused(folder)
+    assert read_files == []
+
+
+def test_a_manifest_of_more_than_any_dossier_has_is_not_read_to_its_end(folder, monkeypatch):
+    value = json.loads((folder / MANIFEST).read_bytes())
+    content = json.dumps(value | {"more": " " * MOST_MANIFEST}).encode()
+    (folder / MANIFEST).write_bytes(content)
+    (folder / SIGNATURE).write_bytes(COORDINATOR.sign(CONTEXT + content))
+    monkeypatch.setattr(Manifest, "from_bytes", lambda *_: pytest.fail("it was parsed"))
+    assert "larger than that of any dossier" in refused(folder)
+    with (folder / MANIFEST).open("wb") as file:
+        file.truncate(200 * 2**30)
+    assert "larger than that of any dossier" in refused(folder)

@@ -486,3 +486,50 @@ def test_reliability_of_no_case_is_no_figure(plain):
     html = run_page(replace(plain, statistics=replace(plain.statistics, arrays=arrays)))
     assert "reliability-0" not in html
     assert "nan" not in drawn_numbers(html)
+
+
+def with_confusion(run: RunValues, counts: list[list[int]]) -> RunValues:
+    return replace(run, summary={**run.summary, "confusion": {"test": counts}})
+
+
+def head_of(run: RunValues) -> str:
+    """What is read before the first section."""
+    (header,) = page_of(run).named("header")
+    return " ".join(header.text.split())
+
+
+def test_a_model_with_one_answer_to_everything_is_called_so_before_its_numbers(plain):
+    said = (
+        "All 240 test cases are predicted as healthy, and none as any other class. By its answers "
+        "the model tells no case from another, and its accuracy is the share of that class."
+    )
+    head = head_of(with_confusion(plain, [[180, 0], [60, 0]]))
+    assert said in head
+    assert head.index(said) < head.index("test AUC")
+    for counts in ([[180, 0], [59, 1]], [[0, 0], [0, 0]], [[1, 0], [0, 0]]):
+        assert "none as any other class" not in page_of(with_confusion(plain, counts)).text
+    assert "none as any other class" not in page_of(plain).text
+    untold = replace(plain, summary={**plain.summary, "confusion": {}})
+    assert "none as any other class" not in page_of(untold).text
+
+
+def test_a_segmentation_that_meets_nothing_is_called_so(segmented):
+    said = "In no test case does what the model marks overlap with what is there (Dice 0)."
+    metrics = segmented.summary["metrics"]
+    nothing = {**metrics, "test": {**metrics["test"], "dice": 0.0}}
+    assert said in head_of(replace(segmented, summary={**segmented.summary, "metrics": nothing}))
+    assert said not in page_of(segmented).text
+
+
+def test_every_table_can_be_scrolled_by_keyboard_and_has_a_name(plain, private, segmented):
+    many = made_run(classes=[f"organ {letter}" for letter in "abcdefghijk"])
+    for run in (plain, private, segmented, many):
+        page = page_of(run)
+        places = [e for e in page.elements if e.attributes.get("class") == "scroll"]
+        assert len(places) == len(page.named("table")) > 3
+        for place in places:
+            assert place.attributes["tabindex"] == "0"
+            assert place.attributes["role"] == "region"
+            assert place.attributes["aria-label"]
+        names = [place.attributes["aria-label"] for place in places]
+        assert len(set(names)) == len(names)

@@ -92,7 +92,7 @@ def test_a_federation_learns_and_its_model_predicts_files(data, tmp_path, task):
     path = tmp_path / "model.safetensors"
     save_model(path, model, model_header(experiment, info, "phantom"))
     assert read_header(path).goal() == task
-    (table,) = predict_files(path, [data / "medmnist" / f"{info.name}.npz"], tmp_path / "out")
+    table, _ = predict_files(path, [data / "medmnist" / f"{info.name}.npz"], tmp_path / "out")
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(CASES.values())
