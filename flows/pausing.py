@@ -6,7 +6,7 @@ from pathlib import Path
 from federated.errors import ConsiliumError
 from federated.files import write_text
 from federated.run.folder import RunFolder
-from federated.run.runs import being_worked_on, reopen_run
+from federated.run.runs import being_worked_on, reopen_run, seen_at_work
 from flows.progress import tell
 
 # In seconds, between two looks at whether the run may go on.
@@ -29,7 +29,9 @@ def pause(runs: Path, experiment: str, run_id: str) -> str:
     Raises:
         ConsiliumError: there is no such run, or nobody works on it.
     """
-    folder, _ = reopen_run(runs, experiment, run_id, None)
+    at_work = seen_at_work(runs, experiment) if run_id == "latest" else None
+    # `latest` does not point to a run that is still starting.
+    folder, _ = reopen_run(runs, experiment, at_work.run_id if at_work else run_id, None)
     if not being_worked_on(folder):
         raise ConsiliumError(
             f"Nobody works on run {folder.run_id} of {experiment}, so there is nothing to pause. "
@@ -42,8 +44,21 @@ def pause(runs: Path, experiment: str, run_id: str) -> str:
     )
 
 
-def unpause(folder: RunFolder) -> bool:
-    """Let a run go on that a process holds paused; whether there was one."""
+def unpause(runs: Path, experiment: str, run_id: str) -> RunFolder | None:
+    """Let a run go on that a process holds paused; the run, or ``None`` where there is none.
+
+    Raises:
+        ConsiliumError: there is no such run.
+    """
+    at_work = seen_at_work(runs, experiment) if run_id == "latest" else None
+    if at_work and _unpaused(at_work):
+        # It may be one that is still starting, which `latest` does not point to.
+        return at_work
+    folder, _ = reopen_run(runs, experiment, run_id, None)
+    return folder if _unpaused(folder) else None
+
+
+def _unpaused(folder: RunFolder) -> bool:
     was = folder.paused_path.is_file()
     folder.paused_path.unlink(missing_ok=True)
     return was and being_worked_on(folder)

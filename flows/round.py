@@ -60,6 +60,7 @@ from flows.server import let_training_go_first
 from flows.site_stages import Run, call_site
 from flows.tags import tag_flow_run
 from flows.threads import RUNNER
+from flows.written import counted_task_runs
 from tasks.describe import describe, links_of
 from tasks.described import headline, tags_of
 from tasks.keys import forget_key, key
@@ -119,7 +120,7 @@ def fl_round(
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
-    with worked_on(folder):
+    with counted_task_runs(), worked_on(folder):
         return _work_on(folder, resolved, request, began, register_model)
 
 

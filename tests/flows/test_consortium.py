@@ -135,7 +135,8 @@ def test_a_paused_run_waits_between_two_rounds(consortium, project, monkeypatch)
         began[number] = time.monotonic()
         if number == 1:
             pausing.pause(project / "runs", "tiny", run.folder.run_id)
-            threading.Timer(1.0, pausing.unpause, [run.folder]).start()
+            given = [project / "runs", "tiny", run.folder.run_id]
+            threading.Timer(1.0, pausing.unpause, given).start()
         ended = real(run, number, clock)
         began[f"{number} ended"] = time.monotonic()
         return ended
