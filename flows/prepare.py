@@ -143,7 +143,10 @@ def fl_prepare(
     """
     resolved = load_experiment(experiment, overrides or (), Path(params))
     folder = prepared_folder(resolved)
-    with counted_task_runs(), goes_on_by(preparing(experiment, overrides or (), Path(params), folder.root)):
+    with (
+        counted_task_runs(),
+        goes_on_by(preparing(experiment, overrides or (), Path(params), folder.root)),
+    ):
         _prepare_folder(resolved, folder)
     return str(folder.root)
 

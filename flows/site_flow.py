@@ -152,12 +152,14 @@ def _paused(home: SiteHome) -> str | None:
     return f"{home.name} does nothing at the moment: a person there has paused it."
 
 
-def _without_what_it_needs(mine: Desk, asked: Ask, failed: Container[tuple[str, int]]) -> str | None:
+def _without_what_it_needs(
+    mine: Desk, asked: Ask, failed: Container[tuple[str, int]]
+) -> str | None:
     """Why a stage is left out that was asked along with one that has ``failed`` since."""
     before = AFTER.get(asked.stage, "")
     if (before, asked.round) not in failed:
         return None
-    return f"{mine.home.name} has left it out: it comes after {NAMES[before]}, which it has not done."
+    return f"{mine.home.name} has left it out: {NAMES[before]} comes before it, and is not done."
 
 
 def _done(mine: Desk, asked: Ask) -> str | None:

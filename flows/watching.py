@@ -26,7 +26,7 @@ LONGEST = 60
 
 
 def watched_run(runs: Path, experiment: str | None) -> RunFolder:
-    """The newest run that is worked on, of an experiment or of all; where there is none, the newest.
+    """The newest run that is worked on, of an experiment or of all; without one, the newest.
 
     Raises:
         ConsiliumError: there is no such run.
@@ -84,7 +84,7 @@ def status_lines(status: RunStatus) -> Iterator[Table | str]:
         f"{counted(status.rounds, 'round')} done, {time_left(status)}"
     )
     if status.state not in GOES_ON:
-        yield "nobody works on it now; a run that was begun a moment ago is seen once it has a folder"
+        yield "nobody works on it now; one that was begun a moment ago is seen once it has a folder"
     shown = [f"{name} {status.metrics[name]:.3f}" for name in metrics_in("round")
              if name in status.metrics]  # fmt: skip
     if shown:

@@ -121,7 +121,7 @@ def _wait_for(flow_run: UUID, expected: int, until: float) -> tuple[int, int]:
     with get_client(sync_client=True) as client:
 
         def count(**states: object) -> int:
-            asked = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
+            asked: dict[str, object] = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
             if states:
                 asked["task_runs"] = {"state": states}
             return int(client.request("POST", "/task_runs/count", json=asked).json())

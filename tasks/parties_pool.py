@@ -176,9 +176,7 @@ class PartiesPool(Executor):
         self._along.update({(call.site, each): asked(each) for each in FOLLOWING.get(stage, ())})
         return first
 
-    def _was_asked(
-        self, call: PartyCall, stage: str, arguments: Sequence[Argument]
-    ) -> Ask | None:
+    def _was_asked(self, call: PartyCall, stage: str, arguments: Sequence[Argument]) -> Ask | None:
         """What a site was asked along with an earlier stage of the same attempt and round."""
         found = self._along.pop((call.site, stage), None)
         wanted = (call.coordinator.start.attempt, tuple(arguments))

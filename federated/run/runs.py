@@ -143,7 +143,7 @@ def being_worked_on(folder: RunFolder) -> bool:
 
 
 def newest_first(runs: Path, experiment: str | None = None) -> list[RunFolder]:
-    """All runs below a folder, or those of an experiment, the newest first: ids begin with the time.
+    """All runs below a folder, or an experiment's, the newest first: their ids begin with the time.
 
     A run that is still starting is among them, which ``latest`` does not point to yet.
 

@@ -12,8 +12,8 @@ from federated.run.folder import RunFolder
 from federated.run.runs import latest_run, new_run, point_latest, worked_on
 from federated.run.status import SiteStatus, run_status, sites_of
 from flows.coordinator_life import status_lines as coordinator_lines
-from flows.status_page import status_of_coordinator, status_page
 from flows.pausing import pause, unpause
+from flows.status_page import status_of_coordinator, status_page
 from flows.watching import status_lines, watch, watched_run
 from tests.conftest import TINY_PARAMS
 
@@ -123,13 +123,18 @@ def test_a_run_that_cannot_be_read_is_on_the_page_with_the_reason(damaged, tmp_p
     assert f"{whole.root}/config.json" in page
 
 
+def begin_with(folder, site):
+    """Put into a run's folder what it is made from, as a run does that has begun."""
+    inputs = {"path": "x", "source": "files", "md5": "", "excluded_sites": []}
+    cases = {site: {"train": 1, "val": 1, "test": 1}}
+    folder.partition_path.write_text(json.dumps({"draws": 0, "moved": 0, "cases": cases}))
+    folder.inputs_path.write_text(json.dumps(inputs))
+
+
 @pytest.mark.parametrize("content", ["[]", '{"budget": "much", "epsilon_ledger": []}', "{"])
 def test_what_a_site_has_told_of_its_budget_and_is_nothing_is_not_told(damaged, tmp_path, content):
     _, whole = damaged
-    inputs = {"path": "x", "source": "files", "md5": "", "excluded_sites": []}
-    whole.inputs_path.write_text(json.dumps(inputs))
-    cases = {"site-00": {"train": 1, "val": 1, "test": 1}}
-    whole.partition_path.write_text(json.dumps({"draws": 0, "moved": 0, "cases": cases}))
+    begin_with(whole, "site-00")
     whole.ledger_path("site-00").parent.mkdir()
     whole.ledger_path("site-00").write_text(content)
     page = status_of_coordinator(CoordinatorHome(tmp_path / "home"), tmp_path)
@@ -183,9 +188,8 @@ def test_a_run_that_is_still_starting_is_the_one_that_is_watched(tmp_path, exper
     with worked_on(new):
         assert f"tiny {new.run_id}: starts, 0 of 2 rounds done" in shown(tmp_path, experiment)
         assert "nobody works" not in shown(tmp_path, experiment)
-        new.inputs_path.write_text(json.dumps({"path": "x", "source": "files", "md5": "",
-                                               "excluded_sites": []}))  # fmt: skip
-        assert watched_run(tmp_path, experiment).run_id == new.run_id
+        begin_with(new, "site-00")
+        assert f"tiny {new.run_id}: works, 0 of 2 rounds done" in shown(tmp_path, experiment)
     # It has broken off: what `latest` points to is the newest that one can go on with.
     assert latest_run(tmp_path, "tiny").run_id == old.run_id
     assert "nobody works on it now" in shown(tmp_path, experiment)

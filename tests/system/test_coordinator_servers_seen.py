@@ -54,7 +54,8 @@ def run_of(coordinator, project) -> RunFolder:
 
 def run_in(project: Path, environment: dict[str, str], runs: Path) -> RunFolder:
     """A run of one round by a process of its own."""
-    begin = f"from flows.round import fl_round; print(fl_round('tiny', rounds=1, runs={str(runs)!r}))"
+    begin = "from flows.round import fl_round; "
+    begin += f"print(fl_round('tiny', rounds=1, runs={str(runs)!r}))"
     done = subprocess.run(
         [sys.executable, "-c", begin], env=environment | {"PYTHONPATH": str(PROJECT)},
         cwd=project, capture_output=True, text=True, timeout=300,

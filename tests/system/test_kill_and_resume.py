@@ -49,9 +49,7 @@ def test_a_killed_run_resumes_to_the_same_weights(copy, call, start, prefect_ser
     assert 1 <= killed.done_rounds() < 3
     assert not killed.summary_path.exists()
 
-    said = call(
-        "consilium", "resume", "demo", PREFECT_API_URL=prefect_server, **NOT_WRITTEN_DOWN
-    )
+    said = call("consilium", "resume", "demo", PREFECT_API_URL=prefect_server, **NOT_WRITTEN_DOWN)
     assert f"run demo/{killed.run_id}" in said
     assert killed.done_rounds() == 3
     np.testing.assert_array_equal(weights(whole), weights(killed))

@@ -192,7 +192,9 @@ def test_what_a_killed_copier_has_left_is_removed_by_the_next_server(tables, tmp
     database = folder / "new.db"
     killed_while_it_copies(template_of(tables), database, "link")
     (left,) = folder.iterdir()
-    kept = {folder / name for name in (".new.db.01234abc.part", ".new.db.notes", ".other.db.1a2b3c4d")}
+    kept = {
+        folder / name for name in (".new.db.01234abc.part", ".new.db.notes", ".other.db.1a2b3c4d")
+    }
     for path in kept:
         path.touch()
     assert begin_database(tables, tables.address(database))
@@ -203,7 +205,9 @@ def test_what_a_killed_copier_has_left_is_removed_by_the_next_server(tables, tmp
     assert set(folder.iterdir()) == kept | {database}
 
 
-def test_a_copy_that_is_being_made_is_not_taken_for_one_that_was_left(tables, tmp_path, monkeypatch):
+def test_a_copy_that_is_being_made_is_not_taken_for_one_that_was_left(
+    tables, tmp_path, monkeypatch
+):
     """Another server that begins the same database meanwhile waits, and finds it there."""
     database, template = tmp_path / "home" / "new.db", template_of(tables)
     begun, found = threading.Event(), []

@@ -1,5 +1,7 @@
 """What the coordinator makes of sites that do not say, or say falsely, what they have done."""
 
+import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,6 @@ from federated.settings.sections import Parties
 from federated.stages.asked import answer
 from federated.stages.asking import FOLLOWING, Ask, read_ask
 from tasks.parties_pool import LateError, PartiesPool, PartyCall
-from tests.federated.exchange.https.world import wait_for
 from tests.federated.staged_run import begin, small_experiment, small_images
 
 SITE = "site-00"
@@ -24,10 +25,21 @@ def run(tmp_path):
 
 
 @pytest.fixture
-def pool(tmp_path):
-    made = PartiesPool(Parties(deadline=0.2), tmp_path / "seen")
-    yield made
-    made.shutdown()
+def new_pool(tmp_path):
+    """Makes pools, which wait for nobody any more once the test has ended."""
+    with ExitStack() as stack:
+
+        def make(**settings):
+            made = PartiesPool(Parties(**settings), tmp_path / "seen")
+            stack.callback(made.shutdown)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def pool(new_pool):
+    return new_pool(deadline=0.2)
 
 
 def exchange_of(run):
@@ -70,11 +82,14 @@ def asks_of(run, site=SITE):
     return {asked.number: asked for asked in asks}
 
 
-def test_a_site_is_asked_at_once_for_what_follows_on_training(run, tmp_path):
-    pool = PartiesPool(Parties(), tmp_path / "seen")
+def test_a_site_is_asked_at_once_for_what_follows_on_training(run, new_pool):
+    pool = new_pool(deadline=30)
     call, stages = PartyCall(run.coordinator, SITE), ("train_site", *FOLLOWING["train_site"])
     trained = pool.submit(None, "train_site", call, 1)
-    wait_for(lambda: len(asks_of(run)) == len(stages))
+    # All of them, before the site has said anything.
+    until = time.monotonic() + 10
+    while len(asks_of(run)) < len(stages) and time.monotonic() < until:
+        time.sleep(0.005)
     asks = asks_of(run)
     assert [asks[number].stage for number in (1, 2, 3)] == list(stages)
     assert {asked.arguments for asked in asks.values()} == {(1,)}
@@ -89,10 +104,10 @@ def test_a_site_is_asked_at_once_for_what_follows_on_training(run, tmp_path):
     with pytest.raises(RefusalError, match="it has no power"):
         pool.submit(None, "protect_site", call, 1).result(10)
     assert asks_of(run) == asks
-    pool.shutdown()
 
 
-def test_what_was_asked_along_in_a_round_that_broke_off_is_asked_anew_in_the_next(run, pool):
+def test_what_was_asked_along_in_a_round_that_broke_off_is_asked_anew_in_the_next(run, tmp_path):
+    pool = PartiesPool(Parties(deadline=0.1, patience=9), tmp_path / "seen")
     call = PartyCall(run.coordinator, SITE)
     for number in (1, 2):
         with pytest.raises(LateError):
@@ -102,6 +117,10 @@ def test_what_was_asked_along_in_a_round_that_broke_off_is_asked_anew_in_the_nex
         pool.submit(None, "compress_site", call, 1).result()
     rounds = [(asked.stage, asked.round) for _, asked in sorted(asks_of(run).items())]
     assert rounds == [
-        *((stage, number) for number in (1, 2) for stage in ("train_site", *FOLLOWING["train_site"])),
+        *(
+            (stage, number)
+            for number in (1, 2)
+            for stage in ("train_site", *FOLLOWING["train_site"])
+        ),
         ("compress_site", 1),
     ]
