@@ -3,18 +3,19 @@
 What a process tells of its task runs are events, which it sends one after the other, and which the
 server keeps in memory until it writes several of them down at once. So that after a burst of some
 hundred task runs a server that ended along with the run had not written all of them, and nobody was
-told. Here the number of task runs that were made is compared with those that are written down.
+told. Here the task runs that were told of are counted, and compared with those written down.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
+from prefect.events import Event
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import PrefectException
 from prefect.settings import get_current_settings
 
@@ -24,35 +25,45 @@ from flows.progress import tell
 LIMIT, LOOK = 60.0, 0.05
 # The states after which more is told of a task run.
 UNFINISHED = ("Scheduled", "Pending", "Running", "Retrying", "AwaitingRetry")
+TASK_RUN = "prefect.task-run."
+# How many task runs are asked for at once.
+ASKED = 500
 Say = Callable[[str], None]
 
 
 @dataclass
-class _Graphs:
-    """The flow runs of this process: how many task runs each has made.
+class _Told:
+    """The task runs that this process has told of, by id, since it last waited for them.
 
     ``later`` is whether somebody waits once several flow runs have ended.
     """
 
-    made: dict[UUID, int] = field(default_factory=dict)
+    task_runs: set[str] = field(default_factory=set)
     later: bool = False
 
 
-_graphs = _Graphs()
+_told = _Told()
+
+
+def keep(event: Event) -> None:
+    """Keep the task run that an event is of, if it is of one."""
+    if event.resource.id.startswith(TASK_RUN):
+        _told.task_runs.add(event.resource.id.removeprefix(TASK_RUN))
 
 
 @contextmanager
 def counted_task_runs() -> Iterator[None]:
-    """The body of a flow, whose task runs are counted when it ends.
+    """The body of a flow, whose task runs are counted.
 
-    It is then waited until they are written down, if nobody does so later.
+    When it has ended it is waited until they are written down, if nobody does so later.
     """
+    _begin_to_count()
     try:
         yield
     except Exception:
-        _note(tell)
+        _wait_now(tell)
         raise
-    _note(tell)
+    _wait_now(tell)
 
 
 @contextmanager
@@ -61,46 +72,61 @@ def written_down(say: Say) -> Iterator[None]:
 
     It waits for :data:`LIMIT` seconds at most; ``say`` is told what is not there then.
     """
-    before, _graphs.later = _graphs.later, True
+    before, _told.later = _told.later, True
     try:
         yield
     except Exception:
         _wait(say)
         raise
     finally:
-        _graphs.later = before
+        _told.later = before
     _wait(say)
 
 
-def _note(say: Say) -> None:
-    """Count the task runs of the flow run that this is, if it is one."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
+def _begin_to_count() -> None:
+    if not _are_written_down():
         return
-    # For each task, the number of its newest run, from 0.
-    numbers = context.task_run_dynamic_keys.values()
-    _graphs.made[context.flow_run.id] = sum(1 + n for n in numbers if isinstance(n, int))
-    if not _graphs.later:
+    worker = EventsWorker.instance()
+    send = worker.send
+    if "send" in vars(worker):
+        return
+
+    def send_and_keep(event: Event) -> None:
+        keep(event)
+        send(event)
+
+    # Prefect sends nothing by a worker or a client of another class.
+    vars(worker)["send"] = send_and_keep
+
+
+def _wait_now(say: Say) -> None:
+    if not _told.later:
         _wait(say)
 
 
 def _wait(say: Say) -> None:
-    made, _graphs.made = _graphs.made, {}
     if not _are_written_down():
         return
     until = time.monotonic() + LIMIT
-    for flow_run, expected in made.items():
-        try:
-            written, unfinished = _wait_for(flow_run, expected, until)
-        except (httpx.HTTPError, OSError, PrefectException) as error:
-            say(f"warning: whether Prefect has the graph of this run cannot be asked ({error})")
-            return
-        if written < expected or unfinished:
-            say(
-                f"warning: within {LIMIT:g} seconds Prefect's server has written down {written} of "
-                f"{expected} task runs of this run, and the end of {written - unfinished}. Its "
-                "pages show the graph without the rest; the run itself and its record are whole."
-            )
+    if not _all_are_sent():
+        say(
+            f"warning: Prefect's server has not taken all that it was told of this run within "
+            f"{LIMIT:g} seconds. Its pages lack the rest; the run itself and its record are whole."
+        )
+    task_runs, _told.task_runs = sorted(_told.task_runs), set()
+    if not task_runs:
+        return
+    try:
+        written, unfinished = _wait_for(task_runs, until)
+    except (httpx.HTTPError, OSError, PrefectException) as error:
+        say(f"warning: whether Prefect has the graph of this run cannot be asked ({error})")
+        return
+    if written < len(task_runs) or unfinished:
+        say(
+            f"warning: within {LIMIT:g} seconds Prefect's server has written down {written} of "
+            f"{len(task_runs)} task runs of this run, and the end of {written - unfinished}. "
+            "Its pages lack the rest; the run itself and its record are whole."
+        )
 
 
 def _are_written_down() -> bool:
@@ -109,25 +135,35 @@ def _are_written_down() -> bool:
     Prefect Cloud does so as well, and ends with nobody.
     """
     settings = get_current_settings()
-    return not settings.api.key and settings.server.services.task_run_recorder.enabled
+    recorder = settings.server.services.task_run_recorder
+    return bool(settings.api.url) and not settings.api.key and recorder.enabled
 
 
-def _wait_for(flow_run: UUID, expected: int, until: float) -> tuple[int, int]:
-    """Wait until the task runs of a flow run are written down.
+def _all_are_sent() -> bool:
+    """Wait until all events have been sent; whether they have."""
+    sending = threading.Thread(target=EventsWorker.instance().wait_until_empty, daemon=True)
+    sending.start()
+    sending.join(LIMIT)
+    return not sending.is_alive()
+
+
+def _wait_for(task_runs: Sequence[str], until: float) -> tuple[int, int]:
+    """Wait until task runs are written down as they ended.
 
     Returns:
         How many are, and how many of these as they were before they ended.
     """
+    parts = [task_runs[start : start + ASKED] for start in range(0, len(task_runs), ASKED)]
     with get_client(sync_client=True) as client:
 
         def count(**states: object) -> int:
-            asked: dict[str, object] = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
-            if states:
-                asked["task_runs"] = {"state": states}
-            return int(client.request("POST", "/task_runs/count", json=asked).json())
+            state = {"state": states} if states else {}
+            asked = [{"task_runs": {"id": {"any_": part}, **state}} for part in parts]
+            answers = [client.request("POST", "/task_runs/count", json=each) for each in asked]
+            return sum(int(answer.json()) for answer in answers)
 
         while True:
             written, unfinished = count(), count(name={"any_": list(UNFINISHED)})
-            if (written >= expected and not unfinished) or time.monotonic() >= until:
+            if (written >= len(task_runs) and not unfinished) or time.monotonic() >= until:
                 return written, unfinished
             time.sleep(LOOK)

@@ -4,15 +4,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.events import Event
 
 from flows import written
-from flows.written import counted_task_runs, written_down
+from flows.written import counted_task_runs, keep, written_down
 from tests.conftest import PROJECT
 
 # A command that runs a flow of so many short task runs on a server that ends with it, as
@@ -67,14 +68,9 @@ def test_all_task_runs_of_a_burst_are_written_down_when_a_command_ends(tmp_path)
     assert states_in(tmp_path / "prefect.db") == {"Completed": 392, "Failed": 4, "NotReady": 4}
 
 
-class Counted:
-    """A flow run that has made some task runs, in place of Prefect's context."""
-
-    def __init__(self, made):
-        self.flow_run = self
-        self.id = uuid4()
-        # Of two tasks, by the number of the newest run of each; of one that has no number as well.
-        self.task_run_dynamic_keys = {"a": made - 2, "b": 0, "c": "x"}
+def event(of: str, state: str) -> Event:
+    """What Prefect tells of a task run, or of something else."""
+    return Event(event=state, resource={"prefect.resource.id": of})
 
 
 class Server:
@@ -98,22 +94,41 @@ class Server:
         return httpx.Response(200, json=found)
 
 
+class Stuck:
+    """In place of Prefect's queue of events: it never is empty."""
+
+    @classmethod
+    def instance(cls):
+        return cls()
+
+    def send(self, _event):
+        """Nothing is sent."""
+
+    def wait_until_empty(self):
+        threading.Event().wait(10)
+
+
 @pytest.fixture
 def told(monkeypatch):
     """What a person is told of a flow run of some task runs at a server that tells some numbers."""
 
-    def look(made, *numbers, limit=0.05):
+    def look(made, *numbers, limit=0.05, then=lambda: None):
         server, said = Server(*numbers), []
-        context = Counted(made)
+        monkeypatch.setattr(written, "_told", written._Told())
         monkeypatch.setattr(written, "LIMIT", limit)
         monkeypatch.setattr(written, "LOOK", 0.001)
         # Whatever other tests say of their server.
         monkeypatch.setattr(written, "_are_written_down", lambda: True)
+        monkeypatch.setattr(written, "_all_are_sent", lambda: True)
         monkeypatch.setattr(written, "get_client", lambda sync_client: server)
-        monkeypatch.setattr(written.FlowRunContext, "get", lambda: context)
+        then()
         with written_down(said.append), counted_task_runs():
-            pass
-        assert server.asked[0] == {"flow_runs": {"id": {"any_": [str(context.id)]}}}
+            for number in range(made):
+                for state in ("Pending", "Completed"):
+                    keep(event(f"prefect.task-run.{number:03d}", state))
+            keep(event("prefect.flow-run.x", "Running"))
+        ids = [f"{number:03d}" for number in range(made)]
+        assert server.asked[0] == {"task_runs": {"id": {"any_": ids}}}
         return said, server
 
     return look
@@ -135,6 +150,14 @@ def test_what_is_not_written_down_in_time_is_said(told):
     assert "the end of 339" in line
 
 
+def test_what_could_not_be_sent_in_time_is_said(told, monkeypatch):
+    monkeypatch.setattr(written, "EventsWorker", Stuck)
+    real = written._all_are_sent
+    said, _ = told(2, 2, 0, then=lambda: monkeypatch.setattr(written, "_all_are_sent", real))
+    (line,) = said
+    assert "has not taken all that it was told" in line
+
+
 def test_a_server_that_is_gone_is_not_waited_for(told):
     (line,) = told(3, httpx.ConnectError("nobody listens"), limit=60)[0]
     assert "cannot be asked (nobody listens)" in line
@@ -143,7 +166,6 @@ def test_a_server_that_is_gone_is_not_waited_for(told):
 def test_a_flow_that_fails_is_written_down_too_and_its_error_is_told(monkeypatch):
     waited = []
     monkeypatch.setattr(written, "_wait", lambda say: waited.append(True))
-    monkeypatch.setattr(written.FlowRunContext, "get", lambda: Counted(3))
     with pytest.raises(ValueError, match="it fails"), counted_task_runs():
         raise ValueError("it fails")
     assert waited == [True]
