@@ -7,20 +7,26 @@ from federated.errors import ConsiliumError
 from federated.files import write_text
 from federated.run.folder import RunFolder
 from federated.run.runs import being_worked_on, reopen_run, seen_at_work
+from flows.going_on import resume_command
 from flows.progress import tell
 
 # In seconds, between two looks at whether the run may go on.
 LOOK = 0.5
 
 
-def wait_while_paused(folder: RunFolder) -> None:
-    """Wait as long as a run is paused; it is told when it is, and when it goes on."""
+def wait_while_paused(folder: RunFolder) -> bool:
+    """Wait as long as a run is paused; it is told when it is, and when it goes on.
+
+    Returns:
+        Whether it was paused.
+    """
     if not folder.paused_path.is_file():
-        return
-    tell(f"paused after round {folder.done_rounds()}: consilium resume {_named(folder)}")
+        return False
+    tell(f"paused after round {folder.done_rounds()}: {_resume(folder)}")
     while folder.paused_path.is_file():
         time.sleep(LOOK)
     tell("the run goes on")
+    return True
 
 
 def pause(runs: Path, experiment: str, run_id: str) -> str:
@@ -35,12 +41,12 @@ def pause(runs: Path, experiment: str, run_id: str) -> str:
     if not being_worked_on(folder):
         raise ConsiliumError(
             f"Nobody works on run {folder.run_id} of {experiment}, so there is nothing to pause. "
-            f"It goes on with: consilium resume {_named(folder)}"
+            f"It goes on with: {_resume(folder)}"
         )
     write_text(folder.paused_path, "")
     return (
         f"run {folder.run_id} of {experiment} stops before its next round, and goes on with: "
-        f"consilium resume {_named(folder)}"
+        f"{_resume(folder)}"
     )
 
 
@@ -64,5 +70,6 @@ def _unpaused(folder: RunFolder) -> bool:
     return was and being_worked_on(folder)
 
 
-def _named(folder: RunFolder) -> str:
-    return f"{folder.root.parent.name} {folder.run_id}"
+def _resume(folder: RunFolder) -> str:
+    runs = folder.root.parent.parent
+    return resume_command(folder.root.parent.name, folder.run_id, runs)

@@ -181,7 +181,9 @@ def _work_on(
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
-                wait_while_paused(folder)
+                if wait_while_paused(folder):
+                    # The time in which it waited for a person is no round's.
+                    ended = replace(ended, at=time.time())
                 if absence:
                     absence.wait()
                 ended = run_round(run, round_number, ended)

@@ -182,8 +182,8 @@ def latest_run(runs: Path, experiment: str) -> RunFolder:
     latest = runs / refuse_name(experiment, "an experiment's name") / "latest"
     if not (latest / "config.json").is_file():
         raise ConsiliumError(
-            f"There is no run of {experiment!r} in {runs}. "
-            f"Start one with: consilium run {experiment}"
+            f"There is no run of {experiment!r} in {runs}. Start one with: consilium run "
+            f"{experiment}; or name another folder of runs with --runs."
         )
     return RunFolder(latest.resolve())
 

@@ -208,7 +208,10 @@ def test_a_run_that_is_still_starting_is_paused_and_let_go_on(tmp_path):
         pause(tmp_path, "tiny", "latest")
     new = begun_run(tmp_path, "20260102-000000-bbbb", latest=False)
     with worked_on(new):
-        assert f"run {new.run_id} of tiny stops" in pause(tmp_path, "tiny", "latest")
+        said = pause(tmp_path, "tiny", "latest")
+        assert f"run {new.run_id} of tiny stops" in said
+        # A command that can be copied: also where runs lie in another folder than usual.
+        assert said.endswith(f"consilium resume tiny {new.run_id} --runs {tmp_path}")
         assert (new.paused_path.is_file(), old.paused_path.is_file()) == (True, False)
         assert "paused" in shown(tmp_path, "tiny")
         found = unpause(tmp_path, "tiny", "latest")
