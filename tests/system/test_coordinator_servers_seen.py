@@ -118,8 +118,9 @@ def look_at_prefect(page, flow_run: str, login: str, below: str = "/prefect") ->
     page.see("strategy: fedprox")
     page.settle()
     page.keep("prefect-run")
-    # Prefect's page looks for the icon of a run's state at the root of whoever serves it.
-    icons = re.compile(r"404: GET https://[^/]+/ico/[a-z]+\.svg")
+    # Prefect's page looks for the icon of a run's state at the root of whoever serves it, and
+    # before it knows the state for one of none.
+    icons = re.compile(r"404: GET https?://[^/]+/ico/[a-z]+\.svg")
     assert [each for each in page.went_wrong() if not icons.fullmatch(each)] == []
 
 
