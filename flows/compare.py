@@ -18,6 +18,7 @@ from flows.going_on import goes_on_by
 from flows.pretrain import missing_backbone, pretrain
 from flows.progress import tell
 from flows.round import fl_round
+from flows.written import counted_task_runs
 from tasks.compare import begin_comparison, compare
 from tasks.track import comparison, end_tracking
 
@@ -53,7 +54,10 @@ def fl_compare(
     failed: list[str] = []
     command = describe_command(experiment, strategies, seeds, items)
     folder = comparison_folder(Path(runs), experiment, command)
-    with goes_on_by("Complete runs and rounds are kept; the same command goes on from there."):
+    with (
+        counted_task_runs(),
+        goes_on_by("Complete runs and rounds are kept; the same command goes on from there."),
+    ):
         if any(TRANSFER in label.split("+")[1:] for label in strategies):
             _backbone(experiment, params, runs)
         with tracked(experiment, folder, command) as mlflow_run_id:

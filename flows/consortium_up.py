@@ -37,6 +37,8 @@ from flows.ports import listen, port_of
 # In seconds, for a process to come up, and to end.
 STARTUP, ENDING = 180, 20
 HOST = "127.0.0.1"
+# The variables of a party's environment that say where it keeps what it has.
+HOMES = ("CONSILIUM_HOME", "PREFECT_HOME")
 POLICY = PERMISSIVE.replace("this simulated site", "this site, which is here to try it,")
 Say = Callable[[str], None]
 
@@ -184,6 +186,11 @@ def up(
         list(threads.map(make, sites))
     places = ["--params", str(params.resolve()), "--runs", str((folder / "runs").resolve())]
     with at_work(coordinator, sites, places, say):
+        seen = shlex.join(["--runs", places[-1]])
+        home = shlex.quote(coordinator.environment()["CONSILIUM_HOME"])
+        say(f"from another terminal: consilium watch {experiment.name} {seen}")
+        say(f"                       consilium pause {experiment.name} {seen}")
+        say(f"                       CONSILIUM_HOME={home} consilium coordinator status {seen}")
         sets = [*of_files(data), *overrides]
         return begin_run(coordinator, experiment.name, sets, places, say)
 
@@ -266,6 +273,9 @@ class Started:
     process: "subprocess.Popen[str]"
     label: str
     lines: list[str]
+    # What begins it again; and whether it is being ended.
+    again: str = ""
+    is_ending: bool = False
 
 
 @contextmanager
@@ -295,12 +305,13 @@ def process(
         text=True,
         start_new_session=True,
     )
-    running = Started(started, label or party.name, [])
+    running = Started(started, label or party.name, [], _command_again(party, arguments))
     reader = Thread(target=_read, args=(running, say), daemon=True)
     reader.start()
     try:
         yield running
     finally:
+        running.is_ending = True
         if started.poll() is None:
             started.terminate()
         try:
@@ -318,6 +329,16 @@ def _read(running: Started, say: Say) -> None:
         running.lines.append(text)
         if text:
             say(f"{running.label:12} {text}")
+    # A process that a person has killed, to see what becomes of it, or that has failed.
+    if not running.is_ending and (code := running.process.wait()):
+        say(f"{running.label:12} has ended ({code}); begin it again with: {running.again}")
+
+
+def _command_again(party: Party, arguments: Sequence[str]) -> str:
+    """The command of a party, as a person calls it in a terminal."""
+    homes = [f"{name}={shlex.quote(party.environment()[name])}" for name in HOMES]
+    command = shlex.join(["consilium", *arguments])
+    return f"cd {shlex.quote(str(party.home))} && {' '.join(homes)} {command}"
 
 
 def wait_for_line(running: Started, start: str) -> str:

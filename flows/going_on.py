@@ -91,6 +91,10 @@ def joining(experiment: str, options: Mapping[str, str]) -> str:
 
 def resuming(experiment: str, run_id: str, runs: Path) -> str:
     """The sentence for a run of rounds, with a command that can be copied."""
-    where = [] if runs == Path("runs") else ["--runs", str(runs)]
-    command = join(["consilium", "resume", experiment, run_id, *where])
-    return f"Complete rounds are kept; go on with: {command}"
+    return f"Complete rounds are kept; go on with: {resume_command(experiment, run_id, runs)}"
+
+
+def resume_command(experiment: str, run_id: str, runs: Path) -> str:
+    """The command that goes on with a run; it names the folder of runs where it is another one."""
+    where = [] if runs.resolve() == Path("runs").resolve() else ["--runs", str(runs)]
+    return join(["consilium", "resume", experiment, run_id, *where])

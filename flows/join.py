@@ -29,6 +29,7 @@ from flows.going_on import goes_on_by, joining
 from flows.progress import tell
 from flows.simulation import enrol_parts
 from flows.site_stages import call_site
+from flows.written import counted_task_runs
 from tasks.join import join
 from tasks.pool import open_pool
 from tasks.prepare import download, read
@@ -69,7 +70,7 @@ def fl_join(
     federation, _ = reopen_run(Path(runs), experiment, run_id, None)
     options = {"site": site, "data": data, "run": federation.run_id, "rounds": str(rounds)}
     options |= {} if runs == "runs" else {"runs": runs}
-    with goes_on_by(joining(experiment, options)):
+    with counted_task_runs(), goes_on_by(joining(experiment, options)):
         return _join(federation, site, Path(data), rounds, register_model=register_model)
 
 

@@ -21,6 +21,7 @@ from federated.run.prepared import PreparedFolder, partition_inputs, write_prepa
 from federated.run.validation_report import write_report
 from flows.going_on import goes_on_by, preparing
 from flows.progress import begins, counted, tell
+from flows.written import counted_task_runs
 from tasks.prepare import download, keep, partition, read
 from tasks.validate import validate
 
@@ -151,7 +152,10 @@ def fl_prepare(
     """
     resolved = load_experiment(experiment, overrides or (), Path(params))
     folder = prepared_folder(resolved)
-    with goes_on_by(preparing(experiment, overrides or (), Path(params), folder.root)):
+    with (
+        counted_task_runs(),
+        goes_on_by(preparing(experiment, overrides or (), Path(params), folder.root)),
+    ):
         _prepare_folder(resolved, folder)
     return str(folder.root)
 

@@ -62,6 +62,7 @@ from flows.server import let_training_go_first
 from flows.site_stages import Run, call_site
 from flows.tags import tag_flow_run
 from flows.threads import RUNNER
+from flows.written import counted_task_runs
 from tasks.describe import describe, links_of
 from tasks.described import headline, tags_of
 from tasks.keys import forget_key, key
@@ -121,7 +122,7 @@ def fl_round(
     )
     folder, resolved = request.open()
     tell(f"run {experiment}/{folder.run_id}")
-    with worked_on(folder):
+    with counted_task_runs(), worked_on(folder):
         return _work_on(folder, resolved, request, began, register_model)
 
 
@@ -183,7 +184,9 @@ def _work_on(
                     chosen = resolved.selection
                     tell(f"stopped early: no better {chosen.metric} in {chosen.patience} rounds")
                     break
-                wait_while_paused(folder)
+                if wait_while_paused(folder):
+                    # The time in which it waited for a person is no round's.
+                    ended = replace(ended, at=time.time())
                 if absence:
                     absence.wait()
                 ended = run_round(run, round_number, ended)

@@ -5,7 +5,7 @@ takes from the signed plans; no code of another party runs here.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -27,7 +27,7 @@ from federated.site.approvals import is_undecided, refuse_unapproved
 from federated.site.home import SiteHome
 from federated.site.releases import ReleaseStore
 from federated.stages.asked import has_answered, said_of, too_late
-from federated.stages.asking import LEAVE, Ask, stage_named
+from federated.stages.asking import AFTER, LEAVE, Ask, stage_named
 from federated.stages.entering import EnteredBeforeError
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import is_private, run_and_report
@@ -102,6 +102,7 @@ def fl_site(run: str, attempt: int) -> int:
         How many stages were done.
     """
     mine, done = desk.get(), 0
+    failed: set[tuple[str, int]] = set()
     log = get_run_logger()
     for asked in mine.asks(run, attempt):
         if asked.stage == LEAVE:
@@ -113,12 +114,15 @@ def fl_site(run: str, attempt: int) -> int:
             mine.tell(asked, f"{mine.home.name} has left it out: {late}.")
             log.info("left out %s of round %s: %s", asked.stage, asked.round, late)
             continue
-        error = _paused(mine.home) or _done(mine, asked)
+        error = (
+            _paused(mine.home) or _without_what_it_needs(mine, asked, failed) or _done(mine, asked)
+        )
         if error and asked.stage == "take_part" and _decided(mine, asked):
             error = _done(mine, asked)
         mine.tell(asked, error)
         if error:
             log.warning(error)
+            failed.add((asked.stage, asked.round))
         done += error is None
     return done
 
@@ -148,6 +152,16 @@ def _paused(home: SiteHome) -> str | None:
     if not home.paused_path.is_file():
         return None
     return f"{home.name} does nothing at the moment: a person there has paused it."
+
+
+def _without_what_it_needs(
+    mine: Desk, asked: Ask, failed: Container[tuple[str, int]]
+) -> str | None:
+    """Why a stage is left out that was asked along with one that has ``failed`` since."""
+    before = AFTER.get(asked.stage, "")
+    if (before, asked.round) not in failed:
+        return None
+    return f"{mine.home.name} has left it out: {NAMES[before]} comes before it, and is not done."
 
 
 def _done(mine: Desk, asked: Ask) -> str | None:

@@ -43,6 +43,7 @@ from flows.progress import counted, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets
 from flows.site_stages import Finished, Run, call_site, wait_for
 from flows.threads import RUNNER
+from flows.written import counted_task_runs
 from tasks.keys import forget_key, key
 from tasks.pool import leave, open_pool, worker_count
 from tasks.statistics import ask, collect, compare, count, track_statistics
@@ -75,7 +76,7 @@ def fl_statistics(
         ConsiliumError: something in the input cannot be used, or too few sites take part.
     """
     resolved = load_experiment(experiment, overrides or (), Path(params), plans=True)
-    with goes_on_by(stating(experiment, overrides or (), Path(params))):
+    with counted_task_runs(), goes_on_by(stating(experiment, overrides or (), Path(params))):
         return str(run_statistics(resolved, Path(runs), Path(params)).folder.root)
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from federated.errors import ConsiliumError, printable
 from federated.run.coordinator_home import CoordinatorHome
+from federated.run.runs import newest_first
 from federated.run.status import RunStatus, Unreadable, status_or_why
 from flows.coordinator_life import members_lines
 from flows.progress import counted
-from flows.watching import epsilon, newest_first, time_left
+from flows.watching import epsilon, time_left
 
 # In seconds, after which it is loaded anew where that is asked for; and how many runs are on it.
 ANEW, MOST_RUNS = 15, 10

@@ -12,23 +12,29 @@ from rich.text import Text
 from federated.errors import ConsiliumError, printable
 from federated.learning import metrics_in
 from federated.run.folder import RunFolder
-from federated.run.runs import being_worked_on, latest_run
-from federated.run.status import RunStatus, Unreadable, status_or_why
+from federated.run.runs import latest_run, newest_first, seen_at_work
+from federated.run.status import RunStatus, State, Unreadable, status_or_why
 from flows.progress import counted
 from flows.tables import show, table
 
 # In seconds, between two looks.
 LOOK = 2.0
+# The states in which there is more to come of a run.
+GOES_ON: tuple[State, ...] = ("starts", "works", "paused")
 # In characters, of a reason in a row.
 LONGEST = 60
 
 
 def watched_run(runs: Path, experiment: str | None) -> RunFolder:
-    """The newest run of an experiment; without one, the newest that is worked on, or of all.
+    """The newest run that is worked on, of an experiment or of all; without one, the newest.
 
     Raises:
         ConsiliumError: there is no such run.
     """
+    at_work = seen_at_work(runs, experiment)
+    if at_work is not None:
+        # Also one that is still starting.
+        return at_work
     if experiment is not None:
         return latest_run(runs, experiment)
     found = newest_first(runs)
@@ -37,21 +43,7 @@ def watched_run(runs: Path, experiment: str | None) -> RunFolder:
             f"There is no run in {runs} to be watched. Begin one, as `consilium run demo`, or name "
             "the folder of runs with --runs."
         )
-    return next((folder for folder in found if _seems_worked_on(folder)), found[0])
-
-
-def _seems_worked_on(folder: RunFolder) -> bool:
-    """Whether a run is seen to be worked on; of somebody else's it may not be seen."""
-    try:
-        return being_worked_on(folder)
-    except ConsiliumError:
-        return False
-
-
-def newest_first(runs: Path) -> list[RunFolder]:
-    """All runs below a folder, the newest first: their ids begin with the time."""
-    found = [path.parent for path in runs.glob("*/*/config.json") if not path.parent.is_symlink()]
-    return [RunFolder(root) for root in sorted(found, key=lambda root: root.name, reverse=True)]
+    return found[0]
 
 
 def watch(console: Console, folder: RunFolder, *, once: bool) -> None:
@@ -68,7 +60,7 @@ def watch(console: Console, folder: RunFolder, *, once: bool) -> None:
             status = _status(folder)
             parts = [Text(part) if isinstance(part, str) else part for part in status_lines(status)]
             live.update(Group(*parts), refresh=True)
-            if status.state not in ("works", "paused"):
+            if status.state not in GOES_ON:
                 return
             time.sleep(LOOK)
 
@@ -91,6 +83,8 @@ def status_lines(status: RunStatus) -> Iterator[Table | str]:
         f"{status.experiment} {status.run}: {status.state}, {status.done} of "
         f"{counted(status.rounds, 'round')} done, {time_left(status)}"
     )
+    if status.state not in GOES_ON:
+        yield "nobody works on it now; one that was begun a moment ago is seen once it has a folder"
     shown = [f"{name} {status.metrics[name]:.3f}" for name in metrics_in("round")
              if name in status.metrics]  # fmt: skip
     if shown:

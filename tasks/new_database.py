@@ -9,15 +9,17 @@ A template that is not there, cannot be used or could have been written by someb
 error: the server then makes its tables itself.
 """
 
+import fcntl
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,8 @@ from federated.secrets.home import private_folder, refuse_open
 
 # In seconds; on a busy machine migrations take minutes.
 LONGEST = 900
+# Half as many as the digits that an unfinished copy's name ends with.
+HALF_DIGITS = 4
 # How a folder ends that a template is made in.
 PART = ".making"
 
@@ -93,6 +97,10 @@ def begin_database(tables: Tables, address: str) -> bool:
                 # where nothing is in its place it throws them away.
                 return False
             _copy(template_of(tables), database)
+        elif _unfinished(database):
+            # Of a copier that was killed as it was done, or while another one was first.
+            with _alone_in(database.parent):
+                _remove(_unfinished(database))
         # For one that is there no template is made: that would take longer than to look.
         refuse_open(cache_folder())
         return _revision(database) == _revision(_template(tables))
@@ -208,21 +216,52 @@ def _sweep(cache: Path, begun: str, template: str) -> None:
 
 
 def _copy(template: Path, database: Path) -> None:
-    """Put a copy where nothing is; who is there first, as another server, stays."""
+    """Put a copy where nothing is; who is there first, as another server, stays.
+
+    One process at a time copies into a folder. Unfinished copies that it finds there are of one
+    that was killed, and are removed.
+    """
     make_folders(database.parent)
-    temporary = database.with_name(f".{database.name}.{token_hex(4)}")
-    # With the permissions that a database has which its server makes.
-    handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    with _alone_in(database.parent):
+        _remove(_unfinished(database))
+        temporary = database.with_name(f".{database.name}.{token_hex(HALF_DIGITS)}")
+        # With the permissions that a database has which its server makes.
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(template.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                # A link, because it never takes the place of a file, as a rename does.
+                os.link(temporary, database)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _unfinished(database: Path) -> list[Path]:
+    """Copies that were to become a database, and are not finished."""
+    name = re.compile(rf"\.{re.escape(database.name)}\.[0-9a-f]{{{2 * HALF_DIGITS}}}")
+    return [path for path in database.parent.iterdir() if name.fullmatch(path.name)]
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Be the only process that copies into a folder, until the block ends or the process is gone.
+
+    The folder itself is what is locked, so that no other file has to lie in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(template.read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            # A link, because it never takes the place of a file, as a rename does.
-            os.link(temporary, database)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 if __name__ == "__main__":

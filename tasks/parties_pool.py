@@ -6,14 +6,24 @@ that does not come in time, with the reason.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.settings.sections import Parties
-from federated.stages.asking import ERASING, LEAVE, Numbers, ask, hear_word, is_answered
+from federated.stages.asking import (
+    ERASING,
+    FOLLOWING,
+    LEAVE,
+    Argument,
+    Ask,
+    Numbers,
+    ask,
+    hear_word,
+    is_answered,
+)
 from federated.stages.coordinator import Coordinator
 
 # In seconds, between two looks at what has arrived.
@@ -117,12 +127,18 @@ class Presence:
 
 
 class PartiesPool(Executor):
-    """Asks sites to do their stages, and waits for their words in threads that only wait."""
+    """Asks sites to do their stages, and waits for their words in threads that only wait.
+
+    A site is asked for training, compression and protection at once, so that it need not wait for
+    the coordinator between them; who submits one of the later two waits for the site's word on it.
+    """
 
     def __init__(self, runner: Parties, seen: Path) -> None:
         self._runner = runner
         self._threads = ThreadPoolExecutor(THREADS, "site")
         self._numbers: dict[int, Numbers] = {}
+        # For each site and stage, what it was asked along with an earlier stage.
+        self._along: dict[tuple[str, str], Ask] = {}
         self._ended = threading.Event()
         self.presence = Presence(seen, runner)
 
@@ -137,14 +153,34 @@ class PartiesPool(Executor):
         site, coordinator = call.site, call.coordinator
         if stage not in UNAWAITED and (away := self.presence.away(site)):
             raise LateError(away)
-        numbers = self._numbers.setdefault(coordinator.start.attempt, Numbers())
-        asked = ask(coordinator, site, numbers.next(site), stage, arguments)
+        asked = self._was_asked(call, stage, arguments) or self._ask_with_what_follows(
+            call, stage, arguments
+        )
         if stage in UNAWAITED:
             return
         most = self._runner.joining if stage == "take_part" else self._runner.deadline
         self._wait(call, lambda: is_answered(coordinator, site, asked), stage, most, asked.round)
         hear_word(coordinator, site, asked)
         self.presence.in_time(site, asked.round)
+
+    def _ask_with_what_follows(
+        self, call: PartyCall, stage: str, arguments: Sequence[Argument]
+    ) -> Ask:
+        """Ask a site for a stage, and along with it for those that follow."""
+        numbers = self._numbers.setdefault(call.coordinator.start.attempt, Numbers())
+
+        def asked(name: str) -> Ask:
+            return ask(call.coordinator, call.site, numbers.next(call.site), name, arguments)
+
+        first = asked(stage)
+        self._along.update({(call.site, each): asked(each) for each in FOLLOWING.get(stage, ())})
+        return first
+
+    def _was_asked(self, call: PartyCall, stage: str, arguments: Sequence[Argument]) -> Ask | None:
+        """What a site was asked along with an earlier stage of the same attempt and round."""
+        found = self._along.pop((call.site, stage), None)
+        wanted = (call.coordinator.start.attempt, tuple(arguments))
+        return found if found and (found.attempt, found.arguments) == wanted else None
 
     def _wait(
         self, call: PartyCall, there: Callable[[], bool], stage: str, most: float, number: int

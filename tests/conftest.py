@@ -252,6 +252,9 @@ def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_npz: Path) -> s
 # events down and looks for automations, which takes it as long as a small run takes. That task runs
 # are told is seen at a server as `consilium serve` starts it (tests/system/test_deployments.py).
 FOR_THE_PAGES = ("TASK_RUN_RECORDER", "EVENT_PERSISTER", "TRIGGERS")
+# What another process has to know that uses the server of `prefect_server`: there is nothing to
+# wait for.
+NOT_WRITTEN_DOWN = {"PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED": "false"}
 
 
 @pytest.fixture(scope="session")

@@ -28,9 +28,10 @@ def instructions(path: Path) -> list[tuple[str, str]]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """Each `consilium NAME NAME …` in a text, as its words."""
-    plain = re.sub(r"[\[\]\",]+", " ", text)
-    return [line.split() for line in re.findall(r"\bconsilium +((?:coordinator|site) .*)", plain)]
+    """Each `consilium NAME NAME …` in a text, as its words; a line may go on in the next one."""
+    plain = re.sub(r"\\\n#? *", " ", text)
+    plain = re.sub(r"[\[\]\",]+", " ", plain)
+    return [line.split() for line in re.findall(r"\bconsilium +((?:coordinator|sites?) .*)", plain)]
 
 
 def test_there_are_files_for_coordinator_and_site():
@@ -171,5 +172,14 @@ def test_commands_that_are_named_exist_with_their_options(path):
     assert named
     for group, name, *words in named:
         command = known[group].commands[name]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= options
+        # Whatever is wrong with them, or lacks, ends this test as it would end the command.
+        command.make_context(name, words, resilient_parsing=False)
+
+
+def test_what_deployments_begin_with_is_told():
+    """A home has to be made before anything starts: the files say how, for each party."""
+    for path in (*UNITS, DEPLOY / "compose.yaml"):
+        told = [words[:2] for words in commands(path.read_text())]
+        parties = [party for party in PARTIES if party in path.stem] or list(PARTIES)
+        for party in parties:
+            assert [party, "init"] in told, (path.name, party)

@@ -15,17 +15,15 @@ collision. How the secret gets from one site to another is in ``stages/keys.py``
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from string import hexdigits
 from typing import Any
 
 from federated.errors import ConsiliumError
 from federated.protection.parameters import Parameters
-from federated.protection.seal import SCRATCH, seal_context, through_file
+from federated.protection.seal import scratch_file, seal_context, through_file
 from federated.protection.seal_bytes import unpacked
 
 COMMITMENT = b"consilium run key v1|"
@@ -146,8 +144,7 @@ class RunKey:
 
         content = unpacked(self.secret, _most_content(self.parameters))
         key = seal.SecretKey()
-        with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-            path = Path(folder) / "key"
+        with scratch_file() as path:
             path.write_bytes(content)
             try:
                 key.load(seal_context(self.parameters), str(path))

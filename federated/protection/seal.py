@@ -4,8 +4,10 @@ The low-level interface is used because it alone writes seed-compressed cipherte
 symmetric ciphertext is the expansion of a seed, so only the seed is written.
 """
 
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from federated.protection.parameters import Parameters
 from federated.protection.seal_bytes import unpacked
 
 Body = npt.NDArray[np.uint8]
-# SEAL writes to paths alone; memory is faster than a disk.
-SCRATCH = next((path for path in (Path("/dev/shm"),) if path.is_dir()), None)  # noqa: S108
+# Where an open file of this process has a path.
+OPEN_FILES = Path("/proc/self/fd")
 
 
 @lru_cache(maxsize=8)
@@ -60,10 +62,31 @@ def plain_modulus(degree: int, bits: int) -> Any:
     return seal.PlainModulus.Batching(degree, bits)
 
 
+@contextmanager
+def scratch_file() -> Iterator[Path]:
+    """An empty file for what SEAL reads or writes, which it does by paths alone.
+
+    On Linux it is memory of this process without a name in any folder. Secret keys pass through it,
+    and however the process ends, also where it is killed, the system takes it back: nothing is left
+    behind for others to find. Elsewhere it is a file in a temporary folder of this user's own,
+    which a process that is killed leaves there.
+    """
+    if not hasattr(os, "memfd_create") or not OPEN_FILES.is_dir():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "value"
+            path.touch()
+            yield path
+        return
+    handle = os.memfd_create("consilium", os.MFD_CLOEXEC)
+    try:
+        yield OPEN_FILES / str(handle)
+    finally:
+        os.close(handle)
+
+
 def through_file(write: Callable[[str], None]) -> bytes:
     """The bytes that ``write`` writes to the path that it is given."""
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-        path = Path(folder) / "value"
+    with scratch_file() as path:
         write(str(path))
         return path.read_bytes()
 
@@ -106,8 +129,7 @@ def load_ciphertexts(context: Any, body: Body, expected: int, most: int) -> list
     import tenseal.sealapi as seal
 
     result = []
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-        path = Path(folder) / "ciphertext"
+    with scratch_file() as path:
         for raw in split(body, expected):
             path.write_bytes(unpacked(raw, most))
             ciphertext = seal.Ciphertext()

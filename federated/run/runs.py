@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
@@ -142,6 +142,37 @@ def being_worked_on(folder: RunFolder) -> bool:
     return is_held(folder.root / WORKED_ON)
 
 
+def newest_first(runs: Path, experiment: str | None = None) -> list[RunFolder]:
+    """All runs below a folder, or an experiment's, the newest first: their ids begin with the time.
+
+    A run that is still starting is among them, which ``latest`` does not point to yet.
+
+    Raises:
+        ConsiliumError: an experiment cannot have that name.
+    """
+    of = "*" if experiment is None else refuse_name(experiment, "an experiment's name")
+    found = [path.parent for path in runs.glob(f"{of}/*/config.json")]
+    roots = [root for root in found if not root.is_symlink()]
+    return [RunFolder(root) for root in sorted(roots, key=lambda root: root.name, reverse=True)]
+
+
+def seen_at_work(runs: Path, experiment: str | None = None) -> RunFolder | None:
+    """The newest run that is seen to be worked on; of somebody else's it may not be seen.
+
+    Args:
+        runs: the folder that holds all runs.
+        experiment: the experiment's name; any experiment if ``None``.
+
+    Raises:
+        ConsiliumError: an experiment cannot have that name.
+    """
+    for folder in newest_first(runs, experiment):
+        with suppress(ConsiliumError):
+            if being_worked_on(folder):
+                return RunFolder(folder.root.resolve())
+    return None
+
+
 def latest_run(runs: Path, experiment: str) -> RunFolder:
     """The run that ``runs/<experiment>/latest`` points to.
 
@@ -151,8 +182,8 @@ def latest_run(runs: Path, experiment: str) -> RunFolder:
     latest = runs / refuse_name(experiment, "an experiment's name") / "latest"
     if not (latest / "config.json").is_file():
         raise ConsiliumError(
-            f"There is no run of {experiment!r} in {runs}. "
-            f"Start one with: consilium run {experiment}"
+            f"There is no run of {experiment!r} in {runs}. Start one with: consilium run "
+            f"{experiment}; or name another folder of runs with --runs."
         )
     return RunFolder(latest.resolve())
 

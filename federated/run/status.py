@@ -15,7 +15,7 @@ from federated.run.folder import RunFolder
 from federated.run.round_record import STAGES
 from federated.run.runs import being_worked_on
 
-State = Literal["done", "works", "paused", "stopped"]
+State = Literal["done", "starts", "works", "paused", "stopped"]
 # From how many of the newest rounds the time that is left follows.
 NEWEST = 5
 
@@ -46,7 +46,7 @@ class RunStatus:
     Attributes:
         experiment: its experiment.
         run: its id.
-        state: whether it is done, is worked on, waits, or was stopped.
+        state: whether it is done, is about to begin, is worked on, waits, or was stopped.
         done: how many rounds are done.
         rounds: how many there are to be.
         metrics: those of the validation split after the newest round that was evaluated.
@@ -96,7 +96,9 @@ def status_of(folder: RunFolder) -> RunStatus:
     records = folder.records() if done else []
     state: State = "stopped"
     if being_worked_on(folder):
-        state = "paused" if folder.paused_path.is_file() else "works"
+        state = "works" if folder.begun() else "starts"
+        if folder.paused_path.is_file():
+            state = "paused"
     elif folder.summary_path.is_file() and done >= 1:
         state = "done"
     names = folder.sites() if folder.begun() else []

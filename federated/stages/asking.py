@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +46,15 @@ STAGES: Mapping[str, str] = {
     **dict.fromkeys(("evaluate_at_end", "sum_at_end"), "federated.stages.final_evaluation"),
     "tell_privacy": "federated.stages.privacy_report",
     "close_releases": "federated.stages.privacy_report",
+}
+# What a site is asked along with a stage, since it follows without anything in between that the
+# coordinator does: the site goes on at once, and its word on each is a message of its own.
+FOLLOWING: Mapping[str, tuple[str, ...]] = {"train_site": ("compress_site", "protect_site")}
+# What each of these comes after: where that has failed there is nothing to do.
+AFTER = {
+    second: first
+    for begins, rest in FOLLOWING.items()
+    for first, second in pairwise((begins, *rest))
 }
 # The last thing that a site is asked in a run: there is nothing more to wait for.
 LEAVE = "leave"

@@ -72,12 +72,10 @@ def resume(
     runs: Runs = RUNS,
 ) -> None:
     """Go on with a run that was stopped or is paused, from its last complete round."""
-    from federated.run.runs import reopen_run
     from flows.pausing import unpause
     from flows.request import RunRequest
 
-    folder, _ = reopen_run(runs, experiment, run_id, None)
-    if unpause(folder):
+    if folder := unpause(runs, experiment, run_id):
         told = f"run {folder.run_id} of {experiment} goes on where it is being worked on"
         Console().print(told, highlight=False)
         return

@@ -82,11 +82,16 @@ def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
         check()
         require_servers_and_folders(configured)
         from flows.progress import shown_on
+        from flows.written import written_down
         from tasks.track import import_client
 
         import_client()
         wait_until_ready()
-    with shown_on(console):
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    with written_down(say), shown_on(console):
         return start()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from federated.exchange.message import Topic, sign
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.home import SiteHome
+from flows.consortium_up import Party, process, wait_for_line
 from flows.coordinator_life import (
     Address,
     address_of,
@@ -231,3 +233,25 @@ def test_strangers_who_are_refused_do_not_fill_the_audit_log(kit, tmp_path):
     assert (summary["event"], summary["count"]) == ("connections refused", 1470)
     assert (last["event"], last["reason"]) == ("connection refused", "slow header")
     assert last["address"] == "192.0.2.1"
+
+
+def test_a_process_that_ends_by_itself_is_named_with_the_command_that_begins_it_again(tmp_path):
+    """To try a consortium is also to kill its parties; one that is ended is not told of."""
+    said, party = [], Party("site-01", tmp_path / "a site")
+    party.home.mkdir()
+    with process(party, said.append, "site", "start") as running:
+        running.process.wait(60)
+        wait_for_line(running, "Error: ")
+        until = time.monotonic() + 10
+        while len(said) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert "A site's home is looked for in" in said[0]
+    home = f"'{party.home}"
+    assert said[-1] == (
+        f"site-01      has ended (1); begin it again with: cd {home}' && "
+        f"CONSILIUM_HOME={home}/consilium' PREFECT_HOME={home}/prefect' consilium site start"
+    )
+    said.clear()
+    with process(party, said.append, "site", "--help"):
+        pass
+    assert not [line for line in said if "has ended" in line]

@@ -15,6 +15,7 @@ from federated.run.coordinator_home import CoordinatorHome
 from federated.stages.worker import run_and_report
 from flows import round as flow_round
 from flows import site_flow
+from flows.site_metrics import SiteMetrics
 from tests.flows.conftest import full_run, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -140,3 +141,8 @@ def test_a_site_drops_out_of_the_round_that_it_lies_or_fails_in(
     assert str(elsewhere.parent) not in third["dropped"]["site-02"]
     reason = parties["site-02"].home.run(folder.run_id).error_path.read_text()
     assert str(data) in reason
+    # What it was asked along with a training that failed it has left out.
+    counted = SiteMetrics(parties["site-02"].home).text().decode()
+    assert 'outcome="failed",stage="local-train"} 2.0' in counted
+    assert 'outcome="failed",stage="compress"' not in counted
+    assert 'outcome="done",stage="compress"} 2.0' in counted

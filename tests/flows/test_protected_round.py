@@ -26,6 +26,7 @@ from federated.site.key_store import SECRET_FILE, KeyStore
 from federated.stages.aggregate import decrypt_site
 from federated.stages.keys import take_key
 from flows.prepare import take_prepared
+from tests.conftest import NOT_WRITTEN_DOWN
 from tests.flows.conftest import call_of, kept_at, weights
 
 pytestmark = pytest.mark.usefixtures("plainly")
@@ -215,7 +216,7 @@ def waiting(script: str, server: str, *arguments: str) -> Iterator[int]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PREFECT_API_URL": server},
+        env=os.environ | NOT_WRITTEN_DOWN | {"PREFECT_API_URL": server},
     )
     try:
         assert process.stdout

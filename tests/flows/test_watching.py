@@ -8,11 +8,13 @@ from rich.console import Console
 from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
 from federated.run.coordinator_home import CoordinatorHome
-from federated.run.runs import new_run, worked_on
+from federated.run.folder import RunFolder
+from federated.run.runs import latest_run, new_run, point_latest, worked_on
 from federated.run.status import SiteStatus, run_status, sites_of
 from flows.coordinator_life import status_lines as coordinator_lines
+from flows.pausing import pause, unpause
 from flows.status_page import status_of_coordinator, status_page
-from flows.watching import status_lines, watch
+from flows.watching import status_lines, watch, watched_run
 from tests.conftest import TINY_PARAMS
 
 
@@ -131,13 +133,18 @@ def test_a_run_that_cannot_be_read_is_on_the_page_with_the_reason(damaged, tmp_p
     assert f"{whole.root}/config.json" in page
 
 
+def begin_with(folder, site):
+    """Put into a run's folder what it is made from, as a run does that has begun."""
+    inputs = {"path": "x", "source": "files", "md5": "", "excluded_sites": []}
+    cases = {site: {"train": 1, "val": 1, "test": 1}}
+    folder.partition_path.write_text(json.dumps({"draws": 0, "moved": 0, "cases": cases}))
+    folder.inputs_path.write_text(json.dumps(inputs))
+
+
 @pytest.mark.parametrize("content", ["[]", '{"budget": "much", "epsilon_ledger": []}', "{"])
 def test_what_a_site_has_told_of_its_budget_and_is_nothing_is_not_told(damaged, tmp_path, content):
     _, whole = damaged
-    inputs = {"path": "x", "source": "files", "md5": "", "excluded_sites": []}
-    whole.inputs_path.write_text(json.dumps(inputs))
-    cases = {"site-00": {"train": 1, "val": 1, "test": 1}}
-    whole.partition_path.write_text(json.dumps({"draws": 0, "moved": 0, "cases": cases}))
+    begin_with(whole, "site-00")
     whole.ledger_path("site-00").parent.mkdir()
     whole.ledger_path("site-00").write_text(content)
     page = status_of_coordinator(CoordinatorHome(tmp_path / "home"), tmp_path)
@@ -166,3 +173,59 @@ def test_the_coordinators_status_names_a_run_that_cannot_be_read(damaged, consil
         said = "\n".join(coordinator_lines(home, tmp_path))
     assert f"run tiny {whole.run_id}: 1 of 2 rounds done" in said
     assert f"{broken.root}/config.json" in said
+
+
+def begun_run(runs, run_id: str, *, latest: bool) -> RunFolder:
+    """A run of which nothing is there but its configuration."""
+    made = new_run(runs, resolve("tiny", TINY_PARAMS["defaults"], ""))
+    made.root.rename(made.root.with_name(run_id))
+    folder = RunFolder(made.root.with_name(run_id))
+    if latest:
+        point_latest(folder)
+    return folder
+
+
+def shown(runs, experiment=None) -> str:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    watch(console, watched_run(runs, experiment), once=True)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("experiment", ["tiny", None])
+def test_a_run_that_is_still_starting_is_the_one_that_is_watched(tmp_path, experiment):
+    old = begun_run(tmp_path, "20260101-000000-aaaa", latest=True)
+    new = begun_run(tmp_path, "20260102-000000-bbbb", latest=False)
+    with worked_on(new):
+        assert f"tiny {new.run_id}: starts, 0 of 2 rounds done" in shown(tmp_path, experiment)
+        assert "nobody works" not in shown(tmp_path, experiment)
+        begin_with(new, "site-00")
+        assert f"tiny {new.run_id}: works, 0 of 2 rounds done" in shown(tmp_path, experiment)
+    # It has broken off: what `latest` points to is the newest that one can go on with.
+    assert latest_run(tmp_path, "tiny").run_id == old.run_id
+    assert "nobody works on it now" in shown(tmp_path, experiment)
+
+
+def test_a_run_that_is_gone_on_with_is_watched_and_not_a_newer_one(tmp_path):
+    old = begun_run(tmp_path, "20260101-000000-aaaa", latest=False)
+    begun_run(tmp_path, "20260102-000000-bbbb", latest=True)
+    with worked_on(old):
+        assert watched_run(tmp_path, "tiny").run_id == old.run_id
+
+
+def test_a_run_that_is_still_starting_is_paused_and_let_go_on(tmp_path):
+    old = begun_run(tmp_path, "20260101-000000-aaaa", latest=True)
+    with pytest.raises(ConsiliumError, match=f"Nobody works on run {old.run_id}"):
+        pause(tmp_path, "tiny", "latest")
+    new = begun_run(tmp_path, "20260102-000000-bbbb", latest=False)
+    with worked_on(new):
+        said = pause(tmp_path, "tiny", "latest")
+        assert f"run {new.run_id} of tiny stops" in said
+        # A command that can be copied: also where runs lie in another folder than usual.
+        assert said.endswith(f"consilium resume tiny {new.run_id} --runs {tmp_path}")
+        assert (new.paused_path.is_file(), old.paused_path.is_file()) == (True, False)
+        assert "paused" in shown(tmp_path, "tiny")
+        found = unpause(tmp_path, "tiny", "latest")
+        assert found
+        assert (found.run_id, new.paused_path.is_file()) == (new.run_id, False)
+        # Nothing is paused any more: whoever says `resume` means the one that was stopped.
+        assert unpause(tmp_path, "tiny", "latest") is None

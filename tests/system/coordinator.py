@@ -37,6 +37,7 @@ class Coordinator:
     login: Login
     cluster: postgres.Cluster
     behind: Behind
+    runs: Path
 
     def client(self, **options: Any) -> httpx.Client:
         trusted = client_context(self.authority.read_text())
@@ -75,20 +76,18 @@ def running_coordinator(folder: Path) -> Iterator[Coordinator]:
             consortium, Enrolment, JournalledExchange(home.exchange_path), home.audit,
             home.seen_path,
         )  # fmt: skip
-        authority = Authority(home.tls_path)
+        authority, runs = Authority(home.tls_path), folder / "runs"
         certificates = authority.certificates(["localhost", "127.0.0.1"])
         server = front_server(
             home, exchange_app(office), behind, certificates, "127.0.0.1", 0,
             lambda address, why: None,
-            Told(
-                lambda: b"consilium_up 1\n", partial(status_of_coordinator, home, folder / "runs")
-            ),
+            Told(lambda: b"consilium_up 1\n", partial(status_of_coordinator, home, runs)),
         )  # fmt: skip
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         url = f"https://localhost:{server.port}"
         yield Coordinator(
-            home, url, authority.certificate_path, coordinator_login(home), cluster, behind
+            home, url, authority.certificate_path, coordinator_login(home), cluster, behind, runs
         )
         server.should_exit = True
         thread.join(30)

@@ -49,9 +49,15 @@ def graph_of(coordinator, flow_run: str) -> dict[str, set[str]]:
 
 def run_of(coordinator, project) -> RunFolder:
     """A run from another terminal: in this process Prefect would go on telling that server."""
-    begin = "from flows.round import fl_round; print(fl_round('tiny', rounds=1))"
+    return run_in(project, coordinator.environment(), coordinator.runs)
+
+
+def run_in(project: Path, environment: dict[str, str], runs: Path) -> RunFolder:
+    """A run of one round by a process of its own."""
+    begin = "from flows.round import fl_round; "
+    begin += f"print(fl_round('tiny', rounds=1, runs={str(runs)!r}))"
     done = subprocess.run(
-        [sys.executable, "-c", begin], env=coordinator.environment() | {"PYTHONPATH": str(PROJECT)},
+        [sys.executable, "-c", begin], env=environment | {"PYTHONPATH": str(PROJECT)},
         cwd=project, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -89,13 +95,16 @@ def test_a_run_is_seen_in_the_browser(coordinator, browser, project, tmp_path, m
         look_at_prefect(page, str(flow_run.id), ":".join(login))
         look_at_mlflow(page, summary)
         page.open("/status")
-        page.see("There is no run yet.")
+        page.see(f"tiny {folder.run_id}")
+        page.see("done: 1 of 1 round done, nothing left to do")
+        page.see("site-02")
         page.keep("status")
         assert page.went_wrong() == []
 
 
-def look_at_prefect(page, flow_run: str, login: str) -> None:
-    page.open("/prefect/")
+def look_at_prefect(page, flow_run: str, login: str, below: str = "/prefect") -> None:
+    """Log in, and look at a flow run."""
+    page.open(f"{below}/")
     asked = page.page.locator("input[type=password]").first
     asked.fill(login)
     page.page.keyboard.press("Enter")
@@ -104,19 +113,21 @@ def look_at_prefect(page, flow_run: str, login: str) -> None:
     # Without the password it is let in nowhere.
     assert [each for each in page.went_wrong() if "401" not in each] == []
     page.keep("prefect")
-    page.open(f"/prefect/runs/flow-run/{flow_run}")
+    page.open(f"{below}/runs/flow-run/{flow_run}")
     page.see("tiny")
     page.see("strategy: fedprox")
     page.settle()
     page.keep("prefect-run")
-    # Prefect's page looks for the icon of a run's state at the root of whoever serves it.
-    icons = re.compile(r"404: GET https://[^/]+/ico/[a-z]+\.svg")
+    # Prefect's page looks for the icon of a run's state at the root of whoever serves it, and
+    # before it knows the state for one of none.
+    icons = re.compile(r"404: GET https?://[^/]+/ico/[a-z]+\.svg")
     assert [each for each in page.went_wrong() if not icons.fullmatch(each)] == []
 
 
-def look_at_mlflow(page, summary) -> None:
+def look_at_mlflow(page, summary, below: str = "/mlflow") -> None:
+    """Look at a run, to whose experiment the login opens the pages."""
     run = summary["mlflow_run_id"]
-    page.open(f"/mlflow/#/experiments/{page_experiment(summary)}/runs/{run}?{OF_TRAINING}")
+    page.open(f"{below}/#/experiments/{page_experiment(summary)}/runs/{run}?{OF_TRAINING}")
     page.see("test_auc")
     page.keep("mlflow-run")
     # Without a scroll: that it trains models, and what came of it.

@@ -6,6 +6,8 @@ import shutil
 import pytest
 import yaml
 
+from tests.conftest import NOT_WRITTEN_DOWN
+
 pytestmark = pytest.mark.system
 
 STAGES = [f"{stage}@demo" for stage in ("download", "partition", "validate", "train", "evaluate")]
@@ -27,7 +29,7 @@ def edited(path) -> None:
 
 
 def test_the_pipeline_is_reproducible(copy, call, environment, prefect_server):
-    environment["PREFECT_API_URL"] = prefect_server
+    environment |= NOT_WRITTEN_DOWN | {"PREFECT_API_URL": prefect_server}
     call("git", "init", "--quiet")
     call("dvc", "init", "--quiet")
 

@@ -11,6 +11,7 @@ from federated.run.folder import RunFolder
 from federated.run.runs import latest_run
 from federated.run.update_files import read_state
 from flows.round import fl_round
+from tests.conftest import NOT_WRITTEN_DOWN
 from tests.system.conftest import kill_group, wait_for
 
 pytestmark = pytest.mark.system
@@ -48,7 +49,7 @@ def test_a_killed_run_resumes_to_the_same_weights(copy, call, start, prefect_ser
     assert 1 <= killed.done_rounds() < 3
     assert not killed.summary_path.exists()
 
-    said = call("consilium", "resume", "demo", PREFECT_API_URL=prefect_server)
+    said = call("consilium", "resume", "demo", PREFECT_API_URL=prefect_server, **NOT_WRITTEN_DOWN)
     assert f"run demo/{killed.run_id}" in said
     assert killed.done_rounds() == 3
     np.testing.assert_array_equal(weights(whole), weights(killed))

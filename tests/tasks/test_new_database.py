@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -174,3 +175,56 @@ def test_what_a_killed_maker_has_left_is_removed_by_the_next_one(tables, tmp_pat
         template.name, ".pytest.lock", "tmpfresh_12", "tmpothers12", ".ruff-of-another.making",
     }  # fmt: skip
     assert not left.exists()
+
+
+def killed_while_it_copies(template: Path, database: Path, at: str) -> None:
+    """A process that is killed in the middle of a copy, as it calls a function of ``os``."""
+    child = os.fork()
+    if not child:
+        setattr(os, at, lambda *_: os.kill(os.getpid(), 9))
+        _copy(template, database)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+
+
+def test_what_a_killed_copier_has_left_is_removed_by_the_next_server(tables, tmp_path):
+    folder = tmp_path / "home"
+    database = folder / "new.db"
+    killed_while_it_copies(template_of(tables), database, "link")
+    (left,) = folder.iterdir()
+    kept = {
+        folder / name for name in (".new.db.01234abc.part", ".new.db.notes", ".other.db.1a2b3c4d")
+    }
+    for path in kept:
+        path.touch()
+    assert begin_database(tables, tables.address(database))
+    assert set(folder.iterdir()) == kept | {database}
+    # Also where the database has come to be meanwhile.
+    left.touch()
+    assert begin_database(tables, tables.address(database))
+    assert set(folder.iterdir()) == kept | {database}
+
+
+def test_a_copy_that_is_being_made_is_not_taken_for_one_that_was_left(
+    tables, tmp_path, monkeypatch
+):
+    """Another server that begins the same database meanwhile waits, and finds it there."""
+    database, template = tmp_path / "home" / "new.db", template_of(tables)
+    begun, found = threading.Event(), []
+    link = os.link
+
+    def slowly(source: str, target: str) -> None:
+        if not begun.is_set():
+            begun.set()
+            other.join(0.3)
+            found.extend([other.is_alive(), Path(source).exists()])
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", slowly)
+    other = threading.Thread(target=lambda: (begun.wait(10), _copy(template, database)))
+    other.start()
+    _copy(template, database)
+    other.join(10)
+    assert found == [True, True]
+    assert [path.name for path in database.parent.iterdir()] == ["new.db"]
+    assert read(database) == [("newest",)]

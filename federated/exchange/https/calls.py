@@ -10,8 +10,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -86,7 +87,8 @@ class Caller:
         # Held for a moment; told when a request ends.
         self._guard = threading.Condition()
         self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._requests, self._is_closed = 0, False
+        # How many requests there are, and how many of them have no connection yet.
+        self._requests, self._dialling, self._is_closed = 0, 0, False
         self._client = httpx.Client(
             verify=client_context(authority),
             timeout=httpx.Timeout(SILENCE, connect=CONNECT),
@@ -98,18 +100,24 @@ class Caller:
             del self._client.headers[name]
 
     def close(self) -> None:
-        """End the connections, also those on which other threads wait for an answer.
+        """End the connections, also those on which other threads wait for an answer or for TLS.
 
         A thread that has not left its request after :data:`LEAVE` seconds keeps its connection,
         which is ended but not closed: the system gives the number of a closed one to the next file
-        that is opened, and TLS would write its farewell into that.
+        that is opened, and TLS would write its farewell into that. A thread that is still dialling
+        has none and is not waited for; what is left is closed by whoever leaves last.
         """
         with self._guard:
             self._is_closed = True
             for connected in list(self._sockets):
                 _end(connected)
-            if self._guard.wait_for(lambda: not self._requests, LEAVE):
-                self._client.close()
+            self._guard.wait_for(lambda: self._requests == self._dialling, LEAVE)
+            self._close_if_left()
+
+    def _close_if_left(self) -> None:
+        """Close the connections where nobody uses any; whoever calls holds the guard."""
+        if self._is_closed and not self._requests:
+            self._client.close()
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -127,16 +135,37 @@ class Caller:
         finally:
             with self._guard:
                 self._requests -= 1
+                self._close_if_left()
                 self._guard.notify_all()
 
-    def _trace(self, event: str, told: Mapping[str, Any]) -> None:
-        """Keep the socket of a connection that was made, to be able to end it."""
-        if event.endswith("start_tls.complete"):
-            connected = told["return_value"].get_extra_info("socket")
-            with self._guard:
-                self._sockets.add(connected)
-                if self._is_closed:
-                    _end(connected)
+    def _trace(self, handshake: ExitStack, event: str, told: Mapping[str, Any]) -> None:
+        """Keep the socket of a connection that is made, to be able to end it.
+
+        TLS takes the socket over as its handshake begins, and shows its own once that has ended.
+        For as long as it lasts there is a second handle on the connection, in ``handshake``.
+        """
+        if event.endswith("connect_tcp.started"):
+            self._count_dialling(1)
+        elif event.endswith("connect_tcp.failed"):
+            self._count_dialling(-1)
+        elif event.endswith("connect_tcp.complete"):
+            dialled = told["return_value"].get_extra_info("socket")
+            self._keep(handshake.enter_context(dialled.dup()))
+            self._count_dialling(-1)
+        elif event.endswith("start_tls.complete"):
+            self._keep(told["return_value"].get_extra_info("socket"))
+            handshake.close()
+
+    def _count_dialling(self, more: int) -> None:
+        with self._guard:
+            self._dialling += more
+            self._guard.notify_all()
+
+    def _keep(self, connected: socket.socket) -> None:
+        with self._guard:
+            self._sockets.add(connected)
+            if self._is_closed:
+                _end(connected)
 
     def ask(self, method: str, target: str, content: bytes = b"", wait: float = 0) -> Answer:
         """Make a request, and return its answer.
@@ -217,15 +246,16 @@ class Caller:
         signed = stamp(
             self._identity, self._consortium, method, target, content, at, self._instance
         )
+        handshake = ExitStack()
         request = self._client.build_request(
             method,
             f"{self.url}{PREFIX}{target}",
             content=content or None,
             headers={**headers, **signed.to_headers()},
             timeout=httpx.Timeout(SILENCE + wait, connect=CONNECT),
-            extensions={"trace": self._trace},
+            extensions={"trace": partial(self._trace, handshake)},
         )
-        with self._counted():
+        with self._counted(), handshake:
             try:
                 response = self._client.send(request, stream=True)
             except httpx.HTTPError as error:

@@ -21,7 +21,7 @@ from federated.errors import ConsiliumError, printable
 from federated.exchange.audit import AuditLog
 from federated.exchange.folder import EVERYONE
 from federated.exchange.https.authentication import is_digest
-from federated.exchange.https.calls import Backoff, BodyRefusedError, Caller
+from federated.exchange.https.calls import LEAVE, Backoff, BodyRefusedError, Caller
 from federated.exchange.https.link_errors import LinkError, other_server
 from federated.exchange.https.link_state import LinkState
 from federated.exchange.https.outgoing import SMALL, TRIES, Outgoing
@@ -257,8 +257,9 @@ class Link:
             thread.start()
         stop.wait()
         self._caller.close()
+        until = time.monotonic() + LEAVE
         for thread in threads:
-            thread.join(timeout=5)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _push_soon(self) -> None:
         """Push as soon as the mirror has grown."""

@@ -1,10 +1,13 @@
 """A link that is closed while threads wait on it writes into no file that is opened next."""
 
 import os
+import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +60,68 @@ def test_who_waits_on_a_link_that_is_closed_waits_no_longer(world: World) -> Non
         thread.join(10)
         assert not thread.is_alive()
     assert time.monotonic() - started < 4
+
+
+@contextmanager
+def silent_server() -> Iterator[tuple[int, threading.Event]]:
+    """A port where connections are made and nobody says anything, and whether one was made."""
+    met = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening, ExitStack() as taken:
+
+        def take() -> None:
+            with suppress(OSError):
+                taken.enter_context(listening.accept()[0])
+                met.set()
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1], met
+    thread.join(10)
+
+
+def test_nobody_waits_for_a_handshake_that_hangs(world: World) -> None:
+    """Neither who closes the link, nor the thread in the handshake, which would for 15 seconds."""
+    with silent_server() as (port, met):
+        with world.link(port=port) as link:
+            (thread, *_) = waiting(link)
+            assert met.wait(10)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+        thread.join(2)
+        assert not thread.is_alive()
+
+
+def test_who_closes_a_link_does_not_wait_for_one_that_is_being_dialled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialling, may_go_on, connect = threading.Event(), threading.Event(), socket.create_connection
+
+    def slowly(*given: Any, **named: Any) -> socket.socket:
+        dialling.set()
+        assert may_go_on.wait(20)
+        return connect(*given, **named)
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            link.hello(Greeting())
+        except LinkError as error:
+            said.append(error.cause)
+
+    with world.link() as link:
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        assert dialling.wait(10)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    # Whoever has answered there then, nothing is said to it, and nothing stays open.
+    may_go_on.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(said) == 1
+    assert link._caller._client.is_closed
 
 
 def test_a_closed_link_says_so(world: World) -> None:
