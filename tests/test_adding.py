@@ -287,8 +287,8 @@ assert task_of(info).goal == "dummies" and found.overall["val"]["accuracy"] == 1
                     '    error_over_cases("loss", "round",',
                 ),
                 (
-                    '        "loss": float(log_loss',
-                    '        "dummy": 0.5,\n        "loss": float(log_loss',
+                    '        "loss": loss_sum',
+                    '        "dummy": 0.5,\n        "loss": loss_sum',
                 ),
             ]
         },

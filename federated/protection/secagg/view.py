@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 from federated.errors import ConsiliumError, TooFewSitesError
@@ -37,9 +38,9 @@ class View:
         content = [*told, list(self.responded), list(self.missing)]
         return json.dumps(content, separators=(",", ":")).encode()
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """The SHA-256 of :meth:`to_bytes`."""
+        """The SHA-256 of :meth:`to_bytes`, which is compared with what every site says."""
         return sha256(self.to_bytes()).hexdigest()
 
 
