@@ -149,7 +149,8 @@ class TestPredict:
 def test_a_classifier_writes_probabilities(project):
     fl_round("tiny", rounds=1)
     arrays = project / "data/medmnist/bloodmnist.npz"
-    (path,) = predict_files(registered_weights("tiny/1").path, [arrays], project / "out")
+    path, how = predict_files(registered_weights("tiny/1").path, [arrays], project / "out")
+    assert how.name == "probabilities.json"
     head, *rows = csv.reader(path.read_text().splitlines())
     assert head == ["file", "array", "index", *dataset_info("bloodmnist").classes]
     assert len(rows) == 48 + 16 + 24
