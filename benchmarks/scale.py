@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale --folder FOLDER
     python -m benchmarks.scale --folder FOLDER --sites 10,500 --participation 1.0
-    python -m benchmarks.scale --folder FOLDER --sites 2000 --participation 0.01
+    python -m benchmarks.scale --folder FOLDER --sites 1000 --participation 0.01
 
 Each is a run of `consilium run` with phantoms of BloodMNIST, the small network and one local epoch:
 little to compute at each site, so that what is left is what the sites cost by being many. Of a
