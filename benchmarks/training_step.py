@@ -55,7 +55,7 @@ def one_by_one(
 
 def stacked(models: list[nn.Module], images: Tensor, labels: Tensor) -> Callable[[], None]:
     """The same step of all models at once, over stacked weights."""
-    weights, buffers = stack_module_state(models)  # type: ignore[arg-type]
+    weights, buffers = stack_module_state(models)
     skeleton = models[0]
     optimizer = torch.optim.AdamW(list(weights.values()), fused=True)
 

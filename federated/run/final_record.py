@@ -8,18 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save
-
-from federated.errors import ConsiliumError, why_unreadable
-from federated.files import PRIVATE, atomic_path
 from federated.learning.flip_statistics import FLIP, FLIP_CASES
 from federated.learning.statistics import EvaluationStatistics, from_wire, to_wire
 from federated.learning.subgroup_statistics import FinalSums, FinalTask, Group
-from federated.run.statistics_file import LARGEST
+from federated.run.statistics_file import read_arrays, write_arrays
 from federated.settings.sections import EvaluationSettings
-from federated.weights.bounded_file import open_tensors
 
 # Of each attribute the statistics of its groups in order; ``None`` of one that nobody tells.
 Groups = Mapping[str, Sequence[EvaluationStatistics | None]]
@@ -87,14 +80,13 @@ def final_numbers(record: Mapping[str, Any]) -> dict[str, float]:
 def write_groups(path: Path, sums: FinalSums) -> None:
     """Write the statistics of each group over the sites that tell of it."""
     arrays = {
-        f"{attribute}.{place}.{name}": np.ascontiguousarray(array)
+        f"{attribute}.{place}.{name}": array
         for attribute, groups in sums.groups.items()
         for place, group in enumerate(groups)
         if group.statistics is not None
         for name, array in to_wire(group.statistics).items()
     }
-    with atomic_path(path, PRIVATE) as temporary:
-        temporary.write_bytes(save(arrays))
+    write_arrays(path, arrays)
 
 
 def read_groups(path: Path, asked: FinalTask) -> Groups:
@@ -105,14 +97,7 @@ def read_groups(path: Path, asked: FinalTask) -> Groups:
     """
     if not path.is_file():
         return {}
-    try:
-        with open_tensors(path, "np", size=LARGEST) as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ConsiliumError(
-            f"The run's {path} cannot be read ({why_unreadable(error)}). Put the file back, or "
-            "remove it to have a report without intervals of subgroups."
-        ) from error
+    arrays = read_arrays(path, "intervals of subgroups")
     found: dict[str, list[EvaluationStatistics | None]] = {}
     for attribute, names in asked.groups.items():
         found[attribute] = []
