@@ -100,9 +100,13 @@ def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinato
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for all who open pages."""
+    """One Chromium for all who open pages in a file of tests.
+
+    Longer it must not live: until it ends, Playwright keeps an event loop running in this thread,
+    in which no other test may run one.
+    """
     with chromium() as opened:
         yield opened
 
