@@ -5,7 +5,7 @@ takes from the signed plans; no code of another party runs here.
 """
 
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -27,7 +27,7 @@ from federated.site.approvals import is_undecided, refuse_unapproved
 from federated.site.home import SiteHome
 from federated.site.releases import ReleaseStore
 from federated.stages.asked import has_answered, said_of, too_late
-from federated.stages.asking import AFTER, LEAVE, Ask, stage_named
+from federated.stages.asking import LEAVE, Ask, stage_named
 from federated.stages.entering import EnteredBeforeError
 from federated.stages.site import SiteCall, candidate
 from federated.stages.worker import is_private, run_and_report
@@ -70,6 +70,7 @@ class Desk:
         pool: where stages run.
         asks: gives what the site is asked in an attempt at a run, in order, until the run ends.
         newest: gives all that the site is known to be asked now.
+        missing: gives the stage before one that was asked along with it, where that is not done.
         tell: says that something is done, or why it is not.
     """
 
@@ -80,6 +81,7 @@ class Desk:
     pool: Callable[[], Executor]
     asks: Callable[[str, int], Iterator[Ask]]
     newest: Callable[[], list[Ask]]
+    missing: Callable[[Ask], str | None]
     tell: Callable[[Ask, str | None], None]
 
 
@@ -102,7 +104,6 @@ def fl_site(run: str, attempt: int) -> int:
         How many stages were done.
     """
     mine, done = desk.get(), 0
-    failed: set[tuple[str, int]] = set()
     log = get_run_logger()
     for asked in mine.asks(run, attempt):
         if asked.stage == LEAVE:
@@ -114,15 +115,12 @@ def fl_site(run: str, attempt: int) -> int:
             mine.tell(asked, f"{mine.home.name} has left it out: {late}.")
             log.info("left out %s of round %s: %s", asked.stage, asked.round, late)
             continue
-        error = (
-            _paused(mine.home) or _without_what_it_needs(mine, asked, failed) or _done(mine, asked)
-        )
+        error = _paused(mine.home) or _without_what_it_needs(mine, asked) or _done(mine, asked)
         if error and asked.stage == "take_part" and _decided(mine, asked):
             error = _done(mine, asked)
         mine.tell(asked, error)
         if error:
             log.warning(error)
-            failed.add((asked.stage, asked.round))
         done += error is None
     return done
 
@@ -154,12 +152,15 @@ def _paused(home: SiteHome) -> str | None:
     return f"{home.name} does nothing at the moment: a person there has paused it."
 
 
-def _without_what_it_needs(
-    mine: Desk, asked: Ask, failed: Container[tuple[str, int]]
-) -> str | None:
-    """Why a stage is left out that was asked along with one that has ``failed`` since."""
-    before = AFTER.get(asked.stage, "")
-    if (before, asked.round) not in failed:
+def _without_what_it_needs(mine: Desk, asked: Ask) -> str | None:
+    """Why a stage is left out that was asked along with one that is not done.
+
+    That holds for a process too that was started anew since: without what comes before it the
+    stage might still find something to send, and enter that in the ledger, of a round that goes on
+    without the site.
+    """
+    before = mine.missing(asked)
+    if before is None:
         return None
     return f"{mine.home.name} has left it out: {NAMES[before]} comes before it, and is not done."
 

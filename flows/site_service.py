@@ -26,7 +26,7 @@ from federated.exchange import kinds
 from federated.exchange.journal import Entry, JournalledExchange, Position
 from federated.exchange.message import MessageRefusedError
 from federated.site.home import SiteHome
-from federated.stages.asked import AskedBefore, answer, has_answered, is_proposed
+from federated.stages.asked import AskedBefore, answer, has_answered, has_done, is_proposed
 from federated.stages.asking import LEAVE, Ask, read_ask
 from federated.stages.site import SiteCall
 from federated.stages.worker import is_private
@@ -151,7 +151,8 @@ class SiteService:
         with self._lock:
             if has_answered(self._home, self._exchange, asked):
                 # The word may have been written by a process that has ended then.
-                self._before.note_answered(asked)
+                is_done = has_done(self._home, self._exchange, asked)
+                self._before.note_answered(asked, is_done)
                 return
             if again := self._before.is_answered(asked):
                 why = f"it has answered this message in attempt {asked.attempt} before"
@@ -223,7 +224,8 @@ class SiteService:
         desk.set(
             Desk(
                 self._home, self._data, self._exchange, self._exchange.root,
-                self._worker, partial(self._asks, asks), self._asked_now, self._tell,
+                self._worker, partial(self._asks, asks), self._asked_now, self._missing_before,
+                self._tell,
             )
         )  # fmt: skip
         try:
@@ -268,7 +270,11 @@ class SiteService:
         """Say it, and note that it is said: the message itself is kept for some rounds alone."""
         answer(self._home, self._exchange, asked, error)
         with self._lock:
-            self._before.note_answered(asked)
+            self._before.note_answered(asked, error is None)
+
+    def _missing_before(self, asked: Ask) -> str | None:
+        with self._lock:
+            return self._before.missing_before(asked)
 
     def _asks(self, mine: "queue.Queue[Ask | None]", run: str, attempt: int) -> Iterator[Ask]:
         while (asked := mine.get()) is not None:

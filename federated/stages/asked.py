@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from federated.exchange import kinds
 from federated.exchange.folder import Exchange, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.mailbox import Mailbox
-from federated.exchange.message import Topic
+from federated.exchange.message import Topic, open_message
 from federated.files import append_line, make_folders
 from federated.privacy.ledger import ledger_root
 from federated.secrets.home import consilium_home
 from federated.site.home import SiteHome
-from federated.stages.asking import ERASING, LEAVE, LONGEST_WORD, Ask
+from federated.stages.asking import AFTER, ERASING, LEAVE, LONGEST_WORD, Ask
 
 # Attempts at runs of which a site has in memory what it was asked; of all it has it on its disk.
 MOST_KNOWN = 32
@@ -27,9 +27,9 @@ MOST_KNOWN = 32
 MOST_BEGUN_IN_ONE = 100_000
 # Of how many messages by which it erases something it is noted that they were answered.
 MOST_ERASED_IN_ONE = 10_000
-# What stands for a message that was answered, in place of the digest of what it asks; and for one
-# that something was erased by.
-ANSWERED, ERASED = "answered", "erased"
+# What stands for a message that was answered, in place of the digest of what it asks: that it is
+# done, that it is not, and that something was erased by it.
+ANSWERED, NOT_DONE, ERASED = "answered", "not done", "erased"
 
 
 class AskedBefore:
@@ -89,12 +89,32 @@ class AskedBefore:
             ConsiliumError: what is noted of the attempt cannot be read.
         """
         known = self._known(asked)
-        return asked.digest in known.answered or asked.digest in known.erased
+        answered = (known.answered, known.not_done, known.erased)
+        return any(asked.digest in digests for digests in answered)
 
-    def note_answered(self, asked: Ask) -> None:
+    def missing_before(self, asked: Ask) -> str | None:
+        """The stage that comes before one that was asked along with it, where that is not done.
+
+        It was answered then, with why it is not done; a stage that nobody has answered is gone on
+        with, before this one.
+
+        Raises:
+            ConsiliumError: what is noted of the attempt cannot be read.
+        """
+        if asked.stage not in AFTER:
+            return None
+        before, known = AFTER[asked.stage], self._known(asked)
+        message = known.begun.get(_what(replace(asked, stage=before)))
+        return before if message in known.not_done else None
+
+    def note_answered(self, asked: Ask, is_done: bool) -> None:
         """Note that the site has answered a message, to which it has nothing to say from now on.
 
         Of a message that nothing was begun for nothing is noted: it would be refused again.
+
+        Args:
+            asked: what it was asked.
+            is_done: whether it has said that it is done, and not why it is not.
 
         Raises:
             OSError: it cannot be written.
@@ -106,7 +126,7 @@ class AskedBefore:
             mark, noted = ERASED, known.erased
         else:
             is_noted = known.begun.get(_what(asked)) == asked.digest
-            mark, noted = ANSWERED, known.answered
+            mark, noted = (ANSWERED, known.answered) if is_done else (NOT_DONE, known.not_done)
         if is_noted and not self.is_answered(asked):
             self._write(asked, mark)
             noted.add(asked.digest)
@@ -130,12 +150,14 @@ class _Noted:
 
     Attributes:
         begun: what was begun, by its digest, and by which message it was asked.
-        answered: the messages that were answered.
+        answered: the messages that were answered, since what they ask is done.
+        not_done: those that were answered with why it is not.
         erased: those that something was erased by.
     """
 
     begun: dict[str, str] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
+    not_done: set[str] = field(default_factory=set)
     erased: set[str] = field(default_factory=set)
 
 
@@ -152,6 +174,8 @@ def _noted(path: Path) -> _Noted:
             raise unreadable(path, error) from error
         if what == ANSWERED:
             found.answered.add(digest)
+        elif what == NOT_DONE:
+            found.not_done.add(digest)
         elif what == ERASED:
             found.erased.add(digest)
         else:
@@ -232,9 +256,25 @@ def _data_folder(home: SiteHome) -> Path | None:
 
 def has_answered(home: SiteHome, exchange: Exchange, asked: Ask) -> bool:
     """Whether the site has said something of what it was asked: it is asked once."""
+    return bool(_words(home, exchange, asked))
+
+
+def has_done(home: SiteHome, exchange: Exchange, asked: Ask) -> bool:
+    """Whether the site has said that something is done; a word that cannot be read says nothing."""
+    for path in _words(home, exchange, asked):
+        try:
+            with open_message(path) as unread:
+                body = unread.read(home.identity().public, kinds.MOST_DONE).body
+            if json.loads(body)["error"] is None:
+                return True
+        except (ConsiliumError, OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return False
+
+
+def _words(home: SiteHome, exchange: Exchange, asked: Ask) -> Sequence[Path]:
     kind = f"{kinds.DONE}{asked.number}"
-    place = Place(asked.run, asked.round, asked.attempt, COORDINATOR, kind, home.name)
-    return bool(exchange.find(place))
+    return exchange.find(Place(asked.run, asked.round, asked.attempt, COORDINATOR, kind, home.name))
 
 
 def too_late(asked: Ask, others: Iterable[Ask]) -> str | None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import threading
 import time
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from federated.exchange.journal import JournalledExchange
 from federated.exchange.message import Topic, open_message, sign
 from federated.exchange.policy import PERMISSIVE
 from federated.site.home import SiteHome
+from federated.stages.asked import AskedBefore
 from federated.stages.asking import LEAVE
-from flows import site_service
+from flows import site_flow, site_service
 from flows.site_flow import desk
 from flows.site_service import SiteService
 from tests.federated.exchange.parties import identity
@@ -154,6 +156,32 @@ def test_a_message_that_is_delivered_again_makes_a_site_do_nothing_again(site):
     assert site.done == [*done, ("run", 1, "evaluate_site", 3), ("run", 1, "evaluate_site", 4)]
     again = [line for line in site.home.audit.lines() if line.get("reason") == "delivered again"]
     assert len(again) >= len(stages)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_what_comes_after_a_stage_that_failed_is_left_out_by_a_new_process_too(
+    site, monkeypatch, noted
+):
+    """Also where the process ended when it had said so and not noted it yet."""
+    site.refuses = "clinic has no power"
+    if not noted:
+        monkeypatch.setattr(AskedBefore, "note_answered", lambda *_: None)
+    with site.at_work():
+        assert site.word(site.ask("train_site", 1)) == site.refuses
+        site.refuses = None
+        assert site.word(site.ask("train_site", 2)) is None
+    monkeypatch.undo()
+    done = []
+    monkeypatch.setattr(site_flow, "get_run_logger", logging.getLogger)
+    monkeypatch.setattr(site_flow, "_done", lambda _, asked: done.append(asked.arguments[0]))
+    monkeypatch.setattr(site_service, "fl_site", site_flow.fl_site.fn)
+    with site.at_work():
+        assert "local-train comes before it, and is not done" in site.word(
+            site.ask("compress_site", 1)
+        )
+        assert "compress comes before it" in site.word(site.ask("protect_site", 1))
+        assert site.word(site.ask("compress_site", 2)) is None
+    assert done == [2]
 
 
 def full_disk(_message):

@@ -18,6 +18,7 @@ from federated.stages.asked import (
     AskedBefore,
     answer,
     has_answered,
+    has_done,
     said_of,
     too_late,
     without_places,
@@ -226,7 +227,7 @@ def test_a_power_cut_makes_a_site_forget_nothing_that_it_has_begun_answered_or_s
     before.note(asked)
     path = home.run("run").asked_path(1)
     assert synced[path] == path.read_bytes()
-    before.note_answered(asked)
+    before.note_answered(asked, True)
     home.run("run").count_sent(7)
     for each in (path, home.run("run").root / "sent.txt"):
         each.write_bytes(synced[each])
@@ -249,12 +250,34 @@ def test_asking_to_erase_without_end_takes_no_room_from_what_is_answered(
     erasing = [replace(asked, stage=stage, arguments=(), digest=f"{n}") for n in range(9)]
     for each in erasing:
         assert before.repeated(each) is None
-        before.note_answered(each)
-    before.note_answered(asked)
+        before.note_answered(each, True)
+    before.note_answered(asked, True)
     for known in (before, AskedBefore(home)):
         assert [known.is_answered(each) for each in erasing] == [True] * 3 + [False] * 6
         assert known.is_answered(asked)
     assert len(home.run("run").asked_path(1).read_text().splitlines()) == 1 + 3 + 1
+
+
+def test_a_stage_misses_the_one_before_it_where_that_was_answered_and_is_not_done(tmp_path):
+    home = SiteHome(tmp_path / "clinic-a")
+    home.root.mkdir(mode=0o700)
+    before, trained = AskedBefore(home), Ask("run", 1, 2, 4, "train_site", (2,), "digest")
+    compressed = replace(trained, number=5, stage="compress_site", digest="another")
+    assert before.missing_before(compressed) is None
+    before.note(trained)
+    # It is gone on with first.
+    assert before.missing_before(compressed) is None
+    before.note_answered(trained, False)
+    for known in (before, AskedBefore(home)):
+        assert known.is_answered(trained)
+        assert known.missing_before(compressed) == "train_site"
+        assert known.missing_before(replace(compressed, attempt=2)) is None
+        assert known.missing_before(replace(compressed, arguments=(3,), round=3)) is None
+        assert known.missing_before(trained) is None
+    other = replace(trained, arguments=(3,), round=3, digest="third")
+    before.note(other)
+    before.note_answered(other, True)
+    assert before.missing_before(replace(compressed, arguments=(3,), round=3)) is None
 
 
 def test_the_same_is_done_once_in_an_attempt(tmp_path):
@@ -309,6 +332,8 @@ def test_the_coordinator_hears_a_sites_word(run):
     answer(home, exchange, done)
     answer(home, exchange, refused, "site-00 has no power.")
     assert has_answered(home, exchange, done)
+    assert has_answered(home, exchange, refused)
+    assert [has_done(home, exchange, each) for each in (done, refused)] == [True, False]
     assert is_answered(run.coordinator, "site-00", done)
     hear_word(run.coordinator, "site-00", done)
     with pytest.raises(RefusalError, match="no power"):
