@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
+from federated.configuration.experiment import Experiment
 from federated.configuration.params_file import CHOICES, as_override
 
 # What is no setting of a person, and what changes no result.
@@ -27,7 +30,17 @@ def overrides_between(
             implementation is named more shortly; everything where it is left out.
     """
     items: list[str] = []
-    for section, found in wanted.items():
+    unsaid = {
+        section: Experiment.model_fields[section].default
+        for section in base.keys() - wanted.keys() - BESIDE
+        if section in Experiment.model_fields
+    }
+    usual = {
+        section: default.model_dump(mode="json", by_alias=True)
+        for section, default in unsaid.items()
+        if isinstance(default, BaseModel)
+    }
+    for section, found in {**wanted, **usual}.items():
         value = found
         if section in BESIDE:
             continue
@@ -60,7 +73,19 @@ def _differences(
             yield as_override(".".join((*path, key)), value)
     for key in base.keys() - wanted.keys():
         if (*path, key) != READ:
-            yield as_override(".".join((*path, key)), None)
+            yield as_override(".".join((*path, key)), _unsaid(path, key))
+
+
+def _unsaid(path: tuple[str, ...], key: str) -> Any:
+    """What a setting is that a resolved experiment does not have written out."""
+    model: Any = Experiment
+    for each in path:
+        field = model.model_fields.get(each)
+        model = field.annotation if field else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return None
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    return fields[key].default if key in fields else None
 
 
 def _is_key(key: object) -> bool:

@@ -33,7 +33,7 @@ from federated.report import words
 from federated.report.drawing import clean
 from federated.report.evaluation_part import bound_lines, class_rows, metric_rows
 from federated.report.figures import title_of
-from federated.report.findings import absences
+from federated.report.findings import absences, collapsed
 from federated.report.guarantee import NO_PRIVACY
 from federated.report.intervals import NONE as NO_INTERVALS
 from federated.report.intervals import Intervals, intervals_of
@@ -203,6 +203,8 @@ def _quality(
                 f"{plain(model.site)} under Sites is of this one."
             )
         )
+    else:
+        blocks += [Text(plain(line), warns=True) for line in collapsed(run)]
     blocks.append(Table("Metrics over the cases of all sites", heads, rows))
     of_classes = class_rows(run, numbers, intervals)
     if of_classes is not None:

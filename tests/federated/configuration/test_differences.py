@@ -1,5 +1,6 @@
 """The items of --set that make one experiment of another."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,25 @@ def test_another_implementation_is_named_without_its_defaults(tmp_path: Path) ->
 def test_what_an_entry_sets_and_a_run_does_not_is_taken_back() -> None:
     entry, run = {"data": {"patch": [8, 8], "size": 28}}, {"data": {"size": 28}}
     assert overrides_between(entry, run) == ["data.patch=null"]
+
+
+def test_what_an_entry_sets_and_a_run_has_as_usual_is_taken_back(tmp_path: Path) -> None:
+    params, own = tmp_path / "params.yaml", deepcopy(TINY_PARAMS)
+    own["defaults"]["evaluation"] |= {
+        "calibration": "temperature",
+        "conformal": {"alpha": 0.1},
+        "uncertainty": "none",
+    }
+    own["defaults"]["statistics"] = {"epsilon": 1.0, "delta": 0.001}
+    params.write_text(yaml.safe_dump(own))
+    items = ["evaluation.calibration=none", "evaluation.conformal=null"]
+    items += ["statistics.epsilon=null", "statistics.delta=1e-5"]
+    base, wanted = (load_experiment("tiny", own, params) for own in ([], items))
+    found = overrides_between(base.to_json(), wanted.to_json())
+    assert "evaluation.calibration=none" in found
+    assert load_experiment("tiny", found, params) == wanted
+    left = [item for item in found if not item.startswith("statistics.")]
+    assert load_experiment("tiny", left, params).statistics == base.statistics
 
 
 def test_the_runner_is_no_setting_that_matters(tmp_path: Path) -> None:

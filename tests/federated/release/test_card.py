@@ -86,6 +86,22 @@ def test_the_card_has_all_that_a_reviewer_asks_for():
     ]
 
 
+def test_a_model_with_one_answer_to_everything_is_called_so_before_its_numbers():
+    run = made_run()
+    counts = {"confusion": {"test": [[80, 0], [40, 0]]}}
+    first = part(card(replace(run, summary=run.summary | counts)), "How good it is").blocks[0]
+    assert isinstance(first, Text)
+    assert first.warns
+    assert first.text.startswith("All 120 test cases are predicted as healthy, and none as any")
+    # Of a site's own model that is not known: the counts are of all own models together.
+    told = {"confusion": {"test": [[80, 1], [40, 3]]}}
+    for other in (
+        card(replace(run, summary=run.summary | told)),
+        card(replace(run, summary=run.summary | counts), site="site-01"),
+    ):
+        assert "are predicted as" not in said(part(other, "How good it is"))
+
+
 def test_a_phantom_is_told_in_the_first_lines():
     phantom = card(made_run(source="phantom"))
     lines = card_markdown(phantom).splitlines()
