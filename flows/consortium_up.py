@@ -37,6 +37,7 @@ from flows.ports import listen, port_of
 # In seconds, for a process to come up, and to end.
 STARTUP, ENDING = 180, 20
 HOST = "127.0.0.1"
+PROGRAM = "from flows.cli import main; main()"
 # The variables of a party's environment that say where it keeps what it has.
 HOMES = ("CONSILIUM_HOME", "PREFECT_HOME")
 POLICY = PERMISSIVE.replace("this simulated site", "this site, which is here to try it,")
@@ -211,12 +212,21 @@ def at_work(
         ConsiliumError: a party does not come up.
     """
     with ExitStack() as stack:
-        serving = process(coordinator, say, "coordinator", "start", *places)
-        wait_for_line(stack.enter_context(serving), "coordinator at ")
-        started = [stack.enter_context(process(site, say, "site", "start")) for site in sites]
-        for each in started:
-            wait_for_line(each, "site ")
-        yield
+        started: list[Started] = []
+
+        def start(party: Party, *arguments: str) -> Started:
+            started.append(stack.enter_context(process(party, say, *arguments)))
+            return started[-1]
+
+        try:
+            wait_for_line(start(coordinator, "coordinator", "start", *places), "coordinator at ")
+            for each in [start(site, "site", "start") for site in sites]:
+                wait_for_line(each, "site ")
+            yield
+        finally:
+            # All at the same time: each may take a while, and the stack waits for one by one.
+            for each in started:
+                each.end()
 
 
 def begin_run(
@@ -277,6 +287,12 @@ class Started:
     again: str = ""
     is_ending: bool = False
 
+    def end(self) -> None:
+        """Tell it to end, and do not wait for that."""
+        self.is_ending = True
+        if self.process.poll() is None:
+            self.process.terminate()
+
 
 @contextmanager
 def process(
@@ -296,7 +312,7 @@ def process(
         more: variables of its environment beside the party's own.
     """
     started = subprocess.Popen(  # noqa: S603 - our own commands
-        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        [sys.executable, "-c", PROGRAM, *arguments],
         env=party.environment() | dict(more or {}),
         cwd=party.home,
         stdin=subprocess.DEVNULL,
@@ -311,9 +327,7 @@ def process(
     try:
         yield running
     finally:
-        running.is_ending = True
-        if started.poll() is None:
-            started.terminate()
+        running.end()
         try:
             started.wait(ENDING)
         except subprocess.TimeoutExpired:

@@ -15,7 +15,8 @@ from federated.exchange.message import Topic, sign
 from federated.files import read_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.home import SiteHome
-from flows.consortium_up import Party, process, wait_for_line
+from flows import consortium_up
+from flows.consortium_up import Party, at_work, process, wait_for_line
 from flows.coordinator_life import (
     Address,
     address_of,
@@ -255,3 +256,31 @@ def test_a_process_that_ends_by_itself_is_named_with_the_command_that_begins_it_
     with process(party, said.append, "site", "--help"):
         pass
     assert not [line for line in said if "has ended" in line]
+
+
+SLOW = """
+import signal, sys, time
+from pathlib import Path
+
+def end(number, frame):
+    begun = time.time()
+    time.sleep(1)
+    Path("ended").write_text(f"{begun} {time.time()}")
+    sys.exit(0)
+
+signal.signal(signal.SIGTERM, end)
+print("coordinator at 127.0.0.1" if sys.argv[1] == "coordinator" else "site is here", flush=True)
+time.sleep(60)
+"""
+
+
+def test_all_of_a_consortium_end_at_the_same_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(consortium_up, "PROGRAM", SLOW)
+    parties = [Party(name, tmp_path / name) for name in ("coordinator", "site-0", "site-1")]
+    for party in parties:
+        party.home.mkdir()
+    with at_work(parties[0], parties[1:], [], lambda _: None):
+        pass
+    texts = [(party.home / "ended").read_text().split() for party in parties]
+    told, ended = zip(*[map(float, text) for text in texts], strict=True)
+    assert max(told) < min(ended)
