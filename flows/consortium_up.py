@@ -23,8 +23,10 @@ import numpy as np
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, LocatedFile, Split
-from federated.data.folders.dataset import FolderDataset
-from federated.data.load import load, locate
+from federated.data.folders.dataset import FolderDataset, found_cases, split_cases
+from federated.data.folders.described.dealing import deal_cases
+from federated.data.folders.described.family import described_family
+from federated.data.load import folder_name, load, locate
 from federated.data.medmnist.files import file_name
 from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
@@ -82,8 +84,8 @@ def deal_files(experiment: Experiment, folders: Mapping[str, Path]) -> LocatedFi
     dataset = load(located, experiment.data)
     settings = experiment.sites.model_copy(update={"count": len(folders)})
     partition = partition_dataset(dataset, settings, experiment.seed)
-    for splits, folder in zip(partition.sites.values(), folders.values(), strict=True):
-        _give(experiment, located, dataset, splits, folder)
+    for splits, site in zip(partition.sites.values(), folders, strict=True):
+        _give(experiment, located, dataset, splits, site, folders[site])
     return located
 
 
@@ -97,8 +99,19 @@ def _give(
     located: LocatedFile,
     dataset: AnyDataset,
     splits: Mapping[Split, Sequence[int]],
+    site: str,
     folder: Path,
 ) -> None:
+    """Write the cases of one site below its folder.
+
+    Args:
+        experiment: whose data they are.
+        located: where those of all sites lie.
+        dataset: of all sites.
+        splits: which of its cases the site has.
+        site: the site.
+        folder: that its data sets lie in.
+    """
     if located.path.suffix == ".npz":
         # Of generated images the file has another name.
         path = folder / "medmnist" / file_name(experiment.data.dataset, experiment.data.size)
@@ -111,12 +124,25 @@ def _give(
             }
         np.savez(path, **own)
         return
+    root = folder / folder_name(experiment.data)
+    described = experiment.data.described
+    if described is not None and located.source == "phantom":
+        raise ConsiliumError(
+            f"Generated images of {experiment.data.dataset}, which a dataset.yaml describes, cannot "
+            "be dealt out as files. Try it with files of its own (data.source=files), or with a "
+            "set of MedMNIST."
+        )
+    if described is not None and described.layout == "table":
+        cases = found_cases(located.path, described_family(experiment.data.dataset, described))
+        dealt = split_cases(located.path, experiment.data.dataset, cases.cases)
+        names = {dealt[split][index].name: split for split in SPLITS for index in splits[split]}
+        deal_cases(located.path, described, names, site, root)
+        return
     if not isinstance(dataset, FolderDataset):
         raise ConsiliumError(
             f"The images of {experiment.data.dataset} cannot be dealt out as files. Try it with a "
-            "set of MedMNIST or with one for segmentation, or give each site its own folder."
+            "set of MedMNIST or with one that has a cases.csv, or give each site its own folder."
         )
-    root = folder / experiment.data.dataset
     for split in SPLITS:
         for index in splits[split]:
             case = dataset.cases[split][index]

@@ -54,7 +54,7 @@ def locate_local(settings: DataSettings) -> LocatedFile | None:
         ConsiliumError: the file is there, but is not the published one.
     """
     if _is_folder(settings):
-        return folder_dataset.find_folder(_folder_name(settings), settings.root)
+        return folder_dataset.find_folder(folder_name(settings), settings.root)
     official = settings.source != "files"
     return medmnist.find(settings.dataset, settings.size, settings.root, official=official)
 
@@ -62,7 +62,7 @@ def locate_local(settings: DataSettings) -> LocatedFile | None:
 def missing(settings: DataSettings) -> str:
     """The message that a file or folder is not on this machine, and what to do."""
     if _is_folder(settings):
-        places = folder_dataset.candidate_folders(_folder_name(settings), settings.root)
+        places = folder_dataset.candidate_folders(folder_name(settings), settings.root)
         what, form = _source_and_layout(settings)
         return (
             f"data.source={settings.source}, but there is no folder "
@@ -84,7 +84,8 @@ def _is_folder(settings: DataSettings) -> bool:
     return settings.described is not None or settings.dataset in FAMILIES
 
 
-def _folder_name(settings: DataSettings) -> str:
+def folder_name(settings: DataSettings) -> str:
+    """The name of the folder that a set which is a folder of files is looked for in."""
     described = settings.described
     return (described.folder if described else None) or settings.dataset
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from federated.errors import ConsiliumError
 from federated.release.card import card_of
 from federated.release.card_text import card_markdown
 from federated.run.folder import RunFolder
+from flows.consortium_up import deal_files
 from flows.round import fl_round
 from tasks.report import read_values
 from tests.conftest import TINY_PARAMS
 from tests.described_sets import CLASSES, PICTURES, describe, picture_set, write_table
 from tests.federated.release.test_card import MODEL
 from tests.federated.report.reading import at, read
+from tests.flows.consortium import make_consortium
 
 GROUPS = {"sex": ["F", "M"], "age": [40, 60], "scanner": ["A", "B"]}
 RUN: dict[str, Any] = {
@@ -122,6 +125,35 @@ def test_a_segmentation_tells_how_far_it_changes_with_images_turned_over(mine):
     text = " ".join(read((folder.root / "report.html").read_text()).text.split())
     assert "How far masks change with the image turned over" in text
     assert "predicted 4 times" in card_markdown(card_of(read_values(folder), MODEL))
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("share", ["statistics", "sums"])
+def test_sites_of_a_consortium_tell_of_the_same_groups(mine, project, share):
+    own = {"sites": {"count": 3, "partition": "iid", "min_cases": 2}}
+    if share == "sums":
+        own |= {"protection": {"name": "packed_bfv"}, "compression": {"name": "none", "bits": 8}}
+        own |= {"runner": {"name": "processes", "workers": 1}}
+    mine(evaluation={"subgroups": GROUPS, "share": share}, **own)
+    alone = RunFolder(Path(fl_round("mine", rounds=1, register_model=False)))
+    with ExitStack() as stack:
+        for party in make_consortium(project, "mine").values():
+            stack.enter_context(party.at_work())
+        sites = ["runner.name=sites"]
+        folder = RunFolder(Path(fl_round("mine", sites, rounds=1, register_model=False)))
+    told, expected = (
+        json.loads(each.summary_path.read_text())["subgroups"] for each in (folder, alone)
+    )
+    assert told["missing"] == {}
+    assert sum(group["cases"] for group in told["attributes"]["sex"]) > 0
+    assert told == expected
+
+
+def test_generated_images_of_a_described_set_are_not_dealt_out(mine, project):
+    mine()
+    resolved = load_experiment("mine", ["data.source=phantom"], project / "params.yaml")
+    with pytest.raises(ConsiliumError, match="Generated images of mine"):
+        deal_files(resolved, {"site-0": project / "a", "site-1": project / "b"})
 
 
 @pytest.mark.usefixtures("plainly")

@@ -41,7 +41,7 @@ def find_cases(folder: Path, description: Description) -> Listing:
             there; the message names all of it, with lines and columns.
     """
     table = read_table(folder / CASES, description)
-    names = _case_names(table)
+    names = case_names(table)
     faults = [*_faults_of_rows(table, names), *_faults_of_patients(table)]
     cases = []
     for row, name in zip(table.rows, names, strict=True):
@@ -57,7 +57,7 @@ def find_cases(folder: Path, description: Description) -> Listing:
     return Listing(tuple(sorted(cases, key=lambda case: case.name)), tuple(sorted(unmatched)))
 
 
-def _case_names(table: CaseTable) -> list[str]:
+def case_names(table: CaseTable) -> list[str]:
     """A name for each row: that of its column, or of its first image's file.
 
     Where files in several folders have one name, their folders are a part of it.

@@ -1,0 +1,76 @@
+"""The cases of one site as a described set of its own: their files, and their lines of the table.
+
+For a consortium that is tried out on one machine, where each site has a folder as a hospital has.
+"""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from federated.data.dataset import Split
+from federated.data.folders.described.case_table import case_names, find_cases
+from federated.data.folders.described.table_roles import CASES, DESCRIPTION, read_table
+from federated.settings.description import Description
+
+SPLIT = "split"
+
+
+def deal_cases(
+    folder: Path,
+    description: Description,
+    splits: Mapping[str, Split],
+    site: str,
+    target: Path,
+) -> None:
+    """Copy some cases of a folder with a ``cases.csv``, with their lines and the description.
+
+    The table that is written says which split each case is in, unless another column of it is
+    called so; where the whole one names sites, it names the one that has the cases now. Files of
+    columns that are ignored are left behind.
+
+    Args:
+        folder: of the whole set.
+        description: what the set is.
+        splits: the names of the cases that are copied, and the split of each.
+        site: whose they are from now on.
+        target: the folder that is made.
+
+    Raises:
+        ConsiliumError: the folder is not what the description says.
+        OSError: a file cannot be read or written.
+    """
+    table = read_table(folder / CASES, description)
+    column = table.roles.split or SPLIT
+    header = list(table.rows[0].cells)
+    if column not in header:
+        header.append(column)
+    elif table.roles.split is None:
+        column = ""
+    stated = {table.roles.site: site} if table.roles.site else {}
+    target.mkdir(parents=True)
+    for case in find_cases(folder, description).cases:
+        if case.name in splits:
+            for path in (*case.images, *([case.mask] if case.mask else [])):
+                _copy(path, target / path.relative_to(folder))
+    with (target / CASES).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header)
+        writer.writeheader()
+        for row, name in zip(table.rows, case_names(table), strict=True):
+            if name in splits:
+                split = {column: splits[name]} if column else {}
+                writer.writerow({**row.cells, **stated, **split})
+    # Of a set that Consilium knows by its name there is none beside the table.
+    if (folder / DESCRIPTION).is_file():
+        shutil.copyfile(folder / DESCRIPTION, target / DESCRIPTION)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy an image's file, or the folder of its series, which several cases may share."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, target)
+    else:
+        shutil.copyfile(path, target)
