@@ -128,8 +128,8 @@ def _give(
     described = experiment.data.described
     if described is not None and located.source == "phantom":
         raise ConsiliumError(
-            f"Generated images of {experiment.data.dataset}, which a description has, cannot "
-            "be dealt out as files. Try it with files of its own (data.source=files), or with a "
+            f"Generated images of {experiment.data.dataset}, a described set, cannot be "
+            "dealt out as files. Try it with files of its own (data.source=files), or with a "
             "set of MedMNIST."
         )
     if described is not None and described.layout == "table":
