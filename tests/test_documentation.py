@@ -106,12 +106,19 @@ class Loads(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The documentation as a site, built as `make docs` does."""
+    """The documentation as a site, built as `make docs` does.
+
+    Without `--quiet`, by which MkDocs hears of no warning, and `--strict` finds nothing.
+    """
     folder = tmp_path_factory.mktemp("site")
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     pytest.importorskip("mkdocstrings", reason="the extra docs is not installed")
+    (flags,) = re.findall(
+        r"-m mkdocs build (.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert flags == "--strict"
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)],
+        [sys.executable, "-m", "mkdocs", "build", flags, "-d", str(folder)],
         cwd=PROJECT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(PROJECT)},
         capture_output=True,
