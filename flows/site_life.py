@@ -27,6 +27,7 @@ from federated.provenance import code_digest, own_versions
 from federated.secrets.home import consilium_home, private_folder
 from federated.settings.names import refuse_site_name
 from federated.site.home import SiteHome
+from flows.ending import be_quiet
 from flows.login import kept_login
 from flows.ports import listen_at
 
@@ -349,6 +350,7 @@ def run_site(home: SiteHome, say: Callable[[str], None], stop: threading.Event) 
                 stop.wait(STATUS_EVERY)
         finally:
             stop.set()
+            be_quiet()
             service.stop()
             for thread in threads:
                 thread.join(10)

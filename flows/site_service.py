@@ -103,7 +103,7 @@ class SiteService:
                 self._stopped.wait(AGAIN)
 
     def stop(self) -> None:
-        """End; a stage that runs is not waited for."""
+        """End: a stage that runs is not waited for, and no other one is begun."""
         self._stopped.set()
         with self._lock:
             for each in self._queues.values():
@@ -244,7 +244,7 @@ class SiteService:
                 return
             del self._queues[run, attempt]
             left = self._waiting.pop((run, attempt), [])
-        for asked in left:
+        for asked in left if not self._stopped.is_set() else ():
             # It came while the flow ended.
             with self._lock:
                 self._hand(asked)
@@ -277,7 +277,7 @@ class SiteService:
             return self._before.missing_before(asked)
 
     def _asks(self, mine: "queue.Queue[Ask | None]", run: str, attempt: int) -> Iterator[Ask]:
-        while (asked := mine.get()) is not None:
+        while (asked := mine.get()) is not None and not self._stopped.is_set():
             try:
                 yield asked
             finally:

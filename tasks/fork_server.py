@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
@@ -25,6 +25,9 @@ IMPORTED = [
     *(f"federated.stages.{name}" for name in ("take_part", "site_model", "privacy_report")),
     "torch._dynamo",
 ]
+# What the process that clears up semaphores after a process which was ended says of each: that it
+# does what it is there for.
+UNSAID = "ignore:resource_tracker:UserWarning"
 # The environment is this whole process's.
 _CHANGING = threading.Lock()
 
@@ -37,10 +40,12 @@ def start_fork_server() -> BaseContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
-    # It is started here, since starting it lets Ctrl-C through again.
-    resource_tracker.ensure_running()
-    with _CHANGING, _importing_as_this_process(), _deaf_to_ctrl_c():
-        forkserver.ensure_running()
+    with _CHANGING:
+        # It is started here, since starting it lets Ctrl-C through again.
+        with _in_environment({"PYTHONWARNINGS": UNSAID}):
+            resource_tracker.ensure_running()
+        with _in_environment(_importing_as_this_process()), _deaf_to_ctrl_c():
+            forkserver.ensure_running()
     return context
 
 
@@ -58,15 +63,19 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def _importing_as_this_process() -> Iterator[None]:
-    """Have a process that is started now import from where this one does.
+def _importing_as_this_process() -> dict[str, str]:
+    """What has a process import from where this one does.
 
     By itself it would look into the working folder first, where anything may lie, and not where
     this process was told to.
     """
     places = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    changed = {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
+    return {"PYTHONPATH": places, "PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def _in_environment(changed: Mapping[str, str]) -> Iterator[None]:
+    """Have a process that is started now find other variables than this one has."""
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:

@@ -83,6 +83,7 @@ def start(
     ] = None,
 ) -> None:
     """Take part in the consortium, by the site's policy, until stopped with Ctrl-C."""
+    from flows.ending import end_now
     from flows.preflight import require_servers_and_folders
     from flows.server import configured_api, require_let_in
     from flows.site_life import run_site, site_home, site_prefect
@@ -103,6 +104,8 @@ def start(
         if metrics_port:
             stack.enter_context(serving_metrics(place, metrics_port))
         run_site(place, tell, stop)
+    # A stage that runs is begun anew, or was stored, when the site is started again.
+    end_now()
 
 
 @site_app.command(epilog="Example: consilium site status")

@@ -184,6 +184,22 @@ def test_what_comes_after_a_stage_that_failed_is_left_out_by_a_new_process_too(
     assert done == [2]
 
 
+def test_a_site_that_is_told_to_end_begins_nothing_more(site):
+    site.may_go_on.clear()
+    with site.at_work() as service:
+        first, second = site.ask("train_site", 1), site.ask("train_site", 2)
+        wait_for(lambda: len(service._asked_now()) == 2 and site.begun)
+        service.stop()
+        site.may_go_on.set()
+        wait_for(lambda: site.done)
+    time.sleep(0.1)
+    assert site.done == [("run", 1, "train_site", 1)]
+    # Nobody is told anything: a process that is started anew goes on with both.
+    assert not site.exchange.find(first)
+    with site.at_work():
+        assert (site.word(first), site.word(second)) == (None, None)
+
+
 def full_disk(_message):
     raise OSError(errno.ENOSPC, "no space is left")
 
