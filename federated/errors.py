@@ -7,6 +7,7 @@ of letters around would let a text read otherwise than it is.
 
 import json
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 # In characters: what validation finds at a thousand sites is a line each.
@@ -51,7 +52,12 @@ class TooFewSitesError(RefusalError):
     """So few sites are left that nobody opens, or could open, their sum.
 
     What they have sent harms nothing and tells nothing: a consortium loses that round and goes on.
+    ``refused`` says of sites whose payloads did not count why they did not.
     """
+
+    def __init__(self, text: str, refused: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.refused = dict(refused or {})
 
 
 def kept_at_site(site: str, stage: str, where: Path) -> str:

@@ -14,7 +14,7 @@ from federated.learning.subgroup_statistics import final_over_sites
 from federated.run.final_record import final_record, write_groups
 from federated.stages.final_evaluation import FinalOutcome
 from federated.stages.secure_sum import digits_in
-from flows.graph import sum_up
+from flows.graph import not_asked, sum_up
 from flows.progress import tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets
 from flows.site_stages import Finished, Run, wait_for
@@ -47,14 +47,14 @@ def final_evaluation(run: Run, topic: Topic) -> dict[str, Any]:
 def _in_sum(run: Run) -> FinalOutcome:
     """Run the graph of the sum; where nobody opens it, or it is impossible, nothing is known."""
     topic = ask(run.quoted)
+    out = not_asked(run, topic, run.sites)
     keys = Exchanged(None, Finished([], {}))
-    known = run.coordinator.faulty
     if run.experiment.protection.masked:
-        asking = [site for site in run.sites if site not in known]
+        asking = [site for site in run.sites if site not in out]
         keys = exchange_keys(run, topic, asking)
     if keys.lost:
         return _nothing(run, keys.lost)
-    gone = keys.finished.dropped | known | dict(run.unkeyed)
+    gone = keys.finished.dropped | out
     left = [site for site in run.sites if site not in gone]
     chains: Any = {
         site: [

@@ -29,12 +29,12 @@ from federated.run.round_table import round_line, round_table
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
-from federated.settings.sections import Parties
 from federated.stages.aggregate import download_size
+from federated.stages.begun_sums import left_out_before, refuse_other_than_begun
 from federated.stages.compress import compress_site
 from federated.stages.evaluate import evaluate_site, without_numbers
 from federated.stages.local_train import train_site
-from federated.stages.named_sums import EVALUATION, refuse_sum
+from federated.stages.named_sums import EVALUATION, refuse_few_parties, refuse_sum
 from federated.stages.opening import lose_sum
 from federated.stages.protect import protect_site
 from federated.stages.report import reports
@@ -46,7 +46,7 @@ from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
 from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, wait_for
-from tasks.aggregate import aggregate, decrypt, plan_round
+from tasks.aggregate import Aggregated, aggregate, decrypt, plan_round
 from tasks.checkpoint import Recorded, checkpoint
 from tasks.compress import compress
 from tasks.encrypt import encrypt
@@ -102,14 +102,12 @@ def run_round(run: Run, round_number: int, before: RoundEnd) -> RoundEnd:
 
 def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str]) -> RoundEnd:
     topic = plan_round(run.quoted, round_number, wait_for=[before.recorded])
-    known = run.coordinator.faulty
-    faulty = {site: known[site] for site in selected if site in known}
+    out = not_asked(run, topic, selected)
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
-        keys = exchange_keys(run, topic, [site for site in selected if site not in faulty])
+        keys = exchange_keys(run, topic, [site for site in selected if site not in out])
     exchanged = keys.finished
-    unkeyed = {site: run.unkeyed[site] for site in selected if site in run.unkeyed}
-    gone = exchanged.dropped | faulty | unkeyed
+    gone = exchanged.dropped | out
     if len(gone) == len(selected) and not of_parties(run.experiment):
         raise ConsiliumError(
             f"All {len(selected)} sites have dropped out of round {round_number} before they "
@@ -142,6 +140,20 @@ def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str
         sum_.lost,
     )
     return _report(run, record, [evaluation, sum_.after])
+
+
+def not_asked(run: Run, topic: Topic, sites: Sequence[str]) -> dict[str, str]:
+    """Which of ``sites`` are asked for nothing to a sum, since nothing of theirs could be in it.
+
+    Those are the sites that have made a sum of this attempt one that nobody opens, that have no
+    key, or without which others may have helped to the sum already, before the run was resumed.
+    """
+    known = run.coordinator.faulty | dict(run.unkeyed)
+    out = {site: known[site] for site in sites if site in known}
+    before = left_out_before(run.coordinator, topic, [site for site in sites if site not in out])
+    for reason in before.values():
+        tell(reason)
+    return out | before
 
 
 def _share_styles(run: Run, round_number: int) -> list[Outcome]:
@@ -217,46 +229,49 @@ def sum_up(
         ConsiliumError: so few have responded that no site would help to open their sum, or no site
             has opened it.
     """
-    if said := too_few(run, sent):
-        return _lose(run, topic, said)
+    refused: Mapping[str, str] = {}
     try:
-        return _open_sum(run, topic, sent, roster, length, after)
+        _refuse_too_few(run, topic, sent)
+        done = aggregate(run.quoted, topic, sent, roster, length, wait_for=after)
+        refused = done.added.refused
+        for site, reason in refused.items():
+            tell(f"{site} is left out of round {topic.round}: {reason}")
+        return _open_sum(run, topic, done, roster, length)
     except TooFewSitesError as error:
         if not of_parties(run.experiment):
             raise
-        return _lose(run, topic, str(error))
+        return _lose(run, topic, str(error), refused or error.refused)
 
 
-def _lose(run: Run, topic: Topic, said: str) -> Summed:
-    """Go on without a sum for which so few sites of a consortium are left, as is ``said``."""
+def _lose(run: Run, topic: Topic, said: str, refused: Mapping[str, str] | None = None) -> Summed:
+    """Go on without a sum for which so few sites of a consortium are left, as is ``said``.
+
+    What ``refused`` sites have sent did not count, which is the reason perhaps.
+    """
     lose_sum(run.coordinator, topic, {})
     now = time.time()
-    return _lost(topic, {}, [], [Interval(now, now)], said)
+    return _lost(topic, dict(refused or {}), [], [Interval(now, now)], said)
 
 
 def _open_sum(
-    run: Run,
-    topic: Topic,
-    sent: list[str],
-    roster: Roster | None,
-    length: int | None,
-    after: Sequence[Any],
+    run: Run, topic: Topic, done: Aggregated, roster: Roster | None, length: int | None
 ) -> Summed:
+    """Have a sum that was added opened.
+
+    Raises:
+        ConsiliumError: so few have responded that no site would help to open their sum, or no site
+            has opened it.
+    """
     protection, number = run.experiment.protection, topic.round
-    # The sites ask this themselves; here it is said before anything is added.
-    refuse_sum(run.context, topic, sent[0], sent)
-    done = aggregate(run.quoted, topic, sent, roster, length, wait_for=after)
-    last: Any = done
     responded, refused, when = done.added.responded, done.added.refused, [done.when]
-    for site, reason in refused.items():
-        tell(f"{site} is left out of round {number}: {reason}")
     opened: list[Outcome] = []
     opener = None
-    refuse_sum(run.context, topic, responded[0], responded)
-    if not topic.sum:
-        run.context.refuse_too_little_noise(len(responded))
+    last: Any = done
     if done.lost is not None:
         return _lost(topic, refused, [], when, done.lost)
+    _refuse_too_few(run, topic, responded)
+    if not topic.sum:
+        run.context.refuse_too_little_noise(len(responded))
     if protection.keyed:
         calls = [run.call(site) for site in responded]
         decrypted = decrypt(run.pool, run.quoted, calls, topic, length, wait_for=[done])
@@ -278,23 +293,19 @@ def _open_sum(
     return Summed(responded, refused, opened, when, opener=opener, after=last)
 
 
-def too_few(run: Run, sent: list[str]) -> str | None:
-    """Why so few sites make no round of a consortium; ``None`` where they do.
+def _refuse_too_few(run: Run, topic: Topic, sites: list[str]) -> None:
+    """Refuse a sum of sites that are not enough for one, as it is said of the run.
 
-    ``sent`` are those that have sent something for the sum.
+    The sites ask this themselves, but for what a consortium's runner says; here it is said before
+    anything is added, and again of those whose payloads count.
+
+    Raises:
+        TooFewSitesError: they are not.
+        ConsiliumError: no site would help to open such a sum.
     """
-    runner = run.experiment.runner
-    if not isinstance(runner, Parties):
-        return None
-    cases = sum(run.context.counts.cases(site, "train") for site in sent)
-    if len(sent) < runner.quorum:
-        return f"{len(sent)} sites have sent something, and runner.quorum is {runner.quorum}"
-    if cases < runner.min_cases:
-        return (
-            f"the sites that have sent something have {cases} training cases, and "
-            f"runner.min_cases is {runner.min_cases}"
-        )
-    return None
+    refuse_few_parties(run.context, sites)
+    refuse_sum(run.context, topic, sites[0], sites)
+    refuse_other_than_begun(run.coordinator, topic, sites)
 
 
 def _lost(
@@ -366,16 +377,16 @@ def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluation,
         ConsiliumError: so few have responded that no site would help to open their sum.
     """
     topic = replace(asked, sum=EVALUATION.name)
+    out = not_asked(run, topic, run.sites)
     keys = Exchanged(None, Finished([], {}))
     if run.experiment.protection.masked:
-        known = run.coordinator.faulty
-        asking = [site for site in run.sites if site not in known]
+        asking = [site for site in run.sites if site not in out]
         keys = exchange_keys(run, topic, asking, after=asked)
     if keys.lost:
         sum_ = _lose(run, topic, keys.lost)
         missing = dict.fromkeys(run.sites, keys.lost) | keys.finished.dropped
         return keys.finished.results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
-    gone = keys.finished.dropped | run.coordinator.faulty | dict(run.unkeyed)
+    gone = keys.finished.dropped | out
     left = [site for site in run.sites if site not in gone]
     predicted = _at_every(run, left, asked)
     sent = [site for site in left if site not in predicted.dropped]

@@ -21,6 +21,7 @@ from federated.stages.aggregate import (
     refuse_impossible,
     vouch_site,
 )
+from federated.stages.begun_sums import note_begun
 from federated.stages.coordinator import Coordinator, begin_round
 from federated.stages.opening import (
     Openings,
@@ -129,6 +130,7 @@ def decrypt(
     sites = [call.site for call in calls]
     told = (topic.round, sites, topic.sum)
     abort = coordinator.run.experiment.sites.on_dropout == "abort"
+    note_begun(coordinator, topic, sites)
     vouching = {c.site: submit_reported(pool, vouch_site, c, *told) for c in calls}
     vouches = gathered(vouching, abort)
     if silent := unvouched(coordinator, topic, sites):

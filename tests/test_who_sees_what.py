@@ -98,6 +98,7 @@ GROUPS_OF_ALL = [
     "tests/flows/test_subgroups.py::test_small_groups_are_hidden_in_all_that_a_run_leaves",
     f"{GROUP_SUMS}::test_a_protected_sum_gives_the_groups_of_statistics",
 ]
+LOSSES = "tests/attacks_found/test_counts_in_a_loss.py"
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
@@ -133,6 +134,11 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone"],
         HIDDEN_COUNTS,
         HIDDEN_COUNTS,
+    ),
+    "the mean loss of a site": (
+        [f"{LOSSES}::test_in_the_clear_it_tells_how_many_cases_of_a_class_a_site_trains_on", TIMES],
+        [f"{LOSSES}::test_where_updates_are_hidden_no_loss_is_told"],
+        [f"{LOSSES}::test_where_updates_are_hidden_no_loss_is_told"],
     ),
     "such counts over all sites": (
         [f"{COUNTED}::test_statistics_equal_those_that_are_computed_centrally", DISTANT],

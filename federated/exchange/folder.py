@@ -42,6 +42,11 @@ class Place:
         )
 
 
+def file_name(signed: Signed) -> str:
+    """The name of a message's file, by its own header."""
+    return f"{signed.digest[:32]}{SUFFIX}"
+
+
 class Exchange(ABC):
     """Where parties put messages, and find those that are for them."""
 
@@ -129,7 +134,7 @@ class FolderExchange(Exchange):
         Raises:
             ConsiliumError: a name in the header is none that a folder can have.
         """
-        return self.folder(Place.of(signed.header)) / f"{signed.digest[:32]}{SUFFIX}"
+        return self.folder(Place.of(signed.header)) / file_name(signed)
 
     def _round(self, run: str, round_number: int) -> Path:
         return self.root / refuse_name(run, "a run's id") / f"round-{round_number:03d}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from federated.errors import RefusalError
 from federated.exchange.audit import AuditLog
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.folder import EVERYONE, Exchange, Place
+from federated.exchange.folder import EVERYONE, Exchange, Place, file_name
 from federated.exchange.identity import COORDINATOR, Identity, PublicIdentity
 from federated.exchange.message import (
     Message,
@@ -28,6 +28,8 @@ from federated.exchange.message import (
 
 # In the audit log, of what lies in one place, however much somebody writes there.
 MOST_LINES = 16
+# Why two different messages are refused that one party has signed for one place.
+DUPLICATE = "duplicate"
 
 
 class MissingMessageError(RefusalError):
@@ -85,19 +87,14 @@ class Mailbox:
         for number, found in enumerate(self._found(topic, kind, sender, most, for_all)):
             if isinstance(found, MessageRefusedError):
                 last = found
-                if number < MOST_LINES:
+                if number < MOST_LINES or found.reason == DUPLICATE:
                     self._refuse(topic, kind, sender, found)
-            elif counted is None:
+                if found.reason == DUPLICATE:
+                    # One that lies is not read further: it may have signed any number of messages.
+                    counted = None
+                    break
+            else:
                 counted = found
-            elif counted.signed.digest != found.signed.digest:
-                # One that lies is not read further: it may have signed any number of messages.
-                said = (
-                    f"{sender} has sent 2 different messages {topic.kind(kind)} in round "
-                    f"{topic.round} of run {topic.run}, of which none counts."
-                )
-                counted, last = None, MessageRefusedError("duplicate", said)
-                self._refuse(topic, kind, sender, last)
-                break
         if counted is None:
             why = f" What arrived was refused: {last}" if last else ""
             raise MissingMessageError(
@@ -114,24 +111,44 @@ class Mailbox:
         However much somebody else puts there, all of it is looked at, so that nothing is hidden by
         it; of what the party has not signed, no more than the header is read.
         """
+        read: dict[str, bool] = {}
         places = (self.me.name, EVERYONE) if self.me.name != COORDINATOR else (COORDINATOR,)
         for recipient in (EVERYONE,) if for_all else places:
             told = topic.kind(kind)
             place = Place(topic.run, topic.round, topic.attempt, recipient, told, sender)
-            yield from self._opened(place, topic, kind, most)
+            yield from self._opened(place, topic, kind, most, read)
 
     def _opened(
-        self, place: Place, topic: Topic, kind: str, most: int
+        self, place: Place, topic: Topic, kind: str, most: int, read: dict[str, bool]
     ) -> Iterator[Message | MessageRefusedError]:
-        """The messages in a place, each read or refused."""
+        """The messages in a place, each read or refused; of copies one is read.
+
+        Args:
+            place: where they lie.
+            topic: the round that they have to belong to.
+            kind: what they have to be.
+            most: how many bytes a body may have.
+            read: by digest, whether what the party has signed was read and counts; it is added to.
+        """
         for path in self.exchange.find(place):
             # Whoever has put it there may take it away again.
             with suppress(FileNotFoundError):
                 try:
                     with open_message(path) as unread:
                         self._refuse_other(unread, place, topic, kind)
-                        member = self._member(place.sender)
-                        yield unread.read(member, most)
+                        unread.refuse_other_signer(self._member(place.sender))
+                        digest, own_name = unread.signed.digest, file_name(unread.signed)
+                        # A copy with another body takes nothing from what lies where it should.
+                        if read.get(digest) or (digest in read and path.name != own_name):
+                            said = f"The message {path} is refused: it is a copy of another one."
+                            raise MessageRefusedError("copy", said)
+                        if unread.header.length <= most:
+                            if {*read} - {digest}:
+                                raise _duplicate(topic, kind, place.sender)
+                            read[digest] = False
+                        message = unread.whole(most)
+                        read[digest] = True
+                        yield message
                 except MessageRefusedError as error:
                     yield error
 
@@ -166,3 +183,11 @@ class Mailbox:
             "refused", run=topic.run, round=topic.round, kind=topic.kind(kind), sender=sender,
             reason=error.reason, said=str(error),
         )  # fmt: skip
+
+
+def _duplicate(topic: Topic, kind: str, sender: str) -> MessageRefusedError:
+    return MessageRefusedError(
+        DUPLICATE,
+        f"{sender} has sent 2 different messages {topic.kind(kind)} in round {topic.round} of run "
+        f"{topic.run}, of which none counts.",
+    )

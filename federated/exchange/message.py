@@ -269,12 +269,28 @@ class Unread:
             MessageRefusedError: the signature is not the sender's, the body is longer than it may
                 be, or not the one that was signed.
         """
-        header = self.header
+        self.refuse_other_signer(sender)
+        return self.whole(most)
+
+    def refuse_other_signer(self, sender: PublicIdentity) -> None:
+        """Refuse a message that ``sender`` has not signed; of its body nothing is read.
+
+        Raises:
+            MessageRefusedError: it is one.
+        """
         if not self.signed.is_from(sender):
             raise MessageRefusedError(
                 "bad signature",
                 f"The message {self.where} is refused: it is not signed by {sender.name}.",
             )
+
+    def whole(self, most: int) -> Message:
+        """The whole message, whose signature the caller has checked; its body has ``most`` bytes.
+
+        Raises:
+            MessageRefusedError: the body is longer than that, or not the one that was signed.
+        """
+        header = self.header
         if header.length > most:
             raise MessageRefusedError(
                 "too large",

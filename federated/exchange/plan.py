@@ -42,8 +42,8 @@ class RunPlan:
         releases: what each site has said that it releases in a round, before the schedule of the
             noise is applied; empty without privacy, and in a proposal.
         quorum: how many sites have to respond in a round.
-        deadline: how many seconds after its beginning a round ends without those who have not
-            responded; ``None`` where nobody is left behind.
+        deadline: how many seconds a site has for a stage, once it is asked, before a round goes on
+            without it; ``None`` where nobody is left behind.
         purpose: what the run is for; nothing is trained or evaluated in one for statistics, and
             nothing is counted for them in another.
     """

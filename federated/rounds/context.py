@@ -121,6 +121,17 @@ class RunContext:
         length = sent_length(self.experiment, layout)
         return privacy.grid(self.planned[self.sites[0]], selected, bits, length)
 
+    @property
+    def tells_losses(self) -> bool:
+        """Whether a site tells the mean loss of its training.
+
+        By a model that the coordinator chooses it can be any sum over the site's training cases, as
+        how many it has of a class. So it is told where the coordinator has the site's update
+        anyway, and not where that is hidden in a sum or is private.
+        """
+        hidden = self.experiment.protection.stated("hides_updates_from")
+        return self.experiment.privacy.unit is None and hidden == frozenset()
+
     def refuse_too_little_noise(self, responded: int) -> None:
         """Check, at a site, that it may help to open a sum of ``responded`` sites.
 

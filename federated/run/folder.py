@@ -134,6 +134,11 @@ class RunFolder:
         return self.coordinator_path / "largest-weight.json"
 
     @property
+    def begun_sums_path(self) -> Path:
+        """The file that says of which sites the sums are that sites were asked to help to open."""
+        return self.coordinator_path / "begun-sums.json"
+
+    @property
     def context_path(self) -> Path:
         """The file of what the coordinator knows of the sites' key, where they have one."""
         return self.root / "context.json"

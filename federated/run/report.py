@@ -42,7 +42,8 @@ class Known:
         stages: of which stages it has to be, in order.
         since: when the round began, in seconds since the epoch.
         until: when the report is read.
-        private: whether the run is private: then no times, memory or losses may be told.
+        private: whether the run is private: then no times or memory may be told.
+        losses: whether the loss of a training may be told.
         cases: how many training cases the site has.
         most_bytes: how many bytes a site can send, or be sent, in a stage.
         most_epsilon: the largest ε that the plan lets the site spend; ``None`` where a report may
@@ -54,6 +55,7 @@ class Known:
     since: float
     until: float
     private: bool
+    losses: bool
     cases: int
     most_bytes: int
     most_epsilon: float | None
@@ -102,7 +104,7 @@ def _stage(value: Any, stage: Stage, known: Known) -> StageResult:
         _time(value, "ended", known),
         _optional(value, "peak_rss_mb", MOST_MEMORY_MB, told=not known.private),
         cases,
-        _optional(value, "loss", MOST_LOSS, told=stage == "local_train" and not known.private),
+        _optional(value, "loss", MOST_LOSS, told=stage == "local_train" and known.losses),
         _within(value, "sent", 0, known.most_bytes, int),
         _within(value, "received", 0, known.most_bytes, int),
         _epsilon(value, stage, known),

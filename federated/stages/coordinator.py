@@ -31,6 +31,7 @@ from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
 from federated.run.record_file import read_record
 from federated.run.selection import kept_round
+from federated.settings.sections import Parties
 from federated.stages.named_sums import EVALUATION, FINAL, STATISTICS
 from federated.stages.plan_checks import release_of
 
@@ -398,15 +399,18 @@ def _plan(run: RunContext, members: Enrolment) -> RunPlan:
             "suspended."
         )
     participants = {name: members.members[name].identity for name in names}
-    quorum = getattr(run.experiment.protection, "min_sites", 1)
+    runner = run.experiment.runner
+    parties = runner if isinstance(runner, Parties) else None
+    fewest = getattr(run.experiment.protection, "min_sites", 1)
     return RunPlan(
         run.experiment,
         code_digest(),
         participants,
         run.counts,
         run.planned,
-        quorum,
-        purpose=run.purpose,
+        max(fewest, parties.quorum if parties else 1),
+        parties.deadline if parties else None,
+        run.purpose,
     )
 
 

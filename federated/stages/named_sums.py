@@ -22,6 +22,7 @@ from federated.protection.digits import Bounds, digit_base
 from federated.rounds.context import RoundContext, RunContext
 from federated.rounds.participation import POOLED
 from federated.rounds.statistics import CountNoise, scheme_of
+from federated.settings.sections import Parties
 from federated.site.releases import weights_digest
 from federated.stages.site import (
     Site,
@@ -194,6 +195,30 @@ def refuse_sum(
     named = named_sum(topic.sum) if topic.sum else None
     refuse_thin(run.experiment, run.counts, named, sorted(counted))
     return counted
+
+
+def refuse_few_parties(run: RunContext, sites: Sequence[str]) -> None:
+    """Refuse, at the coordinator, a sum of fewer sites of a consortium than its runner asks for.
+
+    ``sites`` are those that have sent something for it, or whose payloads count.
+
+    Raises:
+        TooFewSitesError: they are fewer, or have fewer training cases.
+    """
+    runner = run.experiment.runner
+    if not isinstance(runner, Parties):
+        return
+    cases = sum(run.counts.cases(site, "train") for site in sites)
+    if len(sites) < runner.quorum:
+        raise TooFewSitesError(
+            f"{len(sites)} sites have sent something that counts, and runner.quorum is "
+            f"{runner.quorum}"
+        )
+    if cases < runner.min_cases:
+        raise TooFewSitesError(
+            f"the sites that have sent something that counts have {cases} training cases, and "
+            f"runner.min_cases is {runner.min_cases}"
+        )
 
 
 def refuse_thin(

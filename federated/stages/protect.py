@@ -5,9 +5,15 @@ import time
 import numpy as np
 
 from federated.exchange import kinds
+from federated.exchange.folder import EVERYONE
 from federated.protection import Protection
 from federated.run.result import stage_result
-from federated.run.update_files import pack_payload, read_compressed
+from federated.run.update_files import (
+    most_payload,
+    pack_payload,
+    read_compressed,
+    read_payload,
+)
 from federated.stages.compress import COMPRESSED
 from federated.stages.keys import site_key
 from federated.stages.report import tell
@@ -15,6 +21,7 @@ from federated.stages.secagg import masked_once, masking
 from federated.stages.site import Site, SiteCall, SiteRound, open_round, open_site
 from federated.stages.tags import send_tags
 from federated.update import CompressedUpdate
+from federated.weights.bounded_file import Content
 
 
 def protect_site(call: SiteCall, round_number: int) -> None:
@@ -44,7 +51,7 @@ def send_protected(site: Site, opened: SiteRound, compressed: CompressedUpdate) 
         ConsiliumError: it cannot be protected, or the key cannot be read.
     """
     protection: Protection = site.run.experiment.protection
-    received = tags = 0
+    topic = opened.topic
     if protection.masked:
         masks, received = masking(site, opened)
 
@@ -53,10 +60,17 @@ def send_protected(site: Site, opened: SiteRound, compressed: CompressedUpdate) 
 
         quantised = compressed.numbers.astype(np.int32, copy=False)
         body = masked_once(site, opened, masks, quantised, make)
-    else:
-        key = site_key(site)
+        return site.to_coordinator(topic, kinds.PAYLOAD, body), received
+    if (key := site_key(site)) is None:
+        body = pack_payload(protection.protect(compressed, key))
+        return site.to_coordinator(topic, kinds.PAYLOAD, body), 0
+    # Ciphertexts are others each time, and the tags are those of the ones that were sent.
+    before = site.sent_before(topic, kinds.PAYLOAD, most_payload(len(compressed.numbers)).most)
+    if before is None:
         payload = protection.protect(compressed, key)
-        if key is not None:
-            tags = send_tags(site, opened, payload, key)
-        body = pack_payload(payload)
-    return tags + site.to_coordinator(opened.topic, kinds.PAYLOAD, body), received
+    else:
+        payload = read_payload(Content(before, "that the site has sent"))
+    sent = site.to_coordinator(topic, kinds.PAYLOAD, before or pack_payload(payload))
+    if site.sent_before(topic, kinds.TAG, kinds.MOST_SMALL, EVERYONE) is None:
+        sent += send_tags(site, opened, payload, key)
+    return sent, 0

@@ -33,11 +33,15 @@ def tell(site: Site, round_number: int, result: StageResult, name: str = "") -> 
 
     ``name`` is that of the sum that the stage is for; it is empty for that of the updates.
 
-    Of a stage of a private run neither times nor memory are told. Where the site's policy does not
-    let it send more in the run nothing is told, and the stage is done all the same.
+    Of a stage of a private run neither times nor memory are told, and the loss of a training only
+    where the coordinator sees the site's update too (:attr:`RunContext.tells_losses`). Where the
+    site's policy does not let it send more in the run nothing is told, and the stage is done all
+    the same.
     """
     if site.run.experiment.privacy.unit is not None:
         result = replace(result, started=None, ended=None, peak_rss_mb=None)
+    if not site.run.tells_losses:
+        result = replace(result, loss=None)
     untold = site.store.untold_path
     when = [round_number, site.start.attempt]
     if result.stage not in TOLD:
@@ -48,10 +52,13 @@ def tell(site: Site, round_number: int, result: StageResult, name: str = "") -> 
     body = pack_report([known[stage] for stage in stages if stage in known])
     if len(stages) > 1:
         untold.unlink(missing_ok=True)
+    topic, kind = replace(site.topic(round_number), sum=name), kinds.REPORT + result.stage
+    if site.sent_before(topic, kind, MOST_REPORT) is not None:
+        # The stage is done again: of its times there would be two reports.
+        return
     # What is not sent is missing at the coordinator, which says so.
     with suppress(RefusalError):
-        topic = replace(site.topic(round_number), sum=name)
-        site.to_coordinator(topic, kinds.REPORT + result.stage, body)
+        site.to_coordinator(topic, kind, body)
 
 
 def _untold(site: Site, when: list[int]) -> dict[Stage, StageResult]:
@@ -111,6 +118,7 @@ def _report(
         coordinator.begun.get(round_number, 0.0),
         time.time(),
         run.experiment.privacy.unit is not None,
+        run.tells_losses,
         training_cases(run.counts, site, run.sites),
         _most_bytes(coordinator),
         most_epsilon(run, site, topic.attempt),

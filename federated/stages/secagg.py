@@ -44,6 +44,9 @@ from federated.stages.secagg_messages import (
 from federated.stages.site import Site, SiteCall, SiteRound, open_site
 from federated.update import Quantised
 
+# The step that is others each time it is done.
+SHARES = "shares"
+
 
 def advertise_site(call: SiteCall, round_number: int, name: str = "") -> None:
     """Stage 1 at a site: make the keys of an attempt at a round, once, and send the public halves.
@@ -94,7 +97,7 @@ def share_site(call: SiteCall, round_number: int, name: str = "") -> None:
     def make() -> bytes:
         return pack(protocol.share(secrets, advertised, session))
 
-    body = kept.once("shares", lambda done: done.share(advertised, session), session, make)
+    body = kept.once(SHARES, lambda done: done.share(advertised, session), session, make)
     sent = site.to_coordinator(topic, kinds.SHARES, body)
     result = stage_result(site.name, "share", started, sent=sent, received=size)
     tell(site, round_number, result, name)
@@ -176,6 +179,12 @@ def answer_site(call: SiteCall, round_number: int, name: str = "") -> None:
     site = open_site(call)
     opened = open_sum(site, round_number, name)
     topic = opened.topic
+    if (before := site.sent_before(topic, kinds.ANSWER, kinds.MOST_SMALL)) is not None:
+        # It was interrupted after that, and has nothing left to answer with.
+        _Kept(site, topic).secrets.unlink(missing_ok=True)
+        answered = stage_result(site.name, "answer", started, sent=len(before))
+        tell(site, round_number, answered, name)
+        return
     told = _Told.read(site, topic)
     secrets = _read_secrets(site, topic)
     count = len(opened.selected)
@@ -283,7 +292,10 @@ class _Kept:
         session: Round,
         make: Callable[[], bytes],
     ) -> bytes:
-        """What a step has made, which is marked first, made once, and stored before it is sent.
+        """What a step has made, which is marked first, and stored before it is sent.
+
+        It is made once: sealed shares are others each time. What masks and signs is not, so that
+        it is made again where it was marked and the process ended before it was stored.
 
         Args:
             step: the step.
@@ -292,16 +304,18 @@ class _Kept:
             make: what the step does.
 
         Raises:
-            ConsiliumError: the step was done for something else, or begun and not stored.
+            ConsiliumError: the step was done for something else, or shares were begun and not
+                stored.
         """
         before = (
             Done.from_json(read_json(self.done)) if self.done.is_file() else Done.nothing(session)
         )
         after, path = mark(before), self.made(step)
         if after == before:
-            if not path.is_file():
+            if path.is_file():
+                return path.read_bytes()
+            if step == SHARES:
                 raise _over(self.site, self.topic)
-            return path.read_bytes()
         write_json(self.done, after.to_json(), PRIVATE)
         content = make()
         with atomic_path(path, PRIVATE) as temporary:

@@ -20,6 +20,7 @@ from federated.protection.secagg.roster import refuse_unusable
 from federated.protection.secagg.view import refuse_parts
 from federated.rounds.context import RunContext
 from federated.run.update_files import read_payload, write_payload
+from federated.stages.begun_sums import note_begun
 from federated.stages.coordinator import Coordinator
 from federated.stages.named_sums import refuse_sum, senders
 from federated.stages.secagg_messages import (
@@ -84,6 +85,7 @@ def relay_responded(
     run = coordinator.run
     refuse_sum(run, topic, responded[0], responded)
     refuse_parts(responded, masked_round(run, list(roster.advertised), topic))
+    note_begun(coordinator, topic, responded)
     coordinator.mailbox.send(topic, kinds.RESPONDED, json.dumps(list(responded)).encode())
 
 

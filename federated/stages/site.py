@@ -18,11 +18,17 @@ from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
-from federated.exchange.folder import EVERYONE, FolderExchange
+from federated.exchange.folder import EVERYONE, FolderExchange, Place
 from federated.exchange.identity import COORDINATOR
 from federated.exchange.journal import JOURNAL, JournalledExchange
 from federated.exchange.mailbox import Mailbox
-from federated.exchange.message import Message, Topic, open_message
+from federated.exchange.message import (
+    Message,
+    MessageRefusedError,
+    Topic,
+    differences,
+    open_message,
+)
 from federated.exchange.plan import RoundPlan, RunPlan
 from federated.exchange.policy_checks import refuse_to_send
 from federated.files import PRIVATE, atomic_path
@@ -123,6 +129,28 @@ class Site:
             RefusalError: the site would send more in the run than its policy allows.
         """
         return self._send(topic, kind, body, recipient)
+
+    def sent_before(
+        self, topic: Topic, kind: str, most: int, recipient: str = COORDINATOR
+    ) -> bytes | None:
+        """The body of a message that the site has sent already; ``None`` where it has not.
+
+        A stage that was interrupted is done again, and of two different messages in one place none
+        counts. So what is made otherwise each time, as what is encrypted, is not made anew.
+
+        Args:
+            topic: what the messages have in common.
+            kind: what it is.
+            most: how many bytes it may have.
+            recipient: whom it is for.
+        """
+        own = topic.kind(kind)
+        place = Place(topic.run, topic.round, topic.attempt, recipient, own, self.name)
+        for path in self.mailbox.exchange.find(place):
+            with suppress(MessageRefusedError, FileNotFoundError), open_message(path) as unread:
+                if not differences(unread.header, topic, kind, recipient):
+                    return unread.read(self.mailbox.me.public, most).body
+        return None
 
     def _send(self, topic: Topic, kind: str, body: bytes, recipient: str) -> int:
         sent = self.store.count_sent(len(body), durable=not self.ends_with_its_run)

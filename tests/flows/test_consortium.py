@@ -11,12 +11,16 @@ from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.exchange.folder import EVERYONE
 from federated.exchange.identity import COORDINATOR
+from federated.exchange.plan import RunPlan
 from federated.exchange.policy import PERMISSIVE
 from federated.files import OTHERS, read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.approvals import decide, proposals
+from federated.stages import secagg_relay
+from flows import site_flow
 from flows.coordinator_metrics import CoordinatorMetrics
 from flows.site_metrics import SiteMetrics
+from tests.federated.stages.lies import body_of
 from tests.flows.conftest import full_run, weights
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -95,7 +99,48 @@ def test_too_few_sites_make_no_round(consortium, monkeypatch):
     monkeypatch.setattr(flow_round, "run_round", watched)
     folder = full_run(overrides=[SITES, "runner.quorum=3"], register_model=False)
     first, second = folder.records()
-    assert first["lost"] == "2 sites have sent something, and runner.quorum is 3"
+    assert first["lost"] == "2 sites have sent something that counts, and runner.quorum is 3"
+    assert second["sites"] == ["site-00", "site-01", "site-02"]
+
+
+def test_a_plan_says_how_many_sites_have_to_be_there_and_how_long_each_is_waited_for(consortium):
+    """What a person at a site reads before they approve it."""
+    home = consortium()["site-00"].home
+    few = [SITES, "runner.quorum=2", "runner.deadline=77"]
+    folder = full_run(rounds=1, overrides=few, register_model=False)
+    signer = CoordinatorHome.default().identity()
+    plan = RunPlan.from_bytes(body_of(home.run(folder.run_id).plan_path, signer))
+    assert (plan.quorum, plan.deadline) == (2, 77)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["runner.quorum=3"], "2 sites have sent something that counts, and runner.quorum is 3"),
+        (["runner.min_cases=48"], "runner.min_cases is 48"),
+        (["protection.name=packed_bfv", "compression.bits=8"], "protection.min_sites=3"),
+        (["protection.name=secagg_plus", "compression.bits=8"], "protection.min_sites=3"),
+    ],
+    ids=["quorum", "cases", "packed_bfv", "secagg_plus"],
+)
+def test_a_site_of_which_nothing_counts_is_none_of_those_who_are_there_and_is_named(
+    consortium, monkeypatch, settings, said
+):
+    """It says that it has done everything, and sends no payload."""
+    consortium()
+    real = site_flow._done
+
+    def done(mine, asked):
+        lies = (mine.home.name, asked.round, asked.stage) == ("site-01", 1, "protect_site")
+        return None if lies else real(mine, asked)
+
+    monkeypatch.setattr(site_flow, "_done", done)
+    folder = full_run(overrides=[SITES, *settings], register_model=False)
+    first, second = folder.records()
+    assert first["sites"] == []
+    assert said in first["lost"]
+    assert list(first["dropped"]) == ["site-01"]
+    assert "no message payload from site-01" in first["dropped"]["site-01"]
     assert second["sites"] == ["site-00", "site-01", "site-02"]
 
 
@@ -120,6 +165,37 @@ def test_a_coordinator_that_was_stopped_goes_on_to_the_same_model(consortium, kn
     assert ended(folder, 1)
     assert ended(folder, 2)
     assert all("attempt 2: begun" in " ".join(party.said) for party in parties.values())
+
+
+def test_a_round_is_lost_where_a_site_is_away_that_may_have_helped_to_its_sum_before(
+    consortium, monkeypatch
+):
+    """No sum of the others is tried, with which they would have helped to two."""
+    parties = consortium()
+    say_hello("site-02")
+
+    def dies(*_):
+        raise ConsiliumError("The power is gone.")
+
+    masked = [SITES, "protection.name=secagg_plus", "protection.min_sites=2", "compression.bits=8"]
+    with monkeypatch.context() as within:
+        within.setattr(secagg_relay, "unmask_sum", dies)
+        with pytest.raises(ConsiliumError, match="power"):
+            full_run(overrides=masked, register_model=False)
+    from flows import round as flow_round
+
+    real = flow_round.run_round
+
+    def watched(run, number, began):
+        say_hello("site-02", ago=0 if number == 2 else 1000)
+        return real(run, number, began)
+
+    monkeypatch.setattr(flow_round, "run_round", watched)
+    folder = full_run(resume="latest", register_model=False)
+    first, second = folder.records()
+    assert first["sites"] == []
+    assert "is opened of site-00, site-01, site-02 alone" in first["lost"]
+    assert (second["sites"], second["lost"]) == (sorted(parties), None)
 
 
 def test_a_paused_run_waits_between_two_rounds(consortium, project, monkeypatch):

@@ -151,9 +151,9 @@ def _too_few(
     if len({*right, *lied}) < round_.threshold:
         return TooFewSitesError(
             f"{said} Resume the run when they are back, or lower protection.threshold for a new "
-            "one; whoever sent wrong shares should be left out. Sites that answered for others "
-            "before this round broke off do not answer for these, and say so themselves: then only "
-            "a run with another seed goes on."
+            "one; whoever sent wrong shares should be left out. Sites that have answered for other "
+            "sites from the same state, as in another run of this seed, do not answer for these, "
+            "and say so themselves: then only a run with another seed goes on."
         )
     return SumLostError(said, wrong | ({site} if len(accusers) > 1 else set()))
 

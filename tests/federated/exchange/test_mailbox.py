@@ -198,7 +198,8 @@ def test_what_somebody_else_puts_there_does_not_stop_a_sites_own_message(
     put(all_parties, make(all_parties))
     all_parties.boxes[SITE].send(TOPIC, "payload", b"update", COORDINATOR)
     assert receive(all_parties).body == b"update"
-    assert all_parties.refused() == [reason]
+    # Of what has the very header of the site's message the body is not read any more.
+    assert all_parties.refused() == ["copy" if reason == "other body" else reason]
 
 
 def test_two_different_messages_of_one_site_in_one_place_are_both_refused(
@@ -275,16 +276,51 @@ def test_no_number_of_files_hides_a_sites_own_message(all_parties: Parties) -> N
     assert len(all_parties.refused()) <= 16
 
 
-def test_of_a_site_that_signs_many_messages_two_are_read(
-    all_parties: Parties, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def bodies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of which messages' files the bodies are read."""
+    read, whole = list[str](), Unread.whole
+    monkeypatch.setattr(
+        Unread, "whole", lambda unread, most: read.append(unread.where) or whole(unread, most)
+    )
+    return read
+
+
+def test_of_a_site_that_signs_many_messages_one_is_read(
+    all_parties: Parties, bodies: list[str]
 ) -> None:
     for number in range(20):
         all_parties.boxes[SITE].send(TOPIC, "payload", b"%d" % number, COORDINATOR)
-    read, whole = [], Unread.read
-    monkeypatch.setattr(Unread, "read", lambda *given: read.append(1) or whole(*given))
     with pytest.raises(MissingMessageError, match="different messages"):
         receive(all_parties)
-    assert len(read) == 2
+    assert len(bodies) == 1
+    assert all_parties.refused() == ["duplicate"]
+
+
+def test_of_a_site_that_signs_many_messages_with_other_bodies_one_is_read(
+    all_parties: Parties, bodies: list[str]
+) -> None:
+    """Each as long as it says, so that all of it would have to be read to see that."""
+    for number in range(20):
+        signed = message(all_parties.boxes[SITE], body=b"%06d" % number)
+        put(all_parties, replace(signed, body=b"others").to_bytes(), name=f"x{number:02d}")
+    with pytest.raises(MissingMessageError, match="different messages"):
+        receive(all_parties)
+    assert len(bodies) == 1
+    assert all_parties.refused() == ["other body", "duplicate"]
+
+
+@pytest.mark.parametrize("body", [b"update", b"others"], ids=["whole", "with other bodies"])
+def test_of_many_copies_of_a_message_two_are_read_at_most(
+    all_parties: Parties, bodies: list[str], body: bytes
+) -> None:
+    all_parties.boxes[SITE].send(TOPIC, "payload", b"update", COORDINATOR)
+    copy = replace(message(all_parties.boxes[SITE]), body=body).to_bytes()
+    for number in range(20):
+        put(all_parties, copy, name=f"0{number:02d}")
+        put(all_parties, copy, name=f"x{number:02d}")
+    assert receive(all_parties).body == b"update"
+    assert len(bodies) <= 2
 
 
 def test_a_file_whose_name_commands_a_terminal_does_nothing(all_parties: Parties) -> None:

@@ -15,8 +15,8 @@ from federated.run.result import TOLD, StageResult
 from federated.run.told_privacy import read_told
 
 SITE, NOW = "site-00", 1_000_000.0
-KNOWN = Known(SITE, TOLD["protect"], NOW - 60, NOW, False, 24, 10**6, None)
-PRIVATE = replace(KNOWN, private=True, most_epsilon=3.0)
+KNOWN = Known(SITE, TOLD["protect"], NOW - 60, NOW, False, True, 24, 10**6, None)
+PRIVATE = replace(KNOWN, private=True, losses=False, most_epsilon=3.0)
 
 
 def result(stage: Any, **told: Any) -> StageResult:

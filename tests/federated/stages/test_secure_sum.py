@@ -32,7 +32,7 @@ from federated.site.holder import holder_ledger
 from federated.stages import evaluate as evaluate_stage
 from federated.stages import secure_sum
 from federated.stages.aggregate import decrypt_site, hand_sum, vouch_site
-from federated.stages.evaluate import evaluate_site
+from federated.stages.evaluate import NO_NUMBERS, evaluate_site
 from federated.stages.named_sums import EVALUATION, open_sum, refuse_sum
 from federated.stages.secagg import advertise_site, agree_site, answer_site, share_site
 from federated.stages.secagg_messages import masked_round, pack
@@ -206,6 +206,24 @@ def test_a_second_sum_of_the_same_model_under_another_label_is_not_opened(
         summed(run, run.sites[:2], round_number=2)
     assert not list(run.folder.exchange_path.rglob(f"round-002/*/*/{NAME}.{kinds.ANSWER}/*"))
     assert not list(run.folder.exchange_path.rglob(f"round-002/*/*/{NAME}.{kinds.OPENED}/*"))
+
+
+@hiding
+def test_that_a_model_predicts_no_numbers_is_told_in_the_clear_and_nothing_is_added(
+    tmp_path: Path, data: Path, protection: str
+) -> None:
+    """By a model that the coordinator chooses it is one thing of a site's cases."""
+    run = begin_sums(tmp_path / "runs", data, protection)
+    state = read_state(run.folder.state_path(1))
+    huge = np.full_like(state.weights, np.finfo(np.float32).max)
+    write_state(run.folder.state_path(1), replace(state, weights=huge))
+    topic = ask(run)
+    exchange(run, topic)
+    evaluate_site(run.call(SITE), 1)
+    receive = run.coordinator.mailbox.receive
+    assert receive(topic, kinds.EVALUATION, SITE, 100).body == NO_NUMBERS
+    with pytest.raises(RefusalError, match=r"no message evaluation\.payload from site-00"):
+        receive(topic, kinds.PAYLOAD, SITE, 10**9)
 
 
 def test_a_state_of_other_tensors_than_the_plans_model_has_is_refused(masked: Staged) -> None:
