@@ -44,12 +44,16 @@ def test_nothing_that_few_runs_need_is_imported_before_the_first_stage_or_by_a_s
 
 # What a command begins with, in this order in one process, and what none of it may have imported:
 # the list of commands; a home that is made, checked, paused, and whose sites are enrolled; what
-# takes part in a run, or runs it.
+# serves a coordinator for months; what takes part in a run, or runs it.
 BEGINNINGS = {
     "flows.cli": ("torch", "numpy", "pydantic", "httpx", "prefect", "mlflow", "great_expectations"),
     "flows.site_life, flows.coordinator_life, flows.coordinator_logins": (
         *("torch", "prefect", "mlflow", "great_expectations", "starlette", "uvicorn", "sqlalchemy"),
         *LATE,
+    ),
+    "federated.exchange.https.server, flows.coordinator_front, flows.coordinator_metrics, "
+    "flows.coordinator_server, flows.databases": (
+        *("torch", "mlflow", "great_expectations", "prefect.server", *LATE),
     ),
     "flows.site_service, flows.round": ("mlflow", "great_expectations", "prefect.server", *LATE),
 }
