@@ -7,7 +7,7 @@ that somebody asks Prefect for becomes a process of its own.
 import sys
 from pathlib import Path
 
-from federated.configuration.load import experiment_names
+from federated.configuration.params_file import experiment_names
 from flows.serve import serve_deployments
 
 # What makes a run one of the consortium's sites. Whoever gives other overrides repeats it.

@@ -111,7 +111,6 @@ def run_coordinator(
     from flows.coordinator_metrics import CoordinatorMetrics
     from flows.coordinator_server import front_server, servers_behind, serving_deployments
     from flows.databases import databases_of
-    from flows.status_page import status_of_coordinator
 
     certificates = certificates_of(home, address)
     databases = databases_of(home)
@@ -121,7 +120,7 @@ def run_coordinator(
         server = front_server(
             home, exchange_app(office), behind, certificates, address.host, address.port,
             refused_connections(home, office),
-            Told(CoordinatorMetrics(home).text, partial(status_of_coordinator, home, runs)),
+            Told(CoordinatorMetrics(home).text, partial(_status_page, home, runs)),
         )  # fmt: skip
         with serving_deployments(home, behind, params, runs):
             say(f"coordinator at {address.url}, port {server.port} of {address.host}")
@@ -129,6 +128,13 @@ def run_coordinator(
             say(f"sites and runs: {address.url}/status")
             say("`consilium coordinator start --env` prints what another terminal needs")
             server.run()
+
+
+def _status_page(home: CoordinatorHome, runs: Path, anew: bool) -> str:
+    """The page on sites and runs; records of runs are read with torch, which nobody else needs."""
+    from flows.status_page import status_of_coordinator
+
+    return status_of_coordinator(home, runs, anew)
 
 
 def office_of(home: CoordinatorHome) -> Office:

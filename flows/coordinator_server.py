@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import temporary_settings
 from starlette.types import ASGIApp
 
-from federated.configuration.load import experiment_names
+from federated.configuration.params_file import experiment_names
 from federated.errors import ConsiliumError
 from federated.exchange.https.certificates import Certificates
 from federated.exchange.https.listening import ConnectionLimits, TlsServer, tls_server

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from federated.configuration.experiment import Experiment
-from federated.configuration.load import experiment_names, load_experiment
+from federated.configuration.load import load_experiment
+from federated.configuration.params_file import experiment_names
 from federated.data.folders.families import FAMILIES
 from federated.data.load import locate_local, missing
 from federated.errors import ConsiliumError

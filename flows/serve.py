@@ -14,7 +14,7 @@ from prefect.settings import temporary_settings
 from prefect.types.entrypoint import EntrypointType
 from rich.console import Console
 
-from federated.configuration.load import experiment_names
+from federated.configuration.params_file import experiment_names
 from flows.guarded_server import STORE
 from flows.login import USER, Login, new_login
 from flows.ports import HOST, listen_at

@@ -77,13 +77,19 @@ class SiteService:
 
     def run(self) -> None:
         """Read what the site is asked, and have it done, until :meth:`stop`."""
+        read = None
         while not self._stopped.is_set():
+            # What there was before it is read: what is added meanwhile is read the next time.
+            mark = self._exchange.journal.mark()
+            if mark == read:
+                self._stopped.wait(LOOK)
+                continue
             before = self._position
             entries, self._position = self._exchange.entries(before)
             for entry in entries:
                 self._until_it_works(partial(self._take, entry))
             if self._position == before:
-                self._stopped.wait(LOOK)
+                read = mark
 
     def _until_it_works(self, step: Callable[[], None]) -> None:
         """Do something again and again until it works, and say once why it does not.

@@ -16,14 +16,13 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-# What stages import, and what torch imports at the first step of an optimiser.
+# What stages import.
 IMPORTED = [
     "tasks.garbage",
     "tasks.pool",
     *(f"federated.stages.{name}" for name in ("aggregate", "compress", "evaluate", "keys")),
     *(f"federated.stages.{name}" for name in ("local_train", "protect", "secagg", "share_style")),
     *(f"federated.stages.{name}" for name in ("take_part", "site_model", "privacy_report")),
-    "torch._dynamo",
 ]
 # What the process that clears up semaphores after a process which was ended says of each: that it
 # does what it is there for.

@@ -1,5 +1,6 @@
 """Small data sets in MedMNIST's schema, a project folder to work in, and a Prefect server."""
 
+import compileall
 import itertools
 import os
 import shutil
@@ -41,6 +42,7 @@ use_ram_disk()
 
 PROJECT = Path(__file__).resolve().parent.parent
 REAL_DATA = PROJECT.parent / "shared" / "data"
+PACKAGES = ("flows", "tasks", "federated", "models")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
     cache = getattr(config, "cache", None)
     folder = cache.mkdir("consilium") if cache else Path(tempfile.mkdtemp())
     os.environ["CONSILIUM_CACHE"] = str(folder / "templates")
+    if not hasattr(config, "workerinput"):
+        # Once: processes that tests start as other users cannot keep what each would compile.
+        for package in PACKAGES:
+            compileall.compile_dir(PROJECT / package, quiet=2)
 
 
 # The longest files of tests of real servers first.

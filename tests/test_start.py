@@ -17,12 +17,25 @@ LATE = (
 )
 
 
-def test_nothing_that_few_runs_need_is_imported_before_the_first_stage():
-    asked = (
-        "import sys, federated.configuration.load, federated.stages.local_train, "
-        "federated.stages.protect, federated.stages.evaluate, federated.stages.worker; "
-        f"print([name for name in {LATE!r} if name in sys.modules])"
-    )
+# torch's own optimisers import its compiler, for a second, as soon as one of them is made.
+TRAINING = """
+import sys, federated.configuration.load, federated.stages.local_train
+import federated.stages.protect, federated.stages.evaluate, federated.stages.worker
+from torch import nn, ones
+from federated.settings.sections import TrainingSettings
+from federated.training.optimization import make_optimizer
+for name in ("adamw", "sgd"):
+    model = nn.Linear(2, 1)
+    optimizer = make_optimizer(model, TrainingSettings(optimizer=name), 0.1)
+    optimizer.zero_grad()
+    model(ones(1, 2)).sum().backward()
+    optimizer.step()
+print([name for name in {late!r} if name in sys.modules])
+"""
+
+
+def test_nothing_that_few_runs_need_is_imported_before_the_first_stage_or_by_a_step_of_training():
+    asked = TRAINING.format(late=(*LATE, "torch._dynamo"))
     done = subprocess.run(
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=300
     )
@@ -31,12 +44,16 @@ def test_nothing_that_few_runs_need_is_imported_before_the_first_stage():
 
 # What a command begins with, in this order in one process, and what none of it may have imported:
 # the list of commands; a home that is made, checked, paused, and whose sites are enrolled; what
-# takes part in a run, or runs it.
+# serves a coordinator for months; what takes part in a run, or runs it.
 BEGINNINGS = {
     "flows.cli": ("torch", "numpy", "pydantic", "httpx", "prefect", "mlflow", "great_expectations"),
     "flows.site_life, flows.coordinator_life, flows.coordinator_logins": (
         *("torch", "prefect", "mlflow", "great_expectations", "starlette", "uvicorn", "sqlalchemy"),
         *LATE,
+    ),
+    "federated.exchange.https.server, flows.coordinator_front, flows.coordinator_metrics, "
+    "flows.coordinator_server, flows.databases": (
+        *("torch", "mlflow", "great_expectations", "prefect.server", *LATE),
     ),
     "flows.site_service, flows.round": ("mlflow", "great_expectations", "prefect.server", *LATE),
 }

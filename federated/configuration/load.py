@@ -189,15 +189,6 @@ def backbone_path(backbone: str) -> Path:
     return Path("data") / "pretrained" / backbone / "model.safetensors"
 
 
-def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
-    """The names of all experiments in params.yaml.
-
-    Raises:
-        ConsiliumError: the file is missing, is not YAML, or has no experiments.
-    """
-    return list(read_params(params).get("experiments") or {})
-
-
 def resolve(
     name: str, value: Mapping[str, Any], where: str, origins: Mapping[str, str] | None = None
 ) -> Experiment:

@@ -107,6 +107,15 @@ def read_params(params: Path) -> dict[str, Any]:
     return document
 
 
+def experiment_names(params: Path = Path("params.yaml")) -> list[str]:
+    """The names of all experiments in params.yaml.
+
+    Raises:
+        ConsiliumError: the file is missing, is not YAML, or has no experiments.
+    """
+    return list(read_params(params).get("experiments") or {})
+
+
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """The values of ``base`` with ``top`` laid over them, section by section.
 

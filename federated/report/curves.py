@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri
 
 from federated.learning.places import Counts
 from federated.learning.score_histogram import ordered, score_area
 from federated.learning.statistics import EvaluationStatistics
 
 # The quantile of a two-sided interval of 95 %.
-Z = float(stats.norm.ppf(0.975))
+Z = float(ndtri(0.975))
 # A curve that is drawn has no more points.
 MOST_POINTS = 80
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from federated.data.dataset import DatasetInfo
 from federated.learning.segmentation_metrics import NAMES
@@ -150,7 +150,7 @@ def _segmentation(
             products = arrays["products"][number][np.ix_(classes, classes)]
             squares = float(products.sum()) / len(classes) ** 2
             variance = max(squares - patients * mean**2, 0.0) / (patients - 1)
-            half = float(stats.t.ppf(0.975, patients - 1) * np.sqrt(variance / patients))
+            half = float(stdtrit(patients - 1, 0.975) * np.sqrt(variance / patients))
             found[key] = (max(mean - half, 0.0), min(mean + half, most))
     return [
         Intervals(

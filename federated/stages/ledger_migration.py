@@ -16,8 +16,8 @@ from typing import Any
 
 from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
-from federated.configuration.load import experiment_names, load_experiment
-from federated.configuration.params_file import PRETRAIN, read_params
+from federated.configuration.load import load_experiment
+from federated.configuration.params_file import PRETRAIN, experiment_names, read_params
 from federated.data.dataset import LocatedFile
 from federated.data.load import load, locate_local
 from federated.data.partition import Partition

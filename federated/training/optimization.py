@@ -9,6 +9,7 @@ from torch import nn
 from federated.data.cases import merges_last_batch
 from federated.errors import ConsiliumError
 from federated.settings.sections import TrainingSettings
+from federated.training.optimizers import SGD, AdamW
 from federated.training.rule import LocalWork
 from models import is_head
 from models.norm import norm_tensors
@@ -88,10 +89,8 @@ def make_optimizer(
         if parameters
     ]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay)
+        return SGD(groups, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return AdamW(groups, lr=lr, weight_decay=settings.weight_decay)
 
 
 def local_work(cases: int, settings: TrainingSettings, batch_norm: bool) -> LocalWork:

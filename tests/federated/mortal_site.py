@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-import torch._dynamo  # at its first step an optimizer imports it, and here each copy's is the first
 
 from federated.site.home import SiteHome
 from federated.stages.local_train import train_site

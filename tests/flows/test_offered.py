@@ -7,7 +7,7 @@ import yaml
 from dvc.repo import Repo
 from prefect.flows import load_flow_from_entrypoint
 
-from federated.configuration.load import experiment_names
+from federated.configuration.params_file import experiment_names
 from flows.serve import DEPLOYED, deployments
 from tests.conftest import PROJECT
 

@@ -5,8 +5,13 @@ import datetime
 import pytest
 from dvc.utils.serialize import parse_yaml as dvc_parse
 
-from federated.configuration.load import experiment_names, load_experiment, variant_overrides
-from federated.configuration.params_file import as_override, parse_overrides, read_params
+from federated.configuration.load import load_experiment, variant_overrides
+from federated.configuration.params_file import (
+    as_override,
+    experiment_names,
+    parse_overrides,
+    read_params,
+)
 from federated.configuration.yaml_text import UnclearYamlError, parse_yaml
 from federated.errors import ConsiliumError
 from tests.conftest import PROJECT

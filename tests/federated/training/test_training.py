@@ -248,3 +248,34 @@ def test_a_mask_holds_gradients_after_the_strategys_own_term():
 def test_float16_without_a_gpu_is_refused():
     with pytest.raises(ConsiliumError, match="needs a CUDA device"):
         trained(precision="float16")
+
+
+@pytest.mark.parametrize(
+    ("named", "made"),
+    [
+        ("adamw", lambda groups: torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)),
+        ("sgd", lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9, weight_decay=0.01)),
+    ],
+)
+def test_an_optimizer_takes_the_steps_of_torchs_own_to_the_last_bit(named, made):
+    settings = TrainingSettings(optimizer=named, momentum=0.9, weight_decay=0.01)
+    found = []
+    for make in (lambda model: make_optimizer(model, settings, 0.1), made_of(made)):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        optimizer = make(model)
+        for step in range(5):
+            optimizer.zero_grad()
+            model(torch.full((3, 5), step / 3)).square().sum().backward()
+            optimizer.step()
+        # Its steps are not differentiated themselves, and its gradients can be thrown away.
+        assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+        optimizer.zero_grad()
+        assert all(p.grad is None for p in model.parameters())
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*found)
+
+
+def made_of(made):
+    """What makes an optimizer of a whole model."""
+    return lambda model: made(list(model.parameters()))

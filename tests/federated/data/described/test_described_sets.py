@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from federated.configuration.description_file import SHIPPED, find_description
-from federated.configuration.load import experiment_names, load_experiment, read_experiment
+from federated.configuration.load import load_experiment, read_experiment
+from federated.configuration.params_file import experiment_names
 from federated.data.dataset import SPLITS, Dataset
 from federated.data.folders.dataset import read_folder
 from federated.data.folders.described.automatic import settle
