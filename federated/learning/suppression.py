@@ -65,5 +65,5 @@ def smallest_group(cells: Sequence[npt.NDArray[np.integer]]) -> float:
         return np.inf
     rows = np.concatenate([each.reshape(len(each), -1) for each in cells], axis=1)
     # A row as one value: np.unique sorts rows column by column, and takes many times as long.
-    whole = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))
-    return min(Counter(whole.ravel().tolist()).values())
+    row = np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))
+    return min(Counter(np.ascontiguousarray(rows).view(row).ravel().tolist()).values())

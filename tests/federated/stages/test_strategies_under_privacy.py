@@ -166,9 +166,13 @@ def _with_noise(data: Path, sections: Mapping[str, Any], noise: float) -> Any:
         "noise": "seeded",
         "delta": 1e-3,
     }
-    # Of predictions, which all that is shared of an evaluation follows from.
-    evaluation = {"share": "predictions"}
-    return small_experiment(data, **{**sections, "privacy": privacy, "evaluation": evaluation})
+    # Of predictions, which all that is shared of an evaluation follows from. A batch is not half of
+    # a site's cases, for which the divergences of much noise take seconds.
+    return small_experiment(
+        data,
+        **{**sections, "privacy": privacy, "evaluation": {"share": "predictions"}},
+        training={"lr": 0.1, "batch_size": 8, "device": "cpu", "optimizer": "sgd"},
+    )
 
 
 @pytest.mark.parametrize(("label", "privacy"), [pytest.param(*p, id=p[0]) for p in privacies()])
