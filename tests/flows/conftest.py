@@ -95,11 +95,15 @@ def judged_once(_judged, monkeypatch):
     look = tasks.validate._run_suites
 
     def run_suites(experiment, dataset, tables, docs):
-        # All that rules are made of, and what they judge.
-        rules = experiment.model_dump(include={"data", "sites", "validation"})
-        rules["data"].pop("root", None)
-        judged = [(site, table.to_json(double_precision=15)) for site, table in tables.items()]
-        key = repr((rules, dataset.info, judged, [t.dtypes.to_dict() for t in tables.values()]))
+        from tasks.expectations import expectations
+
+        # All that the rules say, and what they judge.
+        rules = [expectations(experiment, dataset.info, of_a_site=own) for own in (True, False)]
+        judged = [
+            (site, table.to_json(double_precision=15), table.dtypes.to_dict())
+            for site, table in tables.items()
+        ]
+        key = repr((rules, judged))
         with lock:
             if key not in found:
                 kept = place / str(len(found))
