@@ -92,7 +92,8 @@ def left_behind(run: Staged) -> list[dict[str, np.ndarray]]:
     for number in range(1, ROUNDS + 1):
         play_round(run, number)
         found.append(_released(run, number))
-        start_again(run, number)
+        if number < ROUNDS:
+            start_again(run, number)
     return found
 
 
