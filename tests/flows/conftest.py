@@ -100,7 +100,7 @@ def judged_once(_judged, monkeypatch):
         # All that the rules say, and what they judge.
         rules = [expectations(experiment, dataset.info, of_a_site=own) for own in (True, False)]
         judged = [
-            (site, table.to_json(double_precision=15), table.dtypes.to_dict())
+            (site, list(table.index), table.to_dict("list"), table.dtypes.to_dict())
             for site, table in tables.items()
         ]
         key = repr((rules, judged))
