@@ -48,5 +48,6 @@ def global_draws(generator: torch.Generator) -> Iterator[None]:
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # torch.manual_seed writes the stack down for devices that are not there, each time.
+        torch.default_generator.manual_seed(seed)
         yield

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 
@@ -29,7 +30,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -209,16 +212,21 @@ TINY_PARAMS = {
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """MLflow's database without a run."""
     from mlflow import MlflowClient
+    from mlflow.store.db import utils
 
     from tasks.new_database import MLFLOW, begin_database
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     assert begin_database(MLFLOW, MLFLOW.address(path))
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
+    with pytest.MonkeyPatch.context() as patch:
+        # For each database that it opens MLflow reads all its migrations for the newest's name.
+        newest = cache(utils._get_latest_schema_revision)
+        patch.setattr(utils, "_get_latest_schema_revision", newest)
+        MlflowClient(f"sqlite:///{path}").search_experiments()
+        yield path
 
 
 @pytest.fixture
@@ -284,6 +292,7 @@ def prefect_server(empty_prefect: Path) -> Iterator[str]:
         with utilities.prefect_test_harness(server_startup_timeout=120):
             api = str(settings.get_current_settings().api.url)
             _send_no_events(patch, api)
+            _read_certificates_once(patch)
             yield api
 
 
@@ -302,6 +311,17 @@ def _send_no_events(patch: pytest.MonkeyPatch, api: str) -> None:
         "should_emit_events",
         lambda: str(get_current_settings().api.url) != api and asked(),
     )
+
+
+def _read_certificates_once(patch: pytest.MonkeyPatch) -> None:
+    """Have Prefect's clients share what they know of certificates, which none asks for here.
+
+    Each flow and each task makes a client, and each client reads all authorities of the machine.
+    """
+    from prefect.client import orchestration
+
+    shared = {"create_default_context": cache(ssl.create_default_context)}
+    patch.setattr(orchestration, "ssl", SimpleNamespace(**vars(ssl) | shared))
 
 
 @pytest.fixture(scope="session")

@@ -128,8 +128,7 @@ def _deal(labels: Labels, shares: Shares, rng: np.random.Generator) -> Owners:
         # In a random order of sites, so that rounding favours none of them.
         order = rng.permutation(len(shares))
         cuts = np.round(np.cumsum(shares[order, label])[:-1] * len(members)).astype(int)
-        for site, part in zip(order, np.split(members, cuts), strict=True):
-            owners[part] = site
+        owners[members] = np.repeat(order, np.diff(cuts, prepend=0, append=len(members)))
     return owners
 
 

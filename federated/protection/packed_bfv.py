@@ -11,7 +11,7 @@ should, the sum of the round's payloads: a site cannot check that here.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from math import log2
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -152,6 +152,7 @@ def smallest_plain_bits(degree: int, capacity: int) -> int | None:
     return None
 
 
+@cache  # SEAL looks for the prime anew each time, and parameters are chosen from many
 def largest_plain(degree: int, bits: int) -> int:
     """The largest plaintext modulus of ``bits`` bits with slots; 0 where there is no such prime."""
     try:

@@ -63,7 +63,7 @@ class Network(Settings):
             kind = "volumes" if self.dims == {3} else "pictures"
             raise ValueError(f"model {self.name} takes {kind}, and images have {dims} dimensions")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             network = self.make(channels, classes, dims)
         return fixed(network) if self.norm == "batch_fixed" else network
 

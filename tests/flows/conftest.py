@@ -1,11 +1,14 @@
 """Runs of the tiny experiment."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
+from copy import deepcopy
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -18,8 +21,9 @@ import tasks.own_models
 import tasks.pool
 import tasks.secagg
 import tasks.take_part
+import tasks.validate
 from federated.errors import ConsiliumError
-from federated.files import read_json
+from federated.files import make_folders, read_json
 from federated.privacy.accounting import Release
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
@@ -72,6 +76,50 @@ def run_volumes(run, write_npz):
         return run(overrides=of_volumes, prepared=None, **arguments)
 
     return run_on_volumes
+
+
+@pytest.fixture(scope="session")
+def _judged(tmp_path_factory):
+    return tmp_path_factory.mktemp("judged"), {}, Lock()
+
+
+@pytest.fixture(autouse=True)
+def judged_once(_judged, monkeypatch):
+    """Great Expectations judges equal tables by equal rules once, for all tests of flows.
+
+    It takes seconds to judge three sites and to draw its pages, and most runs are of the same
+    cases. What it found of a table, and its pages, are those of the first that asked for them;
+    tests/tasks asks it each time.
+    """
+    place, found, lock = _judged
+    look = tasks.validate._run_suites
+
+    def run_suites(experiment, dataset, tables, docs):
+        from tasks.expectations import expectations
+
+        # All that the rules say, and what they judge.
+        rules = [expectations(experiment, dataset.info, of_a_site=own) for own in (True, False)]
+        judged = [
+            (site, list(table.index), table.to_dict("list"), table.dtypes.to_dict())
+            for site, table in tables.items()
+        ]
+        key = repr((rules, judged))
+        with lock:
+            if key not in found:
+                kept = place / str(len(found))
+                broken = look(experiment, dataset, tables, docs)
+                shutil.copytree(docs, kept)
+                found[key] = broken, kept
+                return deepcopy(broken)
+            broken, kept = found[key]
+        shutil.rmtree(docs, ignore_errors=True)
+        make_folders(docs)
+        mode = docs.stat().st_mode
+        shutil.copytree(kept, docs, dirs_exist_ok=True)
+        docs.chmod(mode)
+        return deepcopy(broken)
+
+    monkeypatch.setattr(tasks.validate, "_run_suites", run_suites)
 
 
 @pytest.fixture(scope="session")

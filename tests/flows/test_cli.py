@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from federated.configuration.load import load_experiment
@@ -176,13 +177,19 @@ def test_debug_shows_the_traceback(monkeypatch, project):
         main()
 
 
-def test_sites_are_shown_as_a_table_that_fits_a_terminal(capsys, monkeypatch, project):
+def test_sites_are_shown_as_a_table_that_fits_a_terminal(capsys, monkeypatch, project, write_npz):
     code, out, _ = call(capsys, monkeypatch, "sites", "show", "tiny")
     assert code == 0
     assert "site-02" in out
     assert "platelet" in out
-    organ = ("data.dataset=organmnist3d", "data.source=phantom", "sites.count=10")
-    sets = [part for item in organ for part in ("--set", item)]
+    # As many volumes of each split as there are in truth.
+    counts = medmnist.dataset_info("organmnist3d").cases.items()
+    arrays = {f"{split}_labels": np.arange(n)[:, None] % 11 for split, n in counts}
+    volumes = {f"{split}_images": np.zeros((n, 28, 28, 28), np.uint8) for split, n in counts}
+    write_npz(
+        {name: labels.astype(np.uint8) for name, labels in arrays.items()} | volumes, "organmnist3d"
+    )
+    sets = ["--set", "data.dataset=organmnist3d", "--set", "sites.count=10"]
     code, out, _ = call(capsys, monkeypatch, "sites", "show", "tiny", *sets)
     head, *sites = (line.split() for line in out.splitlines() if re.match(r"site", line))
     assert head == ["site", *map(str, range(11)), "train", "val", "test"]

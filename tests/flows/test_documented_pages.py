@@ -49,8 +49,11 @@ def consilium(project, monkeypatch, capsys):
 
 
 def experiments(project, *names: str) -> None:
-    """The tiny experiment under the names that a page has."""
-    tiny = TINY_PARAMS["experiments"]["tiny"]
+    """The tiny experiment under the names that a page has.
+
+    Its sites are of one size, so that the noise for a target is looked for once and not for each.
+    """
+    tiny = TINY_PARAMS["experiments"]["tiny"] | {"sites": {"count": 3, "partition": "iid"}}
     params = TINY_PARAMS | {"experiments": dict.fromkeys(names, tiny)}
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 

@@ -224,7 +224,7 @@ def materialise(info: DatasetInfo, size: int, seed: int, root: Path) -> LocatedF
     """
     path = root / "phantom" / f"{info.name}_{size}_seed{seed}_v{VERSION}.npz"
     if not path.is_file():
-        arrays = generate(info, size, seed)
+        # A folder that cannot be written to is told before seconds of drawing.
         with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, allow_pickle=False, **generate(info, size, seed))
     return LocatedFile(path, "phantom", md5_of(path))

@@ -81,17 +81,17 @@ def test_no_network_and_no_file_is_one_paragraph_and_leaves_nothing(tmp_path):
 
 
 def test_a_download_is_announced_once_and_not_tried_again_where_it_failed(tmp_path, capsys, caplog):
-    settings = DataSettings(dataset="organmnist3d", source="auto", root=tmp_path)
+    settings = DataSettings(dataset="retinamnist", source="auto", root=tmp_path)
     for _ in range(3):
         assert locate(settings).source == "phantom"
     told = capsys.readouterr().err + caplog.text
-    assert told.count("Downloading organmnist3d from https://") == 1
+    assert told.count("Downloading retinamnist from https://") == 1
     assert told.count("zenodo") == 1
 
 
 def test_whoever_needs_no_download_is_told_what_is_missing_or_given_a_phantom(tmp_path, capsys):
-    settings = DataSettings(dataset="organmnist3d", root=tmp_path)
-    with pytest.raises(ConsiliumError, match=r"there is no .*organ.*`consilium prepare` download"):
+    settings = DataSettings(dataset="retinamnist", root=tmp_path)
+    with pytest.raises(ConsiliumError, match=r"there is no .*retina.*`consilium prepare` download"):
         locate(settings, download=False)
     auto = settings.model_copy(update={"source": "auto"})
     assert locate(auto, download=False).source == "phantom"

@@ -192,13 +192,16 @@ def test_a_real_case_gets_the_same_mask_however_it_is_stored(tmp_path, number):
         "two": image_of(values, turned(2, 20) @ turned(0, 15) @ image.affine),
         "big": image_of(values.astype(">f4"), None, nibabel.Nifti1Header(endianness=">")),
     }
-    for name, made in stored.items():
-        assert mean_dice(array(mask(made)), plain) >= 0.999, name
     for codes in ("LPI", "PIR", "ASL", "SRA"):
         there = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
-        back = ornt_transform(axcodes2ornt(codes), io_orientation(image.affine))
-        found = mask(image.as_reoriented(there)).as_reoriented(back)
-        assert mean_dice(array(found), plain) >= 0.999, codes
+        stored[codes] = image.as_reoriented(there)
+    # Each way to store is seen with two of the cases.
+    for name in list(stored)[number % 3 :: 3]:
+        found = mask(stored[name])
+        if name.isupper():
+            back = ornt_transform(axcodes2ornt(name), io_orientation(image.affine))
+            found = found.as_reoriented(back)
+        assert mean_dice(array(found), plain) >= 0.999, name
 
 
 def mean_dice(found, true):

@@ -6,6 +6,7 @@ number is the same in all of them. A kind is what a case is and which groups it 
 is told of all cases, other attributes, and what follows from a group being hidden are in it.
 """
 
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
@@ -40,24 +41,32 @@ def asked_for(subgroups, minimum=MINIMUM, **settings):
     return EvaluationSettings(subgroups=subgroups, min_count=minimum, **settings)
 
 
-def told_of(info, settings, predictions, places):
-    """All counts that a site tells of one model: after its round, and at the end."""
-    task = task_of(info, settings)
-    after_round = shared_arrays(task, predictions, info, settings)
-    at_end = to_wire(final_of(final_task(info, settings), predictions, places))
-    return whole_numbers(after_round), whole_numbers(at_end)
+def told_in(info, settings, attributes, predicted):
+    """All counts that a site tells of one model: after its round, and at the end.
 
+    ``predicted`` makes predictions of what cases are, which stands before the groups they are in.
+    After its round a site tells of no groups, and the same of the same cases.
+    """
+    task, at_the_end = task_of(info, settings), final_task(info, settings)
 
-def classified_in(settings, attributes):
+    @cache
+    def after_round(whats):
+        return whole_numbers(shared_arrays(task, predicted(whats), info, settings))
+
     def sent(cases):
-        predictions = classified([answer for answer, *_ in cases], 2)
+        whats = tuple(what for what, *_ in cases)
         places = {
             name: np.array([case[1 + number] for case in cases], np.int64)
             for number, name in enumerate(attributes)
         }
-        return told_of(BINARY, settings, predictions, places)
+        at_end = to_wire(final_of(at_the_end, predicted(whats), places))
+        return after_round(whats), whole_numbers(at_end)
 
     return sent
+
+
+def classified_in(settings, attributes):
+    return told_in(BINARY, settings, attributes, partial(classified, classes=2))
 
 
 def test_no_small_group_can_be_read_nor_what_a_model_makes_of_one():
@@ -103,12 +112,7 @@ def test_nor_where_cases_have_been_told_apart_by_nothing_but_one_of_many_groups(
 def test_nor_in_segmentation_where_events_hide_in_sums():
     settings = asked_for(SEX)
     lesions = [(True, 1.0), (False, 0.0), (False, 0.7)]
-
-    def sent(cases):
-        predictions = segmented([lesion for lesion, _ in cases])
-        places = {"sex": np.array([group for _, group in cases], np.int64)}
-        return told_of(LESION, settings, predictions, places)
-
+    sent = told_in(LESION, settings, SEX, segmented)
     assert attack(list(product(lesions, (0, 1))), 8, MINIMUM, sent) == 0
 
 
@@ -153,12 +157,12 @@ def test_the_attack_reads_sizes_from_which_groups_are_hidden(empty_too):
 
 
 def test_the_attack_reads_what_a_model_makes_of_a_group_where_only_its_size_is_looked_at():
-    settings = asked_for(SEX, 0)
+    told = classified_in(asked_for(SEX, 0), SEX)
 
     def sent(cases):
         if min(n for n in counts_by_group(cases) if n) < MINIMUM:
             return None
-        return classified_in(settings, SEX)(cases)
+        return told(cases)
 
     assert attack(list(product(ANSWERS, (0, 1))), 7, MINIMUM, sent) > 0
 

@@ -91,7 +91,8 @@ def test_nothing_released_costs_nothing_and_no_noise_costs_everything():
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize(
     ("target", "rate", "steps"),
-    [(8.0, 0.1, 400), (1.0, 0.05, 100), (6, 1, 1), (290, 1, 60), (1000, 1, 60)],
+    # PRV takes the longer, the more steps there are.
+    [(8.0, 0.1, 400), (1.0, 0.05, 100), (6, 1, 1), (290, 1, 4), (1000, 1, 60)],
 )
 def test_the_noise_found_reaches_the_target_and_hardly_more(accountant, target, rate, steps):
     noise = noise_multiplier_for(target, 1e-4, (Release(1.0, rate, steps),), accountant)
@@ -137,7 +138,7 @@ def test_a_target_that_no_noise_reaches_is_refused():
         noise_multiplier_for(1e-9, 1e-12, (Release(1.0, 1.0, 10**6),), "rdp")
 
 
-@pytest.mark.parametrize(("target", "rate", "steps"), [(1e-3, 1, 1), (1e-3, 0.1, 40), (3e-3, 1, 9)])
+@pytest.mark.parametrize(("target", "rate", "steps"), [(1e-3, 1, 1), (1e-3, 0.1, 4), (3e-3, 1, 2)])
 def test_prv_reaches_targets_below_what_renyi_divergences_can_show(target, rate, steps):
     planned = (Release(1.0, rate, steps),)
     with pytest.raises(ConsiliumError, match=r"Even for .* 100000, .*accountant=rdp shows 0\.0035"):

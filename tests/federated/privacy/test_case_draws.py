@@ -42,7 +42,7 @@ from tests.networks import build_model
 
 KEY = bytes(range(32))
 CLIP = 1e-2  # below the gradients' norms, so that each case counts with all that it may
-STEPS = 3
+STEPS = 2
 AUGMENTS = ("none", "flips", "torchio")
 
 

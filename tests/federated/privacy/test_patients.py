@@ -4,7 +4,6 @@ from math import comb
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from federated.privacy import DPSGD, SiteLevel
 from federated.privacy.accounting import Release
@@ -17,8 +16,12 @@ GRID = np.linspace(-40, 60, 400_001)
 
 def delta_of(epsilon, weights, places, sigma):
     """The exact δ of a step: a mixture of Gaussians against the one at 0, in both directions."""
-    with_patient = sum(w * norm.pdf(GRID, p, sigma) for w, p in zip(weights, places, strict=True))
-    without = norm.pdf(GRID, 0, sigma)
+
+    def density(place):  # scipy's takes several times as long
+        return np.exp(-(((GRID - place) / sigma) ** 2) / 2) / (sigma * np.sqrt(2 * np.pi))
+
+    with_patient = sum(w * density(p) for w, p in zip(weights, places, strict=True))
+    without = density(0)
     width = GRID[1] - GRID[0]
     pairs = ((with_patient, without), (without, with_patient))
     return max(np.clip(p - np.exp(epsilon) * q, 0, None).sum() * width for p, q in pairs)

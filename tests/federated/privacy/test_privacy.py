@@ -73,7 +73,7 @@ class TestSchedule:
         return [privacy.of_round(planned, number, rounds) for number in range(1, rounds + 1)]
 
     def test_stretches_of_equal_length_have_their_share_of_the_noise(self):
-        found = self.releases(self.private(noise_schedule=(2.0, 1.0, 0.5)))
+        found = self.releases(self.private(noise_schedule=(2.0, 1.0, 0.5), accountant="rdp"))
         relative = [release.noise_multiplier / found[4].noise_multiplier for release in found]
         assert relative == pytest.approx([2, 2, 2, 1, 1, 1, 0.5, 0.5, 0.5])
 
@@ -84,7 +84,7 @@ class TestSchedule:
 
     @pytest.mark.parametrize("accountant", ["rdp", "prv"])
     def test_epsilon_is_that_of_all_stretches_together(self, accountant):
-        privacy = self.private(noise_schedule=(1.5, 1.0, 0.7), accountant=accountant)
+        privacy = self.private(noise_schedule=(1.5, 0.7), accountant=accountant)
         found = self.releases(privacy)
         assert epsilon(found, 1e-4, accountant) == pytest.approx(3.0, rel=0.01)
         assert epsilon(found, 1e-4, accountant) <= 3.0 * 1.0001

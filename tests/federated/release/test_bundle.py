@@ -18,12 +18,23 @@ from federated.release.network import network_of as network_of_header
 from federated.weights.model_file import ModelHeader, save_model
 from tests.federated.release.made_models import PICTURES, VESSELS, network_of
 
+TRACED: dict[str, tuple[torch.nn.Module, bytes, bytes]] = {}
+
+
+def traced(header: ModelHeader) -> tuple[torch.nn.Module, bytes, bytes]:
+    """The network of a header, to look at, its weights and its trace, made once for all tests."""
+    key = repr(replace(header, data_source=""))
+    if key not in TRACED:
+        network = network_of(header)
+        TRACED[key] = network, bundle.state_file(network), to_torchscript(network, header, "{}")
+    return TRACED[key]
+
 
 def write_bundle(folder: Path, header: ModelHeader) -> torch.nn.Module:
-    network = network_of(header)
+    network, weights, trace = traced(header)
     for name, content in {
-        bundle.WEIGHTS: bundle.state_file(network),
-        bundle.TORCHSCRIPT: to_torchscript(network, header, "{}"),
+        bundle.WEIGHTS: weights,
+        bundle.TORCHSCRIPT: trace,
         bundle.METADATA: bundle.as_json(
             bundle.metadata(header, "made", "2", ["No device."])
         ).encode(),
@@ -70,8 +81,8 @@ def test_monai_loads_it_with_and_without_consilium(tmp_path, header):
     with torch.inference_mode():
         wanted = network(images)
         assert torch.equal(loaded(tmp_path / "bundle")(images), wanted)
-        traced, _, _ = loaded(tmp_path / "bundle", load_ts_module=True)
-        torch.testing.assert_close(traced(images), wanted, rtol=1e-4, atol=1e-4)
+        trace, _, _ = loaded(tmp_path / "bundle", load_ts_module=True)
+        torch.testing.assert_close(trace(images), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_what_monai_writes_of_files_is_what_predict_writes(tmp_path):

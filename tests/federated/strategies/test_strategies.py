@@ -104,7 +104,7 @@ def centralised(rounds, lr):
 
 
 def test_a_fedavg_site_goes_to_its_own_optimum():
-    sent, kept = descend(FedAvg(), 1.0, 3.0, steps=4000, lr=0.05)
+    sent, kept = descend(FedAvg(), 1.0, 3.0, steps=400, lr=0.05)
     assert sent == pytest.approx([2.0], abs=1e-5)
     assert kept == {}
 
@@ -116,12 +116,12 @@ def test_fedavg_ends_between_the_sites_optima_but_not_at_the_common_one():
 
 @pytest.mark.parametrize("mu", [0.1, 1.0, 4.0])
 def test_fedprox_stops_where_the_proximal_term_balances_the_loss(mu):
-    sent, _ = descend(FedProx(mu=mu), 1.0, 3.0, steps=4000, lr=0.05)
+    sent, _ = descend(FedProx(mu=mu), 1.0, 3.0, steps=400, lr=0.05)
     assert sent == pytest.approx([(3 + mu) / (1 + mu) - 1], abs=1e-5)
 
 
 def test_fedprox_with_a_huge_mu_stays_at_the_global_weights():
-    sent, _ = descend(FedProx(mu=1e6), 1.0, 3.0, steps=4000, lr=1e-7)
+    sent, _ = descend(FedProx(mu=1e6), 1.0, 3.0, steps=400, lr=1e-7)
     assert sent == pytest.approx([0.0], abs=1e-5)
 
 
