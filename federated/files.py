@@ -36,6 +36,8 @@ def make_folders(folder: Path, *, private: bool = False) -> None:
     Raises:
         OSError: a folder cannot be made.
     """
+    if folder.is_dir():
+        return
     for place in [*reversed(folder.parents), folder]:
         if place.is_dir():
             continue

@@ -68,8 +68,8 @@ REPORT: Final = "report-"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
-# A plan of a thousand sites.
-MOST_PLAN: Final = 4 * 2**20
+# A plan of as many sites as a run can have, of the longest names.
+MOST_PLAN: Final = 16 * 2**20
 # What a site is asked, of which the names of a thousand sites are the longest part; and its word,
 # of four thousand characters, each of which JSON may write as twelve bytes.
 MOST_ASK: Final = 2**20
