@@ -28,6 +28,7 @@ from federated.run.final_record import final_numbers
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
+from federated.run.record_file import read_record
 from federated.run.runs import point_latest, refuse_older_run, worked_on
 from federated.run.selection import (
     kept_round,
@@ -355,7 +356,8 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
             metric_value(records[kept - 1], experiment.selection.metric),
         )
         if own:
-            _register_sites(run, registration.version, records[kept - 1], list(own))
+            record = read_record(folder.record_path(kept), kept)
+            _register_sites(run, registration.version, record, list(own))
     privacy = _privacy(run)
     facts = RunFacts(
         task=run.info.task,

@@ -62,7 +62,7 @@ class Result:
 
 def read_result(planned: PlannedRun, folder: RunFolder) -> Result:
     """The result of a run of the grid, which is finished."""
-    return Result(planned, read_json(folder.summary_path), folder.records())
+    return Result(planned, read_json(folder.summary_path), folder.records(sites=()))
 
 
 def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
