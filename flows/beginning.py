@@ -88,8 +88,8 @@ def with_parties(experiment: Experiment) -> Experiment:
     if len(names) > MOST_NAMES:
         raise ConsiliumError(
             f"{len(names)} sites are enrolled at the coordinator of {home.root}, and a run with "
-            f"runner.name=sites has at most {MOST_NAMES}: each is waited for on its own. Suspend those "
-            "that are not to take part with `consilium sites suspend NAME`."
+            f"runner.name=sites has at most {MOST_NAMES}: each is waited for on its own. Suspend "
+            "those that are not to take part with `consilium sites suspend NAME`."
         )
     # Whether a round without some of its sites is one, is for runner.quorum to say.
     settings = {"count": len(names), "on_dropout": "continue"}
@@ -137,7 +137,9 @@ def _agreed(pool: Executor, proposed: Coordinator) -> tuple[Coordinator, dict[st
     calls = [call_site(proposed, site) for site in proposed.run.sites]
     begins(f"asking {counted(len(calls), 'site')} to take part")
     try:
-        agreed: tuple[Coordinator, dict[str, list[str]]] = agree(pool, quoted(proposed), quoted(calls))
+        agreed: tuple[Coordinator, dict[str, list[str]]] = agree(
+            pool, quoted(proposed), quoted(calls)
+        )
     except Exception:
         # Those who would take part wait for nothing more.
         with suppress(Exception):

@@ -318,9 +318,7 @@ def _lost(
     return Summed([], dropped, opened, when, said)
 
 
-def _evaluate(
-    run: Run, round_number: int, updates: "Summed"
-) -> tuple[list[Outcome], Evaluated]:
+def _evaluate(run: Run, round_number: int, updates: "Summed") -> tuple[list[Outcome], Evaluated]:
     """Run evaluate at every site and then for all together, in a round that is evaluated.
 
     After a lost round nothing is summed of the evaluation: the model is that of the round before,

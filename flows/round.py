@@ -74,7 +74,7 @@ from tasks.privacy import close, report_privacy
 from tasks.register import register, register_sites
 from tasks.report import REPORT, report
 from tasks.sensitivity import sensitivity
-from tasks.track import MOST_SITES, end_tracking, start_tracking, track_privacy
+from tasks.track import MOST_TRACKED, end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
@@ -408,10 +408,10 @@ def _register_sites(
     run: Run, version: int, record: Mapping[str, Any], sites: Sequence[str]
 ) -> None:
     """Register the own models of ``sites`` of a version beside it, by each site's own metric."""
-    if len(sites) > MOST_SITES:
+    if len(sites) > MOST_TRACKED:
         tell(
-            f"the models of {len(sites)} sites are in model.safetensors, and not registered one by one: "
-            f"they are more than {MOST_SITES}"
+            f"the models of {len(sites)} sites are in model.safetensors, and are not registered one "
+            f"by one: they are more than {MOST_TRACKED}"
         )
         return
     name, metric = run.experiment.name, run.experiment.selection.metric

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from federated.configuration.experiment import Experiment
+from federated.data.dataset import DatasetInfo
 from federated.data.partitioning import AnyDataset
 from federated.files import make_folders
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 # Up to so many sites each has a suite, and a page, of its own.
 MOST_ALONE = 50
-# The columns of the one table of many sites, and of the table with a row for each of them.
-AT_SITE, CASES = "digest at the site", "training cases"
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ def run_suites(
     alone = list(tables)
     of_sites = {site: table for site, table in tables.items() if site != NO_SITE and len(table)}
     if len(of_sites) > MOST_ALONE:
-        rules = expectations(experiment, dataset.info, of_a_site=True)
-        suspects = _suspects(judge, rules, of_sites)
+        suspects = _suspects(judge, experiment, dataset.info, of_sites)
         alone = [site for site in tables if site not in of_sites or site in suspects]
     for site in alone:
         rules = expectations(experiment, dataset.info, of_a_site=site != NO_SITE)
@@ -121,59 +119,31 @@ class _Judge:
 
 
 def _suspects(
-    judge: _Judge, rules: Iterable[Any], tables: "Mapping[str, pd.DataFrame]"
+    judge: _Judge,
+    experiment: Experiment,
+    info: DatasetInfo,
+    tables: "Mapping[str, pd.DataFrame]",
 ) -> Iterable[str]:
-    """The sites whose cases break a rule, or may, judged in one table.
-
-    Args:
-        judge: who judges.
-        rules: those for one site's table.
-        tables: of each site; none is empty.
-    """
-    import great_expectations.expectations as gxe
+    """The sites whose cases break a rule, or may, judged in one table; no site's is empty."""
     import numpy as np
     import pandas as pd
 
-    from tasks.expectations import IN_TRAIN
+    from tasks.expectations import AT_SITE, CASES, DIGEST, expectations_of_many
 
-    of_rows = (
-        gxe.ExpectColumnValuesToBeBetween,
-        gxe.ExpectColumnValuesToBeInSet,
-        gxe.ExpectColumnValuesToNotBeInSet,
-        gxe.ExpectColumnValuesToNotBeNull,
-    )
     names = list(tables)
+    if (asked := expectations_of_many(experiment, info)) is None:
+        return names
+    row_rules, site_rules = asked
     owners = np.repeat(names, [len(table) for table in tables.values()])
     whole = pd.concat(tables.values(), ignore_index=True)
-    of_each = pd.DataFrame(
-        {CASES: [int((table["split"] == "train").sum()) for table in tables.values()]}, index=names
-    )
-    row_rules, site_rules = [], []
-    for rule in rules:
-        if isinstance(rule, of_rows):
-            row_rules.append(rule)
-        elif isinstance(rule, gxe.ExpectColumnValuesToBeUnique):
-            whole[AT_SITE] = [f"{s} {v}" for s, v in zip(owners, whole[rule.column], strict=True)]
-            row_rules.append(gxe.ExpectColumnValuesToBeUnique(column=AT_SITE, notes=rule.notes))
-        elif (
-            isinstance(rule, gxe.ExpectTableRowCountToBeBetween)
-            and rule.row_condition == IN_TRAIN["row_condition"]
-        ):
-            site_rules.append(
-                gxe.ExpectColumnValuesToBeBetween(
-                    column=CASES,
-                    min_value=rule.min_value,
-                    max_value=rule.max_value,
-                    notes=rule.notes,
-                )
-            )
-        else:
-            # Nobody has said how it is asked for of many sites in one table.
-            return names
+    if DIGEST in whole:
+        whole[AT_SITE] = [f"{s} {v}" for s, v in zip(owners, whole[DIGEST], strict=True)]
+    trained = [int((table["split"] == "train").sum()) for table in tables.values()]
+    of_each = pd.DataFrame({"site": names, CASES: trained})
     title = f"{len(names)} sites together"
     found = [
         (owners, judge.results(title, row_rules, whole)),
-        (np.array(names), judge.results(f"{title}, a row each", site_rules, of_each.reset_index())),
+        (np.array(names), judge.results(f"{title}, a row each", site_rules, of_each)),
     ]
     suspects: set[str] = set()
     for whose, results in found:

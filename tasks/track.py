@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 STORE = Path("mlruns")
 NOT_TOLD = "not told"
-# Of more sites than this, MLflow gets no metrics of each: nobody reads a page with thousands of them,
-# and to write them takes seconds a round. They are in the records of the rounds.
-MOST_SITES = 100
+# Of more sites than this, MLflow gets no metrics of each: nobody reads a page with thousands of
+# them, and to write them takes seconds a round. They are in the records of the rounds.
+MOST_TRACKED = 100
 # The tag by which MLflow's pages know what an experiment is; MLflow 3.17 has no name for it.
 KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"
 # Further tags that MLflow's pages know; by its names of them MLflow would be imported here.
@@ -233,7 +233,7 @@ def track_round(
 ) -> None:
     """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds.
 
-    Of more than :data:`MOST_SITES` sites there are none per site, but the spread over them.
+    Of more than :data:`MOST_TRACKED` sites there are none per site, but the spread over them.
 
     Args:
         mlflow_run_id: the run in MLflow.
@@ -269,7 +269,7 @@ def track_round(
 
 def _few(per_site: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is told of each site, where there are so few that a person reads it."""
-    return per_site if len(per_site) <= MOST_SITES else {}
+    return per_site if len(per_site) <= MOST_TRACKED else {}
 
 
 @task(name="track-privacy", task_run_name="track privacy", cache_policy=NO_CACHE)

@@ -44,9 +44,7 @@ def privacy_bars(run: RunValues) -> Figure | None:
     )
     said = " The line is the budget." if limit is not None else ""
     said += f" Without a bound, and not drawn: {unbounded}." if unbounded else ""
-    return Figure(
-        bar_chart(text, bars, limit), f"ε spent by {which}, composed over the run.{said}"
-    )
+    return Figure(bar_chart(text, bars, limit), f"ε spent by {which}, composed over the run.{said}")
 
 
 def attack_figure(epsilon: float, delta: float) -> Figure:

@@ -169,9 +169,7 @@ def test_of_more_sites_than_a_person_reads_a_table_has_those_left_behind_and_say
     late = names[::10]
     sites = [name for name in names if name not in late]
     stages = [StageResult(n, "protect", 10.0, 14.0, None, 8, None, 200, 0, None) for n in sites]
-    many = replace(
-        record(), sites=sites, dropped=dict.fromkeys(late, "it was late"), stages=stages
-    )
+    many = replace(record(), sites=sites, dropped=dict.fromkeys(late, "it was late"), stages=stages)
     rows = round_table(many, COUNTS, 400)
     assert len(rows) == MOST_ROWS
     assert [row["site"] for row in rows] == sorted(row["site"] for row in rows)

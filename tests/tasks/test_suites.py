@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 
 import tasks.suites
+from federated.configuration.load import resolve
 from federated.data.dataset import SPLITS, Dataset
 from federated.data.folders.dataset import read_folder
 from federated.data.medmnist import files as medmnist
 from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
-from federated.configuration.load import resolve
 from tasks.suites import run_suites
 from tests.conftest import TINY_PARAMS, tiny_volumes
 from tests.federated.faulty_folder import write_faulty
@@ -127,13 +127,12 @@ def test_a_rule_that_nobody_has_said_how_to_ask_of_many_is_asked_of_each(
 
     import tasks.expectations
 
-    expectations = tasks.expectations.expectations
+    rules = tasks.expectations.RULES["classification"]
 
-    def more(*given, **named):
-        rule = gxe.ExpectColumnMeanToBeBetween(column="index", min_value=0, notes="a new rule")
-        return [*expectations(*given, **named), rule]
+    def more(*given):
+        return rules(*given) | {"new": gxe.ExpectColumnMeanToBeBetween(column="index", min_value=0)}
 
-    monkeypatch.setattr(tasks.expectations, "expectations", more)
+    monkeypatch.setitem(tasks.expectations.RULES, "classification", more)
     experiment, dataset, tables = of_images()
     run_suites(experiment, dataset, tables, tmp_path)
     assert together == list(tables)

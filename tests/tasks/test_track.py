@@ -33,7 +33,9 @@ class Logged:
         self.names += [metric.key for metric in metrics]
 
 
-@pytest.mark.parametrize("sites", [3, track.MOST_SITES, track.MOST_SITES + 1, 10 * track.MOST_SITES])
+@pytest.mark.parametrize(
+    "sites", [3, track.MOST_TRACKED, track.MOST_TRACKED + 1, 10 * track.MOST_TRACKED]
+)
 def test_of_very_many_sites_mlflow_gets_the_spread_and_not_each(monkeypatch, sites):
     logged = Logged()
     monkeypatch.setattr(track, "client", lambda: logged)
@@ -42,11 +44,11 @@ def test_of_very_many_sites_mlflow_gets_the_spread_and_not_each(monkeypatch, sit
     spread = {"val": {"auc": {"worst": 0.1, "mean": 0.5, "sd": 0.1}}}
     track.track_round.fn("run", 1, Evaluation({"val": metrics}, own, spread, {}), {"bytes/up": 1.0})
     per_site = [name for name in logged.names if name.startswith("site-")]
-    assert len(per_site) == (4 * sites if sites <= track.MOST_SITES else 0)
+    assert len(per_site) == (4 * sites if sites <= track.MOST_TRACKED else 0)
     assert {"val/auc", "val/auc_worst_site", "bytes/up"} <= set(logged.names)
     logged.names.clear()
     told = {"epsilon": 1.0, "epsilon_per_round": 0.5, "epsilon_ledger": 1.0, "delta": 1e-5}
     words = {"unit": "record", "accountant": "rdp", "noise": "secret"}
-    privacy = {**told, **words, "per_site": dict.fromkeys(own, {"epsilon": 1.0})}
+    privacy = {**told, **words, "per_site": {site: {"epsilon": 1.0} for site in own}}
     track.track_privacy.fn("run", privacy)
-    assert len(logged.names) == (4 + sites if sites <= track.MOST_SITES else 4)
+    assert len(logged.names) == (4 + sites if sites <= track.MOST_TRACKED else 4)

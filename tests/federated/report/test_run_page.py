@@ -409,7 +409,9 @@ def test_of_very_many_sites_a_few_are_drawn_and_all_are_in_the_table():
 
 def named_rows(page: Page, names: set[str], heading: str) -> list[str]:
     """The sites that have a row in the table that comes after a heading."""
-    start = next(n for n, e in enumerate(page.elements) if e.attributes.get("aria-label") == heading)
+    start = next(
+        n for n, e in enumerate(page.elements) if e.attributes.get("aria-label") == heading
+    )
     end = next(n for n, e in enumerate(page.elements) if n > start + 1 and e.name == "table")
     rest = page.elements[end + 1 :]
     rows = rest[: next((n for n, e in enumerate(rest) if e.name == "table"), len(rest))]

@@ -1,7 +1,8 @@
-"""What a site costs does not grow with how many others there are: calls are counted, not seconds."""
+"""What a site costs does not grow with how many others there are: calls are counted, no seconds."""
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,10 @@ from federated.privacy.accounting import Release
 from federated.rounds.context import RunContext
 from federated.settings.names import LONGEST
 from federated.settings.sections import MOST_SITES
+from federated.stages.compress import compress_site
 from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site
 from federated.stages.protect import protect_site
-from federated.stages.compress import compress_site
 from federated.stages.report import reports
 from federated.stages.take_part import take_part
 from tests.federated.staged_run import Staged, begin, small_experiment
@@ -121,7 +122,7 @@ def test_what_the_coordinator_reads_of_a_site_does_not_grow_with_the_sites(data,
         for site in run.sites:
             for stage in (train_site, compress_site, protect_site):
                 stage(run.call(site), 1)
-        calls = counted.during(lambda: reports(run.coordinator, 1, "protect", run.sites))
+        calls = counted.during(partial(reports, run.coordinator, 1, "protect", run.sites))
         found.append({name: number / sites for name, number in calls.items()})
     assert found[0] == found[1]
     assert found[0]["PublicIdentity.verifies"] == found[0]["message._opened"] == 1
