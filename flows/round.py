@@ -410,8 +410,8 @@ def _register_sites(
     """Register the own models of ``sites`` of a version beside it, by each site's own metric."""
     if len(sites) > MOST_TRACKED:
         tell(
-            f"the models of {len(sites)} sites are in model.safetensors, and are not registered one "
-            f"by one: they are more than {MOST_TRACKED}"
+            f"the models of {len(sites)} sites are in model.safetensors, and not registered one by "
+            f"one: they are more than {MOST_TRACKED}"
         )
         return
     name, metric = run.experiment.name, run.experiment.selection.metric

@@ -90,10 +90,11 @@ def is_durable(kind: str, alone: bool = False) -> bool:
 
     Of a round that is broken off no report is read any more. Where all parties are ``alone`` on one
     machine they break off together and begin the round anew, and then nothing that sites have sent
-    to its sums is read either.
+    to its sums is read either; nor is what they have answered to a proposal, since another attempt
+    proposes anew.
     """
     told = kind.rpartition(".")[2]
-    return not told.startswith(REPORT) and not (alone and told in (PAYLOAD, EVALUATION))
+    return not told.startswith(REPORT) and not (alone and told in (PAYLOAD, EVALUATION, JOINING))
 
 
 def most_view(sites: int) -> int:

@@ -39,7 +39,7 @@ Share = Literal["sums", "metrics", "statistics", "predictions"]
 # What is told of training cases, from least to most: counts with noise, exact sums over sites that
 # the protection hides, or each site's own counts.
 Told = Literal["noised", "sums", "clear"]
-# Of one run. A plan names them all, with their keys; ``exchange/kinds.py`` says how long one may be.
+# Of one run. A plan names them all, with their keys: ``exchange/kinds.py`` has how long it may be.
 MOST_SITES = 5000
 # The largest alpha of prediction sets; beyond it no case would have to be covered.
 MOST_MISSED = 0.999999

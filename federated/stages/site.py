@@ -171,7 +171,9 @@ def open_site(call: SiteCall) -> Site:
     proposal = _plan(_proposal(mailbox, before))
     if not store.plan_path.is_file() or store.plan_path.read_bytes() != content:
         check_plan(home, store, plan, proposal)
-        with atomic_path(store.plan_path, PRIVATE) as temporary:
+        # Where the coordinator is gone with the site, the run goes on by another plan.
+        alone = isinstance(mailbox.exchange, FolderExchange) and mailbox.exchange.alone
+        with atomic_path(store.plan_path, PRIVATE, durable=not alone) as temporary:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
     refuse_refused(home, store, proposal)

@@ -9,6 +9,7 @@ import pytest
 
 import federated.exchange.message
 import federated.exchange.policy
+from federated import files
 from federated.data.partition import CaseCounts
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
@@ -18,6 +19,7 @@ from federated.privacy.accounting import Release
 from federated.rounds.context import RunContext
 from federated.settings.names import LONGEST
 from federated.settings.sections import MOST_SITES
+from federated.site.home import SiteRun
 from federated.stages.compress import compress_site
 from federated.stages.coordinator import begin_round
 from federated.stages.local_train import train_site
@@ -41,6 +43,8 @@ class Counted:
             (RoundPlan, "from_bytes"),
             (Enrolment, "enrol"),
             (RunContext, "selected"),
+            (SiteRun, "style_path"),
+            (files, "make_folders"),
             (federated.exchange.policy.SitePolicy, "model_validate"),
         ):
             monkeypatch.setattr(owner, name, self._noting(getattr(owner, name), owner, name))
@@ -100,7 +104,7 @@ def test_what_a_site_reads_checks_and_parses_does_not_grow_with_the_sites(data, 
     # and what follows from the bytes alone is worked out once in a process.
     for once in ("RunPlan.from_bytes", "RoundPlan.from_bytes", "SitePolicy.model_validate"):
         assert few[0][once] == 0, once
-    assert few[0]["RunContext.selected"] == 0
+    assert few[0]["RunContext.selected"] == few[0]["SiteRun.style_path"] == 0
 
 
 def test_a_site_with_other_words_in_its_policy_goes_by_these(data, tmp_path):
