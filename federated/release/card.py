@@ -234,8 +234,9 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
     ]
     rows = []
     shown, note = listed_sites(run)
-    if model.site in run.summary["sites"] and model.site not in shown:
-        shown.append(model.site)
+    released = model.site
+    if released is not None and released in run.summary["sites"] and released not in shown:
+        shown.append(released)
     for site in shown:
         own = [numbers("per_site", site, "test", name) for name in names]
         counts = [run.cases.get(site, {}).get(split, "–") for split in ("train", "val", "test")]

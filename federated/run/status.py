@@ -174,13 +174,13 @@ def sites_of(
             summed[name],
             str(absent.get(name) or dropped.get(name, "")),
             spent.get(name),
-            _left(told.get(name, {})),
+            _budget_left(told.get(name, {})),
         )
         for name in sorted(names)
     ]
 
 
-def _left(told: Mapping[str, Any]) -> float | None:
+def _budget_left(told: Mapping[str, Any]) -> float | None:
     """How much of its budget a site has left; ``None`` where it has none, or does not tell."""
     budget, all_spent = told.get("budget"), told.get("epsilon_ledger")
     return None if budget is None or all_spent is None else max(0.0, budget - all_spent)
