@@ -7,12 +7,13 @@
 Each is a run of `consilium run` with phantoms of BloodMNIST, the small network and one local epoch:
 little to compute at each site, so that what is left is what the sites cost by being many. Of a
 round it prints the seconds, and those in which no site trains or evaluates; of the run, the memory
-of all its processes together, and the files that it leaves. Models are evaluated after every round
-on all sites, or after every ``--every``.
+and the processor time of all its processes together, and the files that it leaves. Models are
+evaluated after every round on all sites, or after every ``--every``.
 """
 
 import argparse
 import json
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ class Grown:
         orchestration: of these, the median of those in which no site trains or evaluates.
         after: seconds after the last round.
         total: seconds of the run.
+        processor: seconds of processor time of all its processes together.
         peak_mb: of all its processes together.
         files: that lie in its folder at its end.
     """
@@ -63,6 +65,7 @@ class Grown:
     orchestration: float
     after: float
     total: float
+    processor: float
     peak_mb: float
     files: int
 
@@ -92,7 +95,9 @@ def grow(sites: int, participation: float, given: argparse.Namespace, out: Path)
     words = [word for item in sets for word in ("--set", item)]
     command = [sys.executable, "-c", CALL, "run", "blood", *words]
     command += ["--params", str(ROOT / "params.yaml"), "--runs", str(out / "runs")]
+    before = _processor_of_children()
     measured = run(command, home, place, out / "log.txt", LIMIT)
+    processor = _processor_of_children() - before
     folder = (out / "runs" / "blood" / "latest").resolve()
     seconds = json.loads((folder / "summary.json").read_text())["seconds"]
     startup, rounds = sum(seconds["startup"].values()), seconds["rounds"]
@@ -104,16 +109,23 @@ def grow(sites: int, participation: float, given: argparse.Namespace, out: Path)
         median(seconds["overhead_per_round"][1:] or seconds["overhead_per_round"]),
         measured.seconds - startup - sum(rounds),
         measured.seconds,
+        processor,
         measured.peak_mb,
         sum(1 for path in folder.rglob("*") if path.is_file()),
     )
+
+
+def _processor_of_children() -> float:
+    """Seconds of processor time of all processes below this one that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def show(found: Sequence[Grown]) -> None:
     """Print the table; memory also over that of the first row."""
     titles = (
         *("sites", "taking part", "start-up, s", "a round, s", "no site at work, s", "after, s"),
-        *("total, s", "peak MiB", "over the first", "files"),
+        *("total, s", "processor, s", "peak MiB", "over the first", "files"),
     )
     table = Table(*titles)
     for one in found:
@@ -125,11 +137,12 @@ def show(found: Sequence[Grown]) -> None:
             f"{one.orchestration:.2f}",
             f"{one.after:.1f}",
             f"{one.total:.1f}",
+            f"{one.processor:.1f}",
             f"{one.peak_mb:.0f}",
             f"{one.peak_mb / found[0].peak_mb:.2f}",
             str(one.files),
         )
-    console = Console(width=140)
+    console = Console(width=160)
     console.print(table)
     console.print(f"machine: {json.dumps(machine())}", soft_wrap=True, highlight=False)
     console.print("data_source: phantom. No number here says anything about patients.")

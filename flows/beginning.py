@@ -22,11 +22,12 @@ from federated.rounds.context import Purpose
 from federated.run.coordinator_home import CoordinatorHome
 from federated.run.folder import RunFolder
 from federated.settings.sections import Parties
+from federated.stages.asking import MOST_NAMES
 from federated.stages.coordinator import Coordinator, propose, propose_by
 from flows.prepare import Prepared
 from flows.progress import begins, counted, tell
 from flows.simulation import enrol_simulated
-from flows.site_stages import call_site
+from flows.site_stages import call_site, quoted
 from tasks.pool import leave
 from tasks.take_part import agree
 
@@ -84,6 +85,12 @@ def with_parties(experiment: Experiment) -> Experiment:
             "nobody to train. Enrol one with `consilium sites enrol FILE`, with the file that "
             "`consilium site init` has written there."
         )
+    if len(names) > MOST_NAMES:
+        raise ConsiliumError(
+            f"{len(names)} sites are enrolled at the coordinator of {home.root}, and a run with "
+            f"runner.name=sites has at most {MOST_NAMES}: each is waited for on its own. Suspend "
+            "those that are not to take part with `consilium sites suspend NAME`."
+        )
     # Whether a round without some of its sites is one, is for runner.quorum to say.
     settings = {"count": len(names), "on_dropout": "continue"}
     sites = experiment.sites.model_copy(update=settings)
@@ -130,7 +137,9 @@ def _agreed(pool: Executor, proposed: Coordinator) -> tuple[Coordinator, dict[st
     calls = [call_site(proposed, site) for site in proposed.run.sites]
     begins(f"asking {counted(len(calls), 'site')} to take part")
     try:
-        agreed: tuple[Coordinator, dict[str, list[str]]] = agree(pool, proposed, calls)
+        agreed: tuple[Coordinator, dict[str, list[str]]] = agree(
+            pool, quoted(proposed), quoted(calls)
+        )
     except Exception:
         # Those who would take part wait for nothing more.
         with suppress(Exception):

@@ -25,7 +25,7 @@ from federated.rounds.participation import site_weights
 from federated.run.coordinator_home import CoordinatorHome
 from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
-from federated.run.round_table import round_line, round_table
+from federated.run.round_table import left_out, round_line, round_table
 from federated.run.selection import is_evaluated
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
@@ -45,12 +45,12 @@ from flows.beginning import of_parties
 from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
 from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
-from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, wait_for
+from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, quoted, wait_for
 from tasks.aggregate import Aggregated, aggregate, decrypt, plan_round
 from tasks.checkpoint import Recorded, checkpoint
 from tasks.compress import compress
 from tasks.encrypt import encrypt
-from tasks.evaluate import ask, evaluate, evaluate_at_site
+from tasks.evaluate import Evaluated, ask, evaluate, evaluate_at_site
 from tasks.local_train import local_train
 from tasks.round_table import show_round
 from tasks.share_style import keep_styles, share_style
@@ -124,22 +124,22 @@ def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str
         if keys.lost
         else sum_up(run, topic, left, keys.roster, after=sent.tasks)
     )
-    predicted, evaluation, scored = _evaluate(run, round_number, sum_)
+    predicted, evaluated = _evaluate(run, round_number, sum_)
     record = RoundRecord(
         round_number,
         sum_.responded,
         dropped | sum_.refused,
         [*styles, *exchanged.results, *sent.results, *sum_.opened, *predicted],
         sum_.when,
-        scored,
-        evaluation,
+        evaluated.when,
+        evaluated.evaluation,
         before.at,
         run.workers,
         run.experiment.privacy.unit is None,
         run.coordinator.absent,
         sum_.lost,
     )
-    return _report(run, record, [evaluation, sum_.after])
+    return _report(run, record, [evaluated, sum_.after])
 
 
 def not_asked(run: Run, topic: Topic, sites: Sequence[str]) -> dict[str, str]:
@@ -232,7 +232,7 @@ def sum_up(
     refused: Mapping[str, str] = {}
     try:
         _refuse_too_few(run, topic, sent)
-        done = aggregate(run.quoted, topic, sent, roster, length, wait_for=after)
+        done = aggregate(run.quoted, topic, quoted(sent), roster, length, wait_for=after)
         refused = done.added.refused
         for site, reason in refused.items():
             tell(f"{site} is left out of round {topic.round}: {reason}")
@@ -329,9 +329,7 @@ def _lost(
     return Summed([], dropped, opened, when, said)
 
 
-def _evaluate(
-    run: Run, round_number: int, updates: "Summed"
-) -> tuple[list[Outcome], Evaluation, Interval]:
+def _evaluate(run: Run, round_number: int, updates: "Summed") -> tuple[list[Outcome], Evaluated]:
     """Run evaluate at every site and then for all together, in a round that is evaluated.
 
     After a lost round nothing is summed of the evaluation: the model is that of the round before,
@@ -340,17 +338,16 @@ def _evaluate(
     experiment = run.experiment
     again = updates.lost is not None and experiment.evaluation.share == "sums"
     if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
-        now = time.time()
-        return [], Evaluation({}, {}, {}, {}), Interval(now, now)
-    topic = ask(run.quoted, round_number, updates.responded, wait_for=[updates.after])
+        return [], _unevaluated()
+    topic = ask(run.quoted, round_number, quoted(updates.responded), wait_for=[updates.after])
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, topic)
     done = _at_every(run, run.sites, topic)
     predicted, info = done.results, run.info
-    found, when = evaluate(run.quoted, topic, run.sites, info, wait_for=done.tasks)
-    for site, reason in found.missing.items():
+    found = evaluate(run.quoted, topic, quoted(run.sites), info, wait_for=done.tasks)
+    for site, reason in found.evaluation.missing.items():
         tell(f"the metrics of round {round_number} are without {site}: {reason}")
-    return predicted, found, when
+    return predicted, found
 
 
 def _at_every(run: Run, sites: Sequence[str], asked: Topic) -> Finished:
@@ -368,7 +365,16 @@ def _at_every(run: Run, sites: Sequence[str], asked: Topic) -> Finished:
     return wait_for(run, asked.round, chains)
 
 
-def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluation, Interval]:
+def _unevaluated(
+    missing: Mapping[str, str] | None = None, when: Interval | None = None
+) -> Evaluated:
+    """No metrics: where sites were asked, with why those of each are ``missing``."""
+    now = time.time()
+    found = Evaluation({}, {}, {}, {}, missing=missing or {})
+    return Evaluated(found, when or Interval(now, now))
+
+
+def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluated]:
     """Run evaluate at every site into one sum, and have that opened: the topic's.
 
     A site that drops out of it is in no metric of the round, which the record says.
@@ -385,7 +391,7 @@ def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluation,
     if keys.lost:
         sum_ = _lose(run, topic, keys.lost)
         missing = dict.fromkeys(run.sites, keys.lost) | keys.finished.dropped
-        return keys.finished.results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
+        return keys.finished.results, _unevaluated(missing, sum_.when[-1])
     gone = keys.finished.dropped | out
     left = [site for site in run.sites if site not in gone]
     predicted = _at_every(run, left, asked)
@@ -395,28 +401,27 @@ def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluation,
     gone |= predicted.dropped | numberless
     if numberless and not _is_enough(run, topic, sent):
         tell(f"round {topic.round} has no metrics: {PREDICTS_NONE}")
-        now = time.time()
-        results = [*keys.finished.results, *predicted.results]
-        return results, Evaluation({}, {}, {}, {}, missing=gone), Interval(now, now)
+        return [*keys.finished.results, *predicted.results], _unevaluated(gone)
     info = run.info
     length = digits_in(run.coordinator, topic, info)
     sum_ = sum_up(run, topic, sent, keys.roster, length, predicted.tasks)
     results = [*keys.finished.results, *predicted.results, *sum_.opened]
     if sum_.lost:
         missing = dict.fromkeys(run.sites, sum_.lost)
-        return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
+        return results, _unevaluated(missing, sum_.when[-1])
     try:
-        found, when = evaluate(
-            run.quoted, topic, sum_.responded, info, sum_.opener, wait_for=[sum_.after]
+        found = evaluate(
+            run.quoted, topic, quoted(sum_.responded), info, sum_.opener, wait_for=[sum_.after]
         )
     except ConsiliumError as error:
         # Some site, the opener perhaps, has put into it what no cases can have.
         tell(f"round {topic.round} has no metrics: {error}")
         missing = dict.fromkeys(run.sites, str(error))
-        return results, Evaluation({}, {}, {}, {}, missing=missing), sum_.when[-1]
+        return results, _unevaluated(missing, sum_.when[-1])
     missing = gone | sum_.refused
-    # As it is where nothing is missing: it is what the graph knows the task by.
-    return results, replace(found, missing=missing) if missing else found, when
+    if missing:
+        found.evaluation = replace(found.evaluation, missing=missing)
+    return results, found
 
 
 def _is_enough(run: Run, topic: Topic, sites: list[str]) -> bool:
@@ -444,14 +449,15 @@ def _report(run: Run, record: RoundRecord, after: Sequence[Any]) -> RoundEnd:
     spent = [stage.epsilon for stage in record.told if stage.epsilon is not None]
     if spent:
         numbers["privacy/epsilon_rdp"] = max(spent)
-    track_round(run.mlflow_run_id, number, record.evaluation, numbers, timed=record.timed)
+    evaluation = quoted(record.evaluation)
+    track_round(run.mlflow_run_id, number, evaluation, numbers, timed=record.timed, wait_for=after)
     seconds = record.seconds()
     measured = time.time()
     written = record.to_json(run.context.counts, sizes, seconds)
-    recorded = checkpoint(run.quoted, number, written, wait_for=after)
+    recorded = checkpoint(run.quoted, number, quoted(written), wait_for=after)
     name, run_id = run.experiment.name, run.context.run_id
     rows = round_table(record, run.context.counts, down)
-    show_round(name, run_id, number, rows, run.links)
+    show_round(name, run_id, number, rows, f"{left_out(record)} {run.links}".strip())
     if of_parties(run.experiment):
         count_round(CoordinatorHome.default(), round_line(record, run_id, name, sizes, seconds))
     metrics = record.evaluation.overall.get("val", {})

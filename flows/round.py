@@ -28,6 +28,7 @@ from federated.run.final_record import final_numbers
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
 from federated.run.prepared import PreparedFolder
+from federated.run.record_file import read_record
 from federated.run.runs import point_latest, refuse_older_run, worked_on
 from federated.run.selection import (
     kept_round,
@@ -73,7 +74,7 @@ from tasks.privacy import close, report_privacy
 from tasks.register import register, register_sites
 from tasks.report import REPORT, report
 from tasks.sensitivity import sensitivity
-from tasks.track import end_tracking, start_tracking, track_privacy
+from tasks.track import MOST_TRACKED, end_tracking, start_tracking, track_privacy
 
 KEPT_IN_MLFLOW = (
     *("summary.json", "config.json", "partition.json", "validation.json", "transfer.json"),
@@ -355,7 +356,8 @@ def _finish(run: Run, commit: str, register_model: bool, overrides: Sequence[str
             metric_value(records[kept - 1], experiment.selection.metric),
         )
         if own:
-            _register_sites(run, registration.version, records[kept - 1], list(own))
+            record = read_record(folder.record_path(kept), kept)
+            _register_sites(run, registration.version, record, list(own))
     privacy = _privacy(run)
     facts = RunFacts(
         task=run.info.task,
@@ -406,6 +408,12 @@ def _register_sites(
     run: Run, version: int, record: Mapping[str, Any], sites: Sequence[str]
 ) -> None:
     """Register the own models of ``sites`` of a version beside it, by each site's own metric."""
+    if len(sites) > MOST_TRACKED:
+        tell(
+            f"the models of {len(sites)} sites are in model.safetensors, and not registered one by "
+            f"one: they are more than {MOST_TRACKED}"
+        )
+        return
     name, metric = run.experiment.name, run.experiment.selection.metric
     evaluated = record["per_site"]
     values = {

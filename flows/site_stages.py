@@ -31,6 +31,16 @@ MOST_RUNS, GROUPS = 50, 20
 Chains = Mapping[str, Sequence[PrefectFuture[Stage]]]
 
 
+def quoted(value: Any) -> Any:
+    """A value as it is handed to tasks that get no result of another task in it.
+
+    Prefect looks through all that a task is given for such results, and again for what it is to
+    wait for: in a coordinator through a record of each round, in other values through what there is
+    of each site.
+    """
+    return quote(value)
+
+
 @dataclass(frozen=True)
 class Run:
     """What the graph of a run is wired with.
@@ -57,12 +67,8 @@ class Run:
 
     @property
     def quoted(self) -> Any:
-        """The coordinator as it is handed to tasks.
-
-        Prefect looks through all that a task is given for results of other tasks. In a coordinator
-        there are none, and a record of each round to look through.
-        """
-        return quote(self.coordinator)
+        """The coordinator as it is handed to tasks."""
+        return quoted(self.coordinator)
 
     @property
     def folder(self) -> RunFolder:

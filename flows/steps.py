@@ -68,7 +68,7 @@ def export_run(folder: RunFolder, target: Path) -> None:
         temporary.write_bytes(folder.model_path.read_bytes())
     with atomic_path(target / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        records = [record for record in folder.records() if record["metrics"]]
+        records = [record for record in folder.records(sites=()) if record["metrics"]]
         names = [name for name in metrics_in("csv") if name in records[0]["metrics"]["val"]]
         writer.writerow(["round", "split", "score", *names])
         for record in records:

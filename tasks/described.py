@@ -15,6 +15,8 @@ PHANTOM = (
     "nothing about any patient."
 )
 NO_PRIVACY = "none: nothing bounds what the model tells of a case"
+# Of more sites a person reads no list.
+MOST_NAMED = 50
 # What the coordinator sees where nothing protects the sites' updates.
 PLAIN = "plain: the coordinator reads the update of each site"
 
@@ -81,7 +83,9 @@ def result(summary: Mapping[str, Any]) -> str:
     ]
     left_out = {**summary["absent"], **summary.get("not_evaluated", {})}
     if left_out:
-        lines += ["", f"Not in the metrics: {', '.join(sorted(left_out))}."]
+        names, more = sorted(left_out), len(left_out) - MOST_NAMED
+        said = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+        lines += ["", f"Not in the metrics: {said}."]
     return "\n".join(lines)
 
 

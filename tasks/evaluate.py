@@ -39,6 +39,21 @@ def evaluate_at_site(pool: Executor, call: AnyCall, round_number: int) -> Stage:
     return "evaluate"
 
 
+class Evaluated:
+    """The metrics of a round, and when they were computed.
+
+    It is no dataclass, so that Prefect does not look through the metrics of all sites for results
+    of tasks.
+
+    Args:
+        evaluation: the metrics over the cases of all sites together, and at each of them.
+        when: in which time the coordinator computed them.
+    """
+
+    def __init__(self, evaluation: Evaluation, when: Interval) -> None:
+        self.evaluation, self.when = evaluation, when
+
+
 @task(name="evaluate-all", task_run_name="evaluate round {topic.round}", cache_policy=NO_CACHE)
 def evaluate(
     coordinator: Coordinator,
@@ -46,7 +61,7 @@ def evaluate(
     sites: list[str],
     info: DatasetInfo,
     opener: str | None = None,
-) -> tuple[Evaluation, Interval]:
+) -> Evaluated:
     """The metrics over all sites together and at each of them, and when they were computed.
 
     Args:
@@ -58,4 +73,4 @@ def evaluate(
     """
     started = time.time()
     evaluation = evaluate_shared(coordinator, topic, sites, info, opener)
-    return evaluation, Interval(started, time.time())
+    return Evaluated(evaluation, Interval(started, time.time()))

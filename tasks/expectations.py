@@ -13,20 +13,59 @@ from federated.data.dataset import DatasetInfo, TaskName
 
 # The columns whose faults lie in a case's mask and not in its image.
 OF_MASKS = ("labels", "foreground")
+DIGEST = "digest"
+# In tables of many sites: a case's site with its digest, and how many cases a site has.
+AT_SITE, CASES = "digest at the site", "training cases"
+# Rules that judge each row by itself.
+OF_ROWS = (
+    gxe.ExpectColumnValuesToBeBetween,
+    gxe.ExpectColumnValuesToBeInSet,
+    gxe.ExpectColumnValuesToNotBeInSet,
+    gxe.ExpectColumnValuesToNotBeNull,
+)
 IN_TRAIN = {"row_condition": 'split == "train"', "condition_parser": "pandas"}
 
 
 def expectations(experiment: Experiment, info: DatasetInfo, *, of_a_site: bool) -> list[Any]:
     """The rules for one site's table of cases, or for files that belong to no site."""
-    least = experiment.sites.min_cases
     if of_a_site or info.task == "segmentation":
         rules = RULES[info.task](experiment, info)
     else:
         rules = {"no file that belongs to no case": _never_in("split", "none")}
     if of_a_site:
-        rules[f"at least {least} training cases (sites.min_cases)"] = (
-            gxe.ExpectTableRowCountToBeBetween(min_value=least, **IN_TRAIN)
+        rules |= _enough_for_training(
+            experiment,
+            gxe.ExpectTableRowCountToBeBetween(min_value=experiment.sites.min_cases, **IN_TRAIN),
         )
+    return _named(rules)
+
+
+def expectations_of_many(
+    experiment: Experiment, info: DatasetInfo
+) -> tuple[list[Any], list[Any]] | None:
+    """The rules for one site's table as they are asked of many sites at once.
+
+    Returns:
+        Those for one table of the cases of all, with a column :data:`AT_SITE` that has a case's
+        site and its digest; and those for a table with a row for each site, and a column
+        :data:`CASES` with how many training cases it has. ``None`` where there is a rule that does
+        not judge each row by itself, so that it can be asked of one site alone.
+    """
+    rules = RULES[info.task](experiment, info)
+    for name, rule in rules.items():
+        if isinstance(rule, gxe.ExpectColumnValuesToBeUnique) and rule.column == DIGEST:
+            rules[name] = gxe.ExpectColumnValuesToBeUnique(column=AT_SITE)
+        elif not isinstance(rule, OF_ROWS):
+            return None
+    enough = gxe.ExpectColumnValuesToBeBetween(column=CASES, min_value=experiment.sites.min_cases)
+    return _named(rules), _named(_enough_for_training(experiment, enough))
+
+
+def _enough_for_training(experiment: Experiment, rule: Any) -> dict[str, Any]:
+    return {f"at least {experiment.sites.min_cases} training cases (sites.min_cases)": rule}
+
+
+def _named(rules: dict[str, Any]) -> list[Any]:
     for name, rule in rules.items():
         rule.notes = name
     return list(rules.values())
@@ -91,7 +130,7 @@ def _of_images(experiment: Experiment, info: DatasetInfo) -> dict[str, Any]:
 
 def _without_copies() -> dict[str, Any]:
     return {
-        "no duplicate volume at the site": gxe.ExpectColumnValuesToBeUnique(column="digest"),
+        "no duplicate volume at the site": gxe.ExpectColumnValuesToBeUnique(column=DIGEST),
         "no volume in both training and evaluation": gxe.ExpectColumnValuesToBeInSet(
             column="in_train", value_set=[0]
         ),

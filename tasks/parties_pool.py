@@ -28,7 +28,7 @@ from federated.stages.coordinator import Coordinator
 
 # In seconds, between two looks at what has arrived.
 FIRST_LOOK, LONGEST_LOOK = 0.01, 0.05
-# For as many sites as an experiment can have, several times over.
+# For as many sites as a consortium can have, several times over.
 THREADS = 4096
 # What sites erase of a round or a run: nobody has to wait for it, nor for a site that is away.
 UNAWAITED = (*ERASING, LEAVE)

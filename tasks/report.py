@@ -12,7 +12,7 @@ from federated.errors import ConsiliumError, why_unreadable
 from federated.files import read_json, write_text
 from federated.learning import task_of
 from federated.learning.final_task import final_task
-from federated.report.values import RunValues
+from federated.report.values import MOST_LISTED, RunValues
 from federated.run.final_record import read_groups
 from federated.run.folder import RunFolder
 from federated.run.statistics_file import read_statistics
@@ -109,7 +109,7 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
         summary=summary,
         experiment=experiment,
         info=info,
-        records=folder.records(),
+        records=folder.records(_curves_of(summary)),
         cases=folder.case_counts().sites,
         statistics=_or_left_out(
             lambda: read_statistics(curves, form), "Curves and intervals", curves, left
@@ -134,6 +134,14 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
         pictures=_pictures(folder.root / "overlays", left) if pictures else {},
         left_out=left,
     )
+
+
+def _curves_of(summary: Mapping[str, Any]) -> frozenset[str] | None:
+    """The sites whose learning curves a page may have; ``None`` for all, where they are few."""
+    sites = summary.get("sites")
+    if not isinstance(sites, list) or len(sites) <= MOST_LISTED:
+        return None
+    return frozenset(map(str, sites[:MOST_LISTED]))
 
 
 def _or_left_out(read: Callable[[], Any], what: str, path: Path, left: list[str]) -> Any:

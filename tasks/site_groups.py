@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -10,9 +9,11 @@ from prefect.cache_policies import NO_CACHE
 from tasks.pool import AnyCall, gathered, submit_in_order
 
 
-@dataclass(frozen=True)
 class SiteGroup:
     """Sites that do the same in one task run.
+
+    It is no dataclass, so that Prefect does not look through the calls of all sites for results of
+    tasks.
 
     Args:
         what: they do, for the name of the task run.
@@ -22,11 +23,16 @@ class SiteGroup:
         arguments: of each stage, after its call and the round.
     """
 
-    what: str
-    stages: tuple[Callable[..., None], ...]
-    calls: Sequence[AnyCall]
-    round_number: int
-    arguments: tuple[str, ...] = ()
+    def __init__(
+        self,
+        what: str,
+        stages: tuple[Callable[..., None], ...],
+        calls: Sequence[AnyCall],
+        round_number: int,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        self.what, self.stages, self.calls = what, stages, calls
+        self.round_number, self.arguments = round_number, arguments
 
     @property
     def title(self) -> str:

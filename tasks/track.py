@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 STORE = Path("mlruns")
 NOT_TOLD = "not told"
+# Of more sites than this, MLflow gets no metrics of each: nobody reads a page with thousands of
+# them, and to write them takes seconds a round. They are in the records of the rounds.
+MOST_TRACKED = 100
 # The tag by which MLflow's pages know what an experiment is; MLflow 3.17 has no name for it.
 KIND, TRAINS_MODELS = "mlflow.experimentKind", "custom_model_development"
 # Further tags that MLflow's pages know; by its names of them MLflow would be imported here.
@@ -230,6 +233,8 @@ def track_round(
 ) -> None:
     """Log a round's metrics: global, per site, and ``numbers`` such as bytes and seconds.
 
+    Of more than :data:`MOST_TRACKED` sites there are none per site, but the spread over them.
+
     Args:
         mlflow_run_id: the run in MLflow.
         round_number: the round.
@@ -247,7 +252,7 @@ def track_round(
     values |= numbers
     for split, spread in evaluation.site_spread.items():
         values |= {f"{split}/{n}_{how}_site": v for n, s in spread.items() for how, v in s.items()}
-    for site, by_split in evaluation.per_site.items():
+    for site, by_split in _few(evaluation.per_site).items():
         for split, metrics in by_split.items():
             names = [name for name in metrics_in("site") if name in metrics]
             values |= {f"{site}/{split}/{name}": metrics[name] for name in names}
@@ -262,14 +267,20 @@ def track_round(
     client().log_batch(mlflow_run_id, metrics=batch)
 
 
+def _few(per_site: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is told of each site, where there are so few that a person reads it."""
+    return per_site if len(per_site) <= MOST_TRACKED else {}
+
+
 @task(name="track-privacy", task_run_name="track privacy", cache_policy=NO_CACHE)
 def track_privacy(mlflow_run_id: str, privacy: Mapping[str, Any]) -> None:
-    """Log what a run has spent: the site that has spent most, and each site."""
+    """Log what a run has spent: the site that has spent most, and each of few sites."""
     from mlflow.entities import Metric, RunTag
 
     values = {key: privacy[key] for key in ("epsilon", "epsilon_per_round", "epsilon_ledger")}
     values["delta"] = privacy["delta"]
-    values |= {f"{site}/epsilon": report["epsilon"] for site, report in privacy["per_site"].items()}
+    own = _few(privacy["per_site"])
+    values |= {f"{site}/epsilon": report["epsilon"] for site, report in own.items()}
     now = int(time.time() * 1000)
     metrics = [
         Metric(f"privacy/{name}", value, now, 0)

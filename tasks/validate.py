@@ -1,8 +1,6 @@
 """validate: Great Expectations suites over each site's cases, with Data Docs."""
 
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +16,7 @@ from federated.errors import ConsiliumError, unreadable
 from federated.files import make_folders
 from federated.run.validation_report import shared_part, write_report
 from federated.secrets.home import consilium_home
+from tasks.suites import BrokenRule, run_suites
 from tasks.validated import digest_of, keep, recall
 
 if TYPE_CHECKING:
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
 NAMED = 5
 DESCRIBED = ", or the description of them (dataset.yaml) where it says what they are not"
 Dropped = dict[str, dict[Split, list[int]]]
-
-
-@dataclass(frozen=True)
-class BrokenRule:
-    """A rule that a site's cases break, which of them do, and what was found there.
-
-    ``rows`` are those of the site's table; it is empty where the rule is about the site as a whole.
-    """
-
-    rule: str
-    said: str
-    where: Sequence[str]
-    rows: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -187,14 +173,14 @@ def _look(experiment: Experiment, dataset: AnyDataset, partition: Partition, doc
     from federated.data.tables import site_tables
 
     tables = site_tables(dataset, partition)
-    broken = _run_suites(experiment, dataset, tables, docs)
+    broken = run_suites(experiment, dataset, tables, docs)
     failing = [site for site in partition.sites if broken[site]]
     if not failing or experiment.validation.on_failure != "drop-case":
         return Found(broken, {}, {})
     rows = {site: _broken_rows(broken[site]) for site in partition.sites}
     dropped = {site: _cases(tables[site], rows[site]) for site in failing}
     left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
-    again = _run_suites(experiment, dataset, left, docs / "after_dropping")
+    again = run_suites(experiment, dataset, left, docs / "after_dropping")
     return Found(broken, again, dropped)
 
 
@@ -208,78 +194,6 @@ def _cases(table: "pd.DataFrame", rows: Sequence[int]) -> dict[Split, list[int]]
     for split, index in table.loc[list(rows), ["split", "index"]].itertuples(index=False):
         result.setdefault(split, []).append(int(index))
     return result
-
-
-def _run_suites(
-    experiment: Experiment, dataset: AnyDataset, tables: "Mapping[str, pd.DataFrame]", docs: Path
-) -> dict[str, list[BrokenRule]]:
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations as gx
-
-    from federated.data.tables import NO_SITE
-    from tasks.expectations import expectations
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
-    shutil.rmtree(docs, ignore_errors=True)
-    # A site's folder of a run is closed to others, whoever makes it first.
-    make_folders(docs)
-    context.add_data_docs_site(
-        site_name="consilium",
-        site_config={
-            "class_name": "SiteBuilder",
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(docs.resolve()),
-            },
-        },
-    )
-    source = context.data_sources.add_pandas("cases")
-    broken: dict[str, list[BrokenRule]] = {}
-    for site, table in tables.items():
-        batch = source.add_dataframe_asset(site).add_batch_definition_whole_dataframe("all")
-        rules = expectations(experiment, dataset.info, of_a_site=site != NO_SITE)
-        suite = gx.ExpectationSuite(name=site, expectations=rules)
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=site, data=batch, suite=context.suites.add(suite))
-        )
-        checkpoint = context.checkpoints.add(
-            gx.Checkpoint(
-                name=site,
-                validation_definitions=[definition],
-                result_format={"result_format": "COMPLETE"},
-            )
-        )
-        (result,) = checkpoint.run(batch_parameters={"dataframe": table}).run_results.values()
-        broken[site] = [_broken(r, table) for r in result.results if not r.success]
-    context.build_data_docs(site_names=["consilium"])
-    return broken
-
-
-def _broken(result: Any, table: "pd.DataFrame") -> BrokenRule:
-    """The rule, which cases break it, and what they have instead."""
-    from tasks.expectations import OF_MASKS
-
-    rule = result.expectation_config.notes
-    of_mask = result.expectation_config.kwargs.get("column") in OF_MASKS
-    if result.exception_info.get("raised_exception"):
-        return BrokenRule(rule, str(result.exception_info["exception_message"]), (), ())
-    rows = result.result.get("unexpected_index_list")
-    if rows is None:
-        return BrokenRule(rule, f"there are {result.result.get('observed_value')}", (), ())
-    found = [value for value in result.result.get("partial_unexpected_list") or () if value != ""]
-    said = "broken by 1 case" if len(rows) == 1 else f"broken by {len(rows)} cases"
-    if found:
-        example = f"{found[0]:.4g}" if isinstance(found[0], float) else found[0]
-        said += f", for example {example}"
-    return BrokenRule(rule, said, [_where(table, row, of_mask) for row in rows], list(rows))
-
-
-def _where(table: "pd.DataFrame", row: int, of_mask: bool) -> str:
-    """The file that a broken rule is about."""
-    mask = str(table.loc[row, "mask_path"]) if of_mask else ""
-    return mask or str(table.loc[row, "where"])
 
 
 def _text(broken: BrokenRule) -> str:

@@ -84,7 +84,7 @@ def digest_of(
         "program": code_digest(),
         "expectations": [
             sha256((rules / name).read_bytes()).hexdigest()
-            for name in ("expectations.py", "validate.py", "validated.py")
+            for name in ("expectations.py", "suites.py", "validate.py", "validated.py")
         ],
         "readers": _versions(),
     }

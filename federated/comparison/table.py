@@ -14,6 +14,8 @@ from federated.run.folder import RunFolder
 
 # What the others are compared with; the first label is taken where this is none of them.
 BASELINE = "fedavg"
+# Of more sites there is no column for each.
+MOST_COLUMNS = 100
 # The share of a run's own final score for which the rounds are counted that it takes.
 MOST = 0.9
 
@@ -60,7 +62,7 @@ class Result:
 
 def read_result(planned: PlannedRun, folder: RunFolder) -> Result:
     """The result of a run of the grid, which is finished."""
-    return Result(planned, read_json(folder.summary_path), folder.records())
+    return Result(planned, read_json(folder.summary_path), folder.records(sites=()))
 
 
 def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -210,6 +212,8 @@ def per_site_markdown(results: Sequence[Result]) -> str:
         return ""
     names = task.metrics_of_sites
     sites = list(dict.fromkeys(row["site"] for row in found))
+    if len(sites) > MOST_COLUMNS:
+        return f"\nThe metrics of each of {len(sites)} sites are in summary.json of the runs.\n"
     lines = ["", f"At each site: {' / '.join(metric_titles(task))}", ""]
     lines += [_line(["strategy", *sites]), _line(["---"] * (1 + len(sites)))]
     cells: dict[str, list[str]] = {}

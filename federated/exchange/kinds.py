@@ -68,8 +68,8 @@ REPORT: Final = "report-"
 
 # In bytes.
 MOST_SMALL: Final = 4 * 2**20
-# A plan of a thousand sites.
-MOST_PLAN: Final = 4 * 2**20
+# A plan of as many sites as a run can have, of the longest names.
+MOST_PLAN: Final = 16 * 2**20
 # What a site is asked, of which the names of a thousand sites are the longest part; and its word,
 # of four thousand characters, each of which JSON may write as twelve bytes.
 MOST_ASK: Final = 2**20
@@ -90,10 +90,11 @@ def is_durable(kind: str, alone: bool = False) -> bool:
 
     Of a round that is broken off no report is read any more. Where all parties are ``alone`` on one
     machine they break off together and begin the round anew, and then nothing that sites have sent
-    to its sums is read either.
+    to its sums is read either; nor is what they have answered to a proposal, since another attempt
+    proposes anew.
     """
     told = kind.rpartition(".")[2]
-    return not told.startswith(REPORT) and not (alone and told in (PAYLOAD, EVALUATION))
+    return not told.startswith(REPORT) and not (alone and told in (PAYLOAD, EVALUATION, JOINING))
 
 
 def most_view(sites: int) -> int:

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from hashlib import sha256
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -79,7 +80,13 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """The header's one form as bytes."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        return self._bytes
+
+    @cached_property
+    def _bytes(self) -> bytes:
+        # Whoever signs, checks, names or writes a message asks for it.
+        fields = {name: getattr(self, name) for name in _KINDS}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
     @staticmethod
     def from_bytes(content: bytes, where: str) -> "Header":
@@ -208,7 +215,7 @@ def differences(
         kind: what it has to be.
         recipient: who it has to be for.
     """
-    expected = asdict(topic) | {"kind": topic.kind(kind), "recipient": recipient}
+    expected = vars(topic) | {"kind": topic.kind(kind), "recipient": recipient}
     del expected["sum"]
     told = {name: (getattr(header, name), value) for name, value in expected.items()}
     return {name: pair for name, pair in told.items() if pair[0] != pair[1]}

@@ -7,6 +7,7 @@ policy (``policy.py``), its own data and its own arithmetic.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, get_args
 
 from federated.configuration.experiment import Experiment
@@ -57,7 +58,7 @@ class RunPlan:
     deadline: float | None = None
     purpose: Purpose = "training"
 
-    @property
+    @cached_property
     def sites(self) -> tuple[str, ...]:
         """The sites that take part, in order."""
         return tuple(site for site in self.participants if site != POOLED)

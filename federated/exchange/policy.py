@@ -151,18 +151,26 @@ def read_policy(path: Path) -> Policy:
             f"The site's policy {path} cannot be read ({error}). Without a policy a site takes "
             "part in nothing. Put the file back, or write one: docs/parties.md has its keys."
         ) from error
-    return _parsed(text, path)
-
-
-@lru_cache(maxsize=64)
-def _parsed(text: str, path: Path) -> Policy:
     try:
-        value = parse_yaml(text) or {}
-        if not isinstance(value, dict):
-            raise UnclearYamlError("it has no keys")
-        return Policy(SitePolicy.model_validate(value), path, key_lines(text))
+        settings, lines = _parsed(text)
     except UnclearYamlError as error:
         raise ConsiliumError(f"The site's policy {path} is no YAML with keys: {error}.") from error
     except ValidationError as error:
         said = explain(error, SitePolicy.model_json_schema(), {})
         raise ConsiliumError(f"The site's policy {path} cannot be used. {said}") from error
+    return Policy(settings, path, lines)
+
+
+# By the text alone: of many simulated sites each has a file of its own, with the same in it.
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> tuple[SitePolicy, dict[str, int]]:
+    """What the text of a policy says, and the line of each key.
+
+    Raises:
+        UnclearYamlError: it is no YAML, or has no keys.
+        ValidationError: it has an unknown key or an impossible value.
+    """
+    value = parse_yaml(text) or {}
+    if not isinstance(value, dict):
+        raise UnclearYamlError("it has no keys")
+    return SitePolicy.model_validate(value), key_lines(text)

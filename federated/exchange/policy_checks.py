@@ -219,6 +219,8 @@ def _count_faults(policy: SitePolicy, experiment: Experiment) -> Faults:
 
 
 def _strangers(policy: SitePolicy, site: str, plan: RunPlan) -> Faults:
+    if policy.participants == ANY:
+        return
     for name, who in plan.participants.items():
         if name not in (site, POOLED) and _is_stranger(policy, who):
             yield "participants", f"it does not know {name} with the key {who.fingerprint}"

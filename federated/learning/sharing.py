@@ -5,8 +5,8 @@ alone, or statistics of which others learn the sum over the sites alone. A site 
 sends from its predictions; nothing else leaves it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from federated.learning.quantised_statistics import (
     whole_statistics,
 )
 from federated.learning.scoring import evaluation_of
-from federated.learning.statistics import EvaluationStatistics, add, from_wire, to_wire
+from federated.learning.statistics import EvaluationStatistics, Total, add, from_wire, to_wire
 from federated.learning.task_statistics import Measured
 from federated.protection.digits import Bounds, WholeNumbers
 from federated.settings.sections import EvaluationSettings
@@ -78,33 +78,25 @@ def shared_arrays(
 
 
 def evaluate_shared(
-    task: LearningTask, sent: BySite, info: DatasetInfo, settings: EvaluationSettings
+    task: LearningTask,
+    sent: BySite | Iterable[tuple[str, Mapping[Split, Arrays]]],
+    info: DatasetInfo,
+    settings: EvaluationSettings,
 ) -> Evaluation:
     """The evaluation that follows from what sites sent, with :func:`shared_arrays`.
+
+    Of statistics one site's are in memory at a time, where ``sent`` reads them as it goes, unless
+    prediction sets of each site are asked for.
 
     Raises:
         ConsiliumError: what a site sent is not of the form that ``evaluation.share`` says.
     """
+    told = sent.items() if isinstance(sent, Mapping) else sent
     if settings.share == "predictions":
-        return _of_predictions(task, sent, info, settings)
-    of_split = _of_metrics if settings.share == "metrics" else _of_statistics
-    own: dict[str, dict[Split, Measured]] = {site: {} for site in sent}
-    overall: dict[Split, Measured] = {}
-    together: dict[Split, EvaluationStatistics] = {}
-    parts: dict[str, dict[Split, EvaluationStatistics]] = {site: {} for site in sent}
-    for split in SPLITS[1:]:
-        by_site = {site: by_split[split] for site, by_split in sent.items()}
-        found = of_split(task, by_site, info)
-        overall[split] = found.overall
-        if found.together is not None:
-            together[split] = found.together
-        for site, measured in found.own.items():
-            own[site][split] = measured
-        for site, part in found.parts.items():
-            parts[site][split] = part
-    evaluation = evaluation_of(overall, own, task.metrics_in("site_spread"))
-    calibrated = calibration_of(together, parts, info, settings) if together else None
-    return replace(evaluation, statistics=together, calibration=calibrated)
+        return _of_predictions(task, dict(told), info, settings)
+    if settings.share == "metrics":
+        return _of_metrics(task, dict(told), info)
+    return _of_statistics(task, told, info, settings)
 
 
 def evaluate_here(
@@ -196,19 +188,6 @@ def _without_sites(task: LearningTask, known: Evaluation, sites: Sequence[str]) 
     )
 
 
-@dataclass(frozen=True)
-class OfSplit:
-    """What follows of one split: of each site (``own``) and of all together (``overall``).
-
-    ``together`` are the statistics of all, and ``parts`` those of each site, where these are known.
-    """
-
-    own: Mapping[str, Measured]
-    overall: Measured
-    together: EvaluationStatistics | None = None
-    parts: Mapping[str, EvaluationStatistics] = field(default_factory=dict)
-
-
 def _of_predictions(
     task: LearningTask, sent: BySite, info: DatasetInfo, settings: EvaluationSettings
 ) -> Evaluation:
@@ -225,18 +204,47 @@ def _of_predictions(
     )
 
 
-def _of_statistics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo) -> OfSplit:
+def _of_statistics(
+    task: LearningTask,
+    told: Iterable[tuple[str, Mapping[Split, Arrays]]],
+    info: DatasetInfo,
+    settings: EvaluationSettings,
+) -> Evaluation:
     kind = task.statistics
     form = kind.form(info)
-    parts: dict[str, EvaluationStatistics] = {
-        site: from_wire(arrays, form, site) for site, arrays in sent.items()
+    totals = {split: Total(form) for split in SPLITS[1:]}
+    own: dict[str, dict[Split, Measured]] = {}
+    parts: dict[str, dict[Split, EvaluationStatistics]] = {}
+    for site, by_split in told:
+        read = {split: from_wire(by_split[split], form, site) for split in SPLITS[1:]}
+        own[site] = {split: kind.measure(part, info) for split, part in read.items()}
+        for split, part in read.items():
+            totals[split].add(part)
+        if settings.conformal is not None:
+            parts[site] = read
+    together = {split: total.statistics for split, total in totals.items()}
+    overall = {split: kind.measure(found, info) for split, found in together.items()}
+    return replace(
+        evaluation_of(overall, own, task.metrics_in("site_spread")),
+        statistics=together,
+        calibration=calibration_of(together, parts, info, settings),
+    )
+
+
+def _of_metrics(task: LearningTask, sent: BySite, info: DatasetInfo) -> Evaluation:
+    found = {
+        split: _metrics_of_split(task, {site: told[split] for site, told in sent.items()}, info)
+        for split in SPLITS[1:]
     }
-    own = {site: kind.measure(part, info) for site, part in parts.items()}
-    together = add(parts.values(), form)
-    return OfSplit(own, kind.measure(together, info), together, parts)
+    own = {site: {split: found[split][0][site] for split in SPLITS[1:]} for site in sent}
+    overall = {split: together for split, (_, together) in found.items()}
+    return evaluation_of(overall, own, task.metrics_in("site_spread"))
 
 
-def _of_metrics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo) -> OfSplit:
+def _metrics_of_split(
+    task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInfo
+) -> tuple[dict[str, Measured], Measured]:
+    """What is known of each site, and of all together."""
     kind = task.statistics
     names = list(kind.measure(kind.of_nothing(info), info).metrics)
     own: list[Metrics] = []
@@ -247,7 +255,7 @@ def _of_metrics(task: LearningTask, sent: Mapping[str, Arrays], info: DatasetInf
         own.append({name: None if np.isnan(v) else v for name, v in values.items()})
         weights.append({name: int(arrays[name][0]) for name in kind.weights if name in arrays})
     measured = {site: Measured(metrics) for site, metrics in zip(sent, own, strict=True)}
-    return OfSplit(measured, Measured(kind.mean_of_sites(own, weights)))
+    return measured, Measured(kind.mean_of_sites(own, weights))
 
 
 def _refuse_other_metrics(

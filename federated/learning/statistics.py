@@ -61,22 +61,38 @@ class EvaluationStatistics:
         return EvaluationStatistics(kept, self.withheld | gone)
 
 
+class Total:
+    """The sum of statistics that are added one after the other, as :func:`add` gives it."""
+
+    def __init__(self, form: Form) -> None:
+        self._sums: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros(part.shape, np.float64 if part.real else np.int64)
+            for name, part in form.items()
+        }
+        self._withheld: frozenset[str] = frozenset()
+
+    def add(self, part: EvaluationStatistics) -> None:
+        """Add the statistics of some more cases, which are not kept."""
+        self._withheld |= part.withheld
+        for name, array in part.arrays.items():
+            self._sums[name] = self._sums[name] + array
+
+    @property
+    def statistics(self) -> EvaluationStatistics:
+        """Those over the cases of all parts so far."""
+        return EvaluationStatistics(dict(self._sums)).without(self._withheld)
+
+
 def add(parts: Iterable[EvaluationStatistics], form: Form) -> EvaluationStatistics:
     """The statistics over the cases of all parts together.
 
     What one of the parts withholds the sum has not: a sum over the others alone would be of other
     cases than its name says.
     """
-    total: dict[str, npt.NDArray[Any]] = {
-        name: np.zeros(part.shape, np.float64 if part.real else np.int64)
-        for name, part in form.items()
-    }
-    withheld: frozenset[str] = frozenset()
+    total = Total(form)
     for part in parts:
-        withheld |= part.withheld
-        for name, array in part.arrays.items():
-            total[name] = total[name] + array
-    return EvaluationStatistics(total).without(withheld)
+        total.add(part)
+    return total.statistics
 
 
 def to_wire(statistics: EvaluationStatistics) -> Arrays:

@@ -32,7 +32,7 @@ from federated.release.exported import takes as network_takes
 from federated.report import words
 from federated.report.drawing import clean
 from federated.report.evaluation_part import bound_lines, class_rows, metric_rows
-from federated.report.figures import title_of
+from federated.report.figures import listed_sites, title_of
 from federated.report.findings import absences, collapsed
 from federated.report.guarantee import NO_PRIVACY
 from federated.report.intervals import NONE as NO_INTERVALS
@@ -235,13 +235,18 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
         )
     ]
     rows = []
-    for site in run.summary["sites"]:
+    shown, note = listed_sites(run)
+    released = model.site
+    if released is not None and released in run.summary["sites"] and released not in shown:
+        shown.append(released)
+    for site in shown:
         own = [numbers("per_site", site, "test", name) for name in names]
         counts = [run.cases.get(site, {}).get(split, "–") for split in ("train", "val", "test")]
         marked = f"{site} (this model)" if site == model.site else site
         rows.append(plains((marked, *counts, *own)))
     heads = ("site", "training", "validation", "test", *(title_of(n, run.info.task) for n in names))
     blocks: list[Block] = [Table("Cases, and metrics of test cases, by site", heads, rows)]
+    blocks += [Text(note)] if note else []
     if not names:
         blocks.append(
             Text("Sites tell no metrics of their own; they are in those of all sites together.")
@@ -267,8 +272,9 @@ def _privacy(run: RunValues, numbers: Numbers) -> list[Block]:
         blocks += texts([*said.notes, *part["patient"]])
         rows = [plains((row["name"], *row["cells"])) for row in part["rows"]]
         blocks.append(Table("Privacy spent at each site", ("site", *part["heads"]), rows))
+        blocks += [Text(part["note"])] if part["note"] else []
         if part["unreported"]:
-            blocks.append(Text(f"Not told, or not believed: {', '.join(part['unreported'])}."))
+            blocks.append(Text(f"Not told, or not believed: {part['unreported']}."))
         blocks += [Text("The guarantee rests on this:"), Items(plains(said.rests_on))]
     rows = [plains(row) for row in words.left_sites(run)]
     heads = ("what left the sites", "who can read it", "bounded by differential privacy")

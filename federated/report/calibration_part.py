@@ -10,8 +10,8 @@ from federated.report.charts import Dot, dot_chart, reliability_chart, room_for_
 from federated.report.curve_figures import reliability_words
 from federated.report.curves import reliability
 from federated.report.drawing import Text, clean
-from federated.report.figures import MOST_SMALL, Figure
-from federated.report.values import NONE, Numbers, RunValues, count_of
+from federated.report.figures import MOST_SMALL, Figure, few_names
+from federated.report.values import MOST_LISTED, NONE, Numbers, RunValues, count_of, more_of
 
 # The path of the calibration in the summary.
 AT = "calibration"
@@ -79,7 +79,7 @@ def _sets(run: RunValues, numbers: Numbers, told: Mapping[str, Any]) -> dict[str
     path = (AT, "conformal")
     sites = [site for site in run.summary["sites"] if site in told["sites"]]
     rows = [_row(numbers, "all sites together", told["pooled"], (*path, "pooled"))]
-    for site in sites:
+    for site in sites[:MOST_LISTED]:
         own = (*path, "sites", site)
         row = _row(numbers, site, told["sites"][site]["own"], (*own, "own"))
         row["pooled"] = _percent(numbers, *own, "pooled", "coverage")
@@ -95,8 +95,9 @@ def _sets(run: RunValues, numbers: Numbers, told: Mapping[str, Any]) -> dict[str
         "asked": f"{100 * (1 - float(told['alpha'])):g} %",
         "rows": rows,
         "of_sites": bool(sites),
-        "few": ", ".join(clean(site) for site in few),
-        "outside": ", ".join(map(clean, outside)),
+        "few": few_names(few),
+        "outside": few_names(outside),
+        "note": more_of(len(sites), "the first", "calibration of summary.json"),
         "least": FEW,
         "figure": _figure(told, sites),
     }

@@ -20,7 +20,15 @@ from federated.report.charts import (
 from federated.report.drawing import LOOKS, Text, clean, room_for
 from federated.report.figures import Figure, title_of
 from federated.report.page import render
-from federated.report.values import Numbers, count_of, is_number, p_of, written
+from federated.report.values import (
+    MOST_LISTED,
+    Numbers,
+    count_of,
+    is_number,
+    more_of,
+    p_of,
+    written,
+)
 
 # Below so many seeds no sentence is ventured on whether strategies differ.
 FEW = 3
@@ -291,7 +299,9 @@ def _sites(
     for number, row in enumerate(found):
         own = cells.setdefault(row["label"], {})
         own[row["site"]] = numbers("sites", number, task.primary_metric)
+    shown = sites[:MOST_LISTED]
     return {
-        "names": sites,
-        "rows": [(label, [own[s] for s in sites]) for label, own in cells.items()],
+        "names": shown,
+        "rows": [(label, [own[s] for s in shown]) for label, own in cells.items()],
+        "note": more_of(len(sites), "the first", "sites of runs.json"),
     }

@@ -3,7 +3,7 @@
 from federated.report.charts import Bar, Frame, Line, bar_chart, line_chart
 from federated.report.drawing import Text, clean
 from federated.report.epsilon import power
-from federated.report.figures import MOST_SMALL, Figure
+from federated.report.figures import MOST_SMALL, Figure, few_names
 from federated.report.values import RunValues, is_number, size_of, time_of
 
 STAGE_NAMES = {
@@ -25,23 +25,26 @@ def privacy_bars(run: RunValues) -> Figure | None:
     per_site = run.summary["privacy"].get("per_site", {})
     told = {s: own["epsilon"] for s, own in per_site.items() if own.get("epsilon") is not None}
     spent = {site: value for site, value in told.items() if is_number(value)}
-    unbounded = [clean(site) for site in told if site not in spent]
+    unbounded = few_names([site for site in told if site not in spent])
     if not spent:
         return None
-    bars = [Bar(site, value, f"{value:.3g}") for site, value in list(spent.items())[:MOST_SMALL]]
+    shown = list(spent.items())
+    if len(shown) > MOST_SMALL:
+        shown = sorted(shown, key=lambda item: -item[1])[:MOST_SMALL]
+    bars = [Bar(site, value, f"{value:.3g}") for site, value in shown]
     budgets = {own["budget"] for own in per_site.values() if is_number(own["budget"])}
     limit = budgets.pop() if len(budgets) == 1 else None
+    all_ = len(shown) == len(spent)
+    which = "each site" if all_ else f"the {len(shown)} sites that have spent most"
     text = Text(
         "epsilon-sites",
         "ε that each site has spent in this run",
-        "; ".join(f"{clean(site)} {value:.3g}" for site, value in spent.items())
+        "; ".join(f"{clean(site)} {value:.3g}" for site, value in shown)
         + (f". The budget of each is {limit:g}." if limit is not None else "."),
     )
     said = " The line is the budget." if limit is not None else ""
-    said += f" Without a bound, and not drawn: {', '.join(unbounded)}." if unbounded else ""
-    return Figure(
-        bar_chart(text, bars, limit), f"ε spent by each site, composed over the run.{said}"
-    )
+    said += f" Without a bound, and not drawn: {unbounded}." if unbounded else ""
+    return Figure(bar_chart(text, bars, limit), f"ε spent by {which}, composed over the run.{said}")
 
 
 def attack_figure(epsilon: float, delta: float) -> Figure:

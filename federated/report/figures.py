@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from markupsafe import Markup
 
 from federated.data.dataset import TaskName
-from federated.learning import TASKS
+from federated.learning import TASKS, smaller_is_better
 from federated.learning.metric import Metric
 from federated.report.charts import Dot, Frame, Line, dot_chart, ends_of, line_chart
 from federated.report.drawing import Text, clean
-from federated.report.values import RunValues, is_number, written
+from federated.report.values import MOST_LISTED, RunValues, is_number, more_of, written
 
 # Of more classes or sites the figures would fill pages; their numbers are in tables.
 MOST_SMALL = 24
@@ -43,6 +44,25 @@ def title_of(name: str, task: TaskName) -> str:
 def primary_of(run: RunValues) -> Metric:
     """The metric that models of the run's task are judged by."""
     return TASKS[run.info.task].metrics[0]
+
+
+def listed_sites(run: RunValues) -> tuple[list[str], str]:
+    """The sites that a table has a row of, in order, and what it says of those that it has not.
+
+    Of more than :data:`MOST_LISTED` sites they are those with the worst primary metric of their
+    test cases; where none is told, the first.
+    """
+    sites, per_site = list(run.summary["sites"]), run.summary["per_site"]
+    metric = primary_of(run)
+    told = {site: per_site.get(site, {}).get("test", {}).get(metric.name) for site in sites}
+    values = {site: value for site, value in told.items() if is_number(value)}
+    sign = -1 if smaller_is_better(metric.name) else 1
+    # Sites without a number come last.
+    order = sorted(sites, key=lambda site: sign * values[site] if site in values else inf)
+    kept = set(order[:MOST_LISTED])
+    worst = f"those with the worst test {title_of(metric.name, run.info.task)}"
+    note = more_of(len(sites), worst if values else "the first", "per_site of summary.json")
+    return [site for site in sites if site in kept], note
 
 
 def is_share(metric: Metric) -> bool:
@@ -167,12 +187,12 @@ def site_dots(run: RunValues) -> Figure | None:
         if own.get("test", {}).get(metric.name) is not None
     }
     values = {site: value for site, value in told.items() if is_number(value)}
-    without = [clean(site) for site in told if site not in values]
+    without = few_names([site for site in told if site not in values])
     of_all = summary["metrics"].get("test", {}).get(metric.name)
     of_all = of_all if is_number(of_all) else None
     if len(values) < 2:
         return None
-    gap = f" It is no finite number at {', '.join(without)}." if without else ""
+    gap = f" It is no finite number at {without}." if without else ""
     shown = sorted(values.items(), key=lambda item: item[1])[:MOST_SMALL]
     dots = [Dot(site, value, written(value)) for site, value in shown]
     known = [*values.values(), *([of_all] if of_all is not None else [])]
@@ -197,3 +217,9 @@ def site_dots(run: RunValues) -> Figure | None:
         )
         + gap,
     )
+
+
+def few_names(sites: Sequence[str]) -> str:
+    """The names of some sites, of many the first and how many more there are."""
+    more = len(sites) - MOST_NAMED
+    return ", ".join(map(clean, sites[:MOST_NAMED])) + (f" and {more} more" if more > 0 else "")

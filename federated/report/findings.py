@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from federated.report.values import RunValues, count_of, is_number
+from federated.report.values import MOST_LISTED, RunValues, count_of, is_number
 
 
 def absences(run: RunValues) -> list[str]:
@@ -14,11 +14,16 @@ def absences(run: RunValues) -> list[str]:
         ("not_evaluated", "is in none of the metrics"),
         ("no_own_model", "has handed over no model of its own"),
     ]
-    return [
+    lines = [
         f"{site} {what}: {reason}"
         for key, what in said
         for site, reason in (summary.get(key) or {}).items()
     ]
+    more = len(lines) - MOST_LISTED
+    if more > 0:
+        where = "absent, not_evaluated and no_own_model of summary.json"
+        lines[MOST_LISTED:] = [f"And {more} more, which are in {where}."]
+    return lines
 
 
 def collapsed(run: RunValues) -> list[str]:
@@ -71,12 +76,15 @@ def validation_part(run: RunValues) -> dict[str, Any]:
         site: sum(n if isinstance(n, int) else len(n) for n in splits.values())
         for site, splits in (report.get("dropped") or report.get("dropped_cases") or {}).items()
     }
+    excluded = list(report.get("excluded_sites", ()))
+    more = max(len(rows), len(excluded), len(dropped)) > MOST_LISTED
     return {
         "known": True,
+        "note": "The first are named here; all are in validation.json of the run." if more else "",
         "sites": len(report.get("sites", ())),
-        "rows": rows,
-        "excluded": list(report.get("excluded_sites", ())),
-        "dropped": [(site, _counted(n, least)) for site, n in dropped.items()],
+        "rows": rows[:MOST_LISTED],
+        "excluded": excluded[:MOST_LISTED],
+        "dropped": [(site, _counted(n, least)) for site, n in dropped.items()][:MOST_LISTED],
     }
 
 

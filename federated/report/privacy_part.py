@@ -1,15 +1,25 @@
 """What a page says of privacy: what was spent, and what that means."""
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from markupsafe import Markup
 
 from federated.report.cost_figures import attack_figure, privacy_bars
-from federated.report.drawing import clean
 from federated.report.epsilon import grade, meaning_of
+from federated.report.figures import few_names
 from federated.report.guarantee import guarantee_of
-from federated.report.values import NONE, Numbers, RunValues, is_number, share_of, small_number
+from federated.report.values import (
+    MOST_LISTED,
+    NONE,
+    Numbers,
+    RunValues,
+    is_number,
+    more_of,
+    share_of,
+    small_number,
+)
 
 
 def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
@@ -26,6 +36,7 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "sampling_rate": "sampling rate",
     }
     epsilon, delta = told["epsilon"], told["delta"]
+    shown = set(sorted(per_site, key=lambda site: -_largest(per_site[site]))[:MOST_LISTED])
     part = {
         "unit": told["unit"],
         "thing": {"record": "training case", "site": "site"}.get(told["unit"], told["unit"]),
@@ -43,12 +54,20 @@ def privacy_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
         "rows": [
             {"name": site, "cells": [_spent(site, key, numbers) for key in heads]}
             for site in per_site
+            if site in shown
         ],
-        "unreported": [clean(site) for site in told.get("unreported", ())],
+        "note": more_of(len(per_site), "with the largest ε", "privacy.per_site of summary.json"),
+        "unreported": few_names(told.get("unreported", ())),
         "bars": privacy_bars(run),
         "figure": attack_figure(epsilon, delta) if is_number(epsilon) else None,
     }
     return part | {"words": guarantee_of(part)}
+
+
+def _largest(own: Mapping[str, Any] | None) -> float:
+    """The ε by which a site has its place in a table of few: one without a bound comes first."""
+    spent = (own or {}).get("epsilon")
+    return spent if is_number(spent) else inf
 
 
 def _one_in(delta: float) -> str:

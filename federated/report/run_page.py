@@ -27,6 +27,7 @@ from federated.report.evaluation_part import (
 )
 from federated.report.figures import (
     learning_curves,
+    listed_sites,
     primary_of,
     site_curves,
     site_dots,
@@ -223,7 +224,8 @@ def _sites(run: RunValues, numbers: Numbers) -> dict[str, Any]:
     if "compared" in primary_of(run).places and task.compares_sites:
         names = list(dict.fromkeys([task.primary_metric, *task.metrics_of_sites]))[:SITE_METRICS]
     rows = []
-    for site in run.summary["sites"]:
+    shown, note = listed_sites(run)
+    for site in shown:
         known = run.summary["per_site"].get(site, {})
         cases = run.cases.get(site, {})
         rows.append(
@@ -238,6 +240,7 @@ def _sites(run: RunValues, numbers: Numbers) -> dict[str, Any]:
     return {
         "heads": [title_of(name, run.info.task) for name in names],
         "rows": rows,
+        "note": note,
         "untold": shares == "sums",
         "absent": any(row["absent"] for row in rows),
         "spread": [

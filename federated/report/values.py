@@ -11,6 +11,8 @@ from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, Split
 from federated.learning.statistics import EvaluationStatistics
 
+# Of more sites than a person reads, a table or a list has as many.
+MOST_LISTED = 100
 # In place of a number that there is not.
 NONE = Markup('<span class="none">–</span>')
 
@@ -148,6 +150,19 @@ def time_of(seconds: float) -> str:
 def count_of(number: int, thing: str, things: str = "") -> str:
     """A number of things, as ``1 site`` and ``3 sites``."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}".replace(",", "\u202f")
+
+
+def more_of(total: int, which: str, where: str) -> str:
+    """That a table or a list is not of all sites; ``""`` where it is.
+
+    Args:
+        total: of how many there is something to tell.
+        which: those that it has, as ``those that differ most``.
+        where: where all are, as ``per_site in summary.json``.
+    """
+    if total <= MOST_LISTED:
+        return ""
+    return f"{MOST_LISTED} of {total} sites, {which}; all are in {where}."
 
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

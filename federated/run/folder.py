@@ -8,7 +8,7 @@ the homes of the sites lie below the folder too, and so does the exchange by whi
 coordinator send each other messages; so the folder is open to its owner alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -288,13 +288,18 @@ class RunFolder:
             done += 1
         return done
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self, sites: Collection[str] | None = None) -> list[dict[str, Any]]:
         """The records of the complete rounds, in order.
+
+        Args:
+            sites: those of which they keep what is of a single site; all, if left out. Of many
+                rounds of many sites that does not fit into memory.
 
         Raises:
             ConsiliumError: one of them is damaged or something else.
         """
-        return [read_record(self.record_path(n), n) for n in range(1, self.done_rounds() + 1)]
+        numbers = range(1, self.done_rounds() + 1)
+        return [read_record(self.record_path(number), number, sites) for number in numbers]
 
 
 def _checked(site: str) -> str:

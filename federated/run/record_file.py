@@ -1,6 +1,6 @@
 """Reading the record of a round, ``round.json``: what is damaged is refused, and named."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,24 @@ IF_THERE: Mapping[str, type] = {
 NUMBERS = ("epsilon_rdp", "bytes", "seconds")
 
 
-def read_record(path: Path, number: int) -> dict[str, Any]:
+def read_record(path: Path, number: int, sites: Collection[str] | None = None) -> dict[str, Any]:
     """The record of a round.
 
     Args:
         path: its file.
         number: the round that it has to be of.
+        sites: those of which it keeps what is of a single site, for whoever keeps many records;
+            all, if left out.
 
     Raises:
         ConsiliumError: it cannot be read, or is no record of that round.
     """
     try:
-        return _checked(read_json(path), number)
+        record = _checked(read_json(path), number)
+        if sites is not None and record.get("per_site"):
+            own = record["per_site"]
+            record["per_site"] = {site: own[site] for site in own if site in sites}
+        return record
     except (ConsiliumError, OSError, ValueError, TypeError) as error:
         why = error if isinstance(error, ConsiliumError) else why_unreadable(error)
         raise ConsiliumError(

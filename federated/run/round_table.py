@@ -14,6 +14,8 @@ from federated.run.timing import Interval, covered
 NOT_TOLD = "not told"
 # In characters of a reason in a cell.
 LONGEST_REASON = 300
+# Of more sites than a person reads, a table has those that were left out, and the first.
+MOST_ROWS = 100
 
 
 def round_table(record: RoundRecord, counts: CaseCounts, down: int) -> list[dict[str, Any]]:
@@ -25,15 +27,35 @@ def round_table(record: RoundRecord, counts: CaseCounts, down: int) -> list[dict
         down: the bytes of the sum that each site fetches at the end of the round.
 
     Returns:
-        A row for each site that was in the round's sum or was left behind, in order. Seconds are
-        those in which the site worked, and ε is what it has spent in the run so far, by RDP.
+        A row for each site that was in the round's sum or was left behind, in order; of more than
+        :data:`MOST_ROWS` sites those that were left behind, and then the first. Seconds are those
+        in which the site worked, and ε is what it has spent in the run so far, by RDP.
     """
-    names = sorted({*record.sites, *record.dropped})
-    return [_row(record, counts, down, name) for name in names]
+    left_behind, summed = sorted(record.dropped), sorted({*record.sites} - record.dropped.keys())
+    shown = sorted([*left_behind, *summed][:MOST_ROWS])
+    told: dict[str, list[StageResult]] = {name: [] for name in shown}
+    for stage in record.told:
+        if stage.site in told:
+            told[stage.site].append(stage)
+    return [_row(record, counts, down, name, own) for name, own in told.items()]
 
 
-def _row(record: RoundRecord, counts: CaseCounts, down: int, site: str) -> dict[str, Any]:
-    told = [stage for stage in record.told if stage.site == site]
+def left_out(record: RoundRecord) -> str:
+    """That a round's table does not have all sites, and where they are; ``""`` where it has."""
+    sites = len({*record.sites, *record.dropped})
+    if sites <= MOST_ROWS:
+        return ""
+    return (
+        f"{MOST_ROWS} of {sites} sites are here, those that were left behind first; which sites "
+        f"were in the round, and why others were not, is in round-{record.round_number:03d}/"
+        "round.json of the run."
+    )
+
+
+def _row(
+    record: RoundRecord, counts: CaseCounts, down: int, site: str, told: list[StageResult]
+) -> dict[str, Any]:
+    """The row of a site, with what it has told of its stages."""
     spent = [stage.epsilon for stage in told if stage.epsilon is not None]
     why = record.dropped.get(site)
     return {

@@ -4,6 +4,7 @@ All of it follows from the run's own records and from what sites tell at a run's
 told that a record does not tell, so that of a private run there are no times.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def status_of(folder: RunFolder) -> RunStatus:
         ConsiliumError: one of its files is damaged.
     """
     experiment, done = folder.experiment(), folder.done_rounds()
-    records = folder.records() if done else []
+    records = folder.records(sites=()) if done else []
     state: State = "stopped"
     if being_worked_on(folder):
         state = "works" if folder.begun() else "starts"
@@ -159,19 +160,30 @@ def sites_of(
     for record in records:
         # Those of older versions know no absence and no lost round.
         names |= {*record["sites"], *(record.get("dropped") or ()), *(record.get("absent") or ())}
-    return [_site(name, records, told.get(name, {})) for name in sorted(names)]
-
-
-def _site(name: str, records: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> SiteStatus:
-    summed = sum(name in record["sites"] for record in records if not record.get("lost"))
-    newest = records[-1] if records else {}
-    why_not = (newest.get("absent") or {}).get(name) or (newest.get("dropped") or {}).get(name, "")
-    spent: float | None = None
+    summed = Counter(
+        site for record in records if not record.get("lost") for site in {*record["sites"]}
+    )
+    spent: dict[str, float | None] = {}
     for record in records:
-        spent = (record.get("epsilon_rdp") or {}).get(name, spent)
+        spent |= record.get("epsilon_rdp") or {}
+    newest = records[-1] if records else {}
+    absent, dropped = newest.get("absent") or {}, newest.get("dropped") or {}
+    return [
+        SiteStatus(
+            name,
+            summed[name],
+            str(absent.get(name) or dropped.get(name, "")),
+            spent.get(name),
+            _budget_left(told.get(name, {})),
+        )
+        for name in sorted(names)
+    ]
+
+
+def _budget_left(told: Mapping[str, Any]) -> float | None:
+    """How much of its budget a site has left; ``None`` where it has none, or does not tell."""
     budget, all_spent = told.get("budget"), told.get("epsilon_ledger")
-    left = None if budget is None or all_spent is None else max(0.0, budget - all_spent)
-    return SiteStatus(name, summed, str(why_not), spent, left)
+    return None if budget is None or all_spent is None else max(0.0, budget - all_spent)
 
 
 def _left(records: Sequence[Mapping[str, Any]], rounds: int) -> float | None:

@@ -9,6 +9,7 @@ from federated.data.dataset import LocatedFile
 from federated.provenance import versions
 from federated.run.folder import RunFolder
 from federated.run.key import public_context
+from federated.run.record_file import read_record
 from federated.run.round_record import STAGES
 from federated.run.selection import kept_round
 
@@ -83,9 +84,9 @@ def summarise(
     ``subgroups`` and ``uncertainty`` are of test cases by the model of ``kept_round``, as sites
     have told them at the end, where they were asked for.
     """
-    records = folder.records()
+    records = folder.records(sites=())
     kept = kept_round(records, experiment.selection)
-    chosen = records[kept - 1]
+    chosen = read_record(folder.record_path(kept), kept)
     # Rounds of older versions do not have every stage.
     stages = {s: _total(record["seconds"].get(s, 0.0) for record in records) for s in STAGES}
     peaks = [facts.peak_rss_mb, *(record["peak_rss_mb"] for record in records)]

@@ -39,6 +39,8 @@ Share = Literal["sums", "metrics", "statistics", "predictions"]
 # What is told of training cases, from least to most: counts with noise, exact sums over sites that
 # the protection hides, or each site's own counts.
 Told = Literal["noised", "sums", "clear"]
+# Of one run. A plan names them all, with their keys: ``exchange/kinds.py`` has how long it may be.
+MOST_SITES = 5000
 # The largest alpha of prediction sets; beyond it no case would have to be covered.
 MOST_MISSED = 0.999999
 
@@ -87,7 +89,7 @@ class SitesSettings(Settings):
     images of patients leave the site for it.
     """
 
-    count: int = Field(default=10, ge=1, le=1000)
+    count: int = Field(default=10, ge=1, le=MOST_SITES)
     partition: Literal["iid", "dirichlet", "pathological", "quantity", "natural"] = "dirichlet"
     beta: float = Field(default=0.5, gt=0)
     classes_per_site: int = Field(default=2, ge=1)

@@ -80,12 +80,14 @@ class Coordinator:
     def records(self) -> list[dict[str, Any]]:
         """The records of the rounds that are done, in order, each read once in an attempt.
 
+        What is of a single site is left out of them.
+
         Raises:
             ConsiliumError: one of them is damaged or something else.
         """
         known, folder = self._records, self.folder
         while (path := folder.record_path(len(known) + 1)).is_file():
-            known.append(read_record(path, len(known) + 1))
+            known.append(read_record(path, len(known) + 1, sites=()))
         return list(known)
 
     def topic(self, round_number: int) -> Topic:

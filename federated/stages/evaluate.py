@@ -5,9 +5,10 @@ that sum alone; each site keeps its own metrics in its home.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -222,25 +223,32 @@ def _evaluate(
         total = collect(coordinator, topic, info, sites, opener)
         return evaluate_summed(task, total, info, run.counts, sites, settings)
     numberless = False
-    shared = dict[str, dict[Split, Arrays]]()
-    for site in sites:
-        try:
-            message = coordinator.mailbox.receive(
-                topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION
-            )
-            told = read_shared(message.body, site)
-            refuse_told(task, told, info, settings, run.counts.sites[site], site)
-        except ConsiliumError as error:
-            numberless |= isinstance(error, NoNumbersError)
-            missing[site] = str(error)
-            coordinator.note_left_out(topic, site, str(error))
-        else:
-            shared[site] = told
-    if not shared and (numberless or isinstance(run.experiment.runner, Parties)):
+
+    def counted() -> Iterator[tuple[str, dict[Split, Arrays]]]:
+        """What counts of what the sites have sent, one after the other."""
+        nonlocal numberless
+        for site in sites:
+            try:
+                message = coordinator.mailbox.receive(
+                    topic, kinds.EVALUATION, site, kinds.MOST_EVALUATION
+                )
+                told = read_shared(message.body, site)
+                refuse_told(task, told, info, settings, run.counts.sites[site], site)
+            except ConsiliumError as error:
+                numberless |= isinstance(error, NoNumbersError)
+                missing[site] = str(error)
+                coordinator.note_left_out(topic, site, str(error))
+            else:
+                yield site, told
+
+    rest = counted()
+    first = next(rest, None)
+    if first is None and (numberless or isinstance(run.experiment.runner, Parties)):
         return Evaluation({}, {}, {}, {}, missing=missing)
-    if not shared:
+    if first is None:
         raise ConsiliumError(
             f"No site has evaluated the model after round {topic.round}, so it has no metrics. "
             f"{' '.join(missing.values())}"
         )
-    return replace(evaluate_shared(task, shared, info, settings), missing=missing)
+    found = evaluate_shared(task, chain([first], rest), info, settings)
+    return replace(found, missing=missing)

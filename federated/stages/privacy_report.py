@@ -68,7 +68,10 @@ def report_site(call: SiteCall) -> dict[str, Any]:
     site's home too. Which records a release touched is not told: a digest of them would let a guess
     of them be checked.
     """
-    site = open_site(call)
+    return _report(open_site(call))
+
+
+def _report(site: Site) -> dict[str, Any]:
     experiment = site.run.experiment
     privacy, ledger = experiment.privacy, holder_ledger(experiment)
     own = _own(site)
@@ -93,8 +96,8 @@ def tell_privacy(call: SiteCall) -> None:
 
     Where the site's policy does not let it send more in the run, nothing is told.
     """
-    body = json.dumps(report_site(call)).encode()
     site = open_site(call)
+    body = json.dumps(_report(site)).encode()
     with suppress(RefusalError):
         site.to_coordinator(site.topic(0), kinds.PRIVACY_REPORT, body)
 

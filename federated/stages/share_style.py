@@ -109,9 +109,10 @@ def receive_styles(site: Site, round_number: int) -> int:
         ConsiliumError: no style of any other site is left.
     """
     introduction = site.run.experiment.strategy.introduction()
+    if introduction is None:
+        return 0
     others = [other for other in site.run.sites if other != site.name]
-    kept = any(site.store.style_path(other).is_file() for other in others)
-    if introduction is None or (round_number > 1 and kept):
+    if round_number > 1 and any(site.store.style_path(other).is_file() for other in others):
         return 0
     shape, received = _own_shape(site, introduction), 0
     for other in others:

@@ -7,19 +7,19 @@ against its own policy, its own data and its own arithmetic before it does anyth
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cached
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE, FolderExchange, Place
-from federated.exchange.identity import COORDINATOR
+from federated.exchange.identity import COORDINATOR, PublicIdentity
 from federated.exchange.journal import JOURNAL, JournalledExchange
 from federated.exchange.mailbox import Mailbox
 from federated.exchange.message import (
@@ -180,7 +180,7 @@ def candidate(call: SiteCall) -> tuple[Site, RunPlan]:
     """
     home, mailbox, before = _before(call)
     message = _proposal(mailbox, before)
-    plan = _plan(message.body)
+    plan = _plan(message)
     start = replace(before, plan=message.signed.digest)
     known = _known(call, plan)
     return Site(home, home.run(call.run), mailbox, known, start, call.may_enter), plan
@@ -195,16 +195,18 @@ def open_site(call: SiteCall) -> Site:
     home, mailbox, before = _before(call)
     store = home.run(call.run)
     message = mailbox.receive(before, kinds.RUN_PLAN, COORDINATOR, kinds.MOST_PLAN)
-    plan, content, digest = _plan(message.body), message.to_bytes(), message.signed.digest
-    proposal = _plan(_proposal(mailbox, before).body)
+    plan, content, digest = _plan(message), message.to_bytes(), message.signed.digest
+    proposal = _plan(_proposal(mailbox, before))
     if not store.plan_path.is_file() or store.plan_path.read_bytes() != content:
         check_plan(home, store, plan, proposal)
-        with atomic_path(store.plan_path, PRIVATE) as temporary:
+        # Where the coordinator is gone with the site, the run goes on by another plan.
+        alone = isinstance(mailbox.exchange, FolderExchange) and mailbox.exchange.alone
+        with atomic_path(store.plan_path, PRIVATE, durable=not alone) as temporary:
             temporary.write_bytes(content)
         home.audit.add("accepted", run=call.run, attempt=call.attempt, plan=digest)
     refuse_refused(home, store, proposal)
     refuse_other_code(home, plan)
-    members = mailbox.members.enrol(*plan.participants.values())
+    members = _members(mailbox.members.members[COORDINATOR].identity, message)
     known, start = _known(call, plan), replace(before, plan=digest)
     return Site(home, store, replace(mailbox, members=members), known, start, call.may_enter)
 
@@ -222,7 +224,8 @@ def known_experiments(call: SiteCall) -> list[Experiment]:
         suppress(ConsiliumError, FileNotFoundError),
         open_message(home.run(call.run).plan_path) as unread,
     ):
-        found.append(_plan(unread.read(home.coordinator(), kinds.MOST_PLAN).body).experiment)
+        accepted = unread.read(home.coordinator(), kinds.MOST_PLAN)
+        found.append(_plan(accepted).experiment)
     return found
 
 
@@ -253,14 +256,40 @@ def _known(call: SiteCall, plan: RunPlan) -> RunContext:
     )
 
 
-@lru_cache(maxsize=8)
-def _round_plan(content: bytes) -> RoundPlan:
-    return RoundPlan.from_bytes(content)
+# What a process keeps of what it has read, each a function of bytes that were checked against their
+# SHA-256. In a worker there are stages of many sites, which are all told the same.
+_reading = RLock()
 
 
-@lru_cache(maxsize=8)
-def _plan(content: bytes) -> RunPlan:
-    return RunPlan.from_bytes(content)
+@cached(LRUCache(maxsize=8), key=lambda message: message.header.sha256, lock=_reading)
+def _plan(message: Message) -> RunPlan:
+    """The plan in a message that was read, so that its body is the one that was signed."""
+    return RunPlan.from_bytes(message.body)
+
+
+@cached(LRUCache(maxsize=8), key=lambda message: message.header.sha256, lock=_reading)
+def _round_plan(message: Message) -> RoundPlan:
+    return RoundPlan.from_bytes(message.body)
+
+
+@cached(
+    LRUCache(maxsize=8),
+    key=lambda coordinator, message: (coordinator, message.header.sha256),
+    lock=_reading,
+)
+def _members(coordinator: PublicIdentity, message: Message) -> Enrolment:
+    """Whom a site knows that has accepted a plan: the coordinator that it knew, and who is in it.
+
+    Raises:
+        ConsiliumError: somebody in it has the coordinator's key, or its name.
+    """
+    return Enrolment().enrol(coordinator, *_plan(message).participants.values())
+
+
+@cached(LRUCache(maxsize=8), key=lambda site, number: (site.start.plan, number), lock=_reading)
+def _selected(site: Site, round_number: int) -> tuple[str, ...]:
+    """The sites that are selected in a round by the plan that a site has accepted."""
+    return tuple(site.run.selected(round_number))
 
 
 def _refuse_beyond(site: Site, round_number: int) -> None:
@@ -301,8 +330,8 @@ def open_round(site: Site, round_number: int) -> SiteRound:
     """
     _refuse_beyond(site, round_number)
     plan, topic = _read_plan(site, round_number, kinds.ROUND_PLAN)
-    expected = site.run.selected(round_number)
-    if list(plan.selected) != expected:
+    expected = _selected(site, round_number)
+    if plan.selected != expected:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: its plan selects "
             f"{', '.join(plan.selected) or 'nobody':.200}, and {', '.join(expected):.200} follow "
@@ -458,8 +487,8 @@ def _read_plan(site: Site, round_number: int, kind: str) -> tuple[RoundPlan, Top
             what the site was told before.
     """
     asked = site.topic(round_number)
-    message = site.from_coordinator(asked, kind)
-    plan = _round_plan(message.body)
+    message = site.from_coordinator(asked, kind, kinds.MOST_PLAN)
+    plan = _round_plan(message)
     if plan.run_plan != site.start.plan or plan.round != round_number:
         raise RefusalError(
             f"{site.name} does nothing in round {round_number}: the {kind} is of another run or "

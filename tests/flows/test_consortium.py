@@ -7,17 +7,21 @@ import time
 import numpy as np
 import pytest
 
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
+from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE
-from federated.exchange.identity import COORDINATOR
+from federated.exchange.identity import COORDINATOR, Identity
 from federated.exchange.plan import RunPlan
 from federated.exchange.policy import PERMISSIVE
 from federated.files import OTHERS, read_json, write_json
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.approvals import decide, proposals
 from federated.stages import secagg_relay
+from federated.stages.asking import MOST_NAMES
 from flows import site_flow
+from flows.beginning import with_parties
 from flows.coordinator_metrics import CoordinatorMetrics
 from flows.site_metrics import SiteMetrics
 from tests.federated.stages.lies import body_of
@@ -240,3 +244,16 @@ def test_a_person_approves_while_the_coordinator_waits(consortium, project):
     folder = full_run(rounds=1, overrides=[SITES], register_model=False)
     person.join()
     assert read_json(folder.summary_path)["sites"] == sorted(parties)
+
+
+def test_more_sites_than_a_run_can_wait_for_are_refused_in_words(project):
+    home = CoordinatorHome.default()
+    home.make_identity()
+    names = [f"clinic-{number:04d}" for number in range(MOST_NAMES + 1)]
+    who = [Identity(name, name.encode().ljust(32)).public for name in names]
+    Enrolment().enrol(*who).write(home.members_path)
+    experiment = load_experiment("tiny")
+    with pytest.raises(ConsiliumError, match=r"1001 sites are enrolled.*at most 1000.*Suspend"):
+        with_parties(experiment)
+    Enrolment().enrol(*who[1:]).write(home.members_path)
+    assert with_parties(experiment).sites.count == MOST_NAMES

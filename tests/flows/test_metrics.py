@@ -1,6 +1,7 @@
 """Numbers for Prometheus, read from the files that other processes write."""
 
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from federated.learning.evaluation import Evaluation
 from federated.run.coordinator_home import CoordinatorHome
 from federated.run.result import StageResult
 from federated.run.round_record import RoundRecord
-from federated.run.round_table import NOT_TOLD, round_line, round_table
+from federated.run.round_table import MOST_ROWS, NOT_TOLD, left_out, round_line, round_table
 from federated.run.timing import Interval
 from federated.site.home import SiteHome
 from flows.coordinator_metrics import CoordinatorMetrics, count_round
@@ -161,3 +162,18 @@ def test_a_sites_numbers_are_read_at_a_loopback_port(tmp_path):
     assert {name: found[name] for name in expected} == expected
     assert (rebound.status_code, rebound.text) == (400, "Invalid host.\n")
     assert numbers(SiteMetrics(home).text()) == found
+
+
+def test_of_more_sites_than_a_person_reads_a_table_has_those_left_behind_and_says_so():
+    names = [f"site-{number:04d}" for number in range(3 * MOST_ROWS)]
+    late = names[::10]
+    sites = [name for name in names if name not in late]
+    stages = [StageResult(n, "protect", 10.0, 14.0, None, 8, None, 200, 0, None) for n in sites]
+    many = replace(record(), sites=sites, dropped=dict.fromkeys(late, "it was late"), stages=stages)
+    rows = round_table(many, COUNTS, 400)
+    assert len(rows) == MOST_ROWS
+    assert [row["site"] for row in rows] == sorted(row["site"] for row in rows)
+    assert {row["site"] for row in rows if not row["in the sum"]} == set(late)
+    assert all(row["bytes up"] == (200 if row["in the sum"] else 0) for row in rows)
+    assert f"{MOST_ROWS} of {len(names)} sites are here" in left_out(many)
+    assert left_out(record()) == ""

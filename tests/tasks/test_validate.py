@@ -16,7 +16,8 @@ from federated.data.medmnist.phantom import generate
 from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
 from federated.errors import ConsiliumError
-from tasks.validate import _run_suites, validate
+from tasks.suites import run_suites
+from tasks.validate import validate
 from tests.conftest import TINY_PARAMS, tiny_volumes
 
 INFO = medmnist.dataset_info("adrenalmnist3d")
@@ -132,7 +133,7 @@ def of_other_tasks(task: str, spoil) -> list[str]:
         "",
     )
     with tempfile.TemporaryDirectory() as docs:
-        broken = _run_suites(experiment, dataset, {"site-00": table}, Path(docs) / "docs")
+        broken = run_suites(experiment, dataset, {"site-00": table}, Path(docs) / "docs")
     return [rule.rule for rule in broken["site-00"]]
 
 

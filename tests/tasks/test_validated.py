@@ -63,7 +63,7 @@ def test_the_same_data_and_rules_are_judged_once(given, tmp_path, monkeypatch):
     first = looked(given, tmp_path / "first")
     assert first.dropped
     assert first.line() == ""
-    monkeypatch.delattr(tasks.validate, "_run_suites")
+    monkeypatch.delattr(tasks.validate, "run_suites")
     again = looked(given, tmp_path / "again")
     assert replace(again, before=None) == first
     assert again.line().startswith(f"validation: as found on {again.before}")
@@ -89,7 +89,7 @@ def counted(monkeypatch):
         times.append(docs)
         return {site: [] for site in tables}
 
-    monkeypatch.setattr(tasks.validate, "_run_suites", look)
+    monkeypatch.setattr(tasks.validate, "run_suites", look)
     return times
 
 

@@ -82,6 +82,7 @@ def test_a_resolved_experiment_survives_its_file(tmp_path):
         ("privacy.epsilon=1", r"privacy\.epsilon is not a known key"),
         ("privacy.name=magic", r"'magic'.*'none', 'dp_sgd', 'site_level'"),
         ("sites.count=0", r"sites\.count=0 is not possible"),
+        ("sites.count=5001", r"sites\.count=5001 is not possible.*at most 5000"),
         ("sites=0", r"sites=0 is not possible: it has to be a section with keys of its own"),
         ("sites.beta=0", r"sites\.beta=0 is not possible: it has to be a number above 0"),
         ("sites.beta=-0.5", r"sites\.beta=-0\.5 is not possible"),

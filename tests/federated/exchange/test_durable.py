@@ -11,8 +11,8 @@ from federated.exchange.message import sign
 from federated.run.update_files import write_packed
 from tests.federated.exchange.parties import SITES, TOPIC, identity
 
-OF_A_ROUND = ("payload", "evaluation", "evaluation.payload")
-KEPT = ("state", "run-plan", "evaluation-plan", "own-model", "joining", "sealed-key")
+OF_A_ROUND = ("payload", "evaluation", "evaluation.payload", "joining")
+KEPT = ("state", "run-plan", "evaluation-plan", "own-model", "sealed-key")
 REPORTS = ("report-protect", "evaluation.report-answer")
 
 

@@ -1,6 +1,7 @@
 """What sites send of an evaluation, and that the metrics of it are those of their predictions."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -357,6 +358,32 @@ def test_predictions_are_refused_where_statistics_are_to_be_sent():
     predictions, info = sites_of(CLASSIFICATION)
     with pytest.raises(ConsiliumError, match=r"another evaluation\.share"):
         evaluate_shared(CLASSIFICATION, predictions, info, STATISTICS)
+
+
+def test_what_one_site_tells_is_gone_before_the_one_after_the_next_is_read():
+    predictions, info = sites_of(CLASSIFICATION)
+    told = {
+        site: {
+            s: shared_arrays(CLASSIFICATION, found, info, STATISTICS) for s, found in own.items()
+        }
+        for site, own in predictions.items()
+    }
+    read: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def sent():
+        nonlocal most
+        for site, own in told.items():
+            copies = {s: {name: array.copy() for name, array in a.items()} for s, a in own.items()}
+            read.extend(weakref.ref(array) for array in copies["val"].values())
+            yield site, copies
+            del copies
+            most = max(most, sum(array() is not None for array in read))
+
+    found = evaluate_shared(CLASSIFICATION, sent(), info, STATISTICS)
+    assert found == evaluate_shared(CLASSIFICATION, told, info, STATISTICS)
+    assert len(read) == 5 * len(next(iter(told.values()))["val"])
+    assert most <= 2 * len(next(iter(told.values()))["val"])
 
 
 def test_counts_come_back_from_the_wire_as_they_were():

@@ -10,7 +10,7 @@ import pytest
 
 from federated.report.intervals import intervals_of
 from federated.report.run_page import run_page
-from federated.report.values import RunValues
+from federated.report.values import MOST_LISTED, RunValues
 from tests.federated.report.made_runs import DP_SGD, made_run
 from tests.federated.report.reading import Page, at, read
 
@@ -405,6 +405,42 @@ def test_of_very_many_sites_a_few_are_drawn_and_all_are_in_the_table():
     assert "24 of 40 sites; all are in the table." in page.text
     assert "the 24 lowest sites" in page.text
     assert set(sites) <= {e.text for e in page.named("th")}
+
+
+def named_rows(page: Page, names: set[str], heading: str) -> list[str]:
+    """The sites that have a row in the table that comes after a heading."""
+    start = next(
+        n for n, e in enumerate(page.elements) if e.attributes.get("aria-label") == heading
+    )
+    end = next(n for n, e in enumerate(page.elements) if n > start + 1 and e.name == "table")
+    rest = page.elements[end + 1 :]
+    rows = rest[: next((n for n, e in enumerate(rest) if e.name == "table"), len(rest))]
+    return [e.text for e in rows if e.name == "th" and e.text in names]
+
+
+def test_of_more_sites_than_a_person_reads_a_page_has_the_worst_and_says_where_all_are():
+    sites = [f"site-{number:03d}" for number in range(MOST_LISTED + 40)]
+    made = made_run(sites=sites, changes={"privacy": DP_SGD})
+    told = made.summary["privacy"]
+    spent = {s: {**own, "epsilon": float(n)} for n, (s, own) in enumerate(told["per_site"].items())}
+    away = dict.fromkeys(sites, "it was late")
+    summary = {
+        **made.summary,
+        "privacy": {**told, "per_site": spent, "unreported": sites},
+        "absent": away,
+    }
+    page = page_of(replace(made, summary=summary))
+    worst = sorted(sites, key=lambda site: made.summary["per_site"][site]["test"]["auc"])
+    assert named_rows(page, set(sites), "Sites") == sorted(worst[:MOST_LISTED])
+    assert named_rows(page, set(sites), "Privacy spent at each site") == sites[-MOST_LISTED:]
+    assert f"{MOST_LISTED} of {len(sites)} sites, those with the worst test AUC" in page.text
+    assert "all are in per_site of summary.json" in page.text
+    assert "all are in privacy.per_site of summary.json" in page.text
+    assert page.text.count("did not take part: it was late") == MOST_LISTED
+    assert "And 40 more, which are in absent" in page.text
+    assert "the 24 sites that have spent most" in page.text
+    assert f"Not told, or not believed: {', '.join(sites[:12])} and 128 more." in page.text
+    assert len(run_page(replace(made, summary=summary))) < 600_000
 
 
 NO_NUMBERS = (float("nan"), float("inf"), float("-inf"))

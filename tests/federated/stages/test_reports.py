@@ -260,11 +260,19 @@ def test_each_record_is_read_once(plain: Staged, monkeypatch: pytest.MonkeyPatch
 
     read: list[Path] = []
     whole = module.read_record
-    monkeypatch.setattr(module, "read_record", lambda path, n: read.append(path) or whole(path, n))
+    monkeypatch.setattr(
+        module, "read_record", lambda path, n, sites: read.append(path) or whole(path, n, sites)
+    )
+    own = {site: {"cases": {"train": 1}} for site in plain.sites}
     for number in (1, 2, 3):
         path = plain.folder.record_path(number)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"round": number, "sites": [], "metrics": {}}))
+        told = {"round": number, "sites": [], "metrics": {}, "per_site": own}
+        path.write_text(json.dumps(told))
         for _ in range(3):
             assert len(plain.coordinator.records()) == number
     assert len(read) == 3
+    # Of many rounds of many sites it would not fit into memory.
+    assert all(record["per_site"] == {} for record in plain.coordinator.records())
+    assert plain.folder.records(sites=plain.sites[:1])[0]["per_site"].keys() == {plain.sites[0]}
+    assert plain.folder.records()[0]["per_site"] == own

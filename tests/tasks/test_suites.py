@@ -1,0 +1,162 @@
+"""Many sites are judged as one table first, and what is found of each is what is found of it alone.
+
+Great Expectations itself is counted by its suites: they do not become more with the sites.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tasks.suites
+from federated.configuration.load import resolve
+from federated.data.dataset import SPLITS, Dataset
+from federated.data.folders.dataset import read_folder
+from federated.data.medmnist import files as medmnist
+from federated.data.partitioning import partition_dataset
+from federated.data.tables import site_tables
+from tasks.suites import run_suites
+from tests.conftest import TINY_PARAMS, tiny_volumes
+from tests.federated.faulty_folder import write_faulty
+
+MANY = 6
+
+
+@pytest.fixture
+def together(monkeypatch):
+    """As few sites as a test has are many; returns the names of the suites."""
+    names: list[str] = []
+    monkeypatch.setattr(tasks.suites, "MOST_ALONE", 1)
+    results = tasks.suites._Judge.results
+
+    def noted(judge, name, rules, table):
+        names.append(name)
+        return results(judge, name, rules, table)
+
+    monkeypatch.setattr(tasks.suites._Judge, "results", noted)
+    return names
+
+
+def of_images(sites: int = MANY, **validation: object):
+    arrays = tiny_volumes()
+    dataset = Dataset(
+        medmnist.dataset_info("adrenalmnist3d"),
+        {split: arrays[f"{split}_images"][:, None] for split in SPLITS},
+        {split: arrays[f"{split}_labels"][:, 0].astype(np.int64) for split in SPLITS},
+    )
+    experiment = resolve(
+        "tiny",
+        TINY_PARAMS["defaults"]
+        | {
+            "sites": {"count": sites, "partition": "iid", "min_cases": 3},
+            "validate": validation,
+        },
+        "",
+    )
+    partition = partition_dataset(dataset, experiment.sites, 0)
+    return experiment, dataset, site_tables(dataset, partition)
+
+
+def constant(table: pd.DataFrame) -> None:
+    table.loc[0, ["minimum", "maximum", "std"]] = 7.0, 7.0, 0.0
+
+
+def copied(table: pd.DataFrame) -> None:
+    table.loc[1, "digest"] = table.loc[0, "digest"]
+
+
+def of_another(table: pd.DataFrame) -> None:
+    table.loc[0, "shape"] = "1x2x3x4"
+
+
+def leaked(table: pd.DataFrame) -> None:
+    table.loc[table.index[-1], "in_train"] = 1
+
+
+def too_few(table: pd.DataFrame) -> None:
+    table.drop(index=table.index[table["split"] == "train"][2:], inplace=True)
+
+
+def nothing_left(table: pd.DataFrame) -> None:
+    table.drop(index=table.index, inplace=True)
+
+
+def without_a_class(table: pd.DataFrame) -> None:
+    table.loc[table["split"] == "train", "class_cases"] = 0
+
+
+FAULTS = {
+    each.__name__: each
+    for each in (constant, copied, of_another, leaked, too_few, nothing_left, without_a_class)
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_found_together_is_what_is_found_of_each_site_alone(
+    tmp_path, monkeypatch, fault, together
+):
+    experiment, dataset, tables = of_images()
+    FAULTS[fault](tables["site-02"])
+    # Of one case at two sites each may have it.
+    tables["site-04"].loc[0, "digest"] = tables["site-05"].loc[0, "digest"]
+    found = run_suites(experiment, dataset, tables, tmp_path / "together")
+    assert together[-1] == "site-02"
+    assert "site-03" not in together
+    monkeypatch.setattr(tasks.suites, "MOST_ALONE", MANY)
+    alone = run_suites(experiment, dataset, tables, tmp_path / "alone")
+    assert found == alone
+    assert {site for site, rules in found.items() if rules} == {"site-02"}
+    page = (tmp_path / "together" / "index.html").read_text()
+    assert "site-02" in page
+    assert f"{len([t for t in tables.values() if len(t)])} sites together" in page
+
+
+def test_suites_do_not_become_more_with_the_sites(tmp_path, together):
+    counts = []
+    for sites in (MANY, 2 * MANY):
+        together.clear()
+        experiment, dataset, tables = of_images(sites)
+        assert not any(run_suites(experiment, dataset, tables, tmp_path / str(sites)).values())
+        counts.append(len(together))
+    assert counts == [2, 2]
+
+
+def test_a_rule_that_nobody_has_said_how_to_ask_of_many_is_asked_of_each(
+    tmp_path, monkeypatch, together
+):
+    import great_expectations.expectations as gxe
+
+    import tasks.expectations
+
+    rules = tasks.expectations.RULES["classification"]
+
+    def more(*given):
+        return rules(*given) | {"new": gxe.ExpectColumnMeanToBeBetween(column="index", min_value=0)}
+
+    monkeypatch.setitem(tasks.expectations.RULES, "classification", more)
+    experiment, dataset, tables = of_images()
+    run_suites(experiment, dataset, tables, tmp_path)
+    assert together == list(tables)
+
+
+def test_files_of_faulty_cases_are_found_together_as_alone(tmp_path, monkeypatch, together):
+    folder = tmp_path / "kidney"
+    write_faulty(folder, cases=30)
+    experiment = resolve(
+        "kidney",
+        {
+            "data": {"dataset": "kidney", "source": "files", "root": str(tmp_path)},
+            "sites": {"count": 4, "partition": "iid", "min_cases": 3},
+            "model": {"name": "unet"},
+            "selection": {"metric": "val/dice"},
+            **{"strategy": {"name": "fedavg"}, "privacy": {"name": "none"}},
+            **{"compression": {"name": "none"}, "protection": {"name": "plain"}},
+        },
+        "params.yaml",
+    )
+    dataset = read_folder(folder, "kidney")
+    tables = site_tables(dataset, partition_dataset(dataset, experiment.sites, 0))
+    found = run_suites(experiment, dataset, tables, tmp_path / "together")
+    assert any("sites together" in name for name in together)
+    monkeypatch.setattr(tasks.suites, "MOST_ALONE", 10)
+    assert found == run_suites(experiment, dataset, tables, tmp_path / "alone")
+    assert sum(map(bool, found.values())) >= 3
