@@ -7,11 +7,13 @@ much as each of them adds for itself under ``site_level`` divided by K instead o
 
 Guarantee: (ε, δ) for a site as the unit, where neighbouring federations differ in one site's update
 being zero, against everyone who sees the sums and at most ``missing`` shares of their noise: a site
-that drops out has added none, and a site that looks at the sum knows its own. It rests on the
-protection, which has to keep single updates, with their small shares of the noise, from whoever the
-guarantee is against: SecAgg+ from the coordinator and fewer than its threshold of sites, encryption
-from the coordinator alone. Sites are taken to add their noise as they should, and those who open
-sums to open one of an attempt at a round. Weights and validation and test cases are not covered.
+that drops out has added none, and a site that looks at the sum, or tells the coordinator its noise,
+takes its own away. It rests on the protection, which has to keep single updates, with their small
+shares of the noise, from whoever the guarantee is against: so under SecAgg+ it holds against the
+coordinator with as many sites as both ``missing`` and the protection's share of corrupted sites
+allow, whichever are fewer, and under encryption against the coordinator alone. Sites are taken to
+add their noise as they should, and those who open sums to open one of an attempt at a round.
+Weights and validation and test cases are not covered.
 
 What is released are the noised values. They are made once in an attempt at a round: compressed
 again, they are the same, so that no second sum has the same update with other noise for the price

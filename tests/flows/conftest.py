@@ -92,7 +92,7 @@ def judged_once(_judged, monkeypatch):
     tests/tasks asks it each time.
     """
     place, found, lock = _judged
-    look = tasks.validate._run_suites
+    look = tasks.validate.run_suites
 
     def run_suites(experiment, dataset, tables, docs):
         from tasks.expectations import expectations
@@ -119,7 +119,7 @@ def judged_once(_judged, monkeypatch):
         docs.chmod(mode)
         return deepcopy(broken)
 
-    monkeypatch.setattr(tasks.validate, "_run_suites", run_suites)
+    monkeypatch.setattr(tasks.validate, "run_suites", run_suites)
 
 
 @pytest.fixture(scope="session")

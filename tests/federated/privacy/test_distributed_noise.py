@@ -1,5 +1,6 @@
 """Shares of discrete noise whose sum is private."""
 
+from dataclasses import replace
 from math import log, sqrt
 
 import numpy as np
@@ -150,6 +151,23 @@ class TestSum:
         expected[positions] = 0
         np.testing.assert_allclose(kept["residual"], expected, atol=1e-10)
         assert np.count_nonzero(np.delete(mean, positions)) == 0
+
+
+def test_sites_that_tell_others_their_noise_count_among_the_missing():
+    """The attack: of ten sites six tell the coordinator their noise, which it takes off the sum."""
+
+    rounds = 20
+
+    def against(colluders: int, missing: int) -> float:
+        privacy = DistributedSiteLevel(clip=1.0, epsilon=8.0, delta=1e-5, missing=missing)
+        release = privacy.plan(100, 7, 16, rounds)
+        grid = privacy.grid(release, 10, 16, 4000)
+        left = sum_noise_multiplier(grid.norm, grid.sigma, 4000, 10 - colluders)
+        return epsilon([replace(release, noise_multiplier=left)] * rounds, 1e-5, "rdp")
+
+    assert against(colluders=6, missing=6) <= 8.001
+    assert against(colluders=1, missing=1) <= 8.001
+    assert against(colluders=6, missing=1) > 12
 
 
 def test_epsilon_is_by_renyi_divergences_whatever_is_asked():
