@@ -12,11 +12,10 @@ import pytest
 
 from federated.comparison.grid import planned_runs
 from federated.configuration.load import (
-    experiment_names,
     load_experiment,
     transfer_overrides,
 )
-from federated.configuration.params_file import PRETRAIN
+from federated.configuration.params_file import PRETRAIN, experiment_names
 from tests.documented_commands import (
     MADE_BY_THE_READER,
     PARAMS,

@@ -5,11 +5,10 @@ import pytest
 import yaml
 
 from federated.configuration.load import (
-    experiment_names,
     load_experiment,
     read_experiment,
 )
-from federated.configuration.params_file import parse_overrides
+from federated.configuration.params_file import experiment_names, parse_overrides
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.settings.networks import OF_ALL_ONCE, ResNet3D, SmallCNN
