@@ -26,6 +26,7 @@ from federated.data.dataset import SPLITS, LocatedFile, Split
 from federated.data.folders.dataset import FolderDataset, found_cases, split_cases
 from federated.data.folders.described.dealing import deal_cases
 from federated.data.folders.described.family import described_family
+from federated.data.folders.families import CaseFiles
 from federated.data.load import folder_name, load, locate
 from federated.data.medmnist.files import file_name
 from federated.data.partitioning import AnyDataset, partition_dataset
@@ -135,8 +136,10 @@ def _give(
     if described is not None and described.layout == "table":
         cases = found_cases(located.path, described_family(experiment.data.dataset, described))
         dealt = split_cases(located.path, experiment.data.dataset, cases.cases)
-        names = {dealt[split][index].name: split for split in SPLITS for index in splits[split]}
-        deal_cases(located.path, described, names, site, root)
+        own: Mapping[Split, Sequence[CaseFiles]] = {
+            split: [dealt[split][index] for index in splits[split]] for split in SPLITS
+        }
+        deal_cases(located.path, described, own, site, root)
         return
     if not isinstance(dataset, FolderDataset):
         raise ConsiliumError(

@@ -5,12 +5,14 @@ For a consortium that is tried out on one machine, where each site has a folder 
 
 import csv
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from federated.data.dataset import Split
-from federated.data.folders.described.case_table import case_names, find_cases
+from federated.data.folders.described.case_table import case_names
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION, read_table
+from federated.data.folders.families.base import CaseFiles
 from federated.settings.description import Description
 
 SPLIT = "split"
@@ -19,7 +21,7 @@ SPLIT = "split"
 def deal_cases(
     folder: Path,
     description: Description,
-    splits: Mapping[str, Split],
+    cases: Mapping[Split, Sequence[CaseFiles]],
     site: str,
     target: Path,
 ) -> None:
@@ -32,7 +34,7 @@ def deal_cases(
     Args:
         folder: of the whole set.
         description: what the set is.
-        splits: the names of the cases that are copied, and the split of each.
+        cases: those that are copied, of the folder's, by the split of each.
         site: whose they are from now on.
         target: the folder that is made.
 
@@ -49,10 +51,10 @@ def deal_cases(
         column = ""
     stated = {table.roles.site: site} if table.roles.site else {}
     target.mkdir(parents=True)
-    for case in find_cases(folder, description).cases:
-        if case.name in splits:
-            for path in (*case.images, *([case.mask] if case.mask else [])):
-                _copy(path, target / path.relative_to(folder))
+    splits = {case.name: split for split, own in cases.items() for case in own}
+    for case in chain.from_iterable(cases.values()):
+        for path in (*case.images, *([case.mask] if case.mask else [])):
+            _copy(path, target / path.relative_to(folder))
     with (target / CASES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()

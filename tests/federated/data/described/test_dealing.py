@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from federated.data.dataset import SPLITS
 from federated.data.folders.dataset import found_cases, read_family, split_cases
 from federated.data.folders.described.case_table import find_cases
 from federated.data.folders.described.dealing import deal_cases
@@ -17,7 +18,9 @@ from tests.described_sets import CLASSES, PICTURES, describe, picture_set, write
 def dealt(folder, description, site, chosen):
     """What a site has of the cases of a folder that it is dealt, by their names and splits."""
     settled = Description.model_validate(description)
-    deal_cases(folder, settled, chosen, site, folder.parent / site)
+    known = find_cases(folder, settled).cases
+    own = {s: [case for case in known if chosen.get(case.name) == s] for s in SPLITS}
+    deal_cases(folder, settled, own, site, folder.parent / site)
     return settled, folder.parent / site
 
 
