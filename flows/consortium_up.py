@@ -136,10 +136,10 @@ def _give(
     if described is not None and described.layout == "table":
         cases = found_cases(located.path, described_family(experiment.data.dataset, described))
         dealt = split_cases(located.path, experiment.data.dataset, cases.cases)
-        own: Mapping[Split, Sequence[CaseFiles]] = {
+        mine: Mapping[Split, Sequence[CaseFiles]] = {
             split: [dealt[split][index] for index in splits[split]] for split in SPLITS
         }
-        deal_cases(located.path, described, own, site, root)
+        deal_cases(located.path, described, mine, site, root)
         return
     if not isinstance(dataset, FolderDataset):
         raise ConsiliumError(
