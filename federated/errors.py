@@ -29,6 +29,10 @@ class ConsiliumError(Exception):
         return printable(super().__str__(), LONGEST_ERROR, keep="\n")
 
 
+class NobodyLeftError(ConsiliumError):
+    """Every site that was asked for something in a round has dropped out, and none goes on."""
+
+
 class RefusalError(ConsiliumError):
     """A site's refusal, in words that tell nothing of its cases, because everyone may read them.
 

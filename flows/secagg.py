@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from federated.errors import TooFewSitesError
+from federated.errors import NobodyLeftError, TooFewSitesError
 from federated.exchange.message import Topic
 from federated.run.result import Outcome
 from federated.settings.sections import Parties
@@ -120,16 +120,29 @@ def unmask_sum(
         ConsiliumError: too few sites answer; the message names whose shares are missing.
     """
     told = relay_responded(run.quoted, topic, roster, list(responded), wait_for=[after])
-    views = _at_every(run, topic, agree, responded, after=told)
+    views = _at_those_left(run, topic, agree, responded, roster, told)
     agreeing = [site for site in responded if site not in views.dropped]
     shown = relay_views(run.quoted, topic, agreeing, wait_for=views.tasks)
-    answers = _at_every(run, topic, answer, agreeing, after=shown)
+    answers = _at_those_left(run, topic, answer, agreeing, roster, shown)
     answering = [site for site in agreeing if site not in answers.dropped]
     done = unmask(run.quoted, topic, roster, list(responded), answering, wait_for=answers.tasks)
     if done.lost is None:
         for site in done.faulty:
             tell(f"{site} has sent wrong shares in round {topic.round}; the sum is right without")
     return [*views.results, *answers.results], done
+
+
+def _at_those_left(
+    run: Run, topic: Topic, stage: Any, sites: Sequence[str], roster: Roster, after: Any
+) -> Finished:
+    """As :func:`_at_every`; where nobody goes on, those who were missing before are why, mostly."""
+    try:
+        return _at_every(run, topic, stage, sites, after=after)
+    except NobodyLeftError as error:
+        missing = [site for site in roster.advertised if site not in sites]
+        if not missing:
+            raise
+        raise NobodyLeftError(f"{error} Missing: {', '.join(missing)}.") from error
 
 
 def _at_every(

@@ -11,7 +11,7 @@ from prefect.utilities.annotations import quote
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, LocatedFile
-from federated.errors import ConsiliumError, printable
+from federated.errors import ConsiliumError, NobodyLeftError, printable
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import Outcome, Stage, StageResult, Unreported
@@ -182,8 +182,8 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
     consortium all may have dropped out: what becomes of that is for the caller to say.
 
     Raises:
-        ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``; or all
-            sites have dropped out, where they are no parties of their own.
+        ConsiliumError: what a stage raises, only where ``sites.on_dropout`` is ``abort``.
+        NobodyLeftError: all sites have dropped out, where they are no parties of their own.
     """
 
     def last(chain: Sequence[PrefectFuture[Stage]]) -> Stage:
@@ -216,7 +216,7 @@ def _finished(
             tell(f"{site} drops out of round {round_number}: {dropped[site]}")
     if len(dropped) == len(outcomes) and not isinstance(run.experiment.runner, Parties):
         last = f"; the last said: {list(dropped.values())[-1]}" if dropped else ""
-        raise ConsiliumError(
+        raise NobodyLeftError(
             f"All {len(outcomes)} sites have dropped out of round {round_number}{last}"
         )
     return Finished(results, dropped)

@@ -17,7 +17,7 @@ from federated.protection.secagg import protocol
 from federated.protection.secagg.dealing import refuse_dealt
 from federated.protection.secagg.recovery import Evidence
 from federated.protection.secagg.roster import refuse_unusable
-from federated.protection.secagg.view import refuse_parts
+from federated.protection.secagg.view import refuse_parts, refuse_unopenable
 from federated.rounds.context import RunContext
 from federated.run.update_files import read_payload, write_payload
 from federated.stages.begun_sums import note_begun
@@ -84,7 +84,9 @@ def relay_responded(
     """
     run = coordinator.run
     refuse_sum(run, topic, responded[0], responded)
-    refuse_parts(responded, masked_round(run, list(roster.advertised), topic))
+    session = masked_round(run, list(roster.advertised), topic)
+    refuse_parts(responded, session)
+    refuse_unopenable(responded, roster.missing(responded), session)
     note_begun(coordinator, topic, responded)
     coordinator.mailbox.send(topic, kinds.RESPONDED, json.dumps(list(responded)).encode())
 

@@ -119,6 +119,33 @@ def refuse_parts(responded: Sequence[str], round_: Round) -> None:
         )
 
 
+def refuse_unopenable(responded: Sequence[str], missing: Sequence[str], round_: Round) -> None:
+    """Refuse, at the coordinator, a sum that too few holders of some site's shares could open.
+
+    Whom a coordinator has once asked to help to a sum may help to no other of that start state. So
+    it asks nobody for one that it could never open.
+
+    Args:
+        responded: the sites whose masked values the coordinator has.
+        missing: those that shared and then dropped out.
+        round_: what all parties know of the round.
+
+    Raises:
+        TooFewSitesError: of the holders of a site's shares fewer than the threshold are in the sum.
+    """
+    there = set(responded)
+    for site in sorted({*responded, *missing}):
+        near = sum(peer in there for peer in round_.holders(site))
+        if near < round_.threshold:
+            absent = ", ".join(sorted(set(round_.neighbours) - there))
+            raise TooFewSitesError(
+                f"The sum of round {round_.number} could not be opened: of {site} and its "
+                f"neighbours only {near} sent updates, fewer than the threshold of "
+                f"{round_.threshold}; missing: {absent}. Nothing of any update was revealed. "
+                "Resume when they are back."
+            )
+
+
 def _refuse_repeated(names: Sequence[str], both: set[str], site: str, round_: Round) -> None:
     if both:
         raise ConsiliumError(
