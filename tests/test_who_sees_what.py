@@ -29,7 +29,12 @@ TIMES = (
     f"{FLOWS}/test_private_records.py"
     "::test_no_times_or_memory_of_a_private_sites_stages_are_recorded"
 )
-PICTURES = f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts"
+PICTURES = [
+    f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts",
+    f"{FLOWS}/test_segmentation.py::test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate",
+    "tests/attacks_found/test_parties_coordinator.py::"
+    "test_pictures_that_the_plan_does_not_have_are_not_made",
+]
 SEEN_BY_ALL = f"{WORLDS}::test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site"
 NAMED = f"{STAGES}/test_secure_sum.py"
 SUMMED = f"{NAMED}::test_a_sum_gives_the_metrics_of_statistics_and_those_of_no_site"
@@ -127,7 +132,7 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     "counts and sums over groups": (GROUPS_TOLD, GROUPS_HIDDEN, GROUPS_HIDDEN),
     "metrics and numbers of cases of such groups": (GROUPS_OF_ALL, GROUPS_OF_ALL, GROUPS_OF_ALL),
     "the temperature, and the thresholds": (KEPT_WITH_MODEL, KEPT_WITH_MODEL, KEPT_WITH_MODEL),
-    "pictures of test cases": ([PICTURES], [PICTURES], [PICTURES]),
+    "pictures of test cases": (PICTURES, PICTURES, PICTURES),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
     "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
     "counts of a site's training cases": (

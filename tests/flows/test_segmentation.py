@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("plainly")
 EYES = {
     "seed": 0,
     "data": {"dataset": "retina", "source": "files"},
-    "sites": {"count": 2, "partition": "natural", "min_cases": 2, "overlays": True},
+    "sites": {"count": 2, "partition": "natural", "min_cases": 2},
     "validate": {},
     "model": {"name": "unet", "norm": "instance", "width": 8},
     "training": {"lr": 0.01, "batch_size": 4, "patches_per_case": 2},
@@ -45,7 +45,7 @@ def eyes(project):
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_segments_registers_draws_and_predicts(eyes):
-    folder = RunFolder(Path(fl_round("eyes", rounds=3)))
+    folder = RunFolder(Path(fl_round("eyes", ["sites.overlays=true"], rounds=3)))
     summary = json.loads(folder.summary_path.read_text())
     assert summary["task"] == "segmentation"
     assert summary["sites"] == ["site-chasedb1", "site-drive"]
@@ -86,7 +86,7 @@ def test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate(eyes):
     Image.fromarray(np.zeros((100, 110), np.uint8)).save(mask)
     from federated.configuration.load import load_experiment
 
-    overrides = ["validate.on_failure=drop-case", "sites.overlays=false"]
+    overrides = ["validate.on_failure=drop-case"]
     experiment = load_experiment("eyes", overrides)
     for step in ("download", "partition", "validate"):
         said = run_step(step, experiment)
