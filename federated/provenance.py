@@ -47,6 +47,11 @@ def git_commit(folder: Path) -> str:
     return described.stdout.strip()
 
 
+def short_commit(commit: str) -> str:
+    """The first ten digits of what :func:`git_commit` gives, and whether files were changed."""
+    return commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
 def own_versions() -> dict[str, str]:
     """The versions of what the sums of a training depend on."""
     return {name: version(name) for name in PROGRAMS}

@@ -9,6 +9,7 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.learning import TASKS, metrics_in
+from federated.provenance import short_commit
 
 PHANTOM = (
     "**The data are a phantom, drawn by a program:** the numbers show that the software works, and "
@@ -79,7 +80,7 @@ def result(summary: Mapping[str, Any]) -> str:
         *_spent(summary["privacy"]),
         f"Bytes: {summary['bytes']['up'] / 1e6:.1f} MB up, "
         f"{summary['bytes']['down'] / 1e6:.1f} MB down, of all sites in all rounds. "
-        f"Commit `{summary['git_commit'][:10]}`.",
+        f"Commit `{short_commit(summary['git_commit'])}`.",
     ]
     left_out = {**summary["absent"], **summary.get("not_evaluated", {})}
     if left_out:

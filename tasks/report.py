@@ -132,6 +132,7 @@ def read_values(folder: RunFolder, pictures: bool = True) -> RunValues:
         )
         or {},
         pictures=_pictures(folder.root / "overlays", left) if pictures else {},
+        planned=folder.planned_path.is_file(),
         left_out=left,
     )
 

@@ -1,5 +1,7 @@
 """From settings to images: find, download or generate a set's file or folder, and read it."""
 
+import sys
+from functools import lru_cache
 from pathlib import Path
 
 from federated.data.dataset import SPLITS, DatasetInfo, LocatedFile, Split
@@ -41,10 +43,17 @@ def locate(settings: DataSettings, *, download: bool = True) -> LocatedFile:
         return _phantom(settings)
     try:
         return medmnist.download(settings.dataset, settings.size, settings.root)
-    except ConsiliumError:
+    except ConsiliumError as error:
         if settings.source != "auto":
             raise
+        _tell_once(f"Note: {error} Going on with generated images, as data.source=auto has it.")
         return _phantom(settings)
+
+
+@lru_cache
+def _tell_once(text: str) -> None:
+    """Say something on standard error, once in a process."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def locate_local(settings: DataSettings) -> LocatedFile | None:

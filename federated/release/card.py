@@ -244,7 +244,13 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
         counts = [run.cases.get(site, {}).get(split, "–") for split in ("train", "val", "test")]
         marked = f"{site} (this model)" if site == model.site else site
         rows.append(plains((marked, *counts, *own)))
-    heads = ("site", "training", "validation", "test", *(title_of(n, run.info.task) for n in names))
+    heads = (
+        "site",
+        "training",
+        "validation",
+        "test",
+        *(title_of(n, run.info.task, run.info.dims) for n in names),
+    )
     blocks: list[Block] = [Table("Cases, and metrics of test cases, by site", heads, rows)]
     blocks += [Text(note)] if note else []
     if not names:

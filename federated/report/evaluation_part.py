@@ -31,7 +31,7 @@ def metric_rows(run: RunValues, numbers: Numbers, intervals: Intervals) -> list[
             continue
         rows.append(
             {
-                "name": title_of(name, run.info.task),
+                "name": title_of(name, run.info.task, run.info.dims),
                 "better": "lower" if smaller_is_better(name) or name == "ece" else "higher",
                 "val": numbers("metrics", "val", name),
                 "test": numbers("metrics", "test", name),
@@ -51,7 +51,7 @@ def class_rows(run: RunValues, numbers: Numbers, intervals: Intervals) -> dict[s
         return None
     labels = run.info.classes[1:] if run.info.task == "segmentation" else run.info.classes
     return {
-        "heads": [title_of(name, run.info.task) for name in names],
+        "heads": [title_of(name, run.info.task, run.info.dims) for name in names],
         "rows": [
             {
                 "name": label,
@@ -78,7 +78,7 @@ def bound_lines(run: RunValues, numbers: Numbers) -> list[Markup]:
         path = ("evaluation", "intervals", "test", name)
         lines.append(
             Markup("{} follows from histograms: the exact one is from {} to {}.").format(
-                title_of(name, run.info.task), numbers(*path, 0), numbers(*path, 1)
+                title_of(name, run.info.task, run.info.dims), numbers(*path, 0), numbers(*path, 1)
             )
         )
     return lines

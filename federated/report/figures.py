@@ -29,13 +29,20 @@ class Figure:
     small: bool = False
 
 
-def title_of(name: str, task: TaskName) -> str:
-    """What a person calls a metric, as ``Dice``."""
+def title_of(name: str, task: TaskName, dims: int | None = None) -> str:
+    """What a person calls a metric, as ``Dice``.
+
+    ``dims`` are those of the images: distances in a volume are in mm, and in a picture, of which
+    nobody knows how large a pixel is, in its own pixels.
+    """
     known = TASKS[task]
     if name == known.primary_metric:
         return known.title
-    short = {"auc": "AUC", "f1": "F1", "ece": "calibration error (ECE)", "hd95": "HD95, mm"}
-    more = {"assd": "ASSD, mm", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "micro_auc": "micro AUC"}
+    if name in ("hd95", "assd"):
+        unit = {2: "pixels", 3: "mm"}.get(dims or 0, "mm, of pictures pixels")
+        return f"{name.upper()}, {unit}"
+    short = {"auc": "AUC", "f1": "F1", "ece": "calibration error (ECE)"}
+    more = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "micro_auc": "micro AUC"}
     if name in short | more:
         return (short | more)[name]
     return name.replace("_", " ")
@@ -60,7 +67,7 @@ def listed_sites(run: RunValues) -> tuple[list[str], str]:
     # Sites without a number come last.
     order = sorted(sites, key=lambda site: sign * values[site] if site in values else inf)
     kept = set(order[:MOST_LISTED])
-    worst = f"those with the worst test {title_of(metric.name, run.info.task)}"
+    worst = f"those with the worst test {title_of(metric.name, run.info.task, run.info.dims)}"
     note = more_of(len(sites), worst if values else "the first", "per_site of summary.json")
     return [site for site in sites if site in kept], note
 
@@ -109,7 +116,7 @@ def learning_curves(run: RunValues) -> Iterator[Figure]:
     metric, kept = primary_of(run), float(run.summary["kept_round"])
     for number, (name, share) in enumerate(((metric.name, is_share(metric)), ("loss", False))):
         found = _series(run.records, "metrics", "val", name)
-        points, title = found.points, title_of(name, run.info.task)
+        points, title = found.points, title_of(name, run.info.task, run.info.dims)
         if not points:
             continue
         lines = [Line("all sites", points, number)]
@@ -133,7 +140,10 @@ def learning_curves(run: RunValues) -> Iterator[Figure]:
 
 def undrawn(run: RunValues) -> list[str]:
     """What there is no figure of, since none of its numbers is finite: a sentence for each."""
-    names = {name: title_of(name, run.info.task) for name in (primary_of(run).name, "loss")}
+    names = {
+        name: title_of(name, run.info.task, run.info.dims)
+        for name in (primary_of(run).name, "loss")
+    }
     lines = []
     for name, title in names.items():
         found = _series(run.records, "metrics", "val", name)
@@ -151,7 +161,7 @@ def _rounds(run: RunValues) -> tuple[float, float]:
 def site_curves(run: RunValues) -> list[Figure]:
     """For each site the primary metric on its validation cases, with that of all as a grey line."""
     metric = primary_of(run)
-    title = title_of(metric.name, run.info.task)
+    title = title_of(metric.name, run.info.task, run.info.dims)
     of_all = _series(run.records, "metrics", "val", metric.name).points
     found = {
         site: series
@@ -180,7 +190,7 @@ def site_curves(run: RunValues) -> list[Figure]:
 def site_dots(run: RunValues) -> Figure | None:
     """The primary metric of every site on its test cases, in one figure."""
     metric, summary = primary_of(run), run.summary
-    title = title_of(metric.name, run.info.task)
+    title = title_of(metric.name, run.info.task, run.info.dims)
     told = {
         site: own["test"][metric.name]
         for site, own in summary["per_site"].items()

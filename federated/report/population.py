@@ -60,10 +60,15 @@ def population_of(run: RunValues) -> Population | None:
         if privacy
         else ""
     )
+    each = {
+        "clear": " The coordinator has read the counts of each site.",
+        "noised": " Each site has added noise to its own, which the coordinator has read."
+        if told.get("protection") == "plain"
+        else "",
+    }.get(str(told.get("told")), "")
     return Population(
         groups,
-        "Training cases of all sites together, as they were counted by a sum over the sites."
-        + noise,
+        "Training cases of all sites together, as the sites have counted them." + each + noise,
     )
 
 

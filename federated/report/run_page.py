@@ -238,14 +238,14 @@ def _sites(run: RunValues, numbers: Numbers) -> dict[str, Any]:
         )
     shares = run.experiment.evaluation.share
     return {
-        "heads": [title_of(name, run.info.task) for name in names],
+        "heads": [title_of(name, run.info.task, run.info.dims) for name in names],
         "rows": rows,
         "note": note,
         "untold": shares == "sums",
         "absent": any(row["absent"] for row in rows),
         "spread": [
             {
-                "name": title_of(name, run.info.task),
+                "name": title_of(name, run.info.task, run.info.dims),
                 "cells": [numbers("spread", "test", name, how) for how in ("worst", "mean", "sd")],
             }
             for name in task.metrics_in("site_spread")
@@ -264,7 +264,7 @@ def _costs(numbers: Numbers) -> list[tuple[str, Markup]]:
     if numbers.at("seconds", "overhead") is not None:
         rows.append(
             (
-                "of it outside training and evaluation",
+                "of its rounds outside training and evaluation",
                 _in_words(numbers, time_of, "seconds", "overhead"),
             )
         )

@@ -82,7 +82,9 @@ def subgroup_part(run: RunValues, numbers: Numbers) -> dict[str, Any] | None:
 
 
 def _title(name: str, run: RunValues) -> str:
-    return "flip variance" if name == "flip_variance" else title_of(name, run.info.task)
+    return (
+        "flip variance" if name == "flip_variance" else title_of(name, run.info.task, run.info.dims)
+    )
 
 
 def _how(run: RunValues) -> Sequence[str]:
@@ -199,7 +201,7 @@ def _figure(
 ) -> Figure | None:
     """The metric that models are judged by, of each group of an attribute."""
     metric = primary_of(run)
-    title = title_of(metric.name, run.info.task)
+    title = title_of(metric.name, run.info.task, run.info.dims)
     known = [
         (group, float(group["metrics"][metric.name]), own.of.get(metric.name))
         for group, own in zip(groups, intervals, strict=True)

@@ -35,6 +35,7 @@ class RunValues:
         pictures: PNG files of test cases with their masks, by ``SITE-worst`` and so on.
         groups: of each attribute of subgroups the statistics of its test cases, in the order of the
             groups, summed over the sites that tell them.
+        planned: whether sites have counted their training cases for a plan before the first round.
         left_out: sentences on what could not be read, and is not on the page.
     """
 
@@ -48,6 +49,7 @@ class RunValues:
     population: Mapping[str, Any] | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     groups: Mapping[str, Sequence[EvaluationStatistics | None]] = field(default_factory=dict)
+    planned: bool = False
     left_out: Sequence[str] = ()
 
     @property

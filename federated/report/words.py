@@ -165,6 +165,10 @@ def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
     seeded = run.private and run.summary["privacy"].get("noise") == "seeded"
     bound = "yes" if run.private and not seeded else "no"
     rows = [("updates of the model", readers, bound)]
+    if run.planned:
+        what = "counts of training cases, for the plan: labels, shapes, intensities, attributes"
+        noisy = experiment.statistics.epsilon is not None
+        rows.append((what, f"{readers}{', with noise' if noisy else ''}", "yes" if noisy else "no"))
     share = experiment.evaluation.share
     told = {
         "statistics": ("statistics of validation and test cases", "the coordinator, of each site"),

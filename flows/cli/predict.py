@@ -54,6 +54,7 @@ def predict(
     from federated.data.folders.dicom.rules import DicomRules
     from federated.files import writable_folder
     from federated.inference.prediction import predict_files
+    from federated.learning import TASKS
     from federated.weights.model_file import personal_sites, read_header
     from tasks.registered_model import registered_weights
 
@@ -63,7 +64,16 @@ def predict(
         by = Algorithm(found.name, found.version) if found.name and found.version else None
         dicom = DicomRules(series, uneven, tilted)
         whose = site or found.site
-        calibration = read_header(found.path).calibration
+        header = read_header(found.path)
+        calibration = header.calibration
+        if header.data_source == "phantom":
+            tell(
+                "Note: this model was trained on phantoms, which are generated images. What it "
+                "says means nothing for any patient."
+            )
+        table = TASKS[header.goal()].results
+        if table and (out / table).is_file():
+            tell(f"Note: {out / table} was there, and is replaced.")
         if calibration and (note := calibration.note(whose)):
             tell(f"Note: {note}")
         elif site and not personal_sites(found.path) and not (calibration and calibration.sites):

@@ -11,10 +11,12 @@ import pytest
 from federated.report.intervals import intervals_of
 from federated.report.run_page import run_page
 from federated.report.values import MOST_LISTED, RunValues
+from federated.report.words import left_sites
 from tests.federated.report.made_runs import DP_SGD, made_run
 from tests.federated.report.reading import Page, at, read
 
 ATTACK = "<script>alert(1)</script>"
+PROCESSES = {"name": "processes", "workers": 2}
 IN_QUOTES = "\"' onload=alert(1) x='"
 
 
@@ -318,6 +320,9 @@ def test_groups_of_patients_are_counted_where_sites_have_counted_them(plain):
     cells = {element.text for element in page.elements if element.name in ("th", "td")}
     assert {"60-69", "100", "female", "177"} <= cells
     assert "Whom" not in page_of(plain).text
+    clear = page_of(counted(plain, told="clear", protection="plain")).text
+    assert "The coordinator has read the counts of each site." in clear
+    assert "has read the counts" not in page_of(counted(plain, told="sums")).text
     noised = {"privacy": {"unit": "patient", "epsilon": 2.0, "delta": 1e-5}}
     assert "ε 2 and δ 10⁻⁵ of one patient" in page_of(counted(plain, **noised)).text
 
@@ -569,3 +574,32 @@ def test_every_table_can_be_scrolled_by_keyboard_and_has_a_name(plain, private, 
             assert place.attributes["aria-label"]
         names = [place.attributes["aria-label"] for place in places]
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "the coordinator, of each site"),
+        ({"statistics": {"epsilon": 1.0}}, "the coordinator, of each site, with noise"),
+        ({"protection": {"name": "secagg_plus"}}, "the coordinator the sum over the sites alone"),
+    ],
+)
+def test_counts_for_a_plan_are_among_what_left_the_sites(changes, said):
+    sections = {**changes, "compression": {"name": "none", "bits": 8}, "runner": PROCESSES}
+    run = made_run(changes=sections)
+    counts = "counts of training cases"
+    assert not [row for row in left_sites(run) if row[0].startswith(counts)]
+    ((_, readers, bound),) = [
+        row for row in left_sites(replace(run, planned=True)) if row[0].startswith(counts)
+    ]
+    assert readers == said
+    assert bound == ("yes" if "statistics" in changes else "no")
+
+
+def test_distances_of_pictures_are_in_pixels(segmented):
+    flat = replace(segmented, info=replace(segmented.info, dims=2))
+    for run, unit, other in ((segmented, "mm", "pixels"), (flat, "pixels", "mm")):
+        page = run_page(run)
+        assert f"HD95, {unit}" in page
+        assert f"ASSD, {unit}" in page
+        assert f"HD95, {other}" not in page

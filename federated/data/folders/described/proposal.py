@@ -35,7 +35,7 @@ ROLE_NAMES: Mapping[str, Sequence[str]] = {
     "label": ("label", "class", "diagnosis", "target", "finding"),
 }
 MASK_NAME = re.compile(r"mask|seg|roi|annotation|contour|ground.?truth|label.?map")
-LICENCE = "not stated: who may use these data for what?"
+LICENCE = "not stated (say who may use these data, and for what)"
 
 
 @dataclass(frozen=True)
