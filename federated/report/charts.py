@@ -158,14 +158,14 @@ class Bar:
 
 def bar_chart(text: Text, bars: Sequence[Bar], limit: float | None = None) -> Markup:
     """Horizontal bars from 0; ``limit`` is a line that is not to be passed."""
-    row, left = 24.0, 118.0
+    row, left = 24.0, 130.0
     most = max([bar.value for bar in bars] + ([limit] if limit else []), default=0.0)
     scale = Scale(0, most or 1, left, WIDTH - 78)
     height = row * len(bars) + 6
     parts: list[Markup] = []
     for number, bar in enumerate(bars):
         y = 4 + row * number
-        parts.append(label(left - 6, y + 14, bar.name, "row", "end", 19))
+        parts.append(label(left - 6, y + 14, bar.name, "row", "end", 21))
         parts.append(box(left, y + 3, scale(bar.value) - left, row - 9, f"bar f{bar.look}"))
         parts.append(label(scale(bar.value) + 5, y + 14, bar.said, "value", cut=16))
     parts.append(line(left, 2, left, height - 2, "axis"))
