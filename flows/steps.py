@@ -5,15 +5,17 @@ from pathlib import Path
 
 from federated.configuration.experiment import Experiment
 from federated.data.load import load
+from federated.data.partition import leave_out
 from federated.errors import ConsiliumError
 from federated.files import atomic_path, write_json
-from federated.inference.evaluation import evaluate_file
+from federated.inference.evaluation import evaluate_file, experiment_of
 from federated.learning import metrics_in
 from federated.run.folder import RunFolder
 from federated.run.prepared import write_prepared_partition
 from federated.weights.model_file import read_header
 from flows.prepare import prepared_folder, still_to_plan
-from tasks.prepare import download, keep, partition
+from tasks.prepare import download, keep
+from tasks.prepare import partition as deal
 from tasks.validate import validate
 
 STEPS = ("download", "partition", "validate")
@@ -34,7 +36,7 @@ def run_step(step: str, experiment: Experiment) -> str:
     data = folder.data()
     dataset = load(data, experiment.data)
     if step == "partition":
-        whole = partition.fn(experiment, dataset)
+        whole = deal.fn(experiment, dataset)
         write_prepared_partition(folder.partition_path, experiment, data, dataset, whole)
         return f"{folder.partition_path}: {len(whole.sites)} sites"
     validation = validate.fn(experiment, dataset, folder.full_partition(), folder.root)
@@ -47,10 +49,23 @@ def run_step(step: str, experiment: Experiment) -> str:
 def evaluate_model(experiment: Experiment, model: Path, out: Path) -> dict[str, float | None]:
     """Write the metrics of a model on the prepared data as JSON; return those of the test split.
 
+    The cases are those that its run had. What was planned for a run was not known when the data
+    were prepared: they are validated once more by it, as the run has done, and what is found lies
+    in ``as_planned/`` of the prepared folder.
+
     Raises:
         ConsiliumError: the model or the data cannot be used, or a budget does not allow it.
     """
-    evaluation = evaluate_file(experiment, prepared_folder(experiment), model)
+    prepared = prepared_folder(experiment)
+    trained = experiment_of(experiment, model)
+    dataset = load(prepared.data(), trained.data)
+    if trained.data == experiment.data:
+        excluded, partition = prepared.excluded_sites(), prepared.partition()
+    else:
+        whole = prepared.full_partition()
+        found = validate.fn(trained, dataset, whole, prepared.root / "as_planned")
+        excluded, partition = found.excluded, leave_out(whole, found.dropped)
+    evaluation = evaluate_file(trained, dataset, partition, excluded, model)
     write_json(
         out,
         {

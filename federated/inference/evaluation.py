@@ -1,5 +1,6 @@
 """Evaluation of a model file on an experiment's prepared cases."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -7,24 +8,24 @@ import torch
 from federated.configuration.cases import experiment_cases
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, Split
-from federated.data.load import load
+from federated.data.partition import Partition
+from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.learning import Arrays, evaluate_here, task_of
 from federated.learning.evaluation import Evaluation
-from federated.run.prepared import PreparedFolder
 from federated.settings.sections import DataSettings
 from federated.site.holder import enter_file_evaluation
 from federated.weights.model_file import ModelHeader, load_model, read_header
 
 
-def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: Path) -> Evaluation:
-    """Evaluate a model file on an experiment's prepared validation and test cases.
+def experiment_of(experiment: Experiment, model_path: Path) -> Experiment:
+    """An experiment with what was planned of the run that a model comes from.
 
-    The metrics are those that a run would have, with what ``evaluation.share`` lets sites send.
+    What is ``auto`` in an experiment is told by the header of a model of it; all else has to be as
+    it was when the model was trained.
 
     Raises:
-        ConsiliumError: there is no such model, or it is for other images than the experiment's; or
-            a budget does not allow it.
+        ConsiliumError: there is no such model, or it is for other images than the experiment's.
     """
     header = read_header(model_path)
     data = experiment.data
@@ -40,15 +41,37 @@ def evaluate_file(experiment: Experiment, prepared: PreparedFolder, model_path: 
     seen: dict[str, tuple[str, object]] = {
         "data.spacing": ("spacing", header.spacing),
         "data.patch": ("patch", header.patch),
+        "data.landmarks": ("landmarks", header.landmarks),
     }
-    seen["data.landmarks"] = ("landmarks", header.landmarks)
-    # What was planned of a run is told by its model.
     planned = dict(each for key, each in seen.items() if key in experiment.planning.auto)
     prepared_as = data.model_copy(update=planned)
     _refuse_other_voxels(header, experiment.name, prepared_as, model_path)
-    dataset = load(prepared.data(), prepared_as)
-    excluded = prepared.excluded_sites()
-    cases = experiment_cases(experiment, dataset, prepared.partition())
+    return experiment.model_copy(update={"data": prepared_as})
+
+
+def evaluate_file(
+    experiment: Experiment,
+    dataset: AnyDataset,
+    partition: Partition,
+    excluded: Collection[str],
+    model_path: Path,
+) -> Evaluation:
+    """Evaluate a model file on the sites' validation and test cases.
+
+    The metrics are those that a run would have, with what ``evaluation.share`` lets sites send.
+    What the sites let the model see is entered in their ledger first.
+
+    Args:
+        experiment: that of :func:`experiment_of`.
+        dataset: its cases.
+        partition: those of each site.
+        excluded: the sites that are left out, since their data have failed validation.
+        model_path: the model.
+
+    Raises:
+        ConsiliumError: the model cannot be used, or a budget does not allow it.
+    """
+    cases = experiment_cases(experiment, dataset, partition)
     task = task_of(dataset.info, experiment.evaluation)
     device = torch.device("cpu")
     predictions: dict[str, dict[Split, Arrays]] = {}

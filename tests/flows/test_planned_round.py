@@ -18,7 +18,7 @@ from federated.run.folder import RunFolder
 from flows import planning
 from flows.prepare import prepared_folder
 from flows.round import fl_round
-from flows.steps import STEPS, run_step
+from flows.steps import STEPS, evaluate_model, run_step
 from tests.conftest import TINY_PARAMS
 
 pytestmark = pytest.mark.usefixtures("plainly")
@@ -88,13 +88,23 @@ def test_a_run_is_planned_by_its_sites_signed_trained_and_goes_on_with_its_plan(
     assert find_run(Path("runs"), asked, folder.data().md5).run_id == folder.run_id
 
 
-def test_what_was_prepared_without_the_plan_is_validated_by_it(auto, in_process):
+@pytest.fixture
+def scaled(auto):
     experiments = {"scaled": SCALED}
     (auto / "params.yaml").write_text(yaml.safe_dump(TINY_PARAMS | {"experiments": experiments}))
-    flat = sorted((auto / "data/hippocampus/images").glob("*.nii.gz"))[0]
-    image = nib.load(flat)
+    return auto
+
+
+def of_two_values(file: Path) -> None:
+    """Make an image that the rules find nothing wrong with before a scale is planned."""
+    image = nib.load(file)
     values = np.where(np.arange(image.shape[0])[:, None, None] % 2, 0.0, 100.0)
-    nib.save(nib.Nifti1Image(np.broadcast_to(values, image.shape).copy(), image.affine), flat)
+    nib.save(nib.Nifti1Image(np.broadcast_to(values, image.shape).copy(), image.affine), file)
+
+
+def test_what_was_prepared_without_the_plan_is_validated_by_it(scaled, in_process):
+    flat = sorted((scaled / "data/hippocampus/images").glob("*.nii.gz"))[0]
+    of_two_values(flat)
     experiment = load_experiment("scaled")
     for step in STEPS:
         said = run_step(step, experiment)
@@ -102,5 +112,30 @@ def test_what_was_prepared_without_the_plan_is_validated_by_it(auto, in_process)
     prepared = str(prepared_folder(experiment).root)
     with pytest.raises(ConsiliumError, match=rf"fail validation:(?s:.)*{re.escape(flat.name)}"):
         fl_round("scaled", prepared=prepared, register_model=False)
-    (folder,) = (auto / "runs" / "scaled").glob("2*")
+    (folder,) = (scaled / "runs" / "scaled").glob("2*")
     assert not RunFolder(folder).done_rounds()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_model_is_evaluated_on_the_cases_that_its_planned_run_had(scaled, in_process):
+    files = sorted((scaled / "data/hippocampus/images").glob("*.nii.gz"))
+    overrides = ["validate.on_failure=drop-case", "rounds=1"]
+    experiment = load_experiment("scaled", overrides)
+    for step in STEPS:
+        run_step(step, experiment)
+    prepared = prepared_folder(experiment)
+    tested = prepared.full_partition().sites["site-00"]["test"][0]
+    of_two_values(files[tested])
+    for step in STEPS:
+        run_step(step, experiment)
+    assert not prepared.report()["dropped_cases"]
+    folder = RunFolder(
+        Path(fl_round("scaled", overrides, prepared=str(prepared.root), register_model=False))
+    )
+    found = evaluate_model(experiment, folder.model_path, scaled / "metrics.json")
+    metrics = json.loads(folder.summary_path.read_text())["metrics"]["test"]
+    measured = {name: value for name, value in found.items() if value is not None}
+    # With another memory format, so that single voxels differ.
+    assert measured == pytest.approx({name: metrics[name] for name in measured}, rel=1e-3)
+    report = json.loads((prepared.root / "as_planned" / "validation.json").read_text())
+    assert report["dropped_cases"]["site-00"]["test"] == [tested]

@@ -30,7 +30,6 @@ from federated.privacy.patients import most_of_one
 from federated.privacy.spending import EVALUATIONS, NO_MECHANISM
 from federated.rounds.participation import POOLED
 from federated.run.folder import RunFolder
-from federated.run.prepared import write_prepared_partition
 from federated.run.runs import new_run
 from federated.site.holder import held_cases, holder_ledger
 from federated.stages.coordinator import ask_evaluation, begin_round
@@ -259,26 +258,15 @@ def test_what_is_told_of_cases_is_entered_and_under_a_budget_of_untrained_ones_a
 
 
 def test_scores_of_a_model_file_are_entered(begin, tmp_path):
-    from federated.run.prepared import PreparedFolder
-
     run = begin(NONE)
     experiment = run.experiment
     located = locate(experiment.data)
     dataset = load(located, experiment.data)
-    prepared = PreparedFolder(tmp_path / "prepared")
-    prepared.store_dataset(located)
-    write_prepared_partition(
-        prepared.partition_path,
-        experiment,
-        located,
-        dataset,
-        partition_dataset(dataset, experiment.sites, experiment.seed),
-    )
-    report = {"failures": [], "excluded_sites": [], "on_failure": "abort", "dropped_cases": {}}
-    write_json(prepared.root / "validation.json", report)
+    dealt = partition_dataset(dataset, experiment.sites, experiment.seed)
     header = model_header(experiment, dataset.info, located.source)
-    save_model(tmp_path / "model.safetensors", new_model(experiment, dataset.info), header, {})
-    evaluate_file(experiment, prepared, tmp_path / "model.safetensors")
+    model = tmp_path / "model.safetensors"
+    save_model(model, new_model(experiment, dataset.info), header, {})
+    evaluate_file(experiment, dataset, dealt, (), model)
     found = ledger_of(run).spendings()
     told = EVALUATIONS["statistics"]
     assert [(e.site, e.mechanism) for e in found] == [(s, told) for s in run.sites]

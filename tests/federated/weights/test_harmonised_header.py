@@ -11,9 +11,8 @@ from federated.configuration.load import load_experiment, resolve
 from federated.data.folders.families import FAMILIES
 from federated.data.load import as_set, known_info
 from federated.errors import ConsiliumError
-from federated.inference.evaluation import evaluate_file
+from federated.inference.evaluation import experiment_of
 from federated.inference.prediction import predict_files
-from federated.run.prepared import PreparedFolder
 from federated.settings.networks import UNet
 from federated.weights.build import model_header
 from federated.weights.model_file import ModelHeader, read_header, save_model
@@ -99,7 +98,7 @@ def test_a_model_is_not_evaluated_on_images_of_another_scale(tmp_path):
     assert read_header(model).harmonise == "nyul"
     for made in (experiment(), experiment("data.harmonise=percentiles")):
         with pytest.raises(ConsiliumError, match=r"data\.harmonise was nyul and is"):
-            evaluate_file(made, PreparedFolder(tmp_path), model)
+            experiment_of(made, model)
     coarse = experiment(*NYUL, "data.spacing=2")
     with pytest.raises(ConsiliumError, match=r"data\.spacing was None and is 2"):
-        evaluate_file(coarse, PreparedFolder(tmp_path), model)
+        experiment_of(coarse, model)
