@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 
 from federated.configuration.params_file import experiment_names
+from flows.consortium_flows import fl_round_of_sites, fl_statistics_of_sites
 from flows.serve import serve_deployments
-
-# What makes a run one of the consortium's sites. Whoever gives other overrides repeats it.
-OF_SITES = "runner.name=sites"
 
 if __name__ == "__main__":
     _params, _runs = sys.argv[1:]
     serve_deployments(
+        (fl_round_of_sites, fl_statistics_of_sites),
         experiment_names(Path(_params)),
-        {"params": _params, "runs": _runs, "overrides": [OF_SITES]},
+        {"params": _params, "runs": _runs},
     )

@@ -3,12 +3,12 @@
 import os
 import signal
 import webbrowser
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import serve
+from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.settings import temporary_settings
 from prefect.types.entrypoint import EntrypointType
@@ -63,7 +63,7 @@ def serve_all(
             highlight=False,
         )
         with temporary_settings(updates=client_settings(api, login)) if api else nullcontext():
-            serve_deployments(names, {"params": str(params)})
+            serve_deployments(DEPLOYED, names, {"params": str(params)})
 
 
 @contextmanager
@@ -126,7 +126,9 @@ def _say_where(console: Console, session: Session, login: Login) -> None:
 DEPLOYED = (fl_round, fl_statistics)
 
 
-def deployments(names: list[str], parameters: Mapping[str, Any]) -> list[RunnerDeployment]:
+def deployments(
+    flows: Sequence[Flow[..., str]], names: list[str], parameters: Mapping[str, Any]
+) -> list[RunnerDeployment]:
     """A deployment of each flow for every experiment, with the experiment's name.
 
     ``parameters`` are the defaults of each, beside that name.
@@ -142,17 +144,19 @@ def deployments(names: list[str], parameters: Mapping[str, Any]) -> list[RunnerD
                 entrypoint_type=EntrypointType.MODULE_PATH,
             ),
         )
-        for flow in DEPLOYED
+        for flow in flows
         for name in names
     ]
 
 
-def serve_deployments(names: list[str], parameters: Mapping[str, Any]) -> None:
+def serve_deployments(
+    flows: Sequence[Flow[..., str]], names: list[str], parameters: Mapping[str, Any]
+) -> None:
     """Serve a deployment of each flow for every experiment, until a signal ends it.
 
     ``parameters`` are the defaults of each, beside the experiment's name.
     """
-    serve(*deployments(names, parameters), print_starting_message=False, limit=1)
+    serve(*deployments(flows, names, parameters), print_starting_message=False, limit=1)
 
 
 def _wait() -> None:

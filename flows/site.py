@@ -42,7 +42,7 @@ def decision_line(home: SiteHome, run_id: str, decision: Decision) -> str:
     told = decide(home, run_id, decision)
     name = told["plan"]["experiment"]["name"]
     after = {
-        "approved": "It takes part when the run is begun or resumed.",
+        "approved": "It takes part now if the coordinator still waits, or when the run is resumed.",
         "refused": "It does not take part.",
     }
     return f"{home.name}: run {run_id} of {name} is {decision}. {after[decision]}"
@@ -93,7 +93,9 @@ def _in_words(home: SiteHome, plan: dict[str, Any]) -> Iterator[str]:
     )
     own = plan["counts"].get(home.name, {})
     cases = ", ".join(f"{split} {count}" for split, count in own.items())
-    yield f"cases of this site: {cases or 'none: the plan does not name it'}"
+    # Of a proposal to sites of a consortium: nothing has been read for it yet.
+    unsaid = "counted once a person has approved, by what its own validation leaves"
+    yield f"cases of this site: {cases or unsaid}"
     yield "with, to be compared by telephone:"
     key_here = home.identity().public.key.hex()
     for name, key in plan["participants"].items():

@@ -71,7 +71,8 @@ class Desk:
         asks: gives what the site is asked in an attempt at a run, in order, until the run ends.
         newest: gives all that the site is known to be asked now.
         missing: gives the stage before one that was asked along with it, where that is not done.
-        tell: says that something is done, or why it is not.
+        tell: says to the coordinator that something is done, or why it is not.
+        say: says something to whoever runs the site.
     """
 
     home: SiteHome
@@ -83,6 +84,7 @@ class Desk:
     newest: Callable[[], list[Ask]]
     missing: Callable[[Ask], str | None]
     tell: Callable[[Ask, str | None], None]
+    say: Callable[[str], None]
 
 
 # In seconds, between two looks at whether a person has decided.
@@ -121,6 +123,7 @@ def fl_site(run: str, attempt: int) -> int:
         mine.tell(asked, error)
         if error:
             log.warning(error)
+            mine.say(f"run {run}: {error}")
         done += error is None
     return done
 
@@ -137,8 +140,12 @@ def _decided(mine: Desk, asked: Ask) -> bool:
     _, plan = candidate(SiteCall(mine.home.root, mine.mirror, asked.run, asked.attempt))
     runner = plan.experiment.runner
     until = time.monotonic() + (WAITED * runner.joining if isinstance(runner, Parties) else 0)
-    command = f"consilium site approve {asked.run}"
-    get_run_logger().warning("run %s waits for a person: %s", asked.run, command)
+    waits = (
+        f"run {asked.run} waits for a decision: read it with `consilium site show`, and then "
+        f"`consilium site approve {asked.run}` or `consilium site refuse {asked.run}`"
+    )
+    get_run_logger().warning(waits)
+    mine.say(waits)
     while is_undecided(store):
         if time.monotonic() > until or too_late(asked, mine.newest()):
             return False

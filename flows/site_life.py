@@ -266,10 +266,12 @@ def _policy(home: SiteHome) -> Iterator[Finding]:
     settings = policy.settings
     told = settings.model_dump(mode="json", exclude_defaults=True)
     allowed = ", ".join(f"{key}={value}" for key, value in told.items()) or "nothing"
-    closed = not (settings.datasets and settings.experiments)
-    yield Finding(not closed, f"policy {policy.path}: {allowed}")
-    if closed:
-        yield Finding(False, "it names no data set or no experiment, so that it refuses every run")
+    named = {"datasets": settings.datasets, "experiments": settings.experiments}
+    missing = [key for key, allowed_of_it in named.items() if not allowed_of_it]
+    yield Finding(not missing, f"policy {policy.path}: {allowed}")
+    if missing:
+        unnamed = " and ".join(missing)
+        yield Finding(False, f"the policy names no {unnamed}, so that it refuses every run")
 
 
 @contextmanager

@@ -231,7 +231,7 @@ class SiteService:
             Desk(
                 self._home, self._data, self._exchange, self._exchange.root,
                 self._worker, partial(self._asks, asks), self._asked_now, self._missing_before,
-                self._tell,
+                self._tell, self._say,
             )
         )  # fmt: skip
         try:

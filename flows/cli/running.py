@@ -74,10 +74,11 @@ def run_flow(check: Callable[[], object], start: Callable[[], Path]) -> Path:
     from flows.server import configured_api, start_embedded_server
 
     console = Console()
+    configured = configured_api()
+    begins = f"asking Prefect at {configured}" if configured else "starting Prefect"
     if not console.is_terminal:
-        console.print("starting Prefect …", highlight=False)
-    with console.status("starting Prefect"):
-        configured = configured_api()
+        console.print(f"{begins} …", highlight=False, markup=False, soft_wrap=True)
+    with console.status(begins):
         wait_until_ready = start_embedded_server()
         check()
         require_servers_and_folders(configured)

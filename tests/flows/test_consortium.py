@@ -244,6 +244,22 @@ def test_a_person_approves_while_the_coordinator_waits(consortium, project):
     folder = full_run(rounds=1, overrides=[SITES], register_model=False)
     person.join()
     assert read_json(folder.summary_path)["sites"] == sorted(parties)
+    # Whoever runs the site reads it where they have started it.
+    decides = f"`consilium site approve {folder.run_id}`"
+    assert any(
+        "waits for a decision" in said and decides in said for said in parties["site-02"].said
+    )
+    assert not any("waits for a decision" in said for said in parties["site-00"].said)
+
+
+def test_whoever_runs_a_site_reads_why_it_takes_no_part(consortium):
+    party = consortium()["site-02"]
+    party.home.write_policy(PERMISSIVE.replace("max_rounds: 1000000000", "max_rounds: 1"))
+    folder = full_run(rounds=2, overrides=[SITES], register_model=False)
+    assert "site-02" not in folder.sites()
+    (why,) = (said for said in party.said if "site-policy.yaml" in said)
+    assert why.startswith(f"run {folder.run_id}: site-02 does not take part")
+    assert "(max_rounds)" in why
 
 
 def test_more_sites_than_a_run_can_wait_for_are_refused_in_words(project):

@@ -189,8 +189,12 @@ def test_a_check_validates_the_data_sets_that_the_policy_allows(kit, data, tmp_p
     picture_set(data / "mine")
     describe(data / "mine", CLASSES)
     policy = tmp_path / "policy.yaml"
-    policy.write_text("datasets: [mine, theirs]\nexperiments: any\n")
+    policy.write_text("datasets: [mine, theirs]\n")
     site = make_site("north", kit, data, policy)
+    assert "the policy names no experiments, so that it refuses every run" in {
+        finding.text for finding in check_site(site) if not finding.good
+    }
+    site.write_policy("datasets: [mine, theirs]\nexperiments: any\n")
     found = {finding.text: finding.good for finding in check_site(site)}
     (mine,) = (text for text in found if text.startswith("mine"))
     assert any(text == f"theirs is not in {data}" for text, good in found.items() if not good)

@@ -55,9 +55,7 @@ def asked_of(run, pool, stage):
     """Ask a site for a stage of round 1, in a process that has not seen the run before."""
     forget_processes()
     call = run.call(SITE)
-    desk = Desk(
-        run.home(SITE), call.home, None, call.exchange, lambda: pool, None, None, None, None
-    )
+    desk = Desk(run.home(SITE), call.home, None, call.exchange, lambda: pool, *[None] * 5)
     do_stage(desk, Ask(call.run, call.attempt, 1, 1, stage, (1,), "digest"))
 
 

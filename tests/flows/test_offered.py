@@ -46,7 +46,7 @@ def test_every_experiment_backbone_and_transfer_has_its_stages_as_dvc_resolves_t
 
 
 def test_what_is_served_are_both_flows_of_every_experiment_with_its_parameters():
-    served = deployments(["organ", "mine"], {"params": "mine.yaml"})
+    served = deployments(DEPLOYED, ["organ", "mine"], {"params": "mine.yaml"})
     assert [(d.flow_name, d.name, d.parameters) for d in served] == [
         (flow, name, {"experiment": name, "params": "mine.yaml"})
         for flow in ("fl-round", "fl-statistics")
