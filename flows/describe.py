@@ -54,11 +54,17 @@ def result_lines(folder: Path) -> list[str]:
         "Where to look:",
         f"  {folder}/report.html   the result, for people",
         f"  {folder}/summary.json   the same, machine-readable",
-        f"  {folder}/data_docs/index.html   validation of every site's data"
-        if (folder / "data_docs").is_dir()
-        else f"  {folder}/validation.json   validation of every site's data",
+        *_validation_lines(folder),
         f"  {servers()}   MLflow (experiment and model {name!r}) and Prefect in the browser",
     ]
+
+
+def _validation_lines(folder: Path) -> Iterator[str]:
+    """Where it stands what validation found; sites of a consortium keep that to themselves."""
+    for name in ("data_docs/index.html", "validation.json"):
+        if (folder / name).is_file():
+            yield f"  {folder}/{name}   validation of every site's data"
+            return
 
 
 def servers() -> str:

@@ -47,7 +47,8 @@ def said_of(choice: Any) -> str:
 
 
 def _first(text: str) -> str:
-    return text.strip().splitlines()[0].rstrip(".")
+    """The first line of a docstring, without its marks."""
+    return text.strip().splitlines()[0].rstrip(".").replace("`", "")
 
 
 def _lower(sentence: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from federated.stages.asking import MOST_NAMES
 from flows import site_flow
 from flows.beginning import with_parties
 from flows.coordinator_metrics import CoordinatorMetrics
+from flows.describe import result_lines
 from flows.site_metrics import SiteMetrics
 from tests.federated.stages.lies import body_of
 from tests.flows.conftest import full_run, weights
@@ -54,6 +56,11 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
     assert summary["sites"] == sorted(parties)
     assert not (folder.root / "sites").exists()
     assert ended(folder, 1)
+    # What is named as worth a look is there: what validation found, each site keeps for itself.
+    named = [line.split()[0] for line in result_lines(folder.root) if f"  {folder.root}/" in line]
+    assert [Path(each).name for each in named] == ["report.html", "summary.json"]
+    assert all(Path(each).is_file() for each in named)
+    assert f"{alone.root}/validation.json " in " ".join(result_lines(alone.root))
     counted = CoordinatorMetrics(CoordinatorHome.default()).text().decode()
     assert 'consilium_rounds_total{experiment="tiny"} 2.0' in counted
     for name, party in parties.items():

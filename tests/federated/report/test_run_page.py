@@ -4,14 +4,15 @@ import re
 from base64 import b64encode
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from federated.configuration.experiment import Experiment
 from federated.report.intervals import intervals_of
 from federated.report.run_page import run_page
 from federated.report.values import MOST_LISTED, RunValues
-from federated.report.words import left_sites
+from federated.report.words import left_sites, said_of
 from tests.federated.report.made_runs import DP_SGD, made_run
 from tests.federated.report.reading import Page, at, read
 
@@ -36,6 +37,15 @@ def segmented() -> RunValues:
     return replace(
         run, pictures={"site-00-worst": b"\x89PNG\r\n\x1a\n", "site-00-best": b"\x89PNG"}
     )
+
+
+@pytest.mark.parametrize("part", ["strategy", "privacy", "compression", "protection"])
+def test_what_an_implementation_does_is_said_without_the_marks_of_a_docstring(part):
+    for implementation in get_args(Experiment.model_fields[part].annotation):
+        name = get_args(implementation.model_fields["name"].annotation)[0]
+        said = said_of(implementation.model_construct(name=name))
+        assert said.startswith(f"{name} (")
+        assert "`" not in said
 
 
 def page_of(run: RunValues) -> Page:
