@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_der_x509_certificate
 
 # Whom Prefect's pages tell of visits, where nothing stops them.
 PHONES_HOME = "amplitude.com"
@@ -26,8 +30,8 @@ SAID_ANYWAY = "Failed to load resource"
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """One browser; the test is skipped, loudly, where there is none."""
+def chromium(*arguments: str) -> Iterator[Any]:
+    """One browser, with further arguments; the test is skipped, loudly, where there is none."""
     program = shutil.which("chromium")
     if program is None:
         pytest.skip(WITHOUT)
@@ -36,11 +40,26 @@ def chromium() -> Iterator[Any]:
         # As root it refuses to run with its own sandbox.
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         quiet = ["--disable-dev-shm-usage", "--disable-gpu", "--no-proxy-server"]
-        opened = started.chromium.launch(executable_path=program, args=[*sandbox, *quiet])
+        opened = started.chromium.launch(
+            executable_path=program, args=[*sandbox, *quiet, *arguments]
+        )
         try:
             yield opened
         finally:
             opened.close()
+
+
+def trusting(certificate: bytes) -> str:
+    """The argument with which a browser takes a server's certificate (DER) for good, and no other.
+
+    A browser that is to look over every error of a certificate instead asks anew for each of them.
+    Chromium does so without end at times, as it seems where a page's style sheet is asked for by
+    CORS, and says ``net::ERR_TOO_MANY_RETRIES`` after 32 times.
+    """
+    key = load_der_x509_certificate(certificate).public_key()
+    named = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pin = b64encode(sha256(named).digest()).decode()
+    return f"--ignore-certificate-errors-spki-list={pin}"
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """A coordinator's servers that have nothing yet, at one TLS port, for tests that look at them."""
 
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -44,6 +46,18 @@ class Coordinator:
         return httpx.Client(
             base_url=self.url, verify=trusted, trust_env=False, timeout=60, **options
         )
+
+    def certificate(self) -> bytes:
+        """The server's certificate (DER), which its authority has issued."""
+        parts = urlsplit(self.url)
+        trusted = client_context(self.authority.read_text())
+        with (
+            socket.create_connection((str(parts.hostname), parts.port or 443), timeout=60) as link,
+            trusted.wrap_socket(link, server_hostname=parts.hostname) as secured,
+        ):
+            found = secured.getpeercert(binary_form=True)
+        assert found is not None
+        return found
 
     @property
     def owner(self) -> tuple[str, str]:

@@ -19,10 +19,16 @@ from flows.databases import PREFECT
 from flows.server import client_settings
 from tasks.track import OF_TRAINING
 from tests.conftest import PROJECT
-from tests.system.browser import seen
+from tests.system.browser import chromium, seen, trusting
 from tests.system.test_coordinator_servers import eventually
 
 pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module")
+def browser(coordinator):
+    with chromium(trusting(coordinator.certificate())) as opened:
+        yield opened
 
 
 @contextmanager
@@ -91,7 +97,7 @@ def test_a_run_is_seen_in_the_browser(coordinator, browser, project, tmp_path, m
     assert "evaluate round 1" in after["checkpoint round 1"]
 
     login = coordinator.owner
-    with seen(browser, coordinator.url, tmp_path, login, ignore_https_errors=True) as page:
+    with seen(browser, coordinator.url, tmp_path, login) as page:
         look_at_prefect(page, str(flow_run.id), ":".join(login))
         look_at_mlflow(page, summary)
         page.open("/status")
