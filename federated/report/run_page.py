@@ -103,6 +103,7 @@ def run_page(run: RunValues) -> str:
         pictures=_pictures(run),
         curves=list(learning_curves(run)),
         sites=_sites(run, numbers),
+        told_by_parties=words.told_by_parties(run),
         site_dots=site_dots(run),
         site_curves=site_curves(run),
         absences=absences(run),
