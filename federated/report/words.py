@@ -161,11 +161,11 @@ def told_by_parties(run: RunValues) -> list[str]:
     experiment = run.experiment
     if not isinstance(experiment.runner, Parties):
         return []
+    sent = SHARED[experiment.evaluation.share]
     lines = [
         "The coordinator has no case of any site, and has evaluated nothing itself. Each site "
-        f"evaluated the model and sent, signed by its own key, {SHARED[experiment.evaluation.share]}"
-        ". All metrics here follow from these messages. That they fit a site's cases nobody but "
-        "that site can check.",
+        f"evaluated the model and sent, signed by its own key, {sent}. All metrics here "
+        "follow from these messages. That they fit a site's cases nobody but that site can check.",
     ]
     unknown = [
         *([] if run.summary["data_md5"] else ["which files the sites have (their MD5)"]),
