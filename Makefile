@@ -74,7 +74,7 @@ check: lint types imports  ## lint, types and the import contract
 
 docs: $(STAMP)  ## the documentation as a site in build/docs; fails if a link leads nowhere
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-	@echo "docs: build/docs/index.html; with search: $(BIN)/python -m http.server -d build/docs -b 127.0.0.1"
+	@echo "docs: build/docs/index.html, for any browser; no server is needed"
 
 reference: $(STAMP)  ## the pages of docs/reference that are made from the program
 	@$(BIN)/python -m flows.reference

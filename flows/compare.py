@@ -31,6 +31,7 @@ def fl_compare(
     overrides: list[str] | None = None,
     params: str = "params.yaml",
     runs: str = "runs",
+    rounds: int | None = None,
 ) -> str:
     """Run every strategy with every seed; finished runs are not repeated, stopped ones go on.
 
@@ -41,6 +42,7 @@ def fl_compare(
         overrides: ``section.key=value`` items for all runs.
         params: the parameter file.
         runs: the folder that holds all runs.
+        rounds: how many rounds each run has, instead of the experiment's own number.
 
     Returns:
         The comparison's folder, with ``table.md``, ``runs.json`` and ``auc.png`` or ``dice.png``.
@@ -49,10 +51,10 @@ def fl_compare(
         ConsiliumError: a label or setting cannot be used; or runs failed, after all others ran.
     """
     items = list(overrides or ())
-    planned = planned_runs(experiment, strategies, seeds, items, Path(params))
+    planned = planned_runs(experiment, strategies, seeds, items, Path(params), rounds)
     results: list[Result] = []
     failed: list[str] = []
-    command = describe_command(experiment, strategies, seeds, items)
+    command = describe_command(experiment, strategies, seeds, items, rounds)
     folder = comparison_folder(Path(runs), experiment, command)
     with (
         counted_task_runs(),
@@ -98,12 +100,26 @@ def tracked(experiment: str, folder: Path, command: str) -> Iterator[str]:
         comparison.reset(token)
 
 
-def describe_command(experiment: str, strategies: list[str], seeds: int, items: list[str]) -> str:
-    """The command that makes a comparison."""
+def describe_command(
+    experiment: str,
+    strategies: list[str],
+    seeds: int,
+    items: list[str],
+    rounds: int | None = None,
+) -> str:
+    """The command that makes a comparison.
+
+    Args:
+        experiment: its name.
+        strategies: their labels.
+        seeds: how many.
+        items: what is set beside the parameter file.
+        rounds: how many rounds, where that is said.
+    """
     sets = "".join(f" --set {item}" for item in items)
-    return (
-        f"consilium compare {experiment} --strategies {','.join(strategies)} --seeds {seeds}{sets}"
-    )
+    own = "" if rounds is None else f" --rounds {rounds}"
+    labels = ",".join(strategies)
+    return f"consilium compare {experiment} --strategies {labels} --seeds {seeds}{own}{sets}"
 
 
 def comparison_folder(runs: Path, experiment: str, command: str) -> Path:

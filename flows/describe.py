@@ -250,7 +250,8 @@ def cases_of_sites(experiment: Experiment) -> Iterator[Table | str]:
     if partition.draws:
         moved = counted(partition.moved, "case")
         yield f"Shares drawn {counted(partition.draws, 'time')}, {moved} moved to meet the floor."
-    yield f"Licence: {dataset.info.licence}."
+    if located.source != "phantom":
+        yield f"Licence: {dataset.info.licence}."
 
 
 def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
@@ -259,10 +260,11 @@ def comparison(folder: Path, experiment: str) -> Iterator[Table | str]:
     task, rows, sites = TASKS[found["task"]], found["rows"], found["sites"]
     private = any(row["epsilon"] is not None for row in rows)
     head = ["strategy", *(["ε"] if private else []), task.title]
-    head += ["worst\nsite", "MB up", "rounds\nto 90 %", "difference", "p"]
+    head += [f"worst\nsite's {task.title}", "MB up", "rounds\nto 90 %", "difference", "p"]
     yield ""
     yield table(head, [_compared(row, task.primary_metric, private) for row in rows])
     yield ""
+    yield task.worst_site
     if sites and (task.compares_sites or len(sites) <= MAX_SITE_ROWS):
         names = task.metrics_of_sites
         own = [

@@ -3,9 +3,11 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from textwrap import wrap
 
 import torch
 from packaging.requirements import Requirement
@@ -20,6 +22,7 @@ from federated.data.load import locate_local, missing
 from federated.errors import ConsiliumError
 from flows.ports import is_free
 from flows.preflight import require_servers_and_folders
+from flows.progress import counted
 from flows.server import configured_api
 
 PACKAGES = (
@@ -27,13 +30,15 @@ PACKAGES = (
     *("opacus", "tenseal"),
 )
 LEAST_DISK_GB = 5
+# In columns: of a line, and of the mark before it.
+WIDEST, MARGIN = 100, 8
 # Whether it is as it should be, ``None`` where only an experiment of one's own choice needs it.
 Finding = tuple[bool | None, str]
 MARKS = {True: "[green]ok[/]     ", False: "[red]wrong[/]  ", None: "[yellow]missing[/]"}
 
 
 def examine(console: Console, params: Path) -> bool:
-    """Print every finding; return whether all that a run needs is there.
+    """Print every finding, and how many there are; return whether all that a run needs is there.
 
     Folders of data that a run does not download are told as missing, with where to put them: an
     experiment needs only its own.
@@ -46,12 +51,32 @@ def examine(console: Console, params: Path) -> bool:
         _servers_and_folders,
         lambda: _data(params),
     )
-    healthy = True
+    found: Counter[bool | None] = Counter()
     for check in checks:
         for good, text in check():
-            healthy = healthy and good is not False
-            console.print(MARKS[good], escape(text), soft_wrap=True)
-    return healthy
+            found[good] += 1
+            _print(console, good, text)
+    console.print(_summary(found), highlight=False, soft_wrap=True)
+    return not found[False]
+
+
+def _print(console: Console, good: bool | None, text: str) -> None:
+    """Print a finding in lines that a terminal shows whole, below each other."""
+    width = min(WIDEST, console.width) if console.is_terminal else WIDEST
+    lines = wrap(text, width - MARGIN, break_long_words=False, break_on_hyphens=False) or [""]
+    console.print(MARKS[good], escape(lines[0]), soft_wrap=True)
+    for line in lines[1:]:
+        console.print(f"{'':{MARGIN}}{escape(line)}", soft_wrap=True)
+
+
+def _summary(found: Mapping[bool | None, int]) -> str:
+    """How many checks are fine, and how many need somebody's attention."""
+    said = f"{counted(sum(found.values()), 'check')}: {found.get(True, 0)} fine"
+    if missing_data := found.get(None, 0):
+        said += f", {missing_data} missing that their own experiments alone need"
+    if wrong := found.get(False, 0):
+        return f"{said}, {wrong} wrong: see to these first."
+    return f"{said}, nothing wrong."
 
 
 def _versions() -> Iterator[Finding]:

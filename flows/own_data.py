@@ -17,7 +17,12 @@ from federated.data.dataset import SPLITS, Dataset, TaskName
 from federated.data.folders.described.automatic import case_grid
 from federated.data.folders.described.proposal import propose
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION
-from federated.data.folders.described.text import description_text, experiment_text, table_text
+from federated.data.folders.described.text import (
+    description_text,
+    experiment_text,
+    open_doubts,
+    table_text,
+)
 from federated.data.folders.dicom.identifiers import Identifying, identifying
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
 from federated.data.folders.read_case import read_case
@@ -298,6 +303,22 @@ def write_sheet(looked: Looked, out: Path) -> Path:
     with atomic_path(out / SHEET) as temporary:
         temporary.write_bytes(contact_sheet(looked.dataset, looked.partition))
     return out / SHEET
+
+
+def verdict(folder: Path, out: Path) -> list[str]:
+    """The last lines on data that break no rule: what nobody has settled yet is no good news."""
+    report = f"the report is {out}/data_docs/index.html"
+    path = folder / DESCRIPTION
+    doubts = open_doubts(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not doubts:
+        return [f"nothing is wrong with these data; {report}"]
+    is_open = "1 thing is" if len(doubts) == 1 else f"{len(doubts)} things are"
+    return [
+        f"these data break no rule of validation; {report}",
+        f"{is_open} still open, which `consilium data init` could not tell and no rule can. Settle "
+        f"each, and take its line out of {path}:",
+        *(f"- {doubt}" for doubt in doubts),
+    ]
 
 
 def written_to(out: Path) -> str:

@@ -142,6 +142,8 @@ def fluent_api(uri: str) -> Iterator[None]:
     """
     import mlflow
 
+    # Of hundreds of files, which no line break parts from what a command says.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     try:
@@ -166,7 +168,6 @@ def _log_model(name: str, model_path: Path, mlflow_run_id: str) -> None:
         outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, header.classes, *voxels))]),
         params=ParamSchema([ParamSpec("site", DataType.string, "")]),
     )
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with (
         fluent_api(tracking_uri()),
         mlflow.start_run(run_id=mlflow_run_id),

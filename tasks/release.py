@@ -98,8 +98,16 @@ class _Form:
         return self.path, f"{self.what}; its outputs {said}, on drawn inputs of {shapes}"
 
 
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
 def release(
-    model: str, out: Path, licence: str | None = None, attacks: Path | None = None
+    model: str,
+    out: Path,
+    licence: str | None = None,
+    attacks: Path | None = None,
+    say: Callable[[str], None] = silent,
 ) -> Release:
     """Write the dossier of a registered model into a new folder.
 
@@ -108,6 +116,7 @@ def release(
         out: the folder, which is made.
         licence: under which the weights are released.
         attacks: a text of what attacks on this model have found.
+        say: tells a person what is being done now.
 
     Raises:
         ConsiliumError: there is no such model, its run is not here or its key is not, a package of
@@ -123,6 +132,7 @@ def release(
     values = replace(values, summary=without_places(values.summary))
     config = without_places(read_object(folder.config_path))
     identity = _identity(folder, values.experiment)
+    say("writing it as ONNX and as TorchScript, and comparing both with torch …")
     inputs = trial_inputs(header)
     name, number = str(found.name), str(found.version)
     metadata = bundle.as_json(bundle.metadata(header, name, number, words.limits(values)))
@@ -141,6 +151,7 @@ def release(
         ),
     ]
     told = _told(found, header, network, licence, attacks, forms, identity)
+    say("writing the card, the report, the MONAI bundle and the bill of materials …")
     card = card_of(values, told)
     with new_folder(out) as place:
         _write_model(place, network, header, forms, told)
@@ -156,6 +167,7 @@ def release(
         _write(place / MATERIALS, materials)
         manifest = sign_folder(place, told.name, told.version, folder.run_id, identity)
     left_out = [f"{form.path} is left out. {form.refused}" for form in forms if form.refused]
+    say("giving MLflow the dossier …")
     return Release(manifest, left_out, _register(found, out, card))
 
 

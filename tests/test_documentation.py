@@ -177,3 +177,24 @@ def test_pages_of_the_site_work_in_a_browser_and_can_be_read_by_everybody(served
                     assert page.faults() == [], (name, dark, width)
         assert page.said == []
         assert all(url.startswith((served, "data:", "blob:")) for url in page.requests)
+
+
+@pytest.mark.skipif(FOUND is None, reason="there is no Chromium (apt-get install chromium)")
+def test_docs_load_from_a_disk_without_console_errors_and_can_be_searched(site):
+    result = "[...document.querySelectorAll('.md-search-result__item a')].map((a) => a.href).join()"
+    with browser() as page:
+        for name in ("index", "tutorial", "how-to/release", "reference/cli"):
+            page.show(site / f"{name}.html")
+            # As somebody types it, who waits for an answer.
+            page.run("document.querySelector('label[for=__search]').click()")
+            page.run(
+                "(() => { const field = document.querySelector('.md-search__input'); field.focus();"
+                " field.value = 'dossier'; field.dispatchEvent(new KeyboardEvent('keyup')); })()"
+            )
+            found = page.run(
+                f"new Promise((done) => {{ const look = () => {result} ? done({result})"
+                " : setTimeout(look, 50); look(); setTimeout(() => done('nothing'), 20000); })"
+            )
+            assert "release.html" in found, name
+        assert page.said == []
+        assert all(url.startswith(("file:", "data:", "blob:", "about:")) for url in page.requests)

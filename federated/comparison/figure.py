@@ -83,13 +83,15 @@ def _draw(
         return
     rounds = np.arange(1, length + 1)[known]
     color, dashes = f"C{number % 10}", "-" if number < 10 else "--"
-    by_round.plot(rounds, mean, dashes, color=color, label=label)
+    # A line through one point is not seen.
+    marker = "o" if len(rounds) == 1 else ""
+    by_round.plot(rounds, mean, dashes, color=color, label=label, marker=marker)
     by_round.fill_between(rounds, mean - sd, mean + sd, color=color, alpha=0.12)
     if label.split("+")[0].split(":")[0] in WITHOUT_EXCHANGE:
         last = f"{label} (no exchange)"
         by_bytes.axhline(mean[-1], color=color, linestyle=dashes, label=last, alpha=0.6)
     else:
-        by_bytes.plot(megabytes, mean, dashes, color=color, label=label)
+        by_bytes.plot(megabytes, mean, dashes, color=color, label=label, marker=marker)
 
 
 def _draw_privacy(

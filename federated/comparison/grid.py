@@ -30,7 +30,12 @@ class PlannedRun:
 
 
 def planned_runs(
-    experiment: str, labels: Sequence[str], seeds: int, overrides: Sequence[str], params: Path
+    experiment: str,
+    labels: Sequence[str],
+    seeds: int,
+    overrides: Sequence[str],
+    params: Path,
+    rounds: int | None = None,
 ) -> list[PlannedRun]:
     """All runs, seed by seed, so that what is done at any moment can be compared in pairs.
 
@@ -44,6 +49,7 @@ def planned_runs(
         seeds: how many, at least 1.
         overrides: ``section.key=value`` items of all runs.
         params: the parameter file.
+        rounds: how many rounds each run has, instead of the experiment's own number.
 
     Raises:
         ConsiliumError: there is no label, one cannot be read or is there twice, a setting is not
@@ -56,14 +62,15 @@ def planned_runs(
     if len(set(labels)) < len(labels):
         raise ConsiliumError(f"A strategy is named twice in {','.join(labels)}. Name each once.")
     result = []
+    of_rounds = [] if rounds is None else [f"rounds={rounds}"]
     for number in range(seeds):
         for label in labels:
             own = _label_overrides(experiment, label, params)
-            items = {"--set": overrides, f"--strategies {label}": own}
+            items = {"--set": overrides, f"--strategies {label}": own, "--rounds": of_rounds}
             resolved = load_experiment(experiment, items, params, plans=True)
             _refuse_without_score(resolved)
             seed = resolved.seed + number
-            result.append(PlannedRun(label, seed, (*overrides, *own, f"seed={seed}")))
+            result.append(PlannedRun(label, seed, (*overrides, *own, *of_rounds, f"seed={seed}")))
     return result
 
 

@@ -167,7 +167,16 @@ def markdown(
         "p",
         "p (Wilcoxon)",
     ]
-    lines = [f"`{command}`", "", note, "", _line(head), _line(["---"] * len(head))]
+    lines = [
+        f"`{command}`",
+        "",
+        note,
+        "",
+        task.worst_site,
+        "",
+        _line(head),
+        _line(["---"] * len(head)),
+    ]
     for row in table:
         values = [_number(row["epsilon"], ".3g")] if private else []
         values += [

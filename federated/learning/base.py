@@ -83,6 +83,15 @@ class LearningTask:
         """The name of the metric that models are judged by."""
         return self.metrics[0].name
 
+    @property
+    def worst_site(self) -> str:
+        """What a comparison tells of the worst site: of which metric it is, and of which runs."""
+        return (
+            f"Worst site: in each run the lowest {self.title} that any site has on its own test "
+            "cases, with the model that the run keeps; told is the mean over a strategy's runs, "
+            "one for each seed. Which site it is may change from run to run."
+        )
+
     def metric_of(self, name: str) -> Metric:
         """The metric that a value of this name is of, be it of one class or label alone.
 

@@ -7,7 +7,7 @@ tell the quantiles of all sites together as precisely as a bin is wide.
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import ceil, floor, log, log1p
+from math import ceil, floor, log
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 # Neighbouring bins are a hundredth apart, so that a value is known to half a per cent.
 RATIO = 1.01
 MOST_DIGITS = 12
+# The numbers of eight bits, 0 to 255, are whole ones.
+WIDEST_WHOLE = 256
 
 
 class Bins(Protocol):
@@ -73,15 +75,26 @@ class Geometric:
 class Symmetric:
     """Bins over all numbers up to ``most``, alike on both sides of 0.
 
-    They are a hundredth wide near 0, and a hundredth of the value plus one far from it. The value
+    They are a hundredth wide near 0, and a hundredth of the value plus one from there on, but up to
+    255 never wider than 1: each whole number of a picture's eight bits is told as it is. The value
     of a bin is the shortest decimal number in it.
     """
 
     most: float
 
+    @cached_property
+    def _ends(self) -> Floats:
+        """The upper ends of the bin of 0 and of those above it, rising."""
+        near = RATIO ** (np.arange(ceil(log(WIDEST_WHOLE) / log(RATIO))) + 0.5) - 1
+        first = floor(near[np.diff(near, append=np.inf) < 1][-1]) + 0.5
+        whole = np.arange(first, WIDEST_WHOLE)
+        last = whole[-1] + 1
+        far = RATIO ** np.arange(1, ceil(log((self.most + 1) / last) / log(RATIO)) + 1)
+        return np.concatenate([near[near < first], whole, last * far - 1])
+
     @property
     def _reach(self) -> int:
-        return ceil(log1p(self.most) / log(RATIO))
+        return len(self._ends) - 1
 
     @property
     def size(self) -> int:
@@ -91,16 +104,14 @@ class Symmetric:
     @cached_property
     def values(self) -> Floats:
         """See :class:`Bins`."""
-        ends = RATIO ** (np.arange(self._reach + 1) + 0.5) - 1
-        above = [shortest(*pair) for pair in pairwise(ends)]
+        above = [shortest(*pair) for pair in pairwise(self._ends)]
         return np.array([*(-value for value in reversed(above)), 0.0, *above])
 
     def place(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """See :class:`Bins`."""
         given = np.asarray(values, np.float64)
-        steps = np.rint(np.log1p(np.abs(given)) / log(RATIO)).astype(np.int64)
-        signed = np.where(given < 0, -steps, steps)
-        return np.clip(signed, -self._reach, self._reach) + self._reach
+        steps = np.minimum(np.searchsorted(self._ends, np.abs(given)), self._reach)
+        return np.where(given < 0, -steps, steps).astype(np.int64) + self._reach
 
 
 def count(bins: Bins, values: npt.ArrayLike) -> Counts:

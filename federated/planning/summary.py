@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from federated.planning.attributes import ATTRIBUTE_BINS
-from federated.planning.bins import Counts
+from federated.planning.bins import Counts, Floats
 from federated.planning.fingerprint import INTENSITIES, Fingerprint, Kind
 from federated.planning.suppression import Hidden, hidden_cells, hidden_classes
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PERCENTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
-# Bars of a histogram of intensities, between its outer percentiles.
+# The most bars of a histogram of intensities, between its outer percentiles.
 BARS = 32
 AXES = {3: ("right", "anterior", "superior"), 2: ("height", "width")}
 
@@ -85,8 +85,7 @@ def _intensities(found: Fingerprint, row: int, least: int) -> dict[str, Any]:
         return {"percentiles": None, "mean": None, "deviation": None, "histogram": None}
     mean, deviation = found.mean_and_deviation(row)
     percentiles = {f"{s:g}": found.quantile("intensity", s, row) for s in PERCENTILES}
-    ends = percentiles["0.005"], percentiles["0.995"]
-    edges = np.linspace(*ends, BARS + 1) if ends[0] < ends[1] else np.array([ends[0]])
+    edges = _edges(counts, percentiles["0.005"], percentiles["0.995"])
     bars = np.zeros(max(1, len(edges) - 1), np.int64)
     places = np.clip(np.searchsorted(edges, INTENSITIES.values, side="right") - 1, 0, len(bars) - 1)
     np.add.at(bars, places, counts)
@@ -97,3 +96,19 @@ def _intensities(found: Fingerprint, row: int, least: int) -> dict[str, Any]:
         "deviation": deviation,
         "histogram": {"edges": edges.tolist(), "share": (bars / bars.sum()).tolist()},
     }
+
+
+def _edges(counts: Counts, low: float, high: float) -> Floats:
+    """The edges of the bars from ``low`` to ``high``; one of them where both are the same.
+
+    Of whole numbers, as pixels have, each bar holds as many: 0 to 255 are 256 values, and edges at
+    0 and at 255 would give the bars seven or eight of them in turn.
+    """
+    if low >= high:
+        return np.array([low])
+    found = INTENSITIES.values[counts > 0]
+    if (found % 1).any():
+        return np.linspace(low, high, BARS + 1)
+    first = floor(low)
+    each = ceil((ceil(high) - first + 1) / BARS)
+    return np.arange(first, ceil(high) + each, each, np.float64) - 0.5

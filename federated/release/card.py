@@ -251,7 +251,8 @@ def _sites(run: RunValues, model: ReleasedModel, numbers: Numbers) -> list[Block
         "test",
         *(title_of(n, run.info.task, run.info.dims) for n in names),
     )
-    blocks: list[Block] = [Table("Cases, and metrics of test cases, by site", heads, rows)]
+    blocks = [*texts(words.told_by_parties(run))]
+    blocks.append(Table("Cases, and metrics of test cases, by site", heads, rows))
     blocks += [Text(note)] if note else []
     if not names:
         blocks.append(

@@ -23,6 +23,10 @@ from federated.report.drawing import (
 # Narrow enough for a telephone, where figures are shown at this size.
 WIDTH, HEIGHT = 340.0, 230.0
 SMALL_WIDTH, SMALL_HEIGHT = 168.0, 128.0
+# About how many ticks an axis of values has, in figures and small ones, and in those of dots.
+TICKS, X_TICKS, SMALL_TICKS, DOT_TICKS = 5, 6, 3, 4
+# How far marks are apart at the least, so that none hides another.
+APART = 9.0
 # Lines of more points have a mark at their ends alone.
 MOST_MARKS = 24
 
@@ -69,10 +73,10 @@ class Frame:
         """Grid, ticks and names."""
         x, y = self.scales()
         parts: list[Markup] = []
-        for value in y.ticks(3 if self.small else 5):
+        for value in y.ticks(SMALL_TICKS if self.small else TICKS):
             parts.append(line(x.start, y(value), x.end, y(value), "grid"))
             parts.append(label(x.start - 5, y(value) + 3.5, told(value), "tick", "end"))
-        for value in x.ticks(3 if self.small else 6):
+        for value in x.ticks(SMALL_TICKS if self.small else X_TICKS):
             if self.whole_x and value != int(value):
                 continue
             parts.append(line(x(value), y.start, x(value), y.start + 3, "axis"))
@@ -200,7 +204,7 @@ def dot_chart(
     scale = Scale(*ends, left, WIDTH - 58)
     bottom = top + row * len(dots)
     parts: list[Markup] = []
-    for value in scale.ticks(4):
+    for value in scale.ticks(DOT_TICKS):
         parts.append(line(scale(value), top, scale(value), bottom, "grid"))
         parts.append(label(scale(value), bottom + 14, told(value), "tick", "middle"))
     parts.append(line(left, bottom, scale.end, bottom, "axis"))
@@ -254,12 +258,32 @@ def frontier_chart(
     if corners:
         corners.append((x.end, corners[-1][1]))
         parts.append(polyline(corners, "frontier"))
-    for point in points:
+    for point, place in zip(points, set_apart(frame, points), strict=True):
         low, high = y(point.y - point.spread), y(point.y + point.spread)
         if point.spread:
-            parts.append(line(x(point.x), low, x(point.x), high, f"whisker s{point.look % 8}"))
-        parts.append(mark(x(point.x), y(point.y), point.look))
+            parts.append(line(place, low, place, high, f"whisker s{point.look % 8}"))
+        if place != x(point.x):
+            parts.append(line(x(point.x), y(point.y), place, y(point.y), "leader"))
+        parts.append(mark(place, y(point.y), point.look))
     return svg(text, *frame.size, parts)
+
+
+def set_apart(frame: Frame, points: Sequence[Point]) -> list[float]:
+    """Where along the x axis the mark of each point is drawn, in the units of the drawing.
+
+    Those that would hide one that comes before them are moved to a side; heights stay.
+    """
+    x, y = frame.scales()
+    placed: list[tuple[float, float]] = []
+    for point in points:
+        at, height = x(point.x), y(point.y)
+        near = [place for place, level in placed if abs(level - height) < APART]
+        steps = (way * number for number in range(1, len(near) + 1) for way in (1, -1))
+        tries = [at, *(at + APART * step for step in steps)]
+        inside = [place for place in tries if x.start <= place <= x.end]
+        free = [p for p in inside if all(abs(p - other) >= APART for other in near)]
+        placed.append((free[0] if free else at, height))
+    return [place for place, _ in placed]
 
 
 def on_frontier(point: Point, points: Sequence[Point]) -> bool:
@@ -270,11 +294,11 @@ def on_frontier(point: Point, points: Sequence[Point]) -> bool:
     )
 
 
-def ends_of(values: Sequence[float], share: bool) -> tuple[float, float]:
+def ends_of(values: Sequence[float], share: bool, ticks: int = TICKS) -> tuple[float, float]:
     """The ends of an axis for values; a ``share`` is never below 0 or above 1."""
-    return room_for(values, 0.0 if share else None, 1.0 if share else None)
+    return room_for(values, 0.0 if share else None, 1.0 if share else None, ticks)
 
 
 def room_for_coverage(values: Sequence[float], asked: float) -> tuple[float, float]:
     """The ends of an axis for shares around the one that is ``asked`` for."""
-    return ends_of([*values, asked], share=True)
+    return ends_of([*values, asked], True, DOT_TICKS)

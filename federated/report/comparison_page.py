@@ -9,6 +9,7 @@ from typing import Any
 
 from federated.learning import TASKS, LearningTask
 from federated.report.charts import (
+    X_TICKS,
     Frame,
     Line,
     Point,
@@ -16,6 +17,7 @@ from federated.report.charts import (
     frontier_chart,
     line_chart,
     on_frontier,
+    set_apart,
 )
 from federated.report.drawing import LOOKS, Text, clean, room_for
 from federated.report.figures import Figure, title_of
@@ -56,6 +58,7 @@ def comparison_page(document: Mapping[str, Any]) -> str:
         seeds=_seeds(rows),
         strategies=count_of(len(rows), "strategy", "strategies"),
         heads=[title_of(name, document["task"]) for name in _shown(task)[1:]],
+        worst=task.worst_site,
         rows=[_row(row, number, numbers, task) for number, row in enumerate(rows)],
         legend=[{"look": n % LOOKS, "label": row["label"]} for n, row in enumerate(rows)],
         caution=_caution(rows),
@@ -70,6 +73,23 @@ def comparison_page(document: Mapping[str, Any]) -> str:
             if figure is not None
         ],
         sites=_sites(document, numbers, task),
+        no_curves=_no_curves(document, task),
+    )
+
+
+def _no_curves(document: Mapping[str, Any], task: LearningTask) -> str:
+    """Why there are no curves by round, where one value of each strategy would be all of one."""
+    points = [
+        [(x, y) for x, y in document["curves"].get(row["label"], ()) if is_number(y)]
+        for row in document["rows"]
+    ]
+    rounds = {x for own in points for x, _ in own}
+    if not rounds or any(len(own) > 1 for own in points):
+        return ""
+    when = f"round {rounds.pop():.0f}" if len(rounds) == 1 else "one round of each strategy"
+    return (
+        f"There are no curves by round: test {task.title} is known after {when} alone, and the "
+        "table has it."
     )
 
 
@@ -230,7 +250,11 @@ def _frontier(
     title = f"test {task.title}"
     x_values, share = [point.x for point in points], task.metrics[0].least == 0.0
     log = max(x_values) > 5 * min(x_values) > 0
-    x = (min(x_values) / 1.3, max(x_values) * 1.3) if log else room_for([0.0, *x_values])
+    x = (
+        (min(x_values) / 1.3, max(x_values) * 1.3)
+        if log
+        else room_for([0.0, *x_values], ticks=X_TICKS)
+    )
     heights = [p.y + way * p.spread for p in points for way in (-1, 1)]
     heights += [level] if level is not None else []
     frame = Frame(x, ends_of(heights, share), x_name, title, log_x=log)
@@ -241,11 +265,18 @@ def _frontier(
         "; ".join(f"{clean(p.name)}: {p.x:.3g} {unit}, {written(p.y)}" for p in points)
         + f". On the frontier: {', '.join(best)}.",
     )
+    places = zip(points, set_apart(frame, points), strict=True)
+    moved = [clean(point.name) for point, place in places if place != frame.scales()[0](point.x)]
     return Figure(
         frontier_chart(text, frame, points, level),
         f"Test {task.title} against {x_name}. Bars are one standard deviation over seeds. Above "
         f"the dashed steps there is none for as few {unit}; on them: {', '.join(best)}."
-        + (" The dotted line is the baseline without privacy." if level is not None else ""),
+        + (" The dotted line is the baseline without privacy." if level is not None else "")
+        + (
+            f" Set aside along a thin line, so that each mark is seen: {', '.join(moved)}."
+            if moved
+            else ""
+        ),
     )
 
 
@@ -261,7 +292,7 @@ def _curves(document: Mapping[str, Any], task: LearningTask) -> Figure | None:
         for number, label in enumerate(labels)
     ]
     values = [y for one in lines for _, y in one.points]
-    if not values:
+    if not any(len(one.points) > 1 for one in lines):
         return None
     last = max(x for one in lines for x, _ in one.points)
     frame = Frame(

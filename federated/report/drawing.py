@@ -15,6 +15,8 @@ from federated.errors import printable
 LONGEST_TEXT = 2000
 # Below it a difference of two numbers is none that a drawing could show.
 SMALLEST = 1e-300
+# The part of the range of what is drawn that is left free at both ends of an axis.
+MARGIN = 0.03
 # How many series have a look of their own; those beyond begin anew.
 LOOKS = 8
 
@@ -48,31 +50,56 @@ class Scale:
             found = [m * 10.0**t for t in tens for m in (1, 2, 5)]
             found = [value for value in found if self.low <= value <= self.high]
             return found[:: max(1, ceil(len(found) / most))]
-        raw = (self.high - self.low) / max(most, 1)
-        if raw < SMALLEST:
+        step = step_of(self.low, self.high, most)
+        if step < SMALLEST:
             return [self.low]
-        ten = 10.0 ** floor(log10(raw))
-        step = next(m * ten for m in (1, 2, 5, 10) if m * ten >= raw * 0.999)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
         return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
-def room_for(
-    values: Iterable[float], least: float | None = None, most: float | None = None
-) -> tuple[float, float]:
-    """Round ends of an axis for some values, within ``least`` and ``most`` where these are.
+def step_of(low: float, high: float, most: int) -> float:
+    """The round number by which ticks are apart, at most about ``most``; 0 where there is none."""
+    raw = (high - low) / max(most, 1)
+    if raw < SMALLEST:
+        return 0.0
+    ten = 10.0 ** floor(log10(raw))
+    return next(m * ten for m in (1, 2, 5, 10) if m * ten >= raw * 0.999)
 
-    Values that are no finite number take no room.
+
+def room_for(
+    values: Iterable[float],
+    least: float | None = None,
+    most: float | None = None,
+    ticks: int = 5,
+) -> tuple[float, float]:
+    """Ends of an axis that are ticks of it, so that every value is between two of these.
+
+    A value is not drawn on an end, unless that is ``least`` or ``most``, or 0 of values none of
+    which is negative. Values that are no finite number take no room.
+
+    Args:
+        values: what is drawn.
+        least: the axis does not go below it.
+        most: the axis does not go above it.
+        ticks: about how many the axis has.
     """
     known = [value for value in values if isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    if least is None and low >= 0:
+        least = 0.0
     if high - low <= 1e-9 * max(abs(low), abs(high), SMALLEST):
         low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
-    ends = Scale(low, high, 0, 1).ticks(5)
-    step = ends[1] - ends[0] if len(ends) > 1 else high - low
-    low, high = floor(low / step + 1e-9) * step, ceil(high / step - 1e-9) * step
-    low = low if least is None else max(low, least)
-    return low, high if most is None else min(high, most)
+    ends, step = (low, high), step_of(low, high, ticks)
+    while step:
+        margin = MARGIN * (high - low)
+        down = floor((low - margin) / step + 1e-9) * step
+        up = ceil((high + margin) / step - 1e-9) * step
+        ends = down if least is None else max(down, least), up if most is None else min(up, most)
+        wider = step_of(*ends, ticks)
+        if wider <= step * 1.001:
+            break
+        step = wider
+    return ends
 
 
 def told(value: float) -> str:

@@ -10,7 +10,16 @@ from markupsafe import Markup
 from federated.data.dataset import TaskName
 from federated.learning import TASKS, smaller_is_better
 from federated.learning.metric import Metric
-from federated.report.charts import Dot, Frame, Line, dot_chart, ends_of, line_chart
+from federated.report.charts import (
+    DOT_TICKS,
+    SMALL_TICKS,
+    Dot,
+    Frame,
+    Line,
+    dot_chart,
+    ends_of,
+    line_chart,
+)
 from federated.report.drawing import Text, clean
 from federated.report.values import MOST_LISTED, RunValues, is_number, more_of, written
 
@@ -117,8 +126,8 @@ def learning_curves(run: RunValues) -> Iterator[Figure]:
     for number, (name, share) in enumerate(((metric.name, is_share(metric)), ("loss", False))):
         found = _series(run.records, "metrics", "val", name)
         points, title = found.points, title_of(name, run.info.task, run.info.dims)
-        if not points:
-            continue
+        if len(points) < 2:
+            continue  # said by single_values
         lines = [Line("all sites", points, number)]
         text = Text(
             f"curve-{name}",
@@ -136,6 +145,49 @@ def learning_curves(run: RunValues) -> Iterator[Figure]:
             f"Validation {title}, over the cases of all sites. The dashed line marks the round "
             f"whose model is kept.{found.gap}",
         )
+
+
+def single_values(run: RunValues) -> list[str]:
+    """What is known after one round alone, so that there is no curve of it: a sentence for each."""
+    lines = []
+    for name in (primary_of(run).name, "loss"):
+        points = _series(run.records, "metrics", "val", name).points
+        if len(points) == 1:
+            title = title_of(name, run.info.task, run.info.dims)
+            ((number, value),) = points
+            lines.append(
+                f"Validation {title} over the cases of all sites is {written(value)} after round "
+                f"{number:.0f}. It is known after no other round, so there is no curve of it."
+            )
+    return lines
+
+
+def site_values(run: RunValues) -> str:
+    """The primary metric on validation cases of sites of which it is known once; or ``""``."""
+    metric = primary_of(run)
+    told = _of_sites(run)
+    if not told or any(len(series.points) > 1 for series in told.values()):
+        return ""
+    each = [
+        f"{clean(site)} {written(series.points[0][1])} (round {series.points[0][0]:.0f})"
+        for site, series in list(told.items())[:MOST_NAMED]
+    ]
+    more = len(told) - len(each)
+    return (
+        "There are no curves of single sites: each was evaluated after one round alone. "
+        f"Validation {title_of(metric.name, run.info.task, run.info.dims)}: {', '.join(each)}"
+        + (f" and {more} more." if more else ".")
+    )
+
+
+def _of_sites(run: RunValues) -> dict[str, Series]:
+    """The primary metric on the validation cases of each site that has told it, by round."""
+    name = primary_of(run).name
+    return {
+        site: series
+        for site in run.summary["sites"]
+        if (series := _series(run.records, "per_site", site, "val", name)).points
+    }
 
 
 def undrawn(run: RunValues) -> list[str]:
@@ -163,13 +215,12 @@ def site_curves(run: RunValues) -> list[Figure]:
     metric = primary_of(run)
     title = title_of(metric.name, run.info.task, run.info.dims)
     of_all = _series(run.records, "metrics", "val", metric.name).points
-    found = {
-        site: series
-        for site in run.summary["sites"]
-        if (series := _series(run.records, "per_site", site, "val", metric.name)).points
-    }
+    found = _of_sites(run)
+    if not any(len(series.points) > 1 for series in found.values()):
+        return []  # said by site_values
     known = [of_all, *(series.points for series in found.values())]
-    ends = ends_of([y for points in known for _, y in points], is_share(metric))
+    heights = [y for points in known for _, y in points]
+    ends = ends_of(heights, is_share(metric), SMALL_TICKS)
     figures = []
     for number, (site, series) in enumerate(list(found.items())[:MOST_SMALL]):
         points = series.points
@@ -214,7 +265,9 @@ def site_dots(run: RunValues) -> Figure | None:
         + (f". Over all sites together it is {written(of_all)}." if of_all is not None else ".")
         + gap,
     )
-    picture = dot_chart(text, dots, ends_of(known, is_share(metric)), of_all, f"test {title}")
+    picture = dot_chart(
+        text, dots, ends_of(known, is_share(metric), DOT_TICKS), of_all, f"test {title}"
+    )
     return Figure(
         picture,
         f"Test {title} of "

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from federated.learning.coarse_scores import columns_of
 from federated.learning.final_statistics import COARSE
 from federated.learning.statistics import EvaluationStatistics
-from federated.report.charts import Dot, dot_chart, ends_of
+from federated.report.charts import DOT_TICKS, Dot, dot_chart, ends_of
 from federated.report.curves import Interval, binned_interval, wilson
 from federated.report.drawing import Text, clean
 from federated.report.evaluation_part import interval_text
@@ -216,7 +216,8 @@ def _figure(
     of_all = run.summary["metrics"].get("test", {}).get(metric.name)
     of_all = of_all if is_number(of_all) else None
     values = [end for dot in dots for end in (dot.value, *(dot.interval or ()))]
-    ends = ends_of([*values, *([of_all] if of_all is not None else [])], is_share(metric))
+    drawn = [*values, *([of_all] if of_all is not None else [])]
+    ends = ends_of(drawn, is_share(metric), DOT_TICKS)
     text = Text(
         f"subgroup-dots-{list(run.summary[AT]['attributes']).index(attribute)}",
         f"Test {title} by {clean(attribute)}",

@@ -154,6 +154,31 @@ def protection_sentences(run: RunValues) -> list[str]:
     return lines
 
 
+def told_by_parties(run: RunValues) -> list[str]:
+    """Where the numbers of a consortium's sites are from, and what its coordinator was not told.
+
+    In a simulated run, whose sites are on the machine that made it, there is nothing to say of it.
+    """
+    experiment = run.experiment
+    if not isinstance(experiment.runner, Parties):
+        return []
+    sent = SHARED[experiment.evaluation.share]
+    lines = [
+        "The coordinator has no case of any site, and has evaluated nothing itself. Each site "
+        f"evaluated the model and sent, signed by its own key, {sent}. All metrics here "
+        "follow from these messages. That they fit a site's cases nobody but that site can check.",
+    ]
+    unknown = [
+        *([] if run.summary["data_md5"] else ["which files the sites have (their MD5)"]),
+        *([] if run.validation else ["what validation found at each site"]),
+    ]
+    if unknown:
+        lines.append(
+            f"The coordinator was not told, so that it is not here: {', and '.join(unknown)}."
+        )
+    return lines
+
+
 def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
     """What left the sites: what it is, who could read it, and whether privacy bounds it."""
     experiment = run.experiment
@@ -244,7 +269,10 @@ def reproduce(run: RunValues) -> list[str]:
         return []
     commit = str(summary["git_commit"]).removesuffix("-dirty")
     lines = [] if commit == "unknown" else [f"git checkout {commit}"]
-    sets = "".join(f" --set {_quoted(item)}" for item in overrides)
+    if isinstance(run.experiment.runner, Parties):
+        # It is none of what a run is compared by, and without it simulated sites would be asked.
+        overrides = [*overrides, "runner.name=sites"]
+    sets = "".join(f" --set {_quoted(item)}" for item in dict.fromkeys(overrides))
     return [*lines, f"consilium run {summary['experiment']}{sets}"]
 
 

@@ -1,5 +1,6 @@
 """The runs of an experiment: a new run, one to go on with, and the latest."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,12 +10,17 @@ from socket import gethostname
 from uuid import uuid4
 
 from federated.configuration.experiment import Experiment
+from federated.configuration.explain import closest
 from federated.configuration.load import resolve
+from federated.configuration.params_file import experiment_names
 from federated.errors import ConsiliumError
 from federated.files import OTHERS, PRIVATE_FOLDER, held, is_held, make_folders, write_json
 from federated.privacy import Private
 from federated.run.folder import RunFolder
 from federated.settings.names import refuse_name
+
+# Of more experiments a sentence does not name all.
+MOST_NAMED = 12
 
 
 def new_run(runs: Path, experiment: Experiment) -> RunFolder:
@@ -62,8 +68,8 @@ def reopen_run(
     folder = latest_run(runs, name) if run_id == "latest" else RunFolder(runs / name / run_id)
     if not (folder.root / "config.json").is_file():
         raise ConsiliumError(
-            f"There is no run {run_id!r} of {name!r} in {runs}. `ls {runs / name}` lists them; "
-            "without an id, the latest is taken."
+            f"There is no run {run_id!r} of {name!r} in {runs}.{_nearest_run(runs, name, run_id)} "
+            f"`ls {runs / name}` lists them; without an id, the latest is taken."
         )
     folder = RunFolder(folder.root.resolve())
     experiment = folder.experiment()
@@ -182,10 +188,40 @@ def latest_run(runs: Path, experiment: str) -> RunFolder:
     latest = runs / refuse_name(experiment, "an experiment's name") / "latest"
     if not (latest / "config.json").is_file():
         raise ConsiliumError(
-            f"There is no run of {experiment!r} in {runs}. Start one with: consilium run "
-            f"{experiment}; or name another folder of runs with --runs."
+            f"There is no run of {experiment!r} in {runs}. {_instead(runs, experiment)}"
         )
     return RunFolder(latest.resolve())
+
+
+def _nearest_run(runs: Path, name: str, run_id: str) -> str:
+    known = [folder.run_id for folder in newest_first(runs, name)]
+    return closest(run_id, known) or (f" The newest is {known[0]}." if known else "")
+
+
+def _instead(runs: Path, name: str) -> str:
+    """What to do where there is no run of that name: the command that was probably meant."""
+    whose = {folder.run_id: folder.root.parent.name for folder in newest_first(runs)}
+    if name in whose:
+        return (
+            f"It is the id of a run of {whose[name]!r}: give the experiment's name, {whose[name]}."
+        )
+    with_runs, elsewhere = sorted(set(whose.values())), "or name another folder of runs with --runs"
+    experiments: list[str] = []
+    with suppress(ConsiliumError):
+        experiments = experiment_names()
+    if name in experiments:
+        return f"Start one with: consilium run {name}; {elsewhere}."
+    said = (
+        f"There are runs of: {', '.join(with_runs[:MOST_NAMED])}" if with_runs else "There is none"
+    )
+    said += " and others" if len(with_runs) > MOST_NAMED else ""
+    near = difflib.get_close_matches(name, [*with_runs, *experiments], n=1)
+    if near and near[0] in with_runs:
+        return f"Did you mean {near[0]!r}? {said}; {elsewhere}."
+    start = near[0] if near else "NAME"
+    known = f", where NAME is one of {', '.join(experiments)}" if experiments and not near else ""
+    meant = f"Did you mean {near[0]!r}, an experiment without a run? " if near else ""
+    return f"{meant}{said}. Start one with: consilium run {start}{known}; {elsewhere}."
 
 
 def point_latest(folder: RunFolder) -> None:

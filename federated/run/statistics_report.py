@@ -117,6 +117,8 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from table_of(all_sites)
     yield ""
+    yield f"How exact these are: {HOW_EXACT}"
+    yield ""
     yield "## Sites"
     yield ""
     yield (
@@ -140,6 +142,12 @@ TOLD = {
     "sums": "the counts are exact, and only their sum was opened.",
     "clear": "the counts are exact, and **nothing hides those of each site from the coordinator**.",
 }
+HOW_EXACT = (
+    "values are counted in bins, and told as the shortest number in their bin. Whole intensities "
+    "from -255 to 255, as the 256 values of a picture's pixels, have a bin each and are told as "
+    "they are; others, and spacings, are known to half a per cent. The histogram of intensities is "
+    "in statistics.json: of whole numbers each of its bars holds as many values."
+)
 DISTANCES = ("labels", "sizes", "appearance_in_deviations", "spacing")
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from federated.errors import printable
-from flows.cli.options import PARAMS, Params, Program, Sets, app, whole_number
+from flows.cli.options import PARAMS, Params, Program, Rounds, Sets, app, whole_number
 
 consortium_app = Program(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ def _of_several() -> None:
 
 
 @consortium_app.command(
-    epilog="Example: consilium consortium up --sites 3 --experiment adrenal --set rounds=3"
+    epilog="Example: consilium consortium up --sites 3 --experiment adrenal --rounds 3"
 )
 def up(
     experiment: Annotated[str, typer.Option(help="An experiment of params.yaml.")],
@@ -34,6 +34,7 @@ def up(
         Path | None, typer.Option(help="Where the parties have their homes; a new folder.")
     ] = None,
     sets: Sets = None,
+    rounds: Rounds = None,
     params: Params = PARAMS,
 ) -> None:
     """Start a coordinator and sites as processes with homes of their own, and run an experiment.
@@ -49,13 +50,15 @@ def up(
     def say(line: str) -> None:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
-    resolved = load_experiment(experiment, [*(sets or []), f"sites.count={sites}"], params)
+    of_rounds = [] if rounds is None else [f"rounds={rounds}"]
+    given = {"--set": sets or [], "--rounds": of_rounds, "--sites": [f"sites.count={sites}"]}
+    resolved = load_experiment(experiment, given, params)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     place = (folder or new_folder()).resolve()
     say(f"a consortium of {sites} sites in {place}")
     width = max(2, len(str(sites - 1)))
     names = [f"site-{number:0{width}d}" for number in range(sites)]
-    code = start(names, resolved, sets or [], params, place, say)
+    code = start(names, resolved, [*(sets or []), *of_rounds], params, place, say)
     say(f"the consortium has ended; its homes, logs and runs are in {place}")
     home = quote(str(place / "coordinator" / "consilium"))
     say(f"Prefect and MLflow again: CONSILIUM_HOME={home} consilium coordinator start")

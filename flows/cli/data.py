@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.options import PARAMS, ExperimentName, Params, Sets, app
+from flows.cli.telling import stage
 
 
 @app.command(epilog="Example: consilium prepare organ")
@@ -67,4 +68,5 @@ def evaluate(
     resolved = load_experiment(experiment, sets or [], params)
     # Before the evaluation is entered in the ledger.
     require_writable(out.parent, "of --out", private=False)
+    stage(f"evaluating {model} at every site …")
     Console().print_json(data=evaluate_model(resolved, model, out))

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.options import Program, app
+from flows.cli.telling import stage
 
 data_app = Program(
     no_args_is_help=True,
@@ -27,6 +28,7 @@ def init(folder: Folder) -> None:
     from flows.own_data import init as propose_files
 
     console = Console()
+    stage(f"looking at {folder} …")
     for line in propose_files(folder):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
@@ -39,6 +41,7 @@ def check(
     ] = Path("data-check"),
 ) -> None:
     """Check a folder as a run would, with counts, spacings and thumbnails of each site."""
+    stage(f"reading {folder} …")
     from flows.own_data import (
         FACTS,
         counts,
@@ -46,6 +49,7 @@ def check(
         facts,
         identifiers,
         look,
+        verdict,
         write_sheet,
         written_to,
     )
@@ -54,7 +58,9 @@ def check(
 
     looked = look(folder)
     show([described_by(folder), table(FACTS, counts(looked)), *facts(looked), *identifiers(looked)])
+    stage("drawing thumbnails …")
     write_sheet(looked, out)
     show([written_to(out)])
+    stage("checking every case …")
     validate.fn(looked.experiment, looked.dataset, looked.partition, out)
-    show([f"nothing is wrong with these data; the report is {out}/data_docs/index.html"])
+    show(verdict(folder, out))

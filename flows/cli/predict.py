@@ -8,7 +8,7 @@ from rich.console import Console
 
 from federated.data.folders.dicom.rules import OnUnevenGrid
 from flows.cli.options import app
-from flows.cli.telling import tell
+from flows.cli.telling import stage, tell
 
 
 @app.command(
@@ -50,6 +50,7 @@ def predict(
 
     A DICOM series gives a DICOM-SEG that refers to its slices, beside a NIfTI file.
     """
+    stage(f"reading the model {model} …")
     from federated.data.folders.dicom.algorithm import Algorithm
     from federated.data.folders.dicom.rules import DicomRules
     from federated.files import writable_folder
@@ -78,5 +79,7 @@ def predict(
             tell(f"Note: {note}")
         elif site and not personal_sites(found.path) and not (calibration and calibration.sites):
             tell(f"Note: --site={site} changes nothing: this model is one for all sites.")
+        given = "1 file" if len(files) == 1 else f"{len(files)} files"
+        stage(f"predicting {given} or {'folder' if len(files) == 1 else 'folders'} …")
         for path in predict_files(found.path, files, out, whose, by, dicom, uncertainty):
             console.print(path, soft_wrap=True, highlight=False)

@@ -7,7 +7,7 @@ import typer
 
 from federated.errors import printable
 from flows.cli.options import app
-from flows.cli.telling import tell
+from flows.cli.telling import stage, tell
 
 
 @app.command(epilog="Example: consilium release hippocampus@champion --out dossier")
@@ -25,9 +25,10 @@ def release(
 
     The coordinator of the model's run signs. Send its fingerprint to the reviewer by another way.
     """
+    stage(f"reading the model {model} and its run …")
     from tasks.release import release as make
 
-    made = make(model, out, licence, attacks)
+    made = make(model, out, licence, attacks, stage)
     for paragraph in (*made.left_out, made.registry):
         if paragraph:
             tell(f"Note: {paragraph}")

@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.options import RUNS, ExperimentName, Runs, app
+from flows.cli.telling import stage
 
 # How the folder of a comparison is called.
 COMPARISON = "compare-"
@@ -21,6 +22,7 @@ def report(
     runs: Runs = RUNS,
 ) -> None:
     """Make report.html of a finished run, or of a comparison, again from its files."""
+    stage(f"making the page of {experiment} {run_id} …")
     from federated.run.runs import reopen_run
     from federated.settings.names import refuse_name
     from tasks.report import write_comparison, write_report

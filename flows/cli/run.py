@@ -131,6 +131,7 @@ def compare(
         Path | None, typer.Option(help="Also write the table into this Markdown file.")
     ] = None,
     sets: Sets = None,
+    rounds: Rounds = None,
     params: Params = PARAMS,
     runs: Runs = RUNS,
 ) -> None:
@@ -145,12 +146,15 @@ def compare(
         if results:  # better now than after all runs
             require_writable(results.parent, "of --results", private=False)
             read_page(results)
-        return planned_runs(experiment, labels, seeds, sets or [], params)
+        return planned_runs(experiment, labels, seeds, sets or [], params, rounds)
 
     def start() -> Path:
         from flows.compare import fl_compare
 
-        return Path(fl_compare(experiment, labels, seeds, sets or [], str(params), str(runs)))
+        folder = fl_compare(
+            experiment, labels, seeds, sets or [], str(params), str(runs), rounds=rounds
+        )
+        return Path(folder)
 
     folder = run_flow(check, start)
     if results:

@@ -11,7 +11,11 @@ from flows.cli.options import PARAMS, Params, app, whole_number
 
 @app.command(epilog="Example: consilium doctor")
 def doctor(params: Params = PARAMS) -> None:
-    """Check versions, torch and CUDA, ports, disk and data."""
+    """Check versions, torch and CUDA, ports, disk and data.
+
+    The last line counts the checks. The exit status is 1 if one is wrong; data that are missing and
+    that no run downloads are no fault, since their own experiments alone need them.
+    """
     from flows.doctor import examine
 
     if not examine(Console(), params):

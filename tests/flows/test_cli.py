@@ -34,6 +34,16 @@ def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
     return int(exit_.value.code or 0), said.out, said.err
 
 
+def one_paragraph(error: str) -> str:
+    """What standard error says of a mistake, without the lines on what was being done before."""
+    lines = error.splitlines(keepends=True)
+    said = "".join(line for line in lines if not line.endswith(" …\n"))
+    assert said.startswith("Error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    return said
+
+
 @pytest.fixture
 def refused(capsys, monkeypatch):
     """Call the command line and return its one paragraph."""
@@ -41,10 +51,7 @@ def refused(capsys, monkeypatch):
     def ask(*arguments: str) -> str:
         code, _, error = call(capsys, monkeypatch, *arguments)
         assert code == 1
-        assert error.startswith("Error: ")
-        assert error.count("\n") == 1
-        assert "Traceback" not in error
-        return error
+        return one_paragraph(error)
 
     return ask
 
@@ -308,6 +315,26 @@ def test_a_command_that_begins_nothing_is_stopped_in_one_word(capsys, monkeypatc
     code, _, error = call(capsys, monkeypatch, "sites", "show", "tiny")
     assert code == 130
     assert error.splitlines()[-1] == "Stopped."
+
+
+def test_what_takes_long_says_on_standard_error_what_it_does(
+    capsys, monkeypatch, refused, project, tmp_path
+):
+    arguments = ("predict", "--model", "none@champion", "--out", str(tmp_path / "out"), "x.png")
+    code, out, error = call(capsys, monkeypatch, *arguments)
+    assert (code, out) == (1, "")
+    assert error.startswith("reading the model none@champion …\nError: ")
+    code, out, error = call(capsys, monkeypatch, "release", "none@champion", "--out", "dossier")
+    assert (code, out) == (1, "")
+    assert error.startswith("reading the model none@champion and its run …\nError: ")
+
+
+def test_generated_images_have_no_licence(capsys, monkeypatch, project):
+    shown = call(capsys, monkeypatch, "sites", "show", "tiny")[1]
+    assert "Licence: " in shown
+    drawn = call(capsys, monkeypatch, "sites", "show", "tiny", "--set", "data.source=phantom")[1]
+    assert "(phantom)" in drawn
+    assert "Licence" not in drawn
 
 
 def test_doctor_finds_a_broken_file(capsys, monkeypatch, project):

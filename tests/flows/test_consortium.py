@@ -1,6 +1,7 @@
 """Runs of a consortium whose sites are parties of their own: runner.name=sites."""
 
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ from flows.beginning import with_parties
 from flows.coordinator_metrics import CoordinatorMetrics
 from flows.describe import result_lines
 from flows.site_metrics import SiteMetrics
+from tasks.release import CARD, release
+from tasks.release_folder import verify_folder
 from tests.federated.stages.lies import body_of
 from tests.flows.conftest import full_run, weights
 
@@ -69,6 +72,23 @@ def test_the_model_is_that_of_simulated_sites_with_the_same_cases(consortium, kn
         assert not party.home.run(folder.run_id).root.stat().st_mode & OTHERS
         done = SiteMetrics(party.home).text().decode()
         assert 'stages_total{outcome="done",stage="local-train"} 2.0' in done
+
+
+def test_a_trained_model_is_released_by_its_coordinator_who_has_no_case(consortium, tmp_path):
+    parties = consortium()
+    folder = full_run(rounds=1, overrides=[SITES])
+    for party in parties.values():  # what the dossier is made of is at the coordinator alone
+        shutil.rmtree(party.data)
+    made = release("tiny@champion", tmp_path / "dossier")
+    manifest = verify_folder(tmp_path / "dossier", made.manifest.signer.fingerprint)
+    assert manifest.run_id == folder.run_id
+    assert manifest.signer == CoordinatorHome.default().identity().public
+    card = (tmp_path / "dossier" / CARD).read_text(encoding="utf-8")
+    assert "The coordinator has no case of any site" in card
+    told = read_json(folder.summary_path)["per_site"]
+    for name in parties:
+        (row,) = [line for line in card.splitlines() if line.startswith(f"| {name} |")]
+        assert f"| {told[name]['test']['auc']:.3f} |" in row
 
 
 def test_a_site_that_is_away_is_left_out_and_comes_back(

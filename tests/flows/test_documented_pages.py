@@ -174,7 +174,7 @@ def test_commands_that_no_page_leads_through(project, consilium, tmp_path):
     do("consilium statistics tiny", "training cases")
     picture_set(project / "data" / "mine")
     do("consilium data init data/mine", "dataset.yaml")
-    do("consilium data check data/mine --out looked", "nothing is wrong with these data")
+    do("consilium data check data/mine --out looked", "these data break no rule of validation")
 
 
 def _as_the_page_of_releases_says(project, consilium):

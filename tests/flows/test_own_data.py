@@ -12,11 +12,12 @@ from PIL import Image
 
 from federated.configuration.description_file import find_description
 from federated.configuration.load import load_experiment
+from federated.data.folders.described.text import open_doubts
 from federated.errors import ConsiliumError
 from federated.inference.prediction import predict_files
 from federated.run.folder import RunFolder
 from flows.cli.own_data import check
-from flows.own_data import CHECKED, counts, facts, init, look, write_sheet, written_to
+from flows.own_data import CHECKED, counts, facts, init, look, verdict, write_sheet, written_to
 from flows.round import fl_round
 from flows.steps import run_step
 from tests.conftest import PROJECT, REAL_DATA, TINY_PARAMS
@@ -183,6 +184,30 @@ class TestInit:
         assert (found.task, len(found.classes)) == ("segmentation", 2)
         sites = len(look(folder).partition.sites)
         assert sites == ({"chest": 2, "sarcoma": 4}[name] if with_table else 1)
+
+
+def test_what_nobody_has_settled_is_counted_and_named(tmp_path):
+    picture_set(tmp_path / "mine")
+    (tmp_path / "mine" / "cases.csv").unlink()
+    said = init(tmp_path / "mine")
+    start = said.index("to be looked at:") + 1
+    doubts = [line for line in said[start:] if line.startswith("- ")]
+    assert len(doubts) > 2
+    first, count, *named = verdict(tmp_path / "mine", tmp_path / "out")
+    assert "nothing is wrong" not in first
+    assert count.startswith(f"{len(doubts)} things are still open")
+    assert named == doubts
+    path = tmp_path / "mine" / "dataset.yaml"
+    left = path.read_text().replace(f"# {doubts[0]}\n", "")
+    path.write_text(left)
+    assert verdict(tmp_path / "mine", tmp_path / "out")[2:] == doubts[1:]
+    path.write_text("\n".join(line for line in left.splitlines() if not line.startswith("#")))
+    (only,) = verdict(tmp_path / "mine", tmp_path / "out")
+    assert only.startswith("nothing is wrong with these data; the report is")
+
+
+def test_a_description_of_ones_own_with_a_list_in_comments_has_nothing_open():
+    assert open_doubts("# - my own note\ntask: segmentation\n") == []
 
 
 def test_a_check_shows_counts_labels_and_thumbnails_of_each_site(tmp_path):

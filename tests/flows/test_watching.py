@@ -9,7 +9,7 @@ from federated.configuration.load import resolve
 from federated.errors import ConsiliumError
 from federated.run.coordinator_home import CoordinatorHome
 from federated.run.folder import RunFolder
-from federated.run.runs import latest_run, new_run, point_latest, worked_on
+from federated.run.runs import latest_run, new_run, point_latest, reopen_run, worked_on
 from federated.run.status import SiteStatus, run_status, sites_of
 from flows.coordinator_life import status_lines as coordinator_lines
 from flows.pausing import pause, unpause
@@ -229,3 +229,46 @@ def test_a_run_that_is_still_starting_is_paused_and_let_go_on(tmp_path):
         assert (found.run_id, new.paused_path.is_file()) == (new.run_id, False)
         # Nothing is paused any more: whoever says `resume` means the one that was stopped.
         assert unpause(tmp_path, "tiny", "latest") is None
+
+
+class TestAnUnknownName:
+    """What is said where there is no run of a name."""
+
+    def told(self, project, name):
+        with pytest.raises(ConsiliumError) as caught:
+            watched_run(project / "runs", name)
+        return str(caught.value)
+
+    @pytest.fixture
+    def organ(self, project):
+        made = resolve("organ", TINY_PARAMS["defaults"], "")
+        folder = new_run(project / "runs", made)
+        point_latest(folder)
+        return folder
+
+    def test_near_to_one_with_runs_it_is_that(self, project, organ):
+        said = self.told(project, "orgn")
+        assert "Did you mean 'organ'? There are runs of: organ;" in said
+        assert "consilium run orgn" not in said
+
+    def test_near_to_an_experiment_it_is_how_to_run_that(self, project, organ):
+        said = self.told(project, "tinny")
+        assert "Did you mean 'tiny', an experiment without a run?" in said
+        assert "consilium run tiny;" in said
+
+    def test_near_to_nothing_no_unknown_experiment_is_proposed(self, project, organ):
+        said = self.told(project, "nope")
+        assert "There are runs of: organ." in said
+        assert "consilium run nope" not in said
+        assert "consilium run NAME, where NAME is one of tiny" in said
+
+    def test_of_an_experiment_it_is_how_to_run_it(self, project):
+        assert "Start one with: consilium run tiny;" in self.told(project, "tiny")
+
+    def test_the_id_of_a_run_is_known(self, project, organ):
+        said = self.told(project, organ.run_id)
+        assert "It is the id of a run of 'organ': give the experiment's name, organ." in said
+
+    def test_an_id_that_is_none_is_told_the_nearest(self, project, organ):
+        with pytest.raises(ConsiliumError, match=f"Did you mean '{organ.run_id}'"):
+            reopen_run(project / "runs", "organ", organ.run_id[:-1], None)

@@ -9,6 +9,7 @@ from federated.comparison.grid import PlannedRun, planned_runs
 from federated.comparison.results_page import put_table
 from federated.comparison.significance import paired_p
 from federated.comparison.table import Result, markdown, per_site_markdown, rows
+from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.learning import CLASSIFICATION, SEGMENTATION
 from federated.stages.sensitivity import mean_shares, sensitivity_figure
@@ -36,6 +37,11 @@ def result(label, seed, auc):
     }
     record = {"metrics": {"test": {"auc": auc}}, "bytes": {"up": 1, "down": 1}}
     return Result(PlannedRun(label, seed, ()), summary, [record])
+
+
+def test_rounds_are_those_of_every_run(params):
+    planned = planned_runs("tiny", ["fedavg", "fedprox:mu=0.1"], 2, [], params, 5)
+    assert {load_experiment("tiny", run.overrides, params).rounds for run in planned} == {5}
 
 
 def test_runs_go_seed_by_seed_so_that_pairs_are_complete_early(params):

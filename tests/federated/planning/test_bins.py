@@ -34,6 +34,12 @@ def test_whole_numbers_below_a_hundred_come_out_as_they_are() -> None:
     assert sizes.values[sizes.place(whole)].tolist() == whole.tolist()
 
 
+def test_each_value_of_a_pixel_has_a_bin_of_its_own() -> None:
+    pixels = np.arange(-255, 256)
+    assert len(set(GREYS.place(pixels).tolist())) == 511
+    assert GREYS.values[GREYS.place(pixels)].tolist() == pixels.tolist()
+
+
 def test_what_lies_outside_is_in_the_outermost_bins() -> None:
     assert SIDES.place([0, -3, 1e9]).tolist() == [0, 0, SIDES.size - 1]
     assert GREYS.place([-1e30, 0, 1e30]).tolist() == [0, GREYS.size // 2, GREYS.size - 1]

@@ -14,6 +14,7 @@ from federated.planning.fingerprint import (
     fingerprint_of,
     sum_of,
 )
+from federated.planning.summary import summary_of
 
 VOLUMES = Scheme(dims=3, modalities=1, classes=3, voxelwise=True)
 
@@ -77,6 +78,24 @@ def test_a_picture_has_no_spacing():
     assert "spacing" not in found.counts
     assert found.medians("size") == (12, 16)
     assert found.counts["with_class"].tolist() == [0, 0, 1, 0]
+
+
+def test_the_histogram_of_a_picture_has_bars_of_as_many_of_its_256_values():
+    scheme = Scheme(dims=2, modalities=1, classes=1, voxelwise=False)
+    values = np.repeat(np.arange(256), 20).astype(np.uint8).reshape(1, 64, 80)
+    told = summary_of(fingerprint_of(scheme, [Volume(values, None)], None), ["a"], ["image"])
+    found = told["intensities"]["image"]["histogram"]
+    inside = np.arange(1, 255)  # between the outer percentiles
+    assert set(np.diff(found["edges"]).tolist()) == {8.0}
+    assert found["edges"][0] == inside[0] - 0.5
+    assert found["share"][1:-1] == pytest.approx([8 / 256] * (len(found["share"]) - 2))
+    assert sum(found["share"]) == pytest.approx(1)
+
+
+def test_the_histogram_of_no_whole_numbers_has_as_many_bars_as_ever():
+    image, labels = case(1)
+    told = summary_of(fingerprint_of(VOLUMES, [image], labels), ["none", "a", "b"], ["image"])
+    assert len(told["intensities"]["image"]["histogram"]["share"]) == 32
 
 
 def test_nothing_counted_says_nothing():

@@ -8,6 +8,7 @@ import pytest
 from federated.release.card import ReleasedModel, card_of
 from federated.release.card_blocks import Card, Section, Table, Text
 from federated.release.card_text import card_markdown, card_page
+from federated.report.run_page import run_page
 from federated.report.values import RunValues
 from tests.federated.release.made_models import PICTURES, VESSELS
 from tests.federated.report.made_runs import DP_SGD, made_run
@@ -214,3 +215,19 @@ def test_who_has_the_network_alone_is_told_what_it_takes_and_of_a_phantom_no_lic
     drawn = replace(run, summary={**run.summary, "data_source": "phantom"})
     assert run.info.licence in said(part(card(run), "Licence"))
     assert run.info.licence not in card_markdown(card(drawn))
+
+
+def test_of_a_consortium_it_says_that_numbers_are_sites_signed_words_and_what_is_not_known():
+    run = made_run(changes={"runner": {"name": "sites"}})
+    run = replace(run, validation=None, summary={**run.summary, "data_md5": None})
+    found = card(run)
+    sites = said(part(found, "Sites"))
+    assert "The coordinator has no case of any site, and has evaluated nothing itself" in sites
+    assert "signed by its own key" in sites
+    assert "not told, so that it is not here: which files the sites have (their MD5), and" in sites
+    again = said(part(found, "How it was made, and how to make it again"))
+    assert "--set runner.name=sites" in again
+    assert "signed by its own key" in read(run_page(run)).text
+    alone = card(made_run())
+    assert "signed by its own key" not in card_markdown(alone)
+    assert "runner.name" not in card_markdown(alone)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from federated.comparison.significance import difference_interval, holm
-from federated.report.charts import Point, on_frontier
+from federated.report.charts import APART, Frame, Point, on_frontier, set_apart
 from federated.report.comparison_page import comparison_page
 from tests.federated.report.made_runs import made_comparison
 from tests.federated.report.reading import at, read
@@ -148,3 +148,40 @@ def test_a_strategy_that_spends_next_to_nothing_is_drawn(document):
         rows = [{**row, "epsilon": epsilon if n else 4.0} for n, row in enumerate(document["rows"])]
         html = comparison_page({**document, "rows": rows})
         assert f"{epsilon:.3g} ε" in drawn_numbers(html)
+
+
+def test_every_run_of_a_frontier_is_seen_and_those_set_aside_are_named(document):
+    first = document["rows"][0]
+    labels = ["fedavg", "fedprox:mu=0.1", "fedbn", "scaffold", "ditto"]
+    rows = [{**first, "label": label} for label in labels]
+    html = comparison_page({**document, "rows": rows, "sites": [], "curves": {}})
+    (picture,) = re.findall(r'<svg class="chart.*?</svg>', html, re.DOTALL)
+    places = [
+        tuple(map(float, place))
+        for place in re.findall(r'translate\(([\d.]+) ([\d.]+)\)" class="mark', picture)
+    ]
+    assert len(places) == len(labels)
+    for number, (x, y) in enumerate(places):
+        assert all(abs(x - a) >= APART or abs(y - b) >= APART for a, b in places[:number])
+    assert f"so that each mark is seen: {', '.join(labels[1:])}." in read(html).text
+
+
+def test_marks_that_hide_nothing_are_where_they_belong():
+    frame = Frame((0, 1), (0, 1))
+    points = [Point(str(n), 0.5, 0.1 * n, n) for n in range(8)]
+    assert set(set_apart(frame, points)) == {frame.scales()[0](0.5)}
+
+
+def test_one_round_makes_no_curve_and_a_sentence(document):
+    curves = {row["label"]: [[3, 0.7]] for row in document["rows"]}
+    text = read(comparison_page({**document, "curves": curves})).text
+    assert "no curves by round: test AUC is known after round 3 alone" in text
+    assert "Test AUC after each round" not in text
+
+
+def test_it_says_of_which_metric_and_which_runs_the_worst_site_is(document):
+    html = comparison_page(document)
+    heads = [element.text for element in read(html).named("th")]
+    assert "worst site’s AUC" in heads
+    assert "in each run the lowest AUC that any site has on its own test cases" in read(html).text
+    assert "the mean over a strategy's runs, one for each seed" in read(html).text

@@ -409,7 +409,12 @@ def test_a_run_in_which_nothing_travelled_has_a_page(plain):
 def test_a_run_whose_rounds_were_hardly_ever_evaluated_has_a_page(plain):
     empty = {"metrics": {}, "per_site": {s: {"cases": {}} for s in plain.summary["sites"]}}
     records = [{**empty, "round": 1}, {**empty, "round": 2}, plain.records[2]]
-    assert "after round 3" in run_page(replace(plain, records=records))
+    page = page_of(replace(plain, records=records))
+    value = plain.records[2]["metrics"]["val"]["auc"]
+    assert f"over the cases of all sites is {value:.3f} after round 3. It is known" in page.text
+    assert "There are no curves of single sites" in page.text
+    assert "site-00 " + f"{plain.records[2]['per_site']['site-00']['val']['auc']:.3f}" in page.text
+    assert not [e for e in page.named("svg") if "curve-" in str(e.attributes)]
 
 
 def test_of_very_many_sites_a_few_are_drawn_and_all_are_in_the_table():

@@ -8,11 +8,16 @@ from typing import Any
 
 from federated.settings.description import Description
 
+# What stands above the things that a person has to look at, and before each of them.
+PROPOSED = "# Proposed by `consilium data init`. To be looked at:"
+ANSWERED = "# (`consilium data check` counts these lines: take out each that is settled)"
+UNSURE = "# - "
+
 
 def description_text(description: Mapping[str, Any], doubts: Sequence[str]) -> str:
     """``dataset.yaml`` with a key a line, and before them as comments what is unsure."""
-    lines = ["# Proposed by `consilium data init`. To be looked at:"]
-    lines += [f"# - {doubt}" for doubt in doubts] or ["# - nothing that was seen"]
+    lines = [PROPOSED, ANSWERED] if doubts else ["# Proposed by `consilium data init`."]
+    lines += [f"{UNSURE}{' '.join(doubt.split())}" for doubt in doubts]
     for key, value in description.items():
         if isinstance(value, Mapping) and value:
             lines.append(f"{key}:")
@@ -20,6 +25,15 @@ def description_text(description: Mapping[str, Any], doubts: Sequence[str]) -> s
         else:
             lines.append(f"{key}: {_plain(value)}")
     return "\n".join(lines) + "\n"
+
+
+def open_doubts(text: str) -> list[str]:
+    """What :func:`description_text` has said to be unsure and nobody has taken out since."""
+    lines = text.splitlines()
+    if not any(line.startswith(PROPOSED) for line in lines):
+        return []
+    found = [line.removeprefix(UNSURE).strip() for line in lines if line.startswith(UNSURE)]
+    return [doubt for doubt in found if doubt != "nothing that was seen"]
 
 
 def table_text(rows: Sequence[Mapping[str, str]]) -> str:
