@@ -239,14 +239,16 @@ def test_a_state_of_other_tensors_than_the_plans_model_has_is_refused(masked: St
 
 
 def test_sums_of_updates_and_of_evaluations_are_of_different_answers(masked: Staged) -> None:
-    """What a site has answered for is kept for each by its own name."""
+    """What a site has answered for is kept for each by its own name, and for each split."""
     summed(masked)
-    (answered,) = read_json(masked.home(SITE).answered_path).values()
-    (sites,) = answered.values()
-    assert [site.split()[0] for site in sites] == masked.sites
+    answered = read_json(masked.home(SITE).answered_path)
+    assert len(answered) == 3
+    for states in answered.values():
+        (sites,) = states.values()
+        assert [site.split()[0] for site in sites] == masked.sites
     masked.resume()
     summed(masked)
-    assert len(read_json(masked.home(SITE).answered_path)) == 1
+    assert read_json(masked.home(SITE).answered_path) == answered
 
 
 FORGED = {
