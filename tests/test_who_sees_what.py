@@ -18,7 +18,9 @@ SUMS = f"{STAGES}/test_opened_sums.py"
 STATISTICS = "tests/federated/learning/test_statistics.py"
 EVALUATE = f"{STAGES}/test_evaluate.py"
 APART = f"{WORLDS}::test_a_stage_opens_no_file_of_the_other_side"
+NO_IMAGE = f"{WORLDS}::test_sites_send_what_the_protocol_asks_for_and_no_image_or_label"
 NO_SINGLE_CASE = f"{EVALUATE}::test_labels_and_probabilities_leave_a_site_with_predictions_alone"
+NO_MASK = f"{EVALUATE}::test_of_a_segmentation_sums_are_sent_and_no_case_and_no_mask"
 IN_THE_CLEAR = f"{EVALUATE}::test_no_protection_hides_a_sites_statistics"
 CLOSED = f"{FLOWS}/test_private_records.py::test_no_label_counts_or_case_indices_leave_the_sites"
 VALIDATION = (
@@ -108,7 +110,7 @@ RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
 SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "a site's images and labels": ([APART], [APART], [APART]),
+    "a site's images and labels": ([APART, NO_IMAGE], [APART, NO_IMAGE], [APART, NO_IMAGE]),
     "labels and predictions of single": (
         [NO_SINGLE_CASE],
         [NO_SINGLE_CASE, IN_THE_CLEAR],
@@ -118,9 +120,10 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [
             f"{STATISTICS}::test_what_is_sent_has_the_same_form_whatever_the_cases",
             f"{STATISTICS}::test_the_order_of_cases_is_not_in_what_is_sent",
+            NO_MASK,
         ],
-        [IN_THE_CLEAR],
-        [IN_THE_CLEAR],
+        [IN_THE_CLEAR, NO_MASK],
+        [IN_THE_CLEAR, NO_MASK],
     ),
     "counts and sums over a site": (
         [NO_SINGLE_CASE],
@@ -134,14 +137,17 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     "the temperature, and the thresholds": (KEPT_WITH_MODEL, KEPT_WITH_MODEL, KEPT_WITH_MODEL),
     "pictures of test cases": (PICTURES, PICTURES, PICTURES),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
-    "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
+    "which cases a site has": ([CLOSED, NO_IMAGE], [CLOSED, NO_IMAGE], [CLOSED, NO_IMAGE]),
     "counts of a site's training cases": (
         [f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone"],
         HIDDEN_COUNTS,
         HIDDEN_COUNTS,
     ),
     "the mean loss of a site": (
-        [f"{LOSSES}::test_in_the_clear_it_tells_how_many_cases_of_a_class_a_site_trains_on", TIMES],
+        [
+            f"{LOSSES}::test_in_the_clear_it_tells_how_many_cases_of_a_class_a_site_trains_on",
+            f"{LOSSES}::test_of_a_private_run_no_loss_is_told",
+        ],
         [f"{LOSSES}::test_where_updates_are_hidden_no_loss_is_told"],
         [f"{LOSSES}::test_where_updates_are_hidden_no_loss_is_told"],
     ),

@@ -62,6 +62,7 @@ from tests.federated.stages.summing import (
     open_up,
     resume,
     summed,
+    whether_told,
 )
 from tests.federated.stages.test_evaluate import evaluated
 
@@ -141,6 +142,7 @@ def test_the_coordinator_reads_a_sites_part_in_the_clear_alone(
     # Counts of few cases are one digit each, of these bits.
     counted = own[own < 100].astype(np.int8).tobytes()[:200]
     assert (counted in payload.body.tobytes()) == (protection == "plain")
+    assert whether_told(run, own) == (protection == "plain"), "nor in anything else that is sent"
     kept = [p for p in run.folder.exchange_path.rglob("*") if p.name == kinds.EVALUATION]
     assert not kept, "nothing else is sent of the evaluation"
     if protection != "plain":

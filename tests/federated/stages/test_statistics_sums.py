@@ -61,7 +61,7 @@ from tests.federated.stages.counting import (
     opened_counts,
 )
 from tests.federated.stages.lies import OTHER, SITE
-from tests.federated.stages.summing import HIDING, PROTECTIONS
+from tests.federated.stages.summing import HIDING, PROTECTIONS, whether_told
 
 TWO = {"protection": {"min_sites": 2}}
 hiding = pytest.mark.parametrize("protection", HIDING)
@@ -102,6 +102,7 @@ def test_the_coordinator_reads_a_sites_counts_in_the_clear_alone(
     # Counts of few cases are one digit each, of one byte.
     told = own.vector[:100].astype(np.int8).tobytes()
     assert (told in payload.body.tobytes()) == (protection == "plain")
+    assert whether_told(run, own.vector) == (protection == "plain"), "nor in anything else"
 
 
 @hiding

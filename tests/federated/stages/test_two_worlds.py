@@ -64,7 +64,7 @@ from federated.stages.secagg_relay import (
 )
 from federated.stages.secure_sum import digits_in
 from federated.stages.site_model import hand_over
-from federated.stages.worker import worker_context
+from federated.stages.worker import site_cases, worker_context
 from federated.weights.bounded_file import Content
 from tasks.fork_server import start_fork_server
 from tests.federated.staged_run import (
@@ -378,7 +378,6 @@ def test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site(
     assert set(plan["participants"]) == set(run.sites)
 
 
-
 # What sites send: all of them, of a sum of masks, of one that is encrypted, and of a key.
 ALWAYS = {
     *(kinds.JOINING, kinds.PAYLOAD, kinds.OWN_MODEL, kinds.PRIVACY_REPORT),
@@ -426,5 +425,10 @@ def test_sites_send_what_the_protocol_asks_for_and_no_image_or_label(
     for split, own in run.store(SITE).data()[1][SITE].items():
         labels = context.dataset.labels[split][list(own)].ravel()
         forms = [labels.astype(kind).tobytes() for kind in ("u1", "<i4", "<i8", "<f4")]
+        # Nor which cases these are.
+        cases = np.array(own)
+        forms += [cases.astype("u1").tobytes(), cases.astype("<i8").tobytes()]
+        forms += [json.dumps(cases.tolist())[1:-1].encode()]
+        forms += [record.encode() for record in site_cases(run.site(SITE), split).records]
         # Of so few a byte each is found by chance.
         assert not any(form in passed for form in forms if len(form) > 6), split
