@@ -86,3 +86,7 @@ def test_of_a_private_run_no_loss_is_told(
     told = reports(run.coordinator, 1, "protect", run.sites)
     assert len(told) == 3 * len(run.sites)
     assert [x.loss for x in told if isinstance(x, StageResult)] == [None] * len(told)
+    # Nor is there anything else that follows the batches; what is refused were no result.
+    assert {(x.started, x.ended, x.peak_rss_mb) for x in told if isinstance(x, StageResult)} == {
+        (None, None, None)
+    }
