@@ -12,6 +12,7 @@ from federated.exchange.message import Topic
 from federated.learning.final_task import final_task
 from federated.learning.subgroup_statistics import final_over_sites
 from federated.run.final_record import final_record, write_groups
+from federated.stages.begun_sums import evaluated_with
 from federated.stages.final_evaluation import FinalOutcome
 from federated.stages.secure_sum import digits_in
 from flows.graph import not_asked, sum_up
@@ -67,6 +68,14 @@ def _in_sum(run: Run) -> FinalOutcome:
     done = wait_for(run, topic.round, chains, topic.sum)
     sent = [site for site in left if site not in done.dropped]
     length = digits_in(run.coordinator, topic, run.info)
+    missing = [site for site in evaluated_with(run.coordinator, topic) if site not in sent]
+    if missing:
+        # Of others, beside the sum of the evaluation it would tell what those who are missing have.
+        return _nothing(
+            run,
+            f"{', '.join(missing)} did not take part at the end, and the model that is kept was "
+            "evaluated in a sum with them",
+        )
     opened = sum_up(run, topic, sent, keys.roster, length, done.tasks)
     if opened.lost:
         return _nothing(run, opened.lost)

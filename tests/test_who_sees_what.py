@@ -14,13 +14,17 @@ STAGES, FLOWS = "tests/federated/stages", "tests/flows"
 PROTECTION = "tests/federated/protection"
 WORLDS = f"{STAGES}/test_two_worlds.py"
 SEALED = f"{STAGES}/test_sealed_keys.py"
+MASKED = f"{STAGES}/test_secagg.py"
 SUMS = f"{STAGES}/test_opened_sums.py"
 STATISTICS = "tests/federated/learning/test_statistics.py"
 EVALUATE = f"{STAGES}/test_evaluate.py"
 APART = f"{WORLDS}::test_a_stage_opens_no_file_of_the_other_side"
+NO_IMAGE = f"{WORLDS}::test_sites_send_what_the_protocol_asks_for_and_no_image_or_label"
 NO_SINGLE_CASE = f"{EVALUATE}::test_labels_and_probabilities_leave_a_site_with_predictions_alone"
+NO_MASK = f"{EVALUATE}::test_of_a_segmentation_sums_are_sent_and_no_case_and_no_mask"
 IN_THE_CLEAR = f"{EVALUATE}::test_no_protection_hides_a_sites_statistics"
 CLOSED = f"{FLOWS}/test_private_records.py::test_no_label_counts_or_case_indices_leave_the_sites"
+LOSSES = "tests/attacks_found/test_counts_in_a_loss.py"
 VALIDATION = (
     f"{FLOWS}/test_private_records.py"
     "::test_what_validation_finds_in_a_private_runs_cases_lies_with_the_sites"
@@ -29,6 +33,7 @@ TIMES = (
     f"{FLOWS}/test_private_records.py"
     "::test_no_times_or_memory_of_a_private_sites_stages_are_recorded"
 )
+NOT_TOLD = [VALIDATION, TIMES, f"{LOSSES}::test_of_a_private_run_no_loss_is_told"]
 PICTURES = [
     f"{FLOWS}/test_segmentation.py::test_a_run_segments_registers_draws_and_predicts",
     f"{FLOWS}/test_segmentation.py::test_the_stages_of_dvc_leave_out_a_bad_case_and_evaluate",
@@ -44,10 +49,11 @@ HIDDEN = [
     f"{NAMED}::test_a_sum_with_one_site_fewer_is_not_opened_in_another_run",
     f"{NAMED}::test_a_sum_of_too_few_or_of_others_is_not_opened",
 ]
-OWN_MODEL = (
+OWN_MODEL = [
     f"{STAGES}/test_lying_coordinator.py"
-    "::test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too"
-)
+    "::test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too",
+    f"{STAGES}/test_lying_coordinator.py::test_a_policy_that_keeps_the_own_model_keeps_its_values",
+]
 COUNTED = f"{STAGES}/test_statistics_sums.py"
 HIDDEN_COUNTS = [
     f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone",
@@ -103,12 +109,11 @@ GROUPS_OF_ALL = [
     "tests/flows/test_subgroups.py::test_small_groups_are_hidden_in_all_that_a_run_leaves",
     f"{GROUP_SUMS}::test_a_protected_sum_gives_the_groups_of_statistics",
 ]
-LOSSES = "tests/attacks_found/test_counts_in_a_loss.py"
 RLWE = f"{PROTECTION}/test_rlwe_secagg.py::TestAttacks"
 
 # For each row the tests of its columns: plain; ckks and packed_bfv; secagg_plus and rlwe_secagg.
 SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "a site's images and labels": ([APART], [APART], [APART]),
+    "a site's images and labels": ([APART, NO_IMAGE], [APART, NO_IMAGE], [APART, NO_IMAGE]),
     "labels and predictions of single": (
         [NO_SINGLE_CASE],
         [NO_SINGLE_CASE, IN_THE_CLEAR],
@@ -118,9 +123,10 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [
             f"{STATISTICS}::test_what_is_sent_has_the_same_form_whatever_the_cases",
             f"{STATISTICS}::test_the_order_of_cases_is_not_in_what_is_sent",
+            NO_MASK,
         ],
-        [IN_THE_CLEAR],
-        [IN_THE_CLEAR],
+        [IN_THE_CLEAR, NO_MASK],
+        [IN_THE_CLEAR, NO_MASK],
     ),
     "counts and sums over a site": (
         [NO_SINGLE_CASE],
@@ -134,14 +140,17 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
     "the temperature, and the thresholds": (KEPT_WITH_MODEL, KEPT_WITH_MODEL, KEPT_WITH_MODEL),
     "pictures of test cases": (PICTURES, PICTURES, PICTURES),
     "n_k of each site": ([SEEN_BY_ALL], [SEEN_BY_ALL], [SEEN_BY_ALL]),
-    "which cases a site has": ([CLOSED], [CLOSED], [CLOSED]),
+    "which cases a site has": ([CLOSED, NO_IMAGE], [CLOSED, NO_IMAGE], [CLOSED, NO_IMAGE]),
     "counts of a site's training cases": (
         [f"{COUNTED}::test_the_coordinator_reads_a_sites_counts_in_the_clear_alone"],
         HIDDEN_COUNTS,
         HIDDEN_COUNTS,
     ),
     "the mean loss of a site": (
-        [f"{LOSSES}::test_in_the_clear_it_tells_how_many_cases_of_a_class_a_site_trains_on", TIMES],
+        [
+            f"{LOSSES}::test_in_the_clear_it_tells_how_many_cases_of_a_class_a_site_trains_on",
+            f"{LOSSES}::test_of_a_private_run_no_loss_is_told",
+        ],
         [f"{LOSSES}::test_where_updates_are_hidden_no_loss_is_told"],
         [f"{LOSSES}::test_where_updates_are_hidden_no_loss_is_told"],
     ),
@@ -161,13 +170,14 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
         [NO_ROW_OF_A_SITE, AS_CENTRALLY],
         [NO_ROW_OF_A_SITE, AS_CENTRALLY],
     ),
-    "what validation finds": ([VALIDATION, TIMES], [VALIDATION, TIMES], [VALIDATION, TIMES]),
-    "a site's own model": ([OWN_MODEL], [OWN_MODEL], [OWN_MODEL]),
+    "what validation finds": (NOT_TOLD, NOT_TOLD, NOT_TOLD),
+    "a site's own model": (OWN_MODEL, OWN_MODEL, OWN_MODEL),
     "a site's update": (
         [f"{WORLDS}::test_in_the_clear_the_coordinator_reads_a_sites_update"],
         [
             f"{SUMS}::test_what_is_not_the_sum_is_not_opened",
             f"{SUMS}::test_a_sum_of_others_than_it_is_said_to_be_of_is_not_opened",
+            f"{SUMS}::test_a_sum_that_a_site_in_it_does_not_help_to_is_not_opened",
             f"{PROTECTION}/test_flooding.py::TestKeyRecovery",
         ],
         [
@@ -175,6 +185,9 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
             "::test_two_halves_that_are_told_of_a_site_that_it_responded_and_that_it_did_not",
             f"{PROTECTION}/test_secagg_lies.py"
             "::test_a_site_that_masked_with_few_who_are_then_all_said_to_be_missing",
+            f"{MASKED}::test_a_site_answers_nothing_that_too_few_others_have_signed",
+            f"{MASKED}"
+            "::test_a_site_shares_nothing_where_a_key_is_not_the_one_that_its_owner_signed",
             RLWE,
         ],
     ),
@@ -189,6 +202,7 @@ SHOWN: dict[str, tuple[list[str], list[str], list[str]]] = {
             f"{WORLDS}::test_the_coordinator_has_no_key_and_all_sites_have_the_same",
             f"{SEALED}::test_the_exchange_and_the_coordinators_folder_have_no_byte_of_a_key",
             f"{SEALED}::test_a_site_that_the_coordinator_has_made_up_is_not_sealed_to",
+            f"{SEALED}::test_a_site_that_the_holder_does_not_know_any_more_is_not_sealed_to",
         ],
         [RLWE],
     ),

@@ -122,6 +122,16 @@ class RunContext:
         return privacy.grid(self.planned[self.sites[0]], selected, bits, length)
 
     @property
+    def is_private(self) -> bool:
+        """Whether a site tells of its training cases with noise alone.
+
+        That is so of a training with privacy, and of statistics with noise. Times, memory and
+        errors of stages follow from cases too, and are not told then.
+        """
+        noised = self.experiment.statistics.epsilon is not None
+        return self.experiment.privacy.unit is not None or (self.purpose == "statistics" and noised)
+
+    @property
     def tells_losses(self) -> bool:
         """Whether a site tells the mean loss of its training.
 

@@ -105,6 +105,14 @@ class SiteHome:
         return consilium_home() / "answered" / f"{self.name}.json"
 
     @property
+    def compared_path(self) -> Path:
+        """The file of which counts the site has compared its own with, and told how far they are.
+
+        It belongs to who holds the data, as :attr:`answered_path` does.
+        """
+        return consilium_home() / "compared" / f"{self.name}.json"
+
+    @property
     def subgroups_path(self) -> Path:
         """The file of which subgroups the site has told of, of each data set, in all runs.
 
@@ -263,6 +271,11 @@ class SiteRun:
     def evaluation_path(self, round_number: int) -> Path:
         """The file of the site's own metrics after a round, whatever it tells others of them."""
         return self.root / "evaluations" / f"round-{round_number:03d}.json"
+
+    @property
+    def final_path(self) -> Path:
+        """The file of which model of the run the site has told by at its end."""
+        return self.root / "final.json"
 
     @property
     def statistics_path(self) -> Path:

@@ -6,15 +6,22 @@ of which sites a sum is before it asks any of them to help; an attempt that begi
 from the same state has the same sites in it, and those that were not are left out of it again. So
 the run comes to the weights that it would have come to. Where one of them is missing now, no sum of
 the others is tried, with which the rest would have helped to two.
+
+The sum at the end of a run tells of the same test cases by the same model as that of the evaluation
+after the round that the run keeps. So it has the same sites in it too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from federated.errors import ConsiliumError, TooFewSitesError, why_unreadable
 from federated.exchange.message import Topic
 from federated.files import PRIVATE, read_json, write_json
 from federated.stages.coordinator import Coordinator
+from federated.stages.named_sums import EVALUATION, FINAL
+
+# What stands before the number of a round of whose evaluation a sum was begun.
+_EVALUATED = "evaluated in round "
 
 
 @dataclass(frozen=True)
@@ -29,31 +36,68 @@ class _Begun:
 def note_begun(coordinator: Coordinator, topic: Topic, responded: Sequence[str]) -> None:
     """Write down that the sites in a sum are asked to help to open it, before any of them is.
 
-    What is noted of rounds before this one is forgotten: they have their records.
+    What is noted of rounds before this one is forgotten: they have their records. That of their
+    evaluations is kept, since the run may keep the model of any of them.
 
     Raises:
         ConsiliumError: what is noted cannot be read or written.
     """
     known = _read(coordinator)
-    kept = {name: own for name, own in known.items() if own.round == topic.round}
-    kept[topic.sum] = _Begun(topic.round, topic.state, tuple(responded))
+    kept = {
+        name: own
+        for name, own in known.items()
+        if own.round == topic.round or name.startswith(_EVALUATED)
+    }
+    begun = _Begun(topic.round, topic.state, tuple(responded))
+    kept[topic.sum] = begun
+    if topic.sum == EVALUATION.name and coordinator.run.experiment.evaluation.evaluates_at_end:
+        kept[f"{_EVALUATED}{topic.round}"] = begun
     if kept != known:
         value = {name: asdict(own) for name, own in kept.items()}
         write_json(coordinator.folder.begun_sums_path, value, PRIVATE)
 
 
-def begun_sites(coordinator: Coordinator, topic: Topic) -> tuple[str, ...]:
-    """The sites of which a sum has to be, since some may have helped to it; none where any may be.
+def _begun(coordinator: Coordinator, topic: Topic) -> tuple[tuple[str, ...], str]:
+    """The sites of which a sum has to be, since some may have helped to it, and why.
 
-    That is so of a sum of the same name and round that starts from the same state.
+    There are none where it may be of any. There are some of a sum of the same name and round that
+    starts from the same state, and of the one at the end of a run as :func:`evaluated_with` says.
 
     Raises:
         ConsiliumError: what is noted cannot be read.
     """
-    own = _read(coordinator).get(topic.sum)
-    if own is None or (own.round, own.state) != (topic.round, topic.state):
-        return ()
-    return own.sites
+    known = _read(coordinator)
+    own = known.get(topic.sum)
+    if own is not None and (own.round, own.state) == (topic.round, topic.state):
+        helping = "were helping to open their sum, and these help to no other"
+        return own.sites, f"round {topic.round} broke off as {', '.join(own.sites)} {helping}"
+    evaluated = _evaluated(known, topic)
+    if evaluated is None:
+        return (), ""
+    return evaluated.sites, (
+        f"the same model was evaluated after round {evaluated.round} in a sum of "
+        f"{', '.join(evaluated.sites)}, and these help to no sum of others of the same cases"
+    )
+
+
+def evaluated_with(coordinator: Coordinator, topic: Topic) -> tuple[str, ...]:
+    """The sites in the sum of the evaluation of the model that a sum at the end of a run is of.
+
+    There are none where there was no such sum; these have to be in the one at the end.
+
+    Raises:
+        ConsiliumError: what is noted cannot be read.
+    """
+    evaluated = _evaluated(_read(coordinator), topic)
+    return evaluated.sites if evaluated else ()
+
+
+def _evaluated(known: Mapping[str, _Begun], topic: Topic) -> _Begun | None:
+    """The sum of the evaluation of the model that a sum at the end of a run is of."""
+    if topic.sum != FINAL.name:
+        return None
+    of_rounds = [own for name, own in known.items() if name.startswith(_EVALUATED)]
+    return next((own for own in of_rounds if own.state == topic.state), None)
 
 
 def left_out_before(coordinator: Coordinator, topic: Topic, sites: Iterable[str]) -> dict[str, str]:
@@ -62,13 +106,9 @@ def left_out_before(coordinator: Coordinator, topic: Topic, sites: Iterable[str]
     Raises:
         ConsiliumError: what is noted cannot be read.
     """
-    begun = begun_sites(coordinator, topic)
+    begun, why = _begun(coordinator, topic)
     if not begun:
         return {}
-    why = (
-        f"round {topic.round} broke off as {', '.join(begun)} were helping to open their sum, and "
-        "these help to no other"
-    )
     return {site: f"{site} is left out: {why}" for site in sites if site not in begun}
 
 
@@ -81,13 +121,12 @@ def refuse_other_than_begun(
         TooFewSitesError: one of them is missing.
         ConsiliumError: what is noted cannot be read.
     """
-    begun = begun_sites(coordinator, topic)
+    begun, why = _begun(coordinator, topic)
     missing = [site for site in begun if site not in responded]
     if missing:
         what = f"The sum {topic.sum}" if topic.sum else "The sum"
         raise TooFewSitesError(
-            f"{what} of round {topic.round} is opened of {', '.join(begun)} alone: the round broke "
-            f"off as these were helping to open it, and they help to no other. Missing: "
+            f"{what} of round {topic.round} is opened of {', '.join(begun)} alone: {why}. Missing: "
             f"{', '.join(missing)}. Nothing of any update was revealed. Resume when they are back."
         )
 

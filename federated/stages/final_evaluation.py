@@ -21,9 +21,10 @@ from safetensors.numpy import load, save
 
 from federated.data.dataset import DatasetInfo
 from federated.data.subgroups import places_of
-from federated.errors import ConsiliumError, RefusalError
+from federated.errors import ConsiliumError, RefusalError, unreadable
 from federated.exchange import kinds
 from federated.exchange.message import Topic
+from federated.files import PRIVATE, read_json, write_json
 from federated.learning.evaluation import PREDICTS_NONE
 from federated.learning.final_task import final_task
 from federated.learning.flip_statistics import predict_flips
@@ -43,6 +44,7 @@ from federated.learning.subgroup_statistics import (
 )
 from federated.privacy.spending import FINAL, FINAL_SUMMED
 from federated.run.result import stage_result
+from federated.site.releases import weights_digest
 from federated.site.told_subgroups import note_subgroups, refuse_other_subgroups
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
@@ -86,6 +88,7 @@ def evaluate_at_end(call: SiteCall, round_number: int) -> None:
     _refuse_by_policy(site)
     refuse_other_subgroups(site.home, experiment)
     state, topic = open_end(site, round_number)
+    _refuse_other_model(site, state)
     enter_evaluation(site, round_number, ("test",), FINAL)
     predictions = _predicted(site, state)
     body = NO_NUMBERS
@@ -131,6 +134,34 @@ def _refuse_by_policy(site: Site) -> None:
     if site.run.experiment.evaluation.subgroups and policy.settings.subgroups == "refused":
         raise RefusalError(
             f"{site.name} tells of no subgroups of its test cases, by {policy.by('subgroups')}."
+        )
+
+
+def _refuse_other_model(site: Site, state: RoundState) -> None:
+    """Refuse to tell more by another model of the run, where the site withholds small counts.
+
+    A coordinator can say of any round that it was the last, and that its model is kept; of what
+    several models make of the same groups, differences are of few cases.
+
+    Raises:
+        RefusalError: the site has told by another model of this run before.
+        ConsiliumError: what it has written down of that cannot be read.
+    """
+    if not site.home.policy().settings.min_count:
+        return
+    told, path = weights_digest(own_weights(site, state)), site.store.final_path
+    try:
+        before = read_json(path)["weights"] if path.is_file() else None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise unreadable(path, error) from error
+    if before is None:
+        write_json(path, {"weights": told}, PRIVATE)
+    elif before != told:
+        raise RefusalError(
+            f"{site.name} has told of its test cases at the end of run {site.run.run_id} already, "
+            "by another model. With a min_count in its policy it does so of one model of a run: "
+            "what two models make of the same groups may differ by few cases. Ask in a run of its "
+            "own."
         )
 
 

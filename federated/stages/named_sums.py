@@ -52,6 +52,9 @@ class NamedSum:
         bounds: of the vector of any site, as all parties work them out.
         source: gives, at a site, the SHA-256 of all that its vector follows from beside its cases;
             of one source a site helps to one sum, whatever else a state says of itself.
+        predicted: of which cases it tells what the model of its source makes of them. Two sums that
+            do so of the same cases count the same, whatever their names: they are of the same
+            sites, or the difference would be what one of these counts.
     """
 
     name: str
@@ -59,6 +62,7 @@ class NamedSum:
     open: Callable[[Site, int], SiteRound]
     bounds: Callable[[RunContext, DatasetInfo], Bounds]
     source: Callable[[Site, RoundState], str]
+    predicted: tuple[Split, ...] = ()
 
 
 def _open_evaluation(site: Site, round_number: int) -> SiteRound:
@@ -111,9 +115,16 @@ def _counted_release(_: Site, state: RoundState) -> str:
 
 
 EVALUATION = NamedSum(
-    "evaluation", SPLITS[1:], _open_evaluation, _evaluation_bounds, _evaluated_model
+    "evaluation",
+    SPLITS[1:],
+    _open_evaluation,
+    _evaluation_bounds,
+    _evaluated_model,
+    predicted=SPLITS[1:],
 )
-FINAL = NamedSum("final", SPLITS[2:], _open_final, _final_bounds, _evaluated_model)
+FINAL = NamedSum(
+    "final", SPLITS[2:], _open_final, _final_bounds, _evaluated_model, predicted=SPLITS[2:]
+)
 STATISTICS = NamedSum(
     "statistics", SPLITS[:1], open_statistics, _statistics_bounds, _counted_release
 )

@@ -38,7 +38,7 @@ def tell(site: Site, round_number: int, result: StageResult, name: str = "") -> 
     site's policy does not let it send more in the run nothing is told, and the stage is done all
     the same.
     """
-    if site.run.experiment.privacy.unit is not None:
+    if site.run.is_private:
         result = replace(result, started=None, ended=None, peak_rss_mb=None)
     if not site.run.tells_losses:
         result = replace(result, loss=None)
@@ -117,7 +117,7 @@ def _report(
         TOLD[stage],
         coordinator.begun.get(round_number, 0.0),
         time.time(),
-        run.experiment.privacy.unit is not None,
+        run.is_private,
         run.tells_losses,
         training_cases(run.counts, site, run.sites),
         _most_bytes(coordinator),

@@ -6,7 +6,7 @@ ever, across all runs.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -214,28 +214,38 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
     The state is known by its values: a file of the same ones can be written in many ways. Of the
     updates the round is one of them, by which a site trains: after a lost round the next one starts
     from the same weights, with other sites. Sums of different names are different ones: a name says
-    what a site puts into the sum, and what that follows from.
+    what a site puts into the sum, and what that follows from. But where several tell of the same
+    cases by the same model (``NamedSum.predicted``), all of them are of one set of sites.
 
     Raises:
         ConsiliumError: it has helped to another sum of the same data from the same state.
     """
     path, name = site.home.answered_path, opened.topic.sum
-    records = split_records(site, named_sum(name).splits) if name else training_records(site)
-    # No record is called as a sum is: records are digests.
-    data = sha256(
-        "|".join([*([f"sum {name}"] * bool(name)), *sorted(records)]).encode()
-    ).hexdigest()
     start = opened.context.state
-    state = named_sum(name).source(site, start) if name else state_digest(start)
+    if name:
+        named = named_sum(name)
+        data = [_data(split_records(site, named.splits), f"sum {name}")]
+        # Of each split by itself: other sums tell of it too, by the same model.
+        data += [_data(split_records(site, (s,)), f"predicted {s}") for s in named.predicted]
+        state = named.source(site, start)
+    else:
+        data, state = [_data(training_records(site))], state_digest(start)
     # By their keys too: another party under the name of one would be in another sum.
     members = site.mailbox.members.members
     known = {who: f"{who} ({members[who].identity.fingerprint})" for who in responded}
     # Two runs at once would each write what the other has not read.
     with locked(private_folder(path.parent) / f"{site.name}.lock"):
-        before = Answered.from_json(read_json(path) if path.is_file() else {})
-        after = before.allow(data, state, known.values(), known.get(site.name, ""))
+        before = after = Answered.from_json(read_json(path) if path.is_file() else {})
+        for each in data:
+            after = after.allow(each, state, known.values(), known.get(site.name, ""))
         if after != before:
             write_json(path, after.to_json(), PRIVATE)
+
+
+def _data(records: Sequence[str], what: str = "") -> str:
+    """What stands for records in a list of answers; ``what`` is told of them, if not an update."""
+    # No record is called as what is told of it: records are digests.
+    return sha256("|".join([*([what] * bool(what)), *sorted(records)]).encode()).hexdigest()
 
 
 def forget_secrets(call: SiteCall) -> None:

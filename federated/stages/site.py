@@ -14,7 +14,6 @@ from threading import RLock
 import numpy as np
 from cachetools import LRUCache, cached
 
-from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.enrolment import Enrolment
@@ -211,21 +210,21 @@ def open_site(call: SiteCall) -> Site:
     return Site(home, store, replace(mailbox, members=members), known, start, call.may_enter)
 
 
-def known_experiments(call: SiteCall) -> list[Experiment]:
-    """The configurations of the run that is proposed to a site, and of the one that it accepted.
+def known_runs(call: SiteCall) -> list[RunContext]:
+    """The run that is proposed to a site, and the one that it accepted.
 
     The coordinator may propose another run later; what the site does is by the plan it accepted.
     """
     found = []
     with suppress(ConsiliumError):
-        found.append(candidate(call)[1].experiment)
+        found.append(candidate(call)[0].run)
     home = SiteHome(call.home)
     with (
         suppress(ConsiliumError, FileNotFoundError),
         open_message(home.run(call.run).plan_path) as unread,
     ):
         accepted = unread.read(home.coordinator(), kinds.MOST_PLAN)
-        found.append(_plan(accepted).experiment)
+        found.append(_known(call, _plan(accepted)))
     return found
 
 

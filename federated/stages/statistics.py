@@ -54,6 +54,7 @@ from federated.rounds.statistics import (
 )
 from federated.run.result import stage_result
 from federated.run.update_files import write_state
+from federated.site.compared import compares_first
 from federated.site.holder import holder_ledger
 from federated.site.releases import ReleaseStore, Sources
 from federated.stages.coordinator import Coordinator
@@ -132,9 +133,8 @@ def count_site(call: SiteCall, round_number: int) -> None:
     else:
         vector = _exact(site, scheme, places, records)
     sent, received = send_part(site, opened, vector)
-    result = stage_result(
-        site.name, "count", started, cases=len(places), sent=sent, received=received
-    )
+    # Not of how many cases: with noise nobody is to know how many of them count.
+    result = stage_result(site.name, "count", started, sent=sent, received=received)
     tell(site, round_number, result, NAME)
 
 
@@ -284,9 +284,13 @@ def tell_counted(coordinator: Coordinator, topic: Topic, found: Fingerprint) -> 
 def compare_site(call: SiteCall, round_number: int) -> None:
     """Work out how far the site's cases are from those of all, keep it, and tell it if allowed.
 
+    The coordinator says what was counted of all, and may lie: how far a site is from whatever it
+    likes tells of the site's own counts. So of counts that a sum hides a site tells it of one such
+    vector alone, for ever; where it withholds small counts it is worked out from the others.
+
     Raises:
-        ConsiliumError: what was counted of all has not arrived, or cannot be a sum that the site is
-            in.
+        ConsiliumError: what was counted of all has not arrived; or it cannot be a sum that the site
+            is in, which is said where the site would tell how far it is.
     """
     started = time.time()
     site = open_site(call)
@@ -300,17 +304,23 @@ def compare_site(call: SiteCall, round_number: int) -> None:
     places, records = _counted_cases(site)
     exact = own_fingerprint(site, scheme, places)
     told, own = told_of(context.experiment), exact
+    # Of its own counts as it has told them, so that the distances say nothing more.
     if told == "noised":
-        # Of its own counts as it has told them, so that the distances say nothing more.
         noise = CountNoise.of(scheme, context.experiment)
         own = Fingerprint.read(scheme, noise.removed(_noised(site, scheme, places, records), 1))
-    elif told == "sums" or not settings.min_count:
-        _refuse_less(site, own, pooled)
+    elif told == "clear":
+        own = without_small(exact, settings.min_count)
+    tells = _may_tell(site, own, settings.min_count)
+    if told == "sums" and tells:
+        tells = compares_first(site.home, records, message.body)
+    if told != "noised" and (pooled.vector < own.vector).any():
+        _refuse_less(site, aloud=tells or told == "clear")
+        return
     found = distances(own, pooled)
     kept = {"cases": exact.cases, "distances": distances(exact, pooled).to_json()}
     write_json(site.store.statistics_path, kept, PRIVATE)
     sent = 0
-    if _may_tell(site, exact, settings.min_count):
+    if tells:
         if told != "noised":
             enter(site, round_number, records, mechanism=IN_THE_CLEAR)
         body = json.dumps(found.to_json()).encode()
@@ -324,14 +334,23 @@ def compare_site(call: SiteCall, round_number: int) -> None:
         site.home.audit.add("harmonised", run=site.run.run_id, cases=exact.cases)
 
 
-def _refuse_less(site: Site, own: Fingerprint, pooled: Fingerprint) -> None:
-    """Refuse what is told to be the counts of all sites and has fewer than the site alone."""
-    if (pooled.vector < own.vector).any():
-        raise RefusalError(
-            f"{site.name} is told of counts over all sites that are less than its own, so that "
-            "they are not of a sum that it is in. It compares nothing with them. Ask whoever runs "
-            "the coordinator."
-        )
+def _refuse_less(site: Site, *, aloud: bool) -> None:
+    """Refuse what is told to be the counts of all sites and has fewer than the site alone.
+
+    Others hear of it where it says no more than the distances that they would hear, ``aloud``: it
+    is a comparison with counts of the coordinator's choice too.
+
+    Raises:
+        RefusalError: it is said.
+    """
+    said = (
+        f"{site.name} is told of counts over all sites that are less than its own, so that "
+        "they are not of a sum that it is in. It compares nothing with them. Ask whoever runs "
+        "the coordinator."
+    )
+    site.home.audit.add("refused", reason="counts of others", run=site.run.run_id, said=said)
+    if aloud:
+        raise RefusalError(said)
 
 
 def _may_tell(site: Site, own: Fingerprint, least: int) -> bool:

@@ -25,9 +25,8 @@ from federated.data.site_cases import SiteCases, new_kept
 from federated.errors import ConsiliumError, RefusalError, kept_at_site
 from federated.files import write_text
 from federated.learning import LearningTask, task_of
-from federated.privacy import NoPrivacy
 from federated.site.home import Parts, SiteHome
-from federated.stages.site import Site, SiteCall, known_experiments
+from federated.stages.site import Site, SiteCall, known_runs
 from federated.training.loop import choose_device, place
 from federated.weights.build import new_model
 
@@ -160,5 +159,5 @@ def run_in_order(stages: Sequence[Callable[..., Any]], call: SiteCall, *argument
 
 def is_private(call: SiteCall) -> bool:
     """Whether a run is private by any plan that the site knows of; it is, where it knows none."""
-    found = known_experiments(call)
-    return not found or not all(isinstance(each.privacy, NoPrivacy) for each in found)
+    found = known_runs(call)
+    return not found or any(each.is_private for each in found)

@@ -5,6 +5,7 @@ A model that gives all cases the same logits has a loss that is a sum over the l
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from tests.federated.staged_run import (
 from tests.federated.stages.lies import PRIVATE, SITE, THREE
 
 CLASS = 3
+SITE_LEVEL = {"name": "site_level", "clip": 1.0, "noise_multiplier": 1.0}
 SETTINGS = {
     **THREE,
     "compression": {"name": "none", "bits": 8},
@@ -73,3 +75,18 @@ def test_where_updates_are_hidden_no_loss_is_told(
 ) -> None:
     run, losses = told_losses(tmp_path, data, protection)
     assert losses == [None] * len(run.sites)
+
+
+@pytest.mark.parametrize("privacy", [PRIVATE["privacy"], SITE_LEVEL], ids=["dp_sgd", "site_level"])
+def test_of_a_private_run_no_loss_is_told(
+    tmp_path: Path, data: Path, privacy: dict[str, Any]
+) -> None:
+    run = begin(small_experiment(data, **PRIVATE | {"privacy": privacy}), tmp_path / "runs")
+    train_round(run, 1)
+    told = reports(run.coordinator, 1, "protect", run.sites)
+    assert len(told) == 3 * len(run.sites)
+    assert [x.loss for x in told if isinstance(x, StageResult)] == [None] * len(told)
+    # Nor is there anything else that follows the batches; what is refused were no result.
+    assert {(x.started, x.ended, x.peak_rss_mb) for x in told if isinstance(x, StageResult)} == {
+        (None, None, None)
+    }

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+import tasks.final_evaluation
 from federated.configuration.load import load_experiment
 from federated.errors import ConsiliumError
 from federated.release.card import card_of
 from federated.release.card_text import card_markdown
 from federated.run.folder import RunFolder
+from federated.stages.site import SiteCall
 from flows.consortium_up import deal_files
 from flows.round import fl_round
 from tasks.report import read_values
@@ -176,6 +178,50 @@ def test_a_run_of_sums_tells_of_groups_of_all_sites_and_of_none(mine, protection
         assert right / cases == pytest.approx(accuracy)
         assert all(group["told_by"] == summary["sites"] for group in groups)
     assert "told by" in read((folder.root / "report.html").read_text()).text
+
+
+SUMS = {
+    "evaluation": {"subgroups": GROUPS, "share": "sums"},
+    "sites": {"count": 4, "partition": "iid", "min_cases": 2, "on_dropout": "continue"},
+    "runner": {"name": "processes", "workers": 1},
+    "compression": {"name": "none", "bits": 8},
+}
+
+
+@pytest.mark.usefixtures("plainly", "in_process")
+@pytest.mark.parametrize("protection", ["secagg_plus", "packed_bfv"])
+def test_a_site_that_was_not_in_the_evaluation_of_the_model_is_not_in_its_groups(
+    mine, failing, protection
+):
+    """What it counts would be the difference of the two sums."""
+    mine(**SUMS, protection={"name": protection})
+    failing("evaluate site-01 1")
+    folder = RunFolder(Path(fl_round("mine", rounds=1, register_model=False)))
+    told = json.loads(folder.summary_path.read_text())["subgroups"]
+    assert list(told["missing"]) == ["site-01"]
+    assert "was evaluated after round 1 in a sum of site-00, site-02" in told["missing"]["site-01"]
+    for groups in told["attributes"].values():
+        assert all(group["told_by"] == ["site-00", "site-02", "site-03"] for group in groups)
+
+
+@pytest.mark.usefixtures("plainly", "in_process")
+def test_where_a_site_of_the_evaluation_is_missing_at_the_end_there_are_no_groups(
+    mine, monkeypatch
+):
+    mine(**SUMS, protection={"name": "secagg_plus"})
+    honest = tasks.final_evaluation.sum_at_end
+
+    def away(call: SiteCall, round_number: int) -> None:
+        if call.site == "site-01":
+            raise ConsiliumError("site-01 has no power.")
+        honest(call, round_number)
+
+    monkeypatch.setattr(tasks.final_evaluation, "sum_at_end", away)
+    folder = RunFolder(Path(fl_round("mine", rounds=1, register_model=False)))
+    told = json.loads(folder.summary_path.read_text())["subgroups"]
+    assert set(told["missing"]) == {f"site-0{n}" for n in range(4)}
+    assert "site-01 did not take part at the end" in told["missing"]["site-00"]
+    assert not list(folder.root.rglob("final.answer"))
 
 
 REFUSED = {

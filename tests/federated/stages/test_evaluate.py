@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from federated.configuration.description_file import find_description
 from federated.exchange import kinds
 from federated.learning import task_of
 from federated.learning.statistics import CASES
@@ -12,6 +13,7 @@ from federated.site.holder import holder_ledger
 from federated.stages.coordinator import ask_evaluation
 from federated.stages.evaluate import evaluate, evaluate_site, read_shared
 from federated.stages.worker import site_cases, worker_context
+from tests.described_sets import PICTURES, describe, picture_set, write_table
 from tests.federated.staged_run import begin, leave_model, small_experiment, small_images
 
 SHARES = ("predictions", "statistics", "metrics")
@@ -141,3 +143,43 @@ def test_what_a_site_predicts_is_what_its_statistics_are_of(start):
     info = worker_context(statistics.site("site-01")).info
     for name, value in task_of(info).statistics.of(exact, info).arrays.items():
         np.testing.assert_allclose(told[name], value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("protection", ["plain", "packed_bfv", "secagg_plus"])
+def test_of_a_segmentation_sums_are_sent_and_no_case_and_no_mask(tmp_path, protection):
+    """Dice and distances of cases, and which are of one patient, go with predictions alone."""
+    folder = tmp_path / "data" / "mine"
+    rows = picture_set(folder, 48)
+    for row in rows:
+        del row["label"]
+    write_table(folder, rows)
+    describe(folder, PICTURES)
+    sections = {
+        "data": {
+            "dataset": "mine",
+            "source": "files",
+            "root": str(folder.parent),
+            "described": find_description("mine", folder.parent),
+        },
+        "sites": {"count": 3, "partition": "iid", "min_cases": 1},
+        "model": {"name": "unet", "width": 8},
+        "selection": {"metric": "val/dice"},
+        "protection": {"name": protection},
+        "compression": {"name": "none", "bits": 8},
+    }
+    run = begin(small_experiment(folder.parent, **sections), tmp_path / "runs")
+    leave_model(run, 1)
+    messages = [message_of(run, site) for site in run.sites]
+    assert len({message.size for message in messages}) == 1
+    site = run.site(run.sites[0])
+    info = worker_context(site).info
+    form = task_of(info).statistics.form(info)
+    assert load(messages[0].body).keys() == {f"{s}.{n}" for s in ("val", "test") for n in form}
+    for split in ("val", "test"):
+        cases = site_cases(site, split)
+        count = len(cases)
+        sent = {n: a for n, a in load(messages[0].body).items() if n.startswith(split)}
+        assert sent[f"{split}.{CASES}"] == count
+        assert {n: a.shape for n, a in sent.items()} == {
+            f"{split}.{n}": part.shape for n, part in form.items()
+        }

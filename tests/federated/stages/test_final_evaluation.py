@@ -4,6 +4,7 @@ Each attack is made by whoever has a site's own key and can write to the exchang
 coordinator that asks for what it may not have.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.learning import CLASSIFICATION
 from federated.privacy.spending import FINAL
+from federated.run.update_files import read_state, write_state
 from federated.site.holder import holder_ledger
 from federated.site.told_subgroups import refuse_other_subgroups
 from federated.stages import final_evaluation as stage
@@ -281,6 +283,24 @@ def test_of_a_data_set_a_careful_site_tells_of_one_set_of_groups_alone(tmp_path:
             evaluate_at_end(other.call(SITES[0]), 1)
         with pytest.raises(RefusalError, match="it has told of others before"):
             take_part(other.call(SITES[0]))
+
+
+def test_of_a_run_a_careful_site_tells_of_one_model_alone(tmp_path: Path) -> None:
+    """A coordinator says of each round that it was the last; differences are of few cases."""
+    run = begun(tmp_path, policy="min_count: 3", min_count=3, share="statistics")
+    ended(run)
+    ended(run)
+    path = run.folder.state_path(1)
+    state = read_state(path)
+    write_state(path, replace(state, weights=state.weights + np.float32(0.01)))
+    run.resume()
+    with pytest.raises(RefusalError, match="by another model"):
+        ended(run)
+    free = begun(tmp_path)
+    ended(free)
+    write_state(free.folder.state_path(1), replace(state, weights=state.weights + np.float32(0.01)))
+    free.resume()
+    assert not ended(free).missing
 
 
 def test_a_site_that_withholds_nothing_may_be_asked_for_any_groups(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Subgroups in a sum over all sites: those of statistics, and of no site anything."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from federated.stages.final_evaluation import (
 )
 from federated.stages.worker import worker_context
 from tests.federated.staged_run import Staged, record
+from tests.federated.stages import summing
 from tests.federated.stages.summing import (
     HIDING,
     PROTECTIONS,
@@ -110,6 +112,24 @@ def test_a_sum_of_one_site_fewer_is_not_opened_after_it(tmp_path: Path, protecti
         tell_key(run)
     with pytest.raises(ConsiliumError):
         summed(run, run.sites[:2])
+
+
+@pytest.mark.parametrize(("protection", "first"), [
+    ("packed_bfv", "the evaluation"), ("secagg_plus", "the end"), ("rlwe_secagg", "the evaluation"),
+])  # fmt: skip
+def test_at_the_end_a_sum_is_of_those_with_whom_the_same_model_was_evaluated(
+    tmp_path: Path, protection: str, first: str
+) -> None:
+    """Groups add up to all test cases, so that the difference is what one site alone counts."""
+    run = begun(tmp_path, protection, protection={"min_sites": 2})
+    steps = [partial(summing.summed, run), partial(summed, run)]
+    if first == "the end":
+        steps.reverse()
+    steps[0]()
+    with pytest.raises(ConsiliumError, match="already answered for a sum"):
+        steps[1](run.sites[:2])
+    summing.resume(run)
+    assert steps[1]() is not None
 
 
 def test_a_sum_that_no_cases_have_gives_nothing(

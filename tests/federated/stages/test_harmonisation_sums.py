@@ -16,6 +16,7 @@ from federated.data.folders.read_case import read_case
 from federated.data.load import load, locate
 from federated.data.partitioning import partition_dataset
 from federated.errors import ConsiliumError
+from federated.exchange import kinds
 from federated.planning.fingerprint import refuse_impossible
 from federated.planning.harmonisation import harmonisation_lines, harmonisation_of
 from federated.planning.landmarks import STEPS
@@ -115,6 +116,22 @@ def files_of(run):
     }
 
 
+# By a site in a run for statistics, under any protection.
+ALL_THAT_IS_SENT = {
+    *(kinds.JOINING, kinds.PAYLOAD, kinds.DISTANCES, kinds.TAG, kinds.CONSISTENCY, kinds.OPENED),
+    *(kinds.ADVERTISED, kinds.SHARES, kinds.ANSWER),
+    *(kinds.SEALING, kinds.SEALED_KEY, kinds.KEY, f"{kinds.HELD}0"),
+    *(kinds.REPORT + s for s in ("advertise", "share", "agree", "answer", "vouch", "decrypt")),
+    f"{kinds.REPORT}count",
+}
+
+
+def sent_by(run, site):
+    """What a site has sent in a sum for statistics, by kind."""
+    paths = [p for p in run.folder.exchange_path.rglob("*.message") if p.parent.name == site]
+    return {p.parent.parent.name.removeprefix("statistics."): p.read_bytes() for p in paths}
+
+
 @pytest.mark.parametrize("protection", PROTECTIONS)
 def test_the_standard_is_that_of_all_cases_and_features_are_harmonised_as_centrally(
     tmp_path: Path, protection: str
@@ -143,6 +160,13 @@ def test_the_standard_is_that_of_all_cases_and_features_are_harmonised_as_centra
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
         ages = [float(row["age"]) for row in rows]
         assert ages == [c.features[-1] for s in SPLITS for c in files[site][s]]
+        own = [*np.ravel(ours), *(row[column] for row in rows for column in COLUMNS)]
+        forms = {part for number in own for part in (np.float64(number).tobytes(), str(number))}
+        sent = sent_by(run, site)
+        assert set(sent) <= ALL_THAT_IS_SENT
+        for form in forms:
+            form = form if isinstance(form, bytes) else form.encode()
+            assert not any(form in content for content in sent.values())
 
 
 def test_landmarks_and_features_are_summed_exactly_or_not_at_all(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.federated.staged_run import (
     Staged,
     begin,
     leave_model,
+    play_round,
     record,
     small_experiment,
     train_round,
@@ -41,6 +42,7 @@ from tests.federated.staged_run import (
 from tests.federated.stages.lies import (
     OTHER,
     SITE,
+    THREE,
     body_of,
     refusals,
     sign_plan,
@@ -425,3 +427,20 @@ def test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too(
     hand_over(run.call(SITE), 1)
     message = run.coordinator.mailbox.receive(topic, kinds.OWN_SHARES, SITE, kinds.MOST_SMALL)
     assert (message.body == b"{}") == (answer == "refused")
+
+
+@pytest.mark.parametrize("answer", ["allowed", "refused"])
+def test_a_policy_that_keeps_the_own_model_keeps_its_values(
+    tmp_path: Path, data: Path, answer: str
+) -> None:
+    sections = {"strategy": {"name": "fedbn"}, "model": {"name": "small_cnn", "norm": "batch"}}
+    run = begin(small_experiment(data, **THREE, **sections), tmp_path / "runs")
+    play_round(run, 1)
+    home = run.home(SITE)
+    home.write_policy(
+        home.policy_path.read_text().replace("own_model: allowed", f"own_model: {answer}")
+    )
+    topic = end_run(run.coordinator)
+    hand_over(run.call(SITE), 1)
+    message = run.coordinator.mailbox.receive(topic, kinds.OWN_MODEL, SITE, kinds.MOST_EVALUATION)
+    assert (message.body == b"") == (answer == "refused")

@@ -22,7 +22,7 @@ from federated.files import read_json
 from federated.protection.opened import opened_payload
 from federated.rounds.context import RunContext
 from federated.rounds.participation import site_weights
-from federated.run.update_files import pack_payload, read_payload, read_state
+from federated.run.update_files import pack_payload, read_compressed, read_payload, read_state
 from federated.stages.aggregate import (
     add_payloads,
     apply_sum,
@@ -30,7 +30,9 @@ from federated.stages.aggregate import (
     hand_sum,
     received_sum,
     vouch_site,
+    vouched,
 )
+from federated.stages.compress import COMPRESSED
 from federated.stages.coordinator import begin_round
 from federated.stages.keys import site_key
 from federated.stages.named_sums import open_sum, refuse_sum
@@ -66,13 +68,28 @@ def test_an_honest_sum_is_opened_and_applied(encrypted: Staged) -> None:
     for site in encrypted.sites:
         vouch_site(encrypted.call(site), 1, encrypted.sites)
     decrypt_site(encrypted.call(SITE), 1, encrypted.sites)
-    apply_sum(
-        encrypted.coordinator,
-        topic,
-        encrypted.sites,
-        received_sum(encrypted.coordinator, topic, SITE),
-    )
+    found = received_sum(encrypted.coordinator, topic, SITE)
+    parts = [read_compressed(encrypted.store(s).work_path(1, COMPRESSED)) for s in encrypted.sites]
+    np.testing.assert_array_equal(found.numbers, sum(part.numbers.astype(int) for part in parts))
+    apply_sum(encrypted.coordinator, topic, encrypted.sites, found)
     assert read_state(encrypted.folder.state_path(1)).round_number == 1
+
+
+@pytest.mark.parametrize("told", ["nothing", "of another sum"])
+def test_a_sum_that_a_site_in_it_does_not_help_to_is_not_opened(
+    encrypted: Staged, told: str
+) -> None:
+    """It may have helped to another one, and of two sums the difference would be an update."""
+    topic = summed(encrypted, encrypted.sites)
+    hand_sum(encrypted.coordinator, topic, SITE)
+    *others, last = encrypted.sites
+    for site in others:
+        vouch_site(encrypted.call(site), 1, encrypted.sites)
+    if told != "nothing":
+        encrypted.site(last).to_all(topic, kinds.CONSISTENCY, vouched([*others[1:], last]))
+    with pytest.raises(ConsiliumError, match=f"no message consistency from {last}|told of another"):
+        decrypt_site(encrypted.call(SITE), 1, encrypted.sites)
+    assert openings(encrypted) == 0
 
 
 def one_payload(run: Staged, topic: Topic) -> bytes:

@@ -123,7 +123,7 @@ def test_a_site_shares_nothing_with_a_site_that_was_not_selected(some: Staged) -
     refused_by_all(some, topic, f"keys of {other}, not selected")
 
 
-@pytest.mark.parametrize("what", ["another key", "another round", "twice"])
+@pytest.mark.parametrize("what", ["another key", "another signer", "another round", "twice"])
 def test_a_site_shares_nothing_where_a_key_is_not_the_one_that_its_owner_signed(
     run: Staged, what: str
 ) -> None:
@@ -133,6 +133,8 @@ def test_a_site_shares_nothing_where_a_key_is_not_the_one_that_its_owner_signed(
     if what == "another key":
         made_up = keys_of(run.coordinator.mailbox.me, topic)
         forged, said = [Message(last.signed, made_up.body)], "body is not the one that was signed"
+    elif what == "another signer":
+        forged, said = [keys_of(identity(run.sites[-1]), topic)], "which that site has not signed"
     elif what == "another round":
         earlier = Topic(topic.consortium, topic.run, topic.attempt, 7, topic.state, topic.plan)
         forged = [keys_of(run.home(run.sites[-1]).identity(), earlier)]
@@ -178,6 +180,24 @@ def test_a_site_is_told_of_one_sum_alone(run: Staged) -> None:
     for stage in (agree_site, answer_site):
         with pytest.raises(RefusalError, match="2 different messages responded"):
             stage(run.call("site-00"), 1)
+
+
+def test_a_site_answers_nothing_that_too_few_others_have_signed(run: Staged) -> None:
+    """The coordinator may have told them another list, and passes on what it likes."""
+    topic = train_round(run, 1)
+    box = run.coordinator.mailbox
+    box.send(topic, kinds.RESPONDED, json.dumps(run.sites).encode())
+    for site in run.sites:
+        agree_site(run.call(site), 1)
+    own = box.receive(topic, kinds.CONSISTENCY, "site-00", kinds.MOST_SMALL)
+    others = [
+        sign(run.home(site).identity(), topic, kinds.CONSISTENCY, COORDINATOR, b"another view")
+        for site in run.sites[1:]
+    ]
+    box.send(topic, kinds.AGREED, pack_bundle([own, *others]))
+    with pytest.raises(ConsiliumError, match=r"1 sites, .*site-01, site-02 signed something else"):
+        answer_site(run.call("site-00"), 1)
+    assert not list(run.folder.exchange_path.rglob(f"{kinds.ANSWER}/*/*.message"))
 
 
 def test_a_site_that_has_answered_has_nothing_left_to_answer_with(run: Staged) -> None:

@@ -62,6 +62,7 @@ from tests.federated.stages.summing import (
     open_up,
     resume,
     summed,
+    whether_told,
 )
 from tests.federated.stages.test_evaluate import evaluated
 
@@ -141,6 +142,7 @@ def test_the_coordinator_reads_a_sites_part_in_the_clear_alone(
     # Counts of few cases are one digit each, of these bits.
     counted = own[own < 100].astype(np.int8).tobytes()[:200]
     assert (counted in payload.body.tobytes()) == (protection == "plain")
+    assert whether_told(run, own) == (protection == "plain"), "nor in anything else that is sent"
     kept = [p for p in run.folder.exchange_path.rglob("*") if p.name == kinds.EVALUATION]
     assert not kept, "nothing else is sent of the evaluation"
     if protection != "plain":
@@ -239,14 +241,16 @@ def test_a_state_of_other_tensors_than_the_plans_model_has_is_refused(masked: St
 
 
 def test_sums_of_updates_and_of_evaluations_are_of_different_answers(masked: Staged) -> None:
-    """What a site has answered for is kept for each by its own name."""
+    """What a site has answered for is kept for each by its own name, and for each split."""
     summed(masked)
-    (answered,) = read_json(masked.home(SITE).answered_path).values()
-    (sites,) = answered.values()
-    assert [site.split()[0] for site in sites] == masked.sites
+    answered = read_json(masked.home(SITE).answered_path)
+    assert len(answered) == 3
+    for states in answered.values():
+        (sites,) = states.values()
+        assert [site.split()[0] for site in sites] == masked.sites
     masked.resume()
     summed(masked)
-    assert len(read_json(masked.home(SITE).answered_path)) == 1
+    assert read_json(masked.home(SITE).answered_path) == answered
 
 
 FORGED = {

@@ -23,9 +23,11 @@ from federated.planning.fingerprint import (
     fingerprint_of,
     sum_of,
 )
+from federated.planning.suppression import without_small
 from federated.privacy.accounting import NOISED_COUNTS
 from federated.privacy.spending import STATISTICS_SUMS, Budget
 from federated.rounds.statistics import CountNoise, scheme_of, statistics_release
+from federated.run.result import StageResult
 from federated.run.update_files import read_payload, write_state
 from federated.settings.sections import StatisticsSettings
 from federated.site.holder import holder_ledger
@@ -36,6 +38,7 @@ from federated.stages.evaluate import evaluate_site
 from federated.stages.join import join_site
 from federated.stages.local_train import train_site
 from federated.stages.named_sums import STATISTICS, refuse_sum, refuse_thin
+from federated.stages.report import reports
 from federated.stages.secure_sum import collect
 from federated.stages.site import statistics_state
 from federated.stages.statistics import (
@@ -46,7 +49,7 @@ from federated.stages.statistics import (
     own_fingerprint,
     tell_counted,
 )
-from federated.stages.worker import site_cases, worker_context
+from federated.stages.worker import run_and_report, site_cases, worker_context
 from federated.weights.bounded_file import Content
 from tests.federated.staged_run import begin, small_experiment
 from tests.federated.stages.counting import (
@@ -58,7 +61,7 @@ from tests.federated.stages.counting import (
     opened_counts,
 )
 from tests.federated.stages.lies import OTHER, SITE
-from tests.federated.stages.summing import HIDING, PROTECTIONS
+from tests.federated.stages.summing import HIDING, PROTECTIONS, whether_told
 
 TWO = {"protection": {"min_sites": 2}}
 hiding = pytest.mark.parametrize("protection", HIDING)
@@ -99,6 +102,7 @@ def test_the_coordinator_reads_a_sites_counts_in_the_clear_alone(
     # Counts of few cases are one digit each, of one byte.
     told = own.vector[:100].astype(np.int8).tobytes()
     assert (told in payload.body.tobytes()) == (protection == "plain")
+    assert whether_told(run, own.vector) == (protection == "plain"), "nor in anything else"
 
 
 @hiding
@@ -297,6 +301,74 @@ def test_a_sum_that_a_site_is_not_in_is_not_compared_with(tmp_path: Path, data: 
         compare_site(run.call(SITE), 1)
 
 
+def asked_to_compare(run, scheme, vector) -> str | None:
+    """What the coordinator hears of a site that compares its counts with these, in its attempt."""
+    topic = ask_statistics(run.coordinator)
+    tell_counted(run.coordinator, topic, Fingerprint.read(scheme, vector))
+    try:
+        compare_site(run.call(SITE), 1)
+    except RefusalError as error:
+        return str(error)
+    told = collect_distances(run.coordinator, topic, [SITE])[SITE]
+    return None if told is None else str(told.to_json())
+
+
+@pytest.mark.parametrize("heterogeneity", ["allowed", "refused"])
+def test_a_coordinator_that_lies_of_all_counts_does_not_come_to_those_of_a_site(
+    tmp_path: Path, data: Path, heterogeneity: str
+) -> None:
+    """Each answer says whether a count is more than the coordinator has told, or how far it is."""
+    run = begin_counting(tmp_path / "runs", data, "secagg_plus")
+    policy = TestPolicies()
+    policy.policy(run, f"heterogeneity: {heterogeneity}")
+    scheme = scheme_of(run.experiment, info_of(run))
+    own = own_fingerprint(run.site(SITE), scheme, range(len(site_cases(run.site(SITE), "train"))))
+    # The bins of its classes come behind the number of its cases.
+    heard = []
+    for guess in (0, 1, 2, 5):
+        vector = np.full(scheme.size, 100, np.int64)
+        vector[1:9] = guess
+        run.resume()
+        heard.append(asked_to_compare(run, scheme, vector))
+    assert own.vector[1:9].max() > 0
+    assert [h is not None for h in heard] == [heterogeneity == "allowed", *[False] * 3]
+    other = begin_counting(tmp_path / "others", data, "secagg_plus")
+    policy.policy(other, f"heterogeneity: {heterogeneity}")
+    assert asked_to_compare(other, scheme, np.full(scheme.size, 100, np.int64)) is None
+
+
+def test_how_far_it_is_from_one_sum_a_site_tells_whenever_it_is_asked(
+    tmp_path: Path, data: Path
+) -> None:
+    heard = []
+    for name in ("one", "two"):
+        run = begin_counting(tmp_path / name, data, "secagg_plus")
+        found = centrally(run)
+        heard.append(asked_to_compare(run, found.scheme, found.vector))
+    assert heard[0] == heard[1] is not None
+
+
+def test_how_far_a_site_is_says_nothing_of_counts_that_it_withholds(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin_counting(tmp_path / "runs", data, "plain", statistics={"min_count": 3})
+    topic, responded = opened_counts(run)
+    found = collect_statistics(run.coordinator, topic, info_of(run), responded)
+    tell_counted(run.coordinator, topic, found)
+    compared = []
+    honest = statistics_stage.distances
+    monkeypatch.setattr(
+        statistics_stage, "distances", lambda own, all_: compared.append(own) or honest(own, all_)
+    )
+    compare_site(run.call(SITE), 1)
+    message = run.coordinator.mailbox.receive(topic, kinds.PAYLOAD, SITE, 10**9)
+    told, _ = compared
+    exact = own_fingerprint(run.site(SITE), found.scheme, range(8))
+    assert (exact.counts["with_class"] > told.counts["with_class"]).any()
+    assert message is not None
+    np.testing.assert_array_equal(told.vector, without_small(exact, 3).vector)
+
+
 def test_a_run_for_statistics_trains_and_tells_nothing_else(tmp_path: Path, data: Path) -> None:
     """Its policy was not asked for that."""
     run = begin_counting(tmp_path / "runs", data, "plain")
@@ -337,6 +409,25 @@ class TestNoise:
         records = site_cases(run.site(SITE), "train").records
         (epsilon,) = ledger.histories(records[:1], "record").epsilons(1e-4, "rdp")
         assert epsilon == pytest.approx(2, abs=0.01)
+
+    def test_nothing_is_told_beside_it_that_follows_from_the_cases(
+        self, tmp_path: Path, data: Path
+    ) -> None:
+        """Neither how many count, of those of the same patient, nor how long it took."""
+        run = begin_counting(tmp_path / "runs", data, "secagg_plus", **NOISE)
+        counted(run)
+        told = reports(run.coordinator, 1, "count", run.sites, STATISTICS.name)
+        for result in told:
+            assert isinstance(result, StageResult)
+            assert result.cases == 0
+            assert (result.started, result.ended, result.peak_rss_mb) == (None, None, None)
+
+        def stage(call) -> None:
+            raise ConsiliumError("case 17 cannot be read")
+
+        with pytest.raises(RefusalError) as said:
+            run_and_report(stage, run.call(SITE))
+        assert "case 17" not in str(said.value)
 
     def test_a_budget_stops_what_would_be_asked_again_and_again(
         self, tmp_path: Path, data: Path

@@ -64,7 +64,7 @@ from federated.stages.secagg_relay import (
 )
 from federated.stages.secure_sum import digits_in
 from federated.stages.site_model import hand_over
-from federated.stages.worker import worker_context
+from federated.stages.worker import site_cases, worker_context
 from federated.weights.bounded_file import Content
 from tasks.fork_server import start_fork_server
 from tests.federated.staged_run import (
@@ -376,3 +376,59 @@ def test_what_all_are_told_is_the_plan_the_state_and_nothing_of_a_site(
     cases = {split: len(indices) for split, indices in run.store(SITE).data()[1][SITE].items()}
     assert plan["counts"][SITE] == cases
     assert set(plan["participants"]) == set(run.sites)
+
+
+# What sites send: all of them, of a sum of masks, of one that is encrypted, and of a key.
+ALWAYS = {
+    *(kinds.JOINING, kinds.PAYLOAD, kinds.OWN_MODEL, kinds.PRIVACY_REPORT),
+    *(f"{kinds.REPORT}protect", f"{kinds.REPORT}evaluate"),
+}
+OF_MASKS = {
+    *(kinds.ADVERTISED, kinds.SHARES, kinds.CONSISTENCY, kinds.ANSWER),
+    *(kinds.REPORT + stage for stage in ("advertise", "share", "agree", "answer")),
+}
+ENCRYPTED = {
+    *(kinds.TAG, kinds.CONSISTENCY, kinds.OPENED),
+    *(kinds.REPORT + stage for stage in ("vouch", "decrypt")),
+}
+OF_KEYS = {kinds.SEALING, kinds.SEALED_KEY, kinds.KEY, f"{kinds.HELD}0"}
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
+def test_sites_send_what_the_protocol_asks_for_and_no_image_or_label(
+    tmp_path: Path, data: Path, name: str
+) -> None:
+    run = begin(small_experiment(data, **EVERY_WAY[name]), tmp_path / "runs")
+    for _, stage in steps(run):
+        stage()
+    sent: dict[str, set[str]] = {}
+    passed = b""
+    for path in run.folder.exchange_path.rglob("*.message"):
+        if path.parent.name in run.sites:
+            sent.setdefault(path.parent.parent.name, set()).add(path.parent.name)
+            passed += path.read_bytes()
+    protection = run.experiment.protection
+    expected = ALWAYS | (OF_KEYS | ENCRYPTED if protection.keyed else set())
+    expected |= OF_MASKS if protection.masked else set()
+    if run.experiment.evaluation.share == "sums":
+        of_sum = {kinds.PAYLOAD} | (ENCRYPTED if protection.keyed else OF_MASKS)
+        expected |= {f"{EVALUATION.name}.{kind}" for kind in of_sum}
+    else:
+        expected |= {kinds.EVALUATION}
+    assert set(sent) == expected
+    context = worker_context(run.site(SITE))
+    for split, images in context.dataset.images.items():
+        for order in (images, np.moveaxis(images, 1, -1)):
+            for form in (order, (order / np.float32(255)).astype(np.float32)):
+                rows = form.reshape(len(form), -1)[:, :24]
+                assert not any(row.tobytes() in passed for row in rows), split
+    for split, own in run.store(SITE).data()[1][SITE].items():
+        labels = context.dataset.labels[split][list(own)].ravel()
+        forms = [labels.astype(kind).tobytes() for kind in ("u1", "<i4", "<i8", "<f4")]
+        # Nor which cases these are.
+        cases = np.array(own)
+        forms += [cases.astype("u1").tobytes(), cases.astype("<i8").tobytes()]
+        forms += [json.dumps(cases.tolist())[1:-1].encode()]
+        forms += [record.encode() for record in site_cases(run.site(SITE), split).records]
+        # Of so few a byte each is found by chance.
+        assert not any(form in passed for form in forms if len(form) > 6), split
