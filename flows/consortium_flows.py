@@ -1,13 +1,15 @@
 """fl-round and fl-statistics as a coordinator deploys them: of the sites of its consortium."""
 
 from collections.abc import Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any
 
-from prefect import flow
+from prefect import Flow
 
 from federated.configuration.params_file import parse_overrides
 from flows.round import fl_round
 from flows.site_statistics import fl_statistics
-from flows.threads import RUNNER
 
 # What makes a run one of the consortium's sites.
 OF_SITES = "runner.name=sites"
@@ -27,56 +29,21 @@ def of_sites(overrides: Sequence[str]) -> list[str]:
     return list(overrides) if named else [OF_SITES, *overrides]
 
 
-@flow(name=fl_round.name, flow_run_name="{experiment}", task_runner=RUNNER)
-def fl_round_of_sites(
-    experiment: str,
-    overrides: list[str] | None = None,
-    rounds: int | None = None,
-    resume: str | None = None,
-    params: str = "params.yaml",
-    runs: str = "runs",
-    register_model: bool = True,
-) -> str:
-    """Run the rounds of an experiment over the consortium's sites, or go on with such a run.
+def _of_sites(here: Flow[..., str]) -> Flow[..., str]:
+    """A flow with the name and the parameters of another one, whose overrides name a runner."""
 
-    Args:
-        experiment: a name under ``experiments`` in params.yaml.
-        overrides: ``section.key=value`` items. One of ``runner.name`` names another runner.
-        rounds: how many rounds in all, instead of the experiment's own number.
-        resume: a run id, or ``latest``; the run's own configuration is used.
-        params: the parameter file.
-        runs: the folder that holds all runs.
-        register_model: whether the model becomes a version in MLflow's registry.
+    @wraps(here.fn, assigned=("__doc__",))
+    def begin(*given: Any, **named: Any) -> str:
+        asked = signature(here.fn).bind(*given, **named)
+        asked.arguments["overrides"] = of_sites(asked.arguments.get("overrides") or ())
+        return here.fn(*asked.args, **asked.kwargs)
 
-    Returns:
-        The run's folder.
-
-    Raises:
-        ConsiliumError: something in the input cannot be used.
-    """
-    items = of_sites(overrides or ())
-    return fl_round.fn(experiment, items, rounds, resume, None, params, runs, register_model)
+    # By this name Prefect finds it in this module.
+    begin.__name__ = begin.__qualname__ = f"{here.fn.__name__}_of_sites"
+    return Flow(
+        begin, name=here.name, flow_run_name=here.flow_run_name, task_runner=here.task_runner
+    )
 
 
-@flow(name=fl_statistics.name, flow_run_name="statistics-{experiment}", task_runner=RUNNER)
-def fl_statistics_of_sites(
-    experiment: str,
-    overrides: list[str] | None = None,
-    params: str = "params.yaml",
-    runs: str = "runs",
-) -> str:
-    """Count the training cases of the consortium's sites, and report what they are like.
-
-    Args:
-        experiment: a name under ``experiments`` in params.yaml.
-        overrides: ``section.key=value`` items. One of ``runner.name`` names another runner.
-        params: the parameter file.
-        runs: the folder that holds all runs.
-
-    Returns:
-        The run's folder, with ``statistics.json`` and ``statistics.md``.
-
-    Raises:
-        ConsiliumError: something in the input cannot be used, or too few sites take part.
-    """
-    return fl_statistics.fn(experiment, of_sites(overrides or ()), params, runs)
+fl_round_of_sites = _of_sites(fl_round)
+fl_statistics_of_sites = _of_sites(fl_statistics)

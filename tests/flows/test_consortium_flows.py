@@ -1,12 +1,12 @@
 """What a coordinator deploys is of the consortium's sites, whatever else is asked of it."""
 
-import inspect
+from functools import wraps
+from inspect import signature
 
 import pytest
 from prefect.flows import load_flow_from_entrypoint
 
 from federated.errors import ConsiliumError
-from flows import consortium_flows
 from flows.consortium_flows import fl_round_of_sites, fl_statistics_of_sites, of_sites
 from flows.round import fl_round
 from flows.serve import deployments
@@ -33,23 +33,23 @@ def test_other_overrides_do_not_make_a_simulation_of_it(given, expected):
 
 
 @pytest.mark.parametrize(("of_consortium", "here"), PAIRS)
-def test_they_take_what_the_flows_of_one_machine_take(of_consortium, here, monkeypatch):
-    taken = inspect.signature(of_consortium.fn).parameters
-    all_known = inspect.signature(here.fn).parameters
-    # Data that are prepared at the coordinator are no site's.
-    assert set(all_known) - set(taken) <= {"prepared"}
-    asked = {}
+def test_they_take_and_hand_on_what_the_flows_of_one_machine_take(of_consortium, here, monkeypatch):
+    assert of_consortium.parameters == here.parameters
+    taken = []
 
-    def ask(*values):
-        asked.update(zip(all_known, values, strict=True))
+    @wraps(here.fn)
+    def begin(*given, **named):
+        taken.append(signature(here.fn).bind(*given, **named).arguments)
         return "folder"
 
-    monkeypatch.setattr(getattr(consortium_flows, here.fn.__name__), "fn", ask)
-    given = {name: name for name in taken if name != "overrides"}
+    monkeypatch.setattr(here, "fn", begin)
+    given = {name: name for name in here.parameters.properties if name != "overrides"}
     assert of_consortium.fn(**given, overrides=["rounds=3"]) == "folder"
-    # Each value is handed on as what it is.
-    known = {"prepared": None, "overrides": ["runner.name=sites", "rounds=3"]}
-    assert asked == {name: known.get(name, name) for name in all_known}
+    assert of_consortium.fn("organ") == "folder"
+    assert taken == [
+        given | {"overrides": ["runner.name=sites", "rounds=3"]},
+        {"experiment": "organ", "overrides": ["runner.name=sites"]},
+    ]
 
 
 def test_prefect_finds_them_by_their_names():
