@@ -3,9 +3,7 @@
 A coordinator's home lies below ``CONSILIUM_HOME``, in ``coordinator``.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from federated.exchange.kit import Kit, read_request
 from federated.files import PRIVATE, locked, make_folders, read_json, write_json
 from federated.provenance import code_digest, own_versions
 from federated.run.coordinator_home import CoordinatorHome
+from flows.members import members_lines
 
 
 @dataclass(frozen=True)
@@ -218,29 +217,6 @@ def _change(home: CoordinatorHome, change: Callable[[Enrolment], Enrolment]) -> 
     home.identity()
     with locked(home.root / "members.lock"):
         change(home.members()).write(home.members_path)
-
-
-def members_lines(home: CoordinatorHome) -> Iterator[str]:
-    """A line for each enrolled site, with when it has said hello last, and what it does.
-
-    Raises:
-        ConsiliumError: there is no coordinator.
-    """
-    home.identity()
-    members = home.members().members
-    if not members:
-        yield "no site is enrolled: consilium sites enrol FILE"
-    for name in sorted(members):
-        member = members[name]
-        yield f"{name}  {member.standing}  {member.identity.fingerprint}  {_seen(home, name)}"
-
-
-def _seen(home: CoordinatorHome, name: str) -> str:
-    path = home.seen_path / f"{name}.json"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        state = str(read_json(path)["state"]) or "waits"
-        return f"said hello {time.time() - path.stat().st_mtime:.0f} s ago: {state}"
-    return "has never said hello"
 
 
 def status_lines(home: CoordinatorHome, runs: Path) -> Iterator[str]:

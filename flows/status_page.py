@@ -14,7 +14,7 @@ from federated.errors import ConsiliumError, printable
 from federated.run.coordinator_home import CoordinatorHome
 from federated.run.runs import newest_first
 from federated.run.status import RunStatus, Unreadable, status_or_why
-from flows.coordinator_life import members_lines
+from flows.members import members_lines
 from flows.progress import counted
 from flows.watching import epsilon, time_left
 

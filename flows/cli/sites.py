@@ -70,7 +70,7 @@ def join(
 def list_() -> None:
     """Show the sites that are enrolled at this machine's coordinator."""
     from federated.run.coordinator_home import CoordinatorHome
-    from flows.coordinator_life import members_lines
+    from flows.members import members_lines
 
     for line in members_lines(CoordinatorHome.default()):
         tell(line)

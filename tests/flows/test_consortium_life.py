@@ -22,12 +22,12 @@ from flows.coordinator_life import (
     address_of,
     enrol,
     make_coordinator,
-    members_lines,
     office_of,
     refused_connections,
     remove,
     suspend,
 )
+from flows.members import members_lines
 from flows.site import open_home
 from flows.site_life import (
     check_site,
