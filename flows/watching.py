@@ -110,6 +110,8 @@ def time_left(status: RunStatus) -> str:
     """When a run will be done, in words."""
     if status.state == "done":
         return "nothing left to do"
+    if status.state not in GOES_ON:
+        return f"goes on with `consilium resume {status.experiment} {status.run}`"
     if status.seconds_left is None:
         return "time left not told"
     minutes, seconds = divmod(round(status.seconds_left), 60)

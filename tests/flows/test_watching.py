@@ -62,6 +62,14 @@ def test_of_a_private_run_no_time_is_told():
     assert " s" not in text_of(private).split("\n")[0].replace("time left not told", "")
 
 
+def test_of_a_run_that_was_stopped_the_command_that_goes_on_with_it_is_told():
+    stopped = status([record(1)], "stopped")
+    command = "stopped, 1 of 6 rounds done, goes on with `consilium resume organ 20260101`"
+    assert command in " ".join(text_of(stopped).split())
+    assert "consilium resume organ 20260101" in status_page([], [stopped])
+    assert "consilium resume" not in text_of(status([record(1)]))
+
+
 def test_a_site_has_what_is_left_of_its_budget_and_why_it_is_left_out():
     first, second = status([record(1), record(2)]).sites
     assert first == SiteStatus("site-00", 2, "", 1.0, 1.75)
