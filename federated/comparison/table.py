@@ -145,7 +145,10 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def sample_sd(values: Sequence[float]) -> float | None:
     """The standard deviation with n − 1; ``None`` for fewer than two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    if len(values) < 2:
+        return None
+    # Of one and the same value rounding would leave 1e-16.
+    return 0.0 if len(set(values)) == 1 else float(np.std(values, ddof=1))
 
 
 def markdown(

@@ -111,4 +111,5 @@ def _edges(counts: Counts, low: float, high: float) -> Floats:
         return np.linspace(low, high, BARS + 1)
     first = floor(low)
     each = ceil((ceil(high) - first + 1) / BARS)
-    return np.arange(first, ceil(high) + each, each).astype(np.float64) - 0.5
+    edges: Floats = np.arange(first, ceil(high) + each, each).astype(np.float64) - 0.5
+    return edges

@@ -9,6 +9,8 @@ from federated.report.drawing import clean
 
 # Before what nobody has done or told.
 NOT_RUN = "Not run."
+# In characters, with its interval.
+LONGEST_NUMBER = 24
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Table:
     name: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    @property
+    def of_numbers(self) -> bool:
+        """Whether all cells beside the names are short, as numbers are."""
+        return all(len(cell) <= LONGEST_NUMBER for row in self.rows for cell in row[1:])
 
 
 @dataclass(frozen=True)

@@ -212,12 +212,15 @@ def _instead(runs: Path, name: str) -> str:
     if name in experiments:
         return f"Start one with: consilium run {name}; {elsewhere}."
     said = (
-        f"There are runs of: {', '.join(with_runs[:MOST_NAMED])}" if with_runs else "There is none"
+        f"There are runs of: {', '.join(with_runs[:MOST_NAMED])}"
+        if with_runs
+        else "There is no run at all"
     )
     said += " and others" if len(with_runs) > MOST_NAMED else ""
     near = difflib.get_close_matches(name, [*with_runs, *experiments], n=1)
     if near and near[0] in with_runs:
-        return f"Did you mean {near[0]!r}? {said}; {elsewhere}."
+        look = f"Look at its newest run with: consilium watch {near[0]}"
+        return f"Did you mean {near[0]!r}? {look}. {said}; {elsewhere}."
     start = near[0] if near else "NAME"
     known = f", where NAME is one of {', '.join(experiments)}" if experiments and not near else ""
     meant = f"Did you mean {near[0]!r}, an experiment without a run? " if near else ""

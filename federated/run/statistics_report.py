@@ -7,7 +7,7 @@ from typing import Any
 from federated.planning.fingerprint import Fingerprint
 from federated.planning.harmonisation import harmonisation_lines, harmonisation_of
 from federated.planning.heterogeneity import Distances, quantity_skew
-from federated.planning.summary import summary_of
+from federated.planning.summary import AXES, summary_of
 
 NOT_TOLD = "not told"
 # A median that noise may move by more of the cases than this is nobody's.
@@ -123,7 +123,8 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Distances to all sites together: of the shares of classes (Jensen-Shannon, 0 to 1), of "
-        "how much is labelled and of intensities (1-Wasserstein; these in standard deviations)."
+        "how much is labelled and of intensities (1-Wasserstein; these in standard deviations). A "
+        "dash: there is none in these data, as no spacing in pictures."
     )
     yield ""
     yield "| site | cases | share | labels | sizes | appearance | spacing |"
@@ -179,8 +180,10 @@ def table_of(all_sites: Mapping[str, Any]) -> Iterator[str]:
         "field_of_view_mm": "field of view, mm",
         "shape": "voxels",
     }
-    for key, name in names.items():
+    for key, named in names.items():
         for axis, quantiles in all_sites.get(key, {}).items():
+            flat = key == "shape" and axis in AXES[2]
+            name = "pixels" if flat else named
             yield f"| {name}, {axis} | {' | '.join(_cells(quantiles.values()))} |"
     for modality, told in all_sites["intensities"].items():
         found = told["percentiles"] or {}

@@ -256,7 +256,8 @@ class TestAnUnknownName:
 
     def test_near_to_one_with_runs_it_is_that(self, project, organ):
         said = self.told(project, "orgn")
-        assert "Did you mean 'organ'? There are runs of: organ;" in said
+        assert "Did you mean 'organ'? Look at its newest run with: consilium watch organ." in said
+        assert "There are runs of: organ;" in said
         assert "consilium run orgn" not in said
 
     def test_near_to_an_experiment_it_is_how_to_run_that(self, project, organ):

@@ -158,6 +158,14 @@ def test_a_table_that_is_cut_off_says_so_and_scrolls_by_keyboard(page: Page, pag
     assert page.run(moved) > 0
 
 
+def test_the_main_metrics_are_whole_on_a_phone(page: Page, pages):
+    page.show(pages["private"], 390)
+    place = "document.querySelector('[aria-label=\"Metrics over the cases of all sites\"]')"
+    assert page.run(f"{place}.scrollWidth <= {place}.clientWidth")
+    # And where a table is not, there is a shadow at the edge that it goes on beyond.
+    assert page.run(f"getComputedStyle({place}).backgroundImage.split('linear').length") == 5
+
+
 def test_a_confusion_of_eleven_classes_is_whole_at_1280_pixels(page: Page, pages):
     page.show(pages["many"], 1280)
     place = "document.querySelector('table.confusion').closest('.scroll')"
