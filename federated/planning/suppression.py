@@ -1,8 +1,10 @@
 """Small counts: which cells of a table are not told, so that no group of few cases can be read.
 
-A cell that counts 1 to ``least`` − 1 cases is hidden. Where all cells of a row add up to a number
-that everyone knows, the hidden ones together are their difference to it: so the smallest of the
-others are hidden too until they count ``least`` cases together, or nothing is left.
+A cell that counts 1 to ``least`` − 1 cases is small. The cells of a row add up to a number that
+everyone knows, so that those that are hidden together are its difference to the others; and who
+knows the rule knows what a cell is not. Of 3, 2 and 2 cases of 7, with 3 for the least, both cells
+of 2 were known if they alone were hidden: of 1 and 3 the 3 would be hidden otherwise, or be told.
+So a row is told whole, if none of its cells is small, or not at all.
 """
 
 import numpy as np
@@ -15,13 +17,9 @@ Hidden = npt.NDArray[np.bool_]
 
 
 def hidden_cells(row: Counts, least: int) -> Hidden:
-    """Which cells ``(n,)`` of a row whose sum everyone knows are not told; 0 tells all."""
-    hidden: Hidden = (row > 0) & (row < least)
-    for place in np.argsort(row, kind="stable"):
-        if not 0 < int(row[hidden].sum()) < least:
-            break
-        if row[place] > 0:
-            hidden[place] = True
+    """Which cells ``(n,)`` of a row whose sum everyone knows are not told: all or none."""
+    small = ((row > 0) & (row < least)).any()
+    hidden: Hidden = np.full(len(row), bool(small))
     return hidden
 
 

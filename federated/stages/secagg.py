@@ -6,16 +6,19 @@ ever, across all runs.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from threading import RLock
+
+from cachetools import LRUCache, cached
 
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.bundle import open_bundle
 from federated.exchange.identity import COORDINATOR
-from federated.exchange.message import Topic
+from federated.exchange.message import Message, Topic
 from federated.files import PRIVATE, atomic_path, locked, read_json, write_json
 from federated.protection.secagg import protocol
 from federated.protection.secagg.answered import Answered
@@ -190,7 +193,7 @@ def answer_site(call: SiteCall, round_number: int, name: str = "") -> None:
     count = len(opened.selected)
     most = kinds.most_bundle(count, kinds.most_view(count))
     message = site.from_coordinator(topic, kinds.AGREED, most)
-    signed = open_bundle(message.body, topic, kinds.CONSISTENCY, COORDINATOR, site.mailbox.members)
+    signed = _bundled(site, topic, kinds.CONSISTENCY, message)
     said = {who: Said(sha256(body).hexdigest(), True) for who, body in signed.items()}
     agreed = check_consistent(site.name, told.view, said, told.round_)
     inbox = unpack(site.from_coordinator(topic, kinds.INBOX).body)
@@ -345,9 +348,25 @@ def _told_keys(site: Site, topic: Topic) -> tuple[dict[str, Advertised], int]:
     """The public keys of a round, each as its owner has signed it, and the bytes they took."""
     most = kinds.most_bundle(len(senders(site.run, topic)), kinds.MOST_ADVERTISED)
     message = site.from_coordinator(topic, kinds.ROSTER, most)
-    members = site.mailbox.members
-    bodies = open_bundle(message.body, topic, kinds.ADVERTISED, COORDINATOR, members)
+    bodies = _bundled(site, topic, kinds.ADVERTISED, message)
     return {name: parse_advertised(body) for name, body in bodies.items()}, message.size
+
+
+# What was read of a bundle whose signatures were checked, a function of bytes that were checked
+# against their SHA-256 and of the keys in the plan of the run. Each site reads that of the keys in
+# four stages, and in a worker there are stages of many sites, which are all told the same.
+@cached(
+    LRUCache(maxsize=8),
+    key=lambda site, topic, kind, message: (site.start, topic, kind, message.header.sha256),
+    lock=RLock(),
+)
+def _bundled(site: Site, topic: Topic, kind: str, message: Message) -> Mapping[str, bytes]:
+    """The bodies of what sites have signed for each other, as the coordinator passes it on.
+
+    Raises:
+        RefusalError: a message in it is not signed by whom it says it is from, or is another one.
+    """
+    return open_bundle(message.body, topic, kind, COORDINATOR, site.mailbox.members)
 
 
 def _told_names(site: Site, topic: Topic, kind: str) -> tuple[list[str], int]:
