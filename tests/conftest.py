@@ -16,6 +16,11 @@ os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
+# Whoever begins flow runs that somebody asks Prefect for looks each second, and not each tenth.
+os.environ["PREFECT_RUNNER_POLL_FREQUENCY"] = "1"
+os.environ["PREFECT_WORKER_QUERY_SECONDS"] = "1"
+# Every process that imports torch would look through all packages for further kinds of devices.
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 # As a person has it: or each of the processes that tests start compiles the project's code anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
