@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -17,6 +17,16 @@ PROGRAMS = ("torch", "prefect", "numpy", "opacus", "tenseal")
 BESIDE = ("consilium", "dvc", "mlflow", "monai", "prefect", "tenseal")
 
 
+@cache
+def installed(name: str) -> str:
+    """The version of a library that is installed, which is looked for once in a process.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    return version(name)
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that a run was made with, by name.
 
@@ -25,7 +35,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in sorted((*LIBRARIES, *BESIDE)):
         try:
-            found[name] = version(name)
+            found[name] = installed(name)
         except PackageNotFoundError:
             continue
     return found
@@ -54,7 +64,7 @@ def short_commit(commit: str) -> str:
 
 def own_versions() -> dict[str, str]:
     """The versions of what the sums of a training depend on."""
-    return {name: version(name) for name in PROGRAMS}
+    return {name: installed(name) for name in PROGRAMS}
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +75,7 @@ def code_digest() -> str:
     :data:`LIBRARIES`. It needs no checkout, and it tells changes apart that were not committed. It
     is computed once in a process.
     """
-    digest = sha256(" ".join(version(name) for name in LIBRARIES).encode())
+    digest = sha256(" ".join(installed(name) for name in LIBRARIES).encode())
     # Found, and not imported: it imports torch.
     networks = find_spec("models")
     assert networks is not None

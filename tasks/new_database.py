@@ -21,12 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
 
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, atomic_path, locked, make_folders
+from federated.provenance import installed
 from federated.secrets.home import private_folder, refuse_open
 
 # In seconds; on a busy machine migrations take minutes.
@@ -127,7 +127,7 @@ def template_of(tables: Tables) -> Path:
 
 
 def _template(tables: Tables) -> Path:
-    return cache_folder() / f"{tables.package}-{version(tables.package)}.db"
+    return cache_folder() / f"{tables.package}-{installed(tables.package)}.db"
 
 
 def _file_of(address: str) -> Path | None:

@@ -74,22 +74,14 @@ class _Judge:
     def __init__(self, docs: Path) -> None:
         import great_expectations as gx
 
+        from tasks.data_docs import site
+
         self._context = gx.get_context(mode="ephemeral")
         self._context.variables.progress_bars = {"globally": False, "metric_calculations": False}
         shutil.rmtree(docs, ignore_errors=True)
         # A site's folder of a run is closed to others, whoever makes it first.
         make_folders(docs)
-        self._context.add_data_docs_site(
-            site_name="consilium",
-            site_config={
-                "class_name": "SiteBuilder",
-                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-                "store_backend": {
-                    "class_name": "TupleFilesystemStoreBackend",
-                    "base_directory": str(docs.resolve()),
-                },
-            },
-        )
+        self._context.add_data_docs_site(site_name="consilium", site_config=site(docs))
         self._source = self._context.data_sources.add_pandas("cases")
 
     def results(self, name: str, rules: Sequence[Any], table: "pd.DataFrame") -> Sequence[Any]:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError
 from federated.files import PRIVATE, read_json, write_json
-from federated.provenance import code_digest
+from federated.provenance import code_digest, installed
 from federated.secrets.home import consilium_home, private_folder
 
 # The newest are kept.
@@ -84,7 +84,13 @@ def digest_of(
         "program": code_digest(),
         "expectations": [
             sha256((rules / name).read_bytes()).hexdigest()
-            for name in ("expectations.py", "suites.py", "validate.py", "validated.py")
+            for name in (
+                "data_docs.py",
+                "expectations.py",
+                "suites.py",
+                "validate.py",
+                "validated.py",
+            )
         ],
         "readers": _versions(),
     }
@@ -96,7 +102,7 @@ def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = dict.fromkeys(READERS)
     for name in READERS:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
+            found[name] = installed(name)
     return found
 
 

@@ -16,6 +16,11 @@ os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["GX_ANALYTICS_ENABLED"] = "false"
 os.environ["DVC_NO_ANALYTICS"] = "1"
+# Whoever begins flow runs that somebody asks Prefect for looks each second, and not each tenth.
+os.environ["PREFECT_RUNNER_POLL_FREQUENCY"] = "1"
+os.environ["PREFECT_WORKER_QUERY_SECONDS"] = "1"
+# Every process that imports torch would look through all packages for further kinds of devices.
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 # As a person has it: or each of the processes that tests start compiles the project's code anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
@@ -33,6 +38,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,8 +66,20 @@ def pytest_configure(config: pytest.Config) -> None:
             compileall.compile_dir(PROJECT / package, quiet=2)
 
 
-# The longest files of tests of real servers first.
-LONGEST = ("hospitals", "consortium_docs", "dvc", "deployments", "kill_and_resume")
+# What the tests of real servers take of a clock in seconds, about, where it is much. Files in one
+# row share servers, so that they stand together and one test process runs them all.
+LONGEST = (
+    (240, "hospitals"),
+    (180, "deployments", "serve_seen", "guarded_servers"),
+    (130, "coordinator_servers", "coordinator_servers_seen"),
+    (110, "consortium_docs"),
+    (90, "dvc"),
+    (70, "kill_and_resume"),
+    (60, "documentation"),
+    (30, "golden"),
+)
+# Any other file of them.
+FEW = 15
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,23 +87,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Of several test processes each is given a stretch of the list, as long as the others', and takes
     over from the others once it is through. The longest come first, so that no process ends up
-    waiting for one of them; those of one file, which may share servers, stay together.
+    waiting for one of them. What is outside of tests/system comes after what is in it: the servers
+    that all of that share end with it.
     """
-    files: dict[str, list[pytest.Item]] = {f"test_{name}": [] for name in LONGEST}
+    rows = {f"test_{name}": row for row in LONGEST for name in row[1:]}
+    groups: dict[tuple[Any, ...], list[pytest.Item]] = {row: [] for row in LONGEST}
     others: list[pytest.Item] = []
     for item in items:
-        if item.get_closest_marker("system"):
-            files.setdefault(item.path.stem, []).append(item)
+        if item.get_closest_marker("system") or item.path.stem in rows:
+            groups.setdefault(rows.get(item.path.stem, (FEW, item.path.stem)), []).append(item)
         else:
             others.append(item)
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     parts: list[list[pytest.Item]] = [[] for _ in range(count)]
-    for number, tests in enumerate(files.values()):
-        turn, place = divmod(number, count)
-        parts[place if turn % 2 == 0 else count - 1 - place] += tests
+    seconds = [0] * count
+    for row, tests in groups.items():
+        least = seconds.index(min(seconds))
+        seconds[least] += row[0] if tests else 0
+        parts[least] += tests
     ordered: list[pytest.Item] = []
     for number, part in enumerate(parts):
-        ordered += part
+        ordered += sorted(part, key=lambda item: item.path.parent.name != "system")
         room = max(0, len(items) * (number + 1) // count - len(ordered))
         ordered += others[:room]
         del others[:room]

@@ -163,12 +163,12 @@ def test_pages_of_the_site_work_in_a_browser_and_can_be_read_by_everybody(served
     """Those that people land on, and one of each kind: commands, settings, results."""
     names = ("index", "tutorial", "reference/cli", "how-to/calibration", "results/adrenal")
     with browser() as page:
-        for name in names:
-            for dark in (False, True):
+        for dark in (False, True):
+            # Or the theme goes on with what it chose before.
+            page.show(f"{served}/index.html", dark=dark)
+            page.run("localStorage.clear()")
+            for name in names:
                 for width in (1280, 390):
-                    # Or the theme goes on with what it chose at the first visit.
-                    page.show(f"{served}/{name}.html", width, dark)
-                    page.run("localStorage.clear()")
                     page.show(f"{served}/{name}.html", width, dark)
                     shown = page.run("getComputedStyle(document.body).backgroundColor")
                     assert (sum(map(int, re.findall(r"\d+", shown)[:3])) < 300) == dark, name

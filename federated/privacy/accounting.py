@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +176,7 @@ def _prv(releases: tuple[Release, ...], delta: float) -> float:
     by_rdp = _rdp(releases, delta)
     if by_rdp > LARGEST_PRV:
         return by_rdp
+    _opacus()
     accountant = PRVAccountant()
     accountant.history = [(r.noise_multiplier, r.sampling_rate, r.steps) for r in releases]
     # Where ε is tiny, an error of a hundredth would be most of it.
@@ -185,14 +186,47 @@ def _prv(releases: tuple[Release, ...], delta: float) -> float:
 
 
 def _rdp(releases: tuple[Release, ...], delta: float) -> float:
-    from opacus.accountants.analysis.rdp import get_privacy_spent
-
-    total = np.zeros(len(ALPHAS))
-    for release in releases:
-        total += release.steps * _divergences(release.noise_multiplier, release.sampling_rate)
+    divergences = _where_least(releases, delta)
     with _quiet():
-        found, _ = get_privacy_spent(orders=ALPHAS, rdp=total, delta=delta)
+        found, _ = _opacus().get_privacy_spent(orders=ALPHAS, rdp=divergences, delta=delta)
     return float(found)
+
+
+def _where_least(releases: tuple[Release, ...], delta: float) -> npt.NDArray[np.float64]:
+    """The composed divergences of the orders that ε may come from, and infinity at the others.
+
+    A divergence takes long and never falls with its order. So of all orders between two of which
+    the lower one's is known, ε is at least that divergence and what δ adds; where this is more than
+    some order is known to give, none of them has to be looked at.
+    """
+    orders = np.asarray(ALPHAS)
+    added = np.log1p(-1 / orders) - (np.log(delta) + np.log(orders)) / (orders - 1)
+    total = np.full(len(orders), inf)
+    # Far more than what rounding, and a series that Opacus ends at exp(−30), make of a divergence.
+    slack = 1e-9 * sum(release.steps for release in releases)
+
+    def look(place: int) -> float:
+        if total[place] == inf:
+            total[place] = sum(
+                release.steps
+                * _divergence(release.noise_multiplier, release.sampling_rate, ALPHAS[place])
+                for release in releases
+            )
+        return float(total[place] + added[place])
+
+    least = look(0)
+    between = [(0, len(orders))]
+    while between:
+        low, high = between.pop()
+        if high - low < 2:
+            continue
+        bound = total[low] + added[low + 1 : high].min()
+        if bound - slack - 1e-9 * abs(bound) > least:
+            continue
+        middle = (low + high) // 2
+        least = min(least, look(middle))
+        between += [(low, middle), (middle, high)]
+    return total
 
 
 @contextmanager
@@ -203,9 +237,22 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@lru_cache(maxsize=4096)
-def _divergences(noise_multiplier: float, sampling_rate: float) -> npt.NDArray[np.float64]:
-    from opacus.accountants.analysis.rdp import compute_rdp
+def _divergence(noise_multiplier: float, sampling_rate: float, order: float) -> float:
+    """The Rényi divergence of one step, of an order > 1."""
+    found = _opacus().compute_rdp(
+        q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=order
+    )
+    return float(found)
 
-    values = compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=ALPHAS)
-    return np.asarray(values, np.float64)
+
+@cache
+def _opacus() -> Any:
+    """Opacus' Rényi divergences, which remembers those of a step that it has worked out.
+
+    Its PRV accountant asks for each of them twice, and whoever searches for noise has asked before.
+    """
+    from opacus.accountants.analysis import rdp
+
+    if hasattr(rdp, "_compute_rdp"):
+        rdp._compute_rdp = lru_cache(maxsize=2**15)(rdp._compute_rdp)
+    return rdp

@@ -156,8 +156,12 @@ def seen(
     """
     user, password = login
     asked = {"username": user, "password": password, "origin": origin}
+    # What moves on a page while it loads is drawn by the processor, and nobody looks at it.
     context = browser.new_context(
-        http_credentials=asked, viewport={"width": 1280, "height": 900}, **options
+        http_credentials=asked,
+        viewport={"width": 1280, "height": 900},
+        reduced_motion="reduce",
+        **options,
     )
     context.set_default_timeout(PATIENCE)
     try:

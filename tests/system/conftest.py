@@ -43,9 +43,13 @@ class Served:
         return "consilium", self.secret
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory, empty_prefect: Path) -> Iterator[Served]:
-    """`consilium serve --ui-only` on free ports, with a home of its own, for all who look at it."""
+    """`consilium serve --ui-only` on free ports, with a home of its own, for all who look at it.
+
+    It ends with the last test of this folder, and not with the last of all: servers that nobody
+    asks anything look for work every second.
+    """
     folder = tmp_path_factory.mktemp("served")
     (folder / "prefect").mkdir()
     shutil.copy(empty_prefect, folder / "prefect" / "prefect.db")
@@ -93,7 +97,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_prefect: Path) -> Ite
     assert not list((folder / "home" / "serve").iterdir())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
     """A coordinator that has nothing yet, with its databases in PostgreSQL."""
     with running_coordinator(tmp_path_factory.mktemp("coordinator")) as running:

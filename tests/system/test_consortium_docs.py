@@ -97,6 +97,7 @@ def places(project, empty_prefect, tmp_path):
                 "CONSILIUM_HOME": str(folder / "consilium"),
                 "PREFECT_HOME": str(prefect),
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_RUNNER_POLL_FREQUENCY": "1",
                 "PYTHONPATH": str(PROJECT),
                 "PYTHONUNBUFFERED": "1",
                 "PATH": path,

@@ -144,7 +144,8 @@ def attack(consortium) -> dict[str, object]:
     coordinator = consortium.home.identity().public
     authority = read_json(consortium.home_of(PROXIED).kit_path)["authority"]
     world = SimpleNamespace(
-        parties=known, consortium=coordinator.consortium, authority=authority, port=consortium.port
+        parties=known, consortium=coordinator.consortium, authority=authority,
+        port=consortium.port, clients=[],
     )  # fmt: skip
     liar, found = Attacker(world, PROXIED), {}
     topic = Topic(coordinator.consortium, "run-1", 1, 1)

@@ -154,9 +154,9 @@ def test_other_data_of_the_same_md5_are_judged_too(given, counted, tmp_path, is_
 @pytest.mark.parametrize("reader", ["pillow", "nibabel", "pydicom", "pandas", "pylibjpeg-libjpeg"])
 def test_what_another_version_reads_is_judged_anew(given, counted, tmp_path, monkeypatch, reader):
     looked(given, tmp_path / "one")
-    known = validated.version
+    known = validated.installed
     monkeypatch.setattr(
-        validated, "version", lambda name: "0.0.1" if name == reader else known(name)
+        validated, "installed", lambda name: "0.0.1" if name == reader else known(name)
     )
     looked(given, tmp_path / "two")
     assert len(counted) == 2

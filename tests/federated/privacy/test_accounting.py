@@ -9,6 +9,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 from opacus.accountants import RDPAccountant
+from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
@@ -69,6 +70,42 @@ def test_both_accountants_agree_with_googles_within_two_percent():
         for accountant in ("prv", "rdp"):
             ours = [epsilon(releases, delta, accountant) for delta in DELTAS]
             assert ours == pytest.approx(found[accountant], rel=0.02)
+
+
+# Where the best order is the least, the largest, a fraction, or one of many.
+SEARCHED = [
+    *COMPOSED,
+    [Release(0.06, 0.3, 1)],
+    [Release(0.3, 0.01, 10**4), Release(50.0, 0.9, 3)],
+    [Release(8.0, 0.002, 10**5)],
+    [Release(300.0, 1.0, 7)],
+    [Release(1e5, 0.5, 40)],
+]
+
+
+@pytest.mark.parametrize("releases", SEARCHED, ids=str)
+def test_the_best_order_is_found_without_looking_at_all(monkeypatch, releases):
+    looked = []
+    asked = accounting._divergence
+    monkeypatch.setattr(accounting, "_divergence", lambda *of: looked.append(of) or asked(*of))
+    orders = np.array(ALPHAS)
+    total = sum(
+        release.steps
+        * compute_rdp(
+            q=release.sampling_rate,
+            noise_multiplier=release.noise_multiplier,
+            steps=1,
+            orders=ALPHAS,
+        )
+        for release in releases
+    )
+    for delta in (1e-2, 1e-5, 1e-12):
+        looked.clear()
+        # As Opacus has it.
+        by_order = total - (np.log(delta) + np.log(orders)) / (orders - 1)
+        by_order += np.log((orders - 1) / orders)
+        assert epsilon(releases, delta, "rdp") == by_order.min()
+        assert len(looked) < len(ALPHAS) * len(releases) / 3
 
 
 def test_prv_is_the_tighter_one():

@@ -50,6 +50,7 @@ class World:
     certificates: Certificates
     port: int = 0
     connections: list[tuple[str, str]] = field(default_factory=list)
+    clients: list[httpx.Client] = field(default_factory=list)
 
     @property
     def consortium(self) -> str:
@@ -132,6 +133,9 @@ def serving(
     try:
         yield server
     finally:
+        # A server that ends waits a second for each of them to say that it has heard so.
+        while world.clients:
+            world.clients.pop().close()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
@@ -167,6 +171,7 @@ class Attacker:
     def __init__(self, world: World, site: str = SITES[1]) -> None:
         self.world, self.identity = world, world.parties[site]
         self.client = httpx.Client(verify=client_context(world.authority), timeout=30)
+        world.clients.append(self.client)
         answer = self.client.get(f"https://127.0.0.1:{world.port}{PREFIX}hello")
         self.instance = answer.json()["instance"]
 
