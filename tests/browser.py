@@ -125,7 +125,8 @@ def _axe() -> str:
 def browser() -> Iterator[Page]:
     """A tab of a Chromium of its own, which is ended afterwards."""
     assert FOUND is not None
-    with tempfile.TemporaryDirectory() as profile:
+    # Processes of a browser that has ended may still write for a moment.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [
             *(FOUND, "--headless=new", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),

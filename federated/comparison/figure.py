@@ -14,6 +14,9 @@ from federated.files import atomic_path
 # Strategies in which nothing travels, or the images themselves do.
 WITHOUT_EXCHANGE = ("local", "central")
 
+# Outlines of different forms, of which none hides another at the same place.
+MARKERS = "osD^v<>p"
+
 
 def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None:
     """Draw the task's primary metric on the test split as PNG.
@@ -32,7 +35,7 @@ def comparison_figure(results: Sequence[Result], path: Path, title: str) -> None
         for by_epsilon in rest:
             _draw_privacy(group, label, by_epsilon, number, task.primary_metric)
     by_round.set(xlabel="round", ylabel=f"test {task.title}")
-    by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
+    by_round.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     by_bytes.set(xlabel="megabytes up and down, all sites")
     totals = [sum(r["bytes"]["up"] for r in result.records) for result in results]
     sent = [total for total in totals if total]
@@ -102,6 +105,9 @@ def _draw_privacy(
     color = f"C{number % 10}"
     if spent:
         sd = values.std(ddof=1) if len(values) > 1 else 0.0
-        axes.errorbar(max(spent), values.mean(), yerr=sd, fmt="o", color=color, label=label)
+        form = MARKERS[number % len(MARKERS)]
+        axes.errorbar(
+            max(spent), values.mean(), yerr=sd, fmt=form, fillstyle="none", color=color, label=label
+        )
     else:
         axes.axhline(values.mean(), color=color, alpha=0.6, label=f"{label} (not private)")
