@@ -1,6 +1,7 @@
 """Subgroups in a sum over all sites: those of statistics, and of no site anything."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,15 @@ import numpy as np
 import pytest
 
 from federated.configuration.description_file import find_description
-from federated.errors import ConsiliumError, RefusalError
+from federated.errors import ConsiliumError, RefusalError, TooFewSitesError
 from federated.learning.subgroup_statistics import FinalSums
 from federated.stages import final_evaluation as stage
+from federated.stages.begun_sums import (
+    evaluated_with,
+    left_out_before,
+    note_begun,
+    refuse_other_than_begun,
+)
 from federated.stages.coordinator import ask_final_sum, end_run
 from federated.stages.final_evaluation import (
     collect_final,
@@ -130,6 +137,23 @@ def test_at_the_end_a_sum_is_of_those_with_whom_the_same_model_was_evaluated(
         steps[1](run.sites[:2])
     summing.resume(run)
     assert steps[1]() is not None
+
+
+def test_a_coordinator_knows_with_whom_the_model_of_any_round_was_evaluated(tmp_path: Path) -> None:
+    """The run may keep that of one before the last; other sums of rounds before are forgotten."""
+    run = begun(tmp_path, "secagg_plus")
+    coordinator, told = run.coordinator, summing.ask(run)
+    first, *_, last = run.sites
+    note_begun(coordinator, told, [first, last])
+    note_begun(coordinator, replace(told, round=2, state="another", sum=""), run.sites)
+    note_begun(coordinator, replace(told, round=2, state="another"), run.sites)
+    asked = replace(ask_final_sum(coordinator), round=2)
+    assert evaluated_with(coordinator, asked) == (first, last)
+    assert set(left_out_before(coordinator, asked, run.sites)) == {run.sites[1]}
+    with pytest.raises(TooFewSitesError, match=rf"evaluated after round 1.* Missing: {last}"):
+        refuse_other_than_begun(coordinator, asked, run.sites[:2])
+    assert left_out_before(coordinator, told, run.sites) == {}
+    assert evaluated_with(coordinator, replace(asked, state="never evaluated")) == ()
 
 
 def test_a_sum_that_no_cases_have_gives_nothing(
