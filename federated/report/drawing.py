@@ -53,8 +53,15 @@ class Scale:
         step = step_of(self.low, self.high, most)
         if step < SMALLEST:
             return [self.low]
+        # Wider ones where both ends are ticks of these, and of the narrower ones are not.
+        wider = (step_of(self.low, self.high, number) for number in range(most, 0, -1))
+        step = next((each for each in wider if self._ends_on(each)), step)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
         return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+
+    def _ends_on(self, step: float) -> bool:
+        """Whether both ends are multiples of a step."""
+        return all(abs(end / step - round(end / step)) < 1e-6 for end in (self.low, self.high))
 
 
 def step_of(low: float, high: float, most: int) -> float:

@@ -1,6 +1,6 @@
 """Axes hold what is drawn on them, between two of their ticks."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from federated.report.charts import ends_of
@@ -12,6 +12,7 @@ NUMBERS = st.lists(TOLD, min_size=1, max_size=9)
 
 
 @given(NUMBERS, st.sampled_from([3, 4, 5, 6]))
+@example([39784.0], 5)
 def test_every_value_is_between_two_ticks(values: list[float], ticks: int) -> None:
     low, high = room_for(values, ticks=ticks)
     drawn = Scale(low, high, 0, 1).ticks(ticks)
