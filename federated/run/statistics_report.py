@@ -113,7 +113,10 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
         yield f"ε {privacy['epsilon']:g} at δ {privacy['delta']:g} for one patient of a site."
         yield f"{noise_note(value)}"
     if value["min_count"]:
-        yield f"Numbers of fewer than {value['min_count']} cases are not told."
+        yield (
+            f"Numbers of fewer than {value['min_count']} cases are not told; and of those that "
+            "add up to all cases, as of classes or ages, none where one of them is so small."
+        )
     yield ""
     yield from table_of(all_sites)
     yield ""
@@ -132,6 +135,13 @@ def _lines(value: Mapping[str, Any]) -> Iterator[str]:
     for site, told in value["sites"].items():
         yield f"| {' | '.join([site, *site_cells(told)])} |"
     yield ""
+    silent = [site for site, told in value["sites"].items() if told["distances"] is None]
+    if silent:
+        yield (
+            f"How far they are {', '.join(silent)} do not tell: by their policy, since they have "
+            "too few cases, or since they have told how far they are from other counts before."
+        )
+        yield ""
     yield from harmonisation_lines(value)
     yield f"Quantity skew (coefficient of variation of cases): {value['quantity_skew']:.3f}"
     for site, why in value["absent"].items():
@@ -194,7 +204,7 @@ def table_of(all_sites: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     for key in ("classes", "age", "sex", "scanner"):
         if counts := all_sites.get(key):
-            cells = (f"{n} {'<' if c is None else c}" for n, c in counts.items())
+            cells = (f"{n} {NOT_TOLD if c is None else c}" for n, c in counts.items())
             yield f"- {key}: {', '.join(cells)}"
 
 

@@ -7,6 +7,7 @@ from mlflow import MlflowClient
 from federated.errors import ConsiliumError
 from federated.files import read_json
 from federated.run.folder import RunFolder
+from federated.run.statistics_report import page_of
 from flows.describe import statistics_lines
 from flows.site_statistics import fl_statistics
 from tasks.track import tracking_uri
@@ -33,6 +34,13 @@ def test_statistics_leave_a_report_that_is_tracked_and_nothing_to_go_on_with(pro
     page = (folder.root / "statistics.md").read_text()
     assert "# Statistics of tiny over 3 sites" in page
     assert "only their sum was opened" in page
+    assert "do not tell" not in page
+    silent = {site: {**told, "distances": None} for site, told in value["sites"].items()}
+    hidden = {**value["all_sites"], "classes": dict.fromkeys(value["all_sites"]["classes"])}
+    said = page_of({**value, "sites": silent, "all_sites": hidden, "min_count": 3})
+    assert "How far they are site-00, site-01, site-02 do not tell: by their policy" in said
+    assert "- classes: basophil not told" in said
+    assert "none where one of them is so small" in said
     lines = [part for part in statistics_lines(folder.root) if isinstance(part, str)]
     assert lines[0] == f"tiny: {sum(cases.values())} training cases"
     client = MlflowClient(tracking_uri())
