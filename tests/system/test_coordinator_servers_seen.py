@@ -53,15 +53,15 @@ def graph_of(coordinator, flow_run: str) -> dict[str, set[str]]:
     }
 
 
-def run_of(coordinator, project) -> RunFolder:
+def run_of(coordinator, project, prepared: str) -> RunFolder:
     """A run from another terminal: in this process Prefect would go on telling that server."""
-    return run_in(project, coordinator.environment(), coordinator.runs)
+    return run_in(project, coordinator.environment(), coordinator.runs, prepared)
 
 
-def run_in(project: Path, environment: dict[str, str], runs: Path) -> RunFolder:
-    """A run of one round by a process of its own."""
+def run_in(project: Path, environment: dict[str, str], runs: Path, prepared: str) -> RunFolder:
+    """A run of one round, of data that are prepared, by a process of its own."""
     begin = "from flows.round import fl_round; "
-    begin += f"print(fl_round('tiny', rounds=1, runs={str(runs)!r}))"
+    begin += f"print(fl_round('tiny', rounds=1, runs={str(runs)!r}, prepared={prepared!r}))"
     done = subprocess.run(
         [sys.executable, "-c", begin], env=environment | {"PYTHONPATH": str(PROJECT)},
         cwd=project, capture_output=True, text=True, timeout=300,
@@ -70,9 +70,11 @@ def run_in(project: Path, environment: dict[str, str], runs: Path) -> RunFolder:
     return RunFolder(Path(done.stdout.splitlines()[-1]))
 
 
-def test_a_run_is_seen_in_the_browser(coordinator, browser, project, tmp_path, monkeypatch):
+def test_a_run_is_seen_in_the_browser(
+    coordinator, browser, project, prepared_tiny, tmp_path, monkeypatch
+):
     with as_its_deployments(coordinator, monkeypatch):
-        folder = run_of(coordinator, project)
+        folder = run_of(coordinator, project, prepared_tiny)
         with get_client(sync_client=True) as client:
             named = FlowRunFilter(name=FlowRunFilterName(any_=["tiny"]))
             newest = FlowRunSort.START_TIME_DESC

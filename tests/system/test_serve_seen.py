@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture
-def told(served, project, monkeypatch):
+def told(served, project, prepared_tiny, monkeypatch):
     """A run that was told to both servers, as from another terminal: its flow run, its summary."""
     user, password = served.credentials
     values = {
@@ -30,7 +30,7 @@ def told(served, project, monkeypatch):
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    folder = run_in(project, dict(os.environ), project / "runs")
+    folder = run_in(project, dict(os.environ), project / "runs", prepared_tiny)
     with (
         temporary_settings(client_settings(values["PREFECT_API_URL"], Login(password))),
         get_client(sync_client=True) as client,

@@ -6,6 +6,7 @@ Great Expectations itself is counted by its suites: they do not become more with
 import numpy as np
 import pandas as pd
 import pytest
+from jinja2 import Environment
 
 import tasks.suites
 from federated.configuration.load import resolve
@@ -160,3 +161,21 @@ def test_files_of_faulty_cases_are_found_together_as_alone(tmp_path, monkeypatch
     monkeypatch.setattr(tasks.suites, "MOST_ALONE", 10)
     assert found == run_suites(experiment, dataset, tables, tmp_path / "alone")
     assert sum(map(bool, found.values())) >= 3
+
+
+def test_templates_of_pages_are_compiled_once_in_a_process(tmp_path, monkeypatch):
+    experiment, dataset, tables = of_images(2)
+    run_suites(experiment, dataset, tables, tmp_path / "one")
+    compiled = []
+    compile_ = Environment.compile
+
+    def noted(environment, source, name=None, *given, **named):
+        compiled.append(name)
+        return compile_(environment, source, name, *given, **named)
+
+    monkeypatch.setattr(Environment, "compile", noted)
+    run_suites(experiment, dataset, tables, tmp_path / "two")
+    assert compiled == []
+    pages = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.html")]
+    assert len(pages) >= 1 + 2 * 2
+    assert (tmp_path / "two" / "index.html").is_file()
