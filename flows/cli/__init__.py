@@ -17,8 +17,8 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     # The run's log is kept by Prefect; a person at a terminal sees the progress display instead.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    # That a task has ended well its state says, and no line of the log has to. Why one has failed is
-    # an error, and is kept.
+    # That a task has ended well its state says, and no line of the log has to. Why one has failed
+    # is an error, and is kept.
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
     # The server that Prefect would start by itself answers everybody; ours is behind a guard.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
