@@ -58,13 +58,17 @@ class RunRequest:
             ConsiliumError: anything in the request that cannot be used.
         """
         from federated.configuration.load import load_experiment
+        from federated.configuration.params_file import rounds_items
         from federated.run.prepared import PreparedFolder
         from federated.stages.statistics import refuse_inexact
 
         if self.resume is not None:
             return self.open()[1]
-        rounds = [] if self.rounds is None else [f"rounds={self.rounds}"]
-        items = {"--transfer": self.transfer, "--set": self.overrides, "--rounds": rounds}
+        items = {
+            "--transfer": self.transfer,
+            "--set": self.overrides,
+            "--rounds": rounds_items(self.rounds),
+        }
         # Of prepared data it is settled what they were prepared for.
         plans = self.prepared is None
         experiment = load_experiment(self.experiment, items, self.params, plans)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from federated.configuration.compatibility import task_of_experiment
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment, transfer_overrides, variant_overrides
+from federated.configuration.params_file import rounds_items
 from federated.errors import ConsiliumError
 from federated.files import md5_of, read_json
 from federated.learning import overall_metrics
@@ -62,7 +63,7 @@ def planned_runs(
     if len(set(labels)) < len(labels):
         raise ConsiliumError(f"A strategy is named twice in {','.join(labels)}. Name each once.")
     result = []
-    of_rounds = [] if rounds is None else [f"rounds={rounds}"]
+    of_rounds = rounds_items(rounds)
     for number in range(seeds):
         for label in labels:
             own = _label_overrides(experiment, label, params)

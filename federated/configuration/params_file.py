@@ -17,6 +17,11 @@ NAME = re.compile(r"\w[\w.-]*")
 CHOICES = ("strategy", "privacy", "compression", "protection", "runner")
 
 
+def rounds_items(rounds: int | None) -> list[str]:
+    """The ``section.key=value`` items of ``--rounds``: one, or none where it is left out."""
+    return [] if rounds is None else [f"rounds={rounds}"]
+
+
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """Nested values from ``section.key=value`` items, whose values are read as YAML.
 

@@ -42,6 +42,7 @@ def up(
     They meet at a free loopback port over HTTPS. All end with the run, or with Ctrl-C.
     """
     from federated.configuration.load import load_experiment
+    from federated.configuration.params_file import rounds_items
     from flows.consortium_up import new_folder
     from flows.consortium_up import up as start
 
@@ -50,7 +51,7 @@ def up(
     def say(line: str) -> None:
         console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
-    of_rounds = [] if rounds is None else [f"rounds={rounds}"]
+    of_rounds = rounds_items(rounds)
     given = {"--set": sets or [], "--rounds": of_rounds, "--sites": [f"sites.count={sites}"]}
     resolved = load_experiment(experiment, given, params)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
