@@ -142,9 +142,7 @@ class Seen:
 
 
 @contextmanager
-def seen(
-    browser: Any, origin: str, folder: Path, login: tuple[str, str], **options: Any
-) -> Iterator[Seen]:
+def seen(browser: Any, origin: str, folder: Path, login: tuple[str, str]) -> Iterator[Seen]:
     """A page of a browser without any history, which answers where a server asks it for a login.
 
     Args:
@@ -152,7 +150,6 @@ def seen(
         origin: the one origin that its pages may ask, as ``https://localhost:8443``.
         folder: where pictures are kept.
         login: the user and the password.
-        options: of Playwright's contexts.
     """
     user, password = login
     asked = {"username": user, "password": password, "origin": origin}
@@ -161,7 +158,6 @@ def seen(
         http_credentials=asked,
         viewport={"width": 1280, "height": 900},
         reduced_motion="reduce",
-        **options,
     )
     context.set_default_timeout(PATIENCE)
     try:

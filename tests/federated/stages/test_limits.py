@@ -33,7 +33,8 @@ from federated.stages.secagg_relay import (
     unmask_sum,
 )
 from federated.update import Vector
-from tests.federated.staged_run import Staged, agree_on_key, begin, small_experiment
+from tests.federated.staged_run import Staged, begin, small_experiment
+from tests.federated.stages.summing import tell_key
 
 PROTECTIONS = ("secagg_plus", "rlwe_secagg", "packed_bfv")
 # Of who is gone at the first of these the masks have to be taken off the sum.
@@ -51,11 +52,6 @@ def begun(place: Path, data: Path, sites: int, protection: str) -> Staged:
     run = begin(experiment, place / protection)
     tell_key(run)
     return run
-
-
-def tell_key(run: Staged) -> None:
-    if run.experiment.protection.keyed:
-        agree_on_key(run)
 
 
 def round_without(run: Staged, out: dict[str, str]) -> Vector:

@@ -408,6 +408,14 @@ def test_a_site_proves_nothing_of_the_tags_of_too_few_sites(encrypted: Staged) -
         prove_tags(encrypted.call(SITE), 1, encrypted.sites[:2])
 
 
+def say_of_own_model(run: Staged, answer: str) -> None:
+    """Have a site's policy say whether its own model may leave it."""
+    home = run.home(SITE)
+    home.write_policy(
+        home.policy_path.read_text().replace("own_model: allowed", f"own_model: {answer}")
+    )
+
+
 @pytest.mark.parametrize("answer", ["allowed", "refused"])
 def test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too(
     tmp_path: Path, data: Path, answer: str
@@ -419,10 +427,7 @@ def test_a_policy_that_keeps_the_own_model_keeps_the_shares_of_its_layers_too(
     run = begin(experiment, tmp_path / "runs")
     leave_model(run, 1)
     record(run, 1, [])
-    home = run.home(SITE)
-    home.write_policy(
-        home.policy_path.read_text().replace("own_model: allowed", f"own_model: {answer}")
-    )
+    say_of_own_model(run, answer)
     topic = end_run(run.coordinator)
     hand_over(run.call(SITE), 1)
     message = run.coordinator.mailbox.receive(topic, kinds.OWN_SHARES, SITE, kinds.MOST_SMALL)
@@ -436,10 +441,7 @@ def test_a_policy_that_keeps_the_own_model_keeps_its_values(
     sections = {"strategy": {"name": "fedbn"}, "model": {"name": "small_cnn", "norm": "batch"}}
     run = begin(small_experiment(data, **THREE, **sections), tmp_path / "runs")
     play_round(run, 1)
-    home = run.home(SITE)
-    home.write_policy(
-        home.policy_path.read_text().replace("own_model: allowed", f"own_model: {answer}")
-    )
+    say_of_own_model(run, answer)
     topic = end_run(run.coordinator)
     hand_over(run.call(SITE), 1)
     message = run.coordinator.mailbox.receive(topic, kinds.OWN_MODEL, SITE, kinds.MOST_EVALUATION)
