@@ -16,6 +16,8 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+from federated.run.memory import in_whole_pieces
+
 # What stages import.
 IMPORTED = [
     "tasks.garbage",
@@ -29,6 +31,7 @@ IMPORTED = [
 UNSAID = "ignore:resource_tracker:UserWarning"
 # The environment is this whole process's.
 _CHANGING = threading.Lock()
+_STARTED = threading.Event()
 
 
 def start_fork_server() -> BaseContext:
@@ -43,9 +46,16 @@ def start_fork_server() -> BaseContext:
         # It is started here, since starting it lets Ctrl-C through again.
         with _in_environment({"PYTHONWARNINGS": UNSAID}):
             resource_tracker.ensure_running()
-        with _in_environment(_importing_as_this_process()), _deaf_to_ctrl_c():
+        environment = _importing_as_this_process() | in_whole_pieces()
+        with _in_environment(environment), _deaf_to_ctrl_c():
             forkserver.ensure_running()
+    _STARTED.set()
     return context
+
+
+def has_fork_server() -> bool:
+    """Whether this process has started one, so that a further worker costs next to nothing."""
+    return _STARTED.is_set()
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
-from federated.data.partitioning import AnyDataset
 from federated.files import make_folders
+from federated.settings.sections import Processes
+from tasks.fork_server import has_fork_server
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,14 +40,34 @@ class BrokenRule:
     rows: Sequence[int]
 
 
+def broken_rules(
+    experiment: Experiment, info: DatasetInfo, tables: "Mapping[str, pd.DataFrame]", docs: Path
+) -> dict[str, list[BrokenRule]]:
+    """Do the same as :func:`run_suites`, in a process of its own where a run has workers.
+
+    Great Expectations is 120 MB, which the run's process would have to its end.
+
+    Raises:
+        ConsiliumError: the process died.
+    """
+    if not (isinstance(experiment.runner, Processes) and has_fork_server()):
+        return run_suites(experiment, info, tables, docs)
+    from tasks.pool import finished, open_worker
+
+    with open_worker() as worker:
+        broken: dict[str, list[BrokenRule]]
+        (broken,) = finished([worker.submit(run_suites, experiment, info, tables, docs)])
+    return broken
+
+
 def run_suites(
-    experiment: Experiment, dataset: AnyDataset, tables: "Mapping[str, pd.DataFrame]", docs: Path
+    experiment: Experiment, info: DatasetInfo, tables: "Mapping[str, pd.DataFrame]", docs: Path
 ) -> dict[str, list[BrokenRule]]:
     """The rules that the cases of each table break; ``docs`` gets the pages that tell of it.
 
     Args:
         experiment: whose rules are checked.
-        dataset: the data set.
+        info: what is known of the data set.
         tables: of each site's cases, and of files that belong to no site.
         docs: the folder of the pages, which is made anew.
     """
@@ -58,10 +79,10 @@ def run_suites(
     alone = list(tables)
     of_sites = {site: table for site, table in tables.items() if site != NO_SITE and len(table)}
     if len(of_sites) > MOST_ALONE:
-        suspects = _suspects(judge, experiment, dataset.info, of_sites)
+        suspects = _suspects(judge, experiment, info, of_sites)
         alone = [site for site in tables if site not in of_sites or site in suspects]
     for site in alone:
-        rules = expectations(experiment, dataset.info, of_a_site=site != NO_SITE)
+        rules = expectations(experiment, info, of_a_site=site != NO_SITE)
         found = judge.results(site, rules, tables[site])
         broken[site] = [_broken(result, tables[site]) for result in found if not result.success]
     judge.write_pages()

@@ -16,7 +16,7 @@ from federated.errors import ConsiliumError, unreadable
 from federated.files import make_folders
 from federated.run.validation_report import shared_part, write_report
 from federated.secrets.home import consilium_home
-from tasks.suites import BrokenRule, run_suites
+from tasks.suites import BrokenRule, broken_rules
 from tasks.validated import digest_of, keep, recall
 
 if TYPE_CHECKING:
@@ -173,14 +173,14 @@ def _look(experiment: Experiment, dataset: AnyDataset, partition: Partition, doc
     from federated.data.tables import site_tables
 
     tables = site_tables(dataset, partition)
-    broken = run_suites(experiment, dataset, tables, docs)
+    broken = broken_rules(experiment, dataset.info, tables, docs)
     failing = [site for site in partition.sites if broken[site]]
     if not failing or experiment.validation.on_failure != "drop-case":
         return Found(broken, {}, {})
     rows = {site: _broken_rows(broken[site]) for site in partition.sites}
     dropped = {site: _cases(tables[site], rows[site]) for site in failing}
     left = {site: tables[site].drop(index=rows[site]) for site in partition.sites}
-    again = run_suites(experiment, dataset, left, docs / "after_dropping")
+    again = broken_rules(experiment, dataset.info, left, docs / "after_dropping")
     return Found(broken, again, dropped)
 
 

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from benchmarks.peers.work import Marks, Work, evaluate, train, weights_of, write_weights
 
-# glibc's numbers of these settings, in malloc.h: freed memory is kept, as the project's workers do.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# glibc's numbers of these settings, in malloc.h: freed memory is kept, in pieces that fit again, as
+# the project's workers do (federated/run/memory.py).
+M_MXFAST, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = 1, -1, -3
+IN_WHOLE_PIECES = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
 
 
 def keep_freed_memory() -> None:
@@ -29,6 +31,7 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_MMAP_THRESHOLD, 2**31 - 1)
+        mallopt(M_MXFAST, 0)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -128,4 +131,5 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--layout", choices=("first", "last"), default="last")
     given = parser.parse_args()
+    os.environ |= IN_WHOLE_PIECES  # of the processes that it starts
     main(given.work, given.out, given.layout == "last")

@@ -92,13 +92,13 @@ def judged_once(_judged, monkeypatch):
     tests/tasks asks it each time.
     """
     place, found, lock = _judged
-    look = tasks.validate.run_suites
+    look = tasks.validate.broken_rules
 
-    def run_suites(experiment, dataset, tables, docs):
+    def broken_rules(experiment, info, tables, docs):
         from tasks.expectations import expectations
 
         # All that the rules say, and what they judge.
-        rules = [expectations(experiment, dataset.info, of_a_site=own) for own in (True, False)]
+        rules = [expectations(experiment, info, of_a_site=own) for own in (True, False)]
         judged = [
             (site, list(table.index), table.to_dict("list"), table.dtypes.to_dict())
             for site, table in tables.items()
@@ -107,7 +107,7 @@ def judged_once(_judged, monkeypatch):
         with lock:
             if key not in found:
                 kept = place / str(len(found))
-                broken = look(experiment, dataset, tables, docs)
+                broken = look(experiment, info, tables, docs)
                 shutil.copytree(docs, kept)
                 found[key] = broken, kept
                 return deepcopy(broken)
@@ -119,7 +119,7 @@ def judged_once(_judged, monkeypatch):
         docs.chmod(mode)
         return deepcopy(broken)
 
-    monkeypatch.setattr(tasks.validate, "run_suites", run_suites)
+    monkeypatch.setattr(tasks.validate, "broken_rules", broken_rules)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import torch
 
 from federated.configuration.load import resolve
@@ -55,6 +56,28 @@ def test_no_two_workers_draw_the_same_from_global_generators():
         with open_pool(experiment) as pool:
             draws.append(pool.submit(drawn).result())
     assert all(one != other for one, other in zip(*draws, strict=True)), draws
+
+
+def grown_mb(*_: object) -> float:
+    """By how much a process grows over many steps that take and free the same activations.
+
+    Each leaves some small objects behind, as a step of training does for a while.
+    """
+    process, left = psutil.Process(), []
+    for step in range(40):
+        activations = [torch.ones(1_000_000) for _ in range(4)]
+        left.append([torch.ones(1 + number % 3) for number in range(8)])
+        del activations
+        if step == 3:
+            before = process.memory_info().rss
+    return float(process.memory_info().rss - before) / 2**20
+
+
+def test_a_worker_takes_no_more_memory_step_by_step():
+    """By itself glibc before 2.38 takes 16 MB more in each of these steps, 580 in all."""
+    defaults = TINY_PARAMS["defaults"] | {"runner": {"name": "processes", "workers": 1}}
+    with open_pool(resolve("tiny", defaults, "")) as pool:
+        assert pool.submit(grown_mb).result() < 50
 
 
 def blocked(*_: object) -> set[int]:

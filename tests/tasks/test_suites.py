@@ -15,7 +15,9 @@ from federated.data.folders.dataset import read_folder
 from federated.data.medmnist import files as medmnist
 from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
-from tasks.suites import run_suites
+from federated.settings.sections import Processes
+from tasks.fork_server import start_fork_server
+from tasks.suites import broken_rules, run_suites
 from tests.conftest import TINY_PARAMS, tiny_volumes
 from tests.federated.faulty_folder import write_faulty
 
@@ -99,11 +101,11 @@ def test_what_is_found_together_is_what_is_found_of_each_site_alone(
     FAULTS[fault](tables["site-02"])
     # Of one case at two sites each may have it.
     tables["site-04"].loc[0, "digest"] = tables["site-05"].loc[0, "digest"]
-    found = run_suites(experiment, dataset, tables, tmp_path / "together")
+    found = run_suites(experiment, dataset.info, tables, tmp_path / "together")
     assert together[-1] == "site-02"
     assert "site-03" not in together
     monkeypatch.setattr(tasks.suites, "MOST_ALONE", MANY)
-    alone = run_suites(experiment, dataset, tables, tmp_path / "alone")
+    alone = run_suites(experiment, dataset.info, tables, tmp_path / "alone")
     assert found == alone
     assert {site for site, rules in found.items() if rules} == {"site-02"}
     page = (tmp_path / "together" / "index.html").read_text()
@@ -111,12 +113,40 @@ def test_what_is_found_together_is_what_is_found_of_each_site_alone(
     assert f"{len([t for t in tables.values() if len(t)])} sites together" in page
 
 
+class Elsewhere:
+    """What would judge in this process."""
+
+    def __init__(self, *_: object) -> None:
+        raise AssertionError("judged in the process of the run")
+
+
+def test_where_a_run_has_workers_a_process_of_its_own_judges_and_finds_the_same(
+    tmp_path, monkeypatch
+):
+    experiment, dataset, tables = of_images()
+    constant(tables["site-02"])
+    found = broken_rules(experiment, dataset.info, tables, tmp_path / "here")
+    assert found["site-02"]
+    with_workers = experiment.model_copy(update={"runner": Processes(name="processes", workers=1)})
+    start_fork_server()
+    monkeypatch.setattr(tasks.suites, "_Judge", Elsewhere)
+    with pytest.raises(AssertionError, match="judged in the process"):
+        broken_rules(experiment, dataset.info, tables, tmp_path / "nowhere")
+    assert broken_rules(with_workers, dataset.info, tables, tmp_path / "apart") == found
+    pages = [
+        {path.relative_to(root) for path in root.rglob("*.html") if "validations" not in path.parts}
+        for root in (tmp_path / "here", tmp_path / "apart")
+    ]
+    assert pages[0] == pages[1]
+    assert pages[0]
+
+
 def test_suites_do_not_become_more_with_the_sites(tmp_path, together):
     counts = []
     for sites in (MANY, 2 * MANY):
         together.clear()
         experiment, dataset, tables = of_images(sites)
-        assert not any(run_suites(experiment, dataset, tables, tmp_path / str(sites)).values())
+        assert not any(run_suites(experiment, dataset.info, tables, tmp_path / str(sites)).values())
         counts.append(len(together))
     assert counts == [2, 2]
 
@@ -135,7 +165,7 @@ def test_a_rule_that_nobody_has_said_how_to_ask_of_many_is_asked_of_each(
 
     monkeypatch.setitem(tasks.expectations.RULES, "classification", more)
     experiment, dataset, tables = of_images()
-    run_suites(experiment, dataset, tables, tmp_path)
+    run_suites(experiment, dataset.info, tables, tmp_path)
     assert together == list(tables)
 
 
@@ -156,16 +186,16 @@ def test_files_of_faulty_cases_are_found_together_as_alone(tmp_path, monkeypatch
     )
     dataset = read_folder(folder, "kidney")
     tables = site_tables(dataset, partition_dataset(dataset, experiment.sites, 0))
-    found = run_suites(experiment, dataset, tables, tmp_path / "together")
+    found = run_suites(experiment, dataset.info, tables, tmp_path / "together")
     assert any("sites together" in name for name in together)
     monkeypatch.setattr(tasks.suites, "MOST_ALONE", 10)
-    assert found == run_suites(experiment, dataset, tables, tmp_path / "alone")
+    assert found == run_suites(experiment, dataset.info, tables, tmp_path / "alone")
     assert sum(map(bool, found.values())) >= 3
 
 
 def test_templates_of_pages_are_compiled_once_in_a_process(tmp_path, monkeypatch):
     experiment, dataset, tables = of_images(2)
-    run_suites(experiment, dataset, tables, tmp_path / "one")
+    run_suites(experiment, dataset.info, tables, tmp_path / "one")
     compiled = []
     compile_ = Environment.compile
 
@@ -174,7 +204,7 @@ def test_templates_of_pages_are_compiled_once_in_a_process(tmp_path, monkeypatch
         return compile_(environment, source, name, *given, **named)
 
     monkeypatch.setattr(Environment, "compile", noted)
-    run_suites(experiment, dataset, tables, tmp_path / "two")
+    run_suites(experiment, dataset.info, tables, tmp_path / "two")
     assert compiled == []
     pages = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.html")]
     assert len(pages) >= 1 + 2 * 2

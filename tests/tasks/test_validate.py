@@ -133,7 +133,7 @@ def of_other_tasks(task: str, spoil) -> list[str]:
         "",
     )
     with tempfile.TemporaryDirectory() as docs:
-        broken = run_suites(experiment, dataset, {"site-00": table}, Path(docs) / "docs")
+        broken = run_suites(experiment, dataset.info, {"site-00": table}, Path(docs) / "docs")
     return [rule.rule for rule in broken["site-00"]]
 
 

@@ -63,7 +63,7 @@ def test_the_same_data_and_rules_are_judged_once(given, tmp_path, monkeypatch):
     first = looked(given, tmp_path / "first")
     assert first.dropped
     assert first.line() == ""
-    monkeypatch.delattr(tasks.validate, "run_suites")
+    monkeypatch.delattr(tasks.validate, "broken_rules")
     again = looked(given, tmp_path / "again")
     assert replace(again, before=None) == first
     assert again.line().startswith(f"validation: as found on {again.before}")
@@ -83,13 +83,13 @@ def counted(monkeypatch):
     """The folders of pages for which the rules are looked at, without Great Expectations."""
     times: list[Path] = []
 
-    def look(asked, dataset, tables, docs):
+    def look(asked, info, tables, docs):
         docs.mkdir(parents=True)
         (docs / "index.html").write_text("pages")
         times.append(docs)
         return {site: [] for site in tables}
 
-    monkeypatch.setattr(tasks.validate, "run_suites", look)
+    monkeypatch.setattr(tasks.validate, "broken_rules", look)
     return times
 
 
