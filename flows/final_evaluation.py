@@ -17,8 +17,8 @@ from federated.stages.final_evaluation import FinalOutcome
 from federated.stages.secure_sum import digits_in
 from flows.graph import not_asked, sum_up
 from flows.progress import tell
-from flows.secagg import Exchanged, exchange_keys, forgotten_secrets
-from flows.site_stages import Finished, Run, wait_for
+from flows.secagg import exchange_keys, forgotten_secrets
+from flows.site_stages import Run, at_every
 from tasks.final_evaluation import ask, collect, each_site, sum_at_site
 
 
@@ -49,23 +49,12 @@ def _in_sum(run: Run) -> FinalOutcome:
     """Run the graph of the sum; where nobody opens it, or it is impossible, nothing is known."""
     topic = ask(run.quoted)
     out = not_asked(run, topic, run.sites)
-    keys = Exchanged(None, Finished([], {}))
-    if run.experiment.protection.masked:
-        asking = [site for site in run.sites if site not in out]
-        keys = exchange_keys(run, topic, asking)
+    keys = exchange_keys(run, topic, [site for site in run.sites if site not in out])
     if keys.lost:
         return _nothing(run, keys.lost)
     gone = keys.finished.dropped | out
     left = [site for site in run.sites if site not in gone]
-    chains: Any = {
-        site: [
-            sum_at_site.submit(
-                run.pool, run.call(site), topic.round, return_state=False, wait_for=[topic]
-            )
-        ]
-        for site in left
-    }
-    done = wait_for(run, topic.round, chains, topic.sum)
+    done = at_every(run, topic, sum_at_site, left)
     sent = [site for site in left if site not in done.dropped]
     length = digits_in(run.coordinator, topic, run.info)
     missing = [site for site in evaluated_with(run.coordinator, topic) if site not in sent]

@@ -44,8 +44,17 @@ from federated.stages.share_style import without_style
 from flows.beginning import of_parties
 from flows.coordinator_metrics import count_round
 from flows.progress import describe, listener, tell
-from flows.secagg import Exchanged, exchange_keys, forgotten_secrets, unmask_sum
-from flows.site_stages import Finished, Run, SiteStages, are_grouped, in_groups, quoted, wait_for
+from flows.secagg import exchange_keys, forgotten_secrets, unmask_sum
+from flows.site_stages import (
+    Finished,
+    Run,
+    SiteStages,
+    are_grouped,
+    at_every,
+    in_groups,
+    quoted,
+    wait_for,
+)
 from tasks.aggregate import Aggregated, aggregate, decrypt, plan_round
 from tasks.checkpoint import Recorded, checkpoint
 from tasks.compress import compress
@@ -103,9 +112,7 @@ def run_round(run: Run, round_number: int, before: RoundEnd) -> RoundEnd:
 def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str]) -> RoundEnd:
     topic = plan_round(run.quoted, round_number, wait_for=[before.recorded])
     out = not_asked(run, topic, selected)
-    keys = Exchanged(None, Finished([], {}))
-    if run.experiment.protection.masked:
-        keys = exchange_keys(run, topic, [site for site in selected if site not in out])
+    keys = exchange_keys(run, topic, [site for site in selected if site not in out])
     exchanged = keys.finished
     gone = exchanged.dropped | out
     if len(gone) == len(selected) and not of_parties(run.experiment):
@@ -354,15 +361,7 @@ def _at_every(run: Run, sites: Sequence[str], asked: Topic) -> Finished:
     """Run evaluate at sites, after they were asked, and wait for it."""
     if are_grouped(run, sites):
         return in_groups(run, asked.round, EVALUATING, sites, after=[asked])
-    chains = {
-        site: [
-            evaluate_at_site.submit(
-                run.pool, run.call(site), asked.round, return_state=False, wait_for=[asked]
-            )
-        ]
-        for site in sites
-    }
-    return wait_for(run, asked.round, chains)
+    return at_every(run, asked, evaluate_at_site, sites)
 
 
 def _unevaluated(
@@ -384,10 +383,7 @@ def _evaluate_in_sum(run: Run, asked: Topic) -> tuple[list[Outcome], Evaluated]:
     """
     topic = replace(asked, sum=EVALUATION.name)
     out = not_asked(run, topic, run.sites)
-    keys = Exchanged(None, Finished([], {}))
-    if run.experiment.protection.masked:
-        asking = [site for site in run.sites if site not in out]
-        keys = exchange_keys(run, topic, asking, after=asked)
+    keys = exchange_keys(run, topic, [site for site in run.sites if site not in out], after=asked)
     if keys.lost:
         sum_ = _lose(run, topic, keys.lost)
         missing = dict.fromkeys(run.sites, keys.lost) | keys.finished.dropped

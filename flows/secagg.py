@@ -75,13 +75,15 @@ class Exchanged:
 def exchange_keys(run: Run, topic: Topic, selected: Sequence[str], after: Any = None) -> Exchanged:
     """Run stages 1 and 2; whoever is not dropped afterwards masks with its neighbours.
 
-    ``after`` is what the task before has returned, from which the graph has an edge: the topic if
-    left out.
+    Where sites do not mask, nothing is run and nobody is dropped. ``after`` is what the task before
+    has returned, from which the graph has an edge: the topic if left out.
 
     Raises:
         TooFewSitesError: fewer sites are left than the threshold, and they are no parties of their
             own; the message names those missing.
     """
+    if not run.experiment.protection.masked:
+        return Exchanged(None, Finished([], {}))
     first = _at_every(run, topic, advertise, selected, after=after)
     advertised = [site for site in selected if site not in first.dropped]
     results, dropped = list(first.results), dict(first.dropped)

@@ -12,6 +12,7 @@ from prefect.utilities.annotations import quote
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo, LocatedFile
 from federated.errors import ConsiliumError, NobodyLeftError, printable
+from federated.exchange.message import Topic
 from federated.rounds.context import RunContext
 from federated.run.folder import RunFolder
 from federated.run.result import Outcome, Stage, StageResult, Unreported
@@ -193,6 +194,25 @@ def wait_for(run: Run, round_number: int, chains: Chains, name: str = "") -> Fin
     finished = _finished(run, round_number, outcomes, name)
     last_ones = [chain[-1] for site, chain in chains.items() if site not in finished.dropped]
     return replace(finished, tasks=last_ones)
+
+
+def at_every(run: Run, asked: Topic, stage: Any, sites: Sequence[str]) -> Finished:
+    """Run one task at each of some sites, after all were asked, and wait for them.
+
+    Args:
+        run: what the graph is wired with.
+        asked: the topic that they were asked by; of a sum, with its name.
+        stage: the task, which takes the pool, the site's call and the round.
+        sites: at which.
+
+    Raises:
+        ConsiliumError: as :func:`wait_for` does.
+    """
+    options: Any = {"return_state": False, "wait_for": [asked]}
+    chains = {
+        site: [stage.submit(run.pool, run.call(site), asked.round, **options)] for site in sites
+    }
+    return wait_for(run, asked.round, chains, asked.sum)
 
 
 def _finished(

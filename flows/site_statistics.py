@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
@@ -40,8 +39,8 @@ from flows.going_on import goes_on_by, stating
 from flows.graph import sum_up
 from flows.prepare import PHANTOM_BANNER, Prepared, prepare, unvalidated
 from flows.progress import counted, tell
-from flows.secagg import Exchanged, exchange_keys, forgotten_secrets
-from flows.site_stages import Finished, Run, call_site, wait_for
+from flows.secagg import exchange_keys, forgotten_secrets
+from flows.site_stages import Run, at_every, call_site
 from flows.threads import RUNNER
 from flows.written import counted_task_runs
 from tasks.keys import forget_key, key
@@ -252,22 +251,12 @@ def _sum(run: Run) -> _Summed:
             lost or refused.
     """
     topic = ask(run.quoted)
-    keys = Exchanged(None, Finished([], {}))
-    if run.experiment.protection.masked:
-        keys = exchange_keys(run, topic, run.sites)
+    keys = exchange_keys(run, topic, run.sites)
     if keys.lost:
         raise ConsiliumError(f"There are no statistics: {keys.lost}")
     gone = keys.finished.dropped | dict(run.unkeyed)
     left = [site for site in run.sites if site not in gone]
-    chains: Any = {
-        site: [
-            count.submit(
-                run.pool, run.call(site), topic.round, return_state=False, wait_for=[topic]
-            )
-        ]
-        for site in left
-    }
-    done = wait_for(run, topic.round, chains, topic.sum)
+    done = at_every(run, topic, count, left)
     sent = [site for site in left if site not in done.dropped]
     info = run.info
     length = digits_in(run.coordinator, topic, info)
