@@ -170,6 +170,18 @@ def test_the_noise_found_reaches_the_target_where_an_accountant_does_not_fall_st
     assert wavy([Release(noise, 0.5, 7)], 1e-5) <= target
 
 
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+@pytest.mark.parametrize("short", [0.002, 0.05])
+def test_noise_that_a_search_leaves_too_small_is_made_larger(monkeypatch, accountant, short):
+    """However little ε is too large by: here by less than 0.002 and less than 0.05 of it."""
+    planned, search = (Release(1.0, 0.5, 9),), accounting._search
+    monkeypatch.setattr(accounting, "_search", lambda *given: search(*given) - short)
+    noise_multiplier_for.cache_clear()
+    noise = noise_multiplier_for(0.75, 1e-5, planned, accountant)
+    noise_multiplier_for.cache_clear()
+    assert 0.74 < epsilon([Release(noise, 0.5, 9)], 1e-5, accountant) <= 0.75
+
+
 def test_a_target_that_no_noise_reaches_is_refused():
     with pytest.raises(ConsiliumError, match="cannot be reached with any noise"):
         noise_multiplier_for(1e-9, 1e-12, (Release(1.0, 1.0, 10**6),), "rdp")
