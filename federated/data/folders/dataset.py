@@ -171,7 +171,8 @@ def split_cases(
             )
         raise ConsiliumError(
             f"The folder {folder} holds {len(cases)} cases of {name}, too few patients to "
-            "split into training, validation and test. At least three are needed, best many more."
+            "split into training, validation and test. At least three of one site, or class, are "
+            "needed, best many more."
         )
     return dealt
 
