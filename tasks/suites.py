@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import DatasetInfo
 from federated.files import make_folders
-from federated.settings.sections import Processes
+from federated.settings.sections import Parties, Processes
 from tasks.fork_server import has_fork_server
 
 if TYPE_CHECKING:
@@ -43,14 +43,16 @@ class BrokenRule:
 def broken_rules(
     experiment: Experiment, info: DatasetInfo, tables: "Mapping[str, pd.DataFrame]", docs: Path
 ) -> dict[str, list[BrokenRule]]:
-    """Do the same as :func:`run_suites`, in a process of its own where a run has workers.
+    """Do the same as :func:`run_suites`, in a process of its own where there are workers.
 
-    Great Expectations is 120 MB, which the run's process would have to its end.
+    Great Expectations is 120 MB, which a run's process, or that of a site which is a party of its
+    own, would have to its end.
 
     Raises:
         ConsiliumError: the process died.
     """
-    if not (isinstance(experiment.runner, Processes) and has_fork_server()):
+    workers = isinstance(experiment.runner, Processes) and has_fork_server()
+    if not (workers or isinstance(experiment.runner, Parties)):
         return run_suites(experiment, info, tables, docs)
     from tasks.pool import finished, open_worker
 

@@ -39,6 +39,7 @@ from federated.stages.site import SiteCall
 from federated.stages.site_model import hand_over
 from federated.stages.take_part import take_part
 from flows.round import fl_round
+from tasks.suites import run_suites
 from tests.conftest import tiny_volumes
 from tests.flows.consortium import Party, make_consortium
 from tests.without_prefect import without_prefect
@@ -89,10 +90,9 @@ def judged_once(_judged, monkeypatch):
 
     It takes seconds to judge three sites and to draw its pages, and most runs are of the same
     cases. What it found of a table, and its pages, are those of the first that asked for them;
-    tests/tasks asks it each time.
+    tests/tasks asks it each time, and in processes of its own.
     """
     place, found, lock = _judged
-    look = tasks.validate.broken_rules
 
     def broken_rules(experiment, info, tables, docs):
         from tasks.expectations import expectations
@@ -107,7 +107,7 @@ def judged_once(_judged, monkeypatch):
         with lock:
             if key not in found:
                 kept = place / str(len(found))
-                broken = look(experiment, info, tables, docs)
+                broken = run_suites(experiment, info, tables, docs)
                 shutil.copytree(docs, kept)
                 found[key] = broken, kept
                 return deepcopy(broken)

@@ -15,7 +15,7 @@ from federated.data.folders.dataset import read_folder
 from federated.data.medmnist import files as medmnist
 from federated.data.partitioning import partition_dataset
 from federated.data.tables import site_tables
-from federated.settings.sections import Processes
+from federated.settings.sections import Parties, Processes
 from tasks.fork_server import start_fork_server
 from tasks.suites import broken_rules, run_suites
 from tests.conftest import TINY_PARAMS, tiny_volumes
@@ -120,14 +120,15 @@ class Elsewhere:
         raise AssertionError("judged in the process of the run")
 
 
-def test_where_a_run_has_workers_a_process_of_its_own_judges_and_finds_the_same(
-    tmp_path, monkeypatch
+@pytest.mark.parametrize("runner", [Processes(name="processes", workers=1), Parties(name="sites")])
+def test_where_there_are_workers_a_process_of_its_own_judges_and_finds_the_same(
+    tmp_path, monkeypatch, runner
 ):
     experiment, dataset, tables = of_images()
     constant(tables["site-02"])
     found = broken_rules(experiment, dataset.info, tables, tmp_path / "here")
     assert found["site-02"]
-    with_workers = experiment.model_copy(update={"runner": Processes(name="processes", workers=1)})
+    with_workers = experiment.model_copy(update={"runner": runner})
     start_fork_server()
     monkeypatch.setattr(tasks.suites, "_Judge", Elsewhere)
     with pytest.raises(AssertionError, match="judged in the process"):
