@@ -24,6 +24,11 @@ ORGANS = (
     *("bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right"),
     *("liver", "lung-left", "lung-right", "pancreas", "spleen"),
 )
+# Labels as people combine and vary them, and one that has no place to break.
+LONG = (
+    "fedprox+tl+medhe+bfv-100:mu=0.1;server_lr=0.001;local_epochs=5",
+    "scaffold_" + "0123456789abcdef" * 4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
         "compared": comparison_page(
             made_comparison(["fedavg", "fedprox:mu=0.1", "local"], 3, {"fedprox:mu=0.1": 4.0})
         ),
+        "labelled": comparison_page(made_comparison(["fedavg", *LONG], 3, {LONG[1]: 4.0})),
     }
     for name, html in made.items():
         (folder / f"{name}.html").write_text(html)
@@ -174,3 +180,14 @@ def test_a_confusion_of_eleven_classes_is_whole_at_1280_pixels(page: Page, pages
     assert page.run(f"{heads}.map((e) => e.textContent)") == [*ORGANS]
     # Each stands over its column, and is not cut.
     assert page.run(f"{heads}.every((e) => e.scrollHeight <= e.clientHeight + 1)")
+
+
+def test_long_labels_are_whole_on_a_phone_beside_what_they_label(page: Page, pages):
+    page.show(pages["labelled"], 390)
+    rights = "[...document.querySelectorAll('{}')].map((one) => one.getBoundingClientRect().right)"
+    for labels, most in ((".legend li", 390), (".named > span", 235), ("li, p, figcaption", 390)):
+        found = page.run(rights.format(labels))
+        assert len(found) > 2
+        assert max(found) <= most, labels
+    # A short one takes no more room than it has letters for.
+    assert page.run(rights.format(".named > span"))[0] < 120
