@@ -35,7 +35,7 @@ from federated.exchange.bundle import open_bundle, pack_bundle
 from federated.exchange.enrolment import Enrolment
 from federated.exchange.folder import EVERYONE
 from federated.exchange.identity import COORDINATOR, Identity
-from federated.exchange.message import Message, Topic, sign
+from federated.exchange.message import Message, Topic, _is_signed, sign
 from federated.protection import Plain, SecAggPlus
 from federated.protection.secagg import protocol
 from federated.protection.secagg.consistency import Said, check_consistent
@@ -84,11 +84,13 @@ class Parties:
         """What each site sends the coordinator, as it has arrived there."""
         return [self._sent(site, kind, COORDINATOR, body) for site, body in bodies.items()]
 
-    def told(self, kind: str, body: bytes) -> None:
-        """What the coordinator sends to all, which each site checks."""
+    def told(self, kind: str, body: bytes, stages: int = 1) -> None:
+        """What the coordinator sends to all, which each site checks in so many stages."""
         message = sign(self._own[COORDINATOR], self._topic, kind, EVERYONE, body)
-        for _ in self._sites:
-            self._check(message)
+        for _ in range(self._processes):
+            _new_process()
+            for _ in range(stages * len(self._sites) // self._processes):
+                self._check(message)
 
     def each_told(self, kind: str, bodies: Mapping[str, bytes]) -> None:
         """What the coordinator sends to each site."""
@@ -98,9 +100,9 @@ class Parties:
     def passed_on(self, kind: str, messages: list[Message], bundle: str, stages: int) -> None:
         """What sites have signed for each other, which each reads in so many stages."""
         body = pack_bundle(messages)
-        for _ in range(stages):
-            self.told(bundle, body)
+        self.told(bundle, body, stages)
         for _ in range(self._processes):
+            _new_process()
             found = open_bundle(body, self._topic, kind, COORDINATOR, self._members)
             if len(found) != len(self._sites):
                 raise SystemExit("a message is missing")
@@ -114,6 +116,11 @@ class Parties:
         sender = self._members.members[message.signed.header.sender].identity
         if not message.signed.is_from(sender) or not message.signed.is_of(message.body):
             raise SystemExit("a message is not what was signed")
+
+
+def _new_process() -> None:
+    """What was checked in another process is checked anew."""
+    _is_signed.cache_clear()
 
 
 def secure(

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -35,6 +35,8 @@ PIECE = 2**20
 # No integer in a header is larger; a run has no more rounds than this.
 LARGEST = 2**53
 DIGEST_DIGITS = 64
+# Of how many signatures a process remembers whether they are right, of 4 KB each at most.
+MOST_CHECKED = 1024
 
 
 class MessageRefusedError(RefusalError):
@@ -96,25 +98,44 @@ class Header:
             MessageRefusedError: they are something else.
         """
         try:
-            value = json.loads(content)
-            if not isinstance(value, dict) or value.keys() != _KINDS.keys():
-                raise ValueError("it has other fields than a header has")
-            for name, kind in _KINDS.items():
-                if type(value[name]) is not kind:
-                    raise ValueError(f"its {name} is {value[name]!r:.60}")
-            header = Header(**value)
-            if not all(0 <= n <= LARGEST for n in (header.round, header.attempt, header.length)):
-                raise ValueError("a number is out of range")
+            header = Header._from_json(json.loads(content))
             if header.to_bytes() != content:
                 raise ValueError("it is not written as headers are")
         except (ValueError, RecursionError) as error:
-            raise MessageRefusedError(
-                "bad header", f"The message {where} is refused: its header is none ({error})."
-            ) from error
+            raise _no_header(where, error) from error
+        return header
+
+    @staticmethod
+    def from_json(value: Any, where: str) -> "Header":
+        """The header from plain values, one for each field and no others.
+
+        Raises:
+            MessageRefusedError: they are something else.
+        """
+        try:
+            return Header._from_json(value)
+        except ValueError as error:
+            raise _no_header(where, error) from error
+
+    @staticmethod
+    def _from_json(value: Any) -> "Header":
+        if not isinstance(value, dict) or value.keys() != _KINDS.keys():
+            raise ValueError("it has other fields than a header has")
+        for name, kind in _KINDS.items():
+            if type(value[name]) is not kind:
+                raise ValueError(f"its {name} is {value[name]!r:.60}")
+        header = Header(**value)
+        if not all(0 <= n <= LARGEST for n in (header.round, header.attempt, header.length)):
+            raise ValueError("a number is out of range")
         return header
 
 
 _KINDS: Mapping[str, type] = get_type_hints(Header)
+
+
+def _no_header(where: str, error: Exception) -> MessageRefusedError:
+    said = f"The message {where} is refused: its header is none ({error})."
+    return MessageRefusedError("bad header", said)
 
 
 @dataclass(frozen=True)
@@ -126,8 +147,8 @@ class Signed:
 
     def is_from(self, sender: PublicIdentity) -> bool:
         """Whether the header is signed by ``sender`` and carries its name."""
-        signed = CONTEXT + self.header.to_bytes()
-        return self.header.sender == sender.name and sender.verifies(self.signature, signed)
+        named = self.header.sender == sender.name
+        return named and _is_signed(sender, self.signature, self.header.to_bytes())
 
     def is_of(self, body: bytes) -> bool:
         """Whether ``body`` is the one that was signed."""
@@ -152,12 +173,19 @@ class Signed:
         """
         try:
             header, signature = value["header"], bytes.fromhex(value["signature"])
-            content = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        except (TypeError, KeyError, ValueError, RecursionError) as error:
+        except (TypeError, KeyError, ValueError) as error:
             raise MessageRefusedError(
                 "bad header", f"{where} holds no signed header ({error!r:.100})."
             ) from error
-        return Signed(Header.from_bytes(content, where), signature)
+        return Signed(Header.from_json(header, where), signature)
+
+
+# It follows from the three values alone. A site reads some messages in each stage of a round, and
+# in a worker there are stages of many sites, which are all told the same.
+@lru_cache(maxsize=MOST_CHECKED)
+def _is_signed(sender: PublicIdentity, signature: bytes, header: bytes) -> bool:
+    """Whether a header's bytes are signed by ``sender``."""
+    return sender.verifies(signature, CONTEXT + header)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,15 @@ STATISTICS = NamedSum(
 NAMED_SUMS = {known.name: known for known in (EVALUATION, STATISTICS, FINAL)}
 
 
+def same_predictions(named: NamedSum) -> list[NamedSum]:
+    """The sums, other than this one, that tell what a model makes of some of the same cases."""
+    return [
+        other
+        for other in NAMED_SUMS.values()
+        if other is not named and {*other.predicted} & {*named.predicted}
+    ]
+
+
 def named_sum(name: str) -> NamedSum:
     """The sum of a name.
 

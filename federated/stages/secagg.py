@@ -33,7 +33,7 @@ from federated.run.result import stage_result
 from federated.secrets.home import private_folder, refuse_open
 from federated.site.releases import state_digest
 from federated.stages.entering import split_records, training_records
-from federated.stages.named_sums import named_sum, open_sum, refuse_sum, senders
+from federated.stages.named_sums import named_sum, open_sum, refuse_sum, same_predictions, senders
 from federated.stages.report import tell
 from federated.stages.secagg_messages import (
     Roster,
@@ -224,12 +224,17 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
         ConsiliumError: it has helped to another sum of the same data from the same state.
     """
     path, name = site.home.answered_path, opened.topic.sum
-    start = opened.context.state
+    start, earlier = opened.context.state, list[str]()
     if name:
         named = named_sum(name)
         data = [_data(split_records(site, named.splits), f"sum {name}")]
         # Of each split by itself: other sums tell of it too, by the same model.
         data += [_data(split_records(site, (s,)), f"predicted {s}") for s in named.predicted]
+        # A home of before 27 November 2026 has that under the other sums' names alone.
+        earlier = [
+            _data(split_records(site, other.splits), f"sum {other.name}")
+            for other in same_predictions(named)
+        ]
         state = named.source(site, start)
     else:
         data, state = [_data(training_records(site))], state_digest(start)
@@ -239,6 +244,8 @@ def note_answer(site: Site, opened: SiteRound, responded: tuple[str, ...]) -> No
     # Two runs at once would each write what the other has not read.
     with locked(private_folder(path.parent) / f"{site.name}.lock"):
         before = after = Answered.from_json(read_json(path) if path.is_file() else {})
+        for each in earlier:
+            before.refuse_other(each, state, known.values(), known.get(site.name, ""))
         for each in data:
             after = after.allow(each, state, known.values(), known.get(site.name, ""))
         if after != before:

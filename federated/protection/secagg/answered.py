@@ -44,6 +44,18 @@ class Answered:
         if not data or not state:
             raise ValueError("data and state have to be named, or all sums were one")
         names = tuple(sorted(set(responded)))
+        self.refuse_other(data, state, names, own)
+        return Answered(dict(self.sums) | {(data, state): names})
+
+    def refuse_other(self, data: str, state: str, responded: Iterable[str], own: str = "") -> None:
+        """Refuse a sum where another was answered for; where none was, nothing is refused.
+
+        Arguments are those of :meth:`allow`.
+
+        Raises:
+            ConsiliumError: it has answered for other sites with the same data and state.
+        """
+        names = tuple(sorted(set(responded)))
         before = self.sums.get((data, state))
         by_key = before is not None and own in before
         same = before == names if by_key else _names(before or ()) == _names(names)
@@ -57,7 +69,6 @@ class Answered:
                 "nothing. Resume when the same sites can take part, or start a run from another "
                 "state, as with another seed."
             )
-        return Answered(dict(self.sums) | {(data, state): names})
 
     def to_json(self) -> dict[str, dict[str, list[str]]]:
         """By data, by state, the names."""

@@ -24,7 +24,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from federated.errors import ConsiliumError
-from federated.protection.secagg.keys import SEED_BYTES, common_key
+from federated.protection.secagg.keys import SEED_BYTES
 from federated.protection.secagg.round import Advertised, Kind, Round, Secrets, Share
 from federated.protection.secagg.shares import share_seed
 
@@ -132,4 +132,4 @@ def _hash(share: Share, dealer: str, holder: str, round_: Round) -> bytes:
 def _key(secrets: Secrets, peer: Advertised, dealer: str, holder: str, round_: Round) -> bytes:
     """The key of what a dealer sends to a holder, at either of them, whose ``secrets`` they are."""
     purpose = round_.label("share", dealer, holder)
-    return common_key(secrets.sealing.private, peer.sealing, purpose)
+    return secrets.sealing.common_key(peer.sealing, purpose)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -38,24 +39,27 @@ class KeyPair:
         key = X25519PrivateKey.from_private_bytes(private).public_key()
         return KeyPair(private, key.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
+    @cached_property
+    def _key(self) -> X25519PrivateKey:
+        # Reading it takes as long as agreeing on a secret, which a site does with each neighbour.
+        return X25519PrivateKey.from_private_bytes(self.private)
+
+    def common_key(self, public: bytes, purpose: str) -> bytes:
+        """Thirty-two bytes that the owners of two pairs have in common, another key per purpose.
+
+        Raises:
+            ConsiliumError: ``public`` is not a public key, or is one that makes the secret
+                predictable.
+        """
+        try:
+            secret = self._key.exchange(X25519PublicKey.from_public_bytes(public))
+        except (ValueError, InvalidKey) as error:
+            raise ConsiliumError(
+                f"A site's public key for {purpose} is not usable: {error}."
+            ) from error
+        return derive_key(secret, purpose)
+
 
 def new_seed() -> bytes:
     """A seed of :data:`SEED_BYTES` bytes from the operating system's randomness."""
     return os.urandom(SEED_BYTES)
-
-
-def common_key(private: bytes, public: bytes, purpose: str) -> bytes:
-    """Thirty-two bytes that the owners of two key pairs have in common, another key per purpose.
-
-    Raises:
-        ConsiliumError: ``public`` is not a public key, or is one that makes the secret predictable.
-    """
-    try:
-        secret = X25519PrivateKey.from_private_bytes(private).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
-    except (ValueError, InvalidKey) as error:
-        raise ConsiliumError(
-            f"A site's public key for {purpose} is not usable: {error}."
-        ) from error
-    return derive_key(secret, purpose)

@@ -37,7 +37,7 @@ import numpy.typing as npt
 from federated.errors import ConsiliumError
 from federated.protection.secagg.consistency import Agreed
 from federated.protection.secagg.dealing import deal, open_dealt
-from federated.protection.secagg.keys import KeyPair, common_key, new_seed
+from federated.protection.secagg.keys import KeyPair, new_seed
 from federated.protection.secagg.masks import WORDS, add_mask
 from federated.protection.secagg.recovery import Answer, Evidence, recover
 from federated.protection.secagg.roster import own_commitment, roster_digest
@@ -137,10 +137,10 @@ def mask_update(
     word = np.dtype(WORDS[round_.bits])
     masked: Masked = quantised.astype(word)
     add_mask(masked, _own_key(secrets.own_seed, round_))
-    private = secrets.masking.private
+    pair = secrets.masking
     for peer in round_.neighbours[secrets.site]:
         if peer in sharing:
-            key = _pair_key(secrets.site, private, peer, advertised[peer], round_)
+            key = _pair_key(secrets.site, pair, peer, advertised[peer], round_)
             add_mask(masked, key, subtract=secrets.site > peer)
     return masked
 
@@ -219,9 +219,9 @@ def unmask(
             continue
         seed, found = recover(site, "masking", evidence)
         faulty |= found
-        private = masking_pair(seed).private
+        pair = masking_pair(seed)
         for peer in present:
-            key = _pair_key(site, private, peer, advertised[peer], round_)
+            key = _pair_key(site, pair, peer, advertised[peer], round_)
             add_mask(total, key, subtract=peer < site)
     sums = total.astype(np.dtype(f"<i{round_.bits // 8}"), copy=False).astype(np.int64)
     accusers = {site: evidence.accusers(site) for site in (*responded, *missing)}
@@ -233,6 +233,6 @@ def _own_key(seed: bytes, round_: Round) -> bytes:
     return derive_key(seed, round_.label("own mask"))
 
 
-def _pair_key(site: str, private: bytes, peer: str, public: Advertised, round_: Round) -> bytes:
+def _pair_key(site: str, pair: KeyPair, peer: str, public: Advertised, round_: Round) -> bytes:
     purpose = round_.label("mask", *sorted((site, peer)))
-    return common_key(private, public.masking, purpose)
+    return pair.common_key(public.masking, purpose)

@@ -25,8 +25,7 @@ from federated.protection.secagg.round import (
 )
 from federated.protection.secagg.shares import recover_seed
 
-# How many sets of shares are tried of a dealer that has dealt wrongly: a second or less with ten
-# sites, three with twenty, and half a minute with three hundred.
+# How many sets of shares are tried of a dealer that has dealt wrongly: half a second or less.
 TRIES = 200
 
 

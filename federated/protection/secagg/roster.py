@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from federated.errors import ConsiliumError
-from federated.protection.secagg.keys import KeyPair, common_key
+from federated.protection.secagg.keys import KeyPair
 from federated.protection.secagg.round import Advertised, Round
 from federated.secrets.key_derivation import KEY_BYTES, derive_key
 
@@ -32,10 +32,10 @@ def refuse_unusable(site: str, keys: Advertised) -> None:
         ConsiliumError: a key is none, or makes secrets predictable, or the commitment has not
             :data:`KEY_BYTES` bytes.
     """
-    probe = KeyPair.new().private
+    probe = KeyPair.new()
     try:
         for key in (keys.sealing, keys.masking):
-            common_key(probe, key, "probe")
+            probe.common_key(key, "probe")
         if len(keys.commitment) != KEY_BYTES:
             raise ConsiliumError(f"Its commitment has {len(keys.commitment)} bytes.")
     except ConsiliumError as error:

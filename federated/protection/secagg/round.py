@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Literal
 
@@ -86,7 +87,7 @@ class Secrets:
     masking_seed: bytes
     own_seed: bytes
 
-    @property
+    @cached_property
     def masking(self) -> KeyPair:
         """The key pair by which masking keys are agreed on."""
         return masking_pair(self.masking_seed)

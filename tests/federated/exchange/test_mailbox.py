@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from federated.exchange.folder import FolderExchange, Place
-from federated.exchange.identity import COORDINATOR
+from federated.exchange.identity import COORDINATOR, PublicIdentity
 from federated.exchange.mailbox import Mailbox, MissingMessageError
 from federated.exchange.message import (
     MAGIC,
     MOST_HEADER,
     Message,
+    MessageRefusedError,
     Signed,
     Topic,
     Unread,
@@ -348,6 +349,50 @@ def test_a_header_and_its_signature_show_what_a_site_has_sent(all_parties: Parti
     assert not again.is_from(all_parties.boxes[OTHER].me.public)
     forged = replace(again, header=replace(again.header, length=7))
     assert not forged.is_from(all_parties.boxes[SITE].me.public)
+
+
+def test_a_signature_is_checked_once_and_nothing_else_passes_for_it(
+    all_parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+    verifies = PublicIdentity.verifies
+
+    def counted(self: PublicIdentity, signature: bytes, content: bytes) -> bool:
+        checked.append(self)
+        return verifies(self, signature, content)
+
+    monkeypatch.setattr(PublicIdentity, "verifies", counted)
+    own, other = (all_parties.boxes[site].me.public for site in (SITE, OTHER))
+    signed = message(all_parties.boxes[SITE]).signed
+    for _ in range(3):
+        read = Signed.from_json(json.loads(json.dumps(signed.to_json())), "a list")
+        assert read.is_from(own)
+    assert checked == [own]
+    # Another key, under the same name too; another signature; another header.
+    assert not read.is_from(other)
+    assert not read.is_from(PublicIdentity(own.name, other.key))
+    for place in (0, 31, 32, 63):
+        flipped = bytearray(read.signature)
+        flipped[place] ^= 1
+        assert not replace(read, signature=bytes(flipped)).is_from(own)
+    for changed in ({"round": 4}, {"recipient": OTHER}, {"sha256": "0" * 64}, {"sender": OTHER}):
+        assert not replace(read, header=replace(read.header, **changed)).is_from(own)
+    assert read.is_from(own)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"round": "3"}, {"round": True}, {"round": -1}, {"length": 2**54}, {"more": 1},
+        {"body": None}, {"attempt": 1.0},
+    ],
+)  # fmt: skip
+def test_a_header_in_a_list_that_is_none_is_refused(
+    all_parties: Parties, changed: dict[str, object]
+) -> None:
+    told = message(all_parties.boxes[SITE]).signed.to_json()
+    with pytest.raises(MessageRefusedError, match="its header is none"):
+        Signed.from_json(told | {"header": told["header"] | changed}, "a list")
 
 
 def test_a_message_is_a_file_of_its_own_form(all_parties: Parties) -> None:

@@ -7,6 +7,7 @@ from itertools import product
 import networkx
 import numpy as np
 import pytest
+from Crypto.Protocol.SecretSharing import Shamir
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
@@ -17,11 +18,11 @@ from scipy import stats
 from federated.errors import ConsiliumError
 from federated.protection import CKKS, Cohort, PackedBFV, SecAggPlus
 from federated.protection.secagg.graph import draw_graph, parts
-from federated.protection.secagg.keys import KeyPair, common_key
+from federated.protection.secagg.keys import KeyPair
 from federated.protection.secagg.masks import CHUNK, add_mask, mask, smallest_word
 from federated.protection.secagg.protocol import advertise
 from federated.protection.secagg.round import Round
-from federated.protection.secagg.shares import recover_seed, share_seed
+from federated.protection.secagg.shares import _inverse, _times, recover_seed, share_seed
 from federated.protection.secagg.view import view
 from tests.federated.protection.masked_round import SITES, Parties, begin
 
@@ -146,7 +147,7 @@ class TestRefusals:
 
     def test_a_public_key_that_makes_the_secret_predictable(self):
         with pytest.raises(ConsiliumError, match="not usable"):
-            common_key(KeyPair.new().private, bytes(32), "mask")
+            KeyPair.new().common_key(bytes(32), "mask")
 
 
 def ring(now, names):
@@ -280,9 +281,9 @@ class TestParts:
 
     def test_two_sites_have_a_key_in_common_for_one_purpose(self):
         one, other = KeyPair.new(), KeyPair.new()
-        key = common_key(one.private, other.public, "mask")
-        assert key == common_key(other.private, one.public, "mask")
-        assert key != common_key(one.private, other.public, "share")
+        key = one.common_key(other.public, "mask")
+        assert key == other.common_key(one.public, "mask")
+        assert key != one.common_key(other.public, "share")
 
     def test_fewer_shares_than_the_threshold_give_nothing(self):
         holders = ["a", "b", "c", "d"]
@@ -291,6 +292,31 @@ class TestParts:
         assert recover_seed({h: shares[h] for h in "acd"}, holders, 3) == key
         with pytest.raises(ValueError, match="2 shares of 3"):
             recover_seed({h: shares[h] for h in "ac"}, holders, 3)
+        with pytest.raises(ValueError, match="16 bytes"):
+            recover_seed({h: shares[h] for h in "ac"} | {"d": shares["d"][1:]}, holders, 3)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.randoms(use_true_random=False), st.integers(2, 40))
+    def test_any_shares_give_what_the_library_that_made_them_puts_together(self, random, count):
+        holders = [f"h{number}" for number in range(count)]
+        threshold = random.randint(2, count)
+        seed = random.choice([bytes(16), b"\xff" * 16, random.randbytes(16)])
+        shares = share_seed(seed, holders, threshold)
+        chosen = random.sample(holders, threshold)
+        found = recover_seed({holder: shares[holder] for holder in chosen}, holders, threshold)
+        theirs = [(holders.index(holder) + 1, shares[holder]) for holder in chosen]
+        assert found == seed == bytes(Shamir.combine(theirs))
+        # Of other shares than were dealt the two give the same too, and no seed.
+        other = shares | {chosen[0]: random.randbytes(16)}
+        wrong = recover_seed({holder: other[holder] for holder in chosen}, holders, threshold)
+        theirs = [(holders.index(holder) + 1, other[holder]) for holder in chosen]
+        assert seed != wrong == bytes(Shamir.combine(theirs))
+
+    @given(st.integers(1, 2**128 - 1))
+    def test_an_element_times_its_inverse_is_one(self, element):
+        inverse = _inverse(element)
+        assert 0 < inverse < 2**128
+        assert _times(element, inverse) == _times(inverse, element) == 1
 
     def test_masks_depend_on_every_bit_of_their_key(self):
         """A 32-bit seed could be searched for; here each of 256 bits changes all of the mask."""

@@ -50,18 +50,18 @@ def seed_of(parties, dealer, kind, answers, colluders):
     return recover_seed(shares, now.holders(dealer), now.threshold)
 
 
-def without_masks(parties, masked, site, own_seed, privates):
+def without_masks(parties, masked, site, own_seed, pairs):
     """A masked vector less the site's own mask and those with peers whose keys are known."""
     now, words = parties.now, masked.copy()
     add_mask(words, protocol._own_key(own_seed, now), subtract=True)
-    for peer, private in privates.items():
-        key = protocol._pair_key(peer, private, site, parties.advertised[site], now)
+    for peer, pair in pairs.items():
+        key = protocol._pair_key(peer, pair, site, parties.advertised[site], now)
         add_mask(words, key, subtract=site < peer)
     return words.view(f"<i{now.bits // 8}").astype(int)
 
 
-def privates_of(parties, sites):
-    return {site: parties.secrets[site].masking.private for site in sites}
+def pairs_of(parties, sites):
+    return {site: parties.secrets[site].masking for site in sites}
 
 
 def refused(parties, views, colluders):
@@ -84,11 +84,11 @@ def test_two_halves_that_are_told_of_a_site_that_it_responded_and_that_it_did_no
     views |= {site: parties.view(site, rest, [victim]) for site in others[2:]}
     answers = {site: parties.answer_view(site, told) for site, told in views.items()}
     own = seed_of(parties, victim, "own", answers, colluders)
-    private = masking_pair(seed_of(parties, victim, "masking", answers, colluders)).private
+    pair = masking_pair(seed_of(parties, victim, "masking", answers, colluders))
     quantised = parties.quantised()
     words = without_masks(parties, parties.masked(quantised, victim), victim, own, {})
     for peer in rest:
-        key = protocol._pair_key(victim, private, peer, parties.advertised[peer], parties.now)
+        key = protocol._pair_key(victim, pair, peer, parties.advertised[peer], parties.now)
         words = words.astype(np.int16).view(np.uint16)
         add_mask(words, key, subtract=victim < peer)
     np.testing.assert_array_equal(words.view(np.int16), quantised[victim])
@@ -103,11 +103,11 @@ def test_a_site_that_is_told_that_the_only_other_honest_one_is_missing():
     views = {victim: parties.view(victim, [victim, colluder], [third])}
     answers = {victim: parties.answer_view(victim, views[victim])}
     own = seed_of(parties, victim, "own", answers, [colluder])
-    key = masking_pair(seed_of(parties, third, "masking", answers, [colluder])).private
-    privates = privates_of(parties, [colluder]) | {third: key}
+    key = masking_pair(seed_of(parties, third, "masking", answers, [colluder]))
+    pairs = pairs_of(parties, [colluder]) | {third: key}
     quantised = parties.quantised()
     masked = parties.masked(quantised, victim)
-    found = without_masks(parties, masked, victim, own, privates)
+    found = without_masks(parties, masked, victim, own, pairs)
     np.testing.assert_array_equal(found, quantised[victim])
     said = {victim: Said(views[victim].digest, True), colluder: Said(views[victim].digest, True)}
     with pytest.raises(
@@ -127,15 +127,14 @@ def test_many_lists_that_each_leave_out_a_few_give_the_sum_of_two_sites_of_ten()
         for site, gone in missing.items()
     }
     answers = {site: parties.answer_view(site, told) for site, told in views.items()}
-    privates = {
-        site: masking_pair(seed_of(parties, site, "masking", answers, [colluder])).private
-        for site in ring
-    } | privates_of(parties, [colluder])
+    pairs = {
+        site: masking_pair(seed_of(parties, site, "masking", answers, [colluder])) for site in ring
+    } | pairs_of(parties, [colluder])
     quantised = parties.quantised()
     found = np.zeros(20, int)
     for site in pair:
         own = seed_of(parties, site, "own", answers, [colluder])
-        found += without_masks(parties, parties.masked(quantised, site), site, own, privates)
+        found += without_masks(parties, parties.masked(quantised, site), site, own, pairs)
     wanted = quantised[pair[0]] + quantised[pair[1]]
     np.testing.assert_array_equal(found.astype(np.int16), wanted)
     assert refused(parties, views, [colluder])
@@ -152,11 +151,10 @@ def test_a_site_that_masked_with_few_who_are_then_all_said_to_be_missing():
     views = {site: parties.view(site, responded, gone) for site in responded}
     answers = parties.answers(views)
     own = seed_of(parties, victim, "own", answers, colluders)
-    privates = privates_of(parties, colluders) | {
-        site: masking_pair(seed_of(parties, site, "masking", answers, colluders)).private
-        for site in gone
+    pairs = pairs_of(parties, colluders) | {
+        site: masking_pair(seed_of(parties, site, "masking", answers, colluders)) for site in gone
     }
-    found = without_masks(parties, masked, victim, own, privates)
+    found = without_masks(parties, masked, victim, own, pairs)
     np.testing.assert_array_equal(found, quantised[victim])
 
     done = Done.nothing(parties.now).share(parties.advertised, parties.now)
@@ -188,8 +186,8 @@ class TestKeysOfTheCoordinator:
         quantised = parties.quantised()
         masked = told.masked(quantised, victim)
         own = seed_of(told, victim, "own", {}, self.SITES[1:])
-        privates = privates_of(told, self.SITES[1:])
-        found = without_masks(told, masked, victim, own, privates)
+        pairs = pairs_of(told, self.SITES[1:])
+        found = without_masks(told, masked, victim, own, pairs)
         np.testing.assert_array_equal(found, quantised[victim])
 
     def test_sites_that_know_different_keys_do_not_answer(self):

@@ -11,8 +11,10 @@ import pytest
 
 from federated.configuration.description_file import find_description
 from federated.errors import ConsiliumError, RefusalError, TooFewSitesError
+from federated.files import read_json, write_json
 from federated.learning.subgroup_statistics import FinalSums
 from federated.stages import final_evaluation as stage
+from federated.stages import secagg
 from federated.stages.begun_sums import (
     evaluated_with,
     left_out_before,
@@ -20,12 +22,15 @@ from federated.stages.begun_sums import (
     refuse_other_than_begun,
 )
 from federated.stages.coordinator import ask_final_sum, end_run
+from federated.stages.entering import split_records
 from federated.stages.final_evaluation import (
     collect_final,
     evaluate_at_end,
     receive_final,
     sum_at_end,
 )
+from federated.stages.named_sums import EVALUATION, FINAL
+from federated.stages.site import SiteCall, open_site
 from federated.stages.worker import worker_context
 from tests.federated.staged_run import Staged, record
 from tests.federated.stages import summing
@@ -137,6 +142,35 @@ def test_at_the_end_a_sum_is_of_those_with_whom_the_same_model_was_evaluated(
         steps[1](run.sites[:2])
     summing.resume(run)
     assert steps[1]() is not None
+
+
+@pytest.mark.parametrize(("protection", "first"), [
+    ("packed_bfv", "the end"), ("secagg_plus", "the evaluation"),
+])  # fmt: skip
+def test_so_it_is_where_a_site_has_answered_before_splits_were_written_down(
+    tmp_path: Path, protection: str, first: str
+) -> None:
+    run = begun(tmp_path, protection, protection={"min_sites": 2})
+    steps = [partial(summing.summed, run), partial(summed, run)]
+    if first == "the end":
+        steps.reverse()
+    steps[0]()
+    for site in run.sites:
+        forget_splits(run.call(site), first)
+    with pytest.raises(ConsiliumError, match="already answered for a sum"):
+        steps[1](run.sites[:2])
+    summing.resume(run)
+    assert steps[1]() is not None
+
+
+def forget_splits(call: SiteCall, first: str) -> None:
+    """Leave of what a site has answered for what was written down until 27 November 2026."""
+    site = open_site(call)
+    named = EVALUATION if first == "the evaluation" else FINAL
+    kept = secagg._data(split_records(site, named.splits), f"sum {named.name}")
+    stored = read_json(site.home.answered_path)
+    assert len(stored) == 1 + len(named.predicted)
+    write_json(site.home.answered_path, {kept: stored[kept]})
 
 
 def test_a_coordinator_knows_with_whom_the_model_of_any_round_was_evaluated(tmp_path: Path) -> None:
