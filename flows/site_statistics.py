@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import flow
 
+import flows.failures  # noqa: F401 - what the log says of a run that fails
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
@@ -20,7 +21,7 @@ from federated.errors import ConsiliumError
 from federated.files import write_json, write_text
 from federated.planning.fingerprint import Fingerprint
 from federated.planning.heterogeneity import Distances
-from federated.provenance import git_commit
+from federated.provenance import code_commit
 from federated.rounds.statistics import groups_of, told_of
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
@@ -123,7 +124,7 @@ def run_statistics(
         begin_statistics(coordinator)
         calls = [call_site(coordinator, site) for site in coordinator.run.sites]
         unkeyed = key(pool, coordinator, calls)[1] if experiment.protection.keyed else {}
-        mlflow_run_id = start_tracking(experiment, folder, begun.data, git_commit(Path.cwd()))
+        mlflow_run_id = start_tracking(experiment, folder, begun.data, code_commit())
         status = "FAILED"
         try:
             run = Run(
