@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
+import psutil
 import pytest
 
 from federated.errors import ConsiliumError
@@ -341,7 +344,7 @@ time.sleep(60)
 
 
 def test_all_of_a_consortium_end_at_the_same_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(consortium_up, "PROGRAM", SLOW)
+    monkeypatch.setattr(consortium_up, "PROGRAM", ("-c", SLOW))
     parties = [Party(name, tmp_path / name) for name in ("coordinator", "site-0", "site-1")]
     for party in parties:
         party.home.mkdir()
@@ -350,3 +353,29 @@ def test_all_of_a_consortium_end_at_the_same_time(tmp_path, monkeypatch):
     texts = [(party.home / "ended").read_text().split() for party in parties]
     told, ended = zip(*[map(float, text) for text in texts], strict=True)
     assert max(told) < min(ended)
+
+
+# Starts a party whose program is this machine's own small server, and says its number.
+STARTS_A_PARTY = """
+import sys, time
+from pathlib import Path
+from flows import consortium_up
+
+consortium_up.PROGRAM = (*consortium_up.PROGRAM[:-1], "http.server")
+party = consortium_up.Party("site-0", Path(sys.argv[1]))
+with consortium_up.process(party, print, "0", "--bind", "127.0.0.1") as running:
+    print(running.process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_party_outlives_the_terminal_that_was_killed(tmp_path):
+    """Killed, and so without a moment to tell anybody."""
+    assert consortium_up.PROGRAM[-1] == "flows.program"
+    command = [sys.executable, "-c", STARTS_A_PARTY, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        party = psutil.Process(int(started.stdout.readline()))
+        # It listens, and is all that it will be.
+        started.stdout.readline()
+        started.kill()
+        party.wait(60)
