@@ -37,8 +37,9 @@ from federated.secrets.home import private_folder
 from federated.settings.names import refuse_site_name
 from flows.ports import listen, port_of
 
-# In seconds, for a process to come up, and to end.
-STARTUP, ENDING = 180, 20
+# In seconds, for a process to come up, and to end. One that fails ends by itself, and a coordinator
+# waits for each of its servers up to five minutes on a busy machine: nobody gives it up before.
+STARTUP, ENDING = 900, 20
 HOST = "127.0.0.1"
 # `consilium`, which ends with who started it, however that one ends.
 PROGRAM = ("-m", "flows.ends_with_parent", "flows.program")
@@ -392,7 +393,7 @@ def wait_for_line(running: Started, start: str) -> str:
     """Wait until a process has said a line that begins so, and return it.
 
     Raises:
-        ConsiliumError: it has ended, or three minutes have passed.
+        ConsiliumError: it has ended, or :data:`STARTUP` has passed.
     """
     deadline = time.monotonic() + STARTUP
     while time.monotonic() < deadline:

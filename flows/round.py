@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 from prefect import flow
 
-import flows.failures  # noqa: F401 - what the log says of a run that fails
+import flows.run_log  # noqa: F401 - what Prefect keeps of it is for people
 from federated.calibration.of_model import ModelCalibration
 from federated.configuration.differences import overrides_between
 from federated.configuration.experiment import Experiment

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect import flow
 
-import flows.failures  # noqa: F401 - what the log says of a run that fails
+import flows.run_log  # noqa: F401 - what Prefect keeps of it is for people
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile

@@ -16,7 +16,7 @@ from federated.files import read_json
 from tests.conftest import PROJECT, TINY_PARAMS
 
 pytestmark = pytest.mark.system
-MOST_S = 420
+MOST_S = 900
 
 
 def left_of(folder: Path) -> list[str]:
