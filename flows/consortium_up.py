@@ -37,10 +37,12 @@ from federated.secrets.home import private_folder
 from federated.settings.names import refuse_site_name
 from flows.ports import listen, port_of
 
-# In seconds, for a process to come up, and to end.
-STARTUP, ENDING = 180, 20
+# In seconds, for a process to come up, and to end. One that fails ends by itself, and a coordinator
+# waits for each of its servers up to five minutes on a busy machine: nobody gives it up before.
+STARTUP, ENDING = 900, 20
 HOST = "127.0.0.1"
-PROGRAM = "from flows.cli import main; main()"
+# `consilium`, which ends with who started it, however that one ends.
+PROGRAM = ("-m", "flows.ends_with_parent", "flows.program")
 # The variables of a party's environment that say where it keeps what it has.
 HOMES = ("CONSILIUM_HOME", "PREFECT_HOME")
 POLICY = PERMISSIVE.replace("this simulated site", "this site, which is here to try it,")
@@ -331,7 +333,10 @@ def process(
     label: str = "",
     more: Mapping[str, str] | None = None,
 ) -> Iterator[Started]:
-    """Run a command of a party, told line by line, until the block ends.
+    """Run a command of a party, told line by line, until the block or this process ends.
+
+    It is a process group of its own: Ctrl-C in a terminal reaches this process alone, which then
+    has all of them end.
 
     Args:
         party: whose command it is.
@@ -341,14 +346,14 @@ def process(
         more: variables of its environment beside the party's own.
     """
     started = subprocess.Popen(  # noqa: S603 - our own commands
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [sys.executable, *PROGRAM, *arguments],
         env=party.environment() | dict(more or {}),
         cwd=party.home,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
+        process_group=0,
     )
     running = Started(started, label or party.name, [], _command_again(party, arguments))
     reader = Thread(target=_read, args=(running, say), daemon=True)
@@ -388,7 +393,7 @@ def wait_for_line(running: Started, start: str) -> str:
     """Wait until a process has said a line that begins so, and return it.
 
     Raises:
-        ConsiliumError: it has ended, or three minutes have passed.
+        ConsiliumError: it has ended, or :data:`STARTUP` has passed.
     """
     deadline = time.monotonic() + STARTUP
     while time.monotonic() < deadline:

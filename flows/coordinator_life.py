@@ -17,7 +17,7 @@ from federated.exchange.identity import PublicIdentity
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, read_request
 from federated.files import PRIVATE, locked, make_folders, read_json, write_json
-from federated.provenance import code_digest, own_versions
+from federated.provenance import code_digest, own_program, own_versions
 from federated.run.coordinator_home import CoordinatorHome
 from flows.members import members_lines
 
@@ -230,6 +230,7 @@ def status_lines(home: CoordinatorHome, runs: Path) -> Iterator[str]:
 
     identity, address = home.identity().public, address_of(home)
     yield f"coordinator {address.url}, fingerprint {identity.fingerprint}"
+    yield f"program {own_program()}"
     yield from members_lines(home)
     folders: Sequence[Path] = sorted(path.parent for path in runs.glob("*/*/config.json"))
     for folder in map(RunFolder, folders):

@@ -33,6 +33,7 @@ from flows.login import USER, Login
 from flows.ports import HOST, listen, port_of
 from flows.server import (
     STARTUP_TIMEOUT_S,
+    WITH_DEPLOYMENTS,
     client_settings,
     give_way,
     running,
@@ -80,7 +81,11 @@ def servers_behind(home: CoordinatorHome, databases: Databases) -> Iterator[Behi
     pages, files = home.root / "prefect-pages", home.root / "mlflow-artifacts"
     make_folders(files, private=True)
     handed = {
-        "prefect": {**databases.prefect, "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages)},
+        "prefect": {
+            **databases.prefect,
+            **WITH_DEPLOYMENTS,
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages),
+        },
         "mlflow": {**databases.mlflow, ARTIFACTS: files.as_uri()},
     }
     below = {"prefect": PREFECT, "mlflow": MLFLOW}

@@ -13,7 +13,7 @@ from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset, partition_dataset
 from federated.errors import ConsiliumError
 from federated.files import write_json
-from federated.provenance import git_commit
+from federated.provenance import code_commit
 from federated.run.folder import RunFolder
 from federated.run.prepared import partition_inputs
 from federated.run.runs import reopen_run
@@ -116,7 +116,7 @@ def _join(
     header = model_header(resolved, dataset.info, located.source)
     save_model(folder.model_path, model, header)
     told = replace(located, md5=md5 or NOT_TOLD)
-    mlflow_run_id = start_tracking(resolved, folder, told, git_commit(Path.cwd()))
+    mlflow_run_id = start_tracking(resolved, folder, told, code_commit())
     track_round(mlflow_run_id, 0, joined.before, {})
     track_round(mlflow_run_id, rounds, joined.after, {"joined/moved": joined.moved})
     metric = resolved.selection.metric

@@ -14,3 +14,7 @@ def main() -> None:
         print("Stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     command_line()
+
+
+if __name__ == "__main__":
+    main()

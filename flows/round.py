@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 from prefect import flow
 
+import flows.run_log  # noqa: F401 - what Prefect keeps of it is for people
 from federated.calibration.of_model import ModelCalibration
 from federated.configuration.differences import overrides_between
 from federated.configuration.experiment import Experiment
@@ -23,7 +24,7 @@ from federated.data.load import known_info
 from federated.errors import ConsiliumError
 from federated.files import write_json
 from federated.learning.evaluation import PREDICTS_NONE
-from federated.provenance import git_commit
+from federated.provenance import code_commit
 from federated.run.final_record import final_numbers
 from federated.run.folder import RunFolder
 from federated.run.memory import peak_rss_mb
@@ -155,7 +156,7 @@ def _work_on(
         data_seconds = time.time() - data_started
         begun = _begin(resolved, folder, inputs, pool)
         coordinator = begun.coordinator
-        commit = git_commit(Path.cwd())
+        commit = code_commit()
         mlflow_run_id = start_tracking(resolved, folder, begun.data, commit)
         tag_flow_run(tags_of(resolved, begun.data.source))
         point_latest(folder)

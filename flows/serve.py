@@ -19,7 +19,13 @@ from flows.guarded_server import STORE
 from flows.login import USER, Login, new_login
 from flows.ports import HOST, listen_at
 from flows.round import fl_round
-from flows.server import client_settings, configured_api, running_guarded, wait_until_healthy
+from flows.server import (
+    WITH_DEPLOYMENTS,
+    client_settings,
+    configured_api,
+    running_guarded,
+    wait_until_healthy,
+)
 from flows.session import Session, published
 from flows.site_statistics import fl_statistics
 from tasks.track import client, tracking_uri
@@ -86,9 +92,9 @@ def _servers(
             listening["mlflow"] = stack.enter_context(taken)
             client()  # makes the folder and the database
         console.print("starting the servers, some 20 seconds …")
-        store = {STORE: tracking_uri()}
+        given = {STORE: tracking_uri(), **WITH_DEPLOYMENTS}
         started = {
-            name: stack.enter_context(running_guarded(name, listening[name], login, store))
+            name: stack.enter_context(running_guarded(name, listening[name], login, given))
             for name in listening
         }
         if mlflow:

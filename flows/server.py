@@ -42,6 +42,12 @@ WITHOUT_DEPLOYMENTS = {
         *("CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS"),
     )
 }
+# `prefect deployment run … --watch` shows the log of a run as it comes, and so why one has failed;
+# by itself the server sends nobody a line of it.
+WITH_DEPLOYMENTS = {
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+    "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+}
 # As for Prefect's own temporary server: no pages, and only the services that a run needs.
 TEMPORARY = WITHOUT_DEPLOYMENTS | {
     "PREFECT_UI_ENABLED": "0",

@@ -16,6 +16,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+import flows.run_log  # noqa: F401 - what Prefect keeps of it is for people
 from federated.data.partition import Partition, leave_out
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange.folder import Exchange

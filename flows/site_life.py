@@ -23,7 +23,7 @@ from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, write_request
 from federated.exchange.policy import read_policy
 from federated.files import PRIVATE, make_folders, read_json, require_writable, write_json
-from federated.provenance import code_digest, own_versions
+from federated.provenance import code_digest, own_program, own_versions
 from federated.secrets.home import consilium_home, private_folder
 from federated.settings.names import refuse_site_name
 from federated.site.home import SiteHome
@@ -228,7 +228,13 @@ def _reached(home: SiteHome, kit: Kit) -> Iterator[Finding]:
         text = f"{name} {mine}" + ("" if other == mine else f", and {other} at the coordinator")
         yield Finding(other == mine, text)
     same = theirs.get("code", code_digest()) == code_digest()
-    yield Finding(same, "the same program" if same else "another program than the coordinator's")
+    yield Finding(
+        same,
+        f"the same program: {own_program()}"
+        if same
+        else f"another program than the coordinator's: here it is {own_program()}; `consilium "
+        "coordinator status` says which one is wanted",
+    )
 
 
 def _machine(home: SiteHome) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from prefect import flow
 
+import flows.run_log  # noqa: F401 - what Prefect keeps of it is for people
 from federated.configuration.experiment import Experiment
 from federated.configuration.load import load_experiment
 from federated.data.dataset import LocatedFile
@@ -19,7 +20,7 @@ from federated.errors import ConsiliumError
 from federated.files import write_json, write_text
 from federated.planning.fingerprint import Fingerprint
 from federated.planning.heterogeneity import Distances
-from federated.provenance import git_commit
+from federated.provenance import code_commit
 from federated.rounds.statistics import groups_of, told_of
 from federated.run.folder import RunFolder
 from federated.run.runs import new_run
@@ -122,7 +123,7 @@ def run_statistics(
         begin_statistics(coordinator)
         calls = [call_site(coordinator, site) for site in coordinator.run.sites]
         unkeyed = key(pool, coordinator, calls)[1] if experiment.protection.keyed else {}
-        mlflow_run_id = start_tracking(experiment, folder, begun.data, git_commit(Path.cwd()))
+        mlflow_run_id = start_tracking(experiment, folder, begun.data, code_commit())
         status = "FAILED"
         try:
             run = Run(

@@ -20,7 +20,7 @@ from federated.comparison.table import (
     site_rows,
 )
 from federated.files import write_json, write_text
-from federated.provenance import short_commit
+from federated.provenance import short_commit, told_commit
 from federated.stages.sensitivity import mean_shares, sensitivity_figure
 from tasks.report import REPORT, RUNS, write_comparison
 from tasks.sensitivity import FIGURE
@@ -136,7 +136,12 @@ def _note(results: Sequence[Result], baseline: str) -> str:
     summaries = [result.summary for result in results]
     sources = sorted({summary["data_source"] for summary in summaries})
     seeds = sorted({result.planned.seed for result in results})
-    commits = sorted({short_commit(summary["git_commit"]) for summary in summaries})
+    commits = sorted(
+        {
+            told_commit(short_commit(summary["git_commit"]), summary.get("versions", {}))
+            for summary in summaries
+        }
+    )
     rounds = sorted({summary["rounds_done"] for summary in summaries})
     task = results[0].task
     pooled = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from federated.configuration.experiment import Experiment
 from federated.learning import TASKS, metrics_in
-from federated.provenance import short_commit
+from federated.provenance import UNKNOWN, short_commit, told_commit
 
 PHANTOM = (
     "**The data are a phantom, drawn by a program:** the numbers show that the software works, and "
@@ -80,7 +80,7 @@ def result(summary: Mapping[str, Any]) -> str:
         *_spent(summary["privacy"]),
         f"Bytes: {summary['bytes']['up'] / 1e6:.1f} MB up, "
         f"{summary['bytes']['down'] / 1e6:.1f} MB down, of all sites in all rounds. "
-        f"Commit `{short_commit(summary['git_commit'])}`.",
+        f"{_code(summary)}.",
     ]
     left_out = {**summary["absent"], **summary.get("not_evaluated", {})}
     if left_out:
@@ -88,6 +88,14 @@ def result(summary: Mapping[str, Any]) -> str:
         said = ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
         lines += ["", f"Not in the metrics: {said}."]
     return "\n".join(lines)
+
+
+def _code(summary: Mapping[str, Any]) -> str:
+    """Which code made a run, as Markdown."""
+    commit = summary["git_commit"]
+    if commit == UNKNOWN:
+        return told_commit(commit, summary.get("versions", {})).capitalize()
+    return f"Commit `{short_commit(commit)}`"
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, float]:

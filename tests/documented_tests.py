@@ -46,6 +46,8 @@ EXECUTED = {
     "sites list": CONSORTIUM,
     "sites suspend": AT_REST,
     "sites remove": AT_REST,
+    "consortium up": "tests/system/test_consortium_up.py"
+    "::test_one_command_runs_a_consortium_of_processes_and_leaves_none",
     "coordinator init": CONSORTIUM,
     "coordinator start": CONSORTIUM,
     "coordinator status": CONSORTIUM,
@@ -58,10 +60,4 @@ EXECUTED = {
     "site show": OTHERS,
     "site approve": OTHERS,
     "site refuse": OTHERS,
-}
-
-# Read by their parsers alone, and why.
-READ_ALONE = {
-    "consortium up": "it starts the processes of docs/consortium.md, whose commands are executed "
-    "one by one; tests/system/test_hospitals.py has them as processes of different users",
 }

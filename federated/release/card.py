@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from federated.learning import TASKS
+from federated.provenance import told_commit
 from federated.release.card_blocks import (
     NOT_RUN,
     Block,
@@ -336,7 +337,7 @@ def _again(run: RunValues) -> list[Block]:
     facts = [
         ("seed", str(summary["seed"])),
         ("MD5 of the data", summary["data_md5"] or "not told: they are the sites' own"),
-        ("commit", summary["git_commit"]),
+        ("commit", told_commit(summary["git_commit"], summary.get("versions", {}))),
         *summary.get("versions", {}).items(),
     ]
     blocks: list[Block] = []

@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from federated.learning import TASKS
+from federated.provenance import told_commit
 from federated.report import words
 from federated.report.calibration_part import calibration_part
 from federated.report.cost_figures import byte_bars, time_bars
@@ -287,7 +288,7 @@ def _facts(run: RunValues, numbers: Numbers) -> Sequence[tuple[str, Any]]:
         ("seed", numbers("seed", form="d")),
         ("data", summary["data_source"]),
         ("MD5 of the data", summary["data_md5"] or "not told: they are the sites' own"),
-        ("commit", summary["git_commit"]),
+        ("commit", told_commit(summary["git_commit"], summary.get("versions", {}))),
         ("MLflow run", summary["mlflow_run_id"]),
         ("model version", summary["model_version"] or "not registered"),
         *summary.get("versions", {}).items(),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from federated.learning import TASKS
+from federated.provenance import UNKNOWN
 from federated.report.drawing import clean
 from federated.report.values import RunValues, count_of
 from federated.settings.sections import Parties, Share
@@ -268,7 +269,7 @@ def reproduce(run: RunValues) -> list[str]:
     if overrides is None:
         return []
     commit = str(summary["git_commit"]).removesuffix("-dirty")
-    lines = [] if commit == "unknown" else [f"git checkout {commit}"]
+    lines = [] if commit == UNKNOWN else [f"git checkout {commit}"]
     if isinstance(run.experiment.runner, Parties):
         # It is none of what a run is compared by, and without it simulated sites would be asked.
         overrides = [*overrides, "runner.name=sites"]
@@ -289,6 +290,11 @@ def notes_on_reproduction(run: RunValues) -> list[str]:
     notes = []
     if str(summary["git_commit"]).endswith("-dirty"):
         notes.append("The code had changes that are not in this commit, so it may not come out.")
+    if summary["git_commit"] == UNKNOWN:
+        notes.append(
+            "Which commit the program was of is not known: it was installed, and not from a "
+            "repository. Its version is among the facts."
+        )
     if summary.get("overrides") is None:
         notes.append(
             "The settings are in config.json of the run's folder; params.yaml has no such entry."

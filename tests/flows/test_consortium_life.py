@@ -2,17 +2,28 @@
 
 import json
 import socket
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
 
+import psutil
 import pytest
 
 from federated.errors import ConsiliumError
+from federated.exchange.https.listening import tls_server
 from federated.exchange.https.office import MembersFile, Office
+from federated.exchange.https.server import exchange_app
 from federated.exchange.identity import PublicIdentity
 from federated.exchange.journal import JournalledExchange
 from federated.exchange.kit import Kit, read_request
 from federated.exchange.message import Topic, sign
 from federated.files import read_json
+from federated.provenance import own_program
 from federated.run.coordinator_home import CoordinatorHome
 from federated.site.home import SiteHome
 from flows import consortium_up
@@ -20,6 +31,7 @@ from flows.consortium_up import Party, at_work, process, wait_for_line
 from flows.coordinator_life import (
     Address,
     address_of,
+    certificates_of,
     enrol,
     make_coordinator,
     office_of,
@@ -27,6 +39,7 @@ from flows.coordinator_life import (
     remove,
     suspend,
 )
+from flows.coordinator_life import status_lines as coordinator_lines
 from flows.members import members_lines
 from flows.site import open_home
 from flows.site_life import (
@@ -185,6 +198,58 @@ def test_a_check_says_what_is_missing_and_takes_part_in_nothing(kit, data):
     assert not (site.root / "runs").exists()
 
 
+@contextmanager
+def answering(home: CoordinatorHome, office: Office) -> Iterator[str]:
+    """A coordinator's exchange that answers in a thread; its address."""
+    server = tls_server(
+        exchange_app(office), "127.0.0.1", 0, certificates_of(home, HERE), lambda *_: None, None
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def checked(site: SiteHome, home: CoordinatorHome, office: Office) -> dict[str, bool]:
+    """What a site's check says of a coordinator that answers."""
+    with answering(home, office) as url:
+        site.kit_path.write_text(json.dumps(read_json(site.kit_path) | {"url": url}))
+        return {finding.text: finding.good for finding in check_site(site)}
+
+
+def test_a_check_says_that_all_is_well_and_whose_clock_and_programs_differ(kit, data, tmp_path):
+    site, home = make_site("clinic-a", kit, data, None), CoordinatorHome.default()
+    enrol(home, request_file(site, tmp_path), None)
+    office = office_of(home)
+    well = checked(site, home, office)
+    assert well["the coordinator answers over TLS, and this site is enrolled"]
+    assert well[f"the same program: {own_program()}"]
+    assert well[f"consilium {version('consilium')}"]
+    assert well[f"torch {version('torch')}"]
+    (clock,) = (text for text in well if "this clock" in text)
+    assert well[clock]
+    (disk,) = (text for text in well if text.endswith(f" free for {site.root}"))
+    assert well[disk] == (int(disk.split()[0]) >= 5)
+    assert any("GPU" in text for text in well)
+    other = replace(
+        office,
+        clock=lambda: time.time() + 300,
+        versions={**office.versions, "torch": "1.0", "code": "0" * 64},
+    )
+    wrong = {text for text, good in checked(site, home, other).items() if not good}
+    assert any("is 300.0 s behind the coordinator's: set it (NTP)" in text for text in wrong)
+    assert f"torch {version('torch')}, and 1.0 at the coordinator" in wrong
+    (program,) = (text for text in wrong if "another program" in text)
+    assert own_program() in program
+    assert "consilium coordinator status" in program
+    assert f"program {own_program()}" in list(coordinator_lines(home, tmp_path))
+    # It takes no part: nobody waits for whoever has only looked.
+    assert not list(home.seen_path.iterdir())
+
+
 def test_a_check_validates_the_data_sets_that_the_policy_allows(kit, data, tmp_path):
     picture_set(data / "mine")
     describe(data / "mine", CLASSES)
@@ -279,7 +344,7 @@ time.sleep(60)
 
 
 def test_all_of_a_consortium_end_at_the_same_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(consortium_up, "PROGRAM", SLOW)
+    monkeypatch.setattr(consortium_up, "PROGRAM", ("-c", SLOW))
     parties = [Party(name, tmp_path / name) for name in ("coordinator", "site-0", "site-1")]
     for party in parties:
         party.home.mkdir()
@@ -288,3 +353,29 @@ def test_all_of_a_consortium_end_at_the_same_time(tmp_path, monkeypatch):
     texts = [(party.home / "ended").read_text().split() for party in parties]
     told, ended = zip(*[map(float, text) for text in texts], strict=True)
     assert max(told) < min(ended)
+
+
+# Starts a party whose program is this machine's own small server, and says its number.
+STARTS_A_PARTY = """
+import sys, time
+from pathlib import Path
+from flows import consortium_up
+
+consortium_up.PROGRAM = (*consortium_up.PROGRAM[:-1], "http.server")
+party = consortium_up.Party("site-0", Path(sys.argv[1]))
+with consortium_up.process(party, print, "0", "--bind", "127.0.0.1") as running:
+    print(running.process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_party_outlives_the_terminal_that_was_killed(tmp_path):
+    """Killed, and so without a moment to tell anybody."""
+    assert consortium_up.PROGRAM[-1] == "flows.program"
+    command = [sys.executable, "-c", STARTS_A_PARTY, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        party = psutil.Process(int(started.stdout.readline()))
+        # It listens, and is all that it will be.
+        started.stdout.readline()
+        started.kill()
+        party.wait(60)

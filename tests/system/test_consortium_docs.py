@@ -4,10 +4,11 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from federated.files import read_json
+from federated.run.coordinator_home import CoordinatorHome
 from flows.consortium_up import deal_files
 from flows.ports import listen, port_of
 from tests.conftest import PROJECT, TINY_PARAMS, tiny_volumes
@@ -136,6 +138,44 @@ def test_the_page_leads_from_nothing_to_a_registered_model(places):
     assert found["rounds_done"] == 2
     assert found["model_version"] == 1
     assert "clinic-a  enrolled" in said
+    # Each hospital sees its own graph in its own Prefect, where nobody else has deployed anything,
+    # and the coordinator the graph that a run on one machine has.
+    whole = CoordinatorHome(places["coordinator"].folder / "consilium" / "coordinator").root
+    for site in SITES:
+        own = places[site].folder / "prefect" / "prefect.db"
+        stages = {f"{stage}[{site}] round 2" for stage in ("local-train", "encrypt", "evaluate")}
+        assert seen(own, "fl-site", stages)
+        assert seen(whole / "prefect.db", "fl-round", stages)
+        assert graph(own, "fl-round") == set()
+        assert rows(own, "SELECT name FROM deployment") == []
+        assert rows(own, "SELECT name FROM work_pool") == []
+    others = {name for name in graph(own, "fl-site") if "[" in name and f"[{site}]" not in name}
+    assert others == set()
+
+
+def rows(database: Path, asked: str, *values: str) -> list[tuple[str, ...]]:
+    """What a database of Prefect's answers, which its server works with."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as link:
+        return link.execute(asked, values).fetchall()
+
+
+def graph(database: Path, flow: str) -> set[str]:
+    """The names of all task runs of a flow."""
+    found = rows(
+        database,
+        "SELECT t.name FROM task_run t JOIN flow_run r ON r.id = t.flow_run_id "
+        "JOIN flow f ON f.id = r.flow_id WHERE f.name = ?",
+        flow,
+    )
+    return {name for (name,) in found}
+
+
+def seen(database: Path, flow: str, names: set[str]) -> bool:
+    """Whether task runs are there within a minute: the server writes them down when it has time."""
+    until = time.monotonic() + 60
+    while not (there := names <= graph(database, flow)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return there
 
 
 def _do(place: Place, lines: list[str]) -> str:

@@ -107,7 +107,10 @@ def test_the_example_automations_are_made_by_prefects_command(coordinator):
 
 
 def test_a_deployment_begins_a_run_of_the_consortiums_sites(coordinator, tmp_path, monkeypatch):
-    """Of which there are none, so that the run says so; a run of simulated ones would begin."""
+    """Of which there are none, so that the run says so; a run of simulated ones would begin.
+
+    Whoever began it and watches it is told so too.
+    """
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(TINY_PARAMS))
     monkeypatch.setenv("CONSILIUM_HOME", str(coordinator.home.root.parent))
@@ -126,8 +129,8 @@ def test_a_deployment_begins_a_run_of_the_consortiums_sites(coordinator, tmp_pat
         }  # fmt: skip
         assert eventually(lambda: set(query(asked)) - before == offered)
         name = next(iter(TINY_PARAMS["experiments"]))
-        code, said = prefect(coordinator, "deployment", "run", f"fl-round/{name}")
-        assert code == 0, said
+        code, watched = prefect(coordinator, "deployment", "run", f"fl-round/{name}", "--watch")
+        assert code == 1, watched
         of_it = (
             f"FROM {PREFECT}.flow_run r JOIN {PREFECT}.deployment d ON d.id = r.deployment_id"
             f" JOIN {PREFECT}.flow_run_state s ON s.id = r.state_id"
@@ -137,6 +140,11 @@ def test_a_deployment_begins_a_run_of_the_consortiums_sites(coordinator, tmp_pat
         assert eventually(lambda: query(failed)) == [("Failed",)]
     (told,) = query(f"SELECT s.message {of_it}")
     assert "No site is enrolled at the coordinator" in str(told)
+    # Whoever watches reads the same, and no account of the program.
+    assert "No site is enrolled at the coordinator" in watched
+    assert "consilium sites enrol FILE" in watched
+    assert "Traceback" not in watched
+    assert "Engine execution" not in watched
     assert not list(tmp_path.glob("runs/*/*/summary.json"))
 
 

@@ -51,6 +51,12 @@ def test_the_result_has_the_numbers_and_who_is_not_in_them():
     assert "site-03" in text
 
 
+def test_the_result_has_the_commit_or_the_version():
+    assert "Commit `0123456789`." in result(SUMMARY)
+    unknown = {**SUMMARY, "git_commit": "unknown", "versions": {"consilium": "7.0"}}
+    assert "Version 7.0, commit unknown." in result(unknown)
+
+
 def test_an_experiment_is_opened_as_one_that_trains_models(project):
     """Also one that an older version has made, which has no mark."""
     mlflow = track.client()

@@ -231,3 +231,10 @@ def test_of_a_consortium_it_says_that_numbers_are_sites_signed_words_and_what_is
     alone = card(made_run())
     assert "signed by its own key" not in card_markdown(alone)
     assert "runner.name" not in card_markdown(alone)
+
+
+def test_of_a_program_whose_commit_is_not_known_the_version_is_told():
+    run = made_run("classification", CLASSES["classification"])
+    told = {"git_commit": "unknown", "versions": {"consilium": "7.0"}}
+    found = card_markdown(card(replace(run, summary={**run.summary, **told})))
+    assert "version 7.0, commit unknown" in found

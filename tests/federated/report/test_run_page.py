@@ -304,6 +304,16 @@ def test_a_run_of_an_older_version_has_a_page(plain):
     assert "Each site checks its own data" in page.text
 
 
+def test_of_a_program_whose_commit_is_not_known_its_version_is_told(plain):
+    versions = {**plain.summary["versions"], "consilium": "7.0"}
+    told = {"git_commit": "unknown", "versions": versions}
+    page = page_of(replace(plain, summary={**plain.summary, **told}))
+    assert "version 7.0, commit unknown" in page.text
+    assert "Which commit the program was of is not known" in page.text
+    assert "git checkout" not in page.text
+    assert "Which commit" not in page_of(plain).text
+
+
 def test_the_command_that_makes_the_run_again_is_quoted_for_a_shell(plain):
     summary = {**plain.summary, "overrides": ["data.dataset=a b;rm -rf x"]}
     page = page_of(replace(plain, summary=summary))

@@ -31,9 +31,9 @@ DEADLINE = 60.0
 LIMITS = Limits(free=0)
 
 
-def wait_for(what: Callable[[], object], told: str = "it") -> None:
-    """Look every few milliseconds until something is so."""
-    until = time.monotonic() + DEADLINE
+def wait_for(what: Callable[[], object], told: str = "it", longest: float = DEADLINE) -> None:
+    """Look every few milliseconds until something is so, for so many seconds at the longest."""
+    until = time.monotonic() + longest
     while not what():
         assert time.monotonic() < until, f"{told} has not come"
         time.sleep(0.002)
