@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federated.data.folders.dicom.frames import frames_of
-from federated.data.folders.dicom.identifiers import pseudonym
 from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
 from federated.data.folders.dicom.stacks import is_image
 from federated.errors import ConsiliumError
+from federated.secrets.pseudonyms import pseudonym
 
 MARKINGS = ("SEG", "RTSTRUCT")
 

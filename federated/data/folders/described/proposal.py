@@ -27,7 +27,7 @@ from federated.data.folders.families.side_table import any_lines
 from federated.data.folders.read_volume import is_dicom
 from federated.data.medmnist.array_file import is_npz, read_arrays
 from federated.errors import ConsiliumError
-from federated.secrets.pseudonym_secret import pseudonym_secret
+from federated.secrets.pseudonyms import pseudonym_secret
 
 Table = list[dict[str, str]]
 # Names that people give to columns, by what they mean.
