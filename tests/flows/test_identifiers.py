@@ -80,7 +80,7 @@ def test_nothing_that_names_a_patient_leaves_a_site(project, titles, fails):
         for image in (broken.data / "mine" / "images").iterdir():
             image.write_bytes(image.read_bytes()[:60])
     with parties["site-00"].at_work(), parties["site-01"].at_work(), broken.at_work():
-        folder = full_run(rounds=1, overrides=["runner.name=sites", "runner.min_sites=2", *SETS])
+        folder = full_run(rounds=1, overrides=["runner.name=sites", *SETS])
     there = sorted(parties)[: 2 if fails else 3]
     assert read_json(folder.summary_path)["sites"] == there
     sites = (project / "hospital", project / "homes")

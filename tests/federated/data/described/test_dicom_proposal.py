@@ -11,9 +11,9 @@ from federated.data.folders.described.case_table import find_cases
 from federated.data.folders.described.family import described_family
 from federated.data.folders.described.proposal import Proposal, propose
 from federated.data.folders.described.text import description_text, table_text
-from federated.secrets.pseudonyms import pseudonym
 from federated.data.folders.read_case import read_case
 from federated.errors import ConsiliumError
+from federated.secrets.pseudonyms import pseudonym
 from flows.own_data import facts, look
 from tests.federated.data.dicom_files import (
     NAME,
