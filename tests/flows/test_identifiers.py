@@ -83,7 +83,8 @@ def test_nothing_that_names_a_patient_leaves_a_site(project, titles, fails):
         folder = full_run(rounds=1, overrides=["runner.name=sites", *SETS])
     there = sorted(parties)[: 2 if fails else 3]
     assert read_json(folder.summary_path)["sites"] == there
-    sites = (project / "hospital", project / "homes")
+    # What validation found is kept by the program that runs at a site; all of them are one here.
+    sites = (project / "hospital", project / "homes", consilium_home() / "validated")
     found = {
         str(path): words
         for path, content in readable(project, consilium_home(), but=sites)
