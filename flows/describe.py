@@ -71,12 +71,13 @@ def servers() -> str:
     """What opens the pages of MLflow and Prefect that hold a run of this process.
 
     It is the address of the servers that the environment names, as those of a consortium's
-    coordinator, without any login in it; ``make ui`` where MLflow's files lie here.
+    coordinator, without any login in it. Where MLflow's files lie here it is ``make ui``, or the
+    command that this starts, in a folder without a Makefile.
     """
     named = (os.environ.get("MLFLOW_TRACKING_URI", ""), os.environ.get("PREFECT_API_URL", ""))
     split = [urlsplit(url) for url in named if url.startswith(("http://", "https://"))]
     if not named[0].startswith(("http://", "https://")):
-        return "make ui"
+        return "make ui" if Path("Makefile").is_file() else "consilium serve --ui-only"
     pages = [
         f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path.removesuffix('/api')}"
         for url in split

@@ -15,6 +15,7 @@ from federated.configuration.params_file import read_params
 from federated.data.contact_sheet import contact_sheet, sites_of
 from federated.data.dataset import SPLITS, Dataset, TaskName
 from federated.data.folders.described.automatic import case_grid
+from federated.data.folders.described.case_table import dicom_rules
 from federated.data.folders.described.proposal import propose
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION
 from federated.data.folders.described.text import (
@@ -24,6 +25,7 @@ from federated.data.folders.described.text import (
     table_text,
 )
 from federated.data.folders.dicom.identifiers import Identifying, identifying
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
 from federated.data.folders.read_case import read_case
 from federated.data.folders.read_volume import is_dicom
@@ -248,7 +250,9 @@ def _facts_of(looked: Looked, site: str) -> str:
     else:
         labels = [*_labels(dataset.family, cases)]
         files = [case.images[0] for case in cases]
-    return "; ".join([", ".join(labels), *_grids(files)])
+    described = looked.experiment.data.described
+    rules = dicom_rules(described) if described else STRICT
+    return "; ".join([", ".join(labels), *_grids(files, rules)])
 
 
 def _labels(family: Family, cases: list[CaseFiles]) -> Iterator[str]:
@@ -271,12 +275,12 @@ def _labels(family: Family, cases: list[CaseFiles]) -> Iterator[str]:
         yield f"{name} in {len(found)} cases with a median of {size} voxels"
 
 
-def _grids(files: list[Path]) -> Iterator[str]:
+def _grids(files: list[Path], dicom: DicomRules) -> Iterator[str]:
     """The least and the largest spacing and shape of images, along each axis."""
     grids = []
     for path in files:
         try:
-            grids.append(case_grid(path))
+            grids.append(case_grid(path, dicom))
         except ConsiliumError:
             continue  # validation says why
     if not grids:

@@ -52,15 +52,29 @@ def summary_of(
             for row in range(scheme.classes - 1)
         }
     for name in scheme.attributes:
-        hidden = hidden_cells(found.counts[name], least)
+        hidden = _hidden_row(found.counts[name], cases, least)
         summary[name] = _told(ATTRIBUTE_BINS[name], found.counts[name], hidden)
     return summary
+
+
+def _hidden_row(row: Counts, cases: int, least: int) -> Hidden:
+    """Which cells of a row are not told, that would add up to all cases had no site withheld any.
+
+    Where each site has withheld the whole row, its zeros are no counts.
+    """
+    if least and cases and not row.any():
+        return np.full(len(row), True)
+    return hidden_cells(row, least)
 
 
 def _classes(found: Fingerprint, classes: Sequence[str], least: int) -> dict[str, int | None]:
     counts, scheme = found.counts["with_class"], found.scheme
     together = scheme.voxelwise or scheme.several
-    hidden = hidden_classes(counts, found.cases, least) if together else hidden_cells(counts, least)
+    hidden = (
+        hidden_classes(counts, found.cases, least)
+        if together
+        else _hidden_row(counts, found.cases, least)
+    )
     return _told(classes, counts, hidden)
 
 

@@ -283,6 +283,11 @@ class SiteRun:
         return self.root / "statistics.json"
 
     @property
+    def pictures_path(self) -> Path:
+        """Which cases the site has drawn for others, by the pseudonyms on these pictures."""
+        return self.root / "pictures.json"
+
+    @property
     def features_path(self) -> Path:
         """The table of the site's own derived features, without what the site adds to them."""
         return self.root / "features.csv"

@@ -21,10 +21,11 @@ from federated.data.folders.segmented_cases import SegmentedCases
 from federated.errors import ConsiliumError, RefusalError
 from federated.exchange import kinds
 from federated.exchange.message import Topic
-from federated.files import atomic_path
+from federated.files import PRIVATE, atomic_path, write_json
 from federated.learning.segmentation import segment
 from federated.learning.segmentation_metrics import CaseScore, score_case, worst_median_best
 from federated.privacy.spending import PICTURES
+from federated.secrets.pseudonyms import pseudonym, pseudonym_secret
 from federated.stages.coordinator import Coordinator
 from federated.stages.entering import enter_evaluation
 from federated.stages.site import SiteCall, open_end, open_site
@@ -47,7 +48,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def draw_site(call: SiteCall, round_number: int) -> None:
     """Send the coordinator pictures of three test cases with the model whose round the run keeps.
 
-    They are PNG files, ``SITE-worst.png`` and so on.
+    They are PNG files, ``SITE-worst.png`` and so on. What is written over them names a case by a
+    pseudonym: a case is often called after its patient. Which case that is, the site finds in its
+    own ``pictures.json``.
 
     Raises:
         ConsiliumError: a budget or the site's policy does not allow it, or no pictures stand in the
@@ -78,11 +81,14 @@ def draw_site(call: SiteCall, round_number: int) -> None:
         classes = len(context.info.classes)
         scores.append(score_case(name, shown.files.patient, predicted, truth, classes, spacing))
         masks[name] = (case, truth, predicted)
-    pictures = {}
+    pictures, named, secret = {}, {}, pseudonym_secret(site.home.root)
     for which, score in worst_median_best(scores).items():
-        title = f"{site.name}, {which} test case: {score.case}, Dice {score.mean_dice:.3f}"
+        known = pseudonym(score.case, secret)
+        named[known] = score.case
+        title = f"{site.name}, {which} test case: {known}, Dice {score.mean_dice:.3f}"
         content = _draw(cases.family, *masks[score.case], title)
         pictures[f"{site.name}-{which}.png"] = np.frombuffer(content, np.uint8)
+    write_json(site.store.pictures_path, named, PRIVATE)
     site.to_coordinator(topic, kinds.PICTURES, save(pictures))
 
 

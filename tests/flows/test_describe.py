@@ -5,6 +5,13 @@ import pytest
 from flows.describe import servers
 
 
+def test_where_there_is_no_makefile_the_command_itself_is_told(monkeypatch, tmp_path):
+    """As in the folder of whoever has installed the package and has no clone."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert servers() == "consilium serve --ui-only"
+
+
 @pytest.mark.parametrize(
     ("mlflow", "prefect", "told"),
     [

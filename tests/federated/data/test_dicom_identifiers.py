@@ -5,9 +5,9 @@ from dataclasses import asdict
 import pytest
 from pydicom.uid import SecondaryCaptureImageStorage
 
-from federated.data.folders.dicom.identifiers import identifying, patient_of, pseudonym
+from federated.data.folders.dicom.identifiers import identifying
 from federated.errors import ConsiliumError
-from federated.secrets.pseudonym_secret import pseudonym_secret
+from federated.secrets.pseudonyms import pseudonym, pseudonym_secret
 from tests.federated.data.dicom_files import blank, item, pixels, saved, slices_of, voxels
 
 SECRET, OTHER = b"s" * 32, b"t" * 32
@@ -54,16 +54,6 @@ def test_a_pseudonym_is_one_name_at_one_site(tmp_path):
     assert name != pseudonym("MRN-4711", OTHER)
     with pytest.raises(ValueError, match="without an ID"):
         pseudonym("  ", SECRET)
-
-
-def test_the_patient_of_a_folder_is_the_one_that_all_its_files_name(tmp_path):
-    made = slices_of(voxels(3))
-    assert patient_of(saved(tmp_path / "a", made), SECRET) == pseudonym("MRN-4711", SECRET)
-    made[1].PatientID = "MRN-1"
-    assert patient_of(saved(tmp_path / "b", made), SECRET) is None
-    for one in made:
-        one.PatientID = ""
-    assert patient_of(saved(tmp_path / "c", made), SECRET) is None
 
 
 def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path):

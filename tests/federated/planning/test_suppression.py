@@ -98,3 +98,15 @@ def test_a_report_hides_small_numbers_and_outer_quantiles():
     whole = summary_of(found, ("background", "one", "two"), ("MRI",), 0)
     assert whole["sex"]["male"] == 1
     assert sum(whole["intensities"]["MRI"]["histogram"]["share"]) == pytest.approx(1)
+
+
+def test_what_every_site_withholds_is_no_count_of_zero():
+    """In the clear sites tell 0 for what is small: ten cases of no sex would be a false report."""
+    found = without_small(sum_of(SCHEME, [case(n, "f" if n else "m") for n in range(10)]), 3)
+    told = summary_of(found, ("background", "one", "two"), ("MRI",), 3)
+    assert told["cases"] == 10
+    assert set(told["sex"].values()) == {None}
+    without = sum_of(SCHEME, [])
+    assert set(summary_of(without, ("background", "one", "two"), ("MRI",), 3)["sex"].values()) == {
+        0
+    }

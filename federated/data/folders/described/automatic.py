@@ -18,6 +18,7 @@ from federated.data.folders.described.sizes import (
     LONGEST_VOLUME,
     MOST_VOXELS,
 )
+from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.families.base import CaseFiles
 from federated.data.folders.geometry import CaseGrid
 from federated.data.folders.nifti_file import is_nifti, read_grid
@@ -30,8 +31,8 @@ from federated.settings.description import MULTIPLE, Description
 Grids = npt.NDArray[np.float64]
 
 
-def case_grid(path: Path) -> CaseGrid:
-    """The grid of an image, by its header alone where that tells.
+def case_grid(path: Path, dicom: DicomRules = STRICT) -> CaseGrid:
+    """The grid of an image, by its header alone where that tells; ``dicom`` is how DICOM is read.
 
     Raises:
         ConsiliumError: the file cannot be read.
@@ -39,7 +40,7 @@ def case_grid(path: Path) -> CaseGrid:
     if path.name.lower().endswith(PICTURES) and not path.is_dir():
         return CaseGrid.of(upright_shape(path), None)
     if not is_nifti(path):
-        volume = read_volume(path)
+        volume = read_volume(path, dicom)
         return CaseGrid.of(volume.spatial, volume.affine)
     shape, affine = read_grid(path)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
@@ -57,7 +58,7 @@ def settle(description: Description, cases: Sequence[CaseFiles]) -> Description:
     """
     if description.settled:
         return description
-    grids = [case_grid(case.images[0]) for case in cases]
+    grids = [case_grid(case.images[0], case.dicom) for case in cases]
     wrong = [
         case.images[0]
         for case, grid in zip(cases, grids, strict=True)

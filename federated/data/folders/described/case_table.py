@@ -166,7 +166,7 @@ def _case(
             patient_known=bool(patient),
             split=split,
             target=target,
-            dicom=_dicom_rules(description),
+            dicom=dicom_rules(description),
             features=features,
             attributes=tuple((name, known_value(row.cells[name])) for name in roles.attributes),
         ),
@@ -174,7 +174,7 @@ def _case(
     )
 
 
-def _dicom_rules(description: Description) -> DicomRules:
+def dicom_rules(description: Description) -> DicomRules:
     """How a set's DICOM files are read; what its description does not say is refused."""
     told = description.dicom
     return DicomRules(

@@ -1,10 +1,14 @@
-"""Images and what is to be learned of them, in a folder without a table: guessed by names."""
+"""Images and what is to be learned of them, in a folder without a table.
+
+Files are paired by their names, and DICOM by what it refers to.
+"""
 
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from federated.data.folders.described.dicom_pairs import FoundDicom, FoundSeries, dicom_in
 from federated.data.folders.families.file_names import PICTURES, VOLUMES, split_ending, walk
 from federated.errors import ConsiliumError
 
@@ -20,36 +24,50 @@ DICOM = ".dcm"
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """Images with their masks, or with the classes that their folders name, and what is unsure."""
+    """Images with their masks, or with the classes that their folders name, and what is unsure.
+
+    ``series`` are the series of the pairs, where these are DICOM.
+    """
 
     pairs: list[tuple[Path, Path | None]]
     classes: list[str] | None
     doubts: list[str]
+    series: tuple[FoundSeries, ...] = ()
 
 
 def found_files(folder: Path) -> FoundFiles:
     """Pair a folder's images with masks of their names, or else with the names of their folders.
 
+    NIfTI comes before DICOM, and DICOM before pictures.
+
     Raises:
-        ConsiliumError: there is no image, or neither masks nor folders of classes.
+        ConsiliumError: there is no image, or neither masks nor folders of classes; or a file that
+            should be DICOM cannot be read.
     """
     files = [path for _, _, found in walk(folder) for path in found]
     volumes = [path for path in files if split_ending(path.name, VOLUMES)[1]]
     pictures = [path for path in files if split_ending(path.name, PICTURES)[1]]
     data = volumes or pictures
     doubts = []
+    if not volumes:
+        dicom = dicom_in(folder)
+        if dicom.series:
+            if pictures:
+                doubts.append(f"{len(pictures)} pictures beside the DICOM files are left out")
+            return _of_dicom(folder, dicom, [*doubts, *dicom.doubts])
     if volumes and pictures:
         doubts.append(f"{len(pictures)} pictures beside the volumes are left out")
     series = {path.parent for path in files if path.name.lower().endswith(DICOM)}
     if series:
         doubts.append(
             f"{len(series)} folders hold DICOM files, which are left out: a cell of the column "
-            "image may name the folder of a series, if this version reads DICOM"
+            "image may name the folder of a series"
         )
     if not data:
         raise ConsiliumError(
-            f"The folder {folder} holds no NIfTI file and no picture. Name the folder of the data "
-            "set, or write a cases.csv that names the files."
+            f"The folder {folder} holds no NIfTI file, no series of DICOM images in a folder of "
+            "its own, and no picture. Name the folder of the data set, or write a cases.csv that "
+            "names the files."
         )
     masks: dict[str, list[Path]] = {}
     images: list[Path] = []
@@ -102,7 +120,71 @@ def _with_masks(
     return FoundFiles(pairs, None, doubts)
 
 
-def _with_classes(folder: Path, images: list[Path], doubts: list[str]) -> FoundFiles:
+def _of_dicom(folder: Path, found: FoundDicom, doubts: list[str]) -> FoundFiles:
+    """Series with the one file that marks something on each, or with the class of their folder.
+
+    Raises:
+        ConsiliumError: no series has just one such file, where there are any; or there is neither.
+    """
+    several = [series for series, marked in found.series if len(marked) > 1]
+    pairs = [(series, marked[0]) for series, marked in found.series if len(marked) == 1]
+    if several:
+        doubts.append(
+            f"{len(several)} series have several segmentations or structure sets and are left out, "
+            f"as {several[0].path.relative_to(folder)}: in cases.csv name the one that is meant"
+        )
+    if several and not pairs:
+        raise ConsiliumError(
+            f"In {folder} no series has just one segmentation or structure set, and nothing tells "
+            f"which is meant; that in {several[0].path.relative_to(folder)} has "
+            f"{len(dict(found.series)[several[0]])}. Write a cases.csv with the columns patient, "
+            "image (the folder of a series) and mask (the file that is meant)."
+        )
+    if not pairs:
+        kept = _of_one_kind([series for series, _ in found.series], doubts)
+        paths = _with_classes(folder, [series.path for series in kept], doubts, MARKED)
+        order = {series.path: series for series in kept}
+        return FoundFiles(
+            *(paths.pairs, paths.classes, doubts), tuple(order[path] for path, _ in paths.pairs)
+        )
+    alone = [series for series, marked in found.series if not marked]
+    if alone:
+        doubts.append(
+            f"{len(alone)} series have no segmentation or structure set and are left out, as "
+            f"{alone[0].path.relative_to(folder)}"
+        )
+    kept = _of_one_kind([series for series, _ in pairs], doubts)
+    masks = dict(pairs)
+    doubts.append("series are paired with what is marked on them by what that refers to")
+    return FoundFiles([(each.path, masks[each]) for each in kept], None, doubts, tuple(kept))
+
+
+def _of_one_kind(series: list[FoundSeries], doubts: list[str]) -> list[FoundSeries]:
+    """The series of the commonest modality, volumes or pictures; the others are left out."""
+    kinds = Counter((each.modality, each.flat) for each in series)
+    (kept, _), *others = kinds.most_common()
+    if others:
+        listed = ", ".join(f"{modality} ({count})" for (modality, _), count in others)
+        doubts.append(f"series of {kept[0]} are taken, and those of {listed} are left out")
+    return [each for each in series if (each.modality, each.flat) == kept]
+
+
+# What a folder lacks of which nothing can be learned.
+MASKED = (
+    "no masks of their names",
+    "Put masks into `masks/` under the names of their images, or write a cases.csv with the "
+    "columns patient, image and label",
+)
+MARKED = (
+    "no segmentation (SEG) and no structure set (RTSTRUCT) of them",
+    "Put these beside them, or write a cases.csv with the columns patient, image (the folder of a "
+    "series) and label",
+)
+
+
+def _with_classes(
+    folder: Path, images: list[Path], doubts: list[str], lacks: tuple[str, str] = MASKED
+) -> FoundFiles:
     ordered = sorted(images)
     classes = [path.parent.name for path in ordered]
     counts = Counter(classes)
@@ -110,8 +192,6 @@ def _with_classes(folder: Path, images: list[Path], doubts: list[str]) -> FoundF
     if len(counts) < 2 or not inside or min(counts.values()) < 2:
         raise ConsiliumError(
             f"The folder {folder} holds {len(images)} images, and nothing says what is to be "
-            "learned of them: no masks of their names, and no folder for each class. Put masks "
-            "into `masks/` under the names of their images, or write a cases.csv with the columns "
-            "patient, image and label."
+            f"learned of them: {lacks[0]}, and no folder for each class. {lacks[1]}."
         )
     return FoundFiles([(path, None) for path in ordered], classes, doubts)

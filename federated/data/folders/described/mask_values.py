@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from federated.data.folders.nifti_file import is_nifti
 from federated.data.folders.read_volume import read_mask, read_volume
@@ -25,7 +26,7 @@ def mask_labels(masks: Sequence[Path]) -> tuple[dict[str, int], str]:
         ConsiliumError: a mask cannot be read.
     """
     values = {0}
-    sample = _spread(masks)
+    sample = spread(masks)
     for path in sample:
         values |= {int(value) for value in np.unique(read_mask(path).values)}
     usable = sorted(value for value in values if 0 <= value <= MOST_LABEL)
@@ -53,7 +54,7 @@ def ct_window(pairs: Sequence[tuple[Path, Path | None]]) -> tuple[list[float] | 
     Raises:
         ConsiliumError: a file cannot be read.
     """
-    sample = [pair for pair in _spread(pairs) if is_nifti(pair[0])]
+    sample = [pair for pair in spread(pairs) if is_nifti(pair[0])]
     parts = []
     for image, mask in sample:
         values = read_volume(image).values
@@ -64,15 +65,20 @@ def ct_window(pairs: Sequence[tuple[Path, Path | None]]) -> tuple[list[float] | 
             parts.append(values[inside][:: max(1, int(inside.sum()) // 10_000)])
     if not parts:
         return None, ""
-    low, high = np.percentile(np.concatenate(parts), PERCENTILES)
-    window = [float(np.floor(low)), float(np.ceil(max(high, low + 1)))]
+    window = window_of(parts)
     return window, (
         f"values below {AIR} look like Hounsfield units, so this is taken for CT; the window "
         f"{window} holds 99 % of the labelled voxels of {len(sample)} cases"
     )
 
 
-def _spread(items: Sequence[Item]) -> list[Item]:
+def window_of(parts: Sequence[npt.NDArray[Any]]) -> list[float]:
+    """The window that holds 99 % of these values, in whole Hounsfield units."""
+    low, high = np.percentile(np.concatenate(parts), PERCENTILES)
+    return [float(np.floor(low)), float(np.ceil(max(high, low + 1)))]
+
+
+def spread(items: Sequence[Item]) -> list[Item]:
     """At most :data:`SAMPLE` items, evenly over all."""
     step = max(1, len(items) // SAMPLE)
     return list(items[::step])[:SAMPLE]

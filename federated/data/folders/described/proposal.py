@@ -5,13 +5,15 @@ Nothing here decides. What is proposed is for a person to read, and whatever was
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from federated.data.folders.described.cell_path import path_fault, path_of
 from federated.data.folders.described.dataset_json import DATASET_JSON, read_dataset_json
+from federated.data.folders.described.dicom_pairs import numbered, pseudonyms
+from federated.data.folders.described.dicom_values import dicom_window, kind_of, structure_labels
 from federated.data.folders.described.file_pairs import FoundFiles, found_files
 from federated.data.folders.described.mask_values import ct_window, mask_labels
 from federated.data.folders.described.proposed_labels import (
@@ -22,8 +24,10 @@ from federated.data.folders.described.proposed_labels import (
 from federated.data.folders.described.table_roles import ATTRIBUTES, CASES, DESCRIPTION
 from federated.data.folders.families.file_names import ENDINGS, VOLUMES, entries, split_ending
 from federated.data.folders.families.side_table import any_lines
+from federated.data.folders.read_volume import is_dicom
 from federated.data.medmnist.array_file import is_npz, read_arrays
 from federated.errors import ConsiliumError
+from federated.secrets.pseudonyms import pseudonym_secret
 
 Table = list[dict[str, str]]
 # Names that people give to columns, by what they mean.
@@ -52,8 +56,13 @@ class Proposal:
     sites: int = 0
 
 
-def propose(folder: Path) -> Proposal:
+def propose(folder: Path, secret: Callable[[], bytes] = pseudonym_secret) -> Proposal:
     """Look at a folder and propose what describes it.
+
+    Args:
+        folder: the folder of a data set.
+        secret: gives the site's secret, by which the patients of DICOM series are named; asked for
+            only where there are some.
 
     Raises:
         ConsiliumError: it holds no images, or nothing that says what is to be learned of them; or a
@@ -68,7 +77,7 @@ def propose(folder: Path) -> Proposal:
     arrays = [path for path in entries(folder) if is_npz(path)]
     if len(arrays) == 1:
         return _of_arrays(arrays[0])
-    return _of_files(folder, found_files(folder))
+    return _of_files(folder, found_files(folder), secret)
 
 
 def _of_dataset_json(folder: Path) -> Proposal:
@@ -167,7 +176,7 @@ def _of_table(folder: Path) -> Proposal:
         doubts.append("no column tells whose the images are: each is taken for another patient")
     image = files[images[0]]
     assert image is not None
-    kind = "volumes" if image.is_dir() or split_ending(image.name, VOLUMES)[1] else "pictures"
+    kind = _kind(image)
     pairs = _pairs(folder, columns[images[0]], columns[masks[0]] if segments else None)
     description = _described(kind, segments, pairs, doubts)
     if labels:
@@ -203,9 +212,9 @@ def _of_attributes(header: Sequence[str]) -> str:
     )
 
 
-def _of_files(folder: Path, found: FoundFiles) -> Proposal:
+def _of_files(folder: Path, found: FoundFiles, secret: Callable[[], bytes]) -> Proposal:
     doubts = list(found.doubts)
-    kind = "volumes" if split_ending(found.pairs[0][0].name, VOLUMES)[1] else "pictures"
+    kind = _kind(found.pairs[0][0])
     segments = found.classes is None
     description = _described(kind, segments, found.pairs, doubts)
     table: Table = []
@@ -220,6 +229,13 @@ def _of_files(folder: Path, found: FoundFiles) -> Proposal:
     if found.classes is not None:
         description["labels"] = {name: name for name in sorted(set(found.classes))}
         doubts.append("the folders of the images are taken for their classes")
+    if found.series:
+        # Folders and files are often named after patients, and a case is named in reports.
+        patients = pseudonyms(found.series, secret, doubts)
+        names = zip(numbered(patients), patients, table, strict=True)
+        table = [{"case": name} | row | {"patient": patient} for name, patient, row in names]
+        doubts.append("nothing tells which site an image comes from: add a column site if you know")
+        return Proposal(description, table, doubts)
     doubts.append(
         "every image is taken for another patient: give images of one patient one name in the "
         "column patient, or they may be in training and in test"
@@ -244,19 +260,49 @@ def _described(
         "task": "segmentation" if segments else "classification",
         "kind": kind,
     }
-    if segments:
-        description["labels"], said = mask_labels([mask for _, mask in pairs if mask is not None])
+    structures: dict[str, int] = {}
+    masks = [mask for _, mask in pairs if mask is not None]
+    if segments and masks and is_dicom(masks[0]):
+        structures, said = structure_labels(masks)
+        description |= {"labels": {"background": 0} | structures}
+        description["dicom"] = {"structures": structures}
+        doubts.append(said)
+    elif segments:
+        description["labels"], said = mask_labels(masks)
         doubts.append(said)
     if kind == "volumes":
-        window, said = ct_window(pairs)
+        window, said, modality = _window(pairs, structures)
         if window:
-            description |= {"modalities": ["CT"], "window": window}
             doubts.append(said)
+        if modality:
+            description["modalities"] = [modality]
+        if window:
+            description["window"] = window
         description["spacing"] = "auto"
     description |= {"shape": "auto", "mirrored": [], "licence": LICENCE}
     doubts.append("the licence is not stated")
     doubts.append("mirrored is empty: name the axes along which a mirrored case could be real")
     return description
+
+
+def _kind(image: Path) -> str:
+    """Whether an image is one of ``volumes`` or of ``pictures``."""
+    if is_dicom(image):
+        return "pictures" if kind_of(image)[1] else "volumes"
+    return "volumes" if split_ending(image.name, VOLUMES)[1] else "pictures"
+
+
+def _window(
+    pairs: Sequence[tuple[Path, Path | None]], structures: Mapping[str, int]
+) -> tuple[list[float] | None, str, str | None]:
+    """The window of CT and what is unsure of it, and the modality where it is known."""
+    if not pairs or not is_dicom(pairs[0][0]):
+        window, said = ct_window(pairs)
+        return window, said, "CT" if window else None
+    modality, _ = kind_of(pairs[0][0])
+    if modality != "CT":
+        return None, "", modality or None
+    return *dicom_window(pairs, tuple(structures.items())), modality
 
 
 def _first_file(folder: Path, cells: Sequence[str]) -> Path | None:

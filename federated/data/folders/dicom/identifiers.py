@@ -1,24 +1,19 @@
-"""Who is named in DICOM: what identifies a patient in a series, and a name that does not.
+"""Who is named in DICOM: what identifies a patient in a series.
 
 Values never leave this module: what is told are names of attributes and in how many files they
 have a value.
 """
 
-import hmac
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from pydicom import DataElement, Dataset
 
 from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
-from federated.secrets.key_derivation import derive_key
 
-PURPOSE = "pseudonyms of patients"
-DIGITS = 16
 # Attributes that say who a patient is, where or when they were examined, or by whom, beyond those
 # whose type says so (PS3.15, table E.1-1, the attributes that its basic profile removes or
 # replaces).
@@ -76,37 +71,6 @@ class Identifying:
     perhaps_burned_in: int
     overlays: int
     said_removed: int
-
-
-def pseudonym(patient_id: str, secret: bytes) -> str:
-    """A name for a patient that only a holder of the site's secret can connect with a PatientID.
-
-    It is HMAC-SHA256 (RFC 2104) of the PatientID without spaces around it, under a key that is
-    derived from the secret for this alone, cut to 64 bits: the same patient has the same name in
-    every series of the site, and another one at another site. Whoever lacks the secret cannot try
-    out PatientIDs; whoever has it can, so it must stay at the site.
-
-    Raises:
-        ValueError: the PatientID is empty; its patients would be one.
-    """
-    stripped = patient_id.strip()
-    if not stripped:
-        raise ValueError("a patient without an ID has no pseudonym")
-    key = derive_key(secret, PURPOSE)
-    return hmac.new(key, stripped.encode(), sha256).hexdigest()[:DIGITS]
-
-
-@quiet()
-def patient_of(path: Path, secret: bytes) -> str | None:
-    """The pseudonym of the patient of a series or a file; ``None`` if nothing says whose it is.
-
-    ``None`` is also for a folder with files of several patients.
-
-    Raises:
-        ConsiliumError: a file cannot be read.
-    """
-    patients = {found.text("PatientID") for found in objects_in(path)} - {""}
-    return pseudonym(patients.pop(), secret) if len(patients) == 1 else None
 
 
 @quiet()

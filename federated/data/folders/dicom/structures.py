@@ -56,6 +56,18 @@ def read_structures(path: Path, image: Volume, rules: DicomRules = STRICT) -> Vo
     return Volume(values[np.newaxis], image.affine, str(path), source)
 
 
+@quiet()
+def structures_in(path: Path) -> list[Structure]:
+    """What a DICOM-SEG or RTSTRUCT marks, by its numbers; nothing is drawn.
+
+    Raises:
+        ConsiliumError: the file is neither, or is damaged.
+    """
+    found = _marking(path)
+    read = segments_of if found.text("Modality") == "SEG" else structures_of
+    return read(str(path), found)
+
+
 def _marking(path: Path) -> DicomObject:
     marking = [found for found in objects_in(path) if found.text("Modality") in ("SEG", "RTSTRUCT")]
     if len(marking) == 1:
