@@ -1,5 +1,6 @@
 """Images and masks from NIfTI, DICOM and picture files, as arrays with an affine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from federated.data.folders.dicom.rules import STRICT, DicomRules
+from federated.data.folders.dicom.series_path import split_series
 from federated.data.folders.nifti_file import NIFTI, image_of, is_nifti, read_nifti
 from federated.data.folders.picture_file import PICTURES, read_picture
 from federated.data.folders.volume import NotFiniteError, Volume, check_numbers
@@ -29,7 +31,7 @@ def is_dicom(path: Path) -> bool:
     # Importing what reads DICOM takes a moment.
     from federated.data.folders.dicom.objects import is_dicom as begins_so
 
-    return begins_so(path)
+    return begins_so(split_series(path)[0])
 
 
 def read_volume(path: Path, dicom: DicomRules = STRICT) -> Volume:
@@ -38,7 +40,8 @@ def read_volume(path: Path, dicom: DicomRules = STRICT) -> Volume:
     NIfTI gives float32 ``(1, x, y, z)``, or float64 where float32 would lose digits, and its affine
     in mm whatever its unit. A picture gives ``(3, height, width)``, upright and with the range that
     it has: uint8, 16 bits, 32 bits or real numbers; a grey one has three equal channels. For DICOM
-    see :func:`.dicom.series.read_series`; a projection is a picture.
+    see :func:`.dicom.series.read_series`; a projection is a picture, and ``FOLDER#SERIES`` names
+    one series of several.
 
     Raises:
         ConsiliumError: the file is missing, damaged or of another kind, cannot be read without
@@ -49,7 +52,8 @@ def read_volume(path: Path, dicom: DicomRules = STRICT) -> Volume:
     if is_dicom(path):
         from federated.data.folders.dicom.series import read_series
 
-        return _coloured(read_series(path, dicom))
+        place, named = split_series(path)
+        return _coloured(read_series(place, replace(dicom, series=named) if named else dicom))
     picture = read_picture(path)
     check_numbers(picture.values, str(path))  # before voxels are counted three times
     return _coloured(Volume(picture.values, None, str(path), picture.orientation))

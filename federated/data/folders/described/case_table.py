@@ -19,6 +19,7 @@ from federated.data.folders.described.table_roles import (
     read_table,
 )
 from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.series_path import MARK, split_series
 from federated.data.folders.families.base import CaseFiles, Listing
 from federated.data.folders.families.file_names import left_over, same_text, split_ending
 from federated.data.folders.families.side_table import known_number, known_value
@@ -60,7 +61,8 @@ def find_cases(folder: Path, description: Description) -> Listing:
 def case_names(table: CaseTable) -> list[str]:
     """A name for each row: that of its column, or of its first image's file.
 
-    Where files in several folders have one name, their folders are a part of it.
+    Where files in several folders have one name, their folders are a part of it; and so is which
+    of several series in a folder it is.
     """
     if table.roles.case:
         return [same_text(row.cells[table.roles.case]) for row in table.rows]
@@ -68,6 +70,7 @@ def case_names(table: CaseTable) -> list[str]:
         split_ending(same_text(row.cells[table.roles.images[0]]).replace("\\", "/").rstrip("/"))[0]
         for row in table.rows
     ]
+    paths = [path.replace(MARK, "-") for path in paths]
     short = [path.rpartition("/")[2] for path in paths]
     return short if len(set(short)) == len(set(paths)) else [p.replace("/", "-") for p in paths]
 
@@ -251,7 +254,8 @@ def _features(row: Row, description: Description) -> tuple[tuple[float, ...], li
 
 def _files(path: Path) -> list[Path]:
     """The files of a case that is a folder, as of a DICOM series."""
-    return [file for file in path.rglob("*") if not file.is_dir()] if path.is_dir() else []
+    place, _ = split_series(path)
+    return [file for file in place.rglob("*") if not file.is_dir()] if place.is_dir() else []
 
 
 def _ignored_paths(folder: Path, table: CaseTable) -> list[Path]:

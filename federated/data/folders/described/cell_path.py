@@ -3,6 +3,8 @@
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
+from federated.data.folders.dicom.series_path import split_series
+
 CONTROL = 32
 
 
@@ -21,12 +23,14 @@ def path_fault(cell: str) -> str:
 def path_of(folder: Path, cell: str) -> Path | None:
     """The path of a cell that has no fault; ``None`` where there is no such file or folder.
 
+    ``FOLDER#SERIES`` is there where the folder is: which series are in it, reading it tells.
+
     Backslashes are those of Windows, and letters with accents may be written in either form of
     Unicode, by the table or by the file system.
     """
     texts = (cell, PureWindowsPath(cell).as_posix())
     for text in dict.fromkeys(normalize(form, text) for text in texts for form in ("NFC", "NFD")):
         path = folder / text
-        if path.exists():
+        if path.exists() or split_series(path)[1]:
             return path
     return None

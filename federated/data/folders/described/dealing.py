@@ -12,6 +12,7 @@ from pathlib import Path
 from federated.data.dataset import Split
 from federated.data.folders.described.case_table import case_names
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION, read_table
+from federated.data.folders.dicom.series_path import split_series
 from federated.data.folders.families.base import CaseFiles
 from federated.settings.description import Description
 
@@ -54,7 +55,8 @@ def deal_cases(
     splits = {case.name: split for split, own in cases.items() for case in own}
     for case in chain.from_iterable(cases.values()):
         for path in (*case.images, *([case.mask] if case.mask else [])):
-            _copy(path, target / path.relative_to(folder))
+            place, _ = split_series(path)
+            _copy(place, target / place.relative_to(folder))
     with (target / CASES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()

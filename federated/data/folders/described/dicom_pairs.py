@@ -12,7 +12,8 @@ from pathlib import Path
 from federated.data.folders.dicom.frames import frames_of
 from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
-from federated.data.folders.dicom.stacks import is_image
+from federated.data.folders.dicom.series_path import MARK
+from federated.data.folders.dicom.stacks import is_image, stacks_of
 from federated.errors import ConsiliumError
 from federated.secrets.pseudonyms import pseudonym
 
@@ -23,10 +24,11 @@ MARKINGS = ("SEG", "RTSTRUCT")
 class FoundSeries:
     """A series of images: where it is, and how it is known.
 
-    ``path`` is what a cell of a table names: the folder of a volume's slices, or the file of a
-    picture. ``uid`` and ``frame`` are its SeriesInstanceUID and its FrameOfReferenceUID, and
-    ``patient`` is the PatientID; none of them is for anybody else. ``modality`` is such as ``CT``,
-    and ``flat`` says that it is a picture, without a place in the patient.
+    ``path`` is what a cell of a table names: the folder of a volume's slices, with ``#SERIES``
+    behind it where it holds several, or the file of a picture. ``uid`` and ``frame`` are its
+    SeriesInstanceUID and its FrameOfReferenceUID, and ``patient`` is the PatientID; none of them is
+    for anybody else. ``modality`` is such as ``CT``, and ``flat`` says that it is a picture,
+    without a place in the patient.
     """
 
     path: Path
@@ -81,6 +83,7 @@ def _series(
     for found in images:
         folders[found.path.parent].append(found)
     mixed: list[str] = []
+    shared: list[str] = []
     for place, inside in sorted(folders.items()):
         flat = [found for found in inside if frames_of(found)[0].place is None]
         for found in flat:
@@ -89,16 +92,36 @@ def _series(
         if not placed:
             continue
         below = any(place in other.parents for other in folders)
-        if flat or below or len({found.text("SeriesInstanceUID") for found in placed}) > 1:
+        if flat or below:
             mixed.append(place.relative_to(folder).as_posix())
         elif place == folder:
             mixed.append(folder.name)
+        elif len({found.text("SeriesInstanceUID") for found in placed}) > 1:
+            named = place.relative_to(folder).as_posix()
+            for stack in stacks_of(placed):
+                if stack.localiser:
+                    continue
+                if MARK in stack.name:
+                    mixed.append(f"{named}{MARK}{stack.name}")
+                    continue
+                shared.append(f"{named}{MARK}{stack.name}")
+                own = [frame.found for frame in stack.frames]
+                yield _described(
+                    place.with_name(f"{place.name}{MARK}{stack.name}"), own, flat=False
+                )
         else:
             yield _described(place, placed, flat=False)
+    if shared:
+        doubts.append(
+            f"{len(shared)} series share a folder with others, and are named by their number in "
+            f"it, as {shared[0]}"
+        )
     if mixed:
         doubts.append(
-            f"{len(mixed)} folders hold more than one series, in them or below them, or lie at the "
-            f"top, and are left out, as {mixed[0]}: put each series into a folder of its own"
+            f"{len(mixed)} folders or series are left out, as {mixed[0]}: they hold pictures "
+            "beside a volume, others in folders below them, or several stacks of one series, or "
+            "lie at the top. Put each series into a folder of its own, or name the one that is "
+            "meant in cases.csv, as FOLDER#7 for series 7"
         )
 
 

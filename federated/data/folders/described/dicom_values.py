@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from federated.data.folders.described.mask_values import AIR, spread, window_of
 from federated.data.folders.dicom.frames import frames_of
-from federated.data.folders.dicom.objects import objects_in
+from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
 from federated.data.folders.dicom.rules import STRICT, DicomRules
-from federated.data.folders.dicom.stacks import is_image
+from federated.data.folders.dicom.series_path import split_series
+from federated.data.folders.dicom.stacks import is_image, one_stack
 from federated.data.folders.dicom.structures import structures_in
 from federated.data.folders.read_volume import read_mask, read_volume
 from federated.errors import ConsiliumError
@@ -72,7 +73,11 @@ def kind_of(path: Path) -> tuple[str, bool]:
     Raises:
         ConsiliumError: it cannot be read, or has no image.
     """
-    for found in objects_in(path):
+    place, series = split_series(path)
+    objects: Sequence[DicomObject] = objects_in(place)
+    if series is not None:
+        objects = [frame.found for frame in one_stack(str(place), objects, series).frames]
+    for found in objects:
         if is_image(found):
             modality = found.text("Modality")
             return MODALITIES.get(modality, modality), frames_of(found)[0].place is None

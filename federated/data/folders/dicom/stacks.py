@@ -86,7 +86,7 @@ def one_stack(path: str, objects: Sequence[DicomObject], wanted: str | None) -> 
         raise ConsiliumError(
             f"{path} holds no DICOM image; {there}. Name the folder of the image series."
         )
-    stacks = _stacks(images)
+    stacks = stacks_of(images)
     if wanted is not None:
         return _wanted(path, stacks, wanted)
     left = [stack for stack in stacks if not stack.localiser]
@@ -94,13 +94,13 @@ def one_stack(path: str, objects: Sequence[DicomObject], wanted: str | None) -> 
         raise ConsiliumError(
             f"{path} holds nothing but images to plan others on (localisers): {_listed(stacks)}. "
             "Name the folder of the series that was planned, or one of these by the number before "
-            "the bracket (`series`, or --series of `consilium predict`)."
+            "the bracket (in cases.csv as FOLDER#NUMBER; --series of `consilium predict`)."
         )
     if len(left) > 1:
         raise ConsiliumError(
             f"{path} holds {len(left)} series or stacks of images, and nothing says which one is "
-            f"meant: {_listed(left)}. Name one by the number before the bracket (`series`, or "
-            "--series of `consilium predict`), or move the others away."
+            f"meant: {_listed(left)}. Name one by the number before the bracket (in cases.csv as "
+            "FOLDER#NUMBER; --series of `consilium predict`), or move the others away."
         )
     return left[0]
 
@@ -123,7 +123,8 @@ def _listed(stacks: Sequence[Stack]) -> str:
     return listed + (f"; and {len(stacks) - NAMED} more" if len(stacks) > NAMED else "")
 
 
-def _stacks(images: Iterable[DicomObject]) -> list[Stack]:
+def stacks_of(images: Iterable[DicomObject]) -> list[Stack]:
+    """The stacks of some images, by the names that they are asked for."""
     series: dict[str, list[Frame]] = {}
     for found in images:
         series.setdefault(found.text("SeriesInstanceUID"), []).extend(frames_of(found))

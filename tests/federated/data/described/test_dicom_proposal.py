@@ -12,6 +12,7 @@ from federated.data.folders.described.family import described_family
 from federated.data.folders.described.proposal import Proposal, propose
 from federated.data.folders.described.text import description_text, table_text
 from federated.data.folders.read_case import read_case
+from federated.data.folders.read_volume import read_volume
 from federated.errors import ConsiliumError
 from federated.secrets.pseudonyms import pseudonym
 from flows.own_data import facts, look
@@ -168,14 +169,67 @@ def test_of_several_segmentations_a_person_has_to_say_which(tmp_path: Path) -> N
     assert any("1 series have several segmentations" in doubt for doubt in found.doubts)
 
 
-def test_several_series_in_one_folder_are_left_out_by_name(tmp_path: Path) -> None:
+def exported(folder: Path, *numbers: int) -> None:
+    """Series of one patient in one folder with their structure sets, as an archive exports them."""
+    slices = [each for number in numbers for each in series(number, "MRN-2")]
+    for each in slices:
+        each.SeriesNumber = each.SeriesInstanceUID.removeprefix("2.25.").removesuffix("11")
+    saved(folder, slices, [f"{n}.dcm" for n in range(len(slices))])
+    marks = [contours(number, "MRN-2", "GTV") for number in numbers]
+    saved(folder, marks, [f"RS{number}.dcm" for number in numbers])
+
+
+def test_series_that_share_a_folder_are_named_by_their_number_and_read_each_by_itself(
+    tmp_path: Path,
+) -> None:
+    for number in (1, 4):
+        exam(tmp_path / "mine", number, f"MRN-{number}", "GTV")
+    exported(tmp_path / "mine" / "both", 2, 3)
+    found = written(tmp_path / "mine", propose(tmp_path / "mine", secret))
+    assert [(row["image"], row["mask"]) for row in found.table] == [
+        ("DOE_JOHN_1/T1", "DOE_JOHN_1/RS/RS.dcm"),
+        ("DOE_JOHN_4/T1", "DOE_JOHN_4/RS/RS.dcm"),
+        ("both#2", "both/RS2.dcm"),
+        ("both#3", "both/RS3.dcm"),
+    ]
+    assert "2 series share a folder with others" in " ".join(found.doubts)
+    assert len({row["patient"] for row in found.table}) == 3
+    description = find_description("mine", tmp_path)
+    assert description is not None
+    listing = find_cases(tmp_path / "mine", description)
+    assert listing.unmatched == ()
+    cases = {case.images[0].name: case for case in listing.cases}
+    for number, name in ((2, "both#2"), (3, "both#3")):
+        (image,), mask = read_case(cases[name])
+        alone = tmp_path / f"alone-{number}"
+        saved(alone, series(number, "MRN"))
+        assert np.array_equal(image.values, read_volume(alone).values)
+        assert mask is not None
+        assert int((mask.values == 1).sum()) == 48
+    assert "4 cases" in facts(look(tmp_path / "mine"))[0]
+
+
+def test_a_series_that_a_folder_does_not_hold_is_refused_with_those_that_it_does(
+    tmp_path: Path,
+) -> None:
+    exported(tmp_path / "both", 2, 3)
+    for wanted in ("7", "2#1"):
+        with pytest.raises(ConsiliumError, match=r"no series or stack.*There are 2 \(MR.*; 3 \(MR"):
+            read_volume(tmp_path / f"both#{wanted}")
+    with pytest.raises(ConsiliumError, match=r"in cases\.csv as FOLDER#NUMBER"):
+        read_volume(tmp_path / "both")
+    # A folder may be called so, and is then meant as it is.
+    saved(tmp_path / "both#2", series(5, "MRN"))
+    assert read_volume(tmp_path / "both#2").values.max() == voxels(seed=5).max()
+
+
+def test_what_lies_beside_a_volume_or_below_it_is_left_out_by_name(tmp_path: Path) -> None:
     exam(tmp_path / "mine", 1, "MRN-1", "GTV")
-    both = [*series(2, "MRN-2"), *series(3, "MRN-2")]
-    saved(tmp_path / "mine" / "both", both, [f"{n}.dcm" for n in range(len(both))])
+    saved(tmp_path / "mine" / "over", series(2, "MRN-2"))
+    saved(tmp_path / "mine" / "over" / "below", series(3, "MRN-2"))
     found = propose(tmp_path / "mine", secret)
     assert [row["image"] for row in found.table] == ["DOE_JOHN_1/T1"]
-    said = " ".join(found.doubts)
-    assert "as both: put each series into a folder of its own" in said
+    assert "1 folders or series are left out, as over" in " ".join(found.doubts)
 
 
 def test_folders_of_series_are_classes_where_nothing_is_marked(tmp_path: Path) -> None:
