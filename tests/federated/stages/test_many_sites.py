@@ -98,12 +98,13 @@ def test_what_a_site_reads_checks_and_parses_does_not_grow_with_the_sites(data, 
     many = list(each_of_a_round(run_of(MANY, data, tmp_path / "many"), counted))
     assert len(many) == MANY - 1
     assert all(calls == few[0] for calls in [*few, *many])
-    # Each site reads each message for itself and checks its signature,
-    assert few[0]["PublicIdentity.verifies"] >= 8
-    assert few[0]["PublicIdentity.verifies"] == few[0]["message._opened"]
-    # and what follows from the bytes alone is worked out once in a process.
-    for once in ("RunPlan.from_bytes", "RoundPlan.from_bytes", "SitePolicy.model_validate"):
-        assert few[0][once] == 0, once
+    # Each site reads each message for itself,
+    assert few[0]["message._opened"] >= 8
+    # and what follows from the bytes alone is worked out once in a process: also whether a
+    # signature is that of a key.
+    once = ("PublicIdentity.verifies", "RunPlan.from_bytes", "RoundPlan.from_bytes")
+    for each in (*once, "SitePolicy.model_validate"):
+        assert few[0][each] == 0, each
     assert few[0]["RunContext.selected"] == few[0]["SiteRun.style_path"] == 0
 
 
