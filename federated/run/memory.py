@@ -35,7 +35,7 @@ def in_whole_pieces() -> dict[str, str]:
 
     Torch asks for aligned memory, of which glibc cuts off what is over, some bytes. It keeps such
     pieces aside for the next small object, so that freed memory is shorter by them than what the
-    next step asks for, and each step takes new memory (glibc's bug 14581, mended in 2.38): workers
+    next step asks for, and each step takes new memory (glibc's bug 14581, mended in 2023): workers
     took 350 MB for a network whose activations are 45 MB, and up to 350 more round by round.
     """
     before = os.environ.get("GLIBC_TUNABLES")

@@ -74,7 +74,7 @@ def grown_mb(*_: object) -> float:
 
 
 def test_a_worker_takes_no_more_memory_step_by_step():
-    """By itself glibc before 2.38 takes 16 MB more in each of these steps, 580 in all."""
+    """By itself a glibc from before 2023 takes 16 MB more in each of these steps, 580 in all."""
     defaults = TINY_PARAMS["defaults"] | {"runner": {"name": "processes", "workers": 1}}
     with open_pool(resolve("tiny", defaults, "")) as pool:
         assert pool.submit(grown_mb).result() < 50
