@@ -11,7 +11,7 @@ import logging
 import os
 import re
 
-from federated.errors import ConsiliumError
+from federated.errors import LONGEST_ERROR, ConsiliumError, printable
 
 # Of flow runs and of task runs, as Prefect names them.
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -36,16 +36,20 @@ class InOneParagraph(logging.Filter):
 
 
 class WithoutMarks(logging.Filter):
-    """Puts a space after each bracket that would begin a mark."""
+    """Shows what would command a terminal, and puts a space after each bracket of a mark."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is kept, as each is."""
-        record.msg, record.args = without_marks(record.getMessage()), ()
+        record.msg, record.args = _shown(record.getMessage()), ()
         if record.exc_info and record.exc_info[0]:
             # A formatter takes what is there already.
             told = logging.Formatter().formatException(record.exc_info)
-            record.exc_text = without_marks(told)
+            record.exc_text = _shown(told)
         return True
+
+
+def _shown(text: str) -> str:
+    return without_marks(printable(text, LONGEST_ERROR, keep="\n\t"))
 
 
 def without_marks(text: str) -> str:

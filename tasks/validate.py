@@ -1,5 +1,6 @@
 """validate: Great Expectations suites over each site's cases, with Data Docs."""
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from federated.data.dataset import LocatedFile, Split
 from federated.data.partition import Partition
 from federated.data.partitioning import AnyDataset
 from federated.errors import ConsiliumError, unreadable
-from federated.files import make_folders
+from federated.files import PRIVATE, make_folders, write_text
 from federated.run.validation_report import shared_part, write_report
 from federated.secrets.home import consilium_home
 from tasks.suites import BrokenRule, broken_rules
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # The number of cases of a broken rule that a message names; the report names all.
 NAMED = 5
+# Beside the sites' own report: why there is none.
+ERROR = "error.txt"
 DESCRIBED = ", or the description of them (dataset.yaml) where it says what they are not"
 Dropped = dict[str, dict[Split, list[int]]]
 
@@ -75,7 +78,8 @@ def validate(
     """Check every site's cases; write ``validation.json`` and ``data_docs/`` into ``folder``.
 
     For a private run they are written into the folder ``own`` of the sites instead. ``folder`` gets
-    a ``validation.json`` that tells nothing of single cases, and neither does what is raised.
+    a ``validation.json`` that tells nothing of single cases, and neither does what is raised: why
+    the cases cannot be validated stands in ``error.txt`` of ``own``.
 
     Where cases are dropped, ``data_docs/after_dropping/`` tells of those that are left. Files that
     belong to no case are named too; where the run goes on, it does without them.
@@ -97,7 +101,17 @@ def validate(
     own = own or folder
     if private:
         make_folders(own, private=True)
-    found, before = _found(experiment, dataset, partition, own / "data_docs", data)
+    try:
+        found, before = _found(experiment, dataset, partition, own / "data_docs", data)
+    except Exception as error:
+        # Whatever it is, it may name a file, and a file its patient.
+        if not private:
+            raise
+        write_text(own / ERROR, "".join(traceback.format_exception(error)), PRIVATE)
+        raise ConsiliumError(
+            "The cases of the sites could not be validated. The run is private, so the reason "
+            f"stays with the sites, in {own / ERROR}."
+        ) from None
     broken, dropped = dict(found.broken), found.dropped
     failing = [site for site in partition.sites if broken[site]]
     excluded = tuple(failing)

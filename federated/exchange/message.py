@@ -127,6 +127,9 @@ class Header:
         header = Header(**value)
         if not all(0 <= n <= LARGEST for n in (header.round, header.attempt, header.length)):
             raise ValueError("a number is out of range")
+        # In a list its length stands nowhere, and what is checked of it is remembered.
+        if (length := len(header.to_bytes())) > MOST_HEADER:
+            raise ValueError(f"it has {length} bytes, and a header has at most {MOST_HEADER}")
         return header
 
 

@@ -5,6 +5,7 @@ that only paths pass between processes and any stage can be run again.
 """
 
 import os
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -133,17 +134,20 @@ def run_and_report(stage: Callable[..., Any], call: SiteCall, *arguments: Any) -
 
     Raises:
         ConsiliumError: what the stage raises. Of a private run, others read why the site refuses
-            something; any other error is kept at the site.
+            something; any other error, a fault of the program too, is kept at the site.
     """
     try:
         run_alone(stage, call, *arguments)
     except RefusalError:
         raise
-    except ConsiliumError as error:
+    except Exception as error:
         if not is_private(call):
             raise
         path = SiteHome(call.home).run(call.run).error_path
-        write_text(path, f"{error}\n", 0o600)
+        # Where it is nothing that a person can mend, whoever mends the program has to see where.
+        known = isinstance(error, ConsiliumError)
+        said = f"{error}\n" if known else "".join(traceback.format_exception(error))
+        write_text(path, said, 0o600)
         raise RefusalError(kept_at_site(call.site, stage.__name__, path)) from None
 
 

@@ -108,6 +108,20 @@ def test_what_a_site_says_is_text_to_whoever_watches(log, text):
         assert letters in "".join(watched(whole).split()).replace("\\", "")
 
 
+def test_nothing_that_is_logged_commands_the_terminal_of_whoever_watches(log):
+    """Of a :class:`ConsiliumError` its text has none; of an error nobody foresaw it may have."""
+    text = "a site says \x1b]0;x\x07\x1b[2J \u202e\n\tin two lines"
+    told = PrefectLogAdapter(get_logger(LOGGERS[0]), {})
+    told.info("%s", text)
+    end_by(ValueError(text))
+    assert len(log) == 3
+    for record in log:
+        whole = logging.Formatter().format(record)
+        assert "\\x1b]0;x\\x07\\x1b[2J" in whole
+        assert whole.replace("\n", "").replace("\t", "").isprintable()
+    assert log[0].getMessage().endswith("\n\tin two lines")
+
+
 def test_what_is_no_mark_stays_as_it_is():
     for text in ('overrides=["rounds=3"]', "[1, 2]", "[A]", "a [b", SAID):
         assert without_marks(text) == text

@@ -220,3 +220,26 @@ def test_the_newest_are_kept(given, counted, tmp_path, consilium_home):
         located.path.write_bytes(b"%d" % number)
         looked((asked, dataset, partition, located), tmp_path / f"{number}")
     assert len(list((consilium_home / "validated").iterdir())) == MOST_KEPT
+
+
+@pytest.mark.parametrize("error", [ValueError, ConsiliumError])
+def test_why_the_cases_of_a_private_run_cannot_be_validated_stays_with_the_sites(
+    given, tmp_path, monkeypatch, error
+):
+    """What cannot be read is named by its file, and a file by its patient."""
+
+    def fail(*_):
+        raise error("jane-doe.nii.gz is cut short")
+
+    monkeypatch.setattr(tasks.validate, "broken_rules", fail)
+    asked, dataset, partition, _ = given
+    own = tmp_path / "sites"
+    with pytest.raises(ConsiliumError, match="the reason stays with the sites") as told:
+        validate.fn(asked, dataset, partition, tmp_path / "run", own)
+    assert told.value.__suppress_context__
+    assert "jane-doe" not in str(told.value)
+    kept = own / tasks.validate.ERROR
+    assert "jane-doe" in kept.read_text()
+    assert kept.stat().st_mode & 0o077 == 0
+    with pytest.raises(error, match="jane-doe"):
+        validate.fn(asked, dataset, partition, tmp_path / "run")

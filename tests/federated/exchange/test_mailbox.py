@@ -395,6 +395,25 @@ def test_a_header_in_a_list_that_is_none_is_refused(
         Signed.from_json(told | {"header": told["header"] | changed}, "a list")
 
 
+@pytest.mark.parametrize("field", ["sha256", "run", "kind"])
+def test_a_header_in_a_list_has_no_more_bytes_than_one_in_a_message(
+    all_parties: Parties, field: str
+) -> None:
+    """What was checked is remembered by its header: a thousand of megabytes would fill the memory.
+
+    Of a list that somebody passes on nothing else says how long a header in it may be.
+    """
+    whole = message(all_parties.boxes[SITE])
+    told, own = whole.signed.to_json(), all_parties.boxes[SITE].me.public
+    size = len(whole.header.to_bytes()) - len(told["header"][field])
+    longest = "f" * (MOST_HEADER - size)
+    read = Signed.from_json(told | {"header": told["header"] | {field: longest}}, "a list")
+    assert len(read.header.to_bytes()) == MOST_HEADER
+    assert not read.is_from(own)
+    with pytest.raises(MessageRefusedError, match=r"its header is none.*at most 4096"):
+        Signed.from_json(told | {"header": told["header"] | {field: longest + "f"}}, "a list")
+
+
 def test_a_message_is_a_file_of_its_own_form(all_parties: Parties) -> None:
     whole = message(all_parties.boxes[SITE])
     path = put(all_parties, whole.to_bytes())

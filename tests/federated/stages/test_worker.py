@@ -46,3 +46,27 @@ def test_other_errors_of_a_private_site_stay_with_it_before_the_first_round_too(
         run_and_report(take_part, run.call(SITE))
     assert "cannot be read" in run.store(SITE).error_path.read_text()
     assert run.store(SITE).error_path.stat().st_mode & 0o077 == 0
+
+
+def unforeseen(call, round_number):
+    raise ValueError("jane-doe.nii.gz: buffer is smaller than requested size")
+
+
+def test_an_error_that_nobody_foresaw_stays_with_a_private_site_too(project):
+    """It may name a file, and a file its patient; with where in the program it came up."""
+    run = begin("privacy.name=dp_sgd", "privacy.noise_multiplier=1", "privacy.delta=1e-3")
+    with pytest.raises(RefusalError, match="the reason stays with the site") as told:
+        run_and_report(unforeseen, run.call(SITE), 1)
+    assert told.value.__suppress_context__
+    assert "jane-doe" not in str(told.value)
+    kept = run.store(SITE).error_path
+    assert "jane-doe" in kept.read_text()
+    assert "in unforeseen" in kept.read_text()
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_such_an_error_of_another_run_is_told_as_it_is(project):
+    run = begin()
+    with pytest.raises(ValueError, match="jane-doe"):
+        run_and_report(unforeseen, run.call(SITE), 1)
+    assert not run.store(SITE).error_path.exists()
