@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
-from federated.data.folders.dicom.series_path import split_series
+from federated.data.folders.dicom.series_path import MARK, split_series
 
 CONTROL = 32
 
@@ -15,7 +15,7 @@ def path_fault(cell: str) -> str:
     windows = PureWindowsPath(cell)
     if PurePosixPath(cell).is_absolute() or windows.drive or windows.root:
         return "is an absolute path; name it as seen from the table's folder"
-    if ".." in windows.parts:
+    if ".." in (*windows.parts, windows.name.partition(MARK)[0]):
         return "leaves the table's folder; put the file in there, or a link to it"
     return ""
 
