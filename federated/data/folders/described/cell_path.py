@@ -1,5 +1,6 @@
 """The file or folder that a cell of a table names, inside the data set's own folder."""
 
+from errno import ENAMETOOLONG
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
@@ -31,6 +32,10 @@ def path_of(folder: Path, cell: str) -> Path | None:
     texts = (cell, PureWindowsPath(cell).as_posix())
     for text in dict.fromkeys(normalize(form, text) for text in texts for form in ("NFC", "NFD")):
         path = folder / text
-        if path.exists() or split_series(path)[1]:
-            return path
+        try:
+            if path.exists() or split_series(path)[1]:
+                return path
+        except OSError as error:
+            if error.errno != ENAMETOOLONG:
+                raise
     return None
