@@ -26,6 +26,7 @@ from federated.data.folders.described.text import (
 )
 from federated.data.folders.dicom.identifiers import Identifying, identifying
 from federated.data.folders.dicom.rules import STRICT, DicomRules
+from federated.data.folders.dicom.series_path import split_series
 from federated.data.folders.families import FAMILIES, CaseFiles, Family
 from federated.data.folders.read_case import read_case
 from federated.data.folders.read_volume import is_dicom
@@ -203,13 +204,13 @@ def identifiers(looked: Looked) -> list[str]:
 
 
 def _dicom(looked: Looked, site: str) -> list[Path]:
-    """The images of a site that are DICOM, a file or the folder of a series each."""
+    """The images of a site that are DICOM, a file or the folder of series each, and each once."""
     paths = [
         path
         for case in _cases(looked, site)
         for path in (case.images if isinstance(case, CaseFiles) else (Path(case.where),))
     ]
-    return [path for path in paths if is_dicom(path)]
+    return list(dict.fromkeys(split_series(path)[0] for path in paths if is_dicom(path)))
 
 
 def _identifiers_in(found: list[Identifying]) -> str:

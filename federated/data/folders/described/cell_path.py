@@ -1,9 +1,10 @@
 """The file or folder that a cell of a table names, inside the data set's own folder."""
 
+from errno import ENAMETOOLONG
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from unicodedata import normalize
 
-from federated.data.folders.dicom.series_path import split_series
+from federated.data.folders.dicom.series_path import MARK, split_series
 
 CONTROL = 32
 
@@ -15,7 +16,7 @@ def path_fault(cell: str) -> str:
     windows = PureWindowsPath(cell)
     if PurePosixPath(cell).is_absolute() or windows.drive or windows.root:
         return "is an absolute path; name it as seen from the table's folder"
-    if ".." in windows.parts:
+    if ".." in (*windows.parts, windows.name.partition(MARK)[0]):
         return "leaves the table's folder; put the file in there, or a link to it"
     return ""
 
@@ -31,6 +32,10 @@ def path_of(folder: Path, cell: str) -> Path | None:
     texts = (cell, PureWindowsPath(cell).as_posix())
     for text in dict.fromkeys(normalize(form, text) for text in texts for form in ("NFC", "NFD")):
         path = folder / text
-        if path.exists() or split_series(path)[1]:
-            return path
+        try:
+            if path.exists() or split_series(path)[1]:
+                return path
+        except OSError as error:
+            if error.errno != ENAMETOOLONG:
+                raise
     return None

@@ -53,10 +53,11 @@ def deal_cases(
     stated = {table.roles.site: site} if table.roles.site else {}
     target.mkdir(parents=True)
     splits = {case.name: split for split, own in cases.items() for case in own}
-    for case in chain.from_iterable(cases.values()):
-        for path in (*case.images, *([case.mask] if case.mask else [])):
-            place, _ = split_series(path)
-            _copy(place, target / place.relative_to(folder))
+    everything = chain.from_iterable(cases.values())
+    paths = [path for case in everything for path in (*case.images, case.mask) if path is not None]
+    # Several cases may share a folder of series.
+    for place in dict.fromkeys(split_series(path)[0] for path in paths):
+        _copy(place, target / place.relative_to(folder))
     with (target / CASES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
@@ -71,10 +72,9 @@ def deal_cases(
 
 def _copy(path: Path, target: Path) -> None:
     """Copy an image's file, or the folder of its series, which several cases may share."""
-    if target.exists():
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
-        shutil.copytree(path, target)
+        # A part of it may be there, as the mask of another case.
+        shutil.copytree(path, target, dirs_exist_ok=True)
     else:
         shutil.copyfile(path, target)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from federated.data.folders.described.doubt import with_example
 from federated.data.folders.dicom.frames import frames_of
 from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
@@ -69,8 +70,11 @@ def dicom_in(folder: Path) -> FoundDicom:
             alone.append(found.name)
     if alone:
         doubts.append(
-            f"{len(alone)} segmentations or structure sets are of no series that is here, or of "
-            f"several, and are left out, as {alone[0]}"
+            with_example(
+                f"{len(alone)} segmentations or structure sets are of no series that is here, or "
+                "of several, and are left out",
+                alone[0],
+            )
         )
     return FoundDicom([(each, marked[each.path]) for each in series], doubts)
 
@@ -92,36 +96,43 @@ def _series(
         if not placed:
             continue
         below = any(place in other.parents for other in folders)
-        if flat or below:
-            mixed.append(place.relative_to(folder).as_posix())
-        elif place == folder:
+        if place == folder:
             mixed.append(folder.name)
+        elif flat or below:
+            mixed.append(place.relative_to(folder).as_posix())
         elif len({found.text("SeriesInstanceUID") for found in placed}) > 1:
             named = place.relative_to(folder).as_posix()
             for stack in stacks_of(placed):
                 if stack.localiser:
                     continue
-                if MARK in stack.name:
+                whole = Path(f"{place}{MARK}{stack.name}")
+                # Which would be meant as it is, and not as a series of this folder.
+                if MARK in stack.name or whole.exists():
                     mixed.append(f"{named}{MARK}{stack.name}")
                     continue
                 shared.append(f"{named}{MARK}{stack.name}")
                 own = [frame.found for frame in stack.frames]
-                yield _described(
-                    place.with_name(f"{place.name}{MARK}{stack.name}"), own, flat=False
-                )
+                yield _described(whole, own, flat=False)
         else:
             yield _described(place, placed, flat=False)
     if shared:
         doubts.append(
-            f"{len(shared)} series share a folder with others, and are named by their number in "
-            f"it, as {shared[0]}"
+            with_example(
+                f"{len(shared)} series share a folder with others, and are named by their number "
+                "in it",
+                shared[0],
+            )
         )
     if mixed:
         doubts.append(
-            f"{len(mixed)} folders or series are left out, as {mixed[0]}: they hold pictures "
-            "beside a volume, others in folders below them, or several stacks of one series, or "
-            "lie at the top. Put each series into a folder of its own, or name the one that is "
-            "meant in cases.csv, as FOLDER#7 for series 7"
+            with_example(
+                f"{len(mixed)} folders or series are left out",
+                mixed[0],
+                ": they hold pictures beside a volume, others in folders below them, or several "
+                "stacks of one series, lie at the top, or have the name of another folder. Put "
+                "each series into a folder of its own, or name the one that is meant in "
+                "cases.csv, as FOLDER#7 for series 7",
+            )
         )
 
 

@@ -4,11 +4,13 @@ Files are paired by their names, and DICOM by what it refers to.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from federated.data.folders.described.dicom_pairs import FoundDicom, FoundSeries, dicom_in
+from federated.data.folders.described.doubt import with_example
 from federated.data.folders.families.file_names import PICTURES, VOLUMES, split_ending, walk
 from federated.errors import ConsiliumError
 
@@ -111,11 +113,15 @@ def _with_masks(
             "of an image. Write a cases.csv with the columns patient, image and mask."
         )
     if alone:
-        doubts.append(f"{len(alone)} images have no mask and are left out, as {alone[0]}")
+        doubts.append(with_example(f"{len(alone)} images have no mask and are left out", alone[0]))
     if several:
-        doubts.append(f"{len(several)} images have several masks and are left out: {several[0]}")
+        doubts.append(
+            with_example(f"{len(several)} images have several masks and are left out", several[0])
+        )
     if masks:
-        doubts.append(f"{len(masks)} masks have no image and are left out, as {next(iter(masks))}")
+        doubts.append(
+            with_example(f"{len(masks)} masks have no image and are left out", next(iter(masks)))
+        )
     doubts.append("images and masks are paired by their names")
     return FoundFiles(pairs, None, doubts)
 
@@ -130,8 +136,12 @@ def _of_dicom(folder: Path, found: FoundDicom, doubts: list[str]) -> FoundFiles:
     pairs = [(series, marked[0]) for series, marked in found.series if len(marked) == 1]
     if several:
         doubts.append(
-            f"{len(several)} series have several segmentations or structure sets and are left out, "
-            f"as {several[0].path.relative_to(folder)}: in cases.csv name the one that is meant"
+            with_example(
+                f"{len(several)} series have several segmentations or structure sets and are left "
+                "out",
+                several[0].path.relative_to(folder),
+                ": in cases.csv name the one that is meant",
+            )
         )
     if several and not pairs:
         raise ConsiliumError(
@@ -144,19 +154,40 @@ def _of_dicom(folder: Path, found: FoundDicom, doubts: list[str]) -> FoundFiles:
         kept = _of_one_kind([series for series, _ in found.series], doubts)
         paths = _with_classes(folder, [series.path for series in kept], doubts, MARKED)
         order = {series.path: series for series in kept}
-        return FoundFiles(
-            *(paths.pairs, paths.classes, doubts), tuple(order[path] for path, _ in paths.pairs)
-        )
+        ordered = tuple(order[path] for path, _ in paths.pairs)
+        _refuse_patients(folder, ordered, paths.classes or ())
+        return FoundFiles(paths.pairs, paths.classes, doubts, ordered)
     alone = [series for series, marked in found.series if not marked]
     if alone:
         doubts.append(
-            f"{len(alone)} series have no segmentation or structure set and are left out, as "
-            f"{alone[0].path.relative_to(folder)}"
+            with_example(
+                f"{len(alone)} series have no segmentation or structure set and are left out",
+                alone[0].path.relative_to(folder),
+            )
         )
     kept = _of_one_kind([series for series, _ in pairs], doubts)
     masks = dict(pairs)
     doubts.append("series are paired with what is marked on them by what that refers to")
     return FoundFiles([(each.path, masks[each]) for each in kept], None, doubts, tuple(kept))
+
+
+def _refuse_patients(folder: Path, series: Sequence[FoundSeries], classes: Sequence[str]) -> None:
+    """Refuse folders of which each has a patient of its own: they are no classes, and name people.
+
+    Raises:
+        ConsiliumError: they are such.
+    """
+    own: dict[str, set[str]] = defaultdict(set)
+    for each, name in zip(series, classes, strict=True):
+        own[name].add(each.patient)
+    patients = [next(iter(found)) for found in own.values() if len(found) == 1]
+    if "" not in patients and len(set(patients)) == len(own):
+        raise ConsiliumError(
+            f"The folder {folder} holds {len(series)} images, and nothing says what is to be "
+            f"learned of them: {MARKED[0]}, and each folder has series of one patient, and no "
+            f"other folder has any of the same, so that folders are patients and no classes. "
+            f"{MARKED[1]}."
+        )
 
 
 def _of_one_kind(series: list[FoundSeries], doubts: list[str]) -> list[FoundSeries]:

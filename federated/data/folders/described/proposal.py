@@ -14,6 +14,7 @@ from federated.data.folders.described.cell_path import path_fault, path_of
 from federated.data.folders.described.dataset_json import DATASET_JSON, read_dataset_json
 from federated.data.folders.described.dicom_pairs import numbered, pseudonyms
 from federated.data.folders.described.dicom_values import dicom_window, kind_of, structure_labels
+from federated.data.folders.described.doubt import Doubt
 from federated.data.folders.described.file_pairs import FoundFiles, found_files
 from federated.data.folders.described.mask_values import ct_window, mask_labels
 from federated.data.folders.described.proposed_labels import (
@@ -39,6 +40,7 @@ ROLE_NAMES: Mapping[str, Sequence[str]] = {
     "label": ("label", "class", "diagnosis", "target", "finding"),
 }
 MASK_NAME = re.compile(r"mask|seg|roi|annotation|contour|ground.?truth|label.?map")
+COULD_BE_LABEL = "it could be a label for a classification (task: classification, columns.label)"
 LICENCE = "not stated (say who may use these data, and for what)"
 
 
@@ -156,8 +158,10 @@ def _of_table(folder: Path) -> Proposal:
     doubts += labels.doubts if labels else ()
     if segments:
         doubts += [
-            f"the column {name} has {_counts(columns[name])}: it could be a label for a "
-            "classification (task: classification, columns.label)"
+            Doubt(
+                f"the column {name} has {_counts(columns[name])}: {COULD_BE_LABEL}",
+                f"the column {name} has few values: {COULD_BE_LABEL}",
+            )
             for name in [roles["label"], *left]
             if name and name not in ATTRIBUTES and could_be_class(columns[name])
         ]
@@ -243,7 +247,10 @@ def _of_files(folder: Path, found: FoundFiles, secret: Callable[[], bytes]) -> P
     starts = Counter(re.split(r"[\d_\-. ]", row["patient"])[0] for row in table)
     if 1 < len(starts) < len(table) / 2 and all(starts):
         listed = ", ".join(f"{start} ({count})" for start, count in starts.most_common(5))
-        doubts.append(f"names begin with {listed}: if these are sites, add a column site")
+        said = "if these are sites, add a column site"
+        doubts.append(
+            Doubt(f"names begin with {listed}: {said}", f"names have few beginnings: {said}")
+        )
     else:
         doubts.append("nothing tells which site an image comes from: add a column site if you know")
     return Proposal(description, table, doubts)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from federated.data.folders.described.doubt import unnamed
 from federated.settings.description import Description
 
 # What stands above the things that a person has to look at, and before each of them.
@@ -15,9 +16,12 @@ UNSURE = "# - "
 
 
 def description_text(description: Mapping[str, Any], doubts: Sequence[str]) -> str:
-    """``dataset.yaml`` with a key a line, and before them as comments what is unsure."""
+    """``dataset.yaml`` with a key a line, and before them as comments what is unsure.
+
+    The file is not for one site alone: comments have no names of files or folders.
+    """
     lines = [PROPOSED, ANSWERED] if doubts else ["# Proposed by `consilium data init`."]
-    lines += [f"{UNSURE}{' '.join(doubt.split())}" for doubt in doubts]
+    lines += [f"{UNSURE}{' '.join(unnamed(doubt).split())}" for doubt in doubts]
     for key, value in description.items():
         if isinstance(value, Mapping) and value:
             lines.append(f"{key}:")

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 MARK = "#"
+# What is no name of a folder beside a file: the folder that it lies in, and the one above.
+NO_NAMES = ("", ".", "..")
 
 
 def split_series(path: Path) -> tuple[Path, str | None]:
@@ -20,6 +22,6 @@ def split_series(path: Path) -> tuple[Path, str | None]:
     if len(parts) > 1 and not path.exists():
         for end in range(len(parts) - 1, 0, -1):
             name, series = MARK.join(parts[:end]), MARK.join(parts[end:])
-            if name and series and path.with_name(name).is_dir():
+            if series and name not in NO_NAMES and path.with_name(name).is_dir():
                 return path.with_name(name), series
     return path, None

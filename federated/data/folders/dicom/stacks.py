@@ -5,6 +5,7 @@ echoes, phases of a heart. They are one only if they have one size and one orien
 several are at one position, what tells them apart is looked for.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ TELLING = (
 )
 # They say when a patient was examined, and are not told.
 TIMES_OF_DAY = ("AcquisitionTime", "ContentTime")
+# A number of a series.
+WHOLE = re.compile(r"-?[0-9]+")
 # How many volumes, and how many images, a message names.
 NAMED = 8
 
@@ -132,8 +135,9 @@ def stacks_of(images: Iterable[DicomObject]) -> list[Stack]:
     result = []
     for place, (uid, frames) in enumerate(series.items(), start=1):
         number = frames[0].found.text("SeriesNumber")
-        # No UID: an archive's UID leads to its patient.
-        label = number if number and numbers.count(number) == 1 else f"@{place}"
+        # No UID, which leads an archive to its patient, and no words, which may name one.
+        known = WHOLE.fullmatch(number) and numbers.count(number) == 1
+        label = number if known else f"@{place}"
         parts = [part for plane in _by_plane(frames) for part in _by_content(plane)]
         for at, (part, told) in enumerate(parts, start=1):
             name = label if len(parts) == 1 else f"{label}#{at}"

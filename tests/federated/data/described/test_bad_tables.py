@@ -63,6 +63,10 @@ CELLS = {
         "..\\mine\\images\\case_00.png",
         "leaves the table's folder",
     ),
+    "the folder above, by a series": ("image", "..#7", "leaves the table's folder"),
+    "a name that no file can have": ("image", "x" * 300 + "#7", "xx is not there"),
+    "its own folder, by a series": ("image", ".#7", "'.#7' is not there"),
+    "a series below a link back": ("image", "images/..#7", "leaves the table's folder"),
     "an empty cell": ("patient", "", "line 4, column patient: the cell is empty. Mend"),
     "a cell that says nothing": ("site", "N/A", "column site: the cell says 'N/A', by"),
     "a site that no folder can have": (

@@ -83,3 +83,20 @@ def test_a_series_is_copied_with_all_its_files_and_a_column_called_split_stays_w
     with (place / "cases.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert line["split"] == "left"
+
+
+def test_a_folder_of_series_is_whole_where_a_mask_in_it_was_copied_before(tmp_path):
+    folder = tmp_path / "whole"
+    rows = picture_set(folder, 3)
+    series = folder / "series"
+    series.mkdir()
+    shutil.copyfile(folder / rows[1]["image"], series / "1.dcm")
+    shutil.move(folder / rows[0]["mask"], series / "mask.png")
+    rows[0]["mask"], rows[1]["image"] = "series/mask.png", "series#7"
+    for row in rows:
+        del row["label"]
+    write_table(folder, rows)
+    describe(folder, PICTURES)
+    names = [c.name for c in find_cases(folder, Description.model_validate(PICTURES)).cases]
+    _, place = dealt(folder, PICTURES, "clinic", dict.fromkeys(names, "train"))
+    assert sorted(path.name for path in (place / "series").iterdir()) == ["1.dcm", "mask.png"]

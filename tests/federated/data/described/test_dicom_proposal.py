@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from federated.configuration.description_file import find_description
 from federated.data.folders.described.case_table import find_cases
@@ -15,7 +18,7 @@ from federated.data.folders.read_case import read_case
 from federated.data.folders.read_volume import read_volume
 from federated.errors import ConsiliumError
 from federated.secrets.pseudonyms import pseudonym
-from flows.own_data import facts, look
+from flows.own_data import facts, identifiers, look
 from tests.federated.data.dicom_files import (
     NAME,
     box,
@@ -288,3 +291,86 @@ def test_what_is_resampled_by_the_description_has_a_grid_and_a_spacing(tmp_path:
     (folder / "dataset.yaml").write_text(yaml.safe_dump(text))
     (said,) = facts(look(folder))
     assert "spacing 0.7 x 0.5 x 3 mm" in said
+
+
+def test_what_identifies_patients_is_counted_once_for_series_that_share_a_folder(
+    tmp_path: Path,
+) -> None:
+    for number in (1, 4):
+        exam(tmp_path / "mine", number, f"MRN-{number}", "GTV")
+    exported(tmp_path / "mine" / "both", 2, 3)
+    written(tmp_path / "mine", propose(tmp_path / "mine", secret))
+    (said,) = identifiers(look(tmp_path / "mine"))
+    # Two series of six slices and, in the shared folder, twice six with two structure sets.
+    assert "26 DICOM files" in said
+    assert "PatientID (26)" in said
+
+
+def test_a_series_whose_cell_would_name_another_folder_is_left_out(tmp_path: Path) -> None:
+    """`both#2` is the folder of this name where there is one: its image would be taken."""
+    exported(tmp_path / "mine" / "both", 2, 3)
+    saved(tmp_path / "mine" / "both#2", series(5, "MRN-5"))
+    found = propose(tmp_path / "mine", secret)
+    assert [(row["image"], row["mask"]) for row in found.table] == [("both#3", "both/RS3.dcm")]
+    assert any("left out, as both#2" in doubt for doubt in found.doubts)
+
+
+def test_folders_of_one_patient_each_are_no_classes(tmp_path: Path) -> None:
+    """Labels leave a site, and these would be the names of patients."""
+    for number in (1, 2):
+        exported(tmp_path / "mine" / f"DOE_{number}" / "exam", 2 * number, 2 * number + 1)
+        for file in (tmp_path / "mine" / f"DOE_{number}" / "exam").glob("*.dcm"):
+            header = dcmread(file)
+            header.PatientID = f"MRN-{number}"
+            header.save_as(file)
+        for file in (tmp_path / "mine" / f"DOE_{number}" / "exam").glob("RS*"):
+            file.unlink()
+    with pytest.raises(ConsiliumError, match=r"folders are patients and no classes\. Put these"):
+        propose(tmp_path / "mine", no_secret)
+    # The same patient in both: nothing tells that folders are patients.
+    for file in (tmp_path / "mine").rglob("*.dcm"):
+        header = dcmread(file)
+        header.PatientID = "ANON"
+        header.save_as(file)
+    assert {row["label"] for row in propose(tmp_path / "mine", secret).table} == {"DOE_1", "DOE_2"}
+
+
+@pytest.mark.parametrize("number", ["seven", "7.5", "7/../../x"])
+def test_a_series_number_that_is_none_is_no_name(tmp_path: Path, number: str) -> None:
+    exported(tmp_path / "mine" / "both", 2, 3)
+    for file in (tmp_path / "mine" / "both").glob("[0-9]*.dcm"):
+        header = dcmread(file)
+        if header.SeriesNumber == 3:
+            header[0x00200011] = RawDataElement(
+                *(Tag(0x00200011), "IS", len(number), number.encode(), 0, False, True)
+            )
+            header.save_as(file)
+    found = propose(tmp_path / "mine", secret)
+    images = [row["image"] for row in found.table]
+    assert images == ["both#2", "both#@2"]
+    assert np.array_equal(read_volume(tmp_path / "mine" / images[1]).values, whole(3))
+
+
+def whole(number: int):
+    return voxels(seed=number).transpose(2, 1, 0)[np.newaxis]
+
+
+def test_a_description_has_no_name_of_a_folder_in_its_comments(tmp_path: Path) -> None:
+    """It is at the coordinator too, and folders are named after patients; who is there is told."""
+    folder = tmp_path / "mine"
+    for number in (1, 2):
+        exam(folder, number, f"MRN-{number}", "GTV")
+    exported(folder / "DOE_SHARED", 3, 4)
+    saved(folder / "DOE_ALONE" / "T1", series(5, "MRN-5"))
+    saved(folder / "DOE_OVER", series(6, "MRN-6"))
+    saved(folder / "DOE_OVER" / "below", series(7, "MRN-6"))
+    exam(folder, 8, "MRN-8", "GTV")
+    saved(folder / "DOE_TWICE", [contours(8, "MRN-8", "GTV"), contours(9, "MRN-9", "GTV")])
+    found = propose(folder, secret)
+    told = " ".join(found.doubts)
+    for name in ("DOE_SHARED#3", "DOE_ALONE/T1", "DOE_OVER", "DOE_JOHN_8/T1", "DOE_TWICE/IM"):
+        assert f"as {name}" in told
+    text = description_text(found.description, found.doubts)
+    assert "DOE" not in text
+    assert text.count("left out") == 4
+    assert "share a folder" in text
