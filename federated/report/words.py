@@ -209,6 +209,9 @@ def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
     elif not experiment.strategy.sends_updates:
         allowed = "the coordinator, of each site whose policy allows it"
         rows = [("each site's own model, at the end", allowed, "no")]
+    if not (hides or run.private or experiment.strategy.pools_cases):
+        loss = "the mean loss over training cases, each round"
+        rows.append((loss, "the coordinator, of each site", "no"))
     if run.planned:
         what = "counts of training cases, for the plan: labels, shapes, intensities, attributes"
         noisy = experiment.statistics.epsilon is not None

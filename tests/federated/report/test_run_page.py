@@ -644,6 +644,23 @@ def test_of_a_baseline_in_which_no_update_travels_none_is_told(strategy, said, l
     assert "updates of the model" in [row[0] for row in left_sites(made_run())]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, True),
+        ({"strategy": {"name": "local"}}, True),
+        ({"strategy": {"name": "central"}}, False),
+        ({"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}}, False),
+        ({"privacy": DP_SGD}, False),
+    ],
+)
+def test_a_sites_loss_in_training_is_told_of_where_the_coordinator_gets_it(changes, told):
+    """As docs/who-sees-what.md has it; by a model of the coordinator's choice it counts cases."""
+    run = made_run(changes={**changes, "runner": PROCESSES})
+    ways = [what for what, _, _ in left_sites(run)]
+    assert any(what.startswith("the mean loss") for what in ways) == told
+
+
 def test_distances_of_pictures_are_in_pixels(segmented):
     flat = replace(segmented, info=replace(segmented.info, dims=2))
     for run, unit, other in ((segmented, "mm", "pixels"), (flat, "pixels", "mm")):
