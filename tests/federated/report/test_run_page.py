@@ -650,7 +650,10 @@ def test_of_a_baseline_in_which_no_update_travels_none_is_told(strategy, said, l
         ({}, True),
         ({"strategy": {"name": "local"}}, True),
         ({"strategy": {"name": "central"}}, False),
-        ({"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}}, False),
+        (
+            {"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}},
+            False,
+        ),
         ({"privacy": DP_SGD}, False),
     ],
 )

@@ -195,7 +195,7 @@ class TestModels:
         assert (load_model(tmp_path / "own", "site-01").state_dict()["head.bias"] == 0).all()
 
     def test_a_changed_byte_is_seen_wherever_it_is(self, model_file):
-        """Among weights, where every byte is some number, and in a temperature, which is one too."""
+        """Among weights too, where every byte is a part of some number."""
         whole = model_file.read_bytes()
         (length,) = struct.unpack("<Q", whole[:8])
         header, weights = range(8, 8 + length, 7), range(8 + length, len(whole), len(whole) // 60)
