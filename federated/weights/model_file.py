@@ -423,5 +423,5 @@ def _digest(text: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     digest = sha256(text.encode())
     for name, tensor in tensors:
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
