@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import join
 
 from prefect import flow
 
@@ -107,7 +108,7 @@ def describe_command(
     items: list[str],
     rounds: int | None = None,
 ) -> str:
-    """The command that makes a comparison.
+    """The command that makes a comparison, for a shell.
 
     Args:
         experiment: its name.
@@ -116,10 +117,10 @@ def describe_command(
         items: what is set beside the parameter file.
         rounds: how many rounds, where that is said.
     """
-    sets = "".join(f" --set {item}" for item in items)
-    own = "" if rounds is None else f" --rounds {rounds}"
-    labels = ",".join(strategies)
-    return f"consilium compare {experiment} --strategies {labels} --seeds {seeds}{own}{sets}"
+    words = ["--strategies", ",".join(strategies), "--seeds", str(seeds)]
+    words += [] if rounds is None else ["--rounds", str(rounds)]
+    words += [word for item in items for word in ("--set", item)]
+    return join(["consilium", "compare", experiment, *words])
 
 
 def comparison_folder(runs: Path, experiment: str, command: str) -> Path:

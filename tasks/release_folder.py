@@ -199,7 +199,8 @@ def _read(path: Path, most: int) -> bytes:
 def _sizes(folder: Path, without: Container[str] = ()) -> dict[str, int | None]:
     """The size of every file below a folder, by its path, hidden ones too.
 
-    ``None`` is what is no plain file. Those of ``without`` are left out.
+    ``None`` is what is no plain file, a folder with nothing in it too. Those of ``without`` are
+    left out.
     """
     found: dict[str, int | None] = {}
 
@@ -208,6 +209,8 @@ def _sizes(folder: Path, without: Container[str] = ()) -> dict[str, int | None]:
 
     for place, folders, names in os.walk(folder, onerror=unseen):
         links = [name for name in folders if (Path(place) / name).is_symlink()]
+        if not (folders or names or Path(place) == folder):
+            found[Path(place).relative_to(folder).as_posix()] = None
         for name in (*names, *links):
             path = Path(place) / name
             try:

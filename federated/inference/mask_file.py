@@ -26,7 +26,7 @@ from federated.data.folders.read_volume import is_dicom
 from federated.data.folders.volume import Volume
 from federated.data.medmnist.array_file import is_npz
 from federated.errors import ConsiliumError
-from federated.files import atomic_path
+from federated.files import atomic_path, cannot_write
 
 DICOM = (".dcm", ".dicom", ".ima")
 # NIfTI's code of scanner coordinates.
@@ -90,8 +90,7 @@ def write_mask(
         made = segmentation_bytes(mask, image.frame, family.labels, algorithm)
         contents = {targets[0]: made, **contents}
     for target, content in contents.items():
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(content)
+        _write(target, content)
     return list(contents)
 
 
@@ -127,9 +126,21 @@ def write_map(variance: npt.NDArray[np.float32], image: Volume | None, target: P
     else:
         header = image.frame if isinstance(image.frame, Nifti1Header) else _header(image.affine)
         file.write(gzip.compress(nifti_bytes(variance, header), mtime=0))
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(file.getvalue())
+    _write(target, file.getvalue())
     return target
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Write a result.
+
+    Raises:
+        ConsiliumError: the folder cannot be written to, or its disk is full.
+    """
+    try:
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise cannot_write(target.parent, error, "--out") from error
 
 
 def _beside(

@@ -125,10 +125,7 @@ def predicted_images(
         model, images, CPU, header.classes, lambda outputs: task.readout(outputs, target)
     )
     if not np.isfinite(found).all():
-        raise ConsiliumError(
-            f"The model, which was trained on {header.dataset}, predicts no numbers: its weights "
-            "are damaged, or its training diverged. Give another one."
-        )
+        raise _no_numbers(header.dataset)
     return found
 
 
@@ -138,14 +135,29 @@ def calibrated(found: npt.NDArray[np.float64], header: ModelHeader) -> npt.NDArr
 
 
 def segmented(model: nn.Module, family: Family, case: PreparedCase) -> Tensor:
-    """Class probabilities ``(classes, *spatial)`` on the whole of a prepared case."""
-    return segment(model, case.whole, family, CPU).softmax(dim=0)
+    """Class probabilities ``(classes, *spatial)`` on the whole of a prepared case.
+
+    Raises:
+        ConsiliumError: they are no finite numbers, of which a mask would be background everywhere.
+    """
+    found = segment(model, case.whole, family, CPU).softmax(dim=0)
+    if not found.isfinite().all():
+        raise _no_numbers(family.name)
+    return found
 
 
 def uncertain(model: nn.Module, family: Family, case: PreparedCase) -> Tensor:
     """The variance of class probabilities over flips ``(*spatial)`` on the whole of a case."""
     return flip_variance(
         lambda image: segment(model, image, family, CPU).softmax(dim=0), case.whole
+    )
+
+
+def _no_numbers(dataset: str) -> ConsiliumError:
+    """The error for a model whose outputs are no finite numbers, which the caller raises."""
+    return ConsiliumError(
+        f"The model, which was trained on {dataset}, predicts no numbers: its weights are damaged, "
+        "or its training diverged. Give another one."
     )
 
 

@@ -9,6 +9,7 @@ from federated.provenance import UNKNOWN
 from federated.report.drawing import clean
 from federated.report.values import RunValues, count_of
 from federated.settings.sections import Parties, Share
+from federated.strategies.base import Strategy
 
 # What each site has sent of its validation and test cases, for a person.
 SHARED: Mapping[Share, str] = {
@@ -80,7 +81,7 @@ def training_sentences(run: RunValues) -> list[str]:
     lines = [
         f"A neural network ({experiment.model.name}: {_lower(network)}) was trained for {goal} "
         f"over {count_of(len(sites), 'site')} in {count_of(rounds, 'round')}, {began}.",
-        f"Sites' updates became one model by {said_of(experiment.strategy)}.",
+        _brought_together(experiment.strategy),
         f"The model of round {kept} is kept, because {why}.",
     ]
     if lost:
@@ -88,6 +89,15 @@ def training_sentences(run: RunValues) -> list[str]:
             f"{count_of(lost, 'round')} of these were lost: the model stayed as it was in them."
         )
     return lines
+
+
+def _brought_together(strategy: Strategy) -> str:
+    """How one model came of what sites have learned, or that none did."""
+    if strategy.pools_cases:
+        return f"It was trained on the cases of all sites together: {said_of(strategy)}."
+    if not strategy.sends_updates:
+        return f"No model of all sites came of it, each has its own: {said_of(strategy)}."
+    return f"Sites' updates became one model by {said_of(strategy)}."
 
 
 def data_sentences(run: RunValues) -> list[str]:
@@ -133,7 +143,9 @@ def protection_sentences(run: RunValues) -> list[str]:
         if experiment.strategy.pools_cases
         else "No image and no mask of a training case left a site; what travelled are numbers."
     ]
-    lines.append(f"Updates on their way: {said_of(protection)}.")
+    # A site that sends no update has nothing that could be protected on its way.
+    if experiment.strategy.sends_updates and not experiment.strategy.pools_cases:
+        lines.append(f"Updates on their way: {said_of(protection)}.")
     hides = protection.hides_updates_from or frozenset()
     if hides == {"coordinator"}:
         lines.append(
@@ -192,6 +204,14 @@ def left_sites(run: RunValues) -> list[tuple[str, str, str]]:
     seeded = run.private and run.summary["privacy"].get("noise") == "seeded"
     bound = "yes" if run.private and not seeded else "no"
     rows = [("updates of the model", readers, bound)]
+    if experiment.strategy.pools_cases:
+        rows = [("all training cases, to one place", "whoever trained on them there", "no")]
+    elif not experiment.strategy.sends_updates:
+        allowed = "the coordinator, of each site whose policy allows it"
+        rows = [("each site's own model, at the end", allowed, "no")]
+    if not (hides or run.private or experiment.strategy.pools_cases):
+        loss = "the mean loss over training cases, each round"
+        rows.append((loss, "the coordinator, of each site", "no"))
     if run.planned:
         what = "counts of training cases, for the plan: labels, shapes, intensities, attributes"
         noisy = experiment.statistics.epsilon is not None

@@ -118,6 +118,8 @@ class Strategy(Settings):
     covered_by_privacy: ClassVar[Units] = frozenset()
     # Whether all sites' cases are trained on in one place, as no federation may.
     pools_cases: ClassVar[bool] = False
+    # Whether a site sends what it has learned, so that one model of all comes of it.
+    sends_updates: ClassVar[bool] = True
 
     def introduction(self) -> Introduction | None:
         """What sites tell each other of their cases before the first round; ``None`` for nothing.

@@ -3,7 +3,7 @@
 It is the baseline that a federation must beat to be worth it.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -14,6 +14,7 @@ class Local(Strategy):
     """Every site trains a model of its own, from common initial weights."""
 
     name: Literal["local"] = "local"
+    sends_updates: ClassVar[bool] = False
 
     def personal(self, model: nn.Module) -> frozenset[str]:
         """The names of all tensors."""

@@ -1,9 +1,10 @@
 """A trained network as one safetensors file: named tensors, and how to build the network."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -35,6 +36,8 @@ Millimetres = Annotated[float, Field(ge=0.01, le=100)]
 ThreeSides = Annotated[tuple[Millimetres, ...], Field(min_length=3, max_length=3)]
 PersonalTensors = Mapping[str, Mapping[str, Vector]]
 SEPARATOR = "/"
+# Beside a header's own keys: the digest of all that the file holds, so that no damage goes unseen.
+DIGEST = "sha256"
 # The most characters of a description, and of a name in it.
 LONGEST_HEADER = 10_000
 LONGEST_TEXT = 200
@@ -158,6 +161,8 @@ class ModelHeader:
             if isinstance(value, dict) and "network" not in value:
                 flat = ("name", "norm", *OF_ALL_ONCE)
                 value["network"] = {key: value.pop(key) for key in flat if key in value}
+            if isinstance(value, dict):
+                value.pop(DIGEST, None)
             told_of_set = value.pop("described", None) if isinstance(value, dict) else None
             told = json.dumps(value)
         except RecursionError as error:
@@ -266,7 +271,8 @@ def save_model(
 ) -> None:
     """Write a model's ``state_dict``, its sites' own tensors, and the header atomically.
 
-    ``personal`` holds, for each site, the tensors in which that site's model differs.
+    ``personal`` holds, for each site, the tensors in which that site's model differs. The header is
+    written with a digest of itself and of all tensors, by which :func:`load_model` sees damage.
 
     Raises:
         ConsiliumError: the folder cannot be written to.
@@ -279,8 +285,10 @@ def save_model(
             f"{site}{SEPARATOR}{name}": torch.from_numpy(np.array(value))
             for name, value in own.items()
         }
+    text = header.to_text()
+    told = json.loads(text) | {DIGEST: _digest(text, sorted(tensors.items()))}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"consilium": header.to_text()})
+        save_file(tensors, temporary, metadata={"consilium": json.dumps(told)})
 
 
 def read_header(path: Path | str) -> ModelHeader:
@@ -339,7 +347,8 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
 
     Raises:
         ConsiliumError: sites have models of their own, and ``site`` is none of them; or the file is
-            not a model, or holds other tensors than the network that it describes.
+            not a model, holds other tensors than the network that it describes, or was changed
+            after it was written. Files of older versions have no digest to see the last by.
     """
     header = read_header(path)
     sites = personal_sites(path)
@@ -355,6 +364,7 @@ def load_model(path: Path | str, site: str | None = None) -> nn.Module:
         where |= {name.removeprefix(own): name for name in names if name.startswith(own)}
         shapes = {name: tuple(file.get_slice(stored).get_shape()) for name, stored in where.items()}
         _refuse_other_network(header, shapes)
+        _refuse_damaged(path, file)
         tensors = {name: file.get_tensor(stored) for name, stored in where.items()}
     model = header.build(seed=0)
     model.load_state_dict(tensors)
@@ -380,3 +390,38 @@ def _refuse_other_network(header: ModelHeader, shapes: Mapping[str, tuple[int, .
             f"{len(differing)} of its tensors are not those of the network that it describes, for "
             f"example {name:.80}: {shapes.get(name)} instead of {wanted.get(name)}"
         )
+
+
+def _refuse_damaged(path: Path | str, file: Any) -> None:
+    """Refuse a file that does not hold what was written.
+
+    Args:
+        path: of the file, for the message.
+        file: the same, open.
+
+    Raises:
+        ConsiliumError: its digest is of other tensors, or of another header.
+    """
+    told = json.loads(file.metadata()["consilium"])
+    stated = told.pop(DIGEST, None)
+    held = ((name, file.get_tensor(name)) for name in sorted(file.keys()))
+    if stated is not None and stated != _digest(json.dumps(told), held):
+        raise ConsiliumError(
+            f"The model {path} was changed or damaged after it was written: its weights and its "
+            "description are not those that its digest is of. Copy it again from where it came "
+            "from, or run the experiment again."
+        )
+
+
+def _digest(text: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """The SHA-256 of a header and of tensors, with their names, types and shapes, in hexadecimal.
+
+    Args:
+        text: the header, without a digest.
+        tensors: all of the file, by name, in the order of names.
+    """
+    digest = sha256(text.encode())
+    for name, tensor in tensors:
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

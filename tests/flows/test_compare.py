@@ -1,6 +1,7 @@
 """fl-compare and pretraining on a tiny data set, against Prefect's test server."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 
 from federated.configuration.experiment import Experiment
 from federated.errors import ConsiliumError
-from flows.compare import fl_compare
+from flows.compare import describe_command, fl_compare
 from flows.pretrain import pretrain
 from flows.request import RunRequest
 from flows.round import fl_round
@@ -75,6 +76,15 @@ def test_a_comparison_makes_every_run_once_and_tells_what_it_found(project):
     ]
     assert kinds.count("comparison") == 2
     assert track.client().search_registered_models() == []
+
+
+def test_the_command_of_a_comparison_is_said_as_a_shell_takes_it():
+    items = ["training.trainable=[norm, head]", "data.root=$HOME/my data"]
+    words = shlex.split(describe_command("tiny", ["fedavg", "fedprox:mu=0.1+tl"], 2, items, 3))
+    assert words == [
+        *("consilium", "compare", "tiny", "--strategies", "fedavg,fedprox:mu=0.1+tl"),
+        *("--seeds", "2", "--rounds", "3", "--set", items[0], "--set", items[1]),
+    ]
 
 
 def test_a_finished_run_is_looked_for_by_what_a_run_would_be_asked_for(project, monkeypatch):

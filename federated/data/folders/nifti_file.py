@@ -210,9 +210,13 @@ def _shape(path: Path, header: Nifti1Header) -> tuple[int, ...]:
         shape.pop()
     said = "x".join(map(str, shape))
     if len(shape) != 3 and min(shape) > 0:
+        remedy = (
+            "Save each modality or time point as a file of its own."
+            if len(shape) > 3
+            else "Save all slices of the image as one file."
+        )
         raise ConsiliumError(
-            f"The file {path} has {len(shape)} axes, {said}; a volume has three. Save each "
-            "modality or time point as a file of its own."
+            f"The file {path} has {len(shape)} axes, {said}; a volume has three. {remedy}"
         )
     if min(shape) < 1 or prod(shape) > MOST_VOXELS:
         raise ConsiliumError(

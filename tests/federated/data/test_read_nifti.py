@@ -203,7 +203,9 @@ def test_one_volume_in_four_axes_is_read_and_more_are_refused(tmp_path):
     assert "4 axes, 5x6x7x2" in refused(
         written(tmp_path / "c.nii", image(np.stack([VALUES] * 2, -1)))
     )
-    assert "2 axes, 5x6" in refused(written(tmp_path / "d.nii", image(VALUES[..., 0])))
+    said = refused(written(tmp_path / "d.nii", image(VALUES[..., 0])))
+    assert "2 axes, 5x6" in said
+    assert "all slices of the image as one file" in said
 
 
 def test_nifti_2_big_endian_and_any_case_of_the_ending_are_read(tmp_path):

@@ -231,3 +231,21 @@ def test_a_single_number_is_no_image(classifier):
     np.savez(classifier.parent / "x.npz", images=np.float64(1))
     with pytest.raises(ConsiliumError, match="the model takes"):
         predict_files(classifier, [classifier.parent / "x.npz"], classifier.parent)
+
+
+def test_a_segmentation_model_of_no_numbers_gives_no_mask(unet):
+    """Of NaN everywhere the likeliest class is the first, which is the background."""
+    network = load_model(unet)
+    with torch.no_grad():
+        next(network.parameters()).fill_(torch.nan)
+    save_model(unet, network, read_header(unet))
+    values = np.random.default_rng(0).normal(300, 40, (20, 24, 18)).astype(np.float32)
+    np.savez(unet.parent / "x.npz", image=values)
+    for uncertainty in (False, True):
+        with pytest.raises(ConsiliumError, match="predicts no numbers"):
+            predict_files(
+                unet, [unet.parent / "x.npz"], unet.parent / "out", uncertainty=uncertainty
+            )
+    assert not (unet.parent / "out").exists()
+    with pytest.raises(ConsiliumError, match="predicts no numbers"):
+        served(unet)(values[np.newaxis])

@@ -1,6 +1,9 @@
 """Files in, masks out: what a person gets back lies as what was given."""
 
+import errno
 import gzip
+import os
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -376,3 +379,23 @@ def test_a_folder_in_a_masks_place_and_a_link_to_itself_are_named(model, tmp_pat
     loop.symlink_to(loop)
     with pytest.raises(ConsiliumError, match=r"loop\.nii\.gz cannot be read"):
         predict_files(model, [loop], tmp_path / "out")
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_a_full_disk_is_told_with_the_folder_that_has_no_room(
+    model, tmp_path, values, monkeypatch, uncertainty
+):
+    file = tmp_path / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), file)
+    write = Path.write_bytes
+
+    def full(path, content):
+        if uncertainty and "uncertainty" not in path.name:
+            return write(path, content)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConsiliumError, match=r"out \(--out\): No space left on device"):
+        predict_files(model, [file], tmp_path / "out", uncertainty=uncertainty)
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert left == (["a.nii.gz"] if uncertainty else [])

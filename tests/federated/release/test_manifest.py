@@ -93,6 +93,14 @@ def test_missing_and_additional_files_are_named(folder):
     assert "not part of it: .card.md" in said
 
 
+def test_a_folder_with_nothing_in_it_is_added_too(folder):
+    (folder / "scripts" / "empty").mkdir(parents=True)
+    assert "not part of it: scripts/empty" in refused(folder)
+    (folder / "scripts" / "empty").rmdir()
+    (folder / "scripts").rmdir()
+    verify_folder(folder)
+
+
 @pytest.mark.parametrize("name", ["card.md", "more.md"])
 def test_links_and_pipes_are_no_part_of_a_release(folder, name):
     # With the same content, which who owns the other end can change at any time.

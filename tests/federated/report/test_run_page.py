@@ -12,7 +12,12 @@ from federated.configuration.experiment import Experiment
 from federated.report.intervals import intervals_of
 from federated.report.run_page import run_page
 from federated.report.values import MOST_LISTED, RunValues
-from federated.report.words import left_sites, said_of
+from federated.report.words import (
+    left_sites,
+    protection_sentences,
+    said_of,
+    training_sentences,
+)
 from tests.federated.report.made_runs import DP_SGD, made_run
 from tests.federated.report.reading import Page, at, read
 
@@ -619,6 +624,44 @@ def test_counts_for_a_plan_are_among_what_left_the_sites(changes, said):
     ]
     assert readers == said
     assert bound == ("yes" if "statistics" in changes else "no")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "said", "left"),
+    [
+        ("local", "No model of all sites came of it", "each site's own model, at the end"),
+        ("central", "trained on the cases of all sites together", "all training cases"),
+    ],
+)
+def test_of_a_baseline_in_which_no_update_travels_none_is_told(strategy, said, left):
+    run = made_run(changes={"strategy": {"name": strategy}})
+    lines = [*training_sentences(run), *protection_sentences(run)]
+    assert not [line for line in lines if line.startswith(("Sites' updates", "Updates on"))]
+    assert any(said in line for line in lines)
+    ways = [row[0] for row in left_sites(run)]
+    assert ways[0].startswith(left)
+    assert "updates of the model" not in ways
+    assert "updates of the model" in [row[0] for row in left_sites(made_run())]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, True),
+        ({"strategy": {"name": "local"}}, True),
+        ({"strategy": {"name": "central"}}, False),
+        (
+            {"protection": {"name": "secagg_plus"}, "compression": {"name": "none", "bits": 8}},
+            False,
+        ),
+        ({"privacy": DP_SGD}, False),
+    ],
+)
+def test_a_sites_loss_in_training_is_told_of_where_the_coordinator_gets_it(changes, told):
+    """As docs/who-sees-what.md has it; by a model of the coordinator's choice it counts cases."""
+    run = made_run(changes={**changes, "runner": PROCESSES})
+    ways = [what for what, _, _ in left_sites(run)]
+    assert any(what.startswith("the mean loss") for what in ways) == told
 
 
 def test_distances_of_pictures_are_in_pixels(segmented):

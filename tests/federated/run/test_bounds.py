@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from federated.calibration.of_model import ModelCalibration
 from federated.errors import ConsiliumError
 from federated.exchange import kinds
 from federated.files import read_json
@@ -192,6 +193,35 @@ class TestModels:
         save_model(tmp_path / "own", model, replace(HEADER, spacing=2.0), own)
         assert read_header(tmp_path / "own").spacing == 2
         assert (load_model(tmp_path / "own", "site-01").state_dict()["head.bias"] == 0).all()
+
+    def test_a_changed_byte_is_seen_wherever_it_is(self, model_file):
+        """Among weights too, where every byte is a part of some number."""
+        whole = model_file.read_bytes()
+        (length,) = struct.unpack("<Q", whole[:8])
+        header, weights = range(8, 8 + length, 7), range(8 + length, len(whole), len(whole) // 60)
+        for place in (*header, *weights, len(whole) - 1):
+            changed = bytearray(whole)
+            changed[place] ^= 1
+            model_file.write_bytes(changed)
+            refused(load_model, model_file)
+        model_file.write_bytes(whole)
+        assert load_model(model_file) is not None
+
+    def test_a_temperature_or_a_sites_own_weights_that_were_changed_are_seen(self, model_file):
+        told = replace(HEADER, calibration=ModelCalibration(2.0))
+        own = {site: {"head.bias": np.zeros(2, np.float32)} for site in ("site-00", "site-01")}
+        save_model(model_file, HEADER.build(0), told, own)
+        whole = model_file.read_bytes()
+        for old, new in ((b"2.0", b"4.0"), (bytes(8), b"\0\0\x80?" * 2)):
+            assert old in whole
+            model_file.write_bytes(whole.replace(old, new))
+            for site in own:
+                refused(load_model, model_file, site, match="changed or damaged")
+
+    def test_a_file_of_an_older_version_has_no_digest_and_is_read(self, model_file):
+        rewrite_metadata(model_file, lambda metadata: metadata.update(consilium=HEADER.to_text()))
+        assert b"sha256" not in model_file.read_bytes()
+        assert load_model(model_file) is not None
 
 
 class TestPretrained:
