@@ -27,6 +27,10 @@ def outside_of_a_flow(monkeypatch):
     monkeypatch.setattr(site_flow, "get_run_logger", logging.getLogger)
 
 
+class DeathError(BaseException):
+    """What no stage can catch, as nothing catches the death of a process."""
+
+
 class Dying(Executor):
     """Its first worker dies in what is patched to call :meth:`die`; the next ones live."""
 
@@ -38,14 +42,16 @@ class Dying(Executor):
         done = Future()
         try:
             done.set_result(entry(*arguments))
-        except (ConsiliumError, BrokenProcessPool) as error:
+        except ConsiliumError as error:
             done.set_exception(error)
+        except DeathError:
+            done.set_exception(BrokenProcessPool())
         return done
 
     def die(self, function):
         def or_die(*arguments, **named):
             if self.begun == 1:
-                raise BrokenProcessPool
+                raise DeathError
             return function(*arguments, **named)
 
         return or_die

@@ -235,7 +235,7 @@ def test_it_is_entered_before_it_is_computed(run, monkeypatch):
         return train_site(call, round_number)
 
     monkeypatch.setattr(tasks.local_train, "train_site", die)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ConsiliumError, match="The run is private, so the reason stays"):
         run(overrides=DP_SGD)
     spent = released("site-00") + released("site-01") + released("site-02")
     assert len(spent) >= 1
