@@ -51,7 +51,7 @@ def find_cases(folder: Path, description: Description) -> Listing:
         if found is not None:
             cases.append(found)
     _refuse(table.path, faults)
-    used = [path for case in cases for path in (*case.images, case.mask) if path is not None]
+    used = [path for case in cases for path in case.paths]
     known = [*used, *_ignored_paths(folder, table)]
     inside = [file for path in known for file in _files(path)]
     unmatched = left_over(folder, [*known, *inside], BESIDE)

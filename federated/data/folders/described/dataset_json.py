@@ -103,7 +103,7 @@ def find_decathlon(folder: Path) -> Listing:
             f"The list `training` of {path} cannot be used: {'; '.join(faults[:NAMED])}{more}. "
             "Mend it, or put the files there."
         )
-    known = [path for case in cases for path in (*case.images, case.mask) if path is not None]
+    known = [path for case in cases for path in case.paths]
     unmatched = left_over(folder, known, BESIDE)
     return Listing(tuple(sorted(cases, key=lambda case: case.name)), tuple(sorted(unmatched)))
 

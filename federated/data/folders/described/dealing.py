@@ -53,8 +53,7 @@ def deal_cases(
     stated = {table.roles.site: site} if table.roles.site else {}
     target.mkdir(parents=True)
     splits = {case.name: split for split, own in cases.items() for case in own}
-    everything = chain.from_iterable(cases.values())
-    paths = [path for case in everything for path in (*case.images, case.mask) if path is not None]
+    paths = [path for case in chain.from_iterable(cases.values()) for path in case.paths]
     # Several cases may share a folder of series.
     for place in dict.fromkeys(split_series(path)[0] for path in paths):
         _copy(place, target / place.relative_to(folder))

@@ -46,6 +46,11 @@ class CaseFiles:
     features: tuple[float, ...] = ()
     attributes: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where its images are, and its mask if it has one."""
+        return self.images if self.mask is None else (*self.images, self.mask)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -224,7 +229,7 @@ def pair(
             CaseFiles(name, files, mask, source.patient or name, source.site, bool(source.patient))
         )
     known = [path for files in (*images, masks) for paths in files.values() for path in paths]
-    used = {path for case in cases for path in (*case.images, case.mask) if path}
+    used = {path for case in cases for path in case.paths}
     unmatched = [path for path in known if path not in used]
     return Listing(
         tuple(cases), tuple(sorted([*unmatched, *left_over(family_folder, known, beside)]))
