@@ -151,7 +151,7 @@ def _give(
     for split in SPLITS:
         for index in splits[split]:
             case = dataset.cases[split][index]
-            for path in (*case.images, *([case.mask] if case.mask else [])):
+            for path in case.paths:
                 target = root / path.relative_to(located.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
