@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from federated.data.folders.described.mask_values import AIR, spread, window_of
+from federated.data.folders.described.mask_values import AIR, some_of, spread, window_of
 from federated.data.folders.dicom.frames import frames_of
 from federated.data.folders.dicom.objects import DicomObject, objects_in
 from federated.data.folders.dicom.quiet import quiet
@@ -119,5 +119,4 @@ def _marked(image: Path, mask: Path | None, rules: DicomRules) -> npt.NDArray[An
     inside = volume.values > AIR
     if mask is not None:
         inside = read_mask(mask, volume, rules).values != 0
-    found: npt.NDArray[Any] = volume.values[inside]
-    return found[:: max(1, len(found) // 10_000)]
+    return some_of(volume.values, inside)

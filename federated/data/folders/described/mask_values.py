@@ -62,7 +62,7 @@ def ct_window(pairs: Sequence[tuple[Path, Path | None]]) -> tuple[list[float] | 
             return None, ""
         inside = read_mask(mask).values != 0 if mask is not None else values > AIR
         if inside.shape == values.shape and inside.any():
-            parts.append(values[inside][:: max(1, int(inside.sum()) // 10_000)])
+            parts.append(some_of(values, inside))
     if not parts:
         return None, ""
     window = window_of(parts)
@@ -70,6 +70,12 @@ def ct_window(pairs: Sequence[tuple[Path, Path | None]]) -> tuple[list[float] | 
         f"values below {AIR} look like Hounsfield units, so this is taken for CT; the window "
         f"{window} holds 99 % of the labelled voxels of {len(sample)} cases"
     )
+
+
+def some_of(values: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """The values inside of something, or about ten thousand of them, evenly over all."""
+    found: npt.NDArray[Any] = values[inside]
+    return found[:: max(1, len(found) // 10_000)]
 
 
 def window_of(parts: Sequence[npt.NDArray[Any]]) -> list[float]:
