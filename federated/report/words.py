@@ -144,7 +144,7 @@ def protection_sentences(run: RunValues) -> list[str]:
         else "No image and no mask of a training case left a site; what travelled are numbers."
     ]
     # A site that sends no update has nothing that could be protected on its way.
-    if experiment.strategy.sends_updates and not experiment.strategy.pools_cases:
+    if experiment.strategy.sends_updates:
         lines.append(f"Updates on their way: {said_of(protection)}.")
     hides = protection.hides_updates_from or frozenset()
     if hides == {"coordinator"}:

@@ -14,3 +14,4 @@ class Central(Strategy):
 
     name: Literal["central"] = "central"
     pools_cases: ClassVar[bool] = True
+    sends_updates: ClassVar[bool] = False
