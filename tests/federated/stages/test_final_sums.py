@@ -1,6 +1,6 @@
 """Subgroups in a sum over all sites: those of statistics, and of no site anything."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,24 @@ def test_a_sum_of_one_site_fewer_is_not_opened_after_it(tmp_path: Path, protecti
         summed(run, run.sites[:2])
 
 
+def after_one_sum(tmp_path: Path, protection: str, first: str) -> tuple[Staged, Callable[..., Any]]:
+    """A run in which all sites were in the ``first`` of two sums, and what makes the other one."""
+    run = begun(tmp_path, protection, protection={"min_sites": 2})
+    steps = [partial(summing.summed, run), partial(summed, run)]
+    if first == "the end":
+        steps.reverse()
+    steps[0]()
+    return run, steps[1]
+
+
+def assert_of_the_same_sites(run: Staged, other: Callable[..., Any]) -> None:
+    """The other sum is refused of fewer sites, and made of the same."""
+    with pytest.raises(ConsiliumError, match="already answered for a sum"):
+        other(run.sites[:2])
+    summing.resume(run)
+    assert other() is not None
+
+
 @pytest.mark.parametrize(("protection", "first"), [
     ("packed_bfv", "the evaluation"), ("secagg_plus", "the end"), ("rlwe_secagg", "the evaluation"),
 ])  # fmt: skip
@@ -133,15 +151,8 @@ def test_at_the_end_a_sum_is_of_those_with_whom_the_same_model_was_evaluated(
     tmp_path: Path, protection: str, first: str
 ) -> None:
     """Groups add up to all test cases, so that the difference is what one site alone counts."""
-    run = begun(tmp_path, protection, protection={"min_sites": 2})
-    steps = [partial(summing.summed, run), partial(summed, run)]
-    if first == "the end":
-        steps.reverse()
-    steps[0]()
-    with pytest.raises(ConsiliumError, match="already answered for a sum"):
-        steps[1](run.sites[:2])
-    summing.resume(run)
-    assert steps[1]() is not None
+    run, other = after_one_sum(tmp_path, protection, first)
+    assert_of_the_same_sites(run, other)
 
 
 @pytest.mark.parametrize(("protection", "first"), [
@@ -150,17 +161,10 @@ def test_at_the_end_a_sum_is_of_those_with_whom_the_same_model_was_evaluated(
 def test_so_it_is_where_a_site_has_answered_before_splits_were_written_down(
     tmp_path: Path, protection: str, first: str
 ) -> None:
-    run = begun(tmp_path, protection, protection={"min_sites": 2})
-    steps = [partial(summing.summed, run), partial(summed, run)]
-    if first == "the end":
-        steps.reverse()
-    steps[0]()
+    run, other = after_one_sum(tmp_path, protection, first)
     for site in run.sites:
         forget_splits(run.call(site), first)
-    with pytest.raises(ConsiliumError, match="already answered for a sum"):
-        steps[1](run.sites[:2])
-    summing.resume(run)
-    assert steps[1]() is not None
+    assert_of_the_same_sites(run, other)
 
 
 def forget_splits(call: SiteCall, first: str) -> None:
