@@ -12,14 +12,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import psutil
 
 from federated.configuration.experiment import Experiment
 from federated.data.dataset import SPLITS, LocatedFile, Split
@@ -317,11 +318,15 @@ class Started:
     # What begins it again; and whether it is being ended.
     again: str = ""
     is_ending: bool = False
+    # What it had started when it was told to end: workers, servers, and what these have started.
+    below: list[psutil.Process] = field(default_factory=list)
 
     def end(self) -> None:
         """Tell it to end, and do not wait for that."""
         self.is_ending = True
         if self.process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                self.below += psutil.Process(self.process.pid).children(recursive=True)
             self.process.terminate()
 
 
@@ -367,7 +372,31 @@ def process(
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+        end_all(running.below)
         reader.join(2)
+
+
+def end_all(processes: Iterable[psutil.Process]) -> None:
+    """Wait for processes that are about to end, and kill those that do not in :data:`ENDING`.
+
+    Without it a command could be done while the last of what it started is still going down: a
+    person who starts another one, or removes the folder, would meet it.
+    """
+    deadline = time.monotonic() + ENDING
+    while (left := [each for each in processes if _runs(each)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+def _runs(process: psutil.Process) -> bool:
+    # One that has ended stays in the system's list until whoever inherited it has looked, which the
+    # first process of a container may never do.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _read(running: Started, say: Say) -> None:

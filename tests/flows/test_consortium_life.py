@@ -355,6 +355,31 @@ def test_all_of_a_consortium_end_at_the_same_time(tmp_path, monkeypatch):
     assert max(told) < min(ended)
 
 
+# A party that ends at once, and what it has started a while later, or never.
+LEAVES_ONE = """
+import subprocess, sys, time
+command = [sys.executable, "-c", f"import time; time.sleep({sys.argv[1]})"]
+null = subprocess.DEVNULL
+started = subprocess.Popen(command, start_new_session=True, stdout=null, stderr=null)
+print(started.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("lives", "within"), [(1.5, 20), (60, 0.2)])
+def test_what_a_party_has_started_is_gone_when_the_party_is(tmp_path, monkeypatch, lives, within):
+    """As a server that is still going down, and one that does not go."""
+    monkeypatch.setattr(consortium_up, "PROGRAM", ("-c", LEAVES_ONE))
+    monkeypatch.setattr(consortium_up, "ENDING", within)
+    with consortium_up.process(Party("site-0", tmp_path), lambda _: None, str(lives)) as running:
+        while not running.lines:
+            time.sleep(0.01)
+        below = psutil.Process(int(running.lines[0]))
+    if within < lives:
+        below.wait(10)
+    assert not below.is_running() or below.status() == psutil.STATUS_ZOMBIE
+
+
 # Starts a party whose program is this machine's own small server, and says its number.
 STARTS_A_PARTY = """
 import sys, time
