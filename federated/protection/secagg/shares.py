@@ -20,7 +20,13 @@ def share_seed(seed: bytes, holders: Sequence[str], threshold: int) -> dict[str,
     """A share for each holder; any ``threshold`` of them give the seed, fewer say nothing of it.
 
     The place of a holder among ``holders`` is the point at which its share was evaluated.
+
+    Raises:
+        ValueError: the threshold is below 1, for which the library gives everybody the seed, or
+            above the number of holders.
     """
+    if not 1 <= threshold <= len(holders):
+        raise ValueError(f"a threshold of {threshold} for {len(holders)} holders")
     shares = Shamir.split(threshold, len(holders), seed)
     return {holder: share for holder, (_, share) in zip(holders, shares, strict=True)}
 

@@ -295,6 +295,11 @@ class TestParts:
         with pytest.raises(ValueError, match="16 bytes"):
             recover_seed({h: shares[h] for h in "ac"} | {"d": shares["d"][1:]}, holders, 3)
 
+    @pytest.mark.parametrize("threshold", [-1, 0, 4])
+    def test_no_share_is_the_seed_for_want_of_a_threshold(self, threshold):
+        with pytest.raises(ValueError, match=f"a threshold of {threshold} for 3 holders"):
+            share_seed(os.urandom(16), ["a", "b", "c"], threshold)
+
     @settings(max_examples=60, deadline=None)
     @given(st.randoms(use_true_random=False), st.integers(2, 40))
     def test_any_shares_give_what_the_library_that_made_them_puts_together(self, random, count):

@@ -12,6 +12,7 @@ from pathlib import Path
 from federated.data.dataset import Split
 from federated.data.folders.described.case_table import case_names
 from federated.data.folders.described.table_roles import CASES, DESCRIPTION, read_table
+from federated.data.folders.dicom.series import series_files
 from federated.data.folders.dicom.series_path import split_series
 from federated.data.folders.families.base import CaseFiles
 from federated.settings.description import Description
@@ -40,7 +41,8 @@ def deal_cases(
         target: the folder that is made.
 
     Raises:
-        ConsiliumError: the folder is not what the description says.
+        ConsiliumError: the folder is not what the description says, or a series of a folder with
+            several is named by its place among them.
         OSError: a file cannot be read or written.
     """
     table = read_table(folder / CASES, description)
@@ -54,9 +56,9 @@ def deal_cases(
     target.mkdir(parents=True)
     splits = {case.name: split for split, own in cases.items() for case in own}
     paths = [path for case in chain.from_iterable(cases.values()) for path in case.paths]
-    # Several cases may share a folder of series.
-    for place in dict.fromkeys(split_series(path)[0] for path in paths):
-        _copy(place, target / place.relative_to(folder))
+    # Several cases may share a file or a folder.
+    for place, series in dict.fromkeys(map(split_series, paths)):
+        _copy(place, series, target / place.relative_to(folder))
     with (target / CASES).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, header)
         writer.writeheader()
@@ -69,11 +71,18 @@ def deal_cases(
         shutil.copyfile(folder / DESCRIPTION, target / DESCRIPTION)
 
 
-def _copy(path: Path, target: Path) -> None:
-    """Copy an image's file, or the folder of its series, which several cases may share."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        # A part of it may be there, as the mask of another case.
+def _copy(path: Path, series: str | None, target: Path) -> None:
+    """Copy an image's file, or the folder of its series, or one series of a folder that has more.
+
+    Of the latter the other series may be those of other patients, who are at another site.
+    """
+    # A part of a folder may be there, as the mask of another case.
+    if series is None and path.is_dir():
         shutil.copytree(path, target, dirs_exist_ok=True)
-    else:
-        shutil.copyfile(path, target)
+        return
+    files = {path: target}
+    if series is not None:
+        files = {file: target / file.relative_to(path) for file in series_files(path, series)}
+    for file, copy in files.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)

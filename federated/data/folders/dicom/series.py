@@ -19,7 +19,7 @@ from federated.data.folders.dicom.pixels import (
 from federated.data.folders.dicom.quiet import quiet
 from federated.data.folders.dicom.rules import STRICT, DicomRules
 from federated.data.folders.dicom.source import SourceSeries
-from federated.data.folders.dicom.stacks import Stack, is_image, one_stack
+from federated.data.folders.dicom.stacks import BY_PLACE, Stack, is_image, one_stack
 from federated.data.folders.families.file_names import entries
 from federated.data.folders.volume import Volume, check_numbers
 from federated.errors import ConsiliumError
@@ -63,6 +63,30 @@ def read_series(path: Path, rules: DicomRules = STRICT) -> Volume:
         values = regrid.forward(values, float(values.min()))
     source = SourceSeries(name, stack.series, frames, regrid)
     return Volume(values[np.newaxis], affine, name, source)
+
+
+@quiet()
+def series_files(folder: Path, series: str) -> list[Path]:
+    """The files of the images of a series in a folder, with all stacks that it has.
+
+    Args:
+        folder: with the series, among others.
+        series: the name that ``FOLDER#SERIES`` has for it, or for a stack of it.
+
+    Raises:
+        ConsiliumError: no series has that name, or more than one; a file cannot be read; or the
+            name is a place among the others (``@2``), which it would not have without them.
+    """
+    objects = objects_in(folder)
+    wanted = one_stack(str(folder), objects, series)
+    if series.startswith(BY_PLACE):
+        raise ConsiliumError(
+            f"Series {series} of {folder} is named by its place among the series of that folder, "
+            "and without the others it would have another one. Name it in cases.csv by its "
+            "SeriesInstanceUID, or move it to a folder of its own."
+        )
+    same = [found for found in objects if found.text("SeriesInstanceUID") == wanted.series]
+    return list(dict.fromkeys(found.path for found in same if is_image(found)))
 
 
 def _refuse_one_of_many(path: Path, stack: Stack) -> None:

@@ -31,6 +31,8 @@ TELLING = (
 )
 # They say when a patient was examined, and are not told.
 TIMES_OF_DAY = ("AcquisitionTime", "ContentTime")
+# How the name of a series begins that has no number of its own: its place among all follows.
+BY_PLACE = "@"
 # A number of a series.
 WHOLE = re.compile(r"-?[0-9]+")
 # How many volumes, and how many images, a message names.
@@ -137,7 +139,7 @@ def stacks_of(images: Iterable[DicomObject]) -> list[Stack]:
         number = frames[0].found.text("SeriesNumber")
         # No UID, which leads an archive to its patient, and no words, which may name one.
         known = WHOLE.fullmatch(number) and numbers.count(number) == 1
-        label = number if known else f"@{place}"
+        label = number if known else f"{BY_PLACE}{place}"
         parts = [part for plane in _by_plane(frames) for part in _by_content(plane)]
         for at, (part, told) in enumerate(parts, start=1):
             name = label if len(parts) == 1 else f"{label}#{at}"

@@ -11,8 +11,14 @@ from federated.data.folders.described.case_table import find_cases
 from federated.data.folders.described.dealing import deal_cases
 from federated.data.folders.described.family import described_family
 from federated.data.folders.described.labelled import read_labelled
+from federated.data.folders.dicom.objects import objects_in
+from federated.data.folders.dicom.rules import DicomRules
+from federated.data.folders.dicom.series import read_series
+from federated.data.folders.dicom.series_path import split_series
+from federated.errors import ConsiliumError
 from federated.settings.description import Description
 from tests.described_sets import CLASSES, PICTURES, describe, picture_set, write_table
+from tests.federated.data.dicom_files import saved, slices_of, voxels
 
 
 def dealt(folder, description, site, chosen):
@@ -85,18 +91,57 @@ def test_a_series_is_copied_with_all_its_files_and_a_column_called_split_stays_w
     assert line["split"] == "left"
 
 
+def dicom_set(folder, numbers, names):
+    """A set of series of one folder, each of another patient; by a series' name its case's."""
+    rows = picture_set(folder, len(numbers))
+    made = []
+    for at, (row, number, name) in enumerate(zip(rows, numbers, names, strict=True)):
+        slices = slices_of(voxels(3, seed=at), series=f"2.25.{100 + at}")
+        for one in slices:
+            one.SeriesNumber = number
+        made += slices
+        row["image"] = f"exam#{name}"
+    saved(folder / "exam", made)
+    write_table(folder, rows)
+    describe(folder, CLASSES)
+    cases = find_cases(folder, Description.model_validate(CLASSES)).cases
+    return {case.images[0].name.partition("#")[2]: case.name for case in cases}
+
+
+def test_of_a_folder_with_several_series_a_site_has_its_own_alone(tmp_path):
+    folder = tmp_path / "whole"
+    names = dicom_set(folder, [4, 7, 9], ["4", "7", "2.25.102"])
+    for name, own in (("7", "2.25.101"), ("2.25.102", "2.25.102")):
+        place = tmp_path / f"clinic-{name}"
+        dealt(folder, CLASSES, place.name, {names[name]: "train"})
+        (cell,) = [row["image"] for row in csv.DictReader((place / "cases.csv").open())]
+        there, series = split_series(place / cell)
+        assert {found.text("SeriesInstanceUID") for found in objects_in(there)} == {own}
+        assert len(list(there.iterdir())) == 3
+        read = read_series(there, DicomRules(series=series))
+        assert (read.values == read_series(folder / "exam", DicomRules(series=series)).values).all()
+
+
+def test_a_series_that_is_named_by_its_place_among_others_is_not_dealt(tmp_path):
+    folder = tmp_path / "whole"
+    names = dicom_set(folder, [4, 4], ["@1", "@2"])
+    with pytest.raises(ConsiliumError, match=r"Series @2 of .*exam is named by its place"):
+        dealt(folder, CLASSES, "clinic", {names["@2"]: "train"})
+
+
 def test_a_folder_of_series_is_whole_where_a_mask_in_it_was_copied_before(tmp_path):
     folder = tmp_path / "whole"
     rows = picture_set(folder, 3)
-    series = folder / "series"
-    series.mkdir()
-    shutil.copyfile(folder / rows[1]["image"], series / "1.dcm")
-    shutil.move(folder / rows[0]["mask"], series / "mask.png")
-    rows[0]["mask"], rows[1]["image"] = "series/mask.png", "series#7"
+    saved(folder / "series", slices_of(voxels(2)), names=["1.dcm", "2.dcm"])
+    shutil.move(folder / rows[0]["mask"], folder / "series" / "mask.png")
+    rows[0]["mask"], rows[1]["image"] = "series/mask.png", "series#3"
+    rows[2]["image"] = "series"
     for row in rows:
         del row["label"]
     write_table(folder, rows)
     describe(folder, PICTURES)
     names = [c.name for c in find_cases(folder, Description.model_validate(PICTURES)).cases]
-    _, place = dealt(folder, PICTURES, "clinic", dict.fromkeys(names, "train"))
-    assert sorted(path.name for path in (place / "series").iterdir()) == ["1.dcm", "mask.png"]
+    for chosen in (names, names[:2]):
+        _, place = dealt(folder, PICTURES, f"clinic-{len(chosen)}", dict.fromkeys(chosen, "train"))
+        there = sorted(path.name for path in (place / "series").iterdir())
+        assert there == ["1.dcm", "2.dcm", "mask.png"]
