@@ -151,10 +151,7 @@ def _work_on(
     # which made some rounds wait two seconds.
     with goes_on_by(going_on), open_pool(resolved) as pool:
         warming = warm_up(pool, workers)
-        data_started = time.time()
-        inputs = None if of_parties(resolved) else _inputs(resolved, folder, given, params)
-        data_seconds = time.time() - data_started
-        begun = _begin(resolved, folder, inputs, pool)
+        begun, data_seconds = _begun(resolved, folder, given, params, pool)
         coordinator = begun.coordinator
         commit = code_commit()
         mlflow_run_id = start_tracking(resolved, folder, begun.data, commit)
@@ -238,6 +235,23 @@ def _began() -> float:
     """When this run's process started or, inside a process that is older than a minute, now."""
     process_started = psutil.Process().create_time()
     return process_started if time.time() - process_started < 60 else time.time()
+
+
+def _begun(
+    experiment: Experiment,
+    folder: RunFolder,
+    prepared: Path | None,
+    params: Path,
+    pool: Executor,
+) -> tuple[Beginning, float]:
+    """Have the sites take part with what is prepared for them, which took so many seconds.
+
+    From then on each has its own cases, and nothing here holds those of all to the end of the run.
+    """
+    started = time.time()
+    inputs = None if of_parties(experiment) else _inputs(experiment, folder, prepared, params)
+    seconds = time.time() - started
+    return _begin(experiment, folder, inputs, pool), seconds
 
 
 def _inputs(

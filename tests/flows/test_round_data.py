@@ -1,9 +1,12 @@
 """What data a run takes: those that were checked, made ready with its settings, and no others."""
 
+import gc
 import json
+import weakref
 
 import pytest
 
+import flows.round as flow_round
 import tasks.aggregate
 from federated.errors import ConsiliumError
 from federated.run.runs import latest_run
@@ -75,3 +78,23 @@ def test_other_data_are_not_mixed_into_a_run_that_broke_off_in_its_first_round(
     assert before == contents(folder)
     write_npz()
     assert full_run(resume="latest").done_rounds() == 2
+
+
+def test_the_cases_of_all_sites_are_not_held_while_rounds_are_run(run, monkeypatch):
+    """They may be gigabytes, and each site has its own."""
+    prepare, run_round, held, seen = flow_round._inputs, flow_round.run_round, [], []
+
+    def prepared(*arguments):
+        inputs = prepare(*arguments)
+        held.extend([weakref.ref(inputs), weakref.ref(inputs.dataset.images["train"])])
+        return inputs
+
+    def watched(*arguments):
+        gc.collect()
+        seen.append([each() is None for each in held])
+        return run_round(*arguments)
+
+    monkeypatch.setattr(flow_round, "_inputs", prepared)
+    monkeypatch.setattr(flow_round, "run_round", watched)
+    run(rounds=1)
+    assert seen == [[True, True]]
