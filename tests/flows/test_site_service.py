@@ -36,7 +36,7 @@ class Site:
         self.home.know(self.coordinator.public)
         self.home.write_policy(PERMISSIVE)
         self.exchange = JournalledExchange(root / "exchange")
-        self.done, self.said, self.begun = [], [], []
+        self.done, self.said, self.begun, self.taken = [], [], [], []
         self.number = 0
         self.proposed = set()
         self.fails, self.refuses = "", None
@@ -52,6 +52,7 @@ class Site:
         for asked in mine.asks(run, attempt):
             if asked.stage == LEAVE:
                 break
+            self.taken.append(asked.stage)
             assert self.may_go_on.wait(MOST_S)
             self.done.append((asked.run, asked.attempt, asked.stage, *asked.arguments))
             mine.tell(asked, self.refuses)
@@ -195,7 +196,7 @@ def test_a_site_that_is_told_to_end_begins_nothing_more(site):
     site.may_go_on.clear()
     with site.at_work() as service:
         first, second = site.ask("train_site", 1), site.ask("train_site", 2)
-        wait_for(lambda: len(service._asked_now()) == 2 and site.begun)
+        wait_for(lambda: len(service._asked_now()) == 2 and site.taken)
         service.stop()
         site.may_go_on.set()
         wait_for(lambda: site.done)
