@@ -130,6 +130,26 @@ def predict_files(
     return written
 
 
+def results_there(header: ModelHeader, files: Sequence[Path], out: Path) -> list[Path]:
+    """The files that :func:`predict_files` would replace: masks, or the table.
+
+    Args:
+        header: the model's.
+        files: those that are predicted.
+        out: the folder for the results.
+
+    Raises:
+        ConsiliumError: a file is of no kind that can be predicted.
+    """
+    family = header.family()
+    names = (
+        [str(TASKS[header.goal()].results)]
+        if family is None
+        else [name for path in files for name in mask_names(path, family)]
+    )
+    return [out / name for name in names if (out / name).is_file()]
+
+
 def _unregistered(model_path: Path) -> Algorithm:
     with model_path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -54,8 +54,7 @@ def predict(
     from federated.data.folders.dicom.algorithm import Algorithm
     from federated.data.folders.dicom.rules import DicomRules
     from federated.files import writable_folder
-    from federated.inference.prediction import predict_files
-    from federated.learning import TASKS
+    from federated.inference.prediction import predict_files, results_there
     from federated.weights.model_file import personal_sites, read_header
     from tasks.registered_model import registered_weights
 
@@ -72,9 +71,9 @@ def predict(
                 "Note: this model was trained on phantoms, which are generated images. What it "
                 "says means nothing for any patient."
             )
-        table = TASKS[header.goal()].results
-        if table and (out / table).is_file():
-            tell(f"Note: {out / table} was there, and is replaced.")
+        if there := results_there(header, files, out):
+            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+            tell(f"Note: what an earlier prediction left there is replaced: {there[0]}{more}.")
         if calibration and (note := calibration.note(whose)):
             tell(f"Note: {note}")
         elif site and not personal_sites(found.path) and not (calibration and calibration.sites):

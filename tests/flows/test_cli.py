@@ -19,10 +19,14 @@ from federated.privacy.accounting import epsilon
 from federated.privacy.ledger import Budget, Spending, ledger_root
 from federated.privacy.spending import EVALUATION
 from federated.run.runs import latest_run
+from federated.settings.networks import SmallCNN
 from federated.site.holder import held_cases, holder_ledger
+from federated.weights.model_file import ModelHeader, save_model
 from flows import cli
 from flows.cli import main
 from flows.round import fl_round
+from tests.conftest import tiny_volumes
+from tests.networks import build_model
 
 
 def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
@@ -327,6 +331,22 @@ def test_what_takes_long_says_on_standard_error_what_it_does(
     code, out, error = call(capsys, monkeypatch, "release", "none@champion", "--out", "dossier")
     assert (code, out) == (1, "")
     assert error.startswith("reading the model none@champion and its run …\nError: ")
+
+
+def test_what_an_earlier_prediction_left_is_not_replaced_without_a_word(
+    capsys, monkeypatch, project, tmp_path
+):
+    """As the mask of another series of the same folder, which has the same name."""
+    network = build_model("small_cnn", channels=1, classes=2, dims=3, norm="group", seed=0)
+    header = ModelHeader(SmallCNN(), 1, 2, 3, 28, "adrenalmnist3d", "files")
+    save_model(tmp_path / "c.safetensors", network, header)
+    np.savez(tmp_path / "x.npz", images=tiny_volumes()["test_images"])
+    arguments = ("predict", "--model", str(tmp_path / "c.safetensors"), "--out", str(tmp_path))
+    said = "Note: what an earlier prediction left there is replaced: "
+    assert said not in call(capsys, monkeypatch, *arguments, str(tmp_path / "x.npz"))[1]
+    code, out, _ = call(capsys, monkeypatch, *arguments, str(tmp_path / "x.npz"))
+    assert code == 0
+    assert f"{said}{tmp_path / 'probabilities.csv'}.\n" in out
 
 
 def test_generated_images_have_no_licence(capsys, monkeypatch, project):

@@ -12,7 +12,7 @@ from federated.data.folders.prepared_case import prepare_volumes
 from federated.data.folders.volume import Volume
 from federated.errors import ConsiliumError
 from federated.inference.model_input import case_of_array, class_images, full_range, segmented
-from federated.inference.prediction import predict_files
+from federated.inference.prediction import predict_files, results_there
 from federated.settings.networks import SmallCNN, UNet
 from federated.weights.model_file import ModelHeader, load_model, read_header, save_model
 from tests.networks import build_model
@@ -142,7 +142,10 @@ class TestCases:
         mask = case.to_own_grid(segmented(model, family, case))
         np.testing.assert_array_equal(found[0].argmax(axis=0), mask)
         np.savez(unet.parent / "x.npz", image=images[0])
-        (path,) = predict_files(unet, [unet.parent / "x.npz"], unet.parent / "out")
+        asked = [unet.parent / "x.npz"], unet.parent / "out"
+        assert results_there(read_header(unet), *asked) == []
+        (path,) = predict_files(unet, *asked)
+        assert results_there(read_header(unet), *asked) == [path]
         np.testing.assert_array_equal(np.load(path)["mask"], mask)
 
     def test_a_request_may_be_larger_than_the_networks_field_and_of_no_multiple(self, unet):
