@@ -27,6 +27,7 @@ from federated.run.result import Outcome, Stage
 from federated.run.round_record import RoundRecord
 from federated.run.round_table import left_out, round_line, round_table
 from federated.run.selection import is_evaluated
+from federated.run.summed_round import SummedRound, read_summed, write_summed
 from federated.run.timing import Interval
 from federated.run.update_files import read_layout
 from federated.stages.aggregate import download_size
@@ -110,6 +111,49 @@ def run_round(run: Run, round_number: int, before: RoundEnd) -> RoundEnd:
 
 
 def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str]) -> RoundEnd:
+    summed, after = _summed_before(run, round_number, before), before.recorded
+    if summed is None:
+        summed, after = _train_and_sum(run, round_number, before, selected)
+    predicted, evaluated = _evaluate(run, summed, after)
+    record = RoundRecord(
+        round_number,
+        summed.sites,
+        summed.dropped,
+        [*summed.stages, *predicted],
+        summed.aggregated,
+        evaluated.when,
+        evaluated.evaluation,
+        summed.began,
+        run.workers,
+        run.experiment.privacy.unit is None,
+        run.coordinator.absent,
+        summed.lost,
+    )
+    return _report(run, record, [evaluated, after])
+
+
+def _summed_before(run: Run, round_number: int, before: RoundEnd) -> SummedRound | None:
+    """What became of the sum of a round in which a run was stopped since; ``None`` without one.
+
+    Its model is there, and what sites keep belongs to it, so that nothing is trained once more.
+    """
+    folder = run.folder
+    if not folder.state_path(round_number).is_file():
+        return None
+    found = read_summed(folder.summed_path(round_number), round_number)
+    if found is not None:
+        tell(f"round {round_number} goes on where it was stopped: its sum is done")
+    return found and found.going_on_at(before.at)
+
+
+def _train_and_sum(
+    run: Run, round_number: int, before: RoundEnd, selected: list[str]
+) -> tuple[SummedRound, Any]:
+    """Have the sites of a round train, and their updates summed; write what became of it.
+
+    Returns:
+        What became of it, and what the last task for it has returned.
+    """
     topic = plan_round(run.quoted, round_number, wait_for=[before.recorded])
     out = not_asked(run, topic, selected)
     keys = exchange_keys(run, topic, [site for site in selected if site not in out])
@@ -131,22 +175,19 @@ def _run_round(run: Run, round_number: int, before: RoundEnd, selected: list[str
         if keys.lost
         else sum_up(run, topic, left, keys.roster, after=sent.tasks)
     )
-    predicted, evaluated = _evaluate(run, round_number, sum_)
-    record = RoundRecord(
+    summed = SummedRound(
         round_number,
         sum_.responded,
         dropped | sum_.refused,
-        [*styles, *exchanged.results, *sent.results, *sum_.opened, *predicted],
-        sum_.when,
-        evaluated.when,
-        evaluated.evaluation,
-        before.at,
-        run.workers,
-        run.experiment.privacy.unit is None,
-        run.coordinator.absent,
         sum_.lost,
+        [*styles, *exchanged.results, *sent.results, *sum_.opened],
+        sum_.when,
+        before.at,
+        time.time(),
     )
-    return _report(run, record, [evaluated, sum_.after])
+    timed = run.experiment.privacy.unit is None
+    write_summed(run.folder.summed_path(round_number), summed, timed=timed)
+    return summed, sum_.after
 
 
 def not_asked(run: Run, topic: Topic, sites: Sequence[str]) -> dict[str, str]:
@@ -336,17 +377,19 @@ def _lost(
     return Summed([], dropped, opened, when, said)
 
 
-def _evaluate(run: Run, round_number: int, updates: "Summed") -> tuple[list[Outcome], Evaluated]:
+def _evaluate(run: Run, updates: SummedRound, after: Any) -> tuple[list[Outcome], Evaluated]:
     """Run evaluate at every site and then for all together, in a round that is evaluated.
+
+    ``after`` is what the task before has returned, from which the graph has an edge.
 
     After a lost round nothing is summed of the evaluation: the model is that of the round before,
     and the difference of the two sums would be what the site that is left out tells of its cases.
     """
-    experiment = run.experiment
+    experiment, round_number = run.experiment, updates.round_number
     again = updates.lost is not None and experiment.evaluation.share == "sums"
     if again or not is_evaluated(experiment.selection, round_number, experiment.rounds):
         return [], _unevaluated()
-    topic = ask(run.quoted, round_number, quoted(updates.responded), wait_for=[updates.after])
+    topic = ask(run.quoted, round_number, quoted(updates.sites), wait_for=[after])
     if experiment.evaluation.share == "sums":
         return _evaluate_in_sum(run, topic)
     done = _at_every(run, run.sites, topic)
